@@ -89,11 +89,11 @@ class SteadyClock:
         self._last = last or read()
         self._update_metric()
 
-    def now(self) -> float:
+    def read_time(self) -> float:
         """Seconds since 1970."""
-        return self.reading().believed_time
+        return self.take_reading().believed_time
 
-    def reading(self) -> ClockReading:
+    def take_reading(self) -> ClockReading:
         """Both clocks now, and what is believed of them."""
         with self._lock:
             before = self._last

@@ -133,22 +133,22 @@ async def cancel_when_gone(wait_gone: Callable[[], Awaitable[None]] | None) -> A
     if wait_gone is None or work is None:
         yield
         return
-    gone = started = False
+    has_left = started = False
 
     async def watch() -> None:
-        nonlocal gone, started
+        nonlocal has_left, started
         started = True
         # A connection that cannot be read does not mean that the client has left.
         with contextlib.suppress(Exception):
             await wait_gone()
-            gone = True
+            has_left = True
             work.cancel()
 
     watching = asyncio.create_task(watch())
     try:
         yield
     except asyncio.CancelledError:
-        if gone and work.uncancel() == 0:
+        if has_left and work.uncancel() == 0:
             raise ClientGone("the client left") from None
         raise
     finally:

@@ -248,7 +248,7 @@ class DatabaseStore(AuditStore):
         else:
             return []
         # One of them costs the whole transaction, so each goes alone into a part of the next.
-        refused = []
+        unstorable = []
         with self.transaction():
             for position, row in enumerate(rows):
                 self._execute("SAVEPOINT one")
@@ -256,10 +256,10 @@ class DatabaseStore(AuditStore):
                     self._insert([row])
                 except _REFUSED:
                     self._execute("ROLLBACK TO one")
-                    refused.append(position)
+                    unstorable.append(position)
                 else:
                     self._execute("RELEASE one")
-        return refused
+        return unstorable
 
     def _insert(self, rows: Sequence[Row]) -> None:
         """Send rows without waiting for each; raises one of `_REFUSED`, or `DatabaseAway`."""

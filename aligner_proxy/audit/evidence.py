@@ -100,7 +100,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
     judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
     verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
     edits = {True: 0, False: 0}
-    drawn = {True: 0, False: 0}
+    random_counts = {True: 0, False: 0}
     disagreed = []
     disputed = []
     feedback: Counter[str] = Counter()
@@ -120,7 +120,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
         if entry.changed and verdict is not ReviewVerdict.MISSED:
             edits[verdict is ReviewVerdict.RIGHT] += 1
         if not entry.changed and any(review.chosen is ReviewOrigin.RANDOM for review in reviewer_reviews):
-            drawn[verdict is ReviewVerdict.MISSED] += 1
+            random_counts[verdict is ReviewVerdict.MISSED] += 1
     reviewed = edits[True] + edits[False]
     return Evidence(
         answers=len(judged_entries),
@@ -128,7 +128,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
         verdicts=verdicts,
         right=Share(edits[True], reviewed),
         wrong=Share(edits[False], reviewed),
-        missed=Share(drawn[True], drawn[True] + drawn[False]),
+        missed=Share(random_counts[True], random_counts[True] + random_counts[False]),
         disagreed=tuple(disagreed),
         feedback=dict(feedback),
         disputed=tuple(disputed),
@@ -138,8 +138,8 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
 def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
     """What the reviews in a store prove of the wanted answers; those that nobody reviewed are counted, not read."""
     condition, values = answer_filter.condition()
-    judged = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
-    answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {judged}", values)[0]
+    clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
+    answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
     reviewed = compute_evidence(reviewed_entries(store, answer_filter), Reviews(store).all())
     return replace(reviewed, answers=int(answers), changed=Share(int(changed), int(answers)))
 

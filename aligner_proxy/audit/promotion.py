@@ -19,7 +19,7 @@ from typing import Any
 
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.evidence import Share, agreed_verdict, compute_evidence, reviewed_entries
-from aligner_proxy.audit.replay import Case, ReplayChange
+from aligner_proxy.audit.replay import ReplayCase, ReplayChange
 from aligner_proxy.audit.review_queue import AnswerFilter, AnswerPlace
 from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from aligner_proxy.errors import AuditError, ConfigError
@@ -292,7 +292,7 @@ class ReviewedReplay:
     """Something was missed in them, and they are edited now."""
 
 
-def compare_with_reviews(cases: Iterable[Case], reviews: Iterable[Review]) -> ReviewedReplay:
+def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review]) -> ReviewedReplay:
     """Set the answers of a replay beside what reviewers agree on; feedback does not count."""
     reviews_by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:

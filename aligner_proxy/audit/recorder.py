@@ -82,7 +82,7 @@ class MemoryBudget:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Item:
+class _QueuedEntry:
     """An entry that waits to be written."""
 
     event: AuditEvent
@@ -119,7 +119,7 @@ class Recorder:
         self._retention = retention
         self._longest_pause_s = limits.longest_pause_s
         self._budget = MemoryBudget(limits)
-        self._items: deque[_Item] = deque()
+        self._items: deque[_QueuedEntry] = deque()
         self._condition = threading.Condition()
         """Of `_items`, `_thread` and `_closing_at`."""
         self._thread: threading.Thread | None = None
@@ -159,7 +159,7 @@ class Recorder:
         _OPEN.discard(self)
 
     def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
-        item = _Item(event, event_bytes(event), completion)
+        item = _QueuedEntry(event, event_bytes(event), completion)
         with self._condition:
             accepted = self._closing_at is None and self._budget.take(item.size)
             if accepted:
@@ -185,20 +185,20 @@ class Recorder:
         pause = _FIRST_PAUSE_S
         while batch := self._next_batch():
             try:
-                lost = self._write(batch)
+                unwritable = self._write(batch)
             except Exception as error:  # noqa: BLE001 - nothing may end this thread's work; what waits is tried again
                 self._handle_failure(error)
                 if self._closing.wait(pause):
                     time.sleep(_FIRST_PAUSE_S)
                 pause = min(self._longest_pause_s, pause * 2)
             else:
-                self._finish_batch(batch, lost)
+                self._finish_batch(batch, unwritable)
                 pause = _FIRST_PAUSE_S
         self._close_store()
 
-    def _next_batch(self) -> list[_Item]:
+    def _next_batch(self) -> list[_QueuedEntry]:
         """The first of the items that wait, once there are any; none when the recorder is closed."""
-        batch: list[_Item] = []
+        batch: list[_QueuedEntry] = []
         size = 0
         most = 1 if self._failing_since is not None else _BATCH_ENTRIES  # an attempt that may fail should cost little
         with self._condition:
@@ -210,11 +210,11 @@ class Recorder:
                 batch.append(item)
         return batch
 
-    def _write(self, batch: Collection[_Item]) -> set[_Item]:
+    def _write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
         """Write a batch in one transaction; returns the items of which there can be no entry."""
         if self._store is None:
             self._store = self._open()
-        rows: dict[_Item, Row] = {}
+        rows: dict[_QueuedEntry, Row] = {}
         for item in batch:
             try:
                 with Boundary():  # redaction is the operator's code; only the type of its errors may be logged
@@ -222,23 +222,23 @@ class Recorder:
             except CorrectionError as error:
                 self._log_loss(str(error))
         items = list(rows)
-        refused = {items[position] for position in self._store.insert(list(rows.values()))}
-        if refused:
+        unstorable = {items[position] for position in self._store.insert(list(rows.values()))}
+        if unstorable:
             self._log_loss("a row that the store cannot hold")
-        return set(batch) - set(rows) | refused
+        return set(batch) - set(rows) | unstorable
 
     def _log_loss(self, reason: str) -> None:
         if not self._losing:
             log.error("audit: entries are lost (%s)", reason)
         self._losing = True
 
-    def _finish_batch(self, batch: Collection[_Item], lost: Collection[_Item]) -> None:
-        count_entries("written", len(batch) - len(lost))
-        count_entries("lost", len(lost))
+    def _finish_batch(self, batch: Collection[_QueuedEntry], unwritable: Collection[_QueuedEntry]) -> None:
+        count_entries("written", len(batch) - len(unwritable))
+        count_entries("lost", len(unwritable))
         for item in batch:
             self._budget.give_back(item.size)
-            item.settle(NotRecorded("there can be no audit entry of this answer") if item in lost else None)
-        self._losing = bool(lost)
+            item.settle(NotRecorded("there can be no audit entry of this answer") if item in unwritable else None)
+        self._losing = bool(unwritable)
         if self._failing_since is not None:
             log.info("audit: entries are written again")
         self._failing_since = None
@@ -263,12 +263,12 @@ class Recorder:
         elif now - self._failing_since >= PATIENCE_S:
             self._give_up(lambda item: item.completion is not None)
 
-    def _give_up(self, hopeless: Callable[[_Item], bool]) -> None:
+    def _give_up(self, hopeless: Callable[[_QueuedEntry], bool]) -> None:
         with self._condition:
-            lost = [item for item in self._items if hopeless(item)]
+            hopeless_items = [item for item in self._items if hopeless(item)]
             self._items = deque(item for item in self._items if not hopeless(item))
-        count_entries("lost", len(lost))
-        for item in lost:
+        count_entries("lost", len(hopeless_items))
+        for item in hopeless_items:
             self._budget.give_back(item.size)
             item.settle(NotRecorded("the audit store cannot be written"))
 

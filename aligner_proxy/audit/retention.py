@@ -174,7 +174,7 @@ class RetentionWorker:
                 believed_after_s=min(BELIEVED_AFTER_S, self._limits.seconds),
                 read=self._read_clock,
             )
-        reading = self._clock.reading()
+        reading = self._clock.take_reading()
         self._lease.write(reading)
         return min(reading.believed_time, reading.wall)
 

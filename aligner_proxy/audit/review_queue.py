@@ -102,14 +102,14 @@ class ReviewQueue:
         other = ReviewOrigin.NEAREST if first is ReviewOrigin.RANDOM else ReviewOrigin.RANDOM
         with self._store.transaction():
             self._release()
-            for chosen in (first, other):
-                for place in self._list_places(chosen, len(skipped) + 1):
+            for origin in (first, other):
+                for place in self._list_places(origin, len(skipped) + 1):
                     if place not in skipped:
                         until = self._now() + HOLD_S
                         self._store.rows(_HOLD, (*place, self._who, until))
                         entry = find_entry(self._store, place)
                         assert entry is not None  # nobody else writes meanwhile
-                        return entry, chosen
+                        return entry, origin
         return None
 
     def hold(self, place: AnswerPlace) -> bool:
@@ -135,9 +135,9 @@ class ReviewQueue:
     def _release(self) -> None:
         self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._who, self._now()))
 
-    def _list_places(self, chosen: ReviewOrigin, count: int) -> list[AnswerPlace]:
+    def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:
         condition, values = self._condition()
-        statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[chosen]} LIMIT ?"
+        statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[origin]} LIMIT ?"
         return [(str(row[0]), int(row[1])) for row in self._store.rows(statement, (*values, count))]
 
     def _condition(self) -> tuple[str, list[object]]:

@@ -93,8 +93,8 @@ class Reviews:
         place = (review.aligner_id, review.choice)
         self._find_entry(review)  # what is not there costs nobody the right to write
         with store.transaction():
-            tenant, policy_hash, aligner, judged, objectives = self._find_entry(review)
-            _check_place(review, judged, json.loads(str(objectives)))
+            tenant, policy_hash, aligner, judged_count, objectives = self._find_entry(review)
+            _check_place(review, judged_count, json.loads(str(objectives)))
             columns = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
             store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
             texts = _REVIEW_TEXTS.dump_json(_ReviewTexts(review.edit, review.objective))
@@ -139,9 +139,9 @@ class Reviews:
         return replace(review, edit=texts.edit, objective=texts.objective)
 
 
-def _check_place(review: Review, judged: object, objectives: Sequence[str]) -> None:
+def _check_place(review: Review, judged_count: object, objectives: Sequence[str]) -> None:
     """Raise `NoSuchPlace` for a segment or an objective that the answer does not have."""
-    count = judged if isinstance(judged, int) else 0
+    count = judged_count if isinstance(judged_count, int) else 0
     if review.segment is not None and not 0 <= review.segment < count:
         raise NoSuchPlace("segment", f"this answer has {count} judged segments, counted from 0")
     name = review.objective

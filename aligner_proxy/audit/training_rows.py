@@ -142,8 +142,8 @@ def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveL
     missing = [name for name in entry.objectives if name not in by_name]
     if missing:
         raise NoRow("an objective that is not in the policies file any more")
-    written = [review.objective for review in reviews if review.objective and ":" in review.objective]
-    texts = list(dict.fromkeys([by_name[name].text for name in entry.objectives] + written))
+    own_texts = [review.objective for review in reviews if review.objective and ":" in review.objective]
+    texts = list(dict.fromkeys([by_name[name].text for name in entry.objectives] + own_texts))
     if not texts:
         raise NoRow("no objective was in force")
     return texts

@@ -29,10 +29,10 @@ _LONGEST_NUMBER = 6
 async def show_review(visit: Visit) -> Response:
     """The answer on the reviewer's desk."""
     entry, state = await asyncio.to_thread(_current_answer, visit)
-    shown = None if entry is None else AnswerView(entry)
+    view = None if entry is None else AnswerView(entry)
     segments = judged_segments(entry.content)[:MOST_SEGMENTS] if entry and entry.content else []
     undone = visit.request.query_params.get("undone")
-    return visit.page("review.html", answer=shown, segments=segments, desk=state, nothing_to_undo=undone == "0")
+    return visit.page("review.html", answer=view, segments=segments, desk=state, nothing_to_undo=undone == "0")
 
 
 async def show_figures(visit: Visit) -> Response:
@@ -52,8 +52,8 @@ async def take_verdict(visit: Visit, form: dict[str, str]) -> Response:
 def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
     try:
         with _open_session(visit) as (session, state):
-            drawn = session.current_answer()
-            return (None if drawn is None else drawn[0]), state
+            next_answer = session.current_answer()
+            return (None if next_answer is None else next_answer[0]), state
     except NothingRecorded:
         return None, visit.services.review_states.state_of(visit.session.id)
 
@@ -79,13 +79,13 @@ def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
             session.return_to_skipped()
             return True
         # What follows is about one answer: the one that the form was made for.
-        drawn = session.current_answer()
-        if drawn is None or AnswerView(drawn[0]).handle != form.get("answer"):
+        next_answer = session.current_answer()
+        if next_answer is None or AnswerView(next_answer[0]).handle != form.get("answer"):
             raise PageError(409, _OTHER)
         if act == "next":
             session.skip()
             return True
-        review_input = _parse_input(act, form, drawn[0])
+        review_input = _parse_input(act, form, next_answer[0])
         try:
             session.save(_redact_input(visit, review_input))
         except NoSuchPlace as error:

@@ -80,33 +80,35 @@ class ReviewSession:
     def current_answer(self) -> tuple[Entry, ReviewOrigin] | None:
         """The answer on the desk, else the next one; held for this reviewer. None: nothing waits."""
         if self._state.current is not None:
-            place, chosen = self._state.current
+            place, origin = self._state.current
             entry = find_entry(self._store, place)
             if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
-                return entry, chosen
-        drawn = self._queue.next([place for place, _ in self._state.skipped])
-        self._state.current = None if drawn is None else ((drawn[0].aligner_id, drawn[0].choice), drawn[1])
-        return drawn
+                return entry, origin
+        next_answer = self._queue.next([place for place, _ in self._state.skipped])
+        self._state.current = (
+            None if next_answer is None else ((next_answer[0].aligner_id, next_answer[0].choice), next_answer[1])
+        )
+        return next_answer
 
     def save(self, review_input: ReviewInput) -> None:
         """Keep a verdict on the answer on the desk; raises `UnknownAnswer` and `NoSuchPlace`."""
         if self._state.current is None:
             return
-        place, chosen = self._state.current
+        place, origin = self._state.current
         tenant = self._tenant_of(place)
         review = Review(
             *place,
             review_input.verdict,
             self._who,
             time.time(),
-            chosen,
+            origin,
             review_input.segment,
             review_input.edit,
             review_input.objective,
             tenant,
         )
         Reviews(self._store).save(review)
-        self._state.reviews.append((review, chosen))
+        self._state.reviews.append((review, origin))
         self._state.current = None
         self._queue.release()
 
@@ -118,9 +120,9 @@ class ReviewSession:
     def undo(self) -> bool:
         """Take the last verdict back, and lay its answer on the desk; False: there is none."""
         while self._state.reviews:
-            review, chosen = self._state.reviews.pop()
+            review, origin = self._state.reviews.pop()
             if Reviews(self._store).withdraw(review):
-                self._state.current = ((review.aligner_id, review.choice), chosen)
+                self._state.current = ((review.aligner_id, review.choice), origin)
                 return True
         return False
 

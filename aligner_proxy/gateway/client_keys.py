@@ -74,8 +74,8 @@ def policies_path() -> Path | None:
 def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
     """Watcher of a keys file without policies."""
 
-    def log_change(refused: str | None) -> None:
-        reload.log_keys(watcher.current, refused)
+    def log_change(reason: str | None) -> None:
+        reload.log_keys(watcher.current, reason)
 
     watcher = WatchedFiles(partial(reload.read_keys, path), log_change)
     if watcher.current.fault:

@@ -69,10 +69,10 @@ def read_member_state(policies: Policies) -> MemberState:
     """What this process has in force now."""
     current = policies.current
     heads = sorted(
-        (scope, name, called, head)
+        (scope, name, aligner, head)
         for scope, names in current.heads.index.scopes.items()
         for name, objective in names.items()
-        for called, head in objective.current.items()
+        for aligner, head in objective.current.items()
     )
     return MemberState(
         host=socket.gethostname()[:255],
@@ -171,9 +171,9 @@ class Fleet:
     async def look(self, own: MemberState) -> None:
         """Exchange heads, tell what is in force here, and hear what others have."""
         try:
-            sent = await self._exchange_heads()
+            has_new_heads = await self._exchange_heads()
             others = await self._heartbeat.exchange(own)
-            if sent or own != self._reported_state:
+            if has_new_heads or own != self._reported_state:
                 await self._announcements.announce()
             self._reported_state = own
             self._compare(own, others)

@@ -93,11 +93,11 @@ def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
     before = MetricWrapperBase.labels
     labels_of = getattr(before, "unbounded", before)
 
-    def labels(metric: Any, *values: Any, **named: Any) -> Any:
+    def labels(metric: Any, *values: Any, **keywords: Any) -> Any:
         names = metric._labelnames
-        if not metric._name.startswith(_THEIRS) or len(values or named) != len(names):
-            return labels_of(metric, *values, **named)
-        pairs = zip(names, values, strict=True) if values else named.items()
+        if not metric._name.startswith(_THEIRS) or len(values or keywords) != len(names):
+            return labels_of(metric, *values, **keywords)
+        pairs = zip(names, values, strict=True) if values else keywords.items()
         return labels_of(metric, **bounds.bound_labels({name: str(value) for name, value in pairs}))
 
     labels.unbounded = labels_of  # type: ignore[attr-defined]

@@ -125,12 +125,12 @@ class Reasoning:
         async with _close_at_end(source) as items:
             async for item in items:
                 try:
-                    passed = [item] if broken else reader.feed(item)
+                    outgoing = [item] if broken else reader.feed(item)
                 except NotPutIn:
                     broken = True
                     self._handle_failure()
-                    passed = [*reader.unread(), item]
-                for each in passed:
+                    outgoing = [*reader.unread(), item]
+                for each in outgoing:
                     yield each
         for each in [] if broken else reader.flush():
             yield each
@@ -138,20 +138,20 @@ class Reasoning:
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
         """The items of a stream as they come. Its reasoning is scored as soon as something else follows it."""
         work: asyncio.Task[None] | None = None
-        judged = size = 0
+        judged_size = size = 0
         try:
             async with _close_at_end(source) as items:
                 async for item in items:
                     with contextlib.suppress(Unreadable):
                         reader.feed(item)
-                    if reader.size == size > judged:
-                        judged = size
+                    if reader.size == size > judged_size:
+                        judged_size = size
                         work = _replace_task(work, self._judge(reader.texts))
                     size = reader.size
                     yield item
             with contextlib.suppress(Unreadable):
                 reader.flush()
-            if reader.size > judged:
+            if reader.size > judged_size:
                 work = _replace_task(work, self._judge(reader.texts))
             if work is not None:
                 await work

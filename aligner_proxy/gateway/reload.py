@@ -158,7 +158,7 @@ class ActiveConfig:
     resolver: PolicyResolver = field(compare=False)
     heads: HeadsInForce
     """What was taught for it; the resolver names these heads."""
-    taught: Mapping[str, Version] = field(compare=False)
+    head_versions: Mapping[str, Version] = field(compare=False)
     """The same by head."""
     has_editors: bool = False
     """Whether a model group writes in place of what is flagged, for some requests."""
@@ -197,11 +197,11 @@ def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
     return ClientKeys(load_keys_quietly(path), path), (path,)
 
 
-def log_keys(keys: ClientKeys, refused: str | None) -> None:
+def log_keys(keys: ClientKeys, reason: str | None) -> None:
     """Log what became of a change of the keys file."""
     name = keys.path.name if keys.path else "keys"
-    if refused is not None:
-        log.error("%s: the change is invalid, the previous keys stay active: %s", name, refused)
+    if reason is not None:
+        log.error("%s: the change is invalid, the previous keys stay active: %s", name, reason)
     elif keys.fault is not None:
         log.error("%s", keys.fault)
     else:
@@ -300,13 +300,13 @@ class Policies:
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
         return read_keys(config.keys_path(self.current.file))
 
-    def _handle_change(self, refused: str | None) -> None:
+    def _handle_change(self, reason: str | None) -> None:
         now = time.time()
-        self._count_change(refused)
-        if refused is not None:
-            log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, refused)
+        self._count_change(reason)
+        if reason is not None:
+            log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, reason)
             self._catch_up()
-            self._report = replace(self._report, refused=refused, refused_at=now)
+            self._report = replace(self._report, refused=reason, refused_at=now)
         else:
             restart = tuple(_fixed_changes(self._started, self.current.file)) if self._started else ()
             log.info("%s: reloaded, applies to new requests", self.path.name)
@@ -316,16 +316,16 @@ class Policies:
             self._keys.read_again()  # the file may name other keys now
         self._write_report()
 
-    def _handle_keys_change(self, refused: str | None) -> None:
-        self._count_change(refused)
-        log_keys(self._keys.current, refused)
-        self._report = replace(self._report, keys=refused or self._keys.current.fault)
+    def _handle_keys_change(self, reason: str | None) -> None:
+        self._count_change(reason)
+        log_keys(self._keys.current, reason)
+        self._report = replace(self._report, keys=reason or self._keys.current.fault)
         self._write_report()
 
-    def _count_change(self, refused: str | None) -> None:
+    def _count_change(self, reason: str | None) -> None:
         """Count a change of one of the files; what is refused stays so until its own file is valid."""
         stale = self._watched.refusal is not None or self._keys.refusal is not None
-        metrics.record_policy_change(refused=refused is not None, stale=stale)
+        metrics.record_policy_change(is_refused=reason is not None, stale=stale)
 
     def _write_report(self) -> None:
         try:

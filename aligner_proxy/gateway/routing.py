@@ -283,8 +283,8 @@ def directing_fields() -> frozenset[str]:
 def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
     """The models that the request lets answer besides its own, no more of them than `check_router_fields` lets pass."""
     body = _client_body(data)
-    named = (str(name) for field in FALLBACKS for name in _named_models(body.get(field)))
-    return tuple(dict.fromkeys(islice(named, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
+    names = (str(name) for field in FALLBACKS for name in _named_models(body.get(field)))
+    return tuple(dict.fromkeys(islice(names, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
 
 
 def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -321,8 +321,10 @@ def too_many(fallbacks: object) -> bool:
             return True
         # LiteLLM looks into all lists of an entry, or into the fallbacks of one that names its model.
         for entry in (entry for entry in entries if isinstance(entry, Mapping)):
-            named = isinstance(entry.get("model"), str)
-            inner = [entry.get(field) for field in FALLBACKS] if named else list(islice(entry.values(), MAX_FALLBACKS))
+            has_model = isinstance(entry.get("model"), str)
+            inner = (
+                [entry.get(field) for field in FALLBACKS] if has_model else list(islice(entry.values(), MAX_FALLBACKS))
+            )
             lists += [value for value in inner if isinstance(value, list)]
     return False
 

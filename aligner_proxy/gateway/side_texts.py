@@ -148,8 +148,8 @@ class SideTexts:
         self._kinds = _KindTreatments(state.policy)
         self._body: object = None
         """The body that was read last."""
-        self._grown: set[SideKind] = set()
-        self.refused: SideKind | None = None
+        self._grown_kinds: set[SideKind] = set()
+        self.ending_kind: SideKind | None = None
         """The kind that ended the answer."""
         self._clean: list[str] = []
         """Texts beside the answer that were judged, and that no objective speaks against."""
@@ -192,7 +192,7 @@ class SideTexts:
         """
         self._body = value
         try:
-            self._grown = self._reader.read(value, answer_texts)
+            self._grown_kinds = self._reader.read(value, answer_texts)
         except Unreadable:
             self.refuse(SideKind.OTHER_TEXT)
 
@@ -229,7 +229,7 @@ class SideTexts:
         nothing.
         """
         covering = (*delivered, *self._clean)
-        texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown)]
+        texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown_kinds)]
         uncovered: dict[SideKind, list[str]] = {}
         for text in texts:
             if uncovered_text := self._uncovered_text(text, covering):
@@ -325,7 +325,7 @@ class SideTexts:
     def refuse(self, kind: SideKind) -> None:
         """Raise `Blocked` where the policy wants an error in place of an answer beside which this stands."""
         if blocks_kind(self._state.policy, kind):
-            self.refused = kind
+            self.ending_kind = kind
             metrics.record_side_text_refusal(self._state, kind)
             raise Blocked(kind.value)
 

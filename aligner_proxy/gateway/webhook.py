@@ -66,8 +66,8 @@ def is_doubtful(outcome: Outcome) -> bool:
     """Whether an answer is to be reported: judged, with a segment near enough to the threshold."""
     to = outcome.policy.hand_off
     margin = outcome.margin
-    judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
-    return judged and to is not None and margin is not None and margin <= to.within
+    is_judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
+    return is_judged and to is not None and margin is not None and margin <= to.within
 
 
 def sign_report(secret: bytes, at: int, body: bytes) -> str:

@@ -235,8 +235,8 @@ class RunningSelection:
     async def policy(self) -> Policy:
         """Wait for the policy with its objectives chosen. Cancelling one waiter does not affect the others."""
         await asyncio.wait({self._task})
-        lost = self._task.cancelled() or self._task.exception() is not None
-        return self._otherwise if lost else self._task.result()
+        is_lost = self._task.cancelled() or self._task.exception() is not None
+        return self._otherwise if is_lost else self._task.result()
 
     def __deepcopy__(self, memo: object) -> RunningSelection:
         """The same object: LiteLLM copies metadata for its records, but a task belongs to its loop."""

@@ -157,8 +157,8 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
         "caches": [("cache", block.cache, ("plugins", "cache"))] if block.cache is not None else [],
     }
     return {
-        sort: tuple(_configure_plugin(file.source, plugins, sort, *entry) for entry in named)
-        for sort, named in entries.items()
+        sort: tuple(_configure_plugin(file.source, plugins, sort, *entry) for entry in group)
+        for sort, group in entries.items()
     }
 
 

@@ -65,8 +65,8 @@ def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
 
 def _names_objectives(file: PolicyFile) -> bool:
     """Whether there is a request for whose answer the file wants anything."""
-    wanted = any(route.objectives or route_selector(route) for route in file.routes)
-    return wanted or any(tenant.enforce for tenant in file.tenants) or any(b.references for _, b in file.blocks())
+    by_routes = any(route.objectives or route_selector(route) for route in file.routes)
+    return by_routes or any(tenant.enforce for tenant in file.tenants) or any(b.references for _, b in file.blocks())
 
 
 def _relevant_settings(file: PolicyFile) -> object:
@@ -127,9 +127,9 @@ def _requests(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator
         key = _common_name((tenant.match.key, other.match.key))
         if team is None or key is None:
             continue
-        named = RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)
+        by_id = RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)
         aliased = RequestFacts(team_alias=team or None, key_alias=key or None) if before.trust.aliases else None
-        for facts in (named, aliased):
+        for facts in (by_id, aliased):
             if facts is not None and _first_tenant(before.tenants, facts, before.trust.aliases) is tenant:
                 yield facts
 

@@ -87,7 +87,7 @@ class Claim:
     token: int
 
     @property
-    def granted(self) -> bool:
+    def is_granted(self) -> bool:
         """Whether the caller computes for all gateways."""
         return self.token > 0
 

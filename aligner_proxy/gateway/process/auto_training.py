@@ -62,41 +62,41 @@ class AutoTrainer:
     async def keep_training(self) -> None:
         """Look and teach; runs until cancelled."""
         while True:
-            served = self.serving()
-            if served is not None:
+            target = self.serving()
+            if target is not None:
                 try:
-                    await self.train_due(served)
+                    await self.train_due(target)
                 except (AlignerProxyError, OSError, ValueError) as error:
                     self._log_fault(str(error) if isinstance(error, AlignerProxyError) else type(error).__name__)
             await asyncio.sleep(self.look_s)
 
-    async def train_due(self, served: ServingEngine) -> None:
+    async def train_due(self, target: ServingEngine) -> None:
         """Teach what is to be taught now."""
         file = registry.load_policies(self.policies)
         if not subjects.subjects(file):
             return
-        due = self._due_subjects(file, await _read_info(served))
+        due = self._due_subjects(file, await _read_info(target))
         self._fault = ""
         if due:
-            await self._run_training(served, [subject.title for subject in due])
+            await self._run_training(target, [subject.title for subject in due])
 
     def _due_subjects(self, file: PolicyFile, about: AlignerInfo) -> list[Subject]:
         """What was not taught for the aligner that is served, and not tried yet as it is now."""
         index = HeadStore.of(file).index()
         due = []
         for subject in subjects.subjects(file):
-            for called in subjects.aligners(file):
-                content_hash = about.named(called).content_hash
-                if subjects.state(subject, index, called, content_hash) not in _TO_TEACH:
+            for aligner in subjects.aligners(file):
+                content_hash = about.named(aligner).content_hash
+                if subjects.state(subject, index, aligner, content_hash) not in _TO_TEACH:
                     continue
-                mark = (subject.title, subject.text, called, content_hash, subject.read().digest)
+                mark = (subject.title, subject.text, aligner, content_hash, subject.read().digest)
                 if mark not in self._attempted:
                     self._attempted[mark] = True
                     due.append(subject)
         return list(dict.fromkeys(due))
 
-    async def _run_training(self, served: ServingEngine, titles: Sequence[str]) -> None:
-        engine = ["--engine", served.address] if served.address else []
+    async def _run_training(self, target: ServingEngine, titles: Sequence[str]) -> None:
+        engine = ["--engine", target.address] if target.address else []
         command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json", *engine]
         tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
         log.info("teaching %d objectives that have examples: %s", len(titles), ", ".join(titles))
@@ -127,8 +127,8 @@ class AutoTrainer:
         self._fault = fault
 
 
-async def _read_info(served: ServingEngine) -> AlignerInfo:
-    engine = served.open_engine()
+async def _read_info(target: ServingEngine) -> AlignerInfo:
+    engine = target.open_engine()
     try:
         return await engine.info()
     finally:

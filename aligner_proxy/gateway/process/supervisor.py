@@ -361,21 +361,21 @@ class _Supervisor:
             departures.cancel()
             await asyncio.gather(over_limit, departures, return_exceptions=True)
 
-    async def _revive(self, ended: Generation) -> Generation:
+    async def _revive(self, predecessor: Generation) -> Generation:
         """The generation that serves in place of one whose LiteLLM has ended; the engine stays, unless SIGHUP comes.
 
         The port is ours, so that whoever asks meanwhile waits.
         """
-        status = await ended.gateway.wait()
-        ran = time.monotonic() - ended.gateway.since
+        status = await predecessor.gateway.wait()
+        ran = time.monotonic() - predecessor.gateway.since
         while True:
             pause = self._pauses.next_pause(ran)
-            log.error("%s: ended with status %d, restart in %g s", ended.gateway.name, status, pause)
+            log.error("%s: ended with status %d, restart in %g s", predecessor.gateway.name, status, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._restart.wait(), pause)
-            shared = None if self._restart.is_set() else ended.engine
+            shared = None if self._restart.is_set() else predecessor.engine
             self._restart.clear()
-            successor = await self._replace_generation(ended, shared, "it is tried again")
+            successor = await self._replace_generation(predecessor, shared, "it is tried again")
             if successor is not None:
                 return successor
             ran = 0.0
@@ -472,16 +472,16 @@ class _Supervisor:
 async def _wait_ready(child: ChildProcess, ready: Ready) -> None:
     """Wait until a started child is ready; if it ends before that, it would end again, so it is not restarted."""
     waiting = asyncio.ensure_future(ready())
-    ended = asyncio.ensure_future(child.wait())
+    end = asyncio.ensure_future(child.wait())
     try:
-        await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
+        await asyncio.wait({waiting, end}, return_when=asyncio.FIRST_COMPLETED)
+        if end.done():
             raise WeightsError(
-                f"the {child.name} ended with status {ended.result()} before it was ready; its log above says why. "
+                f"the {child.name} ended with status {end.result()} before it was ready; its log above says why. "
                 "`aligner-proxy doctor` lists what this machine lacks"
             )
         waiting.result()
     finally:
         waiting.cancel()
-        ended.cancel()
-        await asyncio.gather(waiting, ended, return_exceptions=True)
+        end.cancel()
+        await asyncio.gather(waiting, end, return_exceptions=True)
