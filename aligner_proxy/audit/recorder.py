@@ -1,8 +1,7 @@
 """Writer of audit entries to the store, for one process.
 
-Entries wait in memory, up to a bound in bytes, while one thread writes them in batches. While the store cannot be
-written they stay where they are and are tried again; what exceeds the bound is dropped, which is counted and logged
-without its text.
+Entries wait in a bounded queue while one thread writes them in batches. If the store cannot be written, they stay in
+the queue and are tried again. Entries beyond the bound are dropped, counted, and logged without their text.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def count_entries(result: str, count: int = 1) -> None:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """Bounds of what may wait, and of the pauses between attempts to write it."""
+    """Bounds of the queue, and of the pause between attempts to write."""
 
     max_bytes: int
     max_entries: int | None = None
@@ -53,7 +52,7 @@ class QueueLimits:
 
 
 class MemoryBudget:
-    """Memory for entries that wait, shared by threads. An entry larger than all of it may wait alone."""
+    """Memory for waiting entries, shared by threads. An entry larger than the whole budget may wait alone."""
 
     def __init__(self, bounds: QueueLimits) -> None:
         self._bounds = bounds
@@ -88,10 +87,10 @@ class _QueuedEntry:
     event: AuditEvent
     size: int
     completion: Future[None] | None = None
-    """Of an answer that waits for its entry."""
+    """Set for an answer that may only be delivered once its entry is written."""
 
     def settle(self, error: NotRecorded | None) -> None:
-        """Let the answer go on, if it still waits."""
+        """Release the answer that waits for this entry, if any."""
         if self.completion is None or not self.completion.set_running_or_notify_cancel():
             return
         if error is None:
@@ -136,7 +135,7 @@ class Recorder:
         self._enqueue(event, None)
 
     async def write(self, event: AuditEvent) -> None:
-        """Wait until an event is on the disk; raises `NotRecorded`. It is written also if the caller is cancelled."""
+        """Wait until an event is on disk; raises `NotRecorded`. Cancelling the caller does not cancel the write."""
         completion: Future[None] = Future()
         if not self._enqueue(event, completion):
             raise NoRoomForRecord("too many audit entries wait")
@@ -169,13 +168,13 @@ class Recorder:
         if not accepted:
             count_entries("dropped")
             if not self._dropping:
-                log.error("audit: entries are dropped, because too much waits to be written")
+                log.error("audit: the queue is full, entries are dropped")
         self._dropping = not accepted
         return accepted
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            # A daemon: with a store that fails for ever, nothing but `close` would end its work.
+            # A daemon: while the store fails, only `close` would end this thread.
             self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
             self._thread.start()
             _OPEN.add(self)
@@ -186,7 +185,7 @@ class Recorder:
         while batch := self._next_batch():
             try:
                 unwritable = self._write(batch)
-            except Exception as error:  # noqa: BLE001 - nothing may end this thread's work; what waits is tried again
+            except Exception as error:  # noqa: BLE001 - the thread must survive; the batch is tried again
                 self._handle_failure(error)
                 if self._closing.wait(pause):
                     time.sleep(_FIRST_PAUSE_S)
@@ -197,7 +196,7 @@ class Recorder:
         self._close_store()
 
     def _next_batch(self) -> list[_QueuedEntry]:
-        """The first of the items that wait, once there are any; none when the recorder is closed."""
+        """Wait for queued items and return the first batch; empty when the recorder is closed."""
         batch: list[_QueuedEntry] = []
         size = 0
         most = 1 if self._failing_since is not None else _BATCH_ENTRIES  # an attempt that may fail should cost little
@@ -211,7 +210,7 @@ class Recorder:
         return batch
 
     def _write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
-        """Write a batch in one transaction; returns the items of which there can be no entry."""
+        """Write a batch in one transaction; returns the items that can never be stored."""
         if self._store is None:
             self._store = self._open()
         rows: dict[_QueuedEntry, Row] = {}
@@ -249,7 +248,7 @@ class Recorder:
                 self._items.popleft()
 
     def _handle_failure(self, error: Exception) -> None:
-        """Keep what waits for the next attempt, but let no answer wait for too long."""
+        """Keep the queue for the next attempt, but give up on answers that have waited too long."""
         self._close_store()
         now = time.monotonic()
         if self._failing_since is None:
@@ -284,6 +283,6 @@ _OPEN: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Write what waits also where a process ends without closing its recorders."""
+    """Write queued entries even if a process ends without closing its recorders."""
     for recorder in list(_OPEN):
         recorder.close()

@@ -101,7 +101,7 @@ async def replay(
 
 
 def recorded_run(entry: Entry, content: Content) -> ReplayRun:
-    """The recorded run of an entry."""
+    """The run that an entry recorded."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer

@@ -1,9 +1,9 @@
 """The Redis server that gateways share: every call is bounded, and while it is away nobody waits for it.
 
-A call that fails or takes longer than `PATIENCE_S` marks the server as away, and later calls fail at once. A task of
-its own then asks the server now and then, so that no request pays for finding out whether it is back. A server that
-takes no writes (its memory is full, or it is a replica) is still read. Redis is told no text but sealed entries, and
-its address, which may hold a password, stands in no message.
+A call that fails or takes longer than `PATIENCE_S` marks the server as away, and later calls fail at once. A
+background task then probes the server, so no request pays for detecting its return. A server that refuses writes (full
+memory, or a replica) is still read. Only sealed entries go to Redis, and its address, which may contain a password, is
+in no message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATIENCE_S = 0.25
 """A call that takes longer is worse than none."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
-"""How long a server that is away is left alone; at first for `FIRST_PAUSE_S`, then twice as long each time."""
+"""Longest pause between probes of a server that is away; it starts at `FIRST_PAUSE_S` and doubles."""
 FULL_PAUSE_S = 3.0
 """How long nothing is written to a server that takes no writes."""
 _CONNECTIONS = 32
