@@ -1,8 +1,8 @@
-"""Where a command prints: texts of strangers reach a terminal with what would act on it escaped.
+"""Terminal output of commands, with control characters in untrusted text escaped.
 
-Answers, questions, names of models and tenants, errors of other machines: all may hold escapes that colour a terminal,
-move its cursor, write its title or its clipboard. Commands print by `Terminal`, `echo` and `echo_json` alone, so none
-of them has to remember it.
+Answers, questions, names of models and tenants, and errors of other machines may contain escapes that colour a
+terminal, move its cursor, or write its title or clipboard. Commands print only by `Terminal`, `echo` and `echo_json`,
+which escape them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Bounds of the labels of LiteLLM's metrics whose values clients choose: models, user agents, addresses, paths.
+"""Bounds on LiteLLM's metric labels whose values clients choose: models, user agents, addresses, paths.
 
-prometheus_client keeps a series for each combination of values for ever, so one client with a counter in its user agent
-fills the memory of a process and every scrape. Names that the operator configured are kept; of other values each key
-has a number of combinations, behind which they read `other`, so that nobody uses up another's. All whose key nobody
-knows share one number. Totals stay exact.
+prometheus_client keeps a series for each combination of values forever, so one client with a counter in its user agent
+could fill the memory and every scrape. Names configured by the operator are kept. Other values have a number of
+combinations per key; beyond it they become `other`, so no client uses up another's share. All unknown keys share one
+number. Totals stay exact.
 """
 
 from __future__ import annotations

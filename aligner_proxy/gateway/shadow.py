@@ -1,4 +1,4 @@
-"""Background corrections of shadow mode, a bounded number at once.
+"""Shadow corrections: background corrections of shadow mode, with bounded concurrency.
 
 The client does not wait for them. An answer beyond the bound is skipped with the reason `shadow_full`; results of the
 others appear in telemetry and audit only.

@@ -1,9 +1,9 @@
-"""Texts beside the answers of one request: read, and judged before they go out where the policy wants that.
+"""Texts beside the answers of a response: collected, and judged before delivery if the policy says so.
 
-One rule decides: a response is delivered if every text in it that a person could read was judged, or is of a kind that
-the policy lets pass by name. What is part of a delivered answer was judged with it, and what the request said itself is
-the client's own. No edit is made here: a text that is flagged, or cannot be judged, is a failure of class `unjudged`
-whose reason is its kind.
+One rule decides: a response is delivered if every human-readable text in it was judged or is of a kind that the policy
+lets pass. Parts of a delivered answer were judged with it, and repeated parts of the request belong to the client.
+Nothing is edited here: a text that is flagged, or cannot be judged, is a failure of class `unjudged` whose reason is
+its kind.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
 
 
 def blocks_kind(policy: Policy, kind: SideKind) -> bool:
-    """Whether the client gets an error in place of an answer beside which a text of this kind is not judged."""
+    """Whether the client gets an error if a text of this kind beside the answer is not judged."""
     return outcomes.blocks(Outcome(Status.FAILED, kind.value, None, policy))
 
 

@@ -1,9 +1,8 @@
-"""Watchdog of an event loop: how long it did not answer, which line it was in, and whose that line is.
+"""Watchdog of an event loop: how long it stalled, in which line, and to which package the line belongs.
 
-A thread looks whether the loop still runs what is due. Where it did not for too long, the length counts in a histogram
-and a log line names the innermost frames by file and line. No text and no variable is looked at. On Linux the log says,
-too, how long the loop's thread computed and how long it waited for a processor, because a busy machine stalls a loop
-that has nothing to do.
+A thread checks whether the loop still runs scheduled callbacks. A stall that is too long counts in a histogram, and a
+log line names the innermost frames by file and line, never texts or variables. On Linux the log also says how long the
+loop's thread computed and how long it waited for a CPU, because a busy machine stalls even an idle loop.
 """
 
 from __future__ import annotations

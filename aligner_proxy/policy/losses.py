@@ -1,9 +1,9 @@
-"""Losses of tenants by a change of the policies file: what `enforce` gave them and the new version would not.
+"""Losses by a change of the policies file: enforced objectives of a tenant that the new version no longer enforces.
 
-A tenant loses when some request of it, for some model, had objectives enforced, and has none of these any more, or may
-now go around all of them. Requests are tried by the patterns of both files, so that an entry which comes first counts,
-and one that is gone. That is sound, not complete: patterns with [brackets] that hardly overlap may be passed over. A
-file in which nobody has any objective any more loses everything. `allow_less` says by name that a loss is meant.
+A tenant loses if one of its requests, for some model, had enforced objectives and now has none of them, or may bypass
+them all. Sample requests are derived from the patterns of both files, so that the order of entries and removed entries
+count. This is sound, not complete: patterns with [brackets] that barely overlap may be missed. A file without any
+objective loses everything. `allow_less` names tenants whose loss is intended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Loss:
 
 
 def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
-    """Raise `ConfigError` where tenants would lose what is enforced, and `allow_less` does not name them."""
+    """Raise `ConfigError` if tenants would lose enforced objectives and `allow_less` does not name them."""
     unnamed = [loss for loss in find_losses(before, after) if not {loss.tenant, EVERY} & set(after.allow_less)]
     if unnamed:
         more = f"; and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
@@ -48,7 +48,7 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
 
 
 def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
-    """What each tenant would lose, each tenant once, in the order of the file before."""
+    """The losses, one for each tenant, in the order of the old file."""
     result = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
     if _relevant_settings(before) == _relevant_settings(after):
         return result

@@ -1,4 +1,4 @@
-"""References of one request: the texts of files, and what the request itself brings."""
+"""References of one request: the texts of configured files, and texts from the request."""
 
 from __future__ import annotations
 

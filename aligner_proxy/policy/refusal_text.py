@@ -1,4 +1,4 @@
-"""Texts that take the place of an answer of which nothing remains, as operators write them."""
+"""Refusal texts of operators, which replace an answer of which nothing remains."""
 
 from __future__ import annotations
 
