@@ -128,7 +128,7 @@ class RedisServer:
         REDIS_FAILURES.labels(what).inc()
         if self.is_away:
             return  # another call found out before
-        log.warning("the Redis in %s is away (%s); this gateway goes on alone until it is back", self.name, what)
+        log.warning("the Redis in %s does not answer (%s); this gateway works alone until it does", self.name, what)
         well_for = time.monotonic() - self._returned_at
         self._pause_s = FIRST_PAUSE_S if well_for > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self._pause_s * 2)
         self._returning = asyncio.create_task(self._wait_until_back())
@@ -147,7 +147,7 @@ class RedisServer:
         self._returning = None
         self._takes_writes = True
         self._update_metrics()
-        log.info("the Redis in %s is back", self.name)
+        log.info("the Redis in %s answers again", self.name)
 
     def _stop_writing(self, what: str) -> None:
         """Write nothing for a while; then try again."""
@@ -156,7 +156,7 @@ class RedisServer:
             return
         self._takes_writes = False
         self._update_metrics()
-        log.warning("the Redis in %s takes no writes (%s); it is read, and tried again", self.name, what)
+        log.warning("the Redis in %s takes no writes (%s); it is still read, and writes are retried", self.name, what)
         asyncio.get_running_loop().call_later(FULL_PAUSE_S, self._resume_writing)
 
     def _resume_writing(self) -> None:
