@@ -1,4 +1,4 @@
-"""`aligner-proxy replay`: recorded answers under another policy or aligner, compared with the recorded results.
+"""`aligner-proxy replay`: run recorded answers under another policy or aligner, and compare the results.
 
 Reads the audit store, delivers nothing, records nothing. The output holds figures, ids and reasons; texts are shown
 only on the terminal, and only with --show.

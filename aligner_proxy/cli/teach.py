@@ -56,7 +56,7 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What became of a task: a lesson, or why there is none."""
+    """The result of a task: a lesson, or the reason for having none."""
 
     task: _Task
     lesson: Lesson | None = None
@@ -162,7 +162,7 @@ async def _teach(
     dry_run: bool,
     report_progress: Callable[[int, int], None] | None,
 ) -> _Result:
-    """Teach one objective; what goes wrong is told, and its old head stays."""
+    """Teach one objective; errors are reported, and its old head stays."""
     from aligner_proxy.teaching.own_answers import own_answers
     from aligner_proxy.teaching.rows import Reader, RowsCache
     from aligner_proxy.teaching.teach import lesson, objections, plan
@@ -247,7 +247,7 @@ def _result_fields(result: _Result) -> dict[str, Any]:
 
 
 def _head_fields(result: _Result) -> dict[str, Any]:
-    """What a program needs to put exactly this head in force."""
+    """The fields with which a program can activate exactly this head."""
     if result.lesson is None:
         return {}
     subject = result.task.subject

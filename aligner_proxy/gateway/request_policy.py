@@ -1,7 +1,7 @@
-"""Policy of one request: the facts that it depends on, and what follows, also where another model answers.
+"""Policy of one request: the facts it depends on, and the policy that follows, also if another model answers.
 
-The caller comes only from LiteLLM's authentication (`UserAPIKeyAuth`); metadata of the body is the client's and counts
-only as a request for settings. What a client may not ask for becomes an HTTP error here, before anything is spent.
+The caller comes only from LiteLLM's authentication (`UserAPIKeyAuth`). Metadata of the body comes from the client and
+only requests settings. Requests for what a client may not have become HTTP errors here, before anything is spent.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _OURS = "aligner"
 _ABOVE = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
-"""Field of a request's data with what `POST /v1/align` was asked for."""
+"""Field of a request's data that holds the `BodyRequest` of `POST /v1/align`."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class BodyRequest:
-    """What the body of `POST /v1/align` asks for. A body of a client is JSON, so it can never hold an instance."""
+    """Objectives and references in the body of `POST /v1/align`. JSON of a client can never be an instance."""
 
     names: tuple[str, ...] = ()
     """Of objectives."""
@@ -102,7 +102,7 @@ def resolve_answer(
     try:
         answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
     except ForbiddenError:
-        # It asked for what only the route of its own model allows; that is in the policy which it has.
+        # It asked for something that only its own route allows, which its policy contains already.
         answered = policies.current.resolver.resolve(replace(answering, asked=(), own=()))
     return replace(stricter_policy(answered, policy), upstream=group, payer=policy.payer)
 

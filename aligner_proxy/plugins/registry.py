@@ -1,4 +1,4 @@
-"""Registry of the installed plugins: what each offers, and what a policies file asks for.
+"""Registry of the installed plugins: what each offers, and what a policies file uses.
 
 Bundled plugins come first, so no other plugin can take their names. A plugin that cannot be loaded, or offers something
 invalid, is left out as a whole, with the reason. Rules of plugins are further rules of the gate.

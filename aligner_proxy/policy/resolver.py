@@ -1,4 +1,4 @@
-"""Resolver of the policy for a request: once, before any work, and never changed afterwards.
+"""Resolver of the policy of a request: resolved once before any work, and never changed afterwards.
 
 Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
 file (first match) < team metadata < key metadata; each class of `on_error` and each reason of `on_skip` on its own. The
@@ -178,7 +178,7 @@ class RequestFacts:
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether its policy follows from the file, model, team and key alone, so that it can be cached."""
+        """Whether its policy depends only on file, model, team and key, so that it can be cached."""
         is_plain = self.team_settings is None and self.key_settings is None
         return is_plain and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
 
@@ -225,7 +225,7 @@ class PolicyResolver:
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
         self.reference_headers = references.header_names(block.references or () for _, block in policy_file.blocks())
-        """The headers in which a request may bring references, if its tenant may; metadata names no others."""
+        """The headers in which a request may send references, if its tenant may; metadata cannot add headers."""
         self.reads_tool_results = references.uses_tool_results(policy_file)
         self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
         """Whether this file shares traffic out among aligners, so that a request needs its position."""
@@ -244,13 +244,13 @@ class PolicyResolver:
         return replace(policy, references=request_references)
 
     def _may_bring_references(self, facts: RequestFacts) -> bool:
-        """Whether a request may bring references of its own, in whichever field."""
+        """Whether a request may send references of its own, in any field."""
         tenant = _first_layer(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
         grants = [*tenant, *self._metadata_layers(facts, self._objectives_of(tenant))]
         return bool(_last_grant(grants, "allow_references"))
 
     def _resolve_caller(self, facts: RequestFacts) -> Policy:
-        """The policy without what a request brings as references."""
+        """The policy without the references of the request."""
         if not facts.is_cacheable:
             return self._resolve(facts)
         return self._cached(
@@ -309,7 +309,7 @@ class PolicyResolver:
         user_id: str | None,
         alias_by_operator: bool,
     ) -> Policy:
-        """The policy of a usual request; the cache keeps nothing else of it."""
+        """The policy of a cacheable request; the cache stores only these facts."""
         facts = RequestFacts(model, (), team_id, team_alias, key_hash, key_alias, user_id)
         return self._resolve(replace(facts, groups=groups, alias_by_operator=alias_by_operator))
 
@@ -416,7 +416,7 @@ class PolicyResolver:
         return tuple(differing), tuple(origins.items())
 
     def _metadata_layers(self, facts: RequestFacts, configured: Mapping[str, Objective]) -> list[_Layer]:
-        """The settings of team and key; of those that are not trusted, the grants that take rights away."""
+        """The settings of team and key; of untrusted ones, only grants that take rights away."""
         metadata = (
             ("team metadata", facts.team_settings, self._trust.team_metadata),
             ("key metadata", facts.key_settings, self._trust.key_metadata),
@@ -648,7 +648,7 @@ def setting_value(policy: Policy, name: str) -> Any:
 
 
 def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
-    """Judge texts beside the answer of which no layer said anything, where objectives are enforced and may block."""
+    """Judge side texts without an explicit setting, if objectives are enforced and unjudged answers block."""
     if enforced and _blocks_unjudged(settings):
         kinds = [kind.value for kind in SideKind if origins[kind.value] == BUILT_IN]
         settings |= dict.fromkeys(kinds, SideTreatment.JUDGE)
@@ -656,7 +656,7 @@ def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[st
 
 
 def _blocks_unjudged(settings: Mapping[str, Any]) -> bool:
-    """Whether these settings answer with an error where something could not be judged."""
+    """Whether these settings answer with an error if something could not be judged."""
     reaction = settings["on_error"].unjudged
     reaction = settings["after_retry"] if reaction is OnError.RETRY else reaction
     return settings["mode"] is Mode.ENFORCE and reaction is OnError.BLOCK
