@@ -1,8 +1,8 @@
-"""Time of day that a jump of the machine's clock does not change.
+"""Time of day that ignores jumps of the machine's clock.
 
-A clock that was set wrongly must not delete a month of records at once. While the machine's clock and the monotonic
-clock agree about how much time has passed, `SteadyClock` follows the machine's clock. After a jump it goes on from the
-time before, until the machine's clock comes back or has kept its new time for long enough.
+A wrongly set clock must not delete a month of records. While the machine's clock and the monotonic clock agree about
+elapsed time, `SteadyClock` follows the machine's clock. After a jump it continues from the earlier time until the
+machine's clock returns or has kept its new time long enough.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 JUMP_S = 300.0
 """Difference between both clocks, about the time that has passed, above which the machine's clock has jumped."""
 BELIEVED_AFTER_S = 86_400.0
-"""A new time that the machine's clock has kept for so long is believed."""
+"""After this time without another jump, the new time is accepted."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -89,11 +89,11 @@ class SteadyClock:
         self._last = last or read()
         self._update_metric()
 
-    def now(self) -> float:
+    def read_time(self) -> float:
         """Seconds since 1970."""
-        return self.reading().believed_time
+        return self.take_reading().believed_time
 
-    def reading(self) -> ClockReading:
+    def take_reading(self) -> ClockReading:
         """Both clocks now, and what is believed of them."""
         with self._lock:
             before = self._last

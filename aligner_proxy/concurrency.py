@@ -1,4 +1,4 @@
-"""Cancellation: work that is shielded from it, deadlines, and clients that disconnect; and turns on an event loop.
+"""Concurrency helpers: shielded work, deadlines, disconnected clients, and fair turns on an event loop.
 
 LiteLLM's hooks do not see the connection, so a response would be corrected after its client has left.
 `DisconnectMiddleware` wraps the application and puts the connection where the hooks of the request find it. Streams do
@@ -43,7 +43,7 @@ async def run_to_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def run_off_loop(chars: int, work: Callable[[], _T]) -> _T:
-    """The result of `work`: in a thread where it reads so many characters that the loop would stall, else at once."""
+    """Run `work` in a thread if it reads so many characters that the loop would stall, else directly."""
     return work() if chars <= AT_ONCE_CHARS else await asyncio.to_thread(work)
 
 

@@ -1,11 +1,11 @@
 """Bounds of an HTTP server's connections: how long a client may take, how much it may send, how many there may be.
 
-uvicorn bounds none of these by itself. `BoundedProtocol` is its HTTP protocol with a clock on what the client owes: the
-head of a request, its body, and the reading of the response. When all places are taken, the connection whose client has
-owed something for longest goes, so that slow clients cannot keep quick ones out.
+uvicorn limits none of these itself. `BoundedProtocol` is its HTTP protocol with timeouts for what the client has to do:
+send the head of a request, send its body, read the response. When the connection limit is reached, the connection that
+has waited longest for its client is closed, so that slow clients cannot lock out fast ones.
 
-When the server stops, a connection that waits for its next request is not cut off: a request that is on its way would
-be lost. It is answered with `connection: close`, and only a connection that stays silent is closed.
+When the server stops, idle connections are not closed at once, since a request on its way would be lost. It is answered
+with `connection: close`, and only connections that stay silent are closed.
 
 No server here has WebSockets: uvicorn's protocol for them knows none of these bounds, and nothing corrects what LiteLLM
 sends in one. Their handshakes are answered like any other request, as HTTP allows.
@@ -61,7 +61,7 @@ class _ServerConnections:
     connections: dict[BoundedProtocol, None] = field(default_factory=dict)
     draining: bool = False
     logged_at: float = -math.inf
-    """When it was last logged that all places are taken."""
+    """When reaching the connection limit was last logged."""
 
 
 _servers: WeakKeyDictionary[ServerState, _ServerConnections] = WeakKeyDictionary()
@@ -73,11 +73,11 @@ def uvicorn_settings(limits: ConnectionLimits) -> dict[str, Any]:
 
 
 class _PendingInput(Enum):
-    """What the client of a connection has still to send."""
+    """What the server still expects from the client of a connection."""
 
     NOTHING = auto()
     NEXT_REQUEST = auto()
-    """It may; uvicorn's own clock ends the connection."""
+    """Optional; uvicorn's own timeout closes the connection."""
     HEAD = auto()
     BODY = auto()
 
@@ -131,7 +131,7 @@ class BoundedProtocol(H11Protocol):
             and self.cycle.response_complete
             and self._body_bytes > self.limits.body_bytes
         ):
-            self.transport.abort()  # it has its answer, and sends on and on
+            self.transport.abort()  # it has its answer and keeps sending
 
     def on_response_complete(self) -> None:
         """Wait for the next request, which may have come in part."""
@@ -175,7 +175,8 @@ class BoundedProtocol(H11Protocol):
         now = self.loop.time()
         if now - self._server.logged_at >= _LOG_S:
             self._server.logged_at = now
-            log.warning("all %d places are taken: slow clients go, new ones may get 503", self.limits.connections)
+            text = "connection limit of %d reached: closing slow clients, new ones may get 503"
+            log.warning(text, self.limits.connections)
 
     def _update_clock(self) -> None:
         """Start or stop the clock where what the client owes has changed."""

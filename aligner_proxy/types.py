@@ -97,7 +97,7 @@ class Reference:
     kind: ReferenceKind
     name: str = ""
     text: str = field(default="", repr=False)
-    granted: bool = True
+    is_allowed: bool = True
     """Whether its tenant may give it; only a header needs that."""
 
     @property

@@ -183,7 +183,7 @@ async def test_the_slowest_client_makes_room_and_the_quick_ones_are_served(caplo
             assert (await reader.readuntil(b"\r\n\r\n5")).startswith(b"HTTP/1.1 200 ")
             writer.close()
         assert (await slow[0][0].read()).startswith(b"HTTP/1.1 408 ")
-        assert caplog.text.count("all 4 places are taken") == 1
+        assert caplog.text.count("connection limit of 4 reached") == 1
         for _, writer in slow:
             writer.close()
 

@@ -1,7 +1,6 @@
-"""Two aligners, or two policies, compared by their recorded answers and what reviewers said of them.
+"""Comparison of two aligners or two policies by their recorded answers and their reviews.
 
-They are named by the beginnings of their hashes, as the store has them. Where both judged the same answers, these are
-compared one by one.
+Each is named by the beginning of its hash in the store. Answers that both judged are compared one by one.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _SAME = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
 
 @dataclass(frozen=True, slots=True)
 class EvidenceComparison:
-    """What is known of both, and of the answers that both judged."""
+    """The evidence on both sides, and on the answers that both judged."""
 
     first: Evidence
     second: Evidence
@@ -34,12 +33,12 @@ class EvidenceComparison:
 
     @property
     def shares(self) -> list[tuple[str, Share, Share]]:
-        """Each share of both, with what it is of."""
+        """Each share of both sides, with its label."""
         return [(label, getattr(self.first, name), getattr(self.second, name)) for label, name in _SHARES]
 
     @property
     def paired_shares(self) -> list[tuple[str, Share]]:
-        """What became of the answers that both judged."""
+        """The results of the answers that both judged, with labels."""
         counts = list(asdict(self.both).values())[1:]
         return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
 
@@ -54,7 +53,7 @@ class EvidenceComparison:
 def compare_evidence(
     entries: Iterable[Entry], reviews: Sequence[Review], first: str, second: str
 ) -> EvidenceComparison:
-    """Compare by the beginnings of two hashes; raises `ConfigError` where one fits none, or several."""
+    """Compare by the beginnings of two hashes; raises `ConfigError` if one matches no hash, or several."""
     judged_entries = [entry for entry in entries if entry.changed is not None]
     sides = [select_answers(judged_entries, first), select_answers(judged_entries, second)]
     if first == second:
@@ -65,7 +64,7 @@ def compare_evidence(
 
 
 def select_answers(entries: Sequence[Entry], beginning: str) -> list[Entry]:
-    """The answers of one aligner or policy; raises `ConfigError` where the hash fits none, or several."""
+    """The answers of one aligner or policy; raises `ConfigError` if the hash matches none, or several."""
     if len(beginning) < _SHORTEST:
         raise ConfigError(f"{beginning!r} is too short; give at least {_SHORTEST} digits of a hash")
     hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}

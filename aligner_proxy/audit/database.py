@@ -1,9 +1,9 @@
 """PostgreSQL store of audit entries: the store of SQLite's interface, shared by gateways of several hosts.
 
-Statements are written once, for SQLite, and translated where PostgreSQL has another word. Whoever writes holds one
-lock of the database until its transaction ends, so that ids grow as entries appear, and a hold on an answer counts on
-every host. No call waits longer than its patience, also where the server does not answer at all. Errors name the
-variable that holds the address, and the kind of failure; never the address, which may hold a password.
+Statements are written once, for SQLite, and translated to PostgreSQL. Every writer takes one advisory lock until its
+transaction ends, so ids grow in the order of entries and a reviewer's hold on an answer counts on every host. Every
+call has a timeout, even if the server does not respond. Errors name the variable that holds the address and the kind
+of failure, never the address, which may contain a password.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from aligner_proxy.plugins.api import Entry
 _CONNECT_S = 2
 """How long connecting may take, for each address of the server; the library takes no less."""
 _CHECK_S = 0.1
-"""How often a call that waits looks at the time."""
+"""How often a waiting call checks its timeout."""
 _PORTION = 100
 """Rows that are read at a time."""
 _WRITING = 6_274_101
-"""The lock of whoever writes; like the next, a number that nobody else is likely to choose."""
+"""The advisory lock of writers; like the next one, a number that nobody else is likely to use."""
 _TIDYING = 6_274_102
 _ENTRY_BYTES = 1024
-"""What an entry takes beside its content, with its places in the indexes."""
-# PostgreSQL cannot hold such a row, and never will; any other error is one of the server or of the way to it.
+"""Bytes of an entry without its content, indexes included."""
+# PostgreSQL can never store such a row; any other error is a fault of the server or the network.
 _REFUSED = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
 _READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
 
@@ -109,7 +109,7 @@ STEPS = (
         EXECUTE FUNCTION entry_deleted();
     """,
 )
-"""Migrations from each version of the tables to the next; the database keeps how many were applied."""
+"""Migrations from each version of the tables to the next; the database stores how many were applied."""
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -123,7 +123,7 @@ class _Connection(psycopg.Connection[Any]):
 
 
 def _limit_wait(gen: Any, patience_s: float) -> Generator[Any, Any, Any]:
-    """What a call waits for, until its time is over."""
+    """Yield what a call waits for, until the timeout."""
     until = time.monotonic() + patience_s
     try:
         request = next(gen)
@@ -161,7 +161,7 @@ def _translate_errors(database: Database) -> ErrorTranslation:
 
 @cache
 def _translate_statement(statement: str) -> str:
-    """A statement of SQLite's in PostgreSQL's words."""
+    """An SQLite statement in PostgreSQL's dialect."""
     words = {"%": "%%", "?": "%s", "ifnull(": "coalesce(", "9e999": "'Infinity'::float8"}
     for ours, theirs in words.items():
         statement = statement.replace(ours, theirs)
@@ -169,13 +169,13 @@ def _translate_statement(statement: str) -> str:
 
 
 _ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id != '' DO NOTHING"
-"""An entry whose commit was not confirmed is written again, and is there once."""
+"""An entry whose commit was not confirmed is written again without duplicating it."""
 
 
 class DatabaseStore(AuditStore):
     """An open store. Raises `DatabaseAway`, and `AuditError` for tables of a newer version.
 
-    `durable`: what was added is on the server's disk when the call returns, also where the server does not say so.
+    `durable`: entries are on the server's disk when the call returns, whatever the server's default.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class DatabaseStore(AuditStore):
         else:
             return []
         # One of them costs the whole transaction, so each goes alone into a part of the next.
-        refused = []
+        unstorable = []
         with self.transaction():
             for position, row in enumerate(rows):
                 self._execute("SAVEPOINT one")
@@ -231,10 +231,10 @@ class DatabaseStore(AuditStore):
                     self._insert([row])
                 except _REFUSED:
                     self._execute("ROLLBACK TO one")
-                    refused.append(position)
+                    unstorable.append(position)
                 else:
                     self._execute("RELEASE one")
-        return refused
+        return unstorable
 
     def _insert(self, rows: Sequence[Row]) -> None:
         """Send rows without waiting for each; raises one of `_REFUSED`, or `DatabaseAway`."""
@@ -253,12 +253,12 @@ class DatabaseStore(AuditStore):
             return [] if cursor.description is None else cursor.fetchall()
 
     def used_bytes(self) -> int:
-        """Bytes that entries take; what deleted ones took PostgreSQL uses again."""
+        """Bytes that entries occupy; PostgreSQL reuses the space of deleted ones."""
         count, content = self.rows("SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries")[0]
         return int(count) * _ENTRY_BYTES + int(content)
 
     def shrink(self, pages: int) -> int:
-        """Let PostgreSQL use again what deleted entries took; it gives no pages back one by one, so 0 are returned."""
+        """Let PostgreSQL reuse the space of deleted entries; always 0, since it returns no single pages."""
         self.rows("SET statement_timeout = 0")
         self._server.patience_s = float("inf")
         try:
@@ -269,7 +269,7 @@ class DatabaseStore(AuditStore):
         return 0
 
     def empty_log(self) -> None:
-        """Nothing: the server's log belongs to its operator, who may need it for backups."""
+        """Do nothing: the server's log belongs to its operator, who may need it for backups."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -277,7 +277,7 @@ class DatabaseStore(AuditStore):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Block in which nobody else writes, on any host; all of it is kept, or nothing."""
+        """Block with exclusive write access across hosts; commits as a whole or not at all."""
         self._execute("BEGIN")
         try:
             self._execute(f"SELECT pg_advisory_xact_lock({_WRITING})")
@@ -296,7 +296,7 @@ class DatabaseStore(AuditStore):
             return self._server.execute(_translate_statement(statement).encode(), values)
 
     def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
-        """What a query gives, a portion at a time: the texts of a month do not fit into memory."""
+        """Rows of a query, fetched in portions: a month of texts does not fit into memory."""
         name = f"reading_{time.monotonic_ns()}"
         self._execute(f"DECLARE {name} NO SCROLL CURSOR WITH HOLD FOR {statement}", values)
         try:
@@ -332,7 +332,7 @@ class DatabaseStore(AuditStore):
 
 
 class DatabaseLease:
-    """Right to tidy a database, held by at most one process of all hosts until its connection ends."""
+    """Exclusive right to delete old entries, held by one process of all hosts until its connection ends."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

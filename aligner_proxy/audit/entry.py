@@ -25,9 +25,9 @@ from aligner_proxy.types import Exchange, Outcome, Policy, Reference, ReferenceK
 Redact = Callable[[str], str]
 
 BESIDE_ID = "-beside"
-"""What stands behind it where an entry is that of the aligner beside (`shadow_aligner`)."""
+"""Suffix of the id for entries of the shadow aligner (`shadow_aligner`)."""
 SIDE_IDS = {kind: f"-{kind.value}" for kind in SideKind}
-"""What stands behind the id of an answer where an entry is that of a text beside it, by kind."""
+"""Suffix of the id for entries of texts beside an answer, by kind."""
 _BARE = 4096
 """Bytes of an event without its texts."""
 _PART = 96
@@ -50,7 +50,7 @@ class AuditEvent:
     record: Mapping[str, Any] = field(default_factory=dict)
     """Plugins' records of the policy."""
     aligner_id: str = ""
-    """What x-aligner-id tells the client."""
+    """The value of x-aligner-id."""
 
 
 def _current_content(content: object) -> object:
@@ -85,7 +85,7 @@ def _replace_surrogates(text: str) -> str:
 
 
 def event_bytes(event: AuditEvent) -> int:
-    """Bytes of memory that an event takes while it waits: its texts, each once, and something for the rest."""
+    """Estimated memory of a queued event: its texts, each once, plus a constant for the rest."""
     sizes: dict[int, int] = {}
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
     values += (event.facts.own, event.facts.system, event.facts.tool_results, event.facts.given, event.facts.brought)
@@ -143,14 +143,14 @@ def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
 
 
 def policy_hash(policy: Policy) -> str:
-    """Hash of what the policy does, whatever its tenant and origins; 16 hexadecimal digits."""
+    """Hash of the effective settings without tenant and origins; 16 hexadecimal digits."""
     parts = {name: value for name, value in asdict(policy).items() if name not in _NOT_POLICY}
     parts["references"] = [(r.kind, r.name, _file_digest(r)) for r in policy.references]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _file_digest(reference: Reference) -> str:
-    """The digest of a reference that is the operator's file; what a request brings is no part of its policy."""
+    """The digest of a reference file of the operator; references of a request are not part of the policy."""
     text = reference.text if reference.kind is ReferenceKind.FILE else ""
     return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
@@ -208,7 +208,7 @@ def _flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Iterator
 
 
 def _round_score(score: float | None) -> float | None:
-    """A score as it is kept; None for one that JSON cannot hold."""
+    """A score as it is stored; None if JSON cannot represent it."""
     return round(score, _DIGITS) if score is not None and math.isfinite(score) else None
 
 

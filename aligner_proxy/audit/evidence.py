@@ -1,8 +1,8 @@
-"""What reviews prove: how often an edit is right, how much is missed, where people disagree, how two aligners differ.
+"""Evidence from reviews: how often edits are right, how much is missed, where reviewers disagree, how aligners differ.
 
-Each share comes with its 95 % interval. An answer counts once, with the verdict on which its reviewers agree. What is
-missed is estimated from the answers that were drawn at random, never from those near the threshold. Feedback of an
-application's users is counted apart: who sends it chooses the answers, and may want the figures to look well.
+Each share has a 95 % interval. An answer counts once, with the verdict its reviewers agree on. The share of missed
+answers is estimated only from answers drawn at random, never from those near the threshold. Feedback from an
+application's users is counted separately, since its senders choose the answers and may want good figures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy.types import Status
 
 TARGET_HALF_WIDTH = 0.05
-"""Half the width of an interval that is narrow enough."""
+"""Half the width at which an interval counts as narrow enough."""
 _MOST_NEEDED = 100_000
 
 
@@ -37,7 +37,7 @@ class Share:
 
     @property
     def more_needed(self) -> int:
-        """How many more reviews make the interval narrow enough, if the share stays as it is."""
+        """How many more reviews make the interval narrow enough, if the share does not change."""
         value = self.interval[0] if self.of else 0.5
         low = self.of
         high = _MOST_NEEDED
@@ -51,7 +51,7 @@ class Share:
 
 
 def _half_width(value: float, of: int) -> float:
-    """Half the width of the interval of a share of so many."""
+    """Half the width of the interval of a share of `of` answers."""
     _, low, high = wilson_interval(round(value * of), of)
     return (high - low) / 2
 
@@ -63,7 +63,7 @@ class Evidence:
     answers: int
     changed: Share
     verdicts: Mapping[str, int]
-    """Answers by the verdict on which their reviewers agree."""
+    """Number of answers by the verdict their reviewers agree on."""
     right: Share
     """Of the reviewed edits: those that are right."""
     wrong: Share
@@ -75,11 +75,11 @@ class Evidence:
     feedback: Mapping[str, int]
     """Verdicts that came as feedback."""
     disputed: tuple[AnswerPlace, ...]
-    """Answers of which feedback says something else than the reviewers, who agree."""
+    """Answers on which the reviewers agree and feedback says otherwise."""
 
     @property
     def recall(self) -> tuple[float, float, float] | None:
-        """Estimated share of what should be edited that is; with bounds from both intervals. None without reviews."""
+        """Estimated recall of edits, with bounds from both intervals; None without reviews."""
         if not self.right.of or not self.missed.of:
             return None
         unchanged = self.changed.of - self.changed.count
@@ -100,7 +100,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
     judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
     verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
     edits = {True: 0, False: 0}
-    drawn = {True: 0, False: 0}
+    random_counts = {True: 0, False: 0}
     disagreed = []
     disputed = []
     feedback: Counter[str] = Counter()
@@ -120,7 +120,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
         if entry.changed and verdict is not ReviewVerdict.MISSED:
             edits[verdict is ReviewVerdict.RIGHT] += 1
         if not entry.changed and any(review.chosen is ReviewOrigin.RANDOM for review in reviewer_reviews):
-            drawn[verdict is ReviewVerdict.MISSED] += 1
+            random_counts[verdict is ReviewVerdict.MISSED] += 1
     reviewed = edits[True] + edits[False]
     return Evidence(
         answers=len(judged_entries),
@@ -128,7 +128,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
         verdicts=verdicts,
         right=Share(edits[True], reviewed),
         wrong=Share(edits[False], reviewed),
-        missed=Share(drawn[True], drawn[True] + drawn[False]),
+        missed=Share(random_counts[True], random_counts[True] + random_counts[False]),
         disagreed=tuple(disagreed),
         feedback=dict(feedback),
         disputed=tuple(disputed),
@@ -136,16 +136,16 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
 
 
 def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
-    """What the reviews in a store prove of the wanted answers; those that nobody reviewed are counted, not read."""
+    """The evidence of a store on the selected answers; answers without a review are counted, not read."""
     condition, values = answer_filter.condition()
-    judged = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
-    answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {judged}", values)[0]
+    clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
+    answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
     reviewed = compute_evidence(reviewed_entries(store, answer_filter), Reviews(store).all())
     return replace(reviewed, answers=int(answers), changed=Share(int(changed), int(answers)))
 
 
 def reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator[Entry]:
-    """The wanted answers of which somebody has said something, in the order in which they came, without texts."""
+    """The selected answers that have a review, in the order of their entries, without texts."""
     condition, values = answer_filter.condition()
     reviewed = "JOIN (SELECT DISTINCT aligner_id, choice FROM reviews) r ON r.aligner_id = e.aligner_id"
     inner = f"SELECT e.id FROM entries e {reviewed} AND r.choice = e.choice WHERE e.aligner_id != '' AND {condition}"
@@ -153,12 +153,12 @@ def reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator
 
 
 def reviewers_disagree(reviews: Sequence[Review]) -> bool:
-    """Whether several people say different things of the same place of an answer."""
+    """Whether reviewers give different verdicts on the same place of an answer."""
     return any(mark_contradictions(reviews))
 
 
 def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
-    """Of each review of an answer whether somebody else says otherwise of the same place."""
+    """For each review of an answer: whether another person disagrees on the same place."""
     people: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
         people[review.segment][review.verdict].add(review.who)
@@ -172,7 +172,7 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
 
 
 def agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
-    """The verdict on which people agree, the worst that is said of any place; None without one."""
+    """The agreed verdict, the worst of all places; None without reviews or agreement."""
     return None if not reviews or reviewers_disagree(reviews) else _worst_verdict(reviews)
 
 
@@ -180,13 +180,13 @@ _WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewV
 
 
 def _worst_verdict(reviews: Sequence[Review]) -> ReviewVerdict:
-    """The worst that is said of an answer in any place."""
+    """The worst verdict on any place of an answer."""
     return min((review.verdict for review in reviews), key=_WORST.index)
 
 
 @dataclass(frozen=True, slots=True)
 class PairedAnswers:
-    """What two aligners, or two policies, did to the same answers."""
+    """Results of two aligners, or two policies, on the same answers."""
 
     answers: int
     neither: int
@@ -199,7 +199,7 @@ class PairedAnswers:
 
 
 def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
-    """What was done to the answers that both judged: of one tenant, to one conversation, with one text."""
+    """Compare the answers that both judged: same tenant, same conversation, same text."""
     before = {key: entry for entry in first if (key := _answer_key(entry)) is not None}
     counts = {"neither": 0, "first_alone": 0, "second_alone": 0, "alike": 0, "otherwise": 0}
     seen_keys = set()
@@ -222,7 +222,7 @@ def _edited_text(entry: Entry) -> str | None:
 
 
 def _answer_key(entry: Entry) -> tuple[object, ...] | None:
-    """What tells one answer from another; None where it was not judged, or its text was not kept."""
+    """The identity of an answer; None if it was not judged or its text was not stored."""
     if entry.content is None or entry.changed is None or entry.status == Status.FAILED:
         return None
     exchange = entry.content.exchange

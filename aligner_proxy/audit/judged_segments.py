@@ -14,23 +14,23 @@ class JudgedSegment:
 
     number: int
     margin: float | None
-    """By how many nats its score is above the threshold; None where it has no score."""
+    """Score minus threshold, in nats; None without a score."""
     objective: str
-    """That against which it was flagged, "?" where nobody knows which; empty: it was not flagged."""
+    """The objective it violates, "?" if unknown; empty if it was not flagged."""
     text: str
 
 
 def judged_segments(content: Content) -> list[JudgedSegment]:
-    """The judged segments; those of JSON, whose texts are judged apart, have a text only where they were flagged."""
+    """The judged segments; segments of JSON, which is judged text by text, have a text only if flagged."""
     texts = [piece.text for piece in split(content.exchange.answer or "")]
     alike = len(content.scores) in (len(texts), len(texts) + 1)
     against = {flagged.number: flagged for flagged in content.segments}
-    judged: list[JudgedSegment] = []
+    result: list[JudgedSegment] = []
     for number, score in enumerate(content.scores):
         flagged = against.get(number)
         own = flagged.text if flagged else None
         text = texts[number] if alike and number < len(texts) else own or ""
         margin = None if score is None else score - content.threshold
         objective = (flagged.objective or "?") if flagged else ""
-        judged.append(JudgedSegment(number, margin, objective, text))
-    return judged
+        result.append(JudgedSegment(number, margin, objective, text))
+    return result

@@ -1,8 +1,8 @@
-"""Promotion: a change of policy in the text of the policies file, and what reviews say for and against it.
+"""Promotion: a change of the policies file, and the evidence from reviews for and against it.
 
-A change is made of the file's text, so that comments and layout stay. It is refused if `check` would refuse its result,
-or if it would affect other settings. Where it lets more edits out, the reviewed edits of the answers that it is for
-decide: it is refused where certainly too many of them are wrong.
+A change edits the file's text, so comments and layout stay. It is refused if `check` would refuse the result or if
+other settings would change. A change that lets more edits out is also refused if reviews prove that too many of the
+edits under that route are wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.evidence import Share, agreed_verdict, compute_evidence, reviewed_entries
-from aligner_proxy.audit.replay import Case, ReplayChange
+from aligner_proxy.audit.replay import ReplayCase, ReplayChange
 from aligner_proxy.audit.review_queue import AnswerFilter, AnswerPlace
 from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from aligner_proxy.errors import AuditError, ConfigError
@@ -54,13 +54,13 @@ _BAD = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a change is made: at a route or a tenant of the file, by its name; at neither: in the defaults."""
+    """Where to make a change: a route or a tenant, by name; without either, the defaults."""
 
     route: str | None = None
     tenant: str | None = None
 
     def place(self, file: PolicyFile) -> KeyPath:
-        """Its position in the file; raises `ConfigError` for a name that is not there."""
+        """Its position in the file; raises `ConfigError` for an unknown name."""
         if self.route is not None:
             return "routes", _entry_position("route", self.route, file.routes)
         if self.tenant is not None:
@@ -68,7 +68,7 @@ class Target:
         return ("defaults",)
 
     def covers(self, entry: Entry) -> bool:
-        """Whether a recorded answer was under it; those of an aligner beside are not."""
+        """Whether it governed a recorded answer; entries of a shadow aligner do not count."""
         policy = entry.policy
         if policy.endswith(_BESIDE):
             return False
@@ -78,7 +78,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class SettingChanges:
-    """What is to be set: values by their key, and objectives that are added."""
+    """New values by key, and objectives to add."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
     objectives: tuple[str, ...] = ()
@@ -96,9 +96,9 @@ class Proposal:
     before: str
     after: str
     file: PolicyFile
-    """The file as it is."""
+    """The current file."""
     lets_more_out: bool
-    """Whether clients may get edits that they did not get before."""
+    """Whether clients may get edits that they did not get before the change."""
 
     @property
     def diff(self) -> list[str]:
@@ -107,7 +107,7 @@ class Proposal:
         return list(difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), name, name, lineterm=""))
 
     def write(self) -> Path | None:
-        """Write the change, with a backup beside the file; None where there is nothing to change."""
+        """Write the change and return the backup of the file; None if nothing changes."""
         return None if self.after == self.before else replace_file(self.path, self.before, self.after, backup=True)
 
 
@@ -147,7 +147,7 @@ def apply_changes(text: str, path: Path, where: KeyPath, settings: SettingChange
 
 
 def _missing_changes(settings: SettingChanges, present: Mapping[str, Any], list_key: str) -> SettingChanges:
-    """What is not so already."""
+    """The settings that differ from the present ones."""
     values = {name: value for name, value in settings.values.items() if present.get(name) != value}
     present_names = present.get(list_key) or ()
     return SettingChanges(values, tuple(name for name in settings.objectives if name not in present_names))
@@ -191,7 +191,7 @@ def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> boo
 
 
 def _effective_settings(file: PolicyFile, where: KeyPath) -> dict[str, Any]:
-    """What holds at `where`: its own settings, else the defaults', else the built-in ones."""
+    """The effective settings at `where`: its own, else the defaults, else the built-in ones."""
     own: Any = file.defaults if where == ("defaults",) else getattr(file, str(where[0]))[int(where[1])]
     settings: dict[str, Any] = {}
     for name, built_in in (("mode", Mode.ENFORCE), ("sample", 1.0), ("caution", 0.0), ("aligner", "default")):
@@ -203,16 +203,16 @@ def _effective_settings(file: PolicyFile, where: KeyPath) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What the reviewed edits say of a change. `strict`: it needs proof that few of them are wrong."""
+    """The verdict of reviewed edits on a change. `strict`: few wrong edits must be proven."""
 
     wrong: Share | None
-    """Of the reviewed edits those that are wrong or do harm; None where nobody could look."""
+    """Share of reviewed edits that are wrong or harmful; None without an audit store."""
     bound: float
     strict: bool
 
     @property
     def reviews_needed(self) -> int:
-        """How many more reviews, all saying that an edit is right, prove that no more than the bound are wrong."""
+        """How many more reviews with the verdict right would prove that the share is within the bound."""
         count = self.wrong.count if self.wrong else 0
         low = self.wrong.of if self.wrong else 0
         reviewed_count = low
@@ -227,7 +227,7 @@ class Ruling:
 
     @property
     def refusal(self) -> str | None:
-        """Why the change may not be made; None: it may."""
+        """Why the change is refused; None if it is allowed."""
         bound = f"{100 * self.bound:g} %"
         if self.wrong is not None and self.wrong.interval[1] > self.bound:
             return f"{_share_text(self.wrong)} reviewed edits are wrong, certainly more than {bound}"
@@ -240,7 +240,7 @@ class Ruling:
 
     @property
     def warning(self) -> str | None:
-        """What is not known of the change, where it may be made."""
+        """What the reviews do not prove about an allowed change; None if nothing is open."""
         if self.refusal or (self.wrong is not None and self.wrong.interval[2] <= self.bound):
             return None
         more = (
@@ -259,7 +259,7 @@ def _share_text(wrong: Share | None) -> str:
 
 
 def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:
-    """What the reviews of the last 30 days say of a change; None where it lets no more edits out.
+    """The verdict of the last 30 days of reviews on a change; None if it lets no more edits out.
 
     Raises `ConfigError` and `AuditError`.
     """
@@ -279,21 +279,21 @@ def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False)
 
 @dataclass(frozen=True, slots=True)
 class ReviewedReplay:
-    """What a replay does to answers of which reviewers have said what is right."""
+    """Results of a replay on reviewed answers."""
 
     answers: int
     damaged: int
-    """They were right as they were, and are edited now."""
+    """Right before without an edit, edited now."""
     lost: int
-    """Their edit was right, and is not made any more."""
+    """Rightly edited before, not edited now."""
     repaired: int
-    """Their edit was wrong or did harm, and is not made any more."""
+    """Wrongly edited before, not edited now."""
     caught: int
-    """Something was missed in them, and they are edited now."""
+    """Something was missed before, edited now."""
 
 
-def compare_with_reviews(cases: Iterable[Case], reviews: Iterable[Review]) -> ReviewedReplay:
-    """Set the answers of a replay beside what reviewers agree on; feedback does not count."""
+def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review]) -> ReviewedReplay:
+    """Compare the answers of a replay with the agreed verdicts; feedback does not count."""
     reviews_by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:
         if review.chosen is not ReviewOrigin.FEEDBACK:

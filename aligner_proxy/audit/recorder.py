@@ -1,8 +1,7 @@
 """Writer of audit entries to the store, for one process.
 
-Entries wait in memory, up to a bound in bytes, while one thread writes them in batches. While the store cannot be
-written they stay where they are and are tried again; what exceeds the bound is dropped, which is counted and logged
-without its text.
+Entries wait in a bounded queue while one thread writes them in batches. If the store cannot be written, they stay in
+the queue and are tried again. Entries beyond the bound are dropped, counted, and logged without their text.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def count_entries(result: str, count: int = 1) -> None:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """Bounds of what may wait, and of the pauses between attempts to write it."""
+    """Bounds of the queue, and of the pause between attempts to write."""
 
     max_bytes: int
     max_entries: int | None = None
@@ -53,7 +52,7 @@ class QueueLimits:
 
 
 class MemoryBudget:
-    """Memory for entries that wait, shared by threads. An entry larger than all of it may wait alone."""
+    """Memory for waiting entries, shared by threads. An entry larger than the whole budget may wait alone."""
 
     def __init__(self, bounds: QueueLimits) -> None:
         self._bounds = bounds
@@ -82,16 +81,16 @@ class MemoryBudget:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Item:
+class _QueuedEntry:
     """An entry that waits to be written."""
 
     event: AuditEvent
     size: int
     completion: Future[None] | None = None
-    """Of an answer that waits for its entry."""
+    """Set for an answer that may only be delivered once its entry is written."""
 
     def settle(self, error: NotRecorded | None) -> None:
-        """Let the answer go on, if it still waits."""
+        """Release the answer that waits for this entry, if any."""
         if self.completion is None or not self.completion.set_running_or_notify_cancel():
             return
         if error is None:
@@ -119,7 +118,7 @@ class Recorder:
         self._retention = retention
         self._longest_pause_s = limits.longest_pause_s
         self._budget = MemoryBudget(limits)
-        self._items: deque[_Item] = deque()
+        self._items: deque[_QueuedEntry] = deque()
         self._condition = threading.Condition()
         """Of `_items`, `_thread` and `_closing_at`."""
         self._thread: threading.Thread | None = None
@@ -136,7 +135,7 @@ class Recorder:
         self._enqueue(event, None)
 
     async def write(self, event: AuditEvent) -> None:
-        """Wait until an event is on the disk; raises `NotRecorded`. It is written also if the caller is cancelled."""
+        """Wait until an event is on disk; raises `NotRecorded`. Cancelling the caller does not cancel the write."""
         completion: Future[None] = Future()
         if not self._enqueue(event, completion):
             raise NoRoomForRecord("too many audit entries wait")
@@ -159,7 +158,7 @@ class Recorder:
         _OPEN.discard(self)
 
     def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
-        item = _Item(event, event_bytes(event), completion)
+        item = _QueuedEntry(event, event_bytes(event), completion)
         with self._condition:
             accepted = self._closing_at is None and self._budget.take(item.size)
             if accepted:
@@ -169,13 +168,13 @@ class Recorder:
         if not accepted:
             count_entries("dropped")
             if not self._dropping:
-                log.error("audit: entries are dropped, because too much waits to be written")
+                log.error("audit: the queue is full, entries are dropped")
         self._dropping = not accepted
         return accepted
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            # A daemon: with a store that fails for ever, nothing but `close` would end its work.
+            # A daemon: while the store fails, only `close` would end this thread.
             self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
             self._thread.start()
             _OPEN.add(self)
@@ -185,20 +184,20 @@ class Recorder:
         pause = _FIRST_PAUSE_S
         while batch := self._next_batch():
             try:
-                lost = self._write(batch)
-            except Exception as error:  # noqa: BLE001 - nothing may end this thread's work; what waits is tried again
+                unwritable = self._write(batch)
+            except Exception as error:  # noqa: BLE001 - the thread must survive; the batch is tried again
                 self._handle_failure(error)
                 if self._closing.wait(pause):
                     time.sleep(_FIRST_PAUSE_S)
                 pause = min(self._longest_pause_s, pause * 2)
             else:
-                self._finish_batch(batch, lost)
+                self._finish_batch(batch, unwritable)
                 pause = _FIRST_PAUSE_S
         self._close_store()
 
-    def _next_batch(self) -> list[_Item]:
-        """The first of the items that wait, once there are any; none when the recorder is closed."""
-        batch: list[_Item] = []
+    def _next_batch(self) -> list[_QueuedEntry]:
+        """Wait for queued items and return the first batch; empty when the recorder is closed."""
+        batch: list[_QueuedEntry] = []
         size = 0
         most = 1 if self._failing_since is not None else _BATCH_ENTRIES  # an attempt that may fail should cost little
         with self._condition:
@@ -210,11 +209,11 @@ class Recorder:
                 batch.append(item)
         return batch
 
-    def _write(self, batch: Collection[_Item]) -> set[_Item]:
-        """Write a batch in one transaction; returns the items of which there can be no entry."""
+    def _write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
+        """Write a batch in one transaction; returns the items that can never be stored."""
         if self._store is None:
             self._store = self._open()
-        rows: dict[_Item, Row] = {}
+        rows: dict[_QueuedEntry, Row] = {}
         for item in batch:
             try:
                 with Boundary():  # redaction is the operator's code; only the type of its errors may be logged
@@ -222,23 +221,23 @@ class Recorder:
             except CorrectionError as error:
                 self._log_loss(str(error))
         items = list(rows)
-        refused = {items[position] for position in self._store.insert(list(rows.values()))}
-        if refused:
+        unstorable = {items[position] for position in self._store.insert(list(rows.values()))}
+        if unstorable:
             self._log_loss("a row that the store cannot hold")
-        return set(batch) - set(rows) | refused
+        return set(batch) - set(rows) | unstorable
 
     def _log_loss(self, reason: str) -> None:
         if not self._losing:
             log.error("audit: entries are lost (%s)", reason)
         self._losing = True
 
-    def _finish_batch(self, batch: Collection[_Item], lost: Collection[_Item]) -> None:
-        count_entries("written", len(batch) - len(lost))
-        count_entries("lost", len(lost))
+    def _finish_batch(self, batch: Collection[_QueuedEntry], unwritable: Collection[_QueuedEntry]) -> None:
+        count_entries("written", len(batch) - len(unwritable))
+        count_entries("lost", len(unwritable))
         for item in batch:
             self._budget.give_back(item.size)
-            item.settle(NotRecorded("there can be no audit entry of this answer") if item in lost else None)
-        self._losing = bool(lost)
+            item.settle(NotRecorded("there can be no audit entry of this answer") if item in unwritable else None)
+        self._losing = bool(unwritable)
         if self._failing_since is not None:
             log.info("audit: entries are written again")
         self._failing_since = None
@@ -249,7 +248,7 @@ class Recorder:
                 self._items.popleft()
 
     def _handle_failure(self, error: Exception) -> None:
-        """Keep what waits for the next attempt, but let no answer wait for too long."""
+        """Keep the queue for the next attempt, but give up on answers that have waited too long."""
         self._close_store()
         now = time.monotonic()
         if self._failing_since is None:
@@ -263,12 +262,12 @@ class Recorder:
         elif now - self._failing_since >= PATIENCE_S:
             self._give_up(lambda item: item.completion is not None)
 
-    def _give_up(self, hopeless: Callable[[_Item], bool]) -> None:
+    def _give_up(self, hopeless: Callable[[_QueuedEntry], bool]) -> None:
         with self._condition:
-            lost = [item for item in self._items if hopeless(item)]
+            hopeless_items = [item for item in self._items if hopeless(item)]
             self._items = deque(item for item in self._items if not hopeless(item))
-        count_entries("lost", len(lost))
-        for item in lost:
+        count_entries("lost", len(hopeless_items))
+        for item in hopeless_items:
             self._budget.give_back(item.size)
             item.settle(NotRecorded("the audit store cannot be written"))
 
@@ -284,6 +283,6 @@ _OPEN: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Write what waits also where a process ends without closing its recorders."""
+    """Write queued entries even if a process ends without closing its recorders."""
     for recorder in list(_OPEN):
         recorder.close()

@@ -60,7 +60,7 @@ class ReplayRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ReplayCase:
     """One answer in both runs."""
 
     entry: Entry
@@ -85,13 +85,13 @@ async def replay(
     pipeline: Pipeline,
     done: Callable[[], None],
     deadline_s: float | None = None,
-) -> list[Case]:
+) -> list[ReplayCase]:
     """Replay the entries that hold a text, in order; calls `done` after each. `deadline_s` overrides the policy's."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def replay_one(entry: Entry, content: Content) -> Case:
+    async def replay_one(entry: Entry, content: Content) -> ReplayCase:
         async with slots:
-            case = Case(
+            case = ReplayCase(
                 entry, recorded_run(entry, content), await _replay_answer(content, resolver, pipeline, deadline_s)
             )
         done()
@@ -101,7 +101,7 @@ async def replay(
 
 
 def recorded_run(entry: Entry, content: Content) -> ReplayRun:
-    """The recorded run of an entry."""
+    """The run that an entry recorded."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer
@@ -174,7 +174,7 @@ def compute_figures(sides: Sequence[ReplayRun]) -> RunFigures:
     )
 
 
-def count_changes(cases: Sequence[Case]) -> dict[ReplayChange, int]:
+def count_changes(cases: Sequence[ReplayCase]) -> dict[ReplayChange, int]:
     """Number of answers for each kind of difference."""
     counts = Counter(case.change for case in cases)
     return {change: counts[change] for change in ReplayChange}

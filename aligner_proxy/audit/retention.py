@@ -1,10 +1,9 @@
 """Deletion of old audit entries in the background, by one process at a time.
 
-A lease decides which worker tidies: on a file beside the store of a host, or in the database that hosts share. It is
-free again when that worker ends.
-Entries go in portions that hold the store for a moment only, with as much time between them for the other workers.
-What is old is decided by a clock that does not follow jumps: its last reading stands in the lease's file, so that a
-machine that starts with a wrong time deletes nothing by it.
+A lease decides which worker deletes: a file beside the store of a host, or a lock in a shared database. It is released
+when that worker ends. Entries are deleted in small portions, with pauses for other workers between them. The age of an
+entry is measured by a clock that ignores jumps; its last reading is stored with the lease, so a machine that boots with
+a wrong time deletes nothing because of it.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ log = logging.getLogger(__name__)
 EVERY_S = 600.0
 """Seconds between two rounds."""
 _GAP_S = 3600.0
-"""Time between two starts of the machine that is always believed."""
+"""Gap between two boots of the machine that is always accepted."""
 _GAP_SHARE = 0.1
-"""Share of the time that entries are kept, by which the clock may be wrong after a start of the machine."""
+"""Clock error after a boot that is accepted, as a share of the retention time."""
 _ROOM = 0.9
-"""Share of the size bound that remains in use after deleting, so that not every entry causes deletions."""
+"""Fill level after deleting, as a share of the size bound, so that not every entry triggers deletions."""
 _PORTION_S = 0.02
-"""How long a portion should hold the store."""
+"""How long one portion should lock the store."""
 _PAUSE_S = 0.002
 """The shortest pause between two portions."""
 _READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
@@ -59,7 +58,7 @@ class RetentionLimits:
 
 
 class RetentionLease:
-    """Right to tidy a store, held by at most one process of this host until it ends or closes it."""
+    """Exclusive right to delete old entries, held by one process of this host until it ends or closes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,7 +106,7 @@ def _lease_of(place: StoreLocation) -> RetentionLease | DatabaseLease:
 
 
 class RetentionWorker:
-    """Background deletion of what is older or larger than the limits allow."""
+    """Background deletion of entries beyond the limits of age and size."""
 
     def __init__(
         self,
@@ -126,16 +125,16 @@ class RetentionWorker:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._healthy = True
-        """Whether the last round went well; only a change is logged."""
+        """Whether the last round succeeded; only changes are logged."""
 
     def start(self) -> None:
-        """Begin with the rounds, if they have not begun; the store must exist."""
+        """Start the background thread once; the store must exist."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run_rounds, name="audit-tidier", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """Stop after the portion at work, and give the lease back."""
+        """Stop after the current portion, and release the lease."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -171,7 +170,7 @@ class RetentionWorker:
         return pace.delete(lambda count: store.delete_first(count) if store.used_bytes() > room else 0)
 
     def _believed_time(self, store: AuditStore) -> float:
-        """The earlier of the machine's time and the time that is believed, by which less is too old.
+        """The earlier of the machine's time and the believed time, so that less counts as too old.
 
         The reading is kept in the lease's file.
         """
@@ -185,7 +184,7 @@ class RetentionWorker:
                 believed_after_s=min(BELIEVED_AFTER_S, self._limits.seconds),
                 read=self._read_clock,
             )
-        reading = self._clock.reading()
+        reading = self._clock.take_reading()
         self._lease.write(reading)
         return min(reading.believed_time, reading.wall)
 
@@ -205,14 +204,14 @@ class RetentionWorker:
 
 
 class _DeletionPace:
-    """How much is deleted at a time: as much as holds the store for `_PORTION_S`, then a pause at least as long."""
+    """Portion size: what takes about `_PORTION_S`, followed by a pause at least as long."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._count = 16
 
     def delete(self, portion: Callable[[int], int]) -> int:
-        """Call `portion` with a growing or shrinking count until it deletes nothing more; returns how many it were."""
+        """Call `portion` with an adapted count until it deletes nothing; returns the number of deleted items."""
         total = 0
         while not self._stop.is_set():
             began = time.monotonic()

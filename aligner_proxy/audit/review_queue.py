@@ -1,7 +1,7 @@
-"""The queue of recorded answers for a reviewer: the nearest to the threshold first, and some that nobody doubted.
+"""Review queue: recorded answers for a reviewer, nearest to the threshold first, mixed with random ones.
 
-Some of the answers without an edit are drawn at random, because only these show what is missed. Ids are random, so
-their order is such a draw. An answer is held for one reviewer at a time; a hold ends by itself.
+Some answers without an edit are drawn at random, since only they show what is missed. Ids are random, so their order is
+a random draw. An answer is leased to one reviewer at a time; the lease expires.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aligner_proxy.plugins.api import Entry
 RANDOM_SHARE = 0.2
 """Share of the answers that are drawn from those without an edit."""
 HOLD_S = 900.0
-"""How long an answer is held for a reviewer who says nothing."""
+"""How long an inactive reviewer keeps the lease of an answer."""
 AnswerPlace = tuple[str, int]
 """An answer's id and the number of its choice."""
 
@@ -42,7 +42,7 @@ _ORDERS = {
 
 @dataclass(frozen=True, slots=True)
 class AnswerFilter:
-    """Which answers are looked at: of one tenant, of one policy, since some time (seconds since the epoch)."""
+    """Selection of answers: by tenant, by policy, since a time (seconds since the epoch)."""
 
     tenant: str | None = None
     """As the store has it, or a team's id alone."""
@@ -69,12 +69,12 @@ class AnswerFilter:
 
 
 def find_entry(store: AuditStore, place: AnswerPlace) -> Entry | None:
-    """The entry of an answer; None where it is gone."""
+    """The entry of an answer; None if it was deleted."""
     return next(store.select("aligner_id = ? AND choice = ? AND aligner_id != ''", place), None)
 
 
 class ReviewQueue:
-    """The answers that wait for one reviewer. `second`: those that somebody else has reviewed."""
+    """The queue of one reviewer. `second`: answers that somebody else has reviewed."""
 
     def __init__(
         self,
@@ -96,24 +96,24 @@ class ReviewQueue:
     def next(self, skipped: Sequence[AnswerPlace] = ()) -> tuple[Entry, ReviewOrigin] | None:
         """The next answer that is not among `passed`, held for this reviewer, and how it was chosen; None at the end.
 
-        What was held before is free again.
+        Earlier leases of this reviewer are released.
         """
         first = ReviewOrigin.RANDOM if self._draw() < RANDOM_SHARE else ReviewOrigin.NEAREST
         other = ReviewOrigin.NEAREST if first is ReviewOrigin.RANDOM else ReviewOrigin.RANDOM
         with self._store.transaction():
             self._release()
-            for chosen in (first, other):
-                for place in self._list_places(chosen, len(skipped) + 1):
+            for origin in (first, other):
+                for place in self._list_places(origin, len(skipped) + 1):
                     if place not in skipped:
                         until = self._now() + HOLD_S
                         self._store.rows(_HOLD, (*place, self._who, until))
                         entry = find_entry(self._store, place)
                         assert entry is not None  # nobody else writes meanwhile
-                        return entry, chosen
+                        return entry, origin
         return None
 
     def hold(self, place: AnswerPlace) -> bool:
-        """Hold this answer, and nothing else; False where somebody else holds it."""
+        """Lease this answer and release all others; False if somebody else holds it."""
         with self._store.transaction():
             self._release()
             leases = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
@@ -123,21 +123,21 @@ class ReviewQueue:
         return not leases
 
     def count_waiting(self) -> int:
-        """How many answers wait."""
+        """The number of answers in the queue."""
         condition, values = self._condition()
         return int(self._store.rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
 
     def release(self) -> None:
-        """Hold nothing any more."""
+        """Release all leases of this reviewer."""
         with self._store.transaction():
             self._release()
 
     def _release(self) -> None:
         self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._who, self._now()))
 
-    def _list_places(self, chosen: ReviewOrigin, count: int) -> list[AnswerPlace]:
+    def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:
         condition, values = self._condition()
-        statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[chosen]} LIMIT ?"
+        statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[origin]} LIMIT ?"
         return [(str(row[0]), int(row[1])) for row in self._store.rows(statement, (*values, count))]
 
     def _condition(self) -> tuple[str, list[object]]:

@@ -1,8 +1,8 @@
 """Reviews: what people said of recorded answers, kept beside the audit entries and deleted with them.
 
-A review is one verdict of one person on a choice, or on one segment of it. A person's later review of the same place
-takes the place of the earlier one; reviews of several people stand side by side, so that a disagreement shows. What a
-person wrote is encrypted where the store has a key, and bound to who said what of which place.
+A review is one verdict of one person on a choice or on one segment of it. A later review by the same person of the same
+place replaces the earlier one; reviews by several people are all kept, so disagreements show. Written texts are
+encrypted if the store has a key, and bound to reviewer, verdict and place.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from aligner_proxy.errors import AuditError, NoSuchPlace, UnknownAnswer
 
 
 class ReviewVerdict(StrEnum):
-    """What may be said of an answer, or of one segment of it."""
+    """Verdicts on an answer, or on one segment of it."""
 
     RIGHT = "right"
-    """What was done to it is right: the edit, or that there was none."""
+    """The result is right, whether edited or not."""
     WRONG = "wrong"
     """It was edited without need; what was delivered is no worse."""
     HARM = "harm"
@@ -33,7 +33,7 @@ class ReviewVerdict(StrEnum):
 
 
 class ReviewOrigin(StrEnum):
-    """How an answer came to be reviewed. Only those drawn at random say what is true of all."""
+    """How an answer came to be reviewed. Only random ones represent all answers."""
 
     NEAREST = "nearest"
     RANDOM = "random"
@@ -51,11 +51,11 @@ class Review:
     at: float
     chosen: ReviewOrigin
     segment: int | None = None
-    """Number of the judged segment that it is about; None: the whole choice."""
+    """Number of the judged segment; None for the whole choice."""
     edit: str | None = None
     """What should stand in place of the segment, or of the whole answer."""
     objective: str | None = None
-    """The objective that it is about: a name, or "Name: description"."""
+    """The objective in question: a name, or "Name: description"."""
     tenant: str = ""
     policy_hash: str = ""
     aligner: str | None = None
@@ -63,7 +63,7 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class _ReviewTexts:
-    """What a person wrote."""
+    """The texts that a reviewer wrote."""
 
     edit: str | None = None
     objective: str | None = None
@@ -84,7 +84,7 @@ class Reviews:
         self._store = store
 
     def save(self, review: Review) -> None:
-        """Keep a review, in place of the same person's earlier one of the same place.
+        """Save a review, replacing an earlier one by the same person of the same place.
 
         The entry says tenant, policy and aligner. Raises `UnknownAnswer` where the review's tenant (unless it is empty)
         has no such entry, and `NoSuchPlace` for a segment or an objective that the answer does not have.
@@ -93,8 +93,8 @@ class Reviews:
         place = (review.aligner_id, review.choice)
         self._find_entry(review)  # what is not there costs nobody the right to write
         with store.transaction():
-            tenant, policy_hash, aligner, judged, objectives = self._find_entry(review)
-            _check_place(review, judged, json.loads(str(objectives)))
+            tenant, policy_hash, aligner, judged_count, objectives = self._find_entry(review)
+            _check_place(review, judged_count, json.loads(str(objectives)))
             columns = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
             store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
             texts = _REVIEW_TEXTS.dump_json(_ReviewTexts(review.edit, review.objective))
@@ -102,7 +102,7 @@ class Reviews:
             store.rows(_INSERT, (*columns, review.chosen.value, policy_hash, aligner, *sealed_columns))
 
     def _find_entry(self, review: Review) -> Row:
-        """What the entry of a review says; raises `UnknownAnswer`."""
+        """The entry that a review is about; raises `UnknownAnswer`."""
         rows = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
         if not rows or review.tenant not in ("", rows[0][0]):
             raise UnknownAnswer
@@ -139,9 +139,9 @@ class Reviews:
         return replace(review, edit=texts.edit, objective=texts.objective)
 
 
-def _check_place(review: Review, judged: object, objectives: Sequence[str]) -> None:
+def _check_place(review: Review, judged_count: object, objectives: Sequence[str]) -> None:
     """Raise `NoSuchPlace` for a segment or an objective that the answer does not have."""
-    count = judged if isinstance(judged, int) else 0
+    count = judged_count if isinstance(judged_count, int) else 0
     if review.segment is not None and not 0 <= review.segment < count:
         raise NoSuchPlace("segment", f"this answer has {count} judged segments, counted from 0")
     name = review.objective
@@ -152,6 +152,6 @@ def _check_place(review: Review, judged: object, objectives: Sequence[str]) -> N
 
 
 def _seal_context(review: Review) -> bytes:
-    """What a review's text is bound to."""
+    """The data that a review's encrypted text is bound to."""
     values = [review.aligner_id, review.choice, review.segment, review.who, review.verdict.value, review.at]
     return json.dumps(["review", *values]).encode()

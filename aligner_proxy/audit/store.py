@@ -224,14 +224,14 @@ class AuditStore:
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
         """Add rows in one transaction; returns the positions of those that SQLite cannot hold."""
-        refused = []
+        unstorable = []
         with self.transaction():
             for position, values in enumerate(rows):
                 try:
                     self._execute(INSERT, values)
                 except _REFUSED:
-                    refused.append(position)
-        return refused
+                    unstorable.append(position)
+        return unstorable
 
     def entries(self, since: float = 0.0, until: float = float("inf"), limit: int = -1) -> Iterator[Entry]:
         """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` where decryption fails."""

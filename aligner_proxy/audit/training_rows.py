@@ -1,7 +1,7 @@
-"""Training rows of models/ from reviews: the answer, what should stand there, and which segments have to change.
+"""Training rows for models/ from reviews: the answer, the corrected answer, and the segments that must change.
 
-A row is made only of what a person said. Where reviewers disagree, where a harmful edit has no better text, or where
-something was missed and nobody said in which segment, there is no row, and the report says how many and why.
+A row uses only what reviewers said. There is no row if reviewers disagree, if a harmful edit has no better text, or if
+a missed violation has no segment; the report counts these by reason.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ObjectiveLookup = Callable[[Entry], dict[str, Objective]]
 
 
 class NoRow(Exception):
-    """There is no training row in what was said of an answer; the message is the reason, without text."""
+    """The reviews of an answer give no training row; the message is the reason, without text."""
 
 
 @dataclass(slots=True)
 class _DraftRow:
-    """An answer on its way to a row: a label for each segment, and what stands in the place of ranges of it."""
+    """Draft of a row: a label for each segment, and edits by range."""
 
     answer: str
     segments: list[Segment]
@@ -39,7 +39,7 @@ class _DraftRow:
     edits: list[tuple[int, int, str]] = field(default_factory=list)
 
     def replace_segment(self, number: int, text: str) -> None:
-        """Let `text` stand in place of a segment, whatever an edit put there; without a text white space goes, too."""
+        """Replace a segment by `text`, undoing earlier edits; an empty text removes white space, too."""
         self.keep_segment(number)
         segment = self.segments[number]
         start = segment.start
@@ -51,7 +51,7 @@ class _DraftRow:
         self.edits.append((start, end, text))
 
     def keep_segment(self, number: int) -> None:
-        """Take back the edits of a segment."""
+        """Undo the edits of a segment."""
         segment = self.segments[number]
         self.edits = [edit for edit in self.edits if edit[1] <= segment.start or edit[0] >= segment.end]
 
@@ -94,7 +94,7 @@ def training_row(entry: Entry, reviews: Sequence[Review], family: Template, look
 
 
 def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
-    """What was done, before anybody said whether it is right."""
+    """The draft from the recorded result, before any review."""
     segments = split(answer)
     # One more is judged where something may lack behind the last segment.
     if entry.judged not in (len(segments), len(segments) + 1):
@@ -107,7 +107,7 @@ def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
 
 
 def _apply_whole_review(work: _DraftRow, entry: Entry, review: Review) -> str | None:
-    """Take in what was said of a whole answer; returns the text that should stand there, where one was given."""
+    """Apply a review of the whole answer; returns its corrected text, if it has one."""
     if review.edit is not None:
         work.labels = [STAYS if segment.text in review.edit else CHANGES for segment in work.segments]
         return review.edit
@@ -122,7 +122,7 @@ def _apply_whole_review(work: _DraftRow, entry: Entry, review: Review) -> str | 
 
 
 def _apply_segment_review(work: _DraftRow, review: Review) -> None:
-    """Take in what was said of one segment."""
+    """Apply a review of one segment."""
     number = review.segment
     if number is None or number >= len(work.segments):
         raise NoRow("about the end of the answer, behind its last segment")
@@ -142,15 +142,15 @@ def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveL
     missing = [name for name in entry.objectives if name not in by_name]
     if missing:
         raise NoRow("an objective that is not in the policies file any more")
-    written = [review.objective for review in reviews if review.objective and ":" in review.objective]
-    texts = list(dict.fromkeys([by_name[name].text for name in entry.objectives] + written))
+    own_texts = [review.objective for review in reviews if review.objective and ":" in review.objective]
+    texts = list(dict.fromkeys([by_name[name].text for name in entry.objectives] + own_texts))
     if not texts:
         raise NoRow("no objective was in force")
     return texts
 
 
 def _provenance(entry: Entry, reviews: Sequence[Review]) -> str:
-    """Where a row comes from: the answer, the policy and the aligner that judged it, and who said what when."""
+    """Provenance of a row: answer, policy, aligner, and each reviewer's verdict with its date."""
     verdicts = ",".join(f"{review.who}={review.verdict.value}@{_date_text(review.at)}" for review in reviews)
     by = f"policy={entry.policy_hash} aligner={entry.aligner or '-'}"
     return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {by} {verdicts}"

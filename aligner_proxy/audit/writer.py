@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 WRITE_S = 10.0
 """Time limit of a sink for one entry; a slower one is lost."""
 READING_S = 60.0
-"""How long a call to a database may take for people who read, or erase."""
+"""Timeout of database calls by people who read or erase."""
 _DAY_S = 86_400.0
 
 
@@ -159,7 +159,7 @@ def make_recorder(file: PolicyFile) -> Recorder | None:
 
 
 def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
-    """What opens the store of a gateway for writing; None where it is off. Raises `ConfigError` for bad settings."""
+    """A function that opens the store for writing; None if it is off. Raises `ConfigError` for bad settings."""
     if not file.audit.enabled:
         return None
     where = store_location(file)
@@ -168,13 +168,13 @@ def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
 
 
 def store_location(file: PolicyFile, patience_s: float = PATIENCE_S) -> StoreLocation:
-    """Where the store is; raises `ConfigError` for a database whose variable holds no address."""
+    """The location of the store; raises `ConfigError` if the variable of a database holds no address."""
     url = config.audit_database_url(file)
     return config.audit_file(file) if url is None else Database(url, file.audit.database_env or "", patience_s)
 
 
 def queue_limits(file: PolicyFile) -> QueueLimits:
-    """The bounds of entries that wait, in each worker."""
+    """The bounds of the queue in each worker."""
     return QueueLimits(file.audit.waiting_mb * 2**20, file.audit.waiting)
 
 
@@ -191,7 +191,7 @@ def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
 
 
 def has_store(file: PolicyFile) -> bool:
-    """Whether there is a store that can be read, so that nothing is begun by looking."""
+    """Whether a readable store exists; opening a missing file would create it."""
     return file.audit.enabled and bool(file.audit.database_env or config.audit_file(file).exists())
 
 

@@ -146,10 +146,10 @@ async def _start_local(options: dict[str, Any], file: Path | None) -> Engine:
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine
 
-    chosen = weight_settings(options, file)
+    weights = weight_settings(options, file)
     home = config.home_folder()
     with Terminal(stderr=True).status("loading the aligner") as status:
-        engine = LocalEngine(lambda: open_aligner(chosen, home, status.update))
+        engine = LocalEngine(lambda: open_aligner(weights, home, status.update))
         try:
             await engine.start()
         except BaseException:

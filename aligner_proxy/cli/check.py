@@ -78,7 +78,7 @@ class _CheckedConfig:
     gaps: tuple[str, ...] = ()
     litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The LiteLLM YAML; empty when only a policies file was given."""
-    taught: tuple[Taught, ...] = ()
+    lessons: tuple[Taught, ...] = ()
     """The objectives with examples."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
@@ -208,12 +208,12 @@ def _read_config(file: Path) -> _CheckedConfig:
     shared_cache_key(policies)
     extensions = registry.load_extensions(policies)
     keys = known_keys(policies)
-    listed = tuple(taught(policies))
+    lessons = tuple(taught(policies))
     if not litellm:
-        return _CheckedConfig(path, policies, None, keys, taught=listed, extensions=extensions)
+        return _CheckedConfig(path, policies, None, keys, lessons=lessons, extensions=extensions)
     entry = guardrail_entry.check_entries(data, source, policies, litellm_internals.check_entry)
     gaps = (*entry, *litellm_config.find_uncovered(data, source))
-    checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, listed, extensions)
+    checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, lessons, extensions)
     unserved = next(_unserved_editors(checked), None)
     if unserved is not None and not litellm_config.has_models_in_database(data):
         raise ConfigError(unserved)
@@ -269,7 +269,7 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
     warnings += [*_unserved_correctors(checked), *_unserved_editors(checked)]
-    warnings += [lesson.warning for lesson in checked.taught if lesson.warning is not None]
+    warnings += [lesson.warning for lesson in checked.lessons if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
     if not (policy.objectives or policy.references):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
@@ -411,7 +411,7 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
             | ({"met": how} if (how := checked.extensions.describe(o)) else {})
             for o in policy.objectives
         ],
-        "taught": [lesson.as_json() for lesson in checked.taught],
+        "taught": [lesson.as_json() for lesson in checked.lessons],
         "references": references.as_json(policy),
         "trust": checked.policies.trust.model_dump(),
         "precedence": list(PRECEDENCE),
@@ -451,8 +451,8 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
         for number, objective in enumerate(policy.objectives, 1)
     ]
     console.print(make_table(("objective", *by_objective, "text", "from"), rows))
-    if checked.taught:
-        console.print(make_table(TAUGHT_HEAD, [lesson.row for lesson in checked.taught]))
+    if checked.lessons:
+        console.print(make_table(TAUGHT_HEAD, [lesson.row for lesson in checked.lessons]))
     if policy.references:
         console.print(make_table(references.HEAD, references.reference_rows(policy)))
         console.print(make_table(references.FACTS_HEAD, list(references.fact_rows(policy.references))))

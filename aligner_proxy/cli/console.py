@@ -71,8 +71,8 @@ def command(
     limits = replace(_LIMITS, connections=open_files.fit_connections(_LIMITS.connections))
     os.nice(_NICENESS)
     with contextlib.closing(sockets.bound(host, port)) as listener:
-        shown = f"[{host}]" if ":" in host else host
-        echo(f"console: http://{shown}:{port}", err=True)
+        url_host = f"[{host}]" if ":" in host else host
+        echo(f"console: http://{url_host}:{port}", err=True)
         make_server(console, limits).run(sockets=[listener])
 
 

@@ -33,10 +33,10 @@ def render_diff(before: str, after: str) -> Text:
 
 def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of plain texts; markup in them is escaped."""
-    shown = Table(*head)
+    result = Table(*head)
     for row in rows:
-        shown.add_row(*(escape(escaped(cell)) for cell in row))
-    return shown
+        result.add_row(*(escape(escaped(cell)) for cell in row))
+    return result
 
 
 def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
@@ -56,6 +56,6 @@ def _segment_table(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
     for segment in scored:
         style = "red" if segment.flagged else ""
         against = Text(escaped(outcome.objective_of(segment) or ""))
-        shown = Text(escaped(segment.text)) if segment.text else Text("(missing at the end of the answer)", style="dim")
-        table.add_row(f"{segment.score or 0.0:+.2f}", against, shown, style=style)
+        cell = Text(escaped(segment.text)) if segment.text else Text("(missing at the end of the answer)", style="dim")
+        table.add_row(f"{segment.score or 0.0:+.2f}", against, cell, style=style)
     return table

@@ -211,7 +211,7 @@ def check_engine() -> Iterator[DoctorFinding]:
     """The engine on the socket of `local`, if one runs."""
     try:
         socket = config.engine_socket()
-        served = asyncio.run(_read_info(HttpEngine(f"unix:{socket}", patience_s=0.1)))
+        info = asyncio.run(_read_info(HttpEngine(f"unix:{socket}", patience_s=0.1)))
     except ConfigError as error:
         yield DoctorFinding("engine", Severity.FAULT, str(error))
     except EngineMismatch as error:
@@ -219,7 +219,7 @@ def check_engine() -> Iterator[DoctorFinding]:
     except CorrectionError:
         yield DoctorFinding("engine", Severity.NOTE, f"none on {socket}", "`aligner-proxy serve` starts one")
     else:
-        yield DoctorFinding("engine", Severity.OK, _engine_text(served))
+        yield DoctorFinding("engine", Severity.OK, _engine_text(info))
 
 
 def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
@@ -228,28 +228,28 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
         return
     file = registry.load_policies(path)
     yield from (DoctorFinding("policies file", Severity.NOTE, warning) for warning in file.warnings)
-    named = config.engine_backend(file)
-    if named.kind is ServerKind.GROUP:
+    configured = config.engine_backend(file)
+    if configured.kind is ServerKind.GROUP:
         yield from check_lessons(file, None)
-        yield DoctorFinding("back-end", Severity.NOTE, f"{named}: called by LiteLLM, only inside the gateway")
+        yield DoctorFinding("back-end", Severity.NOTE, f"{configured}: called by LiteLLM, only inside the gateway")
         return
-    served: AlignerInfo | None = None
-    for at in named.at:
-        aligner = file.aligner.model_copy(update={"engine": named.model_copy(update={"at": (at,)})})
+    info: AlignerInfo | None = None
+    for at in configured.at:
+        aligner = file.aligner.model_copy(update={"engine": configured.model_copy(update={"at": (at,)})})
         try:
             replica = build.open_engine(file.model_copy(update={"aligner": aligner}), patience_s=0.1)
-            served = asyncio.run(_read_info(replica))
+            info = asyncio.run(_read_info(replica))
         except (ConfigError, CorrectionError) as error:
             fix = (
                 "`aligner-proxy serve` starts one"
-                if named.kind is ServerKind.LOCAL
+                if configured.kind is ServerKind.LOCAL
                 else "start it, or fix aligner.engine"
             )
-            bad = Severity.NOTE if named.kind is ServerKind.LOCAL else Severity.FAULT
-            yield DoctorFinding("back-end", bad, f"{at} ({named.kind}): {error}", fix)
+            bad = Severity.NOTE if configured.kind is ServerKind.LOCAL else Severity.FAULT
+            yield DoctorFinding("back-end", bad, f"{at} ({configured.kind}): {error}", fix)
         else:
-            yield DoctorFinding("back-end", Severity.OK, f"{at} ({named.kind}): {_engine_text(served)}")
-    yield from check_lessons(file, served)
+            yield DoctorFinding("back-end", Severity.OK, f"{at} ({configured.kind}): {_engine_text(info)}")
+    yield from check_lessons(file, info)
 
 
 def check_redis(path: Path | None) -> Iterator[DoctorFinding]:
@@ -313,14 +313,14 @@ def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator
         yield DoctorFinding("fleet", Severity.NOTE, f"no gateway uses this policies file ({own})", fix)
 
 
-def check_lessons(file: PolicyFile, served: AlignerInfo | None) -> Iterator[DoctorFinding]:
+def check_lessons(file: PolicyFile, info: AlignerInfo | None) -> Iterator[DoctorFinding]:
     """The objectives of a policies file that have examples: which are taught, from how many, and when."""
     try:
-        listed = taught(file, served)
+        lessons = taught(file, info)
     except ConfigError as error:
         yield DoctorFinding("taught", Severity.NOTE, str(error))
         return
-    for lesson in listed:
+    for lesson in lessons:
         version = lesson.version
         figures = f", from {version.against} examples on {version.day}, head {version.head[:8]}" if version else ""
         text = f"{lesson.subject.title} for aligner {lesson.called}: {lesson.state}{figures}"
@@ -355,8 +355,8 @@ def check_policies() -> Iterator[DoctorFinding]:
 def check_plugins() -> Iterator[DoctorFinding]:
     """Plugins and what they offer; the check loads them, which runs their code."""
     try:
-        named = config.policies_in_environment()
-        third_party = config.allows_third_party(registry.load_policies(named) if named else None)
+        path = config.policies_in_environment()
+        third_party = config.allows_third_party(registry.load_policies(path) if path else None)
     except ConfigError as error:
         yield DoctorFinding("plugins", Severity.FAULT, str(error))
         return

@@ -89,9 +89,9 @@ def _open_listener(path: Path | None, port: int | None, host: str) -> Iterator[t
         with sockets.tcp(host, port) as listener:
             yield listener, f"http://{host}:{listener.getsockname()[1]}"
     else:
-        chosen = path or config.default_socket()
-        with sockets.unix(chosen) as listener:
-            yield listener, f"unix:{chosen.absolute()}"
+        socket_path = path or config.default_socket()
+        with sockets.unix(socket_path) as listener:
+            yield listener, f"unix:{socket_path.absolute()}"
 
 
 def _serve(
@@ -110,9 +110,9 @@ def _serve(
     from aligner_proxy.engine.local import LocalEngine
     from aligner_proxy.engine.server.app import serve
 
-    chosen = weight_settings(options, file)
+    weights = weight_settings(options, file)
     home = config.home_folder()
-    engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)))
-    log.info("listening on %s, loading %s", address, chosen.model)
+    engine = LocalEngine(lambda: open_aligner(weights, home, lambda step: log.info("%s", step)))
+    log.info("listening on %s, loading %s", address, weights.model)
     serve(LocalAdmission(engine, seats=queue), listener, grace_s=grace, limits=limits)
     return engine.loading

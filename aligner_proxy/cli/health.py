@@ -67,12 +67,12 @@ def _overall_status(processes: list[ProcessHealth]) -> str:
 
 
 def _engine_address(engine: str | None) -> str:
-    chosen = engine or config.engine_override() or f"unix:{config.engine_socket()}"
+    address = engine or config.engine_override() or f"unix:{config.engine_socket()}"
     try:
-        chosen = engine_address(chosen)
+        address = engine_address(address)
     except ValueError as error:
         raise ConfigError(f"--engine: {error}") from None
-    return f"unix:{config.default_socket()}" if chosen == "local" else chosen
+    return f"unix:{config.default_socket()}" if address == "local" else address
 
 
 def _engine_health(address: str) -> ProcessHealth:

@@ -6,5 +6,5 @@ from aligner_proxy.cli.terminal import echo_json
 
 
 def progress_line(done: int, of: int) -> None:
-    """Tell that so much of so much is done."""
+    """Print the progress: `done` of `of` steps."""
     echo_json({"done": done, "of": of})

@@ -1,7 +1,7 @@
-"""Open files that a server may have: raised at the start as far as the system allows, compared with its connections.
+"""Limit of open files: raised at the start as far as the system allows, and compared with the connection limit.
 
-A process without a free descriptor takes no connection and reaches no upstream, and says so only in the middle of the
-night. So a limit that is too low is said at the start, with what to change.
+A process without free descriptors accepts no connections and reaches no upstream. So a limit that is too low is
+reported at the start, with the fix.
 """
 
 from __future__ import annotations

@@ -124,10 +124,10 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Settin
     return Settings(**from_file | {name: value for name, value in options.items() if value is not None})
 
 
-def _refuse_unpinned(chosen: dict[str, Any]) -> None:
+def _refuse_unpinned(models: dict[str, Any]) -> None:
     from aligner_proxy.engine.weights import sources
 
-    sources.refuse_unpinned([chosen["model"], *(chosen["adapters"] or {}).values()])
+    sources.refuse_unpinned([models["model"], *(models["adapters"] or {}).values()])
 
 
 def _parse_adapters(values: tuple[str, ...]) -> dict[str, str] | None:

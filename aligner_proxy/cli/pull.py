@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, model: str, **options: Any) -> None:
     """Fetch, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder)."""
     console = Terminal(stderr=True)
-    chosen = weight_settings(options | {"model": model})
+    weights = weight_settings(options | {"model": model})
     try:
-        _fetch(console, chosen)
-        _prepare(console, chosen)
+        _fetch(console, weights)
+        _prepare(console, weights)
     except WeightsError as error:
         echo((f"aligner-proxy: {error}", "red"), err=True)
         ctx.exit(1)
 
 
-def _fetch(console: Console, chosen: Settings) -> None:
+def _fetch(console: Console, weights: Settings) -> None:
     """Download missing weights, with the hub's own progress bars."""
     from aligner_proxy.engine.weights import sources
     from aligner_proxy.engine.weights.store import Store
 
-    model = str(chosen.model)
-    if Store(config.home_folder()).recall(model, chosen.quantization):
+    model = str(weights.model)
+    if Store(config.home_folder()).recall(model, weights.quantization):
         return
     for name in sources.missing(model):
         console.print(f"fetching [bold]{escape(name)}[/bold]")
@@ -51,9 +51,9 @@ def _fetch(console: Console, chosen: Settings) -> None:
             console.print(f"to stay with this version, write {escape(name)}@{escape(folder.name)}")
 
 
-def _prepare(console: Console, chosen: Settings) -> None:
+def _prepare(console: Console, weights: Settings) -> None:
     from aligner_proxy.engine.loader import prepare
 
-    prepared, folder = prepare(chosen, config.home_folder(), lambda step: console.print(escape(step)))
+    prepared, folder = prepare(weights, config.home_folder(), lambda step: console.print(escape(step)))
     console.print(f"[green]ready[/green] {escape(prepared.model)} {prepared.content_hash[:12]} {prepared.quantization}")
     echo(str(folder))

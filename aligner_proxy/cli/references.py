@@ -27,18 +27,18 @@ def _row(reference: Reference) -> tuple[str, str, str]:
     kinds = Counter(statement.fact.kind.value for statement in _page(reference).statements)
     if steps := len(_page(reference).procedures):
         kinds[ORDER] = steps
-    listed = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
-    return reference.label, str(kinds.total()), listed or "none that a form can tell: it changes no answer"
+    kinds_text = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
+    return reference.label, str(kinds.total()), kinds_text or "none that a form can tell: it changes no answer"
 
 
 def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]:
     """(name:line, kind, fact) of every fact of these references, as far as they are shown."""
-    shown = 0
+    count = 0
     for reference in references:
         for statement in _page(reference).statements:
-            if shown == MOST_SHOWN:
+            if count == MOST_SHOWN:
                 return
-            shown += 1
+            count += 1
             yield statement.place, statement.fact.kind.value, statement.fact.text
         for procedure in _page(reference).procedures:
             yield f"{procedure.source}:{procedure.steps[0].line}", ORDER, f"{len(procedure.steps)} steps"

@@ -1,4 +1,4 @@
-"""`aligner-proxy replay`: recorded answers under another policy or aligner, compared with the recorded results.
+"""`aligner-proxy replay`: run recorded answers under another policy or aligner, and compare the results.
 
 Reads the audit store, delivers nothing, records nothing. The output holds figures, ids and reasons; texts are shown
 only on the terminal, and only with --show.
@@ -26,8 +26,8 @@ from rich.text import Text
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.promotion import Target, compare_with_reviews
 from aligner_proxy.audit.replay import (
-    Case,
     Ending,
+    ReplayCase,
     ReplayChange,
     ReplayRun,
     RunFigures,
@@ -67,7 +67,9 @@ _HEAD = ("", "before", "after")
 class ReplayReport:
     """Figures of one replay, in total and by recorded policy."""
 
-    def __init__(self, cases: Sequence[Case], policies: str, without_text: int, reviews: Sequence[Review] = ()) -> None:
+    def __init__(
+        self, cases: Sequence[ReplayCase], policies: str, without_text: int, reviews: Sequence[Review] = ()
+    ) -> None:
         self._cases = cases
         self._reviewed = compare_with_reviews(cases, reviews)
         self._policies = policies
@@ -101,12 +103,12 @@ class ReplayReport:
 
     def write(self, folder: Path) -> None:
         """Write replay.md and replay.json, and replay.svg if matplotlib is installed."""
-        drawn = importlib.util.find_spec("matplotlib") is not None
+        has_plot = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "replay.md").write_text(self._markdown(drawn), encoding="utf-8")
+            (folder / "replay.md").write_text(self._markdown(has_plot), encoding="utf-8")
             (folder / "replay.json").write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
-            if drawn:
+            if has_plot:
                 self._plot(folder / "replay.svg")
         except OSError as error:
             raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
@@ -126,12 +128,12 @@ class ReplayReport:
                 [_group_row(name, cases) for name, cases in self._groups.items()],
             )
 
-    def _markdown(self, drawn: bool) -> str:
+    def _markdown(self, has_plot: bool) -> str:
         lines = ["# Replay", "", self._summary() + "."]
         for head, rows in self._tables():
             lines += ["", _markdown_line(head), _markdown_line(["---"] * len(head)), *map(_markdown_line, rows)]
         note = "Times are the aligner's own: before as recorded, after on the machine of the replay."
-        plot = "![results of the answers](replay.svg)" if drawn else "No plot: pip install 'aligner-proxy[plots]'."
+        plot = "![results of the answers](replay.svg)" if has_plot else "No plot: pip install 'aligner-proxy[plots]'."
         return "\n".join([*lines, "", note, "", plot, ""])
 
     def _plot(self, file: Path) -> None:
@@ -145,13 +147,13 @@ class ReplayReport:
             figure = Figure(figsize=(8, 4.5), layout="constrained")
             figure.suptitle(self._summary(), fontsize="medium")
             answers, times = figure.subplots(2)
-            left = [0, 0]
+            offsets = [0, 0]
             for ending, colour in _COLOURS.items():
                 counts = [side.endings[ending] for side in sides]
                 if any(counts):
-                    bar = answers.barh(names, counts, left=left, color=colour, label=ending.value)
+                    bar = answers.barh(names, counts, left=offsets, color=colour, label=ending.value)
                     answers.bar_label(bar, [str(n or "") for n in counts], label_type="center", color="white")
-                    left = [sum(pair) for pair in zip(left, counts, strict=True)]
+                    offsets = [sum(pair) for pair in zip(offsets, counts, strict=True)]
             times.barh(names, [side.p95_ms for side in sides], color="#1e3a8a", label="p95")
             times.barh(names, [side.p50_ms for side in sides], color="#60a5fa", label="p50")
             for axes, unit in ((answers, "answers"), (times, "aligner, ms")):
@@ -160,7 +162,7 @@ class ReplayReport:
             figure.savefig(file, metadata={"Date": None})
 
 
-def _compute_both(cases: Sequence[Case]) -> tuple[RunFigures, RunFigures]:
+def _compute_both(cases: Sequence[ReplayCase]) -> tuple[RunFigures, RunFigures]:
     return compute_figures([case.before for case in cases]), compute_figures([case.after for case in cases])
 
 
@@ -185,18 +187,18 @@ def _share_text(figures: RunFigures) -> str:
     return f"{share} % ({low} to {high})"
 
 
-def _group_row(name: str, cases: Sequence[Case]) -> tuple[str, ...]:
+def _group_row(name: str, cases: Sequence[ReplayCase]) -> tuple[str, ...]:
     before, after = _compute_both(cases)
     differ = sum(case.change is not ReplayChange.SAME for case in cases)
     return name, str(len(cases)), _share_text(before), _share_text(after), str(differ)
 
 
-def _group_fields(cases: Sequence[Case]) -> dict[str, Any]:
+def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
     before, after = _compute_both(cases)
     return {"before": asdict(before), "after": asdict(after), "changes": count_changes(cases)}
 
 
-def _case_fields(case: Case) -> dict[str, Any]:
+def _case_fields(case: ReplayCase) -> dict[str, Any]:
     sides = {
         name: {"ending": side.ending, "reason": side.reason, "engine_ms": round(side.engine_ms, 1)}
         for name, side in (("before", case.before), ("after", case.after))
@@ -291,7 +293,7 @@ async def _run_replay(
     deadline_s: float | None,
     open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
     report_progress: Callable[[int, int], None] | None = None,
-) -> list[Case]:
+) -> list[ReplayCase]:
     total = sum(entry.content is not None for entry in entries)
     done = 0
     with Progress(console=Terminal(stderr=True), disable=report_progress is not None) as progress:
@@ -320,7 +322,7 @@ async def _run_replay(
             )
 
 
-def _show_cases(console: Console, cases: list[Case]) -> None:
+def _show_cases(console: Console, cases: list[ReplayCase]) -> None:
     for case in cases:
         console.print(Text(f"\n{case.entry.call_id}/{case.entry.choice}: {case.change}", style="bold"))
         answer = case.entry.content.exchange.answer if case.entry.content else None

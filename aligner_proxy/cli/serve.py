@@ -253,7 +253,7 @@ def console_command(plan: ServePlan) -> list[str]:
 
 
 def litellm_environment(plan: ServePlan) -> dict[str, str]:
-    """The user's environment, with our addresses and defaults for LiteLLM."""
+    """The user's environment with our addresses and LiteLLM's defaults."""
     ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies), config.IN_FORCE: str(active_policies.state_file_path())}
     if plan.socket:
         ours["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
@@ -266,7 +266,7 @@ def litellm_environment(plan: ServePlan) -> dict[str, str]:
 
 
 def engine_environment(plan: ServePlan) -> dict[str, str]:
-    """What the engine gets of the user's environment: no keys."""
+    """The part of the user's environment that the engine gets; no keys."""
     return config.engine_environment() | ({config.LOG: plan.log} if plan.log is not None else {})
 
 
@@ -309,7 +309,7 @@ async def _run(first: ServePlan, listener: socket.socket) -> int:
 
 
 def _make_console(serves: list[ServePlan]) -> ConsoleKeeper:
-    """The console of the generation that serves; one whose LiteLLM alone was replaced keeps it."""
+    """The console of the serving generation; replacing LiteLLM alone keeps it."""
     return ConsoleKeeper(
         lambda: serves[-1].engine_number if serves else None,
         lambda: supervisor.ChildProcess("console", console_command(serves[-1]), litellm_environment(serves[-1])),
@@ -455,7 +455,7 @@ async def _wait_for_answer(socket_file: Path, path: str) -> None:
 
 
 async def _retry_until_answer(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Retry until there is an answer or the supervisor cancels; logs each new reason for the delay."""
+    """Retry until there is an answer or the supervisor cancels; log each new reason for the delay."""
     reason = ""
     while True:
         try:

@@ -52,12 +52,12 @@ class _Task:
 
     subject: Subject
     examples: Examples
-    called: str
+    aligner: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What became of a task: a lesson, or why there is none."""
+    """The result of a task: a lesson, or the reason for having none."""
 
     task: _Task
     lesson: Lesson | None = None
@@ -119,14 +119,14 @@ def command(
 
 def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
     """What is to be taught, all examples read; raises `ConfigError` before anything is spent."""
-    chosen = subjects.chosen(policies, names)
-    if not chosen:
+    matching = subjects.chosen(policies, names)
+    if not matching:
         raise ConfigError(
             f"{policies.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
         )
     loaded: list[tuple[Subject, Examples]] = []
     faults = []
-    for subject in chosen:
+    for subject in matching:
         try:
             loaded.append((subject, subject.read()))
         except ConfigError as error:
@@ -134,7 +134,7 @@ def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
     if faults:
         raise ConfigError("\n".join(faults))
     aligners = subjects.aligners(policies)
-    return [_Task(subject, examples, called) for subject, examples in loaded for called in aligners]
+    return [_Task(subject, examples, aligner) for subject, examples in loaded for aligner in aligners]
 
 
 async def _teach_all(
@@ -164,7 +164,7 @@ async def _teach(
     dry_run: bool,
     report_progress: Callable[[int, int], None] | None,
 ) -> _Result:
-    """Teach one objective; what goes wrong is told, and its old head stays."""
+    """Teach one objective; errors are reported, and its old head stays."""
     from aligner_proxy.teaching.own_answers import own_answers
     from aligner_proxy.teaching.rows import Reader, RowsCache
     from aligner_proxy.teaching.teach import lesson, objections, plan
@@ -172,7 +172,7 @@ async def _teach(
     subject = task.subject
     try:
         heads = with_heads(engine)
-        about = (await engine.info()).named(task.called)
+        about = (await engine.info()).named(task.aligner)
         planned = plan(
             subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
         )
@@ -183,8 +183,8 @@ async def _teach(
             if report_progress is not None:
                 report_progress(int(progress.tasks[0].completed), int(progress.tasks[0].total or 0))
 
-        reader = Reader(heads, task.called, about.content_hash, advance)
-        learned = await lesson(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.called)
+        reader = Reader(heads, task.aligner, about.content_hash, advance)
+        learned = await lesson(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.aligner)
         own = own_answers(policies, subject.tenant, _OWN_ANSWERS)
         progress.update(bar, total=planned.prompts + len(own))
         objected = await objections(learned, reader, own) if own else None
@@ -223,7 +223,7 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 
 def _result_fields(result: _Result) -> dict[str, Any]:
     task = result.task
-    base = {"objective": task.subject.title, "aligner": task.called, "taught": result.lesson is not None}
+    base = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.lesson is not None}
     if result.lesson is None:
         return base | {"why": result.why}
     lesson = result.lesson
@@ -249,7 +249,7 @@ def _result_fields(result: _Result) -> dict[str, Any]:
 
 
 def _head_fields(result: _Result) -> dict[str, Any]:
-    """What a program needs to put exactly this head in force."""
+    """The fields with which a program can activate exactly this head."""
     if result.lesson is None:
         return {}
     subject = result.task.subject
@@ -300,9 +300,9 @@ def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
 def _example_lines(label: str, examples: Sequence[Example]) -> list[str]:
     if not examples:
         return []
-    shown = [f"    {escape(example.place)} {escape(quote_name(example.text))}" for example in examples[:_SHOWN]]
+    lines = [f"    {escape(example.place)} {escape(quote_name(example.text))}" for example in examples[:_SHOWN]]
     more = [f"    ... and {len(examples) - _SHOWN} more"] if len(examples) > _SHOWN else []
-    return [f"  {label}:", *shown, *more]
+    return [f"  {label}:", *lines, *more]
 
 
 def _objection_lines(result: _Result) -> list[str]:
@@ -310,8 +310,8 @@ def _objection_lines(result: _Result) -> list[str]:
     if result.objections is None:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
     head = f"  of your own last {result.own} answers that nobody objected to {len(result.objections)} would be flagged"
-    shown = [
+    lines = [
         f"    {escape(answer.call_id)}/{answer.choice} {score:+.1f} nats"
         for answer, score in result.objections[:_SHOWN]
     ]
-    return [head + (":" if shown else ""), *shown]
+    return [head + (":" if lines else ""), *lines]

@@ -1,8 +1,8 @@
-"""Where a command prints: texts of strangers reach a terminal with what would act on it escaped.
+"""Terminal output of commands, with control characters in untrusted text escaped.
 
-Answers, questions, names of models and tenants, errors of other machines: all may hold escapes that colour a terminal,
-move its cursor, write its title or its clipboard. Commands print by `Terminal`, `echo` and `echo_json` alone, so none
-of them has to remember it.
+Answers, questions, names of models and tenants, and errors of other machines may contain escapes that colour a
+terminal, move its cursor, or write its title or clipboard. Commands print only by `Terminal`, `echo` and `echo_json`,
+which escape them.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def _escape_text(text: Text) -> Text:
     if not places:
         return text
     pieces = text.divide(sorted({cut for place in places for cut in (place, place + 1)}))
-    shown = text.blank_copy()
+    result = text.blank_copy()
     for piece in pieces:
         if len(piece) == 1 and is_hidden(piece.plain):
             piece = Text(escaped(piece.plain), style=piece.spans[0].style if piece.spans else "")
-        shown.append_text(piece)
-    return shown
+        result.append_text(piece)
+    return result
 
 
 def echo(*parts: str | tuple[str, str], err: bool = False) -> None:
     """Print a line of texts; one with a colour is a pair of both."""
-    shown = (escaped(part) if isinstance(part, str) else click.style(escaped(part[0]), fg=part[1]) for part in parts)
-    click.echo("".join(shown), err=err)
+    texts = (escaped(part) if isinstance(part, str) else click.style(escaped(part[0]), fg=part[1]) for part in parts)
+    click.echo("".join(texts), err=err)
 
 
 def echo_json(value: object, *, indent: int | None = None, ascii_alone: bool = True) -> None:

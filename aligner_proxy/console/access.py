@@ -1,4 +1,4 @@
-"""Who may look at what: the operator by LiteLLM's master key, a reviewer by a key of the keys file."""
+"""Access to the console: the operator logs in with LiteLLM's master key, a reviewer with a key of the keys file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEAM = "team:"
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Somebody who has logged in. Of the key only its hash is kept."""
+    """A logged-in person; only the hash of their key is kept."""
 
     name: str
     digest: str = field(repr=False)
@@ -29,17 +29,17 @@ class Viewer:
         return self.tenants is None
 
     def may_see(self, tenant: str) -> bool:
-        """Whether the answers of this tenant are for them."""
+        """Whether they may see answers of this tenant."""
         return self.tenants is None or tenant in self.tenants
 
 
 def key_digest(key: str) -> str:
-    """The hash by which a key is known; half of a surrogate pair is no part of any key."""
+    """The hash that identifies a key; no key contains half of a surrogate pair."""
     return hashlib.sha256(key.encode(errors="replace")).hexdigest()
 
 
 def find_viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime) -> Viewer | None:
-    """Who holds the key with this hash, `master` being the master key's; None if it opens nothing here (any more)."""
+    """The viewer with this key hash, where `master` is the hash of the master key; None if it gives no access."""
     if hmac.compare_digest(sha256, master):
         return Viewer("operator", sha256, None)
     entry = keys.get(sha256)

@@ -1,4 +1,4 @@
-"""Answers out of the audit store: the newest, one by its handle, those since a moment; each only for who may see it."""
+"""Queries of the audit store for the pages: newest answers, one by handle, counts; only what a viewer may see."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aligner_proxy.errors import NothingRecorded
 from aligner_proxy.plugins.api import Entry
 
 MOST_SEARCHED = 5000
-"""Entries that are looked through for those that a filter admits."""
+"""Entries that are searched for those that match a filter."""
 _HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
 _LONGEST_FILTER = 200
 
@@ -29,13 +29,13 @@ StoreOpener = Callable[[], AuditStore]
 
 
 def answer_handle(entry: Entry) -> str:
-    """What an answer is called in addresses: its time and a hash, since a client may have chosen the call's id."""
+    """The id of an answer in URLs: its time and a hash, since a client may have chosen the call id."""
     ids = json.dumps([entry.tenant, entry.call_id, entry.choice, entry.endpoint])
     return f"{struct.pack('>d', entry.at).hex()}-{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
 
 
 class CountedAnswer(NamedTuple):
-    """What of an answer is counted."""
+    """The columns that rates need."""
 
     at: float
     tenant: str
@@ -52,14 +52,14 @@ def route_name(entry: Entry | CountedAnswer) -> str:
 
 
 def flagged_objectives(entry: Entry) -> tuple[str, ...]:
-    """The objectives that flagged segments go against, each once; none where no text was kept."""
+    """The objectives that flagged segments violate, each once; empty if no text was kept."""
     segments = entry.content.segments if entry.content else ()
     return tuple(dict.fromkeys(segment.objective for segment in segments if segment.objective))
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFilters:
-    """What a list is narrowed to; empty: everything."""
+    """Filters of a list; an empty filter matches everything."""
 
     tenant: str = ""
     route: str = ""
@@ -72,7 +72,7 @@ class AnswerFilters:
         return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
 
     def admit(self, entry: Entry) -> bool:
-        """Whether the entry is one of those."""
+        """Whether the entry matches."""
         return (
             self.tenant in ("", entry.tenant)
             and self.route in ("", route_name(entry))
@@ -83,7 +83,7 @@ class AnswerFilters:
 
 @dataclass(frozen=True, slots=True)
 class AnswerList:
-    """The newest answers that a filter admits; `searched` were looked at, `more` says whether there are others."""
+    """The newest answers that match a filter; `searched` entries were read, `more` says if others remain."""
 
     entries: tuple[Entry, ...]
     searched: int
@@ -129,14 +129,14 @@ class AnswerQueries:
             return Reviews(store).reviews_of(entry.aligner_id, entry.choice) if store else []
 
     def shadow_entry(self, entry: Entry) -> Entry | None:
-        """What the aligner beside said of an answer; None without one."""
+        """The shadow aligner's entry of the same answer; None without one."""
         if not entry.aligner_id or entry.aligner_id.endswith(BESIDE_ID):
             return None
         with self._open_store() as store:
             return find_entry(store, (entry.aligner_id + BESIDE_ID, entry.choice)) if store else None
 
     def entries_since(self, at: float, limit: int) -> list[Entry]:
-        """The newest answers since a moment, oldest first, of all tenants."""
+        """The newest answers since a time, oldest first, of all tenants."""
         return list(self._iter_entries(at, math.inf, limit))[::-1]
 
     def last_row(self) -> int:
@@ -155,7 +155,7 @@ class AnswerQueries:
             return last, list(store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (after, last, limit)))[::-1]
 
     def counted_answers(self, viewer: Viewer, since: float, limit: int) -> list[CountedAnswer]:
-        """What rates are counted from: the newest answers since a moment that this viewer may see, newest first."""
+        """The newest answers since a time that this viewer may see, newest first, for counting rates."""
         condition, values = AnswerFilter(since=since, tenants=viewer.tenants).condition()
         columns = ", ".join(f"e.{name}" for name in CountedAnswer._fields)
         statement = f"SELECT {columns} FROM entries e WHERE {condition} ORDER BY e.at DESC, e.id DESC LIMIT ?"

@@ -1,7 +1,7 @@
-"""Texts of strangers on a page: escaped, bounded, isolated, with every character visible that else would not be.
+"""Escaping of untrusted text on a page: escaped, bounded and isolated, with invisible characters made visible.
 
-Whoever writes an answer can write HTML, marks that turn the direction of a line, characters without width, escapes of
-terminals, and lines without an end. None of it may act on a page or hide from who reads it.
+An answer can contain HTML, direction marks, zero-width characters, terminal escapes and endless lines. None of these
+may act on a page or hide from the reader.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST_CHARS = 50_000
 """Characters of one text on a page."""
 MOST_OF_NAME = 120
 _MOST_MARKS = 500
-"""Runs of hidden characters; an answer with more is no text any more."""
+"""Runs of hidden characters that are shown; the rest of the text is cut."""
 
 
 def show_text(text: object, most: int = MOST_CHARS) -> Markup:
@@ -26,7 +26,7 @@ def show_text(text: object, most: int = MOST_CHARS) -> Markup:
 
 
 def show_name(text: object) -> Markup:
-    """A short text, such as the name of a tenant or a model; a client can have chosen it."""
+    """A short text, such as the name of a tenant or a model, which a client may have chosen."""
     return Markup('<bdi class="name">{}</bdi>').format(_escape_bounded(str(text), MOST_OF_NAME))
 
 
@@ -38,7 +38,7 @@ def show_plain(text: object, most: int = MOST_OF_NAME) -> str:
 
 
 def _escape_bounded(text: str, most: int) -> Markup:
-    """The text in pieces: runs of what is seen, and each run of a hidden character as its number."""
+    """The text with each run of a hidden character replaced by its code point."""
     pieces = list[Markup]()
     marks = 0
     end = 0
@@ -57,7 +57,7 @@ def _escape_bounded(text: str, most: int) -> Markup:
 
 
 def _runs(text: str) -> Iterator[str]:
-    """The text cut into runs of characters that are seen, and of one hidden character again and again."""
+    """The text split into runs of visible characters and runs of one hidden character."""
     for _, run in groupby(text, lambda char: char if is_hidden(char) else ""):
         yield "".join(run)
 

@@ -1,4 +1,4 @@
-"""Files that the console goes by: LiteLLM's YAML, the policies file and the keys file, as they are on the disk now."""
+"""Files that the console reads: LiteLLM's YAML, the policies file and the keys file, as they are on disk now."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from aligner_proxy.teaching.in_force import HeadsInForce
 
 log = logging.getLogger(__name__)
 _Stamp = tuple[tuple[int, int, int] | None, ...]
-"""What tells one version of each file from the next."""
+"""Changes whenever one of the files changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ConsoleConfig:
 
     @property
     def resolver(self) -> PolicyResolver:
-        """A resolver with the heads that are taught now."""
+        """A resolver with the heads that are active now."""
         return PolicyResolver(self.policies, HeadsInForce.usable(self.policies).head_of)
 
     def store(self) -> AuditStore:
@@ -54,7 +54,7 @@ class ConsoleConfig:
 
 
 class ConsoleFiles:
-    """The last valid version of the files; a version with a mistake is logged, and leaves the one before in force."""
+    """The last valid version of the files; an invalid version is logged and ignored."""
 
     def __init__(self, litellm_file: Path, engine: str | None = None) -> None:
         self._litellm_file = litellm_file
@@ -78,9 +78,9 @@ class ConsoleFiles:
             return self._current
 
     def engine_options(self) -> list[str]:
-        """Options by which a command finds the engine that runs; raises `PageError` where none does.
+        """Command-line options for the running engine; raises `PageError` if none runs.
 
-        Without an address a command would load the aligner once more.
+        Without an address, a command would load the aligner a second time.
         """
         if self._engine is not None:
             return ["--engine", self._engine]

@@ -1,4 +1,4 @@
-"""Forms that a browser sends: bounded, from our own pages, with the token of their session."""
+"""Forms that a browser sends: bounded in size, from our own pages, with the session's token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKEN = "token"
 
 
 class PageError(Exception):
-    """A page that cannot be shown: its status, and a message without anything that a stranger wrote."""
+    """A page that cannot be shown: its status, and a message without untrusted text."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""Long work of the console: commands of `aligner-proxy` in processes of their own, one at a time, and how far they are.
+"""Jobs of the console: `aligner-proxy` commands in subprocesses, one at a time, with their progress.
 
-So a lesson or a replay takes no memory of the console and no breath of its pages, and is what the command line does.
-A command tells of itself in lines of JSON, the last of which is its result; texts go through pipes, never into its
+Training and replay run as CLI subprocesses, so they cannot block the console and do exactly what the command line
+does. A command reports its progress as lines of JSON; the last line is its result. Texts go through pipes, never into
 arguments.
 """
 
@@ -31,26 +31,26 @@ _BUSY = "This runs already; wait for its end."
 
 @dataclass(slots=True)
 class ConsoleJob:
-    """One command: how far it is, and what came of it."""
+    """One command, with its progress and its result."""
 
     done: int = 0
     of: int = 0
     result: dict[str, Any] | None = None
     fault: str | None = None
     subject: Any = None
-    """What whoever began it wants to find again."""
+    """What the command is about, as its caller described it."""
     waits: bool = True
-    """Whether another command has to end first."""
+    """Whether it still waits for another command to end."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still running."""
         return self.result is None and self.fault is None
 
 
 class ConsoleJobs:
-    """The last command of each kind and owner, by a name."""
+    """The last command of each kind and owner, by name."""
 
     def __init__(self) -> None:
         self._jobs: LRUCache[str, ConsoleJob] = LRUCache(_MOST_KEPT)
@@ -72,7 +72,7 @@ class ConsoleJobs:
         return job
 
     def forget(self, name: str) -> None:
-        """Give up a command and its result."""
+        """Cancel a command and drop its result."""
         job = self._jobs.pop(name, None)
         if job is not None and job.task is not None:
             job.task.cancel()

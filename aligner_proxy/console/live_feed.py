@@ -1,7 +1,7 @@
-"""Answers as they happen: one reader asks the audit store for new entries and hands them to every page that is open.
+"""Live feed: one reader polls the audit store for new entries and hands them to every open page.
 
-Each look hands out one batch, which every page sends at once: what pages cost grows with their number, not with the
-traffic, and pages that show the same send the same bytes.
+Each poll hands out one batch, so the cost grows with the number of pages and not with the traffic. Pages that show the
+same entries send the same bytes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from aligner_proxy.plugins.api import Entry
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.4
-"""Between two looks; an answer is on the page within a second."""
+"""Time between two polls; an answer appears within a second."""
 _BEFORE_S = 15.0
-"""How far back a page that opens is told what happened: its list was made before."""
+"""How far back a new page gets entries, since its list was rendered a little earlier."""
 _MOST_AT_ONCE = 500
-"""Entries of one batch; a page is told where there were more."""
+"""Entries of one batch; a page learns if there were more."""
 _MOST_WAITING = 20
-"""Batches that wait for one slow page; beyond them it is told that some are missing."""
+"""Batches that wait for one slow page; beyond that it learns that some are missing."""
 _MOST_RENDERED = 2000
 MISSED: Final = None
 
 
 class AnswerSource(Protocol):
-    """What is followed; every call may block."""
+    """The store behind the feed; every call may block."""
 
     def last_row(self) -> int:
         """The row that was added last, 0 before the first; rows grow."""
@@ -55,14 +55,14 @@ class Batch:
     _rendered: dict[Hashable, str] = field(default_factory=dict)
 
     def render(self, kind: Hashable, make: Callable[[Sequence[Entry]], str]) -> str:
-        """What pages of one kind show of it, made for the first of them."""
+        """The rendered batch for pages of one kind, rendered once."""
         if kind not in self._rendered:
             self._rendered[kind] = make(self.entries)
         return self._rendered[kind]
 
 
 class LiveFeed:
-    """Reader of new entries. It rests while no page is open."""
+    """Reader of new entries. It pauses while no page is open."""
 
     def __init__(self, source: AnswerSource, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.time) -> None:
         self._source = source
@@ -71,10 +71,10 @@ class LiveFeed:
         self._pages: set[asyncio.Queue[Batch | None]] = set()
         self._has_pages = asyncio.Event()
         self._last: int | None = None
-        """The row up to which pages know everything; None while there is no page."""
+        """The last row that pages have received; None while no page is open."""
         self._failing = False
         self.rendered: LRUCache[str, str] = LRUCache(_MOST_RENDERED)
-        """Events by the handles of their entries: every page that shows one shows the same."""
+        """Rendered events by entry handle, shared by all pages."""
 
     async def run(self) -> None:
         """Hand out new entries until cancelled."""
@@ -85,7 +85,7 @@ class LiveFeed:
 
     @contextlib.contextmanager
     def open_page(self) -> Iterator[asyncio.Queue[Batch | None]]:
-        """A queue of what happens from now on; `MISSED` in it stands for entries that it had no room for."""
+        """A queue of new batches; `MISSED` in it stands for entries that did not fit."""
         queue: asyncio.Queue[Batch | None] = asyncio.Queue(_MOST_WAITING)
         self._pages.add(queue)
         self._has_pages.set()
@@ -99,11 +99,11 @@ class LiveFeed:
 
     @property
     def page_count(self) -> int:
-        """How many pages follow."""
+        """The number of open pages."""
         return len(self._pages)
 
     async def poll(self) -> None:
-        """Look once, and hand out what is new."""
+        """Poll once and hand out new entries."""
         try:
             last = await self._first_row()
             newest, entries = await asyncio.to_thread(self._source.entries_after, last, _MOST_AT_ONCE)
@@ -115,7 +115,7 @@ class LiveFeed:
         self._failing = False
         if not self._pages:
             return
-        # The newest rows may have been erased, and their numbers be given again.
+        # Erased rows may give their numbers to new entries.
         self._last = newest
         if len(entries) == _MOST_AT_ONCE:
             self._hand_out(MISSED)
@@ -123,13 +123,13 @@ class LiveFeed:
             self._hand_out(Batch(entries))
 
     async def recent_entries(self) -> Sequence[Entry]:
-        """What a page may have missed between its list and its queue, and may have seen."""
+        """Recent entries: a page may have missed them between its list and its queue, or may have them."""
         # First, for what is added behind that row comes by the queue.
         await self._first_row()
         return await asyncio.to_thread(self._source.entries_since, self._clock() - _BEFORE_S, _MOST_AT_ONCE)
 
     async def _first_row(self) -> int:
-        """The row behind which entries are new."""
+        """The row after which entries are new."""
         if self._last is None:
             last = await asyncio.to_thread(self._source.last_row)
             if self._last is None:  # another page may have begun meanwhile

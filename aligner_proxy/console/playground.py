@@ -1,4 +1,4 @@
-"""The playground: an answer that the operator brings, judged by the gateway itself, by its `POST /v1/align`."""
+"""The playground: the operator enters an answer, and the gateway judges it (`POST /v1/align`)."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class ReportedSegment(_Reported):
 
     @property
     def heat(self) -> int:
-        """How near it is to change, from 0 to `HOTTEST`."""
+        """How close it is to being flagged, from 0 to `HOTTEST`."""
         return score_heat(self.score)
 
 
 class PlaygroundResult(_Reported):
-    """What the gateway said of an answer."""
+    """The gateway's result for an answer."""
 
     answer: str
     status: str
@@ -53,7 +53,7 @@ class PlaygroundResult(_Reported):
 
 @dataclass(frozen=True, slots=True)
 class PlaygroundQuestion:
-    """What is tried."""
+    """An answer to judge, with its question, model and objectives."""
 
     answer: str = field(repr=False)
     question: str = field(repr=False)
@@ -71,17 +71,17 @@ class PlaygroundQuestion:
 
 
 class GatewayClient:
-    """The gateway at an address, asked with the master key."""
+    """Client of the gateway at an address, with the master key."""
 
     def __init__(self, address: str, master_key: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        # What is tried is nobody's traffic: no text of it is kept, and no cache answers.
+        # A trial is not traffic: no text of it is stored, and the cache is bypassed.
         headers = {"Authorization": f"Bearer {master_key}", "Cache-Control": "no-store"}
         self._client = httpx.AsyncClient(
             base_url=address, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
         )
 
     async def judge(self, question: PlaygroundQuestion) -> PlaygroundResult:
-        """What the gateway makes of it; raises `GatewayRefused`."""
+        """The gateway's result; raises `GatewayRefused`."""
         try:
             response = await self._client.post("/v1/align", json=question.request_body())
         except (httpx.HTTPError, UnicodeError) as error:

@@ -1,4 +1,4 @@
-"""The policy of a request or of a recorded answer: each setting, its value, and the line that it comes from."""
+"""Explanation of a policy: each setting, its value, and the line that it comes from."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ExplainedSetting:
 
     @property
     def is_default(self) -> bool:
-        """Whether nobody said anything about it."""
+        """Whether it is the built-in default."""
         return self.origin == _BUILT_IN
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedPolicy:
-    """A policy and why it is as it is."""
+    """A policy with the origin of each value."""
 
     name: str
     caution: float
@@ -41,7 +41,7 @@ class ExplainedPolicy:
     """Each with where it comes from."""
     settings: tuple[ExplainedSetting, ...]
     is_same: bool = True
-    """Whether it does what the policy did that a recorded answer was under."""
+    """Whether it equals the policy under which the answer was recorded."""
 
 
 def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
@@ -55,7 +55,7 @@ def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) 
 
 
 def explain_entry(configured: ConsoleConfig, entry: Entry) -> ExplainedPolicy | None:
-    """The policy that a recorded answer would get now; None without its text, or if it would be refused."""
+    """The policy that a recorded answer would get now; None if its text is missing or it would be refused."""
     if entry.content is None:
         return None
     try:

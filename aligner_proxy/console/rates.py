@@ -1,4 +1,4 @@
-"""Rates: what became of the answers of each tenant and route, counted from the audit store, and over time."""
+"""Rates: counts of answers by status, for each tenant and route and over time, from the audit store."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class RateGroup:
     route: str
     statuses: Counter[str] = field(default_factory=Counter)
     would_correct: int = 0
-    """Of those in shadow: answers that would have been changed."""
+    """Answers in shadow mode that would have been changed."""
     cache_hits: int = 0
     times: list[float] = field(default_factory=list)
-    """Milliseconds that each answer took longer."""
+    """Added latency of each answer, in milliseconds."""
 
     @property
     def answer_count(self) -> int:
@@ -39,7 +39,7 @@ class RateGroup:
         return self.statuses[status.value]
 
     def added_ms(self, share: float) -> float:
-        """A quantile of the latency added: the nearest rank."""
+        """A quantile of the added latency (nearest rank)."""
         ordered = sorted(self.times)
         return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
 
@@ -58,7 +58,7 @@ class Rates:
     groups: Sequence[RateGroup]
     bars: Sequence[Counter[str]]
     cut: bool
-    """Whether there are older answers in the period than were counted."""
+    """Whether older answers of the period were left out."""
 
     @property
     def total(self) -> RateGroup:

@@ -1,4 +1,4 @@
-"""The review page: one answer of the queue at a time, the verdict on it, and what the verdicts prove so far."""
+"""The review page: one queued answer at a time, its verdict, and what all verdicts prove so far."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from aligner_proxy.plugins.extensions import Boundary
 
 PATH = "/review"
 MOST_SEGMENTS = 500
-_OTHER = "Another answer is on your desk now, perhaps by another tab; nothing was kept."
+_OTHER = "Another answer is current now, perhaps because of another tab; nothing was saved."
 _LONGEST_NUMBER = 6
 
 
 async def show_review(visit: Visit) -> Response:
-    """The answer on the reviewer's desk."""
+    """Show the current answer."""
     entry, state = await asyncio.to_thread(_current_answer, visit)
-    shown = None if entry is None else AnswerView(entry)
+    view = None if entry is None else AnswerView(entry)
     segments = judged_segments(entry.content)[:MOST_SEGMENTS] if entry and entry.content else []
     undone = visit.request.query_params.get("undone")
-    return visit.page("review.html", answer=shown, segments=segments, desk=state, nothing_to_undo=undone == "0")
+    return visit.page("review.html", answer=view, segments=segments, desk=state, nothing_to_undo=undone == "0")
 
 
 async def show_figures(visit: Visit) -> Response:
-    """The figures, which the page asks for by itself, since a large store takes a moment."""
+    """Show the figures; the page loads them separately, since a large store takes a moment."""
     figures = await asyncio.to_thread(_compute_figures, visit)
     return visit.page(
         "review_figures.html", figures=figures, disagreed=[AnswerView(entry) for entry in figures.disagreed]
@@ -44,7 +44,7 @@ async def show_figures(visit: Visit) -> Response:
 
 
 async def take_verdict(visit: Visit, form: dict[str, str]) -> Response:
-    """A key, or a button, of the page."""
+    """Handle a key or button of the page."""
     undone = await asyncio.to_thread(_apply_form, visit, form)
     return RedirectResponse(PATH + ("" if undone else "?undone=0"), 303)
 
@@ -52,8 +52,8 @@ async def take_verdict(visit: Visit, form: dict[str, str]) -> Response:
 def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
     try:
         with _open_session(visit) as (session, state):
-            drawn = session.current_answer()
-            return (None if drawn is None else drawn[0]), state
+            next_answer = session.current_answer()
+            return (None if next_answer is None else next_answer[0]), state
     except NothingRecorded:
         return None, visit.services.review_states.state_of(visit.session.id)
 
@@ -67,7 +67,7 @@ def _compute_figures(visit: Visit) -> ReviewFigures:
 
 
 def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
-    """Do what a form says; False where there was nothing to undo."""
+    """Apply the action of a form; False if there was nothing to undo."""
     act = form.get("act", "")
     with _open_session(visit) as (session, _):
         if act == "undo":
@@ -79,13 +79,13 @@ def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
             session.return_to_skipped()
             return True
         # What follows is about one answer: the one that the form was made for.
-        drawn = session.current_answer()
-        if drawn is None or AnswerView(drawn[0]).handle != form.get("answer"):
+        next_answer = session.current_answer()
+        if next_answer is None or AnswerView(next_answer[0]).handle != form.get("answer"):
             raise PageError(409, _OTHER)
         if act == "next":
             session.skip()
             return True
-        review_input = _parse_input(act, form, drawn[0])
+        review_input = _parse_input(act, form, next_answer[0])
         try:
             session.save(_redact_input(visit, review_input))
         except NoSuchPlace as error:
@@ -110,7 +110,7 @@ def _parse_input(act: str, form: dict[str, str], entry: Entry) -> ReviewInput:
 
 
 def _parse_segment(text: str) -> int | None:
-    """The number of a segment; -1, which no answer has, for what is none."""
+    """The number of a segment; -1, which no answer has, if the text is no number."""
     if not text:
         return None
     return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else -1
@@ -129,7 +129,7 @@ def _redact_input(visit: Visit, review_input: ReviewInput) -> ReviewInput:
 
 @contextmanager
 def _open_session(visit: Visit) -> Iterator[tuple[ReviewSession, ReviewState]]:
-    """Block with the reviewer at their desk; two tabs of one session wait for each other."""
+    """Open the review session of this log-in; two tabs of one log-in wait for each other."""
     state = visit.services.review_states.state_of(visit.session.id)
     with state.lock, closing(visit.services.files.current().store()) as store:
         yield ReviewSession(store, state, visit.viewer), state

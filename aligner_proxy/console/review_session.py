@@ -1,7 +1,7 @@
-"""A reviewer's desk: the answer that lies on it, what was passed over, and the verdicts given since the log-in.
+"""Review session of one log-in: the current answer, the skipped ones, and the verdicts so far.
 
-Which answer it is, and how it was drawn, is kept here and not in the form: a browser could say that an answer near the
-threshold was drawn at random, and so change what is known of all answers.
+The server keeps which answer is shown and how it was drawn. If the form said so, a browser could claim that an answer
+near the threshold was drawn at random and so distort the estimates for all answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aligner_proxy.console.sessions import LIFETIME_S
 from aligner_proxy.plugins.api import Entry
 
 PERIOD_S = 30 * 86_400.0
-"""How far back answers are looked for, as the command `review` does unless told otherwise."""
+"""How far back answers are looked for; the default of the command `review`."""
 _MOST_DESKS = 1000
 _MOST_PASSED = 200
 Drawn = tuple[AnswerPlace, ReviewOrigin]
@@ -31,34 +31,34 @@ Redact = Callable[[str], str]
 
 @dataclass(slots=True)
 class ReviewState:
-    """The desk of one session."""
+    """What one session has in progress."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     current: Drawn | None = None
     skipped: list[Drawn] = field(default_factory=list)
-    """Answers that were left without a verdict, the last one at the end."""
+    """Answers skipped without a verdict, the latest last."""
     reviews: list[tuple[Review, ReviewOrigin]] = field(default_factory=list)
     """Verdicts of this session."""
     second: bool = False
-    """Whether the answers are those that somebody else has reviewed."""
+    """Whether to show answers that somebody else has reviewed."""
 
 
 class ReviewStates:
-    """The desks of the open sessions."""
+    """The review states of the open sessions."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._of: TTLCache[str, ReviewState] = TTLCache(_MOST_DESKS, LIFETIME_S)
 
     def state_of(self, session: str) -> ReviewState:
-        """The desk of a session."""
+        """The state of a session, created when first asked for."""
         with self._lock:
             return self._of.setdefault(session, ReviewState())
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewInput:
-    """What a form says of the answer on the desk."""
+    """The verdict that a form gives on the current answer."""
 
     verdict: ReviewVerdict
     segment: int | None = None
@@ -67,7 +67,7 @@ class ReviewInput:
 
 
 class ReviewSession:
-    """A reviewer at their desk, with the store open. The caller holds the desk's lock."""
+    """One reviewer's access to queue and store. The caller holds the lock of the state."""
 
     def __init__(self, store: AuditStore, state: ReviewState, viewer: Viewer) -> None:
         self._store = store
@@ -78,54 +78,56 @@ class ReviewSession:
         self._queue = ReviewQueue(store, self._who, self.answer_filter, second=state.second)
 
     def current_answer(self) -> tuple[Entry, ReviewOrigin] | None:
-        """The answer on the desk, else the next one; held for this reviewer. None: nothing waits."""
+        """The current answer, else the next one, locked for this reviewer; None if none is left."""
         if self._state.current is not None:
-            place, chosen = self._state.current
+            place, origin = self._state.current
             entry = find_entry(self._store, place)
             if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
-                return entry, chosen
-        drawn = self._queue.next([place for place, _ in self._state.skipped])
-        self._state.current = None if drawn is None else ((drawn[0].aligner_id, drawn[0].choice), drawn[1])
-        return drawn
+                return entry, origin
+        next_answer = self._queue.next([place for place, _ in self._state.skipped])
+        self._state.current = (
+            None if next_answer is None else ((next_answer[0].aligner_id, next_answer[0].choice), next_answer[1])
+        )
+        return next_answer
 
     def save(self, review_input: ReviewInput) -> None:
-        """Keep a verdict on the answer on the desk; raises `UnknownAnswer` and `NoSuchPlace`."""
+        """Save a verdict on the current answer; raises `UnknownAnswer` and `NoSuchPlace`."""
         if self._state.current is None:
             return
-        place, chosen = self._state.current
+        place, origin = self._state.current
         tenant = self._tenant_of(place)
         review = Review(
             *place,
             review_input.verdict,
             self._who,
             time.time(),
-            chosen,
+            origin,
             review_input.segment,
             review_input.edit,
             review_input.objective,
             tenant,
         )
         Reviews(self._store).save(review)
-        self._state.reviews.append((review, chosen))
+        self._state.reviews.append((review, origin))
         self._state.current = None
         self._queue.release()
 
     def _tenant_of(self, place: AnswerPlace) -> str:
-        """The answer's tenant; a name that no tenant has where this reviewer may not see it."""
+        """The tenant of an answer; a name that no tenant can have if this reviewer may not see it."""
         entry = find_entry(self._store, place)
         return entry.tenant if entry is not None and self._viewer.may_see(entry.tenant) else "\0"
 
     def undo(self) -> bool:
-        """Take the last verdict back, and lay its answer on the desk; False: there is none."""
+        """Withdraw the last verdict and show its answer again; False if there is none."""
         while self._state.reviews:
-            review, chosen = self._state.reviews.pop()
+            review, origin = self._state.reviews.pop()
             if Reviews(self._store).withdraw(review):
-                self._state.current = ((review.aligner_id, review.choice), chosen)
+                self._state.current = ((review.aligner_id, review.choice), origin)
                 return True
         return False
 
     def skip(self) -> None:
-        """Leave the answer on the desk without a verdict."""
+        """Skip the current answer without a verdict."""
         if self._state.current is not None:
             self._state.skipped.append(self._state.current)
             del self._state.skipped[:-_MOST_PASSED]
@@ -133,19 +135,19 @@ class ReviewSession:
             self._queue.release()
 
     def return_to_skipped(self) -> None:
-        """Lay the answer that was passed over last on the desk again."""
+        """Show the answer that was skipped last again."""
         if self._state.skipped:
             self._state.current = self._state.skipped.pop()
 
     def switch_queue(self, *, second: bool) -> None:
-        """Take up the answers that somebody else has reviewed, or those that nobody has."""
+        """Switch to answers that somebody else has reviewed, or to those that nobody has."""
         self._queue.release()
         self._state.second = second
         self._state.current = None
         self._state.skipped.clear()
 
     def compute_figures(self) -> ReviewFigures:
-        """What the reviews prove so far, of the answers that this reviewer may see."""
+        """What the reviews prove so far about the answers that this reviewer may see."""
         evidence = read_evidence(self._store, self.answer_filter)
         places = (*evidence.disagreed, *evidence.disputed)[:_MOST_PASSED]
         apart = [entry for place in places if (entry := find_entry(self._store, place)) is not None]

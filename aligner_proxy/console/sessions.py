@@ -1,4 +1,4 @@
-"""Sessions of the console: signed cookies that end, that can be revoked, and tokens that prove where a form came from.
+"""Sessions of the console: signed cookies that expire and can be revoked, and tokens against forged forms.
 
 The key for signatures is made at the start and kept in memory, so a restart ends every session.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from cachetools import TTLCache
 
 LIFETIME_S = 8 * 3600.0
-"""Seconds after which somebody has to log in again."""
+"""Seconds until a session expires."""
 _MOST_SESSIONS = 1000
 _MOST_OF_BROWSER = 10
 _MOST_KEYS_OF_ADDRESS = 100
@@ -37,7 +37,7 @@ class ConsoleSession:
 
 
 class ConsoleSessions:
-    """The open sessions, the oldest given up when there are too many."""
+    """The open sessions; the oldest is dropped when there are too many."""
 
     def __init__(self, clock: Clock = time.time) -> None:
         self._secret = secrets.token_bytes(32)
@@ -53,7 +53,7 @@ class ConsoleSessions:
         return self.sign(session.id)
 
     def find(self, cookie: str | None) -> ConsoleSession | None:
-        """The session of a cookie; None for one that is forged, over, or revoked."""
+        """The session of a cookie; None if it is forged, expired or revoked."""
         name = self.verify(cookie)
         session = self._open.get(name) if name else None
         if session is not None and session.until <= self._clock():
@@ -62,11 +62,11 @@ class ConsoleSessions:
         return session
 
     def is_open(self, session: ConsoleSession) -> bool:
-        """Whether a session goes on."""
+        """Whether a session is still valid."""
         return self._open.get(session.id) is session and self._clock() < session.until
 
     def end(self, session: ConsoleSession) -> None:
-        """Revoke a session: its cookie is worth nothing from now on, also a copy of it."""
+        """Revoke a session: its cookie, and any copy of it, is no longer accepted."""
         self._open.pop(session.id, None)
 
     def sign(self, value: str) -> str:
@@ -95,11 +95,11 @@ def _equal(first: str, second: str) -> bool:
 
 
 class LoginFailures:
-    """Log-ins that failed lately, by what shares their fate: a browser, and an address with different keys.
+    """Recent failed log-ins, by browser and by address.
 
-    Behind a proxy everybody has one address, so somebody who mistypes a key locks out a browser, not its colleagues. An
-    address waits when many different keys were refused there: that is guessing, and a key that is tried again and again
-    counts once. Even then a browser in which somebody got in before goes on.
+    Behind a proxy everybody has the same address, so mistyped keys lock out one browser, not its colleagues. An address
+    is locked when many different keys fail there, which is guessing; a key that is tried repeatedly counts once. A
+    browser that has logged in before is not affected by a locked address.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -108,7 +108,7 @@ class LoginFailures:
         self._of_addresses: TTLCache[str, dict[str, float]] = TTLCache(_MOST_KNOWN, _FAILURES_IN_S, clock)
 
     def too_many(self, browser: str, address: str, *, is_known: bool) -> bool:
-        """Whether this browser has to wait; `is_known`: somebody got in there before."""
+        """Whether this browser has to wait; `is_known`: it has logged in before."""
         oldest = self._clock() - _FAILURES_IN_S
         if sum(at > oldest for at in self._of_browsers.get(browser, ())) >= _MOST_OF_BROWSER:
             return True

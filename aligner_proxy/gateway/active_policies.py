@@ -1,8 +1,9 @@
-"""The policies file in force, as all processes of one `serve` share it: the last text that was valid and took nothing.
+"""The active policies file, shared by all processes of one `serve`: the last valid text that took nothing from a
+tenant.
 
-`serve` keeps it in its run folder. A worker that starts again, or a second generation, therefore has what the others
-have, even where the file on disk is refused now, and all decide alike which change is one. LiteLLM started without
-`serve` compares a change with what each process has itself.
+`serve` stores it in its run folder. A restarted worker or a second generation therefore has the same policies as the
+others, even if the file on disk is refused now, and all processes detect the same changes. LiteLLM without `serve`
+compares a change with the policies of each process itself.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ _PREFIX = "in-force-"
 
 @dataclass(frozen=True, slots=True)
 class ActivePolicies:
-    """The policies file at `path` as it is in force; `state_file` is the file that keeps it, None without `serve`."""
+    """The active version of the policies file at `path`; `state_file` stores it, None without `serve`."""
 
     path: Path
     state_file: Path | None
 
     def read_text(self) -> str | None:
-        """The text in force; None where nobody keeps it."""
+        """The active text; None if it is not stored."""
         if self.state_file is None:
             return None
         try:
@@ -44,18 +45,18 @@ class ActivePolicies:
         return text
 
     def read_file(self) -> PolicyFile | None:
-        """The file in force, whole; raises `ConfigError`."""
+        """The active file, parsed; raises `ConfigError`."""
         text = self.read_text()
         return None if text is None else registry.parse_policies(text, self.path)
 
     def refuse_losses(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
-        """Raise `ConfigError` for a file that takes from a tenant what is enforced; `current` is the caller's own."""
+        """Raise `ConfigError` if a file takes enforced objectives from a tenant; `current` is the caller's own file."""
         before = self._file_to_compare(file, current)
         if before is not None:
             refuse_losses(before, file)
 
     def activate(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
-        """Put a file in force, unless it takes something away; raises `ConfigError`."""
+        """Make a file the active one, unless it takes something away; raises `ConfigError`."""
         if self.state_file is None:
             self.refuse_losses(file, current)
             return
@@ -65,7 +66,7 @@ class ActivePolicies:
                 self.save(file)
 
     def save(self, file: PolicyFile) -> None:
-        """Keep a file as the one in force. Where the disk takes nothing, every process goes by its own from now on."""
+        """Store a file as the active one. If the disk cannot be written, every process uses its own from now on."""
         assert self.state_file is not None
         new = self.state_file.with_suffix(".new")
         try:
@@ -79,7 +80,7 @@ class ActivePolicies:
                     path.unlink()
 
     def _file_to_compare(self, file: PolicyFile, current: PolicyFile | None) -> PolicyFile | None:
-        """What is in force, to compare with; None where nobody knows, or it is this very text."""
+        """The active file to compare with; None if it is unknown or has the same text."""
         text = self.read_text()
         if text == file.source.text:
             return None
@@ -94,7 +95,7 @@ class ActivePolicies:
 
     @contextlib.contextmanager
     def _lock_state(self) -> Iterator[None]:
-        """Let one process at a time decide."""
+        """Lock the stored file, so that one process decides at a time."""
         assert self.state_file is not None
         try:
             lock = self.state_file.with_suffix(".lock").open("w")
@@ -107,18 +108,18 @@ class ActivePolicies:
 
 
 def process_policies(path: Path) -> ActivePolicies:
-    """What is in force for this process, which `serve` may have started."""
+    """The active policies of this process, which `serve` may have started."""
     return ActivePolicies(path, config.active_policies_file())
 
 
 def state_file_path() -> Path:
-    """The file in which this process, a `serve`, keeps its policies."""
+    """The file in which this `serve` stores its policies."""
     return config.default_socket().with_name(f"{_PREFIX}{os.getpid()}.json")
 
 
 @contextlib.contextmanager
 def keep_active(path: Path, file: PolicyFile) -> Iterator[ActivePolicies]:
-    """Keep a file as long as this `serve` runs, and remove those of others that have ended."""
+    """Store a file while this `serve` runs, and remove those of ended processes."""
     for other in _state_files():
         if not is_running(other):
             _remove_state(other)
@@ -131,7 +132,7 @@ def keep_active(path: Path, file: PolicyFile) -> Iterator[ActivePolicies]:
 
 
 def running_policies(path: Path) -> Iterator[ActivePolicies]:
-    """What is in force at each `serve` of this user and home that goes by the policies file at `path`."""
+    """The active policies of each `serve` of this user and home that uses the policies file at `path`."""
     for state_file in _state_files():
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             if is_running(state_file) and json.loads(state_file.read_text(encoding="utf-8"))["path"] == os.path.abspath(
@@ -141,7 +142,7 @@ def running_policies(path: Path) -> Iterator[ActivePolicies]:
 
 
 def is_running(path: Path) -> bool:
-    """Whether the process runs whose id ends the name of a file."""
+    """Whether the process runs whose id is at the end of the file's name."""
     try:
         os.kill(int(path.stem.rpartition("-")[2]), 0)
     except (ProcessLookupError, ValueError):

@@ -1,7 +1,7 @@
-"""Bound on the body of a request, by client key.
+"""Limits on the size of a request body, by client key.
 
-LiteLLM reads and parses a whole body before it asks who sent it. `BodyLimitMiddleware` stands before that: it reads a
-body up to the bound of its sender, and answers 413 beyond it, so that the application never begins.
+LiteLLM reads and parses a whole body before it authenticates the sender. `BodyLimitMiddleware` runs before that: it
+reads a body up to the limit of its sender and answers 413 beyond it, so that the application never starts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from aligner_proxy.policy.keys_file import MIB
 
 _AUTH = "aligner_proxy.gateway.auth"
 _UNKNOWN_SENDER_BYTES = MIB
-"""Bound for senders without a known key, who get a refusal in any case."""
+"""Limit for senders without a known key, who are refused in any case."""
 
 _LINGER_BYTES = 32 * MIB
 _LINGER_S = 5.0
 
 Bound = Callable[[Scope], int | None]
-"""Most bytes of a request's body; None is no bound."""
+"""The maximum body size in bytes; None for no limit."""
 
 
 class BodyLimitMiddleware:
@@ -47,7 +47,7 @@ class BodyLimitMiddleware:
             await self._read_body(scope, receive, send, most)
 
     async def _read_body(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
-        """Read the body, then run the application; a client that leaves meanwhile gets nothing."""
+        """Read the body, then run the application, unless the client disconnects."""
         messages: deque[Message] = deque()
         size = 0
         more = True
@@ -69,7 +69,7 @@ class BodyLimitMiddleware:
 
 
 def _declared_bytes(scope: Scope) -> int:
-    """The length that the client declares; 0 without one, since the body is counted in any case."""
+    """The declared length; 0 without one, since the body is counted anyway."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value[:20])
@@ -77,7 +77,7 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True) -> None:
-    """Answer 413, and take a part of the rest without keeping it: a client that still sends would miss the answer."""
+    """Answer 413 and discard part of the rest, since a client that still sends would miss the answer."""
     error = {
         "message": f"the body of this request is larger than {most // MIB} MiB, the most that this key may send",
         "type": "invalid_request_error",
@@ -103,7 +103,7 @@ async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True)
 
 
 def sender_bound(scope: Scope) -> int | None:
-    """The bound for this request; None for the master key, and where this gateway does not check keys by itself."""
+    """The limit for this request; None for the master key, or if the gateway does not check keys itself."""
     proxy = litellm_internals.proxy_module()
     alone = not proxy.general_settings.get("custom_auth_settings")  # else LiteLLM may know keys that we do not
     if not alone or getattr(proxy.user_custom_auth, "__module__", None) != _AUTH:
@@ -123,7 +123,7 @@ def sender_bound(scope: Scope) -> int | None:
 
 
 def _credentials(scope: Scope) -> Iterator[str]:
-    """All that can be a key: LiteLLM reads keys from many headers, from one that a setting names, and from a query."""
+    """Every possible key: LiteLLM reads keys from many headers, a configured header, and the query."""
     for _, value in scope["headers"]:
         text = value.decode("latin-1")
         yield text

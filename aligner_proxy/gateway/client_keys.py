@@ -1,4 +1,4 @@
-"""Keys that this gateway accepts by itself: those of the keys file in force, and LiteLLM's master key.
+"""Client keys that the gateway accepts itself: those of the active keys file, and LiteLLM's master key.
 
 Keys are compared as SHA-256 digests and never stored or logged.
 """
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 
 class KeysUnreadable(AlignerProxyError):
-    """No keys file was ever read, so nobody can be recognised."""
+    """No keys file could be read since the start, so no client can be authenticated."""
 
 
 def key_digest(key: str) -> str:
-    """The SHA-256 digest of a key, by which it is known."""
+    """The SHA-256 digest that identifies a key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -43,7 +43,7 @@ def _master_digest(master: str) -> str:
 
 
 def active_keys() -> Mapping[str, KeyEntry]:
-    """The keys of the file in force; raises `KeysUnreadable` if none was valid since the start."""
+    """The active keys; raises `KeysUnreadable` if no keys file was valid since the start."""
     try:
         policies = policies_path()
         if policies is not None:
@@ -74,8 +74,8 @@ def policies_path() -> Path | None:
 def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
     """Watcher of a keys file without policies."""
 
-    def log_change(refused: str | None) -> None:
-        reload.log_keys(watcher.current, refused)
+    def log_change(reason: str | None) -> None:
+        reload.log_keys(watcher.current, reason)
 
     watcher = WatchedFiles(partial(reload.read_keys, path), log_change)
     if watcher.current.fault:

@@ -1,6 +1,6 @@
-"""Bodies of requests with several `model` keys, of which LiteLLM's parser keeps the last one.
+"""Duplicate `model` keys in a request body, of which LiteLLM's parser keeps the last.
 
-Another reader may take the first, so every one of the names counts where a policy is chosen.
+Another parser may take the first, so every name counts when the policy is chosen.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from litellm.proxy._types import ProxyException
 
 _KEY = b'"model"'
 _ESCAPED = b"\\u006"
-"""How each letter of the key begins where it is written by its number."""
+"""Start of an escaped letter of the key."""
 names: ContextVar[tuple[str, ...]] = ContextVar("aligner_proxy_doubled_models", default=())
-"""The names in the body of this request, where it has the key several times."""
+"""The names in the body of this request, if it has the key several times."""
 
 
 def note_models(body: bytes) -> None:
-    """Note the names of a JSON body before it is parsed; raises HTTP 400 where it cannot be read for certain."""
+    """Record the names in a JSON body before it is parsed; raises HTTP 400 if it is ambiguous."""
     names.set(_all_models(body) if body.count(_KEY) > 1 or _ESCAPED in body else ())
 
 

@@ -1,11 +1,10 @@
-"""The fleet as one gateway process sees it through the shared Redis: who is there, and do all go by the same files.
+"""Fleet: which gateway processes share one Redis, and whether all of them use the same files.
 
-Each process tells what it has in force: hashes of policies, keys and taught heads, and its release. A metric and
-`aligner-proxy doctor` say where another one differs; no file is ever changed, since files are the operator's. Taught
-heads are the gateway's own, and are brought to the same state on every host (`teaching/shared_heads.py`).
+Each process publishes what is active: hashes of policies, keys and taught heads, and its release. A metric and
+`aligner-proxy doctor` report differences; files are never changed, since they belong to the operator. Taught heads
+belong to the gateway and are replicated to every host (`teaching/shared_heads.py`).
 
-All of it is looked at again every few seconds; an announcement makes the others look at once. A request waits for none
-of this.
+The state is compared every few seconds; an announcement makes the others compare at once. No request waits for this.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.teaching.shared_heads import SharedHeads
 
 LOOK_S = 1.0
-"""How often a process looks whether something has changed in itself."""
+"""How often a process checks its own state for changes."""
 POLL_S = 5.0
-"""How often it asks Redis without having been told to."""
+"""How often it asks Redis without an announcement."""
 KNOWN_S = 3 * POLL_S
-"""A process that said nothing for so long is not there any more."""
+"""A process without a heartbeat for this long counts as gone."""
 COMPARED = ("policies", "keys", "heads", "release")
-"""In which of these hosts may differ."""
+"""The fields in which hosts may differ."""
 _SHOWN = 12
 log = logging.getLogger(__name__)
 
 
 class MemberState(BaseModel):
-    """What one gateway process has in force. The hashes say nothing but whether two are the same."""
+    """The active state of one gateway process. Hashes only show whether two states are equal."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -60,19 +59,19 @@ class MemberState(BaseModel):
 
 
 def policies_hash(file: PolicyFile) -> str:
-    """Hash of what a policies file says, with the texts of its references; its place and its form do not count."""
+    """Hash of the content of a policies file and of its references, whatever its path and layout."""
     content = [file.model_dump(mode="json"), dict(file.reference_texts)]
     return _hash(json.dumps(content, sort_keys=True, default=str))
 
 
 def read_member_state(policies: Policies) -> MemberState:
-    """What this process has in force now."""
+    """The active state of this process."""
     current = policies.current
     heads = sorted(
-        (scope, name, called, head)
+        (scope, name, aligner, head)
         for scope, names in current.heads.index.scopes.items()
         for name, objective in names.items()
-        for called, head in objective.current.items()
+        for aligner, head in objective.current.items()
     )
     return MemberState(
         host=socket.gethostname()[:255],
@@ -90,14 +89,14 @@ def _hash(text: str) -> str:
 
 @dataclass(slots=True)
 class FleetHeartbeat:
-    """The gateway processes at one Redis."""
+    """Heartbeats of the gateway processes at one Redis."""
 
     server: RedisServer
     entries: EntryCodec
     member: str = field(default_factory=make_member_id)
 
     async def exchange(self, own: MemberState | None) -> list[MemberState]:
-        """What the others have in force, after telling them what this process has; nothing is told without it.
+        """Publish the state of this process (unless None), and return the states of the others.
 
         Raises `RedisAway` and `RedisRefused`.
         """
@@ -121,7 +120,7 @@ class FleetHeartbeat:
 
 
 class Fleet:
-    """This process's part in the fleet: a task in the loop that serves, which ends with `aclose`."""
+    """This process as a member of the fleet: background tasks in the serving loop, ended by `aclose`."""
 
     def __init__(self, server: RedisServer, policies: Policies) -> None:
         file = policies.current.file
@@ -138,7 +137,7 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Look from now on; raises `RuntimeError` where no loop runs."""
+        """Start the background tasks; raises `RuntimeError` if no loop runs."""
         loop = asyncio.get_running_loop()
         listening = self._announcements.listen(self._woken.set)
         self._tasks = [loop.create_task(self._look_repeatedly()), loop.create_task(listening)]
@@ -169,11 +168,11 @@ class Fleet:
                     await self._woken.wait()
 
     async def look(self, own: MemberState) -> None:
-        """Exchange heads, tell what is in force here, and hear what others have."""
+        """Exchange heads, publish the own state, and compare it with the others."""
         try:
-            sent = await self._exchange_heads()
+            has_new_heads = await self._exchange_heads()
             others = await self._heartbeat.exchange(own)
-            if sent or own != self._reported_state:
+            if has_new_heads or own != self._reported_state:
                 await self._announcements.announce()
             self._reported_state = own
             self._compare(own, others)
@@ -181,7 +180,7 @@ class Fleet:
             self._reported_state = None  # it is told again when the server is back
 
     async def _exchange_heads(self) -> bool:
-        """Whether heads went out; a store that fails is logged once, and tried again with the next look."""
+        """Whether heads were sent; a failing store is logged once and tried again next time."""
         fault = ""
         try:
             return self._heads is not None and await self._heads.exchange(self._policies.current.file)

@@ -138,7 +138,7 @@ class AlignerGuardrail(CustomGuardrail):
         return False
 
     @run_in_parallel.setter
-    def run_in_parallel(self, _written: bool) -> None:
+    def run_in_parallel(self, _value: bool) -> None:
         pass
 
     @property
@@ -147,7 +147,7 @@ class AlignerGuardrail(CustomGuardrail):
         return False
 
     @scan_raw_request.setter
-    def scan_raw_request(self, _written: bool) -> None:
+    def scan_raw_request(self, _value: bool) -> None:
         pass
 
     def apply_stream_scope(self, stream_scope: object) -> None:
@@ -346,9 +346,9 @@ class AlignerGuardrail(CustomGuardrail):
             raise Blocked(skip.value)
         trace = tracing.context_of(user.parent_otel_span)
         model = self._aligner_of(policy)
-        taught = self._policies.current.taught
+        versions = self._policies.current.head_versions
         state = RequestState(
-            call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, taught=taught, trace=trace
+            call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, taught=versions, trace=trace
         )
         self._start_selection(data, state)
         return state
@@ -409,14 +409,14 @@ class AlignerGuardrail(CustomGuardrail):
 
     def _add_record(self, data: dict[str, Any], state: RequestState, started: float) -> None:
         """Add LiteLLM's guardrail record, which its spend logs, spans and Prometheus metrics read."""
-        ended = time.time()
+        end = time.time()
         self.add_standard_logging_guardrail_information_to_request_data(
             guardrail_json_response=state.record(),
             request_data=data,
             guardrail_status=_GUARDRAIL_STATUS[state.status],
             start_time=started,
-            end_time=ended,
-            duration=ended - started,
+            end_time=end,
+            duration=end - started,
             guardrail_provider="aligner-proxy",
             event_type=GuardrailEventHooks.post_call,
         )

@@ -1,9 +1,9 @@
-"""Bounds of the labels of LiteLLM's metrics whose values clients choose: models, user agents, addresses, paths.
+"""Bounds on LiteLLM's metric labels whose values clients choose: models, user agents, addresses, paths.
 
-prometheus_client keeps a series for each combination of values for ever, so one client with a counter in its user agent
-fills the memory of a process and every scrape. Names that the operator configured are kept; of other values each key
-has a number of combinations, behind which they read `other`, so that nobody uses up another's. All whose key nobody
-knows share one number. Totals stay exact.
+prometheus_client keeps a series for each combination of values forever, so one client with a counter in its user agent
+could fill the memory and every scrape. Names configured by the operator are kept. Other values have a number of
+combinations per key; beyond it they become `other`, so no client uses up another's share. All unknown keys share one
+number. Totals stay exact.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
     before = MetricWrapperBase.labels
     labels_of = getattr(before, "unbounded", before)
 
-    def labels(metric: Any, *values: Any, **named: Any) -> Any:
+    def labels(metric: Any, *values: Any, **keywords: Any) -> Any:
         names = metric._labelnames
-        if not metric._name.startswith(_THEIRS) or len(values or named) != len(names):
-            return labels_of(metric, *values, **named)
-        pairs = zip(names, values, strict=True) if values else named.items()
+        if not metric._name.startswith(_THEIRS) or len(values or keywords) != len(names):
+            return labels_of(metric, *values, **keywords)
+        pairs = zip(names, values, strict=True) if values else keywords.items()
         return labels_of(metric, **bounds.bound_labels({name: str(value) for name, value in pairs}))
 
     labels.unbounded = labels_of  # type: ignore[attr-defined]

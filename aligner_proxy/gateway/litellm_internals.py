@@ -79,10 +79,10 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
     proxy = proxy_module()
     # LiteLLM compares one name, that of the body, and answers by the path's or the query's.
-    for named in ({}, *({"model": name} for name in _models_in_address(request))):
+    for body_model in ({}, *({"model": name} for name in _models_in_address(request))):
         await enforce_key_and_fallback_model_access(
             valid_token=caller,
-            request_data={**body, **named},
+            request_data={**body, **body_model},
             route=get_request_route(request),
             request=request,
             llm_model_list=proxy.llm_model_list,
@@ -234,9 +234,9 @@ def run_at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
         return
     before = module.proxy_shutdown_event
 
-    async def shutdown(*arguments: Any, **named: Any) -> None:
+    async def shutdown(*arguments: Any, **keywords: Any) -> None:
         await last()
-        await before(*arguments, **named)
+        await before(*arguments, **keywords)
 
     module.proxy_shutdown_event = shutdown  # type: ignore[attr-defined]
 
@@ -273,10 +273,10 @@ def add_pre_call(event_hook: Any) -> Any:
         str(getattr(hook, "value", hook)) for hook in (event_hook if isinstance(event_hook, list) else [event_hook])
     ]
     modes = [hook.value for hook in GuardrailEventHooks]
-    unknown = next((name for name in names if name not in modes), None)
-    if unknown is not None:
+    unsupported = next((name for name in names if name not in modes), None)
+    if unsupported is not None:
         raise ConfigError(
-            f"mode {quote_name(unknown)} is no mode of LiteLLM's guardrails; {suggest_name(unknown, modes)}"
+            f"mode {quote_name(unsupported)} is no mode of LiteLLM's guardrails; {suggest_name(unsupported, modes)}"
         )
     return [GuardrailEventHooks(name) for name in dict.fromkeys(["pre_call", *names])]
 

@@ -1,9 +1,9 @@
-"""Return of freed memory to the operating system, now and then.
+"""Periodic return of freed memory to the operating system (`malloc_trim`).
 
-A client that leaves a long answer behind leaves its texts in cycles of a few old objects: Python counts objects, not
-their size, and beside the hundred thousands that LiteLLM imports a few are no reason for a full collection, least of
-all in a process that is idle by then. And glibc keeps what is freed: long texts, allocated by many threads, leave gaps
-in its heaps that small objects hold open. So old garbage is collected by the clock, and every free page is given back.
+A client that leaves during a long answer leaves its texts in reference cycles of a few old objects. Python counts
+objects, not bytes, so a few objects beside the hundreds of thousands that LiteLLM imports do not trigger a full
+collection, least of all in an idle process. And glibc keeps freed memory: long texts from many threads leave gaps in
+its heaps that small objects keep open. So a timer collects old garbage and returns every free page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _running: set[asyncio.Task[None]] = set()
 
 
 def trim_periodically() -> None:
-    """Give freed memory back until the running loop ends; does nothing without one, or where nothing is collected."""
+    """Return freed memory until the running loop ends; does nothing without a loop or with collection disabled."""
     if _running or not gc.isenabled():
         return
     with contextlib.suppress(RuntimeError):
@@ -34,7 +34,7 @@ async def _trim_repeatedly() -> None:
     try:
         while True:
             await asyncio.sleep(EVERY_S)
-            # However idle: what old objects let go of adds to no count.
+            # Also in an idle process, since releasing old objects triggers no collection.
             if all(gc.get_threshold()):
                 gc.collect()
                 if trim is not None:
@@ -44,7 +44,7 @@ async def _trim_repeatedly() -> None:
 
 
 def find_trim() -> Callable[[], object] | None:
-    """Function that gives free pages back; None where the C library has none."""
+    """The function that returns free pages; None if the C library has none."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # musl and macOS have none, Windows no such library

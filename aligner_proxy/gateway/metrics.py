@@ -169,9 +169,9 @@ def record_breaker(state: State) -> None:
         prometheus.BREAKER_OPENINGS.inc()
 
 
-def record_policy_change(*, refused: bool, stale: bool) -> None:
+def record_policy_change(*, is_refused: bool, stale: bool) -> None:
     """Count a change of the policies or keys file; `stale`: one of them is refused and an older one is in force."""
-    prometheus.RELOADS.labels("refused" if refused else "taken").inc()
+    prometheus.RELOADS.labels("refused" if is_refused else "taken").inc()
     prometheus.POLICY_REFUSED.set(stale)
 
 
@@ -179,12 +179,12 @@ def record_taught(index: Index) -> None:
     """Record what is taught: of each objective and aligner the examples of the head in force, 0 without one."""
     for scope, names in index.scopes.items():
         for name, objective in names.items():
-            for called in objective.current:
-                version = objective.in_force(called)
-                prometheus.TAUGHT_EXAMPLES.labels(scope, name, called).set(
+            for aligner in objective.current:
+                version = objective.in_force(aligner)
+                prometheus.TAUGHT_EXAMPLES.labels(scope, name, aligner).set(
                     version.against + version.fine if version else 0
                 )
-                prometheus.TAUGHT_AT.labels(scope, name, called).set(version.at if version else 0)
+                prometheus.TAUGHT_AT.labels(scope, name, aligner).set(version.at if version else 0)
 
 
 def _count_work(outcome: Outcome) -> None:

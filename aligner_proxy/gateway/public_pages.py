@@ -1,8 +1,8 @@
-"""LiteLLM's public pages that are dear to make: made once in a thread, so that whoever fetches them costs a few bytes.
+"""Cache of LiteLLM's expensive public pages, rendered once in a thread.
 
-Its OpenAPI document (seconds of computing) and its map of prices (a fifth of a second, at each request) need no key,
-and LiteLLM makes both on the event loop, where everybody waits. Here one thread makes a page, whoever asks meanwhile
-waits for the same one, and what is sent is compressed already.
+Its OpenAPI document (seconds of CPU) and its price map (a fifth of a second per request) need no key, and LiteLLM
+renders both on the event loop, which blocks all requests. Here one thread renders a page, concurrent requests share
+the result, and it is stored compressed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The engine in the gateway's readiness: where a policy blocks without an engine, a gateway without one is not ready.
+"""Readiness: if a policy blocks without an engine, a gateway without one is not ready.
 
-LiteLLM's `/health/readiness` knows nothing of the engine, so a load balancer would send requests to a gateway that
-answers all of them with 503. Where no policy blocks, answers pass without an engine, and the gateway stays ready.
+LiteLLM's `/health/readiness` does not check the engine, so a load balancer would send requests to a gateway that
+answers all of them with 503. If no policy blocks, answers pass without an engine and the gateway stays ready.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _blocks_without_aligner(policy: Policy) -> bool:
 
 
 class EngineReadiness:
-    """Whether the engine is there, where the policies file in force needs it. Concurrent probes share one look."""
+    """Whether the engine responds, if the active policies need it. Concurrent probes share one check."""
 
     def __init__(self, engine: Engine, file: Callable[[], PolicyFile]) -> None:
         self._engine = engine

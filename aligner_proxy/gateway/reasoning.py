@@ -1,7 +1,7 @@
-"""Reasoning beside the answers of one request: taken out, or scored for the record. It is never edited.
+"""Reasoning beside the answers of one request: removed, or scored for the record; never edited.
 
-What is scored changes nothing that the client gets but a header or comment; its record is that of a shadow correction,
-under the policy's name with `/reasoning` behind it.
+Scoring changes only a header or comment of the response. Its record is that of a shadow correction, under the policy's
+name followed by `/reasoning`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Reasoning:
             return response
 
     def _handle_failure(self) -> None:
-        """Reasoning could not be taken out: the policy says whether it goes out all the same."""
+        """Handle reasoning that could not be removed: the policy decides whether it is delivered."""
         metrics.record_not_applied(self._state)
         if outcomes.blocks(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._state.policy)):
             raise Blocked(outcomes.INTERNAL)
@@ -103,7 +103,7 @@ class Reasoning:
             return {}
 
     async def _judge(self, texts: Mapping[int, str], response: object = None) -> None:
-        """Score reasoning by choice; what became of it is in the request's state."""
+        """Score the reasoning of each choice; the results go into the request's state."""
         unstored = no_store(self._data, response)
         exchanges = [
             make_side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
@@ -125,12 +125,12 @@ class Reasoning:
         async with _close_at_end(source) as items:
             async for item in items:
                 try:
-                    passed = [item] if broken else reader.feed(item)
+                    outgoing = [item] if broken else reader.feed(item)
                 except NotPutIn:
                     broken = True
                     self._handle_failure()
-                    passed = [*reader.unread(), item]
-                for each in passed:
+                    outgoing = [*reader.unread(), item]
+                for each in outgoing:
                     yield each
         for each in [] if broken else reader.flush():
             yield each
@@ -138,20 +138,20 @@ class Reasoning:
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
         """The items of a stream as they come. Its reasoning is scored as soon as something else follows it."""
         work: asyncio.Task[None] | None = None
-        judged = size = 0
+        judged_size = size = 0
         try:
             async with _close_at_end(source) as items:
                 async for item in items:
                     with contextlib.suppress(Unreadable):
                         reader.feed(item)
-                    if reader.size == size > judged:
-                        judged = size
+                    if reader.size == size > judged_size:
+                        judged_size = size
                         work = _replace_task(work, self._judge(reader.texts))
                     size = reader.size
                     yield item
             with contextlib.suppress(Unreadable):
                 reader.flush()
-            if reader.size > judged:
+            if reader.size > judged_size:
                 work = _replace_task(work, self._judge(reader.texts))
             if work is not None:
                 await work
@@ -161,7 +161,7 @@ class Reasoning:
 
 
 def _replace_task(work: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
-    """A task in place of one that knew less."""
+    """Cancel an earlier task and start one with more text."""
     if work is not None:
         work.cancel()
     return asyncio.create_task(coroutine)

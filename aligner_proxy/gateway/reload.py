@@ -1,14 +1,14 @@
 """Reload of policies and keys when their files change; the last valid ones stay active.
 
-A change applies once the files were the same in two checks (the writer is done) and are valid as a whole. Two more are
-refused: a policies file that became empty, for a writer emptied it first and was held up (a full disk), and one that
-takes from a tenant all that is enforced (`active_policies.py`). The value is swapped in
-one assignment, so readers get the old or the new one, never parts of both. A thread checks the files,
-because reading may be slow and LiteLLM's workers share no signal.
+A change applies once the files were equal in two checks (the writer is done) and are valid as a whole. Two more
+changes are refused: an empty policies file, since a writer may have truncated it and been stopped (a full disk), and
+one that takes all enforced objectives from a tenant (`active_policies.py`). The value is swapped in one assignment, so
+readers get the old or the new one, never a mix. A thread checks the files, because reading may be slow and LiteLLM's
+workers share no signal.
 
-Keys are read and refused by themselves, so that a mistake in the policies file keeps no revoked key alive; a keys file
-that is gone has no keys. A refusal, and a change that needs a restart, is logged once, counted, and written to the run
-folder for `aligner-proxy doctor`.
+Keys are read and refused separately, so that a mistake in the policies file does not keep a revoked key valid; a
+missing keys file means no keys. A refusal, or a change that needs a restart, is logged once, counted, and written to
+the run folder for `aligner-proxy doctor`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from aligner_proxy.teaching.store import Version
 
 LOOK_S = 1.0
 """Seconds between two checks; a change applies after one to two of them."""
-# Errors of parsers on hostile files (deep nesting, say), none of which may end the watching.
+# Errors of parsers on hostile files (deep nesting, for example); none may stop the watcher.
 _PARSER_ERRORS = (
     OSError,
     RuntimeError,
@@ -126,7 +126,7 @@ class WatchedFiles(Generic[_T]):
 
 
 def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:
-    """Check from now on in a thread that ends with the watcher."""
+    """Start a thread that checks for changes and ends with the watcher."""
     arguments = (weakref.ref(watcher), every_s)
     threading.Thread(target=_look_repeatedly, args=arguments, name="aligner-proxy-watch", daemon=True).start()
 
@@ -157,8 +157,8 @@ class ActiveConfig:
     file: PolicyFile
     resolver: PolicyResolver = field(compare=False)
     heads: HeadsInForce
-    """What was taught for it; the resolver names these heads."""
-    taught: Mapping[str, Version] = field(compare=False)
+    """The active heads of this file, which the resolver puts into policies."""
+    head_versions: Mapping[str, Version] = field(compare=False)
     """The same by head."""
     has_editors: bool = False
     """Whether a model group writes in place of what is flagged, for some requests."""
@@ -197,11 +197,11 @@ def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
     return ClientKeys(load_keys_quietly(path), path), (path,)
 
 
-def log_keys(keys: ClientKeys, refused: str | None) -> None:
-    """Log what became of a change of the keys file."""
+def log_keys(keys: ClientKeys, reason: str | None) -> None:
+    """Log the result of a change of the keys file."""
     name = keys.path.name if keys.path else "keys"
-    if refused is not None:
-        log.error("%s: the change is invalid, the previous keys stay active: %s", name, refused)
+    if reason is not None:
+        log.error("%s: the change is invalid, the previous keys stay active: %s", name, reason)
     elif keys.fault is not None:
         log.error("%s", keys.fault)
     else:
@@ -268,7 +268,7 @@ class Policies:
         return config_now, (self.path, config_now.heads.store.index_path, *file.reference_paths)
 
     def _read_disk(self) -> PolicyFile:
-        """The file as it is now, put in force; raises `ConfigError`."""
+        """The file on disk, made the active one; raises `ConfigError`."""
         file = registry.load_policies(self.path)
         config.refuse_without_policies(file)
         registry.configure_plugins(file)
@@ -276,7 +276,7 @@ class Policies:
         return file
 
     def _read_at_start(self) -> PolicyFile:
-        """The file as it is now, or what is in force where it is refused: the next look says why."""
+        """The file on disk, or the active one if that is refused; the next check logs why."""
         try:
             return self._read_disk()
         except ConfigError:
@@ -286,7 +286,7 @@ class Policies:
             return last
 
     def _catch_up(self) -> None:
-        """Take the version that another process has put in force, and this one has not seen, since it has changed."""
+        """Adopt the version that another process has made active, if this process has not read it yet."""
         text = self._active.read_text()
         if text is None or text == self.current.file.source.text:
             return
@@ -300,13 +300,13 @@ class Policies:
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
         return read_keys(config.keys_path(self.current.file))
 
-    def _handle_change(self, refused: str | None) -> None:
+    def _handle_change(self, reason: str | None) -> None:
         now = time.time()
-        self._count_change(refused)
-        if refused is not None:
-            log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, refused)
+        self._count_change(reason)
+        if reason is not None:
+            log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, reason)
             self._catch_up()
-            self._report = replace(self._report, refused=refused, refused_at=now)
+            self._report = replace(self._report, refused=reason, refused_at=now)
         else:
             restart = tuple(_fixed_changes(self._started, self.current.file)) if self._started else ()
             log.info("%s: reloaded, applies to new requests", self.path.name)
@@ -316,16 +316,16 @@ class Policies:
             self._keys.read_again()  # the file may name other keys now
         self._write_report()
 
-    def _handle_keys_change(self, refused: str | None) -> None:
-        self._count_change(refused)
-        log_keys(self._keys.current, refused)
-        self._report = replace(self._report, keys=refused or self._keys.current.fault)
+    def _handle_keys_change(self, reason: str | None) -> None:
+        self._count_change(reason)
+        log_keys(self._keys.current, reason)
+        self._report = replace(self._report, keys=reason or self._keys.current.fault)
         self._write_report()
 
-    def _count_change(self, refused: str | None) -> None:
-        """Count a change of one of the files; what is refused stays so until its own file is valid."""
+    def _count_change(self, reason: str | None) -> None:
+        """Count a change of one of the files; a refusal lasts until that file is valid."""
         stale = self._watched.refusal is not None or self._keys.refusal is not None
-        metrics.record_policy_change(refused=refused is not None, stale=stale)
+        metrics.record_policy_change(is_refused=reason is not None, stale=stale)
 
     def _write_report(self) -> None:
         try:

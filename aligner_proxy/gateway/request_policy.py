@@ -1,7 +1,7 @@
-"""Policy of one request: the facts that it depends on, and what follows, also where another model answers.
+"""Policy of one request: the facts it depends on, and the policy that follows, also if another model answers.
 
-The caller comes only from LiteLLM's authentication (`UserAPIKeyAuth`); metadata of the body is the client's and counts
-only as a request for settings. What a client may not ask for becomes an HTTP error here, before anything is spent.
+The caller comes only from LiteLLM's authentication (`UserAPIKeyAuth`). Metadata of the body comes from the client and
+only requests settings. Requests for what a client may not have become HTTP errors here, before anything is spent.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _OURS = "aligner"
 _ABOVE = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
-"""Field of a request's data with what `POST /v1/align` was asked for."""
+"""Field of a request's data that holds the `BodyRequest` of `POST /v1/align`."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class BodyRequest:
-    """What the body of `POST /v1/align` asks for. A body of a client is JSON, so it can never hold an instance."""
+    """Objectives and references in the body of `POST /v1/align`. JSON of a client can never be an instance."""
 
     names: tuple[str, ...] = ()
     """Of objectives."""
@@ -70,8 +70,8 @@ async def resolve_request(
             request = request_facts(data, user, fields, policies.keys, current.resolver)
             if current.resolver.draws:
                 request = _add_position(request, data, user)
-            named = (routing.resolve_name(model, user.team_id) for model in routing.further_models(data))
-            further = (replace(request, model=model, groups=groups) for model, groups in named)
+            targets = (routing.resolve_name(model, user.team_id) for model in routing.further_models(data))
+            further = (replace(request, model=model, groups=groups) for model, groups in targets)
             policy = resolve_for_models(current.resolver, request, further)
             if policy.aligner_shares:  # of metadata
                 request = _add_position(request, data, user)
@@ -102,7 +102,7 @@ def resolve_answer(
     try:
         answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
     except ForbiddenError:
-        # It asked for what only the route of its own model allows; that is in the policy which it has.
+        # It asked for something that only its own route allows, which its policy contains already.
         answered = policies.current.resolver.resolve(replace(answering, asked=(), own=()))
     return replace(stricter_policy(answered, policy), upstream=group, payer=policy.payer)
 
@@ -158,7 +158,7 @@ def request_facts(
 
     `fields` are those that plugins read, `keys` the hashes of the keys file; `resolver` says what may be a reference.
     """
-    sent = headers(data)
+    request_headers = headers(data)
     metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
     model, groups = _model_names(data, user)
@@ -175,16 +175,16 @@ def request_facts(
         user_id=_user_id(user),
         team_settings=_own_settings(user.team_metadata),
         key_settings=_own_settings(user.metadata),
-        asked=tuple(dict.fromkeys((*_requested_objectives(wishes, sent), *body_request.names))),
+        asked=tuple(dict.fromkeys((*_requested_objectives(wishes, request_headers), *body_request.names))),
         own=body_request.texts,
-        bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
+        bypass=request_headers.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system_prompt(data),
         fields=dict(_wish_fields(wishes, fields)),
         tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
         given={
-            name: references.decode_header(sent[name])
+            name: references.decode_header(request_headers[name])
             for name in (resolver.reference_headers if resolver is not None else ())
-            if name in sent
+            if name in request_headers
         },
         brought=body_request.references,
         groups=groups,
@@ -258,9 +258,9 @@ def _tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(tag) for tags in values if isinstance(tags, list) for tag in tags))
 
 
-def _requested_objectives(wishes: Sequence[object], sent: Mapping[str, str]) -> tuple[str, ...]:
+def _requested_objectives(wishes: Sequence[object], request_headers: Mapping[str, str]) -> tuple[str, ...]:
     """Names of requested objectives, without duplicates: header first, then body."""
-    names = [name.strip() for name in sent.get(OBJECTIVES_HEADER, "").split(",")]
+    names = [name.strip() for name in request_headers.get(OBJECTIVES_HEADER, "").split(",")]
     for wish in wishes:
         names.extend(_wish_objectives(wish))
     return tuple(dict.fromkeys(name for name in names if name))

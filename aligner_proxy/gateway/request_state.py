@@ -1,4 +1,4 @@
-"""State of one request: its policy, the outcome of each choice, and the times when text came and left.
+"""State of one request: its policy, the outcome of each choice, and the times of its text.
 
 It travels in the request's own metadata. Headers, comments and LiteLLM's records are made from it.
 """
@@ -34,7 +34,7 @@ _RANK = (
 
 _STATE = "aligner_proxy_state"
 _COARSEST_DIGITS = 2
-"""Times below 100 ms are all told as 100."""
+"""Times below 100 ms are reported as 100."""
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ class RequestState:
     """When the request went on to the upstream, monotonic seconds."""
     outcomes: list[Outcome] = field(default_factory=list)
     reasoning: list[Outcome] = field(default_factory=list)
-    """What became of reasoning that was scored, by choice."""
+    """Outcomes of scored reasoning, by choice."""
 
     def __repr__(self) -> str:
         return f"RequestState({self.call_id}, policy={self.policy.name}, status={self.status.value})"
@@ -157,7 +157,7 @@ class RequestState:
 
     @property
     def public_id(self) -> str | None:
-        """The id that the client is told: of answers that were looked at, or may still be; None of skipped ones."""
+        """The id in headers and comments; None for skipped answers."""
         return None if self.status is Status.SKIPPED else self.aligner_id
 
     def headers(self) -> dict[str, str]:
@@ -180,7 +180,7 @@ class RequestState:
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
 
     def _editor_summary(self) -> str | None:
-        """The editor that was asked, how often, and the tokens it read and wrote; None where none was."""
+        """The editor with its calls and tokens, for a header; None without one."""
         use = editor_use(self.outcomes)
         if use is None:
             return None

@@ -1,10 +1,10 @@
 """LiteLLM's router in a request: the model groups behind a name, which group answered, and what clients may say to it.
 
-A client may name a model group, an alias, a deployment's id or its upstream model. Routes are written for groups, so
-every other name is taken back to them. Several fields of a body let another model answer than the one that the policy
-was chosen for, or another conversation be answered than the one that is judged. LiteLLM declares its own fields by
-purpose, and the purpose decides, so that a field of a newer LiteLLM is refused until somebody has looked at it. The
-policies file may open single ones (`trust.router_fields`).
+A client may name a model group, an alias, a deployment id or an upstream model. Routes are written for groups, so
+every other name is resolved to its group. Several body fields could let another model answer than the one the policy
+was chosen for, or answer another conversation than the judged one. LiteLLM declares its fields by purpose, and the
+purpose decides, so an unknown field of a newer LiteLLM is refused until it has been reviewed. The policies file may
+allow single fields (`trust.router_fields`).
 """
 
 from __future__ import annotations
@@ -136,9 +136,9 @@ def _names_in_address(url: str) -> Iterator[str]:
 
 
 def further_names(names: Iterable[str], model: str, team_id: str | None) -> tuple[str, ...]:
-    """What else a request wrote as its model, besides the one that LiteLLM routes by, with the groups behind it.
+    """Other names that the request wrote as its model, besides the one LiteLLM routes by, with their groups.
 
-    A name that LiteLLM could not answer by says nothing.
+    Names that LiteLLM cannot route are ignored.
     """
     router = _router()
     others = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS] if router is not None else ()
@@ -162,13 +162,13 @@ def is_same_group(names: Sequence[str], group: str) -> bool:
 
 
 def may_switch_model(data: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM may let another group go on with a stream that broke before its first words."""
+    """Whether LiteLLM may continue a stream with another group if it breaks before its first words."""
     router = _router()
     return any(data.get(name) or getattr(router, name, None) for name in FALLBACKS)
 
 
 def brings_words(item: object) -> bool:
-    """Whether an item of a stream brings words, after which LiteLLM lets no other model take over."""
+    """Whether a stream item contains words, after which LiteLLM does not switch models."""
     if isinstance(item, (bytes, str)):
         return "content_block_delta" in (item.decode(errors="replace") if isinstance(item, bytes) else item)
     choices = getattr(item, "choices", None)
@@ -283,8 +283,8 @@ def directing_fields() -> frozenset[str]:
 def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
     """The models that the request lets answer besides its own, no more of them than `check_router_fields` lets pass."""
     body = _client_body(data)
-    named = (str(name) for field in FALLBACKS for name in _named_models(body.get(field)))
-    return tuple(dict.fromkeys(islice(named, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
+    names = (str(name) for field in FALLBACKS for name in _named_models(body.get(field)))
+    return tuple(dict.fromkeys(islice(names, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
 
 
 def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -321,8 +321,10 @@ def too_many(fallbacks: object) -> bool:
             return True
         # LiteLLM looks into all lists of an entry, or into the fallbacks of one that names its model.
         for entry in (entry for entry in entries if isinstance(entry, Mapping)):
-            named = isinstance(entry.get("model"), str)
-            inner = [entry.get(field) for field in FALLBACKS] if named else list(islice(entry.values(), MAX_FALLBACKS))
+            has_model = isinstance(entry.get("model"), str)
+            inner = (
+                [entry.get(field) for field in FALLBACKS] if has_model else list(islice(entry.values(), MAX_FALLBACKS))
+            )
             lists += [value for value in inner if isinstance(value, list)]
     return False
 

@@ -1,4 +1,4 @@
-"""Background corrections of shadow mode, a bounded number at once.
+"""Shadow corrections: background corrections of shadow mode, with bounded concurrency.
 
 The client does not wait for them. An answer beyond the bound is skipped with the reason `shadow_full`; results of the
 others appear in telemetry and audit only.
@@ -33,7 +33,7 @@ class ShadowCorrections:
         self.busy = 0
         """Corrections in progress, of answers that clients get or of shadow mode."""
         self.judgements: set[asyncio.Future[object]] = set()
-        """What aligners beside judge; ended when anything else begins, because it is worth least."""
+        """Tasks of shadow aligners. Any other work cancels them, since they matter least."""
 
     def start(self, exchange: Exchange, policy: Policy, settle: Settle) -> Outcome:
         """The immediate outcome of a choice; `settle` corrects and records it in the background."""
@@ -48,9 +48,9 @@ class ShadowCorrections:
         return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
 
     def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Settle, own: int = 0) -> None:
-        """Let the aligner beside judge an answer if nothing else is to be done; `judge` judges and records it.
+        """Let the shadow aligner judge an answer if nothing else runs; `judge` judges and records it.
 
-        `own`: how many of those in progress are this very answer's.
+        `own` is how many of the corrections in progress belong to this answer.
         """
         if self.busy > own or self._tasks - {asyncio.current_task()} or self.judgements:
             SHADOW_JUDGEMENTS.labels(policy.aligner, "shed").inc()
@@ -65,7 +65,7 @@ class ShadowCorrections:
         if task.cancelled():
             result = "shed"
         elif (error := task.exception()) is not None:
-            log.error("a judgement beside failed (%s)", type(error).__name__)
+            log.error("the shadow aligner failed (%s)", type(error).__name__)
         elif isinstance(outcome := task.result(), Outcome) and outcome.correction is not None:
             result = "judged"
         SHADOW_JUDGEMENTS.labels(aligner, result).inc()

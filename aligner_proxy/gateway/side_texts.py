@@ -1,9 +1,9 @@
-"""Texts beside the answers of one request: read, and judged before they go out where the policy wants that.
+"""Texts beside the answers of a response: collected, and judged before delivery if the policy says so.
 
-One rule decides: a response is delivered if every text in it that a person could read was judged, or is of a kind that
-the policy lets pass by name. What is part of a delivered answer was judged with it, and what the request said itself is
-the client's own. No edit is made here: a text that is flagged, or cannot be judged, is a failure of class `unjudged`
-whose reason is its kind.
+One rule decides: a response is delivered if every human-readable text in it was judged or is of a kind that the policy
+lets pass. Parts of a delivered answer were judged with it, and repeated parts of the request belong to the client.
+Nothing is edited here: a text that is flagged, or cannot be judged, is a failure of class `unjudged` whose reason is
+its kind.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
 
 
 def blocks_kind(policy: Policy, kind: SideKind) -> bool:
-    """Whether the client gets an error in place of an answer beside which a text of this kind is not judged."""
+    """Whether the client gets an error if a text of this kind beside the answer is not judged."""
     return outcomes.blocks(Outcome(Status.FAILED, kind.value, None, policy))
 
 
@@ -148,8 +148,8 @@ class SideTexts:
         self._kinds = _KindTreatments(state.policy)
         self._body: object = None
         """The body that was read last."""
-        self._grown: set[SideKind] = set()
-        self.refused: SideKind | None = None
+        self._grown_kinds: set[SideKind] = set()
+        self.ending_kind: SideKind | None = None
         """The kind that ended the answer."""
         self._clean: list[str] = []
         """Texts beside the answer that were judged, and that no objective speaks against."""
@@ -192,7 +192,7 @@ class SideTexts:
         """
         self._body = value
         try:
-            self._grown = self._reader.read(value, answer_texts)
+            self._grown_kinds = self._reader.read(value, answer_texts)
         except Unreadable:
             self.refuse(SideKind.OTHER_TEXT)
 
@@ -229,7 +229,7 @@ class SideTexts:
         nothing.
         """
         covering = (*delivered, *self._clean)
-        texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown)]
+        texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown_kinds)]
         uncovered: dict[SideKind, list[str]] = {}
         for text in texts:
             if uncovered_text := self._uncovered_text(text, covering):
@@ -325,7 +325,7 @@ class SideTexts:
     def refuse(self, kind: SideKind) -> None:
         """Raise `Blocked` where the policy wants an error in place of an answer beside which this stands."""
         if blocks_kind(self._state.policy, kind):
-            self.refused = kind
+            self.ending_kind = kind
             metrics.record_side_text_refusal(self._state, kind)
             raise Blocked(kind.value)
 

@@ -1,8 +1,8 @@
-"""Reports of doubtful answers to a webhook of the operator's (`hand_off` of a route), behind the answers.
+"""Webhook: reports of doubtful answers to an address of the operator (`hand_off` of a route), after the answers.
 
-`offer` neither waits nor raises: reports wait in a bounded queue, and a task of each worker sends them, one by one. The
-address stands in the policies file alone; no redirect is followed and no proxy of the environment is used, so that
-nothing is reached that the operator did not write. A report is signed, and holds no text unless the route asks for it.
+`offer` neither waits nor raises: reports wait in a bounded queue, and a task of each worker sends them one by one. The
+address comes only from the policies file; redirects are not followed and proxies of the environment are not used, so
+that no other address is reached. A report is signed, and contains no text unless the route asks for it.
 
     x-aligner-signature: t=1732400000,v1=<hex of HMAC-SHA256 over "1732400000." and the body>
 """
@@ -34,26 +34,26 @@ from aligner_proxy.types import Exchange, HandOff, Outcome, Status
 log = logging.getLogger(__name__)
 SIGNATURE = "x-aligner-signature"
 MOST_WAITING = 256
-"""Reports that may wait in each worker; further ones are dropped and counted."""
+"""Reports that may be queued in each worker; further ones are dropped and counted."""
 ATTEMPTS = 4
 LAST_S = 2.0
-"""How long reports that wait are sent when the process ends."""
+"""How long queued reports are still sent when the process ends."""
 _TIMEOUT_S = 5.0
 _AGAIN = frozenset({408, 425, 429})
 _BACKOFF = wait_exponential(multiplier=0.5, max=10.0) + wait_random(0, 0.25)
 
 
 class _RetryLater(Exception):
-    """The webhook did not take a report now, and may take it later."""
+    """The webhook did not accept a report; it is sent again later."""
 
 
 class _Rejected(Exception):
-    """The webhook will not take this report; the message is a reason without text."""
+    """The webhook rejects this report for good; the message is a reason without text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _WebhookReport:
-    """One report that waits. It is written when it is sent, so that its texts are redacted off the way of answers."""
+    """One queued report. Its body is made when it is sent, so that redaction does not delay answers."""
 
     exchange: Exchange
     outcome: Outcome
@@ -63,20 +63,20 @@ class _WebhookReport:
 
 
 def is_doubtful(outcome: Outcome) -> bool:
-    """Whether an answer is to be reported: judged, with a segment near enough to the threshold."""
+    """Whether to report an answer: it was judged, and a segment is near the threshold."""
     to = outcome.policy.hand_off
     margin = outcome.margin
-    judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
-    return judged and to is not None and margin is not None and margin <= to.within
+    is_judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
+    return is_judged and to is not None and margin is not None and margin <= to.within
 
 
 def sign_report(secret: bytes, at: int, body: bytes) -> str:
-    """What the header says of a body that is sent at this time (seconds since the epoch)."""
+    """The signature header of a body that is sent at this time (seconds since the epoch)."""
     return f"t={at},v1={hmac.new(secret, f'{at}.'.encode() + body, hashlib.sha256).hexdigest()}"
 
 
 class WebhookSender:
-    """The reports of one worker."""
+    """Queue and sender of one worker's reports."""
 
     def __init__(
         self, redact: Redact | None = None, *, most: int = MOST_WAITING, backoff: WaitBaseT = _BACKOFF
@@ -101,11 +101,11 @@ class WebhookSender:
             self._task = asyncio.create_task(self._send_reports())
 
     async def wait_until_sent(self) -> None:
-        """Wait until nothing waits any more."""
+        """Wait until the queue is empty."""
         await self._queue.join()
 
     async def aclose(self) -> None:
-        """Send what waits, for at most `LAST_S`; the rest is dropped and counted."""
+        """Send queued reports for at most `LAST_S`; the rest is dropped and counted."""
         task = self._task
         if task is None:
             return
@@ -128,7 +128,7 @@ class WebhookSender:
                     self._queue.task_done()
 
     async def _send_report(self, client: httpx.AsyncClient, report: _WebhookReport) -> str:
-        """Send one report; what became of it. Only reasons are logged, and only when they begin."""
+        """Send one report and return the result. Only reasons are logged, and only when failures begin."""
         try:
             with Boundary():  # redaction is the operator's code
                 body = await asyncio.to_thread(_report_body, report, self._redact)
@@ -163,7 +163,7 @@ async def _post_report(client: httpx.AsyncClient, to: HandOff, body: bytes) -> N
         raise _Rejected(f"{to.secret_env} holds no secret")
     headers = {"content-type": "application/json", SIGNATURE: sign_report(secret, int(time.time()), body)}
     try:
-        # What it answers is not read: nobody here needs it, and it may have no end.
+        # The response body is not read: it is not needed, and it may be endless.
         async with client.stream("POST", to.url, content=body, headers=headers) as response:
             status = response.status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -1,9 +1,8 @@
-"""Watchdog of an event loop: how long it did not answer, which line it was in, and whose that line is.
+"""Watchdog of an event loop: how long it stalled, in which line, and to which package the line belongs.
 
-A thread looks whether the loop still runs what is due. Where it did not for too long, the length counts in a histogram
-and a log line names the innermost frames by file and line. No text and no variable is looked at. On Linux the log says,
-too, how long the loop's thread computed and how long it waited for a processor, because a busy machine stalls a loop
-that has nothing to do.
+A thread checks whether the loop still runs scheduled callbacks. A stall that is too long counts in a histogram, and a
+log line names the innermost frames by file and line, never texts or variables. On Linux the log also says how long the
+loop's thread computed and how long it waited for a CPU, because a busy machine stalls even an idle loop.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class LoopWatchdog:
         stall: _Stall | None = None
         logged = -_QUIET_S
         alive = 0.0
-        usage: Usage | None = None
+        usage: ThreadUsage | None = None
         while not pulse.loop.is_closed() and pulse.loop is self._loop:
             time.sleep(self._beat_s)
             last_beat = pulse.last_beat
@@ -96,15 +95,15 @@ class LoopWatchdog:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ThreadUsage:
     """Seconds that a thread has computed, and waited for a processor, since it began."""
 
     computed_s: float = 0.0
     queued_s: float = 0.0
 
-    def subtract(self, before: Usage) -> Usage:
+    def subtract(self, before: ThreadUsage) -> ThreadUsage:
         """The seconds since an earlier look."""
-        return Usage(self.computed_s - before.computed_s, self.queued_s - before.queued_s)
+        return ThreadUsage(self.computed_s - before.computed_s, self.queued_s - before.queued_s)
 
 
 class _Pulse:
@@ -122,13 +121,13 @@ class _Pulse:
         self.last_beat = time.monotonic()
         self.loop.call_later(self._every_s, self.beat)
 
-    def usage(self) -> Usage | None:
+    def usage(self) -> ThreadUsage | None:
         """What the loop's thread has used so far; None where the system does not say."""
         try:
             computed, queued, _ = self._schedstat.read_text().split()
         except (OSError, ValueError):
             return None
-        return Usage(int(computed) / 1e9, int(queued) / 1e9)
+        return ThreadUsage(int(computed) / 1e9, int(queued) / 1e9)
 
 
 def current_frames() -> dict[int, FrameType]:
@@ -152,7 +151,7 @@ class _Stall:
     """One stall, as far as it has come."""
 
     began: float
-    usage: Usage | None
+    usage: ThreadUsage | None
     """What the loop's thread had used before it."""
     seconds: float = 0.0
     owner: str = "other"
@@ -170,7 +169,7 @@ class _Stall:
             if Path(other.f_code.co_filename).name not in _WAITING:
                 self._others[line_owner(other), tuple(line_places(other))] += 1
 
-    def end(self, at: float, usage: Usage | None) -> None:
+    def end(self, at: float, usage: ThreadUsage | None) -> None:
         """The loop answers again."""
         self.seconds = at - self.began
         self.usage = usage.subtract(self.usage) if usage and self.usage else None

@@ -111,7 +111,7 @@ class CorrectionCache:
         self._directory = directory
         self._ttl_s = ttl_s
         self._limit = max_mb * 2**20
-        self._clock = clock or SteadyClock("cache").now
+        self._clock = clock or SteadyClock("cache").read_time
         self._flights: dict[str, _Flight] = {}
         self._recent = Recent()
         self._store: diskcache.Cache | None = None

@@ -100,7 +100,7 @@ class SharedCache(CorrectionCache):
         try:
             while time.monotonic() < until:
                 claim = await self._shared.claim(key)
-                if claim.granted:
+                if claim.is_granted:
                     return await self._compute_for_all(key, compute, aligner, claim)
                 if not claim.others_compute:
                     break

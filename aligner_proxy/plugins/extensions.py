@@ -1,8 +1,8 @@
 """Extensions of the installed plugins, applied to requests.
 
-Errors of extensions are caught here: before and after the correction only the extension's contribution is lost, and a
-wrapper's error is a failed correction, like one of the engine. `Boundary` passes our own errors and cancellations, and
-replaces all others by one without their text. Third-party coroutines run in a thread of their own (isolation.py);
+Errors of extensions are caught here: before and after the correction only the extension's contribution is lost; an
+error of a wrapper is a failed correction, as of the engine. `Boundary` passes our own errors and cancellations, and
+replaces all others by an error without their text. Third-party coroutines run in a thread of their own (isolation.py);
 their calls into the gateway run in the gateway's loop.
 """
 
@@ -43,7 +43,7 @@ class Runner(Protocol):
 
 
 class Boundary:
-    """Block around plugin code, which lets only errors of this package out: the second broad boundary."""
+    """Context around plugin code that lets only errors of this package pass: the second broad boundary."""
 
     def __enter__(self) -> None: ...
 
@@ -105,7 +105,7 @@ class Extensions:
         return policy
 
     async def resolve_async(self, policy: Policy, request: RequestFacts) -> Policy:
-        """The same, in a thread where the request brings texts that take long to read."""
+        """Like `resolve`, but in a thread if the texts of the request are long."""
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
         return await run_off_loop(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
 
@@ -167,7 +167,7 @@ class Extensions:
     async def report_async(
         self, policy: Policy, answer: str, delivered: str
     ) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """The same, in a thread where the answer is long."""
+        """Like `report`, but in a thread if the answer is long."""
         chars = len(answer) + len(delivered) if self._overriding["report"] else 0
         return await run_off_loop(chars, partial(self.report, policy, answer, delivered))
 
@@ -235,8 +235,8 @@ class RunningSelection:
     async def policy(self) -> Policy:
         """Wait for the policy with its objectives chosen. Cancelling one waiter does not affect the others."""
         await asyncio.wait({self._task})
-        lost = self._task.cancelled() or self._task.exception() is not None
-        return self._otherwise if lost else self._task.result()
+        is_lost = self._task.cancelled() or self._task.exception() is not None
+        return self._otherwise if is_lost else self._task.result()
 
     def __deepcopy__(self, memo: object) -> RunningSelection:
         """The same object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
@@ -315,7 +315,7 @@ def _select(member: Member, policy: Policy, turns: Sequence[Turn], encoder: Text
 
 
 def _resolve_one(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
-    """The policy after one extension; a fault leaves it as it was, so that the operator's objectives still hold."""
+    """The policy after one extension; a fault leaves it unchanged, so the operator's objectives still hold."""
     refusal: BadRequest | ForbiddenError | None = None
     try:
         with Boundary():

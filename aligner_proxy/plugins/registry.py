@@ -1,4 +1,4 @@
-"""Registry of the installed plugins: what each offers, and what a policies file asks for.
+"""Registry of the installed plugins: what each offers, and what a policies file uses.
 
 Bundled plugins come first, so no other plugin can take their names. A plugin that cannot be loaded, or offers something
 invalid, is left out as a whole, with the reason. Rules of plugins are further rules of the gate.
@@ -157,8 +157,8 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
         "caches": [("cache", block.cache, ("plugins", "cache"))] if block.cache is not None else [],
     }
     return {
-        sort: tuple(_configure_plugin(file.source, plugins, sort, *entry) for entry in named)
-        for sort, named in entries.items()
+        sort: tuple(_configure_plugin(file.source, plugins, sort, *entry) for entry in group)
+        for sort, group in entries.items()
     }
 
 

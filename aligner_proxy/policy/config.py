@@ -497,11 +497,11 @@ def engine_environment() -> dict[str, str]:
 
     It has no use for the master key, the keys of providers or of the audit store, so it does not have them.
     """
-    named = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
+    further = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
 
     def is_handed_on(name: str) -> bool:
         usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
-        return name in named or (usual and not _SECRET.search(name))
+        return name in further or (usual and not _SECRET.search(name))
 
     return {name: value for name, value in os.environ.items() if is_handed_on(name)}
 

@@ -42,9 +42,9 @@ def _as_word(value: object) -> object:
 
 
 def _group_name(block: Mapping[object, object]) -> str:
-    unknown = next((name for name in block if name != _MODEL), None)
-    if unknown is not None:
-        raise ValueError(f"unknown key {unknown!r}; the only one is {_MODEL}")
+    extra_key = next((name for name in block if name != _MODEL), None)
+    if extra_key is not None:
+        raise ValueError(f"unknown key {extra_key!r}; the only one is {_MODEL}")
     group = block.get(_MODEL)
     if not isinstance(group, str) or not group.strip():
         raise ValueError(f"{_MODEL} must name a model group of the LiteLLM file")

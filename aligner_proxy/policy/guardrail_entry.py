@@ -1,7 +1,7 @@
-"""LiteLLM's entry of our guardrail: settings by which LiteLLM does not call it, or throws away what it returns.
+"""Check of the guardrail's entry in LiteLLM's YAML: settings with which LiteLLM skips it or discards its result.
 
-LiteLLM takes them without a word, and then answers go out as they came. Where the policies file enforces, `serve` and
-`check` refuse them; elsewhere they are warnings.
+LiteLLM accepts such settings silently and then delivers answers uncorrected. If the policies file enforces objectives,
+`serve` and `check` refuse them; otherwise they are warnings.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Losses of tenants by a change of the policies file: what `enforce` gave them and the new version would not.
+"""Losses by a change of the policies file: enforced objectives of a tenant that the new version no longer enforces.
 
-A tenant loses when some request of it, for some model, had objectives enforced, and has none of these any more, or may
-now go around all of them. Requests are tried by the patterns of both files, so that an entry which comes first counts,
-and one that is gone. That is sound, not complete: patterns with [brackets] that hardly overlap may be passed over. A
-file in which nobody has any objective any more loses everything. `allow_less` says by name that a loss is meant.
+A tenant loses if one of its requests, for some model, had enforced objectives and now has none of them, or may bypass
+them all. Sample requests are derived from the patterns of both files, so that the order of entries and removed entries
+count. This is sound, not complete: patterns with [brackets] that barely overlap may be missed. A file without any
+objective loses everything. `allow_less` names tenants whose loss is intended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Loss:
 
 
 def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
-    """Raise `ConfigError` where tenants would lose what is enforced, and `allow_less` does not name them."""
+    """Raise `ConfigError` if tenants would lose enforced objectives and `allow_less` does not name them."""
     unnamed = [loss for loss in find_losses(before, after) if not {loss.tenant, EVERY} & set(after.allow_less)]
     if unnamed:
         more = f"; and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
@@ -48,7 +48,7 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
 
 
 def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
-    """What each tenant would lose, each tenant once, in the order of the file before."""
+    """The losses, one for each tenant, in the order of the old file."""
     result = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
     if _relevant_settings(before) == _relevant_settings(after):
         return result
@@ -65,8 +65,8 @@ def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
 
 def _names_objectives(file: PolicyFile) -> bool:
     """Whether there is a request for whose answer the file wants anything."""
-    wanted = any(route.objectives or route_selector(route) for route in file.routes)
-    return wanted or any(tenant.enforce for tenant in file.tenants) or any(b.references for _, b in file.blocks())
+    by_routes = any(route.objectives or route_selector(route) for route in file.routes)
+    return by_routes or any(tenant.enforce for tenant in file.tenants) or any(b.references for _, b in file.blocks())
 
 
 def _relevant_settings(file: PolicyFile) -> object:
@@ -127,9 +127,9 @@ def _requests(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator
         key = _common_name((tenant.match.key, other.match.key))
         if team is None or key is None:
             continue
-        named = RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)
+        by_id = RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)
         aliased = RequestFacts(team_alias=team or None, key_alias=key or None) if before.trust.aliases else None
-        for facts in (named, aliased):
+        for facts in (by_id, aliased):
             if facts is not None and _first_tenant(before.tenants, facts, before.trust.aliases) is tenant:
                 yield facts
 

@@ -1,6 +1,6 @@
-"""Objectives that a request brings in its own words, "Name: description".
+"""Objectives in a request's own words, "Name: description".
 
-Their names are the client's, so they go by a number in headers, logs and metrics.
+Their names come from the client, so headers, logs and metrics use a number instead.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.types import Allowance, Objective
 
 PREFIX = "own:"
-"""Begins the names of these objectives; no configured name holds a colon."""
+"""Prefix of their names; no configured name contains a colon."""
 REFUSAL = 'this key may not bring objectives in its own words; its tenant needs allow: ["*"]'
 
 
 def match_known_names(
     requested: Sequence[str], own: Sequence[str], objectives: Mapping[str, Objective]
 ) -> tuple[str, ...]:
-    """The names that a request asks for; the text of a configured objective asks for that objective."""
+    """The requested names; the text of a configured objective counts as its name."""
     names = {_normalise(objective.text): name for name, objective in objectives.items()} if own else {}
     return tuple(dict.fromkeys((*requested, *(names[_normalise(text)] for text in own if _normalise(text) in names))))
 
 
 def own_objectives(own: Sequence[str], objectives: Mapping[str, Objective], *, allowed: bool) -> tuple[Objective, ...]:
-    """The objectives of a request that are not configured; raises `ForbiddenError` unless it may bring some."""
+    """The unconfigured objectives of a request; raises `ForbiddenError` if it may not have any."""
     configured = {_normalise(objective.text) for objective in objectives.values()} if own else set()
     texts = dict.fromkeys(text for text in own if _normalise(text) not in configured)
     if texts and not allowed:
@@ -33,7 +33,7 @@ def own_objectives(own: Sequence[str], objectives: Mapping[str, Objective], *, a
 
 
 def client_names(objectives: Iterable[Objective]) -> dict[str, str]:
-    """What the client calls each of its own objectives, by the name that it goes by here."""
+    """The client's name of each of its own objectives, by our name."""
     return {entry.name: entry.text.partition(":")[0] for entry in objectives if entry.name.startswith(PREFIX)}
 
 

@@ -1,4 +1,4 @@
-"""References of one request: the texts of files, and what the request itself brings."""
+"""References of one request: the texts of configured files, and texts from the request."""
 
 from __future__ import annotations
 
@@ -36,12 +36,14 @@ class ReferenceFacts(Protocol):
         """References of its own in its body."""
 
 
-def attach_file_texts(settings: Iterable[Reference], texts: Mapping[str, str], granted: bool) -> tuple[Reference, ...]:
+def attach_file_texts(
+    settings: Iterable[Reference], texts: Mapping[str, str], may_bring: bool
+) -> tuple[Reference, ...]:
     """The references of a policy with the texts of their files; `granted`: its tenant may give references."""
     return tuple(
         replace(reference, text=texts.get(reference.name, ""))
         if reference.kind is ReferenceKind.FILE
-        else replace(reference, granted=granted)
+        else replace(reference, is_allowed=may_bring)
         for reference in settings
     )
 
@@ -53,14 +55,16 @@ def all_files_known(references: Iterable[Reference], texts: Mapping[str, str]) -
 
 def header_names(lists: Iterable[Iterable[Reference]]) -> tuple[str, ...]:
     """The names of all headers that these lists name."""
-    named = (reference for listed in lists for reference in listed if reference.kind is ReferenceKind.HEADER)
-    return tuple(dict.fromkeys(reference.name for reference in named))
+    header_references = (
+        reference for references in lists for reference in references if reference.kind is ReferenceKind.HEADER
+    )
+    return tuple(dict.fromkeys(reference.name for reference in header_references))
 
 
 def uses_tool_results(file: PolicyFile) -> bool:
     """Whether the results of tools may be a reference of some request; metadata says so only where the file does."""
-    named = (reference.kind for _, block in file.blocks() for reference in block.references or ())
-    return ReferenceKind.TOOL_RESULTS in named
+    kinds = (reference.kind for _, block in file.blocks() for reference in block.references or ())
+    return ReferenceKind.TOOL_RESULTS in kinds
 
 
 def request_references(references: Iterable[Reference], facts: ReferenceFacts) -> tuple[Reference, ...]:
@@ -77,7 +81,7 @@ def _fill_texts(references: Iterable[Reference], facts: ReferenceFacts) -> Itera
                 text = facts.tool_results
             case ReferenceKind.HEADER:
                 text = facts.given.get(reference.name, "")
-                if text.strip() and not reference.granted:
+                if text.strip() and not reference.is_allowed:
                     raise ForbiddenError(
                         f"this key may not bring references ({reference.name}); its tenant needs allow_references: true"
                     )
@@ -87,14 +91,14 @@ def _fill_texts(references: Iterable[Reference], facts: ReferenceFacts) -> Itera
             yield replace(reference, text=text)
 
 
-def body_references(facts: ReferenceFacts, *, granted: bool) -> tuple[Reference, ...]:
+def body_references(facts: ReferenceFacts, *, may_bring: bool) -> tuple[Reference, ...]:
     """The references of a body, named 1, 2, ...; raises `ForbiddenError` where the tenant may give none."""
     result = tuple(
         Reference(ReferenceKind.REQUEST, str(number), text)
         for number, text in enumerate(facts.brought, 1)
         if text.strip()
     )
-    if result and not granted:
+    if result and not may_bring:
         raise ForbiddenError("this key may not bring references; its tenant needs allow_references: true")
     return result
 

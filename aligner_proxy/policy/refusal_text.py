@@ -1,4 +1,4 @@
-"""Texts that take the place of an answer of which nothing remains, as operators write them."""
+"""Refusal texts of operators, which replace an answer of which nothing remains."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def _check_text(text: str) -> str:
         raise ValueError("is empty; write what the client is to read in place of the answer")
     if len(text) > MAX_DECLINE_CHARS:
         raise ValueError(f"has {len(text):,} characters; shorten it to at most {MAX_DECLINE_CHARS:,}")
-    unknown = next((name for name in _PLACEHOLDER.findall(text) if name != "objective"), None)
-    if unknown is not None:
-        raise ValueError(f"has the unknown placeholder {{{unknown}}}; the only one is {{objective}}")
+    other = next((name for name in _PLACEHOLDER.findall(text) if name != "objective"), None)
+    if other is not None:
+        raise ValueError(f"has the unknown placeholder {{{other}}}; the only one is {{objective}}")
     return text
 
 

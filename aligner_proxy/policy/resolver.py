@@ -1,4 +1,4 @@
-"""Resolver of the policy for a request: once, before any work, and never changed afterwards.
+"""Resolver of the policy of a request: resolved once before any work, and never changed afterwards.
 
 Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
 file (first match) < team metadata < key metadata; each class of `on_error` and each reason of `on_skip` on its own. The
@@ -177,9 +177,9 @@ class RequestFacts:
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether its policy follows from the file, model, team and key alone, so that it can be cached."""
-        settled = self.team_settings is None and self.key_settings is None
-        return settled and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
+        """Whether its policy depends only on file, model, team and key, so that it can be cached."""
+        is_plain = self.team_settings is None and self.key_settings is None
+        return is_plain and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
 
     @property
     def namespace(self) -> str:
@@ -224,7 +224,7 @@ class PolicyResolver:
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
         self.reference_headers = references.header_names(block.references or () for _, block in policy_file.blocks())
-        """The headers in which a request may bring references, if its tenant may; metadata names no others."""
+        """The headers in which a request may send references, if its tenant may; metadata cannot add headers."""
         self.reads_tool_results = references.uses_tool_results(policy_file)
         self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
         """Whether this file shares traffic out among aligners, so that a request needs its position."""
@@ -239,17 +239,17 @@ class PolicyResolver:
             return policy
         request_references = references.request_references(policy.references, facts)
         if facts.brought:
-            request_references += references.body_references(facts, granted=self._may_bring_references(facts))
+            request_references += references.body_references(facts, may_bring=self._may_bring_references(facts))
         return replace(policy, references=request_references)
 
     def _may_bring_references(self, facts: RequestFacts) -> bool:
-        """Whether a request may bring references of its own, in whichever field."""
+        """Whether a request may send references of its own, in any field."""
         tenant = _first_layer(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
         grants = [*tenant, *self._metadata_layers(facts, self._objectives_of(tenant))]
         return bool(_last_grant(grants, "allow_references"))
 
     def _resolve_caller(self, facts: RequestFacts) -> Policy:
-        """The policy without what a request brings as references."""
+        """The policy without the references of the request."""
         if not facts.is_cacheable:
             return self._resolve(facts)
         return self._cached(
@@ -308,7 +308,7 @@ class PolicyResolver:
         user_id: str | None,
         alias_by_operator: bool,
     ) -> Policy:
-        """The policy of a usual request; the cache keeps nothing else of it."""
+        """The policy of a cacheable request; the cache stores only these facts."""
         facts = RequestFacts(model, (), team_id, team_alias, key_hash, key_alias, user_id)
         return self._resolve(replace(facts, groups=groups, alias_by_operator=alias_by_operator))
 
@@ -331,17 +331,19 @@ class PolicyResolver:
         settings, origins = self._merge_layers(
             [_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants]
         )
-        chosen, chosen_origins, selection = self._choose_objectives(facts, route, grants, configured)
+        objectives, chosen_origins, selection = self._choose_objectives(facts, route, grants, configured)
         own = own_objectives(facts.own, configured, allowed=_may_use_own_words(grants))
         quota, quota_origin = self._find_quota(facts, grants)
-        granted, granted_origins = self._plugin_grants(grants)
+        plugin_grants, granted_origins = self._plugin_grants(grants)
         hand_off, hand_off_origin = self._find_hand_off(route)
-        extensions = (*self._pop_plugin_settings(settings), *granted)
+        extensions = (*self._pop_plugin_settings(settings), *plugin_grants)
         if settings["aligner_shares"]:
             percents = settings["aligner_shares"]
-            settings["aligner_shares"] = tuple(self._make_share(name, part, chosen, tenant) for name, part in percents)
+            settings["aligner_shares"] = tuple(
+                self._make_share(name, part, objectives, tenant) for name, part in percents
+            )
         if settings["shadow_aligner"]:
-            settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, chosen, tenant)
+            settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, objectives, tenant)
         if settings["references"]:
             allowed = bool(_last_grant(grants, "allow_references"))
             settings["references"] = references.attach_file_texts(
@@ -349,7 +351,7 @@ class PolicyResolver:
             )
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
-            objectives=self._attach_heads(chosen, tenant, settings["aligner"]) + own,
+            objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + own,
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
             quota=quota,
@@ -372,22 +374,22 @@ class PolicyResolver:
         return self._tenant_objectives[int(tenant[0].path[1])] if tenant and tenant[0].path else self._file_objectives
 
     def _attach_heads(
-        self, chosen: Sequence[Objective], tenant: Sequence[_Layer], aligner: str
+        self, objectives: Sequence[Objective], tenant: Sequence[_Layer], aligner: str
     ) -> tuple[Objective, ...]:
         """The objectives with the heads that were taught for them; one of a tenant's own belongs to that tenant."""
         entry = tenant[0].values if tenant else None
         own = entry.objectives if isinstance(entry, Tenant) else {}
-        owners = ((objective, entry if objective.name in own else None) for objective in chosen)
+        owners = ((objective, entry if objective.name in own else None) for objective in objectives)
         return tuple(
             replace(objective, head=self._head_of(owner if isinstance(owner, Tenant) else None, objective, aligner))
             for objective, owner in owners
         )
 
     def _make_share(
-        self, name: str, percent: int, chosen: Sequence[Objective], tenant: Sequence[_Layer]
+        self, name: str, percent: int, objectives: Sequence[Objective], tenant: Sequence[_Layer]
     ) -> AlignerShare:
         """One of several aligners, with the heads that were taught for it."""
-        heads = ((one.name, one.head) for one in self._attach_heads(chosen, tenant, name) if one.head)
+        heads = ((one.name, one.head) for one in self._attach_heads(objectives, tenant, name) if one.head)
         return AlignerShare(name, percent, tuple(heads))
 
     def _pop_plugin_settings(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -413,7 +415,7 @@ class PolicyResolver:
         return tuple(differing), tuple(origins.items())
 
     def _metadata_layers(self, facts: RequestFacts, configured: Mapping[str, Objective]) -> list[_Layer]:
-        """The settings of team and key; of those that are not trusted, the grants that take rights away."""
+        """The settings of team and key; of untrusted ones, only grants that take rights away."""
         metadata = (
             ("team metadata", facts.team_settings, self._trust.team_metadata),
             ("key metadata", facts.key_settings, self._trust.key_metadata),
@@ -555,25 +557,25 @@ class PolicyResolver:
         grants: Sequence[_Layer],
         configured: Mapping[str, Objective],
     ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
-        chosen: dict[str, str] = {}
+        origins_by_name: dict[str, str] = {}
         for layer in grants:
             for n, name in enumerate(getattr(layer.values, "enforce", ())):
-                chosen.setdefault(name, layer.origin(self._file.source, "enforce", n))
-        enforced = tuple(chosen)
+                origins_by_name.setdefault(name, layer.origin(self._file.source, "enforce", n))
+        enforced = tuple(origins_by_name)
         selector = None
         for layer in route:
             assert isinstance(layer.values, Route)
             selector = route_selector(layer.values)
             for name, key in route_objectives(layer.values, configured):
-                chosen.setdefault(name, layer.origin(self._file.source, *key))
-        self._refuse_forbidden(facts, chosen, grants, configured)
+                origins_by_name.setdefault(name, layer.origin(self._file.source, *key))
+        self._refuse_forbidden(facts, origins_by_name, grants, configured)
         selection = None
         if selector is not None and selector.word not in self._file.declarations.missing_selectors:
-            candidates = tuple(name for name in chosen if name not in (*enforced, *facts.asked))
+            candidates = tuple(name for name in origins_by_name if name not in (*enforced, *facts.asked))
             selection = Selection(selector.word, candidates, enforced, selector)
-        chosen |= {name: "request" for name in facts.asked if name not in chosen}
-        origins = tuple((f"objective:{name}", origin) for name, origin in chosen.items())
-        return tuple(configured[name] for name in chosen), origins, selection
+        origins_by_name |= {name: "request" for name in facts.asked if name not in origins_by_name}
+        origins = tuple((f"objective:{name}", origin) for name, origin in origins_by_name.items())
+        return tuple(configured[name] for name in origins_by_name), origins, selection
 
     def _refuse_forbidden(
         self,

@@ -1,8 +1,8 @@
 """Schema of `aligner` where several aligners share the traffic, and the draw of one of them.
 
 `aligner: {default: 95, acme-2: 5}` gives each aligner a share in whole per cent. Which one a request gets follows from
-its tenant and the beginning of its conversation alone: no clock and no chance, so that a conversation stays with one,
-in every worker and when it is replayed.
+its tenant and the beginning of its conversation alone: no clock and no chance, so that a conversation keeps its
+aligner in every worker and in a replay.
 """
 
 from __future__ import annotations

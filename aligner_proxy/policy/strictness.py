@@ -1,7 +1,7 @@
-"""Strictness of settings: which of two values is stricter, which of two policies, and what only tightens a policy.
+"""Strictness: which of two values or policies is stricter, and which changes only tighten a policy.
 
-Everything that asks "which is stricter" asks here: a model that answers in place of another, a name beside its model
-group, and metadata that its reader does not trust.
+All comparisons of strictness are made here: for a model that answers in place of another, for an alias and its model
+group, and for untrusted metadata.
 """
 
 from __future__ import annotations

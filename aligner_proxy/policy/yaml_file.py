@@ -184,12 +184,12 @@ def explain_errors(error: ValidationError, source: YamlSource, model: type[BaseM
 
 def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseModel]) -> str:
     loc = detail["loc"]
-    unknown = detail["type"] == "extra_forbidden"
+    is_unknown = detail["type"] == "extra_forbidden"
     # An unknown key comes from the file even if it is in brackets.
-    last = len(loc) - 1 if unknown else None
+    last = len(loc) - 1 if is_unknown else None
     path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
     place = source.place_of(*path)
-    if unknown:
+    if is_unknown:
         keys = _model_keys(model, path[:-1])
         key = str(path[-1])
         return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {suggest_name(key, keys)}"

@@ -1,7 +1,7 @@
-"""Announcements in the shared Redis: "look now", by publish and subscribe. Who misses one finds out when it looks next.
+"""Announcements in the shared Redis: "look now", by publish and subscribe. A missed one only delays the next look.
 
-A message has no content, so a forged one costs a look. Listening has a connection of its own, because a subscribed one
-can do nothing else; where it breaks it is made anew, with pauses that grow.
+Messages have no content, so a forged one costs one look. A subscription needs a connection of its own; if it breaks, it
+is reopened with growing pauses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Announcements:
         self._channel = f"{prefix}look"
 
     async def announce(self) -> None:
-        """Tell everybody to look; it does not matter if that fails."""
+        """Tell all gateways to look; failures are ignored."""
         with contextlib.suppress(RedisAway, RedisRefused):
             await self._server.ask(lambda redis: redis.publish(self._channel, b""))
 

@@ -1,9 +1,9 @@
 """Entries as they lie in the shared Redis: compressed, bound to their name, and encrypted if there is a key.
 
-An entry is a mark, the length of what follows, and that itself: with a key AES-GCM over the compressed content, without
-one its SHA-256 and the content. Both cover the name, so an entry that lies under another name, say another tenant's, is
-refused. Without a key whoever can write to the server can also make an entry; with one nobody else can, and the names
-are others, so that gateways with different keys never meet.
+An entry is a mark, a length, and the body: AES-GCM over the compressed content if there is a key, else its SHA-256 and
+the content. Both cover the name, so an entry under another name (say, of another tenant) is refused. Without a key,
+anyone who can write to the server can forge entries. Keys change the names, so gateways with different keys never share
+entries.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from aligner_proxy.errors import RefusedEntry
 
 FORM = 1
-"""Counted up when entries are written in another way; it is part of every name, so that versions never meet."""
+"""Format version, part of every name, so that versions never mix."""
 LARGEST = 8 * 2**20
-"""Bytes of an entry, and of its content: more is neither written nor read."""
+"""Maximum size of an entry and of its content, in bytes."""
 TRUNCATED = "truncated"
 ALTERED = "altered"
 FOREIGN = "foreign"

@@ -1,7 +1,7 @@
-"""Roll call in the shared Redis: each process says a few bytes under a name, and hears what the others said lately.
+"""Heartbeats in the shared Redis: each process writes a few bytes under a name and reads those of the others.
 
-What was said is forgotten by the server's time, so that the clocks of hosts do not matter and a process that died is
-missed soon. All that is read and written is one script, because only so nothing happens in between.
+Heartbeats expire by the server's time, so host clocks do not matter and a dead process disappears soon. Reading and
+writing is one script, so that it is atomic.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 Heartbeats = Mapping[str, bytes]
-"""What others said, by who said it."""
+"""The values of other members, by member."""
 _MOST = 10_000
-"""Of so many members a name is begun anew: there are no fleets of that size, and reading it holds the server up."""
+"""Beyond this number of members a name is reset: no fleet is that large, and reading it would block the server."""
 
 # KEYS: the name. ARGV: member, what it says (nothing: it leaves), milliseconds for which something said counts.
 _SCRIPT = f"""
@@ -44,15 +44,15 @@ return others
 
 
 def make_member_id() -> str:
-    """A new member's name, which no other has."""
+    """A unique id for a new member."""
     return secrets.token_hex(8)
 
 
 def heartbeat_arguments(name: str, member: str, value: bytes, valid_s: float) -> tuple[Any, ...]:
-    """The arguments of EVAL by which a member says something under a name, for so many seconds."""
+    """The arguments of EVAL that write a member's value for `valid_s` seconds and read the others."""
     return _SCRIPT, 1, name, member, value, max(1, int(valid_s * 1000))
 
 
 def parse_heartbeats(answer: list[bytes]) -> Heartbeats:
-    """What the others said, from the answer to `heartbeat_arguments`."""
+    """The values of the other members, from the reply to `heartbeat_arguments`."""
     return {name.decode(errors="replace"): value for name, value in zip(answer[::2], answer[1::2], strict=True)}

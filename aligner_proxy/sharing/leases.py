@@ -1,12 +1,12 @@
 """Corrections in the shared Redis, and the leases by which gateways agree who computes one.
 
-Whoever finds no entry asks for the lease of its key. The first one gets it, with a fencing token that grows with every
-lease, computes, writes the entry and gives the lease back, in one step; the others look now and then whether the entry
-is there. A lease lasts `LEASE_S` and is renewed while its holder works: a holder that died delays nobody for longer.
-A holder that was only slow finds its lease gone, or in another's hands, and then may fill a gap but not replace what a
-later holder wrote. A holder whose result nobody else may have says so, and all others compute for themselves at once.
+A gateway that finds no entry asks for the lease of its key. The first one gets it with a growing fencing token,
+computes, and writes the entry and releases the lease in one step; the others poll for the entry. A lease lasts
+`LEASE_S` and is renewed while its holder works, so a dead holder delays nobody for longer. A slow holder whose lease
+has expired may fill a gap, but never replaces the entry of a later holder. A holder whose result must not be shared
+says so, and the others compute for themselves at once.
 
-Each step that reads and then writes is a script, because only so nothing happens in between.
+Every read-modify-write is a Redis script, so that it is atomic.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 LEASE_S = 1.5
 """How long a lease lasts without being renewed."""
 _RENEWALS = 3
-"""So many times within its length it is renewed."""
+"""How often a lease is renewed within its duration."""
 _ALONE_S = 1.0
-"""How long others are told to compute for themselves."""
+"""How long others compute for themselves after that."""
 _ALONE = b"-"
 _HELD = 0
 _THERE = -1
@@ -73,7 +73,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class EntryLookup:
-    """What lies under a key: the entry (None: none), its seconds to live, and whether somebody computes it."""
+    """The result of a look-up: the entry (None without one), its time to live, and whether it is being computed."""
 
     entry: bytes | None
     ttl_s: float
@@ -87,7 +87,7 @@ class Claim:
     token: int
 
     @property
-    def granted(self) -> bool:
+    def is_granted(self) -> bool:
         """Whether the caller computes for all gateways."""
         return self.token > 0
 
@@ -111,7 +111,7 @@ class SharedEntries:
         return f"{self._prefix}correction:{key}"
 
     async def look_up(self, key: str) -> EntryLookup:
-        """What lies under a key. Raises `RedisAway`."""
+        """Look up a key. Raises `RedisAway`."""
         name = self.entry_name(key)
 
         async def work(redis: Redis) -> list[Any]:
@@ -128,7 +128,7 @@ class SharedEntries:
         return EntryLookup(entry or None, ttl_ms / 1000, is_computed)
 
     async def drop(self, key: str) -> None:
-        """Delete an entry that is not used; it does not matter if that fails."""
+        """Delete an unusable entry; failures are ignored."""
         with contextlib.suppress(RedisAway, RedisRefused):
             await self._server.write(lambda redis: redis.unlink(self.entry_name(key)))
 

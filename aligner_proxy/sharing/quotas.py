@@ -1,13 +1,12 @@
 """What tenants use through all gateways, in the shared Redis: engine time by quota, and places.
 
-A request waits for none of it: each gateway counts for itself, and a task tells the server now and then what was used
-since and how many places each tenant has, and hears what all used together and what places it has elsewhere. Between
-two such moments the others' use is not known, so a tenant can run into debt by what they work on for it in
-`EXCHANGE_S`. While the server is away each gateway counts alone, and what it used meanwhile is not told afterwards;
-each engine goes on counting for itself in any case.
+No request waits for this. Each gateway counts locally, and a task periodically sends the usage since the last exchange
+and the places per tenant, and receives the totals. Between two exchanges the usage of others is unknown, so a tenant
+can exceed its quota by what others process for it in `EXCHANGE_S`. While the server is unreachable each gateway counts
+alone, and usage from that time is not sent later; each engine always counts for itself as well.
 
-Accounts and tenants are told as digests. The time that passes is the server's, so that the clocks of hosts do not
-matter. What is found there that is not of this form is counted and replaced.
+Accounts and tenants are sent as digests. Time is the server's, so host clocks do not matter. Malformed values on the
+server are counted and replaced.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ EXCHANGE_S = 0.5
 KNOWN_S = 4 * EXCHANGE_S
 """So long what others told of their places is believed: who died has none any more."""
 _REMEMBERED_S = 120.0
-"""An account or tenant that nobody asked for lately is no longer exchanged."""
+"""Accounts and tenants without requests for this long are no longer exchanged."""
 _MOST_DIGITS = 5
 """Of the number of a tenant's places in one worker, as far as others are believed."""
 # KEYS: the account. ARGV: seconds used since, seconds a minute. What was used is forgotten as in each gateway.

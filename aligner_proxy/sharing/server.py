@@ -1,9 +1,9 @@
 """The Redis server that gateways share: every call is bounded, and while it is away nobody waits for it.
 
-A call that fails or takes longer than `PATIENCE_S` marks the server as away, and later calls fail at once. A task of
-its own then asks the server now and then, so that no request pays for finding out whether it is back. A server that
-takes no writes (its memory is full, or it is a replica) is still read. Redis is told no text but sealed entries, and
-its address, which may hold a password, stands in no message.
+A call that fails or takes longer than `PATIENCE_S` marks the server as away, and later calls fail at once. A
+background task then probes the server, so no request pays for detecting its return. A server that refuses writes (full
+memory, or a replica) is still read. Only sealed entries go to Redis, and its address, which may contain a password, is
+in no message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATIENCE_S = 0.25
 """A call that takes longer is worse than none."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
-"""How long a server that is away is left alone; at first for `FIRST_PAUSE_S`, then twice as long each time."""
+"""Longest pause between probes of a server that is away; it starts at `FIRST_PAUSE_S` and doubles."""
 FULL_PAUSE_S = 3.0
 """How long nothing is written to a server that takes no writes."""
 _CONNECTIONS = 32
@@ -128,7 +128,7 @@ class RedisServer:
         REDIS_FAILURES.labels(what).inc()
         if self.is_away:
             return  # another call found out before
-        log.warning("the Redis in %s is away (%s); this gateway goes on alone until it is back", self.name, what)
+        log.warning("the Redis in %s does not answer (%s); this gateway works alone until it does", self.name, what)
         well_for = time.monotonic() - self._returned_at
         self._pause_s = FIRST_PAUSE_S if well_for > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self._pause_s * 2)
         self._returning = asyncio.create_task(self._wait_until_back())
@@ -147,7 +147,7 @@ class RedisServer:
         self._returning = None
         self._takes_writes = True
         self._update_metrics()
-        log.info("the Redis in %s is back", self.name)
+        log.info("the Redis in %s answers again", self.name)
 
     def _stop_writing(self, what: str) -> None:
         """Write nothing for a while; then try again."""
@@ -156,7 +156,7 @@ class RedisServer:
             return
         self._takes_writes = False
         self._update_metrics()
-        log.warning("the Redis in %s takes no writes (%s); it is read, and tried again", self.name, what)
+        log.warning("the Redis in %s takes no writes (%s); it is still read, and writes are retried", self.name, what)
         asyncio.get_running_loop().call_later(FULL_PAUSE_S, self._resume_writing)
 
     def _resume_writing(self) -> None:

@@ -23,7 +23,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from aligner_proxy import connections
-from aligner_proxy.audit.replay import Case, Ending, ReplayRun
+from aligner_proxy.audit.replay import Ending, ReplayCase, ReplayRun
 from aligner_proxy.cli import console as console_command
 from aligner_proxy.cli import health, main
 from aligner_proxy.cli import replay as replay_command
@@ -287,7 +287,7 @@ def printed(attack: Attack, site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
     elif attack.payload == "review":
         review.show_entry(screen, entry)
     elif attack.payload == "replay":
-        case = Case(
+        case = ReplayCase(
             replace(entry, call_id=ESCAPE),
             ReplayRun(Ending.SKIPPED, ESCAPE, ESCAPE),
             ReplayRun(Ending.FAILED, ESCAPE, ESCAPE),

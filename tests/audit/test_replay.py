@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from aligner_proxy.audit.entry import make_entry
 from aligner_proxy.audit.replay import (
-    Case,
     Ending,
+    ReplayCase,
     ReplayChange,
     compute_figures,
     count_changes,
@@ -47,7 +47,7 @@ def recorded(**changes_: Any) -> Entry:
     return make_entry(replace(one, outcome=replace(one.outcome, **changes_)))
 
 
-async def again(folder: Path, entries: list[Entry], script: Any, **more: str) -> list[Case]:
+async def again(folder: Path, entries: list[Entry], script: Any, **more: str) -> list[ReplayCase]:
     return await replay(entries, resolver(folder, **more), Pipeline(ScriptedEngine(script)), lambda: None)
 
 

@@ -34,10 +34,10 @@ class Clock:
             raise self.error
         return len(self.entries)
 
-    def added(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
+    def entries_after(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
         return self.last_row(), self.entries[after:][-limit:]
 
-    def since(self, at: float, limit: int) -> Sequence[Entry]:
+    def entries_since(self, at: float, limit: int) -> Sequence[Entry]:
         return [entry for entry in self.entries if entry.at >= at][-limit:]
 
     def follower(self) -> LiveFeed:

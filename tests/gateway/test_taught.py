@@ -73,10 +73,10 @@ def test_headers_and_records_say_what_is_taught(file: Path) -> None:
     version = keep(file)
     active = Policies(file).current
     policy = active.resolver.resolve(RequestFacts("gpt"))
-    state = RequestState("c", policy, "embedded", taught=active.taught)
+    state = RequestState("c", policy, "embedded", taught=active.head_versions)
     assert state.headers()["x-aligner-taught"] == f"no-feelings=6@{version.day}"
     assert state.record()["taught"] == {"no-feelings": {"head": version.head[:16], "examples": 7, "at": 1_795_000_000}}
-    plain = RequestState("c", untaught.resolver.resolve(RequestFacts("gpt")), "embedded", taught=untaught.taught)
+    plain = RequestState("c", untaught.resolver.resolve(RequestFacts("gpt")), "embedded", taught=untaught.head_versions)
     assert "x-aligner-taught" not in plain.headers()
     assert "taught" not in plain.record()
 
@@ -90,7 +90,7 @@ def test_a_damaged_index_stops_no_gateway(file: Path) -> None:
 class _Noted(AutoTrainer):
     """A teacher that notes what it would teach."""
 
-    async def _run_training(self, served: ServingEngine, titles: object) -> None:
+    async def _run_training(self, target: ServingEngine, titles: object) -> None:
         noted.append(list(titles))
 
 

@@ -85,9 +85,9 @@ async def test_whose_line_it_was_is_counted(caplog: pytest.LogCaptureFixture, mo
 
 
 def test_a_thread_that_waits_for_a_processor_stalls_nobody() -> None:
-    stall = stalls._Stall(began=10.0, usage=stalls.Usage(1.0, 1.0))
+    stall = stalls._Stall(began=10.0, usage=stalls.ThreadUsage(1.0, 1.0))
     stall.look(threading.get_ident())
-    stall.end(11.0, stalls.Usage(1.1, 1.8))
+    stall.end(11.0, stalls.ThreadUsage(1.1, 1.8))
     assert (stall.seconds, stall.owner) == (1.0, "machine")
 
 
@@ -105,13 +105,13 @@ def test_a_thread_that_has_the_interpreter_is_named() -> None:
     thread = threading.Thread(target=compute)
     thread.start()
     computing.wait()
-    stall = stalls._Stall(began=10.0, usage=stalls.Usage(1.0, 1.0))
+    stall = stalls._Stall(began=10.0, usage=stalls.ThreadUsage(1.0, 1.0))
     for _ in range(20):
         time.sleep(0.002)  # the other one needs the interpreter to get to its work
         stall.look(threading.get_ident())
     leave.set()
     thread.join()
-    stall.end(11.0, stalls.Usage(1.0, 1.0))
+    stall.end(11.0, stalls.ThreadUsage(1.0, 1.0))
     assert stall.owner == "aligner"
 
 

@@ -214,7 +214,7 @@ async def test_a_late_holder_fills_a_gap(gateway: Make, redis: RedisProcess) -> 
 async def test_tokens_grow(gateway: Make) -> None:
     shared = gateway()._shared
     claims = [await shared.claim(key) for key in ("a", "b", "a")]
-    assert [claim.granted for claim in claims] == [True, True, False]
+    assert [claim.is_granted for claim in claims] == [True, True, False]
     assert claims[0].token < claims[1].token
     assert claims[2].others_compute
 

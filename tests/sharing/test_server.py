@@ -110,8 +110,8 @@ async def test_one_that_is_away_is_left_alone_until_it_is_back(
     await until_back(server)
     assert await server.ask(ping)
     assert up("reads") == up("writes") == 1
-    assert caplog.text.count("goes on alone") == 1
-    assert caplog.text.count("SHARED is back") == 1
+    assert caplog.text.count("works alone") == 1
+    assert caplog.text.count("SHARED answers again") == 1
     assert str(redis.port) not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""`aligner-proxy audit erase`: what is on record of one answer is deleted, with everything that was said of it."""
+"""`aligner-proxy audit erase`: delete the records of one answer, with its reviews."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aligner_proxy.policy.litellm_config import resolve_policies_file
 
 @click.group("audit")
 def command() -> None:
-    """Look after the audit store."""
+    """Maintain the audit store."""
 
 
 @command.command("erase")
@@ -48,7 +48,7 @@ def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_j
 
 
 def _find_rows(store: AuditStore, name: str, tenant: str | None) -> list[int]:
-    """The rows of an answer, of the texts beside it and of the aligner beside.
+    """The rows of an answer, of its side texts and of the shadow aligner.
 
     Raises `ConfigError` where several tenants have one of this id.
     """

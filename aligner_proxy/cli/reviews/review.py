@@ -86,14 +86,14 @@ class _ReviewLoop:
 
     def run(self) -> None:
         """Ask about one answer after the other, until there is none or the reviewer ends."""
-        while (drawn := self.queue.next(self.skipped)) is not None:
-            entry, chosen = drawn
+        while (next_answer := self.queue.next(self.skipped)) is not None:
+            entry, origin = next_answer
             show_entry(self.console, entry)
-            if not self._ask_reviewer(entry, chosen):
+            if not self._ask_reviewer(entry, origin):
                 return
         self.console.print("nothing more waits for a review")
 
-    def _ask_reviewer(self, entry: Entry, chosen: ReviewOrigin) -> bool:
+    def _ask_reviewer(self, entry: Entry, origin: ReviewOrigin) -> bool:
         """Take keys until there is a verdict, or the reviewer goes on; False: the reviewer ends."""
         while True:
             self.console.print(_PROMPT, style="dim", markup=False)
@@ -110,10 +110,10 @@ class _ReviewLoop:
             elif key == "k" and self.skipped:
                 self.skipped.pop()
                 return True
-            elif key in (*_VERDICTS, "m", "e") and self._save_verdict(key, entry, chosen):
+            elif key in (*_VERDICTS, "m", "e") and self._save_verdict(key, entry, origin):
                 return True
 
-    def _save_verdict(self, key: str, entry: Entry, chosen: ReviewOrigin) -> bool:
+    def _save_verdict(self, key: str, entry: Entry, origin: ReviewOrigin) -> bool:
         """Keep the verdict of a key, with what is asked for it; False where it cannot be kept."""
         segment = edit = objective = None
         verdict = _VERDICTS.get(key, ReviewVerdict.MISSED)
@@ -127,7 +127,7 @@ class _ReviewLoop:
         if key == "m":
             objective = click.prompt("against which objective (empty: none)", default="", show_default=False) or None
         place = (entry.aligner_id, entry.choice)
-        review = Review(*place, verdict, self.who, time.time(), chosen, segment, edit, objective)
+        review = Review(*place, verdict, self.who, time.time(), origin, segment, edit, objective)
         try:
             Reviews(self.store).save(review)
         except NoSuchPlace as error:

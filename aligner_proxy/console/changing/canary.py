@@ -39,10 +39,10 @@ async def show_canary(visit: Visit) -> Response:
     """The aligners of the last 30 days, and two of them compared."""
     refuse_reviewers(visit)
     query = visit.request.query_params
-    chosen = [_hash_prefix(query.get(name, "")) for name in ("a", "b")]
-    data = await asyncio.to_thread(_read_canary, visit, *chosen)
+    hashes = [_hash_prefix(query.get(name, "")) for name in ("a", "b")]
+    data = await asyncio.to_thread(_read_canary, visit, *hashes)
     names = [aligner for aligner, _, _ in data.aligners]
-    first, second = (value or default for value, default in zip(chosen, [*names, "", ""], strict=False))
+    first, second = (value or default for value, default in zip(hashes, [*names, "", ""], strict=False))
     return visit.page("canary.html", found=data, first=first, second=second, most=MOST_COMPARED)
 
 
@@ -58,9 +58,9 @@ def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
     with closing(visit.services.files.current().store()) as store:
         entries = list(store.select(f"id IN ({inner}) ORDER BY id", (*values, MOST_COMPARED), texts=bool(first)))
         reviews = list(Reviews(store).all())
-    judged = [entry for entry in entries if entry.changed is not None and entry.aligner]
-    answers = Counter(str(entry.aligner) for entry in judged)
-    shadow_counts = Counter(str(entry.aligner) for entry in judged if entry.policy.endswith("/beside"))
+    judged_entries = [entry for entry in entries if entry.changed is not None and entry.aligner]
+    answers = Counter(str(entry.aligner) for entry in judged_entries)
+    shadow_counts = Counter(str(entry.aligner) for entry in judged_entries if entry.policy.endswith("/beside"))
     aligners = [(name, count, shadow_counts[name]) for name, count in answers.most_common()]
     comparison = None
     problem = None

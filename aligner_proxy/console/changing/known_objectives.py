@@ -34,7 +34,7 @@ class KnownObjective:
     path: KeyPath
     place: str
     """ "file:line" of it."""
-    taught: tuple[Taught, ...]
+    lessons: tuple[Taught, ...]
     """What there is of it for each aligner; empty without examples."""
 
     @property
@@ -45,7 +45,7 @@ class KnownObjective:
     @property
     def subject(self) -> Subject | None:
         """What teaching knows of it; None without examples."""
-        return self.taught[0].subject if self.taught else None
+        return self.lessons[0].subject if self.lessons else None
 
     def may_see(self, viewer: Viewer) -> bool:
         """Whether somebody may see that it is there."""

@@ -75,13 +75,13 @@ class _Contents:
 async def show_objective(visit: Visit) -> Response:
     """One objective."""
     contents = await asyncio.to_thread(_read_contents, visit)
-    shown = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
+    views = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
     may_change = contents.target.may_change(visit.viewer)
     return visit.page(
         "objective.html",
         known=contents.target,
         contents=contents,
-        suggested=shown,
+        suggested=views,
         lists=_example_lists(contents.examples),
         may_change=may_change,
         work=visit.services.jobs.find(_job_name(contents.target)) if may_change else None,
@@ -252,8 +252,10 @@ def _hold_new(visit: Visit, subject: Subject) -> None:
 
 def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     kind = form.get("list", "")
-    gone = kind in (AGAINST, FINE) and example_file.take_back(_require_subject(target), kind, form.get("example", ""))
-    if not gone:
+    was_there = kind in (AGAINST, FINE) and example_file.take_back(
+        _require_subject(target), kind, form.get("example", "")
+    )
+    if not was_there:
         raise PageError(409, "This example is gone already.")
     _log_change(visit, target, "1 example taken back")
 
@@ -263,14 +265,14 @@ def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]
     subject = _require_subject(target)
     suggested = _find_suggestions(visit, subject, example_file.known(subject))
     if form.get("example"):
-        chosen = [one for one in suggested if example_file.mark(one.sentence.text) == form["example"]]
+        selection = [one for one in suggested if example_file.mark(one.sentence.text) == form["example"]]
     else:
-        chosen = suggested if from_reviews.digest(suggested) == form.get("shown") else []
-    if not chosen:
+        selection = suggested if from_reviews.digest(suggested) == form.get("shown") else []
+    if not selection:
         raise PageError(409, _OTHERS)
     _hold_new(visit, subject)
-    count = example_file.add(subject, [one.sentence for one in chosen])
-    answers = ", ".join(f"{one.review.aligner_id}/{one.review.choice}#{one.segment}" for one in chosen)
+    count = example_file.add(subject, [one.sentence for one in selection])
+    answers = ", ".join(f"{one.review.aligner_id}/{one.review.choice}#{one.segment}" for one in selection)
     _log_change(visit, target, f"{count} examples from reviews of {answers}")
 
 
@@ -379,8 +381,8 @@ def _lesson_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
     """The heads that a lesson brought, with their bytes."""
     if job is None or job.result is None:
         return []
-    taught = [result for result in job.result["objectives"] if result["taught"]]
-    return [(Version.model_validate(result["version"]), base64.b64decode(result["head_bytes"])) for result in taught]
+    results = [result for result in job.result["objectives"] if result["taught"]]
+    return [(Version.model_validate(result["version"]), base64.b64decode(result["head_bytes"])) for result in results]
 
 
 def _log_change(visit: Visit, target: KnownObjective, what: str) -> None:

@@ -91,15 +91,15 @@ async def show_replay(visit: Visit) -> Response:
     """How far the replay is, which the page asks for by itself."""
     refuse_reviewers(visit)
     job = visit.services.jobs.find(_job_name(visit))
-    listed = await asyncio.to_thread(_differing_answers, visit, job)
-    return visit.page("replayed.html", work=job, listed=listed, limits=LIMITS)
+    answers = await asyncio.to_thread(_differing_answers, visit, job)
+    return visit.page("replayed.html", work=job, listed=answers, limits=LIMITS)
 
 
-def _render_page(visit: Visit, fields: Mapping[str, str], shown: _ShownChange | None, **more: Any) -> Response:
+def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **more: Any) -> Response:
     file = visit.services.files.current().policies
     job = visit.services.jobs.find(_job_name(visit))
     # A replay of another change says nothing of this one.
-    is_its = shown is not None and job is not None and job.subject == shown.digest
+    is_its = proposed is not None and job is not None and job.subject == proposed.digest
     values = {
         "problem": None,
         "written": None,
@@ -113,7 +113,7 @@ def _render_page(visit: Visit, fields: Mapping[str, str], shown: _ShownChange | 
         "canaries": _list_canaries(file),
     }
     return visit.page(
-        "promote.html", given={name: fields.get(name, "") for name in _FIELDS}, shown=shown, **values | more
+        "promote.html", given={name: fields.get(name, "") for name in _FIELDS}, shown=proposed, **values | more
     )
 
 
@@ -174,13 +174,13 @@ def _parse_number(name: str, text: str) -> float:
         raise ConfigError(f"{name} must be a number") from None
 
 
-def _start_replay(visit: Visit, shown: _ShownChange, limit: str) -> None:
+def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
     """Begin a replay of the last answers under the change."""
     services = visit.services
     configured = services.files.current()
     if not writer.has_store(configured.policies):
         raise PageError(409, "There is no audit store, so there are no answers to replay.")
-    target = shown.change.target
+    target = proposed.change.target
     where = ["--route", target.route] if target.route else ["--tenant", target.tenant] if target.tenant else []
     count = limit if limit in map(str, LIMITS) else str(LIMITS[0])
     since = f"{PERIOD_S:.0f}s"
@@ -190,8 +190,8 @@ def _start_replay(visit: Visit, shown: _ShownChange, limit: str) -> None:
     services.jobs.begin(
         _job_name(visit),
         [*arguments, "--limit", count, *where, *services.files.engine_options()],
-        stdin_text=shown.change.after,
-        subject=shown.digest,
+        stdin_text=proposed.change.after,
+        subject=proposed.digest,
     )
 
 
@@ -216,14 +216,14 @@ def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, 
     return answers
 
 
-def _write_change(visit: Visit, fields: Mapping[str, str], shown: _ShownChange) -> Response:
+def _write_change(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange) -> Response:
     """Write the change, unless reviews are against it."""
-    if shown.ruling is not None and shown.ruling.refusal:
-        raise PageError(409, f"Not promoted: {shown.ruling.refusal}.")
+    if proposed.ruling is not None and proposed.ruling.refusal:
+        raise PageError(409, f"Not promoted: {proposed.ruling.refusal}.")
     try:
-        backup = shown.change.write()
+        backup = proposed.change.write()
     except ConfigError as error:
         raise PageError(409, f"Nothing was written: {error}.") from None
     visit.services.jobs.forget(_job_name(visit))
-    log.info("console: %s changed %s: %s", visit.viewer.name, shown.change.path.name, fields["where"])
+    log.info("console: %s changed %s: %s", visit.viewer.name, proposed.change.path.name, fields["where"])
     return _render_page(visit, {}, None, written=backup.name if backup else "")

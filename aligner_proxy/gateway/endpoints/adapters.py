@@ -67,10 +67,10 @@ async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[st
         side_content={_TOOL_CALLS: body.tool_calls} if body.tool_calls else None,
     )
     try:
-        judged = await judge(answers)
+        result = await judge(answers)
     except Blocked as error:
         return {"action": "BLOCKED", "blocked_reason": error.message}
-    return {"action": "GUARDRAIL_INTERVENED", "texts": list(judged.after)} if judged.changed else {"action": "NONE"}
+    return {"action": "GUARDRAIL_INTERVENED", "texts": list(result.after)} if result.changed else {"action": "NONE"}
 
 
 class AgentgatewayMessage(_Foreign):
@@ -114,9 +114,9 @@ class WebhookRequest(_Foreign):
     response: PortkeyPart = PortkeyPart()
 
 
-async def judge_webhook(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
+async def judge_webhook(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
     """The verdict for agentgateway or Portkey; prompts pass."""
-    return await (_judge_portkey(sent, judge) if sent.body is None else _judge_agentgateway(sent.body, judge))
+    return await (_judge_portkey(body, judge) if body.body is None else _judge_agentgateway(body.body, judge))
 
 
 async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
@@ -125,24 +125,24 @@ async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str,
         return {"action": {"reason": "prompts are not judged"}}
     try:
         beside = [choice.model_dump(exclude={"message": {"content", "role"}}) for choice in body.choices]
-        judged = await judge(
+        result = await judge(
             AnswerBatch(texts=[choice.message.content for choice in body.choices], side_content=beside)
         )
     except Blocked as error:
         return {"action": {"body": error.message, "status_code": error.status_code, "reason": error.message}}
-    reason = judged.state.status.value
-    if not judged.changed:
+    reason = result.state.status.value
+    if not result.changed:
         return {"action": {"reason": reason}}
     roles = [choice.message.role for choice in body.choices]
-    masked = [{"message": {"role": role, "content": text}} for role, text in zip(roles, judged.after, strict=True)]
+    masked = [{"message": {"role": role, "content": text}} for role, text in zip(roles, result.after, strict=True)]
     return {"action": {"body": {"choices": masked}, "reason": reason}}
 
 
-async def _judge_portkey(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
+async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
     """Its verdict: whether the answer may pass, with another response where it was corrected."""
-    request = sent.request.content or {}
-    response = sent.response.content or {}
-    if sent.event_type != _ANSWERED or not (response or sent.response.model_extra):
+    request = body.request.content or {}
+    response = body.response.content or {}
+    if body.event_type != _ANSWERED or not (response or body.response.model_extra):
         return {"verdict": True}
     places = list(_text_places(response))
     model = request.get("model")
@@ -151,15 +151,15 @@ async def _judge_portkey(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
         messages=list(_conversation_turns(request)),
         model=model if isinstance(model, str) else None,
         finish_reasons=[reason for _, reason in places],
-        side_content=[sent.response.model_extra, _copy_without_texts(response, [place for place, _ in places])],
+        side_content=[body.response.model_extra, _copy_without_texts(response, [place for place, _ in places])],
     )
     try:
-        judged = await judge(answers)
+        result = await judge(answers)
     except Blocked as error:
         return {"verdict": False, "data": {"reason": error.message}}
-    verdict: dict[str, Any] = {"verdict": True, "data": {"status": judged.state.status.value}}
-    if judged.changed:
-        for ((holder, key), _), text in zip(places, judged.after, strict=True):
+    verdict: dict[str, Any] = {"verdict": True, "data": {"status": result.state.status.value}}
+    if result.changed:
+        for ((holder, key), _), text in zip(places, result.after, strict=True):
             holder[key] = text
         verdict["transformedData"] = {"response": {"json": response}}
     return verdict

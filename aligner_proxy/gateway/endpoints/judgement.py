@@ -171,13 +171,13 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
     flagged = list(_flagged_ranges(before, outcome))
     sources = list(_source_ranges(after, outcome))
     changes = []
-    grown = 0
+    shift = 0
     for start, end, text in find_edits(before, after):
         touched = [segment for first, last, segment in flagged if first < max(end, start + 1) and start <= last]
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
         name = outcome.objective_of(worst) if worst else None
         score = _finite_score(worst.score) if worst else None
-        delivered_range = (start + grown, start + grown + len(text))
+        delivered_range = (start + shift, start + shift + len(text))
         fact_sources = [
             source for first, last, source in sources if first < delivered_range[1] and delivered_range[0] < last
         ]
@@ -186,31 +186,31 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         changes.append(
             TextEdit(start=start, end=end, text=text, objective=objective, score=score, source=source),
         )
-        grown += len(text) - (end - start)
+        shift += len(text) - (end - start)
     return changes
 
 
 def _source_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, str]]:
     """(start, end, source) of the facts in the delivered text that references gave."""
-    grown = 0
+    shift = 0
     for edit in outcome.grounding.edits:
-        start = edit.start + grown
+        start = edit.start + shift
         end = start + len(edit.text)
         if after[start:end] == edit.text:  # places of a text inside JSON are not those of the whole
             yield start, end, edit.source
-        grown += len(edit.text) - (edit.end - edit.start)
+        shift += len(edit.text) - (edit.end - edit.start)
 
 
 def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
     """(first, last, segment) of the flagged segments; none where others were judged than those of the whole answer."""
     pieces = split(answer)
-    judged = outcome.segments
-    if [segment.text for segment in judged[: len(pieces)]] != [piece.text for piece in pieces]:
+    segments = outcome.segments
+    if [segment.text for segment in segments[: len(pieces)]] != [piece.text for piece in pieces]:
         return
-    for piece, segment in zip(pieces, judged, strict=False):
+    for piece, segment in zip(pieces, segments, strict=False):
         if segment.flagged:
             yield piece.start, piece.end - 1, segment
-    for segment in judged[len(pieces) :]:
+    for segment in segments[len(pieces) :]:
         if segment.flagged:  # what lacks behind the end
             yield len(answer.rstrip()), len(answer), segment
 

@@ -76,9 +76,9 @@ def _router(auth: Callable[..., Any]) -> APIRouter:
     async def align(request: Request, response: Response, caller: Any = authenticated) -> AlignAnswer:
         """Judge and correct an answer that you bring, as an answer of the traffic is judged and corrected."""
         body = await parse_body(request, AlignBody)
-        judged = await _make_judge(request, caller)(AnswerBatch.from_body(body))
-        response.headers.update(judged.headers)
-        return await judged.make_report()
+        result = await _make_judge(request, caller)(AnswerBatch.from_body(body))
+        response.headers.update(result.headers)
+        return await result.make_report()
 
     @router.post(GENERIC_GUARDRAIL, openapi_extra=_body_schema(adapters.GenericRequest))
     async def generic_guardrail(request: Request, caller: Any = authenticated) -> JSONResponse:

@@ -1,9 +1,8 @@
-"""Teacher beside a gateway: teaches what has examples and no head yet, in a process of its own.
+"""Automatic training: teaches objectives that have examples and no head yet, in a subprocess.
 
-It looks again and again at the policies file, the examples and the index of heads, so that a reloaded file is taught,
-too, and an engine with another aligner. Requests are judged by the general head meanwhile. What an operator has
-forgotten stays so, examples that changed wait for `aligner-proxy teach`, and what failed waits until something changes,
-or ten minutes.
+It polls the policies file, the examples and the index of heads, so it also covers a reloaded file and an engine with
+another aligner. The general head judges requests meanwhile. Objectives that an operator has forgotten stay forgotten,
+changed examples wait for `aligner-proxy teach`, and failures are retried after a change or after ten minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 AGAIN_S = 600.0
-"""What failed is tried again after this."""
+"""Time until a failed training is retried."""
 _MOST_TRIED = 4096
 _NICE = 10
 _TO_TEACH = (State.UNTAUGHT, State.STALE)
@@ -41,7 +40,7 @@ _TO_TEACH = (State.UNTAUGHT, State.STALE)
 
 @dataclass(frozen=True, slots=True)
 class ServingEngine:
-    """The engine of the processes that serve: its address for a child (None: as the policies file says), and itself."""
+    """The engine that serves: its address for a subprocess (None: as in the policies file), and how to open it."""
 
     address: str | None
     open_engine: Callable[[], Engine]
@@ -49,54 +48,54 @@ class ServingEngine:
 
 @dataclass(slots=True)
 class AutoTrainer:
-    """Keeps the objectives of one policies file taught. `serving` gives the engine that serves, None before it does."""
+    """Keeps the objectives of one policies file trained. `serving` returns the serving engine, None before."""
 
     policies: Path
     serving: Callable[[], ServingEngine | None]
     environment: Mapping[str, str]
     look_s: float = LOOK_S
     _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MOST_TRIED, AGAIN_S))
-    """Title, aligner and digests of what was tried lately."""
+    """Title, aligner and digests of recent attempts."""
     _fault: str = ""
 
     async def keep_training(self) -> None:
-        """Look and teach; runs until cancelled."""
+        """Poll and train; runs until cancelled."""
         while True:
-            served = self.serving()
-            if served is not None:
+            target = self.serving()
+            if target is not None:
                 try:
-                    await self.train_due(served)
+                    await self.train_due(target)
                 except (AlignerProxyError, OSError, ValueError) as error:
                     self._log_fault(str(error) if isinstance(error, AlignerProxyError) else type(error).__name__)
             await asyncio.sleep(self.look_s)
 
-    async def train_due(self, served: ServingEngine) -> None:
-        """Teach what is to be taught now."""
+    async def train_due(self, target: ServingEngine) -> None:
+        """Train all objectives that are due."""
         file = registry.load_policies(self.policies)
         if not subjects.subjects(file):
             return
-        due = self._due_subjects(file, await _read_info(served))
+        due = self._due_subjects(file, await _read_info(target))
         self._fault = ""
         if due:
-            await self._run_training(served, [subject.title for subject in due])
+            await self._run_training(target, [subject.title for subject in due])
 
     def _due_subjects(self, file: PolicyFile, about: AlignerInfo) -> list[Subject]:
-        """What was not taught for the aligner that is served, and not tried yet as it is now."""
+        """Objectives without a head for the serving aligner that have not been attempted in their current form."""
         index = HeadStore.of(file).index()
         due = []
         for subject in subjects.subjects(file):
-            for called in subjects.aligners(file):
-                content_hash = about.named(called).content_hash
-                if subjects.state(subject, index, called, content_hash) not in _TO_TEACH:
+            for aligner in subjects.aligners(file):
+                content_hash = about.named(aligner).content_hash
+                if subjects.state(subject, index, aligner, content_hash) not in _TO_TEACH:
                     continue
-                mark = (subject.title, subject.text, called, content_hash, subject.read().digest)
+                mark = (subject.title, subject.text, aligner, content_hash, subject.read().digest)
                 if mark not in self._attempted:
                     self._attempted[mark] = True
                     due.append(subject)
         return list(dict.fromkeys(due))
 
-    async def _run_training(self, served: ServingEngine, titles: Sequence[str]) -> None:
-        engine = ["--engine", served.address] if served.address else []
+    async def _run_training(self, target: ServingEngine, titles: Sequence[str]) -> None:
+        engine = ["--engine", target.address] if target.address else []
         command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json", *engine]
         tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
         log.info("teaching %d objectives that have examples: %s", len(titles), ", ".join(titles))
@@ -127,8 +126,8 @@ class AutoTrainer:
         self._fault = fault
 
 
-async def _read_info(served: ServingEngine) -> AlignerInfo:
-    engine = served.open_engine()
+async def _read_info(target: ServingEngine) -> AlignerInfo:
+    engine = target.open_engine()
     try:
         return await engine.info()
     finally:
@@ -137,7 +136,7 @@ async def _read_info(served: ServingEngine) -> AlignerInfo:
 
 
 def _log_result(output: bytes, status: int | None) -> None:
-    """Log names and figures of what the child says; never a text."""
+    """Log names and figures from the subprocess, never texts."""
     try:
         report: dict[str, Any] = json.loads(output.splitlines()[-1])
     except (ValueError, IndexError):

@@ -1,6 +1,6 @@
-"""The console beside a gateway: a child that is replaced with the engine it asks, restarted when it ends, and ended.
+"""Console process of `serve`: a child that is replaced with its engine and restarted when it ends.
 
-Its end is never the gateway's.
+Its end never ends the gateway.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ConsoleKeeper:
-    """`serving` gives the number of the generation that serves, None before one does; `make` its console."""
+    """`serving` returns the number of the serving generation (None before one serves), `make` its console."""
 
     serving: Callable[[], int | None]
     make: Callable[[], ChildProcess]
@@ -25,7 +25,7 @@ class ConsoleKeeper:
     look_s: float = LOOK_S
 
     async def keep_running(self) -> None:
-        """Keep the console of the generation that serves; runs until cancelled."""
+        """Keep the console of the serving generation running, until cancelled."""
         async with asyncio.TaskGroup() as group:
             current: int | None = None
             keeping: asyncio.Task[None] | None = None

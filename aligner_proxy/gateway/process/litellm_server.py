@@ -34,9 +34,9 @@ def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits
 class _TetheredConfig(uvicorn.Config):
     """uvicorn's settings, as a worker gets them from the process that starts it."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self._starter = os.getpid()
-        super().__init__(*arguments, **named)
+        super().__init__(*arguments, **keywords)
 
     def configure_logging(self) -> None:
         """What a worker does first: from here on it ends with its parent."""

@@ -1,7 +1,7 @@
-"""Limit of the memory that one LiteLLM process may hold: near it, another one takes its place; beyond it, it ends.
+"""Memory limit of one LiteLLM process: near it, a successor replaces the process; beyond it, the process ends.
 
-What Python's allocator and libraries do not give back, only the end of a process does. The resident sets of a process
-and of those below it are read where Linux tells them.
+Memory that Python's allocator and libraries do not return is only freed when a process ends. The resident sets of a
+process and its descendants are read from /proc on Linux.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 LOOK_S = 5.0
 _LOOKS = 3
-"""So many in a row near the limit: a burst goes by."""
+"""Consecutive looks near the limit that count, so that a burst passes."""
 _NEAR = 0.75
-"""This share of the limit is near it: a successor needs time to start, and requests in flight still grow."""
+"""Share of the limit that counts as near: a successor needs time to start, and running requests still grow."""
 _PROC = Path("/proc")
 _MIB = 1 << 20
 LEAST_MB = 768
@@ -26,17 +26,17 @@ LEAST_MB = 768
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """Megabytes (2^20 bytes) that each process may hold; 0: any number."""
+    """Maximum megabytes (2^20 bytes) of each process; 0 for no limit."""
 
     most_mb: int = 0
     look_s: float = LOOK_S
 
     async def wait_near(self, pid: int) -> int:
-        """Wait until a process, or one below it, has been near the limit for a while; the megabytes that it holds."""
+        """Wait until a process or a descendant has been near the limit for a while; returns its megabytes."""
         return await self._wait_above(pid, _NEAR, _LOOKS)
 
     async def wait_passed(self, pid: int) -> int:
-        """Wait until a process, or one below it, holds more than the limit; the megabytes that it holds."""
+        """Wait until a process or a descendant exceeds the limit; returns its megabytes."""
         return await self._wait_above(pid, 1.0, 1)
 
     async def _wait_above(self, pid: int, share: float, looks: int) -> int:
@@ -50,12 +50,12 @@ class MemoryLimit:
 
 
 def is_measurable() -> bool:
-    """Whether this system tells what a process holds."""
+    """Whether this system reports the memory of a process."""
     return bool(_resident_bytes(os.getpid()))
 
 
 def largest_mb(pid: int) -> int:
-    """The largest resident set among a process and those below it, in MB; 0 where nothing is known."""
+    """The largest resident set of a process and its descendants, in MB; 0 if unknown."""
     return max(map(_resident_bytes, _process_tree(pid))) // _MIB
 
 

@@ -1,13 +1,13 @@
 """Supervisor of the engine and LiteLLM: starts them in order, restarts the engine, replaces both, drains both.
 
-LiteLLM starts when the aligner is loaded, so its readiness means that both are ready. Whichever of them ends is started
-again with a growing pause; a LiteLLM that ends before it was ever ready would end again, so everything ends with its
-status. What a child leaves of its own processes is ended before the next one starts: nothing else answers on the port.
+LiteLLM starts after the aligner is loaded, so its readiness means that both are ready. A process that ends is restarted
+with growing pauses; if LiteLLM ends before it was ever ready, it would end again, so `serve` exits with its status. A
+child's remaining subprocesses are ended before the next child starts, so that nothing else answers on the port.
 
-On SIGHUP a second generation of both starts beside the first. When it serves, LiteLLM of the first stops accepting and
-finishes its requests, each with the engine that it began with; then its engine ends. A generation that does not get
-ready is stopped again, and the running one stays. Where LiteLLM alone has to be replaced, because it holds too much
-memory, the next generation shares the engine, which ends with the last of those that use it.
+On SIGHUP a second generation of both starts beside the first. Once it serves, the first LiteLLM stops accepting and
+finishes its requests with the engine they began with; then its engine ends. If the second generation does not become
+ready, it is stopped and the first one stays. If only LiteLLM must be replaced, because of its memory, the next
+generation shares the engine, which ends with its last user.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STDERR = 2
 _REST_S = 5.0
-"""What the processes of a child that has ended get to finish."""
+"""Seconds that subprocesses of an ended child get to finish."""
 _LOOK_S = 0.05
 
 Ready = Callable[[], Awaitable[None]]
@@ -43,8 +43,8 @@ Ready = Callable[[], Awaitable[None]]
 class Pace:
     """Pauses between restarts in seconds. A child that ran for `stable` starts again with the first pause.
 
-    `grace` is what requests in flight get when all ends, `handover` what they get when a new generation serves already;
-    `start` is what that generation gets to be ready. `last` is what they get when memory is short.
+    Running requests get `grace` seconds at shutdown, `handover` seconds when a new generation serves, and `last`
+    seconds when memory is short. A new generation gets `start` seconds to become ready.
     """
 
     first: float = 0.5
@@ -89,7 +89,7 @@ class ChildProcess:
         log.info("%s: started (pid %d)", self.name, self.process.pid)
 
     async def wait(self) -> int:
-        """Wait for the end, and that of its own processes; the exit status."""
+        """Wait until it and its subprocesses have ended; returns the exit status."""
         assert self._end_task is not None
         return await asyncio.shield(self._end_task)
 
@@ -124,7 +124,7 @@ class ChildProcess:
             self._send_group(signal.SIGKILL)
 
     def _send_group(self, number: int) -> bool:
-        """Send a signal to the child and its own children; whether any of them is left. Not later than its end."""
+        """Send a signal to the child and its subprocesses; returns whether any is left. Not after its end."""
         assert self.process is not None
         try:
             os.killpg(self.process.pid, number)
@@ -224,7 +224,7 @@ class _Pauses:
         self._next = pace.first
 
     def next_pause(self, ran: float) -> float:
-        """The pause after a child that ran for so many seconds."""
+        """The pause after a child that ran for `ran` seconds."""
         if ran >= self._pace.stable:
             self._next = self._pace.first
         pause = self._next
@@ -333,7 +333,7 @@ class _Supervisor:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _wait_too_large(self, current: Generation) -> None:
-        """Wait until LiteLLM holds too much; not at once after it was renewed, or that was tried."""
+        """Wait until LiteLLM uses too much memory; not right after a replacement or an attempt at one."""
         await asyncio.sleep(max(0.0, self._renewed + self._pace.stable - time.monotonic()))
         assert current.gateway.process is not None
         resident_mb = await self._memory.wait_near(current.gateway.process.pid)
@@ -343,9 +343,9 @@ class _Supervisor:
         log.warning("litellm: holds %d MB of %d, another process takes its place", resident_mb, self._memory.most_mb)
 
     async def _end_earlier(self, pid: int) -> None:
-        """Wait until no other generation is leaving: a third process would be one too many.
+        """Wait until no earlier generation is draining: a third process would use too much memory.
 
-        They have the time that they need until the one that serves, `pid`, holds more than it may.
+        They may take their time until the serving process `pid` exceeds the limit.
         """
         before = set(self._leaving)
         over_limit = asyncio.ensure_future(self._memory.wait_passed(pid))
@@ -361,21 +361,21 @@ class _Supervisor:
             departures.cancel()
             await asyncio.gather(over_limit, departures, return_exceptions=True)
 
-    async def _revive(self, ended: Generation) -> Generation:
-        """The generation that serves in place of one whose LiteLLM has ended; the engine stays, unless SIGHUP comes.
+    async def _revive(self, predecessor: Generation) -> Generation:
+        """Replace a generation whose LiteLLM has ended; the engine stays, unless SIGHUP arrives.
 
-        The port is ours, so that whoever asks meanwhile waits.
+        The port stays open, so clients wait meanwhile.
         """
-        status = await ended.gateway.wait()
-        ran = time.monotonic() - ended.gateway.since
+        status = await predecessor.gateway.wait()
+        ran = time.monotonic() - predecessor.gateway.since
         while True:
             pause = self._pauses.next_pause(ran)
-            log.error("%s: ended with status %d, restart in %g s", ended.gateway.name, status, pause)
+            log.error("%s: ended with status %d, restart in %g s", predecessor.gateway.name, status, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._restart.wait(), pause)
-            shared = None if self._restart.is_set() else ended.engine
+            shared = None if self._restart.is_set() else predecessor.engine
             self._restart.clear()
-            successor = await self._replace_generation(ended, shared, "it is tried again")
+            successor = await self._replace_generation(predecessor, shared, "it is tried again")
             if successor is not None:
                 return successor
             ran = 0.0
@@ -383,7 +383,7 @@ class _Supervisor:
     async def _replace_generation(
         self, current: Generation, shared: EngineProcess | None, otherwise: str
     ) -> Generation | None:
-        """The generation that serves now in place of `current`, with its own engine or a shared one.
+        """Start a generation in place of `current`, with its own engine or a shared one.
 
         None if it could not be started; `otherwise` says what follows then.
         """
@@ -407,14 +407,14 @@ class _Supervisor:
         return successor
 
     async def _retire(self, generation: Generation) -> None:
-        """Let a generation finish its requests, as far as memory allows, and end it."""
+        """Drain a generation, as far as memory allows, and stop it."""
         await self._drain(generation.gateway)
         await generation.stop(self._pace.last, self._pace.grace)
         self._generations.remove(generation)
         log.info("restart: done, the processes before have ended")
 
     async def _drain(self, gateway: ChildProcess) -> None:
-        """Let LiteLLM finish its requests; no longer if it holds more than it may, or its successor does."""
+        """Drain LiteLLM; cut it short if it or its successor exceeds the memory limit."""
         assert gateway.process is not None
         finished = asyncio.ensure_future(gateway.stop(self._pace.handover))
         over_limit = asyncio.ensure_future(self._memory.wait_passed(gateway.process.pid))
@@ -472,16 +472,16 @@ class _Supervisor:
 async def _wait_ready(child: ChildProcess, ready: Ready) -> None:
     """Wait until a started child is ready; if it ends before that, it would end again, so it is not restarted."""
     waiting = asyncio.ensure_future(ready())
-    ended = asyncio.ensure_future(child.wait())
+    end = asyncio.ensure_future(child.wait())
     try:
-        await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
+        await asyncio.wait({waiting, end}, return_when=asyncio.FIRST_COMPLETED)
+        if end.done():
             raise WeightsError(
-                f"the {child.name} ended with status {ended.result()} before it was ready; its log above says why. "
+                f"the {child.name} ended with status {end.result()} before it was ready; its log above says why. "
                 "`aligner-proxy doctor` lists what this machine lacks"
             )
         waiting.result()
     finally:
         waiting.cancel()
-        ended.cancel()
-        await asyncio.gather(waiting, ended, return_exceptions=True)
+        end.cancel()
+        await asyncio.gather(waiting, end, return_exceptions=True)

@@ -170,8 +170,8 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             return
         outcomes = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
         outcomes = outcomes or [self._without_text(finished)]
-        if self._side is not None and self._side.refused is not None:
-            reason = self._side.refused.value
+        if self._side is not None and self._side.ending_kind is not None:
+            reason = self._side.ending_kind.value
             outcomes = [(told, replace(outcome, status=Status.FAILED, reason=reason)) for told, outcome in outcomes]
         if self._contradicted:
             reason = SkipReason.INCONSISTENT.value
