@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.fact_editor import Doubt, FactEditor
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.grounding.matching import Matcher
@@ -80,11 +80,11 @@ async def held(
     chars = len(verdict.text) + sum(len(reference.text) for reference in policy.references)
     text = verdict.text
     find = partial(_found, text, policy, exchange.turns, doubts=editor is not None)
-    edits, unsettled = await beside(chars, find)
+    edits, unsettled = await run_off_loop(chars, find)
     use = None
     if editor is not None and any(part.kind != ORDER for part in unsettled):
         decided, use = await _asked(editor, text, edits, unsettled, policy.references)
-        edits, unsettled = await beside(chars, partial(find, doubts=False)) if decided is None else decided
+        edits, unsettled = await run_off_loop(chars, partial(find, doubts=False)) if decided is None else decided
     if not (edits or unsettled):
         return verdict, use
     return replace(verdict, text=apply(text, edits), grounding=_as_grounding(edits, unsettled)), use
@@ -110,7 +110,7 @@ async def _asked(
     if written is None:
         return None, use
     chars = len(text) + sum(len(reference.text) for reference in references)
-    decided = await beside(chars, partial(_decided, text, edits, unsettled, written, references))
+    decided = await run_off_loop(chars, partial(_decided, text, edits, unsettled, written, references))
     return decided, use + EditorUse(refused=len({part.start for part in decided[1] if part.kind != ORDER}))
 
 
@@ -187,7 +187,7 @@ class GroundedStream:
         """Take the references apart, where there are any."""
         if self._references and self._grounder is None:
             chars = sum(len(reference.text) for reference in self._references)
-            self._grounder = await beside(chars, partial(grounder, self._policy, turns))
+            self._grounder = await run_off_loop(chars, partial(grounder, self._policy, turns))
 
     async def look(self, answer: str, start: int, end: int, editor: FactEditor | None) -> EditorUse | None:
         """Ask the editor about whole sentences of the answer that are to go out next; what that cost."""

@@ -86,7 +86,7 @@ def class_of(reason: str | None) -> FailureClass | None:
 def kind_of(outcome: Outcome) -> FailureClass | None:
     """The class of an outcome; a correction that is delivered is no failure, whatever the gate took out of it."""
     if outcome.reason in UNJUDGED:
-        return FailureClass.UNJUDGED if outcome.policy.on_skip.of(outcome.reason) is OnSkip.JUDGE else None
+        return FailureClass.UNJUDGED if outcome.policy.on_skip.reaction_to(outcome.reason) is OnSkip.JUDGE else None
     return None if outcome.status is Status.CORRECTED else class_of(outcome.reason)
 
 
@@ -95,20 +95,14 @@ def blocks(outcome: Outcome) -> bool:
     policy = outcome.policy
     if policy.mode is not Mode.ENFORCE:
         return False
-    if outcome.reason in GOVERNED_SKIPS and policy.on_skip.of(outcome.reason) is OnSkip.BLOCK:
+    if outcome.reason in GOVERNED_SKIPS and policy.on_skip.reaction_to(outcome.reason) is OnSkip.BLOCK:
         return True
     if outcome.reason == NOTHING_REMAINS:
         return True
     if outcome.reason in SIDE_KINDS and policy.side_treatment(SideKind(outcome.reason)) is SideTreatment.BLOCK:
         return True
     kind = kind_of(outcome)
-    return kind is not None and final_action(policy, kind) is OnError.BLOCK
-
-
-def final_action(policy: Policy, kind: FailureClass) -> OnError:
-    """What follows a failure of this class when no retry is left."""
-    action = policy.on_error.of(kind)
-    return policy.after_retry if action is OnError.RETRY else action
+    return kind is not None and policy.final_action(kind) is OnError.BLOCK
 
 
 def reads_twice(policy: Policy) -> bool:
@@ -116,7 +110,7 @@ def reads_twice(policy: Policy) -> bool:
 
     In shadow mode: whether it would not.
     """
-    return final_action(policy, FailureClass.UNJUDGED) is OnError.BLOCK
+    return policy.blocks_unjudged
 
 
 def lets_through(policy: Policy) -> list[str]:
@@ -125,9 +119,9 @@ def lets_through(policy: Policy) -> list[str]:
         return [f"mode {policy.mode.value}"]
     if not (policy.objectives or policy.references):
         return [SkipReason.NO_OBJECTIVES.value]
-    passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.of(reason) is OnSkip.PASSTHROUGH]
+    passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
     passed += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
-    classes = [kind.value for kind in FailureClass if final_action(policy, kind) is not OnError.BLOCK]
+    classes = [kind.value for kind in FailureClass if policy.final_action(kind) is not OnError.BLOCK]
     return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 
 
@@ -164,7 +158,7 @@ class Budget:
     def again(self, outcome: Outcome, error: Exception | None) -> float | None:
         """Seconds to wait before the next try; None when this outcome stands."""
         kind = kind_of(outcome)
-        if kind is None or self.policy.on_error.of(kind) is not OnError.RETRY:
+        if kind is None or self.policy.on_error.reaction_to(kind) is not OnError.RETRY:
             return None
         self._failed[kind] += 1
         if self._failed[kind] >= TRIES.get(kind, math.inf):

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from aligner_proxy.concurrency import TimeSlice, to_the_end
+from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.replacements import ReplacementMap
@@ -55,7 +55,7 @@ def is_blocked(policy: Policy, length: int) -> bool:
     """Whether the client gets an error in place of an answer of this length, because that is too long."""
     if length <= policy.max_answer_chars:
         return False
-    judged = policy.on_skip.of(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
+    judged = policy.on_skip.reaction_to(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
     return not judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
 
 
@@ -256,7 +256,7 @@ class PartedCorrection:
         if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
         # To its end, also for a client that leaves just now: nobody knows this part any more who could let it go.
-        await to_the_end(present.aclose())
+        await run_to_end(present.aclose())
 
     def _keep(self, part: StreamingCorrection) -> None:
         self._changed |= part.changed

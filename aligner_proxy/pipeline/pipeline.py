@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.editor import EditedEngine, Editors
 from aligner_proxy.correctors.fact_editor import FactEditor
 from aligner_proxy.correctors.nothing import UnjudgedSession
@@ -57,7 +57,7 @@ from aligner_proxy.types import (
     SkipReason,
     Status,
     StreamMode,
-    encodable,
+    replace_surrogates,
 )
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Pipeline:
                 await session.aclose()
         if outcome.correction is not None and (about := await self.about(budget.policy)) and about.languages:
             answer = exchange.answer or ""
-            outcome = await beside(len(answer), partial(spoken.marked, outcome, answer, about.languages))
+            outcome = await run_off_loop(len(answer), partial(spoken.marked, outcome, answer, about.languages))
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
 
@@ -190,7 +190,7 @@ class Pipeline:
         if not structured and policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
             outcome = await self.settled(outcome, exchange, deadline)
         # What is counted in prose means nothing in JSON.
-        reports = () if structured else await self.extensions.reported(policy, answer, outcome.edited or answer)
+        reports = () if structured else await self.extensions.report_async(policy, answer, outcome.edited or answer)
         return replace(outcome, reports=reports) if reports else outcome
 
     async def settled(self, outcome: Outcome, exchange: Exchange, deadline: float) -> Outcome:
@@ -254,7 +254,9 @@ class Pipeline:
             return False
         about = await self._about(policy)
         answer = exchange.answer or ""
-        return about is not None and await beside(len(answer), partial(spoken.is_unknown, answer, about.languages))
+        return about is not None and await run_off_loop(
+            len(answer), partial(spoken.is_unknown, answer, about.languages)
+        )
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, with an editor behind it if the policy names one; or the corrector in its place."""
@@ -353,7 +355,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         request_id=f"{exchange.call_id}/{exchange.index}",
         turns=exchange.turns,
         answer=text,
-        objectives=tuple(encodable(objective.text) for objective in policy.objectives),
+        objectives=tuple(replace_surrogates(objective.text) for objective in policy.objectives),
         common=_common(policy.objectives),
         caution=policy.caution,
         verify=policy.verify,

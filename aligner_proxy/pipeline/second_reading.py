@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import EngineFault, NotPlaced
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.arrangement import Arrangement
@@ -69,7 +69,7 @@ class SecondReading:
         echoes = await self._echoes(text, first.correction, policy, readings)
         if not (laid_out or echoes or any(verdict.flagged for verdict in first.correction.segments)):
             return first if len(readings) == 1 else _charged(first, readings)
-        arrangement = await beside(len(text), partial(Arrangement.of, text, first.correction))
+        arrangement = await run_off_loop(len(text), partial(Arrangement.of, text, first.correction))
         if arrangement is None:
             if laid_out or echoes:
                 raise NotPlaced("a second reading flags what cannot be told apart in the correction")
@@ -97,7 +97,7 @@ class SecondReading:
         """The echoes that are flagged without the conversation, by the number of their segment."""
         verdicts = correction.segments
         size = len(text) + sum(len(turn.content) for turn in self._turns)
-        numbers = await beside(size, partial(_echoing, self._turns, verdicts))
+        numbers = await run_off_loop(size, partial(_echoing, self._turns, verdicts))
         if not numbers:
             return {}
         scores = await self._scores(self._bare, text, policy, readings)
@@ -111,14 +111,14 @@ class SecondReading:
         They are read in as few texts as it takes that none overlaps another; out of its place a fair sentence may look
         bad, so what is flagged is read where it stands, too.
         """
-        windows = await beside(len(text), partial(reading_windows, text))
+        windows = await run_off_loop(len(text), partial(reading_windows, text))
         if not windows:
             return []
         score = partial(self._scores, self._inner, policy=policy, readings=readings)
         flagged = await score_windows(windows, score, policy.caution)
         confirmed = flagged[MOST_CONFIRMED:]
         for window, verdict in flagged[:MOST_CONFIRMED]:
-            standing, start = await beside(len(text), partial(in_place, text, window))
+            standing, start = await run_off_loop(len(text), partial(in_place, text, window))
             scores = await self._scores(self._inner, standing, policy, readings)
             if any(end > start for _, end, _ in places(standing, scores)):
                 confirmed.append((window, verdict))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
@@ -116,7 +116,7 @@ class StreamedReading:
         """New segments that echo the conversation and are flagged without it."""
         if self._echoes is None:
             size = sum(len(turn.content) for turn in exchange.turns)
-            self._echoes = await beside(size, partial(Echoes, exchange.turns))
+            self._echoes = await run_off_loop(size, partial(Echoes, exchange.turns))
         numbers = [n for n in _fresh(progress, more) if self._echoes.has(progress.verdicts[n].text)]
         if not numbers:
             return {}
@@ -152,7 +152,7 @@ class StreamedReading:
         """Undecided segments that are flagged in their reading form."""
         begin = progress.segments[progress.undecided].start
         end = progress.segments[len(progress.verdicts) - 1].end
-        windows = await beside(end - begin, partial(reading_windows, progress.text[begin:end]))
+        windows = await run_off_loop(end - begin, partial(reading_windows, progress.text[begin:end]))
         windows = [window for window in windows if window.text not in self._windows]
         if not windows:
             return {}
@@ -179,7 +179,7 @@ async def _confirmed(
     confirmed = flagged[MOST_CONFIRMED:]
     for window, verdict in flagged[:MOST_CONFIRMED]:
         placed = replace(window, start=begin + window.start, end=begin + window.end)
-        standing, start = await beside(len(text), partial(in_place, text, placed))
+        standing, start = await run_off_loop(len(text), partial(in_place, text, placed))
         if any(end > start for _, end, _ in places(standing, await reader.scores(standing))):
             confirmed.append((window, verdict))
     return confirmed

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from aligner_proxy.engine.api import Span
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.gate.completion import Followed, removed, trimmed
-from aligner_proxy.gate.edits import Edit, Part
+from aligner_proxy.gate.edits import ClosedAnswer, Edit, Part
 from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
@@ -103,8 +103,8 @@ class StreamingCorrection:
         self._first_flagged: int | None = None
         """The first flagged segment that is not decided."""
         self._replacements = ReplacementMap()
-        self._settled: dict[Edit, tuple[Part, ...]] = {}
-        """The edits that have gone out, and what each did."""
+        self._settled: dict[Edit, tuple[Part, ...]] = {}  # the edits that have gone out, and what each did
+        self._closed_answer = ClosedAnswer()  # what the gate need not read again
         self._numbering = numbering or Numbering()
         self._numbered = 0
         """So many segments have been numbered."""
@@ -531,7 +531,7 @@ class StreamingCorrection:
         """
         if edit.text == self._text[edit.start : edit.end]:
             return {}
-        settled = Settled(self._next, dict(self._settled))
+        settled = Settled(self._next, dict(self._settled), self._closed_answer)
         with stage("gate"):
             refusal, followed = await judge_next_in_thread(
                 self._text[:end], edit, self._verdicts_up_to(end), settled, self._policy

@@ -39,7 +39,7 @@ def sent_headers() -> set[str]:
     makers = [RequestState.headers]
     makers += [
         type(extension).headers
-        for plugin in registry.load(False).plugins
+        for plugin in registry.load_plugins(False).plugins
         for extension in plugin.extensions
         if "headers" in vars(type(extension))
     ]

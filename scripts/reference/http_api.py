@@ -44,7 +44,7 @@ Schema = Mapping[str, Any]
 def gateway_document() -> dict[str, Any]:
     """The OpenAPI document of the gateway's own endpoints."""
     app = FastAPI()
-    gateway_routes.add_to(app, lambda: None, MagicMock())
+    gateway_routes.add_endpoints(app, lambda: None, MagicMock())
     return app.openapi()
 
 

@@ -44,7 +44,7 @@ class MetricRow:
 
 def gateway_metrics() -> list[MetricRow]:
     """What the gateway and the bundled plugins register."""
-    registry.load(False)
+    registry.load_plugins(False)
     return sorted(row for row in _registered(REGISTRY) if row.name.startswith("aligner_"))
 
 

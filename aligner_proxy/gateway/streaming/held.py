@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator,
 from dataclasses import replace
 from functools import cached_property, partial
 
-from aligner_proxy.concurrency import to_the_end
+from aligner_proxy.concurrency import run_to_end
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats.base import StreamEvent, corrected, no_store
@@ -69,11 +69,11 @@ class HeldStream(StreamQueue[PrefilledText]):
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
             self._corrector.refuse(self._ledger.outcomes[0])
         for text in self._texts.values():
-            await to_the_end(text.aclose())
+            await run_to_end(text.aclose())
         self._texts.clear()
         while self._queue:
             self._next()
-        side = self._side.opened_anew() if self._side else None
+        side = self._side.reopen() if self._side else None
         released = ReleasedStream(self._wire, self._data, self._ledger, self._corrector, self._account, side)
         released.timeline = self.timeline
         released.changed = self.changed
@@ -109,31 +109,31 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     async def _end(self) -> None:
         """Correct the answer, unless the upstream broke off: then what came goes out as it is."""
-        outcomes = await self._corrected()
+        self._ended = True
+        exchanges = self._exchanges()
+        outcomes = await self._corrected(exchanges)
         texts = corrected(outcomes)
         outgoing: Collection[object] = self._received
         if texts:
             try:
-                outgoing = await self._replayed(texts)
+                outgoing = await self._replayed(exchanges, texts)
             except NotPutIn:
-                metrics.not_put_in(self._ledger)
+                metrics.record_not_applied(self._ledger)
                 if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
                     raise
         if self._side is not None:
             changed = outgoing is not self._received
-            await self._side.settle(delivered_texts(self._exchanges(), outcomes, changed=changed))
+            await self._side.settle(delivered_texts(exchanges, outcomes, changed=changed))
         self._queue.clear()
         self._outgoing = outgoing  # at last: while others have their turn, nothing may go out
 
-    async def _corrected(self) -> Sequence[Outcome]:
+    async def _corrected(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
         """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
-        self._ended = True
         if self._passes_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
                 self._corrector.refuse(self._ledger.outcomes[0])
             return ()
-        exchanges = self._exchanges()
         if not exchanges:
             reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
             self._give_up(Status.SKIPPED, reason.value)
@@ -149,9 +149,9 @@ class HeldStream(StreamQueue[PrefilledText]):
     def _session(self, index: int) -> Session | None:
         return self._texts[index].take_session() if index in self._texts else None
 
-    async def _replayed(self, texts: Mapping[int, str]) -> list[object]:
+    async def _replayed(self, exchanges: Sequence[Exchange], texts: Mapping[int, str]) -> list[object]:
         """The events with the corrected texts in them."""
-        for exchange in self._decoder.exchanges():
+        for exchange in exchanges:
             if exchange.index in texts:
                 self._text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
         items: list[object] = []
@@ -183,9 +183,11 @@ class HeldStream(StreamQueue[PrefilledText]):
     def _give_up(self, status: Status, reason: str) -> None:
         """Every choice that had begun ends like this."""
         ledger = self._ledger
-        metrics.upstream_ended(ledger)
+        metrics.record_upstream_end(ledger)
         begun = [exchange.index for exchange in self._exchanges()] or [0]
-        ledger.settle([metrics.closed(ledger.call_id, ledger.policy, status, reason, index) for index in begun])
+        ledger.settle(
+            [metrics.record_unprocessed(ledger.call_id, ledger.policy, status, reason, index) for index in begun]
+        )
 
 
 class LiveStream(HeldStream):
@@ -195,10 +197,10 @@ class LiveStream(HeldStream):
     """
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        kept = litellm_internals.kept_chunks(source)
+        kept = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
-                self.timeline.came()
+                self.timeline.note_upstream()
                 self._sent(item, has_text=True)
                 yield item
                 await self.take(item)
@@ -217,7 +219,8 @@ class LiveStream(HeldStream):
         """Nothing waits: all has gone out."""
 
     async def _end(self) -> None:
-        await self._corrected()
+        self._ended = True
+        await self._corrected(self._exchanges())
 
 
 async def _nothing() -> AsyncGenerator[object, None]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from typing import Any, Generic
 
-from aligner_proxy.concurrency import TimeSlice, to_the_end
+from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import SafeDecoder, StreamEvent
 from aligner_proxy.formats.packing import Packer
@@ -99,7 +99,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                     yield item
             finished = True
         finally:
-            await to_the_end(self._close(finished=finished))
+            await run_to_end(self._close(finished=finished))
         # A stream that never began stays a plain HTTP error.
         if (self.served.any or self.broken is None) and sse.at_rest(self._ending):
             self.comment = self._ledger.comment(self.timeline)
@@ -130,7 +130,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Put the whole stream in line."""
-        kept = litellm_internals.kept_chunks(source)
+        kept = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
                 await self.take(item)
@@ -173,7 +173,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         while self._account.full and self.waits:
             crowded_out = not self.is_shed and self._account.over_share
             if crowded_out or not (await self._account.freed(PATIENCE_S) or self.is_shed):
-                metrics.stream_shed(self._ledger)
+                metrics.record_stream_shed(self._ledger)
                 self.is_shed = True
                 self.give_way()
 
@@ -186,7 +186,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             places.append((text, start, start + len(piece)))
             self._account.keep(len(piece))
         if places:
-            self.timeline.came()
+            self.timeline.note_upstream()
         wholes = {index: self._text(index) for index in event.wholes} or NO_WHOLES
         if self._side is not None:
             self._side.read(event.original, [*(piece for _, piece in event.pieces), *map(self._original, wholes)])
@@ -250,7 +250,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self.served.append(item)
         self._ending = sse.tail(self._ending, item)
         if has_text:
-            self.timeline.went()
+            self.timeline.note_client()
         self._put_off_comment()
 
     def _put_off_comment(self) -> None:

@@ -178,7 +178,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             outcomes = [(told, replace(outcome, status=Status.SKIPPED, reason=reason)) for told, outcome in outcomes]
         self._corrector.settle(outcomes)
         if self._lost:
-            metrics.not_put_in(self._ledger)
+            metrics.record_not_applied(self._ledger)
 
     def _without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
         """The outcome of a stream in which there is no text."""
