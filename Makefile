@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database fleet-test lint format docs lock clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz versions conformance early-warning database fleet-test lint format docs lock clean
 BIN := .venv/bin
 # What is imported is compiled once, for all processes: a gateway or an engine that compiles anew starts twice as slowly.
 export PYTHONDONTWRITEBYTECODE :=
@@ -61,6 +61,9 @@ fuzz: setup ## 100,000 wrecked responses and 20,000 whole ones through the hooks
 	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/gateway/test_untouched.py
 	@LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m tests.fuzz.enforced --cases 20000 $(ARGS)
 	@LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m tests.fuzz.moved --cases 20000 $(ARGS)
+
+versions: setup ## the tests that need no engine on every other Python of this machine (3.11 to 3.13), without torch
+	@./scripts/python_versions.sh $(ARGS)
 
 conformance: setup ## try every cell and client on the real proxy and write docs/reference/conformance.md
 	@CONFORMANCE=write $(BIN)/python -m pytest -q tests/conformance

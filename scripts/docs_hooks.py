@@ -69,7 +69,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Lead from where pages lay before 0.2.0, at the top of docs/, to where they are: errors of 0.1.0 name them."""
+    """Lead from where pages lay before 0.2.0 (docs/ itself), which errors of 0.1.0 name, to where they are."""
     site = Path(config["site_dir"])
     for page in sorted((ROOT / "docs").glob("*/*.md")):
         before = site / page.stem

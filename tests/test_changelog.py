@@ -18,6 +18,8 @@ def test_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     released = [heading for heading in HEADINGS if heading != "Unreleased"]
     plugins = tomllib.loads((ROOT / "plugins" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    weights = tomllib.loads((ROOT / "plugins" / "embedded" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert weights["name"] == "aligner-proxy-embedded"  # its version is that of the weights
     vllm = tomllib.loads((ROOT / "plugins" / "vllm" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == plugins["version"] == vllm["version"] == __version__ == released[0]
     assert f"aligner-proxy=={__version__}" in plugins["dependencies"]
