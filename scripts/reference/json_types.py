@@ -9,8 +9,8 @@ from scripts.reference.markdown import code, words
 
 BOOLEAN = "`true` or `false`"
 PLURALS = {"text": "texts", "block": "blocks", "integer": "integers", "number": "numbers"}
-LINKED = {"GateRule": "names of [rules](#gate)"}
-"""Types whose values have a table of their own."""
+MOST_LISTED = 12
+"""Values that are named one by one; more of them are the rules of the gate, which have a table of their own."""
 
 Schema = Mapping[str, Any]
 
@@ -28,10 +28,10 @@ def type_words(value: Schema, definitions: Schema) -> str:
         kinds = dict.fromkeys(type_words(choice, definitions) for choice in choices if choice.get("type") != "null")
         return words(list(kinds))
     value = definition(value, definitions)
-    if value.get("title") in LINKED:
-        return LINKED[value["title"]]
     if "enum" in value or "const" in value:
         values = value.get("enum", [value.get("const")])
+        if len(values) > MOST_LISTED:
+            return "names of [rules](#gate)"
         # Of on, off, true and false the first two say it.
         named = [code(one) for one in values if not isinstance(one, bool)]
         return words(named or [code(str(one).lower()) for one in values])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,57 +36,69 @@ class Section:
     heading: str
     path: tuple[str, ...]
     """Where its examples are found, and how they are shown."""
-    definition: str
-    """The schema's name for it."""
+    place: tuple[str, ...]
+    """The keys that lead to it from the top of the file."""
     introduction: str
-    without: str = ""
-    """A definition whose keys are left out, because another table has them."""
+    without: tuple[str, ...] = ()
+    """A place whose keys are left out, because another table has them."""
 
 
 SECTIONS = (
-    Section("Settings", ("settings",), "PolicySettings", "In `defaults`, a route or a tenant, or in metadata."),
+    Section("Settings", ("settings",), ("defaults",), "In `defaults`, a route or a tenant, or in metadata."),
     Section(
-        "on_error", ("on_error",), "OnErrorByClass", "What follows a failure, by its class. One word stands for all."
+        "on_error",
+        ("on_error",),
+        ("defaults", "on_error"),
+        "What follows a failure, by its class. One word stands for all.",
     ),
-    Section("on_skip", ("on_skip",), "OnSkipByReason", "What follows where an answer would be skipped, by the reason."),
+    Section(
+        "on_skip",
+        ("on_skip",),
+        ("defaults", "on_skip"),
+        "What follows where an answer would be skipped, by the reason.",
+    ),
     Section(
         "gate",
         ("gate",),
-        "GateSwitches",
+        ("defaults", "gate"),
         "Rules that an edit must not break, in the order in which a broken one is reported; "
         "[the gate](../explain/gate.md) explains them. All are on.",
     ),
-    Section("editor", ("editor",), "EditorBlock", "A model group that writes ([editor](../guides/editor.md))."),
-    Section("routes", ("routes",), "Route", "In an entry of `routes`, besides the settings.", "PolicySettings"),
-    Section("routes: match", ("match",), "RouteMatch", "Which requests a route is for. What is left out matches all."),
+    Section(
+        "editor", ("editor",), ("defaults", "editor"), "A model group that writes ([editor](../guides/editor.md))."
+    ),
+    Section("routes", ("routes",), ("routes",), "In an entry of `routes`, besides the settings.", ("defaults",)),
+    Section(
+        "routes: match", ("match",), ("routes", "match"), "Which requests a route is for. What is left out matches all."
+    ),
     Section(
         "routes: objectives chosen by prompt",
         ("objectives",),
-        "AutoObjectives",
+        ("routes", "objectives"),
         "A net weighs the objectives for each prompt ([objectives chosen by prompt](../guides/meal.md)).",
     ),
     Section(
         "routes: hand_off",
         ("hand_off",),
-        "HandOffBlock",
+        ("routes", "hand_off"),
         "Reports of doubtful answers ([feedback](../guides/feedback.md)).",
     ),
-    Section("tenants", ("tenants",), "Tenant", "In an entry of `tenants`, besides the settings.", "PolicySettings"),
-    Section("tenants: match", ("match",), "TenantMatch", "Whose requests a tenant's entry is for."),
-    Section("objectives", ("objectives", "NAME"), "ObjectiveEntry", "An objective with examples; else its text alone."),
-    Section("aligner", ("aligner",), "AlignerSettings", "The aligner and its engine. A change needs a restart."),
+    Section("tenants", ("tenants",), ("tenants",), "In an entry of `tenants`, besides the settings.", ("defaults",)),
+    Section("tenants: match", ("match",), ("tenants", "match"), "Whose requests a tenant's entry is for."),
+    Section("objectives", ("objectives", "NAME"), ("objectives",), "An objective with examples; else its text alone."),
+    Section("aligner", ("aligner",), ("aligner",), "The aligner and its engine. A change needs a restart."),
     Section(
         "aligner: engine",
         ("engine",),
-        "Backend",
+        ("aligner", "engine"),
         "An engine that needs more than an address ([scaling](../guides/scaling.md)).",
     ),
-    Section("trust", ("trust",), "Trust", "Whose word may loosen a policy besides the file's."),
-    Section("cache", ("cache",), "CacheSettings", "Remembered corrections. A change needs a restart."),
-    Section("shadow", ("shadow",), "ShadowSettings", "How much is corrected for the record alone, in each worker."),
-    Section("streams", ("streams",), "StreamSettings", "How much streams may hold back, in each worker."),
-    Section("audit", ("audit",), "AuditSettings", "The [audit store](../guides/operations.md#audit)."),
-    Section("plugins", ("plugins",), "PluginSettings", "What [plugins](../guides/plugins.md) add."),
+    Section("trust", ("trust",), ("trust",), "Whose word may loosen a policy besides the file's."),
+    Section("cache", ("cache",), ("cache",), "Remembered corrections. A change needs a restart."),
+    Section("shadow", ("shadow",), ("shadow",), "How much is corrected for the record alone, in each worker."),
+    Section("streams", ("streams",), ("streams",), "How much streams may hold back, in each worker."),
+    Section("audit", ("audit",), ("audit",), "The [audit store](../guides/operations.md#audit)."),
+    Section("plugins", ("plugins",), ("plugins",), "What [plugins](../guides/plugins.md) add."),
 )
 
 
@@ -119,11 +131,29 @@ def resolved_defaults() -> Mapping[str, Any]:
     return resolver.settings(resolver.resolve(RequestFacts("any")))
 
 
+def block_at(place: tuple[str, ...]) -> Mapping[str, Any]:
+    """The schema of the block to which these keys lead."""
+    found = schema()
+    for key in place:
+        (found,) = _blocks(found["properties"][key])
+    return found
+
+
 def properties(section: Section) -> dict[str, dict[str, Any]]:
     """Key -> schema of what the section's table shows."""
-    definitions = schema()["$defs"]
-    others = definitions[section.without]["properties"] if section.without else {}
-    return {key: value for key, value in definitions[section.definition]["properties"].items() if key not in others}
+    others = block_at(section.without)["properties"] if section.without else {}
+    return {key: value for key, value in block_at(section.place)["properties"].items() if key not in others}
+
+
+def _blocks(value: Mapping[str, Any]) -> Iterator[Any]:
+    """The blocks of fixed keys among what may stand at a place, in a list or under a name as well."""
+    value = definition(value, schema()["$defs"])
+    if value.get("properties"):
+        yield value
+    for choice in (*value.get("anyOf", ()), *value.get("oneOf", ()), *value.get("patternProperties", {}).values()):
+        yield from _blocks(choice)
+    if "items" in value:
+        yield from _blocks(value["items"])
 
 
 def policy_page() -> str:

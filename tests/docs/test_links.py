@@ -58,3 +58,7 @@ def test_every_link_between_pages_leads_to_a_page_and_its_heading() -> None:
     pages = {name: text for name, text in texts().items() if name.endswith(".md")}
     assert len(pages) > 100
     assert [link for name, text in pages.items() for link in dead_links(name, text)] == []
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(texts()["README.md"].splitlines()) <= 150
