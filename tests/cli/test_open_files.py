@@ -63,7 +63,8 @@ def test_a_limit_that_is_enough_is_left_alone(limits: tuple[int, int]) -> None:
 
 
 def test_a_console_takes_as_many_connections_as_fit() -> None:
-    program = PROGRAM.replace("open_files.allow(connections, each)", "print('fit', open_files.fitting(connections))")
+    call = "open_files.allow_connections(connections, each)"
+    program = PROGRAM.replace(call, "print('fit', open_files.fit_connections(connections))")
     for limit, fit in ((4096, 500), (512, 256)):
         numbers = map(str, (limit, limit, 500, 1))
         run = [sys.executable, "-c", program, *numbers]
