@@ -13,16 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from aligner_proxy.pipeline.outcomes import DECLINED, NOTHING_REMAINS
 from aligner_proxy.text import fragments
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, IfNothingRemains, Mode, Outcome, Policy, SegmentScore, Status
 
-DECLINED = "declined"
-"""The reason of an outcome whose text is not the upstream's."""
-NOTHING_REMAINS = "nothing_remains"
-"""The reason of an outcome that is blocked for it."""
 _LABEL = re.compile(
     r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_](?:(?(sign)[^\]\n:]|[\w .'-])){0,30})(?(sign)\])"
     r"[*_]{0,3}:[*_]{0,3}[ \t]+"

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 
 from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.pipeline.declining import NOTHING_REMAINS
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     Correction,
@@ -37,6 +36,10 @@ INTERNAL = "internal_error"
 """The reason of an error that is none of ours."""
 GATE = "gate_"
 """How the reasons of the gate begin."""
+DECLINED = "declined"
+"""The reason of an outcome whose text is not the upstream's."""
+NOTHING_REMAINS = "nothing_remains"
+"""The reason of an outcome that is blocked because nothing of its answer would remain."""
 _DELIVERED = f"{GATE}partly:"
 """How they begin where it refused some edits and delivered others, or would have, in shadow mode."""
 

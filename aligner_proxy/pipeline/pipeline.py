@@ -1,4 +1,4 @@
-"""Correction of one answer: eligibility, cache, engine, gate. Read this first.
+"""Correction of one whole answer through its stages, cache, engine and gate. Read this first, then stage.py.
 
 `Pipeline.align` never raises: whatever goes wrong becomes an outcome with a named reason, and what the client then gets
 is the policy's `on_error` for that class of failure (outcomes.py). Plugins and JSON answers are wrappers around the
@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -32,14 +32,16 @@ from aligner_proxy.engine.api import (
 )
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
-from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import declining, eligibility, outcomes, second_try, spoken
+from aligner_proxy.observability import tracing
+from aligner_proxy.pipeline import declining, eligibility, outcomes, second_try
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.grounded import AGREES, GroundedCorrection
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
 from aligner_proxy.pipeline.removal import removed_where_refused
 from aligner_proxy.pipeline.second_reading import SecondReading
+from aligner_proxy.pipeline.stage import Answer, Hold, Outgoing, Stage, Stop
+from aligner_proxy.pipeline.stages.language import Language
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
 from aligner_proxy.plugins.registry import PluginRules
@@ -69,6 +71,45 @@ _JSON_AT_ONCE_CHARS = 2_000
 # What the engine's answer may need for its way back: its own failure should arrive before our deadline ends the wait.
 _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
+
+
+class StageList:
+    """The stages of one answer, in order. Only those are called that do something, so an idle one costs nothing."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._stages = stages
+
+    def doing(self, method: str) -> list[Stage]:
+        """The stages that have a method of their own."""
+        return [stage for stage in self._stages if getattr(type(stage), method) is not getattr(Stage, method)]
+
+    async def admit(self, answer: Answer) -> Stop | Hold | None:
+        """The first stop, else whether any stage holds the answer."""
+        admission: Hold | None = None
+        for stage in self.doing("admit"):
+            answered = await stage.admit(answer)
+            if isinstance(answered, Stop):
+                return answered
+            admission = admission or answered
+        return admission
+
+    async def release(self, outgoing: Outgoing, answer: Answer) -> Outgoing:
+        """What goes out when every stage has had its say."""
+        for stage in self.doing("release"):
+            outgoing = await stage.release(outgoing, answer)
+        return outgoing
+
+    async def settle(self, outcome: Outcome, answer: Answer) -> Outcome:
+        """What becomes of the answer when every stage has had its say."""
+        for stage in self.doing("settle"):
+            outcome = await stage.settle(outcome, answer)
+        return outcome
+
+    def report(self, outcome: Outcome, answer: Answer) -> Outcome:
+        """The outcome with what every stage says of it."""
+        for stage in self.doing("report"):
+            outcome = stage.report(outcome, answer)
+        return outcome
 
 
 class Pipeline:
@@ -108,9 +149,11 @@ class Pipeline:
         finally:
             if session is not None:
                 await session.aclose()
-        if outcome.correction is not None and (about := await self.about(budget.policy)) and about.languages:
-            answer = exchange.answer or ""
-            outcome = await beside(len(answer), partial(spoken.marked, outcome, answer, about.languages))
+        if outcome.correction is not None:
+            stages = self.stages(budget.policy, await self._languages_if_known(budget.policy))
+            if stages.doing("report"):
+                answer = Answer(exchange, budget.policy)
+                outcome = await beside(len(answer.text), partial(stages.report, outcome, answer))
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
 
@@ -122,8 +165,8 @@ class Pipeline:
         try:
             if (reason := await _skip_reason(exchange, policy, form)) is not None:
                 return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
-            if policy.on_skip.language is not OnSkip.PASSTHROUGH and await self._must_not_go_out(exchange, policy):
-                return Outcome(Status.NOT_JUDGED, spoken.LANGUAGE, exchange.answer, policy, exchange.index), None
+            if isinstance(stop := await self.stages(policy).admit(Answer(exchange, policy)), Stop):
+                return Outcome(stop.status, stop.reason, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
             asked = budget.asked
             async with asyncio.timeout(seconds):
@@ -236,6 +279,13 @@ class Pipeline:
         encoder = EngineEncoder(self.engine, policy, exchange.call_id, min(SELECT_S, policy.deadline_s))
         return await self.extensions.select(policy, exchange.turns, encoder)
 
+    def stages(self, policy: Policy, languages: Collection[str] = ()) -> StageList:
+        """The stages that an answer goes through under a policy; `languages` are those of its aligner, if known yet."""
+        stages: list[Stage] = []
+        if languages or policy.on_skip.language is not OnSkip.PASSTHROUGH:
+            stages.append(Language(policy, languages, partial(self._languages, policy)))
+        return StageList(stages)
+
     async def about(self, policy: Policy) -> AlignerInfo | None:
         """The aligner that judges by a policy; None where none does, or nobody says."""
         try:
@@ -248,13 +298,14 @@ class Pipeline:
             return None
         return (await self.engine.info()).named(policy.aligner)
 
-    async def _must_not_go_out(self, exchange: Exchange, policy: Policy) -> bool:
-        """Whether an answer is in a language for which the policy wants an error."""
-        if not spoken.blocks(policy):
-            return False
+    async def _languages(self, policy: Policy) -> Collection[str]:
+        """The languages of the aligner that judges by a policy; raises where nobody can say."""
         about = await self._about(policy)
-        answer = exchange.answer or ""
-        return about is not None and await beside(len(answer), partial(spoken.is_unknown, answer, about.languages))
+        return about.languages if about else ()
+
+    async def _languages_if_known(self, policy: Policy) -> Collection[str]:
+        about = await self.about(policy)
+        return about.languages if about else ()
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, with an editor behind it if the policy names one; or the corrector in its place."""
@@ -303,7 +354,7 @@ class _TextCorrection:
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
         """The verdict of the gate, with the rules of plugins that the policy names."""
-        with stage("gate"):
+        with tracing.stage("gate"):
             judge = self._pipeline.rules.judge if policy.plugin_rules else judge_in_thread
             return await judge(text, correction, policy)
 

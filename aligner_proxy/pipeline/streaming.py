@@ -24,7 +24,7 @@ from aligner_proxy.gate.completion import Followed, removed, trimmed
 from aligner_proxy.gate.edits import Edit, Part
 from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import declining, eligibility, outcomes, spoken
+from aligner_proxy.pipeline import declining, eligibility, outcomes
 from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.grounded import GroundedStream, whole_sentences
 from aligner_proxy.pipeline.outcomes import gate_reason, judged
@@ -32,6 +32,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline, failed
 from aligner_proxy.pipeline.removal import removes_refused
 from aligner_proxy.pipeline.replacements import ReplacementMap, placed
 from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
+from aligner_proxy.pipeline.stage import Answer, Stop
 from aligner_proxy.pipeline.streamed_reading import Progress, StreamedReading
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.lists.numbering import Numbering
@@ -121,7 +122,7 @@ class StreamingCorrection:
         self._reading = reading or StreamedReading(pipeline, policy)
         self._further: dict[int, SegmentScore] = {}
         """The verdicts on segments that another reading flags."""
-        self._languages = spoken.GrowingLanguage(policy)
+        self._stages = pipeline.stages(policy)
         self._session = ResumableSession(pipeline, policy, self._exchange)
         self._more = asyncio.Event()
         self._over = asyncio.Event()
@@ -147,6 +148,18 @@ class StreamingCorrection:
         """The answer as far as it has come."""
         facts = self._facts()
         return replace(facts, answer=self._text or None, inner=facts.inner or self._inner)
+
+    def _answer(self) -> Answer:
+        """The same for the stages."""
+        return Answer(
+            self._exchange(),
+            self._policy,
+            is_whole=False,
+            has_ended=self._ended,
+            sent=self._replacements.end,
+            segments=self._segments,
+            verdicts=self._verdicts,
+        )
 
     async def end(self, *, last: bool = True) -> None:
         """The answer has ended; not `last`: what follows is corrected as a text of its own."""
@@ -193,7 +206,7 @@ class StreamingCorrection:
             outcome = replace(outcome, correction=_charged(outcome.correction, self._ending.correction))
         reports = self._pipeline.extensions.report(self._policy, self._text, text)
         outcome = replace(outcome, status=status, reason=reason, text=text, ms=self._ms, reports=reports)
-        return outcome if self._closed else spoken.marked(outcome, self._text, self._languages.known)
+        return outcome if self._closed else self._stages.report(outcome, self._answer())
 
     def _judged(self, text: str) -> Outcome:
         """The outcome of an answer in place of which this text goes out."""
@@ -250,7 +263,7 @@ class StreamingCorrection:
         if not await self._attempt(self._session.begin()):
             self.check()
         elif not self.done and (about := await self._pipeline.about(self._policy)):
-            self._languages.known = about.languages
+            self._stages = self._pipeline.stages(self._policy, about.languages)
             self._tally.aligner = about.content_hash
         await self._attempt(self._read_references())
         return not self.done
@@ -284,8 +297,8 @@ class StreamingCorrection:
         """Get verdicts and decide what they decide; what nobody reads is held, as long as nothing went out."""
         if not self._text.strip():
             return self._finish() if self._ended else None
-        if self._languages.must_not_go_out(self._text, self._segments, ended=self._ended):
-            return self.close(Status.SKIPPED, spoken.LANGUAGE)
+        if isinstance(stop := await self._stages.admit(self._answer()), Stop):
+            return self.close(stop.status, stop.reason)
         try:
             held = self._at_once or not await self._judge()
         except LOST:

@@ -11,7 +11,7 @@ import pytest
 from aligner_proxy.pipeline.outcomes import blocks
 from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.types import Exchange, OnSkip, Policy, SkipPolicy, Status, StreamMode, Turn
-from tests.pipeline.test_spoken import ENGLISH, GERMAN, INSULT, POLICY, pipeline
+from tests.pipeline.test_language import ENGLISH, GERMAN, INSULT, POLICY, pipeline
 from tests.support.scripted import SCRIPTED
 
 RELEASED = replace(POLICY, stream=StreamMode.SENTENCE)

@@ -1,0 +1,93 @@
+"""Language stage: answers in a language that the aligner was not trained for, or with a sentence in one.
+
+They are judged as well as that goes, and what is flagged is edited; but an answer that stays as it was has not been
+approved by that, so its status is `not_judged`. A policy may block them: then nothing more goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from functools import partial
+
+from aligner_proxy.concurrency import beside
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.outcomes import DECLINED
+from aligner_proxy.pipeline.stage import Answer, Stage, Stop
+from aligner_proxy.text.languages import foreign_segments, is_among, spoken
+from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
+
+LANGUAGE = SkipReason.LANGUAGE.value
+WOULD_LEAVE = "would_leave"
+WOULD_NOT_JUDGE = "would_not_judge"
+"""The reason in shadow mode of an answer that would have had the status `not_judged`."""
+
+
+def is_unknown(answer: str | None, known: Collection[str]) -> bool:
+    """Whether an answer, or a sentence of it, is clearly in none of the `known` languages.
+
+    No: it is short, or nobody says what is known.
+    """
+    return is_unknown_as_whole(answer, known) or bool(known and answer and foreign_segments(answer, known))
+
+
+def is_unknown_as_whole(answer: str | None, known: Collection[str]) -> bool:
+    """Whether an answer as a whole is clearly in none of the `known` languages."""
+    name = spoken(answer) if known and answer else None
+    return name is not None and not is_among(name, known)
+
+
+class Language(Stage):
+    """Marks an answer whose language the aligner does not know, and stops it where the policy wants an error.
+
+    `known` are the languages that the aligner was trained for. Of a whole answer they are asked for only if they may
+    stop it: `ask` raises where nobody can say, so that such an answer fails, and does not pass.
+    """
+
+    def __init__(self, policy: Policy, known: Collection[str], ask: Callable[[], Awaitable[Collection[str]]]) -> None:
+        self._blocks = outcomes.blocks(Outcome(Status.NOT_JUDGED, LANGUAGE, None, policy))
+        self._known = known
+        self._ask = ask
+        self._heard = 0
+        """So many segments were looked at."""
+        self._due = 0
+        """The length from which on the whole is looked at again: each look is at twice the length."""
+
+    async def admit(self, answer: Answer) -> Stop | None:
+        """Stop an answer in another language as soon as that is clear, where the policy wants an error."""
+        if not self._blocks:
+            return None
+        if answer.is_whole:
+            self._known = await self._ask()
+            is_blocked = await beside(len(answer.text), partial(is_unknown, answer.text, self._known))
+        else:
+            is_blocked = bool(self._known) and self._sounds_foreign(answer)
+        return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
+
+    def _sounds_foreign(self, answer: Answer) -> bool:
+        """Whether what came, or a sentence of it, is in another language."""
+        more = answer.segments[self._heard :]
+        self._heard = len(answer.segments)
+        if any(foreign_segments(segment.text, self._known) for segment in more):
+            return True
+        if not answer.has_ended and len(answer.text) < self._due:
+            return False
+        self._due = 2 * len(answer.text)
+        return is_unknown_as_whole(answer.text, self._known)
+
+    def report(self, outcome: Outcome, answer: Answer) -> Outcome:
+        """The outcome says so where the language of the answer, or that of a sentence that stays, is not known."""
+        if outcome.correction is None or not self._known:
+            return outcome
+        stays = (segment.text for segment in outcome.segments if not segment.flagged)
+        is_known = not is_unknown_as_whole(answer.text, self._known)
+        if is_known and not any(foreign_segments(text, self._known) for text in stays):
+            return outcome
+        if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
+            return replace(outcome, reason=WOULD_NOT_JUDGE)
+        if outcome.status is Status.CORRECTED and outcome.reason != DECLINED:
+            return replace(outcome, reason=LANGUAGE)
+        refused = outcomes.kind_of(outcome) is FailureClass.GATE and outcomes.blocks(outcome)
+        if outcome.status is not Status.UNCHANGED or refused:
+            return outcome
+        return replace(outcome, status=Status.NOT_JUDGED, reason=LANGUAGE)
