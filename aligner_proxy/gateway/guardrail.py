@@ -55,8 +55,8 @@ from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.observability import logs, tracing
 from aligner_proxy.observability.stalls import LoopWatchdog
-from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
+from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins.extensions import Selecting
 from aligner_proxy.policy import config, guardrail_entry
 from aligner_proxy.policy.schema import PolicyFile

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aligner_proxy.types import Correction
+from aligner_proxy.pipeline.stage import Outgoing
+from aligner_proxy.types import NOT_GROUNDED, Correction, Grounding
 
 
 @dataclass(slots=True)
@@ -17,6 +18,7 @@ class EditTally:
     edits: int = 0
     refused: list[str] = field(default_factory=list)
     """The gate's rule for each stretch that it kept as it was."""
+    grounding: Grounding = NOT_GROUNDED
 
     def add(self, correction: Correction) -> None:
         """The engine wrote something."""
@@ -26,6 +28,13 @@ class EditTally:
     def charge(self, correction: Correction) -> None:
         """The engine read something once more."""
         self.corrections.append(correction)
+
+    def release(self, outgoing: Outgoing) -> None:
+        """Stages have had their say about a stretch that goes out."""
+        if outgoing.grounding is not NOT_GROUNDED:
+            self.grounding += outgoing.grounding
+        if outgoing.editor:
+            self.corrections.append(Correction("", editor=outgoing.editor))
 
     def judge(self, refusal: str | None) -> None:
         """The gate lets it go out, or has refused it by this rule."""

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
-from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.pipeline.stage import Answer
+from aligner_proxy.plugins.api import Corrected
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
-    Correction,
-    Exchange,
     FailureClass,
     Mode,
     OnError,
@@ -191,16 +190,11 @@ def reason_of(error: Exception) -> str:
     return DeadlineExceeded.reason if isinstance(error, TimeoutError) else INTERNAL
 
 
-def judged(
-    exchange: Exchange,
-    answer: str,
-    policy: Policy,
-    correction: Correction,
-    cache_hit: bool | None,
-    verdict: Verdict,
-) -> Outcome:
-    """What becomes of `answer`; in shadow mode the reason says what would have been done."""
-    changed = verdict.text != answer
+def judged(answer: Answer, corrected: Corrected) -> Outcome:
+    """What becomes of an answer; in shadow mode the reason says what would have been done."""
+    verdict = corrected.verdict
+    policy = answer.policy
+    changed = verdict.text != answer.text
     status = Status.CORRECTED if changed else Status.UNCHANGED
     reason = verdict.reason
     if policy.mode is Mode.SHADOW:
@@ -209,11 +203,11 @@ def judged(
     return Outcome(
         status=status,
         reason=reason,
-        text=verdict.text if status is Status.CORRECTED else answer,
+        text=verdict.text if status is Status.CORRECTED else answer.text,
         policy=policy,
-        index=exchange.index,
-        cache_hit=cache_hit,
-        correction=correction,
+        index=answer.exchange.index,
+        cache_hit=corrected.cache_hit,
+        correction=corrected.correction,
         edited=verdict.text,
         edits=verdict.edits,
         dropped=verdict.dropped,

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from aligner_proxy.concurrency import beside
-from aligner_proxy.correctors.editor import EditedEngine, Editors
+from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.fact_editor import FactEditor
 from aligner_proxy.correctors.nothing import UnjudgedSession
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
@@ -33,15 +33,19 @@ from aligner_proxy.engine.api import (
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability import tracing
-from aligner_proxy.pipeline import declining, eligibility, outcomes, second_try
+from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.grounded import AGREES, GroundedCorrection
+from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import judged
 from aligner_proxy.pipeline.removal import removed_where_refused
 from aligner_proxy.pipeline.second_reading import SecondReading
 from aligner_proxy.pipeline.stage import Answer, Hold, Outgoing, Stage, Stop
+from aligner_proxy.pipeline.stages import eligibility
+from aligner_proxy.pipeline.stages.eligibility import BEGUN, AnswerForm, Eligibility
 from aligner_proxy.pipeline.stages.language import Language
+from aligner_proxy.pipeline.stages.references import AGREES, References
+from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
 from aligner_proxy.plugins.registry import PluginRules
@@ -56,7 +60,6 @@ from aligner_proxy.types import (
     Outcome,
     Policy,
     Quota,
-    SkipReason,
     Status,
     StreamMode,
     encodable,
@@ -64,10 +67,6 @@ from aligner_proxy.types import (
 
 log = logging.getLogger(__name__)
 
-_FIRST_WORD = "Begun."
-"""Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
-_JSON_AT_ONCE_CHARS = 2_000
-"""JSON answers up to this length are read in the event loop: where its texts are disguised, some ten milliseconds."""
 # What the engine's answer may need for its way back: its own failure should arrive before our deadline ends the wait.
 _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
@@ -112,6 +111,20 @@ class StageList:
         return outcome
 
 
+class ExtensionReports(Stage):
+    """Adds what plugins report of an answer; what is counted in prose means nothing in JSON."""
+
+    def __init__(self, extensions: Extensions) -> None:
+        self._extensions = extensions
+
+    def report(self, outcome: Outcome, answer: Answer) -> Outcome:
+        """The outcome with the reports of plugins."""
+        if outcome.edited is None or answer.is_structured:
+            return outcome
+        reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)
+        return replace(outcome, reports=reports)
+
+
 class Pipeline:
     """The hot path. Holds what all requests share; nothing about a request is kept here."""
 
@@ -139,7 +152,7 @@ class Pipeline:
         """Correct one choice; `session` is what the engine has read of it. Only `CancelledError` leaves this."""
         started = time.perf_counter()
         budget = outcomes.Budget(await self.selected(exchange, policy))
-        form = eligibility.AnswerForm(exchange)
+        form = AnswerForm(exchange)
         try:
             outcome, error = await self._attempt(exchange, form, budget, session)
             while (pause := budget.again(outcome, error)) is not None:
@@ -150,55 +163,59 @@ class Pipeline:
             if session is not None:
                 await session.aclose()
         if outcome.correction is not None:
-            stages = self.stages(budget.policy, await self._languages_if_known(budget.policy))
-            if stages.doing("report"):
-                answer = Answer(exchange, budget.policy)
-                outcome = await beside(len(answer.text), partial(stages.report, outcome, answer))
+            outcome = await self._report(outcome, exchange, form, budget.policy)
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
 
     async def _attempt(
-        self, exchange: Exchange, form: eligibility.AnswerForm, budget: outcomes.Budget, session: Session | None
+        self, exchange: Exchange, form: AnswerForm, budget: outcomes.Budget, session: Session | None
     ) -> tuple[Outcome, Exception | None]:
         """One attempt: its outcome, and the error that ended it."""
         policy = budget.policy
+        stages = self.stages(policy, form)
+        answer = Answer(exchange, exchange.answer or "", policy)
         try:
-            if (reason := await _skip_reason(exchange, policy, form)) is not None:
-                return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
-            if isinstance(stop := await self.stages(policy).admit(Answer(exchange, policy)), Stop):
+            if isinstance(stop := await stages.admit(answer), Stop):
                 return Outcome(stop.status, stop.reason, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
             asked = budget.asked
             async with asyncio.timeout(seconds):
                 deadline = time.monotonic() + seconds
-                steps = self._steps(exchange, form, asked, deadline, session)
-                corrected = await steps.correct(exchange.answer or "", asked)
-            outcome = await self._outcome(exchange, policy, corrected, deadline, structured=form.is_structured)
+                answer = replace(answer, deadline=deadline, is_structured=form.is_structured)
+                steps = self._steps(answer, form, asked, stages, session)
+                corrected = await steps.correct(answer.text, asked)
+            outcome = await stages.settle(judged(answer, corrected), answer)
             return (outcome if asked is policy else replace(outcome, caution=asked.caution)), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return failed(error, exchange, policy), error
 
+    async def _report(self, outcome: Outcome, exchange: Exchange, form: AnswerForm, policy: Policy) -> Outcome:
+        """The outcome of a judged answer with what stages say of it; in a thread where the answer is long."""
+        about = await self.about(policy)
+        stages = self.stages(policy, form, about.languages if about else ())
+        if not stages.doing("report"):
+            return outcome
+        answer = Answer(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
+        return await beside(len(answer.text), partial(stages.report, outcome, answer))
+
     def _steps(
-        self,
-        exchange: Exchange,
-        form: eligibility.AnswerForm,
-        policy: Policy,
-        deadline: float,
-        session: Session | None,
+        self, answer: Answer, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
     ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
-        if not form.is_structured:
-            core = self._core(exchange, policy, deadline, session)
-            corrected = self.extensions.wrap(policy, core)
-            return self._grounded(corrected, exchange, policy)
-        # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
-        inside = self._core(replace(exchange, inner=True), policy, deadline, None)
-        wrapped = self.extensions.wrap(policy, inside)
-        wrapped = self._grounded(wrapped, exchange, policy)
-        every_string = policy.on_skip.structured_output is OnSkip.JUDGE
-        if every_string:
-            return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))
-        return JsonAnswer(wrapped, exchange)
+        exchange = answer.exchange
+        if answer.is_structured:
+            # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
+            exchange = replace(exchange, inner=True)
+            session = None
+        core = self._core(exchange, policy, answer.deadline, session)
+        steps = self.extensions.wrap(policy, core)
+        if stages.doing("release"):
+            steps = ReleasedText(steps, stages, answer)
+        if not answer.is_structured:
+            return steps
+        if policy.on_skip.structured_output is OnSkip.JUDGE:
+            return JudgedForm(steps, answer.exchange, core, is_json=form.is_json(unread=False))
+        return JsonAnswer(steps, answer.exchange)
 
     def _core(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:
         """The correction of one text by cache, engine and gate, read twice where the policy wants that."""
@@ -208,13 +225,7 @@ class Pipeline:
         bare = _TextCorrection(self, replace(exchange, turns=()), policy, deadline, None)
         return SecondReading(core, bare, exchange.turns)
 
-    def _grounded(self, inner: Inner, exchange: Exchange, policy: Policy) -> Inner:
-        """The correction with what goes out held to the references, if there are any; doubts are the editor's."""
-        if not policy.references:
-            return inner
-        return GroundedCorrection(inner, exchange, self.fact_editor(exchange, policy, inner.deadline))
-
-    def fact_editor(self, exchange: Exchange, policy: Policy, deadline: float) -> FactEditor | None:
+    def fact_editor(self, policy: Policy, exchange: Exchange, deadline: float) -> FactEditor | None:
         """Whom to ask about what references leave in doubt; None where nobody is named."""
         group = policy.editor_group
         if group is None or self.editors is None:
@@ -223,36 +234,10 @@ class Pipeline:
         request = align_request(exchange, "", asked, deadline)
         return FactEditor(self.editors.group(group), request, dict(policy.payer))
 
-    async def _outcome(
-        self, exchange: Exchange, policy: Policy, corrected: Corrected, deadline: float, *, structured: bool
-    ) -> Outcome:
-        """The outcome of a correction, with what extensions report of it."""
-        answer = exchange.answer or ""
-        outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
-        # A text in place of JSON would be no JSON.
-        if not structured and policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
-            outcome = await self.settled(outcome, exchange, deadline)
-        # What is counted in prose means nothing in JSON.
-        reports = () if structured else await self.extensions.reported(policy, answer, outcome.edited or answer)
-        return replace(outcome, reports=reports) if reports else outcome
-
-    async def settled(self, outcome: Outcome, exchange: Exchange, deadline: float) -> Outcome:
-        """The outcome as the policy wants it where nothing remains; else the same outcome."""
-        if outcome.policy.if_nothing_remains is IfNothingRemains.SECOND_TRY and declining.applies(outcome):
-            engine = self.engine_of(outcome.policy)
-            if isinstance(engine, EditedEngine):
-                request = align_request(exchange, exchange.answer or "", outcome.policy, deadline)
-                outcome = await second_try.answered_anew(
-                    outcome, exchange, request, engine, self.cache, remember=self.remember
-                )
-                if outcome.reason in (second_try.SECOND_TRY, second_try.WOULD):
-                    return outcome
-        return declining.settled(outcome, exchange)
-
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
         policy = await self.selected(exchange, policy)
-        begun = replace(exchange, answer=_FIRST_WORD, finish_reason=None)
+        begun = replace(exchange, answer=BEGUN, finish_reason=None)
         if begun.structured or eligibility.check(begun, policy) is not None:
             return None  # an answer of a given form is judged as a whole
         engine = self.engine_of(policy)
@@ -279,11 +264,29 @@ class Pipeline:
         encoder = EngineEncoder(self.engine, policy, exchange.call_id, min(SELECT_S, policy.deadline_s))
         return await self.extensions.select(policy, exchange.turns, encoder)
 
-    def stages(self, policy: Policy, languages: Collection[str] = ()) -> StageList:
-        """The stages that an answer goes through under a policy; `languages` are those of its aligner, if known yet."""
-        stages: list[Stage] = []
-        if languages or policy.on_skip.language is not OnSkip.PASSTHROUGH:
-            stages.append(Language(policy, languages, partial(self._languages, policy)))
+    def stages(
+        self,
+        policy: Policy,
+        form: AnswerForm | None = None,
+        languages: Collection[str] | None = None,
+        *,
+        own: Sequence[Stage] = (),
+        grows: bool = False,
+    ) -> StageList:
+        """The stages that an answer goes through under a policy, behind those of its driver.
+
+        `languages` are those of its aligner, if they are known yet. A growing answer asks for them by itself.
+        """
+        stages: list[Stage] = [Eligibility(form), *own]
+        if policy.references:
+            stages.append(References(policy, partial(self.fact_editor, policy)))
+        if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
+            engine_of = partial(self.engine_of, policy)
+            stages.append(RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request)))
+        if self.extensions.has_reports:
+            stages.append(ExtensionReports(self.extensions))
+        if languages or grows or policy.on_skip.language is not OnSkip.PASSTHROUGH:
+            stages.append(Language(policy, partial(self._languages, policy), languages))
         return StageList(stages)
 
     async def about(self, policy: Policy) -> AlignerInfo | None:
@@ -303,16 +306,28 @@ class Pipeline:
         about = await self._about(policy)
         return about.languages if about else ()
 
-    async def _languages_if_known(self, policy: Policy) -> Collection[str]:
-        about = await self.about(policy)
-        return about.languages if about else ()
-
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, with an editor behind it if the policy names one; or the corrector in its place."""
         engine = self.correctors.get(policy.corrector, MISSING)
         if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
             return engine
         return self.editors.behind(engine, policy)
+
+
+class ReleasedText(InnerWrapper):
+    """The correction of a text with what stages make of what goes out."""
+
+    def __init__(self, inner: Inner, stages: StageList, answer: Answer) -> None:
+        super().__init__(inner)
+        self._stages = stages
+        self._answer = answer
+
+    async def correct(self, text: str, policy: Policy) -> Corrected:
+        """The correction of a text, released."""
+        corrected = await self.inner.correct(text, policy)
+        outgoing = await self._stages.release(Outgoing(corrected.verdict.text), self._answer)
+        verdict = replace(corrected.verdict, text=outgoing.text, grounding=outgoing.grounding)
+        return replace(corrected, correction=corrected.correction.with_editor(outgoing.editor), verdict=verdict)
 
 
 class _TextCorrection:
@@ -372,14 +387,6 @@ class _TextCorrection:
             ask = self._session.finish
             self._session = None
         return lambda: ask(align_request(exchange, text, policy, self.deadline))
-
-
-async def _skip_reason(exchange: Exchange, policy: Policy, form: eligibility.AnswerForm) -> SkipReason | None:
-    """Why an answer is not to be corrected; in a thread where all texts of a long JSON answer may be looked at."""
-    answer = exchange.answer or ""
-    if len(answer) > _JSON_AT_ONCE_CHARS and answer.lstrip().startswith(("{", "[")):
-        return await asyncio.to_thread(eligibility.skip_reason, exchange, policy, form)
-    return eligibility.skip_reason(exchange, policy, form)
 
 
 def _question(text: str | None, policy: Policy) -> tuple[object, ...]:

@@ -32,10 +32,13 @@ class ReplacementMap:
     def __init__(self) -> None:
         self.end = 0
         """So many characters are decided."""
+        self.is_changed = False
+        """Something else goes out in place of some of them."""
         self._all: list[Replacement] = []
 
-    def add(self, end: int, text: str) -> None:
-        """`text` goes out in place of the next characters, up to `end`."""
+    def add(self, end: int, text: str, *, is_changed: bool = True) -> None:
+        """`text` goes out in place of the next characters, up to `end`; not changed: it is what they are."""
+        self.is_changed |= is_changed
         self._all.append(Replacement(self.end, end, text))
         self.end = end
 

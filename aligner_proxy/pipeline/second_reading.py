@@ -20,8 +20,8 @@ from itertools import accumulate
 
 from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import EngineFault, NotPlaced
-from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.arrangement import Arrangement
+from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.removal import removed_where_refused
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.echoes import Echoes, words
@@ -47,21 +47,20 @@ def flagged_keys(verdicts: Iterable[SegmentScore]) -> dict[str, SegmentScore]:
     return keys
 
 
-class SecondReading:
+class SecondReading(InnerWrapper):
     """A wrapper around the correction of a text by an engine that reads it twice where that is due. Satisfies `Inner`.
 
     `bare` is the same correction without the conversation, whose `turns` are what an answer may echo.
     """
 
     def __init__(self, inner: Inner, bare: Inner, turns: Sequence[Turn]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._bare = bare
         self._turns = turns
-        self.deadline = inner.deadline
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
         """The correction of a text, with what its readings flag together; raises `NotPlaced`."""
-        first = await self._inner.correct(text, policy)
+        first = await self.inner.correct(text, policy)
         if not text.strip() or all(verdict.score is None for verdict in first.correction.segments):
             return first
         readings = [first]
@@ -82,14 +81,6 @@ class SecondReading:
         if not policy.score_only:
             await self._read_again(arrangement, policy, readings)
         return await self._corrected(text, arrangement, policy, readings)
-
-    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        """The gate's verdict."""
-        return await self._inner.judge(text, correction, policy)
-
-    async def has_detector(self, policy: Policy) -> bool:
-        """Whether there is a detector head under this policy."""
-        return await self._inner.has_detector(policy)
 
     async def _echoes(
         self, text: str, correction: Correction, policy: Policy, readings: list[Corrected]
@@ -114,12 +105,12 @@ class SecondReading:
         windows = await beside(len(text), partial(reading_windows, text))
         if not windows:
             return []
-        score = partial(self._scores, self._inner, policy=policy, readings=readings)
+        score = partial(self._scores, self.inner, policy=policy, readings=readings)
         flagged = await score_windows(windows, score, policy.caution)
         confirmed = flagged[MOST_CONFIRMED:]
         for window, verdict in flagged[:MOST_CONFIRMED]:
             standing, start = await beside(len(text), partial(in_place, text, window))
-            scores = await self._scores(self._inner, standing, policy, readings)
+            scores = await self._scores(self.inner, standing, policy, readings)
             if any(end > start for _, end, _ in places(standing, scores)):
                 confirmed.append((window, verdict))
         return confirmed
@@ -134,7 +125,7 @@ class SecondReading:
             first = next(n for n, v in enumerate(arrangement.verdicts) if v.flagged and copy_key(v.text) == key)
             early = [number for number in numbers if number < first]
             if early:
-                alone = await self._scores(self._inner, arrangement.verdicts[early[0]].text.strip(), policy, readings)
+                alone = await self._scores(self.inner, arrangement.verdicts[early[0]].text.strip(), policy, readings)
                 numbers = numbers if any(score.flagged for score in alone) else [n for n in numbers if n > first]
             for number in numbers:
                 arrangement.flag(number, verdict)
@@ -145,7 +136,7 @@ class SecondReading:
         edited = arrangement.edited
         if not edited.strip():
             return
-        scores = await self._scores(self._inner, edited, policy, readings)
+        scores = await self._scores(self.inner, edited, policy, readings)
         windows = await self._windows(edited, policy, readings)
         found = list(places(edited, scores)) + [(window.start, window.end, verdict) for window, verdict in windows]
         for start, end, verdict in found:

@@ -5,7 +5,8 @@ A driver takes an answer through its stages, always in the same order, and asks 
     admit    Text has come that nobody has judged. May it be corrected? A stage may stop the correction, or hold the
              answer until its end.
     release  Text was judged, edited and passed by the gate, and is about to go out. What goes out in its place?
-    settle   All is judged, and the rest has not gone out. What becomes of the answer?
+    settle   All is judged, and the rest has not gone out. What becomes of the answer? As long as nothing of a growing
+             answer went out, a stage holds it instead, and settles the whole.
     report   All went out. What is said of it in headers, metrics and the audit log?
 
 A whole answer is a stream that ends at once: it is admitted once, released once from its first character to its last,
@@ -34,24 +35,27 @@ class Answer:
     """An answer as far as it has come."""
 
     exchange: Exchange
-    """What is known of it, with the text so far."""
+    """What is known of it."""
+    text: str
+    """The text so far; empty where there is none."""
     policy: Policy
     deadline: float = 0.0
     """When the correction must be there, in seconds of `time.monotonic()`."""
     is_whole: bool = True
     """All of it is there, and nothing of it has gone out."""
     has_ended: bool = True
+    is_part: bool = False
+    """It is a part of a longer answer, of which nothing can be said by itself."""
+    is_structured: bool = False
+    """A program reads it."""
+    is_stopped: bool = False
+    """Its correction was given up: not all of it was judged."""
     sent: int = 0
     """So many characters of it are decided: what stands in their place has gone out."""
     segments: Sequence[Segment] = ()
     """The segments of a growing answer."""
     verdicts: Sequence[SegmentScore] = ()
     """The verdicts on the first of them."""
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return self.exchange.answer or ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,11 @@ class Extensions:
             inner = _Wrapper(member, inner, core)
         return inner
 
+    @property
+    def has_reports(self) -> bool:
+        """Whether an extension reports on answers."""
+        return bool(self._overriding["report"])
+
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """Reports of the extensions on a judged answer, by name."""
         reports = (
@@ -161,11 +166,6 @@ class Extensions:
             for member in self._overriding["report"]
         )
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
-
-    async def reported(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """The same, in a thread where the answer is long."""
-        chars = len(answer) + len(delivered) if self._overriding["report"] else 0
-        return await beside(chars, partial(self.report, policy, answer, delivered))
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
         """Headers of a response, named without `x-aligner-`."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.outcomes import blocks
-from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.types import Exchange, OnSkip, Policy, SkipPolicy, Status, StreamMode, Turn
 from tests.pipeline.test_language import ENGLISH, GERMAN, INSULT, POLICY, pipeline
 from tests.support.scripted import SCRIPTED
@@ -19,9 +19,9 @@ BLOCKING = replace(RELEASED, on_skip=SkipPolicy(language=OnSkip.BLOCK))
 FACTS = Exchange("call-1", 0, (Turn("user", "What?"),), None, finish_reason=None)
 
 
-async def corrected(pieces: Sequence[str], policy: Policy = RELEASED) -> PartedCorrection:
+async def corrected(pieces: Sequence[str], policy: Policy = RELEASED) -> GrowingAnswer:
     """A text that came in these pieces, decided as far as it goes after each."""
-    text = PartedCorrection(pipeline(), policy, lambda: FACTS, lambda: None)
+    text = GrowingAnswer(pipeline(), policy, lambda: FACTS, lambda: None)
     for piece in pieces:
         await text.feed(piece)
         for _ in range(50):

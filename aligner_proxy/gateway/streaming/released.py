@@ -14,12 +14,13 @@ from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.streaming.line import QueuedEvent
 from aligner_proxy.gateway.streaming.queue import StreamQueue
-from aligner_proxy.pipeline import eligibility, outcomes
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
+from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMode
 
 
-class ReleasedStream(StreamQueue[PartedCorrection]):
+class ReleasedStream(StreamQueue[GrowingAnswer]):
     """A stream of which each text is corrected while it grows."""
 
     _lost = False
@@ -27,7 +28,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     _contradicted = False
     """Its events contradict one another, and the policy wants an error in their place."""
 
-    _undecided: Sequence[PartedCorrection] = ()
+    _undecided: Sequence[GrowingAnswer] = ()
     """The texts that may not be decided yet."""
     _over = False
     """The upstream has sent all."""
@@ -37,11 +38,11 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         """The texts behind which nothing may follow."""
         return set()
 
-    def _new_text(self, index: int) -> PartedCorrection:
+    def _new_text(self, index: int) -> GrowingAnswer:
         facts = partial(self._decoder.facts, index)
         policy = self._ledger.policy
         whole = policy.stream is StreamMode.HOLD
-        text = PartedCorrection(self._corrector.pipeline, policy, facts, self.changed.set, whole=whole)
+        text = GrowingAnswer(self._corrector.pipeline, policy, facts, self.changed.set, whole=whole)
         if self.is_shed:
             text.close(Status.FAILED, Shed.reason)
         self._undecided = (*self._undecided, text)
@@ -68,7 +69,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             if index in self._texts:
                 await self._texts[index].end()
 
-    def _open(self) -> Sequence[PartedCorrection]:
+    def _open(self) -> Sequence[GrowingAnswer]:
         """The texts of which something is undecided."""
         self._undecided = tuple(text for text in self._undecided if not text.done)
         return self._undecided
@@ -145,13 +146,13 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         """Whether nothing goes out now, because of a text beside the answer."""
         return (not self._over and self._withholds_refusal()) or (self._side is not None and self._side.pending)
 
-    def _refuse(self, texts: Iterable[PartedCorrection]) -> None:
+    def _refuse(self, texts: Iterable[GrowingAnswer]) -> None:
         """End the stream where the policy wants an error in place of one of these texts."""
         for text in texts:
             if (outcome := text.stopped) is not None:
                 self._corrector.refuse(outcome)
 
-    def _item(self, queued: QueuedEvent[PartedCorrection]) -> tuple[object, bool]:
+    def _item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
         """What goes out in place of an event: the event itself where an edit does not go into it."""
         try:
             return queued.item()
@@ -192,7 +193,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         return exchange, Outcome(Status.SKIPPED, reason.value, None, policy)
 
 
-def _decided(queued: QueuedEvent[PartedCorrection]) -> bool:
+def _decided(queued: QueuedEvent[GrowingAnswer]) -> bool:
     """Whether it is known what goes out in place of all of its texts."""
     return all(text.decided(end) for text, _, end in queued.places) and all(
         text.done for text in queued.wholes.values()

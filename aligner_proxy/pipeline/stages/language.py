@@ -6,11 +6,13 @@ approved by that, so its status is `not_judged`. A policy may block them: then n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 
 from aligner_proxy.concurrency import beside
+from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.outcomes import DECLINED
 from aligner_proxy.pipeline.stage import Answer, Stage, Stop
@@ -40,14 +42,18 @@ def is_unknown_as_whole(answer: str | None, known: Collection[str]) -> bool:
 class Language(Stage):
     """Marks an answer whose language the aligner does not know, and stops it where the policy wants an error.
 
-    `known` are the languages that the aligner was trained for. Of a whole answer they are asked for only if they may
-    stop it: `ask` raises where nobody can say, so that such an answer fails, and does not pass.
+    `ask` gives the languages that the aligner was trained for, and raises where nobody can say.
     """
 
-    def __init__(self, policy: Policy, known: Collection[str], ask: Callable[[], Awaitable[Collection[str]]]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        ask: Callable[[], Awaitable[Collection[str]]],
+        known: Collection[str] | None = None,
+    ) -> None:
         self._blocks = outcomes.blocks(Outcome(Status.NOT_JUDGED, LANGUAGE, None, policy))
-        self._known = known
         self._ask = ask
+        self._known = known
         self._heard = 0
         """So many segments were looked at."""
         self._due = 0
@@ -55,29 +61,35 @@ class Language(Stage):
 
     async def admit(self, answer: Answer) -> Stop | None:
         """Stop an answer in another language as soon as that is clear, where the policy wants an error."""
-        if not self._blocks:
-            return None
         if answer.is_whole:
-            self._known = await self._ask()
-            is_blocked = await beside(len(answer.text), partial(is_unknown, answer.text, self._known))
-        else:
-            is_blocked = bool(self._known) and self._sounds_foreign(answer)
+            return await self._admit_whole(answer) if self._blocks else None
+        if self._known is None:
+            self._known = ()  # where nobody can say, the engine does not judge either
+            with contextlib.suppress(CorrectionError):
+                self._known = await self._ask()
+        is_blocked = self._blocks and bool(self._known) and self._sounds_foreign(answer, self._known)
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 
-    def _sounds_foreign(self, answer: Answer) -> bool:
+    async def _admit_whole(self, answer: Answer) -> Stop | None:
+        """The same of a whole answer. Where nobody can say what is known it fails: it must not pass for that."""
+        known = await self._ask()
+        is_blocked = await beside(len(answer.text), partial(is_unknown, answer.text, known))
+        return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
+
+    def _sounds_foreign(self, answer: Answer, known: Collection[str]) -> bool:
         """Whether what came, or a sentence of it, is in another language."""
         more = answer.segments[self._heard :]
         self._heard = len(answer.segments)
-        if any(foreign_segments(segment.text, self._known) for segment in more):
+        if any(foreign_segments(segment.text, known) for segment in more):
             return True
         if not answer.has_ended and len(answer.text) < self._due:
             return False
         self._due = 2 * len(answer.text)
-        return is_unknown_as_whole(answer.text, self._known)
+        return is_unknown_as_whole(answer.text, known)
 
     def report(self, outcome: Outcome, answer: Answer) -> Outcome:
         """The outcome says so where the language of the answer, or that of a sentence that stays, is not known."""
-        if outcome.correction is None or not self._known:
+        if outcome.correction is None or not self._known or answer.is_stopped:
             return outcome
         stays = (segment.text for segment in outcome.segments if not segment.flagged)
         is_known = not is_unknown_as_whole(answer.text, self._known)
