@@ -164,7 +164,7 @@ async def _selected(checked: _Checked, policy: Policy, prompt: str) -> Policy:
     engine = open_engine(checked.policies, patience_s=0.0)
     try:
         pipeline = Pipeline(engine, extensions=checked.extensions)
-        return await pipeline.selected(Exchange("check", 0, (Turn("user", prompt),), None), policy)
+        return await pipeline.select_objectives(Exchange("check", 0, (Turn("user", prompt),), None), policy)
     finally:
         await engine.aclose()
 

@@ -353,7 +353,7 @@ class AlignerGuardrail(CustomGuardrail):
         """Begin to choose the objectives of a policy that leaves the choice to a plugin."""
         wire = formats.wire(state.route)
         if wire is not None and state.skip is None and state.extensions.selects(state.policy):
-            work = self.pipeline.selected(wire.opening(data, 0), state.policy)
+            work = self.pipeline.select_objectives(wire.opening(data, 0), state.policy)
             state.selecting = Selecting(work, state.policy)
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:

@@ -19,17 +19,16 @@ from typing import Any, TypeVar
 
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.pipeline.outcomes import gate_reason, judged
-from aligner_proxy.pipeline.part_judge import PartJudge
+from aligner_proxy.pipeline.outcomes import build_outcome, gate_reason
 from aligner_proxy.pipeline.part_state import PartState
-from aligner_proxy.pipeline.pipeline import Pipeline, failed
+from aligner_proxy.pipeline.pipeline import Pipeline, build_failure
 from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
+from aligner_proxy.pipeline.second_reading import GrowingReading
 from aligner_proxy.pipeline.segment_release import SegmentRelease
-from aligner_proxy.pipeline.stage import Answer, Hold, Outgoing, Stage, Stop
+from aligner_proxy.pipeline.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.pipeline.stages.list_numbers import ListNumbers
-from aligner_proxy.pipeline.streamed_reading import StreamedReading
 from aligner_proxy.plugins.api import Corrected
 from aligner_proxy.text.json_answer import begins_json
 from aligner_proxy.text.lists.numbering import Numbering
@@ -41,7 +40,7 @@ Result = TypeVar("Result")
 class Held(Stage):
     """Holds an answer until its end, whatever it is."""
 
-    async def admit(self, answer: Answer) -> Hold:
+    async def admit(self, answer: AnswerSoFar) -> Hold:
         """Hold it."""
         return Hold()
 
@@ -63,7 +62,7 @@ class AnswerPart:
         whole: bool = False,
         inner: bool = False,
         numbering: Numbering | None = None,
-        reading: StreamedReading | None = None,
+        reading: GrowingReading | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._state = PartState(policy, facts, notify, is_part=inner)
@@ -71,7 +70,7 @@ class AnswerPart:
         own = [Held(), self._numbers] if whole else [self._numbers]
         self._stages = pipeline.stages(policy, own=own, grows=True)
         self._session = ResumableSession(pipeline, policy, self._state.exchange)
-        self._judge = PartJudge(self._state, self._session, reading or StreamedReading(pipeline, policy))
+        self._reading = reading or GrowingReading(policy, pipeline.score)
         self._release = SegmentRelease(self._state, self._stages, self._session)
         self._whole: Outcome | None = None
         """The outcome of an answer that was held and corrected as a whole."""
@@ -93,7 +92,7 @@ class AnswerPart:
     @property
     def replacements(self) -> ReplacementMap:
         """What is decided of it."""
-        return self._state.sent
+        return self._state.delivery
 
     @property
     def done(self) -> bool:
@@ -142,22 +141,22 @@ class AnswerPart:
         """All that is undecided goes out as it is."""
         self._state.close(Stop(status, reason))
 
-    def decided(self, end: int) -> bool:
+    def is_decided(self, end: int) -> bool:
         """Whether it is known what goes out in place of the first `end` characters."""
-        return self.done or end <= self._state.sent.end
+        return self.done or end <= self._state.delivery.end
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """What goes out in place of these characters, which have to be decided."""
-        return self._state.sent.out(start, end, self._state.cut.text)
+        return self._state.delivery.render(start, end, self._state.cut.text)
 
-    async def over(self) -> None:
+    async def wait_until_over(self) -> None:
         """Wait until nothing is to be decided any more."""
         await self._state.over.wait()
 
     def outcome(self) -> Outcome:
         """What became of the answer, once the stream has ended."""
         state = self._state
-        text = self.out(0, self.length)
+        text = self.render(0, self.length)
         answer = state.answer()
         if self._whole is not None:
             return self._numbers.report(replace(self._whole, text=text), answer)  # more may have come behind the end
@@ -171,15 +170,15 @@ class AnswerPart:
             outcome = replace(outcome, status=stop.status, reason=stop.reason)
         return self._stages.report(replace(outcome, text=text, ms=state.ms), answer)
 
-    def _judged(self, text: str, answer: Answer) -> Outcome:
+    def _judged(self, text: str, answer: AnswerSoFar) -> Outcome:
         """The outcome of an answer in place of which this text goes out."""
         state = self._state
         tally = state.tally
         scores = state.verdicts_up_to(self.length)
         correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
-        reason = gate_reason(tally.refused, changed=state.sent.is_changed)
+        reason = gate_reason(tally.refused, changed=state.delivery.is_changed)
         verdict = Verdict(text, reason, tally.edits, tuple(tally.refused), grounding=tally.grounding)
-        return judged(answer, Corrected(correction, None, verdict))
+        return build_outcome(answer, Corrected(correction, None, verdict))
 
     def _stop(self) -> Stop | None:
         """The status and reason of an answer of which not all was judged."""
@@ -190,7 +189,7 @@ class AnswerPart:
         if skip is None and state.stop is None:
             return None
         reason = skip.value if skip is not None else str(state.stop and state.stop.reason)
-        return Stop(Status.CORRECTED if state.sent.is_changed else Status.SKIPPED, reason)
+        return Stop(Status.CORRECTED if state.delivery.is_changed else Status.SKIPPED, reason)
 
     async def aclose(self) -> None:
         """Give up what is still worked on."""
@@ -205,7 +204,7 @@ class AnswerPart:
         """Let the engine read along; False where the answer may not be edited."""
         if not await self._attempt(self._session.begin()):
             self.check()
-        elif not self.done and (about := await self._pipeline.about(self._state.policy)):
+        elif not self.done and (about := await self._pipeline.describe_aligner(self._state.policy)):
             self._state.tally.aligner = about.content_hash
         return not self.done
 
@@ -214,7 +213,7 @@ class AnswerPart:
         try:
             return await work
         except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
-            outcome = failed(error, self._state.exchange(), self._state.policy)
+            outcome = build_failure(error, self._state.exchange(), self._state.policy)
             self.close(outcome.status, str(outcome.reason))
             return None
 
@@ -235,7 +234,7 @@ class AnswerPart:
         try:
             held = await self._is_held() or not await self._release_judged()
         except LOST:
-            if state.sent.end:
+            if state.delivery.end:
                 raise
             held = True
         return await self._correct_whole() if held and not self.done else None
@@ -252,25 +251,40 @@ class AnswerPart:
         state = self._state
         if self.done:
             return True
-        readings = await self._judge.judge()
-        if readings is None:
+        known = len(state.verdicts.all)
+        if known < len(state.cut.segments) and not await self._judge(known):
             return False
-        self._release.look_again(readings.flagged)
+        releasable = len(state.verdicts.all)
+        if self._reading.is_due:
+            releasable, flagged = await self._reading.read(state, known)
+            state.verdicts.flag(flagged)
+            self._release.look_again(flagged)
         if state.is_judged:
             if await self._is_held():
                 return False
-            if self.done or (state.sent.end and await self._settle()):
+            if self.done or (state.delivery.end and await self._settle()):
                 return True
-        await self._release.release(readings.releasable)
+        await self._release.release(releasable)
         if state.is_judged:
             await self._release.release_rest()
+        return True
+
+    async def _judge(self, known: int) -> bool:
+        """Get more verdicts of the engine than are known; False where it has none before the end."""
+        state = self._state
+        async with asyncio.timeout(state.policy.deadline_s):
+            verdicts = await self._session.judged(known, again=state.delivery.end > 0)
+        if verdicts is None:
+            return False
+        is_end = state.cut.has_ended and not state.is_part
+        state.verdicts.accept(verdicts, state.cut.segments, state.decided, is_end=is_end)
         return True
 
     async def _settle(self) -> bool:
         """Whether a stage puts something else in place of what has not gone out."""
         state = self._state
         answer = state.answer()
-        so_far = self._judged(self.out(0, state.sent.end), answer)
+        so_far = self._judged(self.render(0, state.delivery.end), answer)
         ending = await self._stages.settle(so_far, answer)
         if ending is so_far or self.done:
             return self.done

@@ -19,7 +19,7 @@ from aligner_proxy.pipeline.answer_part import AnswerPart
 from aligner_proxy.pipeline.part_cutter import LONGEST_WORD, Edge, PartCutter, is_blocked, longest_part
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.replacements import ReplacementMap
-from aligner_proxy.pipeline.streamed_reading import StreamedReading
+from aligner_proxy.pipeline.second_reading import GrowingReading
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.types import (
     NOT_GROUNDED,
@@ -50,9 +50,9 @@ class DecidedPart:
         """Offset of the first character behind it."""
         return self.start + len(self.original)
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """What goes out in place of these characters of the part."""
-        return self.replacements.out(start, end, self.original)
+        return self.replacements.render(start, end, self.original)
 
 
 class UncorrectedRest:
@@ -70,7 +70,7 @@ class UncorrectedRest:
         self._pieces.append(piece)
         self.end += len(piece)
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """These characters of the text."""
         if not self._starts:
             return ""
@@ -105,9 +105,9 @@ class GrowingAnswer:
             replace(policy, max_answer_chars=policy.max_answer_chars + limit * (LONGEST_WORD + 1)),
             facts,
             notify,
-            whole=whole or not pipeline.piecewise(policy),
+            whole=whole or not pipeline.can_release_segments(policy),
             numbering=Numbering(),
-            reading=StreamedReading(pipeline, policy),
+            reading=GrowingReading(policy, pipeline.score),
         )
         self.length = 0
         """How much of the original has come."""
@@ -162,7 +162,7 @@ class GrowingAnswer:
             return
         present = self._present
         await present.end(last=False)
-        await present.over()
+        await present.wait_until_over()
         # No wait in between: whoever asks sees the one part or the other, and that the one has failed.
         self._changed |= present.replacements.is_changed
         self._decided.append(DecidedPart(self._start, present.original, present.replacements, present.outcome()))
@@ -183,10 +183,10 @@ class GrowingAnswer:
             self._ended = True
             await self._present.end()
 
-    async def over(self) -> None:
+    async def wait_until_over(self) -> None:
         """Wait until all is decided, once the answer has ended."""
         if self._rest is None:
-            await self._present.over()
+            await self._present.wait_until_over()
 
     def check(self) -> None:
         """Look again whether the answer may be edited: something came that is not its text."""
@@ -217,14 +217,14 @@ class GrowingAnswer:
         """What became of an answer that was given up before all was judged, or held; without its text."""
         return self._closed or self._present.stopped
 
-    def decided(self, end: int) -> bool:
+    def is_decided(self, end: int) -> bool:
         """Whether it is known what goes out in place of the first `end` characters."""
         if self.done:
             return True
         own = end - self._start
-        return own <= self._present.length and self._present.decided(own)
+        return own <= self._present.length and self._present.is_decided(own)
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """What goes out in place of these characters, which have to be decided."""
         return "".join(self._pieces(start, end))
 
@@ -232,30 +232,30 @@ class GrowingAnswer:
         first = max(0, bisect_right(self._decided, start, key=lambda part: part.start) - 1)
         for part in self._decided[first:]:
             if part.start < end and start < part.end:
-                yield part.out(max(start, part.start) - part.start, min(end, part.end) - part.start)
+                yield part.render(max(start, part.start) - part.start, min(end, part.end) - part.start)
         last = self._start + self._present.length
         if end > self._start:
-            yield self._present.out(max(start, self._start) - self._start, min(end, last) - self._start)
+            yield self._present.render(max(start, self._start) - self._start, min(end, last) - self._start)
         if self._rest is not None and end > last:
-            yield self._rest.out(max(start, last), end)
+            yield self._rest.render(max(start, last), end)
 
     def outcome(self) -> Outcome:
         """What became of the answer, once the stream has ended."""
-        text = self.out(0, self.length)
+        text = self.render(0, self.length)
         present = self._present.outcome()
         if not self._decided:
             return replace(present, text=text)
         parts = [part.outcome for part in self._decided]
         if self._present.length:
             parts.append(present)
-        return replace(_combined(parts, self._closed, self._policy, text), ms=present.ms)
+        return replace(_combine_outcomes(parts, self._closed, self._policy, text), ms=present.ms)
 
     async def aclose(self) -> None:
         """Give up what is still worked on."""
         await self._present.aclose()
 
 
-def _combined(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
+def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
     """The outcome of all parts as one."""
     corrections = [part.correction for part in parts if part.correction is not None]
     judged = Correction(

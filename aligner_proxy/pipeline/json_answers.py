@@ -47,7 +47,7 @@ class JsonAnswer(InnerWrapper):
         # One after the other: together they would take the places of other requests in the engine.
         parts = {literal: await self.inner.correct(literal.text, policy) for literal in literals}
         return Corrected(
-            correction=_combined(answer, parts),
+            correction=_combine_corrections(answer, parts),
             cache_hit=all_cached(part.cache_hit for part in parts.values()),
             # In a thread: a request's schema may take a tenth of a second.
             verdict=await asyncio.to_thread(self._verdict, answer, parts),
@@ -99,7 +99,7 @@ class JudgedForm(JsonAnswer):
         if len(literals) > 1 and await self._scorer.has_detector(policy):
             joined = _BREAK.join(literal.text for literal in literals)
             overview = await self._scorer.correct(joined, replace(policy, score_only=True))
-            literals = _flagged(literals, overview.correction.segments)
+            literals = _select_flagged(literals, overview.correction.segments)
         if len(literals) > MOST_JSON_TEXTS:
             raise AnswerTooLong(f"{len(literals)} strings of a JSON answer are to be corrected")
         corrected = await self._text_by_text(answer, literals, policy)
@@ -114,7 +114,7 @@ class JudgedForm(JsonAnswer):
         return replace(corrected, verdict=Verdict(answer, gate_reason(dropped, changed=False), verdict.edits, dropped))
 
 
-def _flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:
+def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:
     """The strings with a flagged segment; all of them if the engine gives no scores."""
     if not segments:
         return list(literals)
@@ -140,7 +140,7 @@ def _with_overview(corrected: Corrected, overview: Corrected) -> Corrected:
     return replace(corrected, correction=correction, cache_hit=all_cached([corrected.cache_hit, overview.cache_hit]))
 
 
-def _combined(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
+def _combine_corrections(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
     """What the engine returned for all texts, as one correction of the answer."""
     corrections = {text: part.correction for text, part in parts.items()}
     combined = Correction(

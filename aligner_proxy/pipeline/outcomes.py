@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
-from aligner_proxy.pipeline.stage import Answer
+from aligner_proxy.pipeline.stage import AnswerSoFar
 from aligner_proxy.plugins.api import Corrected
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
@@ -133,7 +133,7 @@ def lets_through(policy: Policy) -> list[str]:
     return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 
 
-def closed(outcome: Outcome) -> Outcome:
+def finalize_outcome(outcome: Outcome) -> Outcome:
     """The last word on a choice: where a refused correction blocks the answer, the answer failed."""
     return replace(outcome, status=Status.FAILED) if blocks(outcome) else outcome
 
@@ -144,7 +144,7 @@ class Budget:
 
     policy: Policy
     until: float = field(init=False)
-    made: int = 0
+    attempts: int = 0
     _failed: Counter[FailureClass] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -152,18 +152,18 @@ class Budget:
 
     def begin(self) -> float:
         """One more try begins: the seconds it may take."""
-        self.made += 1
+        self.attempts += 1
         left = max(0.0, self.until - time.monotonic())
-        first_of_two = self.made == 1 and self.policy.on_error.timeout is OnError.RETRY
+        first_of_two = self.attempts == 1 and self.policy.on_error.timeout is OnError.RETRY
         return left * _FIRST_TRY if first_of_two else left
 
     @property
-    def asked(self) -> Policy:
+    def attempt_policy(self) -> Policy:
         """The policy that the next try is asked with."""
         refused = self._failed[FailureClass.GATE]
         return replace(self.policy, caution=self.policy.caution + refused * MORE_CAUTION) if refused else self.policy
 
-    def again(self, outcome: Outcome, error: Exception | None) -> float | None:
+    def pause_before_retry(self, outcome: Outcome, error: Exception | None) -> float | None:
         """Seconds to wait before the next try; None when this outcome stands."""
         kind = kind_of(outcome)
         if kind is None or self.policy.on_error.of(kind) is not OnError.RETRY:
@@ -180,7 +180,7 @@ class Budget:
             return 0.0
         if isinstance(error, EngineOverloaded | BreakerOpen):
             return error.retry_after_s + random.uniform(0, _FIRST_PAUSE_S)
-        return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self.made - 1)) * random.uniform(1, 1.5)
+        return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self.attempts - 1)) * random.uniform(1, 1.5)
 
 
 def reason_of(error: Exception) -> str:
@@ -190,7 +190,7 @@ def reason_of(error: Exception) -> str:
     return DeadlineExceeded.reason if isinstance(error, TimeoutError) else INTERNAL
 
 
-def judged(answer: Answer, corrected: Corrected) -> Outcome:
+def build_outcome(answer: AnswerSoFar, corrected: Corrected) -> Outcome:
     """What becomes of an answer; in shadow mode the reason says what would have been done."""
     verdict = corrected.verdict
     policy = answer.policy

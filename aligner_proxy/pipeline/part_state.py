@@ -10,7 +10,7 @@ from dataclasses import replace
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.replacements import ReplacementMap
-from aligner_proxy.pipeline.stage import Answer, Stop
+from aligner_proxy.pipeline.stage import AnswerSoFar, Stop
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Exchange, Policy, SegmentScore
@@ -100,7 +100,7 @@ class PartState:
         """It begins in mid-answer, or more of the answer follows."""
         self.cut = GrowingSegments()
         self.verdicts = SegmentVerdicts()
-        self.sent = ReplacementMap()
+        self.delivery = ReplacementMap()
         """What goes out in place of what is decided."""
         self.decided = 0
         """So many segments are decided."""
@@ -127,9 +127,9 @@ class PartState:
         facts = self.facts()
         return replace(facts, answer=self.cut.text or None, inner=facts.inner or self.is_part)
 
-    def answer(self) -> Answer:
+    def answer(self) -> AnswerSoFar:
         """The same for stages."""
-        return Answer(
+        return AnswerSoFar(
             self.exchange(),
             self.cut.text,
             self.policy,
@@ -138,7 +138,7 @@ class PartState:
             has_ended=self.cut.has_ended,
             is_part=self.is_part,
             is_stopped=self.stop is not None,
-            sent=self.sent.end,
+            sent_chars=self.delivery.end,
             segments=self.cut.segments,
             verdicts=self.verdicts.all,
         )
@@ -153,7 +153,7 @@ class PartState:
 
     def send(self, end: int, text: str, *, is_changed: bool) -> None:
         """`text` goes out in place of what is undecided up to `end`."""
-        self.sent.add(end, text, is_changed=is_changed)
+        self.delivery.add(end, text, is_changed=is_changed)
         self._notify()
 
     def close(self, stop: Stop) -> None:

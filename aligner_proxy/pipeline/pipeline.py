@@ -18,8 +18,8 @@ from functools import partial
 from aligner_proxy.concurrency import beside
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.fact_editor import FactEditor
-from aligner_proxy.correctors.nothing import UnjudgedSession
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
+from aligner_proxy.correctors.unjudged_session import UnjudgedSession
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
     AlignerInfo,
@@ -37,10 +37,10 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
-from aligner_proxy.pipeline.outcomes import judged
-from aligner_proxy.pipeline.removal import removed_where_refused
+from aligner_proxy.pipeline.outcomes import build_outcome
+from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.pipeline.second_reading import SecondReading
-from aligner_proxy.pipeline.stage import Answer, Hold, Outgoing, Stage, Stop
+from aligner_proxy.pipeline.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.pipeline.stages.eligibility import BEGUN, AnswerForm, Eligibility
 from aligner_proxy.pipeline.stages.language import Language
@@ -78,35 +78,35 @@ class StageList:
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = stages
 
-    def doing(self, method: str) -> list[Stage]:
+    def stages_with(self, method: str) -> list[Stage]:
         """The stages that have a method of their own."""
         return [stage for stage in self._stages if getattr(type(stage), method) is not getattr(Stage, method)]
 
-    async def admit(self, answer: Answer) -> Stop | Hold | None:
+    async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """The first stop, else whether any stage holds the answer."""
         admission: Hold | None = None
-        for stage in self.doing("admit"):
+        for stage in self.stages_with("admit"):
             answered = await stage.admit(answer)
             if isinstance(answered, Stop):
                 return answered
             admission = admission or answered
         return admission
 
-    async def release(self, outgoing: Outgoing, answer: Answer) -> Outgoing:
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """What goes out when every stage has had its say."""
-        for stage in self.doing("release"):
+        for stage in self.stages_with("release"):
             outgoing = await stage.release(outgoing, answer)
         return outgoing
 
-    async def settle(self, outcome: Outcome, answer: Answer) -> Outcome:
+    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """What becomes of the answer when every stage has had its say."""
-        for stage in self.doing("settle"):
+        for stage in self.stages_with("settle"):
             outcome = await stage.settle(outcome, answer)
         return outcome
 
-    def report(self, outcome: Outcome, answer: Answer) -> Outcome:
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with what every stage says of it."""
-        for stage in self.doing("report"):
+        for stage in self.stages_with("report"):
             outcome = stage.report(outcome, answer)
         return outcome
 
@@ -117,7 +117,7 @@ class ExtensionReports(Stage):
     def __init__(self, extensions: Extensions) -> None:
         self._extensions = extensions
 
-    def report(self, outcome: Outcome, answer: Answer) -> Outcome:
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with the reports of plugins."""
         if outcome.edited is None or answer.is_structured:
             return outcome
@@ -151,11 +151,11 @@ class Pipeline:
     async def align(self, exchange: Exchange, policy: Policy, session: Session | None = None) -> Outcome:
         """Correct one choice; `session` is what the engine has read of it. Only `CancelledError` leaves this."""
         started = time.perf_counter()
-        budget = outcomes.Budget(await self.selected(exchange, policy))
+        budget = outcomes.Budget(await self.select_objectives(exchange, policy))
         form = AnswerForm(exchange)
         try:
             outcome, error = await self._attempt(exchange, form, budget, session)
-            while (pause := budget.again(outcome, error)) is not None:
+            while (pause := budget.pause_before_retry(outcome, error)) is not None:
                 await asyncio.sleep(pause)
                 # What was read ahead is good for one attempt; later ones send the whole answer.
                 outcome, error = await self._attempt(exchange, form, budget, None)
@@ -165,7 +165,7 @@ class Pipeline:
         if outcome.correction is not None:
             outcome = await self._report(outcome, exchange, form, budget.policy)
         elapsed_ms = (time.perf_counter() - started) * 1000
-        return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
+        return outcomes.finalize_outcome(replace(outcome, ms=elapsed_ms, attempts=budget.attempts))
 
     async def _attempt(
         self, exchange: Exchange, form: AnswerForm, budget: outcomes.Budget, session: Session | None
@@ -173,33 +173,33 @@ class Pipeline:
         """One attempt: its outcome, and the error that ended it."""
         policy = budget.policy
         stages = self.stages(policy, form)
-        answer = Answer(exchange, exchange.answer or "", policy)
+        answer = AnswerSoFar(exchange, exchange.answer or "", policy)
         try:
             if isinstance(stop := await stages.admit(answer), Stop):
                 return Outcome(stop.status, stop.reason, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
-            asked = budget.asked
+            asked = budget.attempt_policy
             async with asyncio.timeout(seconds):
                 deadline = time.monotonic() + seconds
                 answer = replace(answer, deadline=deadline, is_structured=form.is_structured)
                 steps = self._steps(answer, form, asked, stages, session)
                 corrected = await steps.correct(answer.text, asked)
-            outcome = await stages.settle(judged(answer, corrected), answer)
+            outcome = await stages.settle(build_outcome(answer, corrected), answer)
             return (outcome if asked is policy else replace(outcome, caution=asked.caution)), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
-            return failed(error, exchange, policy), error
+            return build_failure(error, exchange, policy), error
 
     async def _report(self, outcome: Outcome, exchange: Exchange, form: AnswerForm, policy: Policy) -> Outcome:
         """The outcome of a judged answer with what stages say of it; in a thread where the answer is long."""
-        about = await self.about(policy)
+        about = await self.describe_aligner(policy)
         stages = self.stages(policy, form, about.languages if about else ())
-        if not stages.doing("report"):
+        if not stages.stages_with("report"):
             return outcome
-        answer = Answer(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
+        answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
         return await beside(len(answer.text), partial(stages.report, outcome, answer))
 
     def _steps(
-        self, answer: Answer, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
+        self, answer: AnswerSoFar, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
     ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
         exchange = answer.exchange
@@ -209,7 +209,7 @@ class Pipeline:
             session = None
         core = self._core(exchange, policy, answer.deadline, session)
         steps = self.extensions.wrap(policy, core)
-        if stages.doing("release"):
+        if stages.stages_with("release"):
             steps = ReleasedText(steps, stages, answer)
         if not answer.is_structured:
             return steps
@@ -236,12 +236,12 @@ class Pipeline:
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
-        policy = await self.selected(exchange, policy)
+        policy = await self.select_objectives(exchange, policy)
         begun = replace(exchange, answer=BEGUN, finish_reason=None)
         if begun.structured or eligibility.check(begun, policy) is not None:
             return None  # an answer of a given form is judged as a whole
         engine = self.engine_of(policy)
-        by_segments = policy.stream is StreamMode.SENTENCE and self.piecewise(policy)
+        by_segments = policy.stream is StreamMode.SENTENCE and self.can_release_segments(policy)
         if policy.corrector != METAALIGNER and not by_segments:
             return DeferredSession(engine)  # holds no place while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
@@ -252,12 +252,19 @@ class Pipeline:
             return None
         return await engine.read(align_request(exchange, "", policy, deadline))
 
-    def piecewise(self, policy: Policy) -> bool:
+    async def score(self, exchange: Exchange, text: str, policy: Policy) -> Correction:
+        """The verdicts of the engine on a text."""
+        seconds = policy.deadline_s
+        request = align_request(exchange, text, replace(policy, score_only=True), time.monotonic() + seconds)
+        async with asyncio.timeout(seconds):
+            return await self.engine_of(policy).align(request)
+
+    def can_release_segments(self, policy: Policy) -> bool:
         """Whether an answer can be corrected while it is written; wrappers and rules of plugins need the whole."""
         by_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), Revising)
         return by_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
 
-    async def selected(self, exchange: Exchange, policy: Policy) -> Policy:
+    async def select_objectives(self, exchange: Exchange, policy: Policy) -> Policy:
         """The policy with its objectives chosen for this conversation, where a plugin is to choose and has not yet."""
         if not self.extensions.selects(policy):
             return policy
@@ -289,21 +296,21 @@ class Pipeline:
             stages.append(Language(policy, partial(self._languages, policy), languages))
         return StageList(stages)
 
-    async def about(self, policy: Policy) -> AlignerInfo | None:
+    async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         """The aligner that judges by a policy; None where none does, or nobody says."""
         try:
-            return await self._about(policy)
+            return await self._describe_aligner(policy)
         except CorrectionError:
             return None
 
-    async def _about(self, policy: Policy) -> AlignerInfo | None:
+    async def _describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         if policy.corrector != METAALIGNER or not policy.objectives:
             return None
         return (await self.engine.info()).named(policy.aligner)
 
     async def _languages(self, policy: Policy) -> Collection[str]:
         """The languages of the aligner that judges by a policy; raises where nobody can say."""
-        about = await self._about(policy)
+        about = await self._describe_aligner(policy)
         return about.languages if about else ()
 
     def engine_of(self, policy: Policy) -> Engine:
@@ -317,7 +324,7 @@ class Pipeline:
 class ReleasedText(InnerWrapper):
     """The correction of a text with what stages make of what goes out."""
 
-    def __init__(self, inner: Inner, stages: StageList, answer: Answer) -> None:
+    def __init__(self, inner: Inner, stages: StageList, answer: AnswerSoFar) -> None:
         super().__init__(inner)
         self._stages = stages
         self._answer = answer
@@ -364,7 +371,7 @@ class _TextCorrection:
         correction = correction.deliverable
         verdict = await self.judge(text, correction, policy)
         if verdict.dropped:
-            correction, verdict = await removed_where_refused(text, correction, policy, verdict, self.judge)
+            correction, verdict = await remove_refused_edits(text, correction, policy, verdict, self.judge)
         return Corrected(correction, cache_hit, verdict)
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
@@ -395,7 +402,7 @@ def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
     return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
 
 
-def failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
+def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
     """The outcome of an error. Only its type is logged: messages of foreign exceptions may quote the text."""
     reason = outcomes.reason_of(error)
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED

@@ -42,7 +42,7 @@ class ReplacementMap:
         self._all.append(Replacement(self.end, end, text))
         self.end = end
 
-    def out(self, start: int, end: int, original: str) -> str:
+    def render(self, start: int, end: int, original: str) -> str:
         """What goes out in place of these characters."""
         at = bisect_right(self._all, start, key=lambda replacement: replacement.end)
         pieces: list[str] = []
@@ -53,7 +53,7 @@ class ReplacementMap:
         return "".join(pieces) + original[start:end]
 
 
-def placed(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
+def place_replacement(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
     """Up to where a replacement of `run` reaches, and what goes out there, the white space `lead` before it included.
 
     A stretch that vanishes leaves one of the two breaks around it, the larger one (as `segments.join` does), and none

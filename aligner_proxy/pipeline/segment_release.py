@@ -18,8 +18,8 @@ from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.part_state import PartState
 from aligner_proxy.pipeline.pipeline import StageList
-from aligner_proxy.pipeline.removal import removes_refused
-from aligner_proxy.pipeline.replacements import placed
+from aligner_proxy.pipeline.refused_edits import removes_refused
+from aligner_proxy.pipeline.replacements import place_replacement
 from aligner_proxy.pipeline.resumable_session import ResumableSession
 from aligner_proxy.pipeline.stage import Outgoing, Stop
 from aligner_proxy.pipeline.stages import eligibility
@@ -40,7 +40,7 @@ class SegmentRelease:
         """The first flagged segment that is not decided."""
         self._edits: dict[Edit, tuple[Part, ...]] = {}
         """The edits that have gone out, and what each did."""
-        self._begun = 0
+        self._first_unsent = 0
         """So many segments have begun to go out."""
 
     def look_again(self, flagged: Iterable[int]) -> None:
@@ -101,25 +101,25 @@ class SegmentRelease:
     async def _put(self, end: int, text: str | None = None, gone: Collection[int] = ()) -> None:
         """`text` goes out in place of what is undecided up to `end`; None: it goes out as it is."""
         state = self._state
-        start = state.sent.end
+        start = state.delivery.end
         if end <= start:
             return
         segments = state.cut.segments
-        first = self._begun
-        while self._begun < len(segments) and segments[self._begun].start < end:
-            self._begun += 1
+        first = self._first_unsent
+        while self._first_unsent < len(segments) and segments[self._first_unsent].start < end:
+            self._first_unsent += 1
         original = state.cut.text[start:end]
         written = original if text is None else text
         begins_between = not first or segments[first - 1].end <= start
-        ends_between = not self._begun or segments[self._begun - 1].end <= end
+        ends_between = not self._first_unsent or segments[self._first_unsent - 1].end <= end
         outgoing = Outgoing(
             written,
             start,
             is_whole=False,
             is_original=written == original,
             has_whole_segments=begins_between and ends_between,
-            segments=segments[first : self._begun],
-            gone={number - first for number in gone},
+            segments=segments[first : self._first_unsent],
+            removed_segments={number - first for number in gone},
         )
         outgoing = await self._stages.release(outgoing, state.answer())
         state.tally.release(outgoing)
@@ -140,16 +140,16 @@ class SegmentRelease:
         last = stop == len(segments)
         end = state.cut.length if last else segments[stop].end
         start = segments[first - 1].end if first else 0
-        decided = state.sent.end
-        before = state.sent.out(0, decided, text) + text[decided:start]
+        decided = state.delivery.end
+        before = state.delivery.render(0, decided, text) + text[decided:start]
         correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
         lead = text[start : run[0].start]
-        edit = self._as_edit(first, stop, placed(run, lead, correction.text, begins=not start, last=last))
+        edit = self._as_edit(first, stop, place_replacement(run, lead, correction.text, begins=not start, last=last))
         removable = bool(correction.text) and removes_refused(state.policy)
         followed = await self._judge(edit, end, is_final=not removable)
         if followed is None and removable and not state.is_over:
             # What the gate refuses is removed; the passage is known to violate an objective.
-            edit = self._as_edit(first, stop, placed(run, lead, "", begins=not start, last=last))
+            edit = self._as_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=last))
             followed = await self._judge(edit, end)
         if followed is None:
             return None if state.is_over else await self._put(run[-1].end)
@@ -187,9 +187,9 @@ class SegmentRelease:
         text = state.cut.text
         count = len(state.cut.segments)
         end = state.cut.length
-        rest = text[state.sent.end :]
+        rest = text[state.delivery.end :]
         kept = rest.rstrip()
-        before = state.sent.out(0, state.sent.end, text) + kept
+        before = state.delivery.render(0, state.delivery.end, text) + kept
         correction = await self._rewrite(count, count + 1, end, before)
         edit = Edit(state.cut.segments[-1].end, end, correction.text + rest[len(kept) :], count, count + 1)
         if correction.text and await self._judge(edit, end) is not None:
@@ -203,7 +203,7 @@ class SegmentRelease:
         seconds = state.policy.deadline_s
         span = Span(first=first, stop=stop, end=end, before=before, deadline_s=seconds, objective=objective)
         async with asyncio.timeout(seconds):
-            correction = await self._session.replace(span, again=state.sent.end > 0)
+            correction = await self._session.replace(span, again=state.delivery.end > 0)
         correction = correction.deliverable
         state.tally.add(correction)
         return correction

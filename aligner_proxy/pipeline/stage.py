@@ -31,7 +31,7 @@ from aligner_proxy.types import NOT_GROUNDED, EditorUse, Exchange, Grounding, Ou
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerSoFar:
     """An answer as far as it has come."""
 
     exchange: Exchange
@@ -50,7 +50,7 @@ class Answer:
     """A program reads it."""
     is_stopped: bool = False
     """Its correction was given up: not all of it was judged."""
-    sent: int = 0
+    sent_chars: int = 0
     """So many characters of it are decided: what stands in their place has gone out."""
     segments: Sequence[Segment] = ()
     """The segments of a growing answer."""
@@ -84,7 +84,7 @@ class Outgoing:
     has_whole_segments: bool = True
     segments: Sequence[Segment] = ()
     """The segments of a growing answer that begin in the stretch."""
-    gone: Collection[int] = ()
+    removed_segments: Collection[int] = ()
     """Those of them of which nothing is left, counted from the first."""
     grounding: Grounding = NOT_GROUNDED
     """What was done to hold it to references."""
@@ -95,18 +95,18 @@ class Outgoing:
 class Stage(Protocol):
     """One concern of the correction of one answer. Every default changes nothing; a stage says what it does."""
 
-    async def admit(self, answer: Answer) -> Stop | Hold | None:
+    async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """Whether text that has come may be corrected, before it is judged and once more when all of it is judged."""
         return None
 
-    async def release(self, outgoing: Outgoing, answer: Answer) -> Outgoing:
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """What goes out in place of a text that was judged."""
         return outgoing
 
-    async def settle(self, outcome: Outcome, answer: Answer) -> Outcome:
+    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """What becomes of an answer of which all is judged and the rest has not gone out."""
         return outcome
 
-    def report(self, outcome: Outcome, answer: Answer) -> Outcome:
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome of an answer that went out, with what is to be said of it."""
         return outcome

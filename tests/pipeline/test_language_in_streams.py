@@ -73,4 +73,4 @@ async def test_a_sentence_in_another_language_is_enough() -> None:
     text = await corrected(pieces, BLOCKING)
     assert text.stopped is not None
     assert (text.stopped.reason, blocks(text.stopped)) == ("language", True)
-    assert "dummer" not in text.out(0, text._present.replacements.end)
+    assert "dummer" not in text.render(0, text._present.replacements.end)

@@ -114,10 +114,10 @@ async def test_what_a_section_depends_on_waits_for_it_and_no_longer() -> None:
     await made.feed(f"{head}In August it")
     for _ in range(40):
         await asyncio.sleep(0)
-    assert made.decided(len("Sow in May."))
-    assert not made.decided(len("Sow in May.\n\n## Har"))
+    assert made.is_decided(len("Sow in May."))
+    assert not made.is_decided(len("Sow in May.\n\n## Har"))
     await made.feed(" is ripe. Then")
     for _ in range(40):
         await asyncio.sleep(0)
-    assert made.decided(len(f"{head}In August it is ripe."))
+    assert made.is_decided(len(f"{head}In August it is ripe."))
     await made.aclose()

@@ -60,7 +60,7 @@ def test_a_long_text_is_corrected_in_parts(pieces: list[str], seed: int, whole: 
     outcome, made = asyncio.run(run())
     kept = outcome.text or ""
     assert kept.split() == answer.replace("fool", "friend").split()
-    assert kept == "".join(made.out(a, b) for a, b in itertools.pairwise([0, *edges, len(answer)]))
+    assert kept == "".join(made.render(a, b) for a, b in itertools.pairwise([0, *edges, len(answer)]))
     assert outcome.status is (Status.CORRECTED if "fool" in answer else Status.UNCHANGED) or not answer.strip()
 
 

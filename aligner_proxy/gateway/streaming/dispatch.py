@@ -69,5 +69,7 @@ def stream_mode(policy: Policy, pipeline: Pipeline, *, held: bool = False) -> St
         return StreamMode.HOLD
     if policy.mode is Mode.SHADOW or (policy.stream is StreamMode.PASSTHROUGH and policy.mode is Mode.ENFORCE):
         return StreamMode.PASSTHROUGH
-    by_segments = policy.stream is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and pipeline.piecewise(policy)
+    by_segments = (
+        policy.stream is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and pipeline.can_release_segments(policy)
+    )
     return StreamMode.SENTENCE if by_segments else StreamMode.HOLD

@@ -41,7 +41,7 @@ class StreamText(Protocol):
         """More of the original."""
         ...
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """What goes out in place of these characters."""
         ...
 
@@ -64,10 +64,10 @@ class QueuedEvent(Generic[Text]):
         Raises `NotPutIn`.
         """
         pieces = [
-            text.out(start, end) if text.changed else piece
+            text.render(start, end) if text.changed else piece
             for (text, start, end), (_, piece) in zip(self.places, self.event.pieces, strict=True)
         ]
-        wholes = {index: text.out(0, text.length) for index, text in self.wholes.items() if text.changed}
+        wholes = {index: text.render(0, text.length) for index, text in self.wholes.items() if text.changed}
         return with_texts(self.event, pieces, wholes), any(pieces)
 
 

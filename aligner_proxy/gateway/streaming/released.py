@@ -116,8 +116,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             await text.end()
         if self._side is not None:
             for text in self._texts.values() if self._side.pending else ():
-                await text.over()
-            await self._side.settle([text.out(0, text.length) for text in self._texts.values() if text.done])
+                await text.wait_until_over()
+            await self._side.settle([text.render(0, text.length) for text in self._texts.values() if text.done])
         if self._withholds_refusal():
             for exchange in self._decoder.exchanges():
                 if (reason := eligibility.check(exchange, self._ledger.policy)) is not None:
@@ -195,6 +195,6 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
 def _decided(queued: QueuedEvent[GrowingAnswer]) -> bool:
     """Whether it is known what goes out in place of all of its texts."""
-    return all(text.decided(end) for text, _, end in queued.places) and all(
+    return all(text.is_decided(end) for text, _, end in queued.places) and all(
         text.done for text in queued.wholes.values()
     )

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from aligner_proxy.errors import Unreadable
-from aligner_proxy.pipeline.stage import Answer, Hold, Stage, Stop
+from aligner_proxy.pipeline.stage import AnswerSoFar, Hold, Stage, Stop
 from aligner_proxy.text.json_answer import Literal, texts
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason, Status
@@ -81,13 +81,13 @@ class Eligibility(Stage):
     def __init__(self, form: AnswerForm | None = None) -> None:
         self._form = form
 
-    async def admit(self, answer: Answer) -> Stop | Hold | None:
+    async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """Stop a whole answer for the first reason that applies.
 
         A growing one is stopped by what comes beside its text (`ineligible`), and where an edit would go out (`check`).
         """
         if not answer.is_whole:
-            return Hold() if not answer.sent and may_be_structured(answer.exchange) else None
+            return Hold() if not answer.sent_chars and may_be_structured(answer.exchange) else None
         form = self._form or AnswerForm(answer.exchange)
         text = answer.text
         if len(text) > _JSON_AT_ONCE_CHARS and text.lstrip().startswith(("{", "[")):

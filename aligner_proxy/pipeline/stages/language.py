@@ -15,7 +15,7 @@ from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.outcomes import DECLINED
-from aligner_proxy.pipeline.stage import Answer, Stage, Stop
+from aligner_proxy.pipeline.stage import AnswerSoFar, Stage, Stop
 from aligner_proxy.text.languages import foreign_segments, is_among, spoken
 from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
 
@@ -25,18 +25,18 @@ WOULD_NOT_JUDGE = "would_not_judge"
 """The reason in shadow mode of an answer that would have had the status `not_judged`."""
 
 
-def is_unknown(answer: str | None, known: Collection[str]) -> bool:
-    """Whether an answer, or a sentence of it, is clearly in none of the `known` languages.
+def is_unknown(answer: str | None, languages: Collection[str]) -> bool:
+    """Whether an answer, or a sentence of it, is clearly in none of these languages.
 
     No: it is short, or nobody says what is known.
     """
-    return is_unknown_as_whole(answer, known) or bool(known and answer and foreign_segments(answer, known))
+    return is_unknown_as_whole(answer, languages) or bool(languages and answer and foreign_segments(answer, languages))
 
 
-def is_unknown_as_whole(answer: str | None, known: Collection[str]) -> bool:
-    """Whether an answer as a whole is clearly in none of the `known` languages."""
-    name = spoken(answer) if known and answer else None
-    return name is not None and not is_among(name, known)
+def is_unknown_as_whole(answer: str | None, languages: Collection[str]) -> bool:
+    """Whether an answer as a whole is clearly in none of these languages."""
+    name = spoken(answer) if languages and answer else None
+    return name is not None and not is_among(name, languages)
 
 
 class Language(Stage):
@@ -49,51 +49,51 @@ class Language(Stage):
         self,
         policy: Policy,
         ask: Callable[[], Awaitable[Collection[str]]],
-        known: Collection[str] | None = None,
+        languages: Collection[str] | None = None,
     ) -> None:
         self._blocks = outcomes.blocks(Outcome(Status.NOT_JUDGED, LANGUAGE, None, policy))
         self._ask = ask
-        self._known = known
-        self._heard = 0
+        self._languages = languages
+        self._segments_seen = 0
         """So many segments were looked at."""
         self._due = 0
         """The length from which on the whole is looked at again: each look is at twice the length."""
 
-    async def admit(self, answer: Answer) -> Stop | None:
+    async def admit(self, answer: AnswerSoFar) -> Stop | None:
         """Stop an answer in another language as soon as that is clear, where the policy wants an error."""
         if answer.is_whole:
             return await self._admit_whole(answer) if self._blocks else None
-        if self._known is None:
-            self._known = ()  # where nobody can say, the engine does not judge either
+        if self._languages is None:
+            self._languages = ()  # where nobody can say, the engine does not judge either
             with contextlib.suppress(CorrectionError):
-                self._known = await self._ask()
-        is_blocked = self._blocks and bool(self._known) and self._sounds_foreign(answer, self._known)
+                self._languages = await self._ask()
+        is_blocked = self._blocks and bool(self._languages) and self._sounds_foreign(answer, self._languages)
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 
-    async def _admit_whole(self, answer: Answer) -> Stop | None:
+    async def _admit_whole(self, answer: AnswerSoFar) -> Stop | None:
         """The same of a whole answer. Where nobody can say what is known it fails: it must not pass for that."""
-        known = await self._ask()
-        is_blocked = await beside(len(answer.text), partial(is_unknown, answer.text, known))
+        languages = await self._ask()
+        is_blocked = await beside(len(answer.text), partial(is_unknown, answer.text, languages))
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 
-    def _sounds_foreign(self, answer: Answer, known: Collection[str]) -> bool:
+    def _sounds_foreign(self, answer: AnswerSoFar, languages: Collection[str]) -> bool:
         """Whether what came, or a sentence of it, is in another language."""
-        more = answer.segments[self._heard :]
-        self._heard = len(answer.segments)
-        if any(foreign_segments(segment.text, known) for segment in more):
+        more = answer.segments[self._segments_seen :]
+        self._segments_seen = len(answer.segments)
+        if any(foreign_segments(segment.text, languages) for segment in more):
             return True
         if not answer.has_ended and len(answer.text) < self._due:
             return False
         self._due = 2 * len(answer.text)
-        return is_unknown_as_whole(answer.text, known)
+        return is_unknown_as_whole(answer.text, languages)
 
-    def report(self, outcome: Outcome, answer: Answer) -> Outcome:
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome says so where the language of the answer, or that of a sentence that stays, is not known."""
-        if outcome.correction is None or not self._known or answer.is_stopped:
+        if outcome.correction is None or not self._languages or answer.is_stopped:
             return outcome
         stays = (segment.text for segment in outcome.segments if not segment.flagged)
-        is_known = not is_unknown_as_whole(answer.text, self._known)
-        if is_known and not any(foreign_segments(text, self._known) for text in stays):
+        is_known = not is_unknown_as_whole(answer.text, self._languages)
+        if is_known and not any(foreign_segments(text, self._languages) for text in stays):
             return outcome
         if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
             return replace(outcome, reason=WOULD_NOT_JUDGE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aligner_proxy.pipeline.stage import Answer, Outgoing, Stage
+from aligner_proxy.pipeline.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.types import Outcome
 
@@ -19,10 +19,10 @@ class ListNumbers(Stage):
         self._numbering = numbering
         self._changed_before = numbering.changed
 
-    async def release(self, outgoing: Outgoing, answer: Answer) -> Outgoing:
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """The text with its numbers right."""
         if not outgoing.is_whole:
-            text = self._numbering.passed(outgoing.segments, outgoing.gone, outgoing.text, ends=False)
+            text = self._numbering.passed(outgoing.segments, outgoing.removed_segments, outgoing.text, ends=False)
         elif answer.is_part:
             # Lists may go on from the part before or into the next one.
             text = self._numbering.resumed(answer.text, outgoing.text)
@@ -30,7 +30,7 @@ class ListNumbers(Stage):
             return outgoing
         return replace(outgoing, text=text, is_original=outgoing.is_original and text == outgoing.text)
 
-    def report(self, outcome: Outcome, answer: Answer) -> Outcome:
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with the number of marks that changed."""
         changed = self._numbering.changed - self._changed_before
         return replace(outcome, renumbered=outcome.renumbered + changed)

@@ -19,7 +19,7 @@ from aligner_proxy.grounding.page import page
 from aligner_proxy.grounding.procedures import ORDER
 from aligner_proxy.grounding.rewriting import merged, rewritten_facts
 from aligner_proxy.grounding.sentences import FactEdit, Grounder, Unsettled, apply
-from aligner_proxy.pipeline.stage import Answer, Outgoing, Stage
+from aligner_proxy.pipeline.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     GROUNDED,
@@ -56,14 +56,14 @@ class References(Stage):
         self._grounder: Grounder | None = None
         """What is known of a growing answer so far."""
 
-    async def admit(self, answer: Answer) -> None:
+    async def admit(self, answer: AnswerSoFar) -> None:
         """Take the references apart before anything of a growing answer goes out."""
         if not answer.is_whole and self._grounder is None:
             chars = sum(len(reference.text) for reference in self._policy.references)
             async with asyncio.timeout(self._policy.deadline_s):
                 self._grounder = await beside(chars, partial(grounder, self._policy, answer.exchange.turns))
 
-    async def release(self, outgoing: Outgoing, answer: Answer) -> Outgoing:
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """The text with the facts of the references in it."""
         if outgoing.is_whole:
             return await self._release_whole(outgoing, answer)
@@ -72,25 +72,25 @@ class References(Stage):
         # The doubts of an editor are looked for before the facts of this piece are known as those of the answer.
         decided, use = await self._ask_ahead(outgoing, answer)
         found = self._grounder.more(split(outgoing.text))
-        edits, unsettled = decided or found
-        return _with_edits(outgoing, edits, unsettled, use)
+        edits, doubtful = decided or found
+        return _with_edits(outgoing, edits, doubtful, use)
 
-    async def _release_whole(self, outgoing: Outgoing, answer: Answer) -> Outgoing:
+    async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         text = outgoing.text
         references = self._policy.references
         editor = self._editor_until(answer.exchange, answer.deadline)
         chars = len(text) + sum(len(reference.text) for reference in references)
         find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
-        edits, unsettled = await beside(chars, partial(find, doubts=editor is not None))
+        edits, doubtful = await beside(chars, partial(find, doubts=editor is not None))
         use = None
-        if editor is not None and any(part.kind != ORDER for part in unsettled):
-            decided, use = await _ask(editor, text, edits, unsettled, references)
+        if editor is not None and any(part.kind != ORDER for part in doubtful):
+            decided, use = await _ask(editor, text, edits, doubtful, references)
             if decided is None:
                 decided = await beside(chars, partial(find, doubts=False))
-            edits, unsettled = decided
-        return _with_edits(outgoing, edits, unsettled, use)
+            edits, doubtful = decided
+        return _with_edits(outgoing, edits, doubtful, use)
 
-    async def _ask_ahead(self, outgoing: Outgoing, answer: Answer) -> tuple[_Decided | None, EditorUse | None]:
+    async def _ask_ahead(self, outgoing: Outgoing, answer: AnswerSoFar) -> tuple[_Decided | None, EditorUse | None]:
         """What an editor decides about a piece of a growing answer, None where it is not asked; and what that cost."""
         editor = self._editor_until(answer.exchange, answer.deadline)
         if editor is None or self._grounder is None or not outgoing.is_original:
@@ -99,28 +99,28 @@ class References(Stage):
         text = outgoing.text
         end = start + len(text)
         begun = end - len(text.lstrip())
-        edits, unsettled = self._grounder.ahead().more(split(answer.text[begun:end]))
-        if not unsettled:
+        edits, doubtful = self._grounder.ahead().more(split(answer.text[begun:end]))
+        if not doubtful:
             return None, None
-        placed = [_moved(part, begun) for part in unsettled]
+        placed = [_shift(part, begun) for part in doubtful]
         decided, use = await _ask(
-            editor, answer.text[:end], [_moved(edit, begun) for edit in edits], placed, self._policy.references
+            editor, answer.text[:end], [_shift(edit, begun) for edit in edits], placed, self._policy.references
         )
         if decided is None:
             return None, use
-        return ([_moved(edit, -start) for edit in decided[0]], [_moved(part, -start) for part in decided[1]]), use
+        return ([_shift(edit, -start) for edit in decided[0]], [_shift(part, -start) for part in decided[1]]), use
 
 
 def _with_edits(
-    outgoing: Outgoing, edits: Sequence[FactEdit], unsettled: Sequence[Unsettled], use: EditorUse | None
+    outgoing: Outgoing, edits: Sequence[FactEdit], doubtful: Sequence[Unsettled], use: EditorUse | None
 ) -> Outgoing:
     """The text with these edits; places in what is said of them are those of the answer."""
-    if not (edits or unsettled):
+    if not (edits or doubtful):
         return replace(outgoing, editor=use) if use else outgoing
     start = outgoing.start
     grounding = Grounding(
         tuple(GroundedEdit(edit.start + start, edit.end + start, edit.text, edit.kind, edit.source) for edit in edits),
-        tuple(GroundedEdit(part.start + start, part.end + start, "", part.kind, part.source) for part in unsettled),
+        tuple(GroundedEdit(part.start + start, part.end + start, "", part.kind, part.source) for part in doubtful),
     )
     return replace(outgoing, text=apply(outgoing.text, edits), grounding=outgoing.grounding + grounding, editor=use)
 
@@ -128,7 +128,7 @@ def _with_edits(
 _Placed = TypeVar("_Placed", FactEdit, Unsettled)
 
 
-def _moved(placed: _Placed, by: int) -> _Placed:
+def _shift(placed: _Placed, by: int) -> _Placed:
     return replace(placed, start=placed.start + by, end=placed.end + by)
 
 
@@ -142,32 +142,32 @@ async def _ask(
     editor: FactEditor,
     text: str,
     edits: Sequence[FactEdit],
-    unsettled: Sequence[Unsettled],
+    doubtful: Sequence[Unsettled],
     references: Sequence[Reference],
 ) -> tuple[_Decided | None, EditorUse]:
     """What an editor makes of what is in doubt, None where it cannot be asked; and what it cost."""
-    doubts = [Doubt(part.start, part.source) for part in unsettled if part.kind != ORDER]
+    doubts = [Doubt(part.start, part.source) for part in doubtful if part.kind != ORDER]
     written, use = await editor.proposed(text, doubts, references)
     if written is None:
         return None, use
     chars = len(text) + sum(len(reference.text) for reference in references)
-    decided = await beside(chars, partial(_take_written, text, edits, unsettled, written, references))
+    decided = await beside(chars, partial(_take_written, text, edits, doubtful, written, references))
     return decided, use + EditorUse(refused=len({part.start for part in decided[1] if part.kind != ORDER}))
 
 
 def _take_written(
     text: str,
     edits: Sequence[FactEdit],
-    unsettled: Sequence[Unsettled],
+    doubtful: Sequence[Unsettled],
     written: Mapping[int, str],
     references: Sequence[Reference],
 ) -> _Decided:
-    """The edits with those of an editor, and what stays unsettled: sentences of which it wrote what may not be taken.
+    """The edits with those of an editor, and what stays doubtful: sentences of which it wrote what may not be taken.
 
     `written` has its sentences by the places where they begin.
     """
     matcher = _matcher_of(references)
-    ends = {part.start: part.end for part in unsettled}
+    ends = {part.start: part.end for part in doubtful}
     decided: list[FactEdit] = []
     refused: set[int] = set()
     for start, sentence in written.items():
@@ -175,7 +175,7 @@ def _take_written(
         decided += further or ()
         if further is None:
             refused.add(start)
-    rest = [part for part in unsettled if part.kind == ORDER or part.start in refused]
+    rest = [part for part in doubtful if part.kind == ORDER or part.start in refused]
     return merged(edits, decided), rest
 
 

@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from aligner_proxy.correctors.editor import EditedEngine
+from aligner_proxy.correctors.editor import ChatWriter
 from aligner_proxy.engine.api import AlignRequest, Engine
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import DECLINED, NOTHING_REMAINS
-from aligner_proxy.pipeline.stage import Answer, Hold, Stage
+from aligner_proxy.pipeline.stage import AnswerSoFar, Hold, Stage
 from aligner_proxy.text import fragments
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.refusals import declines
@@ -143,19 +144,19 @@ class SecondTries:
     remember: bool
     request_until: Callable[[Exchange, str, Policy, float], AlignRequest]
 
-    async def answer_anew(self, outcome: Outcome, answer: Answer) -> Outcome:
+    async def answer_anew(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with another answer in place of its text; without one the same, but for what asking cost."""
         engine = self.engine_of_policy()
-        if not isinstance(engine, EditedEngine):
+        if not (isinstance(engine, EditedEngine) and isinstance(engine.writer, ChatWriter)):
             return outcome
         request = self.request_until(answer.exchange, answer.text, answer.policy, answer.deadline)
         try:
             async with asyncio.timeout(request.deadline_s):
-                correction = await self._known_or_written(engine, request, answer)
+                correction = await self._known_or_written(engine, engine.writer, request, answer)
         except (CorrectionError, TimeoutError) as error:
             log.warning("call %s: no second try (%s)", answer.exchange.call_id, type(error).__name__)
-            return _charged(outcome, EditorUse(failed=1))
-        outcome = _charged(outcome, correction.editor)
+            return _add_editor_use(outcome, EditorUse(failed=1))
+        outcome = _add_editor_use(outcome, correction.editor)
         text = correction.deliverable.text
         if not text:
             return outcome
@@ -163,11 +164,13 @@ class SecondTries:
             return replace(outcome, reason=WOULD_TRY, edited=text)
         return replace(outcome, status=Status.CORRECTED, reason=SECOND_TRY, text=text, edited=text)
 
-    async def _known_or_written(self, engine: EditedEngine, request: AlignRequest, answer: Answer) -> Correction:
+    async def _known_or_written(
+        self, engine: EditedEngine, writer: ChatWriter, request: AlignRequest, answer: AnswerSoFar
+    ) -> Correction:
         room = max(_LEAST_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
 
         async def write() -> Correction:
-            return await engine.anew(request, tokens=room)
+            return await writer.anew(request, engine.scorer, tokens=room)
 
         if self.cache is None or answer.exchange.no_store:
             return await write()
@@ -185,24 +188,24 @@ class RefusalText(Stage):
     def __init__(self, second_tries: SecondTries) -> None:
         self._second_tries = second_tries
 
-    async def admit(self, answer: Answer) -> Hold | None:
+    async def admit(self, answer: AnswerSoFar) -> Hold | None:
         """Hold a growing answer of which nothing remains and nothing has gone out: the whole is decided at once."""
         is_judged = answer.has_ended and len(answer.verdicts) == len(answer.segments)
-        if answer.is_whole or answer.is_part or answer.sent or not is_judged:
+        if answer.is_whole or answer.is_part or answer.sent_chars or not is_judged:
             return None
         verdicts = answer.verdicts
         policy = answer.policy
         ends = nothing_remains(verdicts, "") or more_of_the_same(verdicts, policy, policy.caution)
         return Hold() if ends else None
 
-    async def settle(self, outcome: Outcome, answer: Answer) -> Outcome:
+    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome as the policy wants it where nothing remains; else the same outcome."""
         # A text in place of JSON would be no JSON. Nothing can be said of a part by itself.
         if outcome.edited is None or answer.is_structured or answer.is_part:
             return outcome
         if not nothing_remains(outcome.segments, outcome.edited) and (
             # What has gone out cannot be taken back, so a text behind it would help nobody.
-            answer.sent or not more_of_the_same(outcome.segments, outcome.policy, outcome.threshold)
+            answer.sent_chars or not more_of_the_same(outcome.segments, outcome.policy, outcome.threshold)
         ):
             return outcome
         if outcome.policy.if_nothing_remains is IfNothingRemains.SECOND_TRY:
@@ -225,7 +228,7 @@ def _refuse(outcome: Outcome, exchange: Exchange) -> Outcome:
     return replace(outcome, status=Status.CORRECTED, reason=DECLINED, text=text, edited=text)
 
 
-def _charged(outcome: Outcome, use: EditorUse | None) -> Outcome:
+def _add_editor_use(outcome: Outcome, use: EditorUse | None) -> Outcome:
     """The outcome with what the second try cost."""
     correction = outcome.correction
     return outcome if correction is None else replace(outcome, correction=correction.with_editor(use))

@@ -155,7 +155,7 @@ async def streamed(
         await passage.feed(piece)
         for _ in range(20):
             await asyncio.sleep(0)
-        out.append(passage.out(0, passage.replacements.end))
+        out.append(passage.render(0, passage.replacements.end))
     await passage.end()
     while not passage.done:
         changed.clear()
@@ -206,10 +206,10 @@ async def test_held_and_whole_answers_go_the_same_way() -> None:
     reading = await made.read(replace(exchange, answer=None), held)
     outcome = await made.align(exchange, held, reading)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, KINDER)
-    assert made.piecewise(POLICY)
+    assert made.can_release_segments(POLICY)
     choosing = Pipeline(made.engine, correctors=made.correctors, extensions=Extensions([BestOf()]))
-    assert not choosing.piecewise(POLICY.with_extension("best_of", 2))
-    assert not made.piecewise(replace(POLICY, corrector="other"))
+    assert not choosing.can_release_segments(POLICY.with_extension("best_of", 2))
+    assert not made.can_release_segments(replace(POLICY, corrector="other"))
 
 
 async def test_an_answer_that_is_json_stays_whole() -> None:

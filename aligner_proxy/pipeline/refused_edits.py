@@ -26,7 +26,7 @@ def removes_refused(policy: Policy) -> bool:
     return policy.editor != LOCAL_EDITOR or policy.if_nothing_remains is not IfNothingRemains.ORIGINAL
 
 
-async def removed_where_refused(
+async def remove_refused_edits(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
     """The correction without the passages whose replacement the gate refuses, and the verdict on it.
@@ -35,10 +35,10 @@ async def removed_where_refused(
     """
     if not removes_refused(policy):
         return correction, verdict
-    return await _without_refused(answer, correction, policy, verdict, judge)
+    return await _remove_refused(answer, correction, policy, verdict, judge)
 
 
-async def _without_refused(
+async def _remove_refused(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
     pieces = structure.judged(structure.split(answer), [segment.text for segment in correction.segments])
@@ -60,7 +60,7 @@ async def _without_refused(
     try:
         hole = next(rewriting)
         while True:
-            hole = rewriting.send(_filling(hole, written.get(hole.run.at), proposed or [], refused))
+            hole = rewriting.send(_fill_hole(hole, written.get(hole.run.at), proposed or [], refused))
     except StopIteration as stop:
         text = stop.value
     removed = replace(correction, text=text)
@@ -70,7 +70,7 @@ async def _without_refused(
     return removed, await judge(answer, removed, policy)
 
 
-def _filling(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused: set[int]) -> str:
+def _fill_hole(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused: set[int]) -> str:
     """What stands in a hole: nothing where it was refused or removed, what was written, or what was there before."""
     if edit is not None:
         return "" if hole.run.at in refused else edit.text.strip() if hole.run.text else edit.text.rstrip()
