@@ -26,10 +26,10 @@ from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
 from aligner_proxy.pipeline.second_reading import GrowingReading
 from aligner_proxy.pipeline.segment_release import SegmentRelease
-from aligner_proxy.pipeline.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.pipeline.stages.list_numbers import ListNumbers
 from aligner_proxy.plugins.api import Corrected
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.text.json_answer import begins_json
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.types import Correction, Exchange, IfNothingRemains, Outcome, Policy, Status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aligner_proxy.pipeline.stage import Outgoing
+from aligner_proxy.plugins.stage import Outgoing
 from aligner_proxy.types import NOT_GROUNDED, Correction, Grounding
 
 

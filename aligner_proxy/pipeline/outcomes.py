@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
-from aligner_proxy.pipeline.stage import AnswerSoFar
 from aligner_proxy.plugins.api import Corrected
+from aligner_proxy.plugins.stage import AnswerSoFar
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     FailureClass,

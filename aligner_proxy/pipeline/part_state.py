@@ -10,7 +10,7 @@ from dataclasses import replace
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.replacements import ReplacementMap
-from aligner_proxy.pipeline.stage import AnswerSoFar, Stop
+from aligner_proxy.plugins.stage import AnswerSoFar, Stop
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Exchange, Policy, SegmentScore

@@ -40,15 +40,15 @@ from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import build_outcome
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.pipeline.second_reading import SecondReading
-from aligner_proxy.pipeline.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.pipeline.stages.eligibility import BEGUN, AnswerForm, Eligibility
 from aligner_proxy.pipeline.stages.language import Language
 from aligner_proxy.pipeline.stages.references import AGREES, References
 from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
 from aligner_proxy.plugins.api import Corrected, Inner
-from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
+from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
 from aligner_proxy.plugins.registry import PluginRules
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.types import (
     LOCAL_EDITOR,
     METAALIGNER,
@@ -80,7 +80,11 @@ class StageList:
 
     def stages_with(self, method: str) -> list[Stage]:
         """The stages that have a method of their own."""
-        return [stage for stage in self._stages if getattr(type(stage), method) is not getattr(Stage, method)]
+        return [stage for stage in self._stages if _overrides(stage, method)]
+
+    def add(self, stage: Stage) -> StageList:
+        """The same stages with one more, which takes the place of one of its kind."""
+        return StageList([*(other for other in self._stages if type(other) is not type(stage)), stage])
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """The first stop, else whether any stage holds the answer."""
@@ -109,6 +113,11 @@ class StageList:
         for stage in self.stages_with("report"):
             outcome = stage.report(outcome, answer)
         return outcome
+
+
+def _overrides(stage: Stage, method: str) -> bool:
+    actual = stage.inner if isinstance(stage, PluginStage) else stage
+    return getattr(type(actual), method) is not getattr(Stage, method)
 
 
 class ExtensionReports(Stage):
@@ -153,26 +162,33 @@ class Pipeline:
         started = time.perf_counter()
         budget = outcomes.Budget(await self.select_objectives(exchange, policy))
         form = AnswerForm(exchange)
+        stages = self.stages(budget.policy, form)
         try:
-            outcome, error = await self._attempt(exchange, form, budget, session)
+            outcome, error = await self._attempt(exchange, form, budget, stages, session)
             while (pause := budget.pause_before_retry(outcome, error)) is not None:
                 await asyncio.sleep(pause)
                 # What was read ahead is good for one attempt; later ones send the whole answer.
-                outcome, error = await self._attempt(exchange, form, budget, None)
+                stages = self.stages(budget.policy, form)
+                outcome, error = await self._attempt(exchange, form, budget, stages, None)
         finally:
             if session is not None:
                 await session.aclose()
         if outcome.correction is not None:
-            outcome = await self._report(outcome, exchange, form, budget.policy)
+            answer = AnswerSoFar(exchange, exchange.answer or "", budget.policy, is_structured=form.is_structured)
+            outcome = await self._report(outcome, answer, stages)
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.finalize_outcome(replace(outcome, ms=elapsed_ms, attempts=budget.attempts))
 
     async def _attempt(
-        self, exchange: Exchange, form: AnswerForm, budget: outcomes.Budget, session: Session | None
+        self,
+        exchange: Exchange,
+        form: AnswerForm,
+        budget: outcomes.Budget,
+        stages: StageList,
+        session: Session | None,
     ) -> tuple[Outcome, Exception | None]:
         """One attempt: its outcome, and the error that ended it."""
         policy = budget.policy
-        stages = self.stages(policy, form)
         answer = AnswerSoFar(exchange, exchange.answer or "", policy)
         try:
             if isinstance(stop := await stages.admit(answer), Stop):
@@ -189,13 +205,13 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return build_failure(error, exchange, policy), error
 
-    async def _report(self, outcome: Outcome, exchange: Exchange, form: AnswerForm, policy: Policy) -> Outcome:
+    async def _report(self, outcome: Outcome, answer: AnswerSoFar, stages: StageList) -> Outcome:
         """The outcome of a judged answer with what stages say of it; in a thread where the answer is long."""
-        about = await self.describe_aligner(policy)
-        stages = self.stages(policy, form, about.languages if about else ())
+        about = await self.describe_aligner(answer.policy)
+        if about and about.languages:
+            stages = stages.add(Language(answer.policy, partial(self._languages, answer.policy), about.languages))
         if not stages.stages_with("report"):
             return outcome
-        answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
         return await beside(len(answer.text), partial(stages.report, outcome, answer))
 
     def _steps(
@@ -272,17 +288,11 @@ class Pipeline:
         return await self.extensions.select(policy, exchange.turns, encoder)
 
     def stages(
-        self,
-        policy: Policy,
-        form: AnswerForm | None = None,
-        languages: Collection[str] | None = None,
-        *,
-        own: Sequence[Stage] = (),
-        grows: bool = False,
+        self, policy: Policy, form: AnswerForm | None = None, *, own: Sequence[Stage] = (), grows: bool = False
     ) -> StageList:
-        """The stages that an answer goes through under a policy, behind those of its driver.
+        """The stages that an answer goes through under a policy, behind those of its driver; plugins have the last.
 
-        `languages` are those of its aligner, if they are known yet. A growing answer asks for them by itself.
+        A growing answer asks for the languages of its aligner by itself, a whole one only if they may stop it.
         """
         stages: list[Stage] = [Eligibility(form), *own]
         if policy.references:
@@ -292,9 +302,9 @@ class Pipeline:
             stages.append(RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request)))
         if self.extensions.has_reports:
             stages.append(ExtensionReports(self.extensions))
-        if languages or grows or policy.on_skip.language is not OnSkip.PASSTHROUGH:
-            stages.append(Language(policy, partial(self._languages, policy), languages))
-        return StageList(stages)
+        if grows or policy.on_skip.language is not OnSkip.PASSTHROUGH:
+            stages.append(Language(policy, partial(self._languages, policy)))
+        return StageList([*stages, *self.extensions.stages(policy)])
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         """The aligner that judges by a policy; None where none does, or nobody says."""

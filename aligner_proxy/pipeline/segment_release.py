@@ -21,8 +21,8 @@ from aligner_proxy.pipeline.pipeline import StageList
 from aligner_proxy.pipeline.refused_edits import removes_refused
 from aligner_proxy.pipeline.replacements import place_replacement
 from aligner_proxy.pipeline.resumable_session import ResumableSession
-from aligner_proxy.pipeline.stage import Outgoing, Stop
 from aligner_proxy.pipeline.stages import eligibility
+from aligner_proxy.plugins.stage import Outgoing, Stop
 from aligner_proxy.text.lists.outline import depends_on_next
 from aligner_proxy.types import Correction, Outcome, SkipReason, Status
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from aligner_proxy.errors import Unreadable
-from aligner_proxy.pipeline.stage import AnswerSoFar, Hold, Stage, Stop
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage, Stop
 from aligner_proxy.text.json_answer import Literal, texts
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason, Status

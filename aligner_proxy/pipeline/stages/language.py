@@ -15,7 +15,7 @@ from aligner_proxy.concurrency import beside
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.outcomes import DECLINED
-from aligner_proxy.pipeline.stage import AnswerSoFar, Stage, Stop
+from aligner_proxy.plugins.stage import AnswerSoFar, Stage, Stop
 from aligner_proxy.text.languages import foreign_segments, is_among, spoken
 from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
 

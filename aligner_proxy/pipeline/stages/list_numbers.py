@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aligner_proxy.pipeline.stage import AnswerSoFar, Outgoing, Stage
+from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.types import Outcome
 

@@ -19,7 +19,7 @@ from aligner_proxy.grounding.page import page
 from aligner_proxy.grounding.procedures import ORDER
 from aligner_proxy.grounding.rewriting import merged, rewritten_facts
 from aligner_proxy.grounding.sentences import FactEdit, Grounder, Unsettled, apply
-from aligner_proxy.pipeline.stage import AnswerSoFar, Outgoing, Stage
+from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     GROUNDED,

@@ -26,7 +26,7 @@ from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import DECLINED, NOTHING_REMAINS
-from aligner_proxy.pipeline.stage import AnswerSoFar, Hold, Stage
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage
 from aligner_proxy.text import fragments
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.refusals import declines
