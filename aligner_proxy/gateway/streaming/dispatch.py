@@ -54,10 +54,10 @@ async def stream(
             async with contextlib.aclosing(queue.play(response)) as items:
                 async for item in items:
                     if item is queue.comment:
-                        litellm_internals.log_served(data, queue.served.items)
+                        litellm_internals.log_served(data, queue.client.served.items)
                     yield item
     finally:
-        metrics.streamed(ledger.call_id, ledger.policy, queue.timeline)
+        metrics.streamed(ledger.call_id, ledger.policy, queue.client.timeline)
 
 
 def stream_mode(policy: Policy, pipeline: Pipeline, *, held: bool = False) -> StreamMode:

@@ -15,8 +15,10 @@ from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from aligner_proxy.formats.base import Rewrite, StreamEvent, with_texts
-from aligner_proxy.formats.packing import Packed, Paths
+from aligner_proxy.formats.packing import Packed, Packer, Paths
 
+PACKED_FROM = 256
+"""Events in line from which on chunks are kept packed: an ordinary answer is replayed in its own objects."""
 NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
 _MOST_SHAPES = 16
 """Shapes that are known in one line; an event of yet another one is kept as it is."""
@@ -88,6 +90,11 @@ class EventLine(Generic[Text]):
     def __init__(self) -> None:
         self._entries: deque[QueuedEvent[Text] | Plain] = deque()
         self._shapes: list[_Shape[Text]] = []
+        self._packer = Packer()
+
+    def packed(self, item: object) -> object:
+        """An item that is to wait, packed where many do."""
+        return item if len(self) < PACKED_FROM else self._packer.packed(item)
 
     def append(self, queued: QueuedEvent[Text]) -> None:
         """One more event."""
