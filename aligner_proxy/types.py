@@ -427,6 +427,16 @@ class Policy:
         treatment: SideTreatment = getattr(self, kind.value)
         return treatment
 
+    def final_action(self, kind: FailureClass) -> OnError:
+        """What follows a failure of this class when no retry is left."""
+        action = self.on_error.of(kind)
+        return self.after_retry if action is OnError.RETRY else action
+
+    @property
+    def blocks_unjudged(self) -> bool:
+        """Whether the client gets an error where something could not be judged; in shadow mode: whether it would."""
+        return self.final_action(FailureClass.UNJUDGED) is OnError.BLOCK
+
     @property
     def looks_beside(self) -> bool:
         """Whether any kind of text beside an answer does not simply pass."""

@@ -4,14 +4,19 @@ An edit replaces one stretch of the original, white space around it included. Pu
 correction (its last white space aside), putting none in gives the original character for character, and any choice
 between leaves every segment that it does not cover exactly as it was. A segment that an edit covers stays, is rewritten
 or is removed. Whether an edit is good is not judged here.
+
+The facts of a text are read once. Of a text that grows those of the closed beginning are kept, and joined with those of
+the open rest. That is right for facts of a sentence, since a text is closed before a sentence begins, and for facts of
+a line (`by_line`), since those are read from the beginning of the line on.
 """
 
 from __future__ import annotations
 
 import difflib
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from itertools import groupby
@@ -29,6 +34,39 @@ _GOES_ON = "it goes on"
 COMPARABLE = 400
 """Segments on either side beyond which comparing takes too long; all between equal ends is one edit then."""
 _T = TypeVar("_T")
+
+
+_Read = Callable[[str], Any]
+_LINE_CHARS = 200
+"""Whether a line is a heading, a row, an item or a turn is seen in so many characters at its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How the facts of two texts, one behind the other, are joined."""
+
+    join: Callable[[Any, Any], Any] = operator.or_
+    by_line: bool = False
+
+
+_SET = _Form()
+_FORMS: dict[_Read, _Form] = {}
+"""Of the readers whose facts are neither sets nor yes or no."""
+
+
+def joins(
+    join: Callable[[Any, Any], Any] = operator.or_, *, by_line: bool = False
+) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
+    """A decorator of a reader: how its facts of two texts, one behind the other, are joined.
+
+    `by_line`: they depend on what stands at the beginning of a line.
+    """
+
+    def declare(reader: Callable[[str], _T]) -> Callable[[str], _T]:
+        _FORMS[reader] = _Form(join, by_line)
+        return reader
+
+    return declare
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -286,6 +324,7 @@ def continued(old: Sequence[str], new: Sequence[str]) -> list[int]:
     return heirs
 
 
+@joins(by_line=True)
 def outlined(text: str) -> bool:
     """Whether a text may have lists, headings or tables."""
     return any(form.search(text) for form in marks.LINE_FORMS)
@@ -296,19 +335,81 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.casefold()))
 
 
-class TextFacts:
-    """A text with a cache of the facts read from it."""
+class ClosedText:
+    """The beginning of a growing text, with the facts that were read from it."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self) -> None:
+        self.text = ""
+        self._line = 0
+        """Where its last line begins."""
+        self._facts: dict[_Read, tuple[int, Any]] = {}
+        """Up to where each reader has read, and what it found."""
+
+    def extend(self, text: str) -> None:
+        """More of the text is closed."""
+        line = text.rfind("\n") + 1
+        self._line = len(self.text) + line if line else self._line
+        self.text += text
+
+    @property
+    def line(self) -> str:
+        """The beginning of the line in which the rest goes on."""
+        return self.text[self._line : self._line + _LINE_CHARS]
+
+    def of(self, reader: Callable[[str], _T]) -> _T | None:
+        """The facts in it, without those of its last line if they are facts of lines; None where there is no text."""
+        form = _FORMS.get(reader, _SET)
+        stop = self._line if form.by_line else len(self.text)
+        start, known = self._facts.get(reader, (0, None))
+        if start < stop:
+            read = reader(self.text[start:stop])
+            known = form.join(known, read) if start else read
+            self._facts[reader] = (stop, known)
+        facts: _T | None = known
+        return facts
+
+
+NOTHING_CLOSED = ClosedText()
+"""Of a text that does not grow."""
+
+
+class TextFacts:
+    """A text with a cache of the facts read from it; `text` is the open rest where some of it is closed."""
+
+    def __init__(self, text: str, closed: ClosedText = NOTHING_CLOSED) -> None:
         self.text = text
-        self._facts: dict[Callable[[str], Any], Any] = {}
+        self.closed = closed
+        self._facts: dict[_Read, Any] = {}
+
+    @property
+    def whole(self) -> str:
+        """All of the text."""
+        return self.closed.text + self.text
+
+    @property
+    def length(self) -> int:
+        """Of all of the text."""
+        return len(self.closed.text) + len(self.text)
+
+    def in_rest(self, reader: Callable[[str], _T]) -> _T:
+        """The facts that `reader` reads from the open rest alone."""
+        return reader(self.text)
 
     def of(self, reader: Callable[[str], _T]) -> _T:
         """The facts that `reader` reads from the text."""
         if reader not in self._facts:
-            self._facts[reader] = reader(self.text)
+            self._facts[reader] = self._read(reader)
         facts: _T = self._facts[reader]
         return facts
+
+    def _read(self, reader: Callable[[str], _T]) -> _T:
+        if not self.closed.text:
+            return reader(self.text)
+        form = _FORMS.get(reader, _SET)
+        read = reader(self.closed.line + self.text if form.by_line else self.text)
+        known = self.closed.of(reader)
+        joined: _T = read if known is None else form.join(known, read)
+        return joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,9 +420,39 @@ class Change:
     parts: tuple[Part, ...]
 
 
+@dataclass(slots=True, eq=False)
+class ClosedAnswer:
+    """The beginning of a growing answer that is judged for good, with the facts in it and in what went out for it."""
+
+    before: ClosedText = field(default_factory=ClosedText)
+    after: ClosedText = field(default_factory=ClosedText)
+    chars: int = 0
+    """Of the original; `before` is folded."""
+    pieces: list[Segment] = field(default_factory=list)
+    gone: set[int] = field(default_factory=set)
+    """Segments of which nothing is left."""
+    piece_chars: int = 0
+    removed_chars: int = 0
+
+    def extend(self, original: str, candidate: Candidate) -> None:
+        """Close `original` behind it, of which the candidate is what went out."""
+        first = len(self.pieces)
+        self.chars += len(original)
+        self.removed_chars += sum(len(part.text) for part in candidate.parts(SegmentStatus.REMOVED))
+        self.gone |= {first + index for index in candidate.gone}
+        self.pieces += candidate.pieces
+        self.piece_chars += sum(len(piece.text) for piece in candidate.pieces)
+        after = candidate.after.text
+        self.before.extend(candidate.before.text)
+        self.after.extend(after)
+
+
+NOTHING = ClosedAnswer()
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """The original with some of the changes in it."""
+    """The original with some of the changes in it; of a growing answer its open rest, behind what is `closed`."""
 
     before: TextFacts
     pieces: Sequence[Segment]
@@ -329,11 +460,13 @@ class Candidate:
     changes: Sequence[Change]
     sources: Sequence[str] = ()
     """References, whose facts are no inventions."""
+    closed: ClosedAnswer = NOTHING
 
     @cached_property
     def after(self) -> TextFacts:
         """The text that would be delivered."""
-        return TextFacts(apply(self.before.text, (edit for change in self.changes for edit in change.edits)))
+        edits = (edit for change in self.changes for edit in change.edits)
+        return TextFacts(apply(self.before.text, edits), self.closed.after)
 
     @cached_property
     def new(self) -> list[str]:
@@ -385,7 +518,13 @@ class Candidate:
     def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
         """Whether some edit puts in a sentence of the objectives that the original does not have."""
         new = (piece.text for text in self.new for piece in split(text))
-        return any(of_these(sentence, self._objective_texts) for sentence in new if sentence not in self.before.text)
+        return any(of_these(sentence, self._objective_texts) for sentence in new if sentence not in self.before.whole)
+
+    @property
+    def remaining_chars(self) -> int:
+        """Characters of the segments that were not removed."""
+        removed = sum(len(part.text) for part in self.parts(SegmentStatus.REMOVED)) + self.closed.removed_chars
+        return sum(len(piece.text) for piece in self.pieces) + self.closed.piece_chars - removed
 
     @cached_property
     def _dictated(self) -> list[str]:

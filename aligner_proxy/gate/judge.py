@@ -21,8 +21,9 @@ from types import MappingProxyType
 from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
+from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, moved_parts
 from aligner_proxy.gate.completion import Followed, completed, removed
-from aligner_proxy.gate.edits import Candidate, Change, Edit, TextFacts, apply, follow
+from aligner_proxy.gate.edits import NOTHING, Candidate, Change, ClosedAnswer, Edit, TextFacts, apply, follow
 from aligner_proxy.gate.rules import Rule, may_go, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
@@ -112,15 +113,21 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What of a growing answer has gone out: so many segments, and these edits with what they did."""
+    """What of a growing answer has gone out: so many segments, and these edits with what they did.
+
+    `closed` is what of it is not read again; `judge_next` extends it.
+    """
 
     segments: int = 0
     edits: Followed = field(default_factory=dict)
+    closed: ClosedAnswer = field(default_factory=ClosedAnswer)
 
     @property
-    def removed(self) -> set[int]:
-        """The segments that are removed."""
-        return removed(self.edits)
+    def open_edits(self) -> Followed:
+        """The edits behind what is closed, as edits of that rest."""
+        first = len(self.closed.pieces)
+        kept = ((edit, parts) for edit, parts in self.edits.items() if edit.start >= self.closed.chars)
+        return {moved_edit(edit, self.closed, -1): moved_parts(parts, -first) for edit, parts in kept}
 
 
 def judge_next(
@@ -128,12 +135,20 @@ def judge_next(
 ) -> tuple[str | None, Followed]:
     """The rule that one more edit of a growing answer breaks, or None, and the edit as it is to go out.
 
-    `original` is the answer so far, `segments` are the verdicts on it. Numbers are not brought up to date here.
+    `original` is the answer so far, `segments` are the verdicts on it. Numbers are not brought up to date here. Only
+    the open rest is read: what stands behind `settled.closed`.
     """
-    pieces = structure.judged(structure.split(original), [segment.text for segment in segments])
-    case = _Case.of_edits(original, pieces, [segment.flagged for segment in segments], [edit], policy, NONE, settled)
+    closed = settled.closed
+    first = len(closed.pieces)
+    verdicts = segments[first:]
+    rest = original[closed.chars :]
+    pieces = structure.judged(structure.split(rest), [verdict.text for verdict in verdicts])
+    flagged = [verdict.flagged for verdict in verdicts]
+    case = _Case.of_edits(rest, pieces, flagged, [moved_edit(edit, closed, -1)], policy, NONE, settled)
     broken = case.against(case.changes)
-    return (broken[0] if broken else None), case.followed
+    followed = {moved_edit(e, closed, 1): moved_parts(parts, first) for e, parts in case.followed.items()}
+    case.close(settled)
+    return (broken[0] if broken else None), followed
 
 
 def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
@@ -158,6 +173,8 @@ class _Case:
     policy: Policy
     changes: tuple[Change, ...]
     rules: Mapping[str, Rule]
+    closed: ClosedAnswer = NOTHING
+    """What stands before a growing answer's open rest, which all else is about."""
 
     @classmethod
     def of(
@@ -187,24 +204,28 @@ class _Case:
         settled: Settled | None = None,
     ) -> _Case:
         """The case of some edits; those that have gone out before them are beyond question."""
-        settled = settled or Settled()
+        settled = settled or Settled(closed=NOTHING)
+        closed = settled.closed
+        open_edits = settled.open_edits
         folded = fold(original)
         read = folded.segments(pieces)
-        free = _free(folded.text, read, flagged, policy)
+        before = TextFacts(folded.text, closed.before)
         shown = {edit: _folded(edit, folded) for edit in proposed}
+        free = _free(before, read, flagged, policy)
         proposals = {edit: follow(shown[edit], read, free) for edit in proposed}
-        before = TextFacts(folded.text)
         followed: Followed = proposals
         if before.of(edits.outlined):
-            followed = completed(original, pieces, proposals, settled.segments, settled.removed)
-        all_followed = {**settled.edits, **followed}
+            count = settled.segments - len(closed.pieces)
+            followed = completed(original, pieces, proposals, count, removed(open_edits))
+        all_followed = {**open_edits, **followed}
         by_folded = {shown.get(edit) or _folded(edit, folded): edit for edit in all_followed}
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
         groups = edits.bundled(edits.independent(list(by_folded), read), most)
         changes = tuple(Change(group, tuple(p for e in group for p in all_followed[by_folded[e]])) for group in groups)
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
-        return cls(original, by_folded, followed, before, pieces, read, policy, changes, {**rules, **further})
+        all_rules = {**rules, **further}
+        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, closed)
 
     def delivered(self, changes: Sequence[Change]) -> str:
         """The text that goes out with these changes."""
@@ -213,12 +234,28 @@ class _Case:
     def candidate(self, changes: Sequence[Change]) -> Candidate:
         """The original with these changes in it."""
         sources = tuple(reference.text for reference in self.policy.references)
-        return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources)
+        return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources, self.closed)
 
     def against(self, changes: Sequence[Change]) -> tuple[str, ...]:
         """The rules that these changes together break."""
         candidate = self.candidate(changes)
         return tuple(name for name, rule in self.rules.items() if rule(candidate))
+
+    def close(self, settled: Settled) -> None:
+        """Close what has gone out, up to a segment that stays, so that the next edit's case need not read it again."""
+        count = settled.segments - len(self.closed.pieces)
+        end = last_closable(self.before, self.written, self.pieces, count, settled.open_edits)
+        if not end:
+            return
+        start = self.pieces[end].start
+        closing = [edit for edit, proposed in self.proposed.items() if proposed.last <= end and edit.end <= start]
+        parts = tuple(part for edit in closing for part in settled.open_edits.get(self.proposed[edit], ()))
+        before = TextFacts(self.before.text[:start], self.closed.before)
+        sources = tuple(reference.text for reference in self.policy.references)
+        changes = (Change(tuple(closing), parts),)
+        candidate = Candidate(before, self.pieces[:end], self.policy.objectives, changes, sources, self.closed)
+        if can_close(candidate, self.rules):
+            self.closed.extend(self.original[: self.written[end].start], candidate)
 
 
 def _folded(edit: Edit, folded: Folded) -> Edit:
@@ -262,13 +299,15 @@ def _one_by_one(case: _Case, good: Sequence[Change], bad: list[_Refused]) -> tup
     return kept, bad
 
 
-def _free(original: str, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy) -> list[bool]:
+def _free(before: TextFacts, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy) -> list[bool]:
     """Which segments may be removed: flagged ones, those a request asks to remove, and turns the upstream invented.
 
     A text that begins with a turn is taken for a requested dialogue: none of its turns is invented.
     """
-    turn = rules.TURN.search(original)
+    original = before.whole
+    turn = rules.TURN.search(original) if before.of(rules.has_turn) else None
     invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
+    invented -= len(before.closed.text)
     return [
         piece.start >= invented or (flagged is not None and flag) or may_go(policy.objectives, original, piece.text)
         for piece, flag in zip(pieces, flagged or [False] * len(pieces), strict=True)

@@ -20,14 +20,16 @@ answer is noticed.
 
 from __future__ import annotations
 
+import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from aligner_proxy.gate.edits import Candidate, SegmentStatus, outlined, words
+from aligner_proxy.gate.edits import Candidate, SegmentStatus, joins, outlined, words
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
-from aligner_proxy.text.languages import foreign, languages, odd_letters, passages, scripts, written_in
+from aligner_proxy.text.languages import foreign, language_signs, odd_letters, passages, scripts, written_in
 from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists.numbering import Numbering, refers
 from aligner_proxy.text.lists.outline import marked_lines, rows, standing
@@ -37,6 +39,17 @@ from aligner_proxy.types import Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
 """Whether a candidate breaks the rule."""
+KEEPS = frozenset(
+    {
+        GateRule.LOST_CODE,
+        GateRule.LOST_CITATION,
+        GateRule.LOST_NUMBER,
+        GateRule.LOST_ADDRESS,
+        GateRule.LOST_QUOTE,
+        GateRule.LOST_NAME,
+    }
+)
+"""Rules about facts that have to stand somewhere in the text that goes out."""
 _BRIEF_NAMES = frozenset({"concise", "non-repetitive"})
 _BRIEF = re.compile(
     r"(?<!not )(?<!not be )(?<!avoid )\b(?:brief|concise|short|shorter|succinct|terse|compact|to the point|few words)\b"
@@ -72,6 +85,8 @@ SLACK_CHARS = 200
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+in_one_line = "{} {}".format
+"""Joins two texts that are each on one line."""
 TURN = re.compile(r"^[ \t>*#]*(?:Human|User|Assistant|System)[ \t]*\**[ \t]*:", re.MULTILINE | re.IGNORECASE)
 _MARK = re.compile(
     r"\|\s*(?:Context|Query|Question|Answer|Edit)\s*:|##\s*(?:Question|Answer|Correction)\s*:", re.IGNORECASE
@@ -124,7 +139,7 @@ def _allowances(objectives: Iterable[Objective]) -> list[Allowance]:
 
 def empty(candidate: Candidate) -> bool:
     """Only white space is left."""
-    return not candidate.after.text.strip()
+    return not (candidate.after.text.strip() or candidate.after.closed.text.strip())
 
 
 def changed_script(candidate: Candidate) -> bool:
@@ -134,32 +149,36 @@ def changed_script(candidate: Candidate) -> bool:
 
 def changed_language(candidate: Candidate) -> bool:
     """A sentence that is in no language of the original, where these are clear."""
-    known = candidate.before.of(languages) if candidate.new else set()
-    letters = set(candidate.before.of(odd_letters)) if known else set()
+    known = candidate.before.of(language_signs).languages if candidate.new else set()
+    letters = candidate.before.of(_odd_letters) if known else set()
     inserted = (passage for text in candidate.new for passage in passages(text))
     return bool(known) and any(foreign(passage, known, letters) for passage in inserted)
 
 
+def _odd_letters(text: str) -> set[str]:
+    return set(odd_letters(text))
+
+
 def too_short(candidate: Candidate) -> bool:
     """Below the lower band, or below half of a length bound that a request set."""
-    if overcut(candidate.objectives, candidate.before.text, candidate.after.text):
+    if overcut(candidate.objectives, candidate.before.whole, candidate.after.whole):
         return True
-    removed = sum(len(part.text) for part in candidate.parts(SegmentStatus.REMOVED))
-    remaining = sum(len(piece.text) for piece in candidate.pieces) - removed
-    return len(candidate.after.text) < remaining * (MIN_SHARE_BRIEF if brevity(candidate.objectives) else MIN_SHARE)
+    share = MIN_SHARE_BRIEF if brevity(candidate.objectives) else MIN_SHARE
+    return candidate.after.length < candidate.remaining_chars * share
 
 
 def too_long(candidate: Candidate) -> bool:
     """Above the upper band."""
-    return len(candidate.after.text) > len(candidate.before.text) * MAX_GROWTH + SLACK_CHARS
+    return candidate.after.length > candidate.before.length * MAX_GROWTH + SLACK_CHARS
 
 
 def lost_code(candidate: Candidate) -> bool:
     """A block or span of code is gone or changed, or other text becomes code; what was flagged may lose comments."""
     stays = {piece for part in candidate.parts(SegmentStatus.STAYS) for piece in _code_of(part.text)}
     rewritten = {piece for part in candidate.parts(SegmentStatus.REWRITTEN) for piece in _code_of(part.text)}
-    lost = (piece for piece in rewritten - stays if piece not in candidate.after.text)
-    if any(piece not in candidate.after.text for piece in stays) or _left_open(candidate):
+    after = candidate.after.whole if stays or rewritten else ""
+    lost = (piece for piece in rewritten - stays if piece not in after)
+    if any(piece not in after for piece in stays) or _left_open(candidate):
         return True
     return any(not any(same_code(piece, block) for block in candidate.after.of(code)) for piece in lost)
 
@@ -173,6 +192,7 @@ def _left_open(candidate: Candidate) -> bool:
     return candidate.after.of(_fences) % 2 == 1 and candidate.before.of(_fences) % 2 == 0
 
 
+@joins(operator.add, by_line=True)
 def _fences(text: str) -> int:
     return len(_FENCE.findall(text))
 
@@ -194,7 +214,7 @@ def increases(count: Callable[[str], int]) -> Rule:
 
 def lost_quote(candidate: Candidate) -> bool:
     """The words of a quotation are gone, with or without the marks."""
-    return any(quotation not in candidate.after.of(one_line) for quotation in candidate.lost(quotations))
+    return any(quotation not in candidate.after.of(_one_line) for quotation in candidate.lost(quotations))
 
 
 def lost_name(candidate: Candidate) -> bool:
@@ -208,11 +228,11 @@ def lost_item(candidate: Candidate) -> bool:
     if not candidate.before.of(outlined):
         return False
     gone = candidate.gone
-    for signs in (_marks_of_items, _rows):
-        required = standing(candidate.before.of(signs), gone)
-        if required and not kept_in_order(required, standing(candidate.after.of(signs))):
+    for signs in SIGNS_OF_ITEMS:
+        required = standing(candidate.before.in_rest(signs), gone)
+        if required and not kept_in_order(required, standing(candidate.after.in_rest(signs))):
             return True
-    return bool(gone and candidate.after.of(refers)) and _dangles(candidate)
+    return bool(gone or candidate.closed.gone) and candidate.after.of(refers) and _dangles(candidate)
 
 
 def _marks_of_items(text: str) -> list[tuple[range, str]]:
@@ -223,10 +243,16 @@ def _rows(text: str) -> list[tuple[range, str]]:
     return rows(split(text))
 
 
+SIGNS_OF_ITEMS = (_marks_of_items, _rows)
+"""Of a growing answer what is closed has the same ones before and after."""
+
+
 def _dangles(candidate: Candidate) -> bool:
     """Whether a reference that stays is to an item that goes."""
     numbering = Numbering()
-    numbering.passed(candidate.pieces, candidate.gone, candidate.after.text)
+    closed = candidate.closed
+    gone = closed.gone | {len(closed.pieces) + index for index in candidate.gone}
+    numbering.passed([*closed.pieces, *candidate.pieces], gone, candidate.after.whole)
     return numbering.dangling > 0
 
 
@@ -236,8 +262,19 @@ def lost_turn(candidate: Candidate) -> bool:
     Flagged or not: to a detector a line of a dialogue looks like an invented turn, and the next line answers it. It may
     be rewritten.
     """
-    spoken = candidate.before.of(turns)
-    return bool(spoken) and bool(spoken - candidate.after.of(lines))
+    said = candidate.before.of(_lines)
+    spoken = turns(candidate.before.whole) if max(said.values(), default=0) > 1 else Counter[str]()
+    return bool(spoken) and bool(spoken - candidate.after.of(_lines))
+
+
+@joins(operator.add, by_line=True)
+def _lines(text: str) -> Counter[str]:
+    return lines(text)
+
+
+@joins(in_one_line)
+def _one_line(text: str) -> str:
+    return one_line(text)
 
 
 def template_leak(candidate: Candidate) -> bool:
@@ -251,6 +288,7 @@ def template_leak(candidate: Candidate) -> bool:
     return any(sentence in after.of(_folded) and sentence not in before.of(_folded) for sentence in sentences)
 
 
+@joins(in_one_line)
 def _folded(text: str) -> str:
     return one_line(text.lower())
 
@@ -269,6 +307,12 @@ def _template_sentences() -> tuple[str, ...]:
 _TEMPLATE_SENTENCES = _template_sentences()
 
 
+@joins(by_line=True)
+def has_turn(text: str) -> bool:
+    """Whether some line begins with a role of a chat and a colon."""
+    return TURN.search(text) is not None
+
+
 def turn_starts(text: str) -> int:
     """Number of lines that begin with a role of a chat and a colon."""
     return len(TURN.findall(text))
@@ -282,4 +326,4 @@ def refusals(text: str) -> int:
 def invented_quote(candidate: Candidate) -> bool:
     """A quotation whose words the original lacks, with or without the marks."""
     quoted = (quotation for text in candidate.new for quotation in quotations(text))
-    return any(quotation not in candidate.before.of(one_line) for quotation in quoted)
+    return any(quotation not in candidate.before.of(_one_line) for quotation in quoted)

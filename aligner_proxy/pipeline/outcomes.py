@@ -104,13 +104,7 @@ def blocks(outcome: Outcome) -> bool:
     if outcome.reason in SIDE_KINDS and policy.side_treatment(SideKind(outcome.reason)) is SideTreatment.BLOCK:
         return True
     kind = kind_of(outcome)
-    return kind is not None and final_action(policy, kind) is OnError.BLOCK
-
-
-def final_action(policy: Policy, kind: FailureClass) -> OnError:
-    """What follows a failure of this class when no retry is left."""
-    action = policy.on_error.of(kind)
-    return policy.after_retry if action is OnError.RETRY else action
+    return kind is not None and policy.final_action(kind) is OnError.BLOCK
 
 
 def reads_twice(policy: Policy) -> bool:
@@ -118,7 +112,7 @@ def reads_twice(policy: Policy) -> bool:
 
     In shadow mode: whether it would not.
     """
-    return final_action(policy, FailureClass.UNJUDGED) is OnError.BLOCK
+    return policy.blocks_unjudged
 
 
 def lets_through(policy: Policy) -> list[str]:
@@ -129,7 +123,7 @@ def lets_through(policy: Policy) -> list[str]:
         return [SkipReason.NO_OBJECTIVES.value]
     passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.of(reason) is OnSkip.PASSTHROUGH]
     passed += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
-    classes = [kind.value for kind in FailureClass if final_action(policy, kind) is not OnError.BLOCK]
+    classes = [kind.value for kind in FailureClass if policy.final_action(kind) is not OnError.BLOCK]
     return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 
 

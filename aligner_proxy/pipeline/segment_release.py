@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 
 from aligner_proxy.engine.api import Span
 from aligner_proxy.gate.completion import Followed, removed, trimmed
-from aligner_proxy.gate.edits import Edit, Part
+from aligner_proxy.gate.edits import ClosedAnswer, Edit, Part
 from aligner_proxy.gate.judge import Settled, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import outcomes
@@ -40,6 +40,8 @@ class SegmentRelease:
         """The first flagged segment that is not decided."""
         self._edits: dict[Edit, tuple[Part, ...]] = {}
         """The edits that have gone out, and what each did."""
+        self._closed_answer = ClosedAnswer()
+        """What of the answer the gate need not read again."""
         self._first_unsent = 0
         """So many segments have begun to go out."""
 
@@ -216,7 +218,7 @@ class SegmentRelease:
         state = self._state
         if edit.text == state.cut.text[edit.start : edit.end]:
             return {}
-        settled = Settled(state.decided, dict(self._edits))
+        settled = Settled(state.decided, dict(self._edits), self._closed_answer)
         with stage("gate"):
             refusal, followed = await judge_next_in_thread(
                 state.cut.text[:end], edit, state.verdicts_up_to(end), settled, state.policy

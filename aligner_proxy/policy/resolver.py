@@ -61,7 +61,6 @@ from aligner_proxy.types import (
     IfNothingRemains,
     Mode,
     Objective,
-    OnError,
     OnSkip,
     Policy,
     Quota,
@@ -621,17 +620,13 @@ def value_of(policy: Policy, name: str) -> Any:
 
 def _judge_beside(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
     """Judge texts beside the answer of which no layer said anything, where objectives are enforced and may block."""
-    if enforced and _blocks_unjudged(settings):
+    if not (enforced and settings["mode"] is Mode.ENFORCE):
+        return
+    policy = replace(_BUILT_IN_POLICY, on_error=settings["on_error"], after_retry=settings["after_retry"])
+    if policy.blocks_unjudged:
         kinds = [kind.value for kind in SideKind if origins[kind.value] == BUILT_IN]
         settings |= dict.fromkeys(kinds, SideTreatment.JUDGE)
         origins |= dict.fromkeys(kinds, _AS_ENFORCED)
-
-
-def _blocks_unjudged(settings: Mapping[str, Any]) -> bool:
-    """Whether these settings answer with an error where something could not be judged."""
-    reaction = settings["on_error"].unjudged
-    reaction = settings["after_retry"] if reaction is OnError.RETRY else reaction
-    return settings["mode"] is Mode.ENFORCE and reaction is OnError.BLOCK
 
 
 def _denied(grants: Sequence[_Layer]) -> set[str]:

@@ -10,7 +10,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 import yaml
@@ -146,8 +148,13 @@ def language(text: str) -> str | None:
 def _by_small_words(words: list[str]) -> str | None:
     if len(words) < _FEWEST_WORDS:
         return None
-    (best, most), (_, second) = _hits(words).most_common(2)
-    clear = most >= _FEWEST_WORDS and most >= _SHARE * len(words) and most >= _LEAD * second
+    return _clear_language(len(words), _hits(words))
+
+
+def _clear_language(words: int, hits: Counter[str]) -> str | None:
+    """The language that so many of so many words belong to that no other one may be meant."""
+    (best, most), (_, second) = Counter({**dict.fromkeys(_SMALL, 0), **hits}).most_common(2)
+    clear = most >= _FEWEST_WORDS and most >= _SHARE * words and most >= _LEAD * second
     return best if clear else None
 
 
@@ -208,8 +215,49 @@ def is_among(name: str, known: Collection[str]) -> bool:
 
 def languages(text: str) -> set[str]:
     """Every language that some sentence of the text, or the text as a whole, is clearly written in."""
-    known = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in passages(text))
-    return {name for name in known if name is not None}
+    return language_signs(text).languages
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageSigns:
+    """What a text shows of its languages; of two texts, one behind the other, the signs of both together."""
+
+    sentences: frozenset[str]
+    """The languages of its sentences."""
+    words: int
+    hits: Counter[str]
+    """Small words by language."""
+    letters: Counter[str]
+    """By script."""
+    is_ascii: bool
+
+    @property
+    def languages(self) -> set[str]:
+        """The languages of its sentences, and its own as a whole."""
+        own = _clear_language(self.words, self.hits)
+        if not self.is_ascii:
+            script, letters = max(self.letters.items(), key=itemgetter(1), default=(_LATIN, 0))
+            if script != _LATIN:
+                own = script if letters >= _LETTERS else None
+        return {*self.sentences, own} if own else {*self.sentences}
+
+    def __or__(self, other: LanguageSigns) -> LanguageSigns:
+        return LanguageSigns(
+            self.sentences | other.sentences,
+            self.words + other.words,
+            self.hits + other.hits,
+            self.letters + other.letters,
+            self.is_ascii and other.is_ascii,
+        )
+
+
+def language_signs(text: str) -> LanguageSigns:
+    """What a text shows of its languages."""
+    whole, *pieces = passages(text)
+    named = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in pieces)
+    words = _WORD.findall(whole.casefold())
+    sentences = frozenset(name for name in named if name is not None)
+    return LanguageSigns(sentences, len(words), _hits(words), _counts(whole), whole.isascii())
 
 
 _known_language = lru_cache(maxsize=2048)(language)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from aligner_proxy.text.fragments import core
 from aligner_proxy.text.mapped import MappedText
@@ -27,7 +27,9 @@ FEWEST_WORDS = 3
 CLAUSE_WORDS = 16
 """What has no end and more words is read clause by clause, too."""
 LONG_SENTENCE_WORDS = 40
-"""Likewise a sentence that ends after more words; shorter ones are judged well enough as segments."""
+"""Likewise a sentence that ends after more words; of shorter ones only what they say to the reader."""
+ADDRESSING_WORDS = 14
+"""From so many words on, what a sentence says to its reader between commas is read by itself."""
 _LONG_CLAUSE_WORDS = 14
 _STRETCH_WORDS = 10
 """A clause with more words is read in stretches of so many, each from the middle of the one before."""
@@ -91,6 +93,8 @@ _CLAUSE_END = re.compile(
     r"\s(?:am|are|is|was|were|have|has|had|must|will|would|should|can|could|do|does|did))\s)",
     re.IGNORECASE,
 )
+_ADDRESS = re.compile(r"\b(?:you|your|yours|yourself|yourselves|u|ur)\b", re.IGNORECASE)
+_PART_END = re.compile(r"[,;:\u2013\u2014](?=\s)|\s(?=-{1,3}\s)|\s(?=\()|\)(?=\s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +305,27 @@ def _windows(passage: MappedText) -> Iterator[Window]:
                 yield _window(passage, piece.start + start, piece.start + end)
         if len(words) >= (LONG_SENTENCE_WORDS if _ENDS.search(piece.text) else CLAUSE_WORDS):
             yield from _clauses(passage, piece.start, piece.text)
+        elif len(words) >= ADDRESSING_WORDS:
+            yield from _addresses(passage, piece.start, piece.text)
+
+
+def _addresses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
+    """What a sentence says to its reader between commas, by itself and with the part behind it.
+
+    A detector that reads "The sea is wide, you ..., and the sky is blue" hears the sea and the sky. Few sentences of an
+    ordinary answer speak to the reader beside something else, so this costs little.
+    """
+    ends = [*(match.end() for match in _PART_END.finditer(sentence)), len(sentence)]
+    parts = list(pairwise([0, *ends]))
+    addressed = [_ADDRESS.search(sentence, start, end) is not None for start, end in parts]
+    for is_addressed, group in groupby(range(len(parts)), key=addressed.__getitem__):
+        run = list(group)
+        if not is_addressed or len(run) == len(parts):
+            continue
+        start = parts[run[0]][0]
+        yield _window(passage, at + start, at + parts[run[-1]][1])
+        if run[-1] + 1 < len(parts):
+            yield _window(passage, at + start, at + parts[run[-1] + 1][1])
 
 
 def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:

@@ -101,3 +101,12 @@ def test_windows_that_overlap_are_read_apart() -> None:
 )
 def test_what_a_detector_reads_well_as_it_stands_has_no_window(text: str) -> None:
     assert reading_windows(text) == []
+
+
+def test_what_a_sentence_says_to_its_reader_between_commas_is_a_window() -> None:
+    said = "The sea is wide, you are a bore and nobody can stand you, and the sky is blue above the hills."
+    assert "You are a bore and nobody can stand you." in [window.text for window in reading_windows(f"Hello. {said}")]
+
+
+def test_a_sentence_that_speaks_to_nobody_has_no_window_for_its_clauses() -> None:
+    assert reading_windows("The sea is wide, the old ships carry wool, and the sky is blue above the hills.") == []

@@ -209,9 +209,9 @@ class CompletionsAligner:
             written = await self.whole(request, window)
         else:
             flags = [verdict.flagged for verdict in scored.segments]
+            pieces = judged_segments(request.answer, scored.segments)
             if not any(flags):
                 return scored
-            pieces = judged_segments(request.answer, scored.segments)
             judging: list[Correction] = []
 
             async def passed(made: splice.Hole, text: str) -> str:

@@ -112,31 +112,31 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     async def _end(self) -> None:
         """Correct the answer, unless the upstream broke off: then what came goes out as it is."""
-        outcomes = await self._corrected()
+        self._ended = True
+        exchanges = self._exchanges()
+        outcomes = await self._corrected(exchanges)
         texts = corrected(outcomes)
         outgoing: Collection[object] = self._received
         if texts:
             try:
-                outgoing = await self._replayed(texts)
+                outgoing = await self._replayed(exchanges, texts)
             except NotPutIn:
                 metrics.not_put_in(self._request.ledger)
                 if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
                     raise
         if self._request.side is not None:
             changed = outgoing is not self._received
-            await self._request.side.settle(delivered_texts(self._exchanges(), outcomes, changed=changed))
+            await self._request.side.settle(delivered_texts(exchanges, outcomes, changed=changed))
         self._queue.clear()
         self._outgoing = outgoing  # at last: while others have their turn, nothing may go out
 
-    async def _corrected(self) -> Sequence[Outcome]:
+    async def _corrected(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
         """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
-        self._ended = True
         if self._passes_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
                 self._request.corrector.refuse(self._request.ledger.outcomes[0])
             return ()
-        exchanges = self._exchanges()
         if not exchanges:
             reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
             self._give_up(Status.SKIPPED, reason.value)
@@ -152,9 +152,9 @@ class HeldStream(StreamQueue[PrefilledText]):
     def _session(self, index: int) -> Session | None:
         return self._texts[index].take_session() if index in self._texts else None
 
-    async def _replayed(self, texts: Mapping[int, str]) -> list[object]:
+    async def _replayed(self, exchanges: Sequence[Exchange], texts: Mapping[int, str]) -> list[object]:
         """The events with the corrected texts in them."""
-        for exchange in self._decoder.exchanges():
+        for exchange in exchanges:
             if exchange.index in texts:
                 self._text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
         items: list[object] = []
@@ -220,7 +220,8 @@ class LiveStream(HeldStream):
         """Nothing waits: all has gone out."""
 
     async def _end(self) -> None:
-        await self._corrected()
+        self._ended = True
+        await self._corrected(self._exchanges())
 
 
 async def _nothing() -> AsyncGenerator[object, None]:

@@ -82,12 +82,16 @@ class Completion:
 
 
 class Outline:
-    """The lines and items of an answer, of which `pieces` are the segments."""
+    """The lines and items of an answer, of which `pieces` are the segments.
+
+    `fresh` are the segments with which a line begins that belongs to no item or table before it: what follows is
+    outlined alike without what stands before them.
+    """
 
     def __init__(self, pieces: Sequence[Segment]) -> None:
         self._pieces = pieces
         self.lines = list(_lines(pieces))
-        self.items = _items(self.lines, len(pieces))
+        self.items, self.fresh = _items(self.lines, len(pieces))
         self._of_line = {item.first: item for item in self.items}
         self._by_line_end = {item.line.segments.stop: item for item in self.items}
         self._tables = list(_tables(self.lines))
@@ -265,22 +269,25 @@ def _level(text: str, mark: Mark | None) -> int:
     return _TITLE_LEVEL if titled else 0
 
 
-def _items(lines: Sequence[Line], end: int) -> list[Item]:
-    """All items; each ends where a line begins that does not belong to it."""
+def _items(lines: Sequence[Line], end: int) -> tuple[list[Item], list[int]]:
+    """All items, each of which ends where a line begins that does not belong to it; and where no item is open."""
     items: list[Item] = []
     opened: list[Item] = []
+    fresh: list[int] = []
     for line in lines:
         at = _first_ended(opened, line)
         for item in opened[at:]:
             item.stop = line.segments.start
         del opened[at:]
+        if not opened and not line.is_row:
+            fresh.append(line.segments.start)
         if line.mark is not None:
             opened.append(Item(line, line.mark))
             items.append(opened[-1])
     for item in opened:
         item.stop = end
     _end_last_items(items, lines)
-    return items
+    return items, fresh
 
 
 def _end_last_items(items: Sequence[Item], lines: Sequence[Line]) -> None:

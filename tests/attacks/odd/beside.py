@@ -106,6 +106,15 @@ def _chat_bodies(s: str) -> Iterator[Row]:
     yield "annotation", "the title of a citation", beside_text(annotations=[note])
     yield "refusal", "a refusal beside the text", beside_text(refusal=s)
     yield "refusal-alone", "a refusal alone", chat_body(says(None, refusal=s))
+    yield from _chat_extras(s)
+
+
+def _chat_extras(s: str) -> Iterator[Row]:
+    """Fields that describe the answer, or that nobody knows."""
+
+    def beside_text(**fields: Any) -> Event:
+        return chat_body(says(CLEAN, **fields))
+
     yield (
         "citations",
         "provider fields with citations",

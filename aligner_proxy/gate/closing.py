@@ -1,0 +1,86 @@
+"""Closing of a growing answer: which beginning of it need not be read again to judge the edits behind it.
+
+It ends before a segment that stays and has gone out, where a line begins that belongs to no list or table before it;
+in prose before any sentence that no quotation, bracket or number can reach into. And it has all that its edits may not
+lose, so that nothing behind it can make up for that, or spoil it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from aligner_proxy.gate.completion import Followed
+from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, outlined
+from aligner_proxy.gate.rules import KEEPS, SIGNS_OF_ITEMS, Rule
+from aligner_proxy.text.lists.outline import Outline, standing
+from aligner_proxy.text.structure import Segment
+
+LEAST_CHARS = 400
+"""Less is not closed: reading so much again is cheaper."""
+_NEAR_CHARS = 400
+"""How far a quotation reaches."""
+_PLAIN_BEGINNING = re.compile(r"[^\W\d_](?![.)])")
+_OPEN = re.compile(
+    r"(?<![\w\"])\"(?=\S)[^\"]*$|[\u201c\u201e\u00ab\u300c\u300e][^\u201c\u201d\u00bb\u300d\u300f]*$"
+    # A bracket, or a number and names that a street may end.
+    r"|[(\[][^()\[\]]*$|\d[A-Za-z]?,? (?:[A-Z][\w'.-]{0,40}\s){1,4}$"
+)
+"""The end of a text in which a quotation, citation or address has begun."""
+
+
+def last_closable(
+    before: TextFacts, written: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: Followed
+) -> int:
+    """The last of the first `count` segments of an open rest that it may be closed before; 0 where there is none.
+
+    `written` are the segments as the upstream wrote them, `pieces` those of the folded text.
+    """
+    covered = {number for edit in edits for number in range(edit.first, edit.last)}
+    fresh = set(Outline(written).fresh) if before.of(outlined) else None
+    for number in range(min(count, len(pieces)) - 1, 0, -1):
+        if pieces[number].start < LEAST_CHARS:
+            return 0
+        if number not in covered and (number in fresh if fresh is not None else _stands_apart(before, pieces, number)):
+            return number
+    return 0
+
+
+def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> bool:
+    """Whether no fact of a sentence can lie on both sides of where this segment begins."""
+    if "\n" in pieces[number - 1].gap:
+        return True
+    start = pieces[number].start
+    line = before.text.rfind("\n", 0, start) + 1
+    in_code = before.text.count("`", line, start) % 2
+    is_open = in_code or _OPEN.search(before.text, max(line, start - _NEAR_CHARS), start)
+    return not is_open and _PLAIN_BEGINNING.match(pieces[number].text) is not None
+
+
+def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
+    """Whether a beginning has by itself all that it may not lose, and the same items and rows as before."""
+    if any(name in KEEPS and rule(candidate) for name, rule in rules.items()):
+        return False
+    if not candidate.before.of(outlined):
+        return True
+    if not candidate.after.text.endswith("\n"):
+        return False
+    gone = candidate.gone
+    before = candidate.before
+    after = candidate.after
+    return all(standing(before.in_rest(signs), gone) == standing(after.in_rest(signs)) for signs in SIGNS_OF_ITEMS)
+
+
+def moved_edit(edit: Edit, closed: ClosedAnswer, direction: int) -> Edit:
+    """An edit of an answer as one of the rest behind what is closed (-1), or the other way round (1)."""
+    chars = direction * closed.chars
+    count = direction * len(closed.pieces)
+    return replace(
+        edit, start=edit.start + chars, end=edit.end + chars, first=edit.first + count, last=edit.last + count
+    )
+
+
+def moved_parts(parts: Sequence[Part], by: int) -> tuple[Part, ...]:
+    """The same parts, counted from another segment."""
+    return tuple(replace(part, index=part.index + by) for part in parts)
