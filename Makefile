@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database fleet-test lint format lock clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database fleet-test lint format lock clean
 BIN := .venv/bin
 # What is imported is compiled once, for all processes: a gateway or an engine that compiles anew starts twice as slowly.
 export PYTHONDONTWRITEBYTECODE :=
@@ -27,10 +27,17 @@ check: setup ## lint, and the unit tests that need no model and no proxy: for ev
 	@$(MAKE) --no-print-directory -j 2 lint unit
 
 unit: setup # ignored folders hold nothing else, and need not be read
-	@$(PYTEST) -q -m 'not (model or e2e or slow or long)' --ignore tests/models --ignore tests/e2e --ignore tests/conformance $(ARGS)
+	@$(PYTEST) -q --sample -m 'not (model or e2e or slow or long)' --ignore tests/models --ignore tests/e2e --ignore tests/conformance $(ARGS)
 
-test: setup ## all tests that this machine can run, in WORKERS (2) processes with one thread each
+test: setup ## a sample of all tests that this machine can run, in WORKERS (2) processes with one thread each: eight minutes
+	@$(PYTEST) --sample --durations=10 $(ARGS)
+
+test-full: setup ## every case of every test: before a release
 	@$(PYTEST) --durations=10 $(ARGS)
+
+affected: setup ## every case of the tests that the changes since BASE (HEAD: what is not committed) concern, by imports
+	@tests=$$($(BIN)/python scripts/affected_tests.py $(or $(BASE),HEAD)) && \
+		if [ -n "$$tests" ]; then $(PYTEST) -q $$tests $(ARGS); else echo "no test is concerned"; fi
 
 test-long: setup ## what is marked `long`, and the random cases of the engine in full number
 	@LONG=1 $(PYTEST) --durations=3 -m long $(ARGS)

@@ -27,7 +27,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClockReading:
     """Both clocks at one moment, and what is believed of them; all in seconds."""
 
     wall: float
@@ -42,7 +42,7 @@ class Reading:
     """When the machine's clock jumped, by its new time."""
 
     @property
-    def believed(self) -> float:
+    def believed_time(self) -> float:
         """The time of day that counts."""
         return self.wall + self.offset
 
@@ -59,10 +59,10 @@ _BOOT = _boot_id()
 _UPTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
-def read_clocks() -> Reading:
+def read_clocks() -> ClockReading:
     """Both clocks now."""
     uptime = time.monotonic() if _UPTIME is None else time.clock_gettime(_UPTIME)
-    return Reading(time.time(), uptime, _BOOT)
+    return ClockReading(time.time(), uptime, _BOOT)
 
 
 class SteadyClock:
@@ -75,11 +75,11 @@ class SteadyClock:
     def __init__(
         self,
         name: str,
-        last: Reading | None = None,
+        last: ClockReading | None = None,
         *,
         gap_s: float = math.inf,
         believed_after_s: float = BELIEVED_AFTER_S,
-        read: Callable[[], Reading] = read_clocks,
+        read: Callable[[], ClockReading] = read_clocks,
     ) -> None:
         self._name = name
         self._gap_s = gap_s
@@ -87,41 +87,41 @@ class SteadyClock:
         self._read = read
         self._lock = threading.Lock()
         self._last = last or read()
-        self._show()
+        self._update_metric()
 
     def now(self) -> float:
         """Seconds since 1970."""
-        return self.reading().believed
+        return self.reading().believed_time
 
-    def reading(self) -> Reading:
+    def reading(self) -> ClockReading:
         """Both clocks now, and what is believed of them."""
         with self._lock:
             before = self._last
-            self._last = self._after(before, self._read())
+            self._last = self._follow_machine(before, self._read())
             if self._last.offset != before.offset:
-                self._report(before)
+                self._log_change(before)
             return self._last
 
-    def _after(self, last: Reading, seen: Reading) -> Reading:
-        jump = self._jump(last, seen)
+    def _follow_machine(self, last: ClockReading, reading: ClockReading) -> ClockReading:
+        jump = self._jump(last, reading)
         if jump:
             offset = last.offset - jump
             back = abs(offset) <= JUMP_S
-            return replace(seen, offset=0.0 if back else offset, jumped_at=seen.wall)
-        if last.offset and seen.wall - last.jumped_at >= self._believed_after_s:
-            return seen
-        return replace(seen, offset=last.offset, jumped_at=last.jumped_at)
+            return replace(reading, offset=0.0 if back else offset, jumped_at=reading.wall)
+        if last.offset and reading.wall - last.jumped_at >= self._believed_after_s:
+            return reading
+        return replace(reading, offset=last.offset, jumped_at=last.jumped_at)
 
-    def _jump(self, last: Reading, seen: Reading) -> float:
+    def _jump(self, last: ClockReading, reading: ClockReading) -> float:
         """By how much the machine's clock has jumped between two readings; 0 if it has not."""
-        passed = seen.wall - last.wall
-        if seen.boot and seen.boot == last.boot and seen.uptime >= last.uptime:
-            jump = passed - (seen.uptime - last.uptime)
+        elapsed = reading.wall - last.wall
+        if reading.boot and reading.boot == last.boot and reading.uptime >= last.uptime:
+            jump = elapsed - (reading.uptime - last.uptime)
             return jump if abs(jump) > JUMP_S else 0.0
-        return passed if passed > self._gap_s or passed < -JUMP_S else 0.0
+        return elapsed if elapsed > self._gap_s or elapsed < -JUMP_S else 0.0
 
-    def _report(self, before: Reading) -> None:
-        self._show()
+    def _log_change(self, before: ClockReading) -> None:
+        self._update_metric()
         if self._last.offset:
             log.warning(
                 "clock (%s): the machine's clock jumped by %+.0f s; the time before counts until it comes back "
@@ -133,5 +133,5 @@ class SteadyClock:
         else:
             log.warning("clock (%s): the machine's clock is believed again", self._name)
 
-    def _show(self) -> None:
+    def _update_metric(self) -> None:
         CLOCK_JUMP.labels(self._name).set(abs(self._last.offset))

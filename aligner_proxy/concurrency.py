@@ -12,7 +12,9 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -29,7 +31,7 @@ _ending: set[asyncio.Task[None]] = set()
 """The loop itself holds tasks only weakly."""
 
 
-async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+async def run_to_end(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` to its end even if the caller is cancelled.
 
     When a client leaves a stream, its server cancels again at every await (anyio), so no awaiting cleanup would finish.
@@ -40,7 +42,7 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
     await asyncio.shield(task)
 
 
-async def beside(chars: int, work: Callable[[], _T]) -> _T:
+async def run_off_loop(chars: int, work: Callable[[], _T]) -> _T:
     """The result of `work`: in a thread where it reads so many characters that the loop would stall, else at once."""
     return work() if chars <= AT_ONCE_CHARS else await asyncio.to_thread(work)
 
@@ -82,10 +84,10 @@ class _Turns:
         self._waiting.append(turn)
         if not self._is_due:
             self._is_due = True
-            loop.call_soon(self._give)
+            loop.call_soon(self._give_turn)
         await turn
 
-    def _give(self) -> None:
+    def _give_turn(self) -> None:
         """Give the next turn, and come back in the next round of the loop."""
         while self._waiting:
             turn = self._waiting.popleft()
@@ -94,13 +96,13 @@ class _Turns:
                 break
         self._is_due = bool(self._waiting)
         if self._is_due:
-            asyncio.get_running_loop().call_soon(self._give)
+            asyncio.get_running_loop().call_soon(self._give_turn)
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
 
-async def joined(chunks: AsyncIterator[bytes], most: int, error: Exception) -> bytes:
+async def join_chunks(chunks: AsyncIterator[bytes], most: int, error: Exception) -> bytes:
     """All chunks as one; raises `error` as soon as they have more than `most` bytes."""
     body = bytearray()
     async for chunk in chunks:
@@ -110,51 +112,73 @@ async def joined(chunks: AsyncIterator[bytes], most: int, error: Exception) -> b
     return bytes(body)
 
 
-@contextlib.asynccontextmanager
-async def within(deadline_s: float) -> AsyncIterator[None]:
+def enforce_deadline(deadline_s: float) -> AbstractAsyncContextManager[None]:
     """Deadline around a block; raises `DeadlineExceeded`."""
-    try:
-        async with asyncio.timeout(deadline_s):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(f"the deadline of {deadline_s:g} s passed") from None
+    return _Deadline(deadline_s)
 
 
-async def until_closed(receive: Receive) -> None:
+class _Deadline:
+    """A deadline around a block; a class for the reason that `ErrorTranslation` gives."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._timeout = asyncio.timeout(deadline_s)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {self._deadline_s:g} s passed") from None
+
+
+async def wait_until_closed(receive: Receive) -> None:
     """Return when the connection is closed."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-@contextlib.asynccontextmanager
-async def cancelled_when(left: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
-    """Block that is cancelled with `ClientGone` when `left` returns first; None: nothing is watched."""
-    work = asyncio.current_task()
-    if left is None or work is None:
-        yield
-        return
-    gone = started = False
+def cancel_when_gone(
+    wait_gone: Callable[[], Awaitable[None]] | None,
+) -> AbstractAsyncContextManager[None]:
+    """Block that is cancelled with `ClientGone` when `wait_gone` returns first; None: nothing is watched."""
+    return contextlib.nullcontext() if wait_gone is None else _Watch(wait_gone)
 
-    async def watch() -> None:
-        nonlocal gone, started
-        started = True
+
+class _Watch:
+    """A watch over a client while a block runs; a class for the reason that `ErrorTranslation` gives."""
+
+    def __init__(self, wait_gone: Callable[[], Awaitable[None]]) -> None:
+        self._wait_gone = wait_gone
+        self._is_gone = False
+        self._has_begun = False
+
+    async def __aenter__(self) -> None:
+        work = asyncio.current_task()
+        assert work is not None
+        self._work = work
+        self._watching = asyncio.create_task(self._watch(work))
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        try:
+            if isinstance(error, asyncio.CancelledError) and self._is_gone and self._work.uncancel() == 0:
+                raise ClientGone("the client left") from None
+        finally:
+            self._watching.cancel()
+            if self._has_begun:  # otherwise the work never waited, and there is nothing to wait for
+                await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def _watch(self, work: asyncio.Task[Any]) -> None:
+        self._has_begun = True
         # A connection that cannot be read does not mean that the client has left.
         with contextlib.suppress(Exception):
-            await left()
-            gone = True
+            await self._wait_gone()
+            self._is_gone = True
             work.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and work.uncancel() == 0:
-            raise ClientGone("the client left") from None
-        raise
-    finally:
-        watching.cancel()
-        if started:  # otherwise the work never waited, and there is nothing to wait for
-            await asyncio.gather(watching, return_exceptions=True)
 
 
 class DisconnectMiddleware:
@@ -168,7 +192,7 @@ class DisconnectMiddleware:
             await self.app(scope, receive, send)
             return
         client = _Client(receive, send)
-        _client.set(client.left)
+        _client.set(client.wait_gone)
         await self.app(scope, receive, client.send)
 
 
@@ -190,23 +214,23 @@ class _Client:
             self._answered = True
         await self._send(message)
 
-    async def left(self) -> None:
+    async def wait_gone(self) -> None:
         """Return when the client leaves before its answer is complete."""
-        await until_closed(self._receive)
+        await wait_until_closed(self._receive)
         if self._answered:
             await asyncio.Event().wait()
 
 
-def watch(app: Starlette) -> None:
+def install_disconnect_watch(app: Starlette) -> None:
     """Wrap `app` once. A running application accepts no middleware, so its stack is replaced."""
     if app.middleware_stack is None:
-        known: list[object] = [middleware.cls for middleware in app.user_middleware]
-        if DisconnectMiddleware not in known:
+        installed: list[object] = [middleware.cls for middleware in app.user_middleware]
+        if DisconnectMiddleware not in installed:
             app.add_middleware(DisconnectMiddleware)
     elif not isinstance(app.middleware_stack, DisconnectMiddleware):
         app.middleware_stack = DisconnectMiddleware(app.middleware_stack)
 
 
-def client_left() -> Callable[[], Awaitable[None]] | None:
+def client_gone_waiter() -> Callable[[], Awaitable[None]] | None:
     """Function that returns when the client of the present request leaves; None without the middleware."""
     return _client.get()

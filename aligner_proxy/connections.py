@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Bounds of one server process; times are in seconds."""
 
     connections: int = 1024
@@ -55,24 +55,24 @@ class Limits:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _ServerConnections:
     """The connections of one server that wait for their clients, longest first."""
 
     connections: dict[BoundedProtocol, None] = field(default_factory=dict)
     draining: bool = False
-    logged: float = -math.inf
+    logged_at: float = -math.inf
     """When it was last logged that all places are taken."""
 
 
-_servers: WeakKeyDictionary[ServerState, _Waiting] = WeakKeyDictionary()
+_servers: WeakKeyDictionary[ServerState, _ServerConnections] = WeakKeyDictionary()
 
 
-def settings(limits: Limits) -> dict[str, Any]:
+def uvicorn_settings(limits: ConnectionLimits) -> dict[str, Any]:
     """uvicorn's settings for these limits; they can be sent to worker processes."""
     return {"http": partial(BoundedProtocol, limits=limits), "timeout_keep_alive": limits.idle_s, "ws": "none"}
 
 
-class _Owes(Enum):
+class _PendingInput(Enum):
     """What the client of a connection has still to send."""
 
     NOTHING = auto()
@@ -92,13 +92,13 @@ class BoundedProtocol(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        limits: Limits,
+        limits: ConnectionLimits,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
         self.app = _BoundedExchange(self.app, self)
-        self._server = _servers.setdefault(server_state, _Waiting())
-        self._owed = _Owes.NOTHING
+        self._server = _servers.setdefault(server_state, _ServerConnections())
+        self._pending = _PendingInput.NOTHING
         self._since = 0.0
         self._body_bytes = 0
         self._clock: asyncio.TimerHandle | None = None
@@ -119,20 +119,24 @@ class BoundedProtocol(H11Protocol):
                 self._close(503)
                 return
             slowest.give_up()
-        self._follow()
+        self._update_clock()
 
     def data_received(self, data: bytes) -> None:
         """Read on; the clock follows what the client has still to send."""
         self._body_bytes += len(data)
         super().data_received(data)
-        self._follow()
-        if self._owed is _Owes.BODY and self.cycle.response_complete and self._body_bytes > self.limits.body_bytes:
+        self._update_clock()
+        if (
+            self._pending is _PendingInput.BODY
+            and self.cycle.response_complete
+            and self._body_bytes > self.limits.body_bytes
+        ):
             self.transport.abort()  # it has its answer, and sends on and on
 
     def on_response_complete(self) -> None:
         """Wait for the next request, which may have come in part."""
         super().on_response_complete()
-        self._follow()
+        self._update_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -162,49 +166,49 @@ class BoundedProtocol(H11Protocol):
 
     def give_up(self) -> None:
         """Close a connection whose client has not sent what it owes."""
-        self._close(None if self._owed is _Owes.NEXT_REQUEST else 408)
+        self._close(None if self._pending is _PendingInput.NEXT_REQUEST else 408)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: anybody can ask for another protocol, again and again, and is answered in this one."""
 
     def _log_full(self) -> None:
         now = self.loop.time()
-        if now - self._server.logged >= _LOG_S:
-            self._server.logged = now
+        if now - self._server.logged_at >= _LOG_S:
+            self._server.logged_at = now
             log.warning("all %d places are taken: slow clients go, new ones may get 503", self.limits.connections)
 
-    def _follow(self) -> None:
+    def _update_clock(self) -> None:
         """Start or stop the clock where what the client owes has changed."""
-        owed = self._owes()
-        if owed is self._owed or self.transport.is_closing():
+        pending = self._pending_input()
+        if pending is self._pending or self.transport.is_closing():
             return
-        self._owed = owed
-        if owed is _Owes.NOTHING:
+        self._pending = pending
+        if pending is _PendingInput.NOTHING:
             self._stop_clock()
-        elif owed is _Owes.BODY:
+        elif pending is _PendingInput.BODY:
             self._body_bytes = 0
             self._start_clock(self.limits.body_s)
         elif self.draining:
             self._start_clock(self.limits.drain_s)
-        elif owed is _Owes.HEAD:
+        elif pending is _PendingInput.HEAD:
             self._start_clock(self.limits.head_s)
         else:
             self._server.connections[self] = None
 
-    def _owes(self) -> _Owes:
+    def _pending_input(self) -> _PendingInput:
         state = self.conn.their_state
         if state is h11.SEND_BODY:
-            return _Owes.BODY
+            return _PendingInput.BODY
         if state is not h11.IDLE:
-            return _Owes.NOTHING
-        begun = self.cycle is None or self.conn.trailing_data[0]
-        return _Owes.HEAD if begun else _Owes.NEXT_REQUEST
+            return _PendingInput.NOTHING
+        has_started = self.cycle is None or self.conn.trailing_data[0]
+        return _PendingInput.HEAD if has_started else _PendingInput.NEXT_REQUEST
 
     def _start_clock(self, seconds: float) -> None:
         self._stop_clock()
         self._since = self.loop.time()
         self._server.connections[self] = None
-        self._clock = self.loop.call_later(seconds, self._overdue)
+        self._clock = self.loop.call_later(seconds, self._check_overdue)
 
     def _stop_clock(self) -> None:
         self._server.connections.pop(self, None)
@@ -217,21 +221,21 @@ class BoundedProtocol(H11Protocol):
             self._unread.cancel()
             self._unread = None
 
-    def _overdue(self) -> None:
+    def _check_overdue(self) -> None:
         """Close the connection, unless its client is quick enough, or it is the application that does not read."""
-        if self._owed is _Owes.BODY and not self.cycle.response_complete:
-            left = self._since + self.limits.body_s + self._body_bytes / LEAST_BYTES_PER_S - self.loop.time()
+        if self._pending is _PendingInput.BODY and not self.cycle.response_complete:
+            seconds_left = self._since + self.limits.body_s + self._body_bytes / LEAST_BYTES_PER_S - self.loop.time()
             if self.flow.read_paused or self.cycle.waiting_for_100_continue:
-                left = self.limits.body_s
-            if left > 0:
-                self._clock = self.loop.call_later(left, self._overdue)
+                seconds_left = self.limits.body_s
+            if seconds_left > 0:
+                self._clock = self.loop.call_later(seconds_left, self._check_overdue)
                 return
         self.give_up()
 
     def _close(self, status: int | None) -> None:
         """Close the connection, with a status where the client waits for a response and none has begun."""
         self._stop_clock()
-        answered = self._owed is _Owes.BODY and self.cycle.response_started
+        answered = self._pending is _PendingInput.BODY and self.cycle.response_started
         if status is not None and not answered:
             head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             self.transport.write(head.encode())
@@ -251,7 +255,7 @@ class _BoundedExchange:
             await self._app(scope, receive, send)
             return
         most = self._connection.limits.body_bytes
-        exchange = _Exchange(self._connection, receive, send, most)
+        exchange = _BoundedRequest(self._connection, receive, send, most)
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if int(length) > most:  # h11 refuses what is no number
             await exchange.refuse()
@@ -259,42 +263,42 @@ class _BoundedExchange:
             await self._app(scope, exchange.receive, exchange.send)
 
 
-class _Exchange:
+class _BoundedRequest:
     """One request and its response, with the bytes of the body counted."""
 
     def __init__(self, connection: BoundedProtocol, receive: Receive, send: Send, most: int) -> None:
         self._connection = connection
         self._receive = receive
         self._send = send
-        self._left = most
-        self._begun = False
-        self._refused = False
+        self._bytes_left = most
+        self._has_started = False
+        self._is_refused = False
 
     async def receive(self) -> Message:
         """The next message; after a body that is too long the client is gone for the application."""
-        if self._refused:
+        if self._is_refused:
             return {"type": "http.disconnect"}
         message = await self._receive()
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
+        self._bytes_left -= len(message.get("body", b""))
+        if self._bytes_left < 0:
             await self.refuse()
             return {"type": "http.disconnect"}
         return message
 
     async def send(self, message: Message) -> None:
         """Send a message of the application, unless the request has been refused."""
-        if self._refused:
+        if self._is_refused:
             return
         if message["type"] == "http.response.start":
-            self._begun = True
+            self._has_started = True
             if self._connection.draining:
                 message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
         await self._send(message)
 
     async def refuse(self) -> None:
         """Answer 413 and close, or just close where the response has begun."""
-        self._refused = True
-        if self._begun:
+        self._is_refused = True
+        if self._has_started:
             self._connection.transport.abort()
             return
         headers = [_CLOSE, (b"content-length", b"0")]

@@ -6,8 +6,8 @@ A `CorrectionError` means that one correction did not happen; it carries the rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 from aligner_proxy.types import FailureClass
 
@@ -18,6 +18,17 @@ class AlignerProxyError(Exception):
 
 class ConfigError(AlignerProxyError):
     """A setting is wrong; the message names the key, the place and the fix."""
+
+
+class MissingExtra(ConfigError):
+    """Packages of an extra are not installed, and something needs them; the message says how to install the extra."""
+
+    def __init__(self, extra: str, user: str, packages: Sequence[str]) -> None:
+        are = "is" if len(packages) == 1 else "are"
+        super().__init__(
+            f"{user} needs {', '.join(packages)}, which {are} not installed: pip install 'aligner-proxy[{extra}]'"
+        )
+        self.extra = extra
 
 
 class NothingRecorded(ConfigError):
@@ -271,11 +282,33 @@ class PluginFault(CorrectionError):
     reason = "plugin_error"
 
 
-def _kinds(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:
+class ErrorTranslation:
+    """Block whose errors of some kinds become others.
+
+    A class, and no generator under `contextmanager`: from Python 3.12 on the frame of a generator that raises another
+    error than the one it was given refers to its caller's frame, which holds the first error, whose traceback holds the
+    generator's frame. In this circle the frames of all callers, with their texts, wait for the garbage collector.
+    """
+
+    def __init__(
+        self, kinds: type[Exception] | tuple[type[Exception], ...], become: Callable[[Any], Exception]
+    ) -> None:
+        self._kinds = kinds
+        self._become = become
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, self._kinds):
+            raise self._become(error) from None
+
+
+def _all_subclasses(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:
     yield kind
     for subclass in kind.__subclasses__():
-        yield from _kinds(subclass)
+        yield from _all_subclasses(subclass)
 
 
-BY_REASON = {kind.reason: kind for kind in _kinds(CorrectionError)}
+BY_REASON = {kind.reason: kind for kind in _all_subclasses(CorrectionError)}
 """The package's own `CorrectionError` classes by reason; classes of plugins are not included."""

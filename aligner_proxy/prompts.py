@@ -42,7 +42,7 @@ class Template:
 
     def guard(self, text: str) -> str:
         """A text from outside, made safe for a field."""
-        text = neutralise(text)
+        text = neutralise_marks(text)
         for mark, safe in self.guarded:
             text = text.replace(mark, safe)
         return text
@@ -53,7 +53,7 @@ class Template:
         return hashlib.sha256(self.better.encode()).hexdigest()
 
 
-def _assistant(field: str, verb: str) -> str:
+def _assistant_form(field: str, verb: str) -> str:
     return (
         f"You are an assistant to human. You will be provided with a {field} and an answer. Consider the {field}, then "
         f"edit the answer to {verb} considering these aspects: {{aspects}} | {field.capitalize()}: {{question}} | "
@@ -81,21 +81,23 @@ _VICUNA = (
 )
 
 
-def _wrapped(family: Template) -> Template:
+def _wrap_in_vicuna(family: Template) -> Template:
     forms = [form and _VICUNA.replace("{prompt}", form) for form in (family.better, family.equal)]
     return replace(family, name=f"{family.name}-vicuna", better=forms[0] or "", equal=forms[1], guarded=_ROLES)
 
 
 _METAALIGNER = (
-    Template("hh-rlhf", _assistant("context", "improve it"), _assistant("context", "make it equal"), _BARS, True),
-    Template("ultrafeedback", _assistant("query", "improve it"), _assistant("query", "make it equal"), _BARS),
+    Template(
+        "hh-rlhf", _assistant_form("context", "improve it"), _assistant_form("context", "make it equal"), _BARS, True
+    ),
+    Template("ultrafeedback", _assistant_form("query", "improve it"), _assistant_form("query", "make it equal"), _BARS),
     Template("imhi", _IMHI, None, _BARS),
 )
 TEMPLATES = {
     t.name: t
     for t in (
         *_METAALIGNER,
-        *map(_wrapped, _METAALIGNER),
+        *map(_wrap_in_vicuna, _METAALIGNER),
         Template("aligner", _ALIGNER, None, ("Question", "Answer", "Correction"), guarded=_ROLES),
         # Before December 2024; any bar may end the question, since no field name follows it.
         Template("aligner-v1", _ALIGNER_V1, None, (), guarded=(("|", BROKEN_BAR), *_ROLES)),
@@ -112,7 +114,7 @@ _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A filled template. `text[start:end]` is the answer as the aligner sees it (`shown`, as long as it is folded)."""
+    """A filled template. `text[start:end]` is the folded answer as the aligner sees it (`shown_answer`)."""
 
     text: str
     start: int
@@ -130,7 +132,7 @@ class Prompt:
         return self.start + self.folded.at(at)
 
     @property
-    def shown(self) -> str:
+    def shown_answer(self) -> str:
         """The answer inside the prompt; equal to the original unless it held a field mark."""
         return self.text[self.start : self.end]
 
@@ -139,37 +141,37 @@ class Prompt:
 
         Copied lines become the original lines; elsewhere a look-alike becomes its mark unless the answer has both.
         """
-        if self.shown == self.original:
+        if self.shown_answer == self.original:
             return generated
-        if generated == self.shown:
+        if generated == self.shown_answer:
             return self.original
-        lines = dict(zip(self.shown.split("\n"), self.original.split("\n"), strict=True))
-        return "\n".join(lines.get(line) or self._marked(line) for line in generated.split("\n"))
+        lines = dict(zip(self.shown_answer.split("\n"), self.original.split("\n"), strict=True))
+        return "\n".join(lines.get(line) or self._restore_marks(line) for line in generated.split("\n"))
 
-    def _marked(self, line: str) -> str:
+    def _restore_marks(self, line: str) -> str:
         for safe, mark in _LOOK_ALIKES:
             if safe not in self.original:
                 line = line.replace(safe, mark)
         return line
 
 
-def template(name: str) -> Template:
+def find_template(name: str) -> Template:
     """The family called `name`; never guessed from a path or a model name."""
     try:
         return TEMPLATES[name]
     except KeyError:
-        known = ", ".join(sorted(TEMPLATES))
-        raise ConfigError(f"unknown template {name!r}; known: {known}") from None
+        names = ", ".join(sorted(TEMPLATES))
+        raise ConfigError(f"unknown template {name!r}; known: {names}") from None
 
 
-def neutralise(text: str) -> str:
+def neutralise_marks(text: str) -> str:
     """Write field marks in `text` with look-alikes of the same length, so that it stays inside its field."""
     return _HASH_MARK.sub(FULLWIDTH_HASHES, _BAR_MARK.sub(BROKEN_BAR, text))
 
 
-def as_read(text: str) -> str:
+def fold_for_prompt(text: str) -> str:
     """A part of an answer as it would stand in a prompt."""
-    return neutralise(fold(text).text)
+    return neutralise_marks(fold(text).text)
 
 
 def render(
@@ -184,15 +186,17 @@ def render(
         raise ConfigError(f"template {family.name!r} has no form for equal preferences")
     head, tail = form.split("{answer}")
     spans = _spans(head.index("{aspects}"), objectives) if family.names_objectives else ()
-    head = head.replace("{aspects}", aspects(objectives), 1)
+    head = head.replace("{aspects}", join_objectives(objectives), 1)
     before, _, after = head.partition("{question}")
     head = before + family.guard(query) + after
     folded = fold(answer) if isinstance(answer, str) else answer
-    shown = family.guard(folded.text)
-    return Prompt(head + shown + tail, len(head), len(head) + len(shown), folded.text, spans, folded, len(before))
+    answer_text = family.guard(folded.text)
+    return Prompt(
+        head + answer_text + tail, len(head), len(head) + len(answer_text), folded.text, spans, folded, len(before)
+    )
 
 
-def aspects(objectives: Sequence[str]) -> str:
+def join_objectives(objectives: Sequence[str]) -> str:
     """The objectives as one field: joined by "; ", each on one line, free of field marks, quotes and placeholders."""
     return _SEPARATOR.join(_one_line(text) for text in objectives)
 
@@ -207,20 +211,20 @@ def _spans(start: int, objectives: Sequence[str]) -> tuple[tuple[int, int], ...]
 
 def _one_line(text: str) -> str:
     flat = " ".join(text.split()).replace('"', "'").replace("|", BROKEN_BAR)
-    return neutralise(flat).replace("{question}", "(question)")
+    return neutralise_marks(flat).replace("{question}", "(question)")
 
 
-def query(family: Template, turns: Sequence[Turn]) -> str:
+def query_field(family: Template, turns: Sequence[Turn]) -> str:
     """The conversation before the answer as the family's query field.
 
     HH-RLHF always takes the dialogue form of its data (space before the last "\\n\\nAssistant:" included); the others
     take a single user turn as it is and a longer conversation as a dialogue. System turns are not part of what the
     aligners were trained to read and are left out.
     """
-    said = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
-    spoken = [replace(turn, content=fold(turn.content).text) for turn in said]
-    if not family.dialogue and len(spoken) == 1 and spoken[0].role == "user":
-        return spoken[0].content
+    kept_turns = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
+    folded_turns = [replace(turn, content=fold(turn.content).text) for turn in kept_turns]
+    if not family.dialogue and len(folded_turns) == 1 and folded_turns[0].role == "user":
+        return folded_turns[0].content
     roles = {"user": "Human", "assistant": "Assistant"}
-    dialogue = "".join(f"\n\n{roles[turn.role]}: {_ROLE_TURN.sub(chr(10), turn.content)}" for turn in spoken)
+    dialogue = "".join(f"\n\n{roles[turn.role]}: {_ROLE_TURN.sub(chr(10), turn.content)}" for turn in folded_turns)
     return f"{dialogue} \n\nAssistant:"

@@ -287,7 +287,7 @@ class FailurePolicy:
     bug: OnError = OnError.PASSTHROUGH
     unjudged: OnError = OnError.PASSTHROUGH
 
-    def of(self, kind: FailureClass) -> OnError:
+    def reaction_to(self, kind: FailureClass) -> OnError:
         """The reaction to a failure of this class."""
         action: OnError = getattr(self, kind.value)
         return action
@@ -316,7 +316,7 @@ class SkipPolicy:
     quota: OnSkip = OnSkip.PASSTHROUGH
     language: OnSkip = OnSkip.PASSTHROUGH
 
-    def of(self, reason: str | None) -> OnSkip:
+    def reaction_to(self, reason: str | None) -> OnSkip:
         """The reaction to this reason."""
         action: OnSkip = getattr(self, str(reason), OnSkip.PASSTHROUGH)
         return action
@@ -429,7 +429,7 @@ class Policy:
 
     def final_action(self, kind: FailureClass) -> OnError:
         """What follows a failure of this class when no retry is left."""
-        action = self.on_error.of(kind)
+        action = self.on_error.reaction_to(kind)
         return self.after_retry if action is OnError.RETRY else action
 
     @property
@@ -438,7 +438,7 @@ class Policy:
         return self.final_action(FailureClass.UNJUDGED) is OnError.BLOCK
 
     @property
-    def looks_beside(self) -> bool:
+    def looks_at_side_texts(self) -> bool:
         """Whether any kind of text beside an answer does not simply pass."""
         return any(self.side_treatment(kind) is not SideTreatment.PASS for kind in SideKind)
 
@@ -459,7 +459,7 @@ class Policy:
         return replace(self, extensions=(*others, (name, value)))
 
 
-def encodable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text with U+FFFD for each half of a surrogate pair, as long as before; the same object if there is none.
 
     JSON can hold such halves, UTF-8 cannot.
@@ -575,11 +575,11 @@ class Correction:
     @property
     def deliverable(self) -> Correction:
         """This correction with a text that can be encoded; the very same one as a rule."""
-        text = encodable(self.text)
+        text = replace_surrogates(self.text)
         return self if text is self.text else replace(self, text=text)
 
     @property
-    def paid(self) -> Correction:
+    def without_editor(self) -> Correction:
         """This correction as it is for whoever gets it without a call of an editor."""
         return replace(self, editor=None) if self.editor else self
 
@@ -596,18 +596,18 @@ class Correction:
             prompt_tokens=sum(part.prompt_tokens for part in parts),
             ms=sum(part.ms for part in parts),
             untaught=max(self.untaught, *(part.untaught for part in parts), 0),
-            editor=sum((part.editor for part in parts if part.editor), EditorUse()) if _edited(parts) else None,
+            editor=sum((part.editor for part in parts if part.editor), EditorUse()) if _used_editor(parts) else None,
         )
 
 
-def _edited(parts: Iterable[Correction]) -> bool:
+def _used_editor(parts: Iterable[Correction]) -> bool:
     return any(part.editor for part in parts)
 
 
 def all_cached(hits: Iterable[bool | None]) -> bool | None:
     """Whether every cache look-up was a hit; None without look-ups."""
-    known = {hit for hit in hits if hit is not None}
-    return all(known) if known else None
+    results = {hit for hit in hits if hit is not None}
+    return all(results) if results else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -639,10 +639,10 @@ class Outcome:
     """(extension, its report on the answer): JSON-able, never text of the conversation."""
 
     @property
-    def against(self) -> list[str]:
+    def violated_objectives(self) -> list[str]:
         """Names of the objectives that segments were flagged for, each once, sorted; `grounded` for references."""
-        named = {name for segment in self.segments if (name := self.named(segment))}
-        return sorted(named | ({GROUNDED} if self.grounding.unsettled else set()))
+        names = {name for segment in self.segments if (name := self.objective_of(segment))}
+        return sorted(names | ({GROUNDED} if self.grounding.unsettled else set()))
 
     @property
     def threshold(self) -> float:
@@ -653,11 +653,11 @@ class Outcome:
     def margin(self) -> float | None:
         """How near the nearest segment came to the threshold, in nats; None where no segment has a score."""
         scores = (segment.score for segment in self.segments)
-        known = [score for score in scores if score is not None and math.isfinite(score)]
-        return min((abs(score - self.threshold) for score in known), default=None)
+        finite = [score for score in scores if score is not None and math.isfinite(score)]
+        return min((abs(score - self.threshold) for score in finite), default=None)
 
     @property
-    def grounded(self) -> dict[str, Any]:
+    def grounding_record(self) -> dict[str, Any]:
         """What references changed, for records: counts, kinds and lines, never text; empty where there is nothing."""
         done = self.grounding
         if done is NOT_GROUNDED:
@@ -672,11 +672,11 @@ class Outcome:
         return self.correction.segments if self.correction else ()
 
     @property
-    def flagged(self) -> int:
+    def flagged_count(self) -> int:
         """Number of flagged segments."""
         return sum(segment.flagged for segment in self.segments)
 
-    def named(self, segment: SegmentScore) -> str | None:
+    def objective_of(self, segment: SegmentScore) -> str | None:
         """Name of the objective that a segment was flagged for; None if the engine gives no valid index."""
         index = segment.objective if segment.flagged else None
         if index is None or not 0 <= index < len(self.policy.objectives):

@@ -64,7 +64,7 @@ def jobs(aligner: Aligner, tag: str) -> list[Job]:
         request = AlignRequest(
             request_id=f"{tag}/{number}", turns=turns, answer=answer, objectives=OBJECTIVES, deadline_s=600
         )
-        family = prompts.template(aligner.info.template)
+        family = prompts.find_template(aligner.info.template)
         fitted = fit(request, family, aligner.runner.tokenizer, aligner.info.window)
         found.append(Job(request, fitted.ids, len(fitted.answer)))
     return found
@@ -76,7 +76,7 @@ def run(model: str, rounds: int, peers: dict[str, Way]) -> dict[str, Any]:
     opened: Future[Aligner] = Future()
 
     def load() -> Aligner:
-        opened.set_result(open_aligner(settings, config.home()))
+        opened.set_result(open_aligner(settings, config.home_folder()))
         return opened.result()
 
     with asyncio.Runner() as loop:

@@ -25,8 +25,8 @@ from typing import Any
 import httpx
 import psutil
 
-from aligner_proxy.audit.entry import AuditEvent, entry
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.entry import AuditEvent, make_entry
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, Status, Turn
 from bench import gateway
@@ -138,7 +138,7 @@ def _entries(audit: Path) -> int:
     """How many entries are on record."""
     if not audit.exists():
         return 0
-    with contextlib.closing(Store(audit)) as store:
+    with contextlib.closing(AuditStore(audit)) as store:
         return int(store.rows("SELECT count(*) FROM entries")[0][0])
 
 
@@ -198,7 +198,7 @@ def _fill(audit: Path, count: int) -> None:
     """A store with so many judged answers of the last day."""
     now = time.time()
     policy = Policy("all", (Objective("kind", "Kindness: be kind"),), tenant="team:acme")
-    store = Store(audit)
+    store = AuditStore(audit)
     with contextlib.closing(store):
         for number in range(count):
             score = (number * 7919 % 10_000) / 1000 - 7
@@ -209,7 +209,7 @@ def _fill(audit: Path, count: int) -> None:
             correction = Correction(edited or "", scores, aligner="f00d")
             outcome = Outcome(status, None, edited, policy, 0, False, correction, 15.0, edited=edited)
             facts = RequestFacts("gpt", (), "acme", "acme")
-            made = entry(AuditEvent(now - number * 0.8, "/v1/chat/completions", facts, exchange, outcome))
+            made = make_entry(AuditEvent(now - number * 0.8, "/v1/chat/completions", facts, exchange, outcome))
             store.add(replace(made, aligner_id=f"{number * 2654435761 % 2**32:032x}"))
 
 

@@ -108,7 +108,7 @@ def running(
 def _share_weights(home: Path) -> None:
     """A run folder of our own, with the weights that are prepared already."""
     home.mkdir()
-    models = config.home() / "models"
+    models = config.home_folder() / "models"
     models.mkdir(parents=True, exist_ok=True)
     (home / "models").symlink_to(models)
 

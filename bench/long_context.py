@@ -82,7 +82,7 @@ def run(model: str, answers: int, sizes: tuple[int, ...] = SIZES) -> dict[str, A
 
 
 async def _run(model: str, answers: int, sizes: tuple[int, ...]) -> dict[str, Any]:
-    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home_folder()))
     await engine.start()
     await _whole(engine, cases(0, 1)[0])  # warm-up
     rows = []

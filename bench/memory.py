@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aligner_proxy.cli.options import before_torch
+from aligner_proxy.cli.options import prepare_for_torch
 
 SHAPE = "1.1B"
 SEQUENCES = 16
@@ -24,7 +24,7 @@ def run() -> dict[str, Any]:
     """`peak_rss_mb` of the serving process."""
     from aligner_proxy.policy import config
 
-    folder = config.home() / "bench" / "1.1b-nf4"
+    folder = config.home_folder() / "bench" / "1.1b-nf4"
     if not folder.exists():
         _child("make", folder)
     peak = int(_child("serve", folder).split()[-1])
@@ -57,7 +57,7 @@ def make(folder: Path) -> None:
 
 def serve(folder: Path) -> int:
     """Read all sequences at once; the largest resident set of this process in MB."""
-    before_torch()  # as `aligner-proxy engine` does
+    prepare_for_torch()  # as `aligner-proxy engine` does
     import torch
     from rich.console import Console
     from rich.progress import Progress

@@ -38,7 +38,7 @@ def run(model: str, rounds: int, data: Path | None) -> dict[str, Any]:
 
 
 async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:
-    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home_folder()))
     about = await engine.start()
     await engine.align(_request("warm-up", *LONG[0]))
     rows: list[dict[str, float]] = []

@@ -22,7 +22,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.shared_cache import SharedCache
-from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.leases import SharedEntries
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, Turn
@@ -39,7 +39,7 @@ _SENTENCE = "The shop opens at nine and closes when the last customer has left. 
 
 def shared(url: str, folder: Path, key: bytes | None = None) -> SharedCache:
     """The cache of one gateway."""
-    entries = Entries(key)
+    entries = EntryCodec(key)
     there = SharedEntries(RedisServer(url, "REDIS_URL"), entries.prefix, _TTL_S)
     return SharedCache(folder, _TTL_S, 64, there, entries)
 

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from aligner_proxy.engine.server import sessions
-from aligner_proxy.gateway import freed_memory
+from aligner_proxy.gateway import malloc_trim
 from bench import gateway, soak
 from bench.gateway import Client
 from bench.hostile import ATTACKS, Attack, Crowd
@@ -41,7 +41,7 @@ ATTACKS_OF_SOAK = (
 _HELD = re.compile(r"^aligner_stream_held_bytes (\S+)", re.MULTILINE)
 _SHED = re.compile(r"^aligner_streams_shed_total\{[^}]*\} (\S+)", re.MULTILINE)
 _LOOK_S = 1.0
-QUIET_S = 2 * freed_memory.EVERY_S + 10
+QUIET_S = 2 * malloc_trim.EVERY_S + 10
 """Until what has been freed is given back."""
 _LAST = Attack("last", "good", stream=False)
 _REFUSED = ("429", "503", "413", "400")

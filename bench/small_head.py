@@ -64,7 +64,7 @@ def run(shape: str, rounds: int) -> dict[str, Any]:
 def _written(shape: str, folder: Path) -> None:
     """The editor as one file, with the embedded model's tokenizer."""
     source = sources.resolve("embedded", None)
-    tokenizer = prepare(Settings(), config.home())[1] / "tokenizer.json"
+    tokenizer = prepare(Settings(), config.home_folder())[1] / "tokenizer.json"
     words = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
     plain = folder / "editor"
     made = shapes.model(shape, "cpu", torch.bfloat16, words=words)
@@ -76,9 +76,9 @@ def _written(shape: str, folder: Path) -> None:
 
 async def _measured(address: str, rounds: int) -> dict[str, Any]:
     def editor() -> CompletionsAligner:
-        return CompletionsAligner(CompletionsClient(address), prompts.template(_FAMILY), window=_WINDOW)
+        return CompletionsAligner(CompletionsClient(address), prompts.find_template(_FAMILY), window=_WINDOW)
 
-    head = LocalEngine(lambda: open_aligner(Settings(), config.home()))
+    head = LocalEngine(lambda: open_aligner(Settings(), config.home_folder()))
     await head.start()
     both = EditedEngine(head, editor())
     alone = editor()

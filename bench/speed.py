@@ -68,8 +68,8 @@ class Ways:
 
     def __init__(self, model: str) -> None:
         settings = Settings(model=model)
-        self.aligner: Aligner = open_aligner(settings, config.home())
-        _, folder = prepare(settings, config.home())
+        self.aligner: Aligner = open_aligner(settings, config.home_folder())
+        _, folder = prepare(settings, config.home_folder())
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
         self._peer: Any = AutoModelForCausalLM.from_pretrained(str(folder), device_map=device, dtype=torch.bfloat16)
         self.names: dict[str, Callable[[Case], int]] = {
@@ -91,10 +91,10 @@ class Ways:
         )
         info = self.aligner.info
         tokenizer = self.aligner.runner.tokenizer
-        fitted = fit(request, prompts.template(info.template), tokenizer, info.window)
+        fitted = fit(request, prompts.find_template(info.template), tokenizer, info.window)
         others = tokenizer.continuation(LONG[(number + 1) % len(LONG)][1])
         target = edited(fitted.answer, rate, Random(number), others)
-        pieces = tokenizer.pieces(fitted.prompt.shown)
+        pieces = tokenizer.pieces(fitted.prompt.shown_answer)
         flags = changed(answer, pieces.offsets, pieces.ids, target)
         return Case(request, fitted.ids, [*target, tokenizer.eos], flags)
 

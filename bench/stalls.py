@@ -119,7 +119,7 @@ def _started(folder: Path, which: str, upstream: str, engine: EngineProcess) -> 
 
 async def watch() -> None:
     """Run by LiteLLM alone when its worker starts: the same watchdog there."""
-    logs.ours_to_stderr("json")
+    logs.configure_own_logging("json")
     stalls.LoopWatchdog().watch()
 
 

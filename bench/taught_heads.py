@@ -34,7 +34,7 @@ def run(model: str, rounds: int) -> dict[str, Any]:
 
 
 async def _run(model: str, rounds: int) -> dict[str, Any]:
-    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home_folder()))
     await engine.start()
     heads: dict[str, str] = {}
     for tenant in read_tenants():

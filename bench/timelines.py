@@ -25,8 +25,8 @@ from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.formats import chat
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
-from aligner_proxy.gateway.request_state import RequestState, flagged
-from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.request_state import RequestState, flagged_segments
+from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.streaming import dispatch
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -66,13 +66,13 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
             yield _chunk(word)
         yield _chunk(None, "stop")
 
-    corrector = ChoiceCorrector(pipeline, ledger, Shadows(1, 1), AuditWriters([]), lambda _: None)
+    corrector = ChoiceCorrector(pipeline, ledger, ShadowCorrections(1, 1), AuditWriters([]), lambda _: None)
     data = {"messages": [{"role": "user", "content": QUESTION}]}
     async for item in dispatch.stream(chat, ledger, data, upstream(), corrector, StreamBudget()):
         text = item.choices[0].delta.content if isinstance(item, ModelResponseStream) else None
         if text:
             went.append((time.perf_counter() - began, (went[-1][1] if went else 0) + len(text)))
-    found = [number for outcome in ledger.outcomes for number in flagged(outcome)]
+    found = [number for outcome in ledger.outcomes for number in flagged_segments(outcome)]
     return {
         "mode": mode.value,
         "status": ledger.status.value,
@@ -115,7 +115,7 @@ def _chunk(content: str | None, why: str | None = None) -> ModelResponseStream:
 
 
 async def _run(model: str, word_s: float) -> list[dict[str, Any]]:
-    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home_folder()))
     await engine.start()
     await measure(engine, StreamMode.HOLD, 0.0)  # warm
     found = [await measure(engine, mode, word_s) for mode in StreamMode]

@@ -95,7 +95,7 @@ def with_insult(answer: str, number: int) -> str:
 @contextlib.contextmanager
 def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[VllmScorer, CompletionsAligner]]:
     """Both servers with the embedded aligner, one thread each."""
-    manifested, aligner = prepare(Settings(quantization="none", dtype="fp32"), config.home())
+    manifested, aligner = prepare(Settings(quantization="none", dtype="fp32"), config.home_folder())
     writer = folder / "writer"
     writer.mkdir(exist_ok=True)
     for name in _OF_A_WRITER:
@@ -199,7 +199,7 @@ async def measured(asked: argparse.Namespace) -> str:
     settings = Settings(quantization="none", dtype=_PRECISION[asked.precision], threads=1)
     with servers(asked.out, asked.precision, eager=not asked.compiled) as (scorer, writer):
         editor = EditedEngine(scorer, writer)
-        ours = LocalEngine(lambda: open_aligner(settings, config.home()))
+        ours = LocalEngine(lambda: open_aligner(settings, config.home_folder()))
         try:
             await ours.start()
             given = list(answers(asked.data, asked.answers, asked.insulting))

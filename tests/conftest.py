@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support.sampling import SAMPLED, sample
+
 for name in (
     "HF_HUB_DISABLE_TELEMETRY",
     "LITELLM_LOCAL_BLOG_POSTS",
@@ -30,8 +32,16 @@ if settings.get_current_profile_name() == "default":  # Hypothesis has one of it
 settings.register_profile("fuzz")  # by `make fuzz`: tests/gateway/test_untouched.py tries more then
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Everything that pytest is asked for runs, unless it is told to take a sample."""
+    parser.addoption("--sample", action="store_true", help="of tests with many cases run some, as `make test` does")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Pydantic warns about a TypedDict of LiteLLM when it first builds its models."""
+    """Say to test files that only a sample runs, and to Python that a warning of Pydantic's is nothing of ours."""
+    if config.getoption("sample"):
+        os.environ[SAMPLED] = "1"
+    # About a TypedDict of LiteLLM, when it first builds its models.
     config.addinivalue_line("filterwarnings", "ignore:.*`ReadOnly` qualifier:UserWarning")
 
 
@@ -64,8 +74,12 @@ _COMPUTES = re.compile(
 """How a test file says that it computes with a model: by torch itself, or by the small model of the engine's tests."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a model or a proxy, which `make check` leaves out; skip what only `make test-long` runs."""
+    if config.getoption("sample"):
+        chosen = set(sample(items))
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
     for item in items:
         if item.path.parent.name in _OF_PROXIES:
             item.add_marker(pytest.mark.e2e)

@@ -8,19 +8,19 @@ from dataclasses import replace
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.clock import Reading, SteadyClock
+from aligner_proxy.clock import ClockReading, SteadyClock
 
 DAY_S = 86_400.0
-START = Reading(1_000_000_000.0, 500.0, "boot-1")
+START = ClockReading(1_000_000_000.0, 500.0, "boot-1")
 
 
 class Machine:
     """A machine whose clock can be set."""
 
-    def __init__(self, start: Reading = START) -> None:
+    def __init__(self, start: ClockReading = START) -> None:
         self.reading = start
 
-    def __call__(self) -> Reading:
+    def __call__(self) -> ClockReading:
         return self.reading
 
     def run(self, seconds: float) -> None:
@@ -31,7 +31,7 @@ class Machine:
         self.reading = replace(self.reading, wall=self.reading.wall + by)
 
     def boot(self, after: float) -> None:
-        self.reading = Reading(self.reading.wall + after, 1.0, self.reading.boot + "'")
+        self.reading = ClockReading(self.reading.wall + after, 1.0, self.reading.boot + "'")
 
 
 def shown() -> float | None:

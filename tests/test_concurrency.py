@@ -1,13 +1,21 @@
-"""Long work of many tasks in one event loop: each gets its turn, and short work does not wait for all of them."""
+"""Long work of many tasks in one event loop: each gets its turn, and short work does not wait for all of them.
+
+And what blocks leave behind that turn one error into another.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from aligner_proxy.concurrency import TimeSlice
+from aligner_proxy.concurrency import TimeSlice, cancel_when_gone, enforce_deadline
+from aligner_proxy.errors import AlignerProxyError, ClientGone, DeadlineExceeded, ErrorTranslation
 
 TASKS = 20
 
@@ -69,3 +77,62 @@ def test_each_loop_has_its_own_turns() -> None:
         steps: list[int] = []
         asyncio.run(worked(steps, 1, 2))
         assert steps == [1, 1]
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Text:
+    """Stands for an answer that whoever asks holds."""
+
+
+async def late() -> None:
+    async with enforce_deadline(0.0):
+        await asyncio.sleep(30)
+
+
+async def left() -> None:
+    async with cancel_when_gone(lambda: asyncio.sleep(0)):
+        await asyncio.sleep(30)
+
+
+async def unreadable() -> None:
+    with ErrorTranslation(ValueError, lambda error: DeadlineExceeded(f"no number: {len(str(error))}")):
+        int("seven")
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize(
+    ("block", "kind"), [(late, DeadlineExceeded), (left, ClientGone), (unreadable, DeadlineExceeded)]
+)
+async def test_a_translated_error_leaves_no_text_to_the_garbage_collector(
+    block: Callable[[], Awaitable[None]], kind: type[AlignerProxyError]
+) -> None:
+    """As it did from Python 3.12 on where these blocks were generators."""
+
+    async def answer(text: Text) -> Text:
+        with contextlib.suppress(kind):
+            await block()
+            pytest.fail("nothing was raised")
+        return text
+
+    text = Text()
+    gone = weakref.ref(text)
+    work = asyncio.create_task(answer(text))
+    del text
+    await work
+    del work
+    await asyncio.sleep(0)
+    assert gone() is None
+
+
+async def test_a_translation_lets_other_errors_pass() -> None:
+    with pytest.raises(KeyError), ErrorTranslation(ValueError, lambda _: DeadlineExceeded("never")):
+        raise KeyError
+    with ErrorTranslation(ValueError, lambda _: DeadlineExceeded("never")):
+        pass

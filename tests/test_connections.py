@@ -15,10 +15,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from aligner_proxy import connections
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
 
-LONG = Limits(connections=4, head_s=600, body_s=600, idle_s=600, unread_s=600, drain_s=600, body_bytes=100_000)
+LONG = ConnectionLimits(
+    connections=4, head_s=600, body_s=600, idle_s=600, unread_s=600, drain_s=600, body_bytes=100_000
+)
 """Nothing ends within a test unless the test sets it shorter."""
 WHOLE = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
 HEAD_ONLY = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n"
@@ -93,11 +95,13 @@ def application(served: Served) -> Starlette:
 
 
 @contextlib.asynccontextmanager
-async def serving(limits: Limits) -> AsyncIterator[Served]:
+async def serving(limits: ConnectionLimits) -> AsyncIterator[Served]:
     """A running server with these limits."""
     with sockets.tcp("127.0.0.1", 0) as listener:
         served = Served(listener.getsockname()[1])
-        config = uvicorn.Config(application(served), log_config=None, lifespan="off", **connections.settings(limits))
+        config = uvicorn.Config(
+            application(served), log_config=None, lifespan="off", **connections.uvicorn_settings(limits)
+        )
         served.server = server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:

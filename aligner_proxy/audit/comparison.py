@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from aligner_proxy.audit.evidence import Both, Evidence, Share, evidence, same_answers
+from aligner_proxy.audit.evidence import Evidence, PairedAnswers, Share, compute_evidence, pair_answers
 from aligner_proxy.audit.reviews import Review
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins.api import Entry
@@ -25,12 +25,12 @@ _SAME = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class EvidenceComparison:
     """What is known of both, and of the answers that both judged."""
 
     first: Evidence
     second: Evidence
-    both: Both
+    both: PairedAnswers
 
     @property
     def shares(self) -> list[tuple[str, Share, Share]]:
@@ -38,7 +38,7 @@ class Comparison:
         return [(label, getattr(self.first, name), getattr(self.second, name)) for label, name in _SHARES]
 
     @property
-    def same(self) -> list[tuple[str, Share]]:
+    def paired_shares(self) -> list[tuple[str, Share]]:
         """What became of the answers that both judged."""
         counts = list(asdict(self.both).values())[1:]
         return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
@@ -51,23 +51,27 @@ class Comparison:
         return first[1] <= second[2] and second[1] <= first[2]
 
 
-def compared(entries: Iterable[Entry], reviews: Sequence[Review], first: str, second: str) -> Comparison:
+def compare_evidence(
+    entries: Iterable[Entry], reviews: Sequence[Review], first: str, second: str
+) -> EvidenceComparison:
     """Compare by the beginnings of two hashes; raises `ConfigError` where one fits none, or several."""
-    judged = [entry for entry in entries if entry.changed is not None]
-    sides = [answers_of(judged, first), answers_of(judged, second)]
+    judged_entries = [entry for entry in entries if entry.changed is not None]
+    sides = [select_answers(judged_entries, first), select_answers(judged_entries, second)]
     if first == second:
         raise ConfigError("A and B are the same; name two")
-    return Comparison(evidence(sides[0], reviews), evidence(sides[1], reviews), same_answers(*sides))
+    return EvidenceComparison(
+        compute_evidence(sides[0], reviews), compute_evidence(sides[1], reviews), pair_answers(*sides)
+    )
 
 
-def answers_of(entries: Sequence[Entry], beginning: str) -> list[Entry]:
+def select_answers(entries: Sequence[Entry], beginning: str) -> list[Entry]:
     """The answers of one aligner or policy; raises `ConfigError` where the hash fits none, or several."""
     if len(beginning) < _SHORTEST:
         raise ConfigError(f"{beginning!r} is too short; give at least {_SHORTEST} digits of a hash")
     hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}
     fitting = sorted(hash_ for hash_ in hashes if hash_.startswith(beginning))
     if len(fitting) != 1:
-        known = ", ".join(sorted(hash_[:12] for hash_ in hashes)) or "none"
+        beginnings = ", ".join(sorted(hash_[:12] for hash_ in hashes)) or "none"
         what = "several hashes begin" if fitting else "no hash begins"
-        raise ConfigError(f"{what} with {beginning!r} among these answers; there are: {known}")
+        raise ConfigError(f"{what} with {beginning!r} among these answers; there are: {beginnings}")
     return [entry for entry in entries if fitting[0] in (entry.aligner, entry.policy_hash)]

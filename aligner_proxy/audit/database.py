@@ -12,24 +12,22 @@ import json
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.store import BUSY_S, INSERT, Row, Seal, Store
-from aligner_proxy.clock import Reading
-from aligner_proxy.errors import AuditError, DatabaseAway
+from aligner_proxy.audit.location import PATIENCE_S, Database
+from aligner_proxy.audit.store import BUSY_S, INSERT, AuditStore, Row, Seal
+from aligner_proxy.clock import ClockReading
+from aligner_proxy.errors import AuditError, DatabaseAway, ErrorTranslation
 from aligner_proxy.plugins.api import Entry
 
-PATIENCE_S = 5.0
-"""How long a call may take."""
 _CONNECT_S = 2
 """How long connecting may take, for each address of the server; the library takes no less."""
-_LOOK_S = 0.1
+_CHECK_S = 0.1
 """How often a call that waits looks at the time."""
 _PORTION = 100
 """Rows that are read at a time."""
@@ -40,7 +38,7 @@ _ENTRY_BYTES = 1024
 """What an entry takes beside its content, with its places in the indexes."""
 # PostgreSQL cannot hold such a row, and never will; any other error is one of the server or of the way to it.
 _REFUSED = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
-_READING: TypeAdapter[Reading] = TypeAdapter(Reading)
+_READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
 
 STEPS = (
     """
@@ -113,53 +111,33 @@ STEPS = (
 """Migrations from each version of the tables to the next; the database keeps how many were applied."""
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
-    """A PostgreSQL by its URL; `name` is the variable that holds it."""
-
-    url: str = field(repr=False)
-    name: str
-    patience_s: float = PATIENCE_S
-
-
-Place = Path | Database
-"""Where an audit store is: a file of SQLite, or a PostgreSQL."""
-
-
-def open_store(place: Place, seal: Seal | None = None, *, durable: bool = False) -> Store:
-    """The store at a place; raises what its kind of store raises."""
-    if isinstance(place, Path):
-        return Store(place, seal, durable=durable)
-    return DatabaseStore(place, seal, durable=durable)
-
-
 class _Connection(psycopg.Connection[Any]):
     """Connection on which no call waits longer than `patience_s`."""
 
     patience_s = PATIENCE_S
 
-    def wait(self, gen: Any, interval: float = _LOOK_S, timeout: float | None = None) -> Any:
+    def wait(self, gen: Any, interval: float = _CHECK_S, timeout: float | None = None) -> Any:
         """Wait for the end of a call; raises an error of the library where it takes too long."""
-        return super().wait(_bounded(gen, self.patience_s), min(interval, _LOOK_S), timeout)
+        return super().wait(_limit_wait(gen, self.patience_s), min(interval, _CHECK_S), timeout)
 
 
-def _bounded(gen: Any, patience_s: float) -> Generator[Any, Any, Any]:
+def _limit_wait(gen: Any, patience_s: float) -> Generator[Any, Any, Any]:
     """What a call waits for, until its time is over."""
     until = time.monotonic() + patience_s
     try:
-        wanted = next(gen)
+        request = next(gen)
         while True:
-            ready = yield wanted
+            ready = yield request
             if not ready and time.monotonic() > until:
                 raise psycopg.errors.ConnectionTimeout("no answer in time")
-            wanted = gen.send(ready)
+            request = gen.send(ready)
     except StopIteration as end:
         return end.value
 
 
 def _connect(database: Database) -> _Connection:
     """A connection whose statements commit by themselves; raises `DatabaseAway`."""
-    with _named(database):
+    with _translate_errors(database):
         connection = _Connection.connect(
             database.url,
             autocommit=True,
@@ -175,17 +153,13 @@ def _connect(database: Database) -> _Connection:
         return connection
 
 
-@contextmanager
-def _named(database: Database) -> Iterator[None]:
+def _translate_errors(database: Database) -> ErrorTranslation:
     """Block whose errors of the library become ours, without what they quote."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise DatabaseAway(database.name, type(error).__name__) from None
+    return ErrorTranslation(psycopg.Error, lambda error: DatabaseAway(database.name, type(error).__name__))
 
 
 @cache
-def _translated(statement: str) -> str:
+def _translate_statement(statement: str) -> str:
     """A statement of SQLite's in PostgreSQL's words."""
     words = {"%": "%%", "?": "%s", "ifnull(": "coalesce(", "9e999": "'Infinity'::float8"}
     for ours, theirs in words.items():
@@ -197,7 +171,7 @@ _ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id != '' D
 """An entry whose commit was not confirmed is written again, and is there once."""
 
 
-class DatabaseStore(Store):
+class DatabaseStore(AuditStore):
     """An open store. Raises `DatabaseAway`, and `AuditError` for tables of a newer version.
 
     `durable`: what was added is on the server's disk when the call returns, also where the server does not say so.
@@ -265,7 +239,7 @@ class DatabaseStore(Store):
         """Send rows without waiting for each; raises one of `_REFUSED`, or `DatabaseAway`."""
         try:
             with psycopg.Cursor(self._server) as cursor:
-                cursor.executemany(_translated(_ONCE), rows)
+                cursor.executemany(_translate_statement(_ONCE), rows)
         except _REFUSED:
             raise
         except psycopg.Error as error:
@@ -274,10 +248,10 @@ class DatabaseStore(Store):
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """What a statement in SQL gives, never with a caller's text in it."""
         cursor = self._execute(statement, values)
-        with _named(self._database):
+        with _translate_errors(self._database):
             return [] if cursor.description is None else cursor.fetchall()
 
-    def used(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes that entries take; what deleted ones took PostgreSQL uses again."""
         count, content = self.rows("SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries")[0]
         return int(count) * _ENTRY_BYTES + int(content)
@@ -314,13 +288,13 @@ class DatabaseStore(Store):
             raise
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
-        with _named(self._database):
+        with _translate_errors(self._database):
             # Without values nothing is put in, and a percent sign is one.
             if not values:
                 return self._server.execute(statement.encode())
-            return self._server.execute(_translated(statement).encode(), values)
+            return self._server.execute(_translate_statement(statement).encode(), values)
 
-    def _read(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
+    def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
         """What a query gives, a portion at a time: the texts of a month do not fit into memory."""
         name = f"reading_{time.monotonic_ns()}"
         self._execute(f"DECLARE {name} NO SCROLL CURSOR WITH HOLD FOR {statement}", values)
@@ -333,12 +307,12 @@ class DatabaseStore(Store):
 
     def _prepare(self, steps: Sequence[str]) -> None:
         """Bring the tables to this version; another gateway may be doing the same."""
-        if self._version() == len(steps):
+        if self._read_version() == len(steps):
             return
         with self.transaction():
             self.rows("CREATE SCHEMA IF NOT EXISTS aligner_audit")
             self.rows("CREATE TABLE IF NOT EXISTS versions (version INTEGER NOT NULL)")
-            version = self._version()
+            version = self._read_version()
             if version > len(steps):
                 name = self._database.name
                 raise AuditError(
@@ -349,11 +323,11 @@ class DatabaseStore(Store):
             self.rows("DELETE FROM versions")
             self.rows("INSERT INTO versions VALUES (?)", (len(steps),))
 
-    def _version(self) -> int:
+    def _read_version(self) -> int:
         if self.rows("SELECT to_regclass('aligner_audit.versions')")[0][0] is None:
             return 0
-        found = self.rows("SELECT version FROM versions")
-        return int(found[0][0]) if found else 0
+        versions = self.rows("SELECT version FROM versions")
+        return int(versions[0][0]) if versions else 0
 
 
 class DatabaseLease:
@@ -378,7 +352,7 @@ class DatabaseLease:
             self._store = store
         return True
 
-    def read(self) -> Reading | None:
+    def read(self) -> ClockReading | None:
         """The clock reading of the last round, whichever process held the lease; None if there is none."""
         assert self._store is not None
         try:
@@ -386,7 +360,7 @@ class DatabaseLease:
         except (IndexError, ValidationError):
             return None
 
-    def write(self, reading: Reading) -> None:
+    def write(self, reading: ClockReading) -> None:
         """Keep a clock reading for the next holder."""
         assert self._store is not None
         with self._store.transaction():

@@ -72,19 +72,19 @@ def _current_content(content: object) -> object:
 CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_current_content)])
 
 
-def as_json(content: Content) -> bytes:
+def encode_content(content: Content) -> bytes:
     """The JSON of a content; half of a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
     try:
         return CONTENT.dump_json(content)
     except ValueError:
-        return _well_formed(json.dumps(CONTENT.dump_python(content), ensure_ascii=False)).encode()
+        return _replace_surrogates(json.dumps(CONTENT.dump_python(content), ensure_ascii=False)).encode()
 
 
-def _well_formed(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def weight(event: AuditEvent) -> int:
+def event_bytes(event: AuditEvent) -> int:
     """Bytes of memory that an event takes while it waits: its texts, each once, and something for the rest."""
     sizes: dict[int, int] = {}
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
@@ -109,7 +109,7 @@ def weight(event: AuditEvent) -> int:
     return _BARE + parts * _PART + sum(sizes.values())
 
 
-def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
+def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
     """The audit entry of an event, its texts redacted."""
     outcome = event.outcome
     exchange = event.exchange
@@ -117,10 +117,10 @@ def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
     policy = outcome.policy
     return Entry(
         at=event.at,
-        call_id=_well_formed(exchange.call_id),
+        call_id=_replace_surrogates(exchange.call_id),
         choice=exchange.index,
         tenant=policy.tenant,
-        model=_well_formed(event.facts.model),
+        model=_replace_surrogates(event.facts.model),
         endpoint=event.endpoint,
         policy=policy.name,
         policy_hash=policy_hash(policy),
@@ -134,7 +134,7 @@ def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
         engine_ms=correction.ms if correction else 0.0,
         forwards=correction.counts.forwards if correction else 0,
         chars=len(exchange.answer or ""),
-        content=None if exchange.no_store else _content(event, redact or str),
+        content=None if exchange.no_store else _make_content(event, redact or str),
         aligner_id=event.aligner_id,
         judged=len(outcome.segments) if correction else None,
         changed=None if outcome.edited is None or policy.score_only else outcome.edited != exchange.answer,
@@ -145,17 +145,17 @@ def entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
 def policy_hash(policy: Policy) -> str:
     """Hash of what the policy does, whatever its tenant and origins; 16 hexadecimal digits."""
     parts = {name: value for name, value in asdict(policy).items() if name not in _NOT_POLICY}
-    parts["references"] = [(r.kind, r.name, _of_file(r)) for r in policy.references]
+    parts["references"] = [(r.kind, r.name, _file_digest(r)) for r in policy.references]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _of_file(reference: Reference) -> str:
+def _file_digest(reference: Reference) -> str:
     """The digest of a reference that is the operator's file; what a request brings is no part of its policy."""
     text = reference.text if reference.kind is ReferenceKind.FILE else ""
     return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
 
-def _content(event: AuditEvent, redact: Redact) -> Content:
+def _make_content(event: AuditEvent, redact: Redact) -> Content:
     outcome = event.outcome
     correction = outcome.correction
     turns = tuple(Turn(turn.role, redact(turn.content)) for turn in event.exchange.turns)
@@ -164,55 +164,55 @@ def _content(event: AuditEvent, redact: Redact) -> Content:
     proposed = None if correction is None or correction.text == outcome.edited else redact(correction.text)
     intended = proposed if proposed is not None and edited == answer else edited
     return Content(
-        facts=_redacted_facts(event.facts, redact),
+        facts=_redact_facts(event.facts, redact),
         exchange=replace(event.exchange, turns=turns, answer=answer),
         edited=edited,
         proposed=proposed,
-        edits=() if answer is None or intended is None else tuple(edits(answer, intended)),
-        segments=tuple(_flagged(outcome, answer or "", redact)),
-        scores=tuple(_rounded(segment.score) for segment in outcome.segments),
+        edits=() if answer is None or intended is None else tuple(find_edits(answer, intended)),
+        segments=tuple(_flagged_segments(outcome, answer or "", redact)),
+        scores=tuple(_round_score(segment.score) for segment in outcome.segments),
         threshold=outcome.threshold,
-        reports=dict(outcome.reports) | outcome.grounded,
+        reports=dict(outcome.reports) | outcome.grounding_record,
         record=dict(event.record),
     )
 
 
-def _redacted_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
+def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
     """The facts with every text of the request redacted."""
     return replace(
         facts,
         own=tuple(map(redact, facts.own)),
         system=redact(facts.system),
-        fields=_redacted(facts.fields, redact),
+        fields=_redact_value(facts.fields, redact),
         tool_results=redact(facts.tool_results),
-        given=_redacted(facts.given, redact),
+        given=_redact_value(facts.given, redact),
         brought=tuple(map(redact, facts.brought)),
     )
 
 
-def _redacted(value: Any, redact: Redact) -> Any:
+def _redact_value(value: Any, redact: Redact) -> Any:
     """A JSON value with every text in it redacted."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {name: _redacted(inner, redact) for name, inner in value.items()}
-    return [_redacted(inner, redact) for inner in value] if isinstance(value, list) else value
+        return {name: _redact_value(inner, redact) for name, inner in value.items()}
+    return [_redact_value(inner, redact) for inner in value] if isinstance(value, list) else value
 
 
-def _flagged(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
+def _flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
     """Flagged segments; a text is None unless the redacted answer contains it (a pattern may cross its ends)."""
     for number, segment in enumerate(outcome.segments):
         if segment.flagged:
             text = redact(segment.text)
-            yield Flagged(text if text in answer else None, segment.score, outcome.named(segment), number)
+            yield Flagged(text if text in answer else None, segment.score, outcome.objective_of(segment), number)
 
 
-def _rounded(score: float | None) -> float | None:
+def _round_score(score: float | None) -> float | None:
     """A score as it is kept; None for one that JSON cannot hold."""
     return round(score, _DIGITS) if score is not None and math.isfinite(score) else None
 
 
-def edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:
+def find_edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, text) for each replaced range of `before`, including white space at the end."""
     changes = by_comparison(before, split(before), after)
     yield from ((edit.start, edit.end, edit.text) for edit in changes)

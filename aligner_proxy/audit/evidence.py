@@ -11,14 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from aligner_proxy.audit.replay import share
-from aligner_proxy.audit.review_queue import Place, Wanted
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.replay import wilson_interval
+from aligner_proxy.audit.review_queue import AnswerFilter, AnswerPlace
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.types import Status
 
-WANTED_HALF = 0.05
+TARGET_HALF_WIDTH = 0.05
 """Half the width of an interval that is narrow enough."""
 _MOST_NEEDED = 100_000
 
@@ -33,7 +33,7 @@ class Share:
     @property
     def interval(self) -> tuple[float, float, float]:
         """The share, and the ends of its 95 % interval."""
-        return share(self.count, self.of)
+        return wilson_interval(self.count, self.of)
 
     @property
     def more_needed(self) -> int:
@@ -43,16 +43,16 @@ class Share:
         high = _MOST_NEEDED
         while low < high:
             middle = (low + high) // 2
-            if _half(value, middle) <= WANTED_HALF:
+            if _half_width(value, middle) <= TARGET_HALF_WIDTH:
                 high = middle
             else:
                 low = middle + 1
         return low - self.of
 
 
-def _half(value: float, of: int) -> float:
+def _half_width(value: float, of: int) -> float:
     """Half the width of the interval of a share of so many."""
-    _, low, high = share(round(value * of), of)
+    _, low, high = wilson_interval(round(value * of), of)
     return (high - low) / 2
 
 
@@ -70,11 +70,11 @@ class Evidence:
     """Of the reviewed edits: those that are wrong or do harm."""
     missed: Share
     """Of the answers without an edit that were drawn at random and reviewed: those in which something was missed."""
-    disagreed: tuple[Place, ...]
+    disagreed: tuple[AnswerPlace, ...]
     """Answers on which reviewers disagree; they count nowhere else."""
     feedback: Mapping[str, int]
     """Verdicts that came as feedback."""
-    disputed: tuple[Place, ...]
+    disputed: tuple[AnswerPlace, ...]
     """Answers of which feedback says something else than the reviewers, who agree."""
 
     @property
@@ -85,46 +85,46 @@ class Evidence:
         unchanged = self.changed.of - self.changed.count
         right, least, most = (part * self.changed.count for part in self.right.interval)
         missed, fewest, all_missed = (part * unchanged for part in self.missed.interval)
-        return _part(right, missed), _part(least, all_missed), _part(most, fewest)
+        return _found_share(right, missed), _found_share(least, all_missed), _found_share(most, fewest)
 
 
-def _part(found: float, missed: float) -> float:
-    return found / (found + missed) if found + missed else 0.0
+def _found_share(edited: float, missed: float) -> float:
+    return edited / (edited + missed) if edited + missed else 0.0
 
 
-def evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
+def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
     """What these reviews prove of these answers; reviews of others do not count."""
-    by_place: dict[Place, list[Review]] = defaultdict(list)
+    by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:
         by_place[review.aligner_id, review.choice].append(review)
-    judged = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
+    judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
     verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
     edits = {True: 0, False: 0}
     drawn = {True: 0, False: 0}
     disagreed = []
     disputed = []
     feedback: Counter[str] = Counter()
-    for place, entry in judged.items():
+    for place, entry in judged_entries.items():
         everything = by_place.get(place, [])
-        given = [review for review in everything if review.chosen is not Chosen.FEEDBACK]
-        feedback.update(review.verdict.value for review in everything if review.chosen is Chosen.FEEDBACK)
-        if disagreements(given):
+        reviewer_reviews = [review for review in everything if review.chosen is not ReviewOrigin.FEEDBACK]
+        feedback.update(review.verdict.value for review in everything if review.chosen is ReviewOrigin.FEEDBACK)
+        if reviewers_disagree(reviewer_reviews):
             disagreed.append(place)
             continue
-        verdict = agreed(given)
+        verdict = agreed_verdict(reviewer_reviews)
         if verdict is None:
             continue
-        if disagreements(everything):
+        if reviewers_disagree(everything):
             disputed.append(place)
         verdicts[verdict.value] += 1
         if entry.changed and verdict is not ReviewVerdict.MISSED:
             edits[verdict is ReviewVerdict.RIGHT] += 1
-        if not entry.changed and any(review.chosen is Chosen.RANDOM for review in given):
+        if not entry.changed and any(review.chosen is ReviewOrigin.RANDOM for review in reviewer_reviews):
             drawn[verdict is ReviewVerdict.MISSED] += 1
     reviewed = edits[True] + edits[False]
     return Evidence(
-        answers=len(judged),
-        changed=Share(sum(bool(entry.changed) for entry in judged.values()), len(judged)),
+        answers=len(judged_entries),
+        changed=Share(sum(bool(entry.changed) for entry in judged_entries.values()), len(judged_entries)),
         verdicts=verdicts,
         right=Share(edits[True], reviewed),
         wrong=Share(edits[False], reviewed),
@@ -135,29 +135,29 @@ def evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
     )
 
 
-def evidence_of(store: Store, wanted: Wanted) -> Evidence:
+def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
     """What the reviews in a store prove of the wanted answers; those that nobody reviewed are counted, not read."""
-    condition, values = wanted.condition()
+    condition, values = answer_filter.condition()
     judged = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
     answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {judged}", values)[0]
-    found = evidence(reviewed_entries(store, wanted), Reviews(store).all())
-    return replace(found, answers=int(answers), changed=Share(int(changed), int(answers)))
+    reviewed = compute_evidence(reviewed_entries(store, answer_filter), Reviews(store).all())
+    return replace(reviewed, answers=int(answers), changed=Share(int(changed), int(answers)))
 
 
-def reviewed_entries(store: Store, wanted: Wanted) -> Iterator[Entry]:
+def reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator[Entry]:
     """The wanted answers of which somebody has said something, in the order in which they came, without texts."""
-    condition, values = wanted.condition()
+    condition, values = answer_filter.condition()
     reviewed = "JOIN (SELECT DISTINCT aligner_id, choice FROM reviews) r ON r.aligner_id = e.aligner_id"
     inner = f"SELECT e.id FROM entries e {reviewed} AND r.choice = e.choice WHERE e.aligner_id != '' AND {condition}"
     return store.select(f"id IN ({inner}) ORDER BY id", values, texts=False)
 
 
-def disagreements(reviews: Sequence[Review]) -> bool:
+def reviewers_disagree(reviews: Sequence[Review]) -> bool:
     """Whether several people say different things of the same place of an answer."""
-    return any(contradicted(reviews))
+    return any(mark_contradictions(reviews))
 
 
-def contradicted(reviews: Sequence[Review]) -> list[bool]:
+def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
     """Of each review of an answer whether somebody else says otherwise of the same place."""
     people: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
@@ -171,21 +171,21 @@ def contradicted(reviews: Sequence[Review]) -> list[bool]:
     ]
 
 
-def agreed(reviews: Sequence[Review]) -> ReviewVerdict | None:
+def agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
     """The verdict on which people agree, the worst that is said of any place; None without one."""
-    return None if not reviews or disagreements(reviews) else _worst(reviews)
+    return None if not reviews or reviewers_disagree(reviews) else _worst_verdict(reviews)
 
 
 _WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)
 
 
-def _worst(reviews: Sequence[Review]) -> ReviewVerdict:
+def _worst_verdict(reviews: Sequence[Review]) -> ReviewVerdict:
     """The worst that is said of an answer in any place."""
     return min((review.verdict for review in reviews), key=_WORST.index)
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
+class PairedAnswers:
     """What two aligners, or two policies, did to the same answers."""
 
     answers: int
@@ -198,30 +198,30 @@ class Both:
     otherwise: int
 
 
-def same_answers(first: Iterable[Entry], second: Iterable[Entry]) -> Both:
+def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
     """What was done to the answers that both judged: of one tenant, to one conversation, with one text."""
-    before = {key: entry for entry in first if (key := _answer_of(entry)) is not None}
+    before = {key: entry for entry in first if (key := _answer_key(entry)) is not None}
     counts = {"neither": 0, "first_alone": 0, "second_alone": 0, "alike": 0, "otherwise": 0}
-    met = set()
+    seen_keys = set()
     for entry in second:
-        key = _answer_of(entry)
-        if key is None or key in met or key not in before:
+        key = _answer_key(entry)
+        if key is None or key in seen_keys or key not in before:
             continue
-        met.add(key)
+        seen_keys.add(key)
         other = before[key]
         changed = (bool(other.changed), bool(entry.changed))
         if changed == (True, True):
-            counts["alike" if _edited(other) == _edited(entry) else "otherwise"] += 1
+            counts["alike" if _edited_text(other) == _edited_text(entry) else "otherwise"] += 1
         else:
             counts["first_alone" if changed[0] else "second_alone" if changed[1] else "neither"] += 1
-    return Both(answers=len(met), **counts)
+    return PairedAnswers(answers=len(seen_keys), **counts)
 
 
-def _edited(entry: Entry) -> str | None:
+def _edited_text(entry: Entry) -> str | None:
     return entry.content.edited if entry.content else None
 
 
-def _answer_of(entry: Entry) -> tuple[object, ...] | None:
+def _answer_key(entry: Entry) -> tuple[object, ...] | None:
     """What tells one answer from another; None where it was not judged, or its text was not kept."""
     if entry.content is None or entry.changed is None or entry.status == Status.FAILED:
         return None

@@ -18,28 +18,28 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.evidence import Share, agreed, evidence, reviewed_entries
-from aligner_proxy.audit.replay import Case, Change
-from aligner_proxy.audit.review_queue import Place, Wanted
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
+from aligner_proxy.audit.evidence import Share, agreed_verdict, compute_evidence, reviewed_entries
+from aligner_proxy.audit.replay import Case, ReplayChange
+from aligner_proxy.audit.review_queue import AnswerFilter, AnswerPlace
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from aligner_proxy.errors import AuditError, ConfigError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.losses import refuse_less
+from aligner_proxy.policy.losses import refuse_losses
 from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy.policy.schema import PolicyFile, Route, Tenant
 from aligner_proxy.policy.yaml_file import (
     KeyPath,
     Value,
-    append,
-    intended,
-    nearest,
-    parse,
-    put,
+    append_item,
+    edit_checked,
+    parse_yaml,
+    put_value,
+    quote_name,
     read_text,
-    rewrite,
-    short,
+    replace_file,
+    suggest_name,
 )
 from aligner_proxy.types import Mode
 
@@ -62,9 +62,9 @@ class Target:
     def place(self, file: PolicyFile) -> KeyPath:
         """Its position in the file; raises `ConfigError` for a name that is not there."""
         if self.route is not None:
-            return "routes", _position("route", self.route, file.routes)
+            return "routes", _entry_position("route", self.route, file.routes)
         if self.tenant is not None:
-            return "tenants", _position("tenant", self.tenant, file.tenants)
+            return "tenants", _entry_position("tenant", self.tenant, file.tenants)
         return ("defaults",)
 
     def covers(self, entry: Entry) -> bool:
@@ -77,7 +77,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SettingChanges:
     """What is to be set: values by their key, and objectives that are added."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -108,58 +108,58 @@ class Proposal:
 
     def write(self) -> Path | None:
         """Write the change, with a backup beside the file; None where there is nothing to change."""
-        return None if self.after == self.before else rewrite(self.path, self.before, self.after, backup=True)
+        return None if self.after == self.before else replace_file(self.path, self.before, self.after, backup=True)
 
 
-def proposal(path: Path, target: Target, settings: Settings) -> Proposal:
+def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Proposal:
     """The change of the file at `path`; raises `ConfigError`."""
     before = read_text(path)
     file = registry.parse_policies(before, path)
     where = target.place(file)
-    after = changed(before, path, where, settings)
+    after = apply_changes(before, path, where, settings)
     result = registry.parse_policies(after, path)
     config.known_keys(result)
-    refuse_less(file, result)
+    refuse_losses(file, result)
     return Proposal(path, target, before, after, file, _lets_more_out(file, result, where))
 
 
-def changed(text: str, path: Path, where: KeyPath, settings: Settings) -> str:
+def apply_changes(text: str, path: Path, where: KeyPath, settings: SettingChanges) -> str:
     """The text with `settings` at `where`; raises `ConfigError` when anything else would change."""
-    listed = "enforce" if where[0] == "tenants" else "objectives"
-    settings = _news(settings, _block(parse(text, path)[0], where), listed)
+    list_key = "enforce" if where[0] == "tenants" else "objectives"
+    settings = _missing_changes(settings, _block_at(parse_yaml(text, path)[0], where), list_key)
     if settings.objectives and where[0] == "defaults":
         raise ConfigError("objectives are added to a route or a tenant; say which")
 
     def edit(text: str) -> str:
         for name, value in settings.values.items():
-            text = put(text, where, name, value)
+            text = put_value(text, where, name, value)
         for name in settings.objectives:
-            text = append(text, where, listed, name)
+            text = append_item(text, where, list_key, name)
         return text
 
     def change(data: dict[str, Any]) -> None:
-        block = _block(data, where)
+        block = _block_at(data, where)
         block.update({name: dict(v) if isinstance(v, Mapping) else v for name, v in settings.values.items()})
         if settings.objectives:
-            block[listed] = [*_names(block.get(listed), where), *settings.objectives]
+            block[list_key] = [*_names_in(block.get(list_key), where), *settings.objectives]
 
-    return intended(text, path, edit, change)
+    return edit_checked(text, path, edit, change)
 
 
-def _news(settings: Settings, present: Mapping[str, Any], listed: str) -> Settings:
+def _missing_changes(settings: SettingChanges, present: Mapping[str, Any], list_key: str) -> SettingChanges:
     """What is not so already."""
     values = {name: value for name, value in settings.values.items() if present.get(name) != value}
-    there = present.get(listed) or ()
-    return Settings(values, tuple(name for name in settings.objectives if name not in there))
+    present_names = present.get(list_key) or ()
+    return SettingChanges(values, tuple(name for name in settings.objectives if name not in present_names))
 
 
-def _names(present: object, where: KeyPath) -> list[Any]:
+def _names_in(present: object, where: KeyPath) -> list[Any]:
     if present is not None and not isinstance(present, list):
         raise ConfigError(f"the objectives of {where[0]}[{where[1]}] are no plain list; edit the file by hand")
     return list(present or ())
 
 
-def _block(data: Any, where: KeyPath) -> dict[str, Any]:
+def _block_at(data: Any, where: KeyPath) -> dict[str, Any]:
     for part in where:
         if part == "defaults":
             data[part] = data.get(part) or {}
@@ -168,17 +168,17 @@ def _block(data: Any, where: KeyPath) -> dict[str, Any]:
     return result
 
 
-def _position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> int:
+def _entry_position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> int:
     names = [entry_name(entry, i) for i, entry in enumerate(entries)]
     if name not in names:
-        raise ConfigError(f"no {kind} {short(name)} in this file; {nearest(name, names)}")
+        raise ConfigError(f"no {kind} {quote_name(name)} in this file; {suggest_name(name, names)}")
     return names.index(name)
 
 
 def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> bool:
     """Whether the settings at `where` deliver edits that they did not deliver before."""
-    old = _effective(before, where)
-    new = _effective(after, where)
+    old = _effective_settings(before, where)
+    new = _effective_settings(after, where)
     if new["mode"] is not Mode.ENFORCE:
         return False
     return (
@@ -190,15 +190,15 @@ def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> boo
     )
 
 
-def _effective(file: PolicyFile, where: KeyPath) -> dict[str, Any]:
+def _effective_settings(file: PolicyFile, where: KeyPath) -> dict[str, Any]:
     """What holds at `where`: its own settings, else the defaults', else the built-in ones."""
     own: Any = file.defaults if where == ("defaults",) else getattr(file, str(where[0]))[int(where[1])]
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, built_in in (("mode", Mode.ENFORCE), ("sample", 1.0), ("caution", 0.0), ("aligner", "default")):
-        said = [value for block in (own, file.defaults) if (value := getattr(block, name)) is not None]
-        found[name] = said[0] if said else built_in
-    found["objectives"] = own.enforce if isinstance(own, Tenant) else getattr(own, "objectives", ())
-    return found
+        values = [value for block in (own, file.defaults) if (value := getattr(block, name)) is not None]
+        settings[name] = values[0] if values else built_in
+    settings["objectives"] = own.enforce if isinstance(own, Tenant) else getattr(own, "objectives", ())
+    return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +211,11 @@ class Ruling:
     strict: bool
 
     @property
-    def needed(self) -> int:
+    def reviews_needed(self) -> int:
         """How many more reviews, all saying that an edit is right, prove that no more than the bound are wrong."""
         count = self.wrong.count if self.wrong else 0
         low = self.wrong.of if self.wrong else 0
-        begun = low
+        reviewed_count = low
         high = _MOST_NEEDED
         while low < high:
             middle = (low + high) // 2
@@ -223,40 +223,42 @@ class Ruling:
                 high = middle
             else:
                 low = middle + 1
-        return low - begun
+        return low - reviewed_count
 
     @property
-    def refused(self) -> str | None:
+    def refusal(self) -> str | None:
         """Why the change may not be made; None: it may."""
         bound = f"{100 * self.bound:g} %"
         if self.wrong is not None and self.wrong.interval[1] > self.bound:
-            return f"{_told(self.wrong)} reviewed edits are wrong, certainly more than {bound}"
+            return f"{_share_text(self.wrong)} reviewed edits are wrong, certainly more than {bound}"
         if self.strict and (self.wrong is None or self.wrong.interval[2] > self.bound):
             return (
-                f"{_told(self.wrong)} reviewed edits are wrong, which does not prove that it is at most {bound}; "
-                + (f"{self.needed:,} more reviews that say right would")
+                f"{_share_text(self.wrong)} reviewed edits are wrong, which does not prove that it is at most {bound}; "
+                + (f"{self.reviews_needed:,} more reviews that say right would")
             )
         return None
 
     @property
     def warning(self) -> str | None:
         """What is not known of the change, where it may be made."""
-        if self.refused or (self.wrong is not None and self.wrong.interval[2] <= self.bound):
+        if self.refusal or (self.wrong is not None and self.wrong.interval[2] <= self.bound):
             return None
-        more = f"{self.needed:,} more reviews that say right would show that it is at most {100 * self.bound:g} %"
+        more = (
+            f"{self.reviews_needed:,} more reviews that say right would show that it is at most {100 * self.bound:g} %"
+        )
         if self.wrong is None:
             return f"there is no audit store, so nobody has reviewed edits like these; {more}"
-        return f"{_told(self.wrong)} reviewed edits are wrong; {more}"
+        return f"{_share_text(self.wrong)} reviewed edits are wrong; {more}"
 
 
-def _told(wrong: Share | None) -> str:
+def _share_text(wrong: Share | None) -> str:
     if wrong is None or not wrong.of:
         return "none of 0"
     _, low, high = (100 * part for part in wrong.interval)
     return f"{wrong.count} of {wrong.of} ({low:.1f} to {high:.1f} %)"
 
 
-def ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:
+def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:
     """What the reviews of the last 30 days say of a change; None where it lets no more edits out.
 
     Raises `ConfigError` and `AuditError`.
@@ -267,16 +269,16 @@ def ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> R
     if not writer.has_store(file):
         return Ruling(None, bound, strict)
     try:
-        with closing(writer.store(file)) as store:
-            entries = reviewed_entries(store, Wanted(policy=change.target.route, since=time.time() - PERIOD_S))
-            found = evidence(filter(change.target.covers, entries), Reviews(store).all())
+        with closing(writer.open_for_reading(file)) as store:
+            entries = reviewed_entries(store, AnswerFilter(policy=change.target.route, since=time.time() - PERIOD_S))
+            reviewed = compute_evidence(filter(change.target.covers, entries), Reviews(store).all())
     except sqlite3.Error as error:
         raise AuditError(f"the audit store cannot be read ({type(error).__name__}); try again") from None
-    return Ruling(found.wrong, bound, strict)
+    return Ruling(reviewed.wrong, bound, strict)
 
 
 @dataclass(frozen=True, slots=True)
-class Reviewed:
+class ReviewedReplay:
     """What a replay does to answers of which reviewers have said what is right."""
 
     answers: int
@@ -290,20 +292,20 @@ class Reviewed:
     """Something was missed in them, and they are edited now."""
 
 
-def reviewed(cases: Iterable[Case], reviews: Iterable[Review]) -> Reviewed:
+def compare_with_reviews(cases: Iterable[Case], reviews: Iterable[Review]) -> ReviewedReplay:
     """Set the answers of a replay beside what reviewers agree on; feedback does not count."""
-    said: dict[Place, list[Review]] = defaultdict(list)
+    reviews_by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:
-        if review.chosen is not Chosen.FEEDBACK:
-            said[review.aligner_id, review.choice].append(review)
+        if review.chosen is not ReviewOrigin.FEEDBACK:
+            reviews_by_place[review.aligner_id, review.choice].append(review)
     counts = {"answers": 0, "damaged": 0, "lost": 0, "repaired": 0, "caught": 0}
     for case in cases:
-        verdict = agreed(said.get((case.entry.aligner_id, case.entry.choice), ()))
+        verdict = agreed_verdict(reviews_by_place.get((case.entry.aligner_id, case.entry.choice), ()))
         if verdict is None:
             continue
         counts["answers"] += 1
-        counts["damaged"] += verdict is ReviewVerdict.RIGHT and case.change is Change.NEWLY
-        counts["lost"] += verdict is ReviewVerdict.RIGHT and case.change is Change.NO_LONGER
-        counts["repaired"] += verdict in _BAD and case.change is Change.NO_LONGER
-        counts["caught"] += verdict is ReviewVerdict.MISSED and case.change is Change.NEWLY
-    return Reviewed(**counts)
+        counts["damaged"] += verdict is ReviewVerdict.RIGHT and case.change is ReplayChange.NEWLY
+        counts["lost"] += verdict is ReviewVerdict.RIGHT and case.change is ReplayChange.NO_LONGER
+        counts["repaired"] += verdict in _BAD and case.change is ReplayChange.NO_LONGER
+        counts["caught"] += verdict is ReviewVerdict.MISSED and case.change is ReplayChange.NEWLY
+    return ReviewedReplay(**counts)

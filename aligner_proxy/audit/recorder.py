@@ -18,11 +18,11 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from aligner_proxy.audit.entry import AuditEvent, Redact, entry, weight
-from aligner_proxy.audit.store import Row, Store
-from aligner_proxy.audit.tidier import Tidier
+from aligner_proxy.audit.entry import AuditEvent, Redact, event_bytes, make_entry
+from aligner_proxy.audit.retention import RetentionWorker
+from aligner_proxy.audit.store import AuditStore, Row
 from aligner_proxy.errors import AuditError, CorrectionError, NoRoomForRecord, NotRecorded
-from aligner_proxy.observability.metrics import AUDIT_WAITING, AUDITED
+from aligner_proxy.observability.metrics import AUDIT_ENTRIES, AUDIT_WAITING
 from aligner_proxy.plugins.extensions import Boundary
 
 log = logging.getLogger(__name__)
@@ -37,14 +37,14 @@ _BATCH_BYTES = 4 * 2**20
 _FIRST_PAUSE_S = 0.1
 
 
-def audited(result: str, count: int = 1) -> None:
+def count_entries(result: str, count: int = 1) -> None:
     """Count entries: written, lost (redaction, shutdown, a row the store cannot hold), or dropped (no room to wait)."""
     if count:
-        AUDITED.labels(result).inc(count)
+        AUDIT_ENTRIES.labels(result).inc(count)
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueueLimits:
     """Bounds of what may wait, and of the pauses between attempts to write it."""
 
     max_bytes: int
@@ -52,10 +52,10 @@ class Waiting:
     longest_pause_s: float = 1.0
 
 
-class Room:
+class MemoryBudget:
     """Memory for entries that wait, shared by threads. An entry larger than all of it may wait alone."""
 
-    def __init__(self, bounds: Waiting) -> None:
+    def __init__(self, bounds: QueueLimits) -> None:
         self._bounds = bounds
         self._lock = threading.Lock()
         self._bytes = 0
@@ -87,17 +87,17 @@ class _Item:
 
     event: AuditEvent
     size: int
-    written: Future[None] | None = None
+    completion: Future[None] | None = None
     """Of an answer that waits for its entry."""
 
     def settle(self, error: NotRecorded | None) -> None:
         """Let the answer go on, if it still waits."""
-        if self.written is None or not self.written.set_running_or_notify_cancel():
+        if self.completion is None or not self.completion.set_running_or_notify_cancel():
             return
         if error is None:
-            self.written.set_result(None)
+            self.completion.set_result(None)
         else:
-            self.written.set_exception(error)
+            self.completion.set_exception(error)
 
 
 class Recorder:
@@ -105,27 +105,27 @@ class Recorder:
 
     def __init__(
         self,
-        opened: Callable[[], Store],
-        waiting: Waiting,
+        open_store: Callable[[], AuditStore],
+        limits: QueueLimits,
         redact: Redact | None = None,
-        tidier: Tidier | None = None,
+        retention: RetentionWorker | None = None,
         *,
         required: bool = False,
     ) -> None:
         self.required = required
         """Whether an answer may only be delivered when its entry is on the disk."""
-        self._open = opened
+        self._open = open_store
         self._redact = redact
-        self._tidier = tidier
-        self._longest_pause_s = waiting.longest_pause_s
-        self._room = Room(waiting)
+        self._retention = retention
+        self._longest_pause_s = limits.longest_pause_s
+        self._budget = MemoryBudget(limits)
         self._items: deque[_Item] = deque()
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
         """Of `_items`, `_thread` and `_closing_at`."""
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._closing_at: float | None = None
-        self._store: Store | None = None
+        self._store: AuditStore | None = None
         self._failing_since: float | None = None
         # Only changes are logged.
         self._dropping = False
@@ -133,14 +133,14 @@ class Recorder:
 
     def note(self, event: AuditEvent) -> None:
         """Queue an event for writing."""
-        self._put(event, None)
+        self._enqueue(event, None)
 
     async def write(self, event: AuditEvent) -> None:
         """Wait until an event is on the disk; raises `NotRecorded`. It is written also if the caller is cancelled."""
-        written: Future[None] = Future()
-        if not self._put(event, written):
+        completion: Future[None] = Future()
+        if not self._enqueue(event, completion):
             raise NoRoomForRecord("too many audit entries wait")
-        await asyncio.wrap_future(written)
+        await asyncio.wrap_future(completion)
 
     async def aclose(self) -> None:
         """Write the queued entries, as far as that is possible within `LAST_S`, and close."""
@@ -148,51 +148,51 @@ class Recorder:
 
     def close(self) -> None:
         """The same, for the end of a process that has no loop any more."""
-        with self._changed:
+        with self._condition:
             self._closing_at = self._closing_at or time.monotonic()
             self._closing.set()
-            self._changed.notify()
+            self._condition.notify()
         if self._thread is not None:
             self._thread.join()
-        if self._tidier is not None:
-            self._tidier.close()
+        if self._retention is not None:
+            self._retention.close()
         _OPEN.discard(self)
 
-    def _put(self, event: AuditEvent, written: Future[None] | None) -> bool:
-        item = _Item(event, weight(event), written)
-        with self._changed:
-            taken = self._closing_at is None and self._room.take(item.size)
-            if taken:
+    def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
+        item = _Item(event, event_bytes(event), completion)
+        with self._condition:
+            accepted = self._closing_at is None and self._budget.take(item.size)
+            if accepted:
                 self._items.append(item)
-                self._start()
-                self._changed.notify()
-        if not taken:
-            audited("dropped")
+                self._start_thread()
+                self._condition.notify()
+        if not accepted:
+            count_entries("dropped")
             if not self._dropping:
                 log.error("audit: entries are dropped, because too much waits to be written")
-        self._dropping = not taken
-        return taken
+        self._dropping = not accepted
+        return accepted
 
-    def _start(self) -> None:
+    def _start_thread(self) -> None:
         if self._thread is None:
             # A daemon: with a store that fails for ever, nothing but `close` would end its work.
-            self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
+            self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
             self._thread.start()
             _OPEN.add(self)
 
-    def _work(self) -> None:
+    def _write_batches(self) -> None:
         """Write until the recorder is closed and nothing waits."""
         pause = _FIRST_PAUSE_S
         while batch := self._next_batch():
             try:
                 lost = self._write(batch)
             except Exception as error:  # noqa: BLE001 - nothing may end this thread's work; what waits is tried again
-                self._failed(error)
+                self._handle_failure(error)
                 if self._closing.wait(pause):
                     time.sleep(_FIRST_PAUSE_S)
                 pause = min(self._longest_pause_s, pause * 2)
             else:
-                self._succeeded(batch, lost)
+                self._finish_batch(batch, lost)
                 pause = _FIRST_PAUSE_S
         self._close_store()
 
@@ -201,8 +201,8 @@ class Recorder:
         batch: list[_Item] = []
         size = 0
         most = 1 if self._failing_since is not None else _BATCH_ENTRIES  # an attempt that may fail should cost little
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closing_at is not None)
+        with self._condition:
+            self._condition.wait_for(lambda: self._items or self._closing_at is not None)
             for item in self._items:
                 size += item.size
                 if batch and (size > _BATCH_BYTES or len(batch) == most):
@@ -218,37 +218,37 @@ class Recorder:
         for item in batch:
             try:
                 with Boundary():  # redaction is the operator's code; only the type of its errors may be logged
-                    rows[item] = self._store.row(entry(item.event, self._redact))
+                    rows[item] = self._store.row(make_entry(item.event, self._redact))
             except CorrectionError as error:
-                self._lose(str(error))
+                self._log_loss(str(error))
         items = list(rows)
         refused = {items[position] for position in self._store.insert(list(rows.values()))}
         if refused:
-            self._lose("a row that the store cannot hold")
+            self._log_loss("a row that the store cannot hold")
         return set(batch) - set(rows) | refused
 
-    def _lose(self, reason: str) -> None:
+    def _log_loss(self, reason: str) -> None:
         if not self._losing:
             log.error("audit: entries are lost (%s)", reason)
         self._losing = True
 
-    def _succeeded(self, batch: Collection[_Item], lost: Collection[_Item]) -> None:
-        audited("written", len(batch) - len(lost))
-        audited("lost", len(lost))
+    def _finish_batch(self, batch: Collection[_Item], lost: Collection[_Item]) -> None:
+        count_entries("written", len(batch) - len(lost))
+        count_entries("lost", len(lost))
         for item in batch:
-            self._room.give_back(item.size)
+            self._budget.give_back(item.size)
             item.settle(NotRecorded("there can be no audit entry of this answer") if item in lost else None)
         self._losing = bool(lost)
         if self._failing_since is not None:
             log.info("audit: entries are written again")
         self._failing_since = None
-        if self._tidier is not None:
-            self._tidier.start()
-        with self._changed:
+        if self._retention is not None:
+            self._retention.start()
+        with self._condition:
             for _ in batch:
                 self._items.popleft()
 
-    def _failed(self, error: Exception) -> None:
+    def _handle_failure(self, error: Exception) -> None:
         """Keep what waits for the next attempt, but let no answer wait for too long."""
         self._close_store()
         now = time.monotonic()
@@ -261,15 +261,15 @@ class Recorder:
         if self._closing_at is not None and now - self._closing_at >= LAST_S:
             self._give_up(lambda _: True)
         elif now - self._failing_since >= PATIENCE_S:
-            self._give_up(lambda item: item.written is not None)
+            self._give_up(lambda item: item.completion is not None)
 
     def _give_up(self, hopeless: Callable[[_Item], bool]) -> None:
-        with self._changed:
+        with self._condition:
             lost = [item for item in self._items if hopeless(item)]
             self._items = deque(item for item in self._items if not hopeless(item))
-        audited("lost", len(lost))
+        count_entries("lost", len(lost))
         for item in lost:
-            self._room.give_back(item.size)
+            self._budget.give_back(item.size)
             item.settle(NotRecorded("the audit store cannot be written"))
 
     def _close_store(self) -> None:

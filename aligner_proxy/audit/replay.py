@@ -37,7 +37,7 @@ class Ending(StrEnum):
     FORBIDDEN = "forbidden"
 
 
-class Change(StrEnum):
+class ReplayChange(StrEnum):
     """Difference between the two runs of one answer."""
 
     SAME = "the same"
@@ -48,7 +48,7 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ReplayRun:
     """One answer in one of the two runs. `text` is the text that was, or would have been, delivered."""
 
     ending: Ending
@@ -64,19 +64,19 @@ class Case:
     """One answer in both runs."""
 
     entry: Entry
-    before: Side
-    after: Side
+    before: ReplayRun
+    after: ReplayRun
 
     @property
-    def change(self) -> Change:
+    def change(self) -> ReplayChange:
         """The difference."""
         before_changed = self.before.ending is Ending.CHANGED
         after_changed = self.after.ending is Ending.CHANGED
         if before_changed and after_changed:
-            return Change.SAME if self.before.text == self.after.text else Change.OTHERWISE
+            return ReplayChange.SAME if self.before.text == self.after.text else ReplayChange.OTHERWISE
         if before_changed != after_changed:
-            return Change.NEWLY if after_changed else Change.NO_LONGER
-        return Change.SAME if self.before.ending is self.after.ending else Change.OTHER
+            return ReplayChange.NEWLY if after_changed else ReplayChange.NO_LONGER
+        return ReplayChange.SAME if self.before.ending is self.after.ending else ReplayChange.OTHER
 
 
 async def replay(
@@ -91,38 +91,42 @@ async def replay(
 
     async def replay_one(entry: Entry, content: Content) -> Case:
         async with slots:
-            case = Case(entry, recorded(entry, content), await _again(content, resolver, pipeline, deadline_s))
+            case = Case(
+                entry, recorded_run(entry, content), await _replay_answer(content, resolver, pipeline, deadline_s)
+            )
         done()
         return case
 
     return await asyncio.gather(*(replay_one(entry, entry.content) for entry in entries if entry.content is not None))
 
 
-def recorded(entry: Entry, content: Content) -> Side:
+def recorded_run(entry: Entry, content: Content) -> ReplayRun:
     """The recorded run of an entry."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer
-    ending = _ending(Status(entry.status), entry.reason, changed)
-    return Side(ending, entry.reason, text, entry.engine_ms, entry.forwards, entry.aligner)
+    ending = _classify_ending(Status(entry.status), entry.reason, changed)
+    return ReplayRun(ending, entry.reason, text, entry.engine_ms, entry.forwards, entry.aligner)
 
 
-async def _again(content: Content, resolver: PolicyResolver, pipeline: Pipeline, deadline_s: float | None) -> Side:
+async def _replay_answer(
+    content: Content, resolver: PolicyResolver, pipeline: Pipeline, deadline_s: float | None
+) -> ReplayRun:
     exchange = content.exchange
     try:
         policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
     except (ForbiddenError, BadRequest):
-        return Side(Ending.FORBIDDEN, "forbidden", exchange.answer)
+        return ReplayRun(Ending.FORBIDDEN, "forbidden", exchange.answer)
     # A replay must not use up the quotas of tenants.
     patient = replace(policy, deadline_s=deadline_s or policy.deadline_s, quota=None, tenant="replay")
-    return _side(exchange.answer, await pipeline.align(exchange, patient))
+    return _make_run(exchange.answer, await pipeline.align(exchange, patient))
 
 
-def _side(answer: str | None, outcome: Outcome) -> Side:
+def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
     changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
-    return Side(
-        _ending(outcome.status, outcome.reason, changed),
+    return ReplayRun(
+        _classify_ending(outcome.status, outcome.reason, changed),
         outcome.reason,
         outcome.edited if changed else answer,
         correction.ms if correction else 0.0,
@@ -131,7 +135,7 @@ def _side(answer: str | None, outcome: Outcome) -> Side:
     )
 
 
-def _ending(status: Status, reason: str | None, changed: bool) -> Ending:
+def _classify_ending(status: Status, reason: str | None, changed: bool) -> Ending:
     if status in (Status.FAILED, Status.SKIPPED, Status.NOT_JUDGED):
         return Ending.FAILED if status is Status.FAILED else Ending.SKIPPED
     if changed:
@@ -140,7 +144,7 @@ def _ending(status: Status, reason: str | None, changed: bool) -> Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class RunFigures:
     """Figures of one run; times are the aligner's, in milliseconds, over the answers that it read."""
 
     answers: int
@@ -155,28 +159,28 @@ class Figures:
     """Passes through the aligner per answer."""
 
 
-def figures(sides: Sequence[Side]) -> Figures:
+def compute_figures(sides: Sequence[ReplayRun]) -> RunFigures:
     """The figures of one run."""
     endings = Counter(side.ending for side in sides)
     times = sorted(side.engine_ms for side in sides if side.ending in (Ending.CHANGED, Ending.LEFT, Ending.REFUSED))
-    return Figures(
+    return RunFigures(
         answers=len(sides),
         endings={ending: endings[ending] for ending in Ending},
         refusals=dict(Counter(side.reason or "" for side in sides if side.ending is Ending.REFUSED).most_common()),
-        changed=share(endings[Ending.CHANGED], len(sides)),
+        changed=wilson_interval(endings[Ending.CHANGED], len(sides)),
         p50_ms=_quantile(times, 0.5),
         p95_ms=_quantile(times, 0.95),
         forwards=statistics.fmean(side.forwards for side in sides) if sides else 0.0,
     )
 
 
-def changes(cases: Sequence[Case]) -> dict[Change, int]:
+def count_changes(cases: Sequence[Case]) -> dict[ReplayChange, int]:
     """Number of answers for each kind of difference."""
     counts = Counter(case.change for case in cases)
-    return {change: counts[change] for change in Change}
+    return {change: counts[change] for change in ReplayChange}
 
 
-def share(count: int, total: int) -> tuple[float, float, float]:
+def wilson_interval(count: int, total: int) -> tuple[float, float, float]:
     """(share, low, high): a share with Wilson's 95 % interval, valid for small and zero counts."""
     if total == 0:
         return 0.0, 0.0, 1.0

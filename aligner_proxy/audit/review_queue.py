@@ -11,23 +11,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aligner_proxy.audit.reviews import Chosen
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.reviews import ReviewOrigin
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.plugins.api import Entry
 
 RANDOM_SHARE = 0.2
 """Share of the answers that are drawn from those without an edit."""
-HELD_S = 900.0
+HOLD_S = 900.0
 """How long an answer is held for a reviewer who says nothing."""
-Place = tuple[str, int]
+AnswerPlace = tuple[str, int]
 """An answer's id and the number of its choice."""
 
 _REVIEWABLE = "e.aligner_id != '' AND e.changed IS NOT NULL AND e.content IS NOT NULL"
 _SAME = "r.aligner_id = e.aligner_id AND r.choice = e.choice"
 _FREE = f"NOT EXISTS (SELECT 1 FROM review_leases r WHERE {_SAME} AND r.who != ? AND r.until > ?)"
-_BY_NOBODY = f"NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{Chosen.FEEDBACK}')"
+_BY_NOBODY = f"NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{ReviewOrigin.FEEDBACK}')"
 _BY_ANOTHER_ALONE = (
-    f"EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{Chosen.FEEDBACK}') "
+    f"EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{ReviewOrigin.FEEDBACK}') "
     f"AND NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.who = ?)"
 )
 _HOLD = (
@@ -35,13 +35,13 @@ _HOLD = (
     "ON CONFLICT (aligner_id, choice) DO UPDATE SET who = excluded.who, until = excluded.until"
 )
 _ORDERS = {
-    Chosen.NEAREST: "1 = 1 ORDER BY ifnull(e.margin, 9e999)",
-    Chosen.RANDOM: "e.changed = 0 ORDER BY e.aligner_id, e.choice",
+    ReviewOrigin.NEAREST: "1 = 1 ORDER BY ifnull(e.margin, 9e999)",
+    ReviewOrigin.RANDOM: "e.changed = 0 ORDER BY e.aligner_id, e.choice",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AnswerFilter:
     """Which answers are looked at: of one tenant, of one policy, since some time (seconds since the epoch)."""
 
     tenant: str | None = None
@@ -68,7 +68,7 @@ class Wanted:
         return " AND ".join(parts), values
 
 
-def entry_at(store: Store, place: Place) -> Entry | None:
+def find_entry(store: AuditStore, place: AnswerPlace) -> Entry | None:
     """The entry of an answer; None where it is gone."""
     return next(store.select("aligner_id = ? AND choice = ? AND aligner_id != ''", place), None)
 
@@ -78,9 +78,9 @@ class ReviewQueue:
 
     def __init__(
         self,
-        store: Store,
+        store: AuditStore,
         who: str,
-        wanted: Wanted | None = None,
+        answer_filter: AnswerFilter | None = None,
         *,
         second: bool = False,
         draw: Callable[[], float] = random.random,
@@ -88,41 +88,41 @@ class ReviewQueue:
     ) -> None:
         self._store = store
         self._who = who
-        self._wanted = wanted or Wanted()
+        self._filter = answer_filter or AnswerFilter()
         self._second = second
         self._draw = draw
         self._now = now
 
-    def next(self, passed: Sequence[Place] = ()) -> tuple[Entry, Chosen] | None:
+    def next(self, skipped: Sequence[AnswerPlace] = ()) -> tuple[Entry, ReviewOrigin] | None:
         """The next answer that is not among `passed`, held for this reviewer, and how it was chosen; None at the end.
 
         What was held before is free again.
         """
-        first = Chosen.RANDOM if self._draw() < RANDOM_SHARE else Chosen.NEAREST
-        other = Chosen.NEAREST if first is Chosen.RANDOM else Chosen.RANDOM
+        first = ReviewOrigin.RANDOM if self._draw() < RANDOM_SHARE else ReviewOrigin.NEAREST
+        other = ReviewOrigin.NEAREST if first is ReviewOrigin.RANDOM else ReviewOrigin.RANDOM
         with self._store.transaction():
             self._release()
             for chosen in (first, other):
-                for place in self._places(chosen, len(passed) + 1):
-                    if place not in passed:
-                        until = self._now() + HELD_S
+                for place in self._list_places(chosen, len(skipped) + 1):
+                    if place not in skipped:
+                        until = self._now() + HOLD_S
                         self._store.rows(_HOLD, (*place, self._who, until))
-                        entry = entry_at(self._store, place)
+                        entry = find_entry(self._store, place)
                         assert entry is not None  # nobody else writes meanwhile
                         return entry, chosen
         return None
 
-    def hold(self, place: Place) -> bool:
+    def hold(self, place: AnswerPlace) -> bool:
         """Hold this answer, and nothing else; False where somebody else holds it."""
         with self._store.transaction():
             self._release()
-            held = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
-            if not held:
-                until = self._now() + HELD_S
+            leases = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
+            if not leases:
+                until = self._now() + HOLD_S
                 self._store.rows(_HOLD, (*place, self._who, until))
-        return not held
+        return not leases
 
-    def waiting(self) -> int:
+    def count_waiting(self) -> int:
         """How many answers wait."""
         condition, values = self._condition()
         return int(self._store.rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
@@ -135,13 +135,13 @@ class ReviewQueue:
     def _release(self) -> None:
         self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._who, self._now()))
 
-    def _places(self, chosen: Chosen, count: int) -> list[Place]:
+    def _list_places(self, chosen: ReviewOrigin, count: int) -> list[AnswerPlace]:
         condition, values = self._condition()
         statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[chosen]} LIMIT ?"
         return [(str(row[0]), int(row[1])) for row in self._store.rows(statement, (*values, count))]
 
     def _condition(self) -> tuple[str, list[object]]:
-        condition, values = self._wanted.condition()
+        condition, values = self._filter.condition()
         reviewed = _BY_ANOTHER_ALONE if self._second else _BY_NOBODY
         by = [self._who] if self._second else []
         return f"{_REVIEWABLE} AND {condition} AND {_FREE} AND {reviewed}", [*values, self._who, self._now(), *by]

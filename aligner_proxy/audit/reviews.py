@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.store import Row, Store
+from aligner_proxy.audit.store import AuditStore, Row
 from aligner_proxy.errors import AuditError, NoSuchPlace, UnknownAnswer
 
 
@@ -32,7 +32,7 @@ class ReviewVerdict(StrEnum):
     """Something should have been edited and was not."""
 
 
-class Chosen(StrEnum):
+class ReviewOrigin(StrEnum):
     """How an answer came to be reviewed. Only those drawn at random say what is true of all."""
 
     NEAREST = "nearest"
@@ -49,7 +49,7 @@ class Review:
     verdict: ReviewVerdict
     who: str
     at: float
-    chosen: Chosen
+    chosen: ReviewOrigin
     segment: int | None = None
     """Number of the judged segment that it is about; None: the whole choice."""
     edit: str | None = None
@@ -62,14 +62,14 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class _ReviewTexts:
     """What a person wrote."""
 
     edit: str | None = None
     objective: str | None = None
 
 
-_WRITTEN: TypeAdapter[_Written] = TypeAdapter(_Written)
+_REVIEW_TEXTS: TypeAdapter[_ReviewTexts] = TypeAdapter(_ReviewTexts)
 _CLEAR = ("aligner_id", "choice", "tenant", "at", "who", "verdict", "segment", "chosen", "policy_hash", "aligner")
 _COLUMNS = (*_CLEAR, "sealed_by", "content")
 _INSERT = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
@@ -80,10 +80,10 @@ _ENTRY = "SELECT tenant, policy_hash, aligner, judged, objectives FROM entries W
 class Reviews:
     """The reviews in an audit store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: AuditStore) -> None:
         self._store = store
 
-    def keep(self, review: Review) -> None:
+    def save(self, review: Review) -> None:
         """Keep a review, in place of the same person's earlier one of the same place.
 
         The entry says tenant, policy and aligner. Raises `UnknownAnswer` where the review's tenant (unless it is empty)
@@ -91,22 +91,22 @@ class Reviews:
         """
         store = self._store
         place = (review.aligner_id, review.choice)
-        self._entry(review)  # what is not there costs nobody the right to write
+        self._find_entry(review)  # what is not there costs nobody the right to write
         with store.transaction():
-            tenant, policy_hash, aligner, judged, objectives = self._entry(review)
+            tenant, policy_hash, aligner, judged, objectives = self._find_entry(review)
             _check_place(review, judged, json.loads(str(objectives)))
-            said = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
+            columns = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
             store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
-            written = _WRITTEN.dump_json(_Written(review.edit, review.objective))
-            sealed = store.sealed(written, _bound(review))
-            store.rows(_INSERT, (*said, review.chosen.value, policy_hash, aligner, *sealed))
+            texts = _REVIEW_TEXTS.dump_json(_ReviewTexts(review.edit, review.objective))
+            sealed_columns = store.seal_content(texts, _seal_context(review))
+            store.rows(_INSERT, (*columns, review.chosen.value, policy_hash, aligner, *sealed_columns))
 
-    def _entry(self, review: Review) -> Row:
+    def _find_entry(self, review: Review) -> Row:
         """What the entry of a review says; raises `UnknownAnswer`."""
-        found = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
-        if not found or review.tenant not in ("", found[0][0]):
+        rows = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
+        if not rows or review.tenant not in ("", rows[0][0]):
             raise UnknownAnswer
-        return found[0]
+        return rows[0]
 
     def withdraw(self, review: Review) -> bool:
         """Delete a person's review of one place; returns whether there was one."""
@@ -114,29 +114,29 @@ class Reviews:
         with self._store.transaction():
             return bool(self._store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", place))
 
-    def of(self, aligner_id: str, choice: int) -> list[Review]:
+    def reviews_of(self, aligner_id: str, choice: int) -> list[Review]:
         """The reviews of one choice, in the order in which they came."""
-        return list(self._read("aligner_id = ? AND choice = ? ORDER BY id", (aligner_id, choice)))
+        return list(self._select("aligner_id = ? AND choice = ? ORDER BY id", (aligner_id, choice)))
 
     def all(self) -> Iterator[Review]:
         """Every review, in the order in which they came."""
-        return self._read("1 = 1 ORDER BY id", ())
+        return self._select("1 = 1 ORDER BY id", ())
 
-    def _read(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
+    def _select(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
         for row in self._store.rows(f"SELECT {', '.join(_COLUMNS)} FROM reviews WHERE {condition}", values):
-            yield self._opened(dict(zip(_COLUMNS, row, strict=True)))
+            yield self._decode_review(dict(zip(_COLUMNS, row, strict=True)))
 
-    def _opened(self, columns: dict[str, Any]) -> Review:
+    def _decode_review(self, columns: dict[str, Any]) -> Review:
         sealed_by = columns.pop("sealed_by")
         content = columns.pop("content")
         columns["verdict"] = ReviewVerdict(str(columns["verdict"]))
-        columns["chosen"] = Chosen(str(columns["chosen"]))
+        columns["chosen"] = ReviewOrigin(str(columns["chosen"]))
         review = Review(**columns)
         try:
-            written = _WRITTEN.validate_json(self._store.unsealed(content, sealed_by, _bound(review)))
+            texts = _REVIEW_TEXTS.validate_json(self._store.unseal_content(content, sealed_by, _seal_context(review)))
         except ValidationError:
             raise AuditError("a review in the audit store is damaged") from None
-        return replace(review, edit=written.edit, objective=written.objective)
+        return replace(review, edit=texts.edit, objective=texts.objective)
 
 
 def _check_place(review: Review, judged: object, objectives: Sequence[str]) -> None:
@@ -146,12 +146,12 @@ def _check_place(review: Review, judged: object, objectives: Sequence[str]) -> N
         raise NoSuchPlace("segment", f"this answer has {count} judged segments, counted from 0")
     name = review.objective
     if name is not None and ":" not in name and name not in objectives:
-        known = ", ".join(objectives) or "none"
+        names = ", ".join(objectives) or "none"
         fix = 'name one of them, or write it out as "Name: description"'
-        raise NoSuchPlace("objective", f"no such objective was in force for this answer ({known}); {fix}")
+        raise NoSuchPlace("objective", f"no such objective was in force for this answer ({names}); {fix}")
 
 
-def _bound(review: Review) -> bytes:
+def _seal_context(review: Review) -> bytes:
     """What a review's text is bound to."""
     values = [review.aligner_id, review.choice, review.segment, review.who, review.verdict.value, review.at]
     return json.dumps(["review", *values]).encode()

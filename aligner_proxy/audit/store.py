@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import ValidationError
 
-from aligner_proxy.audit.entry import CONTENT, as_json
+from aligner_proxy.audit.entry import CONTENT, encode_content
 from aligner_proxy.errors import AuditError
 from aligner_proxy.plugins.api import Content, Entry
 
@@ -129,12 +129,12 @@ class Seal:
         self._cipher = AESGCM(key)
         self.name = hashlib.sha256(b"aligner-proxy audit " + key).hexdigest()[:8]
 
-    def close(self, content: bytes, row: bytes) -> bytes:
+    def encrypt(self, content: bytes, row: bytes) -> bytes:
         """Encrypt `content`, bound to `row`."""
         nonce = os.urandom(_NONCE)
         return nonce + self._cipher.encrypt(nonce, content, row)
 
-    def open(self, sealed: bytes, row: bytes) -> bytes:
+    def decrypt(self, sealed: bytes, row: bytes) -> bytes:
         """Decrypt; raises `AuditError` when the content or its row was changed."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], row)
@@ -150,7 +150,7 @@ _SELECT_PLAIN = f"SELECT {', '.join((*_PLAIN, 'NULL', 'NULL'))} FROM entries"
 _FLAGS = ("cache_hit", "changed")
 
 
-class Store:
+class AuditStore:
     """An open store. Raises `sqlite3.Error`, `OSError`, and `AuditError` for a file that is no audit store.
 
     `durable`: what was added is on the disk, not only with the operating system, when the call returns.
@@ -165,7 +165,7 @@ class Store:
         busy_s: float = BUSY_S,
         durable: bool = False,
     ) -> None:
-        _private(path)
+        _make_private(path)
         self._seal = seal
         self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         synchronous = "FULL" if durable else "NORMAL"
@@ -202,23 +202,25 @@ class Store:
         content: str | bytes | None = None
         key = None
         if entry.content is not None:
-            key, content = self.sealed(as_json(entry.content), _place(entry.call_id, entry.choice, entry.at))
+            key, content = self.seal_content(
+                encode_content(entry.content), _row_identity(entry.call_id, entry.choice, entry.at)
+            )
         plain = [getattr(entry, name) for name in _PLAIN]
         plain[_PLAIN.index("objectives")] = json.dumps(entry.objectives)
         return (*plain, key, content)
 
-    def sealed(self, content: bytes, row: bytes) -> tuple[str | None, str | bytes]:
+    def seal_content(self, content: bytes, row: bytes) -> tuple[str | None, str | bytes]:
         """The name of the key and the content bound to `row`; without a key text, so that an operator can query it."""
-        return (None, content.decode()) if self._seal is None else (self._seal.name, self._seal.close(content, row))
+        return (None, content.decode()) if self._seal is None else (self._seal.name, self._seal.encrypt(content, row))
 
-    def unsealed(self, content: str | bytes, sealed_by: str | None, row: bytes) -> str | bytes:
+    def unseal_content(self, content: str | bytes, sealed_by: str | None, row: bytes) -> str | bytes:
         """What was sealed; raises `AuditError` where this store has not the key, or something was changed."""
         if sealed_by is None:
             return content
         if self._seal is None or self._seal.name != sealed_by:
             raise AuditError(f"an entry was encrypted with key {sealed_by}, which is not the key given here")
         assert isinstance(content, bytes)
-        return self._seal.open(content, row)
+        return self._seal.decrypt(content, row)
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
         """Add rows in one transaction; returns the positions of those that SQLite cannot hold."""
@@ -241,18 +243,18 @@ class Store:
 
         Raises `AuditError` as `entries` does.
         """
-        for row in self._read(f"{_SELECT if texts else _SELECT_PLAIN} WHERE {condition}", values):
+        for row in self._iter_rows(f"{_SELECT if texts else _SELECT_PLAIN} WHERE {condition}", values):
             columns = dict(zip(_COLUMNS, row, strict=True))
             sealed_by = columns.pop("sealed_by")
             raw = columns.pop("content")
             columns["objectives"] = tuple(json.loads(columns["objectives"]))
             columns |= {name: None if columns[name] is None else bool(columns[name]) for name in _FLAGS}
-            yield Entry(**columns, content=None if raw is None else self._opened(raw, sealed_by, columns))
+            yield Entry(**columns, content=None if raw is None else self._decode_content(raw, sealed_by, columns))
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """What a statement in SQL gives, never with a caller's text in it."""
-        found: list[Row] = self._execute(statement, values).fetchall()
-        return found
+        rows: list[Row] = self._execute(statement, values).fetchall()
+        return rows
 
     def erase(self, rows: Sequence[int]) -> int:
         """Delete the entries in these rows, with their reviews; returns how many there were.
@@ -275,7 +277,7 @@ class Store:
         expired: int | None = last.fetchone()[0]
         return expired
 
-    def newest(self) -> float | None:
+    def newest_time(self) -> float | None:
         """Time of the entry that was added last."""
         last = self._execute("SELECT at FROM entries ORDER BY id DESC LIMIT 1").fetchone()
         return float(last[0]) if last else None
@@ -290,7 +292,7 @@ class Store:
         deleted: int = self._execute(first, (last, count)).rowcount
         return deleted
 
-    def used(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes of the file that hold something."""
         return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
 
@@ -347,16 +349,18 @@ class Store:
         """The cursor of a statement."""
         return self._connection.execute(statement, values)
 
-    def _read(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
+    def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
         """What a query gives, row by row."""
-        found: Iterator[Row] = self._execute(statement, values)
-        return found
+        cursor: Iterator[Row] = self._execute(statement, values)
+        return cursor
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
-    def _opened(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
-        content = self.unsealed(raw, sealed_by, _place(columns["call_id"], columns["choice"], columns["at"]))
+    def _decode_content(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
+        content = self.unseal_content(
+            raw, sealed_by, _row_identity(columns["call_id"], columns["choice"], columns["at"])
+        )
         try:
             return CONTENT.validate_json(content)
         except ValidationError:
@@ -378,11 +382,11 @@ def _statements(step: str) -> Iterator[str]:
         yield statement
 
 
-def _place(call_id: str, choice: int, at: float) -> bytes:
+def _row_identity(call_id: str, choice: int, at: float) -> bytes:
     return json.dumps([call_id, choice, at]).encode()
 
 
-def _private(path: Path) -> None:
+def _make_private(path: Path) -> None:
     """Make the file private before SQLite opens it; -wal and -shm get the same permissions.
 
     A file that exists is not opened here: closing it would give up the locks of this process's other connections

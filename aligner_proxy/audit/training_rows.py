@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from aligner_proxy.audit.evidence import disagreements
+from aligner_proxy.audit.evidence import reviewers_disagree
 from aligner_proxy.audit.reviews import Review, ReviewVerdict
 from aligner_proxy.plugins.api import Content, Entry
-from aligner_proxy.prompts import Template, query
+from aligner_proxy.prompts import Template, query_field
 from aligner_proxy.text.structure import Segment, split
 from aligner_proxy.types import Objective
 
 CHANGES = 1
 STAYS = 0
 UNKNOWN = -1
-Known = Callable[[Entry], dict[str, Objective]]
+ObjectiveLookup = Callable[[Entry], dict[str, Objective]]
 """The objectives that an entry's tenant may have, by name."""
 
 
@@ -30,7 +30,7 @@ class NoRow(Exception):
 
 
 @dataclass(slots=True)
-class _Work:
+class _DraftRow:
     """An answer on its way to a row: a label for each segment, and what stands in the place of ranges of it."""
 
     answer: str
@@ -38,9 +38,9 @@ class _Work:
     labels: list[int]
     edits: list[tuple[int, int, str]] = field(default_factory=list)
 
-    def replaced(self, number: int, text: str) -> None:
+    def replace_segment(self, number: int, text: str) -> None:
         """Let `text` stand in place of a segment, whatever an edit put there; without a text white space goes, too."""
-        self.kept(number)
+        self.keep_segment(number)
         segment = self.segments[number]
         start = segment.start
         end = segment.end
@@ -50,7 +50,7 @@ class _Work:
             end += len(segment.gap)
         self.edits.append((start, end, text))
 
-    def kept(self, number: int) -> None:
+    def keep_segment(self, number: int) -> None:
         """Take back the edits of a segment."""
         segment = self.segments[number]
         self.edits = [edit for edit in self.edits if edit[1] <= segment.start or edit[0] >= segment.end]
@@ -68,24 +68,24 @@ class _Work:
         return text
 
 
-def training_row(entry: Entry, reviews: Sequence[Review], family: Template, known: Known) -> dict[str, Any]:
+def training_row(entry: Entry, reviews: Sequence[Review], family: Template, lookup: ObjectiveLookup) -> dict[str, Any]:
     """The row of one answer; raises `NoRow`."""
     content = entry.content
     answer = content.exchange.answer if content else None
     if content is None or not answer:
         raise NoRow("its text was not kept")
-    if disagreements(reviews):
+    if reviewers_disagree(reviews):
         raise NoRow("reviewers disagree")
-    work = _begun(entry, content, answer)
+    work = _start_draft(entry, content, answer)
     target = None
     for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
         if review.segment is None:
-            target = _of_whole(work, entry, review) or target
+            target = _apply_whole_review(work, entry, review) or target
         else:
-            _of_segment(work, review)
+            _apply_segment_review(work, review)
     return {
-        "query": query(family, content.exchange.turns),
-        "objectives": _texts(entry, reviews, known),
+        "query": query_field(family, content.exchange.turns),
+        "objectives": _objective_texts(entry, reviews, lookup),
         "answer": answer,
         "target": work.target if target is None else target,
         "labels": work.labels,
@@ -93,7 +93,7 @@ def training_row(entry: Entry, reviews: Sequence[Review], family: Template, know
     }
 
 
-def _begun(entry: Entry, content: Content, answer: str) -> _Work:
+def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
     """What was done, before anybody said whether it is right."""
     segments = split(answer)
     # One more is judged where something may lack behind the last segment.
@@ -103,10 +103,10 @@ def _begun(entry: Entry, content: Content, answer: str) -> _Work:
     for flagged in content.segments:
         if flagged.number is not None and flagged.number < len(labels):
             labels[flagged.number] = CHANGES if entry.changed else UNKNOWN
-    return _Work(answer, segments, labels, list(content.edits) if entry.changed else [])
+    return _DraftRow(answer, segments, labels, list(content.edits) if entry.changed else [])
 
 
-def _of_whole(work: _Work, entry: Entry, review: Review) -> str | None:
+def _apply_whole_review(work: _DraftRow, entry: Entry, review: Review) -> str | None:
     """Take in what was said of a whole answer; returns the text that should stand there, where one was given."""
     if review.edit is not None:
         work.labels = [STAYS if segment.text in review.edit else CHANGES for segment in work.segments]
@@ -121,24 +121,24 @@ def _of_whole(work: _Work, entry: Entry, review: Review) -> str | None:
     return None
 
 
-def _of_segment(work: _Work, review: Review) -> None:
+def _apply_segment_review(work: _DraftRow, review: Review) -> None:
     """Take in what was said of one segment."""
     number = review.segment
     if number is None or number >= len(work.segments):
         raise NoRow("about the end of the answer, behind its last segment")
     if review.verdict is ReviewVerdict.WRONG:
         work.labels[number] = STAYS
-        work.kept(number)
+        work.keep_segment(number)
     elif review.verdict is ReviewVerdict.MISSED or review.edit is not None:
         work.labels[number] = CHANGES
-        work.replaced(number, review.edit or "")
+        work.replace_segment(number, review.edit or "")
     elif review.verdict is ReviewVerdict.HARM:
         raise NoRow("a harmful edit without a better text")
 
 
-def _texts(entry: Entry, reviews: Sequence[Review], known: Known) -> list[str]:
+def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveLookup) -> list[str]:
     """The texts of the objectives that were in force, and those that reviewers wrote out."""
-    by_name = known(entry)
+    by_name = lookup(entry)
     missing = [name for name in entry.objectives if name not in by_name]
     if missing:
         raise NoRow("an objective that is not in the policies file any more")
@@ -151,10 +151,10 @@ def _texts(entry: Entry, reviews: Sequence[Review], known: Known) -> list[str]:
 
 def _provenance(entry: Entry, reviews: Sequence[Review]) -> str:
     """Where a row comes from: the answer, the policy and the aligner that judged it, and who said what when."""
-    said = ",".join(f"{review.who}={review.verdict.value}@{_day(review.at)}" for review in reviews)
+    verdicts = ",".join(f"{review.who}={review.verdict.value}@{_date_text(review.at)}" for review in reviews)
     by = f"policy={entry.policy_hash} aligner={entry.aligner or '-'}"
-    return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {by} {said}"
+    return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {by} {verdicts}"
 
 
-def _day(at: float) -> str:
+def _date_text(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).date().isoformat()

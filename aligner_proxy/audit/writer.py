@@ -1,8 +1,8 @@
 """Writers of audit entries that a policies file configures: the store, and the sinks of plugins.
 
-`note` neither waits nor raises; `recorder` keeps what cannot be written yet. Each sink has its own thread, and as much
-memory for entries that wait as the store; entries beyond it are counted and lost. Where the operator requires the
-record (`audit: required`), `write` waits until the entry is in the store.
+`note` neither waits nor raises; the recorder keeps what cannot be written yet. Each sink has its own thread and as much
+memory for waiting entries as the store; entries beyond it are counted and lost. Where the operator requires the record
+(`audit: required`), `write` waits until the entry is in the store.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from aligner_proxy.audit.database import PATIENCE_S, Database, Place, open_store
-from aligner_proxy.audit.entry import AuditEvent, Redact, entry, weight
-from aligner_proxy.audit.recorder import Recorder, Room, Waiting, audited
-from aligner_proxy.audit.store import Seal, Store
-from aligner_proxy.audit.tidier import Keeping, Tidier
+from aligner_proxy.audit.entry import AuditEvent, Redact, event_bytes, make_entry
+from aligner_proxy.audit.location import PATIENCE_S, Database, StoreLocation, open_store
+from aligner_proxy.audit.recorder import MemoryBudget, QueueLimits, Recorder, count_entries
+from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
+from aligner_proxy.audit.store import AuditStore, Seal
 from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import AuditSink
@@ -87,40 +87,40 @@ class AuditWriters:
             await writer.aclose()
 
 
-def audit_writers(file: PolicyFile) -> AuditWriters:
+def make_audit_writers(file: PolicyFile) -> AuditWriters:
     """The writers that a policies file configures; raises `ConfigError`."""
-    store = recorder(file)
-    sinks = registry.configured(file)["audit_sinks"]
-    redact = redaction(file) if sinks else None
+    store = make_recorder(file)
+    sinks = registry.configure_plugins(file)["audit_sinks"]
+    redact = load_redaction(file) if sinks else None
     writers: list[AuditWriter] = [] if store is None else [store]
     for sink in sinks:
         caller = ThreadRunner(sink.name) if sink.offer.plugin.third_party else InlineRunner()
-        writers.append(Sink(sink.name, sink.make(), caller, redact, waiting(file)))
+        writers.append(SinkWriter(sink.name, sink.make(), caller, redact, queue_limits(file)))
     return AuditWriters(writers)
 
 
-class Sink:
+class SinkWriter:
     """Writer to one sink of a plugin. Satisfies `AuditWriter`."""
 
-    def __init__(self, name: str, sink: AuditSink, caller: Runner, redact: Redact | None, bounds: Waiting) -> None:
+    def __init__(self, name: str, sink: AuditSink, caller: Runner, redact: Redact | None, bounds: QueueLimits) -> None:
         self._name = name
         self._sink = sink
         self._caller = caller
         self._redact = redact
-        self._room = Room(bounds)
+        self._budget = MemoryBudget(bounds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._healthy = True
 
     def note(self, event: AuditEvent) -> None:
         """Pass an event to the sink, unless too much is waiting."""
-        size = weight(event)
-        if not self._room.take(size):
-            audited("sink_dropped")
+        size = event_bytes(event)
+        if not self._budget.take(size):
+            count_entries("sink_dropped")
             return
         task = asyncio.get_running_loop().create_task(self._write(event))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._room.give_back(size))
+        task.add_done_callback(lambda _: self._budget.give_back(size))
 
     async def aclose(self) -> None:
         """Wait for the pending entries."""
@@ -128,56 +128,58 @@ class Sink:
 
     async def _write(self, event: AuditEvent) -> None:
         async def work() -> None:
-            await self._sink.write(entry(event, self._redact))  # redaction is foreign code, too
+            await self._sink.write(make_entry(event, self._redact))  # redaction is foreign code, too
 
         try:
             async with asyncio.timeout(WRITE_S):
                 await self._caller.call(work)
         except (CorrectionError, TimeoutError) as error:
-            audited("sink_lost")
+            count_entries("sink_lost")
             if self._healthy:
                 name = type(error).__name__
                 log.warning("audit sink %s: entries are lost (%s); answers are not affected", self._name, name)
             self._healthy = False
         else:
-            audited("sink_written")
+            count_entries("sink_written")
             self._healthy = True
 
 
-def recorder(file: PolicyFile) -> Recorder | None:
+def make_recorder(file: PolicyFile) -> Recorder | None:
     """The writer to the audit store, not opened yet; None where it is off. Raises `ConfigError` for bad settings."""
     settings = file.audit
-    opened = opener(file)
-    if opened is None:
+    opener = store_opener(file)
+    if opener is None:
         return None
-    redact = redaction(file)
-    tidier = Tidier(place(file), Keeping(settings.keep_days * _DAY_S, settings.max_mb * 2**20))
-    return Recorder(opened, waiting(file), redact, tidier, required=settings.required)
+    redact = load_redaction(file)
+    tidier = RetentionWorker(
+        store_location(file), RetentionLimits(settings.keep_days * _DAY_S, settings.max_mb * 2**20)
+    )
+    return Recorder(opener, queue_limits(file), redact, tidier, required=settings.required)
 
 
-def opener(file: PolicyFile) -> Callable[[], Store] | None:
+def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
     """What opens the store of a gateway for writing; None where it is off. Raises `ConfigError` for bad settings."""
     if not file.audit.enabled:
         return None
-    where = place(file)
+    where = store_location(file)
     seal = _seal(file)
     return lambda: open_store(where, seal, durable=file.audit.required)
 
 
-def place(file: PolicyFile, patience_s: float = PATIENCE_S) -> Place:
+def store_location(file: PolicyFile, patience_s: float = PATIENCE_S) -> StoreLocation:
     """Where the store is; raises `ConfigError` for a database whose variable holds no address."""
     url = config.audit_database_url(file)
     return config.audit_file(file) if url is None else Database(url, file.audit.database_env or "", patience_s)
 
 
-def waiting(file: PolicyFile) -> Waiting:
+def queue_limits(file: PolicyFile) -> QueueLimits:
     """The bounds of entries that wait, in each worker."""
-    return Waiting(file.audit.waiting_mb * 2**20, file.audit.waiting)
+    return QueueLimits(file.audit.waiting_mb * 2**20, file.audit.waiting)
 
 
-def store(file: PolicyFile, path: Path | None = None) -> Store:
+def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
     """The store, open for reading; raises `ConfigError` where there is none."""
-    where = path or place(file, READING_S)
+    where = path or store_location(file, READING_S)
     if isinstance(where, Database):
         return open_store(where, _seal(file))
     if not where.exists():
@@ -197,12 +199,12 @@ def _seal(file: PolicyFile) -> Seal | None:
     return Seal(key) if key is not None else None
 
 
-def redaction(file: PolicyFile) -> Redact | None:
+def load_redaction(file: PolicyFile) -> Redact | None:
     """The operator's redaction function, imported at the start; raises `ConfigError`."""
     if file.audit.redact is None:
         return None
     module, _, name = file.audit.redact.rpartition(".")
-    place = file.source.at("audit", "redact")
+    place = file.source.place_of("audit", "redact")
     try:
         function = getattr(importlib.import_module(module), name)
     except ImportError as error:

@@ -65,11 +65,11 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except AlignerProxyError as error:
-            report(error, as_json=bool({"--json", "--json-lines"} & set(sys.argv)))
+            print_error(error, as_json=bool({"--json", "--json-lines"} & set(sys.argv)))
             ctx.exit(2)
 
 
-def report(error: AlignerProxyError, as_json: bool) -> None:
+def print_error(error: AlignerProxyError, as_json: bool) -> None:
     """Print an error as one line on stderr, with `as_json` also as one object on stdout."""
     from aligner_proxy.cli import terminal  # brings rich, which `--help` does without
 

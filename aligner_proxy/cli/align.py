@@ -17,9 +17,9 @@ from typing import Any
 import click
 
 from aligner_proxy.cli import batch
-from aligner_proxy.cli.batch import NewObjectives, result
-from aligner_proxy.cli.diff import show
-from aligner_proxy.cli.options import aligner_options, quiet, settings
+from aligner_proxy.cli.batch import ObjectiveNames, result_fields
+from aligner_proxy.cli.diff import show_outcome
+from aligner_proxy.cli.options import aligner_options, silence_libraries, weight_settings
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.head_supply import SuppliedEngine
@@ -28,7 +28,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.engine_schema import Kind
+from aligner_proxy.policy.engine_schema import ServerKind
 from aligner_proxy.teaching.in_force import HeadsInForce
 from aligner_proxy.teaching.store import HeadStore
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn, Verify
@@ -38,7 +38,7 @@ _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 
 @click.command("align")
 @click.option("-q", "--question", help="What was asked. Not with --jsonl, where every row has its own.")
-@click.option("-o", "--objective", "asked", multiple=True, help='A name, or a whole text "Name: description".')
+@click.option("-o", "--objective", "objectives", multiple=True, help='A name, or a whole text "Name: description".')
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a coloured diff.")
 @click.option("--jsonl", is_flag=True, help="Rows of question, answer, objectives in; the same with results out.")
 @click.option("--output", type=click.Path(path_type=Path), help="With --jsonl: append here; rows there are not redone.")
@@ -50,28 +50,28 @@ _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 @click.option("--aligner", default=DEFAULT_ALIGNER, show_default=True, help="One of several: a name of --adapter.")
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds for one answer.")
 @aligner_options
-def command(**given: Any) -> None:
+def command(**options: Any) -> None:
     """Correct one answer (stdin), or many with --jsonl."""
-    flags = {name: given.pop(name) for name in ("question", "asked", "as_json", "jsonl", "output", "skip")}
-    file = given.pop("file")
-    address = given.pop("address")
-    aligner = given.pop("aligner")
-    known = NewObjectives(_taught_objectives(file, aligner) if file else config.builtin_objectives())
+    flags = {name: options.pop(name) for name in ("question", "objectives", "as_json", "jsonl", "output", "skip")}
+    file = options.pop("file")
+    address = options.pop("address")
+    aligner = options.pop("aligner")
+    names = ObjectiveNames(_taught_objectives(file, aligner) if file else config.builtin_objectives())
     policy = Policy(
         "align",
-        objectives=known.named(flags["asked"] or _DEFAULT_OBJECTIVES),
-        deadline_s=given.pop("deadline"),
-        caution=given.pop("caution"),
-        verify=Verify(given.pop("verify")),
+        objectives=names.resolve(flags["objectives"] or _DEFAULT_OBJECTIVES),
+        deadline_s=options.pop("deadline"),
+        caution=options.pop("caution"),
+        verify=Verify(options.pop("verify")),
         aligner=aligner,
     )
     if flags["jsonl"]:
-        job = batch.Job(policy, known, flags["output"], flags["skip"])
-        asyncio.run(_align_rows(job, address, given, file))
+        job = batch.BatchJob(policy, names, flags["output"], flags["skip"])
+        asyncio.run(_align_rows(job, address, options, file))
     else:
-        exchange = _exchange(flags["question"])
-        outcome = asyncio.run(_align_answer(exchange, policy, address, given, file))
-        _report(exchange, outcome, flags["as_json"])
+        exchange = _read_exchange(flags["question"])
+        outcome = asyncio.run(_align_answer(exchange, policy, address, options, file))
+        _print_result(exchange, outcome, flags["as_json"])
         sys.exit(1 if outcome.status is Status.FAILED else 0)
 
 
@@ -79,11 +79,13 @@ def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
     """The objectives of a policies file, with the heads that were taught for this aligner."""
     policies = registry.load_policies(file)
     heads = HeadsInForce.of(policies)
-    known = config.objectives(policies)
-    return {name: replace(objective, head=heads.head_of(None, objective, aligner)) for name, objective in known.items()}
+    objectives = config.objectives(policies)
+    return {
+        name: replace(objective, head=heads.head_of(None, objective, aligner)) for name, objective in objectives.items()
+    }
 
 
-def _exchange(question: str | None) -> Exchange:
+def _read_exchange(question: str | None) -> Exchange:
     if question is None:
         raise ConfigError("give the question with -q, or rows with --jsonl")
     try:
@@ -94,28 +96,28 @@ def _exchange(question: str | None) -> Exchange:
 
 
 async def _align_answer(
-    exchange: Exchange, policy: Policy, address: str | None, given: dict[str, Any], file: Path | None
+    exchange: Exchange, policy: Policy, address: str | None, options: dict[str, Any], file: Path | None
 ) -> Outcome:
-    async with opened_engine(address, given, file) as engine:
+    async with open_chosen_engine(address, options, file) as engine:
         return await Pipeline(engine).align(exchange, policy)
 
 
-async def _align_rows(job: batch.Job, address: str | None, given: dict[str, Any], file: Path | None) -> None:
-    async with opened_engine(address, given, file) as engine:
+async def _align_rows(job: batch.BatchJob, address: str | None, options: dict[str, Any], file: Path | None) -> None:
+    async with open_chosen_engine(address, options, file) as engine:
         await batch.run(job, Pipeline(engine), sys.stdin.buffer, sys.stdout.buffer)
 
 
-def _report(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
+def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         correction = outcome.correction
         more = {"ms": round(outcome.ms, 1), "aligner": correction.aligner if correction else None}
-        echo_json(result(outcome) | more, ascii_alone=False)
+        echo_json(result_fields(outcome) | more, ascii_alone=False)
     else:
-        show(Terminal(), exchange.answer or "", outcome)
+        show_outcome(Terminal(), exchange.answer or "", outcome)
 
 
 @contextlib.asynccontextmanager
-async def opened_engine(address: str | None, given: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
+async def open_chosen_engine(address: str | None, options: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
     """The engine at `address`, else the policies file's, else one in this process; closed afterwards.
 
     A model in the `given` options always runs in this process. It gets the heads that were taught for the file.
@@ -125,13 +127,13 @@ async def opened_engine(address: str | None, given: dict[str, Any], file: Path |
     heads = HeadStore.of(policies).head if policies else None
     if address:
         engine = HttpEngine(address, head_source=heads)
-    elif policies and not given.get("model") and config.engine_at(policies).kind is not Kind.LOCAL:
+    elif policies and not options.get("model") and config.engine_backend(policies).kind is not ServerKind.LOCAL:
         from aligner_proxy.gateway.build import open_engine  # brings LiteLLM: seconds
 
-        local = await _local(given, file) if config.engine_at(policies).local else None
+        local = await _start_local(options, file) if config.engine_backend(policies).local else None
         engine = open_engine(policies, local=local, head_source=heads)
     else:
-        local = await _local(given, file)
+        local = await _start_local(options, file)
         engine = SuppliedEngine(local, heads) if heads else local
     try:
         yield engine
@@ -139,13 +141,13 @@ async def opened_engine(address: str | None, given: dict[str, Any], file: Path |
         await engine.aclose()
 
 
-async def _local(given: dict[str, Any], file: Path | None) -> Engine:
-    quiet()
+async def _start_local(options: dict[str, Any], file: Path | None) -> Engine:
+    silence_libraries()
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine
 
-    chosen = settings(given, file)
-    home = config.home()
+    chosen = weight_settings(options, file)
+    home = config.home_folder()
     with Terminal(stderr=True).status("loading the aligner") as status:
         engine = LocalEngine(lambda: open_aligner(chosen, home, status.update))
         try:

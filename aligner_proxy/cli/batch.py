@@ -22,14 +22,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.policy.objective_schema import objective_text
-from aligner_proxy.policy.yaml_file import nearest, short
+from aligner_proxy.policy.objective_schema import check_objective_text
+from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
 
 _IN_FLIGHT = 4
 
 
-class Row(BaseModel):
+class BatchRow(BaseModel):
     """Required fields of a row; others pass through. Without objectives those of the command line apply."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -39,41 +39,41 @@ class Row(BaseModel):
     objectives: tuple[str, ...] = ()
 
 
-class NewObjectives:
+class ObjectiveNames:
     """Objectives by name, or new ones by their whole text ("Name: description")."""
 
-    def __init__(self, known: Mapping[str, Objective]) -> None:
-        self._known = known
+    def __init__(self, configured: Mapping[str, Objective]) -> None:
+        self._configured = configured
 
-    def named(self, names: Sequence[str]) -> tuple[Objective, ...]:
+    def resolve(self, names: Sequence[str]) -> tuple[Objective, ...]:
         """The objectives of these names; raises `ConfigError` with a hint for an unknown name."""
-        return tuple(self._known.get(name) or self._new(name) for name in names)
+        return tuple(self._configured.get(name) or self._new(name) for name in names)
 
     def _new(self, text: str) -> Objective:
         if ":" not in text:
-            hint = nearest(text, self._known)
-            raise ConfigError(f'unknown objective {short(text)}; {hint}, or give a whole text "Name: description"')
+            hint = suggest_name(text, self._configured)
+            raise ConfigError(f'unknown objective {quote_name(text)}; {hint}, or give a whole text "Name: description"')
         try:
-            return Objective(text.partition(":")[0].strip(), objective_text(text))
+            return Objective(text.partition(":")[0].strip(), check_objective_text(text))
         except ValueError as error:
-            raise ConfigError(f"objective {short(text)}: {error}") from None
+            raise ConfigError(f"objective {quote_name(text)}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BatchJob:
     """Settings of a batch; `output` is appended to, the first `skip` rows are left out."""
 
     policy: Policy
-    known: NewObjectives
+    objectives: ObjectiveNames
     output: Path | None = None
     skip: int = 0
 
 
-async def run(job: Job, pipeline: Pipeline, source: BinaryIO, sink: BinaryIO) -> None:
+async def run(job: BatchJob, pipeline: Pipeline, source: BinaryIO, sink: BinaryIO) -> None:
     """Align all rows of `source`; results go to `job.output` or `sink` as soon as they are ready, in order."""
     done = job.skip + (_resume(job.output) if job.output else 0)
-    with _progress() as progress, _opened(job.output, sink) as out:
-        bar = progress.add_task("aligning", total=_size(source), rows=0)
+    with _make_progress() as progress, _open_output(job.output, sink) as out:
+        bar = progress.add_task("aligning", total=_file_size(source), rows=0)
         waiting: deque[asyncio.Task[dict[str, Any]]] = deque()
         for number, line in enumerate(filter(bytes.strip, source)):
             progress.advance(bar, len(line))
@@ -87,44 +87,44 @@ async def run(job: Job, pipeline: Pipeline, source: BinaryIO, sink: BinaryIO) ->
             _write(out, await waiting.popleft())
 
 
-async def _align(job: Job, pipeline: Pipeline, line: bytes, number: int) -> dict[str, Any]:
+async def _align(job: BatchJob, pipeline: Pipeline, line: bytes, number: int) -> dict[str, Any]:
     """The output row; an invalid row gets the reason."""
     fields: dict[str, Any] = {}
     try:
-        fields = _object(line)
-        row = Row.model_validate(fields)
-        objectives = job.known.named(row.objectives) if row.objectives else job.policy.objectives
+        fields = _parse_object(line)
+        row = BatchRow.model_validate(fields)
+        objectives = job.objectives.resolve(row.objectives) if row.objectives else job.policy.objectives
     except (ValueError, ConfigError) as error:
-        return fields | {"row": number + 1} | _failed(f"bad row: {_reason(error)}")
+        return fields | {"row": number + 1} | _failure_fields(f"bad row: {_error_text(error)}")
     exchange = Exchange(f"row-{number + 1}", 0, (Turn("user", row.question),), row.answer)
-    return fields | result(await pipeline.align(exchange, replace(job.policy, objectives=objectives)))
+    return fields | result_fields(await pipeline.align(exchange, replace(job.policy, objectives=objectives)))
 
 
-def result(outcome: Outcome) -> dict[str, Any]:
+def result_fields(outcome: Outcome) -> dict[str, Any]:
     """The fields that a result adds: the delivered text, its status, and the segments."""
     return {
         "corrected": outcome.text,
         "status": outcome.status.value,
         "reason": outcome.reason,
         "segments": [
-            {"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.named(s)}
+            {"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.objective_of(s)}
             for s in outcome.segments
         ],
     }
 
 
-def _failed(reason: str) -> dict[str, Any]:
+def _failure_fields(reason: str) -> dict[str, Any]:
     return {"corrected": None, "status": "failed", "reason": reason, "segments": []}
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _parse_object(line: bytes) -> dict[str, Any]:
     row = json.loads(line)
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for everything a row can have wrong
     return row
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -147,11 +147,11 @@ def _write(out: BinaryIO, row: dict[str, Any]) -> None:
     out.flush()
 
 
-def _opened(output: Path | None, sink: BinaryIO) -> AbstractContextManager[BinaryIO]:
+def _open_output(output: Path | None, sink: BinaryIO) -> AbstractContextManager[BinaryIO]:
     return output.open("ab") if output else nullcontext(sink)
 
 
-def _size(source: BinaryIO) -> int | None:
+def _file_size(source: BinaryIO) -> int | None:
     """Size of a regular file in bytes, for the progress bar."""
     try:
         return os.fstat(source.fileno()).st_size or None
@@ -159,6 +159,6 @@ def _size(source: BinaryIO) -> int | None:
         return None
 
 
-def _progress() -> Progress:
+def _make_progress() -> Progress:
     rows = TextColumn("{task.fields[rows]} rows")
     return Progress(TextColumn("aligning"), BarColumn(), rows, TimeElapsedColumn(), console=Terminal(stderr=True))

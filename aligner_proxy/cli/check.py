@@ -23,11 +23,11 @@ from rich.markup import escape
 
 from aligner_proxy.audit import writer
 from aligner_proxy.cli import references
-from aligner_proxy.cli.diff import table
+from aligner_proxy.cli.diff import make_table
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway import in_force, litellm_internals
+from aligner_proxy.gateway import active_policies, litellm_internals
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.pipeline.outcomes import lets_through
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -36,21 +36,22 @@ from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import guardrail_entry, litellm_config
 from aligner_proxy.policy.config import (
     check_hand_offs,
-    engine_at,
+    check_local_engine,
+    engine_backend,
     keys_path,
     known_keys,
     redis_url,
     refuse_without_policies,
     shared_cache_key,
 )
-from aligner_proxy.policy.editor_schema import groups as editor_groups
-from aligner_proxy.policy.engine_schema import Kind
+from aligner_proxy.policy.editor_schema import editor_groups as editor_groups
+from aligner_proxy.policy.engine_schema import ServerKind
 from aligner_proxy.policy.keys_file import KeyEntry
-from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups, policies_in
-from aligner_proxy.policy.losses import refuse_less
+from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups, resolve_policies_file
+from aligner_proxy.policy.losses import refuse_losses
 from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
-from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
-from aligner_proxy.policy.yaml_file import nearest, read
+from aligner_proxy.policy.schema import PolicyFile, Trust, plugin_kind
+from aligner_proxy.policy.yaml_file import read_yaml, suggest_name
 from aligner_proxy.teaching.in_force import HeadsInForce
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
 from aligner_proxy.teaching.overview import Taught, taught
@@ -64,7 +65,7 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
+class _CheckedConfig:
     """A valid config; `models` is None when only a policies file was given.
 
     `gaps` are warnings about settings of the LiteLLM YAML that let answers pass uncorrected.
@@ -87,19 +88,21 @@ class _Checked:
         return PolicyResolver(self.policies, HeadsInForce.of(self.policies).head_of)
 
 
-class _WithPlugins(click.Command):
+class _CheckCommand(click.Command):
     """The command, with an option for each request field of the bundled plugins."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then those of plugins."""
-        fields = [f for plugin in registry.load(False).plugins for e in plugin.extensions for f in e.request_fields]
+        fields = [
+            f for plugin in registry.load_plugins(False).plugins for e in plugin.extensions for f in e.request_fields
+        ]
         options = [
             click.Option([f"--{field.name.replace('_', '-')}", field.name], help=field.about) for field in fields
         ]
         return [*super().get_params(ctx), *options]
 
 
-@click.command("check", cls=_WithPlugins)
+@click.command("check", cls=_CheckCommand)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", default="", help="Model name as the client sends it.")
 @click.option("--tag", "tags", multiple=True, help="A tag of the request; may be given several times.")
@@ -107,7 +110,9 @@ class _WithPlugins(click.Command):
 @click.option("--key", help="Key alias or sha256; an entry of the keys file also says its team.")
 @click.option("--team-metadata", help='LiteLLM\'s metadata of the team, as JSON: {"aligner": {...}}.')
 @click.option("--key-metadata", help='LiteLLM\'s metadata of the key, as JSON: {"aligner": {...}}.')
-@click.option("--objective", "-o", "asked", multiple=True, help="An objective that the request asks for by itself.")
+@click.option(
+    "--objective", "-o", "objectives", multiple=True, help="An objective that the request asks for by itself."
+)
 @click.option("--prompt", help="A sample prompt: with objectives: auto, ask the engine which are chosen for it.")
 @click.option("--field", "fields", multiple=True, help="NAME=TEXT: what the request says in metadata.aligner.NAME.")
 @click.option("--system", default="", help="The request's system prompt.")
@@ -123,7 +128,7 @@ def command(
     key: str | None,
     team_metadata: str | None,
     key_metadata: str | None,
-    asked: tuple[str, ...],
+    objectives: tuple[str, ...],
     prompt: str | None,
     fields: tuple[str, ...],
     system: str,
@@ -134,32 +139,32 @@ def command(
     **fields_of_plugins: str | None,
 ) -> None:
     """Validate FILE (LiteLLM YAML or policies file) and print the policy that such a request would get, and why."""
-    checked = _read(file)
-    lost = _lost(checked, against, running)
-    if lost and not allow_less:
-        raise ConfigError(lost[0])
+    checked = _read_config(file)
+    losses = _find_losses(checked, against, running)
+    if losses and not allow_less:
+        raise ConfigError(losses[0])
     facts = replace(
-        _facts(checked, model, tags, team, key, asked),
-        team_settings=_metadata("--team-metadata", team_metadata),
-        key_settings=_metadata("--key-metadata", key_metadata),
+        _request_facts(checked, model, tags, team, key, objectives),
+        team_settings=_parse_metadata("--team-metadata", team_metadata),
+        key_settings=_parse_metadata("--key-metadata", key_metadata),
         system=system,
-        fields=_fields(fields) | {name: text for name, text in fields_of_plugins.items() if text is not None},
+        fields=_parse_fields(fields) | {name: text for name, text in fields_of_plugins.items() if text is not None},
     )
     policy = checked.extensions.resolve(checked.resolver.resolve(facts), facts)
     if prompt is not None:
-        policy = asyncio.run(_selected(checked, policy, prompt))
-    warnings = [*lost, *_warnings(checked, facts, policy)]
+        policy = asyncio.run(_select_objectives(checked, policy, prompt))
+    warnings = [*losses, *_find_warnings(checked, facts, policy)]
     key_settings = _key_settings(checked.keys.get(facts.key_hash or ""))
-    gaps = {name: lets_through(on_route) for name, on_route in checked.resolver.by_route(facts)}
+    gaps = {name: lets_through(on_route) for name, on_route in checked.resolver.policies_by_route(facts)}
     if as_json:
         more = {"key": key_settings, "lets_through": gaps}
         echo_json(_as_json(checked, policy, warnings) | more, indent=2)
         return
-    _print(Terminal(), checked, policy, key_settings)
+    _print_policy(Terminal(), checked, policy, key_settings)
     _print_notes(Terminal(), gaps, warnings)
 
 
-async def _selected(checked: _Checked, policy: Policy, prompt: str) -> Policy:
+async def _select_objectives(checked: _CheckedConfig, policy: Policy, prompt: str) -> Policy:
     """The policy with the objectives that the engine chooses for this prompt."""
     engine = open_engine(checked.policies, patience_s=0.0)
     try:
@@ -169,15 +174,15 @@ async def _selected(checked: _Checked, policy: Policy, prompt: str) -> Policy:
         await engine.aclose()
 
 
-def _lost(checked: _Checked, against: Path | None, running: bool) -> list[str]:
+def _find_losses(checked: _CheckedConfig, against: Path | None, running: bool) -> list[str]:
     """Why a gateway would refuse these policies as a change of others: tenants would lose what is enforced."""
-    before = [registry.load_policies(policies_in(against))] if against is not None else []
-    compared = [partial(refuse_less, file, checked.policies) for file in before]
+    before = [registry.load_policies(resolve_policies_file(against))] if against is not None else []
+    comparisons = [partial(refuse_losses, file, checked.policies) for file in before]
     if running:
-        kept = in_force.running(checked.path)
-        compared += [partial(policies.refuse_less, checked.policies) for policies in kept]
+        active = active_policies.running_policies(checked.path)
+        comparisons += [partial(policies.refuse_losses, checked.policies) for policies in active]
     reasons = list[str]()
-    for compare in compared:
+    for compare in comparisons:
         try:
             compare()
         except ConfigError as error:
@@ -185,52 +190,57 @@ def _lost(checked: _Checked, against: Path | None, running: bool) -> list[str]:
     return reasons
 
 
-def _fields(given: Sequence[str]) -> dict[str, object]:
-    pairs = [text.partition("=") for text in given]
+def _parse_fields(texts: Sequence[str]) -> dict[str, object]:
+    pairs = [text.partition("=") for text in texts]
     if not all(name and mark for name, mark, _ in pairs):
         raise ConfigError("--field must read NAME=TEXT")
     return {name: text for name, _, text in pairs}
 
 
-def _read(file: Path) -> _Checked:
-    data, source = read(file)
+def _read_config(file: Path) -> _CheckedConfig:
+    data, source = read_yaml(file)
     litellm = is_litellm(data)
     path = find_policies(file) if litellm else file
     policies = registry.load_policies(path)
     refuse_without_policies(policies)
-    registry.configured(policies)
+    registry.configure_plugins(policies)
     redis_url(policies)  # what it refuses would keep the gateway from starting
     shared_cache_key(policies)
-    extensions = registry.extensions(policies)
+    extensions = registry.load_extensions(policies)
     keys = known_keys(policies)
     listed = tuple(taught(policies))
     if not litellm:
-        return _Checked(path, policies, None, keys, taught=listed, extensions=extensions)
-    entry = guardrail_entry.check(data, source, policies, litellm_internals.check_entry)
-    gaps = (*entry, *litellm_config.warnings(data, source))
-    checked = _Checked(path, policies, model_groups(data), keys, gaps, data, listed, extensions)
-    unserved = next(_editors_unserved(checked), None)
-    if unserved is not None and not litellm_config.models_in_database(data):
+        return _CheckedConfig(path, policies, None, keys, taught=listed, extensions=extensions)
+    entry = guardrail_entry.check_entries(data, source, policies, litellm_internals.check_entry)
+    gaps = (*entry, *litellm_config.find_uncovered(data, source))
+    checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, listed, extensions)
+    unserved = next(_unserved_editors(checked), None)
+    if unserved is not None and not litellm_config.has_models_in_database(data):
         raise ConfigError(unserved)
     return checked
 
 
-def _facts(
-    checked: _Checked, model: str, tags: tuple[str, ...], team: str | None, key: str | None, asked: tuple[str, ...]
+def _request_facts(
+    checked: _CheckedConfig,
+    model: str,
+    tags: tuple[str, ...],
+    team: str | None,
+    key: str | None,
+    objectives: tuple[str, ...],
 ) -> RequestFacts:
-    given = key if key is not None and _SHA256.fullmatch(key) else None
+    key_digest = key if key is not None and _SHA256.fullmatch(key) else None
     digest, entry = next(
-        ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (given, None)
+        ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (key_digest, None)
     )
     alias = entry.alias if entry else key
     if entry and not team:
         team = entry.team
-    model, groups = litellm_config.named(checked.litellm, model)
-    facts = RequestFacts(model, tags, team, team, digest, alias, asked=asked)
+    model, groups = litellm_config.resolve_model(checked.litellm, model)
+    facts = RequestFacts(model, tags, team, team, digest, alias, asked=objectives)
     return replace(facts, groups=groups, alias_by_operator=entry is not None)
 
 
-def _metadata(option: str, metadata: str | None) -> object:
+def _parse_metadata(option: str, metadata: str | None) -> object:
     """The value of "aligner" in LiteLLM's metadata."""
     try:
         data = json.loads(metadata or "{}")
@@ -241,12 +251,12 @@ def _metadata(option: str, metadata: str | None) -> object:
     return data.get("aligner")
 
 
-def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[str]:
+def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy) -> list[str]:
     warnings = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model
         if checked.models is not None and pattern is not None and not _serves(checked.models, pattern):
-            place = checked.policies.source.at("routes", i)
+            place = checked.policies.source.place_of("routes", i)
             warnings.append(f"{place}: {entry_name(route, i)} ({pattern}) matches no model of the model_list")
     if not facts.model:
         warnings.append("no --model given: routes that name a model were passed over")
@@ -258,7 +268,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     warnings.extend(_redis_warnings(checked.policies))
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
-    warnings += [*_unserved(checked), *_editors_unserved(checked)]
+    warnings += [*_unserved_correctors(checked), *_unserved_editors(checked)]
     warnings += [lesson.warning for lesson in checked.taught if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
     if not (policy.objectives or policy.references):
@@ -268,7 +278,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
     """What this environment lacks of what a gateway needs to start."""
-    for needed in (writer.recorder, check_hand_offs):
+    for needed in (writer.make_recorder, check_hand_offs, check_local_engine):
         try:
             needed(policies)
         except ConfigError as error:
@@ -278,21 +288,21 @@ def _start_warnings(policies: PolicyFile) -> Iterator[str]:
 def _redis_warnings(policies: PolicyFile) -> Iterator[str]:
     """What everybody who can read the shared Redis can read."""
     if policies.cache.redis_env and not policies.cache.key_env:
-        place = policies.source.at("cache", "redis_env")
+        place = policies.source.place_of("cache", "redis_env")
         yield f"{place}: corrected texts lie in Redis unencrypted; name a variable with a key: cache.key_env"
 
 
-def _key_warnings(checked: _Checked) -> Iterator[str]:
+def _key_warnings(checked: _CheckedConfig) -> Iterator[str]:
     """What a gateway refuses now, or soon, of the keys file."""
     path = keys_path(checked.policies)
     if path is not None and not path.exists():
         yield f"{path.name} does not exist: no key of it is accepted"
     now = datetime.now(UTC)
     for entry in checked.keys.values():
-        if entry.expired(now):
-            yield f"key {entry.alias} expired at {_moment(entry.expires)} and is refused"
-        elif entry.expired(now + _SOON):
-            yield f"key {entry.alias} expires at {_moment(entry.expires)}"
+        if entry.is_expired(now):
+            yield f"key {entry.alias} expired at {_moment_text(entry.expires)} and is refused"
+        elif entry.is_expired(now + _SOON):
+            yield f"key {entry.alias} expires at {_moment_text(entry.expires)}"
         unserved = [
             name for name in entry.models or () if checked.models is not None and not _serves(checked.models, name)
         ]
@@ -308,38 +318,39 @@ def _key_settings(entry: KeyEntry | None) -> dict[str, Any] | None:
     return {"alias": entry.alias} | {name: settings[name] for name in _KEY_COLUMNS if settings.get(name)}
 
 
-def _moment(moment: datetime | None) -> str:
+def _moment_text(moment: datetime | None) -> str:
     return "never" if moment is None else moment.isoformat(sep=" ", timespec="minutes")
 
 
-def _engine_warnings(checked: _Checked, policy: Policy) -> list[str]:
+def _engine_warnings(checked: _CheckedConfig, policy: Policy) -> list[str]:
     """Limits of a completions server, and a model group that does not exist."""
-    engine = engine_at(checked.policies)
+    engine = engine_backend(checked.policies)
     warnings = list[str]()
     if engine.completes and not engine.scorer:
         warnings.append(f"{engine} has no detector head: every answer is rewritten as a whole; set a scorer")
         if policy.caution:
             warnings.append(f"caution {policy.caution:g} has no effect without a detector head")
-    if engine.kind is Kind.GROUP and checked.models is not None and not _serves(checked.models, engine.group):
+    if engine.kind is ServerKind.GROUP and checked.models is not None and not _serves(checked.models, engine.group):
         warnings.append(f"the model_list has no model group {engine.group!r}, which aligner.engine names")
     return warnings
 
 
-def _unserved(checked: _Checked) -> Iterator[str]:
+def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
     """Warnings for correctors whose model is not in the model_list."""
     for name, entry in checked.policies.plugins.correctors.items():
         model = str(entry.get("model", ""))
-        if kind_of(name, entry) == "self_refine" and checked.models is not None and model not in checked.models:
-            place = checked.policies.source.at("plugins", "correctors", name)
+        if plugin_kind(name, entry) == "self_refine" and checked.models is not None and model not in checked.models:
+            place = checked.policies.source.place_of("plugins", "correctors", name)
             yield f"{place}: corrector {name} asks {model!r}, which the model_list does not have"
 
 
-def _editors_unserved(checked: _Checked) -> Iterator[str]:
+def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
     """One line for each editor that is no model group of the LiteLLM YAML."""
     for group, path in editor_groups(checked.policies.blocks()).items():
         if checked.models is not None and not _serves(checked.models, group):
-            place = checked.policies.source.at(*path)
-            yield f"{place}: editor {group!r} is no model group of the model_list; {nearest(group, checked.models)}"
+            place = checked.policies.source.place_of(*path)
+            hint = suggest_name(group, checked.models)
+            yield f"{place}: editor {group!r} is no model group of the model_list; {hint}"
 
 
 def _serves(models: Sequence[str], pattern: str) -> bool:
@@ -347,27 +358,27 @@ def _serves(models: Sequence[str], pattern: str) -> bool:
     return any(fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models)
 
 
-def _rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, str]]:
+def _setting_rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, str]]:
     """(setting, value, origin) of every setting; each gate rule that is off has its own row."""
     origins = dict(policy.origins)
     off = [rule for rule in GateRule if rule not in policy.gate]
     gate = ("gate", f"all rules but {len(off)}" if off else "all rules", origins["gate"])
-    rows = [gate if name == "gate" else (name, _value(value), origins[name]) for name, value in settings.items()]
+    rows = [gate if name == "gate" else (name, _value_text(value), origins[name]) for name, value in settings.items()]
     rows += [(f"gate.{rule}", "off", origins[f"gate.{rule}"]) for rule in off]
     if policy.quota is not None:
         rows.append(("quota", f"{policy.quota.seconds:g} s a minute", origins["quota"]))
     if policy.hand_off is not None:
         to = policy.hand_off
-        told = f"{to.url} within {to.within:g} nats, {'with' if to.text else 'without'} text"
-        rows.append(("hand_off", told, origins["hand_off"]))
+        summary = f"{to.url} within {to.within:g} nats, {'with' if to.text else 'without'} text"
+        rows.append(("hand_off", summary, origins["hand_off"]))
     return rows
 
 
-def _listed(value: object) -> str:
+def _list_text(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _value(value: object) -> str:
+def _value_text(value: object) -> str:
     """A value as the policies file has it."""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {percent} %" for name, percent in value.items())
@@ -377,14 +388,14 @@ def _value(value: object) -> str:
     return ", ".join(texts) or "none"
 
 
-def _denied(policy: Policy) -> list[tuple[str, str]]:
+def _denied_objectives(policy: Policy) -> list[tuple[str, str]]:
     """(objective, origin of its denial)."""
     return [(name.removeprefix(_DENY), origin) for name, origin in policy.origins if name.startswith(_DENY)]
 
 
-def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
+def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
     origins = dict(policy.origins)
-    engine = engine_at(checked.policies)
+    engine = engine_backend(checked.policies)
     settings = checked.resolver.settings(policy)
     return checked.extensions.record(policy) | {
         "file": str(checked.path),
@@ -394,7 +405,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
         "tenant": policy.tenant,
         "settings": {name: {"value": value, "origin": origins[name]} for name, value in settings.items()},
         "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
-        "denied": [{"name": name, "origin": origin} for name, origin in _denied(policy)],
+        "denied": [{"name": name, "origin": origin} for name, origin in _denied_objectives(policy)],
         "objectives": [
             {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"], "head": o.head or None}
             | ({"met": how} if (how := checked.extensions.describe(o)) else {})
@@ -408,9 +419,9 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
     }
 
 
-def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str, Any] | None) -> None:
+def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key: Mapping[str, Any] | None) -> None:
     aligner = checked.policies.aligner
-    engine = engine_at(checked.policies)
+    engine = engine_backend(checked.policies)
     console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
     console.print(
         f"aligner {escape(aligner.model)} ({aligner.quantization}), engine {escape(str(engine))} ({engine.kind})",
@@ -420,32 +431,34 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
     if checked.keys:
         moments = sorted(entry.expires for entry in checked.keys.values() if entry.expires is not None)
-        first = f", {len(moments)} with an end, the first at {_moment(moments[0])}" if moments else ""
+        first = f", {len(moments)} with an end, the first at {_moment_text(moments[0])}" if moments else ""
         console.print(f"keys    {len(checked.keys)}{first}", soft_wrap=True)
     if key is not None:
-        console.print(table(("key of the file", "value"), [(name, _listed(value)) for name, value in key.items()]))
-    console.print(table(("setting", "value", "from"), _rows(checked.resolver.settings(policy), policy)))
+        console.print(
+            make_table(("key of the file", "value"), [(name, _list_text(value)) for name, value in key.items()])
+        )
+    console.print(make_table(("setting", "value", "from"), _setting_rows(checked.resolver.settings(policy), policy)))
     origins = dict(policy.origins)
     # Values of plugins for each objective, for example its weight.
     by_objective = {k: v for k, v in checked.extensions.record(policy).items() if isinstance(v, Mapping)}
     rows = [
         (
             f"{number}. {objective.name}{' (taught)' if objective.head else ''}",
-            *(_shown(values.get(objective.name, "-")) for values in by_objective.values()),
+            *(_number_text(values.get(objective.name, "-")) for values in by_objective.values()),
             objective.text,
-            _from(checked, objective, origins),
+            _origin_text(checked, objective, origins),
         )
         for number, objective in enumerate(policy.objectives, 1)
     ]
-    console.print(table(("objective", *by_objective, "text", "from"), rows))
+    console.print(make_table(("objective", *by_objective, "text", "from"), rows))
     if checked.taught:
-        console.print(table(TAUGHT_HEAD, [lesson.row for lesson in checked.taught]))
+        console.print(make_table(TAUGHT_HEAD, [lesson.row for lesson in checked.taught]))
     if policy.references:
-        console.print(table(references.HEAD, references.rows(policy)))
-        console.print(table(references.FACTS_HEAD, list(references.facts(policy.references))))
-    for name, origin in _denied(policy):
+        console.print(make_table(references.HEAD, references.reference_rows(policy)))
+        console.print(make_table(references.FACTS_HEAD, list(references.fact_rows(policy.references))))
+    for name, origin in _denied_objectives(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
-    console.print(f"trust   {escape(_trusted(checked.policies.trust))}", soft_wrap=True)
+    console.print(f"trust   {escape(_trust_text(checked.policies.trust))}", soft_wrap=True)
     for line in PRECEDENCE:
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
 
@@ -458,23 +471,23 @@ def _print_notes(console: Console, gaps: Mapping[str, Sequence[str]], warnings: 
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
 
 
-def _languages(checked: _Checked, policy: Policy) -> tuple[str, ...]:
+def _languages(checked: _CheckedConfig, policy: Policy) -> tuple[str, ...]:
     """The languages that the aligner of a policy knows by its card."""
     aligner = checked.policies.aligner
     return sources.languages(aligner.adapters.get(policy.aligner, aligner.model))
 
 
-def _trusted(trust: Trust) -> str:
+def _trust_text(trust: Trust) -> str:
     """Whose word may loosen a policy, in words."""
     words = [name for name, value in trust if value is True] + [f"body field {name}" for name in trust.router_fields]
     return ", ".join(words) or "this file alone: metadata of teams and keys only makes a policy stricter"
 
 
-def _from(checked: _Checked, objective: Objective, origins: Mapping[str, str]) -> str:
+def _origin_text(checked: _CheckedConfig, objective: Objective, origins: Mapping[str, str]) -> str:
     origin = origins[f"objective:{objective.name}"]
     description = checked.extensions.describe(objective)
     return f"{origin}: {description}" if description else origin
 
 
-def _shown(value: object) -> str:
+def _number_text(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -9,25 +9,27 @@ import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import uvicorn
 
-from aligner_proxy import connections
+from aligner_proxy import connections, extras
 from aligner_proxy.cli import open_files
 from aligner_proxy.cli.options import log_option, log_to_stderr
 from aligner_proxy.cli.terminal import echo
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.console import forms
-from aligner_proxy.console.application import Console
-from aligner_proxy.console.playground import Gateway
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import litellm_config
-from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.policy.yaml_file import read_yaml
+
+if TYPE_CHECKING:
+    from aligner_proxy.console.application import Console
 
 _GRACE_S = 3
-_LIMITS = Limits(connections=500, drain_s=1.0, body_bytes=forms.MOST_BYTES)
+_LIMITS = ConnectionLimits(connections=500, drain_s=1.0, body_bytes=forms.MOST_BYTES)
 """As the gateway's, but for fewer people; a connection that is silent at the end is not waited for."""
 _NICENESS = 5
 """Requests of the gateway go first, where both want the same core."""
@@ -51,9 +53,13 @@ def command(
 ) -> None:
     """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key."""
     log_to_stderr(form)
+    extras.require_extra(extras.REVIEW, "the console")
+    from aligner_proxy.console.application import Console
+    from aligner_proxy.console.playground import GatewayClient
+
     path = file.resolve()
     litellm_config.check_master_key(path)
-    data, source = read(path)
+    data, source = read_yaml(path)
     master = litellm_config.master_key(data)
     if not master:
         raise ConfigError(
@@ -61,16 +67,16 @@ def command(
         )
     if not gateway.startswith(("http://", "https://")):
         raise ConfigError("--gateway must begin with http:// or https://")
-    console = Console(path, master, Gateway(gateway, master), secure=behind_https, engine=engine)
-    limits = replace(_LIMITS, connections=open_files.fitting(_LIMITS.connections))
+    console = Console(path, master, GatewayClient(gateway, master), secure=behind_https, engine=engine)
+    limits = replace(_LIMITS, connections=open_files.fit_connections(_LIMITS.connections))
     os.nice(_NICENESS)
     with contextlib.closing(sockets.bound(host, port)) as listener:
         shown = f"[{host}]" if ":" in host else host
         echo(f"console: http://{shown}:{port}", err=True)
-        server(console, limits).run(sockets=[listener])
+        make_server(console, limits).run(sockets=[listener])
 
 
-def server(console: Console, limits: Limits = _LIMITS) -> uvicorn.Server:
+def make_server(console: Console, limits: ConnectionLimits = _LIMITS) -> uvicorn.Server:
     """The server of a console, with the clocks on its connections that the gateway's server has."""
     settings = uvicorn.Config(
         console.application(),
@@ -79,6 +85,6 @@ def server(console: Console, limits: Limits = _LIMITS) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_S,
-        **connections.settings(limits),
+        **connections.uvicorn_settings(limits),
     )
     return uvicorn.Server(settings)

@@ -23,7 +23,7 @@ _STYLES = {
 }
 
 
-def word_diff(before: str, after: str) -> Text:
+def render_diff(before: str, after: str) -> Text:
     """`after` with new words in green, and removed words struck out in red."""
     text = Text()
     for change, passage in words.word_diff(escaped(before), escaped(after)):
@@ -31,7 +31,7 @@ def word_diff(before: str, after: str) -> Text:
     return text
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of plain texts; markup in them is escaped."""
     shown = Table(*head)
     for row in rows:
@@ -39,23 +39,23 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return shown
 
 
-def show(console: Console, answer: str, outcome: Outcome) -> None:
+def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
     """Status line, diff, and the segments with their scores and the objective that flagged them."""
     correction = outcome.correction
     reason = f" ({outcome.reason})" if outcome.reason else ""
     cost = f", {correction.counts.forwards} forwards" if correction else ""
     console.print(Text(f"{outcome.status.value}{reason}", style=_STYLES.get(outcome.status, "")), end="")
     console.print(Text(f" in {outcome.ms:.0f} ms{cost}", style="dim"))
-    console.print(word_diff(answer, outcome.text or ""))
+    console.print(render_diff(answer, outcome.text or ""))
     if correction and any(segment.score is not None for segment in correction.segments):
-        console.print(_segments(correction.segments, outcome))
+        console.print(_segment_table(correction.segments, outcome))
 
 
-def _segments(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
+def _segment_table(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
     table = Table("score", "against", "segment", box=None, header_style="dim", padding=(0, 1))
     for segment in scored:
         style = "red" if segment.flagged else ""
-        against = Text(escaped(outcome.named(segment) or ""))
+        against = Text(escaped(outcome.objective_of(segment) or ""))
         shown = Text(escaped(segment.text)) if segment.text else Text("(missing at the end of the answer)", style="dim")
         table.add_row(f"{segment.score or 0.0:+.2f}", against, shown, style=style)
     return table

@@ -24,12 +24,12 @@ from aligner_proxy.cli.options import (
     connection_options,
     log_option,
     log_to_stderr,
-    only_one_address,
-    quiet,
-    settings,
+    refuse_two_addresses,
+    silence_libraries,
     take_limits,
+    weight_settings,
 )
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import tracing
@@ -56,27 +56,27 @@ def command(
     grace: int,
     file: Path | None,
     form: str | None,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Serve the aligner alone, on a unix socket or a port."""
-    only_one_address(path, port)
+    refuse_two_addresses(path, port)
     log_to_stderr(form)
-    limits = take_limits(given)
-    open_files.allow(limits.connections)
-    _trace()
+    limits = take_limits(options)
+    open_files.allow_connections(limits.connections)
+    _start_tracing()
     # Until the server installs its own handler: a stop while libraries are imported is a clean exit too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with _listener(path, port, host) as (listener, address):
-        still_loading = _serve(listener, address, queue, grace, limits, file, given)
+    with _open_listener(path, port, host) as (listener, address):
+        still_loading = _serve(listener, address, queue, grace, limits, file, options)
     if still_loading:
         # The interpreter would wait for the loading thread; an unfinished preparation is repeated at the next start.
         logging.shutdown()
         os._exit(0)
 
 
-def _trace() -> None:
+def _start_tracing() -> None:
     """Export spans if the environment asks for it; a missing exporter is logged and the engine still serves."""
-    if config.traced():
+    if config.is_traced():
         try:
             tracing.export("aligner-proxy-engine")
         except ConfigError as error:
@@ -84,7 +84,7 @@ def _trace() -> None:
 
 
 @contextlib.contextmanager
-def _listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[socket.socket, str]]:
+def _open_listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[socket.socket, str]]:
     if port is not None:
         with sockets.tcp(host, port) as listener:
             yield listener, f"http://{host}:{listener.getsockname()[1]}"
@@ -99,19 +99,19 @@ def _serve(
     address: str,
     queue: int,
     grace: int,
-    limits: Limits,
+    limits: ConnectionLimits,
     file: Path | None,
-    given: dict[str, Any],
+    options: dict[str, Any],
 ) -> bool:
     """Serve until stopped; True when the aligner was still being loaded then."""
-    quiet()
+    silence_libraries()
     from aligner_proxy.engine.admission import LocalAdmission
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine
     from aligner_proxy.engine.server.app import serve
 
-    chosen = settings(given, file)
-    home = config.home()
+    chosen = weight_settings(options, file)
+    home = config.home_folder()
     engine = LocalEngine(lambda: open_aligner(chosen, home, lambda step: log.info("%s", step)))
     log.info("listening on %s, loading %s", address, chosen.model)
     serve(LocalAdmission(engine, seats=queue), listener, grace_s=grace, limits=limits)

@@ -44,10 +44,10 @@ class ProcessHealth:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -> None:
     """Say whether gateway and engine are alive, ready, degraded."""
-    processes = [_engine(_address(engine))]
+    processes = [_engine_health(_engine_address(engine))]
     if gateway or not engine:
-        processes.insert(0, _gateway((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
-    overall = _overall(processes)
+        processes.insert(0, _gateway_health((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
+    overall = _overall_status(processes)
     if as_json:
         echo_json({"status": overall, "processes": [asdict(process) for process in processes]}, indent=2)
     else:
@@ -58,7 +58,7 @@ def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -
     sys.exit(0 if processes[0].serves else 1)
 
 
-def _overall(processes: list[ProcessHealth]) -> str:
+def _overall_status(processes: list[ProcessHealth]) -> str:
     """Status of the first process; a ready gateway without a ready engine is degraded."""
     first, *others = processes
     if first.status == "ready" and not all(process.status == "ready" for process in others):
@@ -66,7 +66,7 @@ def _overall(processes: list[ProcessHealth]) -> str:
     return first.status
 
 
-def _address(engine: str | None) -> str:
+def _engine_address(engine: str | None) -> str:
     chosen = engine or config.engine_override() or f"unix:{config.engine_socket()}"
     try:
         chosen = engine_address(chosen)
@@ -75,11 +75,11 @@ def _address(engine: str | None) -> str:
     return f"unix:{config.default_socket()}" if chosen == "local" else chosen
 
 
-def _engine(address: str) -> ProcessHealth:
+def _engine_health(address: str) -> ProcessHealth:
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     if socket and not Path(socket).exists():
         return ProcessHealth("engine", address, "down")
-    with _client(socket) as http:
+    with _make_client(socket) as http:
         try:
             report = http.get(("http://engine" if socket else address.rstrip("/")) + "/health").json()
             status = str(report["status"])
@@ -91,8 +91,8 @@ def _engine(address: str) -> ProcessHealth:
         return ProcessHealth("engine", address, status, reasons)
 
 
-def _gateway(address: str) -> ProcessHealth:
-    with _client() as http:
+def _gateway_health(address: str) -> ProcessHealth:
+    with _make_client() as http:
         try:
             if http.get(f"{address}/health/liveliness").is_success:
                 ready = http.get(f"{address}/health/readiness")
@@ -112,5 +112,5 @@ def _reasons(answer: httpx.Response) -> tuple[str, ...]:
         return ()
 
 
-def _client(socket: str | None = None) -> httpx.Client:
+def _make_client(socket: str | None = None) -> httpx.Client:
     return httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=_WAIT_S, trust_env=False)

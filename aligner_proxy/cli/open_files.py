@@ -19,12 +19,12 @@ _ENOUGH = 1 << 16
 log = logging.getLogger(__name__)
 
 
-def allow(connections: int, each: int = 1) -> None:
+def allow_connections(connections: int, each: int = 1) -> None:
     """Let this process and its children have descriptors for these connections, `each` so many.
 
     Raises `ConfigError` where not even the connections fit, and logs a warning where they fit without what they need.
     """
-    limit = _raised(max(_ENOUGH, connections * each + RESERVE))
+    limit = _raise_limit(max(_ENOUGH, connections * each + RESERVE))
     fix = "raise the hard limit (LimitNOFILE= of systemd, --ulimit nofile= of docker, ulimit -Hn)"
     if limit < connections + RESERVE:
         fits = max(1, (limit - RESERVE) // each)
@@ -44,21 +44,21 @@ def allow(connections: int, each: int = 1) -> None:
         )
 
 
-def fitting(connections: int) -> int:
+def fit_connections(connections: int) -> int:
     """So many connections, or those for which this process may have descriptors."""
-    limit = _raised(max(_ENOUGH, connections + RESERVE))
+    limit = _raise_limit(max(_ENOUGH, connections + RESERVE))
     fits = max(1, min(connections, limit - RESERVE))
     if fits < connections:
         log.warning("this process may have %d open files, so it takes %d connections, not %d", limit, fits, connections)
     return fits
 
 
-def _raised(wanted: int) -> int:
+def _raise_limit(target: int) -> int:
     """The limit of open files, after it was raised towards `wanted` as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    most = target if hard == resource.RLIM_INFINITY else min(target, hard)
     if soft == resource.RLIM_INFINITY or soft >= most:
-        return wanted if soft == resource.RLIM_INFINITY else soft
+        return target if soft == resource.RLIM_INFINITY else soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     except (ValueError, OSError):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from aligner_proxy.connections import Limits
+from aligner_proxy import extras
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import logs
 from aligner_proxy.plugins import registry
@@ -46,17 +47,17 @@ _COMPUTING = (
         "adapters",
         multiple=True,
         metavar="NAME=MODEL",
-        callback=lambda _ctx, _param, given: _adapters(given),
+        callback=lambda _ctx, _param, values: _parse_adapters(values),
         help="One more aligner over the same base, chosen by that name; may be given again.",
     ),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format of computation."),
     click.option("--cache-tokens", type=click.IntRange(min=1024), help="Tokens of KV cache; 16384 when not given."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads at most; left to torch when not given."),
 )
-_LIMITS = Limits()
+_LIMITS = ConnectionLimits()
 
 
-def _seconds(option: str, limit: str, text: str) -> Callable[[F], F]:
+def _seconds_option(option: str, limit: str, text: str) -> Callable[[F], F]:
     """An option for one of the times in `Limits`."""
     positive = click.FloatRange(min=0, min_open=True)
     return click.option(option, limit, default=getattr(_LIMITS, limit), show_default=True, type=positive, help=text)
@@ -70,42 +71,46 @@ _CONNECTIONS = (
         type=click.IntRange(min=1),
         help="Connections at a time, of each process; then slow clients go, and new ones get 503.",
     ),
-    _seconds("--head-timeout", "head_s", "Seconds for the head of a request."),
-    _seconds("--body-timeout", "body_s", "Seconds for its body, and one more for each 8 kB."),
-    _seconds("--idle-timeout", "idle_s", "Seconds between two requests of a connection."),
+    _seconds_option("--head-timeout", "head_s", "Seconds for the head of a request."),
+    _seconds_option("--body-timeout", "body_s", "Seconds for its body, and one more for each 8 kB."),
+    _seconds_option("--idle-timeout", "idle_s", "Seconds between two requests of a connection."),
 )
 
 
 def weight_options(function: F) -> F:
     """Add --template and --quantization."""
-    return _added(function, _WEIGHTS)
+    return _add_options(function, _WEIGHTS)
 
 
 def aligner_options(function: F) -> F:
     """Add --model, --adapter, --template, --quantization, --dtype, --cache-tokens and --threads."""
-    return _added(weight_options(function), _COMPUTING)
+    return _add_options(weight_options(function), _COMPUTING)
 
 
 def connection_options(function: F) -> F:
     """Add --connections, --head-timeout, --body-timeout and --idle-timeout."""
-    return _added(function, _CONNECTIONS)
+    return _add_options(function, _CONNECTIONS)
 
 
-def _added(function: F, options: Sequence[Callable[[F], F]]) -> F:
+def _add_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
     """The command with these options, shown in this order."""
     for option in reversed(options):
         function = option(function)
     return function
 
 
-def take_limits(given: dict[str, Any]) -> Limits:
+def take_limits(options: dict[str, Any]) -> ConnectionLimits:
     """The bounds of connections that the options give, taken out of `given`."""
-    return Limits(**{name: given.pop(name) for name in ("connections", "head_s", "body_s", "idle_s")})
+    return ConnectionLimits(**{name: options.pop(name) for name in ("connections", "head_s", "body_s", "idle_s")})
 
 
-def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
-    """Settings of the weights from flags, then `file` (a policies file), then defaults."""
-    before_torch()
+def weight_settings(options: dict[str, Any], file: Path | None = None) -> Settings:
+    """Settings of the weights from flags, then `file` (a policies file), then defaults.
+
+    Raises `MissingExtra` where no model can run here.
+    """
+    extras.require_extra(extras.ENGINE, "an aligner on this machine")
+    prepare_for_torch()
     from aligner_proxy.engine.loader import Settings
 
     from_file: dict[str, Any] = {}
@@ -115,8 +120,8 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
         from_file = {name: getattr(aligner, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
         from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
         if aligner.require_revision:
-            _refuse_unpinned(from_file | given)
-    return Settings(**from_file | {name: value for name, value in given.items() if value is not None})
+            _refuse_unpinned(from_file | options)
+    return Settings(**from_file | {name: value for name, value in options.items() if value is not None})
 
 
 def _refuse_unpinned(chosen: dict[str, Any]) -> None:
@@ -125,16 +130,16 @@ def _refuse_unpinned(chosen: dict[str, Any]) -> None:
     sources.refuse_unpinned([chosen["model"], *(chosen["adapters"] or {}).values()])
 
 
-def _adapters(given: tuple[str, ...]) -> dict[str, str] | None:
+def _parse_adapters(values: tuple[str, ...]) -> dict[str, str] | None:
     """The aligners of --adapter by name; None without any, so that the file's apply."""
-    pairs = [text.partition("=")[::2] for text in given]
+    pairs = [text.partition("=")[::2] for text in values]
     for name, model in pairs:
         if not name or not model or name == DEFAULT_ALIGNER:
             raise click.BadParameter(f"must read NAME=MODEL with a name other than {DEFAULT_ALIGNER}")
     return dict(pairs) or None
 
 
-def before_torch() -> None:
+def prepare_for_torch() -> None:
     """Set what must be set before torch is imported; harmless afterwards."""
     # torch's threads spin while they wait for each other. On cores shared with an upstream or a gateway that made a
     # forward four times slower; without any spinning, waking them takes longer than a small layer.
@@ -159,9 +164,10 @@ def _share_heap() -> None:
         tune(_M_ARENA_MAX, 1)
 
 
-def quiet() -> None:
-    """Silence the libraries' progress bars and messages."""
-    before_torch()
+def silence_libraries() -> None:
+    """Silence the libraries' progress bars and messages. Raises `MissingExtra` where no model can run here."""
+    extras.require_extra(extras.ENGINE, "an aligner on this machine")
+    prepare_for_torch()
     from transformers.utils import logging as chatter  # noqa: TID251 - its log level, nothing that computes
 
     chatter.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -176,16 +182,16 @@ def log_option(function: F) -> F:
 
 def log_to_stderr(form: str | None) -> None:
     """Log to stderr, one line for each event; the option overrides the environment."""
-    logs.to_stderr(form or config.log_form() or "text")
+    logs.configure_logging(form or config.log_form() or "text")
 
 
-def only_one_address(socket: Path | None, port: int | None) -> None:
+def refuse_two_addresses(socket: Path | None, port: int | None) -> None:
     """Refuse a socket together with a port."""
     if socket is not None and port is not None:
         raise ConfigError("give --socket or --port, not both")
 
 
-def moment(since: str) -> float:
+def parse_moment(since: str) -> float:
     """Seconds since the epoch of an age or a date."""
     age = _AGE.fullmatch(since)
     if age is not None:

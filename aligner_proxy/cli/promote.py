@@ -13,12 +13,12 @@ from typing import Any
 import click
 from rich.text import Text
 
-from aligner_proxy.audit.promotion import BOUND, Proposal, Ruling, Settings, Target, proposal, ruling
-from aligner_proxy.cli.reviews.options import as_numbers
+from aligner_proxy.audit.promotion import BOUND, Proposal, Ruling, SettingChanges, Target, make_proposal, make_ruling
+from aligner_proxy.cli.reviews.options import share_fields
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import shares
-from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.litellm_config import resolve_policies_file
 from aligner_proxy.text.hidden import escaped
 from aligner_proxy.types import Mode
 
@@ -56,50 +56,50 @@ def command(
     require_evidence: bool,
     dry_run: bool,
     as_json: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Change settings of one route, one tenant or the defaults in FILE (policies file, or LiteLLM YAML)."""
-    path = policies_in(file).resolve()
-    if given["aligner"] is not None:
-        given["aligner"] = shares.written(given["aligner"])
-    settings = Settings({name: value for name, value in given.items() if value is not None}, objectives)
+    path = resolve_policies_file(file).resolve()
+    if options["aligner"] is not None:
+        options["aligner"] = shares.parse_shares(options["aligner"])
+    settings = SettingChanges({name: value for name, value in options.items() if value is not None}, objectives)
     if [route, tenant, defaults or None].count(None) != 2 or not settings:
         raise ConfigError(
             "say where (one of --route, --tenant, --defaults) and what (--mode, --sample, --caution, --objective, "
             "--aligner, --shadow-aligner)"
         )
-    change = proposal(path, Target(route, tenant), settings)
-    found = ruling(change, bound, strict=require_evidence)
-    if found is not None and found.refused and not dry_run:
+    change = make_proposal(path, Target(route, tenant), settings)
+    ruling = make_ruling(change, bound, strict=require_evidence)
+    if ruling is not None and ruling.refusal and not dry_run:
         fix = "take out what is wrong (aligner-proxy teach, a higher caution), or raise --bound"
-        raise ConfigError(f"not promoted: {found.refused}; {fix}")
+        raise ConfigError(f"not promoted: {ruling.refusal}; {fix}")
     backup = None if dry_run else change.write()
-    _report(change, found, backup, as_json)
+    _print_report(change, ruling, backup, as_json)
 
 
-def _report(change: Proposal, found: Ruling | None, backup: Path | None, as_json: bool) -> None:
+def _print_report(change: Proposal, ruling: Ruling | None, backup: Path | None, as_json: bool) -> None:
     lines = change.diff
     if as_json:
         report = {
             "file": str(change.path),
             "diff": lines,
             "backup": str(backup) if backup else None,
-            "evidence": _evidence(found),
+            "evidence": _ruling_fields(ruling),
         }
         echo_json(report, indent=2)
         return
     console = Terminal(soft_wrap=True)
     for line in lines or ["nothing to change: the file has these settings already"]:
         console.print(Text(escaped(line), style=_COLOURS.get(line[0], "") if lines else ""))
-    if found is not None and (told := found.refused or found.warning):
-        label = "would be refused" if found.refused else "not known yet"
-        echo(f"{label}: {told}", err=True)
+    if ruling is not None and (note := ruling.refusal or ruling.warning):
+        label = "would be refused" if ruling.refusal else "not known yet"
+        echo(f"{label}: {note}", err=True)
     if backup is not None:
         console.print(Text(f"written; backup of the old file: {backup.name}", style="dim"))
 
 
-def _evidence(found: Ruling | None) -> dict[str, Any] | None:
-    if found is None:
+def _ruling_fields(ruling: Ruling | None) -> dict[str, Any] | None:
+    if ruling is None:
         return None
-    wrong = None if found.wrong is None else as_numbers(found.wrong)
-    return {"wrong": wrong, "bound": found.bound, "needed": found.needed, "refused": found.refused}
+    wrong = None if ruling.wrong is None else share_fields(ruling.wrong)
+    return {"wrong": wrong, "bound": ruling.bound, "needed": ruling.reviews_needed, "refused": ruling.refusal}

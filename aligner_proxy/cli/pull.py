@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from aligner_proxy.cli.options import settings, weight_options
+from aligner_proxy.cli.options import weight_options, weight_settings
 from aligner_proxy.cli.terminal import Terminal, echo
 from aligner_proxy.errors import WeightsError
 from aligner_proxy.policy import config
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @click.argument("model", default="embedded")
 @weight_options
 @click.pass_context
-def command(ctx: click.Context, /, model: str, **given: Any) -> None:
+def command(ctx: click.Context, /, model: str, **options: Any) -> None:
     """Fetch, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder)."""
     console = Terminal(stderr=True)
-    chosen = settings(given | {"model": model})
+    chosen = weight_settings(options | {"model": model})
     try:
         _fetch(console, chosen)
         _prepare(console, chosen)
@@ -42,7 +42,7 @@ def _fetch(console: Console, chosen: Settings) -> None:
     from aligner_proxy.engine.weights.store import Store
 
     model = str(chosen.model)
-    if Store(config.home()).recall(model, chosen.quantization):
+    if Store(config.home_folder()).recall(model, chosen.quantization):
         return
     for name in sources.missing(model):
         console.print(f"fetching [bold]{escape(name)}[/bold]")
@@ -54,6 +54,6 @@ def _fetch(console: Console, chosen: Settings) -> None:
 def _prepare(console: Console, chosen: Settings) -> None:
     from aligner_proxy.engine.loader import prepare
 
-    prepared, folder = prepare(chosen, config.home(), lambda step: console.print(escape(step)))
+    prepared, folder = prepare(chosen, config.home_folder(), lambda step: console.print(escape(step)))
     console.print(f"[green]ready[/green] {escape(prepared.model)} {prepared.content_hash[:12]} {prepared.quantization}")
     echo(str(folder))

@@ -16,7 +16,7 @@ MOST_SHOWN = 200
 """Facts that are listed one by one."""
 
 
-def rows(policy: Policy) -> list[tuple[str, str, str]]:
+def reference_rows(policy: Policy) -> list[tuple[str, str, str]]:
     """(reference, how many facts it yields, of which kinds) of each reference that a request like this one has."""
     return [_row(reference) for reference in policy.references]
 
@@ -31,7 +31,7 @@ def _row(reference: Reference) -> tuple[str, str, str]:
     return reference.label, str(kinds.total()), listed or "none that a form can tell: it changes no answer"
 
 
-def facts(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]:
+def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]:
     """(name:line, kind, fact) of every fact of these references, as far as they are shown."""
     shown = 0
     for reference in references:
@@ -49,7 +49,7 @@ def as_json(policy: Policy) -> list[dict[str, Any]]:
     return [
         {
             "reference": reference.label,
-            "facts": [{"source": place, "kind": kind, "fact": fact} for place, kind, fact in facts([reference])],
+            "facts": [{"source": place, "kind": kind, "fact": fact} for place, kind, fact in fact_rows([reference])],
         }
         for reference in policy.references
     ]

@@ -24,13 +24,22 @@ from rich.progress import Progress
 from rich.text import Text
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.promotion import Target, reviewed
-from aligner_proxy.audit.replay import Case, Change, Ending, Figures, Side, changes, figures, replay
+from aligner_proxy.audit.promotion import Target, compare_with_reviews
+from aligner_proxy.audit.replay import (
+    Case,
+    Ending,
+    ReplayChange,
+    ReplayRun,
+    RunFigures,
+    compute_figures,
+    count_changes,
+    replay,
+)
 from aligner_proxy.audit.reviews import Review, Reviews
-from aligner_proxy.cli.align import opened_engine
-from aligner_proxy.cli.diff import table, word_diff
+from aligner_proxy.cli.align import open_chosen_engine
+from aligner_proxy.cli.diff import make_table, render_diff
 from aligner_proxy.cli.json_lines import progress_line
-from aligner_proxy.cli.options import moment, weight_options
+from aligner_proxy.cli.options import parse_moment, weight_options
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
@@ -39,7 +48,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.plugins.registry import PluginRules
-from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.litellm_config import resolve_policies_file
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.in_force import HeadsInForce
@@ -55,15 +64,15 @@ _COLOURS = {
 _HEAD = ("", "before", "after")
 
 
-class Comparison:
+class ReplayReport:
     """Figures of one replay, in total and by recorded policy."""
 
     def __init__(self, cases: Sequence[Case], policies: str, without_text: int, reviews: Sequence[Review] = ()) -> None:
         self._cases = cases
-        self._reviewed = reviewed(cases, reviews)
+        self._reviewed = compare_with_reviews(cases, reviews)
         self._policies = policies
         self._without_text = without_text
-        self._before, self._after = _both(cases)
+        self._before, self._after = _compute_both(cases)
         policy = attrgetter("entry.policy")
         by_policy = groupby(sorted(cases, key=policy), policy)
         self._groups = {name: list(group) for name, group in by_policy}
@@ -72,7 +81,7 @@ class Comparison:
         """Print tables for people."""
         console.print(escape(self._summary()), soft_wrap=True)
         for head, rows in self._tables():
-            console.print(table(head, rows))
+            console.print(make_table(head, rows))
 
     def as_json(self) -> dict[str, Any]:
         """The comparison for programs, with the ids of every case."""
@@ -84,10 +93,10 @@ class Comparison:
             "aligners_after": _aligners([case.after for case in self._cases]),
             "before": asdict(self._before),
             "after": asdict(self._after),
-            "changes": changes(self._cases),
+            "changes": count_changes(self._cases),
             "reviewed": asdict(self._reviewed),
-            "by_policy": {name: _comparison(cases) for name, cases in self._groups.items()},
-            "cases": [_case(case) for case in self._cases],
+            "by_policy": {name: _group_fields(cases) for name, cases in self._groups.items()},
+            "cases": [_case_fields(case) for case in self._cases],
         }
 
     def write(self, folder: Path) -> None:
@@ -107,20 +116,20 @@ class Comparison:
         return text + (f"; {self._without_text} more were recorded without text" if self._without_text else "")
 
     def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
-        yield _HEAD, list(_rows(self._before, self._after))
-        yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in changes(self._cases).items()]
+        yield _HEAD, list(_figure_rows(self._before, self._after))
+        yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in count_changes(self._cases).items()]
         if self._reviewed.answers:
             yield ("reviewed answers", "answers"), [(name, str(n)) for name, n in asdict(self._reviewed).items()]
         if len(self._groups) > 1:
             yield (
                 ("policy then", "answers", "changed before", "changed after", "differ"),
-                [_group(name, cases) for name, cases in self._groups.items()],
+                [_group_row(name, cases) for name, cases in self._groups.items()],
             )
 
     def _markdown(self, drawn: bool) -> str:
         lines = ["# Replay", "", self._summary() + "."]
         for head, rows in self._tables():
-            lines += ["", _line(head), _line(["---"] * len(head)), *map(_line, rows)]
+            lines += ["", _markdown_line(head), _markdown_line(["---"] * len(head)), *map(_markdown_line, rows)]
         note = "Times are the aligner's own: before as recorded, after on the machine of the replay."
         plot = "![results of the answers](replay.svg)" if drawn else "No plot: pip install 'aligner-proxy[plots]'."
         return "\n".join([*lines, "", note, "", plot, ""])
@@ -151,19 +160,19 @@ class Comparison:
             figure.savefig(file, metadata={"Date": None})
 
 
-def _both(cases: Sequence[Case]) -> tuple[Figures, Figures]:
-    return figures([case.before for case in cases]), figures([case.after for case in cases])
+def _compute_both(cases: Sequence[Case]) -> tuple[RunFigures, RunFigures]:
+    return compute_figures([case.before for case in cases]), compute_figures([case.after for case in cases])
 
 
-def _aligners(sides: Sequence[Side]) -> list[str]:
+def _aligners(sides: Sequence[ReplayRun]) -> list[str]:
     return sorted({side.aligner for side in sides if side.aligner})
 
 
-def _rows(before: Figures, after: Figures) -> Iterator[tuple[str, ...]]:
+def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, ...]]:
     for ending in Ending:
         if before.endings[ending] or after.endings[ending]:
             yield ending.value, str(before.endings[ending]), str(after.endings[ending])
-    yield "share changed", _share(before), _share(after)
+    yield "share changed", _share_text(before), _share_text(after)
     for reason in dict.fromkeys([*before.refusals, *after.refusals]):
         yield reason, str(before.refusals.get(reason, 0)), str(after.refusals.get(reason, 0))
     for name in ("p50_ms", "p95_ms"):
@@ -171,23 +180,23 @@ def _rows(before: Figures, after: Figures) -> Iterator[tuple[str, ...]]:
     yield "forwards an answer", f"{before.forwards:.2f}", f"{after.forwards:.2f}"
 
 
-def _share(figures: Figures) -> str:
+def _share_text(figures: RunFigures) -> str:
     share, low, high = (f"{100 * value:.1f}" for value in figures.changed)
     return f"{share} % ({low} to {high})"
 
 
-def _group(name: str, cases: Sequence[Case]) -> tuple[str, ...]:
-    before, after = _both(cases)
-    differ = sum(case.change is not Change.SAME for case in cases)
-    return name, str(len(cases)), _share(before), _share(after), str(differ)
+def _group_row(name: str, cases: Sequence[Case]) -> tuple[str, ...]:
+    before, after = _compute_both(cases)
+    differ = sum(case.change is not ReplayChange.SAME for case in cases)
+    return name, str(len(cases)), _share_text(before), _share_text(after), str(differ)
 
 
-def _comparison(cases: Sequence[Case]) -> dict[str, Any]:
-    before, after = _both(cases)
-    return {"before": asdict(before), "after": asdict(after), "changes": changes(cases)}
+def _group_fields(cases: Sequence[Case]) -> dict[str, Any]:
+    before, after = _compute_both(cases)
+    return {"before": asdict(before), "after": asdict(after), "changes": count_changes(cases)}
 
 
-def _case(case: Case) -> dict[str, Any]:
+def _case_fields(case: Case) -> dict[str, Any]:
     sides = {
         name: {"ending": side.ending, "reason": side.reason, "engine_ms": round(side.engine_ms, 1)}
         for name, side in (("before", case.before), ("after", case.after))
@@ -197,7 +206,7 @@ def _case(case: Case) -> dict[str, Any]:
     return {**ids, "policy": entry.policy, "change": case.change, **sides}
 
 
-def _line(cells: Sequence[str]) -> str:
+def _markdown_line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -229,24 +238,26 @@ def _line(cells: Sequence[str]) -> str:
 @click.option("--json-lines", is_flag=True, help="The same behind lines that tell how far it is.")
 @weight_options
 def command(
-    policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **given: Any
+    policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **options: Any
 ) -> None:
     """Run recorded answers under other policies or another aligner, and compare."""
-    show = given.pop("show")
-    lines = given.pop("json_lines")
-    as_json = given.pop("as_json") or lines
-    deadline_s = given.pop("deadline")
-    candidate = given.pop("candidate")
-    target = Target(given.pop("route"), given.pop("tenant"))
-    path = policies_in(policies)
+    show = options.pop("show")
+    lines = options.pop("json_lines")
+    as_json = options.pop("as_json") or lines
+    deadline_s = options.pop("deadline")
+    candidate = options.pop("candidate")
+    target = Target(options.pop("route"), options.pop("tenant"))
+    path = resolve_policies_file(policies)
     file = registry.load_policies(path)
-    entries, reviews = _recorded(file, store, moment(since), limit, target)
-    if address and any(given.values()):
+    entries, reviews = _read_recorded(file, store, parse_moment(since), limit, target)
+    if address and any(options.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
     under = registry.parse_policies(candidate.read(), path) if candidate else file
-    told = progress_line if lines else None
-    cases = asyncio.run(_replayed(entries, under, deadline_s, lambda: opened_engine(address, given, path), told))
-    comparison = Comparison(cases, policies.name, len(entries) - len(cases), reviews)
+    report_progress = progress_line if lines else None
+    cases = asyncio.run(
+        _run_replay(entries, under, deadline_s, lambda: open_chosen_engine(address, options, path), report_progress)
+    )
+    comparison = ReplayReport(cases, policies.name, len(entries) - len(cases), reviews)
     if output is not None:
         comparison.write(output)
     if as_json:
@@ -254,18 +265,18 @@ def command(
         return
     console = Terminal()
     comparison.show(console)
-    _show(console, [case for case in cases if case.change is not Change.SAME][:show])
+    _show_cases(console, [case for case in cases if case.change is not ReplayChange.SAME][:show])
 
 
-def _recorded(
+def _read_recorded(
     file: PolicyFile, path: Path | None, since: float, limit: int, target: Target
 ) -> tuple[list[Entry], list[Review]]:
     """The recorded entries, oldest first, and all reviews; read at once, so that the gateway can delete old ones."""
-    store = writer.store(file, path)
+    store = writer.open_for_reading(file, path)
     try:
-        named = target != Target()
-        newest = store.entries(since=since, limit=-1 if named else limit)
-        entries = list(islice((one for one in newest if not named or target.covers(one)), limit))
+        is_narrowed = target != Target()
+        newest = store.entries(since=since, limit=-1 if is_narrowed else limit)
+        entries = list(islice((one for one in newest if not is_narrowed or target.covers(one)), limit))
         reviews = list(Reviews(store).all())
     finally:
         store.close()
@@ -274,45 +285,45 @@ def _recorded(
     return entries[::-1], reviews
 
 
-async def _replayed(
+async def _run_replay(
     entries: list[Entry],
     file: PolicyFile,
     deadline_s: float | None,
-    opened: Callable[[], AbstractAsyncContextManager[Engine]],
-    told: Callable[[int, int], None] | None = None,
+    open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
+    report_progress: Callable[[int, int], None] | None = None,
 ) -> list[Case]:
     total = sum(entry.content is not None for entry in entries)
     done = 0
-    with Progress(console=Terminal(stderr=True), disable=told is not None) as progress:
+    with Progress(console=Terminal(stderr=True), disable=report_progress is not None) as progress:
         bar = progress.add_task("replaying", total=total)
 
-        def advanced() -> None:
+        def advance() -> None:
             nonlocal done
             done += 1
             progress.advance(bar)
-            if told is not None:
-                told(done, total)
+            if report_progress is not None:
+                report_progress(done, total)
 
-        async with opened() as engine:
+        async with open_engine() as engine:
             pipeline = Pipeline(
                 engine,
                 correctors=correctors(file),
-                rules=PluginRules.of(file),
-                extensions=registry.extensions(file),
+                rules=PluginRules.from_file(file),
+                extensions=registry.load_extensions(file),
             )
             return await replay(
                 entries,
                 PolicyResolver(file, HeadsInForce.of(file).head_of),
                 pipeline,
-                advanced,
+                advance,
                 deadline_s,
             )
 
 
-def _show(console: Console, cases: list[Case]) -> None:
+def _show_cases(console: Console, cases: list[Case]) -> None:
     for case in cases:
         console.print(Text(f"\n{case.entry.call_id}/{case.entry.choice}: {case.change}", style="bold"))
         answer = case.entry.content.exchange.answer if case.entry.content else None
         for name, side in (("before", case.before), ("after", case.after)):
             console.print(Text(f"{name} ({side.ending}{f', {side.reason}' if side.reason else ''}) ", style="dim"))
-            console.print(word_diff(answer or "", side.text or ""))
+            console.print(render_diff(answer or "", side.text or ""))

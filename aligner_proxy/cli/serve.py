@@ -26,24 +26,25 @@ from typing import Any, TypeVar
 
 import click
 
+from aligner_proxy import extras
 from aligner_proxy.audit import writer
 from aligner_proxy.cli import open_files
 from aligner_proxy.cli.options import connection_options, log_option, log_to_stderr, take_limits
 from aligner_proxy.cli.terminal import Terminal
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
-from aligner_proxy.gateway import build, in_force, litellm_internals
+from aligner_proxy.gateway import active_policies, build, litellm_internals
 from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
-from aligner_proxy.gateway.process.console_beside import ConsoleBeside
-from aligner_proxy.gateway.process.teacher import Served, Teacher
+from aligner_proxy.gateway.process.auto_training import AutoTrainer, ServingEngine
+from aligner_proxy.gateway.process.console_process import ConsoleKeeper
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config, guardrail_entry, litellm_config
-from aligner_proxy.policy.engine_schema import Backend, Kind
+from aligner_proxy.policy.engine_schema import Backend, ServerKind
 from aligner_proxy.policy.litellm_config import find_policies, model_groups
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.policy.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -63,7 +64,7 @@ _UNLESS_SET = {
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ServePlan:
     """A checked configuration: the processes to start. `starts_engine` is False when the engine is run elsewhere."""
 
     litellm_file: Path
@@ -80,7 +81,7 @@ class Plan:
     """Seconds for each process to finish its requests after SIGTERM."""
     handover: int = 600
     """Seconds for the processes before a restart to finish theirs."""
-    limits: Limits = field(default_factory=Limits)
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     number: int = 1
     """Which generation of processes this is: one more after each restart."""
     engine_number: int = 1
@@ -130,7 +131,7 @@ class Plan:
     default=2048,
     show_default=True,
     type=click.IntRange(min=0),
-    callback=lambda _context, _option, given: _checked_worker_mb(given),
+    callback=lambda _context, _option, worker_mb: _check_worker_mb(worker_mb),
     help="Megabytes that a LiteLLM process may hold before another takes its place without a gap; 0: any (Linux).",
 )
 @click.option("--console", is_flag=True, help="Start the console beside it, for browsers on this machine.")
@@ -149,14 +150,16 @@ def command(
     console: bool,
     console_port: int,
     form: str | None,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Start the aligner engine and the LiteLLM proxy; SIGHUP replaces both without a gap, SIGTERM drains them."""
     log_to_stderr(form)
-    limits = replace(take_limits(given), body_bytes=body_mb << 20)
-    open_files.allow(limits.connections, open_files.OF_REQUEST)
+    if console:
+        extras.require_extra(extras.REVIEW, "--console")
+    limits = replace(take_limits(options), body_bytes=body_mb << 20)
+    open_files.allow_connections(limits.connections, open_files.OF_REQUEST)
     checked = replace(
-        plan(file, host, port, workers),
+        make_plan(file, host, port, workers),
         log=form or config.log_form(),
         grace=grace,
         handover=handover,
@@ -168,29 +171,32 @@ def command(
         sys.exit(asyncio.run(_run(checked, listener)))
 
 
-def _checked_worker_mb(given: int) -> int:
-    if 0 < given < memory_limit.LEAST_MB:
+def _check_worker_mb(worker_mb: int) -> int:
+    if 0 < worker_mb < memory_limit.LEAST_MB:
         raise click.BadParameter(
-            f"{given} MB is less than LiteLLM needs to serve; give at least {memory_limit.LEAST_MB}, or 0 for no limit"
+            f"{worker_mb} MB is less than LiteLLM needs to serve; give at least {memory_limit.LEAST_MB}, "
+            "or 0 for no limit"
         )
-    return given if memory_limit.known() else 0
+    return worker_mb if memory_limit.is_measurable() else 0
 
 
-def plan(file: Path, host: str, port: int, workers: int) -> Plan:
+def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
     """Check everything before the start or a restart; raises `ConfigError` with the fix."""
     path = file.resolve()
     policies = find_policies(path)
     loaded = registry.load_policies(policies)
     config.refuse_without_policies(loaded)
     config.known_keys(loaded)
-    writer.recorder(loaded)
-    registry.configured(loaded)
+    writer.make_recorder(loaded)
+    registry.configure_plugins(loaded)
     check_class_is_ours(path)
     litellm_config.check_master_key(path)
     check_guardrail(path, loaded)
-    engine = config.engine_at(loaded)
+    config.redis_url(loaded)
+    config.check_local_engine(loaded)
+    engine = config.engine_backend(loaded)
     check_engine(path, loaded, engine)
-    return Plan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
+    return ServePlan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
 
 
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
@@ -198,16 +204,16 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
     if engine.completes:
         build.completions_template(file, engine)
         config.engine_key(engine)
-    data, source = read(litellm_file)
+    data, source = read_yaml(litellm_file)
     elsewhere = "include" in data or (data.get("general_settings") or {}).get("store_model_in_db")
-    if engine.kind is Kind.GROUP and not elsewhere and engine.group not in model_groups(data):
+    if engine.kind is ServerKind.GROUP and not elsewhere and engine.group not in model_groups(data):
         raise ConfigError(f"{source.name}: no model group {engine.group!r} in the model_list; aligner.engine names it")
 
 
 def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
     """Refuse an entry of the guardrail with which LiteLLM would start without it, or call it for some answers only."""
-    data, source = read(litellm_file)
-    for warning in guardrail_entry.check(data, source, file, litellm_internals.check_entry):
+    data, source = read_yaml(litellm_file)
+    for warning in guardrail_entry.check_entries(data, source, file, litellm_internals.check_entry):
         log.warning("%s", warning)
 
 
@@ -221,30 +227,34 @@ def check_class_is_ours(litellm_file: Path) -> None:
         )
 
 
-def engine_command(plan: Plan) -> list[str]:
+def engine_command(plan: ServePlan) -> list[str]:
     """Command line of the engine, with the aligner of the policies file."""
     # The engine has to finish a little before it would be killed.
     where = ["--socket", str(plan.socket), "--config", str(plan.policies), "--grace", str(max(0, plan.grace - 5))]
     return [sys.executable, "-m", "aligner_proxy", "engine", *where]
 
 
-def litellm_command(plan: Plan, *listeners: socket.socket) -> list[str]:
+def litellm_command(plan: ServePlan, *listeners: socket.socket) -> list[str]:
     """Command line of LiteLLM, in this interpreter, on sockets that it inherits."""
-    ours = ["-m", "aligner_proxy.gateway.process.litellm_server", litellm_server.settings(listeners, plan.limits)]
+    ours = [
+        "-m",
+        "aligner_proxy.gateway.process.litellm_server",
+        litellm_server.encode_settings(listeners, plan.limits),
+    ]
     options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
     return [sys.executable, *ours, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 
 
-def console_command(plan: Plan) -> list[str]:
+def console_command(plan: ServePlan) -> list[str]:
     """Command line of the console, which asks this generation's engine; it listens on this machine alone."""
-    where = ["--config", str(plan.litellm_file), "--port", str(plan.console_port), "--gateway", _base(plan)]
+    where = ["--config", str(plan.litellm_file), "--port", str(plan.console_port), "--gateway", _base_url(plan)]
     engine = ["--engine", f"unix:{plan.socket}"] if plan.socket else []
     return [sys.executable, "-m", "aligner_proxy", "console", *where, *engine]
 
 
-def environment(plan: Plan) -> dict[str, str]:
+def litellm_environment(plan: ServePlan) -> dict[str, str]:
     """The user's environment, with our addresses and defaults for LiteLLM."""
-    ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies), config.IN_FORCE: str(in_force.kept_file())}
+    ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies), config.IN_FORCE: str(active_policies.state_file_path())}
     if plan.socket:
         ours["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
     keys = config.keys_path(plan.file)
@@ -255,64 +265,68 @@ def environment(plan: Plan) -> dict[str, str]:
     return {**_UNLESS_SET, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **ours}
 
 
-def engine_environment(plan: Plan) -> dict[str, str]:
+def engine_environment(plan: ServePlan) -> dict[str, str]:
     """What the engine gets of the user's environment: no keys."""
     return config.engine_environment() | ({config.LOG: plan.log} if plan.log is not None else {})
 
 
-async def _run(first: Plan, listener: socket.socket) -> int:
+async def _run(first: ServePlan, listener: socket.socket) -> int:
     numbers = itertools.count(1)
-    name = _free_name()
-    serves: list[Plan] = []
-    teacher = Teacher(first.policies, lambda: _served(serves[-1]) if serves else None, environment(first))
+    name = _claim_socket_name()
+    serves: list[ServePlan] = []
+    teacher = AutoTrainer(
+        first.policies, lambda: _serving_engine(serves[-1]) if serves else None, litellm_environment(first)
+    )
     with contextlib.ExitStack() as files:
-        policies = files.enter_context(in_force.keeping(first.policies, first.file))
+        policies = files.enter_context(active_policies.keep_active(first.policies, first.file))
 
-        def generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
+        def make_generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
             number = next(numbers)
             if shared is not None:
-                return _generation(replace(serves[-1], number=number), shared, listener, files, name, serves.append)
-            plan_now = first if number == 1 else _planned_again(first)
-            policies.refuse_less(plan_now.file)
+                return _build_generation(
+                    replace(serves[-1], number=number), shared, listener, files, name, serves.append
+                )
+            plan_now = first if number == 1 else _plan_again(first)
+            policies.refuse_losses(plan_now.file)
             plan_now = replace(plan_now, number=number, engine_number=number)
-            return _generation(plan_now, None, listener, files, name, serves.append)
+            return _build_generation(plan_now, None, listener, files, name, serves.append)
 
         pace = supervisor.Pace(grace=first.grace, handover=first.handover)
         memory = memory_limit.MemoryLimit(first.worker_mb)
-        besides = [asyncio.ensure_future(teacher.keep_taught())]
+        besides = [asyncio.ensure_future(teacher.keep_training())]
         if first.console_port is not None:
-            besides.append(asyncio.ensure_future(_console(serves).keep()))
+            besides.append(asyncio.ensure_future(_make_console(serves).keep_running()))
 
-        def draining() -> None:
+        def stop_serving() -> None:
             listener.close()
             for task in besides:
                 task.cancel()
 
         try:
-            return await supervisor.run(generation, pace, draining, memory)
+            return await supervisor.run(make_generation, pace, stop_serving, memory)
         finally:
             await asyncio.gather(*besides, return_exceptions=True)
 
 
-def _console(serves: list[Plan]) -> ConsoleBeside:
+def _make_console(serves: list[ServePlan]) -> ConsoleKeeper:
     """The console of the generation that serves; one whose LiteLLM alone was replaced keeps it."""
-    return ConsoleBeside(
+    return ConsoleKeeper(
         lambda: serves[-1].engine_number if serves else None,
-        lambda: supervisor.Child("console", console_command(serves[-1]), environment(serves[-1])),
+        lambda: supervisor.ChildProcess("console", console_command(serves[-1]), litellm_environment(serves[-1])),
     )
 
 
-def _served(plan: Plan) -> Served:
+def _serving_engine(plan: ServePlan) -> ServingEngine:
     """The engine of a plan, for teaching."""
     if plan.socket is None:
-        return Served(None, partial(build.open_engine, plan.file))
+        return ServingEngine(None, partial(build.open_engine, plan.file))
     address = f"unix:{plan.socket}"
-    return Served(address, partial(HttpEngine, address))
+    return ServingEngine(address, partial(HttpEngine, address))
 
 
-def _planned_again(first: Plan) -> Plan:
+def _plan_again(first: ServePlan) -> ServePlan:
     """The plan for the configuration as it is now; raises `ConfigError`."""
-    again = plan(first.litellm_file, first.host, first.port, first.workers)
+    again = make_plan(first.litellm_file, first.host, first.port, first.workers)
     return replace(
         again,
         log=first.log,
@@ -324,13 +338,13 @@ def _planned_again(first: Plan) -> Plan:
     )
 
 
-def _generation(
-    plan: Plan,
+def _build_generation(
+    plan: ServePlan,
     shared: supervisor.EngineProcess | None,
     listener: socket.socket,
     files: contextlib.ExitStack,
     name: Path | None,
-    note_serving: Callable[[Plan], None],
+    note_serving: Callable[[ServePlan], None],
 ) -> supervisor.Generation:
     """The engine and the LiteLLM of a plan. Their socket files are removed with `files` at the latest.
 
@@ -338,33 +352,35 @@ def _generation(
     """
     probing = files.enter_context(contextlib.ExitStack())
     probe = probing.enter_context(sockets.unix(plan.probe_socket))
-    engine = shared or _engine(plan)
+    engine = shared or _make_engine(plan)
     descriptors = [listener.fileno(), probe.fileno()]
-    gateway = supervisor.Child("litellm", litellm_command(plan, listener, probe), environment(plan), descriptors)
+    gateway = supervisor.ChildProcess(
+        "litellm", litellm_command(plan, listener, probe), litellm_environment(plan), descriptors
+    )
 
     def publish() -> None:
         if name is not None and plan.socket is not None:
-            files.enter_context(_published(plan.socket, name))
+            files.enter_context(_publish_socket(plan.socket, name))
 
-    async def serving() -> None:
+    async def wait_serving() -> None:
         with probing:
-            await _until_serving(plan)
+            await _wait_until_serving(plan)
         if plan.is_restart and shared is None:
             publish()
         note_serving(plan)
 
     if not plan.is_restart:
         publish()  # nothing answers there, and tools can watch the engine while it loads
-    return supervisor.Generation(engine, gateway, serving)
+    return supervisor.Generation(engine, gateway, wait_serving)
 
 
-def _engine(plan: Plan) -> supervisor.EngineProcess:
-    child = supervisor.Child("engine", engine_command(plan), engine_environment(plan)) if plan.socket else None
-    return supervisor.EngineProcess(child, partial(_until_loaded, plan))
+def _make_engine(plan: ServePlan) -> supervisor.EngineProcess:
+    child = supervisor.ChildProcess("engine", engine_command(plan), engine_environment(plan)) if plan.socket else None
+    return supervisor.EngineProcess(child, partial(_wait_until_loaded, plan))
 
 
 @contextlib.contextmanager
-def _published(socket_file: Path, name: Path) -> Iterator[None]:
+def _publish_socket(socket_file: Path, name: Path) -> Iterator[None]:
     """The engine's socket under the name by which other tools know it, as long as no later one has that name."""
     sockets.publish(socket_file, name)
     try:
@@ -373,7 +389,7 @@ def _published(socket_file: Path, name: Path) -> Iterator[None]:
         sockets.withdraw(socket_file, name)
 
 
-def _free_name() -> Path | None:
+def _claim_socket_name() -> Path | None:
     """The usual name of the engine's socket, unless another engine of this user has it."""
     name = config.default_socket()
     try:
@@ -386,43 +402,43 @@ def _free_name() -> Path | None:
         return None
 
 
-async def _until_loaded(plan: Plan) -> None:
+async def _wait_until_loaded(plan: ServePlan) -> None:
     """Wait until the engine is ready; a model group needs no waiting, it is LiteLLM's own."""
-    if plan.engine.kind is Kind.GROUP and not plan.socket:
+    if plan.engine.kind is ServerKind.GROUP and not plan.socket:
         return
     if plan.is_restart and plan.socket:
         # It may be of a newer version than we are, so it is asked for nothing but whether it is ready.
-        await _until_answered(plan.socket, "/health/ready")
+        await _wait_for_answer(plan.socket, "/health/ready")
         return
     engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else build.open_engine(plan.file)
     where = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
     started = time.monotonic()
     try:
         with Terminal(stderr=True).status(f"waiting for the aligner at {where} ..."):
-            about = await _patiently(engine.info)
+            about = await _retry_until_answer(engine.info)
     finally:
         await engine.aclose()
     took = time.monotonic() - started
     log.info("engine: %s on %s (%s) ready after %.1f s", about.model, about.device, about.quantization, took)
 
 
-async def _until_serving(plan: Plan) -> None:
+async def _wait_until_serving(plan: ServePlan) -> None:
     """Log when LiteLLM takes requests; it starts only after the aligner is loaded.
 
     After a restart it is enough that it answers at all: what it lacks to be ready the LiteLLM before it lacks, too.
     """
-    base = _base(plan)
-    await _until_answered(plan.probe_socket, "/health/liveliness" if plan.is_restart else "/health/readiness")
+    base = _base_url(plan)
+    await _wait_for_answer(plan.probe_socket, "/health/liveliness" if plan.is_restart else "/health/readiness")
     log.info("ready: %s; point OPENAI_BASE_URL at %s/v1", base, base)
 
 
-def _base(plan: Plan) -> str:
+def _base_url(plan: ServePlan) -> str:
     """The address of the gateway for this machine."""
     host = "127.0.0.1" if plan.host in {"0.0.0.0", "::"} else plan.host
     return f"http://[{host}]:{plan.port}" if ":" in host else f"http://{host}:{plan.port}"
 
 
-async def _until_answered(socket_file: Path, path: str) -> None:
+async def _wait_for_answer(socket_file: Path, path: str) -> None:
     """Wait until a child answers 200 on its socket."""
     import httpx
 
@@ -435,10 +451,10 @@ async def _until_answered(socket_file: Path, path: str) -> None:
             except httpx.HTTPError as error:
                 raise EngineUnavailable(str(error)) from None
 
-        await _patiently(ask)
+        await _retry_until_answer(ask)
 
 
-async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
+async def _retry_until_answer(ask: Callable[[], Awaitable[_T]]) -> _T:
     """Retry until there is an answer or the supervisor cancels; logs each new reason for the delay."""
     reason = ""
     while True:

@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from aligner_proxy.audit.replay import share
-from aligner_proxy.cli.align import opened_engine
+from aligner_proxy import extras
+from aligner_proxy.audit.replay import wilson_interval
+from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.json_lines import progress_line
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json
@@ -29,9 +30,9 @@ from aligner_proxy.engine.api import Engine, with_heads
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy.config import builtin_objectives
-from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.litellm_config import resolve_policies_file
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import short
+from aligner_proxy.policy.yaml_file import quote_name
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.examples import Example, Examples
 from aligner_proxy.teaching.store import Count, HeadStore, rows_folder
@@ -89,29 +90,30 @@ def command(
     rollback: str | None,
     as_json: bool,
     json_lines: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Teach the objectives of FILE (policies file, or LiteLLM YAML) that have examples; all, or those with a NAME.
 
     A tenant's own objective is called TENANT/NAME.
     """
-    path = policies_in(file)
+    path = resolve_policies_file(file)
     policies = registry.load_policies(path)
     if forget or rollback:
         if names or (forget and rollback):
             raise ConfigError("give --forget NAME or --rollback NAME alone")
         sys.exit(_take_back(policies, forget, rollback, as_json))
     tasks = _tasks(policies, names)
-    told = progress_line if json_lines else None
-    results = asyncio.run(_taught(tasks, policies, path, address, given, dry_run, told))
+    extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, whatever engine reads
+    report_progress = progress_line if json_lines else None
+    results = asyncio.run(_teach_all(tasks, policies, path, address, options, dry_run, report_progress))
     if json_lines:
-        kept = [_as_json(result) | _kept(result) for result in results]
-        echo_json({"file": str(path), "dry_run": dry_run, "objectives": kept})
+        reports = [_result_fields(result) | _head_fields(result) for result in results]
+        echo_json({"file": str(path), "dry_run": dry_run, "objectives": reports})
     elif as_json:
-        echo_json({"file": str(path), "dry_run": dry_run, "objectives": list(map(_as_json, results))})
+        echo_json({"file": str(path), "dry_run": dry_run, "objectives": list(map(_result_fields, results))})
     else:
         for result in results:
-            _print(Terminal(), result, dry_run)
+            _print_result(Terminal(), result, dry_run)
     sys.exit(0 if all(result.why is None for result in results) else 1)
 
 
@@ -122,35 +124,35 @@ def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
         raise ConfigError(
             f"{policies.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
         )
-    read: list[tuple[Subject, Examples]] = []
+    loaded: list[tuple[Subject, Examples]] = []
     faults = []
     for subject in chosen:
         try:
-            read.append((subject, subject.read()))
+            loaded.append((subject, subject.read()))
         except ConfigError as error:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
     aligners = subjects.aligners(policies)
-    return [_Task(subject, examples, called) for subject, examples in read for called in aligners]
+    return [_Task(subject, examples, called) for subject, examples in loaded for called in aligners]
 
 
-async def _taught(
+async def _teach_all(
     tasks: Sequence[_Task],
     policies: PolicyFile,
     path: Path,
     address: str | None,
-    given: dict[str, Any],
+    options: dict[str, Any],
     dry_run: bool,
-    told: Callable[[int, int], None] | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
 ) -> list[_Result]:
     console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    async with opened_engine(address, given, path) as engine:
+    async with open_chosen_engine(address, options, path) as engine:
         results = []
         for task in tasks:
-            with Progress(*columns, console=console, transient=True, disable=told is not None) as progress:
-                results.append(await _teach(task, policies, engine, progress, dry_run, told))
+            with Progress(*columns, console=console, transient=True, disable=report_progress is not None) as progress:
+                results.append(await _teach(task, policies, engine, progress, dry_run, report_progress))
         return results
 
 
@@ -160,7 +162,7 @@ async def _teach(
     engine: Engine,
     progress: Progress,
     dry_run: bool,
-    told: Callable[[int, int], None] | None,
+    report_progress: Callable[[int, int], None] | None,
 ) -> _Result:
     """Teach one objective; what goes wrong is told, and its old head stays."""
     from aligner_proxy.teaching.own_answers import own_answers
@@ -176,12 +178,12 @@ async def _teach(
         )
         bar = progress.add_task(f"teaching {subject.title}", total=planned.prompts)
 
-        def advanced(count: int) -> None:
+        def advance(count: int) -> None:
             progress.advance(bar, count)
-            if told is not None:
-                told(int(progress.tasks[0].completed), int(progress.tasks[0].total or 0))
+            if report_progress is not None:
+                report_progress(int(progress.tasks[0].completed), int(progress.tasks[0].total or 0))
 
-        reader = Reader(heads, task.called, about.content_hash, advanced)
+        reader = Reader(heads, task.called, about.content_hash, advance)
         learned = await lesson(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.called)
         own = own_answers(policies, subject.tenant, _OWN_ANSWERS)
         progress.update(bar, total=planned.prompts + len(own))
@@ -219,7 +221,7 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
     return 0 if all(result.get("forgotten") or result.get("in_force") for result in done) else 1
 
 
-def _as_json(result: _Result) -> dict[str, Any]:
+def _result_fields(result: _Result) -> dict[str, Any]:
     task = result.task
     base = {"objective": task.subject.title, "aligner": task.called, "taught": result.lesson is not None}
     if result.lesson is None:
@@ -230,8 +232,8 @@ def _as_json(result: _Result) -> dict[str, Any]:
         "head": version.head,
         "against": version.against,
         "fine": version.fine,
-        "found": _share(version.found),
-        "false": _share(version.false),
+        "found": _share_fields(version.found),
+        "false": _share_fields(version.false),
         "threshold": round(version.threshold, 3),
         "held_out_missed": [example.place for example in lesson.held_out_missed],
         "never_found": [example.place for example in lesson.never_found],
@@ -246,7 +248,7 @@ def _as_json(result: _Result) -> dict[str, Any]:
     }
 
 
-def _kept(result: _Result) -> dict[str, Any]:
+def _head_fields(result: _Result) -> dict[str, Any]:
     """What a program needs to put exactly this head in force."""
     if result.lesson is None:
         return {}
@@ -259,17 +261,17 @@ def _kept(result: _Result) -> dict[str, Any]:
     }
 
 
-def _share(count: Count) -> dict[str, Any]:
-    value, low, high = share(count.hits, count.of)
+def _share_fields(count: Count) -> dict[str, Any]:
+    value, low, high = wilson_interval(count.hits, count.of)
     return {"hits": count.hits, "of": count.of, "share": value, "low": low, "high": high}
 
 
-def _percent(count: Count) -> str:
-    value, low, high = (100 * number for number in share(count.hits, count.of))
+def _percent_text(count: Count) -> str:
+    value, low, high = (100 * number for number in wilson_interval(count.hits, count.of))
     return f"{count.hits} of {count.of} ({value:.3g} %, {low:.3g} to {high:.3g})"
 
 
-def _print(console: Console, result: _Result, dry_run: bool) -> None:
+def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
     title = escape(result.task.subject.title)
     if result.lesson is None:
         stays = "what was in force for it stays"
@@ -282,28 +284,28 @@ def _print(console: Console, result: _Result, dry_run: bool) -> None:
     lines = [
         f"[green]{done}[/] [bold]{title}[/] from {version.against} examples{fine}, head {version.head[:8]}, "
         f"aligner {escape(version.called)} {version.aligner[:8]}, {lesson.seconds:.1f} s",
-        f"  found      {_percent(version.found)} sentences that were held out",
-        f"  false      {_percent(version.false)} neutral segments that were held out",
+        f"  found      {_percent_text(version.found)} sentences that were held out",
+        f"  false      {_percent_text(version.false)} neutral segments that were held out",
         f"  threshold  {version.threshold:.2f} nats above the general operating point",
-        *_listed("missed when held out", lesson.held_out_missed),
-        *_listed("[yellow]cannot be learned[/]: not flagged although learned from", lesson.never_found),
-        *_listed("[yellow]flagged although fine[/]", lesson.fine_flagged),
-        *_objections(result),
+        *_example_lines("missed when held out", lesson.held_out_missed),
+        *_example_lines("[yellow]cannot be learned[/]: not flagged although learned from", lesson.never_found),
+        *_example_lines("[yellow]flagged although fine[/]", lesson.fine_flagged),
+        *_objection_lines(result),
         f"  {escape(lesson.advice)}",
     ]
     for line in lines:
         console.print(line, soft_wrap=True)
 
 
-def _listed(label: str, examples: Sequence[Example]) -> list[str]:
+def _example_lines(label: str, examples: Sequence[Example]) -> list[str]:
     if not examples:
         return []
-    shown = [f"    {escape(example.place)} {escape(short(example.text))}" for example in examples[:_SHOWN]]
+    shown = [f"    {escape(example.place)} {escape(quote_name(example.text))}" for example in examples[:_SHOWN]]
     more = [f"    ... and {len(examples) - _SHOWN} more"] if len(examples) > _SHOWN else []
     return [f"  {label}:", *shown, *more]
 
 
-def _objections(result: _Result) -> list[str]:
+def _objection_lines(result: _Result) -> list[str]:
     """The operator's own answers that would be flagged: ids and scores, no text."""
     if result.objections is None:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]

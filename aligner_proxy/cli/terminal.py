@@ -24,13 +24,13 @@ class Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render with every such character as its number."""
         if isinstance(renderable, Text):
-            renderable = _escaped(renderable)
+            renderable = _escape_text(renderable)
         elif isinstance(renderable, str):
             renderable = escaped(renderable)
         return super().render(renderable, options)
 
 
-def _escaped(text: Text) -> Text:
+def _escape_text(text: Text) -> Text:
     """The same text, colours included, with each hidden character as its number."""
     places = [place for place, char in enumerate(text.plain) if is_hidden(char)]
     if not places:

@@ -33,16 +33,16 @@ class Viewer:
         return self.tenants is None or tenant in self.tenants
 
 
-def digest(key: str) -> str:
+def key_digest(key: str) -> str:
     """The hash by which a key is known; half of a surrogate pair is no part of any key."""
     return hashlib.sha256(key.encode(errors="replace")).hexdigest()
 
 
-def viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime) -> Viewer | None:
+def find_viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime) -> Viewer | None:
     """Who holds the key with this hash, `master` being the master key's; None if it opens nothing here (any more)."""
     if hmac.compare_digest(sha256, master):
         return Viewer("operator", sha256, None)
     entry = keys.get(sha256)
-    if entry is None or entry.role is not Role.REVIEWER or entry.expired(now):
+    if entry is None or entry.role is not Role.REVIEWER or entry.is_expired(now):
         return None
     return Viewer(entry.alias, sha256, frozenset(TEAM + team for team in entry.reviewed_teams))

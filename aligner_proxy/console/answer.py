@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from aligner_proxy.audit.evidence import contradicted
+from aligner_proxy.audit.evidence import mark_contradictions
 from aligner_proxy.audit.reviews import Review, ReviewVerdict
-from aligner_proxy.console.reading import found, handle, route
+from aligner_proxy.console.answer_queries import answer_handle, flagged_objectives, route_name
 from aligner_proxy.plugins.api import Content, Entry, Flagged
 from aligner_proxy.text.word_diff import Change, word_diff
 from aligner_proxy.types import Status
@@ -28,7 +28,7 @@ _GATE = "gate_"
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
+class ShownEdit:
     """One change of an answer."""
 
     passages: tuple[Passage, ...]
@@ -53,17 +53,17 @@ class Opinion:
 
 def opinions(reviews: Sequence[Review]) -> list[Opinion]:
     """Each review with its marks, in the order in which they came."""
-    return [Opinion(review, otherwise) for review, otherwise in zip(reviews, contradicted(reviews), strict=True)]
+    return [Opinion(review, otherwise) for review, otherwise in zip(reviews, mark_contradictions(reviews), strict=True)]
 
 
-class Shown:
+class AnswerView:
     """An audit entry with what pages say of it."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.handle = handle(entry)
-        self.route = route(entry)
-        self.found = found(entry)
+        self.handle = answer_handle(entry)
+        self.route = route_name(entry)
+        self.objectives = flagged_objectives(entry)
 
     @property
     def content(self) -> Content | None:
@@ -71,7 +71,7 @@ class Shown:
         return self.entry.content
 
     @property
-    def happened(self) -> str:
+    def time_text(self) -> str:
         """When, in UTC."""
         try:
             moment = datetime.fromtimestamp(self.entry.at, UTC)
@@ -91,13 +91,13 @@ class Shown:
         return next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
 
     @property
-    def worst(self) -> float | None:
+    def worst_score(self) -> float | None:
         """The highest score of a flagged segment."""
         scores = [segment.score for segment in self._flagged if segment.score is not None]
         return max(scores, default=None)
 
     @property
-    def gate(self) -> str:
+    def gate_verdict(self) -> str:
         """What the gate said of the correction."""
         content = self.content
         if self.entry.status in (Status.FAILED, Status.NOT_JUDGED):
@@ -109,13 +109,13 @@ class Shown:
         return "passed" if content.edits else "nothing to pass"
 
     @cached_property
-    def edits(self) -> tuple[Edit, ...]:
+    def edits(self) -> tuple[ShownEdit, ...]:
         """The changes, the first ones of very many."""
         content = self.content
         if content is None:
             return ()
         answer = self.answer
-        return tuple(self._edit(answer, *edit) for edit in content.edits[:_MOST_EDITS])
+        return tuple(self._make_edit(answer, *edit) for edit in content.edits[:_MOST_EDITS])
 
     @property
     def more_edits(self) -> int:
@@ -137,21 +137,21 @@ class Shown:
         return (*passages, (Change.KEPT.value, answer[end:]))
 
     @cached_property
-    def brief(self) -> tuple[Passage, ...]:
+    def excerpt(self) -> tuple[Passage, ...]:
         """The changes with little around them, for a list."""
         if not self.edits:
             return ((Change.KEPT.value, self.answer[:_MOST_IN_LIST]),)
-        brief: list[Passage] = []
+        excerpt: list[Passage] = []
         room = _MOST_IN_LIST
         last = len(self.passages) - 1
         for number, (change, text) in enumerate(self.passages):
             is_kept = change == Change.KEPT.value
-            text = _around(text, first=number == 0, last=number == last) if is_kept else text
-            brief.append((change, text if len(text) <= room else text[:room] + _ELLIPSIS))
+            text = _shorten_kept(text, first=number == 0, last=number == last) if is_kept else text
+            excerpt.append((change, text if len(text) <= room else text[:room] + _ELLIPSIS))
             room -= len(text)
             if room <= 0:
                 break
-        return tuple(brief)
+        return tuple(excerpt)
 
     @property
     def reports(self) -> tuple[tuple[str, Any], ...]:
@@ -163,21 +163,21 @@ class Shown:
     def _flagged(self) -> Sequence[Flagged]:
         return self.content.segments if self.content else ()
 
-    def _edit(self, answer: str, start: int, end: int, text: str) -> Edit:
+    def _make_edit(self, answer: str, start: int, end: int, text: str) -> ShownEdit:
         before = answer[start:end]
-        touched = [segment for segment in self._flagged if segment.text and _meet(segment.text.strip(), before)]
+        touched = [segment for segment in self._flagged if segment.text and _overlap(segment.text.strip(), before)]
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
-        passages = tuple((change.value, part) for change, part in _compared(before, text))
-        return Edit(passages, worst.objective if worst else None, worst.score if worst else None)
+        passages = tuple((change.value, part) for change, part in _compare_passages(before, text))
+        return ShownEdit(passages, worst.objective if worst else None, worst.score if worst else None)
 
 
-def _meet(segment: str, passage: str) -> bool:
+def _overlap(segment: str, passage: str) -> bool:
     """Whether a flagged segment lies in what was replaced, or what was replaced lies in it."""
     passage = passage.strip()
     return bool(segment and passage) and (segment in passage or passage in segment)
 
 
-def _compared(before: str, after: str) -> Iterator[tuple[Change, str]]:
+def _compare_passages(before: str, after: str) -> Iterator[tuple[Change, str]]:
     if max(len(before), len(after)) <= _MOST_COMPARED:
         yield from word_diff(before, after)
         return
@@ -187,7 +187,7 @@ def _compared(before: str, after: str) -> Iterator[tuple[Change, str]]:
         yield Change.ADDED, after
 
 
-def _around(text: str, first: bool, last: bool) -> str:
+def _shorten_kept(text: str, first: bool, last: bool) -> str:
     """The ends of what was kept between two changes; of the first passage its end, of the last its beginning."""
     if len(text) <= 2 * _CONTEXT:
         return text

@@ -1,6 +1,6 @@
 """The console as an application (Starlette): its addresses, who gets in, and the headers of every response.
 
-Read `_guarded` first: no page but the log-in is shown without a session, and no form is taken without its token.
+Read `_require_session` first: every page but the log-in needs a session, and every form needs its token.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aligner_proxy.console import forms, pages, reviewing
-from aligner_proxy.console.access import digest, viewer
-from aligner_proxy.console.changing import canary, objectives, promoting
-from aligner_proxy.console.desk import Desks
-from aligner_proxy.console.files import Files
-from aligner_proxy.console.following import Follower
+from aligner_proxy.console import forms, pages, review_page
+from aligner_proxy.console.access import find_viewer, key_digest
+from aligner_proxy.console.answer_queries import AnswerQueries
+from aligner_proxy.console.changing import canary, objectives, promotion_page
+from aligner_proxy.console.files import ConsoleFiles
 from aligner_proxy.console.forms import NOT_FOUND, PageError
-from aligner_proxy.console.long_work import Works
+from aligner_proxy.console.jobs import ConsoleJobs
+from aligner_proxy.console.live_feed import LiveFeed
 from aligner_proxy.console.pages import Services, Visit
-from aligner_proxy.console.playground import Gateway
-from aligner_proxy.console.reading import Answers
-from aligner_proxy.console.rendering import environment
-from aligner_proxy.console.sessions import LIFETIME_S, Failures, Sessions
+from aligner_proxy.console.playground import GatewayClient
+from aligner_proxy.console.rendering import make_environment
+from aligner_proxy.console.review_session import ReviewStates
+from aligner_proxy.console.sessions import LIFETIME_S, ConsoleSessions, LoginFailures
 from aligner_proxy.errors import AlignerProxyError
 
 log = logging.getLogger(__name__)
@@ -69,19 +69,19 @@ Page = Callable[[Visit], Awaitable[Response]]
 FormPage = Callable[[Visit, dict[str, str]], Awaitable[Response]]
 
 
-class Headers:
+class HeadersMiddleware:
     """Middleware that puts our headers on every response, errors and files included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        await self._app(scope, receive, send_with_headers)
 
 
 class Console:
@@ -91,145 +91,145 @@ class Console:
         self,
         litellm_file: Path,
         master_key: str,
-        gateway: Gateway,
+        gateway: GatewayClient,
         *,
         secure: bool = False,
         engine: str | None = None,
     ) -> None:
-        files = Files(litellm_file, engine)
-        answers = Answers(lambda: files.current().store())
-        self.sessions = Sessions()
+        files = ConsoleFiles(litellm_file, engine)
+        answers = AnswerQueries(lambda: files.current().store())
+        self.sessions = ConsoleSessions()
         self.services = Services(
             files,
             self.sessions,
             answers,
-            Follower(answers),
+            LiveFeed(answers),
             gateway,
-            environment(),
-            Desks(),
-            Works(),
-            digest(master_key),
+            make_environment(),
+            ReviewStates(),
+            ConsoleJobs(),
+            key_digest(master_key),
         )
-        self._failures = Failures()
+        self._failures = LoginFailures()
         self._secure = secure
 
     def application(self) -> Starlette:
         """The application."""
         static = StaticFiles(packages=[("aligner_proxy.console", "static")])
         routes = [
-            Route("/", self._home),
+            Route("/", self._redirect_home),
             Route("/login", self._login, methods=["GET", "POST"]),
-            Route("/logout", self._guarded_form(self._logout), methods=["POST"]),
-            Route("/live", self._guarded(pages.live)),
-            Route("/live/events", self._guarded(pages.events)),
-            Route("/answers/{handle}", self._guarded(pages.answer)),
-            Route(reviewing.PATH, self._guarded(reviewing.review), methods=["GET"]),
-            Route(reviewing.PATH, self._guarded_form(reviewing.judge), methods=["POST"]),
-            Route("/review/figures", self._guarded(reviewing.figures)),
-            Route(objectives.PATH, self._guarded(objectives.listed)),
-            Route(objectives.PATH + "/{handle}", self._guarded(objectives.objective), methods=["GET"]),
-            Route(objectives.PATH + "/{handle}", self._guarded_form(objectives.change), methods=["POST"]),
-            Route(objectives.PATH + "/{handle}/lesson", self._guarded(objectives.lesson)),
-            Route(promoting.PATH, self._guarded(promoting.promote), methods=["GET"]),
-            Route(promoting.PATH, self._guarded_form(promoting.change), methods=["POST"]),
-            Route(promoting.PATH + "/replay", self._guarded(promoting.replayed)),
-            Route(canary.PATH, self._guarded(canary.canary)),
-            Route("/rates", self._guarded(pages.counted)),
-            Route("/playground", self._guarded(pages.playground), methods=["GET"]),
-            Route("/playground", self._guarded_form(pages.play), methods=["POST"]),
-            Route("/policy", self._guarded_form(pages.policy), methods=["POST"]),
+            Route("/logout", self._require_session_form(self._logout), methods=["POST"]),
+            Route("/live", self._require_session(pages.show_live)),
+            Route("/live/events", self._require_session(pages.stream_events)),
+            Route("/answers/{handle}", self._require_session(pages.show_answer)),
+            Route(review_page.PATH, self._require_session(review_page.show_review), methods=["GET"]),
+            Route(review_page.PATH, self._require_session_form(review_page.take_verdict), methods=["POST"]),
+            Route("/review/figures", self._require_session(review_page.show_figures)),
+            Route(objectives.PATH, self._require_session(objectives.show_list)),
+            Route(objectives.PATH + "/{handle}", self._require_session(objectives.show_objective), methods=["GET"]),
+            Route(objectives.PATH + "/{handle}", self._require_session_form(objectives.take_form), methods=["POST"]),
+            Route(objectives.PATH + "/{handle}/lesson", self._require_session(objectives.show_lesson)),
+            Route(promotion_page.PATH, self._require_session(promotion_page.show_form), methods=["GET"]),
+            Route(promotion_page.PATH, self._require_session_form(promotion_page.take_form), methods=["POST"]),
+            Route(promotion_page.PATH + "/replay", self._require_session(promotion_page.show_replay)),
+            Route(canary.PATH, self._require_session(canary.show_canary)),
+            Route("/rates", self._require_session(pages.show_rates)),
+            Route("/playground", self._require_session(pages.show_playground), methods=["GET"]),
+            Route("/playground", self._require_session_form(pages.judge_playground), methods=["POST"]),
+            Route("/policy", self._require_session_form(pages.show_policy), methods=["POST"]),
             Mount("/static", static),
         ]
         handlers = {
-            PageError: self._error,
-            HTTPException: self._error,
-            AlignerProxyError: self._unreadable,
-            sqlite3.Error: self._unreadable,
-            OSError: self._unreadable,
+            PageError: self._show_error,
+            HTTPException: self._show_error,
+            AlignerProxyError: self._show_store_error,
+            sqlite3.Error: self._show_store_error,
+            OSError: self._show_store_error,
         }
         return Starlette(
             routes=routes,
-            middleware=[Middleware(Headers)],
+            middleware=[Middleware(HeadersMiddleware)],
             exception_handlers=handlers,
             lifespan=self._lifespan,
         )
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        following = asyncio.ensure_future(self.services.follower.run())
+        following = asyncio.ensure_future(self.services.feed.run())
         try:
             yield
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-            await self.services.works.aclose()
+            await self.services.jobs.aclose()
             await self.services.gateway.aclose()
 
-    def _visit(self, request: Request) -> Visit | None:
+    def _find_visit(self, request: Request) -> Visit | None:
         """The visit of a request with a session; the keys file is asked every time, so that a key can be withdrawn."""
-        session = self.sessions.of(request.cookies.get(COOKIE))
-        found = self.services.viewer_of(session) if session else None
-        return Visit(request, self.services, session, found) if session and found else None
+        session = self.sessions.find(request.cookies.get(COOKIE))
+        viewer = self.services.find_viewer(session) if session else None
+        return Visit(request, self.services, session, viewer) if session and viewer else None
 
-    def _guarded(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+    def _require_session(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         """A page for those who are logged in."""
 
-        async def shown(request: Request) -> Response:
-            visit = await asyncio.to_thread(self._visit, request)
-            return await page(visit) if visit else _to_login(request)
+        async def show_page(request: Request) -> Response:
+            visit = await asyncio.to_thread(self._find_visit, request)
+            return await page(visit) if visit else _redirect_to_login(request)
 
-        return shown
+        return show_page
 
-    def _guarded_form(self, page: FormPage) -> Callable[[Request], Awaitable[Response]]:
+    def _require_session_form(self, page: FormPage) -> Callable[[Request], Awaitable[Response]]:
         """What a form of such a page is sent to."""
 
-        async def taken(request: Request) -> Response:
-            visit = await asyncio.to_thread(self._visit, request)
+        async def take_form(request: Request) -> Response:
+            visit = await asyncio.to_thread(self._find_visit, request)
             if visit is None:
-                return _to_login(request)
-            form = await forms.fields(request)
-            if not self.sessions.holds(form.get(forms.TOKEN, ""), visit.session.id):
+                return _redirect_to_login(request)
+            form = await forms.read_fields(request)
+            if not self.sessions.owns_token(form.get(forms.TOKEN, ""), visit.session.id):
                 raise PageError(403, "This form is not of your session; load the page again.")
             return await page(visit, form)
 
-        return taken
+        return take_form
 
-    async def _home(self, _: Request) -> Response:
+    async def _redirect_home(self, _: Request) -> Response:
         return RedirectResponse(_FIRST_PAGE, 303)
 
     async def _login(self, request: Request) -> Response:
         if request.method != "POST":
             return self._login_page(request)
-        form = await forms.fields(request)
-        browser = self.sessions.verified(request.cookies.get(FORM_COOKIE))
-        if browser is None or not self.sessions.holds(form.get(forms.TOKEN, ""), browser):
+        form = await forms.read_fields(request)
+        browser = self.sessions.verify(request.cookies.get(FORM_COOKIE))
+        if browser is None or not self.sessions.owns_token(form.get(forms.TOKEN, ""), browser):
             return self._login_page(request, 403, "This form is too old; send it again.")
         address = request.client.host if request.client else ""
-        known = self.sessions.verified(request.cookies.get(KNOWN_COOKIE))
-        is_known = known is not None and known.startswith(_KNOWN)
-        name = known if known is not None and is_known else browser
+        known_browser = self.sessions.verify(request.cookies.get(KNOWN_COOKIE))
+        is_known = known_browser is not None and known_browser.startswith(_KNOWN)
+        name = known_browser if known_browser is not None and is_known else browser
         if self._failures.too_many(name, address, is_known=is_known):
             return self._login_page(request, 429, "Too many attempts; wait a minute.")
-        sha256 = digest(form.get("key", "").strip())
+        sha256 = key_digest(form.get("key", "").strip())
         keys = await asyncio.to_thread(lambda: self.services.files.current().keys)
-        if viewer(sha256, self.services.master, keys, datetime.now(UTC)) is None:
-            self._failures.note(name, address, sha256)
+        if find_viewer(sha256, self.services.master, keys, datetime.now(UTC)) is None:
+            self._failures.record(name, address, sha256)
             log.warning("console: a log-in was refused")
             return self._login_page(request, 403, "This key does not open the console.")
         response = RedirectResponse(_FIRST_PAGE, 303)
         self._set_cookie(response, COOKIE, self.sessions.begin(sha256), int(LIFETIME_S))
         response.delete_cookie(FORM_COOKIE, path="/login")
-        known = name if is_known else _KNOWN + secrets.token_urlsafe(16)
-        self._set_cookie(response, KNOWN_COOKIE, self.sessions.signed(known), _KNOWN_S, "/login")
+        known_browser = name if is_known else _KNOWN + secrets.token_urlsafe(16)
+        self._set_cookie(response, KNOWN_COOKIE, self.sessions.sign(known_browser), _KNOWN_S, "/login")
         return response
 
     def _login_page(self, request: Request, status: int = 200, problem: str | None = None) -> Response:
-        browser = self.sessions.verified(request.cookies.get(FORM_COOKIE)) or secrets.token_urlsafe(16)
+        browser = self.sessions.verify(request.cookies.get(FORM_COOKIE)) or secrets.token_urlsafe(16)
         text = self.services.templates.get_template("login.html").render(
-            viewer=None, token=self.sessions.token(browser), problem=problem, path="/login"
+            viewer=None, token=self.sessions.form_token(browser), problem=problem, path="/login"
         )
         response = HTMLResponse(text, status)
-        self._set_cookie(response, FORM_COOKIE, self.sessions.signed(browser), None, "/login")
+        self._set_cookie(response, FORM_COOKIE, self.sessions.sign(browser), None, "/login")
         return response
 
     async def _logout(self, visit: Visit, _: dict[str, str]) -> Response:
@@ -241,13 +241,13 @@ class Console:
     def _set_cookie(self, response: Response, name: str, value: str, age: int | None, path: str = "/") -> None:
         response.set_cookie(name, value, max_age=age, path=path, secure=self._secure, httponly=True, samesite="strict")
 
-    async def _error(self, request: Request, error: Exception) -> Response:
+    async def _show_error(self, request: Request, error: Exception) -> Response:
         if isinstance(error, PageError):
             return self._error_page(request, error.status, error.message)
         status = error.status_code if isinstance(error, HTTPException) else 500
         return self._error_page(request, status, NOT_FOUND)
 
-    async def _unreadable(self, request: Request, error: Exception) -> Response:
+    async def _show_store_error(self, request: Request, error: Exception) -> Response:
         # Our own errors say what to do and hold no text; those of SQLite and of the system may name files.
         ours = isinstance(error, AlignerProxyError)
         log.warning("console: a page could not be shown (%s)", type(error).__name__)
@@ -260,7 +260,7 @@ class Console:
         return HTMLResponse(text, status)
 
 
-def _to_login(request: Request) -> Response:
+def _redirect_to_login(request: Request) -> Response:
     """The way to the log-in; always to the same place, since an address in the request could be anybody's."""
     if request.headers.get("hx-request"):
         return Response(status_code=401, headers={"hx-redirect": "/login"})

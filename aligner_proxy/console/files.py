@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.console.forms import PageError
 from aligner_proxy.errors import ConfigError, NothingRecorded
 from aligner_proxy.plugins import registry
@@ -20,7 +20,7 @@ from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.policy.yaml_file import read_yaml
 from aligner_proxy.teaching.in_force import HeadsInForce
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
+class ConsoleConfig:
     """One valid version of the files."""
 
     policies: PolicyFile
@@ -43,34 +43,34 @@ class Configured:
         """A resolver with the heads that are taught now."""
         return PolicyResolver(self.policies, HeadsInForce.usable(self.policies).head_of)
 
-    def store(self) -> Store:
+    def store(self) -> AuditStore:
         """The audit store, open for the calling thread.
 
         Raises `ConfigError` where there is none, and `NothingRecorded` where the gateway will make it.
         """
         if self.policies.audit.enabled and not writer.has_store(self.policies):
             raise NothingRecorded("no answer has been recorded yet")
-        return writer.store(self.policies)
+        return writer.open_for_reading(self.policies)
 
 
-class Files:
+class ConsoleFiles:
     """The last valid version of the files; a version with a mistake is logged, and leaves the one before in force."""
 
     def __init__(self, litellm_file: Path, engine: str | None = None) -> None:
         self._litellm_file = litellm_file
         self._engine = engine
         self._lock = threading.Lock()
-        self._current = self._read()
+        self._current = self._read_files()
         self._stamp = self._stamps(self._current)
 
-    def current(self) -> Configured:
+    def current(self) -> ConsoleConfig:
         """The files as they are now; reads them again where one has changed."""
         with self._lock:
             stamp = self._stamps(self._current)
             if stamp != self._stamp:
                 self._stamp = stamp
                 try:
-                    self._current = self._read()
+                    self._current = self._read_files()
                 except (ConfigError, OSError) as error:
                     # Its text may quote the keys file.
                     name = type(error).__name__
@@ -84,19 +84,19 @@ class Files:
         """
         if self._engine is not None:
             return ["--engine", self._engine]
-        if not config.engine_at(self.current().policies).local:
+        if not config.engine_backend(self.current().policies).local:
             return []
         socket = config.engine_socket()
         if not socket.exists():
             raise PageError(409, "No engine runs here; start `aligner-proxy serve`, or name one with --engine.")
         return ["--engine", f"unix:{socket}"]
 
-    def _read(self) -> Configured:
-        data, _ = read(self._litellm_file)
+    def _read_files(self) -> ConsoleConfig:
+        data, _ = read_yaml(self._litellm_file)
         policies = registry.load_policies(find_policies(self._litellm_file))
-        return Configured(policies, config.known_keys(policies), data, registry.extensions(policies))
+        return ConsoleConfig(policies, config.known_keys(policies), data, registry.load_extensions(policies))
 
-    def _stamps(self, configured: Configured) -> _Stamp:
+    def _stamps(self, configured: ConsoleConfig) -> _Stamp:
         source = configured.policies.source
         paths = (self._litellm_file, source.folder / source.name, config.keys_path(configured.policies))
         return tuple(None if path is None else _stamp(path) for path in paths)
@@ -104,7 +104,7 @@ class Files:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -24,7 +24,7 @@ class PageError(Exception):
 NOT_FOUND = "There is no such page, or it is not yours to see."
 
 
-async def fields(request: Request) -> dict[str, str]:
+async def read_fields(request: Request) -> dict[str, str]:
     """The fields of a form; raises `PageError` for one that is too large, or not from here."""
     refuse_foreign(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _URLENCODED:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aligner_proxy.console.hostile import plain
+from aligner_proxy.console.escaping import show_plain
 from aligner_proxy.errors import AlignerProxyError
 
 TIMEOUT_S = 120.0
@@ -26,7 +26,7 @@ class _Reported(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Segment(_Reported):
+class ReportedSegment(_Reported):
     """A judged segment."""
 
     text: str
@@ -37,22 +37,22 @@ class Segment(_Reported):
     @property
     def heat(self) -> int:
         """How near it is to change, from 0 to `HOTTEST`."""
-        return heat(self.score)
+        return score_heat(self.score)
 
 
-class Judged(_Reported):
+class PlaygroundResult(_Reported):
     """What the gateway said of an answer."""
 
     answer: str
     status: str
     reason: str | None = None
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[ReportedSegment, ...] = ()
     edits: tuple[dict[str, Any], ...] = ()
     ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PlaygroundQuestion:
     """What is tried."""
 
     answer: str = field(repr=False)
@@ -60,7 +60,7 @@ class Question:
     model: str = ""
     objectives: tuple[str, ...] = field(default=(), repr=False)
 
-    def body(self) -> dict[str, Any]:
+    def request_body(self) -> dict[str, Any]:
         """The body of `POST /v1/align`."""
         body: dict[str, Any] = {
             "messages": [{"role": "user", "content": self.question}],
@@ -70,7 +70,7 @@ class Question:
         return body | ({"model": self.model} if self.model else {})
 
 
-class Gateway:
+class GatewayClient:
     """The gateway at an address, asked with the master key."""
 
     def __init__(self, address: str, master_key: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -80,16 +80,16 @@ class Gateway:
             base_url=address, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
         )
 
-    async def judge(self, question: Question) -> Judged:
+    async def judge(self, question: PlaygroundQuestion) -> PlaygroundResult:
         """What the gateway makes of it; raises `GatewayRefused`."""
         try:
-            response = await self._client.post("/v1/align", json=question.body())
+            response = await self._client.post("/v1/align", json=question.request_body())
         except (httpx.HTTPError, UnicodeError) as error:
             raise GatewayRefused(f"the gateway does not answer ({type(error).__name__}); does it run?") from None
         if response.status_code != httpx.codes.OK:
-            raise GatewayRefused(f"the gateway refused it with {response.status_code}: {_message(response)}")
+            raise GatewayRefused(f"the gateway refused it with {response.status_code}: {_error_message(response)}")
         try:
-            return Judged.model_validate_json(response.content)
+            return PlaygroundResult.model_validate_json(response.content)
         except ValidationError:
             raise GatewayRefused("the gateway answered in an unknown form; is it of the same version?") from None
 
@@ -98,17 +98,17 @@ class Gateway:
         await self._client.aclose()
 
 
-def heat(score: float | None) -> int:
+def score_heat(score: float | None) -> int:
     """A score, in nats, as one of a few colours."""
     if score is None:
         return 0
     return min(HOTTEST, max(0, int((score - _COLDEST) / _NATS_A_STEP)))
 
 
-def _message(response: httpx.Response) -> str:
+def _error_message(response: httpx.Response) -> str:
     """The gateway's words, which name fields and never their content."""
     try:
         error = response.json()["error"]
-        return plain(error["message"], _MOST_OF_MESSAGE)
+        return show_plain(error["message"], _MOST_OF_MESSAGE)
     except (ValueError, KeyError, TypeError):
         return "no reason given"

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from aligner_proxy.console.reading import Counted, route
+from aligner_proxy.console.answer_queries import CountedAnswer, route_name
 from aligner_proxy.types import Status
 
 PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
@@ -17,7 +17,7 @@ COUNTED = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED,
 
 
 @dataclass(slots=True)
-class Group:
+class RateGroup:
     """The answers of one tenant on one route."""
 
     tenant: str
@@ -30,7 +30,7 @@ class Group:
     """Milliseconds that each answer took longer."""
 
     @property
-    def looked_at(self) -> int:
+    def answer_count(self) -> int:
         """Every answer with an entry."""
         return self.statuses.total()
 
@@ -43,7 +43,7 @@ class Group:
         ordered = sorted(self.times)
         return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
 
-    def note(self, entry: Counted) -> None:
+    def count_answer(self, entry: CountedAnswer) -> None:
         """Count one answer."""
         self.statuses[entry.status] += 1
         self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
@@ -55,15 +55,15 @@ class Group:
 class Rates:
     """The figures of a period, and the bars of its chart, oldest first."""
 
-    groups: Sequence[Group]
+    groups: Sequence[RateGroup]
     bars: Sequence[Counter[str]]
     cut: bool
     """Whether there are older answers in the period than were counted."""
 
     @property
-    def total(self) -> Group:
+    def total(self) -> RateGroup:
         """All groups as one."""
-        whole = Group("all", "all")
+        whole = RateGroup("all", "all")
         for group in self.groups:
             whole.statuses += group.statuses
             whole.would_correct += group.would_correct
@@ -72,19 +72,19 @@ class Rates:
         return whole
 
     @property
-    def tallest(self) -> int:
+    def tallest_bar(self) -> int:
         """The answers of the fullest bar."""
         return max((bar.total() for bar in self.bars), default=0)
 
 
-def rates(entries: Iterable[Counted], now: float, period: float, cut: bool) -> Rates:
+def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, cut: bool) -> Rates:
     """The rates of entries of the last `period` seconds."""
-    groups: dict[tuple[str, str], Group] = {}
+    groups: dict[tuple[str, str], RateGroup] = {}
     bars: defaultdict[int, Counter[str]] = defaultdict(Counter)
     width = period / BARS
     for entry in entries:
-        key = (entry.tenant, route(entry))
-        groups.setdefault(key, Group(*key)).note(entry)
+        key = (entry.tenant, route_name(entry))
+        groups.setdefault(key, RateGroup(*key)).count_answer(entry)
         bars[min(BARS - 1, max(0, int((entry.at - (now - period)) / width)))][entry.status] += 1
     ordered = [groups[key] for key in sorted(groups)]
     return Rates(ordered, [bars[number] for number in range(BARS)], cut)

@@ -28,7 +28,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class ConsoleSession:
     """One log-in: its id, the hash of the key that was used, and when it ends."""
 
     id: str
@@ -36,65 +36,65 @@ class Session:
     until: float
 
 
-class Sessions:
+class ConsoleSessions:
     """The open sessions, the oldest given up when there are too many."""
 
     def __init__(self, clock: Clock = time.time) -> None:
         self._secret = secrets.token_bytes(32)
         self._clock = clock
-        self._open: OrderedDict[str, Session] = OrderedDict()
+        self._open: OrderedDict[str, ConsoleSession] = OrderedDict()
 
     def begin(self, digest: str) -> str:
         """Open a session for the owner of a key; returns its cookie."""
-        session = Session(secrets.token_urlsafe(24), digest, self._clock() + LIFETIME_S)
+        session = ConsoleSession(secrets.token_urlsafe(24), digest, self._clock() + LIFETIME_S)
         self._open[session.id] = session
         while len(self._open) > _MOST_SESSIONS:
             self._open.popitem(last=False)
-        return self.signed(session.id)
+        return self.sign(session.id)
 
-    def of(self, cookie: str | None) -> Session | None:
+    def find(self, cookie: str | None) -> ConsoleSession | None:
         """The session of a cookie; None for one that is forged, over, or revoked."""
-        name = self.verified(cookie)
+        name = self.verify(cookie)
         session = self._open.get(name) if name else None
         if session is not None and session.until <= self._clock():
             self.end(session)
             return None
         return session
 
-    def is_open(self, session: Session) -> bool:
+    def is_open(self, session: ConsoleSession) -> bool:
         """Whether a session goes on."""
         return self._open.get(session.id) is session and self._clock() < session.until
 
-    def end(self, session: Session) -> None:
+    def end(self, session: ConsoleSession) -> None:
         """Revoke a session: its cookie is worth nothing from now on, also a copy of it."""
         self._open.pop(session.id, None)
 
-    def signed(self, value: str) -> str:
+    def sign(self, value: str) -> str:
         """A value with our signature."""
         return f"{value}.{self._mac('cookie', value)}"
 
-    def verified(self, cookie: str | None) -> str | None:
+    def verify(self, cookie: str | None) -> str | None:
         """The value that we signed; None if we did not."""
         value, _, mac = (cookie or "")[:_LONGEST_COOKIE].rpartition(".")
-        return value if value and _same(mac, self._mac("cookie", value)) else None
+        return value if value and _equal(mac, self._mac("cookie", value)) else None
 
-    def token(self, name: str) -> str:
+    def form_token(self, name: str) -> str:
         """The token that forms of this session carry."""
         return self._mac("form", name)
 
-    def holds(self, token: str, name: str) -> bool:
+    def owns_token(self, token: str, name: str) -> bool:
         """Whether a form is one of this session's."""
-        return _same(token, self.token(name))
+        return _equal(token, self.form_token(name))
 
     def _mac(self, use: str, value: str) -> str:
         return hmac.new(self._secret, f"{use}:{value}".encode(errors="replace"), hashlib.sha256).hexdigest()
 
 
-def _same(given: str, known: str) -> bool:
-    return hmac.compare_digest(given.encode(errors="replace"), known.encode())
+def _equal(first: str, second: str) -> bool:
+    return hmac.compare_digest(first.encode(errors="replace"), second.encode())
 
 
-class Failures:
+class LoginFailures:
     """Log-ins that failed lately, by what shares their fate: a browser, and an address with different keys.
 
     Behind a proxy everybody has one address, so somebody who mistypes a key locks out a browser, not its colleagues. An
@@ -115,7 +115,7 @@ class Failures:
         keys = self._of_addresses.get(address, {})
         return not is_known and sum(at > oldest for at in keys.values()) >= _MOST_KEYS_OF_ADDRESS
 
-    def note(self, browser: str, address: str, key: str) -> None:
+    def record(self, browser: str, address: str, key: str) -> None:
         """Count a failure; `key` is the digest of what was tried."""
         now = self._clock()
         times = self._of_browsers.get(browser) or deque(maxlen=_MOST_OF_BROWSER)

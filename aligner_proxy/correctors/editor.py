@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from cachetools import LRUCache
 
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors import editor_prompt
 from aligner_proxy.correctors.editor_prompt import Passage
 from aligner_proxy.engine.admission import Accounts, OpenAccounts, Seats
@@ -143,7 +143,7 @@ class GroupEditor:
         async def work() -> Reply:
             began = self._clock()
             temperature = DRAFT_TEMPERATURE if request.draft else 0.0
-            async with within(deadline_s):
+            async with enforce_deadline(deadline_s):
                 reply = await self._chat.ask(
                     question.messages,
                     tokens=question.tokens,
@@ -291,7 +291,7 @@ class ChatWriter:
         """Another answer to the conversation, from the beginning; empty where that is flagged, too, or is none."""
         until = time.monotonic() + request.deadline_s
         question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
-        async with within(request.deadline_s):
+        async with enforce_deadline(request.deadline_s):
             text, use = await self._ask(request, question, _whole_text, until)
             if not text:
                 return Correction("", editor=use)
@@ -311,7 +311,7 @@ class ChatWriter:
         until = time.monotonic() + span.deadline_s
         request = session.request.model_copy(update={"answer": session.text[: span.end]})
         segments, scores = session.flagged(span)
-        async with within(span.deadline_s):
+        async with enforce_deadline(span.deadline_s):
             try:
                 written = await self._written(request, segments, scores, until)
             except QuotaSpent:

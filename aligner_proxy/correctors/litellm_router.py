@@ -17,7 +17,7 @@ from litellm.constants import openai_text_completion_compatible_providers
 from litellm.router import Router
 from litellm.types.router import RouterRateLimitError
 
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors.editor import Payer, Reply
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel, parse_completion, request_body
@@ -105,7 +105,7 @@ class GroupCompleter:
         self._deployments()
         body = request_body(request, self._group, predicts=self._predicts)
         try:
-            async with within(deadline_s):
+            async with enforce_deadline(deadline_s):
                 response = await self._current_router().atext_completion(**body, timeout=deadline_s, **UNTOUCHED)
         except ERRORS as error:
             raise meant(error) from None
@@ -178,7 +178,7 @@ class GroupChat:
             **CHARGED,
         }
         try:
-            async with within(deadline_s):
+            async with enforce_deadline(deadline_s):
                 return reply_of(await self._called(router, call, form))
         except ERRORS as error:
             raise meant(error) from None

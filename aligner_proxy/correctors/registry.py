@@ -37,7 +37,7 @@ def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[s
     """
     return {
         plugin.name: admitted(_corrector(plugin), accounts(f"corrector {plugin.name}") if accounts else None)
-        for plugin in registry.configured(file)["correctors"]
+        for plugin in registry.configure_plugins(file)["correctors"]
     }
 
 

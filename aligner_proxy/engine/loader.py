@@ -87,7 +87,7 @@ def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligne
 
 
 def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
-    family = prompts.template(prepared.template)
+    family = prompts.find_template(prepared.template)
     return AlignerInfo(
         model=prepared.model,
         content_hash=prepared.content_hash,
@@ -158,7 +158,7 @@ def describe(source: sources.Source, quantization: str, *, unmerged: bool = Fals
 
     Unmerged and merged adapters give slightly different outputs; `unmerged` is the adapter beside its base.
     """
-    family = prompts.template(source.template)
+    family = prompts.find_template(source.template)
     parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
     if unmerged:
         parts["adapter"] = "beside the base"

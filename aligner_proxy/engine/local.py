@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
@@ -130,20 +130,20 @@ class LocalSession:
         pending = PendingReplacement(span)
         self._answer.replacing.append(pending)
         self._wake()
-        async with within(span.deadline_s):
+        async with enforce_deadline(span.deadline_s):
             await self._until(pending.done.done)
         return pending.done.result()
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
         self._ending = True
-        self._submitted.phases.trace = tracing.here()
+        self._submitted.phases.trace = tracing.current_context()
         self._submitted.phases.completed()
         self._answer.request = request
         self._answer.complete = True
         self._wake()
         try:
-            async with within(request.deadline_s):
+            async with enforce_deadline(request.deadline_s):
                 return await asyncio.wrap_future(self._submitted.future)
         finally:
             self._end()
@@ -249,7 +249,7 @@ class LocalEngine:
     ) -> _Submitted:
         """Hand work to the model's thread. With an `answer` it waits for text; its session keeps the deadline then."""
         sequence = Sequence(aligner.adapter, tenant)
-        phases = Phases(tracing.here(), unwanted=answer is not None)
+        phases = Phases(tracing.current_context(), unwanted=answer is not None)
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
         job = Job(name, work(sequence), submitted.finish, submitted.deadline, tenant, sequence=sequence, phases=phases)
         job.abandoned = submitted.abandoned.is_set
@@ -262,7 +262,7 @@ class LocalEngine:
 
     async def _result(self, submitted: _Submitted, deadline_s: float) -> Any:
         try:
-            async with within(deadline_s):
+            async with enforce_deadline(deadline_s):
                 return await asyncio.wrap_future(submitted.future)
         finally:
             submitted.abandoned.set()

@@ -7,8 +7,7 @@ is taken for an old engine by the client only where it refuses our requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Annotated
@@ -28,6 +27,7 @@ from aligner_proxy.errors import (
     EngineMismatch,
     EngineOverloaded,
     EngineUnavailable,
+    ErrorTranslation,
     InvalidOutput,
 )
 from aligner_proxy.types import SegmentScore
@@ -164,13 +164,9 @@ def refusal(error: CorrectionError) -> Refusal:
     return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
-@contextmanager
-def parsing(otherwise: str) -> Iterator[None]:
+def parsing(otherwise: str) -> ErrorTranslation:
     """What the other side sent must be what was asked for, or it is an `InvalidOutput` that says `otherwise`."""
-    try:
-        yield
-    except ValidationError:
-        raise InvalidOutput(otherwise) from None
+    return ErrorTranslation(ValidationError, lambda _: InvalidOutput(otherwise))
 
 
 def _again(seconds: float) -> dict[str, str]:

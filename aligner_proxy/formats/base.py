@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats.packing import Packed
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import Exchange, Outcome, Status, Turn, encodable
+from aligner_proxy.types import Exchange, Outcome, Status, Turn, replace_surrogates
 
 # Besides OpenAI's response_format: the names under which vLLM and llama.cpp take a grammar for the output.
 _GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
@@ -91,7 +91,7 @@ def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, 
 
 def turn(role: str, content: str) -> Turn:
     """A turn that can be sent on."""
-    return Turn(encodable(role), encodable(content))
+    return Turn(replace_surrogates(role), replace_surrogates(content))
 
 
 def _text(content: object) -> str:
@@ -232,7 +232,7 @@ class ChoiceBuilder:
             call_id=form.call_id,
             index=index,
             turns=turns,
-            answer=encodable(str(self.pieces)) if self.pieces else None,
+            answer=replace_surrogates(str(self.pieces)) if self.pieces else None,
             finish_reason=self.finish_reason if self.finish_reason is None else str(self.finish_reason),
             tool_calls=self.tool_calls,
             structured=form.structured,
@@ -556,7 +556,7 @@ class SafeDecoder:
                 if not (isinstance(index, int) and isinstance(piece, str)):
                     raise Unreadable(TypeError.__name__)
                 self._indices.add(index)
-            event.pieces = [(index, encodable(piece)) for index, piece in event.pieces]
+            event.pieces = [(index, replace_surrogates(piece)) for index, piece in event.pieces]
         if len(self._indices) > MOST_TEXTS:
             raise Unreadable(OverflowError.__name__)
         return events

@@ -17,7 +17,7 @@ from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import GrowingText, carries, named_errors
 from aligner_proxy.formats.responses import ITEM, as_list, get, kind_of, put
-from aligner_proxy.types import encodable
+from aligner_proxy.types import replace_surrogates
 
 _PLAIN = ("reasoning_content", "reasoning")
 _SIGNED = ("thinking_blocks", "reasoning_items")
@@ -81,7 +81,7 @@ class SafeReasoning:
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of a whole response, by choice; raises `Unreadable`."""
         texts = named_errors(Unreadable, self._form.texts, response)
-        return {index: encodable(text) for index, text in texts.items() if text.strip()}
+        return {index: replace_surrogates(text) for index, text in texts.items() if text.strip()}
 
     def without(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning; raises `NotPutIn`."""
@@ -119,7 +119,7 @@ class SafeReasoningStream:
     @property
     def texts(self) -> dict[int, str]:
         """The reasoning as far as it has come, by choice."""
-        return {index: encodable(text) for index, text in self._stream.texts.items() if text.strip()}
+        return {index: replace_surrogates(text) for index, text in self._stream.texts.items() if text.strip()}
 
 
 def _must_come_back(data: Mapping[str, Any]) -> bool:

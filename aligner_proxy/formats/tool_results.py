@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aligner_proxy.types import encodable
+from aligner_proxy.types import replace_surrogates
 
 _ROLES = ("tool", "function")
 _ITEM_ENDING = "_call_output"
@@ -19,7 +19,7 @@ def tool_results(data: Mapping[str, Any]) -> str:
     for name in ("messages", "input"):
         listed = data.get(name)
         entries += listed if isinstance(listed, list | tuple) else []
-    return "\n\n".join(encodable(text) for entry in entries for text in _results(entry) if text.strip())
+    return "\n\n".join(replace_surrogates(text) for entry in entries for text in _results(entry) if text.strip())
 
 
 def _results(entry: object) -> Iterator[str]:

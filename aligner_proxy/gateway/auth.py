@@ -44,36 +44,36 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     """The caller of this request; 401 for an unknown key, 403 for an endpoint or a model that it may not use."""
     body_limits.install()
     if not api_key:
-        raise _refused("no key was sent; send it as Authorization: Bearer KEY", 401)
-    digest = client_keys.digest(api_key)
+        raise _refusal("no key was sent; send it as Authorization: Bearer KEY", 401)
+    digest = client_keys.key_digest(api_key)
     if client_keys.is_master(digest):
         return UserAPIKeyAuth(
             api_key=digest,
             key_alias="master",
             user_id="master",
             user_role=LitellmUserRoles.PROXY_ADMIN,
-            parent_otel_span=_span(request),
+            parent_otel_span=_parent_span(request),
         )
-    entry = _entry(digest)
-    if entry.expired(datetime.now(UTC)):
-        raise _refused("this key has expired", 401)
+    entry = _find_entry(digest)
+    if entry.is_expired(datetime.now(UTC)):
+        raise _refusal("this key has expired", 401)
     if not _may_call(entry, request):
-        raise _refused("this key may not call this endpoint; `routes` in its entry of the keys file can allow it", 403)
-    caller = _caller(entry, digest, request)
+        raise _refusal("this key may not call this endpoint; `routes` in its entry of the keys file can allow it", 403)
+    caller = _make_caller(entry, digest, request)
     if entry.models:
         await litellm_internals.refuse_other_models(caller, request)
-    if entry.counted:
+    if entry.has_limits:
         litellm_internals.make_room_for_counters(len(client_keys.active_keys()))
     return caller
 
 
-def _entry(digest: str) -> KeyEntry:
+def _find_entry(digest: str) -> KeyEntry:
     try:
         entry = client_keys.active_keys().get(digest)
     except client_keys.KeysUnreadable:
-        raise _refused("the gateway's keys file cannot be read; ask its operator", 503) from None
+        raise _refusal("the gateway's keys file cannot be read; ask its operator", 503) from None
     if entry is None:
-        raise _refused("this key is not known to the gateway", 401)
+        raise _refusal("this key is not known to the gateway", 401)
     return entry
 
 
@@ -94,7 +94,7 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
     return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, glob) for glob in entry.routes)
 
 
-def _caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAuth:
+def _make_caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAuth:
     """The caller as LiteLLM knows callers."""
     return UserAPIKeyAuth(
         api_key=digest,
@@ -108,14 +108,14 @@ def _caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAuth:
         rpm_limit=entry.rpm,
         max_parallel_requests=entry.max_parallel,
         expires=entry.expires,
-        parent_otel_span=_span(request),
+        parent_otel_span=_parent_span(request),
     )
 
 
-def _span(request: Request) -> Any:
+def _parent_span(request: Request) -> Any:
     """LiteLLM's span of this request, which a custom_auth has to pass on; None without its otel callback."""
     return getattr(request.state, "parent_otel_span", None)
 
 
-def _refused(message: str, code: int) -> ProxyException:
+def _refusal(message: str, code: int) -> ProxyException:
     return ProxyException(message, ProxyErrorTypes.auth_error.value, "key", code)

@@ -44,9 +44,9 @@ class BodyLimitMiddleware:
         elif _declared_bytes(scope) > most:
             await _refuse(receive, send, most)
         else:
-            await self._read(scope, receive, send, most)
+            await self._read_body(scope, receive, send, most)
 
-    async def _read(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+    async def _read_body(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         """Read the body, then run the application; a client that leaves meanwhile gets nothing."""
         messages: deque[Message] = deque()
         size = 0
@@ -62,10 +62,10 @@ class BodyLimitMiddleware:
                 return
             messages.append(message)
 
-        async def read() -> Message:
+        async def replay() -> Message:
             return messages.popleft() if messages else await receive()
 
-        await self.app(scope, read, send)
+        await self.app(scope, replay, send)
 
 
 def _declared_bytes(scope: Scope) -> int:
@@ -92,33 +92,33 @@ async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True)
     ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    taken = 0
+    drained = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
-            while more and taken < _LINGER_BYTES:
+            while more and drained < _LINGER_BYTES:
                 message = await receive()
-                taken += len(message.get("body", b""))
+                drained += len(message.get("body", b""))
                 more = message["type"] == "http.request" and message.get("more_body", False)
     await send({"type": "http.response.body", "body": b""})
 
 
-def bound_of_sender(scope: Scope) -> int | None:
+def sender_bound(scope: Scope) -> int | None:
     """The bound for this request; None for the master key, and where this gateway does not check keys by itself."""
-    proxy = litellm_internals.server()
+    proxy = litellm_internals.proxy_module()
     alone = not proxy.general_settings.get("custom_auth_settings")  # else LiteLLM may know keys that we do not
     if not alone or getattr(proxy.user_custom_auth, "__module__", None) != _AUTH:
         return None
     try:
-        known = client_keys.active_keys()
+        entries = client_keys.active_keys()
     except client_keys.KeysUnreadable:
         return _UNKNOWN_SENDER_BYTES
     bounds = list[int]()
     for credential in _credentials(scope):
-        digest = client_keys.digest(credential)
+        digest = client_keys.key_digest(credential)
         if client_keys.is_master(digest):
             return None
-        if digest in known:
-            bounds.append(known[digest].max_body_mb * MIB)
+        if digest in entries:
+            bounds.append(entries[digest].max_body_mb * MIB)
     return min(bounds, default=_UNKNOWN_SENDER_BYTES)
 
 
@@ -135,16 +135,16 @@ def _credentials(scope: Scope) -> Iterator[str]:
 
 def install() -> None:
     """Bound the bodies of the running proxy; does nothing outside it."""
-    app = litellm_internals.application()
+    app = litellm_internals.proxy_application()
     if app is not None:
-        wrap(app, bound_of_sender)
+        wrap_application(app, sender_bound)
 
 
-def wrap(app: Starlette, bound: Bound) -> None:
+def wrap_application(app: Starlette, bound: Bound) -> None:
     """Wrap `app` once. A running application accepts no middleware, so its stack is replaced."""
     if app.middleware_stack is None:
-        known: list[object] = [middleware.cls for middleware in app.user_middleware]
-        if BodyLimitMiddleware not in known:
+        installed: list[object] = [middleware.cls for middleware in app.user_middleware]
+        if BodyLimitMiddleware not in installed:
             app.add_middleware(BodyLimitMiddleware, bound=bound)
     elif not any(isinstance(layer, BodyLimitMiddleware) for layer in _layers(app.middleware_stack)):
         app.middleware_stack = BodyLimitMiddleware(app.middleware_stack, bound)

@@ -34,14 +34,14 @@ from aligner_proxy.plugins.extensions import InlineRunner
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy import config
-from aligner_proxy.policy.engine_schema import Backend, Kind, kind
+from aligner_proxy.policy.engine_schema import Backend, ServerKind, server_kind
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.leases import SharedEntries
 from aligner_proxy.sharing.quotas import SharedAccounts
 from aligner_proxy.sharing.server import RedisServer
 
-Group = Callable[[str], Completer]
+OpenGroup = Callable[[str], Completer]
 """Opens a LiteLLM model group."""
 _PATIENCE_S = 0.0
 """In the gateway the engine client does not retry; `on_error: retry` of a policy does."""
@@ -49,7 +49,7 @@ _PATIENCE_S = 0.0
 
 def open_engine(
     file: PolicyFile,
-    group: Group | None = None,
+    group: OpenGroup | None = None,
     *,
     local: Engine | None = None,
     patience_s: float = 5.0,
@@ -60,34 +60,36 @@ def open_engine(
     `local` is used in place of the engine that listens on this machine's socket. `head_source` gives the taught heads
     that an engine lacks; without it the general head judges objectives whose head is not there.
     """
-    backend = config.engine_at(file)
+    backend = config.engine_backend(file)
 
     def client(address: str, patience: float) -> Engine:
-        if kind(address) is Kind.SCORER:
+        if server_kind(address) is ServerKind.SCORER:
             judge = VllmScorer(address, patience_s=patience)
             return SuppliedEngine(judge, head_source) if head_source else judge
-        is_local = kind(address) is Kind.LOCAL
+        is_local = server_kind(address) is ServerKind.LOCAL
         if is_local and local:
             return SuppliedEngine(local, head_source) if head_source else local
         at = f"unix:{config.engine_socket()}" if is_local else address
         return HttpEngine(at, patience_s=patience, head_source=head_source)
 
     if not backend.completes:
-        return _replicas([(at, client(at, _replica_patience(backend, patience_s))) for at in backend.at], patience_s)
-    family = prompts.template(completions_template(file, backend))
+        return _join_replicas(
+            [(at, client(at, _replica_patience(backend, patience_s))) for at in backend.at], patience_s
+        )
+    family = prompts.find_template(completions_template(file, backend))
     scorer = client(backend.scorer, patience_s) if backend.scorer else None
-    if backend.kind is Kind.GROUP:
+    if backend.kind is ServerKind.GROUP:
         if group is None:
             raise ConfigError(f"{backend} can only be reached inside the gateway: `aligner-proxy serve`")
-        return _editor(backend, group(backend.group), family, scorer)
+        return _make_editor(backend, group(backend.group), family, scorer)
     key = config.engine_key(backend)
     patience = _replica_patience(backend, patience_s)
     completers = [
         CompletionsClient(at, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
         for at in backend.at
     ]
-    engines = [_editor(backend, completer, family, scorer) for completer in completers]
-    return _replicas(list(zip(backend.at, engines, strict=True)), patience_s)
+    engines = [_make_editor(backend, completer, family, scorer) for completer in completers]
+    return _join_replicas(list(zip(backend.at, engines, strict=True)), patience_s)
 
 
 def completions_template(file: PolicyFile, backend: Backend) -> str:
@@ -95,18 +97,18 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
 
     With a scorer, `aligner.model` and `aligner.template` describe the scorer; the editor's form is in its own block.
     """
-    known = sources.known_template(backend.model or "")
-    if backend.template or known:
-        return sources.template_of(str(backend), backend.template, known)
+    known_template = sources.known_template(backend.model or "")
+    if backend.template or known_template:
+        return sources.template_of(str(backend), backend.template, known_template)
     if backend.scorer:
         raise ConfigError("the prompt form of the editor is not known here; set aligner.engine.template")
     model = file.aligner.model
     embedded = manifest.read(sources.EMBEDDED) if model == "embedded" else None
-    known = embedded.template if embedded else sources.known_template(model)
-    return sources.template_of(model, file.aligner.template, known)
+    known_template = embedded.template if embedded else sources.known_template(model)
+    return sources.template_of(model, file.aligner.template, known_template)
 
 
-def _editor(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
+def _make_editor(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
     editor = CompletionsAligner(completer, family, window=backend.window, revision=backend.revision)
     return EditedEngine(scorer, editor) if scorer else editor
 
@@ -116,7 +118,7 @@ def _replica_patience(backend: Backend, patience_s: float) -> float:
     return patience_s if len(backend.at) == 1 else 0.0
 
 
-def _replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engine:
+def _join_replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engine:
     return engines[0][1] if len(engines) == 1 else Replicas(engines, patience_s=patience_s)
 
 
@@ -130,9 +132,9 @@ def correction_cache(file: PolicyFile, redis: RedisServer | None = None) -> Corr
     """The cache of this file: on disk, in a plugin's store, or in this Redis; raises `ConfigError`."""
     folder = config.cache_dir(file)
     ttl_s = file.cache.ttl_s
-    for plugin in registry.configured(file)["caches"]:
+    for plugin in registry.configure_plugins(file)["caches"]:
         if redis is not None:
-            place = file.source.at("cache", "redis_env")
+            place = file.source.place_of("cache", "redis_env")
             raise ConfigError(
                 f"{place}: cache.redis_env: corrections are in Redis or in plugins.cache; remove one of both"
             )
@@ -140,7 +142,7 @@ def correction_cache(file: PolicyFile, redis: RedisServer | None = None) -> Corr
         return PluginCache(folder, ttl_s, plugin.make(), caller)
     if redis is None:
         return CorrectionCache(folder, ttl_s, file.cache.max_mb)
-    entries = Entries(config.shared_cache_key(file))
+    entries = EntryCodec(config.shared_cache_key(file))
     return SharedCache(folder, ttl_s, file.cache.max_mb, SharedEntries(redis, entries.prefix, ttl_s), entries)
 
 
@@ -148,12 +150,12 @@ def shared_accounts(file: PolicyFile, redis: RedisServer | None) -> OpenAccounts
     """Opens accounts in this Redis, of each kind of work apart from those of others; None without a Redis."""
     if redis is None:
         return None
-    prefix = Entries(config.shared_cache_key(file)).prefix
+    prefix = EntryCodec(config.shared_cache_key(file)).prefix
 
-    def opened(kind: str) -> Accounts:
+    def open_accounts(kind: str) -> Accounts:
         return SharedAccounts(redis, f"{prefix}{hashlib.sha256(kind.encode()).hexdigest()[:16]}:")
 
-    return opened
+    return open_accounts
 
 
 def build_pipeline(
@@ -163,7 +165,9 @@ def build_pipeline(
 
     `head_source` gives the taught heads that policies name, `redis` is what `shared_redis` gave.
     """
-    engine = Breaker(open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.breaker)
+    engine = Breaker(
+        open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.record_breaker
+    )
     accounts = shared_accounts(file, redis)
     # The engine bounds its places itself: here is counted what tenants use through all gateways.
     counted = AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts("engine")) if accounts else engine
@@ -172,7 +176,7 @@ def build_pipeline(
         correction_cache(file, redis),
         remember=file.cache.enabled,
         correctors=correctors(file, accounts),
-        rules=PluginRules.of(file),
-        extensions=registry.extensions(file),
+        rules=PluginRules.from_file(file),
+        extensions=registry.load_extensions(file),
         editors=Editors(chat_in_proxy, accounts),
     )

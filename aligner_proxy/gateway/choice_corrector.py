@@ -16,9 +16,9 @@ from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NoRoomForRecord, NotRecorded
 from aligner_proxy.gateway import metrics
-from aligner_proxy.gateway.hand_off import HandOffs
 from aligner_proxy.gateway.request_state import RequestState, editor_counts
-from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.shadow import ShadowCorrections
+from aligner_proxy.gateway.webhook import WebhookSender
 from aligner_proxy.observability import tracing
 from aligner_proxy.observability.metrics import IN_FLIGHT
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
@@ -51,10 +51,10 @@ class ChoiceCorrector:
         self,
         pipeline: Pipeline,
         state: RequestState,
-        shadows: Shadows,
+        shadows: ShadowCorrections,
         auditor: AuditWriters | None,
         publish: Publish,
-        hand_offs: HandOffs | None = None,
+        hand_offs: WebhookSender | None = None,
     ) -> None:
         self._hand_offs = hand_offs
         self._streaming = 0
@@ -76,11 +76,13 @@ class ChoiceCorrector:
         started = time.time()
         state = self._state
         policy = state.policy
-        metrics.upstream_ended(state)
+        metrics.record_upstream_end(state)
         if state.skip is not None:
-            outcomes = [metrics.closed(e.call_id, policy, Status.SKIPPED, state.skip, e.index) for e in exchanges]
+            outcomes = [
+                metrics.record_unprocessed(e.call_id, policy, Status.SKIPPED, state.skip, e.index) for e in exchanges
+            ]
         elif policy.mode is Mode.SHADOW:
-            outcomes = [self._shadows.take(exchange, policy, self.correct_one) for exchange in exchanges]
+            outcomes = [self._shadows.start(exchange, policy, self.correct_one) for exchange in exchanges]
         else:
             work = [self.correct_one(exchange, session_of(exchange.index)) for exchange in exchanges]
             with tracing.span("aligner.correct", state.trace, aligner__call_id=state.call_id):
@@ -95,11 +97,11 @@ class ChoiceCorrector:
     def settle(self, outcomes: Sequence[tuple[Exchange, Outcome]]) -> None:
         """Record and settle choices that a stream corrected piece by piece."""
         for exchange, outcome in outcomes:
-            metrics.record(exchange.call_id, len(exchange.answer or ""), outcome)
+            metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
             self._keep(exchange, outcome)
             self._beside(exchange, outcome)
         self._state.settle([outcome for _, outcome in outcomes])
-        metrics.upstream_ended(self._state)
+        metrics.record_upstream_end(self._state)
         self._publish(self._opened)
 
     def refuse(self, outcome: Outcome) -> None:
@@ -119,8 +121,8 @@ class ChoiceCorrector:
                 outcome = await self._kept(exchange, outcome)
             finally:
                 shadows.busy -= 1
-                metrics.record(exchange.call_id, len(exchange.answer or ""), outcome)
-                metrics.describe(span, outcome)
+                metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
+                metrics.describe_span(span, outcome)
         self._beside(exchange, outcome)
         return outcome
 
@@ -138,19 +140,19 @@ class ChoiceCorrector:
 
     def _end_beside(self) -> None:
         """End what aligners beside judge, so that no answer waits for it."""
-        for task in tuple(self._shadows.beside):
+        for task in tuple(self._shadows.judgements):
             task.cancel()
 
     def _beside(self, exchange: Exchange, outcome: Outcome) -> None:
         """Let the policy's aligner beside judge the same answer in the background, where there is one."""
         if outcome.policy.shadow_aligner is None or outcome.correction is None or self._auditor is None:
             return
-        policy = shares.beside(outcome.policy)
+        policy = shares.shadow_policy(outcome.policy)
         if policy is not None:
             # Its entry must not pass for that of the answer, nor count among those of the route.
             policy = replace(policy, name=f"{policy.name}/beside")
             judge = partial(self._judged_beside, policy)
-            self._shadows.judge_beside(exchange, policy, judge, self._streaming)
+            self._shadows.judge_alongside(exchange, policy, judge, self._streaming)
 
     async def _judged_beside(self, policy: Policy, exchange: Exchange) -> Outcome:
         """What another aligner makes of an answer, recorded beside it."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.gateway import litellm_internals, reload
-from aligner_proxy.gateway.reload import ClientKeys, Watched
+from aligner_proxy.gateway.reload import ClientKeys, WatchedFiles
 from aligner_proxy.policy import config
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies
@@ -26,20 +26,20 @@ class KeysUnreadable(AlignerProxyError):
     """No keys file was ever read, so nobody can be recognised."""
 
 
-def digest(key: str) -> str:
+def key_digest(key: str) -> str:
     """The SHA-256 digest of a key, by which it is known."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def is_master(sha256: str) -> bool:
     """Whether this is LiteLLM's master key."""
-    master = litellm_internals.server().master_key
-    return bool(master) and hmac.compare_digest(sha256, _digest_of_master(str(master)))
+    master = litellm_internals.proxy_module().master_key
+    return bool(master) and hmac.compare_digest(sha256, _master_digest(str(master)))
 
 
 @lru_cache(maxsize=1)
-def _digest_of_master(master: str) -> str:
-    return digest(master)
+def _master_digest(master: str) -> str:
+    return key_digest(master)
 
 
 def active_keys() -> Mapping[str, KeyEntry]:
@@ -47,9 +47,9 @@ def active_keys() -> Mapping[str, KeyEntry]:
     try:
         policies = policies_path()
         if policies is not None:
-            return reload.at(policies).keys
+            return reload.watched_policies(policies).keys
         path = config.keys_path()
-        return watched(path).current.entries if path else {}
+        return keys_watcher(path).current.entries if path else {}
     except (ConfigError, OSError) as error:
         log.error("keys file cannot be read (%s); run `aligner-proxy check`", type(error).__name__)  # noqa: TRY400 - its text may quote the file
         raise KeysUnreadable from None
@@ -59,7 +59,7 @@ def active_keys() -> Mapping[str, KeyEntry]:
 def policies_path() -> Path | None:
     """The policies file that names the keys file: the environment's, else the one that LiteLLM's file registers."""
     path = config.policies_in_environment()
-    litellm_file = litellm_internals.server().user_config_file_path
+    litellm_file = litellm_internals.proxy_module().user_config_file_path
     if path is not None or not litellm_file:
         return path
     try:
@@ -71,14 +71,14 @@ def policies_path() -> Path | None:
 
 
 @lru_cache(maxsize=2)
-def watched(path: Path) -> Watched[ClientKeys]:
+def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
     """Watcher of a keys file without policies."""
 
-    def changed(refused: str | None) -> None:
+    def log_change(refused: str | None) -> None:
         reload.log_keys(watcher.current, refused)
 
-    watcher = Watched(partial(reload.read_keys, path), changed)
+    watcher = WatchedFiles(partial(reload.read_keys, path), log_change)
     if watcher.current.fault:
-        changed(None)
+        log_change(None)
     reload.keep_looking(watcher)
     return watcher

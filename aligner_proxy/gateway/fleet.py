@@ -29,8 +29,8 @@ from aligner_proxy.observability.metrics import FLEET_DIFFERS, FLEET_GATEWAYS, R
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.sharing.announcements import Announcements
-from aligner_proxy.sharing.entries import ALTERED, Entries
-from aligner_proxy.sharing.roll_call import asked, heard, new_member
+from aligner_proxy.sharing.entries import ALTERED, EntryCodec
+from aligner_proxy.sharing.heartbeats import heartbeat_arguments, make_member_id, parse_heartbeats
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.teaching.shared_heads import SharedHeads
 
@@ -46,7 +46,7 @@ _SHOWN = 12
 log = logging.getLogger(__name__)
 
 
-class Standing(BaseModel):
+class MemberState(BaseModel):
     """What one gateway process has in force. The hashes say nothing but whether two are the same."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -65,7 +65,7 @@ def policies_hash(file: PolicyFile) -> str:
     return _hash(json.dumps(content, sort_keys=True, default=str))
 
 
-def standing(policies: Policies) -> Standing:
+def read_member_state(policies: Policies) -> MemberState:
     """What this process has in force now."""
     current = policies.current
     heads = sorted(
@@ -74,7 +74,7 @@ def standing(policies: Policies) -> Standing:
         for name, objective in names.items()
         for called, head in objective.current.items()
     )
-    return Standing(
+    return MemberState(
         host=socket.gethostname()[:255],
         pid=os.getpid(),
         release=__version__,
@@ -89,29 +89,31 @@ def _hash(text: str) -> str:
 
 
 @dataclass(slots=True)
-class RollCall:
+class FleetHeartbeat:
     """The gateway processes at one Redis."""
 
     server: RedisServer
-    entries: Entries
-    member: str = field(default_factory=new_member)
+    entries: EntryCodec
+    member: str = field(default_factory=make_member_id)
 
-    async def call(self, own: Standing | None) -> list[Standing]:
+    async def exchange(self, own: MemberState | None) -> list[MemberState]:
         """What the others have in force, after telling them what this process has; nothing is told without it.
 
         Raises `RedisAway` and `RedisRefused`.
         """
         name = f"{self.entries.prefix}gateways"
-        said = b""
+        value = b""
         if own is not None:
-            said = self.entries.packed(f"{name}:{self.member}", own.model_dump_json().encode()) or b""
-        answer = await self.server.write(lambda redis: redis.eval(*asked(name, self.member, said, KNOWN_S)))
-        return list(self._proven(name, heard(answer).items()))
+            value = self.entries.pack(f"{name}:{self.member}", own.model_dump_json().encode()) or b""
+        answer = await self.server.write(
+            lambda redis: redis.eval(*heartbeat_arguments(name, self.member, value, KNOWN_S))
+        )
+        return list(self._verify_states(name, parse_heartbeats(answer).items()))
 
-    def _proven(self, name: str, told: Iterable[tuple[str, bytes]]) -> Iterable[Standing]:
-        for member, entry in told:
+    def _verify_states(self, name: str, heartbeats: Iterable[tuple[str, bytes]]) -> Iterable[MemberState]:
+        for member, entry in heartbeats:
             try:
-                yield Standing.model_validate_json(self.entries.content(f"{name}:{member}", entry))
+                yield MemberState.model_validate_json(self.entries.unpack(f"{name}:{member}", entry))
             except RefusedEntry as error:
                 REDIS_REFUSED.labels(error.reason).inc()
             except ValidationError:
@@ -124,12 +126,12 @@ class Fleet:
     def __init__(self, server: RedisServer, policies: Policies) -> None:
         file = policies.current.file
         key = config.shared_cache_key(file)
-        entries = Entries(key)
+        entries = EntryCodec(key)
         self._policies = policies
-        self._roll_call = RollCall(server, entries)
+        self._heartbeat = FleetHeartbeat(server, entries)
         self._announcements = Announcements(server, entries.prefix)
         self._heads = SharedHeads(server, entries) if key else None
-        self._told: Standing | None = None
+        self._reported_state: MemberState | None = None
         self._differing: dict[str, bool] = {}
         self._fault = ""
         self._woken = asyncio.Event()
@@ -151,32 +153,32 @@ class Fleet:
 
     async def _look_repeatedly(self) -> None:
         loop = asyncio.get_running_loop()
-        asked_at = -POLL_S
-        seen: tuple[object, ...] = ()
+        polled_at = -POLL_S
+        compared: tuple[object, ...] = ()
         while True:
             now = (self._policies.current, self._policies.keys)
-            if not seen or any(one is not other for one, other in zip(now, seen, strict=True)):
-                own = await asyncio.to_thread(standing, self._policies)
-                seen = now
-            if own != self._told or self._woken.is_set() or loop.time() - asked_at >= POLL_S:
+            if not compared or any(one is not other for one, other in zip(now, compared, strict=True)):
+                own = await asyncio.to_thread(read_member_state, self._policies)
+                compared = now
+            if own != self._reported_state or self._woken.is_set() or loop.time() - polled_at >= POLL_S:
                 self._woken.clear()
-                asked_at = loop.time()
+                polled_at = loop.time()
                 await self.look(own)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._woken.wait()
 
-    async def look(self, own: Standing) -> None:
+    async def look(self, own: MemberState) -> None:
         """Exchange heads, tell what is in force here, and hear what others have."""
         try:
             sent = await self._exchange_heads()
-            others = await self._roll_call.call(own)
-            if sent or own != self._told:
+            others = await self._heartbeat.exchange(own)
+            if sent or own != self._reported_state:
                 await self._announcements.announce()
-            self._told = own
+            self._reported_state = own
             self._compare(own, others)
         except (RedisAway, RedisRefused):
-            self._told = None  # it is told again when the server is back
+            self._reported_state = None  # it is told again when the server is back
 
     async def _exchange_heads(self) -> bool:
         """Whether heads went out; a store that fails is logged once, and tried again with the next look."""
@@ -191,7 +193,7 @@ class Fleet:
         finally:
             self._fault = fault
 
-    def _compare(self, own: Standing, others: list[Standing]) -> None:
+    def _compare(self, own: MemberState, others: list[MemberState]) -> None:
         FLEET_GATEWAYS.set(1 + len(others))
         for what in COMPARED:
             other = next((one for one in others if getattr(one, what) != getattr(own, what)), None)

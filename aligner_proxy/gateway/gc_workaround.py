@@ -2,7 +2,7 @@
 
 Before 3.12 a collection can start whenever an object is created, also inside `ContextVar.set`; a finaliser that sets a
 context variable then frees what is being copied, and the process crashes (python/cpython#148891). Old garbage is the
-business of freed_memory.py.
+business of malloc_trim.py.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ IS_SAFE = sys.version_info >= (3, 12)
 _running: set[asyncio.Task[None]] = set()
 
 
-def between_callbacks() -> None:
+def collect_between_callbacks() -> None:
     """Collect between callbacks until the running loop ends; does nothing without a loop or from Python 3.12 on."""
     if IS_SAFE or _running or not gc.isenabled():
         return
     with contextlib.suppress(RuntimeError):
-        task = asyncio.get_running_loop().create_task(_collected())
+        task = asyncio.get_running_loop().create_task(_collect_repeatedly())
         _running.add(task)
         task.add_done_callback(_running.discard)
 
 
-async def _collected() -> None:
+async def _collect_repeatedly() -> None:
     gc.freeze()  # imported modules stay, so collections can skip them
     gc.disable()
     pause = SHORTEST_S
@@ -37,7 +37,7 @@ async def _collected() -> None:
         while True:
             await asyncio.sleep(pause)
             pause = min(LONGEST_S, 2 * pause)
-            if (due := young_due()) is not None:
+            if (due := due_generation()) is not None:
                 gc.collect(due)
                 pause = SHORTEST_S
     finally:
@@ -45,7 +45,7 @@ async def _collected() -> None:
         gc.enable()
 
 
-def young_due() -> int | None:
+def due_generation() -> int | None:
     """The older one of the two young generations whose count has passed its threshold."""
     counts = gc.get_count()
     thresholds = gc.get_threshold()

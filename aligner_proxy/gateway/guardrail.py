@@ -23,17 +23,17 @@ from litellm.types.guardrails import Mode as ModeByTag
 from litellm.types.utils import GuardrailStatus
 
 from aligner_proxy import formats
-from aligner_proxy.audit.writer import audit_writers, redaction
-from aligner_proxy.concurrency import cancelled_when, client_left
+from aligner_proxy.audit.writer import load_redaction, make_audit_writers
+from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter
 from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
 from aligner_proxy.formats import sse
 from aligner_proxy.gateway import (
     body_limits,
-    doubled_models,
-    freed_memory,
+    duplicate_models,
     gc_workaround,
     label_bounds,
     litellm_internals,
+    malloc_trim,
     metrics,
     public_pages,
     reasoning,
@@ -44,20 +44,20 @@ from aligner_proxy.gateway import (
 from aligner_proxy.gateway.build import build_pipeline, shared_redis
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.endpoints.feedback import Feedback
-from aligner_proxy.gateway.endpoints.routes import serve
+from aligner_proxy.gateway.endpoints.routes import install_endpoints
 from aligner_proxy.gateway.fleet import Fleet
-from aligner_proxy.gateway.hand_off import HandOffs
 from aligner_proxy.gateway.readiness import EngineReadiness
-from aligner_proxy.gateway.request_state import RequestState, keep, state_of
-from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.request_state import RequestState, find_state, store_state
+from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts
 from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
+from aligner_proxy.gateway.webhook import WebhookSender
 from aligner_proxy.observability import logs, tracing
 from aligner_proxy.observability.stalls import LoopWatchdog
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.stages import eligibility
-from aligner_proxy.plugins.extensions import Selecting
+from aligner_proxy.plugins.extensions import RunningSelection
 from aligner_proxy.policy import config, guardrail_entry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, SideTreatment, SkipReason, Status
@@ -76,7 +76,7 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 }
 
 
-def drawn(share: float) -> bool:
+def is_sampled(share: float) -> bool:
     """Random draw that is true with probability `share`."""
     return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
 
@@ -92,26 +92,26 @@ class AlignerGuardrail(CustomGuardrail):
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
         # LiteLLM swallows ValueError and TypeError from here and would start without the guardrail.
         try:
-            hooks = litellm_internals.with_pre_call(event_hook)
+            hooks = litellm_internals.add_pre_call(event_hook)
             if (form := config.log_form()) is not None:
-                logs.ours_to_stderr(form)
-            self._policies = reload.at(config.policies_path(policies, litellm_internals.config_folder()))
+                logs.configure_own_logging(form)
+            self._policies = reload.watched_policies(config.policies_path(policies, litellm_internals.config_folder()))
             file = self._policies.current.file
             redis = shared_redis(file)
             self.pipeline = build_pipeline(file, self._policies.current.heads.store.head, redis)
-            self._audit_writers = audit_writers(file)
+            self._audit_writers = make_audit_writers(file)
             self._auditor = self._audit_writers or None
-            self.feedback = Feedback.of(file)
+            self.feedback = Feedback.from_file(file)
             config.check_hand_offs(file)
-            self._hand_offs = HandOffs(redaction(file))
+            self._webhook = WebhookSender(load_redaction(file))
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         if redis is not None:
             fleet = Fleet(redis, self._policies)
             with contextlib.suppress(RuntimeError):
                 fleet.start()
-                litellm_internals.at_shutdown(fleet.aclose)
-        self._shadows = Shadows(file.shadow.running, file.shadow.waiting)
+                litellm_internals.run_at_shutdown(fleet.aclose)
+        self._shadows = ShadowCorrections(file.shadow.running, file.shadow.waiting)
         self._watchdog = LoopWatchdog()
         with contextlib.suppress(RuntimeError):  # the proxy makes its guardrails in the loop that will serve
             self._watchdog.watch()
@@ -122,14 +122,14 @@ class AlignerGuardrail(CustomGuardrail):
         body_limits.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
-        litellm_internals.watch_bodies(doubled_models.note)
-        freed_memory.now_and_then()
-        gc_workaround.between_callbacks()
-        serve(self)
+        litellm_internals.watch_bodies(duplicate_models.note_models)
+        malloc_trim.trim_periodically()
+        gc_workaround.collect_between_callbacks()
+        install_endpoints(self)
         public_pages.install()
         label_bounds.install()
-        litellm_internals.at_shutdown(self._hand_offs.aclose)
-        litellm_internals.at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
+        litellm_internals.run_at_shutdown(self._webhook.aclose)
+        litellm_internals.run_at_shutdown(partial(self._shadows.finish, self._audit_writers.aclose))
         super().__init__(event_hook=hooks, **{**settings, "mask_response_content": True})
 
     @property
@@ -155,7 +155,7 @@ class AlignerGuardrail(CustomGuardrail):
         super().apply_stream_scope(stream_scope)
         before = self._gaps
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
-        self._gaps = tuple(text for _, text in guardrail_entry.gaps(mode, self.default_on, stream_scope))
+        self._gaps = tuple(text for _, text in guardrail_entry.find_gaps(mode, self.default_on, stream_scope))
         for gap in self._gaps if self._gaps != before else ():
             log.warning("%s (where the policies file enforces, every answer is corrected all the same)", gap)
 
@@ -170,7 +170,7 @@ class AlignerGuardrail(CustomGuardrail):
         """Whether the policies file in force keeps back what was not judged."""
         file = self._policies.current.file
         if self._enforcing is None or self._enforcing[0] is not file:
-            self._enforcing = (file, guardrail_entry.enforcement(file) is not None)
+            self._enforcing = (file, guardrail_entry.find_enforcement(file) is not None)
         return self._enforcing[1]
 
     async def async_pre_call_hook(
@@ -203,45 +203,49 @@ class AlignerGuardrail(CustomGuardrail):
         if state.settled:
             return None
         self._note_answering(data, state, response)
-        await state.selected()
-        thoughts = self._reasoning(data, state)
-        side = self._side_texts(data, state, response)
-        async with thoughts.beside(response) if thoughts else contextlib.nullcontext(response) as left:
-            exchanges = self._exchanges(data, state, left)
+        await state.wait_for_selection()
+        thoughts = self._open_reasoning(data, state)
+        side = self._open_side_texts(data, state, response)
+        async with thoughts.judge_alongside(response) if thoughts else contextlib.nullcontext(response) as remaining:
+            exchanges = self._read_exchanges(data, state, remaining)
             outcomes: Sequence[Outcome] = ()
-            delivered = left
+            delivered = remaining
             try:
-                async with cancelled_when(client_left()):
-                    async with side.judged_along(left, exchanges) if side else contextlib.nullcontext(left) as left:
+                async with cancel_when_gone(client_gone_waiter()):
+                    async with (
+                        side.judge_alongside(remaining, exchanges)
+                        if side
+                        else contextlib.nullcontext(remaining) as remaining
+                    ):
                         if exchanges:
-                            outcomes = await self._corrector(data, state).correct(exchanges)
-                    delivered = self._put_in(left, state, outcomes) if outcomes else left
+                            outcomes = await self._make_corrector(data, state).correct(exchanges)
+                    delivered = self._apply_outcomes(remaining, state, outcomes) if outcomes else remaining
                     if side is not None:
-                        changed = delivered is not left
+                        changed = delivered is not remaining
                         await side.settle_body(delivered, delivered_texts(exchanges, outcomes, changed=changed))
             except ClientGone:
                 state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
-                self._report(data, state, time.time())
+                self._add_record(data, state, time.time())
         return delivered if outcomes or delivered is not response else None
 
-    def _exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
+    def _read_exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
         """The exchanges of a response; none where it is left as it is."""
         if state.skip:
-            self._leave(data, state, SkipReason(state.skip), formats.choices(response))
+            self._skip_choices(data, state, SkipReason(state.skip), formats.choices(response))
             return ()
         wire = formats.wire(state.route)
         exchanges = wire.exchanges(data, response) if wire else ()
         if not exchanges:
-            self._leave(data, state, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
+            self._skip_choices(data, state, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
         return exchanges
 
-    def _put_in(self, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
+    def _apply_outcomes(self, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
         """The corrected response; the original if that fails and the policy does not block."""
         wire = formats.wire(state.route)
         try:
             return wire.apply(response, outcomes) if wire else response
         except NotPutIn:
-            metrics.not_put_in(state)
+            metrics.record_not_applied(state)
             if any(map(pipeline_outcomes.blocks, state.outcomes)):
                 raise Blocked(pipeline_outcomes.INTERNAL) from None
             return response
@@ -255,24 +259,24 @@ class AlignerGuardrail(CustomGuardrail):
         """Correct a stream in the policy's mode. Skipped streams pass item by item."""
         state = await self._state(request_data, user_api_key_dict)
         self._note_answering(request_data, state)
-        if routing.may_change(request_data):
+        if routing.may_switch_model(request_data):
             note = partial(self._note_answering, request_data, state)
             response = await takeover.watched(response, state, self.pipeline, note)
-        await state.selected()
-        thoughts = self._reasoning(request_data, state)
-        response = thoughts.stream(response) if thoughts else response
+        await state.wait_for_selection()
+        thoughts = self._open_reasoning(request_data, state)
+        response = thoughts.wrap_stream(response) if thoughts else response
         wire = formats.wire(state.route)
         if wire is None or state.skip or state.settled:
-            source = self._passed(response, request_data, state, commented=wire is not None)
+            source = self._pass_stream(response, request_data, state, commented=wire is not None)
         else:
-            corrector = self._corrector(request_data, state)
-            side = self._side_texts(request_data, state, response, streamed=True)
+            corrector = self._make_corrector(request_data, state)
+            side = self._open_side_texts(request_data, state, response, streamed=True)
             source = dispatch.stream(wire, state, request_data, response, corrector, self._streams, side)
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 yield item
 
-    async def _passed(
+    async def _pass_stream(
         self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, commented: bool
     ) -> AsyncGenerator[Any, None]:
         """A skipped stream, item by item."""
@@ -283,7 +287,7 @@ class AlignerGuardrail(CustomGuardrail):
                 yield item
         finally:
             if not state.settled:
-                self._leave(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
+                self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
         if commented and sse.at_rest(ending):
             yield state.comment()
 
@@ -295,11 +299,11 @@ class AlignerGuardrail(CustomGuardrail):
         traceback_str: str | None = None,
     ) -> HTTPException | None:
         """Take out of an upstream's error what it quotes, where that may not go out."""
-        known = formats.wire(user_api_key_dict.request_route) is not None
-        if not known or not litellm_internals.is_from_upstream(original_exception):
+        is_covered = formats.wire(user_api_key_dict.request_route) is not None
+        if not is_covered or not litellm_internals.is_from_upstream(original_exception):
             return None
         state = await self._state(request_data, user_api_key_dict)
-        side = self._side_texts(request_data, state, None)
+        side = self._open_side_texts(request_data, state, None)
         return await side.silence(original_exception) if side else None
 
     async def async_post_call_response_headers_hook(
@@ -311,99 +315,99 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:
         """The x-aligner headers; those of a stream are sent before its first chunk, with status `pending`."""
-        state = state_of(data)
+        state = find_state(data)
         if state is None:
             return None
         if response is None and not state.settled:
             state.skip = state.skip or SkipReason.UPSTREAM_ERROR.value
         if response is not None:
             self._note_answering(data, state, response)
-        await state.selected()
+        await state.wait_for_selection()
         return state.headers()
 
     async def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
         """The request's state, opened by the first hook that runs; which one depends on the configuration."""
-        state = state_of(data)
+        state = find_state(data)
         if state is None:
-            state = await self._open(data, user)
-            keep(data, state)
+            state = await self._open_state(data, user)
+            store_state(data, state)
         return state
 
-    async def _open(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
+    async def _open_state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
         call_id = str(data.get("litellm_call_id") or "")
         route = user.request_route
         extensions = self.pipeline.extensions
         wire = formats.wire(route)
         if wire is None:
             return RequestState(call_id, _NO_POLICY, self._model, route, skip=SkipReason.ENDPOINT.value)
-        request, policy = await request_policy.of_request(self._policies, extensions, data, user)
-        skip = eligibility.by_policy(policy) or (None if drawn(policy.sample) else SkipReason.NOT_SAMPLED)
+        request, policy = await request_policy.resolve_request(self._policies, extensions, data, user)
+        skip = eligibility.by_policy(policy) or (None if is_sampled(policy.sample) else SkipReason.NOT_SAMPLED)
         if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
             raise Blocked(skip.value)
-        trace = tracing.under(user.parent_otel_span)
+        trace = tracing.context_of(user.parent_otel_span)
         model = self._aligner_of(policy)
         taught = self._policies.current.taught
         state = RequestState(
             call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, taught=taught, trace=trace
         )
-        self._select(data, state)
+        self._start_selection(data, state)
         return state
 
-    def _select(self, data: dict[str, Any], state: RequestState) -> None:
+    def _start_selection(self, data: dict[str, Any], state: RequestState) -> None:
         """Begin to choose the objectives of a policy that leaves the choice to a plugin."""
         wire = formats.wire(state.route)
         if wire is not None and state.skip is None and state.extensions.selects(state.policy):
             work = self.pipeline.select_objectives(wire.opening(data, 0), state.policy)
-            state.selecting = Selecting(work, state.policy)
+            state.selecting = RunningSelection(work, state.policy)
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Take the stricter policy if another model group answers than the one that was asked."""
-        group = routing.answered(data, response)
+        group = routing.answering_group(data, response)
         if group is None or group == state.answered_by or state.facts is None or state.settled:
             return
         state.answered_by = group
-        policy = request_policy.of_answer(self._policies, state.extensions, state.facts, state.policy, group)
+        policy = request_policy.resolve_answer(self._policies, state.extensions, state.facts, state.policy, group)
         if policy is None:
             return
-        sampled = state.skip is None or drawn(policy.sample)
+        sampled = state.skip is None or is_sampled(policy.sample)
         state.policy = policy
         state.model = self._aligner_of(policy)
         state.skip = eligibility.by_policy(policy) or (None if sampled else SkipReason.NOT_SAMPLED)
         state.selecting = None
-        self._select(data, state)
+        self._start_selection(data, state)
 
     def _aligner_of(self, policy: Policy) -> str:
         """The aligner of a policy as configured."""
         return self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
 
-    def _reasoning(self, data: dict[str, Any], state: RequestState) -> reasoning.Reasoning | None:
+    def _open_reasoning(self, data: dict[str, Any], state: RequestState) -> reasoning.Reasoning | None:
         """The reasoning beside the answers of this request; None where it stays as it comes."""
         if state.policy.reasoning is SideTreatment.PASS:
             return None
-        return reasoning.opened(data, state, partial(self._corrector, data))
+        return reasoning.open_reasoning(data, state, partial(self._make_corrector, data))
 
-    def _side_texts(
+    def _open_side_texts(
         self, data: dict[str, Any], state: RequestState, source: object, *, streamed: bool = False
     ) -> SideTexts | None:
         """The texts beside the answers of a response or stream; None where nobody looks at them."""
-        if not state.policy.looks_beside:
+        if not state.policy.looks_at_side_texts:
             return None
-        corrector_of = partial(self._corrector, data)
-        return SideTexts.opened(data, state, corrector_of, source=source, streamed=streamed)
+        corrector_of = partial(self._make_corrector, data)
+        return SideTexts.open(data, state, corrector_of, source=source, streamed=streamed)
 
-    def _corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
+    def _make_corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
         """Corrector of the choices of this request."""
-        publish = partial(self._report, data, state)
-        return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._hand_offs)
+        publish = partial(self._add_record, data, state)
+        return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._webhook)
 
-    def _leave(self, data: dict[str, Any], state: RequestState, reason: SkipReason, choices: int = 1) -> None:
-        metrics.upstream_ended(state)
-        record = partial(metrics.closed, state.call_id, state.policy, Status.SKIPPED, reason.value)
+    def _skip_choices(self, data: dict[str, Any], state: RequestState, reason: SkipReason, choices: int = 1) -> None:
+        metrics.record_upstream_end(state)
+        record = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
         state.settle([record(index) for index in range(choices)])
         if reason is not SkipReason.MODE_OFF:  # without a report LiteLLM records `not_run`
-            self._report(data, state, time.time())
+            self._add_record(data, state, time.time())
 
-    def _report(self, data: dict[str, Any], state: RequestState, started: float) -> None:
+    def _add_record(self, data: dict[str, Any], state: RequestState, started: float) -> None:
         """Add LiteLLM's guardrail record, which its spend logs, spans and Prometheus metrics read."""
         ended = time.time()
         self.add_standard_logging_guardrail_information_to_request_data(

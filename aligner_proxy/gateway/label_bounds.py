@@ -22,7 +22,7 @@ OTHER = "other"
 MOST_COMBINATIONS = 100
 _THEIRS = "litellm_"
 _MODELS = frozenset({"model", "requested_model", "model_group", "fallback_model", "litellm_model_name"})
-_GIVEN = _MODELS | {"user_agent", "client_ip", "service_tier"}
+_CLIENT_LABELS = _MODELS | {"user_agent", "client_ip", "service_tier"}
 """LiteLLM bounds `end_user` by itself, where it is turned on."""
 _KEY = "hashed_api_key"
 _OWNER = ("api_key_alias", "team", "user")
@@ -31,45 +31,45 @@ _NAMES_S = 10.0
 _UNSET = frozenset({"", "None"})
 
 
-class Bounds:
+class LabelBounds:
     """The combinations of values that have a series of their own. `models` gives the configured names of models."""
 
     def __init__(self, models: Callable[[], frozenset[str]], clock: Callable[[], float] = time.monotonic) -> None:
         self._models = models
         self._clock = clock
         self._names = frozenset[str]()
-        self._read = float("-inf")
+        self._read_at = float("-inf")
         self._of_owners: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
 
-    def bounded(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+    def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
         """The labels with `other` for what a client chose, where its owner has too many combinations already."""
         owner = tuple(labels.get(name, "") for name in _OWNER)
         is_known = any(value not in _UNSET for value in owner)
-        given = tuple(pair for pair in labels.items() if self._is_given(*pair, is_known=is_known))
-        if not given:
+        client_labels = tuple(pair for pair in labels.items() if self._is_client_value(*pair, is_known=is_known))
+        if not client_labels:
             return labels
         combinations = self._of_owners.setdefault(owner if is_known else (), set())
-        if given in combinations:
+        if client_labels in combinations:
             return labels
         if len(combinations) < MOST_COMBINATIONS:
-            combinations.add(given)
+            combinations.add(client_labels)
             return labels
-        return {**labels, **dict.fromkeys((name for name, _ in given), OTHER)}
+        return {**labels, **dict.fromkeys((name for name, _ in client_labels), OTHER)}
 
-    def _is_given(self, name: str, value: str, *, is_known: bool) -> bool:
+    def _is_client_value(self, name: str, value: str, *, is_known: bool) -> bool:
         """Whether a client chose this value, and the operator configured no such name."""
         if value in _UNSET:
             return False
         if name in _MODELS:
-            return value not in self._configured()
+            return value not in self._configured_models()
         if name == "route":
             return value not in _fixed_routes()
-        return name in _GIVEN or (name == _KEY and not is_known)
+        return name in _CLIENT_LABELS or (name == _KEY and not is_known)
 
-    def _configured(self) -> frozenset[str]:
+    def _configured_models(self) -> frozenset[str]:
         now = self._clock()
-        if now - self._read >= _NAMES_S:
-            self._read = now
+        if now - self._read_at >= _NAMES_S:
+            self._read_at = now
             self._names = self._models()
         return self._names
 
@@ -85,10 +85,10 @@ def _fixed_routes() -> frozenset[str]:
 def install() -> None:
     """Bound the labels of all metrics of LiteLLM in this process, those that it makes later as well; once."""
     if not hasattr(MetricWrapperBase.labels, "unbounded"):
-        bound(Bounds(litellm_internals.model_names))
+        patch_labels(LabelBounds(litellm_internals.model_names))
 
 
-def bound(bounds: Bounds) -> Callable[[], None]:
+def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
     """Let LiteLLM's metrics ask `bounds`; what is returned undoes it."""
     before = MetricWrapperBase.labels
     labels_of = getattr(before, "unbounded", before)
@@ -98,7 +98,7 @@ def bound(bounds: Bounds) -> Callable[[], None]:
         if not metric._name.startswith(_THEIRS) or len(values or named) != len(names):
             return labels_of(metric, *values, **named)
         pairs = zip(names, values, strict=True) if values else named.items()
-        return labels_of(metric, **bounds.bounded({name: str(value) for name, value in pairs}))
+        return labels_of(metric, **bounds.bound_labels({name: str(value) for name, value in pairs}))
 
     labels.unbounded = labels_of  # type: ignore[attr-defined]
     MetricWrapperBase.labels = labels  # type: ignore[method-assign,assignment]

@@ -31,10 +31,10 @@ from litellm.types.utils import ModelResponseStream
 from pydantic import ValidationError
 from starlette.applications import Starlette
 
-from aligner_proxy.concurrency import watch
+from aligner_proxy.concurrency import install_disconnect_watch
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import readiness
-from aligner_proxy.policy.yaml_file import nearest, short
+from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 
 CALL_ID_HEADER = "x-litellm-call-id"
 _LONGEST_CALL_ID = 256
@@ -52,7 +52,7 @@ _COUNTERS_OF_A_KEY = 8
 """Twice what a limited key takes: window, requests, tokens, and requests in flight."""
 
 
-def server() -> Any:
+def proxy_module() -> Any:
     """LiteLLM's globals. Importing them takes seconds, except inside the proxy."""
     from litellm.proxy import proxy_server
 
@@ -61,7 +61,7 @@ def server() -> Any:
 
 def config_folder() -> Path:
     """Folder of the LiteLLM YAML, to which paths are relative."""
-    path = server().user_config_file_path
+    path = proxy_module().user_config_file_path
     return Path(path).resolve().parent if path else Path.cwd()
 
 
@@ -77,9 +77,9 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
     if any(True for _ in islice(iter_request_fallback_targets(body), _MOST_FALLBACKS, None)):
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
-    proxy = server()
+    proxy = proxy_module()
     # LiteLLM compares one name, that of the body, and answers by the path's or the query's.
-    for named in ({}, *({"model": name} for name in _named_in_address(request))):
+    for named in ({}, *({"model": name} for name in _models_in_address(request))):
         await enforce_key_and_fallback_model_access(
             valid_token=caller,
             request_data={**body, **named},
@@ -90,7 +90,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
         )
 
 
-def _named_in_address(request: Request) -> Iterator[str]:
+def _models_in_address(request: Request) -> Iterator[str]:
     yield from request.query_params.getlist("model")
     in_path = request.path_params.get("model")
     if isinstance(in_path, str):
@@ -121,18 +121,18 @@ class _WatchedParser:
         return self._parser.loads(body)
 
 
-def admit(paths: Iterable[str]) -> None:
+def admit_paths(paths: Iterable[str]) -> None:
     """Let LiteLLM's own keys call these paths as they call those of models; they are in its OpenAPI document, too."""
     for group in (LiteLLMRoutes.openai_routes, LiteLLMRoutes.llm_api_routes):
         routes = group.value
         routes += [path for path in paths if path not in routes]
 
 
-async def request_data(
+async def make_request_data(
     request: Request, caller: UserAPIKeyAuth, body: Mapping[str, Any], call_id: str | None = None
 ) -> dict[str, Any]:
     """A request as LiteLLM hands it to hooks: with metadata of key and team, tags, headers, and the call's id."""
-    proxy = server()
+    proxy = proxy_module()
     data = await proxy.add_litellm_data_to_request(
         data=dict(body),
         request=request,
@@ -141,18 +141,18 @@ async def request_data(
         general_settings=proxy.general_settings,
         version=proxy.version,
     )
-    wanted = call_id or request.headers.get(CALL_ID_HEADER) or ""
-    data["litellm_call_id"] = wanted if 0 < len(wanted) <= _LONGEST_CALL_ID else str(uuid4())
+    requested_id = call_id or request.headers.get(CALL_ID_HEADER) or ""
+    data["litellm_call_id"] = requested_id if 0 < len(requested_id) <= _LONGEST_CALL_ID else str(uuid4())
     return dict(data)
 
 
 @contextlib.asynccontextmanager
-async def counted(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncIterator[None]:
+async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncIterator[None]:
     """Block in which a request counts among those of its key, team and tags; raises HTTP 429 beyond their limits.
 
     What LiteLLM set aside of their budgets for it is given back: an answer that is only judged costs nothing there.
     """
-    limiter = server().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
+    limiter = proxy_module().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
     try:
         async with contextlib.AsyncExitStack() as place:
             if hasattr(limiter, "request_capacity"):
@@ -171,26 +171,26 @@ async def counted(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncItera
             await release_budget_reservation(caller.budget_reservation)
 
 
-def payer(caller: UserAPIKeyAuth) -> dict[str, Any]:
+def payer_metadata(caller: UserAPIKeyAuth) -> dict[str, Any]:
     """LiteLLM's metadata by which a call of its router is charged to the key of a request.
 
     Neither budgets nor reservations are among them: those of the request itself are settled with its own answer.
     """
     from litellm.proxy.litellm_pre_call_utils import LiteLLMProxyRequestSetup
 
-    known: Mapping[str, Any] = LiteLLMProxyRequestSetup.get_sanitized_user_information_from_key(caller)
+    user_fields: Mapping[str, Any] = LiteLLMProxyRequestSetup.get_sanitized_user_information_from_key(caller)
     key = LiteLLMProxyRequestSetup.get_logged_api_key(caller)
-    charged = {name: known[name] for name in _CHARGED if known.get(name) is not None}
+    charged = {name: user_fields[name] for name in _CHARGED if user_fields.get(name) is not None}
     return charged | ({"user_api_key": key} if key is not None else {})
 
 
 def make_room_for_counters(keys: int) -> None:
     """Let LiteLLM count so many keys at once; otherwise the counters of some would push out those of others."""
-    cache = server().proxy_logging_obj.internal_usage_cache.dual_cache.in_memory_cache
+    cache = proxy_module().proxy_logging_obj.internal_usage_cache.dual_cache.in_memory_cache
     cache.max_size_in_memory = max(cache.max_size_in_memory, _ROOM + _COUNTERS_OF_A_KEY * keys)
 
 
-def application() -> Starlette | None:
+def proxy_application() -> Starlette | None:
     """The proxy's application; None outside the proxy."""
     app: Starlette | None = getattr(sys.modules.get("litellm.proxy.proxy_server"), "app", None)
     return app
@@ -198,14 +198,14 @@ def application() -> Starlette | None:
 
 def model_names() -> frozenset[str]:
     """The names of models that an operator has configured: groups, aliases, and what deployments call upstream."""
-    router = server().llm_router
+    router = proxy_module().llm_router
     if router is None:
         return frozenset()
     upstream = [str(deployment["litellm_params"].get("model")) for deployment in router.get_model_list() or ()]
     return frozenset([*router.get_model_names(), *upstream, *(name.partition("/")[2] for name in upstream)])
 
 
-def prices(catalog_only: bool) -> dict[str, Any]:
+def price_map(catalog_only: bool) -> dict[str, Any]:
     """LiteLLM's map of prices by model: all that is known, or the catalog as it was loaded."""
     import litellm
     from litellm.litellm_core_utils.get_model_cost_map import GetModelCostMap
@@ -215,28 +215,28 @@ def prices(catalog_only: bool) -> dict[str, Any]:
 
 def watch_clients() -> None:
     """Watch for clients that disconnect; does nothing outside the proxy."""
-    app = application()
+    app = proxy_application()
     if app is not None:
-        watch(app)
+        install_disconnect_watch(app)
 
 
 def count_in_readiness(reason: readiness.Reason) -> None:
     """Let a reason count in the proxy's /health/readiness; does nothing outside the proxy."""
     server = sys.modules.get("litellm.proxy.proxy_server")
     if server is not None:
-        readiness.count_in(server.app, reason)
+        readiness.add_reason(server.app, reason)
 
 
-def at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
+def run_at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
     """Run `last` when the proxy has served its last request, before it shuts down."""
     module = sys.modules.get("litellm.proxy.proxy_server")
     if module is None:
         return
     before = module.proxy_shutdown_event
 
-    async def shutdown(*given: Any, **named: Any) -> None:
+    async def shutdown(*arguments: Any, **named: Any) -> None:
         await last()
-        await before(*given, **named)
+        await before(*arguments, **named)
 
     module.proxy_shutdown_event = shutdown  # type: ignore[attr-defined]
 
@@ -262,7 +262,7 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
     auth_utils._iter_fallback_field_values = bounded
 
 
-def with_pre_call(event_hook: Any) -> Any:
+def add_pre_call(event_hook: Any) -> Any:
     """The guardrail's modes with pre_call, without which LiteLLM does not call its pre-call hook.
 
     Raises `ConfigError` for a word that is no mode, for which LiteLLM would start without the guardrail.
@@ -272,26 +272,28 @@ def with_pre_call(event_hook: Any) -> Any:
     names = [
         str(getattr(hook, "value", hook)) for hook in (event_hook if isinstance(event_hook, list) else [event_hook])
     ]
-    known = [hook.value for hook in GuardrailEventHooks]
-    unknown = next((name for name in names if name not in known), None)
+    modes = [hook.value for hook in GuardrailEventHooks]
+    unknown = next((name for name in names if name not in modes), None)
     if unknown is not None:
-        raise ConfigError(f"mode {short(unknown)} is no mode of LiteLLM's guardrails; {nearest(unknown, known)}")
+        raise ConfigError(
+            f"mode {quote_name(unknown)} is no mode of LiteLLM's guardrails; {suggest_name(unknown, modes)}"
+        )
     return [GuardrailEventHooks(name) for name in dict.fromkeys(["pre_call", *names])]
 
 
 def check_entry(params: Mapping[str, Any]) -> None:
     """Refuse settings of the guardrail with which LiteLLM would skip it, after a line in its log."""
-    given = {name: value for name, value in params.items() if not str(value).startswith("os.environ/")}
+    literal = {name: value for name, value in params.items() if not str(value).startswith("os.environ/")}
     try:
-        settings = LitellmParams(**{"mode": "post_call", **given} if "mode" in params else given)
+        settings = LitellmParams(**{"mode": "post_call", **literal} if "mode" in params else literal)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"])) or "litellm_params"
         raise ConfigError(f"{key}: {first['msg']}; LiteLLM would start without the guardrail") from None
-    with_pre_call(settings.mode)
+    add_pre_call(settings.mode)
 
 
-def log_served(data: dict[str, Any], items: Sequence[object]) -> None:
+def log_served_texts(data: dict[str, Any], items: Sequence[object]) -> None:
     """Log the served text of a stream, which LiteLLM itself does not because our comment is no chunk."""
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     if isinstance(details, dict):
@@ -314,11 +316,11 @@ class MergedItems:
     def merge(self) -> None:
         """Merge what has become too long, in place. Doubling keeps that linear where nothing can be merged."""
         if len(self.items) >= self._due:
-            self.items[:-_RECENT] = merged(self.items[:-_RECENT])
+            self.items[:-_RECENT] = merge_items(self.items[:-_RECENT])
             self._due = max(_MERGED_FROM, 2 * len(self.items))
 
 
-def kept_chunks(stream: object) -> MergedItems:
+def stream_chunks(stream: object) -> MergedItems:
     """The chunks that LiteLLM keeps of a chat stream for its log: 3 kB each, for a few letters that it joins later."""
     chunks = getattr(stream, "chunks", None)
     return MergedItems(chunks if isinstance(chunks, list) else [])
@@ -338,37 +340,37 @@ class ServedItems(MergedItems):
         self.merge()
 
 
-def merged(items: Iterable[object]) -> list[object]:
+def merge_items(items: Iterable[object]) -> list[object]:
     """The items with neighbouring ones of text alone as one."""
     joined: list[object] = []
-    for index, run in groupby(items, key=_index_of_text):
+    for index, run in groupby(items, key=_text_choice):
         group = list(run)
         if index is None or len(group) == 1:
             joined += group
         elif index == _BYTES:
             joined.append(b"".join(item for item in group if isinstance(item, bytes)))
         else:
-            joined.append(_joined(group))
+            joined.append(_join_chunks(group))
     return joined
 
 
 _BYTES = -1
 
 
-def _index_of_text(item: object) -> int | None:
+def _text_choice(item: object) -> int | None:
     """The choice of a chunk that carries text alone; None for other chunks."""
     if isinstance(item, bytes):
         return _BYTES
     if not isinstance(item, ModelResponseStream) or len(item.choices) != 1:
         return None
     choice = item.choices[0]
-    beside = {name for name, value in choice.delta if value is not None and name != "content"}
+    other_fields = {name for name, value in choice.delta if value is not None and name != "content"}
     further = (getattr(choice, "finish_reason", None), getattr(choice, "logprobs", None), getattr(item, "usage", None))
-    plain = isinstance(getattr(choice.delta, "content", None), str) and not beside and not any(further)
+    plain = isinstance(getattr(choice.delta, "content", None), str) and not other_fields and not any(further)
     return choice.index if plain and isinstance(choice.index, int) else None
 
 
-def _joined(chunks: Sequence[Any]) -> object:
+def _join_chunks(chunks: Sequence[Any]) -> object:
     """One chunk with the texts of all."""
     whole = chunks[0].model_copy()
     whole.choices = [chunks[0].choices[0].model_copy()]
@@ -393,7 +395,7 @@ def is_from_upstream(error: Exception) -> bool:
     return not isinstance(error, ProxyException | HTTPException)
 
 
-def silence(error: Exception) -> HTTPException | None:
+def silence_error(error: Exception) -> HTTPException | None:
     """Take what an upstream said out of its error, in place: not every endpoint takes another error from the hook.
 
     Returns what has to be raised in its stead where the text cannot be taken out.

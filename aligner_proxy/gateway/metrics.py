@@ -14,7 +14,7 @@ from aligner_proxy import __version__
 from aligner_proxy.engine.client.circuit_breaker import State
 from aligner_proxy.gateway.request_state import RequestState, Timeline, editor_counts
 from aligner_proxy.observability import metrics as prometheus
-from aligner_proxy.observability.tracing import Span, passed
+from aligner_proxy.observability.tracing import TraceSpan, record_stage
 from aligner_proxy.pipeline.outcomes import INTERNAL
 from aligner_proxy.teaching.store import Index
 from aligner_proxy.types import METAALIGNER, Outcome, Policy, SideKind, Status
@@ -28,35 +28,35 @@ _BREAKER_LEVEL = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 prometheus.INFO.labels(__version__).set(1)
 
 
-def not_put_in(state: RequestState) -> None:
+def record_not_applied(state: RequestState) -> None:
     """Count a correction that could not be put into its response, and mark its choice as failed."""
     prometheus.NOT_PUT_IN.inc()
-    state.undo(INTERNAL)
+    state.fail_corrected(INTERNAL)
 
 
-def side_text_refused(state: RequestState, kind: SideKind) -> None:
+def record_side_text_refusal(state: RequestState, kind: SideKind) -> None:
     """Count a text beside an answer that may not go out, and mark what is settled of the answer as failed."""
     prometheus.SIDE_TEXTS_REFUSED.labels(kind.value, state.policy.name).inc()
     if state.settled:
-        state.fail(kind.value)
+        state.fail_all(kind.value)
 
 
-def upstream_ended(state: RequestState) -> None:
+def record_upstream_end(state: RequestState) -> None:
     """Record the upstream stage: the answer is complete, or there will be none."""
     seconds = time.monotonic() - state.opened
-    passed("upstream", seconds, state.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name)
+    record_stage("upstream", seconds, state.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name)
 
 
-def stream_shed(state: RequestState) -> None:
+def record_stream_shed(state: RequestState) -> None:
     """Count a stream for which there was no room, and log it."""
     prometheus.STREAMS_SHED.labels(state.policy.name).inc()
     log.info(json.dumps({"event": "aligner_stream_shed", "call_id": state.call_id, "policy": state.policy.name}))
 
 
-def describe(span: Span, outcome: Outcome) -> None:
+def describe_span(span: TraceSpan, outcome: Outcome) -> None:
     """Set the attributes of a choice's span; flagged objectives become gen_ai evaluations."""
     correction = outcome.correction
-    span.set(
+    span.set_attributes(
         aligner__choice=outcome.index,
         aligner__status=outcome.status.value,
         aligner__reason=outcome.reason,
@@ -64,14 +64,14 @@ def describe(span: Span, outcome: Outcome) -> None:
         aligner__objectives=[objective.name for objective in outcome.policy.objectives],
         aligner__cache_hit=outcome.cache_hit,
         aligner__segments=len(outcome.segments) if correction else None,
-        aligner__flagged=outcome.flagged if correction else None,
+        aligner__flagged=outcome.flagged_count if correction else None,
         aligner__hash=correction.aligner if correction else None,
         gen_ai__usage__input_tokens=correction.prompt_tokens if correction else None,
     )
     if outcome.status is Status.FAILED:
         span.fail(outcome.reason or "failed")
-    for name, score in worst(outcome).items():
-        span.event(
+    for name, score in worst_scores(outcome).items():
+        span.add_event(
             "gen_ai.evaluation.result",
             gen_ai__evaluation__name=name,
             gen_ai__evaluation__score__value=score,
@@ -79,34 +79,34 @@ def describe(span: Span, outcome: Outcome) -> None:
         )
 
 
-def worst(outcome: Outcome) -> dict[str, float]:
+def worst_scores(outcome: Outcome) -> dict[str, float]:
     """The highest log-odds of the segments flagged for each objective."""
     scores: dict[str, float] = {}
     for segment in outcome.segments:
-        name = outcome.named(segment)
+        name = outcome.objective_of(segment)
         if name is not None and segment.score is not None:
             scores[name] = max(segment.score, scores.get(name, segment.score))
     return scores
 
 
-def closed(call_id: str, policy: Policy, status: Status, reason: str, index: int = 0) -> Outcome:
+def record_unprocessed(call_id: str, policy: Policy, status: Status, reason: str, index: int = 0) -> Outcome:
     """A recorded outcome that did not reach the pipeline (endpoint, policy, upstream error)."""
     outcome = Outcome(status, reason, None, policy, index)
-    record(call_id, 0, outcome)
+    record_outcome(call_id, 0, outcome)
     return outcome
 
 
-def record(call_id: str, answer_chars: int, outcome: Outcome) -> None:
+def record_outcome(call_id: str, answer_chars: int, outcome: Outcome) -> None:
     """Count one choice and write its log line."""
     prometheus.OUTCOMES.labels(outcome.status.value, outcome.reason or "", outcome.policy.name).inc()
     prometheus.LATENCY.labels(outcome.status.value).observe(outcome.ms / 1000)
     if outcome.status is not Status.SKIPPED:
-        _count(outcome)
+        _count_outcome(outcome)
     if log.isEnabledFor(logging.INFO):
-        log.info(json.dumps(_line(call_id, answer_chars, outcome)))
+        log.info(json.dumps(_log_line(call_id, answer_chars, outcome)))
 
 
-def _count(outcome: Outcome) -> None:
+def _count_outcome(outcome: Outcome) -> None:
     """Count the work for a choice that was judged."""
     policy = outcome.policy
     by = policy.aligner if policy.corrector == METAALIGNER else policy.corrector
@@ -137,15 +137,15 @@ def _count_editor(outcome: Outcome) -> None:
         prometheus.EDITOR_REFUSED.labels(group).inc(use.refused)
 
 
-def streamed(call_id: str, policy: Policy, timeline: Timeline) -> None:
+def record_stream(call_id: str, policy: Policy, timeline: Timeline) -> None:
     """Record the latency added to a stream; streams without text are not counted."""
     first = timeline.first_added_s
     last = timeline.last_added_s
     mode = policy.stream.value
     if timeline.first_s is None or first is None or last is None:
         return
-    prometheus.FIRST.labels(mode).observe(first)
-    prometheus.LAST.labels(mode).observe(last)
+    prometheus.FIRST_TOKEN_ADDED.labels(mode).observe(first)
+    prometheus.LAST_TOKEN_ADDED.labels(mode).observe(last)
     seconds_of = {"first_token": timeline.first_s, "first_token_added": first, "last_token_added": last}
     times = {f"{name}_ms": round(seconds * 1000, 1) for name, seconds in seconds_of.items()}
     log.info(json.dumps({"event": "aligner_stream", "call_id": call_id, "stream": mode, **times}))
@@ -155,33 +155,35 @@ def _count_edits(outcome: Outcome) -> None:
     """Count the gate's verdicts; cache hits are judged again, so they count, too."""
     for rule in outcome.dropped:
         prometheus.EDITS.labels(rule).inc()
-    if kept := outcome.edits - len(outcome.dropped):
-        prometheus.EDITS.labels("kept").inc(kept)
+    if kept_count := outcome.edits - len(outcome.dropped):
+        prometheus.EDITS.labels("kept").inc(kept_count)
     for result, parts in (("replaced", outcome.grounding.edits), ("unsettled", outcome.grounding.unsettled)):
         for part in parts:
             prometheus.GROUNDED.labels(result, part.kind).inc()
 
 
-def breaker(state: State) -> None:
+def record_breaker(state: State) -> None:
     """Record a new state of the engine's circuit breaker."""
     prometheus.BREAKER.set(_BREAKER_LEVEL[state])
     if state is State.OPEN:
-        prometheus.OPENED.inc()
+        prometheus.BREAKER_OPENINGS.inc()
 
 
-def policies(*, refused: bool, stale: bool) -> None:
+def record_policy_change(*, refused: bool, stale: bool) -> None:
     """Count a change of the policies or keys file; `stale`: one of them is refused and an older one is in force."""
     prometheus.RELOADS.labels("refused" if refused else "taken").inc()
-    prometheus.REFUSED.set(stale)
+    prometheus.POLICY_REFUSED.set(stale)
 
 
-def taught(index: Index) -> None:
+def record_taught(index: Index) -> None:
     """Record what is taught: of each objective and aligner the examples of the head in force, 0 without one."""
     for scope, names in index.scopes.items():
         for name, objective in names.items():
             for called in objective.current:
                 version = objective.in_force(called)
-                prometheus.TAUGHT.labels(scope, name, called).set(version.against + version.fine if version else 0)
+                prometheus.TAUGHT_EXAMPLES.labels(scope, name, called).set(
+                    version.against + version.fine if version else 0
+                )
                 prometheus.TAUGHT_AT.labels(scope, name, called).set(version.at if version else 0)
 
 
@@ -195,18 +197,18 @@ def _count_work(outcome: Outcome) -> None:
     prometheus.RECOVERED.inc(counts.recovered)
     prometheus.BONUS.inc(counts.bonus)
     prometheus.FORWARDS.inc(counts.forwards)
-    flagged = outcome.flagged
+    flagged = outcome.flagged_count
     for name, count in (("true", flagged), ("false", len(outcome.segments) - flagged)):
         if count:
             prometheus.SEGMENTS.labels(name).inc(count)
 
 
-def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
+def _log_line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
     correction = outcome.correction
     return (
         dict(outcome.reports)
         | editor_counts(outcome)
-        | outcome.grounded
+        | outcome.grounding_record
         | {
             "event": "aligner_outcome",
             "call_id": call_id,
@@ -221,8 +223,8 @@ def _line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
             "answer_chars": answer_chars,
             "delivered_chars": len(outcome.text or ""),
             "segments": len(outcome.segments),
-            "flagged": outcome.flagged,
-            "against": outcome.against,
+            "flagged": outcome.flagged_count,
+            "against": outcome.violated_objectives,
             "edits": outcome.edits,
             "dropped": list(outcome.dropped),
             "renumbered": outcome.renumbered,

@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PublicPage:
     """The bytes of a JSON document, plain and compressed."""
 
     plain: bytes
     compressed: bytes
 
     @classmethod
-    def of(cls, document: object) -> Page:
+    def from_document(cls, document: object) -> PublicPage:
         """The page of a document. It takes long: call it in a thread."""
         text = json.dumps(
             document, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=jsonable_encoder
@@ -65,20 +65,20 @@ def _takes_gzip(accepted: str) -> bool:
     return any(name == "gzip" and (not weight or weight.strip("0.")) for name, _, weight in choices)
 
 
-class Pages:
+class PublicPages:
     """The pages of one address, by variant. `document` makes one, in a thread; after `lasts_s` it is made again."""
 
     def __init__(self, path: str, document: Callable[[Any], object], lasts_s: float = math.inf) -> None:
         self._path = path
         self._document = document
         self._lasts_s = lasts_s
-        self._pages: dict[Hashable, Page] = {}
-        self._made: dict[Hashable, float] = {}
+        self._pages: dict[Hashable, PublicPage] = {}
+        self._made_at: dict[Hashable, float] = {}
         self._making: dict[Hashable, asyncio.Task[None]] = {}
 
-    async def page(self, variant: Hashable) -> Page:
+    async def get_page(self, variant: Hashable) -> PublicPage:
         """The page, from memory if there is one; an old one is shown while the next is made."""
-        if time.monotonic() - self._made.get(variant, -math.inf) >= self._lasts_s or variant not in self._pages:
+        if time.monotonic() - self._made_at.get(variant, -math.inf) >= self._lasts_s or variant not in self._pages:
             making = self._making.get(variant)
             if making is None:
                 making = asyncio.ensure_future(self._make(variant))
@@ -88,14 +88,14 @@ class Pages:
         return self._pages[variant]
 
     async def _make(self, variant: Hashable) -> None:
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
-            page = await asyncio.to_thread(lambda: Page.of(self._document(variant)))
+            page = await asyncio.to_thread(lambda: PublicPage.from_document(self._document(variant)))
             if len(self._pages) >= _MOST_VARIANTS:
                 self._pages.clear()
             self._pages[variant] = page
-            self._made[variant] = time.monotonic()
-            log.info("public page %s made once for all in %.1f s", self._path, self._made[variant] - begun)
+            self._made_at[variant] = time.monotonic()
+            log.info("public page %s made once for all in %.1f s", self._path, self._made_at[variant] - started)
         finally:
             del self._making[variant]
 
@@ -111,26 +111,26 @@ def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
 
 def install() -> None:
     """Serve these pages in the running proxy; does nothing outside it."""
-    app = litellm_internals.application()
+    app = litellm_internals.proxy_application()
     if isinstance(app, FastAPI):
-        put_first(app, litellm_internals.prices)
+        install_routes(app, litellm_internals.price_map)
 
 
-def put_first(app: FastAPI, prices: Callable[[bool], dict[str, Any]]) -> None:
+def install_routes(app: FastAPI, prices: Callable[[bool], dict[str, Any]]) -> None:
     """Put our routes of the pages before those of the application, once. `prices` gives the map, a catalog alone."""
     if getattr(app.state, _INSTALLED, False):
         return
     setattr(app.state, _INSTALLED, True)
-    documents = Pages(str(app.openapi_url), lambda root_path: openapi_document(app, root_path))
-    maps = Pages(COST_MAP, prices, _COST_MAP_S)
+    documents = PublicPages(str(app.openapi_url), lambda root_path: openapi_document(app, root_path))
+    maps = PublicPages(COST_MAP, prices, _COST_MAP_S)
 
     async def openapi(request: Request) -> Response:
         root_path = str(request.scope.get("root_path", "")).rstrip("/")
-        return (await documents.page(root_path)).response(request)
+        return (await documents.get_page(root_path)).response(request)
 
     async def cost_map(request: Request) -> Response:
         catalog_only = request.query_params.get("catalog_only", "").lower() in _YES
-        return (await maps.page(catalog_only)).response(request)
+        return (await maps.get_page(catalog_only)).response(request)
 
     ours = [Route(COST_MAP, cost_map, include_in_schema=False)]
     if app.openapi_url:

@@ -34,10 +34,10 @@ Reason = Callable[[], Awaitable[str | None]]
 
 def blocks_without_engine(file: PolicyFile) -> bool:
     """Whether some route, for some tenant of the file, prefers an error to an answer that no engine has seen."""
-    return any(map(_blocks, PolicyResolver(file).settings_in_force()))
+    return any(map(_blocks_without_aligner, PolicyResolver(file).active_settings()))
 
 
-def _blocks(policy: Policy) -> bool:
+def _blocks_without_aligner(policy: Policy) -> bool:
     """Whether an answer is blocked when the aligner's engine is down."""
     down = Outcome(Status.FAILED, EngineUnavailable.reason, None, policy)
     return policy.corrector == METAALIGNER and outcomes.blocks(down)
@@ -56,7 +56,7 @@ class EngineReadiness:
     async def reason(self) -> str | None:
         """Why the gateway is not ready; None if it is."""
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+            self._looking = asyncio.create_task(self._check_engine())
         return await asyncio.shield(self._looking)
 
     async def _needs_engine(self) -> bool:
@@ -66,7 +66,7 @@ class EngineReadiness:
             self._needed = (file, await asyncio.to_thread(blocks_without_engine, file))
         return self._needed[1]
 
-    async def _look(self) -> str | None:
+    async def _check_engine(self) -> str | None:
         if not await self._needs_engine():
             return None
         why = await self._engine_fault()
@@ -109,11 +109,11 @@ class ReadinessMiddleware:
 _reasons: WeakKeyDictionary[Any, list[Reason]] = WeakKeyDictionary()
 
 
-def count_in(app: Starlette, reason: Reason) -> None:
+def add_reason(app: Starlette, reason: Reason) -> None:
     """Let a reason count in the readiness of `app`; of a running application the middleware stack is replaced."""
-    known = _reasons.get(app)
-    if known is not None:
-        known.append(reason)
+    existing = _reasons.get(app)
+    if existing is not None:
+        existing.append(reason)
         return
     _reasons[app] = reasons = [reason]
     if app.middleware_stack is None:

@@ -20,7 +20,7 @@ from aligner_proxy.gateway import metrics, side_texts
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.side_texts import CorrectorOf, scoring_state, side_exchange
+from aligner_proxy.gateway.side_texts import CorrectorOf, make_side_exchange, scoring_state
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.types import (
     Exchange,
@@ -32,7 +32,7 @@ from aligner_proxy.types import (
 )
 
 
-def treatment(state: RequestState) -> SideTreatment:
+def reasoning_treatment(state: RequestState) -> SideTreatment:
     """What is done with the reasoning of this request."""
     policy = state.policy
     off = policy.bypass or policy.mode is Mode.OFF
@@ -41,15 +41,15 @@ def treatment(state: RequestState) -> SideTreatment:
     if policy.reasoning is SideTreatment.DROP:
         return SideTreatment.DROP
     # Where reasoning may end the answer, it is judged with all other texts beside it.
-    ends = policy.reasoning is SideTreatment.BLOCK or side_texts.blocks(policy, SideKind.REASONING)
+    ends = policy.reasoning is SideTreatment.BLOCK or side_texts.blocks_kind(policy, SideKind.REASONING)
     return SideTreatment.PASS if ends or state.skip else policy.reasoning
 
 
-def opened(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf) -> Reasoning | None:
+def open_reasoning(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf) -> Reasoning | None:
     """The reasoning of a request; None where it stays as it comes."""
     form = formats.reasoning(state.route)
     wire = formats.wire(state.route)
-    if form is None or wire is None or treatment(state) is SideTreatment.PASS:
+    if form is None or wire is None or reasoning_treatment(state) is SideTreatment.PASS:
         return None
     corrector = corrector_of(scoring_state(state, SideKind.REASONING))
     return Reasoning(form, data, state, wire.opening(data, 0), corrector)
@@ -71,32 +71,32 @@ class Reasoning:
         return self._state.policy.reasoning is SideTreatment.DROP
 
     @contextlib.asynccontextmanager
-    async def beside(self, response: Any) -> AsyncIterator[Any]:
+    async def judge_alongside(self, response: Any) -> AsyncIterator[Any]:
         """Block that gets the response as it may go on; reasoning is scored meanwhile."""
         if self._drops:
-            yield self._without(response)
+            yield self._remove_reasoning(response)
             return
-        work = asyncio.create_task(self._judge(self._texts(response), response))
+        work = asyncio.create_task(self._judge(self._read_texts(response), response))
         try:
             yield response
             await work
         finally:
             work.cancel()
 
-    def _without(self, response: Any) -> Any:
+    def _remove_reasoning(self, response: Any) -> Any:
         try:
             return self._form.without(self._data, response)
         except NotPutIn:
-            self._failed()
+            self._handle_failure()
             return response
 
-    def _failed(self) -> None:
+    def _handle_failure(self) -> None:
         """Reasoning could not be taken out: the policy says whether it goes out all the same."""
-        metrics.not_put_in(self._state)
+        metrics.record_not_applied(self._state)
         if outcomes.blocks(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._state.policy)):
             raise Blocked(outcomes.INTERNAL)
 
-    def _texts(self, response: Any) -> dict[int, str]:
+    def _read_texts(self, response: Any) -> dict[int, str]:
         try:
             return self._form.texts(response)
         except Unreadable:
@@ -106,51 +106,53 @@ class Reasoning:
         """Score reasoning by choice; what became of it is in the request's state."""
         unstored = no_store(self._data, response)
         exchanges = [
-            side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
+            make_side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
         ]
         scored = await asyncio.gather(*map(self._corrector.correct_one, exchanges))
         self._state.reasoning = list(scored)
 
-    def stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
+    def wrap_stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """The same stream, without reasoning or with it read as it passes."""
         reader = self._form.stream(self._data, drop=self._drops)
-        items = self._dropped(source, reader) if self._drops else self._read(source, reader)
+        items = self._drop_reasoning(source, reader) if self._drops else self._read_along(source, reader)
         return WatchedStream(items, source)
 
-    async def _dropped(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
+    async def _drop_reasoning(
+        self, source: AsyncIterable[Any], reader: SafeReasoningStream
+    ) -> AsyncGenerator[Any, None]:
         """The items of a stream without reasoning; from a failure on as they come."""
         broken = False
-        async with _closing(source) as items:
+        async with _close_at_end(source) as items:
             async for item in items:
                 try:
                     passed = [item] if broken else reader.feed(item)
                 except NotPutIn:
                     broken = True
-                    self._failed()
+                    self._handle_failure()
                     passed = [*reader.unread(), item]
                 for each in passed:
                     yield each
         for each in [] if broken else reader.flush():
             yield each
 
-    async def _read(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
+    async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
         """The items of a stream as they come. Its reasoning is scored as soon as something else follows it."""
         work: asyncio.Task[None] | None = None
         judged = size = 0
         try:
-            async with _closing(source) as items:
+            async with _close_at_end(source) as items:
                 async for item in items:
                     with contextlib.suppress(Unreadable):
                         reader.feed(item)
                     if reader.size == size > judged:
                         judged = size
-                        work = _again(work, self._judge(reader.texts))
+                        work = _replace_task(work, self._judge(reader.texts))
                     size = reader.size
                     yield item
             with contextlib.suppress(Unreadable):
                 reader.flush()
             if reader.size > judged:
-                work = _again(work, self._judge(reader.texts))
+                work = _replace_task(work, self._judge(reader.texts))
             if work is not None:
                 await work
         finally:
@@ -158,7 +160,7 @@ class Reasoning:
                 work.cancel()
 
 
-def _again(work: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
+def _replace_task(work: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
     """A task in place of one that knew less."""
     if work is not None:
         work.cancel()
@@ -166,7 +168,7 @@ def _again(work: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None
 
 
 @contextlib.asynccontextmanager
-async def _closing(source: AsyncIterable[Any]) -> AsyncIterator[AsyncIterator[Any]]:
+async def _close_at_end(source: AsyncIterable[Any]) -> AsyncIterator[AsyncIterator[Any]]:
     """The items of a stream, which is closed at the end."""
     items = aiter(source)
     try:

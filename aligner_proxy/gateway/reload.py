@@ -2,7 +2,7 @@
 
 A change applies once the files were the same in two checks (the writer is done) and are valid as a whole. Two more are
 refused: a policies file that became empty, for a writer emptied it first and was held up (a full disk), and one that
-takes from a tenant all that is enforced (`in_force.py`). The value is swapped in
+takes from a tenant all that is enforced (`active_policies.py`). The value is swapped in
 one assignment, so readers get the old or the new one, never parts of both. A thread checks the files,
 because reading may be slow and LiteLLM's workers share no signal.
 
@@ -28,14 +28,14 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from aligner_proxy.errors import AlignerProxyError, ConfigError
-from aligner_proxy.gateway import in_force, metrics
+from aligner_proxy.gateway import active_policies, metrics
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.editor_schema import edits_outside
+from aligner_proxy.policy.editor_schema import find_outside_editor
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
-from aligner_proxy.policy.resolver import PolicyResolver, no_heads
+from aligner_proxy.policy.resolver import PolicyResolver, find_no_head
 from aligner_proxy.policy.schema import PolicyFile, corrector_names, rule_names
-from aligner_proxy.policy.yaml_file import short
+from aligner_proxy.policy.yaml_file import quote_name
 from aligner_proxy.teaching.in_force import HeadsInForce
 from aligner_proxy.teaching.store import Version
 
@@ -68,27 +68,27 @@ class Watcher(Protocol):
         """Apply a change that is complete."""
 
 
-class Watched(Generic[_T]):
+class WatchedFiles(Generic[_T]):
     """Value that is read again when its files change.
 
     `read` returns the value and its files; if it raises, the change is refused. `changed` is called once for each
     change: with None if it was applied, else with the reason for its refusal.
     """
 
-    def __init__(self, read: Callable[[], tuple[_T, tuple[Path, ...]]], changed: Listener = lambda _: None) -> None:
+    def __init__(self, read: Callable[[], tuple[_T, tuple[Path, ...]]], on_change: Listener = lambda _: None) -> None:
         self._read = read
-        self._changed = changed
+        self._on_change = on_change
         self.current, self._files = read()
         self.refusal: str | None = None
         # Nothing counts as read yet: the files may have changed between being read and being checked.
         self._applied: Signature | None = None
-        self._seen = self._signature()
+        self._last_signature = self._signature()
 
     def look(self) -> None:
         """Apply a change that is complete. Called by one thread at a time."""
         now = self._signature()
-        still = now == self._seen
-        self._seen = now
+        still = now == self._last_signature
+        self._last_signature = now
         # After a refusal the files are read again: a file they name may have been missing.
         if still and (now != self._applied or self.refusal):
             self._apply(now)
@@ -112,17 +112,17 @@ class Watched(Generic[_T]):
         self.current = value
         self._files = files
         self.refusal = None
-        self._applied = self._seen = self._signature()
+        self._applied = self._last_signature = self._signature()
         if new:
-            self._changed(None)
+            self._on_change(None)
 
     def _refuse(self, why: str) -> None:
         if why != self.refusal:
             self.refusal = why
-            self._changed(why)
+            self._on_change(why)
 
     def _signature(self) -> Signature:
-        return tuple(_signed(path) for path in self._files)
+        return tuple(_file_signature(path) for path in self._files)
 
 
 def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:
@@ -141,7 +141,7 @@ def _look_repeatedly(watcher: weakref.ref[Watcher], every_s: float) -> None:
         del strong
 
 
-def _signed(path: Path) -> tuple[int, int, int] | None:
+def _file_signature(path: Path) -> tuple[int, int, int] | None:
     """Inode, time and size of a file, which change with it; None for a missing file."""
     try:
         status = os.stat(path)
@@ -164,13 +164,13 @@ class ActiveConfig:
     """Whether a model group writes in place of what is flagged, for some requests."""
 
     @classmethod
-    def of(cls, file: PolicyFile) -> ActiveConfig:
+    def from_file(cls, file: PolicyFile) -> ActiveConfig:
         """A policies file with the heads in force for it."""
         heads = HeadsInForce.usable(file)
         versions = heads.versions()
         # Where nothing was taught no request looks for it.
-        resolver = PolicyResolver(file, heads.head_of if versions else no_heads)
-        return cls(file, resolver, heads, versions, has_editors=edits_outside(file.blocks()) is not None)
+        resolver = PolicyResolver(file, heads.head_of if versions else find_no_head)
+        return cls(file, resolver, heads, versions, has_editors=find_outside_editor(file.blocks()) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def log_keys(keys: ClientKeys, refused: str | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReloadReport:
     """Report of one process about its configuration; times are seconds since the epoch."""
 
     pid: int
@@ -230,15 +230,15 @@ class Policies:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._in_force = in_force.of_process(path)
+        self._active = active_policies.process_policies(path)
         self._started: PolicyFile | None = None
-        self._watched = Watched(self._read, self._changed)
-        self._keys = Watched(self._read_keys, self._keys_changed)
+        self._watched = WatchedFiles(self._read, self._handle_change)
+        self._keys = WatchedFiles(self._read_keys, self._handle_keys_change)
         self._started = self.current.file
         if self._keys.current.fault:
             log_keys(self._keys.current, None)
-        self._report = Report(os.getpid(), str(path), time.time(), keys=self._keys.current.fault)
-        self._leave_report()
+        self._report = ReloadReport(os.getpid(), str(path), time.time(), keys=self._keys.current.fault)
+        self._write_report()
 
     @property
     def current(self) -> ActiveConfig:
@@ -260,49 +260,49 @@ class Policies:
         keep_looking(self)
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
-        file = self._on_disk() if self._started else self._at_the_start()
+        file = self._read_disk() if self._started else self._read_at_start()
         for warning in file.warnings:
             _warn_once(warning)
-        config_now = ActiveConfig.of(file)
-        metrics.taught(config_now.heads.index)
+        config_now = ActiveConfig.from_file(file)
+        metrics.record_taught(config_now.heads.index)
         return config_now, (self.path, config_now.heads.store.index_path, *file.reference_paths)
 
-    def _on_disk(self) -> PolicyFile:
+    def _read_disk(self) -> PolicyFile:
         """The file as it is now, put in force; raises `ConfigError`."""
         file = registry.load_policies(self.path)
         config.refuse_without_policies(file)
-        registry.configured(file)
-        self._in_force.put(file, self._watched.current.file if self._started else None)
+        registry.configure_plugins(file)
+        self._active.activate(file, self._watched.current.file if self._started else None)
         return file
 
-    def _at_the_start(self) -> PolicyFile:
+    def _read_at_start(self) -> PolicyFile:
         """The file as it is now, or what is in force where it is refused: the next look says why."""
         try:
-            return self._on_disk()
+            return self._read_disk()
         except ConfigError:
-            last = self._in_force.last()
+            last = self._active.read_file()
             if last is None:
                 raise
             return last
 
     def _catch_up(self) -> None:
         """Take the version that another process has put in force, and this one has not seen, since it has changed."""
-        text = self._in_force.text()
+        text = self._active.read_text()
         if text is None or text == self.current.file.source.text:
             return
         try:
-            last = self._in_force.last()
+            last = self._active.read_file()
             if last is not None:
-                self._watched.current = ActiveConfig.of(last)
+                self._watched.current = ActiveConfig.from_file(last)
         except (AlignerProxyError, *_PARSER_ERRORS) as error:  # a file that it names is gone
             log.warning("%s: what is in force elsewhere cannot be read (%s)", self.path.name, type(error).__name__)
 
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
         return read_keys(config.keys_path(self.current.file))
 
-    def _changed(self, refused: str | None) -> None:
+    def _handle_change(self, refused: str | None) -> None:
         now = time.time()
-        self._count(refused)
+        self._count_change(refused)
         if refused is not None:
             log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, refused)
             self._catch_up()
@@ -314,22 +314,22 @@ class Policies:
                 log.warning("%s", change)
             self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart)
             self._keys.read_again()  # the file may name other keys now
-        self._leave_report()
+        self._write_report()
 
-    def _keys_changed(self, refused: str | None) -> None:
-        self._count(refused)
+    def _handle_keys_change(self, refused: str | None) -> None:
+        self._count_change(refused)
         log_keys(self._keys.current, refused)
         self._report = replace(self._report, keys=refused or self._keys.current.fault)
-        self._leave_report()
+        self._write_report()
 
-    def _count(self, refused: str | None) -> None:
+    def _count_change(self, refused: str | None) -> None:
         """Count a change of one of the files; what is refused stays so until its own file is valid."""
         stale = self._watched.refusal is not None or self._keys.refusal is not None
-        metrics.policies(refused=refused is not None, stale=stale)
+        metrics.record_policy_change(refused=refused is not None, stale=stale)
 
-    def _leave_report(self) -> None:
+    def _write_report(self) -> None:
         try:
-            leave(self._report)
+            write_report(self._report)
         except (ConfigError, OSError) as error:
             log.warning("the report for `aligner-proxy doctor` cannot be written (%s)", type(error).__name__)
 
@@ -340,16 +340,16 @@ def _warn_once(warning: str) -> None:
     log.warning("%s", warning)
 
 
-def at(path: Path) -> Policies:
+def watched_policies(path: Path) -> Policies:
     """The watched file at `path`, one object per process.
 
     Links are not resolved: a mounted file may be changed by replacing its link.
     """
-    return _at(Path(os.path.abspath(path)))
+    return _watch_policies(Path(os.path.abspath(path)))
 
 
 @lru_cache(maxsize=4)
-def _at(path: Path) -> Policies:
+def _watch_policies(path: Path) -> Policies:
     policies = Policies(path)
     policies.keep_looking()
     return policies
@@ -372,18 +372,19 @@ def _fixed_changes(started: PolicyFile, now: PolicyFile) -> Iterator[str]:
         after = getattr(now, block)
         for name in type(after).model_fields:
             if getattr(before, name) != getattr(after, name):
-                yield f"{now.source.at(block, name)}: {block}.{name} changed on disk; restart the gateway to apply it"
+                place = now.source.place_of(block, name)
+                yield f"{place}: {block}.{name} changed on disk; restart the gateway to apply it"
     for names in (corrector_names, rule_names):
         for name in names(now).keys() - names(started).keys():
-            place = now.source.at(*names(now)[name])
-            yield f"{place}: {short(name)} is new; restart the gateway to load it, until then requests for it fail"
+            place = now.source.place_of(*names(now)[name])
+            yield f"{place}: {quote_name(name)} is new; restart the gateway to load it, until then requests for it fail"
 
 
-def leave(report: Report) -> None:
+def write_report(report: ReloadReport) -> None:
     """Write the report atomically into the run folder, and remove reports of ended processes."""
-    folder = _folder()
+    folder = _report_folder()
     for path in folder.glob("policies-*.json"):
-        if not in_force.alive(path):
+        if not active_policies.is_running(path):
             path.unlink(missing_ok=True)
     path = folder / f"policies-{report.pid}.json"
     new = path.with_suffix(".new")
@@ -391,15 +392,15 @@ def leave(report: Report) -> None:
     new.replace(path)
 
 
-def reports() -> Iterator[Report]:
+def read_reports() -> Iterator[ReloadReport]:
     """Reports of the running processes of this user and home."""
-    for path in sorted(_folder().glob("policies-*.json")):
+    for path in sorted(_report_folder().glob("policies-*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             fields: dict[str, Any] = json.loads(path.read_text())
-            report = Report(**{**fields, "restart": tuple(fields.get("restart", ()))})
-            if in_force.alive(path):
+            report = ReloadReport(**{**fields, "restart": tuple(fields.get("restart", ()))})
+            if active_policies.is_running(path):
                 yield report
 
 
-def _folder() -> Path:
+def _report_folder() -> Path:
     return config.default_socket().parent

@@ -6,7 +6,6 @@ only as a request for settings. What a client may not ask for becomes an HTTP er
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import re
@@ -17,7 +16,7 @@ from typing import Any
 
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
-from aligner_proxy.errors import BadRequest, ForbiddenError
+from aligner_proxy.errors import BadRequest, ErrorTranslation, ForbiddenError
 from aligner_proxy.formats import stored, wire
 from aligner_proxy.formats.base import buckets, headers, system, turns
 from aligner_proxy.formats.tool_results import tool_results
@@ -25,9 +24,9 @@ from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import references, shares
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, policy_for_all
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, resolve_for_models
 from aligner_proxy.policy.schema import Trust
-from aligner_proxy.policy.strictness import stricter
+from aligner_proxy.policy.strictness import stricter_policy
 from aligner_proxy.types import LOCAL_EDITOR, Policy
 
 log = logging.getLogger(__name__)
@@ -36,13 +35,13 @@ BYPASS_HEADER = "x-aligner-bypass"
 _OURS = "aligner"
 _ABOVE = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
-ASKED = "aligner_proxy_objectives"
+BODY_REQUEST = "aligner_proxy_objectives"
 """Field of a request's data with what `POST /v1/align` was asked for."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class AskedInBody:
+class BodyRequest:
     """What the body of `POST /v1/align` asks for. A body of a client is JSON, so it can never hold an instance."""
 
     names: tuple[str, ...] = ()
@@ -56,10 +55,10 @@ class AskedInBody:
 def check_body(data: Mapping[str, Any], trust: Trust) -> None:
     """Refuse a body (HTTP 400) that directs LiteLLM's router as clients may not."""
     with _as_http_errors():
-        routing.check(data, trust.router_fields)
+        routing.check_router_fields(data, trust.router_fields)
 
 
-async def of_request(
+async def resolve_request(
     policies: Policies, extensions: Extensions, data: dict[str, Any], user: UserAPIKeyAuth
 ) -> tuple[RequestFacts, Policy]:
     """The facts of a request and its policy; raises LiteLLM's error for what it may not have."""
@@ -67,36 +66,36 @@ async def of_request(
     fields = [field.name for field in extensions.request_fields]
     try:
         with _as_http_errors():
-            request = facts(data, user, fields, policies.keys, current.resolver)
+            request = request_facts(data, user, fields, policies.keys, current.resolver)
             if current.resolver.draws:
-                request = _placed(request, data, user)
-            named = (routing.named(model, user.team_id) for model in routing.further_models(data))
+                request = _add_position(request, data, user)
+            named = (routing.resolve_name(model, user.team_id) for model in routing.further_models(data))
             further = (replace(request, model=model, groups=groups) for model, groups in named)
-            policy = policy_for_all(current.resolver, request, further)
+            policy = resolve_for_models(current.resolver, request, further)
             if policy.aligner_shares:  # of metadata
-                request = _placed(request, data, user)
-                policy = policy if request.position is None else shares.drawn(policy, request.position)
-            policy = await extensions.resolved(policy, request)
+                request = _add_position(request, data, user)
+                policy = policy if request.position is None else shares.draw_aligner(policy, request.position)
+            policy = await extensions.resolve_async(policy, request)
             if current.has_editors or policy.editor != LOCAL_EDITOR:
-                policy = _with_payer(policy, request, user)
+                policy = _add_payer(policy, request, user)
             return request, policy
     finally:
         forget_wishes(data)
 
 
-def _placed(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
+def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
     """The facts with the position of this conversation, by which one of several aligners is drawn."""
     form = wire(user.request_route)
     if form is None:
         return request
-    return replace(request, position=shares.position(request.namespace, form.opening(data, 0).turns))
+    return replace(request, position=shares.traffic_position(request.namespace, form.opening(data, 0).turns))
 
 
-def of_answer(
+def resolve_answer(
     policies: Policies, extensions: Extensions, request: RequestFacts, policy: Policy, group: str
 ) -> Policy | None:
     """The policy of a request that this model group answered, not laxer than `policy`; None if it stays the same."""
-    if routing.same(request.names, group):
+    if routing.is_same_group(request.names, group):
         return None
     answering = replace(request, model=group, groups=())
     try:
@@ -104,12 +103,12 @@ def of_answer(
     except ForbiddenError:
         # It asked for what only the route of its own model allows; that is in the policy which it has.
         answered = policies.current.resolver.resolve(replace(answering, asked=(), own=()))
-    return replace(stricter(answered, policy), upstream=group, payer=policy.payer)
+    return replace(stricter_policy(answered, policy), upstream=group, payer=policy.payer)
 
 
-def _with_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
+def _add_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
     """The policy with the model group that answers, and whom LiteLLM charges for what an editor writes."""
-    payer = tuple(litellm_internals.payer(user).items())
+    payer = tuple(litellm_internals.payer_metadata(user).items())
     return replace(policy, upstream=next(iter(request.groups), request.model), payer=payer)
 
 
@@ -130,15 +129,15 @@ def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
 _SWITCHES = ("disable_global_guardrails", "opted_out_global_guardrails")
 
 
-@contextlib.contextmanager
-def _as_http_errors() -> Iterator[None]:
+def _as_http_errors() -> ErrorTranslation:
     """Errors of the client, as LiteLLM sends them."""
-    try:
-        yield
-    except BadRequest as error:
-        raise ProxyException(str(error), "invalid_request_error", error.param, 400) from None
-    except ForbiddenError as error:
-        raise ProxyException(str(error), "permission_error", "aligner", 403) from None
+    return ErrorTranslation((BadRequest, ForbiddenError), _http_error)
+
+
+def _http_error(error: BadRequest | ForbiddenError) -> ProxyException:
+    if isinstance(error, BadRequest):
+        return ProxyException(str(error), "invalid_request_error", error.param, 400)
+    return ProxyException(str(error), "permission_error", "aligner", 403)
 
 
 @lru_cache(maxsize=1024)
@@ -147,7 +146,7 @@ def _warn_ignored(source: str, setting: str) -> None:
     log.warning("%s: ignoring its opt-out from the guardrail: %s is false", source, setting)
 
 
-def facts(
+def request_facts(
     data: Mapping[str, Any],
     user: UserAPIKeyAuth,
     fields: Iterable[str] = (),
@@ -161,10 +160,10 @@ def facts(
     sent = headers(data)
     metadata = buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
-    model, groups = _names(data, user)
-    key_hash = _hashed(user.token or user.api_key)
-    body = data.get(ASKED)
-    asked = body if isinstance(body, AskedInBody) else AskedInBody()
+    model, groups = _model_names(data, user)
+    key_hash = _hash_key(user.token or user.api_key)
+    body = data.get(BODY_REQUEST)
+    body_request = body if isinstance(body, BodyRequest) else BodyRequest()
     return RequestFacts(
         model=model,
         tags=_tags(metadata),
@@ -173,33 +172,33 @@ def facts(
         key_hash=key_hash,
         key_alias=user.key_alias,
         user_id=_user_id(user),
-        team_settings=_ours(user.team_metadata),
-        key_settings=_ours(user.metadata),
-        asked=tuple(dict.fromkeys((*_objectives(wishes, sent), *asked.names))),
-        own=asked.texts,
+        team_settings=_own_settings(user.team_metadata),
+        key_settings=_own_settings(user.metadata),
+        asked=tuple(dict.fromkeys((*_requested_objectives(wishes, sent), *body_request.names))),
+        own=body_request.texts,
         bypass=sent.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
-        system=_system(data),
-        fields=dict(_fields(wishes, fields)),
+        system=_system_prompt(data),
+        fields=dict(_wish_fields(wishes, fields)),
         tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
         given={
-            name: references.decoded(sent[name])
+            name: references.decode_header(sent[name])
             for name in (resolver.reference_headers if resolver is not None else ())
             if name in sent
         },
-        brought=asked.references,
+        brought=body_request.references,
         groups=groups,
         alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )
 
 
-def _system(data: Mapping[str, Any]) -> str:
+def _system_prompt(data: Mapping[str, Any]) -> str:
     """The system prompt, in the fields of any endpoint."""
     above = [*system(data.get("instructions")), *system(data.get("system"))]
     above += [turn for name in ("messages", "input") for turn in turns(data.get(name), _ABOVE)]
     return "\n".join(turn.content for turn in above)
 
 
-def _fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
+def _wish_fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
     """The fields with these names, each from the first metadata that has it."""
     for name in names:
         values = [wish[name] for wish in wishes if isinstance(wish, Mapping) and name in wish]
@@ -207,17 +206,17 @@ def _fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[st
             yield name, values[0]
 
 
-def _names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
+def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
     """The model that answers, and the groups behind it; and whatever else the request wrote as its model."""
-    asked = _model(data, user.request_route)
-    model, groups = routing.named(asked, user.team_id)
+    requested = _requested_model(data, user.request_route)
+    model, groups = routing.resolve_name(requested, user.team_id)
     if stored(user.request_route):
         return model, groups
-    further = routing.further_names(routing.written(data), asked, user.team_id)
+    further = routing.further_names(routing.written_names(data), requested, user.team_id)
     return model, (*groups, model, *further) if further else groups
 
 
-def _model(data: Mapping[str, Any], route: str | None) -> str:
+def _requested_model(data: Mapping[str, Any], route: str | None) -> str:
     """The requested model; for a stored answer the group that gave it, which LiteLLM knows by the answer's id.
 
     For a stored answer the body may name any model, so that must not choose the policy.
@@ -235,7 +234,7 @@ def forget_wishes(data: Mapping[str, Any]) -> None:
                 metadata.pop(_OURS, None)
 
 
-def _hashed(key: str | None) -> str | None:
+def _hash_key(key: str | None) -> str | None:
     """The hash of a key. LiteLLM hashes keys that begin with `sk-`; others of a custom auth are hashed here."""
     if key is None or _SHA256.fullmatch(key):
         return key
@@ -249,7 +248,7 @@ def _user_id(user: UserAPIKeyAuth) -> str | None:
     return user.user_id or (f"{claims.get('iss', '')}#{subject}" if subject else None)
 
 
-def _ours(metadata: object) -> object:
+def _own_settings(metadata: object) -> object:
     return metadata.get(_OURS) if isinstance(metadata, Mapping) else None
 
 
@@ -258,16 +257,16 @@ def _tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(tag) for tags in values if isinstance(tags, list) for tag in tags))
 
 
-def _objectives(wishes: Sequence[object], sent: Mapping[str, str]) -> tuple[str, ...]:
+def _requested_objectives(wishes: Sequence[object], sent: Mapping[str, str]) -> tuple[str, ...]:
     """Names of requested objectives, without duplicates: header first, then body."""
     names = [name.strip() for name in sent.get(OBJECTIVES_HEADER, "").split(",")]
     for wish in wishes:
-        names.extend(_listed(wish))
+        names.extend(_wish_objectives(wish))
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _listed(wishes: object) -> list[str]:
-    listed = wishes.get("objectives") if isinstance(wishes, Mapping) else None
-    if isinstance(listed, str):
-        return [name.strip() for name in listed.split(",")]
-    return [str(name) for name in listed] if isinstance(listed, list) else []
+def _wish_objectives(wishes: object) -> list[str]:
+    names = wishes.get("objectives") if isinstance(wishes, Mapping) else None
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",")]
+    return [str(name) for name in names] if isinstance(names, list) else []

@@ -15,7 +15,7 @@ from typing import Any
 from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
 
 from aligner_proxy.formats.base import buckets
-from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selecting
+from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, RunningSelection
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.in_force import taught_in
 from aligner_proxy.teaching.store import Version
@@ -42,39 +42,39 @@ class Timeline:
     """Times of a stream's text; roles, usage and other events do not count."""
 
     began: float = field(default_factory=time.perf_counter)
-    came_first: float | None = None
-    came_last: float | None = None
-    went_first: float | None = None
-    went_last: float | None = None
+    upstream_first: float | None = None
+    upstream_last: float | None = None
+    client_first: float | None = None
+    client_last: float | None = None
 
-    def came(self) -> None:
+    def note_upstream(self) -> None:
         """Note text from the upstream."""
-        self.came_last = time.perf_counter()
-        self.came_first = self.came_first or self.came_last
+        self.upstream_last = time.perf_counter()
+        self.upstream_first = self.upstream_first or self.upstream_last
 
-    def went(self) -> None:
+    def note_client(self) -> None:
         """Note text to the client."""
-        self.went_last = time.perf_counter()
-        self.went_first = self.went_first or self.went_last
+        self.client_last = time.perf_counter()
+        self.client_first = self.client_first or self.client_last
 
     @property
     def first_s(self) -> float | None:
         """Seconds from the start of the stream to the first delivered token."""
-        return None if self.went_first is None else self.went_first - self.began
+        return None if self.client_first is None else self.client_first - self.began
 
     @property
     def first_added_s(self) -> float | None:
         """Seconds by which the first token was delayed."""
-        return _between(self.came_first, self.went_first)
+        return _delay(self.upstream_first, self.client_first)
 
     @property
     def last_added_s(self) -> float | None:
         """Seconds by which the end of the answer was delayed."""
-        return _between(self.came_last, self.went_last)
+        return _delay(self.upstream_last, self.client_last)
 
 
-def _between(came: float | None, went: float | None) -> float | None:
-    return None if came is None or went is None else max(0.0, went - came)
+def _delay(upstream: float | None, client: float | None) -> float | None:
+    return None if upstream is None or client is None else max(0.0, client - upstream)
 
 
 @dataclass(slots=True, repr=False)
@@ -95,8 +95,8 @@ class RequestState:
     """Reason, known before the answer, why no choice will be judged."""
     settled: bool = False
     """Whether the outcomes are final; further hooks for this call do nothing."""
-    selecting: Selecting | None = None
-    """Running choice of the policy's objectives for this prompt; `selected` waits for it."""
+    selecting: RunningSelection | None = None
+    """Running choice of the policy's objectives for this prompt; `wait_for_selection` waits for it."""
     extensions: Extensions = NO_EXTENSIONS
     """Extensions, which add to headers, comments and records."""
     taught: Mapping[str, Version] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class RequestState:
     def __repr__(self) -> str:
         return f"RequestState({self.call_id}, policy={self.policy.name}, status={self.status.value})"
 
-    async def selected(self) -> None:
+    async def wait_for_selection(self) -> None:
         """Wait until the policy's objectives have been chosen."""
         if self.selecting is not None:
             self.policy = await self.selecting.policy()
@@ -125,7 +125,7 @@ class RequestState:
         self.outcomes = list(outcomes)
         self.settled = True
 
-    def undo(self, reason: str) -> None:
+    def fail_corrected(self, reason: str) -> None:
         """Mark corrected choices as failed: the client gets the original."""
         self.outcomes = [
             replace(outcome, status=Status.FAILED, reason=reason, text=None)
@@ -134,21 +134,21 @@ class RequestState:
             for outcome in self.outcomes
         ]
 
-    def fail(self, reason: str) -> None:
+    def fail_all(self, reason: str) -> None:
         """Mark every choice as failed: the client gets an error in place of the answer."""
-        self.outcomes = failed(self.outcomes, reason)
+        self.outcomes = mark_failed(self.outcomes, reason)
 
     @property
     def status(self) -> Status:
         """Status of the whole response."""
         if self.outcomes:
-            return self._decisive().status
+            return self._decisive_outcome().status
         return Status.SKIPPED if self.skip else Status.PENDING
 
     @property
     def reason(self) -> str | None:
         """The reason of the choice that gave the status."""
-        return self._decisive().reason if self.outcomes else self.skip
+        return self._decisive_outcome().reason if self.outcomes else self.skip
 
     @property
     def corrector(self) -> str:
@@ -156,7 +156,7 @@ class RequestState:
         return self.model if self.policy.corrector == METAALIGNER else self.policy.corrector
 
     @property
-    def told_id(self) -> str | None:
+    def public_id(self) -> str | None:
         """The id that the client is told: of answers that were looked at, or may still be; None of skipped ones."""
         return None if self.status is Status.SKIPPED else self.aligner_id
 
@@ -164,22 +164,22 @@ class RequestState:
         """The x-aligner headers of the response (docs/operations.md). Unknown values are left out."""
         hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
         pairs = self.extensions.headers(self.policy, self.outcomes) | {
-            "id": self.told_id,
+            "id": self.public_id,
             "status": self.status.value,
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
-            "taught": _taught(taught_in(self.policy, self.taught)) if self.taught else "",
+            "taught": _taught_summary(taught_in(self.policy, self.taught)) if self.taught else "",
             "grounded": str(sum(len(outcome.grounding.edits) for outcome in self.outcomes) or ""),
             "policy": self.policy.name,
             "model": self.corrector,
-            "reasoning": _of_reasoning(self.reasoning),
+            "reasoning": _reasoning_summary(self.reasoning),
             "cache": None if hit is None else "hit" if hit else "miss",
             "ms": self.added_ms(),
-            "editor": self._editor(),
+            "editor": self._editor_summary(),
         }
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
 
-    def _editor(self) -> str | None:
+    def _editor_summary(self) -> str | None:
         """The editor that was asked, how often, and the tokens it read and wrote; None where none was."""
         use = editor_use(self.outcomes)
         if use is None:
@@ -195,31 +195,31 @@ class RequestState:
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
         """SSE comments for the end of a stream, which every parser ignores; the last one has the status."""
-        trail = self._trail(timeline) if timeline is not None and self.policy.debug_trailer else b""
+        trail = self._trail_comment(timeline) if timeline is not None and self.policy.debug_trailer else b""
         fields = [f"status={self.status.value}"]
         if self.reason:
             fields.append(f"reason={self.reason}")
         if self.reasoning:
-            fields.append(f"reasoning={_of_reasoning(self.reasoning)}")
+            fields.append(f"reasoning={_reasoning_summary(self.reasoning)}")
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
         if grounded := sum(len(outcome.grounding.edits) for outcome in self.outcomes):
             fields.append(f"grounded={grounded}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
-            fields.append("choices=" + ",".join(_brief(outcome) for outcome in self.outcomes))
-        if self.told_id:
-            fields.append(f"id={self.told_id}")
+            fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
+        if self.public_id:
+            fields.append(f"id={self.public_id}")
         return trail + f": aligner {_header_value(' '.join(fields))}\n\n".encode()
 
-    def _trail(self, timeline: Timeline) -> bytes:
+    def _trail_comment(self, timeline: Timeline) -> bytes:
         """The flagged segments and the latency: numbers and names of objectives, never text."""
         trailer = {
             "stream": self.policy.stream.value,
-            "first_token_ms": _ms(timeline.first_s),
-            "first_token_added_ms": _ms(timeline.first_added_s),
-            "last_token_added_ms": _ms(timeline.last_added_s),
-            "choices": [{"index": outcome.index, "flagged": flagged(outcome)} for outcome in self.outcomes],
+            "first_token_ms": _milliseconds(timeline.first_s),
+            "first_token_added_ms": _milliseconds(timeline.first_added_s),
+            "last_token_added_ms": _milliseconds(timeline.last_added_s),
+            "choices": [{"index": outcome.index, "flagged": flagged_segments(outcome)} for outcome in self.outcomes],
         }
         return f": aligner-trail {json.dumps(trailer)}\n\n".encode()
 
@@ -242,25 +242,25 @@ class RequestState:
             "aligner": self.corrector,
             "status": self.status.value,
             "reason": self.reason,
-            "choices": [_counts(outcome) for outcome in self.outcomes],
+            "choices": [_outcome_counts(outcome) for outcome in self.outcomes],
         }
 
-    def _decisive(self) -> Outcome:
+    def _decisive_outcome(self) -> Outcome:
         return min(self.outcomes, key=lambda outcome: _RANK.index(outcome.status))
 
 
-def keep(data: dict[str, Any], state: RequestState) -> None:
+def store_state(data: dict[str, Any], state: RequestState) -> None:
     """Put the state of a request into its metadata."""
     get_or_create_metadata_bucket(data)[1][_STATE] = state
 
 
-def state_of(data: Mapping[str, Any]) -> RequestState | None:
+def find_state(data: Mapping[str, Any]) -> RequestState | None:
     """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
     values = (bucket.get(_STATE) for bucket in buckets(data))
     return next((state for state in values if isinstance(state, RequestState)), None)
 
 
-def failed(outcomes: Iterable[Outcome], reason: str) -> list[Outcome]:
+def mark_failed(outcomes: Iterable[Outcome], reason: str) -> list[Outcome]:
     """The same outcomes as failures: nothing of the answer is delivered."""
     return [replace(outcome, status=Status.FAILED, reason=reason, text=None) for outcome in outcomes]
 
@@ -271,43 +271,48 @@ def editor_use(outcomes: Sequence[Outcome]) -> EditorUse | None:
     return sum(uses, EditorUse()) if uses else None
 
 
-def flagged(outcome: Outcome) -> list[dict[str, object]]:
+def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:
     """The flagged segments: number, log-odds and objective; no text."""
     return [
-        {"segment": number, "score": segment.score and round(segment.score, 2), "objective": outcome.named(segment)}
+        {
+            "segment": number,
+            "score": segment.score and round(segment.score, 2),
+            "objective": outcome.objective_of(segment),
+        }
         for number, segment in enumerate(outcome.segments)
         if segment.flagged
     ]
 
 
-def _of_reasoning(outcomes: Sequence[Outcome]) -> str:
+def _reasoning_summary(outcomes: Sequence[Outcome]) -> str:
     """Of each choice how many segments of its reasoning are flagged, of how many, for what; else why none is."""
     return ",".join(
-        f"{outcome.flagged}/{len(outcome.segments)}" + (f":{'+'.join(outcome.against)}" if outcome.against else "")
+        f"{outcome.flagged_count}/{len(outcome.segments)}"
+        + (f":{'+'.join(outcome.violated_objectives)}" if outcome.violated_objectives else "")
         if outcome.segments
-        else _brief(outcome)
+        else _status_text(outcome)
         for outcome in outcomes
     )
 
 
-def _taught(versions: Mapping[str, Version]) -> str:
+def _taught_summary(versions: Mapping[str, Version]) -> str:
     """Each taught objective of a request, from how many examples, and when."""
     return ",".join(f"{name}={version.against}@{version.day}" for name, version in versions.items())
 
 
-def _ms(seconds: float | None) -> float | None:
+def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _brief(outcome: Outcome) -> str:
+def _status_text(outcome: Outcome) -> str:
     return f"{outcome.status.value}/{outcome.reason}" if outcome.reason else outcome.status.value
 
 
-def _counts(outcome: Outcome) -> dict[str, Any]:
+def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
     return (
         dict(outcome.reports)
         | editor_counts(outcome)
-        | outcome.grounded
+        | outcome.grounding_record
         | {
             "index": outcome.index,
             "status": outcome.status.value,
@@ -316,7 +321,7 @@ def _counts(outcome: Outcome) -> dict[str, Any]:
             "ms": round(outcome.ms, 1),
             "chars": len(outcome.text or ""),
             "segments": len(outcome.segments),
-            "flagged": outcome.flagged,
+            "flagged": outcome.flagged_count,
             "forwards": outcome.correction.counts.forwards if outcome.correction else 0,
         }
     )

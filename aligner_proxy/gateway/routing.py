@@ -25,7 +25,7 @@ from litellm.types import litellm_params as purposes
 
 from aligner_proxy.errors import BadRequest
 from aligner_proxy.formats.base import buckets
-from aligner_proxy.gateway import doubled_models
+from aligner_proxy.gateway import duplicate_models
 
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 """Settings of the router, and fields of a request, that name models to answer in place of one that fails."""
@@ -98,7 +98,7 @@ _IN_PATH = re.compile(r"/(?:engines|openai/deployments)/(.+?)(?:/chat)?/completi
 TOO_MANY = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
 
 
-def named(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
+def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
     """The name to match routes with, and the groups behind it where it is another name of theirs.
 
     An id gives the group alone: nobody writes a route for it, and a glob could fit it by chance.
@@ -107,11 +107,11 @@ def named(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
     if router is None or not model or _is_group(router, model):
         return model, ()
     if model not in router.model_names and router.has_model_id(model):
-        return _group_of(router, model) or model, ()
-    return _by_pattern_or_alias(router, model, team_id)
+        return _deployment_group(router, model) or model, ()
+    return _resolve_pattern(router, model, team_id)
 
 
-def written(data: Mapping[str, Any]) -> tuple[str, ...]:
+def written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
     """Every name of a model that a client wrote into one request: in path, query and body, there even twice.
 
     LiteLLM answers by that of the path, else of the query (chat and text completions), else by the body's last one.
@@ -121,11 +121,11 @@ def written(data: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     body = request.get("body")
     in_body = (body.get("model"),) if isinstance(body, Mapping) else ()
-    names = (*_in_address(str(request.get("url") or "")), *in_body, *doubled_models.names.get())
+    names = (*_names_in_address(str(request.get("url") or "")), *in_body, *duplicate_models.names.get())
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
-def _in_address(url: str) -> Iterator[str]:
+def _names_in_address(url: str) -> Iterator[str]:
     if "?" not in url and "/completions" not in url:
         return
     parts = urlsplit(url)
@@ -142,32 +142,32 @@ def further_names(names: Iterable[str], model: str, team_id: str | None) -> tupl
     """
     router = _router()
     others = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS] if router is not None else ()
-    known = (name for name in others if router.has_model_id(name) or router.get_model_list(name, team_id=team_id))
-    further = ((name, *groups) for name, groups in (named(name, team_id) for name in known))
+    answerable = (name for name in others if router.has_model_id(name) or router.get_model_list(name, team_id=team_id))
+    further = ((name, *groups) for name, groups in (resolve_name(name, team_id) for name in answerable))
     return tuple(dict.fromkeys(name for of_one in further for name in of_one))
 
 
-def answered(data: Mapping[str, Any], response: object = None) -> str | None:
+def answering_group(data: Mapping[str, Any], response: object = None) -> str | None:
     """The model group whose deployment gave this response, or this item of a stream; None if LiteLLM does not say."""
     router = _router()
     deployment = _deployment_id(response)
     if router is not None and deployment:
-        return _group_of(router, deployment)
+        return _deployment_group(router, deployment)
     return getattr(data.get("deployment"), "model_name", None)
 
 
-def same(names: Sequence[str], group: str) -> bool:
+def is_same_group(names: Sequence[str], group: str) -> bool:
     """Whether a group is one of the models with these names; the name of a group may hold wildcards."""
     return group in names or ("*" in group and any(fnmatchcase(name, group) for name in names))
 
 
-def may_change(data: Mapping[str, Any]) -> bool:
+def may_switch_model(data: Mapping[str, Any]) -> bool:
     """Whether LiteLLM may let another group go on with a stream that broke before its first words."""
     router = _router()
     return any(data.get(name) or getattr(router, name, None) for name in FALLBACKS)
 
 
-def settled(item: object) -> bool:
+def brings_words(item: object) -> bool:
     """Whether an item of a stream brings words, after which LiteLLM lets no other model take over."""
     if isinstance(item, (bytes, str)):
         return "content_block_delta" in (item.decode(errors="replace") if isinstance(item, bytes) else item)
@@ -188,24 +188,24 @@ def _is_group(router: Any, model: str) -> bool:
     return model in router.model_names and model not in router.model_group_alias and not router.get_routing_group(model)
 
 
-def _by_pattern_or_alias(router: Any, model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
+def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
     rows = router.get_model_list(model_name=model, team_id=team_id) or router._get_deployment_by_litellm_model(model)
-    groups = tuple(dict.fromkeys(_groups(router, rows)))
+    groups = tuple(dict.fromkeys(_groups_of_rows(router, rows)))
     patterns = [group for group in groups if "*" in group]
     if patterns:
-        return _written_out(router, model, patterns[0]), ()
+        return _expand_wildcard(router, model, patterns[0]), ()
     return model, tuple(group for group in groups if group != model)
 
 
-def _groups(router: Any, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _groups_of_rows(router: Any, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The group of each deployment; the rows of an alias have the alias for a name."""
     for row in rows:
-        group = _group_of(router, str((row.get("model_info") or {}).get("id")))
+        group = _deployment_group(router, str((row.get("model_info") or {}).get("id")))
         if group is not None:
             yield group
 
 
-def _group_of(router: Any, deployment_id: str) -> str | None:
+def _deployment_group(router: Any, deployment_id: str) -> str | None:
     """The `model_name` of a deployment; `team_public_model_name` where it belongs to one team."""
     row = router.get_model_info(deployment_id)
     if not isinstance(row, Mapping):
@@ -214,7 +214,7 @@ def _group_of(router: Any, deployment_id: str) -> str | None:
     return str(public or row["model_name"])
 
 
-def _written_out(router: Any, model: str, pattern: str) -> str:
+def _expand_wildcard(router: Any, model: str, pattern: str) -> str:
     """The model that LiteLLM takes a name for where a group has a wildcard: `gpt-4o` is `openai/gpt-4o` to `openai/*`.
 
     LiteLLM tries the name with its provider in front, too, and reads no further than the pattern goes.
@@ -242,22 +242,24 @@ class RouterFieldRefused(BadRequest):
         self.param = field
 
 
-def check(data: Mapping[str, Any], opened: Collection[str]) -> None:
+def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Refuse a body that directs the router by other fields than those that are harmless or `opened`."""
-    body = _body(data)
+    body = _client_body(data)
     _check_sizes(data)
-    for name in sorted(directing().intersection(body) - set(opened)):
+    for name in sorted(directing_fields().intersection(body) - set(allowed)):
         if body[name] is not None:
             raise RouterFieldRefused(name, f"{name} is not taken from clients; the operator may add it to {_SETTING}")
-    internal = next((name for name in body if str(name).startswith("_") and name not in opened), None)
+    internal = next((name for name in body if str(name).startswith("_") and name not in allowed), None)
     if internal is not None:
         raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not taken from clients")
     extra = body.get("extra_body")
-    hidden = (_OF_THE_BODY | directing()).intersection(extra) - set(opened) if isinstance(extra, Mapping) else ()
+    hidden = (
+        (_OF_THE_BODY | directing_fields()).intersection(extra) - set(allowed) if isinstance(extra, Mapping) else ()
+    )
     if hidden:
         raise RouterFieldRefused("extra_body", f"extra_body may not hold {min(hidden)}; send it as a field of the body")
     for name in FALLBACKS:
-        _check_fallbacks(name, body.get(name), free=name in opened)
+        _check_fallbacks(name, body.get(name), free=name in allowed)
 
 
 def _check_sizes(data: Mapping[str, Any]) -> None:
@@ -270,7 +272,7 @@ def _check_sizes(data: Mapping[str, Any]) -> None:
 
 
 @cache
-def directing() -> frozenset[str]:
+def directing_fields() -> frozenset[str]:
     """The fields that direct LiteLLM's router, save those that only time or repeat a call."""
     from litellm.router import Router  # importing it takes seconds, except inside the proxy
 
@@ -279,13 +281,13 @@ def directing() -> frozenset[str]:
 
 
 def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The models that the request lets answer besides its own, no more of them than `check` lets pass."""
-    body = _body(data)
-    named = (str(name) for field in FALLBACKS for name in _names(body.get(field)))
+    """The models that the request lets answer besides its own, no more of them than `check_router_fields` lets pass."""
+    body = _client_body(data)
+    named = (str(name) for field in FALLBACKS for name in _named_models(body.get(field)))
     return tuple(dict.fromkeys(islice(named, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
 
 
-def _body(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """The body as the client sent it; LiteLLM adds fields of the operator's to `data` later."""
     request = data.get("proxy_server_request")
     body = request.get("body") if isinstance(request, Mapping) else None
@@ -302,9 +304,9 @@ def _check_fallbacks(field: str, value: object, free: bool) -> None:
         raise RouterFieldRefused(field, f"{field} must be a list of model names")
     if too_many(value):
         raise RouterFieldRefused(field, TOO_MANY)
-    if not free and not all(map(_plain, value)):
+    if not free and not all(map(_names_models_only, value)):
         raise RouterFieldRefused(field, f"an entry of {field} may only name models; other settings need {_SETTING}")
-    if any(len(str(name)) > MAX_NAME_CHARS for name in _names(value)):
+    if any(len(str(name)) > MAX_NAME_CHARS for name in _named_models(value)):
         raise RouterFieldRefused(field, f"a name in {field} is longer than {MAX_NAME_CHARS:,} characters")
 
 
@@ -325,7 +327,7 @@ def too_many(fallbacks: object) -> bool:
     return False
 
 
-def _plain(entry: object) -> bool:
+def _names_models_only(entry: object) -> bool:
     """Whether an entry only names models: "b", {"model": "b"} or {"a": ["b", "c"]}."""
     if isinstance(entry, str):
         return True
@@ -337,7 +339,7 @@ def _plain(entry: object) -> bool:
     return key == "model" and isinstance(value, str)
 
 
-def _names(value: object) -> Iterator[object]:
+def _named_models(value: object) -> Iterator[object]:
     for entry in value if isinstance(value, list) else ():
         if not isinstance(entry, Mapping):
             yield entry

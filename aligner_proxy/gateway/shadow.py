@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from aligner_proxy.gateway import metrics
-from aligner_proxy.observability.metrics import BESIDE
+from aligner_proxy.observability.metrics import SHADOW_JUDGEMENTS
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.types import Exchange, Outcome, Policy, SkipReason, Status
 
@@ -23,7 +23,7 @@ LAST_S = 10.0
 Settle = Callable[[Exchange], Awaitable[object]]
 
 
-class Shadows:
+class ShadowCorrections:
     """Background corrections: `running` at a time and `waiting` more; further answers are skipped."""
 
     def __init__(self, running: int, waiting: int) -> None:
@@ -32,35 +32,35 @@ class Shadows:
         self._tasks: set[asyncio.Task[None]] = set()
         self.busy = 0
         """Corrections in progress, of answers that clients get or of shadow mode."""
-        self.beside: set[asyncio.Future[object]] = set()
+        self.judgements: set[asyncio.Future[object]] = set()
         """What aligners beside judge; ended when anything else begins, because it is worth least."""
 
-    def take(self, exchange: Exchange, policy: Policy, settle: Settle) -> Outcome:
+    def start(self, exchange: Exchange, policy: Policy, settle: Settle) -> Outcome:
         """The immediate outcome of a choice; `settle` corrects and records it in the background."""
         skip = eligibility.check(exchange, policy)
         if skip is None and len(self._tasks) >= self._limit:
             skip = SkipReason.SHADOW_FULL
         if skip is not None:
-            return metrics.closed(exchange.call_id, policy, Status.SKIPPED, skip.value, exchange.index)
-        task = asyncio.create_task(self._settled(exchange, settle))
+            return metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, skip.value, exchange.index)
+        task = asyncio.create_task(self._run_settle(exchange, settle))
         self._tasks.add(task)  # the loop itself holds tasks only weakly
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._finish_correction)
         return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
 
-    def judge_beside(self, exchange: Exchange, policy: Policy, judge: Settle, own: int = 0) -> None:
+    def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Settle, own: int = 0) -> None:
         """Let the aligner beside judge an answer if nothing else is to be done; `judge` judges and records it.
 
         `own`: how many of those in progress are this very answer's.
         """
-        if self.busy > own or self._tasks - {asyncio.current_task()} or self.beside:
-            BESIDE.labels(policy.aligner, "shed").inc()
+        if self.busy > own or self._tasks - {asyncio.current_task()} or self.judgements:
+            SHADOW_JUDGEMENTS.labels(policy.aligner, "shed").inc()
             return
         task = asyncio.ensure_future(judge(exchange))
-        self.beside.add(task)
-        task.add_done_callback(partial(self._judged_beside, policy.aligner))
+        self.judgements.add(task)
+        task.add_done_callback(partial(self._finish_judgement, policy.aligner))
 
-    def _judged_beside(self, aligner: str, task: asyncio.Future[object]) -> None:
-        self.beside.discard(task)
+    def _finish_judgement(self, aligner: str, task: asyncio.Future[object]) -> None:
+        self.judgements.discard(task)
         result = "failed"
         if task.cancelled():
             result = "shed"
@@ -68,26 +68,26 @@ class Shadows:
             log.error("a judgement beside failed (%s)", type(error).__name__)
         elif isinstance(outcome := task.result(), Outcome) and outcome.correction is not None:
             result = "judged"
-        BESIDE.labels(aligner, result).inc()
+        SHADOW_JUDGEMENTS.labels(aligner, result).inc()
 
-    async def done(self) -> None:
-        """Wait until all pending corrections are settled."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*self.beside, return_exceptions=True)
+    async def wait_until_done(self) -> None:
+        """Wait until all pending corrections are settled, and counted: that is done in a callback of each."""
+        while pending := self._tasks | self.judgements:
+            await asyncio.wait(pending)
 
     async def finish(self, then: Callable[[], Awaitable[object]]) -> None:
         """Settle pending corrections for at most `LAST_S` at the end of the process, then call `then`."""
-        for task in tuple(self.beside):
+        for task in tuple(self.judgements):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LAST_S)
         await then()
 
-    async def _settled(self, exchange: Exchange, settle: Settle) -> None:
+    async def _run_settle(self, exchange: Exchange, settle: Settle) -> None:
         async with self._slots:
             await settle(exchange)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finish_correction(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a shadow correction failed (%s)", type(error).__name__)

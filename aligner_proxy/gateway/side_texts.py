@@ -62,7 +62,7 @@ DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
 """Kinds that are emptied where they stand; reasoning is taken out with what surrounds it (reasoning.py)."""
 
 
-def blocks(policy: Policy, kind: SideKind) -> bool:
+def blocks_kind(policy: Policy, kind: SideKind) -> bool:
     """Whether the client gets an error in place of an answer beside which a text of this kind is not judged."""
     return outcomes.blocks(Outcome(Status.FAILED, kind.value, None, policy))
 
@@ -93,7 +93,7 @@ def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
     )
 
 
-def side_exchange(opening: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
+def make_side_exchange(opening: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
     """A text beside an answer as an answer to the same conversation."""
     return replace(
         opening,
@@ -108,7 +108,7 @@ def side_exchange(opening: Exchange, index: int, text: str, *, no_store: bool) -
     )
 
 
-class _Kinds:
+class _KindTreatments:
     """What a policy does with each kind. It is asked for every item of a stream, and made once for each policy."""
 
     def __init__(self, policy: Policy) -> None:
@@ -118,7 +118,7 @@ class _Kinds:
         """Kinds that are taken out."""
         ending = (SideTreatment.JUDGE, SideTreatment.BLOCK)
         may_end = frozenset(kind for kind, treatment in treatments.items() if treatment in ending)
-        self.holding = frozenset(kind for kind in may_end if blocks(policy, kind))
+        self.holding = frozenset(kind for kind in may_end if blocks_kind(policy, kind))
         """Kinds that may end the answer, which waits for them."""
         # Reasoning that ends nothing is scored elsewhere, for the record (reasoning.py).
         self.looked_at = self.holding | (may_end - {SideKind.REASONING})
@@ -146,7 +146,7 @@ class SideTexts:
         self._corrector_of = corrector_of
         self._reader = SideTextReader(streamed=streamed)
         self._streamed = streamed
-        self._kinds = _Kinds(state.policy)
+        self._kinds = _KindTreatments(state.policy)
         self._body: object = None
         """The body that was read last."""
         self._grown: set[SideKind] = set()
@@ -156,7 +156,7 @@ class SideTexts:
         """Texts beside the answer that were judged, and that no objective speaks against."""
 
     @classmethod
-    def opened(
+    def open(
         cls,
         data: Mapping[str, Any],
         state: RequestState,
@@ -170,12 +170,12 @@ class SideTexts:
         wire = formats.wire(state.route)
         if wire is None or state.skip or policy.mode is not Mode.ENFORCE:
             return None
-        kinds = _Kinds(policy)
+        kinds = _KindTreatments(policy)
         if not (kinds.dropped or kinds.looked_at):
             return None
         return cls(data, state, wire.opening(data, 0), corrector_of, source=source, streamed=streamed)
 
-    def opened_anew(self) -> SideTexts:
+    def reopen(self) -> SideTexts:
         """The same for a stream that is read again from its beginning."""
         return SideTexts(
             self._data,
@@ -198,14 +198,14 @@ class SideTexts:
             self.refuse(SideKind.OTHER_TEXT)
 
     @contextlib.asynccontextmanager
-    async def judged_along(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
+    async def judge_alongside(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
         """Block that gets a whole response as it may go on, while what stands beside its answers is judged."""
-        left = self.without_dropped(response)
-        self.read(left)
+        remaining = self.drop_kinds(response)
+        self.read(remaining)
         answers = [exchange.answer or "" for exchange in exchanges]
         work = asyncio.create_task(self.settle(answers, final=False))
         try:
-            yield left
+            yield remaining
             await work
         finally:
             work.cancel()
@@ -220,7 +220,7 @@ class SideTexts:
     @property
     def pending(self) -> bool:
         """Whether something was read that may not go out yet."""
-        holding = self._present_kinds().holding
+        holding = self._current_kinds().holding
         return any(text.kind in holding for text in self._reader.unsettled())
 
     async def settle(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
@@ -230,11 +230,11 @@ class SideTexts:
         nothing.
         """
         covering = (*delivered, *self._clean)
-        texts = [text for text in self._unsettled() if not (ended_only and text.kind in self._grown)]
+        texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown)]
         uncovered: dict[SideKind, list[str]] = {}
         for text in texts:
-            if left := self._uncovered(text, covering):
-                uncovered.setdefault(text.kind, []).append(left)
+            if uncovered_text := self._uncovered_text(text, covering):
+                uncovered.setdefault(text.kind, []).append(uncovered_text)
         # One reading a kind, however many fields an upstream fills.
         for kind, parts in uncovered.items():
             await self._judge(kind, _BETWEEN.join(dict.fromkeys(parts)))
@@ -242,11 +242,11 @@ class SideTexts:
         for text in texts:
             text.settled = final
 
-    def _uncovered(self, text: SideText, covering: Sequence[str]) -> str:
+    def _uncovered_text(self, text: SideText, covering: Sequence[str]) -> str:
         """What of a text was not judged with something else, and is not the request's own."""
         if not self._state.policy.objectives or not self._reader.uncovered(text, covering):
             return ""
-        return self._reader.uncovered(text, (*covering, *self._echoed(text)))
+        return self._reader.uncovered(text, (*covering, *self._echoed_texts(text)))
 
     async def silence(self, error: Exception) -> HTTPException | None:
         """Take out of an upstream's error what it says, where that may not go out; what is to be raised in its stead.
@@ -261,46 +261,46 @@ class SideTexts:
         try:
             await self.settle(())
         except Blocked:
-            return litellm_internals.silence(error)
+            return litellm_internals.silence_error(error)
         return None
 
-    def without_dropped(self, value: Any) -> Any:
+    def drop_kinds(self, value: Any) -> Any:
         """A body without the kinds that the policy takes out; the same object where there is nothing of them."""
-        kinds = self._present_kinds().dropped
+        kinds = self._current_kinds().dropped
         return without(value, kinds) if kinds else value
 
-    def dropped_from(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
+    def drop_from_stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """A stream without the kinds that the policy takes out."""
-        if not self._present_kinds().dropped:
+        if not self._current_kinds().dropped:
             return source
-        return WatchedStream(self._without_dropped(source), source)
+        return WatchedStream(self._drop_items(source), source)
 
-    async def _without_dropped(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    async def _drop_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """The items of a stream, bytes event by event, without what is taken out."""
         cutter = sse.Cutter()
         async for item in source:
             if isinstance(item, bytes | str):
                 for frame in cutter.feed(item):
-                    yield self._dropped_frame(frame)
+                    yield self._drop_from_frame(frame)
             else:
-                yield self.without_dropped(item)
+                yield self.drop_kinds(item)
         for frame in cutter.flush():
-            yield self._dropped_frame(frame)
+            yield self._drop_from_frame(frame)
 
-    def _dropped_frame(self, frame: sse.Frame) -> object:
-        return frame.item if frame.event is None else frame.with_event(self.without_dropped(frame.event))
+    def _drop_from_frame(self, frame: sse.Frame) -> object:
+        return frame.item if frame.event is None else frame.with_event(self.drop_kinds(frame.event))
 
-    def _present_kinds(self) -> _Kinds:
+    def _current_kinds(self) -> _KindTreatments:
         """What becomes of each kind; another model that answers may bring a stricter policy."""
         if self._kinds.policy is not self._state.policy:
-            self._kinds = _Kinds(self._state.policy)
+            self._kinds = _KindTreatments(self._state.policy)
         return self._kinds
 
-    def _unsettled(self) -> list[SideText]:
-        looked_at = self._present_kinds().looked_at
+    def _unsettled_texts(self) -> list[SideText]:
+        looked_at = self._current_kinds().looked_at
         return [text for text in self._reader.unsettled() if text.kind in looked_at]
 
-    def _echoed(self, text: SideText) -> Iterator[str]:
+    def _echoed_texts(self, text: SideText) -> Iterator[str]:
         """What the request itself says in a field of this name."""
         for name in _ECHOED:
             if name in text.path:
@@ -316,7 +316,7 @@ class SideTexts:
         scored_state.policy = replace(scored_state.policy, references=(), on_skip=_JUDGE_ALL)
         corrector = self._corrector_of(scored_state)
         unstored = no_store(self._data, self._source)
-        exchange = side_exchange(self._opening, 0, text, no_store=unstored)
+        exchange = make_side_exchange(self._opening, 0, text, no_store=unstored)
         outcome = await corrector.correct_one(exchange)
         if kind is SideKind.REASONING:
             state.reasoning = [*state.reasoning, outcome]
@@ -325,14 +325,14 @@ class SideTexts:
 
     def refuse(self, kind: SideKind) -> None:
         """Raise `Blocked` where the policy wants an error in place of an answer beside which this stands."""
-        if blocks(self._state.policy, kind):
+        if blocks_kind(self._state.policy, kind):
             self.refused = kind
-            metrics.side_text_refused(self._state, kind)
+            metrics.record_side_text_refusal(self._state, kind)
             raise Blocked(kind.value)
 
     def refuse_pending(self) -> None:
         """Raise `Blocked` for what was not judged in time."""
-        for text in self._unsettled():
+        for text in self._unsettled_texts():
             self.refuse(text.kind)
 
 
@@ -344,6 +344,6 @@ def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], 
 
 def _is_clean(outcome: Outcome, policy: Policy) -> bool:
     """Whether a text was judged and nothing speaks against it; a language counts as far as the policy cares."""
-    if outcome.correction is None or outcome.flagged:
+    if outcome.correction is None or outcome.flagged_count:
         return False
     return outcome.reason != WOULD_NOT_JUDGE or policy.on_skip.language is OnSkip.PASSTHROUGH

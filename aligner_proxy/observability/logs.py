@@ -28,7 +28,7 @@ class JsonLine(logging.Formatter):
             "logger": record.name,
             "pid": record.process,
         }
-        return json.dumps({**fields, **_message(record), **_raised(record)})
+        return json.dumps({**fields, **_message_fields(record), **_exception_fields(record)})
 
 
 class TextLine(logging.Formatter):
@@ -40,7 +40,7 @@ class TextLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         bare = {"msg": _one_line(record.getMessage()), "args": (), **dict.fromkeys(_STACKS)}
-        error = _raised(record)
+        error = _exception_fields(record)
         line = super().format(logging.makeLogRecord({**vars(record), **bare}))
         return line + (f" ({error['error']} at {error['place']})" if error else "")
 
@@ -50,14 +50,14 @@ def _one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _message(record: logging.LogRecord) -> dict[str, object]:
+def _message_fields(record: logging.LogRecord) -> dict[str, object]:
     text = record.getMessage()
     if record.name.startswith("aligner_proxy.outcome"):
         return dict(json.loads(text))
     return {"message": text}
 
 
-def _raised(record: logging.LogRecord) -> dict[str, str]:
+def _exception_fields(record: logging.LogRecord) -> dict[str, str]:
     if not record.exc_info or record.exc_info[0] is None:
         return {}
     frames = traceback.extract_tb(record.exc_info[2])
@@ -65,24 +65,24 @@ def _raised(record: logging.LogRecord) -> dict[str, str]:
     return {"error": record.exc_info[0].__name__, "place": place}
 
 
-def handler(form: str) -> logging.Handler:
+def make_handler(form: str) -> logging.Handler:
     """Handler that writes lines of one form to stderr, as a service manager expects them."""
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setFormatter(JsonLine() if form == "json" else TextLine())
     return stderr
 
 
-def to_stderr(form: str) -> None:
+def configure_logging(form: str) -> None:
     """Log everything from INFO on, without connection details; for our own processes."""
-    logging.basicConfig(level=logging.INFO, handlers=[handler(form)], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[make_handler(form)], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def ours_to_stderr(form: str) -> None:
+def configure_own_logging(form: str) -> None:
     """Log our own lines only, whatever LiteLLM logs; for LiteLLM's process."""
     ours = logging.getLogger("aligner_proxy")
     if not any(isinstance(existing.formatter, JsonLine | TextLine) for existing in ours.handlers):
-        ours.addHandler(handler(form))
+        ours.addHandler(make_handler(form))
         ours.setLevel(logging.INFO)
         ours.propagate = False

@@ -42,7 +42,7 @@ _PACKAGES = {"aligner_proxy": "aligner", "aligner_proxy_systems": "aligner", "li
 _WAITING = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})
 """Files in which a thread waits, and computes nothing."""
 _HALF = 0.5
-Place = tuple[str, ...]
+CodePlace = tuple[str, ...]
 
 
 class LoopWatchdog:
@@ -78,20 +78,20 @@ class LoopWatchdog:
         usage: Usage | None = None
         while not pulse.loop.is_closed() and pulse.loop is self._loop:
             time.sleep(self._beat_s)
-            beaten = pulse.beaten
-            if stall is not None and beaten > stall.began:
-                stall.end(beaten, pulse.usage())
+            last_beat = pulse.last_beat
+            if stall is not None and last_beat > stall.began:
+                stall.end(last_beat, pulse.usage())
                 LOOP_STALLS.labels(stall.owner).observe(stall.seconds)
-                if beaten - logged >= self._quiet_s:
-                    logged = beaten
+                if last_beat - logged >= self._quiet_s:
+                    logged = last_beat
                     stall.report()
                 stall = None
-            if stall is None and time.monotonic() - beaten > self._longest_s:
-                stall = _Stall(beaten, usage)
+            if stall is None and time.monotonic() - last_beat > self._longest_s:
+                stall = _Stall(last_beat, usage)
             if stall is not None:
                 stall.look(pulse.thread)
-            elif beaten > alive:
-                alive = beaten
+            elif last_beat > alive:
+                alive = last_beat
                 usage = pulse.usage()
 
 
@@ -102,7 +102,7 @@ class Usage:
     computed_s: float = 0.0
     queued_s: float = 0.0
 
-    def since(self, before: Usage) -> Usage:
+    def subtract(self, before: Usage) -> Usage:
         """The seconds since an earlier look."""
         return Usage(self.computed_s - before.computed_s, self.queued_s - before.queued_s)
 
@@ -113,13 +113,13 @@ class _Pulse:
     def __init__(self, loop: asyncio.AbstractEventLoop, every_s: float) -> None:
         self.loop = loop
         self.thread = threading.get_ident()
-        self.beaten = time.monotonic()
+        self.last_beat = time.monotonic()
         self._every_s = every_s
         self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
 
     def beat(self) -> None:
         """The loop runs; look again soon."""
-        self.beaten = time.monotonic()
+        self.last_beat = time.monotonic()
         self.loop.call_later(self._every_s, self.beat)
 
     def usage(self) -> Usage | None:
@@ -156,34 +156,34 @@ class _Stall:
     """What the loop's thread had used before it."""
     seconds: float = 0.0
     owner: str = "other"
-    _places: Counter[tuple[str, Place]] = field(default_factory=Counter)
+    _places: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
     """Where the loop's thread was, by owner and place."""
-    _others: Counter[tuple[str, Place]] = field(default_factory=Counter)
+    _others: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
     """Where other threads were that did not wait."""
 
     def look(self, thread: int) -> None:
         """Note where everybody is."""
         frames = current_frames()
         frame = frames.pop(thread, None)
-        self._places[owner(frame), tuple(places(frame))] += 1
+        self._places[line_owner(frame), tuple(line_places(frame))] += 1
         for other in frames.values():
             if Path(other.f_code.co_filename).name not in _WAITING:
-                self._others[owner(other), tuple(places(other))] += 1
+                self._others[line_owner(other), tuple(line_places(other))] += 1
 
     def end(self, at: float, usage: Usage | None) -> None:
         """The loop answers again."""
         self.seconds = at - self.began
-        self.usage = usage.since(self.usage) if usage and self.usage else None
-        self.owner = self._owner()
+        self.usage = usage.subtract(self.usage) if usage and self.usage else None
+        self.owner = self._find_owner()
 
-    def _owner(self) -> str:
+    def _find_owner(self) -> str:
         """Who kept the loop: its own line, unless it did not get a processor, or another thread had the interpreter."""
         if self.usage is not None and self.usage.queued_s > _HALF * self.seconds:
             return "machine"
         idle = self.usage is not None and self.usage.computed_s < _HALF * self.seconds
-        seen = self._others if idle and self._others else self._places
+        counts = self._others if idle and self._others else self._places
         by_owner = Counter[str]()
-        for (whose, _), looks in seen.items():
+        for (whose, _), looks in counts.items():
             by_owner[whose] += looks
         # Threads that wait in a library's read are seen at every look, ours only where it computes: it is asked first.
         most = max(by_owner.values(), default=0)
@@ -194,37 +194,37 @@ class _Stall:
     def report(self) -> None:
         """Write it down."""
         line: dict[str, object] = {"event": "aligner_loop_stall", "ms": round(self.seconds * 1000)}
-        line |= {"owner": self.owner, "place": _first(self._places)}
+        line |= {"owner": self.owner, "place": _commonest_place(self._places)}
         if self.usage is not None:
             line["computed_ms"] = round(self.usage.computed_s * 1000)
             line["queued_ms"] = round(self.usage.queued_s * 1000)
         if self._others:
-            line["other_thread"] = _first(self._others)
+            line["other_thread"] = _commonest_place(self._others)
         log.warning("the event loop did not answer: %s", json.dumps(line))
 
 
-def _first(seen: Counter[tuple[str, Place]]) -> Place:
-    return seen.most_common(1)[0][0][1] if seen else ()
+def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
+    return counts.most_common(1)[0][0][1] if counts else ()
 
 
-def owner(frame: FrameType | None) -> str:
+def line_owner(frame: FrameType | None) -> str:
     """Whose line a thread is in: of libraries that of the package that called them."""
-    packages = (package for outer in _outwards(frame) for package in _packages(outer))
+    packages = (package for outer in _outer_frames(frame) for package in _packages(outer))
     return next((_PACKAGES[package] for package in packages), "other")
 
 
-def places(frame: FrameType | None) -> list[str]:
+def line_places(frame: FrameType | None) -> list[str]:
     """The innermost frame as file:line, where it is foreign, and then our innermost ones, the innermost first."""
-    frames = list(_outwards(frame))
-    ours = [place for place in map(_place, frames) if place is not None][:_FRAMES]
-    if not frames or ours[:1] == [_place(frames[0])]:
+    frames = list(_outer_frames(frame))
+    ours = [place for place in map(_own_place, frames) if place is not None][:_FRAMES]
+    if not frames or ours[:1] == [_own_place(frames[0])]:
         return ours
     code = frames[0].f_code
     parts: Sequence[str] = Path(code.co_filename).parts[-2:]
     return [f"{'/'.join(parts)}:{frames[0].f_lineno}", *ours]
 
 
-def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+def _outer_frames(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
@@ -236,7 +236,7 @@ def _packages(frame: FrameType) -> list[str]:
     return [folder for folder in reversed(folders) if folder in _PACKAGES][:1]
 
 
-def _place(frame: FrameType) -> str | None:
+def _own_place(frame: FrameType) -> str | None:
     """A frame of ours as file:line."""
     path = Path(frame.f_code.co_filename)
     parts = path.parts

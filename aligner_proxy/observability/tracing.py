@@ -27,19 +27,19 @@ Value = str | int | float | bool | list[str]
 _W3C = TraceContextTextMapPropagator()
 
 
-class Span:
+class TraceSpan:
     """One open span. Attributes are named with `__` for a dot; those that are None are left out."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
-    def set(self, **attributes: Value | None) -> None:
+    def set_attributes(self, **attributes: Value | None) -> None:
         """Set attributes."""
-        self._span.set_attributes(_dotted(attributes))
+        self._span.set_attributes(_dot_attributes(attributes))
 
-    def event(self, name: str, **attributes: Value | None) -> None:
+    def add_event(self, name: str, **attributes: Value | None) -> None:
         """Add an event at the present time."""
-        self._span.add_event(name, _dotted(attributes))
+        self._span.add_event(name, _dot_attributes(attributes))
 
     def fail(self, kind: str) -> None:
         """Mark the span as failed; `kind` is a reason or the name of an exception type."""
@@ -50,18 +50,18 @@ class Span:
 @contextmanager
 def span(
     name: str, parent: Context | None = None, *, kind: str = "INTERNAL", **attributes: Value | None
-) -> Iterator[Span]:
-    """Span around a block, under `parent` (from `under` or `received`) or the present span."""
+) -> Iterator[TraceSpan]:
+    """Span around a block, under `parent` (from `context_of` or `extract_context`) or the present span."""
     # An exception's message may quote the text: only its type is kept.
     with _tracer().start_as_current_span(
         name,
         context=parent,
         kind=trace.SpanKind[kind],
-        attributes=_dotted(attributes),
+        attributes=_dot_attributes(attributes),
         record_exception=False,
         set_status_on_exception=False,
     ) as open_span:
-        wrapped = Span(open_span)
+        wrapped = TraceSpan(open_span)
         try:
             yield wrapped
         except BaseException as error:
@@ -69,35 +69,35 @@ def span(
             raise
 
 
-def lasted(
+def record_span(
     name: str, seconds: float, ago: float = 0.0, parent: Context | None = None, **attributes: Value | None
 ) -> None:
     """Record a past span that took `seconds` and ended `ago` seconds before now."""
     end = time.time_ns() - int(ago * 1e9)
     start = end - int(seconds * 1e9)
-    _tracer().start_span(name, context=parent, start_time=start, attributes=_dotted(attributes)).end(end)
+    _tracer().start_span(name, context=parent, start_time=start, attributes=_dot_attributes(attributes)).end(end)
 
 
-def here() -> Context:
+def current_context() -> Context:
     """The present context, to hang spans below it from another thread."""
     return context.get_current()
 
 
-def under(parent: trace.Span | None) -> Context:
+def context_of(parent: trace.Span | None) -> Context:
     """The context of a given span (LiteLLM passes one to its hooks), else the present context."""
-    return here() if parent is None else trace.set_span_in_context(parent)
+    return current_context() if parent is None else trace.set_span_in_context(parent)
 
 
-def headers() -> dict[str, str]:
+def propagation_headers() -> dict[str, str]:
     """HTTP headers that carry the present span; empty without one."""
     carrier: dict[str, str] = {}
     _W3C.inject(carrier)
     return carrier
 
 
-def received(given: Mapping[str, str]) -> Context:
-    """The context in another process's `headers`; an invalid traceparent is ignored."""
-    return _W3C.extract(given)
+def extract_context(carrier: Mapping[str, str]) -> Context:
+    """The context in another process's `propagation_headers`; an invalid traceparent is ignored."""
+    return _W3C.extract(carrier)
 
 
 def export(service: str) -> None:
@@ -126,12 +126,12 @@ def _tracer() -> trace.Tracer:
     return trace.get_tracer("aligner_proxy")
 
 
-def _dotted(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
+def _dot_attributes(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
     return {name.replace("__", "."): value for name, value in attributes.items() if value is not None}
 
 
 @contextmanager
-def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[Span]:
+def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[TraceSpan]:
     """Span and timer around a stage; failures count, too."""
     began = time.perf_counter()
     try:
@@ -141,7 +141,7 @@ def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> I
         SECONDS.labels(name).observe(time.perf_counter() - began)
 
 
-def passed(name: str, seconds: float, parent: Any = None, **attributes: Value | None) -> None:
+def record_stage(name: str, seconds: float, parent: Any = None, **attributes: Value | None) -> None:
     """Record a stage that took `seconds` and ends now."""
     SECONDS.labels(name).observe(seconds)
-    lasted(f"aligner.{name}", seconds, 0.0, parent, **attributes)
+    record_span(f"aligner.{name}", seconds, 0.0, parent, **attributes)

@@ -171,7 +171,7 @@ class CorrectionCache:
         packed = pack(key, correction)
         far = self._clock() + self._ttl_s + _FAR_S
         if await self._run(lambda store: store.set(key, packed, expire=far - time.time()), writes=True):
-            self._recent.put(key, correction.paid, time.monotonic() + self._ttl_s)
+            self._recent.put(key, correction.without_editor, time.monotonic() + self._ttl_s)
 
     async def get_or_compute(
         self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True, deadline: float = math.inf
@@ -196,7 +196,7 @@ class CorrectionCache:
         flight.waiters += 1
         try:
             correction = await asyncio.shield(flight.task)
-            return correction.paid if joined else correction, False if remember else None
+            return correction.without_editor if joined else correction, False if remember else None
         finally:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from aligner_proxy.concurrency import TimeSlice, to_the_end
+from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_part import AnswerPart
 from aligner_proxy.pipeline.part_cutter import LONGEST_WORD, Edge, PartCutter, is_blocked, longest_part
@@ -171,7 +171,7 @@ class GrowingAnswer:
         if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
         # To its end, also for a client that leaves just now: nobody knows this part any more who could let it go.
-        await to_the_end(present.aclose())
+        await run_to_end(present.aclose())
         await self._feed(self._cutter.restart())
 
     async def end(self) -> None:

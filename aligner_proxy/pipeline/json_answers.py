@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.inner import InnerWrapper
@@ -39,7 +39,7 @@ class JsonAnswer(InnerWrapper):
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of a whole JSON answer, which `eligibility` has found to hold texts."""
-        literals = await beside(len(answer), partial(texts_in_json, answer))
+        literals = await run_off_loop(len(answer), partial(texts_in_json, answer))
         return await self._text_by_text(answer, literals, policy)
 
     async def _text_by_text(self, answer: str, literals: Sequence[Literal], policy: Policy) -> Corrected:
@@ -92,7 +92,7 @@ class JudgedForm(JsonAnswer):
         """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
         if not self._is_json:
             return self._in_form(await self.inner.correct(answer, policy), answer)
-        literals = await beside(len(answer), partial(strings, answer))
+        literals = await run_off_loop(len(answer), partial(strings, answer))
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
         overview = None

@@ -88,7 +88,7 @@ def class_of(reason: str | None) -> FailureClass | None:
 def kind_of(outcome: Outcome) -> FailureClass | None:
     """The class of an outcome; a correction that is delivered is no failure, whatever the gate took out of it."""
     if outcome.reason in UNJUDGED:
-        return FailureClass.UNJUDGED if outcome.policy.on_skip.of(outcome.reason) is OnSkip.JUDGE else None
+        return FailureClass.UNJUDGED if outcome.policy.on_skip.reaction_to(outcome.reason) is OnSkip.JUDGE else None
     return None if outcome.status is Status.CORRECTED else class_of(outcome.reason)
 
 
@@ -97,7 +97,7 @@ def blocks(outcome: Outcome) -> bool:
     policy = outcome.policy
     if policy.mode is not Mode.ENFORCE:
         return False
-    if outcome.reason in GOVERNED_SKIPS and policy.on_skip.of(outcome.reason) is OnSkip.BLOCK:
+    if outcome.reason in GOVERNED_SKIPS and policy.on_skip.reaction_to(outcome.reason) is OnSkip.BLOCK:
         return True
     if outcome.reason == NOTHING_REMAINS:
         return True
@@ -121,7 +121,7 @@ def lets_through(policy: Policy) -> list[str]:
         return [f"mode {policy.mode.value}"]
     if not (policy.objectives or policy.references):
         return [SkipReason.NO_OBJECTIVES.value]
-    passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.of(reason) is OnSkip.PASSTHROUGH]
+    passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
     passed += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
     classes = [kind.value for kind in FailureClass if policy.final_action(kind) is not OnError.BLOCK]
     return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
@@ -160,7 +160,7 @@ class Budget:
     def pause_before_retry(self, outcome: Outcome, error: Exception | None) -> float | None:
         """Seconds to wait before the next try; None when this outcome stands."""
         kind = kind_of(outcome)
-        if kind is None or self.policy.on_error.of(kind) is not OnError.RETRY:
+        if kind is None or self.policy.on_error.reaction_to(kind) is not OnError.RETRY:
             return None
         self._failed[kind] += 1
         if self._failed[kind] >= TRIES.get(kind, math.inf):

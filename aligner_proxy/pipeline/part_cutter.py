@@ -33,7 +33,7 @@ def is_blocked(policy: Policy, length: int) -> bool:
     """Whether the client gets an error in place of an answer of this length, because that is too long."""
     if length <= policy.max_answer_chars:
         return False
-    judged = policy.on_skip.of(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
+    judged = policy.on_skip.reaction_to(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
     return not judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
 
 

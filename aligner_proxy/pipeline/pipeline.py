@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.fact_editor import FactEditor
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
@@ -62,7 +62,7 @@ from aligner_proxy.types import (
     Quota,
     Status,
     StreamMode,
-    encodable,
+    replace_surrogates,
 )
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class Pipeline:
             stages = stages.add(Language(answer.policy, partial(self._languages, answer.policy), about.languages))
         if not stages.stages_with("report"):
             return outcome
-        return await beside(len(answer.text), partial(stages.report, outcome, answer))
+        return await run_off_loop(len(answer.text), partial(stages.report, outcome, answer))
 
     def _steps(
         self, answer: AnswerSoFar, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
@@ -428,7 +428,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         request_id=f"{exchange.call_id}/{exchange.index}",
         turns=exchange.turns,
         answer=text,
-        objectives=tuple(encodable(objective.text) for objective in policy.objectives),
+        objectives=tuple(replace_surrogates(objective.text) for objective in policy.objectives),
         common=_common(policy.objectives),
         caution=policy.caution,
         verify=policy.verify,

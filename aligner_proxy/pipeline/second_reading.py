@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import EngineFault, NotPlaced
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.arrangement import Arrangement
@@ -77,7 +77,7 @@ class SecondReading(InnerWrapper):
         echoes = await self._echoes(text, first.correction, policy, readings)
         if not (laid_out or echoes or any(verdict.flagged for verdict in first.correction.segments)):
             return first if len(readings) == 1 else _add_costs(first, readings)
-        arrangement = await beside(len(text), partial(Arrangement.of, text, first.correction))
+        arrangement = await run_off_loop(len(text), partial(Arrangement.of, text, first.correction))
         if arrangement is None:
             if laid_out or echoes:
                 raise NotPlaced("a second reading flags what cannot be told apart in the correction")
@@ -97,14 +97,14 @@ class SecondReading(InnerWrapper):
         """The echoes that are flagged without the conversation, by the number of their segment."""
         verdicts = correction.segments
         size = len(text) + sum(len(turn.content) for turn in self._turns)
-        numbers = await beside(size, partial(_find_echoes, self._turns, verdicts))
+        numbers = await run_off_loop(size, partial(_find_echoes, self._turns, verdicts))
         if not numbers:
             return {}
         return select_flagged(numbers, verdicts, await self._scores(self._bare, text, policy, readings))
 
     async def _windows(self, text: str, policy: Policy, readings: list[Corrected]) -> list[tuple[Window, SegmentScore]]:
         """The windows of a text that are flagged, each with the verdict that flags it."""
-        windows = await beside(len(text), partial(reading_windows, text))
+        windows = await run_off_loop(len(text), partial(reading_windows, text))
         score = partial(self._scores, self.inner, policy=policy, readings=readings)
         return await confirmed_windows(windows, text, score, policy.caution)
 
@@ -214,7 +214,7 @@ class GrowingReading:
         """New segments that echo the conversation and are flagged without it."""
         if self._echoes is None:
             turns = state.facts().turns
-            self._echoes = await beside(sum(len(turn.content) for turn in turns), partial(Echoes, turns))
+            self._echoes = await run_off_loop(sum(len(turn.content) for turn in turns), partial(Echoes, turns))
         verdicts = state.verdicts.all
         numbers = [number for number in fresh if self._echoes.has(verdicts[number].text)]
         if not numbers:
@@ -251,7 +251,7 @@ class GrowingReading:
         undecided = range(state.decided, len(verdicts))
         begin = segments[undecided.start].start
         text = state.cut.text[: segments[undecided.stop - 1].end]
-        windows = await beside(len(text) - begin, partial(reading_windows, text[begin:]))
+        windows = await run_off_loop(len(text) - begin, partial(reading_windows, text[begin:]))
         windows = [
             replace(window, start=begin + window.start, end=begin + window.end)
             for window in windows
@@ -347,7 +347,7 @@ async def confirmed_windows(
     flagged.sort(key=lambda pair: pair[0].start)
     confirmed = flagged[MOST_CONFIRMED:]
     for window, verdict in flagged[:MOST_CONFIRMED]:
-        standing, start = await beside(len(text), partial(in_place, text, window))
+        standing, start = await run_off_loop(len(text), partial(in_place, text, window))
         if any(end > start for _, end, _ in places(standing, await score(standing))):
             confirmed.append((window, verdict))
     return confirmed

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from aligner_proxy.concurrency import to_the_end
+from aligner_proxy.concurrency import run_to_end
 from aligner_proxy.engine.api import AlignResponse
 from aligner_proxy.errors import RedisAway, RedisRefused, RefusedEntry
 from aligner_proxy.observability.metrics import REDIS_COMPUTED, REDIS_LOOKUPS, REDIS_REFUSED
 from aligner_proxy.pipeline.cache import Compute, CorrectionCache, worth_storing
-from aligner_proxy.sharing.entries import ALTERED, FOREIGN, Entries
-from aligner_proxy.sharing.leases import Claim, Found, SharedEntries
+from aligner_proxy.sharing.entries import ALTERED, FOREIGN, EntryCodec
+from aligner_proxy.sharing.leases import Claim, EntryLookup, SharedEntries
 from aligner_proxy.types import Correction
 
 _FIRST_LOOK_S = 0.01
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class SharedCache(CorrectionCache):
     """Corrections in Redis for `ttl_s` seconds; `directory` and `max_mb` are of the disk, for while it is away."""
 
-    def __init__(self, directory: Path, ttl_s: float, max_mb: int, shared: SharedEntries, entries: Entries) -> None:
+    def __init__(self, directory: Path, ttl_s: float, max_mb: int, shared: SharedEntries, entries: EntryCodec) -> None:
         super().__init__(directory, ttl_s, max_mb)
         self._shared = shared
         self._entries = entries
@@ -56,14 +56,14 @@ class SharedCache(CorrectionCache):
         if self._closed:
             return None
         try:
-            found = await self._shared.look(key)
+            found = await self._shared.look_up(key)
         except RedisAway:
             return await super()._stored(key, aligner)
         known = await self._proven(key, found, aligner)
         REDIS_LOOKUPS.labels("miss" if known is None else "hit").inc()
         return known
 
-    async def _proven(self, key: str, found: Found, aligner: str | None) -> Correction | None:
+    async def _proven(self, key: str, found: EntryLookup, aligner: str | None) -> Correction | None:
         """The correction of an entry that proves to be what it should be; from now on it is known without Redis."""
         if found.entry is None:
             return None
@@ -74,18 +74,18 @@ class SharedCache(CorrectionCache):
             log.warning("shared corrections: entry %s is %s and was dropped", key[:12], error.reason)
             await self._shared.drop(key)
             return None
-        self._recent.put(key, correction.paid, time.monotonic() + min(found.left_s, self._ttl_s))
+        self._recent.put(key, correction.without_editor, time.monotonic() + min(found.ttl_s, self._ttl_s))
         return correction
 
-    def _read(self, key: str, found: Found, aligner: str | None) -> Correction:
+    def _read(self, key: str, found: EntryLookup, aligner: str | None) -> Correction:
         """The correction in an entry; raises `RefusedEntry`."""
-        content = self._entries.content(self._shared.name(key), found.entry or b"")
+        content = self._entries.unpack(self._shared.entry_name(key), found.entry or b"")
         try:
             correction = AlignResponse.model_validate_json(content).correction()
         except ValidationError:
             raise RefusedEntry(ALTERED) from None
         # An entry of ours always expires, and is of the aligner that its key speaks of.
-        if found.left_s < 0 or (aligner is not None and correction.aligner not in ("", aligner)):
+        if found.ttl_s < 0 or (aligner is not None and correction.aligner not in ("", aligner)):
             raise RefusedEntry(FOREIGN)
         return correction
 
@@ -106,7 +106,7 @@ class SharedCache(CorrectionCache):
                     break
                 if (known := await self._awaited(key, aligner, until)) is not None:
                     REDIS_COMPUTED.labels("elsewhere").inc()
-                    return known.paid
+                    return known.without_editor
         except (RedisAway, RedisRefused):
             pass
         REDIS_COMPUTED.labels("alone").inc()
@@ -116,10 +116,10 @@ class SharedCache(CorrectionCache):
         """The correction, once another gateway has stored it; None when nobody computes it any more, or at `until`."""
         pause_s = _FIRST_LOOK_S
         while True:
-            found = await self._shared.look(key)
+            found = await self._shared.look_up(key)
             if (known := await self._proven(key, found, aligner)) is not None:
                 return known
-            if not found.held or time.monotonic() + pause_s > until:
+            if not found.is_computed or time.monotonic() + pause_s > until:
                 return None
             await asyncio.sleep(pause_s)
             pause_s = min(_LONGEST_LOOK_S, pause_s * 1.5)
@@ -130,7 +130,7 @@ class SharedCache(CorrectionCache):
         published = False
         others_alone = True
         try:
-            async with self._shared.held(key, claim):
+            async with self._shared.keep_lease(key, claim):
                 correction = await compute()
             if worth_storing(correction, aligner):
                 published = await self._publish(key, correction, claim)
@@ -140,12 +140,12 @@ class SharedCache(CorrectionCache):
             raise
         finally:
             if not published:
-                await to_the_end(self._shared.release(key, claim, others_alone=others_alone))
+                await run_to_end(self._shared.release(key, claim, others_alone=others_alone))
 
     async def _publish(self, key: str, correction: Correction, claim: Claim | None) -> bool:
         """Store a correction for all gateways; False where nobody will find it there because of this."""
         content = AlignResponse.of(correction).model_dump_json().encode()
-        entry = self._entries.packed(self._shared.name(key), content)
+        entry = self._entries.pack(self._shared.entry_name(key), content)
         if entry is None:
             return False
         try:
@@ -154,7 +154,7 @@ class SharedCache(CorrectionCache):
             await super().put(key, correction)
             return False
         if stored:
-            self._recent.put(key, correction.paid, time.monotonic() + self._ttl_s)
+            self._recent.put(key, correction.without_editor, time.monotonic() + self._ttl_s)
         else:
             REDIS_COMPUTED.labels("superseded").inc()
         return stored

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from types import NoneType
 from typing import Any, Protocol, TypeVar
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
@@ -81,11 +81,13 @@ class Extensions:
     """A set of extensions, sorted by `order`, then as given."""
 
     def __init__(self, extensions: Iterable[Extension | Member] = ()) -> None:
-        members = [given if isinstance(given, Member) else Member(given) for given in extensions]
+        members = [item if isinstance(item, Member) else Member(item) for item in extensions]
         self._members = tuple(sorted(members, key=lambda member: member.extension.order))
-        self._overriding = {name: self._with_own(name) for name in vars(Extension) if not name.startswith("_")}
+        self._overriding = {
+            name: self._members_overriding(name) for name in vars(Extension) if not name.startswith("_")
+        }
 
-    def _with_own(self, name: str) -> tuple[Member, ...]:
+    def _members_overriding(self, name: str) -> tuple[Member, ...]:
         """The extensions that override a method; others are not called."""
         return tuple(m for m in self._members if getattr(type(m.extension), name) is not getattr(Extension, name))
 
@@ -101,19 +103,19 @@ class Extensions:
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
         """The policy with the request's settings; raises `BadRequest` and `ForbiddenError`."""
         for member in self._overriding["resolve"]:
-            policy = _resolved(member.extension, policy, request)
+            policy = _resolve_one(member.extension, policy, request)
         return policy
 
-    async def resolved(self, policy: Policy, request: RequestFacts) -> Policy:
+    async def resolve_async(self, policy: Policy, request: RequestFacts) -> Policy:
         """The same, in a thread where the request brings texts that take long to read."""
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
-        return await beside(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
+        return await run_off_loop(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
 
     def selects(self, policy: Policy) -> bool:
         """Whether the objectives of this policy have yet to be chosen."""
         if not self._overriding["select"] or any(name == SELECTION_REASON for name, _ in policy.extensions):
             return False
-        return bool(self._selecting(policy))
+        return bool(self._selecting_members(policy))
 
     async def select(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         """The policy with its objectives chosen for this conversation; unchanged if nothing is to be chosen.
@@ -123,7 +125,7 @@ class Extensions:
         """
         if not self.selects(policy):
             return policy
-        work = asyncio.create_task(self._selected(policy, turns, encoder))
+        work = asyncio.create_task(self._run_selection(policy, turns, encoder))
         try:
             # A task, so that work that ignores its cancellation does not block the request.
             await asyncio.wait({work}, timeout=min(SELECT_S, policy.deadline_s))
@@ -134,25 +136,25 @@ class Extensions:
             work.cancel()
         reason = error.reason if isinstance(error, CorrectionError) else DeadlineExceeded.reason
         log.warning("objectives were not chosen by prompt, policy %s keeps its fallback: %s", policy.name, reason)
-        for member in self._selecting(policy):
-            stated = _quietly(member.extension, "unselected", policy, reason)
+        for member in self._selecting_members(policy):
+            stated = _call_quietly(member.extension, "unselected", policy, reason)
             policy = stated if isinstance(stated, Policy) else policy
         return policy.with_extension(SELECTION_REASON, reason)
 
     def prefill(self, policy: Policy) -> Policy:
         """The policy for prefilling an answer that is still being written."""
         for member in self._overriding["prefill"]:
-            policy = _policy(member.extension, _call(member.extension.prefill, policy))
+            policy = _check_policy(member.extension, _call_guarded(member.extension.prefill, policy))
         return policy
 
     def wraps(self, policy: Policy) -> bool:
         """Whether an extension wraps corrections under this policy."""
-        return bool(self._wrapping(policy))
+        return bool(self._wrapping_members(policy))
 
     def wrap(self, policy: Policy, core: Inner) -> Inner:
         """`core` wrapped by the extensions that apply to this policy."""
         inner = core
-        for member in reversed(self._wrapping(policy)):
+        for member in reversed(self._wrapping_members(policy)):
             inner = _Wrapper(member, inner, core)
         return inner
 
@@ -161,7 +163,7 @@ class Extensions:
         return [
             PluginStage(member, stage)
             for member in self._overriding["stages"]
-            for stage in _stages(member.extension, policy)
+            for stage in _plugin_stages(member.extension, policy)
         ]
 
     @property
@@ -172,61 +174,63 @@ class Extensions:
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """Reports of the extensions on a judged answer, by name."""
         reports = (
-            (member.extension.name, _quietly(member.extension, "report", policy, answer, delivered))
+            (member.extension.name, _call_quietly(member.extension, "report", policy, answer, delivered))
             for member in self._overriding["report"]
         )
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
         """Headers of a response, named without `x-aligner-`."""
-        return self._merged("headers", policy, outcomes)
+        return self._merge_results("headers", policy, outcomes)
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
         """Fields of the comment at the end of a stream."""
-        return self._merged("trailer", policy, outcomes)
+        return self._merge_results("trailer", policy, outcomes)
 
     def record(self, policy: Policy) -> dict[str, Any]:
         """Fields of records about the policy."""
-        return self._merged("record", policy)
+        return self._merge_results("record", policy)
 
     def observe(self, outcome: Outcome) -> None:
         """Let every extension count an outcome."""
         for member in self._overriding["observe"]:
-            _quietly(member.extension, "observe", outcome)
+            _call_quietly(member.extension, "observe", outcome)
 
     def explain(self, policy: Policy, request: RequestFacts) -> list[str]:
         """Notes on a policy for `aligner-proxy check`."""
-        explained = (_quietly(member.extension, "explain", policy, request) for member in self._overriding["explain"])
+        explained = (
+            _call_quietly(member.extension, "explain", policy, request) for member in self._overriding["explain"]
+        )
         return [str(note) for notes in explained for note in notes or ()]
 
     def describe(self, objective: Objective) -> str | None:
         """Description of how an objective of an extension is met; None for others."""
-        texts = (_quietly(member.extension, "describe", objective) for member in self._overriding["describe"])
+        texts = (_call_quietly(member.extension, "describe", objective) for member in self._overriding["describe"])
         return next((str(text) for text in texts if text), None)
 
-    def _selecting(self, policy: Policy) -> list[Member]:
-        return [m for m in self._overriding["select"] if _quietly(m.extension, "selects", policy)]
+    def _selecting_members(self, policy: Policy) -> list[Member]:
+        return [m for m in self._overriding["select"] if _call_quietly(m.extension, "selects", policy)]
 
-    def _wrapping(self, policy: Policy) -> list[Member]:
-        return [m for m in self._overriding["correct"] if _call(m.extension.wraps, policy)]
+    def _wrapping_members(self, policy: Policy) -> list[Member]:
+        return [m for m in self._overriding["correct"] if _call_guarded(m.extension.wraps, policy)]
 
-    async def _selected(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
-        for member in self._selecting(policy):
+    async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
+        for member in self._selecting_members(policy):
             reachable = encoder if member.caller is None else _EncoderFromThread(encoder)
-            policy = _policy(member.extension, await _select(member, policy, turns, reachable))
+            policy = _check_policy(member.extension, await _select(member, policy, turns, reachable))
         return policy
 
-    def _merged(self, method: str, *given: object) -> dict[str, Any]:
+    def _merge_results(self, method: str, *arguments: object) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for member in self._overriding[method]:
-            merged |= _quietly(member.extension, method, *given) or {}
+            merged |= _call_quietly(member.extension, method, *arguments) or {}
         return merged
 
 
 NO_EXTENSIONS = Extensions()
 
 
-class Selecting:
+class RunningSelection:
     """Running choice of one request's objectives, while the upstream works.
 
     `otherwise` is the policy if that work is lost; its objectives are then chosen where it is used.
@@ -242,7 +246,7 @@ class Selecting:
         lost = self._task.cancelled() or self._task.exception() is not None
         return self._otherwise if lost else self._task.result()
 
-    def __deepcopy__(self, memo: object) -> Selecting:
+    def __deepcopy__(self, memo: object) -> RunningSelection:
         """The same object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
         return self
 
@@ -296,7 +300,7 @@ class PluginStage(Stage):
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with what the plugin says of it; without it where that fails."""
         try:
-            return self._checked(_call(self.inner.report, outcome, answer), Outcome)
+            return self._checked(_call_guarded(self.inner.report, outcome, answer), Outcome)
         except CorrectionError as error:
             _warn(self._extension.name, "report", str(error))
             return outcome
@@ -330,13 +334,13 @@ class _InnerFromThread:
         return self._inner.deadline
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        return await _in(self._loop, self._inner.correct(text, policy))
+        return await _run_in_loop(self._loop, self._inner.correct(text, policy))
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        return await _in(self._loop, self._inner.judge(text, correction, policy))
+        return await _run_in_loop(self._loop, self._inner.judge(text, correction, policy))
 
     async def has_detector(self, policy: Policy) -> bool:
-        return await _in(self._loop, self._inner.has_detector(policy))
+        return await _run_in_loop(self._loop, self._inner.has_detector(policy))
 
 
 class _EncoderFromThread:
@@ -347,13 +351,13 @@ class _EncoderFromThread:
         self._loop = asyncio.get_running_loop()
 
     async def identity(self) -> str:
-        return await _in(self._loop, self._encoder.identity())
+        return await _run_in_loop(self._loop, self._encoder.identity())
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
-        return await _in(self._loop, self._encoder.states(texts, layers))
+        return await _run_in_loop(self._loop, self._encoder.states(texts, layers))
 
 
-async def _in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
+async def _run_in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
     """The result of work in another thread's loop."""
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
@@ -363,13 +367,13 @@ def _select(member: Member, policy: Policy, turns: Sequence[Turn], encoder: Text
     return caller.call(lambda: member.extension.select(policy, turns, encoder))
 
 
-def _resolved(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
+def _resolve_one(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
     """The policy after one extension; a fault leaves it as it was, so that the operator's objectives still hold."""
     refusal: BadRequest | ForbiddenError | None = None
     try:
         with Boundary():
             try:
-                return _policy(extension, extension.resolve(policy, request))
+                return _check_policy(extension, extension.resolve(policy, request))
             except (BadRequest, ForbiddenError) as error:
                 refusal = error
     except CorrectionError as error:
@@ -378,29 +382,29 @@ def _resolved(extension: Extension, policy: Policy, request: RequestFacts) -> Po
     raise refusal
 
 
-def _call(method: Callable[..., _T], *given: object) -> _T:
+def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
     with Boundary():
-        return method(*given)
+        return method(*arguments)
 
 
-def _stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
+def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
     """The stages of an extension."""
     try:
-        return _call(extension.stages, policy)
+        return _call_guarded(extension.stages, policy)
     except CorrectionError as error:
         return [FailedStages(error)]
 
 
-def _quietly(extension: Extension, method: str, *given: object) -> Any:
+def _call_quietly(extension: Extension, method: str, *arguments: object) -> Any:
     """What a method returns; None, and a warning, where it fails."""
     try:
-        return _call(getattr(extension, method), *given)
+        return _call_guarded(getattr(extension, method), *arguments)
     except CorrectionError as error:
         _warn(extension.name, method, str(error))
         return None
 
 
-def _policy(extension: Extension, policy: object) -> Policy:
+def _check_policy(extension: Extension, policy: object) -> Policy:
     if not isinstance(policy, Policy):
         raise PluginFault(f"extension {extension.name} returned something that is no policy")
     return policy

@@ -26,12 +26,12 @@ class ThreadRunner:
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._probed: tuple[float, threading.Event] | None = None
+        self._last_probe: tuple[float, threading.Event] | None = None
 
     async def call(self, work: Work[_T]) -> _T:
         """Run `work` in the thread. If the caller is cancelled, so is the work, once the thread responds."""
-        loop = self._running()
-        if self._stuck():
+        loop = self._ensure_loop()
+        if self._is_stuck():
             raise PluginStuck(f"{self._name} blocks its thread")
         future = asyncio.run_coroutine_threadsafe(InlineRunner().call(work), loop)
         try:
@@ -42,29 +42,29 @@ class ThreadRunner:
                 raise
             raise PluginFault("a plugin raised CancelledError") from None
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _ensure_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._thread is None or not self._thread.is_alive():
             self._loop = asyncio.new_event_loop()
-            self._probed = None
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+            self._last_probe = None
+            self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name=self._name, daemon=True)
             self._thread.start()
         return self._loop
 
     def _probe(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ask the thread to respond, unless a response is still outstanding."""
-        if self._probed is None or self._probed[1].is_set():
+        if self._last_probe is None or self._last_probe[1].is_set():
             response = threading.Event()
-            self._probed = (time.monotonic(), response)
+            self._last_probe = (time.monotonic(), response)
             with contextlib.suppress(RuntimeError):  # the loop was closed: the next call starts another
                 loop.call_soon_threadsafe(response.set)
 
-    def _stuck(self) -> bool:
-        if self._probed is None or self._probed[1].is_set():
+    def _is_stuck(self) -> bool:
+        if self._last_probe is None or self._last_probe[1].is_set():
             return False
-        return time.monotonic() - self._probed[0] > _GRACE_S
+        return time.monotonic() - self._last_probe[0] > _GRACE_S
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:

@@ -39,11 +39,11 @@ from aligner_proxy.policy.schema import (
     Route,
     Tenant,
     corrector_names,
-    kind_of,
-    own_settings,
+    plugin_kind,
+    plugin_settings,
     rule_names,
 )
-from aligner_proxy.policy.yaml_file import KeyPath, Source, nearest, short
+from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, suggest_name
 from aligner_proxy.types import METAALIGNER, Correction, Policy
 
 log = logging.getLogger(__name__)
@@ -101,12 +101,12 @@ class PluginSet:
 
     def __post_init__(self) -> None:
         extensions = [extension for plugin in self.plugins for extension in plugin.extensions]
-        declared = Declarations(
+        declarations = Declarations(
             tuple(key for extension in extensions for key in extension.keys),
             tuple(form for extension in extensions for form in extension.selectors),
             frozenset(self.offers("correctors")),
         )
-        object.__setattr__(self, "declarations", declared)
+        object.__setattr__(self, "declarations", declarations)
 
     def offers(self, sort: str) -> dict[str, Offer]:
         """The offers of one sort, by name."""
@@ -115,81 +115,85 @@ class PluginSet:
 
 def load_policies(path: Path | str) -> PolicyFile:
     """Read and check a policies file, with the keys of the installed plugins; raises `ConfigError`."""
-    return config.load(path, _declared)
+    return config.load(path, _load_declarations)
 
 
 def parse_policies(text: str, path: Path, *, with_references: bool = True) -> PolicyFile:
     """Check the text of a file that is not at `path` yet, or not any more; raises `ConfigError`."""
-    return config.loads(text, path, _declared, with_references=with_references)
+    return config.loads(text, path, _load_declarations, with_references=with_references)
 
 
-def _declared(third_party: bool) -> Declarations:
-    return load(third_party).declarations
+def _load_declarations(third_party: bool) -> Declarations:
+    return load_plugins(third_party).declarations
 
 
-def extensions(file: PolicyFile) -> Extensions:
+def load_extensions(file: PolicyFile) -> Extensions:
     """The extensions of the installed plugins; each third-party plugin has a thread of its own."""
     members: list[Member] = []
-    for plugin in load(config.third_party_plugins(file)).plugins:
+    for plugin in load_plugins(config.allows_third_party(file)).plugins:
         caller = ThreadRunner(plugin.name) if plugin.third_party and plugin.extensions else None
         members += [Member(extension, caller) for extension in plugin.extensions]
     return Extensions(members)
 
 
-def configured(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...]]:
+def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...]]:
     """The plugin objects that this file configures, by sort; raises `ConfigError` for missing or wrong ones."""
-    plugins = load(config.third_party_plugins(file))
+    plugins = load_plugins(config.allows_third_party(file))
     block = file.plugins
     correctors = corrector_names(file)
     rules = rule_names(file)
     if METAALIGNER in block.correctors:
-        place = file.source.at("plugins", "correctors", METAALIGNER)
+        place = file.source.place_of("plugins", "correctors", METAALIGNER)
         raise ConfigError(f"{place}: {METAALIGNER} is the aligner on the engine; its settings stand under aligner")
     entries: dict[str, list[tuple[str, PluginEntry, KeyPath]]] = {
         # A missing corrector of our own distribution does not stop the start (config.py warns).
         "correctors": [
             (name, own, path)
             for name, path in correctors.items()
-            if kind_of(name, own := block.correctors.get(name, {})) not in plugins.declarations.missing_correctors
+            if plugin_kind(name, own := block.correctors.get(name, {})) not in plugins.declarations.missing_correctors
         ],
         "gate_rules": [(name, {}, path) for name, path in rules.items()],
         "audit_sinks": [(name, own, ("plugins", "audit_sinks", name)) for name, own in block.audit_sinks.items()],
         "caches": [("cache", block.cache, ("plugins", "cache"))] if block.cache is not None else [],
     }
     return {
-        sort: tuple(_configured(file.source, plugins, sort, *entry) for entry in named)
+        sort: tuple(_configure_plugin(file.source, plugins, sort, *entry) for entry in named)
         for sort, named in entries.items()
     }
 
 
-def _configured(
-    source: Source, plugins: PluginSet, sort: str, name: str, entry: PluginEntry, path: KeyPath
+def _configure_plugin(
+    source: YamlSource, plugins: PluginSet, sort: str, name: str, entry: PluginEntry, path: KeyPath
 ) -> ConfiguredPlugin:
     offers = plugins.offers(sort)
-    kind = kind_of(name, entry)
+    kind = plugin_kind(name, entry)
     offer = offers.get(kind)
     if offer is None:
-        known = [METAALIGNER, *offers] if sort == "correctors" else list(offers)
+        names = [METAALIGNER, *offers] if sort == "correctors" else list(offers)
         broken = [f"{plugin.name} ({plugin.fault})" for plugin in plugins.plugins if plugin.fault]
         more = f"; plugins that could not be loaded: {', '.join(broken)}" if broken else ""
-        hint = nearest(kind, known) if known else "no plugin offers any"
-        raise ConfigError(f"{source.at(*path)}: no plugin offers {short(kind)} among its {sort}; {hint}{more}")
+        hint = suggest_name(kind, names) if names else "no plugin offers any"
+        raise ConfigError(
+            f"{source.place_of(*path)}: no plugin offers {quote_name(kind)} among its {sort}; {hint}{more}"
+        )
     try:
         with Boundary():
-            settings = _settings(offer.kind, own_settings(entry))
+            settings = _validate_settings(offer.kind, plugin_settings(entry))
             version = f"{offer.plugin.name} {offer.plugin.version}"
             return ConfiguredPlugin(name, offer, settings, f"{name} {kind} {version} {settings.model_dump_json()}")
     except _InvalidSettings as error:
-        raise ConfigError(f"{source.at(*path)}: {sort} {short(name)}: {error}") from None
+        raise ConfigError(f"{source.place_of(*path)}: {sort} {quote_name(name)}: {error}") from None
     except PluginFault as error:
-        raise ConfigError(f"{source.at(*path)}: {sort} {short(name)}: its settings cannot be read ({error})") from None
+        raise ConfigError(
+            f"{source.place_of(*path)}: {sort} {quote_name(name)}: its settings cannot be read ({error})"
+        ) from None
 
 
 class _InvalidSettings(CorrectionError):
     """Invalid settings of a plugin; the message names the settings, never their values."""
 
 
-def _settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
+def _validate_settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
     try:
         return kind.settings.model_validate(entry)
     except ValidationError as error:
@@ -199,96 +203,100 @@ def _settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
 
 
 @cache
-def load(third_party: bool) -> PluginSet:
-    """All installed plugins, loaded once per process; without `third_party` only those of our own distribution."""
+def load_plugins(third_party: bool) -> PluginSet:
+    """Load all installed plugins, once per process; without `third_party` only those of our own distribution."""
     hooks = pluggy.PluginManager(GROUP)
     hooks.add_hookspecs(api)
-    entries = [entry for entry in installed() if third_party or _bundled(entry)]
-    entries.sort(key=lambda entry: (not _bundled(entry), entry.name))
+    entries = [entry for entry in installed_plugins() if third_party or _is_bundled(entry)]
+    entries.sort(key=lambda entry: (not _is_bundled(entry), entry.name))
     plugins: list[Plugin] = []
     for entry in entries:
-        plugin = _loaded(hooks, entry, plugins)
+        plugin = _load_plugin(hooks, entry, plugins)
         plugins.append(plugin)
         if plugin.fault:
             log.warning("plugin %s is not used: %s", plugin.name, plugin.fault)
     return PluginSet(tuple(plugins))
 
 
-def installed() -> tuple[importlib.metadata.EntryPoint, ...]:
+def installed_plugins() -> tuple[importlib.metadata.EntryPoint, ...]:
     """The entry points of all installed plugins, not loaded."""
     return tuple(importlib.metadata.entry_points(group=GROUP))
 
 
-def distributions() -> set[str]:
+def plugin_distributions() -> set[str]:
     """Names of the distributions that installed plugins belong to."""
-    return {entry.dist.name for entry in installed() if entry.dist is not None}
+    return {entry.dist.name for entry in installed_plugins() if entry.dist is not None}
 
 
-def third_party() -> list[str]:
+def third_party_names() -> list[str]:
     """Names of the installed plugins that are not of our own distribution."""
-    return sorted(entry.name for entry in installed() if not _bundled(entry))
+    return sorted(entry.name for entry in installed_plugins() if not _is_bundled(entry))
 
 
-def _bundled(entry: importlib.metadata.EntryPoint) -> bool:
+def _is_bundled(entry: importlib.metadata.EntryPoint) -> bool:
     return entry.dist is not None and entry.dist.name == SYSTEMS
 
 
-def _loaded(hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, known: Sequence[Plugin]) -> Plugin:
+def _load_plugin(
+    hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, earlier: Sequence[Plugin]
+) -> Plugin:
     """One plugin with its offers, or with its fault if it cannot be used."""
-    plugin = Plugin(entry.name, entry.dist.version if entry.dist else "?", not _bundled(entry), {})
-    if entry.name in {other.name for other in known}:
+    plugin = Plugin(entry.name, entry.dist.version if entry.dist else "?", not _is_bundled(entry), {})
+    if entry.name in {other.name for other in earlier}:
         return replace(plugin, fault="another plugin has this name")
     try:
         with Boundary():
             hooks.register(entry.load(), entry.name)
             hooks.check_pending()
-            return _checked(_offered(hooks, plugin), known)
+            return _check_plugin(_add_offers(hooks, plugin), earlier)
     except CorrectionError as error:
         if hooks.has_plugin(entry.name):
             hooks.unregister(name=entry.name)
         return replace(plugin, fault=str(error))
 
 
-def _offered(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
+def _add_offers(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
     """The plugin with the offers and extensions that its hooks return."""
-    offers = {sort: tuple(_kinds(hooks, plugin.name, sort)) for sort in SORTS}
-    extensions = tuple(extension for given in _returned(hooks, plugin.name, "extensions") for extension in given)
+    offers = {sort: tuple(_checked_kinds(hooks, plugin.name, sort)) for sort in SORTS}
+    extensions = tuple(extension for group in _hook_results(hooks, plugin.name, "extensions") for extension in group)
     return replace(plugin, offers=offers, extensions=extensions)
 
 
-def _checked(plugin: Plugin, known: Sequence[Plugin]) -> Plugin:
+def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
     """The same plugin; raises `PluginFault` for an offer that another plugin has, and for an invalid extension."""
-    taken = {(sort, kind.name) for other in known for sort, kinds in other.offers.items() for kind in kinds}
+    offered_names = {(sort, kind.name) for other in earlier for sort, kinds in other.offers.items() for kind in kinds}
     for sort, kinds in plugin.offers.items():
         for kind in kinds:
-            if (sort, kind.name) in taken or kind.name == METAALIGNER:
-                raise PluginFault(f"it offers {short(kind.name)}, which another plugin offers already")
+            if (sort, kind.name) in offered_names or kind.name == METAALIGNER:
+                raise PluginFault(f"it offers {quote_name(kind.name)}, which another plugin offers already")
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
         raise PluginFault("its hook extensions must return a list of aligner_proxy.plugins.api.Extension")
-    _check_names(plugin, known)
+    _check_names(plugin, earlier)
     return plugin
 
 
-def _check_names(plugin: Plugin, known: Sequence[Plugin]) -> None:
+def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
     """Raise `PluginFault` for a key or selector whose name is invalid or already declared."""
-    taken = {*Grants.model_fields, *Route.model_fields, *Tenant.model_fields, *RENAMED_KEYS}
-    taken.update(name for other in known for extension in other.extensions for name in _names(extension))
-    for name in (name for extension in plugin.extensions for name in _names(extension)):
+    declared_names = {*Grants.model_fields, *Route.model_fields, *Tenant.model_fields, *RENAMED_KEYS}
+    declared_names.update(
+        name for other in earlier for extension in other.extensions for name in _declared_names(extension)
+    )
+    for name in (name for extension in plugin.extensions for name in _declared_names(extension)):
         if not re.fullmatch(_KEY_NAME, name):
-            raise PluginFault(f"it declares {short(name)}, which is no proper name of a key")
-        if name in taken:
-            raise PluginFault(f"it declares {short(name)}, which is declared already")
-        taken.add(name)
+            raise PluginFault(f"it declares {quote_name(name)}, which is no proper name of a key")
+        if name in declared_names:
+            raise PluginFault(f"it declares {quote_name(name)}, which is declared already")
+        declared_names.add(name)
 
 
-def _names(extension: Extension) -> Iterator[str]:
+def _declared_names(extension: Extension) -> Iterator[str]:
     """Every name in the policies file that an extension declares."""
     for key in extension.keys:
         yield from (key.name, *key.deprecated)
     yield from (form.word for form in extension.selectors)
 
 
-def _returned(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator[Sequence[Any]]:
+def _hook_results(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator[Sequence[Any]]:
     """The lists that a plugin's implementations of a hook return; raises `PluginFault` for anything else."""
     for implementation in getattr(hooks.hook, hook).get_hookimpls():
         if implementation.plugin_name == name:
@@ -298,8 +306,8 @@ def _returned(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator[Seq
             yield returned
 
 
-def _kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
-    for kind in (kind for kinds in _returned(hooks, name, sort) for kind in kinds):
+def _checked_kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
+    for kind in (kind for kinds in _hook_results(hooks, name, sort) for kind in kinds):
         if not isinstance(kind, Kind):
             raise PluginFault(f"its hook {sort} must return a list of aligner_proxy.plugins.api.Kind")
         if not re.fullmatch(PLUGIN_NAME, str(kind.name)):
@@ -313,7 +321,7 @@ def _kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[A
 
 def schema() -> dict[str, Any]:
     """The JSON schema of policies.yaml with the keys of the bundled plugins."""
-    return config.schema(load(False).declarations)
+    return config.schema(load_plugins(False).declarations)
 
 
 class PluginRules:
@@ -324,9 +332,9 @@ class PluginRules:
         self._runner = ThreadRunner("gate rules")
 
     @classmethod
-    def of(cls, file: PolicyFile) -> PluginRules:
+    def from_file(cls, file: PolicyFile) -> PluginRules:
         """The rules of a policies file; raises `ConfigError`."""
-        return cls({rule.name: rule.make() for rule in configured(file)["gate_rules"]})
+        return cls({rule.name: rule.make() for rule in configure_plugins(file)["gate_rules"]})
 
     async def judge(self, original: str, correction: Correction, policy: Policy) -> Verdict:
         """The gate's verdict with the policy's further rules."""

@@ -29,23 +29,32 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aligner_proxy import extras
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import shares
-from aligner_proxy.policy.editor_schema import check_second_try, edits_outside
+from aligner_proxy.policy.editor_schema import check_second_try, find_outside_editor
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
-from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, with_current_names
+from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, rename_deprecated
 from aligner_proxy.policy.redis_url import REDIS_FORMS, redis_fault
 from aligner_proxy.policy.schema import (
     PolicyFile,
     Tenant,
     corrector_names,
     file_model,
-    kind_of,
-    listed,
-    selector_of,
+    plugin_kind,
+    route_objectives,
+    route_selector,
 )
-from aligner_proxy.policy.yaml_file import KeyPath, Source, explain, nearest, parse, read, short
+from aligner_proxy.policy.yaml_file import (
+    KeyPath,
+    YamlSource,
+    explain_errors,
+    parse_yaml,
+    quote_name,
+    read_yaml,
+    suggest_name,
+)
 from aligner_proxy.types import DEFAULT_ALIGNER, Objective
 
 _ENGINE = "ALIGNER_PROXY_ENGINE"
@@ -71,21 +80,21 @@ Declare = Callable[[bool], Declarations]
 _Patterns = tuple[str | None, ...]
 
 
-def _nothing_declared(third_party: bool) -> Declarations:
+def _declare_nothing(third_party: bool) -> Declarations:
     return NO_DECLARATIONS
 
 
-def load(path: Path | str, declare: Declare = _nothing_declared) -> PolicyFile:
+def load(path: Path | str, declare: Declare = _declare_nothing) -> PolicyFile:
     """Read and check a policies file; every refusal names file, line and fix."""
-    return _checked(*read(Path(path)), declare)
+    return _check_file(*read_yaml(Path(path)), declare)
 
 
-def loads(text: str, path: Path, declare: Declare = _nothing_declared, *, with_references: bool = True) -> PolicyFile:
+def loads(text: str, path: Path, declare: Declare = _declare_nothing, *, with_references: bool = True) -> PolicyFile:
     """Check the text of a policies file that is not at `path` yet, or not any more.
 
     Without references it lacks their texts; their files may be gone.
     """
-    return _checked(*parse(text, path), declare, with_references)
+    return _check_file(*parse_yaml(text, path), declare, with_references)
 
 
 def refuse_without_policies(file: PolicyFile) -> None:
@@ -98,18 +107,22 @@ def refuse_without_policies(file: PolicyFile) -> None:
         )
 
 
-def _checked(data: Any, source: Source, declare: Declare, with_references: bool = True) -> PolicyFile:
+def _check_file(data: Any, source: YamlSource, declare: Declare, with_references: bool = True) -> PolicyFile:
     if not isinstance(data, dict):
-        raise ConfigError(f"{source.name}:1: must be a block of keys; {nearest('', PolicyFile.model_fields)}")
-    declarations = declare(third_party_plugins() and _third_party_in(data))
+        raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
+    declarations = declare(allows_third_party() and _file_allows_third_party(data))
     data, source, renames = _with_current_names(data, source, declarations)
     model = file_model(declarations)
     try:
-        unplaced = model.model_validate(data)
+        parsed = model.model_validate(data)
     except ValidationError as error:
-        raise explain(error, source, model) from None
-    file = unplaced.placed(source, declarations, ())
-    file = unplaced.placed(source, declarations, (*renames, *_missing(file), *_unpinned(file), *_word_left(file)))
+        raise explain_errors(error, source, model) from None
+    file = parsed.with_source(source, declarations, ())
+    file = parsed.with_source(
+        source,
+        declarations,
+        (*renames, *_missing_plugin_warnings(file), *_unpinned_warnings(file), *_allow_less_warnings(file)),
+    )
     _check_objectives(file)
     _check_aligners(file)
     _check_editors(file)
@@ -120,7 +133,7 @@ def _checked(data: Any, source: Source, declare: Declare, with_references: bool 
 @cache
 def builtin_objectives() -> Mapping[str, Objective]:
     """The built-in objectives by name."""
-    data, _ = read(Path(__file__).with_name("objectives.yaml"))
+    data, _ = read_yaml(Path(__file__).with_name("objectives.yaml"))
     return MappingProxyType({name: Objective(name, text) for name, text in data.items()})
 
 
@@ -130,15 +143,15 @@ def objectives(file: PolicyFile, tenant: Tenant | None = None) -> dict[str, Obje
     return {**builtin_objectives(), **{name: Objective(name, entry.text) for name, entry in own.items()}}
 
 
-def _third_party_in(data: Mapping[str, Any]) -> bool:
+def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
     """Whether the file allows third-party plugins; read before validation because plugins add keys to the file."""
     plugins = data.get("plugins")
     return not (isinstance(plugins, Mapping) and plugins.get("third_party") is False)
 
 
 def _with_current_names(
-    data: dict[str, Any], source: Source, declarations: Declarations
-) -> tuple[dict[str, Any], Source, list[str]]:
+    data: dict[str, Any], source: YamlSource, declarations: Declarations
+) -> tuple[dict[str, Any], YamlSource, list[str]]:
     """The data with the current names of keys and values, their positions, and a warning for each deprecated name."""
     data = dict(data)
     lines = dict(source.lines)
@@ -147,9 +160,9 @@ def _with_current_names(
     def current(block: object, place: KeyPath) -> object:
         if not isinstance(block, Mapping):
             return block
-        renamed, changes = with_current_names(block, declarations.renamed)
+        renamed, changes = rename_deprecated(block, declarations.current_names)
         for change in changes:
-            where = source.at(*place, change.key)
+            where = source.place_of(*place, change.key)
             warnings.append(f"{where}: {change}")
             old = (*place, change.key)
             new = (*place, change.new_key)
@@ -164,79 +177,79 @@ def _with_current_names(
     return data, replace(source, lines=lines), warnings
 
 
-def _missing(file: PolicyFile) -> Iterator[str]:
+def _missing_plugin_warnings(file: PolicyFile) -> Iterator[str]:
     """Warnings for lines without effect because the plugin that they need is not installed."""
     keys = file.declarations.missing_keys
     selectors = file.declarations.missing_selectors
     for path, block in file.blocks():
         for key in (key for key in keys if getattr(block, key, None) is not None):
-            yield _needs(file.source.at(*path, key), key, keys[key])
-        selector = selector_of(block)
+            yield _missing_plugin_text(file.source.place_of(*path, key), key, keys[key])
+        selector = route_selector(block)
         if selector is not None and selector.word in selectors:
             setting = f"objectives: {selector.word}"
-            yield _needs(file.source.at(*path, "objectives"), setting, selectors[selector.word])
+            yield _missing_plugin_text(file.source.place_of(*path, "objectives"), setting, selectors[selector.word])
     correctors = file.declarations.missing_correctors
     for name, path in corrector_names(file).items():
-        kind = kind_of(name, file.plugins.correctors.get(name, {}))
+        kind = plugin_kind(name, file.plugins.correctors.get(name, {}))
         if kind in correctors:
-            yield _needs(file.source.at(*path), f"corrector {short(name)}", correctors[kind])
+            yield _missing_plugin_text(file.source.place_of(*path), f"corrector {quote_name(name)}", correctors[kind])
 
 
-def _needs(place: str, what: str, owner: str) -> str:
+def _missing_plugin_text(place: str, what: str, owner: str) -> str:
     return f"{place}: {what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
 
 
-def _unpinned(file: PolicyFile) -> Iterator[str]:
+def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
     """Warnings for hub ids without a commit; raises `ConfigError` where the file requires one."""
     adapters = (("adapters", name) for name in file.aligner.adapters)
     models = (file.aligner.model, *file.aligner.adapters.values())
     for path, model in zip((("model",), *adapters), models, strict=True):
         of_hub = "/" in model and not model.startswith((".", "/", "~"))
-        if engine_at(file).local and of_hub and not _COMMIT.search(model):
+        if engine_backend(file).local and of_hub and not _COMMIT.search(model):
             fix = f"write {model.partition('@')[0]}@COMMIT, its 40 hexadecimal digits (`aligner-proxy pull` prints it)"
-            why = f"{file.source.at('aligner', *path)}: {model} names no commit of the hub"
+            why = f"{file.source.place_of('aligner', *path)}: {model} names no commit of the hub"
             if file.aligner.require_revision:
                 raise ConfigError(f"{why}, and aligner.require_revision asks for one; {fix}")
             yield f"{why}, which may have other weights tomorrow; {fix}"
 
 
-def _word_left(file: PolicyFile) -> Iterator[str]:
+def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
     """A warning for the word that lets a change take what is enforced: it would let the next one, too."""
     if file.allow_less:
-        yield f"{file.source.at('allow_less')}: allow_less lets later changes take as much; remove it afterwards"
+        yield f"{file.source.place_of('allow_less')}: allow_less lets later changes take as much; remove it afterwards"
 
 
 def _check_objectives(file: PolicyFile) -> None:
     everywhere = objectives(file)
     for path, name in _objective_uses(file):
-        known = objectives(file, file.tenants[int(path[1])]) if path[0] == "tenants" else everywhere
-        if name not in known and not (name == "*" and path[-2] == "allow"):
-            place = file.source.at(*path)
-            raise ConfigError(f"{place}: unknown objective {short(name)}; {nearest(name, known)}")
+        names = objectives(file, file.tenants[int(path[1])]) if path[0] == "tenants" else everywhere
+        if name not in names and not (name == "*" and path[-2] == "allow"):
+            place = file.source.place_of(*path)
+            raise ConfigError(f"{place}: unknown objective {quote_name(name)}; {suggest_name(name, names)}")
 
 
 def _check_aligners(file: PolicyFile) -> None:
     """Refuse unknown names of aligners; an engine elsewhere checks its own names."""
-    known = (DEFAULT_ALIGNER, *file.aligner.adapters)
+    aligners = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
-        choices = (("aligner", shares.names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
+        choices = (("aligner", shares.aligner_names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
         for key, name in ((key, name) for key, names in choices for name in names):
-            if name is not None and name not in known and engine_at(file).local:
-                place = file.source.at(*path, key, *([name] if isinstance(getattr(block, key), tuple) else []))
-                raise ConfigError(f"{place}: unknown aligner {short(name)}; {nearest(name, known)}")
+            if name is not None and name not in aligners and engine_backend(file).local:
+                place = file.source.place_of(*path, key, *([name] if isinstance(getattr(block, key), tuple) else []))
+                raise ConfigError(f"{place}: unknown aligner {quote_name(name)}; {suggest_name(name, aligners)}")
         if block.shadow_aligner is not None and not file.audit.enabled:
-            place = file.source.at(*path, "shadow_aligner")
+            place = file.source.place_of(*path, "shadow_aligner")
             raise ConfigError(f"{place}: shadow_aligner needs the audit store; set audit: {{enabled: true}}")
 
 
 def _check_editors(file: PolicyFile) -> None:
     """Refuse an editor where nothing is ever flagged for it, and a second try without an editor."""
     blocks = list(file.blocks())
-    place = edits_outside(blocks)
-    engine = engine_at(file)
+    place = find_outside_editor(blocks)
+    engine = engine_backend(file)
     if place is not None and engine.completes and engine.scorer is None:
         raise ConfigError(
-            f"{file.source.at(*place)}: editor: an editor writes in place of what a detector head flags, and {engine} "
+            f"{file.source.place_of(*place)}: editor: an editor replaces what a detector head flags, and {engine} "
             "has none; set aligner.engine.scorer, or remove the line"
         )
     check_second_try(blocks, file.source)
@@ -245,7 +258,7 @@ def _check_editors(file: PolicyFile) -> None:
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
     """Every use of an objective: its position in the file and its name."""
     for i, route in enumerate(file.routes):
-        yield from ((("routes", i, *key), name) for name, key in listed(route, ()))
+        yield from ((("routes", i, *key), name) for name, key in route_objectives(route, ()))
     for i, tenant in enumerate(file.tenants):
         for key, names in (("enforce", tenant.enforce), ("allow", tenant.allow), ("deny", tenant.deny)):
             yield from ((("tenants", i, key, n), name) for n, name in enumerate(names or ()))
@@ -261,7 +274,7 @@ def policies_in_environment() -> Path | None:
     return _env_path(_POLICIES)
 
 
-def engine_at(file: PolicyFile) -> Backend:
+def engine_backend(file: PolicyFile) -> Backend:
     """The engine: the one address in the environment, else the file's engine."""
     override = engine_override()
     if override is None:
@@ -270,6 +283,13 @@ def engine_at(file: PolicyFile) -> Backend:
         return Backend(at=(engine_address(override),))
     except ValueError as error:
         raise ConfigError(f"{_ENGINE}: {error}") from None
+
+
+def check_local_engine(file: PolicyFile) -> None:
+    """Raise `MissingExtra` where this file wants an engine on this machine, and none can run here."""
+    if engine_backend(file).local:
+        place = file.source.place_of("aligner", "engine")
+        extras.require_extra(extras.ENGINE, f"{place}: aligner.engine: local, an engine on this machine,")
 
 
 def hand_off_secret(name: str) -> bytes | None:
@@ -282,7 +302,7 @@ def check_hand_offs(file: PolicyFile) -> None:
     """Raise `ConfigError` where the secret of a route's reports is missing."""
     for n, route in enumerate(file.routes):
         if route.hand_off is not None and hand_off_secret(route.hand_off.secret_env) is None:
-            place = file.source.at("routes", n, "hand_off", "secret_env")
+            place = file.source.place_of("routes", n, "hand_off", "secret_env")
             raise ConfigError(
                 f"{place}: hand_off.secret_env: {route.hand_off.secret_env} must hold a secret of at least "
                 f"{_SECRET_CHARS} characters; make one: openssl rand -hex 32"
@@ -304,7 +324,7 @@ def engine_socket() -> Path:
     return _env_path(_SOCKET) or default_socket()
 
 
-def in_force_file() -> Path | None:
+def active_policies_file() -> Path | None:
     """The file in which the `serve` of this process keeps the policies in force; None without `serve`."""
     return _env_path(IN_FORCE)
 
@@ -316,15 +336,15 @@ def engine_override() -> str | None:
 
 def aligner_model(file: PolicyFile) -> str | Path:
     """The aligner: "embedded" or a hub id as text, a folder as a path relative to the file."""
-    return _model(file, file.aligner.model)
+    return _resolve_model(file, file.aligner.model)
 
 
 def aligner_adapters(file: PolicyFile) -> dict[str, str | Path]:
     """The other aligners over the same base by name, in the form of `aligner_model`."""
-    return {name: _model(file, model) for name, model in file.aligner.adapters.items()}
+    return {name: _resolve_model(file, model) for name, model in file.aligner.adapters.items()}
 
 
-def _model(file: PolicyFile, model: str) -> str | Path:
+def _resolve_model(file: PolicyFile, model: str) -> str | Path:
     return file.source.resolve(model) if model.startswith((".", "/", "~")) else model
 
 
@@ -345,17 +365,17 @@ def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
     return {} if path is None or not path.exists() else load_keys(path)
 
 
-def home() -> Path:
+def home_folder() -> Path:
     """The folder of caches and weights."""
     return _env_path(_HOME) or Path.home() / ".cache" / "aligner-proxy"
 
 
 def cache_dir(file: PolicyFile) -> Path:
     """The folder of the correction cache."""
-    return file.source.resolve(file.cache.dir) if file.cache.dir else home() / "corrections"
+    return file.source.resolve(file.cache.dir) if file.cache.dir else home_folder() / "corrections"
 
 
-def third_party_plugins(file: PolicyFile | None = None) -> bool:
+def allows_third_party(file: PolicyFile | None = None) -> bool:
     """Whether third-party plugins are loaded; the environment and the file can each switch them off."""
     switch = (_env(_PLUGINS) or "on").lower()
     if switch not in ("on", "off"):
@@ -365,20 +385,20 @@ def third_party_plugins(file: PolicyFile | None = None) -> bool:
 
 def audit_file(file: PolicyFile) -> Path:
     """Path of the audit store."""
-    return file.source.resolve(file.audit.file) if file.audit.file else home() / "audit.db"
+    return file.source.resolve(file.audit.file) if file.audit.file else home_folder() / "audit.db"
 
 
 def audit_key(file: PolicyFile) -> bytes | None:
     """The key of the audit store, 32 bytes; None without encryption. Errors never quote it."""
-    return _key(file, "audit", file.audit.key_env)
+    return _read_key(file, "audit", file.audit.key_env)
 
 
 def shared_cache_key(file: PolicyFile) -> bytes | None:
     """The key of what lies in the shared Redis, 32 bytes; None without encryption."""
-    return _key(file, "cache", file.cache.key_env)
+    return _read_key(file, "cache", file.cache.key_env)
 
 
-def _key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
+def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
     """The key in a variable; errors never quote it."""
     if name is None:
         return None
@@ -387,7 +407,7 @@ def _key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
     except ValueError:
         key = b""
     if len(key) != _KEY_BYTES:
-        place = file.source.at(block, "key_env")
+        place = file.source.place_of(block, "key_env")
         raise ConfigError(
             f"{place}: {block}.key_env: {name} must hold {_KEY_BYTES} bytes in base64; "
             "make one: openssl rand -base64 32"
@@ -400,12 +420,13 @@ def redis_url(file: PolicyFile) -> str | None:
     name = file.cache.redis_env
     if name is None:
         return None
-    place = f"{file.source.at('cache', 'redis_env')}: cache.redis_env:"
+    place = f"{file.source.place_of('cache', 'redis_env')}: cache.redis_env"
     url = _env(name)
     if url is None:
-        raise ConfigError(f"{place} {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
+        raise ConfigError(f"{place}: {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
     if (fault := redis_fault(url)) is not None:
-        raise ConfigError(f"{place} {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
+        raise ConfigError(f"{place}: {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
+    extras.require_extra(extras.FLEET, place, ["redis"])
     return url
 
 
@@ -415,26 +436,25 @@ def audit_database_url(file: PolicyFile) -> str | None:
     if name is None:
         return None
     url = _env(name)
+    place = f"{file.source.place_of('audit', 'database_env')}: audit.database_env"
     if url is None or not url.startswith(("postgresql://", "postgres://")):
         fault = "is not set" if url is None else "holds no URL of a PostgreSQL"
-        place = file.source.at("audit", "database_env")
-        raise ConfigError(
-            f"{place}: audit.database_env: {name} {fault}; use postgresql://user:password@host[:port]/database"
-        )
+        raise ConfigError(f"{place}: {name} {fault}; use postgresql://user:password@host[:port]/database")
+    extras.require_extra(extras.FLEET, place, ["psycopg"])
     return url
 
 
 def default_socket() -> Path:
     """The engine's socket for this user and home, in a folder with mode 0700."""
-    folder = home() / "run"
+    folder = home_folder() / "run"
     if len(os.fsencode(folder / _LONGEST_SOCKET)) > _SOCKET_BYTES:
         tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
         folder = Path(tempfile.gettempdir()) / f"aligner-proxy-{os.getuid()}-{tag}"
-    _private(folder)
+    _make_private(folder)
     return folder / "engine.sock"
 
 
-def _private(folder: Path) -> None:
+def _make_private(folder: Path) -> None:
     """Make `folder` private. A link or another user's folder could hand answers to somebody else."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -451,7 +471,7 @@ def log_form() -> str | None:
     """The form of log lines in the environment."""
     form = _env(LOG)
     if form is not None and form not in LOG_FORMS:
-        raise ConfigError(f"{LOG}={short(form)} is neither of {', '.join(LOG_FORMS)}")
+        raise ConfigError(f"{LOG}={quote_name(form)} is neither of {', '.join(LOG_FORMS)}")
     return form
 
 
@@ -486,7 +506,7 @@ def engine_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if is_handed_on(name)}
 
 
-def traced() -> bool:
+def is_traced() -> bool:
     """Whether OpenTelemetry's environment variables name an address for traces."""
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or _env("OTEL_TRACES_EXPORTER") == "none"
     places = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -509,16 +529,22 @@ def schema(declarations: Declarations = NO_DECLARATIONS) -> dict[str, Any]:
 
 def refuse_unreachable(file: PolicyFile) -> None:
     """Raise `ConfigError` for the first route or tenant that an earlier one hides; names both lines."""
-    _check(file, "routes", [(route.match.model, route.match.tag) for route in file.routes], always=(True, False))
-    _check(file, "tenants", [(tenant.match.team, tenant.match.key) for tenant in file.tenants], always=(False, False))
+    _refuse_hidden(
+        file, "routes", [(route.match.model, route.match.tag) for route in file.routes], always=(True, False)
+    )
+    _refuse_hidden(
+        file, "tenants", [(tenant.match.team, tenant.match.key) for tenant in file.tenants], always=(False, False)
+    )
 
 
-def _check(file: PolicyFile, key: str, entries: Sequence[_Patterns], always: tuple[bool, ...]) -> None:
+def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], always: tuple[bool, ...]) -> None:
     for j, later in enumerate(entries):
         for i, earlier in enumerate(entries[:j]):
             if all(_hides(a, b, present) for a, b, present in zip(earlier, later, always, strict=True)):
+                hidden = file.source.place_of(key, j)
+                hiding = file.source.place_of(key, i)
                 raise ConfigError(
-                    f"{file.source.at(key, j)}: {key}[{j}] can never match: {key}[{i}] ({file.source.at(key, i)}) "
+                    f"{hidden}: {key}[{j}] can never match: {key}[{i}] ({hiding}) "
                     "matches everything it matches; put the narrower one first, or remove one"
                 )
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import KeyPath, Source, nearest
+from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, suggest_name
 from aligner_proxy.types import EDITOR_GROUP, LOCAL_EDITOR, UPSTREAM_EDITOR, IfNothingRemains
 
 MAX_GROUP_CHARS = 200
@@ -33,15 +33,15 @@ class EditorBlock(BaseModel):
 def _as_word(value: object) -> object:
     """The one word that a form of `editor` is read into."""
     if isinstance(value, Mapping):
-        return EDITOR_GROUP + _group(value)
+        return EDITOR_GROUP + _group_name(value)
     if not isinstance(value, str):
         raise ValueError(_FORMS)  # noqa: TRY004 - pydantic takes ValueError alone
     if value in WORDS or (value.startswith(EDITOR_GROUP) and value != EDITOR_GROUP):
         return value
-    raise ValueError(f"{_FORMS}; {nearest(value, WORDS)}")
+    raise ValueError(f"{_FORMS}; {suggest_name(value, WORDS)}")
 
 
-def _group(block: Mapping[object, object]) -> str:
+def _group_name(block: Mapping[object, object]) -> str:
     unknown = next((name for name in block if name != _MODEL), None)
     if unknown is not None:
         raise ValueError(f"unknown key {unknown!r}; the only one is {_MODEL}")
@@ -57,7 +57,7 @@ Editor = Annotated[str, BeforeValidator(_as_word, json_schema_input_type=Literal
 """What a policies file may say."""
 
 
-class Settable(Protocol):
+class EditorSettings(Protocol):
     """The settings of a block that matter here."""
 
     @property
@@ -76,7 +76,7 @@ class Settable(Protocol):
         ...
 
 
-def groups(blocks: Iterable[tuple[KeyPath, Settable]]) -> dict[str, KeyPath]:
+def editor_groups(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> dict[str, KeyPath]:
     """The model groups that edit somewhere, each with the place of its first use."""
     places: dict[str, KeyPath] = {}
     for path, block in blocks:
@@ -85,44 +85,45 @@ def groups(blocks: Iterable[tuple[KeyPath, Settable]]) -> dict[str, KeyPath]:
     return places
 
 
-def edits_outside(blocks: Iterable[tuple[KeyPath, Settable]]) -> KeyPath | None:
+def find_outside_editor(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> KeyPath | None:
     """The first place that names another editor than the aligner itself."""
     places = (path for path, block in blocks if block.editor not in (None, LOCAL_EDITOR))
     return next(((*path, "editor") for path in places), None)
 
 
-def check_second_try(blocks: Sequence[tuple[KeyPath, Settable]], source: Source) -> None:
+def check_second_try(blocks: Sequence[tuple[KeyPath, EditorSettings]], source: YamlSource) -> None:
     """Raise `ConfigError` where a request may get `second_try` and no editor to try it.
 
     The later layer wins: defaults, a route or none, a tenant or none.
     """
     defaults = [entry for entry in blocks if entry[0][0] == "defaults"]
-    routes = _distinct(entry for entry in blocks if entry[0][0] == "routes")
-    tenants = _distinct(entry for entry in blocks if entry[0][0] == "tenants")
+    routes = _unique_blocks(entry for entry in blocks if entry[0][0] == "routes")
+    tenants = _unique_blocks(entry for entry in blocks if entry[0][0] == "tenants")
     for route, tenant in product([None, *routes], [None, *tenants]):
         layers = [*defaults, *(entry for entry in (route, tenant) if entry is not None)]
         place = next((path for path, block in reversed(layers) if block.if_nothing_remains is not None), None)
-        reaction = _last(block.if_nothing_remains for _, block in layers)
-        editor = _last(block.editor for _, block in layers)
+        reaction = _last_set(block.if_nothing_remains for _, block in layers)
+        editor = _last_set(block.editor for _, block in layers)
         if place is None or reaction is not IfNothingRemains.SECOND_TRY or editor not in (None, LOCAL_EDITOR):
             continue
         others = [path for path, _ in layers if path not in (place, ("defaults",))]
-        where = "".join(f", together with {source.at(*path)}" for path in others)
+        where = "".join(f", together with {source.place_of(*path)}" for path in others)
+        line = source.place_of(*place, "if_nothing_remains")
         raise ConfigError(
-            f"{source.at(*place, 'if_nothing_remains')}: if_nothing_remains: second_try needs an editor model, and "
+            f"{line}: if_nothing_remains: second_try needs an editor model, and "
             f"none is set here{where}; add editor: upstream or editor: {{model: GROUP}}, or write decline"
         )
 
 
-def _distinct(blocks: Iterable[tuple[KeyPath, Settable]]) -> list[tuple[KeyPath, Settable]]:
+def _unique_blocks(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> list[tuple[KeyPath, EditorSettings]]:
     """Of blocks that say the same of both settings the first; those that say nothing are left out."""
-    kept: dict[tuple[object, object], tuple[KeyPath, Settable]] = {}
+    first_blocks: dict[tuple[object, object], tuple[KeyPath, EditorSettings]] = {}
     for path, block in blocks:
-        said = (block.if_nothing_remains, block.editor)
-        if any(value is not None for value in said):
-            kept.setdefault(said, (path, block))
-    return list(kept.values())
+        settings = (block.if_nothing_remains, block.editor)
+        if any(value is not None for value in settings):
+            first_blocks.setdefault(settings, (path, block))
+    return list(first_blocks.values())
 
 
-def _last(values: Iterable[object]) -> object:
+def _last_set(values: Iterable[object]) -> object:
     return next((value for value in reversed(list(values)) if value is not None), None)

@@ -20,7 +20,7 @@ LITELLM = "litellm:"
 VLLM = "vllm://"
 
 
-class Kind(StrEnum):
+class ServerKind(StrEnum):
     """Kind of server at an address."""
 
     LOCAL = "local"
@@ -30,16 +30,16 @@ class Kind(StrEnum):
     SCORER = "scoring server in vLLM"
 
 
-def kind(address: str) -> Kind:
+def server_kind(address: str) -> ServerKind:
     """The kind of server at a checked address."""
     if address == "local":
-        return Kind.LOCAL
+        return ServerKind.LOCAL
     if address.startswith(LITELLM):
-        return Kind.GROUP
+        return ServerKind.GROUP
     if address.startswith(VLLM):
-        return Kind.SCORER
+        return ServerKind.SCORER
     web = address.startswith(("http://", "https://"))
-    return Kind.COMPLETIONS if web and urlsplit(address).path.rstrip("/").endswith("/v1") else Kind.ENGINE
+    return ServerKind.COMPLETIONS if web and urlsplit(address).path.rstrip("/").endswith("/v1") else ServerKind.ENGINE
 
 
 def engine_address(text: str) -> str:
@@ -91,11 +91,11 @@ class Backend(BaseModel):
     detector head, or vllm://host:port (docs/vllm.md)."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Backend:
-        kinds = {kind(address) for address in self.at}
+    def _check_consistency(self) -> Backend:
+        kinds = {server_kind(address) for address in self.at}
         if len(kinds) > 1:
             raise ValueError(f"replicas must be of one kind; these are {' and '.join(sorted(kinds))}")
-        if len(self.at) > 1 and self.kind in (Kind.LOCAL, Kind.GROUP):
+        if len(self.at) > 1 and self.kind in (ServerKind.LOCAL, ServerKind.GROUP):
             raise ValueError(f"a list is for addresses; {self.at[0]} stands alone (a model group has its own replicas)")
         if len(set(self.at)) < len(self.at):
             raise ValueError("the same address stands twice; keep one")
@@ -103,27 +103,31 @@ class Backend(BaseModel):
         return self
 
     def _refuse_unused_settings(self) -> None:
-        if self.kind is Kind.SCORER:
+        if self.kind is ServerKind.SCORER:
             raise ValueError(f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/vllm.md)")
-        given = [name for name in _COMPLETES if name in self.model_fields_set]
-        if given and not self.completes:
-            raise ValueError(f"{', '.join(given)}: only for a completions server (http(s)://host:port/v1) or litellm:")
-        if self.kind is Kind.GROUP and (self.model or self.key_env):
+        names = [name for name in _COMPLETES if name in self.model_fields_set]
+        if names and not self.completes:
+            raise ValueError(f"{', '.join(names)}: only for a completions server (http(s)://host:port/v1) or litellm:")
+        if self.kind is ServerKind.GROUP and (self.model or self.key_env):
             raise ValueError("model and key_env: a model group has its models and keys in the LiteLLM file")
-        if self.scorer is not None and kind(self.scorer) not in (Kind.LOCAL, Kind.ENGINE, Kind.SCORER):
+        if self.scorer is not None and server_kind(self.scorer) not in (
+            ServerKind.LOCAL,
+            ServerKind.ENGINE,
+            ServerKind.SCORER,
+        ):
             raise ValueError(
                 "scorer: must be an aligner-proxy engine (local, unix:/path or http(s)://host:port) or vllm://host:port"
             )
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ServerKind:
         """The kind of server."""
-        return kind(self.at[0])
+        return server_kind(self.at[0])
 
     @property
     def completes(self) -> bool:
         """Whether the server only completes texts, without a detector head."""
-        return self.kind in (Kind.COMPLETIONS, Kind.GROUP)
+        return self.kind in (ServerKind.COMPLETIONS, ServerKind.GROUP)
 
     @property
     def group(self) -> str:
@@ -146,7 +150,7 @@ class Backend(BaseModel):
         return ", ".join(self.at) + scored
 
 
-def backend(value: object) -> object:
+def expand_backend(value: object) -> object:
     """The short forms, an address or a list of addresses, as a block."""
     if not isinstance(value, str | list | tuple):
         return value

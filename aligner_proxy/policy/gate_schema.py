@@ -6,23 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, WithJsonSchema
 
-from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, nearest, short
+from aligner_proxy.policy.yaml_file import BLOCK_FORM, LIST_FORM, quote_name, suggest_name
 from aligner_proxy.types import GateRule
 
 
-def _switch(value: object) -> object:
+def _parse_switch(value: object) -> object:
     """`on` or `off` as text; YAML 1.1 reads the bare words as true and false."""
     return ("on" if value else "off") if isinstance(value, bool) else value
 
 
-def _known(name: object) -> object:
-    known = [rule.value for rule in GateRule]
-    if isinstance(name, str) and name not in known:
-        raise ValueError(f"unknown rule {short(name)}; {nearest(name, known)}")
+def _check_rule_name(name: object) -> object:
+    rules = [rule.value for rule in GateRule]
+    if isinstance(name, str) and name not in rules:
+        raise ValueError(f"unknown rule {quote_name(name)}; {suggest_name(name, rules)}")
     return name
 
 
-Switch = Annotated[Literal["on", "off"], BeforeValidator(_switch), WithJsonSchema({"enum": ["on", "off", True, False]})]
+Switch = Annotated[
+    Literal["on", "off"], BeforeValidator(_parse_switch), WithJsonSchema({"enum": ["on", "off", True, False]})
+]
 
 
 class GateSwitches(BaseModel):
@@ -70,14 +72,14 @@ class GateSwitches(BaseModel):
     """More than twice the original and 200 characters."""
 
 
-def _gate_form(value: object) -> str:
+def _gate_tag(value: object) -> str:
     return LIST_FORM if isinstance(value, (list, tuple)) else BLOCK_FORM
 
 
 GateSetting = Annotated[
     Annotated[GateSwitches, Tag(BLOCK_FORM)]
-    | Annotated[tuple[Annotated[GateRule, BeforeValidator(_known)], ...], Tag(LIST_FORM)],
-    Discriminator(_gate_form),
+    | Annotated[tuple[Annotated[GateRule, BeforeValidator(_check_rule_name)], ...], Tag(LIST_FORM)],
+    Discriminator(_gate_tag),
 ]
 
 

@@ -14,7 +14,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.litellm_config import GUARDRAIL
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import KeyPath, Source, read, short
+from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, read_yaml
 from aligner_proxy.types import GOVERNED_SKIPS, FailureClass, IfNothingRemains, Mode, OnError, OnSkip, Policy
 
 WITHOUT_EFFECT = ("run_in_parallel", "scan_raw_request")
@@ -29,26 +29,26 @@ _REFERENCE = "os.environ/"
 _CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
 
 
-def enforcement(file: PolicyFile) -> str | None:
+def find_enforcement(file: PolicyFile) -> str | None:
     """The place in a policies file that keeps back what was not judged; None where there is none."""
-    policies = [policy for policy in PolicyResolver(file).settings_in_force() if policy.mode is Mode.ENFORCE]
+    policies = [policy for policy in PolicyResolver(file).active_settings() if policy.mode is Mode.ENFORCE]
     enforced = (("tenants", n, "enforce") for n, tenant in enumerate(file.tenants) if tenant.enforce and policies)
     place: KeyPath | None = next(enforced, None)
     if place is None and any(map(_blocks, policies)):
         place = next(
             ((*path, "on_error") for path, block in file.blocks() if block.on_error is not None), ("defaults",)
         )
-    return None if place is None else file.source.at(*place)
+    return None if place is None else file.source.place_of(*place)
 
 
 def _blocks(policy: Policy) -> bool:
-    actions = [policy.on_error.of(kind) for kind in FailureClass]
+    actions = [policy.on_error.reaction_to(kind) for kind in FailureClass]
     blocked = OnError.BLOCK in actions or (OnError.RETRY in actions and policy.after_retry is OnError.BLOCK)
-    skipped = OnSkip.BLOCK in (policy.on_skip.of(reason) for reason in GOVERNED_SKIPS)
+    skipped = OnSkip.BLOCK in (policy.on_skip.reaction_to(reason) for reason in GOVERNED_SKIPS)
     return blocked or skipped or policy.if_nothing_remains is IfNothingRemains.BLOCK
 
 
-def gaps(mode: object, default_on: object, stream_scope: object) -> Iterator[tuple[str, str]]:
+def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterator[tuple[str, str]]:
     """Each setting of an entry by which LiteLLM calls the guardrail for some answers only, and in words what to do."""
     if isinstance(mode, Mapping):
         yield "mode", _BY_TAGS
@@ -82,8 +82,8 @@ def _words(mode: object) -> list[object]:
     return [word.lower() if isinstance(word, str) else word for word in words]
 
 
-def check(
-    data: Mapping[str, Any], source: Source, file: PolicyFile, check_form: Callable[[Mapping[str, Any]], None]
+def check_entries(
+    data: Mapping[str, Any], source: YamlSource, file: PolicyFile, check_form: Callable[[Mapping[str, Any]], None]
 ) -> list[str]:
     """Warnings about settings of a LiteLLM YAML that keep answers from the guardrail; refused where the file enforces.
 
@@ -94,29 +94,29 @@ def check(
             check_form(params)
         except ConfigError as error:
             key = str(error).partition(":")[0].partition(" ")[0]
-            raise ConfigError(f"{source.at('guardrails', number, 'litellm_params', key)}: {error}") from None
-    found = list(_of_file(data, source))
-    place = enforcement(file) if found else None
+            raise ConfigError(f"{source.place_of('guardrails', number, 'litellm_params', key)}: {error}") from None
+    gaps = list(_file_gaps(data, source))
+    place = find_enforcement(file) if gaps else None
     if place is not None:
-        raise ConfigError("\n".join(f"{gap} ({place} keeps back what was not judged)" for gap in found))
-    return [*found, *_without_effect(data, source)]
+        raise ConfigError("\n".join(f"{gap} ({place} keeps back what was not judged)" for gap in gaps))
+    return [*gaps, *_ineffective_settings(data, source)]
 
 
-def _of_file(data: Mapping[str, Any], source: Source, depth: int = 0) -> Iterator[str]:
+def _file_gaps(data: Mapping[str, Any], source: YamlSource, depth: int = 0) -> Iterator[str]:
     entries = list(_entries(data))
     for number, name, params in entries:
         path = ("guardrails", number, "litellm_params")
-        written = (_resolved(params.get(key)) for key in ("mode", "default_on", "stream_scope"))
-        for key, text in gaps(*written):
-            yield f"{source.at(*path, key)}: {text}"
+        values = (_resolve_value(params.get(key)) for key in ("mode", "default_on", "stream_scope"))
+        for key, text in find_gaps(*values):
+            yield f"{source.place_of(*path, key)}: {text}"
         yield from _shared_name(data, source, number, name)
         yield from _pipelines(data, source, name)
     yield from _class_as_callback(data, source)
     for name in _list(data.get("include")) if depth < 2 else ():
         included = source.folder / str(name)
         if included.is_file():
-            inner, place = read(included)
-            yield from _of_file(inner if isinstance(inner, dict) else {}, place, depth + 1)
+            inner, place = read_yaml(included)
+            yield from _file_gaps(inner if isinstance(inner, dict) else {}, place, depth + 1)
 
 
 def _entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
@@ -127,14 +127,15 @@ def _entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str
             yield number, entry.get("guardrail_name"), params
 
 
-def _shared_name(data: Mapping[str, Any], source: Source, number: int, name: object) -> Iterator[str]:
+def _shared_name(data: Mapping[str, Any], source: YamlSource, number: int, name: object) -> Iterator[str]:
     for other, entry in enumerate(_list(data.get("guardrails"))):
         if other != number and isinstance(entry, Mapping) and entry.get("guardrail_name") == name:
-            place = source.at("guardrails", other, "guardrail_name")
-            yield f"{place}: LiteLLM runs one of several guardrails called {short(str(name))}; give it another name"
+            place = source.place_of("guardrails", other, "guardrail_name")
+            quoted = quote_name(str(name))
+            yield f"{place}: LiteLLM runs one of several guardrails called {quoted}; give it another name"
 
 
-def _pipelines(data: Mapping[str, Any], source: Source, name: object) -> Iterator[str]:
+def _pipelines(data: Mapping[str, Any], source: YamlSource, name: object) -> Iterator[str]:
     """LiteLLM's own policies: a step of a pipeline may deliver what the guardrail refused, and streams unchanged."""
     policies = data.get("policies")
     for policy, settings in policies.items() if isinstance(policies, Mapping) else ():
@@ -142,31 +143,32 @@ def _pipelines(data: Mapping[str, Any], source: Source, name: object) -> Iterato
         steps = _list(pipeline.get("steps")) if isinstance(pipeline, Mapping) else []
         for number, step in enumerate(steps):
             if isinstance(step, Mapping) and step.get("guardrail") == name:
-                place = source.at("policies", policy, "pipeline", "steps", number)
+                place = source.place_of("policies", policy, "pipeline", "steps", number)
+                quoted = quote_name(str(name))
                 yield (
-                    f"{place}: as a step of a pipeline {short(str(name))} is not called for every answer, and what it "
+                    f"{place}: as a step of a pipeline {quoted} is not called for every answer, and what it "
                     "returns may be left out; remove the step"
                 )
 
 
-def _class_as_callback(data: Mapping[str, Any], source: Source) -> Iterator[str]:
+def _class_as_callback(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
     settings = data.get("litellm_settings") or {}
     for key in _CLASS_LISTS:
         value = settings.get(key)
         if GUARDRAIL in (value if isinstance(value, list) else [value]):
-            place = source.at("litellm_settings", key)
+            place = source.place_of("litellm_settings", key)
             yield f"{place}: LiteLLM never calls a guardrail that is named under {key}; name it under guardrails: alone"
 
 
-def _without_effect(data: Mapping[str, Any], source: Source) -> Iterator[str]:
+def _ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
     for number, _, params in _entries(data):
         for key in WITHOUT_EFFECT:
-            if _resolved(params.get(key)):
-                place = source.at("guardrails", number, "litellm_params", key)
+            if _resolve_value(params.get(key)):
+                place = source.place_of("guardrails", number, "litellm_params", key)
                 yield f"{place}: {key} has no effect here: LiteLLM would throw corrected answers away; remove it"
 
 
-def _resolved(value: object) -> object:
+def _resolve_value(value: object) -> object:
     """A value as LiteLLM takes it: references to the environment resolved, truth values in words as such."""
     if isinstance(value, str) and value.startswith(_REFERENCE):
         value = os.environ.get(value.removeprefix(_REFERENCE))

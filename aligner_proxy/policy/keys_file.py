@@ -23,16 +23,16 @@ from pydantic import (
 )
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import Source, explain, read
+from aligner_proxy.policy.yaml_file import YamlSource, explain_errors, read_yaml
 
 MIB = 1024 * 1024
 EVERY_ROUTE = "*"
 _ROUTE = re.compile(r"/\S{1,199}")
 
 
-def _moment(value: object) -> datetime:
+def _parse_moment(value: object) -> datetime:
     """A point in time; a date alone is its beginning, and a time without a zone is UTC."""
-    moment = _parsed(value) if isinstance(value, str) else value
+    moment = _parse_iso(value) if isinstance(value, str) else value
     if isinstance(moment, datetime):
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     if isinstance(moment, date):
@@ -40,14 +40,14 @@ def _moment(value: object) -> datetime:
     raise ValueError("must be a date or a time, for example 2027-01-31 or 2027-01-31T18:00:00Z")
 
 
-def _parsed(text: str) -> datetime | None:
+def _parse_iso(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         return None
 
 
-def _route_glob(text: str) -> str:
+def _check_route_glob(text: str) -> str:
     """A path of LiteLLM as a glob, or * for all."""
     if text != EVERY_ROUTE and not _ROUTE.fullmatch(text):
         raise ValueError("must be a path of LiteLLM as a glob, for example /v1/audio/*; or * for every model endpoint")
@@ -55,7 +55,7 @@ def _route_glob(text: str) -> str:
 
 
 Label = Annotated[str, Field(min_length=1, max_length=200)]
-RouteGlob = Annotated[str, AfterValidator(_route_glob)]
+RouteGlob = Annotated[str, AfterValidator(_check_route_glob)]
 
 
 class Role(StrEnum):
@@ -73,7 +73,7 @@ class KeyEntry(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
     alias: Label
     team: Label | None = None
-    expires: Annotated[datetime, BeforeValidator(_moment)] | None = None
+    expires: Annotated[datetime, BeforeValidator(_parse_moment)] | None = None
     """From this moment on the key is refused. A date alone is its beginning; without a zone it is UTC."""
     models: Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)] | None = None
     """The models that it may call, by LiteLLM's model_name; by default all."""
@@ -106,41 +106,40 @@ class KeyEntry(BaseModel):
         return self.reviews or ((self.team,) if self.team else ())
 
     @property
-    def counted(self) -> bool:
+    def has_limits(self) -> bool:
         """Whether its requests are counted."""
         return self.rpm is not None or self.max_parallel is not None
 
-    def expired(self, now: datetime) -> bool:
+    def is_expired(self, now: datetime) -> bool:
         """Whether the key is refused at this time."""
         return self.expires is not None and self.expires <= now
 
 
 def load_keys(path: Path | str) -> dict[str, KeyEntry]:
     """Read a keys file; returns its entries by sha256 in lower case."""
-    data, source = read(Path(path))
+    data, source = read_yaml(Path(path))
     if not isinstance(data, list):
         raise ConfigError(f"{source.name}:1: must be a list of {{sha256: ..., alias: ..., team: ...}}")
     try:
         entries = TypeAdapter(tuple[KeyEntry, ...]).validate_python(data)
     except ValidationError as error:
         _refuse_plain_key(error, source)
-        raise explain(error, source, KeyEntry) from None
-    return _by_hash(entries, source)
+        raise explain_errors(error, source, KeyEntry) from None
+    return _index_by_hash(entries, source)
 
 
-def _refuse_plain_key(error: ValidationError, source: Source) -> None:
+def _refuse_plain_key(error: ValidationError, source: YamlSource) -> None:
     for detail in error.errors(include_url=False, include_input=False):
         if detail["loc"][-1] == "sha256" and detail["type"] == "string_pattern_mismatch":
-            raise ConfigError(
-                f"{source.at(*detail['loc'])}: sha256 must be 64 hexadecimal digits: the hash of the key, not the key"
-            )
+            place = source.place_of(*detail["loc"])
+            raise ConfigError(f"{place}: sha256 must be 64 hexadecimal digits: the hash of the key, not the key")
 
 
-def _by_hash(entries: tuple[KeyEntry, ...], source: Source) -> dict[str, KeyEntry]:
+def _index_by_hash(entries: tuple[KeyEntry, ...], source: YamlSource) -> dict[str, KeyEntry]:
     by_hash: dict[str, KeyEntry] = {}
     for i, entry in enumerate(entries):
         digest = entry.sha256.lower()
         if digest in by_hash:
-            raise ConfigError(f"{source.at(i)}: the same key stands twice in this file; keep one entry")
+            raise ConfigError(f"{source.place_of(i)}: the same key stands twice in this file; keep one entry")
         by_hash[digest] = entry
     return by_hash

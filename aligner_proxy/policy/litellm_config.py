@@ -13,7 +13,7 @@ from typing import Any
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.config import policies_path
-from aligner_proxy.policy.yaml_file import KeyPath, Source, read
+from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, read_yaml
 
 GUARDRAIL = "aligner_proxy.guardrail.AlignerGuardrail"
 _KEYS = frozenset({"model_list", "guardrails", "litellm_settings", "general_settings", "router_settings"})
@@ -36,7 +36,7 @@ _NOT_CORRECTED = "answers given there are not corrected"
 
 def find_policies(litellm_file: Path | str) -> Path:
     """The policies file that a LiteLLM YAML registers with our guardrail."""
-    data, source = read(Path(litellm_file))
+    data, source = read_yaml(Path(litellm_file))
     entries = data.get("guardrails") if isinstance(data, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         params = entry.get("litellm_params") if isinstance(entry, dict) else None
@@ -48,9 +48,9 @@ def find_policies(litellm_file: Path | str) -> Path:
     )
 
 
-def policies_in(file: Path) -> Path:
+def resolve_policies_file(file: Path) -> Path:
     """The policies file: `file` itself, or the one that a LiteLLM YAML registers."""
-    data, _ = read(file)
+    data, _ = read_yaml(file)
     return find_policies(file) if is_litellm(data) else file
 
 
@@ -66,7 +66,7 @@ def model_groups(litellm: Mapping[str, Any]) -> tuple[str, ...]:
     return (*(str(e["model_name"]) for e in entries if isinstance(e, dict) and "model_name" in e), *aliases)
 
 
-def named(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[str, ...]]:
+def resolve_model(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[str, ...]]:
     """The name to match routes with and the model groups behind it, for an alias or the id of a deployment."""
     for entry in _list(litellm.get("model_list")):
         info = entry.get("model_info") if isinstance(entry, dict) else None
@@ -77,7 +77,7 @@ def named(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[str, ...]]
     return model, (group,) if isinstance(group, str) else ()
 
 
-def models_in_database(litellm: Mapping[str, Any]) -> bool:
+def has_models_in_database(litellm: Mapping[str, Any]) -> bool:
     """Whether LiteLLM has models in its database, too, of which the YAML says nothing."""
     settings = litellm.get("general_settings")
     return isinstance(settings, Mapping) and settings.get("store_model_in_db") is True
@@ -86,10 +86,10 @@ def models_in_database(litellm: Mapping[str, Any]) -> bool:
 def master_key(litellm: Mapping[str, Any]) -> str:
     """The master key as LiteLLM finds it: in the file or by its reference, in the environment or in .env."""
     settings = litellm.get("general_settings") or {}
-    written = str(settings.get("master_key") or f"{_REFERENCE}{MASTER_KEY}")
-    if not written.startswith(_REFERENCE):
-        return written
-    name = written.removeprefix(_REFERENCE)
+    setting = str(settings.get("master_key") or f"{_REFERENCE}{MASTER_KEY}")
+    if not setting.startswith(_REFERENCE):
+        return setting
+    name = setting.removeprefix(_REFERENCE)
     from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
 
     return os.environ.get(name) or dotenv_values(".env").get(name) or ""
@@ -97,12 +97,12 @@ def master_key(litellm: Mapping[str, Any]) -> str:
 
 def check_master_key(litellm_file: Path) -> None:
     """Refuse a missing or well-known master key, which LiteLLM refuses only after several seconds."""
-    data, source = read(litellm_file)
+    data, source = read_yaml(litellm_file)
     settings = data.get("general_settings") or {}
-    if "include" in data or _permitted(settings):
+    if "include" in data or _permits_weak_key(settings):
         return
     key = master_key(data)
-    place = source.at("general_settings", "master_key")
+    place = source.place_of("general_settings", "master_key")
     if not key:
         raise ConfigError(
             f"{place}: no master key, so anybody could use the gateway; set general_settings.master_key: "
@@ -112,7 +112,7 @@ def check_master_key(litellm_file: Path) -> None:
         raise ConfigError(f"{place}: the master key is too easy to guess; make one with {_NEW_KEY}")
 
 
-def _permitted(settings: dict[str, Any]) -> bool:
+def _permits_weak_key(settings: dict[str, Any]) -> bool:
     by_environment = os.environ.get(f"LITELLM_{_PERMIT_WEAK.upper()}", "").lower() == "true"
     return by_environment or settings.get(_PERMIT_WEAK) is True
 
@@ -120,22 +120,22 @@ def _permitted(settings: dict[str, Any]) -> bool:
 _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
 
 
-def warnings(data: Mapping[str, Any], source: Source) -> list[str]:
+def find_uncovered(data: Mapping[str, Any], source: YamlSource) -> list[str]:
     """One line for each setting of a LiteLLM YAML that lets answers pass uncorrected."""
-    gaps = [*_sections(data), *_pass_through_routes(data), *_of_environment(data)]
+    gaps = [*_section_gaps(data), *_pass_through_gaps(data), *_environment_gaps(data)]
     for number, entry in enumerate(_list(data.get("model_list"))):
         if isinstance(entry, dict):
-            gaps.extend((("model_list", number, *path), text) for path, text in _of_model(entry))
-    return [f"{source.at(*path)}: {text}" for path, text in gaps]
+            gaps.extend((("model_list", number, *path), text) for path, text in _model_gaps(entry))
+    return [f"{source.place_of(*path)}: {text}" for path, text in gaps]
 
 
-def _sections(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _section_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     for name, what in _SECTIONS.items():
         if data.get(name):
             yield (name,), f"{what}; {_NOT_CORRECTED}"
 
 
-def _pass_through_routes(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     settings = data.get("general_settings")
     endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
     for number, entry in enumerate(_list(endpoints)):
@@ -143,7 +143,7 @@ def _pass_through_routes(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str
         yield ("general_settings", "pass_through_endpoints", number), f"pass-through route {path}; {_NOT_CORRECTED}"
 
 
-def _of_model(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     params = entry.get("litellm_params") or {}
     info = entry.get("model_info") or {}
     if not isinstance(params, dict) or not isinstance(info, dict):
@@ -158,19 +158,19 @@ def _of_model(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         yield ("model_info", "mode"), f"{name} serves batches; {_NOT_CORRECTED}"
     for provider, variable in _VARIABLES.items():
         if params.get("api_key") == f"os.environ/{variable}":
-            yield ("litellm_params", "api_key"), _open_route(provider)
+            yield ("litellm_params", "api_key"), _open_route_text(provider)
         elif not params.get("api_key") and model.partition("/")[0] == provider:
-            yield ("litellm_params", "model"), _open_route(provider)
+            yield ("litellm_params", "model"), _open_route_text(provider)
 
 
-def _of_environment(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _environment_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     variables = data.get("environment_variables")
     for provider, variable in _VARIABLES.items():
         if isinstance(variables, dict) and variables.get(variable):
-            yield ("environment_variables", variable), _open_route(provider)
+            yield ("environment_variables", variable), _open_route_text(provider)
 
 
-def _open_route(provider: str) -> str:
+def _open_route_text(provider: str) -> str:
     advice = f"with {_VARIABLES[provider]} LiteLLM's pass-through routes /{provider}/... work for every key"
     return f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
 

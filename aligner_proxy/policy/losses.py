@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from aligner_proxy.errors import ConfigError, ForbiddenError
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, entry_name, route_matches, tenant_matches
-from aligner_proxy.policy.schema import EVERY, PolicyFile, Route, Tenant, selector_of
+from aligner_proxy.policy.schema import EVERY, PolicyFile, Route, Tenant, route_selector
 from aligner_proxy.types import Mode, Policy, StreamMode
 
 _ANY = "any"
@@ -34,42 +34,42 @@ class Loss:
         return self.what if self.tenant == EVERY else f"tenant {self.tenant} would lose {self.what}"
 
 
-def refuse_less(before: PolicyFile, after: PolicyFile) -> None:
+def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
     """Raise `ConfigError` where tenants would lose what is enforced, and `allow_less` does not name them."""
-    lost = [loss for loss in losses(before, after) if not {loss.tenant, EVERY} & set(after.allow_less)]
-    if lost:
-        more = f"; and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-        names = ", ".join(loss.tenant for loss in lost) if len(lost) <= _SHOWN else EVERY
+    unnamed = [loss for loss in find_losses(before, after) if not {loss.tenant, EVERY} & set(after.allow_less)]
+    if unnamed:
+        more = f"; and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
+        names = ", ".join(loss.tenant for loss in unnamed) if len(unnamed) <= _SHOWN else EVERY
         names = f'"{EVERY}"' if EVERY in names else names
         raise ConfigError(
-            f"{after.source.name}: {'; '.join(map(str, lost[:_SHOWN]))}{more}; if that is meant, write "
+            f"{after.source.name}: {'; '.join(map(str, unnamed[:_SHOWN]))}{more}; if that is meant, write "
             f"allow_less: [{names}] into the file"
         )
 
 
-def losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
+def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
     """What each tenant would lose, each tenant once, in the order of the file before."""
-    found = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
-    if _relevant(before) == _relevant(after):
-        return found
+    result = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
+    if _relevant_settings(before) == _relevant_settings(after):
+        return result
     pair = (PolicyResolver(before), PolicyResolver(after))
     models = list(_models(before, after))
     for n, tenant in enumerate(before.tenants):
         if tenant.enforce:
-            tried = _requests(tenant, before, after)
-            lost = next(filter(None, (_lost(tenant, pair, one, models) for one in tried)), None)
-            if lost:
-                found.append(Loss(entry_name(tenant, n), f"{', '.join(tenant.enforce)} ({lost})"))
-    return found
+            requests = _requests(tenant, before, after)
+            reason = next(filter(None, (_loss_reason(tenant, pair, one, models) for one in requests)), None)
+            if reason:
+                result.append(Loss(entry_name(tenant, n), f"{', '.join(tenant.enforce)} ({reason})"))
+    return result
 
 
 def _names_objectives(file: PolicyFile) -> bool:
     """Whether there is a request for whose answer the file wants anything."""
-    wanted = any(route.objectives or selector_of(route) for route in file.routes)
+    wanted = any(route.objectives or route_selector(route) for route in file.routes)
     return wanted or any(tenant.enforce for tenant in file.tenants) or any(b.references for _, b in file.blocks())
 
 
-def _relevant(file: PolicyFile) -> object:
+def _relevant_settings(file: PolicyFile) -> object:
     """The part of a file by which tenants can lose something."""
 
     def settings(block: object) -> list[object]:
@@ -80,7 +80,7 @@ def _relevant(file: PolicyFile) -> object:
     return settings(file.defaults), routes, list(map(settings, file.tenants)), file.trust.aliases
 
 
-def _lost(
+def _loss_reason(
     tenant: Tenant,
     resolvers: tuple[PolicyResolver, PolicyResolver],
     request: RequestFacts,
@@ -89,7 +89,7 @@ def _lost(
     """Why a tenant loses what is enforced for one of its requests; None where it does not."""
     for of_model in models:
         facts = replace(request, model=of_model.model, tags=of_model.tags)
-        was, now = (_ways_around(resolver, facts) for resolver in resolvers)
+        was, now = (_open_bypasses(resolver, facts) for resolver in resolvers)
         if "mode" in was:
             continue
         new = next((text for way, text in now.items() if way not in was), None)
@@ -101,7 +101,7 @@ def _lost(
     return None
 
 
-def _ways_around(resolver: PolicyResolver, facts: RequestFacts) -> dict[str, str]:
+def _open_bypasses(resolver: PolicyResolver, facts: RequestFacts) -> dict[str, str]:
     """How the answer to a request goes out whatever is enforced, as the file says it."""
     policy: Policy = resolver.resolve(facts)
     ways = {
@@ -123,24 +123,24 @@ def _may_bypass(resolver: PolicyResolver, facts: RequestFacts) -> bool:
 def _requests(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
     """Requests of this tenant before the change, one for each entry by which they may be decided after it."""
     for other in (tenant, *after.tenants):
-        team = _meet((tenant.match.team, other.match.team))
-        key = _meet((tenant.match.key, other.match.key))
+        team = _common_name((tenant.match.team, other.match.team))
+        key = _common_name((tenant.match.key, other.match.key))
         if team is None or key is None:
             continue
         named = RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)
         aliased = RequestFacts(team_alias=team or None, key_alias=key or None) if before.trust.aliases else None
         for facts in (named, aliased):
-            if facts is not None and _first(before.tenants, facts, before.trust.aliases) is tenant:
+            if facts is not None and _first_tenant(before.tenants, facts, before.trust.aliases) is tenant:
                 yield facts
 
 
-def _first(tenants: Iterable[Tenant], facts: RequestFacts, aliases: bool) -> Tenant | None:
+def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, aliases: bool) -> Tenant | None:
     return next((tenant for tenant in tenants if tenant_matches(tenant, facts, aliases)), None)
 
 
 def _models(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
     """Requests for models, one for each pair of routes that differ in what they can lose."""
-    tried = set[str]()
+    seen_decisions = set[str]()
     matches = [route.match for route in (*before.routes, *after.routes)]
     for model, tag in [(None, None), *((match.model, match.tag) for match in matches)]:
         facts = RequestFacts(_example(model) if model else _ANY, (_example(tag),) if tag else ())
@@ -148,22 +148,23 @@ def _models(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
             next((r for r in file.routes if route_matches(r, facts.names, facts.tags)), None)
             for file in (before, after)
         ]
-        decided = str([_decides(route) for route in first])
-        if decided not in tried:
-            tried.add(decided)
+        decided = str([_deciding_settings(route) for route in first])
+        if decided not in seen_decisions:
+            seen_decisions.add(decided)
             yield facts
 
 
-def _decides(route: Route | None) -> object:
+def _deciding_settings(route: Route | None) -> object:
     return route and (route.mode, route.stream, route.sample, route.objectives)
 
 
-def _meet(patterns: tuple[str | None, str | None]) -> str | None:
+def _common_name(patterns: tuple[str | None, str | None]) -> str | None:
     """A name that both patterns match; empty where neither asks for one, None where there is none."""
-    given = [pattern for pattern in patterns if pattern is not None]
-    examples = map(_example, given)
+    asked_patterns = [pattern for pattern in patterns if pattern is not None]
+    examples = map(_example, asked_patterns)
     return next(
-        (name for name in examples if all(fnmatchcase(name, pattern) for pattern in given)), None if given else ""
+        (name for name in examples if all(fnmatchcase(name, pattern) for pattern in asked_patterns)),
+        None if asked_patterns else "",
     )
 
 

@@ -16,7 +16,7 @@ MAX_OBJECTIVE_CHARS = 2_000
 _OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
 
 
-def objective_text(text: str) -> str:
+def check_objective_text(text: str) -> str:
     """The text of an objective, checked: "Name: description", within the length limit; raises `ValueError`."""
     text = text.strip()
     if len(text) > MAX_OBJECTIVE_CHARS:
@@ -26,7 +26,7 @@ def objective_text(text: str) -> str:
     return text
 
 
-ObjectiveText = Annotated[str, AfterValidator(objective_text)]
+ObjectiveText = Annotated[str, AfterValidator(check_objective_text)]
 
 
 class ObjectiveEntry(BaseModel):
@@ -44,7 +44,7 @@ class ObjectiveEntry(BaseModel):
 def _as_block(value: object) -> object:
     """The short form, a text alone, as a block."""
     if isinstance(value, str):
-        return {"text": objective_text(value)}
+        return {"text": check_objective_text(value)}
     if not isinstance(value, Mapping | ObjectiveEntry):
         raise ValueError("must be text (put it in quotes), or a block {text: ..., examples: FILE}")  # noqa: TRY004 - pydantic's
     return value

@@ -15,25 +15,27 @@ PREFIX = "own:"
 REFUSAL = 'this key may not bring objectives in its own words; its tenant needs allow: ["*"]'
 
 
-def with_known_names(asked: Sequence[str], own: Sequence[str], known: Mapping[str, Objective]) -> tuple[str, ...]:
+def match_known_names(
+    requested: Sequence[str], own: Sequence[str], objectives: Mapping[str, Objective]
+) -> tuple[str, ...]:
     """The names that a request asks for; the text of a configured objective asks for that objective."""
-    names = {_plain(objective.text): name for name, objective in known.items()} if own else {}
-    return tuple(dict.fromkeys((*asked, *(names[_plain(text)] for text in own if _plain(text) in names))))
+    names = {_normalise(objective.text): name for name, objective in objectives.items()} if own else {}
+    return tuple(dict.fromkeys((*requested, *(names[_normalise(text)] for text in own if _normalise(text) in names))))
 
 
-def worded(own: Sequence[str], known: Mapping[str, Objective], *, allowed: bool) -> tuple[Objective, ...]:
+def own_objectives(own: Sequence[str], objectives: Mapping[str, Objective], *, allowed: bool) -> tuple[Objective, ...]:
     """The objectives of a request that are not configured; raises `ForbiddenError` unless it may bring some."""
-    configured = {_plain(objective.text) for objective in known.values()} if own else set()
-    texts = dict.fromkeys(text for text in own if _plain(text) not in configured)
+    configured = {_normalise(objective.text) for objective in objectives.values()} if own else set()
+    texts = dict.fromkeys(text for text in own if _normalise(text) not in configured)
     if texts and not allowed:
         raise ForbiddenError(REFUSAL)
     return tuple(Objective(f"{PREFIX}{n}", text, Allowance()) for n, text in enumerate(texts, 1))
 
 
-def names_of(objectives: Iterable[Objective]) -> dict[str, str]:
+def client_names(objectives: Iterable[Objective]) -> dict[str, str]:
     """What the client calls each of its own objectives, by the name that it goes by here."""
     return {entry.name: entry.text.partition(":")[0] for entry in objectives if entry.name.startswith(PREFIX)}
 
 
-def _plain(text: str) -> str:
+def _normalise(text: str) -> str:
     return " ".join(text.split()).casefold()

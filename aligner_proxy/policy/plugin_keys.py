@@ -121,7 +121,7 @@ class Declarations:
         return (*self.selectors, *missing)
 
     @cached_property
-    def renamed(self) -> Mapping[str, str]:
+    def current_names(self) -> Mapping[str, str]:
         """Deprecated names of keys -> current names."""
         return {**RENAMED_KEYS, **{old: key.name for key in self.keys for old in key.deprecated}}
 
@@ -130,7 +130,7 @@ NO_DECLARATIONS = Declarations()
 
 
 @dataclass(frozen=True, slots=True)
-class Renamed:
+class DeprecatedName:
     """A deprecated name in the policies file or in metadata. As text: the advice for the operator."""
 
     key: str
@@ -144,21 +144,23 @@ class Renamed:
         return f"write {self.new} in place of {self.old}, which is accepted until 1.0"
 
 
-def with_current_names(block: Mapping[str, Any], renamed: Mapping[str, str]) -> tuple[dict[str, Any], list[Renamed]]:
+def rename_deprecated(
+    block: Mapping[str, Any], renamed: Mapping[str, str]
+) -> tuple[dict[str, Any], list[DeprecatedName]]:
     """A block of settings with the current names, and what was renamed.
 
     Where a key is present under both names, the old one stays and is later refused as unknown.
     """
     current: dict[str, Any] = {}
-    changes: list[Renamed] = []
+    changes: list[DeprecatedName] = []
     for key, value in block.items():
         new_key = renamed.get(key, key)
         if new_key != key and new_key not in block:
-            changes.append(Renamed(key, new_key, key, new_key))
+            changes.append(DeprecatedName(key, new_key, key, new_key))
         else:
             new_key = key
         new = RENAMED_VALUES.get((new_key, value)) if isinstance(value, str) else None
         if new is not None:
-            changes.append(Renamed(key, new_key, f"{new_key}: {value}", f"{new_key}: {new}"))
+            changes.append(DeprecatedName(key, new_key, f"{new_key}: {value}", f"{new_key}: {new}"))
         current[new_key] = value if new is None else new
     return current, changes

@@ -16,7 +16,7 @@ BASE64 = "base64:"
 """How a header begins whose text has lines or letters that headers cannot hold."""
 
 
-class Facts(Protocol):
+class ReferenceFacts(Protocol):
     """What a request brings that may be a reference."""
 
     @property
@@ -36,7 +36,7 @@ class Facts(Protocol):
         """References of its own in its body."""
 
 
-def settled(settings: Iterable[Reference], texts: Mapping[str, str], granted: bool) -> tuple[Reference, ...]:
+def attach_file_texts(settings: Iterable[Reference], texts: Mapping[str, str], granted: bool) -> tuple[Reference, ...]:
     """The references of a policy with the texts of their files; `granted`: its tenant may give references."""
     return tuple(
         replace(reference, text=texts.get(reference.name, ""))
@@ -46,29 +46,29 @@ def settled(settings: Iterable[Reference], texts: Mapping[str, str], granted: bo
     )
 
 
-def known(references: Iterable[Reference], texts: Mapping[str, str]) -> bool:
+def all_files_known(references: Iterable[Reference], texts: Mapping[str, str]) -> bool:
     """Whether all files among these are named in the policies file, too; metadata must not open others."""
     return all(reference.name in texts for reference in references if reference.kind is ReferenceKind.FILE)
 
 
-def headers(lists: Iterable[Iterable[Reference]]) -> tuple[str, ...]:
+def header_names(lists: Iterable[Iterable[Reference]]) -> tuple[str, ...]:
     """The names of all headers that these lists name."""
     named = (reference for listed in lists for reference in listed if reference.kind is ReferenceKind.HEADER)
     return tuple(dict.fromkeys(reference.name for reference in named))
 
 
-def name_tool_results(file: PolicyFile) -> bool:
+def uses_tool_results(file: PolicyFile) -> bool:
     """Whether the results of tools may be a reference of some request; metadata says so only where the file does."""
     named = (reference.kind for _, block in file.blocks() for reference in block.references or ())
     return ReferenceKind.TOOL_RESULTS in named
 
 
-def of_request(references: Iterable[Reference], facts: Facts) -> tuple[Reference, ...]:
+def request_references(references: Iterable[Reference], facts: ReferenceFacts) -> tuple[Reference, ...]:
     """The references that a request has a text for; raises `ForbiddenError` for a header that it may not send."""
-    return tuple(_with_texts(references, facts))
+    return tuple(_fill_texts(references, facts))
 
 
-def _with_texts(references: Iterable[Reference], facts: Facts) -> Iterator[Reference]:
+def _fill_texts(references: Iterable[Reference], facts: ReferenceFacts) -> Iterator[Reference]:
     for reference in references:
         match reference.kind:
             case ReferenceKind.SYSTEM:
@@ -87,19 +87,19 @@ def _with_texts(references: Iterable[Reference], facts: Facts) -> Iterator[Refer
             yield replace(reference, text=text)
 
 
-def of_body(facts: Facts, *, granted: bool) -> tuple[Reference, ...]:
+def body_references(facts: ReferenceFacts, *, granted: bool) -> tuple[Reference, ...]:
     """The references of a body, named 1, 2, ...; raises `ForbiddenError` where the tenant may give none."""
-    brought = tuple(
+    result = tuple(
         Reference(ReferenceKind.REQUEST, str(number), text)
         for number, text in enumerate(facts.brought, 1)
         if text.strip()
     )
-    if brought and not granted:
+    if result and not granted:
         raise ForbiddenError("this key may not bring references; its tenant needs allow_references: true")
-    return brought
+    return result
 
 
-def decoded(header: str) -> str:
+def decode_header(header: str) -> str:
     """The text of a header: as it is, or in base64 behind `base64:`; empty where that is not valid."""
     if not header.startswith(BASE64):
         return header

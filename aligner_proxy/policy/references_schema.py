@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.grounding.contradictions import contradiction
 from aligner_proxy.grounding.page import MOST_CHARS, Page, page
-from aligner_proxy.policy.yaml_file import KeyPath, Source, nearest, short
+from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, suggest_name
 from aligner_proxy.types import Reference, ReferenceKind
 
 MOST_REFERENCES = 16
@@ -27,7 +27,7 @@ _MOST_PATH_CHARS = 400
 _FORM = "must be system, tool_results, {file: PATH} or {header: NAME}"
 
 
-def _listed(value: object) -> object:
+def _parse_references(value: object) -> object:
     """The references of a list, in their order."""
     if isinstance(value, tuple) and all(isinstance(entry, Reference) for entry in value):
         return value
@@ -35,24 +35,28 @@ def _listed(value: object) -> object:
         raise ValueError("must be a list, for example [system, {file: POLICY.md}]")  # noqa: TRY004 - pydantic's
     if len(value) > MOST_REFERENCES:
         raise ValueError(f"has {len(value)} entries; name at most {MOST_REFERENCES}")
-    references = tuple(map(_reference, value))
+    references = tuple(map(_parse_reference, value))
     twice = next((r for n, r in enumerate(references) if r in references[:n]), None)
     if twice is not None:
-        raise ValueError(f"names {short(twice.name or twice.kind.value)} twice; keep one")
+        raise ValueError(f"names {quote_name(twice.name or twice.kind.value)} twice; keep one")
     return references
 
 
-def _reference(entry: object) -> Reference:
+def _parse_reference(entry: object) -> Reference:
     if isinstance(entry, str):
         if entry not in _WORDS:
-            hint = "; a file is written {file: PATH}" if "." in entry or "/" in entry else f"; {nearest(entry, _WORDS)}"
+            hint = (
+                "; a file is written {file: PATH}"
+                if "." in entry or "/" in entry
+                else f"; {suggest_name(entry, _WORDS)}"
+            )
             raise ValueError(f"{_FORM}{hint}")
         return Reference(ReferenceKind(entry))
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise ValueError(_FORM)
     kind, name = next(iter(entry.items()))
     if kind not in _BLOCKS:
-        raise ValueError(f"{_FORM}; {nearest(str(kind), _BLOCKS)}")
+        raise ValueError(f"{_FORM}; {suggest_name(str(kind), _BLOCKS)}")
     if kind == ReferenceKind.HEADER.value:
         if not isinstance(name, str) or not _HEADER.fullmatch(name):
             raise ValueError("header must be the name of a header, for example x-account-facts")
@@ -80,11 +84,11 @@ _JSON_SCHEMA: dict[str, Any] = {
         ]
     },
 }
-References = Annotated[tuple[Reference, ...], BeforeValidator(_listed), Field(json_schema_extra=_JSON_SCHEMA)]
+References = Annotated[tuple[Reference, ...], BeforeValidator(_parse_references), Field(json_schema_extra=_JSON_SCHEMA)]
 """What a policies file may say; the later of two lists replaces the earlier."""
 
 
-def read_files(blocks: Iterable[tuple[KeyPath, tuple[Reference, ...]]], source: Source) -> dict[str, str]:
+def read_files(blocks: Iterable[tuple[KeyPath, tuple[Reference, ...]]], source: YamlSource) -> dict[str, str]:
     """The text of each file that these lists name, by its path as written.
 
     Raises `ConfigError` for a file that is missing, too large or no text, and for two of a list that contradict each
@@ -95,36 +99,36 @@ def read_files(blocks: Iterable[tuple[KeyPath, tuple[Reference, ...]]], source: 
         pages: list[tuple[int, Page]] = []
         for n, reference in enumerate(references):
             if reference.kind is ReferenceKind.FILE:
-                place = source.at(*path, n)
-                texts.setdefault(reference.name, _text_of(reference.name, source, place))
+                place = source.place_of(*path, n)
+                texts.setdefault(reference.name, _read_reference(reference.name, source, place))
                 pages.append((n, page(reference.label, texts[reference.name])))
         for (_, one), (n, other) in combinations(pages, 2):
-            _refuse_contradiction(one, other, source.at(*path, n))
+            _refuse_contradiction(one, other, source.place_of(*path, n))
     return texts
 
 
-def _text_of(name: str, source: Source, place: str) -> str:
+def _read_reference(name: str, source: YamlSource, place: str) -> str:
     path = source.resolve(name)
     try:
         with path.open("rb") as file:
             raw = file.read(4 * MOST_CHARS + 1)
         text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{place}: reference {short(name)}: cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"{place}: reference {quote_name(name)}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         if len(raw) > 4 * MOST_CHARS:
             text = " " * (MOST_CHARS + 1)
         else:
             raise ConfigError(
-                f"{place}: reference {short(name)}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+                f"{place}: reference {quote_name(name)}: not UTF-8 text (byte {error.start}); save it as UTF-8"
             ) from None
     if len(text) > MOST_CHARS:
         raise ConfigError(
-            f"{place}: reference {short(name)} has more than {MOST_CHARS:,} characters; divide it, and name what "
+            f"{place}: reference {quote_name(name)} has more than {MOST_CHARS:,} characters; divide it, and name what "
             "each route needs"
         )
     if not text.strip():
-        raise ConfigError(f"{place}: reference {short(name)} is empty; write there what answers must agree with")
+        raise ConfigError(f"{place}: reference {quote_name(name)} is empty; write there what answers must agree with")
     return text.replace("\r\n", "\n")
 
 

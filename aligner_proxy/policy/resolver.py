@@ -30,25 +30,25 @@ from aligner_proxy.errors import ForbiddenError, SeveralPolicies
 from aligner_proxy.policy import references, shares
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.gate_schema import switches
-from aligner_proxy.policy.own_objectives import with_known_names, worded
-from aligner_proxy.policy.plugin_keys import PolicyKey, with_current_names
+from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
+from aligner_proxy.policy.plugin_keys import PolicyKey, rename_deprecated
 from aligner_proxy.policy.schema import (
     EVERY,
     Grants,
     OnErrorByClass,
     OnSkipByReason,
     PolicyFile,
+    PolicySettings,
     Route,
-    Settings,
     Tenant,
     corrector_names,
     grants_model,
-    listed,
+    route_objectives,
+    route_selector,
     rule_names,
-    selector_of,
 )
-from aligner_proxy.policy.strictness import may_tighten, stricter, takes_away
-from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, Source
+from aligner_proxy.policy.strictness import may_tighten, stricter_policy, takes_away
+from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, YamlSource
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     LOCAL_EDITOR,
@@ -91,7 +91,7 @@ HeadLookup = Callable[[Tenant | None, Objective, str], str]
 aligner that the policy names; empty if there is none."""
 
 
-def no_heads(tenant: Tenant | None, objective: Objective, aligner: str) -> str:
+def find_no_head(tenant: Tenant | None, objective: Objective, aligner: str) -> str:
     """The lookup where nothing was taught."""
     return ""
 
@@ -127,7 +127,7 @@ def _any_fits(pattern: str | None, values: Sequence[str | None]) -> bool:
 ON_ERROR = tuple(f"{_ON_ERROR}{kind.value}" for kind in FailureClass)
 ON_SKIP = tuple(f"{_ON_SKIP}{reason.value}" for reason in GOVERNED_SKIPS)
 _BY_KIND = {"on_error": ON_ERROR, "on_skip": ON_SKIP}
-SETTINGS = tuple(setting for name in Settings.model_fields for setting in _BY_KIND.get(name, (name,)))
+SETTINGS = tuple(setting for name in PolicySettings.model_fields for setting in _BY_KIND.get(name, (name,)))
 """Names of the gateway's own settings, as shown to operators; `on_error` has one a class, `on_skip` one a reason."""
 
 
@@ -176,7 +176,7 @@ class RequestFacts:
         return (self.model, *self.groups)
 
     @property
-    def usual(self) -> bool:
+    def is_cacheable(self) -> bool:
         """Whether its policy follows from the file, model, team and key alone, so that it can be cached."""
         settled = self.team_settings is None and self.key_settings is None
         return settled and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
@@ -193,7 +193,7 @@ class RequestFacts:
 class _Layer:
     """One source of settings; `path` is its position in the policies file, None for metadata."""
 
-    values: Settings
+    values: PolicySettings
     label: str
     path: KeyPath | None = None
     name: str = ""
@@ -202,55 +202,55 @@ class _Layer:
     trusted: bool = True
     """Whether it may loosen a policy; else only what makes it stricter counts."""
 
-    def origin(self, source: Source, *key: str | int) -> str:
+    def origin(self, source: YamlSource, *key: str | int) -> str:
         """Position of `key` in this layer, for operators."""
-        return self.label if self.path is None else f"{source.at(*self.path, *key)} ({self.label})"
+        return self.label if self.path is None else f"{source.place_of(*self.path, *key)} ({self.label})"
 
 
 class PolicyResolver:
     """Resolver of requests against one policies file, with a cache for requests that add nothing of their own."""
 
-    def __init__(self, policy_file: PolicyFile, head_of: HeadLookup = no_heads) -> None:
+    def __init__(self, policy_file: PolicyFile, head_of: HeadLookup = find_no_head) -> None:
         self._file = policy_file
         self._trust = policy_file.trust
-        self._known = objectives(policy_file)
-        self._known_to = [objectives(policy_file, tenant) for tenant in policy_file.tenants]
+        self._file_objectives = objectives(policy_file)
+        self._tenant_objectives = [objectives(policy_file, tenant) for tenant in policy_file.tenants]
         self._head_of = head_of
         declared = policy_file.declarations.keys
         self._keys = {key.name: key for key in declared if not key.grant}
         self._grants_of_plugins = [key for key in declared if key.grant]
         self._grants_model = grants_model(policy_file.declarations)
-        self._renamed = policy_file.declarations.renamed
+        self._current_names = policy_file.declarations.current_names
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
-        self.reference_headers = references.headers(block.references or () for _, block in policy_file.blocks())
+        self.reference_headers = references.header_names(block.references or () for _, block in policy_file.blocks())
         """The headers in which a request may bring references, if its tenant may; metadata names no others."""
-        self.reads_tool_results = references.name_tool_results(policy_file)
+        self.reads_tool_results = references.uses_tool_results(policy_file)
         self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
         """Whether this file shares traffic out among aligners, so that a request needs its position."""
-        self._cached = lru_cache(_REMEMBERED)(self._resolve_usual)
+        self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
-        policy = self._by_caller(facts)
+        policy = self._resolve_caller(facts)
         if policy.aligner_shares and facts.position is not None:
-            policy = shares.drawn(policy, facts.position)
+            policy = shares.draw_aligner(policy, facts.position)
         if not (policy.references or facts.given or facts.brought):
             return policy
-        brought = references.of_request(policy.references, facts)
+        request_references = references.request_references(policy.references, facts)
         if facts.brought:
-            brought += references.of_body(facts, granted=self._may_bring_references(facts))
-        return replace(policy, references=brought)
+            request_references += references.body_references(facts, granted=self._may_bring_references(facts))
+        return replace(policy, references=request_references)
 
     def _may_bring_references(self, facts: RequestFacts) -> bool:
         """Whether a request may bring references of its own, in whichever field."""
-        tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
-        grants = [*tenant, *self._metadata(facts, self._known_by(tenant))]
-        return bool(_last(grants, "allow_references"))
+        tenant = _first_layer(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
+        grants = [*tenant, *self._metadata_layers(facts, self._objectives_of(tenant))]
+        return bool(_last_grant(grants, "allow_references"))
 
-    def _by_caller(self, facts: RequestFacts) -> Policy:
+    def _resolve_caller(self, facts: RequestFacts) -> Policy:
         """The policy without what a request brings as references."""
-        if not facts.usual:
+        if not facts.is_cacheable:
             return self._resolve(facts)
         return self._cached(
             facts.model,
@@ -263,7 +263,7 @@ class PolicyResolver:
             facts.alias_by_operator,
         )
 
-    def by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
+    def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
         """(name, policy) of each route for requests like this one, whatever their model and tags, and of none."""
         plain = replace(facts, asked=(), own=(), bypass=False)
         policies = [
@@ -272,32 +272,32 @@ class PolicyResolver:
         ]
         return [*policies, ("no route", self._first_match(plain, lambda _: False))]
 
-    def settings_in_force(self) -> Iterator[Policy]:
+    def active_settings(self) -> Iterator[Policy]:
         """The settings of each route, and of none, with those of each tenant of the file, and of none.
 
         They come as policies without objectives; entries with equal settings count once.
         """
         defaults = _Layer(self._file.defaults, "defaults", ("defaults",))
-        for route, tenant in product(self._distinct(self._file.routes), self._distinct(self._file.tenants)):
-            settings, _ = self._settle([defaults, *route, *tenant])
-            extensions = tuple(self._differing(settings))
+        for route, tenant in product(self._unique_layers(self._file.routes), self._unique_layers(self._file.tenants)):
+            settings, _ = self._merge_layers([defaults, *route, *tenant])
+            extensions = tuple(self._pop_plugin_settings(settings))
             del settings["aligner_shares"], settings["shadow_aligner"]  # whichever aligner: the same settings
             yield Policy("-", extensions=extensions, **settings)
 
-    def _distinct(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
+    def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
         """No entry, and of those with the same settings one, each as a layer."""
         by_settings = {
-            str([*self._values_of(entry), bool(getattr(entry, "enforce", ()))]): _Layer(entry, entry.name or "-")
+            str([*self._layer_values(entry), bool(getattr(entry, "enforce", ()))]): _Layer(entry, entry.name or "-")
             for entry in entries
         }
         return [[], *([layer] for layer in by_settings.values())]
 
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""
-        own = {name: value_of(policy, name) for name in SETTINGS}
+        own = {name: setting_value(policy, name) for name in SETTINGS}
         return own | {name: policy.extension(name, key.default) for name, key in self._keys.items()}
 
-    def _resolve_usual(
+    def _resolve_cacheable(
         self,
         model: str,
         groups: tuple[str, ...],
@@ -316,49 +316,64 @@ class PolicyResolver:
         """The policy by all names of the model, and not laxer than that of any model group behind it."""
         policy = self._first_match(facts)
         for group in facts.groups:
-            policy = stricter(policy, self._first_match(replace(facts, model=group, groups=())))
+            policy = stricter_policy(policy, self._first_match(replace(facts, model=group, groups=())))
         return policy
 
     def _first_match(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """The policy by file and metadata, on the first route that applies; by default the first that matches."""
-        route = _first(self._file.routes, applies or (lambda route: route_matches(route, facts.names, facts.tags)))
-        tenant = _first(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
-        known = self._known_by(tenant)
-        facts = replace(facts, asked=with_known_names(facts.asked, facts.own, known)) if facts.own else facts
-        grants = [*tenant, *self._metadata(facts, known)]
-        settings, origins = self._settle([_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants])
-        chosen, chosen_origins, selection = self._objectives(facts, route, grants, known)
-        own = worded(facts.own, known, allowed=_may_word(grants))
-        quota, quota_origin = self._quota(facts, grants)
-        granted, granted_origins = self._granted(grants)
-        hand_off, told = self._hand_off(route)
-        extensions = (*self._differing(settings), *granted)
+        route = _first_layer(
+            self._file.routes, applies or (lambda route: route_matches(route, facts.names, facts.tags))
+        )
+        tenant = _first_layer(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
+        configured = self._objectives_of(tenant)
+        facts = replace(facts, asked=match_known_names(facts.asked, facts.own, configured)) if facts.own else facts
+        grants = [*tenant, *self._metadata_layers(facts, configured)]
+        settings, origins = self._merge_layers(
+            [_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants]
+        )
+        chosen, chosen_origins, selection = self._choose_objectives(facts, route, grants, configured)
+        own = own_objectives(facts.own, configured, allowed=_may_use_own_words(grants))
+        quota, quota_origin = self._find_quota(facts, grants)
+        granted, granted_origins = self._plugin_grants(grants)
+        hand_off, hand_off_origin = self._find_hand_off(route)
+        extensions = (*self._pop_plugin_settings(settings), *granted)
         if settings["aligner_shares"]:
-            given = settings["aligner_shares"]
-            settings["aligner_shares"] = tuple(self._share(name, part, chosen, tenant) for name, part in given)
+            percents = settings["aligner_shares"]
+            settings["aligner_shares"] = tuple(self._make_share(name, part, chosen, tenant) for name, part in percents)
         if settings["shadow_aligner"]:
-            settings["shadow_aligner"] = self._share(settings["shadow_aligner"], 0, chosen, tenant)
+            settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, chosen, tenant)
         if settings["references"]:
-            allowed = bool(_last(grants, "allow_references"))
-            settings["references"] = references.settled(settings["references"], self._file.reference_texts, allowed)
+            allowed = bool(_last_grant(grants, "allow_references"))
+            settings["references"] = references.attach_file_texts(
+                settings["references"], self._file.reference_texts, allowed
+            )
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
-            objectives=self._with_heads(chosen, tenant, settings["aligner"]) + own,
+            objectives=self._attach_heads(chosen, tenant, settings["aligner"]) + own,
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
             quota=quota,
             selection=selection,
             extensions=extensions,
-            origins=(*origins, *quota_origin, *told, *granted_origins, *chosen_origins, *self._deny_origins(grants)),
+            origins=(
+                *origins,
+                *quota_origin,
+                *hand_off_origin,
+                *granted_origins,
+                *chosen_origins,
+                *self._deny_origins(grants),
+            ),
             hand_off=hand_off,
             **settings,
         )
 
-    def _known_by(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
+    def _objectives_of(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
         """The objectives that requests of a tenant may have: of the file, and of the tenant itself."""
-        return self._known_to[int(tenant[0].path[1])] if tenant and tenant[0].path else self._known
+        return self._tenant_objectives[int(tenant[0].path[1])] if tenant and tenant[0].path else self._file_objectives
 
-    def _with_heads(self, chosen: Sequence[Objective], tenant: Sequence[_Layer], aligner: str) -> tuple[Objective, ...]:
+    def _attach_heads(
+        self, chosen: Sequence[Objective], tenant: Sequence[_Layer], aligner: str
+    ) -> tuple[Objective, ...]:
         """The objectives with the heads that were taught for them; one of a tenant's own belongs to that tenant."""
         entry = tenant[0].values if tenant else None
         own = entry.objectives if isinstance(entry, Tenant) else {}
@@ -368,19 +383,23 @@ class PolicyResolver:
             for objective, owner in owners
         )
 
-    def _share(self, name: str, percent: int, chosen: Sequence[Objective], tenant: Sequence[_Layer]) -> AlignerShare:
+    def _make_share(
+        self, name: str, percent: int, chosen: Sequence[Objective], tenant: Sequence[_Layer]
+    ) -> AlignerShare:
         """One of several aligners, with the heads that were taught for it."""
-        heads = ((one.name, one.head) for one in self._with_heads(chosen, tenant, name) if one.head)
+        heads = ((one.name, one.head) for one in self._attach_heads(chosen, tenant, name) if one.head)
         return AlignerShare(name, percent, tuple(heads))
 
-    def _differing(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    def _pop_plugin_settings(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """Remove the keys of plugins from the settings; yields those that differ from their default."""
         for key in self._keys.values():
             value = settings.pop(key.name)
             if value != key.default:
                 yield key.name, value
 
-    def _granted(self, grants: Sequence[_Layer]) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
+    def _plugin_grants(
+        self, grants: Sequence[_Layer]
+    ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
         """The grants of plugins that differ from their default, and the origin of each; the last layer wins."""
         values: dict[str, tuple[PolicyKey, Any]] = {}
         origins: dict[str, str] = {}
@@ -393,25 +412,25 @@ class PolicyResolver:
         differing = ((name, value) for name, (key, value) in values.items() if value != key.default)
         return tuple(differing), tuple(origins.items())
 
-    def _metadata(self, facts: RequestFacts, known: Mapping[str, Objective]) -> list[_Layer]:
+    def _metadata_layers(self, facts: RequestFacts, configured: Mapping[str, Objective]) -> list[_Layer]:
         """The settings of team and key; of those that are not trusted, the grants that take rights away."""
         metadata = (
             ("team metadata", facts.team_settings, self._trust.team_metadata),
             ("key metadata", facts.key_settings, self._trust.key_metadata),
         )
         return [
-            self._metadata_layer(raw, label, f"{facts.namespace}: {label}", trusted, known)
+            self._make_metadata_layer(raw, label, f"{facts.namespace}: {label}", trusted, configured)
             for label, raw, trusted in metadata
             if raw is not None
         ]
 
-    def _metadata_layer(
-        self, raw: object, label: str, source: str, trusted: bool, known: Mapping[str, Objective]
+    def _make_metadata_layer(
+        self, raw: object, label: str, source: str, trusted: bool, configured: Mapping[str, Objective]
     ) -> _Layer:
-        values = self._grants(raw, source, known)
+        values = self._parse_grants(raw, source, configured)
         if not trusted:
-            given = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
-            ignored = [name for name in given if not takes_away(name, getattr(values, name))]
+            set_names = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
+            ignored = [name for name in set_names if not takes_away(name, getattr(values, name))]
             for name in ignored:
                 _warn_not_trusted(source, name)
             values = values.model_copy(update=dict.fromkeys(ignored))
@@ -419,20 +438,22 @@ class PolicyResolver:
 
     def _grant_names(self) -> Iterator[str]:
         """The names of what a tenant may be granted, those of plugins included."""
-        yield from (name for name in Grants.model_fields if name not in Settings.model_fields)
+        yield from (name for name in Grants.model_fields if name not in PolicySettings.model_fields)
         yield from (key.name for key in self._grants_of_plugins)
 
-    def _grants(self, raw: object, label: str, known: Mapping[str, Objective]) -> Grants:
+    def _parse_grants(self, raw: object, label: str, configured: Mapping[str, Objective]) -> Grants:
         """The valid settings of an operator's metadata."""
         if not isinstance(raw, Mapping):
             _warn_invalid(label, "aligner")
             return self._grants_model()
-        current, changes = with_current_names({str(key): value for key, value in raw.items()}, self._renamed)
+        current, changes = rename_deprecated({str(key): value for key, value in raw.items()}, self._current_names)
         for change in changes:
             _warn(label, str(change))
-        return self._grants_model.model_validate(dict(self._valid(current, label, known)))
+        return self._grants_model.model_validate(dict(self._valid_settings(current, label, configured)))
 
-    def _valid(self, raw: Mapping[str, Any], label: str, known: Mapping[str, Objective]) -> Iterator[tuple[str, Any]]:
+    def _valid_settings(
+        self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
+    ) -> Iterator[tuple[str, Any]]:
         for key, value in raw.items():
             try:
                 checked = getattr(self._grants_model.model_validate({key: value}), key)
@@ -443,7 +464,7 @@ class PolicyResolver:
                 _warn_invalid(label, key)
                 continue
             if key in _OBJECTIVE_LISTS:
-                names = tuple(name for name in checked if name in known or (name == "*" and key == "allow"))
+                names = tuple(name for name in checked if name in configured or (name == "*" and key == "allow"))
                 if names != checked:
                     _warn_invalid(label, key)
                 checked = names
@@ -454,10 +475,10 @@ class PolicyResolver:
         if key == "corrector":
             return value in self._correctors
         if key == "references":
-            return references.known(value or (), self._file.reference_texts)
+            return references.all_files_known(value or (), self._file.reference_texts)
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
-    def _settle(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+    def _merge_layers(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
         settings = self.settings(_BUILT_IN_POLICY)
         origins = dict.fromkeys(settings, BUILT_IN)
         enforced = any(getattr(layer.values, "enforce", ()) for layer in layers)
@@ -467,7 +488,7 @@ class PolicyResolver:
             origins |= dict.fromkeys((*ON_SKIP, "if_nothing_remains"), _AS_ENFORCED)
         rules = dict.fromkeys(GateRule, True)
         for layer in layers:
-            for name, value in self._values_of(layer.values):
+            for name, value in self._layer_values(layer.values):
                 if layer.trusted or may_tighten(name, value, settings[name]):
                     settings[name] = value
                     origins[name] = layer.origin(self._file.source, *name.split("."))
@@ -481,22 +502,27 @@ class PolicyResolver:
         if settings["if_nothing_remains"] is IfNothingRemains.SECOND_TRY and settings["editor"] == LOCAL_EDITOR:
             settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata took the editor away, or asked for it
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
-        _judge_beside(enforced, settings, origins)
+        _judge_side_texts(enforced, settings, origins)
         settings["gate"] = tuple(rule for rule, on in rules.items() if on)
         choice = settings["aligner"]
-        settings |= {"aligner": shares.leading(choice), "aligner_shares": () if isinstance(choice, str) else choice}
+        settings |= {
+            "aligner": shares.leading_aligner(choice),
+            "aligner_shares": () if isinstance(choice, str) else choice,
+        }
         return settings, tuple(origins.items())
 
-    def _values_of(self, values: Settings) -> Iterator[tuple[str, Any]]:
+    def _layer_values(self, values: PolicySettings) -> Iterator[tuple[str, Any]]:
         """The settings of one layer by name, each class of failure and each reason for skipping on its own."""
-        for name in (*Settings.model_fields, *self._keys):
+        for name in (*PolicySettings.model_fields, *self._keys):
             value = getattr(values, name, None)
             if isinstance(value, OnErrorByClass | OnSkipByReason):
                 yield from ((f"{name}.{kind}", action) for kind, action in value if action is not None)
             elif value is not None:
                 yield name, value
 
-    def _quota(self, facts: RequestFacts, grants: Sequence[_Layer]) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
+    def _find_quota(
+        self, facts: RequestFacts, grants: Sequence[_Layer]
+    ) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
         """The last quota and its origin; each layer with a quota has one account for each tenant it applies to."""
         for layer in reversed(grants):
             seconds = getattr(layer.values, "quota", None)
@@ -507,7 +533,7 @@ class PolicyResolver:
                 return Quota(f"{layer.label} {owner}", seconds), (("quota", origin),)
         return None, ()
 
-    def _hand_off(self, route: Sequence[_Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
+    def _find_hand_off(self, route: Sequence[_Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
         """Where the route reports doubtful answers to, and its origin."""
         block = getattr(route[0].values, "hand_off", None) if route else None
         if block is None:
@@ -522,12 +548,12 @@ class PolicyResolver:
                 origins.setdefault(f"deny:{name}", layer.origin(self._file.source, "deny", n))
         return tuple(origins.items())
 
-    def _objectives(
+    def _choose_objectives(
         self,
         facts: RequestFacts,
         route: Sequence[_Layer],
         grants: Sequence[_Layer],
-        known: Mapping[str, Objective],
+        configured: Mapping[str, Objective],
     ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
         chosen: dict[str, str] = {}
         for layer in grants:
@@ -537,24 +563,24 @@ class PolicyResolver:
         selector = None
         for layer in route:
             assert isinstance(layer.values, Route)
-            selector = selector_of(layer.values)
-            for name, key in listed(layer.values, known):
+            selector = route_selector(layer.values)
+            for name, key in route_objectives(layer.values, configured):
                 chosen.setdefault(name, layer.origin(self._file.source, *key))
-        self._refuse(facts, chosen, grants, known)
+        self._refuse_forbidden(facts, chosen, grants, configured)
         selection = None
         if selector is not None and selector.word not in self._file.declarations.missing_selectors:
             candidates = tuple(name for name in chosen if name not in (*enforced, *facts.asked))
             selection = Selection(selector.word, candidates, enforced, selector)
         chosen |= {name: "request" for name in facts.asked if name not in chosen}
         origins = tuple((f"objective:{name}", origin) for name, origin in chosen.items())
-        return tuple(known[name] for name in chosen), origins, selection
+        return tuple(configured[name] for name in chosen), origins, selection
 
-    def _refuse(
+    def _refuse_forbidden(
         self,
         facts: RequestFacts,
         present: Mapping[str, str],
         grants: Sequence[_Layer],
-        known: Mapping[str, Objective],
+        configured: Mapping[str, Objective],
     ) -> None:
         """Raise `ForbiddenError` for the first thing in the request that is not permitted.
 
@@ -562,8 +588,8 @@ class PolicyResolver:
         """
         if facts.bypass and not _may_bypass(grants):
             raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
-        allowed = self._may_ask(grants, known)
-        denied = _denied(grants)
+        allowed = self._allowed_objectives(grants, configured)
+        denied = _denied_names(grants)
         for n, name in enumerate(facts.asked, 1):
             # LiteLLM logs these messages: they neither repeat the client's text nor reveal other tenants' objectives.
             if name in denied:
@@ -573,18 +599,18 @@ class PolicyResolver:
                 offer = f"it may ask for: {names}" if names else "it may not add any objective"
                 raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
-    def _may_ask(self, grants: Sequence[_Layer], known: Mapping[str, Objective]) -> set[str]:
+    def _allowed_objectives(self, grants: Sequence[_Layer], configured: Mapping[str, Objective]) -> set[str]:
         """The objectives that a request may add. A list that is not trusted only shortens the one before."""
         allowed = set[str]()
         for layer in grants:
             allow = getattr(layer.values, "allow", None)
             if allow is not None:
-                names = set(known) if EVERY in allow else set(allow)
+                names = set(configured) if EVERY in allow else set(allow)
                 allowed = names if layer.trusted else names & allowed
-        return allowed - _denied(grants)
+        return allowed - _denied_names(grants)
 
 
-def _may_word(grants: Sequence[_Layer]) -> bool:
+def _may_use_own_words(grants: Sequence[_Layer]) -> bool:
     """Whether a request may bring objectives in its own words. A list that is not trusted only takes that away."""
     every = False
     for layer in grants:
@@ -594,7 +620,7 @@ def _may_word(grants: Sequence[_Layer]) -> bool:
     return every
 
 
-def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[_Layer]:
+def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[_Layer]:
     """The first entry that matches, as a layer; empty where none does."""
     for i, entry in enumerate(entries):
         if matches(entry):
@@ -604,21 +630,21 @@ def _first(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list
     return []
 
 
-def value_of(policy: Policy, name: str) -> Any:
+def setting_value(policy: Policy, name: str) -> Any:
     """The value of one of `SETTINGS`."""
     setting, _, kind = name.partition(".")
     if setting == "aligner" and policy.aligner_shares:
-        return shares.shown(policy.aligner_shares)
+        return shares.share_percents(policy.aligner_shares)
     if setting == "shadow_aligner":
         return policy.shadow_aligner and policy.shadow_aligner.name
     if setting == "references":
         return tuple(reference.label for reference in policy.references)
     if setting == "on_skip":
-        return policy.on_skip.of(kind)
-    return policy.on_error.of(FailureClass(kind)) if kind else getattr(policy, name)
+        return policy.on_skip.reaction_to(kind)
+    return policy.on_error.reaction_to(FailureClass(kind)) if kind else getattr(policy, name)
 
 
-def _judge_beside(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
+def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
     """Judge texts beside the answer of which no layer said anything, where objectives are enforced and may block."""
     if not (enforced and settings["mode"] is Mode.ENFORCE):
         return
@@ -629,17 +655,17 @@ def _judge_beside(enforced: bool, settings: dict[str, Any], origins: dict[str, s
         origins |= dict.fromkeys(kinds, _AS_ENFORCED)
 
 
-def _denied(grants: Sequence[_Layer]) -> set[str]:
+def _denied_names(grants: Sequence[_Layer]) -> set[str]:
     return {name for layer in grants for name in getattr(layer.values, "deny", ())}
 
 
-def _last(grants: Sequence[_Layer], name: str) -> Any:
+def _last_grant(grants: Sequence[_Layer], name: str) -> Any:
     values = (getattr(layer.values, name) for layer in reversed(grants))
     return next((value for value in values if value is not None), None)
 
 
 def _may_bypass(grants: Sequence[_Layer]) -> bool:
-    return bool(_last(grants, "allow_bypass"))
+    return bool(_last_grant(grants, "allow_bypass"))
 
 
 def _warn_invalid(label: str, key: str) -> None:
@@ -657,7 +683,7 @@ def _warn(label: str, problem: str) -> None:
     log.warning("%s: %s", label, problem)
 
 
-def policy_for_all(resolver: PolicyResolver, facts: RequestFacts, further: Iterable[RequestFacts]) -> Policy:
+def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, further: Iterable[RequestFacts]) -> Policy:
     """The policy of a request that further models may also answer; raises like `resolve`, or `SeveralPolicies`.
 
     `further` are the facts as they would be if the client had asked for each of these models.
@@ -665,11 +691,11 @@ def policy_for_all(resolver: PolicyResolver, facts: RequestFacts, further: Itera
     policy = resolver.resolve(facts)
     others = map(resolver.resolve, further)
     # For several models in one field LiteLLM returns a list of answers, which it gives to no guardrail.
-    if "," in facts.model or any(_effect(other) != _effect(policy) for other in others):
+    if "," in facts.model or any(_policy_effect(other) != _policy_effect(policy) for other in others):
         raise SeveralPolicies("models of different policies in one request")
     return policy
 
 
-def _effect(policy: Policy) -> Policy:
+def _policy_effect(policy: Policy) -> Policy:
     """The policy without its name and origins."""
     return replace(policy, name="", origins=())

@@ -28,17 +28,17 @@ from pydantic import (
 )
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.declining import Decline
 from aligner_proxy.policy.editor_schema import Editor
-from aligner_proxy.policy.engine_schema import LOCAL, Backend, backend
+from aligner_proxy.policy.engine_schema import LOCAL, Backend, expand_backend
 from aligner_proxy.policy.gate_schema import GateSetting
 from aligner_proxy.policy.hand_off_schema import HandOffBlock
 from aligner_proxy.policy.objective_schema import ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.references_schema import References, read_files
+from aligner_proxy.policy.refusal_text import Decline
 from aligner_proxy.policy.shares import AlignerChoice
-from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, Source, nearest
-from aligner_proxy.prompts import template
+from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, YamlSource, suggest_name
+from aligner_proxy.prompts import find_template
 from aligner_proxy.types import (
     DEFAULT_ALIGNER,
     GOVERNED_SKIPS,
@@ -86,12 +86,12 @@ class PluginSettings(BaseModel):
     """name -> settings: who is told of every answer that was looked at, texts included."""
 
 
-def kind_of(name: str, entry: PluginEntry) -> str:
+def plugin_kind(name: str, entry: PluginEntry) -> str:
     """The kind of plugin of an entry; by default its name."""
     return str(entry.get(KIND, name))
 
 
-def own_settings(entry: PluginEntry) -> PluginEntry:
+def plugin_settings(entry: PluginEntry) -> PluginEntry:
     """The plugin's own settings of an entry, without its kind."""
     return {key: value for key, value in entry.items() if key != KIND}
 
@@ -114,49 +114,49 @@ def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
     return positions
 
 
-def _yaml_off(value: object) -> object:
+def _parse_off(value: object) -> object:
     """`off` as text; YAML 1.1 reads the bare word as false."""
     return "off" if value is False else value
 
 
-def _every_class(value: object) -> object:
+def _expand_classes(value: object) -> object:
     """The short form, one action for every class of failure, as a block."""
-    return _for_each(value, FailureClass, OnError, "class of failure")
+    return _expand_action(value, FailureClass, OnError, "class of failure")
 
 
-def _every_reason(value: object) -> object:
+def _expand_reasons(value: object) -> object:
     """The short form, one action for every reason, as a block."""
-    return _for_each(value, GOVERNED_SKIPS, OnSkip, "reason")
+    return _expand_action(value, GOVERNED_SKIPS, OnSkip, "reason")
 
 
-def _for_each(value: object, names: Iterable[StrEnum], actions: Iterable[StrEnum], kind: str) -> object:
+def _expand_action(value: object, names: Iterable[StrEnum], actions: Iterable[StrEnum], kind: str) -> object:
     if not isinstance(value, str):
         return value
     words = [action.value for action in actions]
     if value not in words:
-        raise ValueError(f"must be one of these words, or a block of them by {kind}; {nearest(value, words)}")
+        raise ValueError(f"must be one of these words, or a block of them by {kind}; {suggest_name(value, words)}")
     return dict.fromkeys((name.value for name in names), value)
 
 
-def _whole(treatment: SideTreatment) -> SideTreatment:
+def _refuse_drop(treatment: SideTreatment) -> SideTreatment:
     if treatment is SideTreatment.DROP:
         raise ValueError("drop would leave a part that programs cannot read; say pass, judge or block")
     return treatment
 
 
-WholeTreatment = Annotated[SideTreatment, AfterValidator(_whole)]
+WholeTreatment = Annotated[SideTreatment, AfterValidator(_refuse_drop)]
 """Treatment of texts that cannot be taken out of their place."""
 
 
-def _not_reserved(names: dict[str, str]) -> dict[str, str]:
+def _refuse_reserved(names: dict[str, str]) -> dict[str, str]:
     if DEFAULT_ALIGNER in names:
         raise ValueError(f"{DEFAULT_ALIGNER} is what aligner.model is called; choose another name")
     return names
 
 
-def _template_name(name: str) -> str:
+def _check_template(name: str) -> str:
     try:
-        return template(name).name
+        return find_template(name).name
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
@@ -221,10 +221,10 @@ class OnSkipByReason(_Block):
     that goes, and its status is not_judged."""
 
 
-class Settings(_Block):
+class PolicySettings(_Block):
     """The settings that defaults, routes, tenants and key or team metadata may each say."""
 
-    mode: Annotated[Mode, BeforeValidator(_yaml_off)] | None = None
+    mode: Annotated[Mode, BeforeValidator(_parse_off)] | None = None
     """enforce: deliver the correction; shadow: correct and record, deliver the original; off: leave alone."""
     stream: StreamMode | None = None
     """hold: withhold, align the whole answer, replay; sentence: release by segments; passthrough: deliver at once."""
@@ -237,13 +237,15 @@ class Settings(_Block):
     deadline_s: Annotated[float, Field(gt=0, le=600, strict=True)] | None = None
     """Seconds that a correction may take, retries included, before on_error applies."""
     on_error: (
-        Annotated[OnErrorByClass, BeforeValidator(_every_class, json_schema_input_type=OnError | OnErrorByClass)] | None
+        Annotated[OnErrorByClass, BeforeValidator(_expand_classes, json_schema_input_type=OnError | OnErrorByClass)]
+        | None
     ) = None
     """When a correction fails: passthrough (the original), block (an error) or retry; one word, or a word by class."""
     after_retry: Annotated[Literal["passthrough", "block"], AfterValidator(lambda name: OnError(name))] | None = None
     """What the client gets when retry did not help."""
     on_skip: (
-        Annotated[OnSkipByReason, BeforeValidator(_every_reason, json_schema_input_type=OnSkip | OnSkipByReason)] | None
+        Annotated[OnSkipByReason, BeforeValidator(_expand_reasons, json_schema_input_type=OnSkip | OnSkipByReason)]
+        | None
     ) = None
     """When an answer would be skipped: judge (what cannot be is class unjudged of on_error), passthrough or block; one
     word, or a word by reason. Where objectives are enforced the default is judge, elsewhere passthrough."""
@@ -301,7 +303,7 @@ class Settings(_Block):
     an editor: 0.5 to 1. Less puts more right, and touches more that was right; 1: never."""
 
 
-class Grants(Settings):
+class Grants(PolicySettings):
     """What a tenant must have and may have; also the form of key and team metadata under "aligner"."""
 
     enforce: Names = ()
@@ -327,7 +329,7 @@ class RouteMatch(_Block):
     """Glob over the request's tags; one of them must match."""
 
 
-class Route(Settings):
+class Route(PolicySettings):
     """The first route in file order that matches decides."""
 
     match: RouteMatch
@@ -358,14 +360,14 @@ class Tenant(Grants):
     """Objectives of this tenant alone, in the form of the file's; they go over those, and nobody else can name them."""
 
 
-class Aligner(_Block):
+class AlignerSettings(_Block):
     """Which model corrects, and where it runs."""
 
     model: Annotated[str, Field(min_length=1, max_length=400)] = "embedded"
     """embedded, a Hugging Face id (owner/name@commit), or a folder that starts with ./ ../ / or ~."""
     require_revision: Annotated[bool, Field(strict=True)] = False
     """true: a Hugging Face id without a commit is refused; by default it is a warning."""
-    template: Annotated[str, AfterValidator(_template_name)] | None = None
+    template: Annotated[str, AfterValidator(_check_template)] | None = None
     """hh-rlhf, ultrafeedback, imhi (each also with -vicuna), aligner or aligner-v1; known models set it themselves."""
     quantization: Literal["nf4", "none"] = "nf4"
     """nf4: 4-bit weights; none: weights as dtype says."""
@@ -374,10 +376,12 @@ class Aligner(_Block):
     cache_tokens: int = Field(default=16_384, ge=1024)
     """Tokens of KV cache, where there is memory for them: how much can be worked on at once, and how much is shared."""
     adapters: Annotated[
-        dict[Name, Annotated[str, Field(min_length=1, max_length=400)]], AfterValidator(_not_reserved)
+        dict[Name, Annotated[str, Field(min_length=1, max_length=400)]], AfterValidator(_refuse_reserved)
     ] = {}
     """More aligners over the same base, name -> as model; routes and tenants choose one by `aligner: name`."""
-    engine: Annotated[Backend, BeforeValidator(backend, json_schema_input_type=str | tuple[str, ...] | Backend)] = LOCAL
+    engine: Annotated[
+        Backend, BeforeValidator(expand_backend, json_schema_input_type=str | tuple[str, ...] | Backend)
+    ] = LOCAL
     """local, unix:/path, http(s)://host:port (an aligner-proxy engine), http(s)://host:port/v1 (a completions server),
     litellm:<model group>, a list of replicas, or a block with more."""
 
@@ -400,7 +404,7 @@ class CacheSettings(_Block):
     """Environment variable with the key that encrypts what lies in Redis: 32 bytes in base64, the same everywhere."""
 
     @model_validator(mode="after")
-    def _key_needs_redis(self) -> CacheSettings:
+    def _check_key_env(self) -> CacheSettings:
         if self.key_env and not self.redis_env:
             raise ValueError("key_env encrypts what lies in Redis: name the variable with its URL, too (redis_env)")
         return self
@@ -442,7 +446,7 @@ class AuditSettings(_Block):
     """Calls of POST /v1/feedback a minute, for each tenant in each worker; beyond them 429."""
 
     @model_validator(mode="after")
-    def _required_needs_the_store(self) -> AuditSettings:
+    def _check_store(self) -> AuditSettings:
         if self.file and self.database_env:
             raise ValueError("entries go into one store: remove file, or database_env")
         if self.required and not self.enabled:
@@ -450,7 +454,7 @@ class AuditSettings(_Block):
         return self
 
 
-def _audit_form(value: object) -> object:
+def _expand_audit(value: object) -> object:
     if isinstance(value, str) and value != AUDIT_REQUIRED:
         raise ValueError(f"must be a block of keys, or the word {AUDIT_REQUIRED}")
     return {"enabled": True, "required": True} if value == AUDIT_REQUIRED else value
@@ -482,10 +486,10 @@ class Trust(_Block):
 class PolicyFile(_Block):
     """policies.yaml: which aligner, which objectives, and what applies to whom."""
 
-    aligner: Aligner = Aligner()
+    aligner: AlignerSettings = AlignerSettings()
     objectives: dict[Name, ObjectiveSetting] = {}
     """Objectives of your own, name -> "Name: description", or {text, examples}; they go over the built-in ones."""
-    defaults: Settings = Settings()
+    defaults: PolicySettings = PolicySettings()
     routes: tuple[Route, ...] = ()
     tenants: tuple[Tenant, ...] = ()
     trust: Trust = Trust()
@@ -493,7 +497,7 @@ class PolicyFile(_Block):
     shadow: ShadowSettings = ShadowSettings()
     streams: StreamSettings = StreamSettings()
     audit: Annotated[
-        AuditSettings, BeforeValidator(_audit_form, json_schema_input_type=Literal["required"] | AuditSettings)
+        AuditSettings, BeforeValidator(_expand_audit, json_schema_input_type=Literal["required"] | AuditSettings)
     ] = AuditSettings()
     """Settings of the audit store; the word required alone turns it on and delivers no answer without its entry."""
     plugins: PluginSettings = PluginSettings()
@@ -501,7 +505,7 @@ class PolicyFile(_Block):
     """Tenants that a change of this file may take all that is enforced from; "*": everybody. Remove it afterwards."""
     keys: str | None = None
     """File with hashed keys (without a database), relative to this file."""
-    _source: Source = PrivateAttr(default_factory=Source)
+    _source: YamlSource = PrivateAttr(default_factory=YamlSource)
     _declarations: Declarations = PrivateAttr(default=NO_DECLARATIONS)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _reference_texts: Mapping[str, str] = PrivateAttr(default_factory=dict)
@@ -517,7 +521,7 @@ class PolicyFile(_Block):
         return tuple(map(self._source.resolve, self._reference_texts))
 
     @property
-    def source(self) -> Source:
+    def source(self) -> YamlSource:
         """The file with the position of each value."""
         return self._source
 
@@ -531,13 +535,13 @@ class PolicyFile(_Block):
         """Deprecated names and missing plugins, each with its line."""
         return self._warnings
 
-    def blocks(self) -> Iterator[tuple[tuple[str | int, ...], Settings]]:
+    def blocks(self) -> Iterator[tuple[tuple[str | int, ...], PolicySettings]]:
         """Every block of settings with its position: `defaults`, each route, each tenant."""
         yield ("defaults",), self.defaults
         yield from ((("routes", n), route) for n, route in enumerate(self.routes))
         yield from ((("tenants", n), tenant) for n, tenant in enumerate(self.tenants))
 
-    def placed(self, source: Source, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
+    def with_source(self, source: YamlSource, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
         """A copy with the positions of its values, the declarations it was read by, and warnings."""
         copy = self.model_copy()
         copy._source = source
@@ -565,19 +569,19 @@ class SelectorBlock(_Block):
         return names
 
 
-def selector_of(block: Settings) -> SelectorBlock | None:
+def route_selector(block: PolicySettings) -> SelectorBlock | None:
     """The selector of a route; None where it lists its objectives, and for other blocks."""
     value = getattr(block, "objectives", None)
     return value if isinstance(value, SelectorBlock) else None
 
 
-def listed(route: Route, known: Iterable[str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+def route_objectives(route: Route, configured: Iterable[str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
     """The objectives of a route, each with its position below the route; "*" stands for `known`."""
-    selector = selector_of(route)
+    selector = route_selector(route)
     names = selector.names if selector else route.objectives
     place = ("objectives", selector.word) if selector else ("objectives",)
     for position, name in enumerate(names):
-        every = known if selector and name == EVERY else (name,)
+        every = configured if selector and name == EVERY else (name,)
         yield from ((objective, (*place, position)) for objective in every)
 
 
@@ -589,33 +593,33 @@ threads together."""
 @lru_cache(maxsize=64)
 def file_model(declarations: Declarations) -> type[PolicyFile]:
     """The policies file with the keys and selector forms of plugins."""
-    settings = _fields(key for key in declarations.all_keys if not key.grant)
-    grants = settings | _fields(key for key in declarations.all_keys if key.grant)
-    route = _extended(Route, settings | _objectives_field(declarations.all_selectors))
-    tenant = _extended(Tenant, grants)
-    defaults = _extended(Settings, settings)
+    settings = _plugin_fields(key for key in declarations.all_keys if not key.grant)
+    grants = settings | _plugin_fields(key for key in declarations.all_keys if key.grant)
+    route = _extend_model(Route, settings | _objectives_field(declarations.all_selectors))
+    tenant = _extend_model(Tenant, grants)
+    defaults = _extend_model(PolicySettings, settings)
     blocks: dict[str, Any] = {
         "defaults": (defaults, defaults()),
         "routes": (tuple[route, ...], ()),  # type: ignore[valid-type]
         "tenants": (tuple[tenant, ...], ()),  # type: ignore[valid-type]
     }
-    return _extended(PolicyFile, blocks)
+    return _extend_model(PolicyFile, blocks)
 
 
 @lru_cache(maxsize=64)
 def grants_model(declarations: Declarations) -> type[Grants]:
     """The form of key and team metadata with the keys of plugins."""
-    return _extended(Grants, _fields(declarations.all_keys))
+    return _extend_model(Grants, _plugin_fields(declarations.all_keys))
 
 
-def _extended(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
+def _extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
     """A model with more fields, under the same name and with the same description."""
     with _BUILDING:
         model: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
     return model
 
 
-def _fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
+def _plugin_fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
     return {key.name: (key.type | None, Field(default=None, description=key.about)) for key in keys}
 
 

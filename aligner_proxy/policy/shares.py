@@ -35,17 +35,17 @@ Shares = tuple[tuple[str, int], ...]
 """(aligner, per cent), in the order of the file."""
 
 
-def _checked(value: object) -> object:
+def _check_choice(value: object) -> object:
     """A name, or shares as pairs that sum to 100."""
     if isinstance(value, str):
-        return _name(value)
+        return _check_name(value)
     if isinstance(value, tuple):  # read before
         return value
     if not isinstance(value, Mapping) or not value:
         raise ValueError(_FORMS)
     pairs = []
     for name, percent in value.items():
-        _name(name)
+        _check_name(name)
         if isinstance(percent, bool) or not isinstance(percent, int) or not 1 <= percent <= _WHOLE:
             raise ValueError(f"the share of {name} must be a whole number of per cent from 1 to 100")
         pairs.append((name, percent))
@@ -55,7 +55,7 @@ def _checked(value: object) -> object:
     return pairs[0][0] if len(pairs) == 1 else tuple(pairs)
 
 
-def _name(name: object) -> str:
+def _check_name(name: object) -> str:
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ValueError(f"{_FORMS}; a name has letters, digits, dots, hyphens and underscores, at most 64")
     return name
@@ -64,50 +64,50 @@ def _name(name: object) -> str:
 _Named = Annotated[str, Field(pattern=NAME)]
 _Percent = Annotated[int, Field(ge=1, le=_WHOLE)]
 AlignerChoice = Annotated[
-    str | Shares, BeforeValidator(_checked, json_schema_input_type=_Named | dict[_Named, _Percent])
+    str | Shares, BeforeValidator(_check_choice, json_schema_input_type=_Named | dict[_Named, _Percent])
 ]
 """What a policies file may say of `aligner`: one name, or shares."""
 
 
-def names(choice: str | Shares) -> tuple[str, ...]:
+def aligner_names(choice: str | Shares) -> tuple[str, ...]:
     """The aligners that a setting names."""
     return (choice,) if isinstance(choice, str) else tuple(name for name, _ in choice)
 
 
-def leading(choice: str | Shares) -> str:
+def leading_aligner(choice: str | Shares) -> str:
     """The aligner with the largest share, the first of equals."""
     return choice if isinstance(choice, str) else max(choice, key=lambda pair: pair[1])[0]
 
 
-def position(tenant: str, turns: Sequence[Turn]) -> int:
+def traffic_position(tenant: str, turns: Sequence[Turn]) -> int:
     """Where a conversation lies among the hundred parts of its tenant's traffic, from 0.
 
     It follows from the turns up to the user's first one, which every request of a conversation repeats.
     """
     first = next((n for n, turn in enumerate(turns, 1) if turn.role == "user"), len(turns))
-    begun = [tenant, *([turn.role, turn.content] for turn in turns[:first])]
-    digest = hashlib.sha256(json.dumps(begun).encode()).digest()
+    opening = [tenant, *([turn.role, turn.content] for turn in turns[:first])]
+    digest = hashlib.sha256(json.dumps(opening).encode()).digest()
     return int.from_bytes(digest[:8]) % _WHOLE
 
 
-def drawn(policy: Policy, at: int) -> Policy:
+def draw_aligner(policy: Policy, at: int) -> Policy:
     """The policy with the aligner whose share covers this position, and the heads that were taught for it."""
     end = 0
     for share in policy.aligner_shares:
         end += share.percent
         if at < end:
-            return _under(policy, share)
+            return _with_aligner(policy, share)
     return replace(policy, aligner_shares=())
 
 
-def beside(policy: Policy) -> Policy | None:
+def shadow_policy(policy: Policy) -> Policy | None:
     """The policy by which the shadow aligner judges the same answers; None where there is none, or it is the same."""
     share = policy.shadow_aligner
     if share is None or share.name == policy.aligner:
         return None
     # It spends nobody's quota, asks no paid editor, and reports nothing.
     return replace(
-        _under(policy, share),
+        _with_aligner(policy, share),
         shadow_aligner=None,
         mode=Mode.SHADOW,
         corrector=METAALIGNER,
@@ -119,26 +119,26 @@ def beside(policy: Policy) -> Policy | None:
     )
 
 
-def _under(policy: Policy, share: AlignerShare) -> Policy:
+def _with_aligner(policy: Policy, share: AlignerShare) -> Policy:
     """The policy with this aligner, and no shares left to draw from."""
     heads = dict(share.heads)
     objectives = tuple(replace(objective, head=heads.get(objective.name, "")) for objective in policy.objectives)
     return replace(policy, aligner=share.name, objectives=objectives, aligner_shares=())
 
 
-def shown(shares: Iterable[AlignerShare]) -> dict[str, int]:
+def share_percents(shares: Iterable[AlignerShare]) -> dict[str, int]:
     """The shares as they are written in the file."""
     return {share.name: share.percent for share in shares}
 
 
-def written(text: str) -> str | dict[str, int]:
+def parse_shares(text: str) -> str | dict[str, int]:
     """What somebody typed, as the file has it: a name, or shares (default=95,acme-2=5); raises `ConfigError`."""
     if "=" not in text:
         return text
-    found: dict[str, int] = {}
+    percents: dict[str, int] = {}
     for part in text.split(","):
         name, _, percent = (piece.strip() for piece in part.partition("="))
         if not name or not percent.isdecimal() or len(percent) > len(str(_WHOLE)):
             raise ConfigError("aligner must be a name, or shares in whole per cent: default=95,acme-2=5")
-        found[name] = int(percent)
-    return found
+        percents[name] = int(percent)
+    return percents

@@ -51,7 +51,7 @@ def takes_away(grant: str, value: object) -> bool:
     return grant in ("enforce", "deny") or withdrawn
 
 
-def stricter(policy: Policy, other: Policy) -> Policy:
+def stricter_policy(policy: Policy, other: Policy) -> Policy:
     """A policy as strict as both: that of the stricter mode, with each setting in which the other is stricter.
 
     Between equal modes the first leads, and its objectives count. A policy without objectives and references
@@ -61,9 +61,13 @@ def stricter(policy: Policy, other: Policy) -> Policy:
     lead = replace(lead, bypass=policy.bypass and other.bypass, references=lead.references or rest.references)
     if not _strength(rest):
         return lead
-    raised = replace(lead, **{name: _strictest(name, getattr(lead, name), getattr(rest, name)) for name in _compared()})
+    raised = replace(
+        lead, **{name: _stricter_value(name, getattr(lead, name), getattr(rest, name)) for name in _compared_settings()}
+    )
     origins = dict(lead.origins)
-    origins |= {name: origin for name, origin in rest.origins if _value(raised, name) != _value(lead, name)}
+    origins |= {
+        name: origin for name, origin in rest.origins if _setting_value(raised, name) != _setting_value(lead, name)
+    }
     return replace(raised, origins=tuple(origins.items()))
 
 
@@ -72,23 +76,25 @@ def _strength(policy: Policy) -> int:
     return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.references else 0
 
 
-def _compared() -> tuple[str, ...]:
+def _compared_settings() -> tuple[str, ...]:
     """The settings of a policy that can be compared, besides its mode."""
     names = {field.name for field in fields(Policy)} - {"mode"}
     return tuple(name for name in (*_SCALES, *_AMOUNTS) if name in names)
 
 
-def _strictest(name: str, first: Any, second: Any) -> Any:
+def _stricter_value(name: str, first: Any, second: Any) -> Any:
     """The stricter of two values; of reactions by class or reason, each by itself."""
     if name in _AMOUNTS:
         return max(first, second)
     if is_dataclass(first):
         parts = [field.name for field in fields(first)]
-        return replace(first, **{part: _strictest(name, getattr(first, part), getattr(second, part)) for part in parts})  # type: ignore[type-var]
+        return replace(
+            first, **{part: _stricter_value(name, getattr(first, part), getattr(second, part)) for part in parts}
+        )  # type: ignore[type-var]
     return second if tightens(name, second, first) else first
 
 
-def _value(policy: Policy, name: str) -> object:
+def _setting_value(policy: Policy, name: str) -> object:
     """The value of a setting by its name in `origins`; None for what is no setting."""
     setting, _, part = name.partition(".")
     value = getattr(policy, setting, None)

@@ -5,8 +5,8 @@ pydantic's errors as one line each: file:line, the key, the fix. It knows nothin
 quotes a value back, because values can be secrets.
 
 An edit changes the text only at the position of the value, so comments, quotes and layout stay. (Round-trip writers
-lose some: ruamel.yaml 0.19 drops a comment that follows a `{flow: mapping}` in a list.) `intended` checks that the new
-text parses to the intended data, and `rewrite` replaces the file.
+lose some: ruamel.yaml 0.19 drops a comment that follows a `{flow: mapping}` in a list.) `edit_checked` checks that the
+new text parses to the intended data, and `replace_file` replaces the file.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Value = str | float | Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class YamlSource:
     """Origin of parsed data: the file's name, its folder, the line of every key path, and the text."""
 
     name: str = "built-in"
@@ -67,7 +67,7 @@ class Source:
         """Whether the file holds nothing, not even an empty block (`{}`)."""
         return not self.lines
 
-    def at(self, *path: str | int) -> str:
+    def place_of(self, *path: str | int) -> str:
         """ "file:line" of `path`, or of the nearest enclosing block in the file."""
         while path and path not in self.lines:
             path = path[:-1]
@@ -75,16 +75,16 @@ class Source:
 
     def origin(self, *path: str | int) -> str:
         """ "file:line" when the file sets `path`, else "built-in default"."""
-        return self.at(*path) if path in self.lines else BUILT_IN
+        return self.place_of(*path) if path in self.lines else BUILT_IN
 
     def resolve(self, path: str) -> Path:
         """A path written in this file; a relative one is relative to the file's folder."""
         return self.folder / Path(path).expanduser()
 
 
-def read(path: Path) -> tuple[Any, Source]:
+def read_yaml(path: Path) -> tuple[Any, YamlSource]:
     """Parse one YAML file into plain data and its lines; an empty file is an empty block."""
-    return parse(read_text(path), path)
+    return parse_yaml(read_text(path), path)
 
 
 def read_text(path: Path) -> str:
@@ -97,21 +97,21 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path.name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
-def parse(text: str, path: Path) -> tuple[Any, Source]:
+def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
     """Parse the text of the file at `path`, which need not exist yet."""
     lines: dict[KeyPath, int] = {}
     try:
-        data = _Reader(text, path.name, lines).read()
+        data = _YamlReader(text, path.name, lines).read()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise ConfigError(f"{path.name}:{line}: not valid YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name}: not valid YAML: {type(error).__name__}") from None
-    return ({} if data is None else data), Source(path.name, path.parent, lines, text)
+    return ({} if data is None else data), YamlSource(path.name, path.parent, lines, text)
 
 
-class _Reader:
+class _YamlReader:
     """One pass over the node tree. Keys stay text: YAML would read `on`, `no` and `1.0` as something else."""
 
     def __init__(self, text: str, name: str, lines: dict[KeyPath, int]) -> None:
@@ -151,52 +151,53 @@ class _Reader:
             if key.value in mapping:
                 first = self._lines[(*path, key.value)]
                 raise ConfigError(
-                    f"{self._name}:{line}: key {short(key.value)} stands twice (first on line {first}); keep one"
+                    f"{self._name}:{line}: key {quote_name(key.value)} stands twice (first on line {first}); keep one"
                 )
             self._lines[(*path, key.value)] = line
             mapping[key.value] = self._value(value, (*path, key.value))
         return mapping
 
 
-def short(name: str) -> str:
+def quote_name(name: str) -> str:
     """An external name, safe to echo: quoted, escaped, at most 80 characters."""
     return repr(name if len(name) <= _ECHO else name[: _ECHO - 3] + "...")
 
 
-def nearest(name: str, known: Collection[str]) -> str:
+def suggest_name(name: str, names: Collection[str]) -> str:
     """A hint for an unknown name: the nearest known name, else all of them."""
-    close = difflib.get_close_matches(name[:_ECHO], known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    close = difflib.get_close_matches(name[:_ECHO], names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(names))}"
 
 
-def dotted(path: KeyPath) -> str:
+def dotted_path(path: KeyPath) -> str:
     """A key path as text, for example routes[0].match.model."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.lstrip(".") or "the file"
 
 
-def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> ConfigError:
+def explain_errors(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> ConfigError:
     """A `ConfigError` with one line for each of pydantic's errors: its position and its fix."""
-    texts = [_explain(detail, source, model) for detail in error.errors(include_url=False, include_input=False)]
+    texts = [_explain_error(detail, source, model) for detail in error.errors(include_url=False, include_input=False)]
     more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
     return ConfigError("\n".join(texts[:_SHOWN] + more))
 
 
-def _explain(detail: ErrorDetails, source: Source, model: type[BaseModel]) -> str:
+def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseModel]) -> str:
     loc = detail["loc"]
     unknown = detail["type"] == "extra_forbidden"
     # An unknown key comes from the file even if it is in brackets.
     last = len(loc) - 1 if unknown else None
     path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
-    place = source.at(*path)
+    place = source.place_of(*path)
     if unknown:
-        known = _fields_at(model, path[:-1])
-        return f"{place}: unknown key {short(str(path[-1]))} in {dotted(path[:-1])}; {nearest(str(path[-1]), known)}"
+        keys = _model_keys(model, path[:-1])
+        key = str(path[-1])
+        return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {suggest_name(key, keys)}"
     message = _PLAINER.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-    return f"{place}: {dotted(path)}: {message}"
+    return f"{place}: {dotted_path(path)}: {message}"
 
 
-def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+def _model_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
     """The keys of the model at `path`; list positions do not change the model."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
@@ -211,24 +212,28 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def put(text: str, block: KeyPath, key: str, value: Value) -> str:
+def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
     """`text` with `key: value` in the block at `block`; a block that is missing at the top is added at the end."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None or not isinstance(root, yaml.MappingNode):
-        return _lines_after(text, len(text.rstrip()), 0, f"{block[0]}:", f"  {key}: {_written(value)}")
+        return _insert_lines(text, len(text.rstrip()), 0, f"{block[0]}:", f"  {key}: {_format_value(value)}")
     target: yaml.Node = root
     for part in block:
         inner = _child(target, part)
         if inner is None:
-            return _added(text, root, str(part), f"{{{key}: {_written(value)}}}")
+            return _add_pair(text, root, str(part), f"{{{key}: {_format_value(value)}}}")
         target = inner
     if not isinstance(target, yaml.MappingNode):  # `defaults:` with nothing behind it
-        return _replaced(text, target, f"{{{key}: {_written(value)}}}")
+        return _replace_node(text, target, f"{{{key}: {_format_value(value)}}}")
     old = _child(target, key)
-    return _added(text, target, key, _written(value)) if old is None else _replaced(text, old, _written(value))
+    return (
+        _add_pair(text, target, key, _format_value(value))
+        if old is None
+        else _replace_node(text, old, _format_value(value))
+    )
 
 
-def append(text: str, block: KeyPath, key: str, value: str, comment: str = "") -> str:
+def append_item(text: str, block: KeyPath, key: str, value: str, comment: str = "") -> str:
     """`text` with one more item in the list under `key` of the block at `block`; a list that is missing is begun.
 
     A comment stands behind an item that has a line of its own, and is left out elsewhere.
@@ -237,43 +242,43 @@ def append(text: str, block: KeyPath, key: str, value: str, comment: str = "") -
     target = root
     for part in block:
         target = target and _child(target, part)
-    written = quoted(value)
+    item = quote_text(value)
     behind = f"  # {comment}" if comment else ""
     if target is None or not isinstance(target, yaml.MappingNode):
-        return _lines_after(text, len(text.rstrip()), 0, f"{key}:", f"  - {written}{behind}")
+        return _insert_lines(text, len(text.rstrip()), 0, f"{key}:", f"  - {item}{behind}")
     items = _child(target, key)
     if items is None:
         if target.flow_style:
-            return _added(text, target, key, f"[{written}]")
+            return _add_pair(text, target, key, f"[{item}]")
         column = target.start_mark.column
-        return _lines_after(text, _end(target), column, f"{key}:", f"  - {written}{behind}")
+        return _insert_lines(text, _node_end(target), column, f"{key}:", f"  - {item}{behind}")
     if not isinstance(items, yaml.SequenceNode):  # a key without a value
-        return _replaced(text, items, f"[{written}]")
+        return _replace_node(text, items, f"[{item}]")
     if items.flow_style:
-        at = _end(items.value[-1]) if items.value else items.start_mark.index + 1
-        return text[:at] + (", " if items.value else "") + written + text[at:]
-    return _lines_after(text, _end(items), items.start_mark.column, f"- {written}{behind}")
+        at = _node_end(items.value[-1]) if items.value else items.start_mark.index + 1
+        return text[:at] + (", " if items.value else "") + item + text[at:]
+    return _insert_lines(text, _node_end(items), items.start_mark.column, f"- {item}{behind}")
 
 
-def remove(text: str, block: KeyPath, key: str, index: int) -> str:
+def remove_item(text: str, block: KeyPath, key: str, index: int) -> str:
     """`text` without one item of the list under `key`; the last one leaves an empty list. Its comment goes with it."""
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for part in (*block, key):
         node = node and _child(node, part)
     assert isinstance(node, yaml.SequenceNode)
     if len(node.value) == 1:
-        end = node.end_mark.index if node.flow_style else _line_below(text, _end(node))
-        begun = node.start_mark.index if node.flow_style else text.rfind(":", 0, node.start_mark.index) + 1
-        return text[:begun] + ("[]" if node.flow_style else " []\n") + text[end:]
+        end = node.end_mark.index if node.flow_style else _next_line(text, _node_end(node))
+        start = node.start_mark.index if node.flow_style else text.rfind(":", 0, node.start_mark.index) + 1
+        return text[:start] + ("[]" if node.flow_style else " []\n") + text[end:]
     item = node.value[index]
     if not node.flow_style:
-        return text[: text.rfind("\n", 0, item.start_mark.index) + 1] + text[_line_below(text, _end(item)) :]
+        return text[: text.rfind("\n", 0, item.start_mark.index) + 1] + text[_next_line(text, _node_end(item)) :]
     if index == 0:
         return text[: item.start_mark.index] + text[node.value[1].start_mark.index :]
-    return text[: _end(node.value[index - 1])] + text[_end(item) :]
+    return text[: _node_end(node.value[index - 1])] + text[_node_end(item) :]
 
 
-def blocked(text: str, path: KeyPath, key: str) -> str:
+def wrap_in_block(text: str, path: KeyPath, key: str) -> str:
     """`text` with the text at `path` as the value of `key` in a block of its own: `x` becomes `{key: x}`."""
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for part in path:
@@ -282,27 +287,27 @@ def blocked(text: str, path: KeyPath, key: str) -> str:
         return text
     start = node.start_mark.index
     end = node.end_mark.index
-    return f"{text[:start]}{{{key}: {quoted(str(node.value))}}}{text[end:]}"
+    return f"{text[:start]}{{{key}: {quote_text(str(node.value))}}}{text[end:]}"
 
 
-def quoted(value: str) -> str:
+def quote_text(value: str) -> str:
     """A text as YAML on one line: a name as it is, anything else in double quotes, whatever is in it."""
     if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
         return value
-    written: str = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=math.inf)
-    return written.strip()
+    dumped: str = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=math.inf)
+    return dumped.strip()
 
 
-def intended(text: str, path: Path, edit: Callable[[str], str], change: Callable[[Any], None]) -> str:
+def edit_checked(text: str, path: Path, edit: Callable[[str], str], change: Callable[[Any], None]) -> str:
     """`edit` of the text, which must do to its data what `change` does to them, and nothing else.
 
     Raises `ConfigError` where more would change.
     """
-    data = copy.deepcopy(parse(text, path)[0])
+    data = copy.deepcopy(parse_yaml(text, path)[0])
     change(data)
     try:
         after = edit(text)
-        same = parse(after, path)[0] == data
+        same = parse_yaml(after, path)[0] == data
     except (ConfigError, yaml.YAMLError):
         same = False
     if not same:
@@ -310,12 +315,12 @@ def intended(text: str, path: Path, edit: Callable[[str], str], change: Callable
     return after
 
 
-def rewrite(path: Path, before: str, after: str, *, backup: bool = False) -> Path | None:
+def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -> Path | None:
     """Replace a file atomically, unless it has changed since; its permissions stay. Raises `ConfigError`.
 
     Returns the copy of the old file beside it, with the time in its name, where one is asked for.
     """
-    copied = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.bak") if backup else None
+    backup_path = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.bak") if backup else None
     name = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -326,8 +331,8 @@ def rewrite(path: Path, before: str, after: str, *, backup: bool = False) -> Pat
         shutil.copymode(path, name)
         if path.read_bytes() != before.encode():
             raise ConfigError(f"{path} was changed by somebody else in the meantime; look at it and try again")
-        if copied is not None:
-            shutil.copy2(path, copied)
+        if backup_path is not None:
+            shutil.copy2(path, backup_path)
         os.replace(name, path)
         name = None
     except OSError as error:
@@ -335,7 +340,7 @@ def rewrite(path: Path, before: str, after: str, *, backup: bool = False) -> Pat
     finally:
         if name is not None:
             Path(name).unlink()
-    return copied
+    return backup_path
 
 
 def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
@@ -346,44 +351,44 @@ def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
     return next((value for key, value in pairs if key.value == part), None)
 
 
-def _replaced(text: str, node: yaml.Node, written: str) -> str:
+def _replace_node(text: str, node: yaml.Node, new_text: str) -> str:
     """The text with `written` in place of a node; a key without a value (`key:`) gets a space before it."""
     start = node.start_mark.index
     end = node.end_mark.index
     gap = " " if start == end and text[start - 1 : start] == ":" else ""
-    return text[:start] + gap + written + text[end:]
+    return text[:start] + gap + new_text + text[end:]
 
 
-def _added(text: str, node: yaml.MappingNode, key: str, written: str) -> str:
+def _add_pair(text: str, node: yaml.MappingNode, key: str, value_text: str) -> str:
     """The text with one more pair at the end of a block or flow mapping."""
     if node.flow_style:
-        at = _end(node.value[-1][1]) if node.value else node.start_mark.index + 1
-        return text[:at] + (", " if node.value else "") + f"{key}: {written}" + text[at:]
-    return _lines_after(text, _end(node), node.start_mark.column, f"{key}: {written}")
+        at = _node_end(node.value[-1][1]) if node.value else node.start_mark.index + 1
+        return text[:at] + (", " if node.value else "") + f"{key}: {value_text}" + text[at:]
+    return _insert_lines(text, _node_end(node), node.start_mark.column, f"{key}: {value_text}")
 
 
-def _lines_after(text: str, at: int, column: int, *lines: str) -> str:
+def _insert_lines(text: str, at: int, column: int, *lines: str) -> str:
     """The text with new lines below the line of `at`, so that a comment at its end stays with it."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    below = _line_below(text, at)
+    below = _next_line(text, at)
     gap = newline if text[:below] and not text[:below].endswith("\n") else ""
     return text[:below] + gap + "".join(" " * column + line + newline for line in lines) + text[below:]
 
 
-def _line_below(text: str, at: int) -> int:
+def _next_line(text: str, at: int) -> int:
     """Where the line below `at` begins; the parser's end of a text of several lines is there already."""
     return at if text[at - 1 : at] == "\n" else text.find("\n", at) + 1 or len(text)
 
 
-def _end(node: yaml.Node) -> int:
+def _node_end(node: yaml.Node) -> int:
     """End of the last value in `node`; the parser's own end includes the comments that follow a block."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
-        return _end(last[1] if isinstance(node, yaml.MappingNode) else last)
+        return _node_end(last[1] if isinstance(node, yaml.MappingNode) else last)
     return int(node.end_mark.index)
 
 
-def _written(value: Value) -> str:
+def _format_value(value: Value) -> str:
     """The value in YAML that our reader reads back: bare `off` would be a truth value and 1e-05 a text."""
     if isinstance(value, str):
         return f'"{value}"' if value == "off" else value

@@ -29,7 +29,7 @@ class Announcements:
         with contextlib.suppress(RedisAway, RedisRefused):
             await self._server.ask(lambda redis: redis.publish(self._channel, b""))
 
-    async def listen(self, heard: Callable[[], object]) -> None:
+    async def listen(self, on_message: Callable[[], object]) -> None:
         """Call `heard` at every message, and whenever some may have been missed; until cancelled."""
         from redis.exceptions import RedisError
 
@@ -38,19 +38,19 @@ class Announcements:
         while True:
             began = loop.time()
             with contextlib.suppress(RedisError, OSError, ValueError):
-                await self._listen_once(heard)
+                await self._listen_once(on_message)
             pause_s = FIRST_PAUSE_S if loop.time() - began > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, pause_s * 2)
             await asyncio.sleep(pause_s)
 
-    async def _listen_once(self, heard: Callable[[], object]) -> None:
+    async def _listen_once(self, on_message: Callable[[], object]) -> None:
         """Listen until the connection breaks; raises the library's errors."""
-        client = self._server.another_client()
+        client = self._server.new_client()
         try:
             async with client.pubsub() as subscribed:
                 await subscribed.subscribe(self._channel)
-                heard()
+                on_message()
                 while True:
                     if await subscribed.get_message(ignore_subscribe_messages=True, timeout=_LOOK_S) is not None:
-                        heard()
+                        on_message()
         finally:
             await client.aclose()

@@ -36,7 +36,7 @@ _LEVEL = 1
 """Of zlib's levels the quickest: texts shrink to about half, in some ten microseconds."""
 
 
-class Entries:
+class EntryCodec:
     """The form of entries, with the key of 32 bytes that encrypts them, or without."""
 
     def __init__(self, key: bytes | None = None) -> None:
@@ -46,7 +46,7 @@ class Entries:
         self.prefix = f"aligner:{FORM}{space}:"
         """How all names begin."""
 
-    def packed(self, name: str, content: bytes) -> bytes | None:
+    def pack(self, name: str, content: bytes) -> bytes | None:
         """The entry with this content; None where it would be too large."""
         small = zlib.compress(content, _LEVEL)
         if max(len(small), len(content)) > LARGEST // 2:
@@ -57,15 +57,15 @@ class Entries:
         sealed = nonce + self._cipher.encrypt(nonce, small, name.encode())
         return _SEALED + _LENGTH.pack(len(sealed)) + sealed
 
-    def content(self, name: str, entry: bytes) -> bytes:
+    def unpack(self, name: str, entry: bytes) -> bytes:
         """The content of an entry that is whole and lies under its own name; raises `RefusedEntry`."""
         if entry[: len(_PLAIN)] != (_SEALED if self._cipher else _PLAIN):
             raise RefusedEntry(FOREIGN)
         if len(entry) < _HEAD or len(entry) - _HEAD < _LENGTH.unpack_from(entry, len(_PLAIN))[0]:
             raise RefusedEntry(TRUNCATED)
-        return _unzipped(self._proven(name, entry[_HEAD:]))
+        return _decompress(self._verify_body(name, entry[_HEAD:]))
 
-    def _proven(self, name: str, body: bytes) -> bytes:
+    def _verify_body(self, name: str, body: bytes) -> bytes:
         """The compressed content, if nothing of it was changed."""
         if self._cipher is None:
             if not hmac.compare_digest(_digest(name, body[_DIGEST:]), body[:_DIGEST]):
@@ -81,7 +81,7 @@ def _digest(name: str, body: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + body).digest()
 
 
-def _unzipped(small: bytes) -> bytes:
+def _decompress(small: bytes) -> bytes:
     """The content, as far as it is not larger than anything that is written."""
     machine = zlib.decompressobj()
     try:

@@ -72,12 +72,12 @@ return 1
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class EntryLookup:
     """What lies under a key: the entry (None: none), its seconds to live, and whether somebody computes it."""
 
     entry: bytes | None
-    left_s: float
-    held: bool
+    ttl_s: float
+    is_computed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,35 +106,35 @@ class SharedEntries:
         self._ttl_ms = max(1, int(ttl_s * 1000))
         self._lease_ms = max(1, int(lease_s * 1000))
 
-    def name(self, key: str) -> str:
+    def entry_name(self, key: str) -> str:
         """The name of an entry, to which its content is bound."""
         return f"{self._prefix}correction:{key}"
 
-    async def look(self, key: str) -> Found:
+    async def look_up(self, key: str) -> EntryLookup:
         """What lies under a key. Raises `RedisAway`."""
-        name = self.name(key)
+        name = self.entry_name(key)
 
         async def work(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=False)
             # Of a value of any size no more than an entry can have is transferred.
             pipe.getrange(name, 0, LARGEST)
             pipe.pttl(name)
-            pipe.get(self._lease(key))
+            pipe.get(self._lease_name(key))
             results: list[Any] = await pipe.execute(raise_on_error=False)
-            return [_answer(result) for result in results]
+            return [_check_result(result) for result in results]
 
-        entry, left_ms, holder = await self._server.ask(work)
-        held = holder not in (None, _ALONE)
-        return Found(entry or None, left_ms / 1000, held)
+        entry, ttl_ms, holder = await self._server.ask(work)
+        is_computed = holder not in (None, _ALONE)
+        return EntryLookup(entry or None, ttl_ms / 1000, is_computed)
 
     async def drop(self, key: str) -> None:
         """Delete an entry that is not used; it does not matter if that fails."""
         with contextlib.suppress(RedisAway, RedisRefused):
-            await self._server.write(lambda redis: redis.unlink(self.name(key)))
+            await self._server.write(lambda redis: redis.unlink(self.entry_name(key)))
 
     async def claim(self, key: str) -> Claim:
         """Ask for the lease of a key. Raises `RedisAway` and `RedisRefused`."""
-        names = (self.name(key), self._lease(key), f"{self._prefix}tokens")
+        names = (self.entry_name(key), self._lease_name(key), f"{self._prefix}tokens")
         token = await self._server.write(lambda redis: redis.eval(_CLAIM, len(names), *names, self._lease_ms))
         return Claim(int(token))
 
@@ -144,7 +144,7 @@ class SharedEntries:
         Without a claim a gap is filled and nothing replaced. Raises `RedisAway` and `RedisRefused`.
         """
         token = claim.token if claim else ""
-        names = (self.name(key), self._lease(key))
+        names = (self.entry_name(key), self._lease_name(key))
         stored = await self._server.write(
             lambda redis: redis.eval(_STORE, len(names), *names, token, entry, self._ttl_ms)
         )
@@ -154,10 +154,12 @@ class SharedEntries:
         """Give the lease back without an entry; `others_alone`: nobody need wait for one. It may fail."""
         alone_ms = int(_ALONE_S * 1000) if others_alone else 0
         with contextlib.suppress(RedisAway, RedisRefused):
-            await self._server.write(lambda redis: redis.eval(_RELEASE, 1, self._lease(key), claim.token, alone_ms))
+            await self._server.write(
+                lambda redis: redis.eval(_RELEASE, 1, self._lease_name(key), claim.token, alone_ms)
+            )
 
     @contextlib.asynccontextmanager
-    async def held(self, key: str, claim: Claim) -> AsyncIterator[None]:
+    async def keep_lease(self, key: str, claim: Claim) -> AsyncIterator[None]:
         """Renew the lease while the block runs."""
         renewing = asyncio.create_task(self._renew(key, claim))
         try:
@@ -170,18 +172,18 @@ class SharedEntries:
             await asyncio.sleep(self._lease_ms / 1000 / _RENEWALS)
             with contextlib.suppress(RedisAway, RedisRefused):
                 await self._server.write(
-                    lambda redis: redis.eval(_RENEW, 1, self._lease(key), claim.token, self._lease_ms)
+                    lambda redis: redis.eval(_RENEW, 1, self._lease_name(key), claim.token, self._lease_ms)
                 )
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._server.aclose()
 
-    def _lease(self, key: str) -> str:
+    def _lease_name(self, key: str) -> str:
         return f"{self._prefix}lease:{key}"
 
 
-def _answer(result: Any) -> Any:
+def _check_result(result: Any) -> Any:
     """One answer of a pipeline; what is no text of bytes is another program's, and is not an error of the server."""
     if isinstance(result, Exception):
         if str(result).startswith("WRONGTYPE"):

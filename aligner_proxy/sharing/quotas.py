@@ -22,7 +22,7 @@ from aligner_proxy.engine.admission import Accounts
 from aligner_proxy.errors import RedisAway, RedisRefused
 from aligner_proxy.observability.metrics import REDIS_REFUSED
 from aligner_proxy.sharing.entries import ALTERED
-from aligner_proxy.sharing.roll_call import Told, asked, heard, new_member
+from aligner_proxy.sharing.heartbeats import Heartbeats, heartbeat_arguments, make_member_id, parse_heartbeats
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Quota
 
@@ -71,9 +71,9 @@ class SharedAccounts(Accounts):
         super().__init__(clock)
         self._server = server
         self._prefix = prefix
-        self._member = new_member()
-        self._untold: dict[str, float] = {}
-        self._asked: dict[str, tuple[Quota, float]] = {}
+        self._member = make_member_id()
+        self._unreported: dict[str, float] = {}
+        self._active_quotas: dict[str, tuple[Quota, float]] = {}
         self._tenants: dict[str, float] = {}
         self._places: Callable[[], Counter[str]] = Counter
         self._elsewhere: dict[str, tuple[int, float]] = {}
@@ -83,15 +83,15 @@ class SharedAccounts(Accounts):
 
     def spent(self, quota: Quota) -> bool:
         """Whether nothing is left of a quota, as of the last exchange."""
-        self._asked[quota.account] = quota, self.clock()
+        self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
         return super().spent(quota)
 
     def charge(self, quota: Quota, seconds: float) -> None:
         """Count what was used here, and tell the others soon."""
         super().charge(quota, seconds)
-        self._untold[quota.account] = self._untold.get(quota.account, 0.0) + seconds
-        self._asked[quota.account] = quota, self.clock()
+        self._unreported[quota.account] = self._unreported.get(quota.account, 0.0) + seconds
+        self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
 
     def counting(self, places: Callable[[], Counter[str]]) -> None:
@@ -111,13 +111,13 @@ class SharedAccounts(Accounts):
 
     async def _exchange_repeatedly(self) -> None:
         """Exchange everything, until nobody was asked for lately."""
-        while self._asked or self._tenants:
+        while self._active_quotas or self._tenants:
             await self.exchange()
             await asyncio.sleep(EXCHANGE_S)
             before = self.clock() - _REMEMBERED_S
-            self._asked = {name: known for name, known in self._asked.items() if known[1] > before}
+            self._active_quotas = {name: record for name, record in self._active_quotas.items() if record[1] > before}
             self._tenants = {name: at for name, at in self._tenants.items() if at > before}
-            self._elsewhere = {name: known for name, known in self._elsewhere.items() if name in self._tenants}
+            self._elsewhere = {name: record for name, record in self._elsewhere.items() if name in self._tenants}
 
     async def exchange(self) -> None:
         """Tell the server what was used here, and hear what was used everywhere."""
@@ -125,18 +125,18 @@ class SharedAccounts(Accounts):
             await self._exchange()
 
     async def _exchange(self) -> None:
-        used = {name: self._untold.pop(name, 0.0) for name in self._asked}
-        held = self._places()
-        places = {name: held[name] for name in self._tenants}
+        used = {name: self._unreported.pop(name, 0.0) for name in self._active_quotas}
+        counts = self._places()
+        places = {name: counts[name] for name in self._tenants}
 
         async def work(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=False)
             for name, seconds in used.items():
-                quota, _ = self._asked[name]
+                quota, _ = self._active_quotas[name]
                 pipe.eval(_USE, 1, f"{self._prefix}used:{name}", seconds, quota.seconds)
             for name, count in places.items():
-                told = str(count).encode() if count else b""
-                pipe.eval(*asked(f"{self._prefix}places:{name}", self._member, told, KNOWN_S))
+                value = str(count).encode() if count else b""
+                pipe.eval(*heartbeat_arguments(f"{self._prefix}places:{name}", self._member, value, KNOWN_S))
             answers: list[Any] = await pipe.execute()
             return answers
 
@@ -146,11 +146,11 @@ class SharedAccounts(Accounts):
             return  # whether it was counted there is not known, and must not be counted twice
         now = self.clock()
         for name, (everywhere, altered) in zip(used, answers, strict=False):
-            self._used[name] = (float(everywhere) + self._untold.get(name, 0.0), now)
+            self._used[name] = (float(everywhere) + self._unreported.get(name, 0.0), now)
             if altered:
                 REDIS_REFUSED.labels(ALTERED).inc()
         for name, answer in zip(places, answers[len(used) :], strict=True):
-            self._elsewhere[name] = (_total(heard(answer)), now)
+            self._elsewhere[name] = (_total_places(parse_heartbeats(answer)), now)
 
     async def aclose(self) -> None:
         """Exchange nothing more."""
@@ -159,10 +159,10 @@ class SharedAccounts(Accounts):
             await asyncio.gather(self._exchanging, return_exceptions=True)
 
 
-def _total(told: Told) -> int:
+def _total_places(heartbeats: Heartbeats) -> int:
     """The places that others told of; what is no such number is counted and left out."""
     total = 0
-    for value in told.values():
+    for value in heartbeats.values():
         if value.isdigit() and len(value) <= _MOST_DIGITS:
             total += int(value)
         else:

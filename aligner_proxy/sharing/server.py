@@ -50,7 +50,7 @@ class RedisServer:
         self._returned_at = 0.0
         self._takes_writes = True
         self._closed = False
-        self._show()
+        self._update_metrics()
 
     @property
     def is_away(self) -> bool:
@@ -65,12 +65,12 @@ class RedisServer:
         if self.is_away:
             raise RedisAway("the shared Redis is away")
         try:
-            return await self._asked(work)
+            return await self._call(work)
         except RedisRefused as error:
-            self._refused(str(error))
+            self._stop_writing(str(error))
             raise
         except RedisAway as error:
-            self._lost(str(error))
+            self._mark_away(str(error))
             raise
 
     async def write(self, work: Work[_T]) -> _T:
@@ -79,7 +79,7 @@ class RedisServer:
             raise RedisRefused("the shared Redis takes no writes")
         return await self.ask(work)
 
-    def another_client(self) -> Redis:
+    def new_client(self) -> Redis:
         """A client with connections of its own, which its user closes; it connects with its first call."""
         return open_client(self._url, self._patience_s)
 
@@ -103,27 +103,27 @@ class RedisServer:
             with contextlib.suppress(RedisError, OSError, RuntimeError):
                 await client.connection_pool.disconnect(inuse_connections=True)
 
-    async def _asked(self, work: Work[_T]) -> _T:
+    async def _call(self, work: Work[_T]) -> _T:
         """The answer to one call, with the errors of the library turned into ours."""
         # Only where Redis is used is its client loaded.
         from redis.exceptions import RedisError, ResponseError
 
         try:
             async with asyncio.timeout(self._patience_s):
-                return await work(self._opened())
+                return await work(self._open_client())
         except TimeoutError:
             raise RedisAway("Timeout") from None
         except ResponseError as error:
-            raise _refusal(error) from None
+            raise _classify_error(error) from None
         except (RedisError, OSError, ValueError) as error:
             raise RedisAway(type(error).__name__) from None
 
-    def _opened(self) -> Redis:
+    def _open_client(self) -> Redis:
         if self._client is None:
             self._client = open_client(self._url, self._patience_s)
         return self._client
 
-    def _lost(self, what: str) -> None:
+    def _mark_away(self, what: str) -> None:
         """Leave the server alone from now on, and find out meanwhile when it is back."""
         REDIS_FAILURES.labels(what).inc()
         if self.is_away:
@@ -131,39 +131,39 @@ class RedisServer:
         log.warning("the Redis in %s is away (%s); this gateway goes on alone until it is back", self.name, what)
         well_for = time.monotonic() - self._returned_at
         self._pause_s = FIRST_PAUSE_S if well_for > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self._pause_s * 2)
-        self._returning = asyncio.create_task(self._until_back())
-        self._show()
+        self._returning = asyncio.create_task(self._wait_until_back())
+        self._update_metrics()
 
-    async def _until_back(self) -> None:
+    async def _wait_until_back(self) -> None:
         """Ask now and then; return when the server answers. Connections of before are not used again."""
         await self._disconnect()
         while True:
             await asyncio.sleep(self._pause_s)
             with contextlib.suppress(RedisAway, RedisRefused):
-                await self._asked(lambda redis: redis.ping())
+                await self._call(lambda redis: redis.ping())
                 break
             self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
         self._returned_at = time.monotonic()
         self._returning = None
         self._takes_writes = True
-        self._show()
+        self._update_metrics()
         log.info("the Redis in %s is back", self.name)
 
-    def _refused(self, what: str) -> None:
+    def _stop_writing(self, what: str) -> None:
         """Write nothing for a while; then try again."""
         REDIS_FAILURES.labels(what).inc()
         if not self._takes_writes:
             return
         self._takes_writes = False
-        self._show()
+        self._update_metrics()
         log.warning("the Redis in %s takes no writes (%s); it is read, and tried again", self.name, what)
-        asyncio.get_running_loop().call_later(FULL_PAUSE_S, self._write_again)
+        asyncio.get_running_loop().call_later(FULL_PAUSE_S, self._resume_writing)
 
-    def _write_again(self) -> None:
+    def _resume_writing(self) -> None:
         self._takes_writes = True
-        self._show()
+        self._update_metrics()
 
-    def _show(self) -> None:
+    def _update_metrics(self) -> None:
         away = self._returning is not None
         REDIS_UP.labels(self.name, "reads").set(not away)
         REDIS_UP.labels(self.name, "writes").set(not away and self._takes_writes)
@@ -187,8 +187,8 @@ def open_client(url: str, patience_s: float) -> Redis:
     return Redis.from_pool(BlockingConnectionPool.from_url(url, **settings))
 
 
-def _refusal(error: Exception) -> RedisAway | RedisRefused:
+def _classify_error(error: Exception) -> RedisAway | RedisRefused:
     """What an answer means that is an error: its first word is a code, or the name of the library's error says it."""
-    known = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}
-    code = known.get(type(error).__name__, str(error).partition(" ")[0])
+    codes = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}
+    code = codes.get(type(error).__name__, str(error).partition(" ")[0])
     return RedisRefused(code) if code in _WRITES_REFUSED else RedisAway(type(error).__name__)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import append, intended, read_text, remove, rewrite
+from aligner_proxy.policy.yaml_file import append_item, edit_checked, read_text, remove_item, replace_file
 from aligner_proxy.teaching.examples import Examples, folded, parse_examples
 from aligner_proxy.teaching.rows import write_atomically
 from aligner_proxy.teaching.subjects import Subject
@@ -80,9 +80,9 @@ def take_back(subject: Subject, listed: str, name: str) -> bool:
     def edit(text: str) -> str:
         if path.suffix == ".json":
             return _json_changed(text, change)
-        return remove(text, (), listed, numbers[0])
+        return remove_item(text, (), listed, numbers[0])
 
-    _replace(subject, before, intended(before, path, edit, change))
+    _replace(subject, before, edit_checked(before, path, edit, change))
     return True
 
 
@@ -97,12 +97,12 @@ def _write(subject: Subject, new: Sequence[Sentence]) -> None:
         if path.suffix == ".json":
             return _json_changed(text, change)
         for sentence in new:
-            text = append(text, (), sentence.listed, sentence.text, _origin(sentence))
+            text = append_item(text, (), sentence.listed, sentence.text, _origin(sentence))
         return text
 
     if path.exists():
         before = read_text(path)
-        _replace(subject, before, intended(before, path, edit, change))
+        _replace(subject, before, edit_checked(before, path, edit, change))
         return
     text = edit("{}" if path.suffix == ".json" else "")
     parse_examples(text, path, subject.name, subject.text)
@@ -115,7 +115,7 @@ def _write(subject: Subject, new: Sequence[Sentence]) -> None:
 def _replace(subject: Subject, before: str, after: str) -> None:
     parse_examples(after, subject.examples, subject.name, subject.text)
     # A mounted file may be a link into a folder that is replaced as a whole; the link itself stays.
-    rewrite(Path(os.path.realpath(subject.examples)), before, after)
+    replace_file(Path(os.path.realpath(subject.examples)), before, after)
 
 
 def _json_changed(text: str, change: Any) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import Source, nearest, parse, read_text
+from aligner_proxy.policy.yaml_file import YamlSource, parse_yaml, read_text, suggest_name
 from aligner_proxy.text.structure import split
 
 LEAST_AGAINST = 2
@@ -89,13 +89,14 @@ def parse_examples(written: str, path: Path, name: str, text: str) -> Examples:
         )
     for key in data:
         if key not in _KEYS:
-            raise ConfigError(f"{source.at(key)}: unknown key {key!r}; {nearest(key, _KEYS)}")
+            raise ConfigError(f"{source.place_of(key)}: unknown key {key!r}; {suggest_name(key, _KEYS)}")
     _check_objective(data.get("objective"), source, name, text)
     against = tuple(_listed(data, "against", source))
     fine = tuple(_listed(data, "fine", source))
     if len(against) < LEAST_AGAINST:
         raise ConfigError(
-            f"{source.at('against')}: `against` has {len(against)} sentences; at least {LEAST_AGAINST} are needed, "
+            f"{source.place_of('against')}: `against` has {len(against)} sentences; at least {LEAST_AGAINST} "
+            "are needed, "
             "four to twelve teach well"
         )
     good = tuple(_answers(data, "good_answers", source))
@@ -105,7 +106,7 @@ def parse_examples(written: str, path: Path, name: str, text: str) -> Examples:
     return Examples(against, fine, good)
 
 
-def _parsed(text: str, path: Path) -> tuple[Any, Source]:
+def _parsed(text: str, path: Path) -> tuple[Any, YamlSource]:
     if path.suffix == ".json":
         try:
             json.loads(text)
@@ -115,41 +116,42 @@ def _parsed(text: str, path: Path) -> tuple[Any, Source]:
                 f"{path.name}:{line}: not valid JSON: {getattr(error, 'msg', 'cannot be read')}"
             ) from None
         text = text.replace("\t", " ")  # JSON may be indented with them, YAML not
-    return parse(text, path)
+    return parse_yaml(text, path)
 
 
-def _check_objective(given: object, source: Source, name: str, text: str) -> None:
+def _check_objective(given: object, source: YamlSource, name: str, text: str) -> None:
     """Refuse a file that says it holds examples of another objective."""
     if given is not None and str(given).strip() not in (name, text):
         raise ConfigError(
-            f"{source.at('objective')}: these are examples of another objective than {name!r}; name their own file in "
+            f"{source.place_of('objective')}: these are examples of another objective than {name!r}; "
+            "name their own file in "
             "the policies file, or correct `objective`"
         )
 
 
-def _listed(data: dict[str, Any], key: str, source: Source) -> Iterator[Example]:
+def _listed(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[Example]:
     for n, value in enumerate(_list(data, key, source, "sentences, each on a line of its own behind `- `")):
-        place = source.at(key, n)
+        place = source.place_of(key, n)
         yield Example(_text(value, f"{place}: {key}[{n}]"), place)
 
 
-def _answers(data: dict[str, Any], key: str, source: Source) -> Iterator[GoodAnswer]:
+def _answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[GoodAnswer]:
     for n, value in enumerate(_list(data, key, source, "answers, each with `question` and `answer`")):
-        place = source.at(key, n)
+        place = source.place_of(key, n)
         if not isinstance(value, dict) or set(value) != set(_OF_AN_ANSWER):
             raise ConfigError(f"{place}: {key}[{n}]: must have `question` and `answer`, and nothing else")
         question, answer = (_text(value[part], f"{place}: {key}[{n}].{part}") for part in _OF_AN_ANSWER)
         yield GoodAnswer(answer, place, question)
 
 
-def _list(data: dict[str, Any], key: str, source: Source, what: str) -> list[Any]:
+def _list(data: dict[str, Any], key: str, source: YamlSource, what: str) -> list[Any]:
     values = data.get(key)
     if values is None:
         return []
     if not isinstance(values, list):
-        raise ConfigError(f"{source.at(key)}: {key}: must be a list of {what}")
+        raise ConfigError(f"{source.place_of(key)}: {key}: must be a list of {what}")
     if len(values) > MOST:
-        raise ConfigError(f"{source.at(key)}: {key}: {len(values):,} examples; keep the {MOST} that differ most")
+        raise ConfigError(f"{source.place_of(key)}: {key}: {len(values):,} examples; keep the {MOST} that differ most")
     return values
 
 

@@ -14,11 +14,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from aligner_proxy.audit.evidence import disagreements
-from aligner_proxy.audit.judged import JudgedSegment, judged_segments
-from aligner_proxy.audit.review_queue import Place
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.evidence import reviewers_disagree
+from aligner_proxy.audit.judged_segments import JudgedSegment, judged_segments
+from aligner_proxy.audit.review_queue import AnswerPlace
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.example_file import Sentence
@@ -28,7 +28,7 @@ from aligner_proxy.teaching.subjects import Subject
 
 _BY_REVIEWERS = (
     "SELECT 1 FROM reviews r WHERE r.aligner_id = e.aligner_id AND r.choice = e.choice "
-    f"AND r.chosen != '{Chosen.FEEDBACK}'"
+    f"AND r.chosen != '{ReviewOrigin.FEEDBACK}'"
 )
 _REVIEWED = (
     f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND e.content IS NOT NULL AND EXISTS ({_BY_REVIEWERS})"
@@ -47,7 +47,7 @@ class Suggestion:
     segment: int
 
 
-def suggestions(file: PolicyFile, store: Store, subject: Subject, there: Examples, most: int) -> list[Suggestion]:
+def suggestions(file: PolicyFile, store: AuditStore, subject: Subject, there: Examples, most: int) -> list[Suggestion]:
     """What reviews say that is not among the examples yet, of this subject's tenant alone; the newest answers first."""
     known = {folded(example.text) for example in (*there.against, *there.fine)}
     found: dict[str, Suggestion] = {}
@@ -61,11 +61,11 @@ def suggestions(file: PolicyFile, store: Store, subject: Subject, there: Example
     return [suggestion for key, suggestion in found.items() if key not in contradicted][:most]
 
 
-def _all(file: PolicyFile, store: Store, subject: Subject) -> Iterator[Suggestion]:
+def _all(file: PolicyFile, store: AuditStore, subject: Subject) -> Iterator[Suggestion]:
     """Of every reviewed answer, the newest first."""
-    reviews: dict[Place, list[Review]] = defaultdict(list)
+    reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in Reviews(store).all():
-        if review.chosen is not Chosen.FEEDBACK:
+        if review.chosen is not ReviewOrigin.FEEDBACK:
             reviews[review.aligner_id, review.choice].append(review)
     for entry in store.select(f"id IN ({_REVIEWED}) ORDER BY id DESC", ()):
         if is_of(entry, file, subject.tenant):
@@ -79,7 +79,7 @@ def digest(listed: Iterable[Suggestion]) -> str:
 
 
 def _of_entry(entry: Entry, reviews: Sequence[Review], subject: Subject) -> Iterator[Suggestion]:
-    if entry.content is None or disagreements(reviews):
+    if entry.content is None or reviewers_disagree(reviews):
         return
     segments = judged_segments(entry.content)
     said: dict[int, Review] = {}

@@ -36,7 +36,7 @@ def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[Reco
     """
     if not writer.has_store(file):
         return []
-    store = writer.store(file)
+    store = writer.open_for_reading(file)
     try:
         entries = (entry for entry in store.entries() if is_of(entry, file, tenant))
         return list(islice(_unobjected(entries), most))

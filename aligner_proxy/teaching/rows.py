@@ -22,7 +22,7 @@ from typing import Protocol
 
 from aligner_proxy.engine.api import ExchangeRows, ExchangeText, HasHeads, RowsRequest
 from aligner_proxy.errors import InvalidOutput
-from aligner_proxy.types import Turn, encodable
+from aligner_proxy.types import Turn, replace_surrogates
 
 BATCH = 8
 """Answers of one request: so many advance a progress bar at once."""
@@ -110,8 +110,10 @@ class Reader:
             request_id="teach",
             aligner=self.aligner,
             tenant=_ACCOUNT,
-            exchanges=tuple(ExchangeText(turns=given.turns, answer=encodable(given.answer)) for given in answers),
-            objectives=tuple(map(encodable, company.texts)),
+            exchanges=tuple(
+                ExchangeText(turns=given.turns, answer=replace_surrogates(given.answer)) for given in answers
+            ),
+            objectives=tuple(map(replace_surrogates, company.texts)),
             deadline_s=DEADLINE_S,
         )
         response = await self.engine.rows(request)

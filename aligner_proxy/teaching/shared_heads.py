@@ -29,7 +29,7 @@ from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES, TaughtHead
 from aligner_proxy.errors import MalformedHead, RefusedEntry
 from aligner_proxy.observability.metrics import HEADS_SHARED, REDIS_REFUSED
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.entries import ALTERED, Entries
+from aligner_proxy.sharing.entries import ALTERED, EntryCodec
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.rows import write_atomically
@@ -77,7 +77,7 @@ class SharedHeads:
     """The heads of one policies file on this host, and those of the others. One process of a host exchanges them."""
 
     server: RedisServer
-    entries: Entries
+    entries: EntryCodec
     _lock: int | None = field(default=None, init=False)
 
     async def exchange(self, file: PolicyFile) -> bool:
@@ -131,7 +131,7 @@ class _Exchange:
     """The exchange of one place."""
 
     server: RedisServer
-    entries: Entries
+    entries: EntryCodec
     store: HeadStore
     place: Place
     here: Taught
@@ -182,7 +182,7 @@ class _Exchange:
         if not entry:
             return None
         try:
-            return self.entries.content(name, entry)
+            return self.entries.unpack(name, entry)
         except RefusedEntry as error:
             await self._refuse(name, error.reason)
             return None
@@ -212,7 +212,7 @@ class _Exchange:
     def _entries_of(self, record: Record) -> Mapping[str, bytes] | None:
         contents = {self._name(version.head): self.store.head(version.head) for version in record.taught.versions}
         contents[self._name()] = record.model_dump_json().encode()
-        packed = {name: content and self.entries.packed(name, content) for name, content in contents.items()}
+        packed = {name: content and self.entries.pack(name, content) for name, content in contents.items()}
         return {name: entry for name, entry in packed.items() if entry} if all(packed.values()) else None
 
     async def _complete(self, there: Record) -> Known:

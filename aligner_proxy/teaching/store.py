@@ -190,7 +190,7 @@ class HeadStore:
 
     def __post_init__(self) -> None:
         name = hashlib.sha256(os.fsencode(self.policies)).hexdigest()[:16]
-        object.__setattr__(self, "folder", config.home() / _FOLDER / name)
+        object.__setattr__(self, "folder", config.home_folder() / _FOLDER / name)
 
     @classmethod
     def of(cls, file: PolicyFile) -> HeadStore:
@@ -314,4 +314,4 @@ def _earlier(objective: Objective, called: str, text: str) -> Version | None:
 
 def rows_folder() -> Path:
     """Where rows of neutral answers are cached."""
-    return config.home() / _FOLDER / "rows"
+    return config.home_folder() / _FOLDER / "rows"

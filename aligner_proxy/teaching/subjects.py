@@ -12,7 +12,7 @@ from aligner_proxy.policy import shares
 from aligner_proxy.policy.objective_schema import ObjectiveEntry
 from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy.policy.schema import PolicyFile, Tenant
-from aligner_proxy.policy.yaml_file import KeyPath, nearest, short
+from aligner_proxy.policy.yaml_file import KeyPath, quote_name, suggest_name
 from aligner_proxy.teaching.examples import Examples, read_examples
 from aligner_proxy.teaching.store import Index, scope_of
 from aligner_proxy.types import DEFAULT_ALIGNER
@@ -75,7 +75,7 @@ def _of_block(
     for name, entry in entries.items():
         if entry.examples is not None:
             examples = file.source.resolve(entry.examples)
-            place = file.source.at(*path, name, "examples")
+            place = file.source.place_of(*path, name, "examples")
             yield Subject(name, prefix + name, entry.text, scope_of(tenant), tenant, examples, place)
 
 
@@ -96,17 +96,18 @@ def chosen(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
 
 def _unknown(file: PolicyFile, name: str, known: Sequence[Subject]) -> str:
     if name in file.objectives or any(name in tenant.objectives for tenant in file.tenants):
-        return f"{file.source.name}: objective {short(name)} has no examples; write {{text: ..., examples: FILE}}"
+        return f"{file.source.name}: objective {quote_name(name)} has no examples; write {{text: ..., examples: FILE}}"
     if not known:
         return f"{file.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
-    return f"{file.source.name}: unknown objective {short(name)}; {nearest(name, [subject.title for subject in known])}"
+    hint = suggest_name(name, [subject.title for subject in known])
+    return f"{file.source.name}: unknown objective {quote_name(name)}; {hint}"
 
 
 def aligners(file: PolicyFile) -> list[str]:
     """The names of the aligners that policies use, each of which is taught by itself."""
     named = [DEFAULT_ALIGNER]
     for _, block in file.blocks():
-        named += shares.names(block.aligner or ())
+        named += shares.aligner_names(block.aligner or ())
         named += [block.shadow_aligner] if block.shadow_aligner else []
     return list(dict.fromkeys(named))
 

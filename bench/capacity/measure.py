@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--threads", type=int, default=0, help="as for the engine; 0: as torch chooses")
     asked = parser.parse_args()
-    aligner = open_aligner(Settings(model=asked.model, threads=asked.threads), config.home())
+    aligner = open_aligner(Settings(model=asked.model, threads=asked.threads), config.home_folder())
     together(aligner, ["good warm-up"])
     steps: list[tuple[int, float]] = []
     traces: list[Trace] = []

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
-from aligner_proxy.cli.options import settings
+from aligner_proxy.cli.options import weight_settings
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.loader import open_aligner
 from aligner_proxy.engine.local import LocalEngine
@@ -44,8 +44,8 @@ class AlignerEngine:
     """One engine; a replica is ready once its aligner is loaded."""
 
     def __init__(self, arguments: Arguments) -> None:
-        chosen = settings({}, arguments.policies)
-        engine = LocalEngine(lambda: open_aligner(chosen, config.home(), lambda step: None))
+        chosen = weight_settings({}, arguments.policies)
+        engine = LocalEngine(lambda: open_aligner(chosen, config.home_folder(), lambda step: None))
         self._engine = LocalAdmission(engine, seats=arguments.queue)
 
     async def __serve_build_asgi_app__(self) -> Any:

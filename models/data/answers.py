@@ -14,7 +14,7 @@ from typing import Literal
 
 import yaml
 
-from aligner_proxy.prompts import query, template
+from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
 from models.defects.objectives import BUILT_IN
@@ -117,7 +117,7 @@ def plain_query(prompt: str) -> str:
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     said = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
     turns = [Turn(_ROLES[mark.group(1)], words) for mark, words in zip(marks, said, strict=True) if words]
-    return query(template("ultrafeedback"), turns)
+    return query_field(find_template("ultrafeedback"), turns)
 
 
 def _usable(answer: Answer) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from aligner_proxy.prompts import query, template
+from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import join
 from aligner_proxy.types import Turn
 from models.defects import Kind
@@ -53,7 +53,7 @@ def with_history(
             kind = rng.choice(same if same and rng.random() < 0.5 else kinds)
             reply = f"{reply} {kind.make(rng, answer.query, answer.text, held_out)}"
         turns += [Turn("user", answer.query), Turn("assistant", reply)]
-    return replace(pair, query=query(template("ultrafeedback"), [*turns, Turn("user", pair.query)]))
+    return replace(pair, query=query_field(find_template("ultrafeedback"), [*turns, Turn("user", pair.query)]))
 
 
 def is_dialogue(text: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from aligner_proxy.policy.config import builtin_objectives
-from aligner_proxy.prompts import query, template
+from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
 from models.defects import WRITTEN, Kind
@@ -343,4 +343,4 @@ def _written(file: Path) -> Iterator[LabelledReply]:
 
 def question_of(reply: LabelledReply) -> str:
     """The question as the aligner's template shows it."""
-    return query(template("ultrafeedback"), [Turn("user", reply.question)])
+    return query_field(find_template("ultrafeedback"), [Turn("user", reply.question)])

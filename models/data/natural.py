@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from aligner_proxy.prompts import query, template
+from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Turn
 from models.defects import Objective
@@ -47,7 +47,7 @@ def natural_pair(rng: Random, answer: Natural) -> Pair | None:
         return None
     turns = [turn for user, reply in answer.turns for turn in (Turn("user", user), Turn("assistant", reply))]
     return Pair(
-        query(template("ultrafeedback"), [*turns, Turn("user", answer.query)]),
+        query_field(find_template("ultrafeedback"), [*turns, Turn("user", answer.query)]),
         tuple(o.text for o in objectives),
         text,
         target,

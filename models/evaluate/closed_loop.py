@@ -27,11 +27,11 @@ from typing import Any
 
 import yaml
 
-from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.reviews import Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
-from aligner_proxy.cli.options import quiet
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.cli.options import silence_libraries
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
@@ -160,7 +160,7 @@ class Loop:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / "audit.db"
         path.unlink(missing_ok=True)
-        store = Store(path)
+        store = AuditStore(path)
         try:
             measured = [await self._tested(0)]
             for number in range(1, ROUNDS + 1):
@@ -180,7 +180,7 @@ class Loop:
         known = config.builtin_objectives()["harmless"]
         return Policy(self._tenant.name, (known, own), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name)
 
-    async def _serve(self, store: Store, number: int) -> None:
+    async def _serve(self, store: AuditStore, number: int) -> None:
         """One round of traffic, as it is recorded."""
         first = (number - 1) * AGAINST
         sentences = [(text, True) for text in self._tenant.against[first : first + AGAINST]]
@@ -195,9 +195,9 @@ class Loop:
             aligner_id = f"{rng.getrandbits(128):032x}"
             self._truth[aligner_id] = (planted, goes_against)
             facts = RequestFacts("closed-loop", team_id=self._tenant.name)
-            store.add(entry(AuditEvent(time.time(), None, facts, exchange, outcome, aligner_id=aligner_id)))
+            store.add(make_entry(AuditEvent(time.time(), None, facts, exchange, outcome, aligner_id=aligner_id)))
 
-    def _review(self, store: Store, number: int) -> None:
+    def _review(self, store: AuditStore, number: int) -> None:
         """Twelve verdicts on what the queue gives out."""
         draw = Random(f"{self._seed} {self._tenant.name} queue {number}").random
         queue = ReviewQueue(store, "reviewer:truth", draw=draw)
@@ -208,7 +208,7 @@ class Loop:
             given, chosen = found
             verdict, segment = self._verdict(given)
             said = Review(given.aligner_id, 0, verdict, "reviewer:truth", time.time(), chosen, segment, None, _OWN)
-            Reviews(store).keep(said)
+            Reviews(store).save(said)
             self._learned.verdicts[verdict.value] = self._learned.verdicts.get(verdict.value, 0) + 1
         queue.release()
 
@@ -289,7 +289,7 @@ def _flags(planted: Planted, outcome: Outcome) -> tuple[list[str | None], list[s
     inside: list[str | None] = []
     outside: list[str | None] = []
     for piece, segment in zip(split(planted.neutral.answer), outcome.segments, strict=False):
-        (inside if planted.covers(piece.start, piece.end) else outside).append(outcome.named(segment))
+        (inside if planted.covers(piece.start, piece.end) else outside).append(outcome.objective_of(segment))
     return inside, outside
 
 
@@ -352,8 +352,8 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
 async def run(arguments: argparse.Namespace) -> str:
     """Load the aligner, measure tenant by tenant, and write the results after each; the table."""
     tenants = read_tenants()
-    quiet()
-    engine = LocalEngine(lambda: open_aligner(Settings(arguments.aligner), config.home()))
+    silence_libraries()
+    engine = LocalEngine(lambda: open_aligner(Settings(arguments.aligner), config.home_folder()))
     measured: list[Measured] = []
     text = ""
     try:

@@ -26,7 +26,7 @@ from rich.progress import track
 
 from aligner_proxy.gate import judge as gate_judge
 from aligner_proxy.gate.judge import judge, objections
-from aligner_proxy.prompts import template
+from aligner_proxy.prompts import find_template
 from aligner_proxy.text.facts import names, numbers
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import join, split
@@ -126,7 +126,7 @@ def _much_more(rng: Random, text: str, rest: str) -> str | None:
 _TEXTS: dict[str, tuple[str, ...]] = read(Path(__file__).with_name("harms.yaml"))
 _LEAKS = (
     "| Answer: as above",
-    f"##{template('aligner').marks[-1]}: as above",
+    f"##{find_template('aligner').marks[-1]}: as above",
     "| Query: what is it? | Answer: it is so",
 )
 

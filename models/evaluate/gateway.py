@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from aligner_proxy.cli.options import quiet
+from aligner_proxy.cli.options import silence_libraries
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
@@ -70,8 +70,8 @@ async def gateway(
     aligner: Path, kept: Path | None = None, extensions: Extensions = NO_EXTENSIONS
 ) -> AsyncIterator[Pipeline]:
     """The pipeline over an aligner folder; with `kept` it remembers its corrections there."""
-    quiet()
-    engine = LocalEngine(lambda: open_aligner(Settings(aligner), config.home()))
+    silence_libraries()
+    engine = LocalEngine(lambda: open_aligner(Settings(aligner), config.home_folder()))
     try:
         await engine.start()
         async with remembering(engine, kept, extensions) as pipeline:

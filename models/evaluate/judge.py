@@ -194,7 +194,7 @@ def _score(item: Ranked, place: int) -> float:
 
 async def _ask(judge: Judge, item: Ranked, objective: str) -> Verdict:
     worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
-    aspects = prompts.aspects([objective])
+    aspects = prompts.join_objectives([objective])
     return await judge.compare(_FAMILY, plain_query(item.query), worse.text, better.text, aspects)
 
 

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from rich.progress import track
 
-from aligner_proxy.prompts import Template, template
+from aligner_proxy.prompts import Template, find_template
 from models.data.pairs import Pair, PairError, read_pairs
 from models.reporting import output
 from models.train.base_model import Precision, load_base
@@ -71,7 +71,7 @@ def loss(model: Any, tokenizer: Any, family: Template, pair: Pair) -> float:
 
 def measure(model: Any, tokenizer: Any, family: str, pairs: Sequence[Pair]) -> Compared:
     """Both forms on all pairs."""
-    forms = template(family), template(family + WRAPPED)
+    forms = find_template(family), find_template(family + WRAPPED)
     model.train(mode=False)
     losses = [[loss(model, tokenizer, form, pair) for form in forms] for pair in track(pairs, "pairs", transient=True)]
     return compared([raw for raw, _ in losses], [wrapped for _, wrapped in losses])

@@ -235,7 +235,7 @@ async def judged(judge: Judge, delivered: Sequence[Delivered]) -> dict[str, list
     edited = [delivery for delivery in delivered if delivery.looked_at and not delivery.identical]
     verdicts: dict[str, list[Verdict]] = {}
     for objective in objectives(delivered[0].asked):
-        aspects = prompts.aspects([objective.text])
+        aspects = prompts.join_objectives([objective.text])
         questions = [
             judge.compare(SOURCES[c.source].family, c.query, c.answer, delivery.text, aspects)
             for delivery in edited

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from aligner_proxy.cli.options import quiet
+from aligner_proxy.cli.options import silence_libraries
 from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
@@ -217,8 +217,8 @@ async def evaluate(
     gated: bool = False,
 ) -> dict[str, list[Case]]:
     """Load the aligner once and run every set, one way after the other where there are several."""
-    quiet()
-    engine = LocalEngine(lambda: open_aligner(settings, config.home()))
+    silence_libraries()
+    engine = LocalEngine(lambda: open_aligner(settings, config.home_folder()))
     found = dict[str, list[Case]]()
     try:
         await engine.start()

@@ -254,9 +254,9 @@ async def readings(pipeline: Pipeline, texts: Sequence[tuple[str, str]], wishes:
         if not fold(text).origins:
             results.append(Reading(sort, text, same=True))
             continue
-        now = (await judged(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged
+        now = (await judged(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
         with unfolded():
-            before = (await judged(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged
+            before = (await judged(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
         results.append(Reading(sort, text, same=False, flagged=now, flagged_raw=before))
     return results
 

@@ -30,7 +30,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.progress import track
 
-from aligner_proxy.cli.options import quiet
+from aligner_proxy.cli.options import silence_libraries
 from aligner_proxy.correctors.registry import PluginCorrector
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.loader import Settings, open_aligner
@@ -232,7 +232,7 @@ def policy(system: System, trial: Trial, comparison: Comparison) -> Policy:
     )
     fields = {"preference": trial.preference.text} if trial.preference else {}
     request = RequestFacts(model=MODEL, fields=fields)
-    resolved = registry.extensions(file).resolve(PolicyResolver(file).resolve(request), request)
+    resolved = registry.load_extensions(file).resolve(PolicyResolver(file).resolve(request), request)
     return replace(resolved, objectives=tuple(replace(o, text=texts.get(o.name, o.text)) for o in resolved.objectives))
 
 
@@ -242,7 +242,7 @@ def policy(system: System, trial: Trial, comparison: Comparison) -> Policy:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Engine]:
     """The engine over an aligner folder, loaded."""
-    engine = LocalEngine(lambda: open_aligner(Settings(folder), config.home()))
+    engine = LocalEngine(lambda: open_aligner(Settings(folder), config.home_folder()))
     try:
         await engine.start()
         yield engine
@@ -269,7 +269,7 @@ async def gateway(
         if corrector == "self_refine":
             refine = SelfRefine(RefineSettings(model=REFINER, **refining), chat())
             correctors[corrector] = PluginCorrector(corrector, corrector, refine, InlineRunner())
-        extensions = registry.extensions(PolicyFile())
+        extensions = registry.load_extensions(PolicyFile())
         yield Pipeline(await stack.enter_async_context(opened(aligner)), correctors=correctors, extensions=extensions)
 
 
@@ -397,7 +397,7 @@ def _fingerprint(system: System, trials: Sequence[Trial], comparison: Comparison
 
 def run(comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], Chat]) -> str:
     """Measure what is not measured yet; write tables and plot."""
-    quiet()
+    silence_libraries()
     out.mkdir(parents=True, exist_ok=True)
     rows: Mapping[str, list[Result] | None] = compared(comparison, out, data, chat)
     return report(rows, out, comparison.model_dump(mode="json"))

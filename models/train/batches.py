@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
-from aligner_proxy.prompts import template
+from aligner_proxy.prompts import find_template
 from models.data.pairs import PairError, read_pairs
 
 from .config import Stage
@@ -39,7 +39,7 @@ def steps(stage: Stage, tokenizer: Any) -> Iterator[list[Batch]]:
 def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
     """All examples of a stage, tokenised; which pairs keep their target is drawn from the seed."""
     rng = random.Random(stage.seed)
-    family = template(stage.template)
+    family = find_template(stage.template)
     examples = []
     too_long = 0
     bad: list[PairError] = []
@@ -105,7 +105,7 @@ def _bags(stage: Stage, tokenizer: Any) -> Iterator[list[Example]]:
 def _load_bags(stage: Stage, tokenizer: Any) -> list[Bag]:
     if stage.bags is None:
         return []
-    family = template(stage.template)
+    family = find_template(stage.template)
     coded = [encode(pair, tokenizer, family, with_target=False) for pair in read_pairs(stage.bags)]
     return [pair for pair in zip(coded[::2], coded[1::2], strict=True) if _longer(pair) <= stage.max_tokens]
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import TaughtHead, pack
 from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST, TAUGHT, hashes, sha256
-from aligner_proxy.prompts import template
+from aligner_proxy.prompts import find_template
 from models.data.pairs import STAYS, Pair, read_pairs
 
 from . import train
@@ -37,7 +37,7 @@ def neutral_segments(trained: Path, pairs: Path) -> Tensor:
     """Rows of `DetectorHead.read` for segments of good answers in a file of pairs; raises ValueError if it has none."""
     config = json.loads((trained / "stage.json").read_text())["config"]
     network, tokenizer = train.build(Stage.model_validate(config | {"init": str(trained), "out": str(trained)}))
-    family = template(config["template"])
+    family = find_template(config["template"])
     rows: list[Tensor] = []
     for pair in _good(pairs):
         example = encode(pair, tokenizer, family, with_target=False)
@@ -87,7 +87,7 @@ def export(
         _adapter(trained, folder, base)
     else:
         _model(trained, folder)
-    if template(config["template"]).names_objectives:
+    if find_template(config["template"]).names_objectives:
         head = DetectorHead.load(trained / "detector.safetensors")
         if neutral is not None:
             head.know(neutral_segments(trained, neutral))
@@ -98,7 +98,7 @@ def export(
         "format": 1,
         "base": base,
         "template": config["template"],
-        "template_hash": template(config["template"]).hash,
+        "template_hash": find_template(config["template"]).hash,
         "window": window,
         "shift": shift / temperature,
         "files": {name: digest for name, digest in hashes(folder).items() if name != MANIFEST},

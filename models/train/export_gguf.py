@@ -76,7 +76,7 @@ def _describe(writer: GGUFWriter, config: Any, source: sources.Source, file_type
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") != "default":
         raise WeightsError(f"{source.model} scales its positions ({rope['rope_type']}), which is not written here")
-    family = prompts.template(source.template)
+    family = prompts.find_template(source.template)
     writer.add_name(source.model)
     writer.add_string("aligner.template", family.name)
     writer.add_string("aligner.template_hash", family.hash)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead, Taps, spans
 from aligner_proxy.engine.scheduling.sequence import Spans
-from aligner_proxy.prompts import render, template
+from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
 from models.data.inject import themes_in
 from models.data.labels import by_text
@@ -193,7 +193,7 @@ class RowReader:
         return _rows([cases[n] for n in sorted(parts)], [parts[n] for n in sorted(parts)], *like)
 
     def _prompt(self, case: Asked) -> tuple[list[int], Spans]:
-        prompt = render(template("ultrafeedback"), case.query, case.answer, case.objectives)
+        prompt = render(find_template("ultrafeedback"), case.query, case.answer, case.objectives)
         coded = self._tokenizer(
             prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
         )

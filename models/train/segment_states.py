@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from aligner_proxy.engine.model.detector import DetectorHead, Taps, spans
 from aligner_proxy.engine.scheduling.sequence import Spans
-from aligner_proxy.prompts import render, template
+from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
 from models.data.labelled_replies import LabelledReply, question_of
 
@@ -157,7 +157,7 @@ class StateReader:
 
     def _prompt(self, reply: LabelledReply, objectives: Sequence[str]) -> tuple[list[int], Spans, int]:
         texts = [reply.objective if text == OWN else text for text in objectives]
-        prompt = render(template("ultrafeedback"), question_of(reply), reply.answer, texts)
+        prompt = render(find_template("ultrafeedback"), question_of(reply), reply.answer, texts)
         coded = self._tokenizer(
             prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
         )

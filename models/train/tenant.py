@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST
-from aligner_proxy.prompts import TEMPLATES, query
+from aligner_proxy.prompts import TEMPLATES, query_field
 from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.structure import split
 from models.data.pairs import STAYS, Pair, PairError, read_pairs, write_pairs
@@ -53,7 +53,7 @@ def examples(rows: Sequence[Pair], seed: int = 1) -> list[Pair]:
     family = TEMPLATES["hh-rlhf"]
     beside = [
         Pair(
-            query=query(family, one.turns),
+            query=query_field(family, one.turns),
             objectives=rows[n % len(rows)].objectives,
             answer=one.answer,
             target=one.answer,

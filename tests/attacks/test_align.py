@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aligner_proxy.gateway.choice_corrector import Blocked
-from aligner_proxy.gateway.request_state import state_of
+from aligner_proxy.gateway.request_state import find_state
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.attacks.attack import Attack, rows
 from tests.gateway.endpoints.application import Api
@@ -66,7 +66,7 @@ ASKED = rows(
 @pytest.mark.parametrize("attack", ASKED)
 async def test_it_is_refused(attack: Attack, api: Api) -> None:
     team, sent = attack.payload
-    known = api.guard._policies.current.resolver._known["humour"].text
+    known = api.guard._policies.current.resolver._file_objectives["humour"].text
     if attack.id == "align-own-denied":
         sent = body(known.upper())
     got = await api.post("/v1/align", sent, team)
@@ -152,6 +152,6 @@ async def test_it_does_not_get_through(attack: Attack, tmp_path: Path, monkeypat
     request = data()
     with pytest.raises(Blocked):
         await guard.async_post_call_success_hook(request, user(), answer(GERMAN))
-    state = state_of(request)
+    state = find_state(request)
     assert state is not None
     assert state.reason == "language"

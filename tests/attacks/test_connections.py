@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from aligner_proxy import connections
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.server import app
 from tests.attacks.attack import Attack, rows
@@ -18,7 +18,7 @@ from tests.support import tiny
 from tests.support.scripted import ScriptedEngine
 
 PLACES = 8
-QUICK = Limits(connections=PLACES, head_s=0.5, body_s=0.5, unread_s=0.5, body_bytes=100_000)
+QUICK = ConnectionLimits(connections=PLACES, head_s=0.5, body_s=0.5, unread_s=0.5, body_bytes=100_000)
 HEAD = b"POST /v1/corrections HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 GOOD = tiny.request().model_dump_json().encode()
 WHOLE = HEAD + b"content-length: %d\r\n\r\n" % len(GOOD) + GOOD
@@ -54,7 +54,7 @@ async def serving() -> AsyncIterator[int]:
     """The engine's server with short bounds; its port."""
     with sockets.tcp("127.0.0.1", 0) as listener:
         application = app.create_app(ScriptedEngine())
-        config = uvicorn.Config(application, log_config=None, lifespan="off", **connections.settings(QUICK))
+        config = uvicorn.Config(application, log_config=None, lifespan="off", **connections.uvicorn_settings(QUICK))
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:

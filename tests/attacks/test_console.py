@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import main
+from aligner_proxy.console.answer_queries import answer_handle
 from aligner_proxy.console.application import COOKIE
-from aligner_proxy.console.reading import handle
 from aligner_proxy.console.sessions import LIFETIME_S
 from tests.attacks.attack import Attack, rows
 from tests.audit.conftest import reviews_in
@@ -21,7 +21,7 @@ from tests.console.conftest import CLIENT, MASTER, REVIEWER, Browser, Site, an_e
 from tests.console.conftest import browser as browser
 from tests.console.conftest import operator as operator
 from tests.console.conftest import site as site
-from tests.console.test_hostile import is_ours
+from tests.console.test_escaping import is_ours
 from tests.console.test_live import Stream
 
 THEIRS = an_entry(2, at=1001.0, team="globex")
@@ -82,7 +82,7 @@ LINKS = rows(
 def test_a_link_that_would_act(attack: Attack, site: Site, operator: Browser) -> None:
     waits = replace(an_entry(3, at=time.time() - 9), aligner_id="3" * 32)
     site.add(waits)
-    got = operator.get(attack.payload.format(answer=handle(waits)))
+    got = operator.get(attack.payload.format(answer=answer_handle(waits)))
     assert got.status_code == (405 if attack.id == "console-csrf-link" else 200)
     assert reviews_in(site.audit) == []
     assert operator.get("/live").status_code == 200
@@ -160,14 +160,14 @@ def test_a_reviewer_of_one_tenant(attack: Attack, site: Site, browser: Browser) 
     browser.log_in(REVIEWER)
     browser.get("/live")
     if attack.payload == "id":
-        assert browser.get(f"/answers/{handle(an_entry(1))}").status_code == 200
-        assert browser.get(f"/answers/{handle(THEIRS)}").status_code == 404
+        assert browser.get(f"/answers/{answer_handle(an_entry(1))}").status_code == 200
+        assert browser.get(f"/answers/{answer_handle(THEIRS)}").status_code == 404
     elif attack.payload == "list":
         assert "<article" not in browser.get("/live?tenant=team:globex").text
     elif attack.payload == "rates":
         assert "globex" not in browser.get("/rates?period=7d").text
     elif attack.payload == "verdict":
-        assert browser.send("/review", act="harm", answer=handle(THEIRS)).status_code == 409
+        assert browser.send("/review", act="harm", answer=answer_handle(THEIRS)).status_code == 409
         assert reviews_in(site.audit) == []
     elif attack.payload == "figures":
         site.add(*(replace(an_entry(n, at=time.time(), team="globex"), aligner_id=f"{n:032x}") for n in range(4, 9)))
@@ -191,19 +191,19 @@ STREAMS = rows(
 @pytest.mark.parametrize("attack", STREAMS)
 async def test_events_of_another_tenant(attack: Attack, site: Site) -> None:
     site.add(an_entry(0, at=1.0))
-    site.console.services.follower._clock = lambda: 1000.0
+    site.console.services.feed._clock = lambda: 1000.0
     for query in attack.payload:
         stream = Stream(site, REVIEWER, query)
         assert await anext(stream.events) == "retry: 2000\n: following\n\n"
         site.add(THEIRS)
         await anext(stream.events)  # what was there before it followed
         site.add(an_entry(1, at=1001.0))
-        await site.console.services.follower.look()
-        (queue,) = site.console.services.follower._pages
+        await site.console.services.feed.poll()
+        (queue,) = site.console.services.feed._pages
         told = "".join([await anext(stream.events) for _ in range(queue.qsize())])
-        assert handle(THEIRS) not in told
+        assert answer_handle(THEIRS) not in told
         assert "globex" not in told
-        assert (handle(an_entry(1, at=1001.0)) in told) == (query == "")
+        assert (answer_handle(an_entry(1, at=1001.0)) in told) == (query == "")
         await stream.events.aclose()  # type: ignore[attr-defined]
 
 
@@ -220,12 +220,12 @@ EXPORTS = rows(
 
 @pytest.mark.parametrize("attack", EXPORTS)
 def test_rows_of_another_tenant(attack: Attack, site: Site) -> None:
-    store = Store(site.audit)
+    store = AuditStore(site.audit)
     for number, team in enumerate(("acme", "globex")):
         made = with_texts(an_entry(number, at=time.time(), team=team), f"Of {team}.", "It is.", f"About {team}?")
         store.add(replace(made, aligner_id=f"{number:032x}"))
-        said = Review(f"{number:032x}", 0, ReviewVerdict.RIGHT, "reviewer:anna", time.time(), Chosen.NEAREST)
-        Reviews(store).keep(said)
+        said = Review(f"{number:032x}", 0, ReviewVerdict.RIGHT, "reviewer:anna", time.time(), ReviewOrigin.NEAREST)
+        Reviews(store).save(said)
     store.close()
     out = site.folder / "rows.jsonl"
     given = ["export", "--policy", str(site.folder / "policies.yaml"), "--tenant", attack.payload, "--out", str(out)]
@@ -266,7 +266,7 @@ HOSTILE = rows(
 def test_an_answer_that_attacks_its_reader(attack: Attack, site: Site, operator: Browser) -> None:
     made = with_texts(an_entry(3, at=2000.0), attack.payload, "It is.", question=attack.payload)
     site.add(made)
-    for path in ("/live", f"/answers/{handle(made)}"):
+    for path in ("/live", f"/answers/{answer_handle(made)}"):
         got = operator.get(path)
         assert is_ours(got.text)
         assert len(got.text) < 200_000

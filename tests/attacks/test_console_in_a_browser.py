@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from aligner_proxy.console.reading import handle
+from aligner_proxy.console.answer_queries import answer_handle
 from tests.attacks.attack import Attack, rows
 from tests.audit.conftest import reviews_in
 from tests.browser.conftest import chromium as chromium
@@ -129,7 +129,7 @@ def test_another_site_in_the_operators_browser(attack: Attack, site: Site, opera
     site.add(WAITS)
     operator.open("/review")
     token = operator.one("form.verdicts [name=token]").get_attribute("value")
-    evil.page = page.format(console=operator.base, path="/review", answer=handle(WAITS), token=token)
+    evil.page = page.format(console=operator.base, path="/review", answer=answer_handle(WAITS), token=token)
     operator.driver.get(f"http://{host}:{evil.port}/")
     operator.until(lambda: operator.driver.title.startswith("sent"))
     assert operator.driver.title == "sent"

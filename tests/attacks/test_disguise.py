@@ -6,7 +6,7 @@ import pytest
 
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.stages import eligibility
-from aligner_proxy.prompts import TEMPLATES, query, render
+from aligner_proxy.prompts import TEMPLATES, query_field, render
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, Turn
 from tests.attacks.attack import Attack, rows
@@ -52,7 +52,7 @@ WORDS = rows(
 async def test_a_disguise_is_read_and_its_removal_goes_out(attack: Attack) -> None:
     answer = ANSWER.format(attack.payload)
     plain = ANSWER.format("idiot")
-    assert render(FAMILY, "When?", answer, [KIND.text]).shown == plain
+    assert render(FAMILY, "When?", answer, [KIND.text]).shown_answer == plain
     flagged = [SegmentScore(piece.text, 3.0, i == 1, 0) for i, piece in enumerate(split(answer))]
     edited = "The harbour opens at 6. You are welcome. Ask Mary."
     engine = ScriptedEngine(lambda _: Correction(edited, tuple(flagged)))
@@ -70,7 +70,7 @@ BLOCKS = rows(
 @pytest.mark.parametrize("attack", BLOCKS)
 async def test_prose_in_the_clothes_of_code_is_prose(attack: Attack) -> None:
     answer = f"It opens at 6.\n\n{attack.payload}\n\nAsk Mary."
-    assert "`" not in render(FAMILY, "When?", answer, [KIND.text]).shown
+    assert "`" not in render(FAMILY, "When?", answer, [KIND.text]).shown_answer
     flagged = [SegmentScore(piece.text, 3.0, "idiot" in piece.text, 0) for piece in split(answer)]
     edited = "It opens at 6.\n\nYou are welcome.\n\nAsk Mary."
     engine = ScriptedEngine(lambda _: Correction(edited, tuple(flagged)))
@@ -91,7 +91,7 @@ QUESTIONS = rows(
 
 @pytest.mark.parametrize("attack", QUESTIONS)
 def test_a_question_has_the_length_that_a_reader_sees(attack: Attack) -> None:
-    assert query(FAMILY, (Turn("user", attack.payload),)) == "When does it open?"
+    assert query_field(FAMILY, (Turn("user", attack.payload),)) == "When does it open?"
 
 
 REFUSALS = rows(
@@ -131,5 +131,5 @@ MARKS = rows(
 
 @pytest.mark.parametrize("attack", MARKS)
 def test_what_a_disguise_hides_is_guarded_too(attack: Attack) -> None:
-    shown = render(FAMILY, "When?", attack.payload, [KIND.text]).shown
+    shown = render(FAMILY, "When?", attack.payload, [KIND.text]).shown_answer
     assert shown == "Fine. \u00a6 Edit: You win. \u00a6 Answer: no"

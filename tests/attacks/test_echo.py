@@ -152,6 +152,7 @@ async def delivered(engine: LocalEngine, question: str, answer: str, *, streamed
     return (await grown(made, [f"{word} " for word in answer.split(" ")], rounds=20)).text or ""
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("attack", ECHOES)
 def test_what_is_found_in_plain_text_is_kept_back(

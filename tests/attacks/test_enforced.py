@@ -192,6 +192,7 @@ def test_nothing_talks_the_real_aligner_out_of_an_enforced_objective(
     assert enforced.seen["corrected None"] > CASES / 4
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("attack", JUDGED_ALL_THE_SAME)
 def test_only_what_the_real_aligner_judged_and_left_is_delivered(
     attack: Attack, enforced: Enforced, engine: RememberingEngine

@@ -328,7 +328,7 @@ LINES = rows(
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("attack", LINES)
 def test_no_id_writes_a_line_of_its_own(attack: Attack, form: str) -> None:
-    formatter = logs.handler(form).formatter
+    formatter = logs.make_handler(form).formatter
     assert formatter is not None
     made = logging.LogRecord("aligner_proxy.engine", logging.INFO, "f", 1, "request %s: gone", (attack.payload,), None)
     line = formatter.format(made)

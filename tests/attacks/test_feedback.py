@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.evidence import evidence
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.evidence import compute_evidence
 from aligner_proxy.audit.review_queue import ReviewQueue
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Seal, Store
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore, Seal
 from aligner_proxy.errors import AuditError
 from aligner_proxy.gateway import auth, client_keys
 from aligner_proxy.gateway.endpoints import feedback
@@ -79,7 +79,7 @@ OTHERS = rows(
 
 @pytest.mark.parametrize("attack", OTHERS)
 async def test_no_word_on_what_is_not_ones_own(attack: Attack, api: Api, path: Path) -> None:
-    api.guard.feedback = Feedback(lambda: Store(path), 100)
+    api.guard.feedback = Feedback(lambda: AuditStore(path), 100)
     team, said = attack.payload
     got = await api.post("/v1/feedback", {"verdict": "right", **said}, team)
     assert str(got.status_code) == attack.holds[:3]
@@ -106,7 +106,7 @@ async def test_a_reviewers_key_reaches_its_own_tenant_alone(
     attack: Attack, api: Api, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key as our log-in knows it, and then the endpoint with the team that it has by that."""
-    api.guard.feedback = Feedback(lambda: Store(path), 100)
+    api.guard.feedback = Feedback(lambda: AuditStore(path), 100)
     monkeypatch.setenv("ALIGNER_PROXY_KEYS", str(tmp_path / "keys.yaml"))
     client_keys.policies_path.cache_clear()
     write(tmp_path / "keys.yaml", team=attack.payload, role="reviewer")
@@ -142,10 +142,10 @@ FLOODS = rows(
 async def test_a_flood_ends_at_the_limit(attack: Attack, api: Api, path: Path) -> None:
     opened = 0
 
-    def store() -> Store:
+    def store() -> AuditStore:
         nonlocal opened
         opened += 1
-        return Store(path)
+        return AuditStore(path)
 
     api.guard.feedback = Feedback(store, 50)
     body: dict[str, Any] = {"verdict": "right", **attack.payload}
@@ -169,12 +169,12 @@ SWAYED = rows(
 
 @pytest.mark.parametrize("attack", SWAYED)
 async def test_feedback_hides_nothing_from_reviewers(attack: Attack, api: Api, path: Path) -> None:
-    api.guard.feedback = Feedback(lambda: Store(path), 50)
+    api.guard.feedback = Feedback(lambda: AuditStore(path), 50)
     assert (await api.post("/v1/feedback", {"id": ID, "verdict": "right"}, "acme")).status_code == 202
-    store = Store(path)
-    assert ReviewQueue(store, "reviewer:anna").waiting() == 1
-    Reviews(store).keep(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, Chosen.NEAREST))
-    found = evidence(list(store.entries()), list(Reviews(store).all()))
+    store = AuditStore(path)
+    assert ReviewQueue(store, "reviewer:anna").count_waiting() == 1
+    Reviews(store).save(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, ReviewOrigin.NEAREST))
+    found = compute_evidence(list(store.entries()), list(Reviews(store).all()))
     store.close()
     assert found.disputed == ((ID, 0),)
     assert (found.right.count, found.wrong.count) == (0, 1)
@@ -200,9 +200,9 @@ CHANGED = rows(
 
 @pytest.mark.parametrize("attack", CHANGED)
 def test_a_verdict_that_was_changed_does_not_open(attack: Attack, tmp_path: Path) -> None:
-    store = Store(tmp_path / "sealed.db", Seal(bytes(32)))
-    store.add(entry(replace(noted(), aligner_id=ID)))
-    Reviews(store).keep(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, Chosen.NEAREST))
+    store = AuditStore(tmp_path / "sealed.db", Seal(bytes(32)))
+    store.add(make_entry(replace(noted(), aligner_id=ID)))
+    Reviews(store).save(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, ReviewOrigin.NEAREST))
     store.rows(attack.payload)
     with pytest.raises(AuditError, match="changed, moved or cut off"):
         list(Reviews(store).all())

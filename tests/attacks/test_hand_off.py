@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from tenacity.wait import wait_none
 
-from aligner_proxy.gateway.hand_off import SIGNATURE, HandOffs, signature
-from aligner_proxy.gateway.request_state import state_of
+from aligner_proxy.gateway.request_state import find_state
+from aligner_proxy.gateway.webhook import SIGNATURE, WebhookSender, sign_report
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, HandOff, SegmentScore
 from tests.attacks.attack import Attack, rows
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, user
-from tests.gateway.test_hand_off import SECRET, Desk, asked, opened, outcome_of
+from tests.gateway.test_webhook import SECRET, Desk, asked, opened, outcome_of
 from tests.support.scripted import ScriptedEngine
 
 EVIL = {"url": "http://127.0.0.1:9/evil", "secret_env": "DESK_SECRET", "within": 50.0, "text": True}
@@ -73,11 +73,11 @@ async def test_only_the_file_says_where_reports_go(
     )
     await guard.async_pre_call_hook(who, None, request, "acompletion")
     await guard.async_post_call_success_hook(request, who, answer("It is so. You fool."))
-    state = state_of(request)
+    state = find_state(request)
     assert state is not None
     assert state.policy.hand_off == HandOff(desk.url, "DESK_SECRET", 0.5)
-    await guard._hand_offs.done()
-    await guard._hand_offs.aclose()
+    await guard._webhook.wait_until_sent()
+    await guard._webhook.aclose()
     assert len(desk.bodies) == 1
     assert b"fool" not in desk.bodies[0]
 
@@ -102,12 +102,12 @@ INSIDE = rows(
 
 @pytest.mark.parametrize("attack", INSIDE)
 async def test_a_webhook_gets_nowhere(attack: Attack) -> None:
-    hand_offs = HandOffs(backoff=wait_none())
+    hand_offs = WebhookSender(backoff=wait_none())
     async with opened() as inner, opened(**attack.payload) as desk:
         desk.extra += f"location: {inner.url}\r\n"
         for name in ("id-1", "id-2"):
             hand_offs.offer(asked(), outcome_of(desk.url), name)
-        await hand_offs.done()
+        await hand_offs.wait_until_sent()
         assert len(desk.bodies) == 2
         assert not inner.bodies
     await hand_offs.aclose()
@@ -121,14 +121,14 @@ FORGED = rows(
 
 @pytest.mark.parametrize("attack", FORGED)
 async def test_a_report_cannot_be_made_up(attack: Attack, desk: Desk) -> None:
-    hand_offs = HandOffs(backoff=wait_none())
+    hand_offs = WebhookSender(backoff=wait_none())
     hand_offs.offer(asked(), outcome_of(desk.url), "id")
-    await hand_offs.done()
+    await hand_offs.wait_until_sent()
     await hand_offs.aclose()
     [body] = desk.bodies
     parts = dict(part.split("=") for part in desk.headers[0][SIGNATURE].split(","))
     at = int(parts["t"])
-    assert signature(SECRET.encode(), at, body) == desk.headers[0][SIGNATURE]
+    assert sign_report(SECRET.encode(), at, body) == desk.headers[0][SIGNATURE]
     made_up = (attack.payload or body, at if attack.payload else at + 60)
     expected = hmac.new(SECRET.encode(), f"{made_up[1]}.".encode() + made_up[0], hashlib.sha256).hexdigest()
     assert not hmac.compare_digest(expected, parts["v1"])
@@ -147,10 +147,10 @@ SILENT = rows(
 
 @pytest.mark.parametrize("attack", SILENT)
 async def test_what_may_not_be_stored_is_not_handed_on(attack: Attack, desk: Desk) -> None:
-    hand_offs = HandOffs(backoff=wait_none())
+    hand_offs = WebhookSender(backoff=wait_none())
     outcome = outcome_of(desk.url, text=True)
     hand_offs.offer(replace(asked(), **attack.payload), outcome, "id")
-    await hand_offs.done()
+    await hand_offs.wait_until_sent()
     await hand_offs.aclose()
     assert b"fool" not in desk.bodies[0]
     assert b"sister" not in desk.bodies[0]

@@ -28,6 +28,7 @@ from tests.e2e.scripted_engine import INSULT
 
 __all__ = ["folder", "upstream"]
 pytestmark = [
+    pytest.mark.full,
     pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.timeout(1800),
@@ -85,12 +86,12 @@ class Served:
         text = policies if isinstance(policies, str) else yaml.safe_dump(policies)
         (self.folder / "policies.yaml").write_text(text)
 
-    def reports(self) -> list[reload.Report]:
+    def reports(self) -> list[reload.ReloadReport]:
         """What each worker says about its policies."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ALIGNER_PROXY_HOME", str(self.folder / "home"))
             workers = self.workers()
-            return [report for report in reload.reports() if report.pid in workers]
+            return [report for report in reload.read_reports() if report.pid in workers]
 
     def refuses(self) -> bool:
         """Whether every worker refuses the file on disk."""

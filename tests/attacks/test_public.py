@@ -23,14 +23,14 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from aligner_proxy import connections
-from aligner_proxy.audit.replay import Case, Ending, Side
+from aligner_proxy.audit.replay import Case, Ending, ReplayRun
 from aligner_proxy.cli import console as console_command
 from aligner_proxy.cli import health, main
 from aligner_proxy.cli import replay as replay_command
-from aligner_proxy.cli.diff import show
+from aligner_proxy.cli.diff import show_outcome
 from aligner_proxy.cli.reviews import review
 from aligner_proxy.cli.terminal import Terminal
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.console.application import COOKIE
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.server import app as engine_server
@@ -52,7 +52,7 @@ from tests.support.scripted import ScriptedEngine
 
 DEPLOYMENT = SHARED
 PLACES = 8
-QUICK = Limits(connections=PLACES, head_s=0.5, body_s=0.5, idle_s=0.5, unread_s=0.5, drain_s=0.1)
+QUICK = ConnectionLimits(connections=PLACES, head_s=0.5, body_s=0.5, idle_s=0.5, unread_s=0.5, drain_s=0.1)
 UPGRADE = b"host: x\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
 KEY = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 OFFER = UPGRADE + KEY + b"sec-websocket-version: 13\r\n"
@@ -93,7 +93,9 @@ async def running(server: uvicorn.Server) -> AsyncIterator[int]:
 
 def listening(application: Starlette) -> uvicorn.Server:
     """A server with short clocks."""
-    return uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off", **connections.settings(QUICK)))
+    return uvicorn.Server(
+        uvicorn.Config(application, log_config=None, lifespan="off", **connections.uvicorn_settings(QUICK))
+    )
 
 
 async def first_line(port: int, payload: bytes) -> bytes:
@@ -150,7 +152,7 @@ async def test_a_handshake_where_there_are_none(attack: Attack, site: Site) -> N
     if attack.payload == "engine":
         server = listening(engine_server.create_app(ScriptedEngine()))
     else:
-        server = console_command.server(site.console, QUICK)
+        server = console_command.make_server(site.console, QUICK)
     async with running(server) as port:
         got = await first_line(port, b"GET /talk HTTP/1.1\r\n" + OFFER + b"\r\n")
     assert got.startswith(b"HTTP/1.1 " + attack.holds[:3].encode()), got
@@ -179,7 +181,7 @@ SILENT = rows(
 
 @pytest.mark.parametrize("attack", SILENT)
 async def test_a_console_does_not_wait_for_ever(attack: Attack, site: Site) -> None:
-    async with running(console_command.server(site.console, QUICK)) as port:
+    async with running(console_command.make_server(site.console, QUICK)) as port:
         got = await first_line(port, attack.payload)
         assert got.startswith(b"HTTP/1.1 " + attack.holds[:3].encode()), got
 
@@ -197,8 +199,11 @@ CROWDS = rows(
 
 @pytest.mark.parametrize("attack", CROWDS)
 async def test_silent_connections_do_not_keep_a_browser_out(attack: Attack, site: Site) -> None:
-    patient = Limits(connections=PLACES, head_s=600, body_s=600, idle_s=600, drain_s=0.1)
-    async with running(console_command.server(site.console, patient)) as port, contextlib.AsyncExitStack() as clients:
+    patient = ConnectionLimits(connections=PLACES, head_s=600, body_s=600, idle_s=600, drain_s=0.1)
+    async with (
+        running(console_command.make_server(site.console, patient)) as port,
+        contextlib.AsyncExitStack() as clients,
+    ):
         for _ in range(attack.payload):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             clients.callback(writer.close)
@@ -278,21 +283,23 @@ def printed(attack: Attack, site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
         segment = SegmentScore(f"It is {ESCAPE} so.", 4.0, True, 0)
         correction = Correction("It is so.", (segment,))
         outcome = Outcome(Status.CORRECTED, ESCAPE, "It is so.", Policy("p"), correction=correction)
-        show(screen, f"It is {ESCAPE} so.", outcome)
+        show_outcome(screen, f"It is {ESCAPE} so.", outcome)
     elif attack.payload == "review":
         review.show_entry(screen, entry)
     elif attack.payload == "replay":
         case = Case(
-            replace(entry, call_id=ESCAPE), Side(Ending.SKIPPED, ESCAPE, ESCAPE), Side(Ending.FAILED, ESCAPE, ESCAPE)
+            replace(entry, call_id=ESCAPE),
+            ReplayRun(Ending.SKIPPED, ESCAPE, ESCAPE),
+            ReplayRun(Ending.FAILED, ESCAPE, ESCAPE),
         )
-        replay_command._show(screen, [case])
+        replay_command._show_cases(screen, [case])
     elif attack.payload == "audit":
         site.add(replace(an_entry(1), call_id="x"), replace(an_entry(2, team="b" + ESCAPE), call_id="x"))
         given = ["audit", "erase", "x", "--policy", str(site.folder / "policies.yaml")]
         return CliRunner().invoke(main, given).output
     else:
         process = health.ProcessHealth("engine", "http://x", ESCAPE, (ESCAPE,))
-        monkeypatch.setattr(health, "_engine", lambda _: process)
+        monkeypatch.setattr(health, "_engine_health", lambda _: process)
         return CliRunner().invoke(main, ["health", "--engine", "http://x"]).output
     return sink.getvalue()
 

@@ -14,7 +14,7 @@ from litellm.types.guardrails import GuardrailEventHooks
 
 from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
-from aligner_proxy.gateway.request_policy import facts
+from aligner_proxy.gateway.request_policy import request_facts
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Mode, Outcome, Policy, Status
@@ -454,7 +454,7 @@ TOKENS = rows(
 
 @pytest.mark.parametrize("attack", TOKENS)
 def test_no_two_tokens_share_a_namespace(attack: Attack, guard: AlignerGuardrail) -> None:
-    callers = [facts(data(), UserAPIKeyAuth(request_route=CHAT, **fields)) for fields in attack.payload]
+    callers = [request_facts(data(), UserAPIKeyAuth(request_route=CHAT, **fields)) for fields in attack.payload]
     resolver = guard._policies.current.resolver
     tenants = [resolver.resolve(caller).tenant for caller in callers]
     assert len({"-", *tenants}) == 3

@@ -233,7 +233,7 @@ def test_serve_and_check_refuse_what_switches_enforcement_off(
 ) -> None:
     path = written(tmp_path, attack.payload, policies)
     with pytest.raises(ConfigError) as caught:
-        serve.plan(path, "127.0.0.1", 4000, 1)
+        serve.make_plan(path, "127.0.0.1", 4000, 1)
     said = str(caught.value)
     assert names_a_line(said, tmp_path, key_of(attack)), said
     assert "policies.yaml:" in said
@@ -249,7 +249,7 @@ def test_elsewhere_they_are_warnings(
     attack: Attack, policies: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = written(tmp_path, attack.payload, policies)
-    serve.plan(path, "127.0.0.1", 4000, 1)
+    serve.make_plan(path, "127.0.0.1", 4000, 1)
     assert names_a_line(caplog.text, tmp_path, key_of(attack)), caplog.text
     checked = CliRunner().invoke(main, ["check", str(path)])
     assert checked.exit_code == 0, checked.output
@@ -261,7 +261,7 @@ def test_elsewhere_they_are_warnings(
 def test_what_litellm_would_start_without_is_refused(attack: Attack, policies: dict[str, Any], tmp_path: Path) -> None:
     path = written(tmp_path, attack.payload, policies)
     with pytest.raises(ConfigError) as caught:
-        serve.plan(path, "127.0.0.1", 4000, 1)
+        serve.make_plan(path, "127.0.0.1", 4000, 1)
     key = next(iter(attack.payload))
     assert names_a_line(str(caught.value), tmp_path, "litellm_params" if attack.payload[key] is MISSING else key)
     assert CliRunner().invoke(main, ["check", str(path)]).exit_code == 2
@@ -270,7 +270,7 @@ def test_what_litellm_would_start_without_is_refused(attack: Attack, policies: d
 @pytest.mark.parametrize("attack", IGNORED)
 def test_what_has_no_effect_is_said(attack: Attack, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = written(tmp_path, attack.payload, ENFORCING["enforced"])
-    serve.plan(path, "127.0.0.1", 4000, 1)
+    serve.make_plan(path, "127.0.0.1", 4000, 1)
     key = next(iter(attack.payload))
     assert names_a_line(caplog.text, tmp_path, key)
     assert names_a_line(CliRunner().invoke(main, ["check", str(path)]).output, tmp_path, key)
@@ -283,7 +283,7 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch, payload: dict[str, An
     path = written(folder, payload, policies)
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setattr(litellm, "callbacks", [])
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     InMemoryGuardrailHandler().initialize_guardrail(copy.deepcopy(entry(payload)), config_file_path=str(path))  # type: ignore[arg-type]
     (made,) = (callback for callback in litellm.callbacks if type(callback).__name__ == "AlignerGuardrail")
     assert isinstance(made, AlignerGuardrail)
@@ -330,8 +330,8 @@ async def test_where_nothing_is_enforced_the_entry_counts_until_the_file_enforce
     assert "write default_on: true" in caplog.text
     assert await delivered(data(), stream=False) == GOOD + INSULT
     (tmp_path / "policies.yaml").write_text(yaml.safe_dump(ENFORCING["enforced"]))
-    reload._at.cache_clear()
-    made._policies = reload.at(tmp_path / "policies.yaml")
+    reload._watch_policies.cache_clear()
+    made._policies = reload.watched_policies(tmp_path / "policies.yaml")
     assert await delivered(data(), stream=False) == GOOD
 
 

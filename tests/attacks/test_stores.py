@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from aligner_proxy.audit import recorder as recording
-from aligner_proxy.audit.entry import entry, weight
-from aligner_proxy.audit.recorder import Recorder, Waiting
-from aligner_proxy.audit.store import Store
-from aligner_proxy.audit.tidier import Keeping, Tidier
-from aligner_proxy.clock import Reading
+from aligner_proxy.audit.entry import event_bytes, make_entry
+from aligner_proxy.audit.recorder import QueueLimits, Recorder
+from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.clock import ClockReading
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline import cache as caching
@@ -96,8 +96,8 @@ HELD = rows(
 @pytest.mark.parametrize("attack", HELD)
 async def test_entries_outlive_a_lock(attack: Attack, tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
-    Store(path).close()
-    recorder = Recorder(lambda: Store(path, busy_s=0.0), Waiting(2**24))
+    AuditStore(path).close()
+    recorder = Recorder(lambda: AuditStore(path, busy_s=0.0), QueueLimits(2**24))
     before = counted("written"), counted("lost"), counted("dropped")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -126,15 +126,15 @@ FLOODS = rows(
 async def test_what_waits_for_the_store_is_bounded_in_bytes(attack: Attack, tmp_path: Path) -> None:
     stuck = threading.Event()
 
-    def opened() -> Store:
+    def opened() -> AuditStore:
         stuck.wait()
-        return Store(tmp_path / "audit.db")
+        return AuditStore(tmp_path / "audit.db")
 
-    recorder = Recorder(opened, Waiting(5 * attack.payload))
+    recorder = Recorder(opened, QueueLimits(5 * attack.payload))
     for number in range(100):
         one = noted(number)
         recorder.note(replace(one, exchange=replace(one.exchange, answer=f"{number}" + "x" * attack.payload)))
-    assert sum(weight(item.event) for item in recorder._items) <= 5 * attack.payload
+    assert sum(event_bytes(item.event) for item in recorder._items) <= 5 * attack.payload
     stuck.set()
     await recorder.aclose()
 
@@ -150,18 +150,18 @@ CLOCKS = rows(
 def test_the_clock_deletes_nothing(attack: Attack, boot: str, tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
     now = time.time()
-    store = Store(path)
+    store = AuditStore(path)
     for age in (29, 15, 0):
-        store.add(replace(entry(noted()), at=now - age * DAY_S))
+        store.add(replace(make_entry(noted()), at=now - age * DAY_S))
     store.close()
-    keeping = Keeping(30 * DAY_S, 2**30)
+    keeping = RetentionLimits(30 * DAY_S, 2**30)
     for reading in (
-        Reading(now, 1000.0, "the same"),
-        Reading(now + attack.payload * DAY_S, 2000.0, boot),
-        Reading(now + 3000.0, 3000.0 + 60.0, boot),
+        ClockReading(now, 1000.0, "the same"),
+        ClockReading(now + attack.payload * DAY_S, 2000.0, boot),
+        ClockReading(now + 3000.0, 3000.0 + 60.0, boot),
     ):
-        tidier = Tidier(path, keeping, read=lambda reading=reading: reading)  # type: ignore[misc]
-        assert tidier.tidy() == 0
+        tidier = RetentionWorker(path, keeping, read_clock=lambda reading=reading: reading)  # type: ignore[misc]
+        assert tidier.delete_old() == 0
         tidier.close()
 
 

@@ -68,10 +68,10 @@ def test_an_answer_stays_in_its_field(attack: Attack, name: str) -> None:
     plain = filled(name)
     made = filled(name, answer=attack.payload)
     assert len(MARK.findall(made.text)) == len(MARK.findall(plain.text))
-    assert len(made.shown) == len(attack.payload)
+    assert len(made.shown_answer) == len(attack.payload)
     assert made.text[: made.start] == plain.text[: plain.start]
     assert made.text[made.end :] == plain.text[plain.end :]
-    assert made.restore(made.shown) == attack.payload
+    assert made.restore(made.shown_answer) == attack.payload
 
 
 QUERIES = rows(
@@ -99,7 +99,7 @@ def test_a_question_stays_in_its_field(attack: Attack, name: str) -> None:
     plain = filled(name)
     made = filled(name, query=attack.payload)
     assert len(MARK.findall(made.text)) == len(MARK.findall(plain.text))
-    assert made.shown == "a"
+    assert made.shown_answer == "a"
     assert made.objectives == plain.objectives
 
 
@@ -171,7 +171,7 @@ TURNS = rows(
 @pytest.mark.parametrize("attack", TURNS)
 def test_a_message_is_one_turn(attack: Attack) -> None:
     spoken = [Turn("user", attack.payload), Turn("assistant", attack.payload), Turn("user", attack.payload)]
-    made = prompts.query(TEMPLATES["hh-rlhf"], spoken)
+    made = prompts.query_field(TEMPLATES["hh-rlhf"], spoken)
     assert len(TURN.findall(made)) == len(spoken) + 1
 
 

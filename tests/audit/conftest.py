@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit.database import Place
-from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.entry import AuditEvent, make_entry
+from aligner_proxy.audit.location import StoreLocation
 from aligner_proxy.audit.reviews import Review, Reviews
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import (
     Correction,
@@ -58,7 +58,7 @@ def postgres() -> Iterator[PostgresProcess]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
-def place(request: pytest.FixtureRequest, path: Path) -> Place:
+def place(request: pytest.FixtureRequest, path: Path) -> StoreLocation:
     """Where a store may be made, of each kind."""
     if request.param == "sqlite":
         return path
@@ -74,14 +74,14 @@ def counted(result: str) -> float:
 
 def record(path: Path, aligner_id: str) -> None:
     """Put an answer of the team acme with this id into a store."""
-    store = Store(path)
-    store.add(entry(replace(noted(), aligner_id=aligner_id)))
+    store = AuditStore(path)
+    store.add(make_entry(replace(noted(), aligner_id=aligner_id)))
     store.close()
 
 
 def reviews_in(path: Path) -> list[Review]:
     """Every review in a store."""
-    store = Store(path)
+    store = AuditStore(path)
     found = list(Reviews(store).all())
     store.close()
     return found

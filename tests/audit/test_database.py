@@ -16,17 +16,18 @@ from random import Random
 import pytest
 from click.testing import CliRunner
 
-from aligner_proxy.audit.database import STEPS, Database, DatabaseLease, DatabaseStore
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.recorder import Recorder, Waiting
+from aligner_proxy.audit.database import STEPS, DatabaseLease, DatabaseStore
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.location import Database
+from aligner_proxy.audit.recorder import QueueLimits, Recorder
+from aligner_proxy.audit.retention import RetentionLimits
 from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.store import Seal
-from aligner_proxy.audit.tidier import Keeping
 from aligner_proxy.cli.reviews.audit import command
-from aligner_proxy.cli.reviews.options import opened
+from aligner_proxy.cli.reviews.options import open_reviews
 from aligner_proxy.errors import AuditError, DatabaseAway, NotRecorded
 from tests.audit.conftest import noted
-from tests.audit.test_tidier import MONTH_S, NOW, filled, kept, tidy
+from tests.audit.test_retention import MONTH_S, NOW, filled, kept, tidy
 from tests.support.postgres_server import PostgresProcess, needs_postgres, postgres_process
 
 pytestmark = needs_postgres
@@ -34,8 +35,9 @@ ROOT = Path(__file__).parents[2]
 WRITER = """
 import asyncio, sys
 from dataclasses import replace
-from aligner_proxy.audit.database import Database, DatabaseStore
-from aligner_proxy.audit.recorder import Recorder, Waiting
+from aligner_proxy.audit.database import DatabaseStore
+from aligner_proxy.audit.location import Database
+from aligner_proxy.audit.recorder import QueueLimits, Recorder
 from tests.audit.conftest import noted
 
 async def one(recorder, n):
@@ -44,7 +46,7 @@ async def one(recorder, n):
 
 async def main():
     database = Database(sys.argv[1], "AUDIT_DATABASE")
-    recorder = Recorder(lambda: DatabaseStore(database, durable=True), Waiting(2**26), required=True)
+    recorder = Recorder(lambda: DatabaseStore(database, durable=True), QueueLimits(2**26), required=True)
     async with asyncio.TaskGroup() as group:
         for n in range(int(sys.argv[3])):
             group.create_task(one(recorder, n))
@@ -93,7 +95,7 @@ def test_what_two_gateways_answered_is_there_also_when_one_is_killed(server: Pos
 
 def test_an_entry_whose_commit_was_not_confirmed_is_there_once(server: PostgresProcess) -> None:
     store = DatabaseStore(server.database, Seal(bytes(32)))
-    kept = entry(replace(noted(), aligner_id="one"))
+    kept = make_entry(replace(noted(), aligner_id="one"))
     store.add(kept)
     store.add(kept)
     assert list(store.entries()) == [kept]
@@ -102,7 +104,7 @@ def test_an_entry_whose_commit_was_not_confirmed_is_there_once(server: PostgresP
 
 def test_a_null_character_costs_no_entry(server: PostgresProcess) -> None:
     store = DatabaseStore(server.database, Seal(bytes(32)))
-    store.add(replace(entry(noted()), model="g\0"))
+    store.add(replace(make_entry(noted()), model="g\0"))
     assert [one.model for one in store.entries()] == ["g\ufffd"]
     store.close()
 
@@ -110,7 +112,7 @@ def test_a_null_character_costs_no_entry(server: PostgresProcess) -> None:
 def test_an_answer_is_held_for_one_reviewer_on_all_hosts(server: PostgresProcess) -> None:
     first, second = DatabaseStore(server.database), DatabaseStore(server.database)
     for name in ("one", "two"):
-        first.add(entry(replace(noted(), aligner_id=name)))
+        first.add(make_entry(replace(noted(), aligner_id=name)))
     held = [ReviewQueue(store, who).next() for store, who in ((first, "anna"), (second, "ben"), (second, "carl"))]
     assert {one[0].aligner_id for one in held[:2] if one} == {"one", "two"}
     assert held[2] is None
@@ -131,7 +133,7 @@ def test_one_host_tidies_until_its_connection_ends(server: PostgresProcess) -> N
 async def test_a_database_that_was_away_is_written_again(
     server: PostgresProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorder = Recorder(lambda: DatabaseStore(server.database), Waiting(2**20))
+    recorder = Recorder(lambda: DatabaseStore(server.database), QueueLimits(2**20))
     recorder.note(replace(noted(1), aligner_id="one"))
     while recorder._items:
         time.sleep(0.01)
@@ -168,7 +170,7 @@ async def test_where_the_entry_is_required_an_answer_is_refused_while_the_databa
 ) -> None:
     monkeypatch.setattr("aligner_proxy.audit.recorder.PATIENCE_S", 0.0)
     nowhere = Database("postgresql://aligner:secret-word@127.0.0.1:1/none", "AUDIT_DATABASE")
-    recorder = Recorder(lambda: DatabaseStore(nowhere), Waiting(2**20), required=True)
+    recorder = Recorder(lambda: DatabaseStore(nowhere), QueueLimits(2**20), required=True)
     with pytest.raises(NotRecorded) as refused:
         await recorder.write(noted())
     await recorder.aclose()
@@ -183,8 +185,10 @@ def test_the_commands_find_and_erase_an_answer(
     policies = tmp_path / "policies.yaml"
     policies.write_text("objectives: {}\naudit: {enabled: true, database_env: AUDIT_DATABASE}\n")
     store = DatabaseStore(server.database)
-    store.add(entry(replace(noted(), aligner_id="one")))
-    with opened({"policies": policies, "path": None, "route": None, "since": "1970-01-01", "tenant": "acme"}) as found:
+    store.add(make_entry(replace(noted(), aligner_id="one")))
+    with open_reviews(
+        {"policies": policies, "path": None, "route": None, "since": "1970-01-01", "tenant": "acme"}
+    ) as found:
         assert [one.aligner_id for one in found.entries()] == ["one"]
     erased = CliRunner().invoke(command, ["erase", "one", "--policy", str(policies), *tenant])
     assert erased.exit_code == 0, erased.output
@@ -208,25 +212,25 @@ def test_when_there_is_too_much_the_first_go_and_their_room_is_used_again(server
         filled(server.database, [NOW - n for n in range(60)], answer=text)
         sizes.append(size(server))
         store = DatabaseStore(server.database)
-        used = store.used()
+        used = store.used_bytes()
         store.close()
         assert used > 2**20
-        gone = tidy(server.database, Keeping(MONTH_S, 2**20))
+        gone = tidy(server.database, RetentionLimits(MONTH_S, 2**20))
         assert 0 < gone < 120
         left = kept(server.database)
         assert left == [f"call-{n}" for n in range(60 - len(left), 60)], "what was added first went first"
-        assert tidy(server.database, Keeping(MONTH_S, 2**20)) == 0
+        assert tidy(server.database, RetentionLimits(MONTH_S, 2**20)) == 0
     assert sizes[1] < sizes[0] * 1.5, "it did not grow by another sixty"
 
 
 def test_older_tables_are_brought_up_to_date_by_one_of_several_gateways(server: PostgresProcess) -> None:
     old = DatabaseStore(server.database)
-    old.add(entry(noted()))
+    old.add(make_entry(noted()))
     old.close()
     steps = (*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; CREATE INDEX entries_note ON entries (note)")
     with ThreadPoolExecutor(4) as gateways:
         stores = list(gateways.map(lambda _: DatabaseStore(server.database, steps=steps), range(4)))
-    assert list(stores[0].entries()) == [entry(noted())]
+    assert list(stores[0].entries()) == [make_entry(noted())]
     assert stores[1].rows("SELECT note FROM entries") == [(None,)]
     for store in stores:
         store.close()
@@ -239,7 +243,7 @@ def test_a_step_that_fails_changes_nothing(server: PostgresProcess) -> None:
     with pytest.raises(DatabaseAway):
         DatabaseStore(server.database, steps=(*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; NONSENSE"))
     store = DatabaseStore(server.database)
-    store.add(entry(noted()))
+    store.add(make_entry(noted()))
     assert store.rows("SELECT count(*) FROM information_schema.columns WHERE column_name = 'note'") == [(0,)]
     store.close()
 
@@ -248,8 +252,8 @@ def test_older_entries_stay_readable_beside_a_gateway_that_migrates(server: Post
     """Hosts are upgraded one after the other: the old one goes on with the connection that it has."""
     old = DatabaseStore(server.database)
     new = DatabaseStore(server.database, steps=(*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT"))
-    old.add(entry(noted(1)))
-    new.add(entry(noted(2)))
+    old.add(make_entry(noted(1)))
+    new.add(make_entry(noted(2)))
     assert {one.call_id for one in old.entries()} == {one.call_id for one in new.entries()} == {"call-1", "call-2"}
     old.close()
     new.close()

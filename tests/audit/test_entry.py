@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.audit.entry import edits, entry, policy_hash
+from aligner_proxy.audit.entry import find_edits, make_entry, policy_hash
 from aligner_proxy.plugins.api import Flagged
 from aligner_proxy.types import Correction, Mode, Objective, SegmentScore
 from tests.audit.conftest import KIND, POLICY, RUDE, noted
@@ -25,7 +25,7 @@ def apply(text: str, changes: list[tuple[int, int, str]]) -> str:
 
 @given(TEXT, TEXT)
 def test_edits_lead_from_one_text_to_the_other(before: str, after: str) -> None:
-    found = list(edits(before, after))
+    found = list(find_edits(before, after))
     assert apply(before, found) == after
     assert (found == []) == (before == after)
 
@@ -33,11 +33,11 @@ def test_edits_lead_from_one_text_to_the_other(before: str, after: str) -> None:
 def test_texts_that_are_too_long_to_compare_are_one_edit() -> None:
     before = "A b. " * 500
     after = "C d. " * 500
-    assert list(edits(before, after)) == [(0, len(before), after)]
+    assert list(find_edits(before, after)) == [(0, len(before), after)]
 
 
 def test_everything_that_a_proof_needs() -> None:
-    made = entry(noted())
+    made = make_entry(noted())
     assert (made.call_id, made.tenant, made.model, made.policy) == ("call-0", "team:acme", "gpt", "all+acme")
     assert (made.status, made.mode, made.aligner, made.objectives) == ("corrected", "enforce", "abc", ("kind",))
     assert (made.ms, made.engine_ms, made.forwards, made.chars) == (15.0, 12.5, 4, len(RUDE))
@@ -50,18 +50,18 @@ def test_everything_that_a_proof_needs() -> None:
 def test_what_the_gate_refused_is_kept_beside_what_stood() -> None:
     one = noted()
     refused = replace(one, outcome=replace(one.outcome, edited=RUDE, correction=Correction("Nothing.")))
-    content = entry(refused).content
+    content = make_entry(refused).content
     assert content is not None
     assert (content.edited, content.proposed) == (RUDE, "Nothing.")
     assert apply(RUDE, list(content.edits)) == "Nothing."
 
 
 def test_what_may_not_be_stored_leaves_no_text() -> None:
-    assert entry(noted(no_store=True)).content is None
+    assert make_entry(noted(no_store=True)).content is None
 
 
 def test_redaction_comes_before_everything_that_is_made_of_a_text() -> None:
-    content = entry(noted(), lambda text: text.replace("fool", "****")).content
+    content = make_entry(noted(), lambda text: text.replace("fool", "****")).content
     assert content is not None
     assert "fool" not in repr(content)
     assert content.exchange.answer == "It is so. You ****."
@@ -74,7 +74,7 @@ def test_a_segment_never_shows_what_is_redacted_in_the_whole() -> None:
     one, hide = noted(), lambda text: text.replace("so. You", "**")
     scores = (SegmentScore("It is so.", 4.0, True, 0), SegmentScore("You fool.", 3.5, True, 0))
     flagged = replace(one, outcome=replace(one.outcome, correction=Correction(KIND, scores)))
-    content = entry(flagged, hide).content
+    content = make_entry(flagged, hide).content
     assert content is not None
     assert [(segment.text, segment.score) for segment in content.segments] == [(None, 4.0), (None, 3.5)]
 
@@ -88,11 +88,11 @@ def test_the_policy_hash_says_what_is_done_not_to_whom() -> None:
 
 def test_the_margin_is_that_of_the_segment_nearest_to_the_threshold_of_the_try() -> None:
     one = noted()
-    made = entry(replace(one, aligner_id="id-0"))
+    made = make_entry(replace(one, aligner_id="id-0"))
     assert (made.aligner_id, made.judged, made.changed, made.margin) == ("id-0", 2, True, 2.0)
     assert made.content is not None
     assert (made.content.scores, made.content.threshold) == ((-2.0, 3.5), 0.0)
-    tried_again = entry(replace(one, outcome=replace(one.outcome, caution=3.0)))
+    tried_again = make_entry(replace(one, outcome=replace(one.outcome, caution=3.0)))
     assert tried_again.margin == 0.5
     assert tried_again.content is not None
     assert tried_again.content.threshold == 3.0
@@ -103,8 +103,8 @@ def test_without_scores_there_is_no_margin() -> None:
     assert one.outcome.correction is not None
     unscored = replace(one.outcome.correction, segments=(SegmentScore("It is so.", None, False),))
     infinite = replace(one.outcome.correction, segments=(SegmentScore("It is so.", float("-inf"), False),))
-    assert entry(replace(one, outcome=replace(one.outcome, correction=unscored))).margin is None
-    made = entry(replace(one, outcome=replace(one.outcome, correction=infinite)))
+    assert make_entry(replace(one, outcome=replace(one.outcome, correction=unscored))).margin is None
+    made = make_entry(replace(one, outcome=replace(one.outcome, correction=infinite)))
     assert made.margin is None
     assert made.content is not None
     assert made.content.scores == (None,)
@@ -112,7 +112,7 @@ def test_without_scores_there_is_no_margin() -> None:
 
 def test_what_was_not_edited_is_told_from_what_was_not_judged() -> None:
     one = noted()
-    assert entry(replace(one, outcome=replace(one.outcome, edited=RUDE))).changed is False
-    assert entry(replace(one, outcome=replace(one.outcome, edited=None, correction=None))).changed is None
+    assert make_entry(replace(one, outcome=replace(one.outcome, edited=RUDE))).changed is False
+    assert make_entry(replace(one, outcome=replace(one.outcome, edited=None, correction=None))).changed is None
     scored = replace(one.outcome, edited=RUDE, policy=replace(one.outcome.policy, score_only=True))
-    assert entry(replace(one, outcome=scored)).changed is None
+    assert make_entry(replace(one, outcome=scored)).changed is None

@@ -27,21 +27,21 @@ def hide(text: str) -> str:
 
 
 def test_it_is_off_unless_turned_on(tmp_path: Path) -> None:
-    assert audit.recorder(load(tmp_path, "")) is None
+    assert audit.make_recorder(load(tmp_path, "")) is None
     with pytest.raises(ConfigError, match="there is no audit store at"):
-        audit.store(load(tmp_path, "audit: {file: none.db}"))
+        audit.open_for_reading(load(tmp_path, "audit: {file: none.db}"))
 
 
 async def test_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIT_KEY", KEY)
     told = "{enabled: true, file: kept.db, keep_days: 36000, key_env: AUDIT_KEY, redact: tests.audit.test_factory.hide}"
     file = load(tmp_path, f"audit: {told}")
-    recorder = audit.recorder(file)
+    recorder = audit.make_recorder(file)
     assert recorder is not None
     recorder.note(noted())
     await recorder.aclose()
     assert b"It is" not in (tmp_path / "kept.db").read_bytes()
-    store = audit.store(file)
+    store = audit.open_for_reading(file)
     (one,) = store.entries()
     store.close()
     assert one.content is not None
@@ -57,7 +57,7 @@ def test_a_bad_key_is_refused_and_not_echoed(
         monkeypatch.setenv("AUDIT_KEY", value)
     file = load(tmp_path, "audit:\n  enabled: true\n  key_env: AUDIT_KEY\n")
     with pytest.raises(ConfigError, match=r"policies.yaml:3: audit.key_env: AUDIT_KEY must hold 32 bytes") as caught:
-        audit.recorder(file)
+        audit.make_recorder(file)
     assert not value or value not in str(caught.value)
 
 
@@ -72,7 +72,7 @@ def test_a_bad_key_is_refused_and_not_echoed(
 def test_a_redaction_that_is_not_there_is_refused(tmp_path: Path, dotted: str, said: str) -> None:
     file = load(tmp_path, f"audit: {{enabled: true, redact: {dotted}}}")
     with pytest.raises(ConfigError, match=said):
-        audit.recorder(file)
+        audit.make_recorder(file)
 
 
 def test_a_database_is_named_by_its_variable_and_its_address_is_in_no_error(
@@ -80,13 +80,13 @@ def test_a_database_is_named_by_its_variable_and_its_address_is_in_no_error(
 ) -> None:
     told = "audit:\n  enabled: true\n  database_env: AUDIT_DATABASE\n"
     with pytest.raises(ConfigError, match=r"policies.yaml:\d+: audit.database_env: AUDIT_DATABASE is not set"):
-        audit.recorder(load(tmp_path, told))
+        audit.make_recorder(load(tmp_path, told))
     monkeypatch.setenv("AUDIT_DATABASE", "mysql://aligner:secret-word@db/audit")
     with pytest.raises(ConfigError, match="AUDIT_DATABASE holds no URL of a PostgreSQL") as caught:
-        audit.recorder(load(tmp_path, told))
+        audit.make_recorder(load(tmp_path, told))
     assert "secret-word" not in str(caught.value)
     monkeypatch.setenv("AUDIT_DATABASE", "postgresql://aligner:secret-word@db/audit")
-    place = audit.place(load(tmp_path, told))
+    place = audit.store_location(load(tmp_path, told))
     assert "secret-word" not in repr(place)
     with pytest.raises(ConfigError, match="one store: remove file, or database_env"):
         load(tmp_path, told + "  file: audit.db\n")

@@ -15,15 +15,16 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.audit import recorder as recording
-from aligner_proxy.audit.database import DatabaseStore, Place, open_store
-from aligner_proxy.audit.entry import AuditEvent, weight
-from aligner_proxy.audit.recorder import Recorder, Waiting
-from aligner_proxy.audit.store import Store
-from aligner_proxy.audit.tidier import Keeping, Tidier
+from aligner_proxy.audit.database import DatabaseStore
+from aligner_proxy.audit.entry import AuditEvent, event_bytes
+from aligner_proxy.audit.location import StoreLocation, open_store
+from aligner_proxy.audit.recorder import QueueLimits, Recorder
+from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.errors import NoRoomForRecord, NotRecorded
 from tests.audit.conftest import RUDE, counted, noted
 
-ROOM = Waiting(2**24, longest_pause_s=0.0)
+ROOM = QueueLimits(2**24, longest_pause_s=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def waiting_bytes() -> float:
     return REGISTRY.get_sample_value("aligner_audit_waiting_bytes") or 0.0
 
 
-def kept(place: Place) -> list[str]:
+def kept(place: StoreLocation) -> list[str]:
     store = open_store(place)
     found = [one.call_id for one in store.entries()]
     store.close()
@@ -65,13 +66,13 @@ async def settled(recorder: Recorder) -> None:
 class Disk:
     """Opens stores on a disk that is full, or not."""
 
-    def __init__(self, place: Place, *, full: bool = True, durable: bool = False) -> None:
+    def __init__(self, place: StoreLocation, *, full: bool = True, durable: bool = False) -> None:
         self.place = place
         self.durable = durable
         self.full = full
         self.attempts = 0
 
-    def __call__(self) -> Store:
+    def __call__(self) -> AuditStore:
         self.attempts += 1
         store = open_store(self.place, durable=self.durable)
         if self.full:
@@ -91,7 +92,9 @@ BIG = "Long. " * 1000
 """It does not fit into a page that is there already."""
 
 
-async def test_what_waits_is_written_before_the_end(place: Place, counts: Callable[[], dict[str, float]]) -> None:
+async def test_what_waits_is_written_before_the_end(
+    place: StoreLocation, counts: Callable[[], dict[str, float]]
+) -> None:
     recorder = Recorder(lambda: open_store(place), ROOM)
     for n in range(5):
         recorder.note(noted(n, at=1000.0 + n))
@@ -101,15 +104,15 @@ async def test_what_waits_is_written_before_the_end(place: Place, counts: Callab
     assert waiting_bytes() == 0
 
 
-async def test_what_waits_is_bounded_by_its_bytes(place: Place, counts: Callable[[], dict[str, float]]) -> None:
+async def test_what_waits_is_bounded_by_its_bytes(place: StoreLocation, counts: Callable[[], dict[str, float]]) -> None:
     stuck = threading.Event()
 
-    def opened() -> Store:
+    def opened() -> AuditStore:
         stuck.wait()
         return open_store(place)
 
     large = [sized(n, "x" * 100_000 + str(n)) for n in range(20)]
-    recorder = Recorder(opened, Waiting(8 * weight(large[0]) + 1000))
+    recorder = Recorder(opened, QueueLimits(8 * event_bytes(large[0]) + 1000))
     for one in large:
         recorder.note(one)
     assert counts() == {"dropped": 12}
@@ -121,22 +124,22 @@ async def test_what_waits_is_bounded_by_its_bytes(place: Place, counts: Callable
 
 
 def test_the_weight_of_an_event_is_that_of_its_texts() -> None:
-    assert weight(sized(0, "x" * 10**6)) - weight(sized(0, "x")) == 10**6 - 1
+    assert event_bytes(sized(0, "x" * 10**6)) - event_bytes(sized(0, "x")) == 10**6 - 1
     one = noted()
     wide = replace(one, facts=replace(one.facts, fields={"a": [{"b": "y" * 10**6}] * 9}))
-    assert 10**6 < weight(wide) < 10**6 + weight(one) + 10_000, "the same text is counted once"
+    assert 10**6 < event_bytes(wide) < 10**6 + event_bytes(one) + 10_000, "the same text is counted once"
 
 
 async def test_the_number_of_those_that_wait_is_bounded_where_the_operator_says_so(
-    place: Place, counts: Callable[[], dict[str, float]]
+    place: StoreLocation, counts: Callable[[], dict[str, float]]
 ) -> None:
     stuck = threading.Event()
 
-    def opened() -> Store:
+    def opened() -> AuditStore:
         stuck.wait()
         return open_store(place)
 
-    recorder = Recorder(opened, Waiting(2**30, 8))
+    recorder = Recorder(opened, QueueLimits(2**30, 8))
     for n in range(20):
         recorder.note(noted(n))
     stuck.set()
@@ -144,8 +147,8 @@ async def test_the_number_of_those_that_wait_is_bounded_where_the_operator_says_
     assert counts() == {"written": 8, "dropped": 12}
 
 
-async def test_one_that_is_larger_than_all_room_waits_alone(place: Place) -> None:
-    recorder = Recorder(lambda: open_store(place), Waiting(10))
+async def test_one_that_is_larger_than_all_room_waits_alone(place: StoreLocation) -> None:
+    recorder = Recorder(lambda: open_store(place), QueueLimits(10))
     recorder.note(noted(1))
     await settled(recorder)
     recorder.note(noted(2))
@@ -175,15 +178,15 @@ async def test_a_full_disk_loses_nothing_while_there_is_memory(
 
 
 async def test_a_locked_file_loses_nothing(path: Path, counts: Callable[[], dict[str, float]]) -> None:
-    Store(path).close()
+    AuditStore(path).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     attempts = 0
 
-    def opened() -> Store:
+    def opened() -> AuditStore:
         nonlocal attempts
         attempts += 1
-        return Store(path, busy_s=0.0)
+        return AuditStore(path, busy_s=0.0)
 
     recorder = Recorder(opened, ROOM)
     for n in range(6):
@@ -201,7 +204,7 @@ async def test_what_cannot_be_written_to_the_end_is_counted(
     tmp_path: Path, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    recorder = Recorder(lambda: Store(tmp_path / "file" / "folder" / "audit.db"), ROOM)
+    recorder = Recorder(lambda: AuditStore(tmp_path / "file" / "folder" / "audit.db"), ROOM)
     for n in range(3):
         recorder.note(noted(n))
     await recorder.aclose()
@@ -213,7 +216,7 @@ async def test_what_cannot_be_written_to_the_end_is_counted(
 
 
 async def test_a_redaction_that_fails_costs_its_entry_and_tells_nothing(
-    place: Place, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
+    place: StoreLocation, counts: Callable[[], dict[str, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(text: str) -> str:
         if text == RUDE:
@@ -231,17 +234,17 @@ async def test_a_redaction_that_fails_costs_its_entry_and_tells_nothing(
 
 
 async def test_an_error_that_nobody_expected_loses_nothing(
-    place: Place, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
+    place: StoreLocation, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
 ) -> None:
-    insert = Store.insert
+    insert = AuditStore.insert
     errors = [MemoryError(), ZeroDivisionError()]
 
-    def sometimes(store: Store, rows: Any) -> list[int]:
+    def sometimes(store: AuditStore, rows: Any) -> list[int]:
         if errors:
             raise errors.pop()
         return insert(store, rows)
 
-    monkeypatch.setattr(Store, "insert", sometimes)
+    monkeypatch.setattr(AuditStore, "insert", sometimes)
     recorder = Recorder(lambda: open_store(place), ROOM)
     recorder.note(noted())
     await settled(recorder)
@@ -249,16 +252,16 @@ async def test_an_error_that_nobody_expected_loses_nothing(
     assert counts() == {"written": 1}
 
 
-async def test_a_note_after_the_end_is_dropped(place: Place, counts: Callable[[], dict[str, float]]) -> None:
+async def test_a_note_after_the_end_is_dropped(place: StoreLocation, counts: Callable[[], dict[str, float]]) -> None:
     recorder = Recorder(lambda: open_store(place), ROOM)
     await recorder.aclose()
     recorder.note(noted())
     assert counts() == {"dropped": 1}
 
 
-async def test_the_tidier_begins_with_the_first_entry_and_ends_with_the_recorder(place: Place) -> None:
-    tidier = Tidier(place, Keeping(1e9, 2**30))
-    recorder = Recorder(lambda: open_store(place), ROOM, tidier=tidier)
+async def test_the_tidier_begins_with_the_first_entry_and_ends_with_the_recorder(place: StoreLocation) -> None:
+    tidier = RetentionWorker(place, RetentionLimits(1e9, 2**30))
+    recorder = Recorder(lambda: open_store(place), ROOM, retention=tidier)
     recorder.note(noted())
     await settled(recorder)
     assert tidier._thread is not None
@@ -269,14 +272,14 @@ async def test_the_tidier_begins_with_the_first_entry_and_ends_with_the_recorder
 # the record that is required
 
 
-async def test_a_required_entry_is_on_the_disk_before_the_answer_goes_on(place: Place) -> None:
+async def test_a_required_entry_is_on_the_disk_before_the_answer_goes_on(place: StoreLocation) -> None:
     recorder = Recorder(lambda: open_store(place, durable=True), ROOM, required=True)
     await asyncio.gather(*(recorder.write(noted(n)) for n in range(100)))
     assert len(kept(place)) == 100
     await recorder.aclose()
 
 
-async def test_a_required_entry_waits_for_a_store_that_fails_for_a_moment(place: Place) -> None:
+async def test_a_required_entry_waits_for_a_store_that_fails_for_a_moment(place: StoreLocation) -> None:
     disk = Disk(place, durable=True)
     recorder = Recorder(disk, ROOM, required=True)
     answer = asyncio.create_task(recorder.write(sized(1, BIG)))
@@ -289,7 +292,7 @@ async def test_a_required_entry_waits_for_a_store_that_fails_for_a_moment(place:
 
 
 async def test_answers_are_refused_while_the_store_fails_and_notes_still_wait(
-    place: Place, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
+    place: StoreLocation, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
 ) -> None:
     monkeypatch.setattr(recording, "PATIENCE_S", 0.01)
     disk = Disk(place)
@@ -306,14 +309,14 @@ async def test_answers_are_refused_while_the_store_fails_and_notes_still_wait(
     assert kept(place) == ["call-1", "call-3"]
 
 
-async def test_an_answer_for_whose_entry_there_is_no_room_is_refused_at_once(place: Place) -> None:
+async def test_an_answer_for_whose_entry_there_is_no_room_is_refused_at_once(place: StoreLocation) -> None:
     stuck = threading.Event()
 
-    def opened() -> Store:
+    def opened() -> AuditStore:
         stuck.wait()
         return open_store(place)
 
-    recorder = Recorder(opened, Waiting(2**30, 1), required=True)
+    recorder = Recorder(opened, QueueLimits(2**30, 1), required=True)
     recorder.note(noted(1))
     with pytest.raises(NoRoomForRecord) as caught:
         await recorder.write(noted(2))
@@ -322,7 +325,7 @@ async def test_an_answer_for_whose_entry_there_is_no_room_is_refused_at_once(pla
     await recorder.aclose()
 
 
-async def test_an_answer_whose_entry_cannot_be_redacted_is_refused(place: Place) -> None:
+async def test_an_answer_whose_entry_cannot_be_redacted_is_refused(place: StoreLocation) -> None:
     def broken(text: str) -> str:
         raise LookupError
 
@@ -332,7 +335,7 @@ async def test_an_answer_whose_entry_cannot_be_redacted_is_refused(place: Place)
     await recorder.aclose()
 
 
-async def test_the_entry_of_an_answer_that_nobody_waits_for_any_more_is_written(place: Place) -> None:
+async def test_the_entry_of_an_answer_that_nobody_waits_for_any_more_is_written(place: StoreLocation) -> None:
     disk = Disk(place)
     recorder = Recorder(disk, ROOM, required=True)
     answer = asyncio.create_task(recorder.write(sized(1, BIG)))

@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.replay import Case, Change, Ending, changes, figures, replay, share
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.replay import (
+    Case,
+    Ending,
+    ReplayChange,
+    compute_figures,
+    count_changes,
+    replay,
+    wilson_interval,
+)
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -36,7 +44,7 @@ def resolver(folder: Path, more: str = "", tenants: str = "") -> PolicyResolver:
 
 def recorded(**changes_: Any) -> Entry:
     one = noted()
-    return entry(replace(one, outcome=replace(one.outcome, **changes_)))
+    return make_entry(replace(one, outcome=replace(one.outcome, **changes_)))
 
 
 async def again(folder: Path, entries: list[Entry], script: Any, **more: str) -> list[Case]:
@@ -54,16 +62,18 @@ def kinder(request: AlignRequest) -> str:
 @pytest.mark.parametrize(
     ("before", "script", "after", "change"),
     [
-        ({}, kinder, Ending.CHANGED, Change.SAME),
-        ({}, lambda _: "It is so. You friend.", Ending.CHANGED, Change.OTHERWISE),
-        ({}, unchanged, Ending.LEFT, Change.NO_LONGER),
-        ({}, lambda _: "", Ending.REFUSED, Change.NO_LONGER),
-        ({"edited": RUDE, "status": Status.UNCHANGED}, kinder, Ending.CHANGED, Change.NEWLY),
-        ({"edited": RUDE, "status": Status.UNCHANGED}, unchanged, Ending.LEFT, Change.SAME),
-        ({"edited": RUDE, "status": Status.UNCHANGED}, lambda _: EngineFault("x"), Ending.FAILED, Change.OTHER),
+        ({}, kinder, Ending.CHANGED, ReplayChange.SAME),
+        ({}, lambda _: "It is so. You friend.", Ending.CHANGED, ReplayChange.OTHERWISE),
+        ({}, unchanged, Ending.LEFT, ReplayChange.NO_LONGER),
+        ({}, lambda _: "", Ending.REFUSED, ReplayChange.NO_LONGER),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, kinder, Ending.CHANGED, ReplayChange.NEWLY),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, unchanged, Ending.LEFT, ReplayChange.SAME),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, lambda _: EngineFault("x"), Ending.FAILED, ReplayChange.OTHER),
     ],
 )
-async def test_every_way_it_can_differ(tmp_path: Path, before: Any, script: Any, after: Ending, change: Change) -> None:
+async def test_every_way_it_can_differ(
+    tmp_path: Path, before: Any, script: Any, after: Ending, change: ReplayChange
+) -> None:
     (case,) = await again(tmp_path, [recorded(**before)], script)
     assert (case.after.ending, case.change) == (after, change)
 
@@ -72,7 +82,7 @@ async def test_a_shadow_counts_as_what_it_would_have_done(tmp_path: Path) -> Non
     shadow = replace(POLICY, mode=Mode.SHADOW)
     was = recorded(status=Status.SHADOW, reason="would_correct", policy=shadow, text=RUDE)
     (case,) = await again(tmp_path, [was], kinder, more=", mode: shadow")
-    assert (case.before.ending, case.after.ending, case.change) == (Ending.CHANGED, Ending.CHANGED, Change.SAME)
+    assert (case.before.ending, case.after.ending, case.change) == (Ending.CHANGED, Ending.CHANGED, ReplayChange.SAME)
     assert case.after.text == KIND
 
 
@@ -87,7 +97,7 @@ async def test_the_request_is_the_same_again(tmp_path: Path) -> None:
 
 async def test_a_wish_that_is_no_longer_allowed(tmp_path: Path) -> None:
     (case,) = await again(tmp_path, [recorded()], kinder, tenants="routes: [{match: {}, objectives: [harmless]}]\n")
-    assert (case.after.ending, case.change) == (Ending.FORBIDDEN, Change.NO_LONGER)
+    assert (case.after.ending, case.change) == (Ending.FORBIDDEN, ReplayChange.NO_LONGER)
 
 
 async def test_a_deadline_of_its_own_goes_before_the_policys(tmp_path: Path) -> None:
@@ -99,24 +109,24 @@ async def test_a_deadline_of_its_own_goes_before_the_policys(tmp_path: Path) -> 
 
 
 async def test_what_has_no_text_cannot_be_replayed(tmp_path: Path) -> None:
-    assert await again(tmp_path, [entry(noted(no_store=True))], kinder) == []
+    assert await again(tmp_path, [make_entry(noted(no_store=True))], kinder) == []
 
 
 async def test_figures_add_up(tmp_path: Path) -> None:
     entries = [recorded() for _ in range(3)] + [recorded(edited=RUDE, reason="gate_empty", status=Status.UNCHANGED)]
     cases = await again(tmp_path, entries, lambda _: Correction(KIND, ms=40.0))
-    before = figures([case.before for case in cases])
-    after = figures([case.after for case in cases])
+    before = compute_figures([case.before for case in cases])
+    after = compute_figures([case.after for case in cases])
     assert (before.endings[Ending.CHANGED], before.refusals, before.p50_ms) == (3, {"gate_empty": 1}, 12.5)
     assert (after.endings[Ending.CHANGED], after.refusals, after.p95_ms) == (4, {}, 40.0)
     assert (before.forwards, after.forwards) == (4.0, 0.0)
-    assert changes(cases)[Change.NEWLY] == 1
-    assert sum(changes(cases).values()) == sum(after.endings.values()) == 4
+    assert count_changes(cases)[ReplayChange.NEWLY] == 1
+    assert sum(count_changes(cases).values()) == sum(after.endings.values()) == 4
 
 
 @given(st.integers(0, 500), st.integers(0, 500))
 def test_an_interval_holds_its_share(some: int, more: int) -> None:
-    p, low, high = share(some, some + more)
+    p, low, high = wilson_interval(some, some + more)
     assert 0.0 <= low <= p + 1e-9
     assert p - 1e-9 <= high <= 1.0
 

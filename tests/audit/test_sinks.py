@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.audit.entry import AuditEvent, weight
-from aligner_proxy.audit.recorder import Waiting
-from aligner_proxy.audit.writer import Sink, audit_writers
+from aligner_proxy.audit.entry import AuditEvent, event_bytes
+from aligner_proxy.audit.recorder import QueueLimits
+from aligner_proxy.audit.writer import SinkWriter, make_audit_writers
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 
-ROOM = Waiting(2**20)
+ROOM = QueueLimits(2**20)
 
 
 class Told:
@@ -42,8 +42,8 @@ def noted(number: int = 0, **more: Any) -> AuditEvent:
     return AuditEvent(1.0, "/v1/chat/completions", RequestFacts("gpt"), exchange, outcome)
 
 
-def sink(told: Told, *, waiting: Waiting = ROOM, redact: Any = None) -> Sink:
-    return Sink("test", told, ThreadRunner("sink"), redact, waiting)
+def sink(told: Told, *, waiting: QueueLimits = ROOM, redact: Any = None) -> SinkWriter:
+    return SinkWriter("test", told, ThreadRunner("sink"), redact, waiting)
 
 
 async def test_it_is_told_what_the_audit_store_would_keep() -> None:
@@ -75,8 +75,10 @@ async def test_one_that_raises_costs_its_entry_and_one_warning(caplog: pytest.Lo
     assert "Ann" not in caplog.text
 
 
-@pytest.mark.parametrize("bounds", [Waiting(2**20, 2), Waiting(2 * weight(noted()) + 1)])
-async def test_one_that_blocks_keeps_bounded_entries_waiting(monkeypatch: pytest.MonkeyPatch, bounds: Waiting) -> None:
+@pytest.mark.parametrize("bounds", [QueueLimits(2**20, 2), QueueLimits(2 * event_bytes(noted()) + 1)])
+async def test_one_that_blocks_keeps_bounded_entries_waiting(
+    monkeypatch: pytest.MonkeyPatch, bounds: QueueLimits
+) -> None:
     monkeypatch.setattr("aligner_proxy.audit.writer.WRITE_S", 0.1)
     door = threading.Event()
     told = Told()
@@ -92,7 +94,7 @@ async def test_one_that_blocks_keeps_bounded_entries_waiting(monkeypatch: pytest
 
 async def test_without_store_and_sinks_nobody_is_told(tmp_path: Path) -> None:
     (tmp_path / "policies.yaml").write_text("")
-    made = audit_writers(config.load(tmp_path / "policies.yaml"))
+    made = make_audit_writers(config.load(tmp_path / "policies.yaml"))
     made.note(noted())
     assert made._writers == ()
     await asyncio.wait_for(made.aclose(), 10)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.audit.database import Place, open_store
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.store import STEPS, Seal, Store
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.location import StoreLocation, open_store
+from aligner_proxy.audit.store import STEPS, AuditStore, Seal
 from aligner_proxy.errors import AuditError
 from tests.audit.conftest import noted
 
@@ -26,8 +26,8 @@ def files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(path.name + "*"))
 
 
-def test_what_is_kept_comes_back_as_it_was(place: Place) -> None:
-    kept = [entry(noted(n, at=1000.0 + n, no_store=n == 1)) for n in range(3)]
+def test_what_is_kept_comes_back_as_it_was(place: StoreLocation) -> None:
+    kept = [make_entry(noted(n, at=1000.0 + n, no_store=n == 1)) for n in range(3)]
     store = open_store(place)
     for one in kept:
         store.add(one)
@@ -46,15 +46,15 @@ def test_workers_may_make_the_same_store_at_once(path: Path) -> None:
     first.executescript("PRAGMA auto_vacuum = 2; CREATE TABLE t (n); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
     ends = threading.Timer(0.1, first.close)
     ends.start()
-    Store(path, busy_s=10.0).close()
+    AuditStore(path, busy_s=10.0).close()
     ends.join()
 
 
 def test_only_the_owner_can_read(path: Path) -> None:
     path.parent.mkdir()
     path.touch(mode=0o644)
-    store = Store(path)
-    store.add(entry(noted()))
+    store = AuditStore(path)
+    store.add(make_entry(noted()))
     assert {stat.S_IMODE(file.stat().st_mode) for file in files(path)} == {0o600}
     assert len(files(path)) == 3
     store.close()
@@ -64,12 +64,12 @@ def test_a_link_is_not_followed(path: Path) -> None:
     path.parent.mkdir()
     path.symlink_to(path.with_name("elsewhere"))
     with pytest.raises(OSError, match="symbolic"):
-        Store(path)
+        AuditStore(path)
 
 
 def test_without_a_key_an_operator_can_ask_sqlite(path: Path) -> None:
-    store = Store(path)
-    store.add(entry(noted()))
+    store = AuditStore(path)
+    store.add(make_entry(noted()))
     store.close()
     with sqlite3.connect(path) as asked:
         assert asked.execute("SELECT json_extract(content, '$.edited') FROM entries").fetchone() == ("It is so.",)
@@ -77,17 +77,17 @@ def test_without_a_key_an_operator_can_ask_sqlite(path: Path) -> None:
 
 
 def test_with_a_key_no_text_is_in_any_file(path: Path) -> None:
-    store = Store(path, Seal(KEY))
-    store.add(entry(noted()))
+    store = AuditStore(path, Seal(KEY))
+    store.add(make_entry(noted()))
     assert not [file for file in files(path) if b"fool" in file.read_bytes() or b"Is it so" in file.read_bytes()]
-    assert list(store.entries()) == [entry(noted())]
+    assert list(store.entries()) == [make_entry(noted())]
     store.close()
 
 
 @pytest.mark.parametrize("seal", [None, Seal(OTHER)])
-def test_another_key_opens_nothing_and_is_named(place: Place, seal: Seal | None) -> None:
+def test_another_key_opens_nothing_and_is_named(place: StoreLocation, seal: Seal | None) -> None:
     store = open_store(place, Seal(KEY))
-    store.add(entry(noted()))
+    store.add(make_entry(noted()))
     store.close()
     other = open_store(place, seal)
     with pytest.raises(AuditError, match=f"encrypted with key {Seal(KEY).name}"):
@@ -97,8 +97,8 @@ def test_another_key_opens_nothing_and_is_named(place: Place, seal: Seal | None)
 
 @pytest.mark.parametrize("change", ["content = substr(content, 1, 20)", "call_id = 'another'", "at = at + 1"])
 def test_what_was_changed_or_moved_does_not_open(path: Path, change: str) -> None:
-    store = Store(path, Seal(KEY))
-    store.add(entry(noted()))
+    store = AuditStore(path, Seal(KEY))
+    store.add(make_entry(noted()))
     store._connection.execute(f"UPDATE entries SET {change}")
     with pytest.raises(AuditError, match="changed, moved or cut off"):
         list(store.entries())
@@ -106,8 +106,8 @@ def test_what_was_changed_or_moved_does_not_open(path: Path, change: str) -> Non
 
 
 def test_a_damaged_block_is_named_without_its_text(path: Path) -> None:
-    store = Store(path)
-    store.add(entry(noted()))
+    store = AuditStore(path)
+    store.add(make_entry(noted()))
     store._connection.execute("UPDATE entries SET content = '{\"secret\": 1}'")
     with pytest.raises(AuditError) as caught:
         list(store.entries())
@@ -116,41 +116,41 @@ def test_a_damaged_block_is_named_without_its_text(path: Path) -> None:
 
 
 def test_an_older_file_is_brought_up_to_date(path: Path) -> None:
-    old = Store(path)
-    old.add(entry(noted()))
+    old = AuditStore(path)
+    old.add(make_entry(noted()))
     old.close()
     steps = (*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; CREATE INDEX entries_note ON entries (note)")
-    new = Store(path, steps=steps)
-    assert list(new.entries()) == [entry(noted())]
+    new = AuditStore(path, steps=steps)
+    assert list(new.entries()) == [make_entry(noted())]
     assert new._connection.execute("SELECT note FROM entries").fetchall() == [(None,)]
     new.close()
     with pytest.raises(AuditError, match="newer aligner-proxy"):
-        Store(path)
+        AuditStore(path)
 
 
 def test_a_step_that_fails_changes_nothing(path: Path) -> None:
-    Store(path).close()
+    AuditStore(path).close()
     with pytest.raises(sqlite3.OperationalError):
-        Store(path, steps=(*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; NONSENSE"))
-    store = Store(path)
-    store.add(entry(noted()))
+        AuditStore(path, steps=(*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; NONSENSE"))
+    store = AuditStore(path)
+    store.add(make_entry(noted()))
     store.close()
 
 
-def test_half_a_surrogate_pair_is_kept_as_its_replacement(place: Place) -> None:
+def test_half_a_surrogate_pair_is_kept_as_its_replacement(place: StoreLocation) -> None:
     one = noted()
     odd = replace(one, facts=replace(one.facts, model="g\ud800"), exchange=replace(one.exchange, answer="so \ud83d so"))
     store = open_store(place, Seal(KEY))
-    store.add(entry(odd))
+    store.add(make_entry(odd))
     (kept,) = store.entries()
     store.close()
     assert kept.content is not None
     assert (kept.model, kept.content.exchange.answer) == ("g\ufffd", "so \ufffd so")
 
 
-def test_a_row_that_sqlite_cannot_hold_costs_only_itself(place: Place) -> None:
+def test_a_row_that_sqlite_cannot_hold_costs_only_itself(place: StoreLocation) -> None:
     store = open_store(place)
-    good, bad = entry(noted(1)), replace(entry(noted(2)), forwards=2**70)
+    good, bad = make_entry(noted(1)), replace(make_entry(noted(2)), forwards=2**70)
     assert store.insert([store.row(good), store.row(bad), store.row(good)]) == [1]
     assert len(list(store.entries())) == 2
     store.close()
@@ -158,16 +158,16 @@ def test_a_row_that_sqlite_cannot_hold_costs_only_itself(place: Place) -> None:
 
 def test_workers_that_start_together_share_the_file(path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from aligner_proxy.audit.store import Store;"
-        "from aligner_proxy.audit.entry import entry; from tests.audit.conftest import noted\n"
-        "store = Store(Path(sys.argv[1]))\n"
-        "for n in range(50): store.add(entry(noted(n)))\n"
+        "import sys; from pathlib import Path; from aligner_proxy.audit.store import AuditStore;"
+        "from aligner_proxy.audit.entry import make_entry; from tests.audit.conftest import noted\n"
+        "store = AuditStore(Path(sys.argv[1]))\n"
+        "for n in range(50): store.add(make_entry(noted(n)))\n"
     )
     workers = [
         subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=Path(__file__).parents[2]) for _ in range(3)
     ]
     assert [worker.wait(60) for worker in workers] == [0, 0, 0]
-    store = Store(path)
+    store = AuditStore(path)
     assert len(list(store.entries())) == 150
     store.close()
 
@@ -175,8 +175,8 @@ def test_workers_that_start_together_share_the_file(path: Path) -> None:
 def test_a_second_connection_of_a_process_leaves_the_locks_of_the_first(path: Path) -> None:
     """Otherwise another process that closes the file takes the log away from under the first."""
     script = (
-        "import sys; from pathlib import Path; from aligner_proxy.audit.store import Store\n"
-        "store = Store(Path(sys.argv[1])); print(len(list(store.entries()))); store.close()\n"
+        "import sys; from pathlib import Path; from aligner_proxy.audit.store import AuditStore\n"
+        "store = AuditStore(Path(sys.argv[1])); print(len(list(store.entries()))); store.close()\n"
     )
 
     def seen_by_another() -> str:
@@ -185,10 +185,10 @@ def test_a_second_connection_of_a_process_leaves_the_locks_of_the_first(path: Pa
             command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.PIPE
         ).stdout.decode()
 
-    first = Store(path)
-    first.add(entry(noted(1)))
-    Store(path).close()
+    first = AuditStore(path)
+    first.add(make_entry(noted(1)))
+    AuditStore(path).close()
     assert seen_by_another() == "1\n"
-    first.add(entry(noted(2)))
+    first.add(make_entry(noted(2)))
     assert seen_by_another() == "2\n"
     first.close()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.reviews import Chosen, Review, ReviewVerdict
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, ReviewVerdict
 from aligner_proxy.audit.training_rows import NoRow, training_row
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.prompts import TEMPLATES
@@ -20,13 +20,13 @@ from tests.audit.conftest import KIND, RUDE, noted
 
 RIGHT, WRONG, HARM, MISSED = ReviewVerdict
 KNOWN = {"kind": Objective("kind", "Kindness: be kind")}
-EDITED = replace(entry(noted()), aligner_id="id-0")
+EDITED = replace(make_entry(noted()), aligner_id="id-0")
 ONE = noted()
-LEFT = replace(entry(replace(ONE, outcome=replace(ONE.outcome, edited=RUDE))), aligner_id="id-1")
+LEFT = replace(make_entry(replace(ONE, outcome=replace(ONE.outcome, edited=RUDE))), aligner_id="id-1")
 
 
 def said(verdict: ReviewVerdict, who: str = "anna", **fields: Any) -> Review:
-    return replace(Review("id-0", 0, verdict, who, 86_400.0, Chosen.NEAREST), **fields)
+    return replace(Review("id-0", 0, verdict, who, 86_400.0, ReviewOrigin.NEAREST), **fields)
 
 
 def row(of: Entry, *reviews: Review) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_stalls_are_counted_by_owner_and_place() -> None:
 
 
 def test_lines_are_read_as_the_watchdog_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    handler = logs.handler("json")
+    handler = logs.make_handler("json")
     stall = stalls._Stall(began=0.0, usage=None, seconds=0.7, owner="aligner")
     stalls.log.addHandler(handler)
     try:

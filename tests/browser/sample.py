@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import (
@@ -123,7 +123,7 @@ def answered(said: Said, number: int, at: float) -> Entry:
     outcome = Outcome(said.status, reason, said.edited, policy, 0, False, correction, said.ms, edited=said.edited)
     exchange = Exchange(f"call-{number}", 0, (Turn("user", said.question),), said.answer)
     facts = RequestFacts("gpt", (), said.team, said.team)
-    return entry(AuditEvent(at, "/v1/chat/completions", facts, exchange, outcome, aligner_id=f"{number:032x}"))
+    return make_entry(AuditEvent(at, "/v1/chat/completions", facts, exchange, outcome, aligner_id=f"{number:032x}"))
 
 
 def of_a_day(now: float, count: int = 160, seed: int = 7) -> list[Entry]:

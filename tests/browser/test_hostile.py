@@ -10,12 +10,12 @@ import yaml
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from aligner_proxy.console.reading import handle
+from aligner_proxy.console.answer_queries import answer_handle
 from aligner_proxy.plugins.api import Entry
 from tests.browser.sample import SAID, answered
 from tests.browser.test_pages import following
 from tests.console.conftest import Site, judged, with_texts
-from tests.console.test_hostile import ELEMENTS, HUGE, MARKUP, TEXTS, UNSEEN
+from tests.console.test_escaping import ELEMENTS, HUGE, MARKUP, TEXTS, UNSEEN
 from tests.support.chromium import NARROW, Chromium, needs_chromium
 
 pytestmark = needs_chromium
@@ -77,7 +77,7 @@ def test_they_come_onto_an_open_page(site: Site, operator: Chromium) -> None:
     for first in range(0, len(TEXTS), 25):
         made = [hostile_entry(first + n, text, time.time()) for n, text in enumerate(TEXTS[first : first + 25])]
         site.add(*made)
-        last = [f"a-{handle(one)}" for one in made]
+        last = [f"a-{answer_handle(one)}" for one in made]
         operator.until(
             lambda last=last: all(operator.run("return arguments[0].map((id) => !!document.getElementById(id))", last))  # type: ignore[misc]
         )
@@ -92,7 +92,7 @@ def test_an_answer_and_its_names(site: Site, operator: Chromium) -> None:
     for number, text in enumerate(TEXTS):
         made = hostile_entry(number, text, now + number)
         site.add(made)
-        path = f"/answers/{handle(made)}"
+        path = f"/answers/{answer_handle(made)}"
         operator.open(path)
         assert operator.path == path
         is_whole(operator, f"{number}: {text[:60]!r}")

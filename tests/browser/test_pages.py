@@ -9,8 +9,8 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from aligner_proxy.audit.reviews import Review
-from aligner_proxy.console.changing.known_objectives import known_objectives
-from aligner_proxy.console.reading import handle
+from aligner_proxy.console.answer_queries import answer_handle
+from aligner_proxy.console.changing.known_objectives import list_objectives
 from tests.audit.conftest import reviews_in
 from tests.browser.conftest import log_in
 from tests.browser.sample import SAID, answered, of_a_day
@@ -44,7 +44,7 @@ def test_a_correction_comes_onto_an_open_page(site: Site, operator: Chromium) ->
     for number, said in enumerate(SAID[:3]):
         made = answered(said, number, time.time())
         site.add(made)
-        row = f"#a-{handle(made)}"
+        row = f"#a-{answer_handle(made)}"
         operator.until(lambda row=row: operator.all(row))  # type: ignore[misc]
         assert said.question in operator.text(row)
         removed = [element.text for element in operator.all(f"{row} del")]
@@ -75,8 +75,8 @@ def test_an_answer_shows_its_edits_and_why(site: Site, operator: Chromium) -> No
     made = answered(SAID[1], 1, time.time())
     site.add(made)
     operator.open("/live")
-    operator.one(f"#a-{handle(made)} a").click()
-    operator.until(lambda: operator.path == f"/answers/{handle(made)}")
+    operator.one(f"#a-{answer_handle(made)} a").click()
+    operator.until(lambda: operator.path == f"/answers/{answer_handle(made)}")
     assert operator.text("#whole + .diff del").strip() == "Order within ten minutes, or you will regret it."
     said = operator.text()
     assert "against calm, score +2.90" in said
@@ -199,9 +199,17 @@ def paths(site: Site) -> list[str]:
     """Every page, that of the answer with the most edits among them."""
     answer = answered(SAID[1], 1, time.time() - 30)
     site.add(answer, *of_a_day(time.time() - 60, 20))
-    (objective,) = known_objectives(site.console.services.files.current().policies)
+    (objective,) = list_objectives(site.console.services.files.current().policies)
     changing = ["/objectives", f"/objectives/{objective.handle}", "/promote", "/canary"]
-    pages = ["/live", f"/answers/{handle(answer)}", "/review", "/review/figures", "/rates", "/playground", "/nowhere"]
+    pages = [
+        "/live",
+        f"/answers/{answer_handle(answer)}",
+        "/review",
+        "/review/figures",
+        "/rates",
+        "/playground",
+        "/nowhere",
+    ]
     return [*pages, *changing]
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aligner_proxy.console.reading import handle
+from aligner_proxy.console.answer_queries import answer_handle
 from tests.browser.conftest import log_in
 from tests.browser.sample import SAID, answered, of_a_day
 from tests.console.conftest import Site, judged
 from tests.support.chromium import Chromium, needs_chromium
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.full, needs_chromium]
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
@@ -37,7 +37,7 @@ def live(window: Chromium) -> None:
 
 def answer(window: Chromium) -> None:
     window.open("/live")
-    window.one(f"#a-{handle(answered(SAID[1], 1, NOW - 4.0))} a").click()
+    window.one(f"#a-{answer_handle(answered(SAID[1], 1, NOW - 4.0))} a").click()
     window.until(lambda: window.all("#whole + .diff del"))
 
 

@@ -31,7 +31,7 @@ from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import IMPORTABLE, Process, free_port
 from tests.support.chromium import Chromium, needs_chromium
 
-pytestmark = [needs_chromium, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.full, needs_chromium, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 START_S = 700.0
 WORK_S = 400.0

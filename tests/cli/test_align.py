@@ -14,7 +14,7 @@ import uvicorn
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
-from aligner_proxy.cli.diff import word_diff
+from aligner_proxy.cli.diff import render_diff
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.server.app import create_app
@@ -182,7 +182,7 @@ def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_word_diff_shows_what_went_and_what_came() -> None:
-    text = word_diff("Bring a coat now.", "Bring an umbrella now.")
+    text = render_diff("Bring a coat now.", "Bring an umbrella now.")
     styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
     assert "Bring " in text.plain
     assert set(styles.values()) == {"red strike", "green"}

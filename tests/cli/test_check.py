@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
-from aligner_proxy.gateway import in_force
+from aligner_proxy.gateway import active_policies
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import TextEncoder
 from aligner_proxy.policy.litellm_config import GUARDRAIL
@@ -283,7 +283,7 @@ def test_a_change_is_compared_with_what_runs_here(folder: Path, monkeypatch: pyt
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
     path = folder / "policies.yaml"
     path.write_text(POLICIES.replace("mode: off", "mode: enforce"))
-    with in_force.keeping(path, registry.load_policies(path)) as kept:
+    with active_policies.keep_active(path, registry.load_policies(path)) as kept:
         path.write_text(POLICIES)
         refused = _run(folder / "litellm.yaml", "--running")
         assert refused.exit_code == 2
@@ -291,8 +291,8 @@ def test_a_change_is_compared_with_what_runs_here(folder: Path, monkeypatch: pyt
         other = folder / "other.yaml"
         other.write_text(POLICIES)
         assert _run(other, "--running").exit_code == 0, "no gateway has that file"
-        assert kept.kept is not None
-        kept.kept.rename(kept.kept.with_name("in-force-99999999.json"))
+        assert kept.state_file is not None
+        kept.state_file.rename(kept.state_file.with_name("in-force-99999999.json"))
         assert _run(folder / "litellm.yaml", "--running").exit_code == 0
     assert not list((folder / "home").rglob(f"in-force-{os.getpid()}.*"))
 
@@ -449,12 +449,12 @@ def test_drafts_of_a_corrector_that_repeats_itself_are_a_warning(tmp_path: Path)
 
 def test_old_names_and_missing_plugins_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p.yaml").write_text("defaults: {drafts: 3, trail: true, corrector: self_refine}\n")
-    monkeypatch.setattr(registry, "installed", lambda: ())
-    registry.load.cache_clear()
+    monkeypatch.setattr(registry, "installed_plugins", lambda: ())
+    registry.load_plugins.cache_clear()
     try:
         told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
     finally:
-        registry.load.cache_clear()
+        registry.load_plugins.cache_clear()
     assert "p.yaml:1: write debug_trailer in place of trail, which is accepted until 1.0" in told["warnings"]
     for what in ("drafts", "corrector 'self_refine'"):
         needs = "needs the plugin distribution aligner-proxy-systems, which is not installed"

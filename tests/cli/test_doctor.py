@@ -21,14 +21,14 @@ from click.testing import CliRunner
 from starlette.responses import JSONResponse
 
 from aligner_proxy.cli import doctor, main
-from aligner_proxy.cli.doctor import Finding, Verdict
+from aligner_proxy.cli.doctor import DoctorFinding, Severity
 from aligner_proxy.engine import sockets, wire
 from aligner_proxy.gateway import reload
-from aligner_proxy.gateway.fleet import RollCall, Standing, policies_hash
+from aligner_proxy.gateway.fleet import FleetHeartbeat, MemberState, policies_hash
 from aligner_proxy.plugins import registry
-from aligner_proxy.plugins.registry import load
+from aligner_proxy.plugins.registry import load_plugins
 from aligner_proxy.policy import config
-from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.server import RedisServer
 from tests.support.installed import install, install_example
 from tests.support.redis_server import needs_redis, redis_process
@@ -44,35 +44,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def probed(monkeypatch: pytest.MonkeyPatch, **report: Any) -> list[Finding]:
+def probed(monkeypatch: pytest.MonkeyPatch, **report: Any) -> list[DoctorFinding]:
     """What `compute` says about a probe's report."""
-    monkeypatch.setattr(doctor, "probe", lambda: report)
-    return list(doctor.compute())
+    monkeypatch.setattr(doctor, "run_probe", lambda: report)
+    return list(doctor.check_compute())
 
 
 def test_python_and_litellm_are_what_this_environment_has() -> None:
-    (python,), (litellm,) = doctor.python(), doctor.litellm()
-    assert (python.verdict, litellm.verdict) == (Verdict.OK, Verdict.OK)
-    assert litellm.found == doctor._pin()
+    (python,), (litellm,) = doctor.check_python(), doctor.check_litellm()
+    assert (python.verdict, litellm.verdict) == (Severity.OK, Severity.OK)
+    assert litellm.found == doctor._pinned_version()
 
 
 def test_another_litellm_is_a_fault_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_pin", lambda: "1.0.0")
-    (finding,) = doctor.litellm()
-    assert finding.verdict is Verdict.FAULT
+    monkeypatch.setattr(doctor, "_pinned_version", lambda: "1.0.0")
+    (finding,) = doctor.check_litellm()
+    assert finding.verdict is Severity.FAULT
     assert "litellm[proxy]==1.0.0" in finding.fix
 
 
 def test_cpu_says_its_instructions_and_the_error_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     torch, kernels = probed(monkeypatch, **CPU, nf4_works=True, nf4=0.09)
     assert torch.found == "2.13.0 on CPU, 2 threads, AVX512-BF16"
-    assert (kernels.verdict, kernels.found) == (Verdict.OK, "relative error 0.09 on a random layer")
+    assert (kernels.verdict, kernels.found) == (Severity.OK, "relative error 0.09 on a random layer")
 
 
 def test_gpu_says_its_name_and_broken_kernels_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     torch, kernels = probed(monkeypatch, **CUDA, nf4_works=False, nf4="RuntimeError: no kernel image")
     assert torch.found == "2.13.0 on Some GPU (24.0 GB)"
-    assert kernels.verdict is Verdict.FAULT
+    assert kernels.verdict is Severity.FAULT
     assert "no kernel image" in kernels.found
     assert "quantization: none" in kernels.fix
 
@@ -81,15 +81,15 @@ def test_probe_that_dies_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def dies() -> dict[str, Any]:
         raise subprocess.CalledProcessError(-4, "probe")
 
-    monkeypatch.setattr(doctor, "probe", dies)
-    (finding,) = doctor.compute()
-    assert finding.verdict is Verdict.FAULT
+    monkeypatch.setattr(doctor, "run_probe", dies)
+    (finding,) = doctor.check_compute()
+    assert finding.verdict is Severity.FAULT
     assert finding.fix == "pip install --require-hashes --no-deps -r requirements-torch.lock"
 
 
 @pytest.mark.slow
 def test_the_real_probe_reports() -> None:
-    report = doctor.probe()
+    report = doctor.run_probe()
     assert report["device"] in {"cpu", "cuda"}
     assert report["nf4_works"] is True
 
@@ -98,44 +98,44 @@ def test_store_that_cannot_be_written_and_a_full_disk(monkeypatch: pytest.Monkey
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1000))
     monkeypatch.setattr("os.access", lambda *_: False)
-    store, disk = doctor.store()
-    assert (store.verdict, disk.verdict) == (Verdict.FAULT, Verdict.FAULT)
+    store, disk = doctor.check_store()
+    assert (store.verdict, disk.verdict) == (Severity.FAULT, Severity.FAULT)
     assert "ALIGNER_PROXY_HOME" in store.fix
 
 
 def test_no_engine_is_only_a_note() -> None:
-    (finding,) = doctor.engine()
-    assert finding.verdict is Verdict.NOTE
+    (finding,) = doctor.check_engine()
+    assert finding.verdict is Severity.NOTE
     assert "serve" in finding.fix
 
 
 def test_no_gateway_has_nothing_to_say_about_policies() -> None:
-    assert list(doctor.policies()) == []
+    assert list(doctor.check_policies()) == []
 
 
 @pytest.mark.parametrize(
     ("report", "verdict", "said"),
     [
-        ({}, Verdict.OK, "uses /etc/p.yaml as of"),
+        ({}, Severity.OK, "uses /etc/p.yaml as of"),
         (
             {"refused": "p.yaml:3: unknown key 'x'", "refused_at": 2.0},
-            Verdict.NOTE,
+            Severity.NOTE,
             "refused: p.yaml:3: unknown key 'x'",
         ),
         (
             {"restart": ("p.yaml:2: aligner.model changed on disk; restart the gateway to apply it",)},
-            Verdict.NOTE,
+            Severity.NOTE,
             "p.yaml:2: aligner.model",
         ),
-        ({"keys": "k.yaml does not exist"}, Verdict.NOTE, "k.yaml does not exist"),
+        ({"keys": "k.yaml does not exist"}, Severity.NOTE, "k.yaml does not exist"),
     ],
 )
-def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict: Verdict, said: str) -> None:
-    reload.leave(reload.Report(os.getpid(), "/etc/p.yaml", 1.0, **report))
-    finding = next(iter(doctor.policies()))
+def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict: Severity, said: str) -> None:
+    reload.write_report(reload.ReloadReport(os.getpid(), "/etc/p.yaml", 1.0, **report))
+    finding = next(iter(doctor.check_policies()))
     assert finding.verdict is verdict
     assert said in finding.found
-    assert bool(finding.fix) is (verdict is Verdict.NOTE)
+    assert bool(finding.fix) is (verdict is Severity.NOTE)
 
 
 def test_an_engine_of_another_version_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,18 +145,18 @@ def test_an_engine_of_another_version_is_a_fault(monkeypatch: pytest.MonkeyPatch
         server = uvicorn.Server(uvicorn.Config(served, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        (finding,) = doctor.engine()
+        (finding,) = doctor.check_engine()
         server.should_exit = True
         thread.join()
-    assert finding.verdict is Verdict.FAULT
+    assert finding.verdict is Severity.FAULT
     assert "the engine is of another version (aligner-proxy 9.9, wire 99) than the gateway" in finding.found
 
 
 def test_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        (finding,) = doctor.free(port)
-    assert finding.verdict is Verdict.NOTE
+        (finding,) = doctor.check_port(port)
+    assert finding.verdict is Severity.NOTE
     assert str(port) in finding.found
 
 
@@ -165,16 +165,16 @@ def test_unreachable_hub_is_only_a_note(monkeypatch: pytest.MonkeyPatch) -> None
         raise httpx.ConnectError("nobody there")
 
     monkeypatch.setattr(httpx, "head", fails)
-    (finding,) = doctor.hub()
-    assert finding.verdict is Verdict.NOTE
+    (finding,) = doctor.check_hub()
+    assert finding.verdict is Severity.NOTE
     assert "not reachable" in finding.found
 
 
-@pytest.mark.parametrize(("verdict", "status"), [(Verdict.OK, 0), (Verdict.NOTE, 0), (Verdict.FAULT, 1)])
+@pytest.mark.parametrize(("verdict", "status"), [(Severity.OK, 0), (Severity.NOTE, 0), (Severity.FAULT, 1)])
 def test_exit_status_says_whether_a_gateway_can_run(
-    verdict: Verdict, status: int, monkeypatch: pytest.MonkeyPatch
+    verdict: Severity, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [Finding("disk", verdict, "x [1]", "do")]
+    found = [DoctorFinding("disk", verdict, "x [1]", "do")]
     monkeypatch.setattr("aligner_proxy.cli.doctor.examine", lambda *_: iter(found))
     table = CliRunner().invoke(main, ["doctor"])
     assert table.exit_code == status
@@ -185,19 +185,19 @@ def test_exit_status_says_whether_a_gateway_can_run(
 def test_every_address_of_the_back_end_is_asked(tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
     path.write_text("aligner: {engine: ['http://127.0.0.1:9', 'http://127.0.0.1:10']}\n")
-    first, second = doctor.backend(path)
-    assert (first.verdict, second.verdict) == (Verdict.FAULT, Verdict.FAULT)
+    first, second = doctor.check_backend(path)
+    assert (first.verdict, second.verdict) == (Severity.FAULT, Severity.FAULT)
     assert "http://127.0.0.1:9 (aligner-proxy engine): no engine answers" in first.found
     path.write_text("aligner: {engine: {at: 'http://127.0.0.1:9/v1', model: m}}\n")
-    (completions,) = doctor.backend(path)
+    (completions,) = doctor.check_backend(path)
     assert "completions server): no server answers" in completions.found
     path.write_text("aligner: {engine: 'litellm:aligners'}\n")
-    (group,) = doctor.backend(path)
-    assert (group.verdict, "only inside the gateway" in group.found) == (Verdict.NOTE, True)
+    (group,) = doctor.check_backend(path)
+    assert (group.verdict, "only inside the gateway" in group.found) == (Severity.NOTE, True)
     path.write_text("aligner: {}\n")
-    (local,) = doctor.backend(path)
-    assert local.verdict is Verdict.NOTE
-    assert not list(doctor.backend(None))
+    (local,) = doctor.check_backend(path)
+    assert local.verdict is Severity.NOTE
+    assert not list(doctor.check_backend(None))
 
 
 @pytest.fixture
@@ -208,13 +208,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(folder))
     for name in ("ALIGNER_PROXY_PLUGINS", "ALIGNER_PROXY_POLICIES"):
         monkeypatch.delenv(name, raising=False)
-    load.cache_clear()
+    load_plugins.cache_clear()
     yield folder
-    load.cache_clear()
+    load_plugins.cache_clear()
 
 
 def test_plugins_are_named_with_what_they_offer(site: Path) -> None:
-    found = {finding.check: finding for finding in doctor.plugins()}
+    found = {finding.check: finding for finding in doctor.check_plugins()}
     assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, stream_aligner, plain_words")
     assert found["plugin meal"].found.endswith("comes with the gateway; objectives: auto; keys of a policy: best_of")
     assert found["plugin metaalign"].found.endswith("; keys of a policy: preferences, allow_preferences")
@@ -222,7 +222,7 @@ def test_plugins_are_named_with_what_they_offer(site: Path) -> None:
     assert found["plugin plain_words"].found.startswith("0.1.0; correctors: plain_words (plain words")
     assert "gate rules: calm" in found["plugin plain_words"].found
     assert (found["plugin broken"].verdict, found["plugin broken"].found) == (
-        Verdict.NOTE,
+        Severity.NOTE,
         "1.0, left out: a plugin raised ModuleNotFoundError",
     )
 
@@ -236,24 +236,24 @@ def test_plugins_that_are_switched_off_are_named_and_not_loaded(
     else:
         (tmp_path / "policies.yaml").write_text("plugins: {third_party: false}\n")
         monkeypatch.setenv("ALIGNER_PROXY_POLICIES", str(tmp_path / "policies.yaml"))
-    found = {finding.check: finding for finding in doctor.plugins()}
+    found = {finding.check: finding for finding in doctor.check_plugins()}
     assert found["correctors"].found.startswith("metaaligner, aligner, self_refine, stream_aligner (")
     assert found["plugins"].found == "switched off, not loaded: broken, plain_words"
     assert not {"plugin plain_words", "plugin broken"} & set(found)
 
 
-def _standing(**said: str) -> Standing:
+def _standing(**said: str) -> MemberState:
     told: dict[str, Any] = {"host": "a", "release": "1", "policies": "p", "keys": "k", "heads": "h", "pid": 1}
-    return Standing(**told | said)
+    return MemberState(**told | said)
 
 
-def tell(url: str, *standings: Standing) -> None:
+def tell(url: str, *standings: MemberState) -> None:
     """What gateway processes with these in force tell the Redis."""
 
     async def told() -> None:
         server = RedisServer(url, "ALIGNER_TEST_REDIS")
         for one in standings:
-            await RollCall(server, Entries()).call(one)
+            await FleetHeartbeat(server, EntryCodec()).exchange(one)
         await server.aclose()
 
     asyncio.run(told())
@@ -264,31 +264,31 @@ def test_the_redis_of_a_policies_file(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "policies.yaml"
     path.write_text("cache: {redis_env: ALIGNER_TEST_REDIS}\n")
     monkeypatch.delenv("ALIGNER_TEST_REDIS", raising=False)
-    (missing,) = doctor.redis(path)
-    assert (missing.verdict, missing.found[:20]) == (Verdict.FAULT, "policies.yaml:1: cac")
+    (missing,) = doctor.check_redis(path)
+    assert (missing.verdict, missing.found[:20]) == (Severity.FAULT, "policies.yaml:1: cac")
     with redis_process(tmp_path / "redis") as server:
         monkeypatch.setenv("ALIGNER_TEST_REDIS", server.url)
-        answers, fleet, full = doctor.redis(path)
-        assert answers.verdict is Verdict.OK
+        answers, fleet, full = doctor.check_redis(path)
+        assert answers.verdict is Severity.OK
         assert "in ALIGNER_TEST_REDIS" in answers.found
         assert "not encrypted" in answers.found
-        assert (fleet.check, fleet.verdict) == ("fleet", Verdict.NOTE)
+        assert (fleet.check, fleet.verdict) == ("fleet", Severity.NOTE)
         assert "no gateway told" in fleet.found
-        assert full.verdict is Verdict.NOTE
+        assert full.verdict is Severity.NOTE
         server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         own = _standing(host="a", policies=policies_hash(registry.load_policies(path)))
         tell(server.url, own, own.model_copy(update={"host": "b"}))
-        assert [(one.check, one.verdict) for one in doctor.redis(path)] == [
-            ("redis", Verdict.OK),
-            ("fleet", Verdict.OK),
+        assert [(one.check, one.verdict) for one in doctor.check_redis(path)] == [
+            ("redis", Severity.OK),
+            ("fleet", Severity.OK),
         ]
         tell(server.url, own.model_copy(update={"host": "c", "policies": "elsewhere"}))
-        _, differs = doctor.redis(path)
-        assert differs.verdict is Verdict.NOTE
+        _, differs = doctor.check_redis(path)
+        assert differs.verdict is Severity.NOTE
         assert "3 gateway processes on 3 hosts: policies differ" in differs.found
         assert f"elsewhere on c; {own.policies} on a, b" in differs.found or "on a, b; elsewhere on c" in differs.found
         path.write_text("cache: {redis_env: ALIGNER_TEST_REDIS, ttl_s: 60}\n")
-        assert "no gateway uses this policies file" in list(doctor.redis(path))[-1].found
-    (away,) = doctor.redis(path)
-    assert away.verdict is Verdict.NOTE
+        assert "no gateway uses this policies file" in list(doctor.check_redis(path))[-1].found
+    (away,) = doctor.check_redis(path)
+    assert away.verdict is Severity.NOTE
     assert server.url not in away.found

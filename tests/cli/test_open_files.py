@@ -17,7 +17,7 @@ from aligner_proxy.cli.options import log_to_stderr
 from aligner_proxy.errors import ConfigError
 log_to_stderr("text")
 try:
-    open_files.allow(connections, each)
+    open_files.allow_connections(connections, each)
 except ConfigError as error:
     print("refused:", error)
 print("soft", resource.getrlimit(resource.RLIMIT_NOFILE)[0])

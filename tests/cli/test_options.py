@@ -9,13 +9,14 @@ import sys
 import pytest
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_an_engine_does_not_load_torchs_compiler() -> None:
     program = """
 import sys
-from aligner_proxy.cli.options import before_torch
-before_torch()
+from aligner_proxy.cli.options import prepare_for_torch
+prepare_for_torch()
 import aligner_proxy.engine.loader
 import bitsandbytes
 assert bitsandbytes.nn.Linear4bit
@@ -30,8 +31,8 @@ def test_what_the_library_keeps_of_shapes_is_bounded_and_a_user_s_own_bound_stan
     """Read by the library itself when it first multiplies; the soak tells whether memory stays."""
     program = """
 import os
-from aligner_proxy.cli.options import before_torch
-before_torch()
+from aligner_proxy.cli.options import prepare_for_torch
+prepare_for_torch()
 print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"])
 """
     given = {**os.environ, "LRU_CACHE_CAPACITY": "9"}

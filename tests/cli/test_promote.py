@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import main
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.litellm_config import GUARDRAIL
-from aligner_proxy.policy.yaml_file import rewrite
+from aligner_proxy.policy.yaml_file import replace_file
 from tests.audit.conftest import noted
 
 POLICIES = """\
@@ -140,7 +140,7 @@ def test_an_alias_is_not_changed_behind_the_operators_back(file: Path) -> None:
 
 def test_a_file_that_changed_meanwhile_is_left_alone(file: Path) -> None:
     with pytest.raises(ConfigError, match="changed by somebody else"):
-        rewrite(file, "what it was when it was read", "new", backup=True)
+        replace_file(file, "what it was when it was read", "new", backup=True)
     assert file.read_text() == POLICIES
     assert os.listdir(file.parent) == [file.name]
 
@@ -156,13 +156,13 @@ def test_a_link_stays_a_link(file: Path) -> None:
 def audited(file: Path, *, right: int = 0, wrong: int = 0, policy: str = "support") -> None:
     """A store with so many reviewed edits under a policy."""
     file.write_text(POLICIES + "audit: {enabled: true, file: audit.db}\n")
-    store = Store(file.parent / "audit.db")
+    store = AuditStore(file.parent / "audit.db")
     for number in range(right + wrong):
-        made = entry(noted(number, at=time.time() - 60))
+        made = make_entry(noted(number, at=time.time() - 60))
         aligner_id = f"{number:032x}"
         store.add(replace(made, aligner_id=aligner_id, policy=policy, changed=True, judged=2))
         verdict = ReviewVerdict.WRONG if number < wrong else ReviewVerdict.RIGHT
-        Reviews(store).keep(Review(aligner_id, 0, verdict, "reviewer:anna", time.time(), Chosen.NEAREST))
+        Reviews(store).save(Review(aligner_id, 0, verdict, "reviewer:anna", time.time(), ReviewOrigin.NEAREST))
     store.close()
 
 

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import huggingface_hub.constants
 import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
-from aligner_proxy.engine.weights import sources
 from tests.support import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -82,11 +82,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setattr(sources.huggingface_hub.constants, "ENDPOINT", address)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
     monkeypatch.setattr(
         huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
     )
-    monkeypatch.setattr(sources.huggingface_hub, "list_repo_files", huggingface_hub.HfApi(address).list_repo_files)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", huggingface_hub.HfApi(address).list_repo_files)
     with contextlib.closing(server.socket):
         yield handler
         server.shutdown()
@@ -125,7 +125,7 @@ def test_an_unknown_hub_model_needs_a_template(hub: type[Hub]) -> None:
 
 def test_without_a_network_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = huggingface_hub.HfApi("http://127.0.0.1:9")
-    monkeypatch.setattr(sources.huggingface_hub, "list_repo_files", nowhere.list_repo_files)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", nowhere.list_repo_files)
     result = pull("MetaAligner/MetaAligner-UltraFeedback-7B")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("aligner-proxy: the hub cannot be reached to fetch MetaAligner/")

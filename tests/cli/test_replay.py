@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 from click.testing import CliRunner, Result
 
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import main
 from aligner_proxy.engine.server.app import create_app
 from tests.audit.conftest import RUDE, noted
@@ -35,13 +35,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("ALIGNER_PROXY_KEYS", "ALIGNER_PROXY_POLICIES", "ALIGNER_PROXY_ENGINE"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "new.yaml").write_text(POLICIES)
-    store = Store(tmp_path / "audit.db")
+    store = AuditStore(tmp_path / "audit.db")
     now = time.time()
     for n in range(4):
         one = noted(n, at=now - 3600 * n, no_store=n == 3)
         if n == 1:
             one = replace(one, outcome=replace(one.outcome, edited=RUDE))
-        store.add(entry(one))
+        store.add(make_entry(one))
     store.close()
     return tmp_path
 

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.audit import review_queue
-from aligner_proxy.audit.entry import entry
+from aligner_proxy.audit.entry import make_entry
 from aligner_proxy.audit.review_queue import ReviewQueue
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import main
 from models.data.pairs import read_pairs
 from tests.audit.conftest import RUDE, noted
@@ -35,13 +35,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(review_queue, "RANDOM_SHARE", 0.0)
     (tmp_path / "policies.yaml").write_text(POLICIES)
-    store = Store(tmp_path / "audit.db")
+    store = AuditStore(tmp_path / "audit.db")
     for n in range(4):
         one = replace(noted(n, at=time.time() - 3600 * n), aligner_id=f"id-{n}")
         if n == 3:
             one = replace(one, outcome=replace(one.outcome, edited=RUDE))
         aligner = "abc" + ("d" if n % 2 else "e") * 9
-        store.add(replace(entry(one), margin=float(n), aligner=aligner))
+        store.add(replace(make_entry(one), margin=float(n), aligner=aligner))
     store.close()
     return tmp_path
 
@@ -52,20 +52,22 @@ def run(folder: Path, command: str, *arguments: str, keys: str = "") -> Result:
 
 
 def reviews(folder: Path) -> list[Review]:
-    store = Store(folder / "audit.db")
+    store = AuditStore(folder / "audit.db")
     found = list(Reviews(store).all())
     store.close()
     return found
 
 
 def say(folder: Path, *said: Review) -> None:
-    store = Store(folder / "audit.db")
+    store = AuditStore(folder / "audit.db")
     for review in said:
-        Reviews(store).keep(review)
+        Reviews(store).save(review)
     store.close()
 
 
-def given(number: int, verdict: ReviewVerdict, who: str = "reviewer:ben", chosen: Chosen = Chosen.NEAREST) -> Review:
+def given(
+    number: int, verdict: ReviewVerdict, who: str = "reviewer:ben", chosen: ReviewOrigin = ReviewOrigin.NEAREST
+) -> Review:
     return Review(f"id-{number}", 0, verdict, who, time.time(), chosen)
 
 
@@ -108,7 +110,7 @@ def test_a_segment_that_is_not_there_is_asked_for_again(folder: Path, segment: s
 
 
 def test_what_another_one_holds_is_not_shown(folder: Path) -> None:
-    store = Store(folder / "audit.db")
+    store = AuditStore(folder / "audit.db")
     assert ReviewQueue(store, "reviewer:ben", draw=lambda: 1.0).next() is not None
     store.close()
     run(folder, "review", "--who", "anna", keys="aq")
@@ -124,8 +126,8 @@ def test_at_the_end_nothing_is_held(folder: Path) -> None:
 def test_hostile_text_stays_text(folder: Path) -> None:
     one = noted(9, at=time.time())
     hostile = replace(one, aligner_id="id-9", exchange=replace(one.exchange, answer=HOSTILE))
-    store = Store(folder / "audit.db")
-    store.add(replace(entry(hostile), margin=-1.0))
+    store = AuditStore(folder / "audit.db")
+    store.add(replace(make_entry(hostile), margin=-1.0))
     store.close()
     got = run(folder, "review", keys="q")
     assert "]0;owned" in got.output
@@ -134,7 +136,7 @@ def test_hostile_text_stays_text(folder: Path) -> None:
 
 def test_figures_for_programs_hold_no_text(folder: Path) -> None:
     say(folder, given(0, ReviewVerdict.RIGHT), given(0, ReviewVerdict.HARM, "reviewer:anna"))
-    say(folder, given(1, ReviewVerdict.RIGHT), given(3, ReviewVerdict.MISSED, chosen=Chosen.RANDOM))
+    say(folder, given(1, ReviewVerdict.RIGHT), given(3, ReviewVerdict.MISSED, chosen=ReviewOrigin.RANDOM))
     got = run(folder, "review", "--json")
     told = json.loads(got.stdout)
     assert (told["waiting"], told["answers"], told["changed"]["count"]) == (1, 4, 3)
@@ -149,7 +151,7 @@ def test_figures_for_programs_hold_no_text(folder: Path) -> None:
 
 def test_reviewed_answers_become_rows_that_only_their_owner_reads(folder: Path) -> None:
     said = [given(0, ReviewVerdict.RIGHT), given(1, ReviewVerdict.HARM), given(2, ReviewVerdict.WRONG)]
-    say(folder, *said, given(3, ReviewVerdict.RIGHT, "key:user", Chosen.FEEDBACK))
+    say(folder, *said, given(3, ReviewVerdict.RIGHT, "key:user", ReviewOrigin.FEEDBACK))
     out = folder / "rows.jsonl"
     got = run(folder, "export", "--out", str(out), "--json")
     assert json.loads(got.stdout) == {
@@ -216,10 +218,10 @@ def test_what_cannot_be_compared_says_why(folder: Path, first: str, second: str,
 @pytest.mark.parametrize("name", ["id-1", "call-1"])
 def test_an_answer_is_erased_with_what_was_said_of_it(folder: Path, name: str) -> None:
     say(folder, given(0, ReviewVerdict.RIGHT), given(1, ReviewVerdict.WRONG))
-    store = Store(folder / "audit.db")
+    store = AuditStore(folder / "audit.db")
     for kind in ("reasoning", "tool_output"):
         noted_beside = replace(noted(1), aligner_id=f"id-1-{kind}")
-        store.add(replace(entry(noted_beside), endpoint=f"/v1/chat/completions#{kind}"))
+        store.add(replace(make_entry(noted_beside), endpoint=f"/v1/chat/completions#{kind}"))
     store.close()
     got = run(folder, "audit erase", name, "--json")
     assert (got.exit_code, json.loads(got.stdout)) == (0, {"erased": 3})
@@ -229,14 +231,14 @@ def test_an_answer_is_erased_with_what_was_said_of_it(folder: Path, name: str) -
 
 
 def test_a_call_id_that_two_tenants_chose_needs_the_tenant(folder: Path) -> None:
-    store = Store(folder / "audit.db")
-    store.add(replace(entry(noted(1)), tenant="team:other", aligner_id="id-other"))
+    store = AuditStore(folder / "audit.db")
+    store.add(replace(make_entry(noted(1)), tenant="team:other", aligner_id="id-other"))
     store.close()
     got = run(folder, "audit erase", "call-1")
     assert got.exit_code == 2
     assert "team:acme, team:other" in got.output
     assert run(folder, "audit erase", "call-1", "--tenant", "other").exit_code == 0
-    store = Store(folder / "audit.db")
+    store = AuditStore(folder / "audit.db")
     assert {one.aligner_id for one in store.entries()} == {"id-0", "id-1", "id-2", "id-3"}
     store.close()
 

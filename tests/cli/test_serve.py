@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from aligner_proxy.cli import main, serve
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ConfigError, EngineMismatch
 from aligner_proxy.policy import config
@@ -58,9 +58,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def planned(path: Path) -> serve.Plan:
+def planned(path: Path) -> serve.ServePlan:
     """The plan for a file on a free port."""
-    return serve.plan(path, "127.0.0.1", free_port(), 1)
+    return serve.make_plan(path, "127.0.0.1", free_port(), 1)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_local_engine_is_our_child_and_litellm_is_told_where(tmp_path: Path) -> 
         *("--socket", str(plan.socket), "--config", str(tmp_path / "policies.yaml"), "--grace", "25"),
     ]
     assert serve.engine_command(replace(plan, grace=300))[-1] == "295"
-    env = serve.environment(plan)
+    env = serve.litellm_environment(plan)
     assert env["ALIGNER_PROXY_SOCKET"] == str(plan.socket)
     assert env["ALIGNER_PROXY_POLICIES"] == str(tmp_path / "policies.yaml")
     assert env["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
@@ -164,7 +164,7 @@ def test_local_engine_is_our_child_and_litellm_is_told_where(tmp_path: Path) -> 
 
 def test_what_the_user_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "False")
-    assert serve.environment(planned(written(tmp_path)))["LITELLM_LOCAL_MODEL_COST_MAP"] == "False"
+    assert serve.litellm_environment(planned(written(tmp_path)))["LITELLM_LOCAL_MODEL_COST_MAP"] == "False"
 
 
 def test_a_limit_below_what_litellm_needs_is_refused(tmp_path: Path) -> None:
@@ -186,21 +186,21 @@ def test_each_generation_has_sockets_of_its_own_and_one_has_the_usual_name(tmp_p
     assert renewed.probe_socket != second.probe_socket
     paths = {first.socket, second.socket, first.probe_socket, second.probe_socket}
     assert len(paths) == 4
-    name = serve._free_name()
+    name = serve._claim_socket_name()
     assert name == config.default_socket()
     assert name not in paths
     assert first.socket is not None
     assert second.socket is not None
-    with sockets.unix(first.socket), serve._published(first.socket, name):
-        assert serve._free_name() is None, "another engine has it"
-        with sockets.unix(second.socket), serve._published(second.socket, name):
+    with sockets.unix(first.socket), serve._publish_socket(first.socket, name):
+        assert serve._claim_socket_name() is None, "another engine has it"
+        with sockets.unix(second.socket), serve._publish_socket(second.socket, name):
             assert name.resolve() == second.socket
         assert not name.is_symlink()
     name.symlink_to("engine-of-a-killed-process.sock")
-    assert serve._free_name() == name
+    assert serve._claim_socket_name() == name
     name.write_text("something of mine")
     with pytest.raises(ConfigError, match="is no socket"):
-        serve._free_name()
+        serve._claim_socket_name()
     assert name.read_text() == "something of mine"
 
 
@@ -223,14 +223,14 @@ def test_the_engine_gets_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_restart_reads_the_configuration_again_and_keeps_the_options(tmp_path: Path) -> None:
     path = written(tmp_path)
-    first = replace(planned(path), log="json", grace=7, limits=Limits(connections=9))
+    first = replace(planned(path), log="json", grace=7, limits=ConnectionLimits(connections=9))
     (tmp_path / "policies.yaml").write_text("aligner: {engine: 'http://127.0.0.1:9'}\n" + OFF)
-    again = serve._planned_again(first)
+    again = serve._plan_again(first)
     assert (again.socket, str(again.engine)) == (None, "http://127.0.0.1:9")
     assert (again.port, again.log, again.grace, again.limits) == (first.port, "json", 7, first.limits)
     (tmp_path / "policies.yaml").write_text("rotues: []\n")
     with pytest.raises(ConfigError, match="rotues"):
-        serve._planned_again(first)
+        serve._plan_again(first)
 
 
 def test_litellm_runs_in_this_interpreter_with_its_own_options(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_local_scorer_is_our_child_though_the_editor_is_elsewhere(tmp_path: Pa
     engine = "{at: 'http://a/v1', scorer: local, template: imhi}"
     plan = planned(written(tmp_path, policies=f"aligner: {{engine: {engine}}}\n{OFF}"))
     assert plan.socket is not None
-    assert serve.environment(plan)["ALIGNER_PROXY_SOCKET"] == str(plan.socket)
+    assert serve.litellm_environment(plan)["ALIGNER_PROXY_SOCKET"] == str(plan.socket)
     assert planned(written(tmp_path, policies="aligner: {engine: 'http://a/v1'}\n" + OFF)).socket is None
 
 
@@ -269,4 +269,4 @@ async def test_an_engine_of_another_version_is_not_waited_for() -> None:
         raise EngineMismatch("another version")
 
     with pytest.raises(EngineMismatch):
-        await serve._patiently(ask)
+        await serve._retry_until_answer(ask)

@@ -15,8 +15,8 @@ import uvicorn
 import yaml
 from click.testing import CliRunner, Result
 
-from aligner_proxy.audit.entry import AuditEvent, entry
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.entry import AuditEvent, make_entry
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import main
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
@@ -195,11 +195,11 @@ def test_own_answers_that_would_be_flagged_are_told_by_their_ids(
     file: Path, engine: tuple[str, TeachableEngine]
 ) -> None:
     file.write_text("audit: {enabled: true, file: audit.db}\n" + policies())
-    store = Store(file.parent / "audit.db")
+    store = AuditStore(file.parent / "audit.db")
     for number, answer in enumerate((ANSWER, CLEAN)):
         exchange = Exchange(f"call-{number}", 0, (Turn("user", "When?"),), answer)
         outcome = Outcome(Status.UNCHANGED, None, answer, Policy("p"), correction=Correction(answer), edited=answer)
-        store.add(entry(AuditEvent(1000.0, None, RequestFacts("gpt"), exchange, outcome)))
+        store.add(make_entry(AuditEvent(1000.0, None, RequestFacts("gpt"), exchange, outcome)))
     store.close()
     [lesson] = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
     assert (lesson["own_answers"], [one["call_id"] for one in lesson["own_flagged"]]) == (2, ["call-0"])

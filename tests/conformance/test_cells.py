@@ -62,6 +62,7 @@ def _alone(plain: Gateway, cell: Cell) -> httpx.Response:
     return ask(plain, cell) if broke else said
 
 
+@pytest.mark.covering("cell.feature.name cell.kind", "cell.endpoint cell.kind", "cell.endpoint cell.upstream")
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_cell(answers: dict[str, Answers], seen: Seen, cell: Cell) -> None:
     ours, theirs = (answer.result() for answer in answers[str(cell)])

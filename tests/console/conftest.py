@@ -15,10 +15,10 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.console.application import Console
-from aligner_proxy.console.playground import Gateway
+from aligner_proxy.console.playground import GatewayClient
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.types import Status
 from tests.audit.conftest import noted
@@ -51,7 +51,7 @@ KEYS = [
 def an_entry(number: int = 0, *, at: float = 1000.0, team: str = "acme", **changes: Any) -> Entry:
     """A corrected answer of a team."""
     status = changes.pop("as_status", Status.CORRECTED)
-    return replace(entry(noted(number, at=at, status=status)), tenant=f"team:{team}", **changes)
+    return replace(make_entry(noted(number, at=at, status=status)), tenant=f"team:{team}", **changes)
 
 
 def with_texts(made: Entry, answer: str, edited: str | None = None, question: str = "Is it so?") -> Entry:
@@ -83,7 +83,7 @@ class Site:
         }
         self.litellm = folder / "litellm.yaml"
         self.litellm.write_text(yaml.safe_dump(litellm))
-        gateway = Gateway("http://gateway", MASTER, httpx.MockTransport(self._gateway))
+        gateway = GatewayClient("http://gateway", MASTER, httpx.MockTransport(self._gateway))
         self.console = Console(self.litellm, MASTER, gateway)
         self.application = self.console.application()
 
@@ -103,7 +103,7 @@ class Site:
         self.console.services.files._engine = address
 
     def add(self, *entries: Entry) -> None:
-        store = Store(self.audit)
+        store = AuditStore(self.audit)
         for one in entries:
             store.add(one)
         store.close()

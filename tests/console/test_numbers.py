@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit.evidence import evidence
+from aligner_proxy.audit.evidence import compute_evidence
 from aligner_proxy.audit.reviews import Reviews
-from aligner_proxy.audit.store import Store
-from aligner_proxy.console.reading import route
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.console.answer_queries import route_name
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.gateway.guardrail import AlignerGuardrail, Blocked
@@ -91,7 +91,7 @@ class Traffic:
     hits: int
 
     def entries(self) -> list[Entry]:
-        with closing(Store(self.site.audit)) as store:
+        with closing(AuditStore(self.site.audit)) as store:
             return list(store.entries())
 
     def browser(self, key: str) -> Browser:
@@ -122,7 +122,7 @@ async def driven(guard: AlignerGuardrail, folder: Path) -> None:
     guard.pipeline = Pipeline(engine, cache, extensions=guard.pipeline.extensions)
     for number in range(ANSWERS):
         await asked(guard, number)
-    await guard._shadows.done()
+    await guard._shadows.wait_until_done()
     await guard._audit_writers.aclose()
     await cache.aclose()
 
@@ -168,11 +168,11 @@ def test_rates_are_the_stores_and_the_metrics(traffic: Traffic) -> None:
     entries = traffic.entries()
     shown = cells(traffic.browser(MASTER).get("/rates?period=1h").text)
     whole = shown.pop(("all", "all"))
-    groups = {(entry.tenant, route(entry)) for entry in entries}
+    groups = {(entry.tenant, route_name(entry)) for entry in entries}
     assert set(shown) == groups
     assert len(groups) == 9
     for tenant, name in groups:
-        own = [entry for entry in entries if (entry.tenant, route(entry)) == (tenant, name)]
+        own = [entry for entry in entries if (entry.tenant, route_name(entry)) == (tenant, name)]
         row = shown[tenant, name]
         assert numbers(row) == of_the_store(own), (tenant, name)
         times = sorted(entry.ms for entry in own)
@@ -193,7 +193,7 @@ def test_rates_are_the_stores_and_the_metrics(traffic: Traffic) -> None:
 def test_lists_and_figures_are_the_stores(traffic: Traffic) -> None:
     entries = traffic.entries()
     browser = traffic.browser(MASTER)
-    for field, told in (("tenant", lambda e: e.tenant), ("route", route), ("status", lambda e: e.status)):
+    for field, told in (("tenant", lambda e: e.tenant), ("route", route_name), ("status", lambda e: e.status)):
         for value, count in Counter(told(entry) for entry in entries).items():
             page = browser.get("/live", params={field: value}).text
             assert page.count("<article") == min(count, 50), (field, value)
@@ -206,8 +206,8 @@ def test_lists_and_figures_are_the_stores(traffic: Traffic) -> None:
         assert name is not None
         browser.send("/review", act=act, answer=name[1])
     text = browser.get("/review/figures").text
-    with closing(Store(traffic.site.audit)) as store:
-        found = evidence(entries, Reviews(store).all())
+    with closing(AuditStore(traffic.site.audit)) as store:
+        found = compute_evidence(entries, Reviews(store).all())
     assert f"{len(judged)} judged answers" in text
     assert f"of which {len(waiting) - 6} wait" in text
     for share in (found.right, found.wrong):

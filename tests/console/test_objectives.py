@@ -16,15 +16,15 @@ import pytest
 import uvicorn
 import yaml
 
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
-from aligner_proxy.console.changing.known_objectives import known_objectives
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.console.changing.known_objectives import list_objectives
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.plugins import registry
 from aligner_proxy.teaching.store import HeadStore
 from tests.console.conftest import MASTER, OF_BOTH, REVIEWER, Browser, Site, an_entry, with_texts
-from tests.console.test_hostile import TEXTS, is_ours
+from tests.console.test_escaping import TEXTS, is_ours
 from tests.support.teachable import TeachableEngine
 from tests.teaching.examples import AGAINST, FINE, TEXT, listed
 
@@ -64,7 +64,7 @@ def files(site: Site) -> Site:
 
 
 def path(site: Site, title: str) -> str:
-    known = known_objectives(registry.load_policies(site.folder / "policies.yaml"))
+    known = list_objectives(registry.load_policies(site.folder / "policies.yaml"))
     return f"/objectives/{next(one.handle for one in known if one.title == title)}"
 
 
@@ -204,11 +204,11 @@ def reviewed(
     flagged = replace(made.content.segments[0], text=answer, objective="ours", number=0)
     content = replace(made.content, facts=facts, segments=(flagged,), scores=(3.0,), threshold=0.0)
     site.add(replace(made, content=content, objectives=("ours",), judged=1, changed=True))
-    store = Store(site.audit)
+    store = AuditStore(site.audit)
     who = str(more.get("who", "reviewer:anna"))
-    chosen = Chosen(str(more.get("chosen", "nearest")))
+    chosen = ReviewOrigin(str(more.get("chosen", "nearest")))
     segment = 0 if verdict is ReviewVerdict.MISSED else None
-    Reviews(store).keep(Review(f"{number:032x}", 0, verdict, who, time.time(), chosen, segment))
+    Reviews(store).save(Review(f"{number:032x}", 0, verdict, who, time.time(), chosen, segment))
     store.close()
 
 
@@ -243,8 +243,8 @@ def test_reviews_become_examples_by_one_button(files: Site, browser: Browser, ca
 
 def test_nothing_comes_of_answers_on_which_people_disagree(files: Site, browser: Browser) -> None:
     reviewed(files, 1, "The rival sells it for less.", ReviewVerdict.RIGHT)
-    store = Store(files.audit)
-    Reviews(store).keep(Review(f"{1:032x}", 0, ReviewVerdict.WRONG, "reviewer:bert", time.time(), Chosen.NEAREST))
+    store = AuditStore(files.audit)
+    Reviews(store).save(Review(f"{1:032x}", 0, ReviewVerdict.WRONG, "reviewer:bert", time.time(), ReviewOrigin.NEAREST))
     store.close()
     browser.log_in(OF_BOTH)
     assert "sells it" not in browser.get(path(files, "acme/ours")).text

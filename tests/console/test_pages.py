@@ -12,15 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aligner_proxy.audit.entry import entry as recorded
-from aligner_proxy.audit.store import Seal, Store
-from aligner_proxy.console import reading
-from aligner_proxy.console.reading import handle
+from aligner_proxy.audit.entry import make_entry as recorded
+from aligner_proxy.audit.store import AuditStore, Seal
+from aligner_proxy.console import answer_queries
+from aligner_proxy.console.answer_queries import answer_handle
 from aligner_proxy.types import Status
 from tests.audit.conftest import noted
 from tests.console.conftest import MASTER, REVIEWER, Browser, Site, an_entry, judged, with_texts
 
-STATIC = Path(reading.__file__).parent / "static"
+STATIC = Path(answer_queries.__file__).parent / "static"
 
 
 def test_live_lists_the_newest_first(operator: Browser) -> None:
@@ -54,10 +54,10 @@ def test_a_reviewer_sees_the_own_tenant_alone(site: Site, anna: Browser) -> None
     assert "<article" not in anna.get("/live?tenant=team:globex").text
     assert "globex" not in anna.get("/rates?period=7d").text
     ours, theirs = an_entry(1), an_entry(2, at=1001.0, team="globex")
-    assert anna.get(f"/answers/{handle(ours)}").status_code == 200
+    assert anna.get(f"/answers/{answer_handle(ours)}").status_code == 200
     missing = anna.get("/answers/" + "0" * 16 + "-" + "0" * 32)
-    refused = anna.get(f"/answers/{handle(theirs)}")
-    assert (refused.status_code, refused.text.replace(handle(theirs), "")) == (404, missing.text)
+    refused = anna.get(f"/answers/{answer_handle(theirs)}")
+    assert (refused.status_code, refused.text.replace(answer_handle(theirs), "")) == (404, missing.text)
     assert anna.get("/playground").status_code == 404
     for path in ("/playground", "/policy"):
         anna.get("/live")
@@ -73,7 +73,7 @@ def test_a_handle_that_is_none_is_not_found(operator: Browser, name: str) -> Non
 
 
 def test_an_answer_says_what_was_done_and_why(operator: Browser) -> None:
-    text = operator.get(f"/answers/{handle(an_entry(1))}").text
+    text = operator.get(f"/answers/{answer_handle(an_entry(1))}").text
     for shown in (
         "Is it so?",
         'against <bdi class="name">kind</bdi>, score +3.50',
@@ -86,26 +86,26 @@ def test_an_answer_says_what_was_done_and_why(operator: Browser) -> None:
 
 def test_a_policy_that_changed_since_is_said_to_have(site: Site, operator: Browser) -> None:
     from aligner_proxy.audit.entry import policy_hash
-    from aligner_proxy.console.files import Files
+    from aligner_proxy.console.files import ConsoleFiles
 
-    configured = Files(site.litellm).current()
+    configured = ConsoleFiles(site.litellm).current()
     made = an_entry(5, at=2000.0)
     assert made.content is not None
     facts = replace(made.content.facts, team_settings=None)
     now = policy_hash(configured.extensions.resolve(configured.resolver.resolve(facts), facts))
     same = replace(made, policy_hash=now, content=replace(made.content, facts=facts))
     site.add(same)
-    text = operator.get(f"/answers/{handle(same)}").text
+    text = operator.get(f"/answers/{answer_handle(same)}").text
     assert "still is" in text
     assert "against a threshold of +0.50" in text
     site.write_policies(defaults={"mode": "shadow"})
-    assert "The policy has changed since" in operator.get(f"/answers/{handle(same)}").text
+    assert "The policy has changed since" in operator.get(f"/answers/{answer_handle(same)}").text
 
 
 def test_an_answer_without_text_is_shown_without(site: Site, operator: Browser) -> None:
     kept = replace(recorded(noted(7, at=3000.0, no_store=True)), tenant="team:acme")
     site.add(kept)
-    assert "No text was kept" in operator.get(f"/answers/{handle(kept)}").text
+    assert "No text was kept" in operator.get(f"/answers/{answer_handle(kept)}").text
     assert "No text was kept" in operator.get("/live").text
 
 
@@ -115,7 +115,7 @@ def test_what_the_gate_refused_is_said(site: Site, operator: Browser) -> None:
     refused = replace(made, content=replace(made.content, edited=made.content.exchange.answer, proposed="It is."))
     site.add(refused)
     assert "gate: refused" in operator.get("/live").text
-    assert "The gate refused this" in operator.get(f"/answers/{handle(refused)}").text
+    assert "The gate refused this" in operator.get(f"/answers/{answer_handle(refused)}").text
 
 
 def test_rates_are_those_of_500_mixed_answers(site: Site, operator: Browser) -> None:
@@ -226,7 +226,7 @@ def test_without_a_store_the_page_says_what_to_do(site: Site, browser: Browser) 
 
 
 def test_entries_of_another_key_are_said_to_be(site: Site, operator: Browser) -> None:
-    store = Store(site.audit, Seal(bytes(32)))
+    store = AuditStore(site.audit, Seal(bytes(32)))
     store.add(an_entry(9, at=5000.0))
     store.close()
     got = operator.get("/live")
@@ -253,7 +253,7 @@ def test_every_input_has_a_label(operator: Browser) -> None:
 def test_long_answers_do_not_stop_a_page(site: Site, operator: Browser) -> None:
     long = with_texts(an_entry(3, at=4000.0), "x" * 400_000, "y " * 200_000)
     site.add(long)
-    text = operator.get(f"/answers/{handle(long)}").text
+    text = operator.get(f"/answers/{answer_handle(long)}").text
     assert len(text) < 400_000
     assert "more characters" in text
     assert len(operator.get("/live").text) < 60_000
@@ -263,10 +263,10 @@ def test_what_the_aligner_beside_said_stands_there(site: Site, operator: Browser
     made = an_entry(5, at=4000.0, aligner_id="5" * 32)
     other = with_texts(an_entry(5, at=4001.0), "You fool.", "You friend.")
     site.add(made, replace(other, aligner_id="5" * 32 + "-beside", aligner="b" * 64, changed=True))
-    text = operator.get(f"/answers/{handle(made)}").text
+    text = operator.get(f"/answers/{answer_handle(made)}").text
     assert "it would have changed this" in text
     assert "friend" in text
-    assert "aligner beside" not in operator.get(f"/answers/{handle(an_entry(1))}").text
+    assert "aligner beside" not in operator.get(f"/answers/{answer_handle(an_entry(1))}").text
 
 
 def test_a_link_holds_names_and_no_text(site: Site, operator: Browser) -> None:
@@ -295,17 +295,17 @@ def test_before_the_first_answer_pages_are_empty_and_make_no_store(site: Site, b
         got = browser.get(path)
         assert got.status_code == 200, path
         assert says in got.text, path
-    assert browser.get("/answers/" + handle(an_entry())).status_code == 404
+    assert browser.get("/answers/" + answer_handle(an_entry())).status_code == 404
     assert not site.audit.exists()
 
 
 async def test_what_follows_before_the_first_answer_gets_it(site: Site) -> None:
-    follower = site.console.services.follower
-    with follower.page() as page:
-        assert await follower.lately() == []
-        await follower.look()
+    follower = site.console.services.feed
+    with follower.open_page() as page:
+        assert await follower.recent_entries() == []
+        await follower.poll()
         site.add(an_entry())
-        await follower.look()
+        await follower.poll()
         batch = page.get_nowait()
         assert batch is not None
         assert list(batch.entries) == [an_entry()]

@@ -13,12 +13,12 @@ import yaml
 from click.testing import CliRunner
 
 from aligner_proxy.audit.entry import BESIDE_ID
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import main
-from aligner_proxy.console.reading import handle
+from aligner_proxy.console.answer_queries import answer_handle
 from tests.console.conftest import MASTER, REVIEWER, Browser, Site, an_entry, with_texts
-from tests.console.test_hostile import MARKUP, UNSEEN, is_ours
+from tests.console.test_escaping import MARKUP, UNSEEN, is_ours
 from tests.console.test_objectives import engine
 
 __all__ = ["engine"]
@@ -49,10 +49,10 @@ def add(site: Site, number: int, verdict: ReviewVerdict | None = None, **changes
     made = replace(made, policy="all+acme", changed=True, judged=1, **changes)  # type: ignore[arg-type]
     site.add(made)
     if verdict is not None:
-        store = Store(site.audit)
-        Reviews(store).keep(Review(made.aligner_id, 0, verdict, "reviewer:anna", time.time(), Chosen.NEAREST))
+        store = AuditStore(site.audit)
+        Reviews(store).save(Review(made.aligner_id, 0, verdict, "reviewer:anna", time.time(), ReviewOrigin.NEAREST))
         store.close()
-    return handle(made)
+    return answer_handle(made)
 
 
 def digest(text: str) -> str:
@@ -128,11 +128,11 @@ def test_what_reviews_are_against_has_no_button_and_is_refused(files: Site, brow
     forged = "0" * 64
     assert browser.send("/promote", act="write", digest=forged, **ENFORCE).status_code == 409
     # With the right digest, too: the button is not what keeps it out.
-    from aligner_proxy.audit.promotion import Settings, Target, proposal
-    from aligner_proxy.console.changing.promoting import _Shown
+    from aligner_proxy.audit.promotion import SettingChanges, Target, make_proposal
+    from aligner_proxy.console.changing.promotion_page import _ShownChange
 
-    change = proposal(files.folder / "policies.yaml", Target("all"), Settings({"mode": "enforce"}))
-    assert browser.send("/promote", act="write", digest=_Shown(change, None).digest, **ENFORCE).status_code == 409
+    change = make_proposal(files.folder / "policies.yaml", Target("all"), SettingChanges({"mode": "enforce"}))
+    assert browser.send("/promote", act="write", digest=_ShownChange(change, None).digest, **ENFORCE).status_code == 409
     assert (files.folder / "policies.yaml").read_text() == before
     # A step back needs nobody's word.
     back = {"where": "route/all", "mode": "off"}

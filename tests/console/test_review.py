@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from aligner_proxy.audit.reviews import Chosen, Review, ReviewVerdict
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, ReviewVerdict
 from aligner_proxy.console.answer import opinions
-from aligner_proxy.console.reading import handle
+from aligner_proxy.console.answer_queries import answer_handle
 from aligner_proxy.plugins.api import Entry
 from tests.audit.conftest import reviews_in
 from tests.console.conftest import MASTER, OF_BOTH, REVIEWER, Browser, Site, an_entry
-from tests.console.test_hostile import is_ours
+from tests.console.test_escaping import is_ours
 
 _ON_DESK = re.compile(r'name="answer" value="([^"]+)"')
 
@@ -39,15 +39,15 @@ def test_a_verdict_is_kept_as_the_command_keeps_it(site: Site, browser: Browser,
     assert browser.send("/review", act=act, answer=name).headers["location"] == "/review"
     (review,) = reviews_in(site.audit)
     assert (review.verdict, review.who, review.segment) == (ReviewVerdict(act), "reviewer:anna", None)
-    assert (review.tenant, review.chosen) == ("team:acme", Chosen.NEAREST)
+    assert (review.tenant, review.chosen) == ("team:acme", ReviewOrigin.NEAREST)
     assert on_desk(browser) == ""
     assert act in browser.get(f"/answers/{name}").text
 
 
 def handle_of(site: Site) -> str:
     """The handle of the only answer in the store."""
-    (entry,) = site.console.services.answers.since(0.0, 2)
-    return handle(entry)
+    (entry,) = site.console.services.answers.entries_since(0.0, 2)
+    return answer_handle(entry)
 
 
 def test_what_was_missed_names_its_segment_and_an_edit_its_text(site: Site, browser: Browser) -> None:
@@ -98,7 +98,7 @@ def test_a_reviewer_gets_the_own_teams_alone(site: Site, browser: Browser) -> No
     site.add(theirs)
     browser.log_in(REVIEWER)
     assert on_desk(browser) == ""
-    assert browser.send("/review", act="harm", answer=handle(theirs)).status_code == 409
+    assert browser.send("/review", act="harm", answer=answer_handle(theirs)).status_code == 409
     assert "0 judged answers" in browser.get("/review/figures").text
     assert reviews_in(site.audit) == []
 
@@ -124,7 +124,7 @@ def test_an_answer_is_with_one_reviewer_at_a_time_and_disagreement_shows(site: S
 
 def test_whom_a_verdict_contradicts_is_marked() -> None:
     def said(verdict: str, who: str, segment: int | None = None) -> Review:
-        return Review("id", 0, ReviewVerdict(verdict), who, 1.0, Chosen.NEAREST, segment)
+        return Review("id", 0, ReviewVerdict(verdict), who, 1.0, ReviewOrigin.NEAREST, segment)
 
     found = opinions(
         [said("right", "anna"), said("right", "bert"), said("missed", "bert", 1), said("wrong", "anna", 2)]
@@ -140,7 +140,7 @@ def test_an_aligner_beside_that_decided_otherwise_is_marked(site: Site, operator
     for number, changed in ((2, False), (3, True)):
         site.audit.unlink()
         site.add(one, an_entry(number, aligner_id="a" * 32 + "-beside", changed=changed))
-        shown = operator.get(f"/answers/{handle(one)}").text
+        shown = operator.get(f"/answers/{answer_handle(one)}").text
         assert "What the aligner beside said" in shown
         assert ("The two aligners disagree" in shown) == (not changed)
 

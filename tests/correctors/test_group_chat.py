@@ -115,7 +115,12 @@ async def test_what_may_go_wrong_has_our_names_and_quotes_nothing(
 
 
 async def test_nobody_there_is_an_engine_that_is_away() -> None:
-    params = {"model": "openai/big", "api_base": f"http://127.0.0.1:{refused_port()}/v1", "api_key": "k"}
+    params = {
+        "model": "openai/big",
+        "api_base": f"http://127.0.0.1:{refused_port()}/v1",
+        "api_key": "k",
+        "max_retries": 0,
+    }
     router = Router([{"model_name": "strong", "litellm_params": params}], num_retries=0)
     with pytest.raises(EngineUnavailable):
         await ask(GroupChat("strong", lambda: router))
@@ -193,7 +198,7 @@ def test_who_pays_is_what_litellm_authenticated() -> None:
     from litellm.proxy._types import UserAPIKeyAuth
 
     caller = UserAPIKeyAuth(api_key="hash", key_alias="ci", team_id="acme", user_id="ann", spend=3.0, max_budget=9.0)
-    assert litellm_internals.payer(caller) == {
+    assert litellm_internals.payer_metadata(caller) == {
         "user_api_key": caller.api_key,
         "user_api_key_hash": caller.api_key,
         "user_api_key_alias": "ci",

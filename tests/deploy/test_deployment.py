@@ -135,7 +135,7 @@ def pins(lock: str) -> dict[str, list[str]]:
 
 def test_torch_and_what_comes_with_it_have_hashes() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    (torch,) = [need for need in settings["project"]["dependencies"] if need.startswith("torch==")]
+    (torch,) = [need for need in settings["project"]["optional-dependencies"]["engine"] if need.startswith("torch==")]
     locked = pins("requirements-torch.lock")
     assert f"\n{torch} " in (ROOT / "requirements-torch.lock").read_text()
     assert all(locked.values())

@@ -139,7 +139,7 @@ def test_gateways_of_a_fleet_name_each_engine_that_there_may_be(overlay: str, mo
     if audit:
         assert {audit["database_env"], audit["key_env"]} <= given
     monkeypatch.delenv(config._ENGINE, raising=False)
-    assert config.engine_at(file).at == tuple(wanted)
+    assert config.engine_backend(file).at == tuple(wanted)
 
 
 @needs_kubectl

@@ -16,10 +16,14 @@ import yaml
 
 from tests.e2e.clients import KEYS, MASTER_KEY
 from tests.e2e.processes import HERE, IMPORTABLE, EngineProcess, Process, free_port
+from tests.e2e.warm_litellm import COMMON
 from tests.support.installed import install, install_example
 
 LITELLM = os.environ.get("LITELLM_COMMAND") or str(Path(sys.executable).with_name("litellm"))
 """The proxy under test; `make early-warning` names another release's."""
+
+WARM = "LITELLM_COMMAND" not in os.environ
+"""Whether proxies are forked from one that has imported LiteLLM: not where it is another release's."""
 
 # How LiteLLM reaches a model decides what it makes of the endpoint that a client speaks.
 OPENAI = {"model": "openai/up", "api_base": "{upstream}/v1", "api_key": "none"}
@@ -167,9 +171,7 @@ def proxy(
     _write(configs / "policies.yaml", deployment.policies(), places)
     _write(folder / "keys.yaml", [_key(alias, key) for alias, key in KEYS.items()], {})
     env = {
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_LOCAL_BLOG_POSTS": "True",
-        "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
+        **COMMON,
         "ALIGNER_PROXY_ENGINE": f"unix:{engine.socket}",
         "ALIGNER_PROXY_HOME": str(folder / "home"),
         "ALIGNER_PROXY_KEYS": str(folder / "keys.yaml"),
@@ -183,7 +185,8 @@ def proxy(
         env["PYTHON_GC_THRESHOLD"] = "0,0,0"
     command = [LITELLM, "--config", str(configs / f"{name}.yaml"), "--host", "127.0.0.1", "--port", str(port)]
     log = folder / f"{name}.log"
-    return Proxy(Process([*command, "--telemetry", "False"], log, env), f"http://127.0.0.1:{port}", log)
+    process = Process([*command, "--telemetry", "False"], log, env, warm=WARM)
+    return Proxy(process, f"http://127.0.0.1:{port}", log)
 
 
 def _write(file: Path, settings: Any, places: dict[str, str]) -> None:

@@ -18,6 +18,8 @@ from typing import Any, TextIO, TypeVar
 import httpx
 import pytest
 
+from tests.e2e.warm_litellm import WarmProcess
+
 HERE = Path(__file__).parent
 IMPORTABLE = {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])}
 START_S = 120.0
@@ -55,15 +57,19 @@ class Process:
     command: list[str]
     output: Path
     env: dict[str, str] = field(default_factory=dict)
-    child: subprocess.Popen[bytes] | None = None
+    warm: bool = False
+    """Forked from a process that has imported LiteLLM (warm_litellm.py)."""
+    child: subprocess.Popen[bytes] | WarmProcess | None = None
     sink: TextIO | None = None
 
     def start(self) -> None:
         """Start it."""
         self.sink = self.output.open("a")
-        self.child = subprocess.Popen(
-            self.command, env={**os.environ, **self.env}, stdout=self.sink, stderr=self.sink, start_new_session=True
-        )
+        env = {**os.environ, **self.env}
+        if self.warm:
+            self.child = WarmProcess(self.command, env, self.output)
+            return
+        self.child = subprocess.Popen(self.command, env=env, stdout=self.sink, stderr=self.sink, start_new_session=True)
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         """Stop it and wait."""

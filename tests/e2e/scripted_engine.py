@@ -17,7 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from aligner_proxy import connections, prompts
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest, StatesRequest
 from aligner_proxy.engine.server.app import create_app
@@ -64,7 +64,7 @@ class Engine(SegmentEngine):
 
     def __init__(self, log: Path, template: str = SCRIPTED.template) -> None:
         super().__init__(lambda text: 4.0 if text == INSULT.strip() else -4.0)
-        family = prompts.template(template)
+        family = prompts.find_template(template)
         self.about = replace(SCRIPTED, template=template, template_hash=family.hash, languages=("en",))
         self.script = self._corrected
         self.log = log
@@ -102,7 +102,7 @@ class Engine(SegmentEngine):
 
 
 if __name__ == "__main__":
-    if config.traced():
+    if config.is_traced():
         tracing.export("scripted-engine")
     app = create_app(Admission(Engine(Path(sys.argv[2]), *sys.argv[3:4]), seats=SEATS))
-    uvicorn.run(app, uds=sys.argv[1], log_level="error", **connections.settings(Limits()))
+    uvicorn.run(app, uds=sys.argv[1], log_level="error", **connections.uvicorn_settings(ConnectionLimits()))

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.plugins.api import Entry
 from tests.e2e.clients import Gateway
 from tests.e2e.deployment import Deployment
@@ -40,7 +40,7 @@ def file(folder: Path) -> Path:
 
 
 def entries(file: Path) -> list[Entry]:
-    store = Store(file)
+    store = AuditStore(file)
     found = list(store.entries())
     store.close()
     return found

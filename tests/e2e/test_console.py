@@ -14,10 +14,10 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from aligner_proxy.audit.store import Store
-from aligner_proxy.console import hostile
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.console import escaping
 from aligner_proxy.console.application import Console
-from aligner_proxy.console.playground import Gateway as Judge
+from aligner_proxy.console.playground import GatewayClient as Judge
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.types import Status
 from tests.console.conftest import Browser
@@ -64,7 +64,7 @@ def entry_of(folder: Path, answer: httpx.Response) -> Entry:
     """What is on record of an answer."""
     end = time.monotonic() + WAIT_S
     while time.monotonic() < end:
-        with closing(Store(folder / FOLDER / "audit.db")) as store:
+        with closing(AuditStore(folder / FOLDER / "audit.db")) as store:
             found = list(store.select("aligner_id = ?", (answer.headers["x-aligner-id"],)))
         if found:
             return found[0]
@@ -103,7 +103,7 @@ def test_the_playground_gives_what_the_traffic_got(gateway: Gateway, operator: B
         answer = text_of(got) if entry is None else original(entry)
         page = operator.send("/playground", model=model, question=question, answer=answer).text
         assert status(page) == said, question
-        assert delivered(page) == str(hostile.shown(text_of(got))), question
+        assert delivered(page) == str(escaping.show_text(text_of(got))), question
         if entry is not None:
             assert entry.content is not None
             assert scores(page) == [score for score in entry.content.scores if score is not None], question

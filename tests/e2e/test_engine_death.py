@@ -17,6 +17,7 @@ READINESS = "/health/readiness"
 KIND = "The capital of France is Paris. It lies on the Seine."
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("stream", [False, True])
 def test_sigkill_in_mid_request(gateway: Any, plain: Any, engine: Any, stream: bool) -> None:
     script = f"slow and killed {stream}"

@@ -85,6 +85,7 @@ def test_the_gap_of_a_restart_is_passed_fast_and_ends_by_itself(
     assert len(engine.calls()) == asked + 2  # the probe, and then the request that sent it
 
 
+@pytest.mark.full
 def test_a_hung_engine_is_found_out_and_found_again(gateway: Any, plain: Any, engine: Any) -> None:
     """SIGSTOP: the kernel still takes connections, and nobody answers on them."""
 
@@ -108,6 +109,7 @@ def test_a_hung_engine_is_found_out_and_found_again(gateway: Any, plain: Any, en
     until(lambda: told(gateway.chat("rude and awake")) == ("corrected", None), "the breaker never closed")
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("stream", [False, True])
 def test_where_the_policy_says_retry_a_restart_is_waited_for(
     gateway: Any, engine: Any, dead: None, stream: bool
@@ -184,6 +186,7 @@ there.getresponse().read()
 """
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["patient", "pinged"])
 def test_a_client_that_leaves_takes_its_work_along(gateway: Any, engine: Any, stream: bool, model: str) -> None:

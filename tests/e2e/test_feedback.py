@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from aligner_proxy.audit.reviews import Review, Reviews
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import AuditStore
 from tests.e2e.clients import Gateway
 from tests.e2e.recorded import FOLDER, RECORDED
 
@@ -24,8 +24,8 @@ def say(client: Gateway, aligner_id: str | None, **said: Any) -> httpx.Response:
 
 
 def kept(folder: Path, aligner_id: str) -> list[Review]:
-    store = Store(folder / FOLDER / "audit.db")
-    found = Reviews(store).of(aligner_id, 0)
+    store = AuditStore(folder / FOLDER / "audit.db")
+    found = Reviews(store).reviews_of(aligner_id, 0)
     store.close()
     return found
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.e2e.warm_litellm import COMMON
 from tests.support.serving import Completions, served
 
 from .clients import MASTER_KEY
@@ -54,14 +55,12 @@ def _proxy(folder: Path, base: str) -> tuple[Process, str]:
     port = free_port()
     path.write_text(yaml.safe_dump(settings))
     env = {
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_LOCAL_BLOG_POSTS": "True",
-        "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
+        **COMMON,
         "ALIGNER_PROXY_HOME": str(folder / "home"),
         "NO_PROXY": "*",
     }
     command = [str(Path(sys.executable).with_name("litellm")), "--config", str(path), "--host", "127.0.0.1"]
-    return Process([*command, "--port", str(port), "--telemetry", "False"], folder / "log", env), str(port)
+    return Process([*command, "--port", str(port), "--telemetry", "False"], folder / "log", env, warm=True), str(port)
 
 
 async def test_the_group_corrects_and_is_not_corrected(tmp_path: Path) -> None:

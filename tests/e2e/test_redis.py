@@ -218,8 +218,10 @@ def test_gateways_say_when_they_go_by_different_policies(fleet: Fleet, monkeypat
     fleet.until(lambda: fleet.metric(differs, 0) == 1, "one file was changed")
     monkeypatch.setenv("ALIGNER_TEST_REDIS", fleet.redis.url)
     monkeypatch.setenv("ALIGNER_TEST_REDIS_KEY", KEY)
-    (told,) = [one for one in doctor.redis(fleet.folders[0] / "configs" / "policies.yaml") if one.check == "fleet"]
-    assert told.verdict is doctor.Verdict.NOTE
+    (told,) = [
+        one for one in doctor.check_redis(fleet.folders[0] / "configs" / "policies.yaml") if one.check == "fleet"
+    ]
+    assert told.verdict is doctor.Severity.NOTE
     assert "2 gateway processes on 1 hosts: policies differ" in told.found
     path.write_text(before)
     fleet.until(lambda: fleet.metric(differs, 0) == 0, "it was changed back")

@@ -149,6 +149,7 @@ def test_under_load_every_answer_goes_by_one_version(reloading: Reloading) -> No
     everywhere(reloading, "v4")
 
 
+@pytest.mark.full
 def test_a_request_keeps_the_version_it_began_with(reloading: Reloading, engine: Any) -> None:
     reloading.policies(version(5))
     everywhere(reloading, "v5")
@@ -166,6 +167,7 @@ def test_a_request_keeps_the_version_it_began_with(reloading: Reloading, engine:
     gateway.http.close()
 
 
+@pytest.mark.full
 def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
     reloading: Reloading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,22 +176,25 @@ def test_a_bad_file_is_refused_by_every_worker_and_doctor_knows_why(
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(reloading.folder / "home"))
     bad = yaml.safe_dump(version(8)) + "defaults: {on_error: {timeuot: block}}\n"
     reloading.policies(bad)
-    until(lambda: sum(one.refused is not None for one in reload.reports()) == WORKERS, "nobody refused it")
-    refusals = {str(one.refused) for one in reload.reports()}
+    until(lambda: sum(one.refused is not None for one in reload.read_reports()) == WORKERS, "nobody refused it")
+    refusals = {str(one.refused) for one in reload.read_reports()}
     line = bad.count("\n")
     assert refusals == {f"policies.yaml:{line}: unknown key 'timeuot' in defaults.on_error; did you mean 'timeout'?"}
     everywhere(reloading, "v7")
     assert reloading.log.read_text().count("unknown key 'timeuot'") == WORKERS
     reloading.policies(version(9))
     everywhere(reloading, "v9")
-    assert all(one.refused is None for one in reload.reports())
+    assert all(one.refused is None for one in reload.read_reports())
 
 
+@pytest.mark.full
 def test_a_key_is_revoked_whatever_the_policies_are(reloading: Reloading, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(reloading.folder / "home"))
     ours = reloading.gateway(KEY)
     reloading.policies("rotues: []\n")
-    until(lambda: sum(one.refused is not None for one in reload.reports()) == WORKERS, "nobody refused the policies")
+    until(
+        lambda: sum(one.refused is not None for one in reload.read_reports()) == WORKERS, "nobody refused the policies"
+    )
     reloading.keys([entry("key-reload-2")])
     until(lambda: statuses(ours) == {401}, "a revoked key lived on with broken policies")
     reloading.keys([entry(KEY)])
@@ -207,6 +212,7 @@ def statuses(gateway: Gateway) -> set[int]:
     return {gateway.chat("good").status_code for _ in range(6)}
 
 
+@pytest.mark.full
 def test_keys_come_and_go_and_a_broken_file_locks_nobody_out(reloading: Reloading) -> None:
     ours = reloading.gateway(KEY)
     new = reloading.gateway("key-reload-2")

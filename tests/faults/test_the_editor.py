@@ -22,7 +22,7 @@ from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.faults import faults
-from tests.faults.cells import CORRECTED, FOR_THE_RECORD, NOBODY, ORIGINAL, Cell, Fault, Seen, cells, check
+from tests.faults.cells import CORRECTED, FOR_THE_RECORD, NOBODY, ORIGINAL, Cell, Fault, Seen, cells, check, every_kind
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT, KIND
 from tests.faults.test_by_the_hooks import deliver
@@ -71,6 +71,7 @@ SCRIPTS: dict[Fault, Script] = {
 assert set(SCRIPTS) == set(faults.BY_EDITOR)
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells(faults.BY_EDITOR), ids=lambda cell: cell.name)
 async def test_the_editor_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = ScriptedChat(SCRIPTS[cell.fault])
@@ -79,6 +80,7 @@ async def test_the_editor_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     await until(lambda: len(chat.asked) == 1, "the editor was never asked")
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.EDITOR_SLOW,)), ids=lambda cell: cell.name)
 async def test_the_editor_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(removing)
@@ -86,6 +88,7 @@ async def test_the_editor_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     await until(lambda: chat.cancelled == 1, "the editor was never given up")
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.EDITOR_QUOTA,)), ids=lambda cell: cell.name)
 async def test_the_quota_of_the_editor_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = ScriptedChat(removing)
@@ -96,6 +99,7 @@ async def test_the_quota_of_the_editor_is_spent(tmp_path: Path, monkeypatch: pyt
     assert len(chat.asked) == 1, "beyond the quota nobody is asked"
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.EDITOR_LEFT,)), ids=lambda cell: cell.name)
 async def test_the_client_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(removing)
@@ -123,7 +127,7 @@ def guard(
     """The guardrail of these policies with this editor, and a quota for everybody where one is given."""
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     said: dict[str, Any] = policies() | {"defaults": {"editor": {"model": "strong"}}}
     if quota is not None:
         said["tenants"] = [{"match": {}, "quota": quota}]

@@ -23,7 +23,7 @@ from aligner_proxy.grounding.sentences import Grounder
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.stages import references
 from tests.faults import faults
-from tests.faults.cells import FOR_THE_RECORD, NOBODY, Cell, Fault, Seen, cells, check
+from tests.faults.cells import FOR_THE_RECORD, NOBODY, Cell, Fault, Seen, cells, check, every_kind
 from tests.faults.conftest import policies
 from tests.faults.test_by_the_hooks import deliver
 from tests.faults.test_the_editor import until
@@ -54,6 +54,7 @@ def bad(page: Path, other: Path, fault: Fault) -> None:
         )
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells(faults.BAD_PAGES), ids=lambda cell: cell.name)
 async def test_a_file_goes_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     """What was read last holds, and the operator is told."""
@@ -66,6 +67,7 @@ async def test_a_file_goes_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     check(cell, await deliver(guarded, cell, **TEXTS))
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.CHANGED_PAGE,)), ids=lambda cell: cell.name)
 async def test_a_file_changes_in_mid_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     """An answer is held to the page that its request found, the next one to the new page."""
@@ -80,6 +82,7 @@ async def test_a_file_changes_in_mid_answer(tmp_path: Path, monkeypatch: pytest.
     check(cell, await deliver(guarded, cell, WRONG, WRONG.replace("30", "14")))
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells(faults.BY_HEADER), ids=lambda cell: cell.name)
 async def test_a_header_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     granted = cell.fault is not faults.NO_GRANT
@@ -92,6 +95,7 @@ async def test_a_header_does_not_count(tmp_path: Path, monkeypatch: pytest.Monke
         assert (again.what == "corrected") == (cell.mode.stream != "passthrough")
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.PAGE_SLOW,)), ids=lambda cell: cell.name)
 async def test_it_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event, cell: Cell
@@ -102,6 +106,7 @@ async def test_it_takes_too_long(
         gate.set()  # the loop waits for its threads when it is closed
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.PAGE_BUG,)), ids=lambda cell: cell.name)
 async def test_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     def fail(*_: Any) -> Any:
@@ -112,6 +117,7 @@ async def test_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: C
     check(cell, await deliver(guard(tmp_path, monkeypatch), cell, **TEXTS))
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.ENGINE_GONE, faults.NO_ENGINE)), ids=lambda cell: cell.name)
 async def test_the_engine_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     """What could not be judged goes out as `on_error` says, not held to anything; references alone need no engine."""
@@ -119,6 +125,7 @@ async def test_the_engine_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     check(cell, await deliver(guarded, cell, **TEXTS))
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.PAGE_LEFT,)), ids=lambda cell: cell.name)
 async def test_the_client_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event, cell: Cell
@@ -179,7 +186,7 @@ def guard(
     (folder / "OTHER.md").write_text("Gift cards are valid for three years.\n")
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     said = policies()
     held = references or [{"file": "PAGE.md"}, {"file": "OTHER.md"}]
     said["routes"] = [route | {"objectives": objectives or [], "references": held} for route in said["routes"]]

@@ -18,12 +18,12 @@ from aligner_proxy.audit import recorder
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.shared_cache import SharedCache
-from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.leases import SharedEntries
 from aligner_proxy.sharing.server import PATIENCE_S, RedisServer
 from tests.audit.conftest import counted
 from tests.faults import faults
-from tests.faults.cells import Cell, Fault, cells, check
+from tests.faults.cells import Cell, Fault, cells, check, every_kind
 from tests.faults.test_by_the_hooks import Engine, close, deliver, guard
 from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 
@@ -57,7 +57,7 @@ async def gateway(
     """A gateway with a disk of its own; a machine that has other work needs more patience where Redis is well."""
     folder.mkdir(exist_ok=True)
     made = guard(folder, monkeypatch, folder / name)
-    entries = Entries()
+    entries = EntryCodec()
     shared = SharedEntries(RedisServer(redis.url, "REDIS_URL", patience_s=patience_s), entries.prefix, 3600.0)
     made.pipeline = Pipeline(Engine(lambda: None), SharedCache(folder / name, 3600.0, 8, shared, entries))
     try:
@@ -97,6 +97,7 @@ SPOILT: dict[Fault, Spoil] = {
 
 
 @needs_redis
+@every_kind
 @pytest.mark.parametrize("cell", cells(tuple(HARMS)), ids=lambda cell: cell.name)
 async def test_the_redis_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
@@ -109,6 +110,7 @@ async def test_the_redis_fails(
 
 
 @needs_redis
+@every_kind
 @pytest.mark.parametrize("cell", cells(tuple(SPOILT)), ids=lambda cell: cell.name)
 async def test_what_redis_holds_is_spoilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
@@ -125,6 +127,7 @@ async def test_what_redis_holds_is_spoilt(
 
 
 @needs_redis
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.REDIS_LEASE,)), ids=lambda cell: cell.name)
 async def test_who_computes_it_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
@@ -140,6 +143,7 @@ async def test_who_computes_it_is_dead(
         assert after.pipeline.engine.seen
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells((faults.AUDIT_AWAY, faults.AUDIT_SILENT)), ids=lambda cell: cell.name)
 async def test_the_audit_database_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     monkeypatch.setattr(recorder, "LAST_S", 0.0)

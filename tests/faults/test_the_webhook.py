@@ -12,15 +12,15 @@ from tenacity.wait import wait_none
 
 from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
-from aligner_proxy.gateway.hand_off import ATTEMPTS
+from aligner_proxy.gateway.webhook import ATTEMPTS
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.faults import faults
-from tests.faults.cells import Cell, cells, check
+from tests.faults.cells import Cell, cells, check, every_kind
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT
 from tests.faults.test_by_the_hooks import deliver
 from tests.gateway.test_canary import counted
-from tests.gateway.test_hand_off import SECRET, opened
+from tests.gateway.test_webhook import SECRET, opened
 from tests.support.scripted import SegmentEngine
 from tests.support.serving import refused_port
 
@@ -36,6 +36,7 @@ ASKED = {faults.DESK_DOWN: 0, faults.DESK_500: ATTEMPTS}
 SENT = (faults.DESK_SLOW, faults.DESK_ENDLESS)
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells(faults.BY_WEBHOOK), ids=lambda cell: cell.name)
 async def test_the_webhook_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     async with opened(**DESKS[cell.fault]) as desk:
@@ -46,16 +47,16 @@ async def test_the_webhook_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             desk.gate.clear()
         check(cell, await deliver(guarded, cell))
         if cell.mode.stream == "passthrough":
-            await guarded._shadows.done()
+            await guarded._shadows.wait_until_done()
         if cell.fault is faults.DESK_SLOW:
             while not desk.bodies:
                 await asyncio.sleep(0.001)
             desk.gate.set()  # the client had its answer while it was silent
-        await guarded._hand_offs.done()
+        await guarded._webhook.wait_until_sent()
         assert len(desk.bodies) == ASKED.get(cell.fault, 1)
         result = "sent" if cell.fault in SENT else "failed"
         assert counted("aligner_hand_offs_total", result=result) == told[result] + 1
-        await guarded._hand_offs.aclose()
+        await guarded._webhook.aclose()
 
 
 def guard(folder: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> AlignerGuardrail:
@@ -63,11 +64,11 @@ def guard(folder: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> AlignerGua
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
     monkeypatch.setenv("DESK_SECRET", SECRET)
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     said = policies()
     said["routes"] = [route | {"hand_off": {"url": url, "secret_env": "DESK_SECRET"}} for route in said["routes"]]
     (folder / "policies.yaml").write_text(yaml.safe_dump(said))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
     made.pipeline = Pipeline(SegmentEngine(lambda text: 0.2 if text == INSULT.strip() else -4.0))
-    made._hand_offs._backoff = wait_none()
+    made._webhook._backoff = wait_none()
     return made

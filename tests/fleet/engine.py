@@ -16,7 +16,7 @@ from pathlib import Path
 import uvicorn
 
 from aligner_proxy import connections
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.server.app import create_app
@@ -66,4 +66,4 @@ if __name__ == "__main__":
     app = create_app(Admission(Engine(sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])), seats=SEATS))
     host = sys.argv[1]
     port = int(sys.argv[2])
-    uvicorn.run(app, host=host, port=port, log_level="error", **connections.settings(Limits()))
+    uvicorn.run(app, host=host, port=port, log_level="error", **connections.uvicorn_settings(ConnectionLimits()))

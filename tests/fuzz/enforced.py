@@ -34,7 +34,7 @@ from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, En
 from aligner_proxy.gateway import litellm_internals, reload, request_state
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.policy.schema import Settings
+from aligner_proxy.policy.schema import PolicySettings
 from aligner_proxy.types import Correction, SegmentScore
 from tests.fuzz.hostile import Case, case, defective
 from tests.support.scripted import SegmentEngine
@@ -52,7 +52,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "skip blocked": {"on_skip": "block", "stream": "sentence"},
 }
 """Routes by the model that names them, beside the tenant that enforces and blocks."""
-POLICIES = tuple(name for name, settings in ROUTES.items() if settings.keys() <= Settings.model_fields.keys())
+POLICIES = tuple(name for name, settings in ROUTES.items() if settings.keys() <= PolicySettings.model_fields.keys())
 REFUSALS = (400, 403, 413, 422, 429, 503)
 """Statuses of errors that are ours, by which a client learns that there is no answer."""
 
@@ -121,7 +121,7 @@ class Enforced:
 
     def __init__(self, folder: Path, engine: Engine, enforced: str | None, leaks: Callable[[str], bool]) -> None:
         (folder / "policies.yaml").write_text(yaml.safe_dump(policies(enforced)))
-        reload._at.cache_clear()
+        reload._watch_policies.cache_clear()
         self.guard = AlignerGuardrail(guardrail_name="aligner", event_hook="post_call", default_on=True)
         self.engine = FailingEngine(engine)
         self._leaks = leaks
@@ -171,7 +171,7 @@ class Enforced:
         return got, error
 
     def _count(self, data: dict[str, Any], error: Exception | None) -> None:
-        state = request_state.state_of(data)
+        state = request_state.find_state(data)
         outcomes = [f"{outcome.status.value} {outcome.reason}" for outcome in state.outcomes] if state else []
         self.outcomes = tuple(outcomes)
         self.seen.update(outcomes or [f"refused {type(error).__name__}" if error else "no outcome"])

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from aligner_proxy.gate.edits import Edit, apply, bundled, by_comparison, flags, in_place, independent
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, SegmentScore
+from tests.support.sampling import examples
 
 pytestmark = pytest.mark.timeout(900)
-EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 ASKED = "One stays. Two is rude. Three stays.\n\nFour is rude."
 
 

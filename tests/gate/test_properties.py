@@ -16,10 +16,11 @@ from aligner_proxy.gate.judge import Verdict, judge
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, GateRule, Objective, Policy
 from tests.gate.cases import POLITE, correction
+from tests.support.sampling import examples
 
 # Properties of a few hundred examples take long on a busy machine.
 pytestmark = pytest.mark.timeout(900)
-EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 POLICY = Policy("p", POLITE)
 
 SENTENCES = [

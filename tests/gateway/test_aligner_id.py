@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.plugins.api import Entry
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, ledger_of, user
@@ -23,9 +23,9 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
 
 async def entries(guard: AlignerGuardrail, folder: Path) -> list[Entry]:
     """What is on record, once everything is settled."""
-    await guard._shadows.done()
+    await guard._shadows.wait_until_done()
     await guard._audit_writers.aclose()
-    store = Store(folder / "home" / "audit.db")
+    store = AuditStore(folder / "home" / "audit.db")
     found = list(store.entries())
     store.close()
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aligner_proxy.audit import recorder
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
@@ -39,7 +39,7 @@ def break_the_store(folder: Path) -> None:
 
 
 def entries(folder: Path) -> list[Entry]:
-    store = Store(folder / "home" / "audit.db")
+    store = AuditStore(folder / "home" / "audit.db")
     found = list(store.entries())
     store.close()
     return found
@@ -98,7 +98,7 @@ async def test_in_shadow_mode_the_answer_does_not_wait(tmp_path: Path, monkeypat
     request = data()
     got = await guard.async_post_call_success_hook(request, who(mode="shadow"), answer(RUDE))
     assert got.choices[0].message.content == RUDE
-    await guard._shadows.done()
+    await guard._shadows.wait_until_done()
     await guard._audit_writers.aclose()
     assert [outcome.status for outcome in ledger_of(request).outcomes] == ["shadow"]
 

@@ -61,7 +61,7 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def serve(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     """Stand in for LiteLLM's module, which takes seconds to import, by the globals that are asked of it."""
     server = types.SimpleNamespace(**{"master_key": MASTER, "user_config_file_path": None, **settings})
-    monkeypatch.setattr(litellm_internals, "server", lambda: server)
+    monkeypatch.setattr(litellm_internals, "proxy_module", lambda: server)
 
 
 async def refused(asked: Request, key: Any = "k1") -> tuple[str, str]:
@@ -305,7 +305,7 @@ def changed(keys: Path, text: str) -> None:
     """Write the keys file, and let the change settle."""
     keys.write_text(text)
     for _ in range(2):
-        client_keys.watched(keys).look()
+        client_keys.keys_watcher(keys).look()
 
 
 async def test_a_changed_file_counts_without_a_restart(keys: Path) -> None:
@@ -344,7 +344,7 @@ async def test_a_file_that_is_missing_has_no_keys(keys: Path, caplog: pytest.Log
     assert (await auth.user_api_key_auth(request(), "k1")).key_alias == "one"
     keys.unlink()
     for _ in range(2):
-        client_keys.watched(keys).look()
+        client_keys.keys_watcher(keys).look()
     assert (await refused(request()))[0] == "401"
 
 
@@ -370,7 +370,7 @@ async def test_the_keys_file_that_the_registered_policies_name(
     other.write_text(yaml.safe_dump([{"sha256": digest("k3"), "alias": "three"}]))
     (tmp_path / "p.yaml").write_text("defaults: {mode: off}\nkeys: other.yaml\n")
     for _ in range(2):
-        reload.at(tmp_path / "p.yaml").look()
+        reload.watched_policies(tmp_path / "p.yaml").look()
     assert (await auth.user_api_key_auth(request(), "k3")).key_alias == "three"
 
 

@@ -84,7 +84,7 @@ async def test_where_local_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_the_prompt_form_is_that_of_who_is_asked(tmp_path: Path, aligner: str, template: str) -> None:
     file = policies(tmp_path, aligner)
-    assert completions_template(file, config.engine_at(file)) == template
+    assert completions_template(file, config.engine_backend(file)) == template
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,6 @@ def test_redis_beside_a_store_of_a_plugin_is_refused(tmp_path: Path, monkeypatch
     path = tmp_path / "policies.yaml"
     path.write_text("cache:\n  redis_env: ALIGNER_TEST_REDIS\n")
     entry = type("Entry", (), {"offer": None})()
-    monkeypatch.setattr(registry, "configured", lambda _file: {"caches": (entry,)})
+    monkeypatch.setattr(registry, "configure_plugins", lambda _file: {"caches": (entry,)})
     with pytest.raises(ConfigError, match=r"^policies.yaml:2: cache.redis_env: .*remove one of both"):
         build.correction_cache(registry.load_policies(path), RedisServer("redis://nobody-asks-it", "R"))

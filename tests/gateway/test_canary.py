@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit.evidence import same_answers
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.evidence import pair_answers
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
@@ -88,7 +88,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail
 
 
 def entries(tmp_path: Path) -> list[Entry]:
-    store = Store(tmp_path / "audit.db")
+    store = AuditStore(tmp_path / "audit.db")
     try:
         return sorted(store.entries(), key=lambda entry: entry.aligner_id)
     finally:
@@ -101,7 +101,7 @@ async def test_the_aligner_beside_judges_the_same_answer_and_changes_none(
     request = asking("Who?")
     headers = await completed(watched, request)
     assert (headers["x-aligner-model"], headers["x-aligner-status"]) == ("embedded", "corrected")
-    await watched._shadows.done()
+    await watched._shadows.wait_until_done()
     await watched._audit_writers.aclose()
     first, beside = entries(tmp_path)
     assert (first.aligner_id, beside.aligner_id) == (headers["x-aligner-id"], headers["x-aligner-id"] + "-beside")
@@ -109,7 +109,7 @@ async def test_the_aligner_beside_judges_the_same_answer_and_changes_none(
     assert first.content is not None
     assert beside.content is not None
     assert (first.content.edited, beside.content.edited) == ("It is so.", "It is so. You friend.")
-    both = same_answers([first], [beside])
+    both = pair_answers([first], [beside])
     assert (both.answers, both.otherwise) == (1, 1)
 
 
@@ -120,7 +120,7 @@ async def test_where_anything_else_is_to_be_done_nothing_is_judged_beside(
     watched._shadows.busy += 1  # a correction that somebody waits for
     await completed(watched, asking("Who?"))
     watched._shadows.busy -= 1
-    assert not watched._shadows.beside
+    assert not watched._shadows.judgements
     assert counted("aligner_shadow_aligner_total", result="shed") == before + 1
     await watched._audit_writers.aclose()
     assert [entry.mode for entry in entries(tmp_path)] == ["enforce"]
@@ -131,12 +131,12 @@ async def test_an_answer_that_comes_meanwhile_ends_what_is_judged_beside(watched
     assert isinstance(engine, ScriptedEngine)
     before = {result: counted("aligner_shadow_aligner_total", result=result) for result in ("shed", "judged")}
     await completed(watched, asking("Who?"))
-    [beside] = watched._shadows.beside
+    [beside] = watched._shadows.judgements
     await completed(watched, asking("What?"))
     await asyncio.gather(beside, return_exceptions=True)
     assert beside.cancelled()
     assert counted("aligner_shadow_aligner_total", result="shed") - before["shed"] >= 1
-    await watched._shadows.done()
+    await watched._shadows.wait_until_done()
     after = {result: counted("aligner_shadow_aligner_total", result=result) for result in ("shed", "judged")}
     assert sum(after.values()) - sum(before.values()) == 2
 
@@ -149,5 +149,5 @@ async def test_an_engine_that_fails_beside_is_counted_and_costs_no_answer(watche
 
     watched.pipeline = Pipeline(ScriptedEngine(script, about=ABOUT), extensions=watched.pipeline.extensions)
     assert (await completed(watched, asking("Who?")))["x-aligner-status"] == "unchanged"
-    await watched._shadows.done()
+    await watched._shadows.wait_until_done()
     assert counted("aligner_shadow_aligner_total", result="failed") == before + 1

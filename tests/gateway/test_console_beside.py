@@ -7,8 +7,8 @@ import contextlib
 import sys
 from collections.abc import Callable
 
-from aligner_proxy.gateway.process.console_beside import ConsoleBeside
-from aligner_proxy.gateway.process.supervisor import Child, Pace
+from aligner_proxy.gateway.process.console_process import ConsoleKeeper
+from aligner_proxy.gateway.process.supervisor import ChildProcess, Pace
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -17,20 +17,20 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def runs(child: Child) -> bool:
+def runs(child: ChildProcess) -> bool:
     return child.process is not None and child.process.returncode is None
 
 
 async def test_it_lives_as_long_as_its_generation() -> None:
     number: int | None = None
-    made: list[Child] = []
+    made: list[ChildProcess] = []
 
-    def make() -> Child:
-        made.append(Child("console", [sys.executable, "-c", "import time; time.sleep(600)"]))
+    def make() -> ChildProcess:
+        made.append(ChildProcess("console", [sys.executable, "-c", "import time; time.sleep(600)"]))
         return made[-1]
 
-    beside = ConsoleBeside(lambda: number, make, Pace(first=0.01), look_s=0.02)
-    task = asyncio.ensure_future(beside.keep())
+    beside = ConsoleKeeper(lambda: number, make, Pace(first=0.01), look_s=0.02)
+    task = asyncio.ensure_future(beside.keep_running())
     await asyncio.sleep(0.1)
     assert not made  # nothing serves yet
     number = 1

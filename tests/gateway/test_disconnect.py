@@ -17,7 +17,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from aligner_proxy.concurrency import DisconnectMiddleware, cancelled_when, client_left, watch
+from aligner_proxy.concurrency import (
+    DisconnectMiddleware,
+    cancel_when_gone,
+    client_gone_waiter,
+    install_disconnect_watch,
+)
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ClientGone
 
@@ -42,7 +47,7 @@ class Work:
 
 async def while_there(left: Callable[[], Awaitable[None]] | None, work: Coroutine[Any, Any, str]) -> str:
     """What the work returns, unless its client leaves before."""
-    async with cancelled_when(left):
+    async with cancel_when_gone(left):
         return await work
 
 
@@ -57,7 +62,7 @@ def application(work: Work, gone: list[str]) -> Starlette:
     async def endpoint(request: Request) -> Response:
         await request.body()
         try:
-            return JSONResponse({"said": await while_there(client_left(), work.do())})
+            return JSONResponse({"said": await while_there(client_gone_waiter(), work.do())})
         except ClientGone:
             gone.append("gone")
             return Response(status_code=499)
@@ -75,7 +80,7 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.01)
-        watch(app)
+        install_disconnect_watch(app)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server.should_exit = True
         await task
@@ -103,7 +108,7 @@ async def test_work_behind_the_answer_is_not_given_up() -> None:
     work, ended = Work(), list[str]()
 
     async def behind() -> None:
-        ended.append(await while_there(client_left(), work.do()))
+        ended.append(await while_there(client_gone_waiter(), work.do()))
 
     async def endpoint(request: Request) -> Response:
         return JSONResponse({}, background=BackgroundTask(behind))
@@ -122,13 +127,13 @@ async def test_work_behind_the_answer_is_not_given_up() -> None:
 
 async def test_a_running_application_is_watched_once() -> None:
     app = Starlette()
-    watch(app)
-    watch(app)
+    install_disconnect_watch(app)
+    install_disconnect_watch(app)
     assert [one.cls for one in app.user_middleware] == [DisconnectMiddleware]  # type: ignore[comparison-overlap]
     app.middleware_stack = app.build_middleware_stack()
-    watch(app)
+    install_disconnect_watch(app)
     watched: Any = app.middleware_stack
-    watch(app)
+    install_disconnect_watch(app)
     assert app.middleware_stack is watched
     assert isinstance(watched, DisconnectMiddleware)
 
@@ -136,8 +141,8 @@ async def test_a_running_application_is_watched_once() -> None:
 async def test_where_nobody_watches_the_work_is_done() -> None:
     work = Work()
     work.may_end.set()
-    assert client_left() is None
-    assert await while_there(client_left(), work.do()) == "done"
+    assert client_gone_waiter() is None
+    assert await while_there(client_gone_waiter(), work.do()) == "done"
 
 
 async def test_what_the_work_raises_is_raised_and_the_connection_left_alone() -> None:

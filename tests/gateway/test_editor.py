@@ -113,7 +113,7 @@ async def test_the_model_that_answers_may_be_the_editor(tmp_path: Path, monkeypa
 
 
 async def test_behind_an_alias_it_is_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "named", lambda model, _: (model, ("gpt-group",)))
+    monkeypatch.setattr(routing, "resolve_name", lambda model, _: (model, ("gpt-group",)))
     guard, opening = guarded(tmp_path, monkeypatch, {"routes": [{**ROUTE, "editor": "upstream"}]})
     await guard.async_post_call_success_hook(data(), user(), answer(RUDE))
     assert opening.groups == ["gpt-group"]
@@ -125,7 +125,7 @@ async def test_where_another_group_answers_that_one_edits(
 ) -> None:
     routes = [{**ROUTE, "editor": first}, {"match": {}, "objectives": ["harmless"], "editor": "upstream"}]
     guard, opening = guarded(tmp_path, monkeypatch, {"routes": routes})
-    monkeypatch.setattr(routing, "answered", lambda *_: "fallback")
+    monkeypatch.setattr(routing, "answering_group", lambda *_: "fallback")
     await guard.async_post_call_success_hook(data(), user(team_id="acme"), answer(RUDE))
     assert opening.groups == ["fallback"]
     assert opening.chat.payers[0]["user_api_key_team_id"] == "acme"

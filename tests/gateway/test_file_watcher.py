@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway.reload import Watched, keep_looking
+from aligner_proxy.gateway.reload import WatchedFiles, keep_looking
 
 
 class Numbers:
@@ -20,7 +20,7 @@ class Numbers:
         self.path = folder / "numbers"
         self.path.write_text("1 1")
         self.told: list[str | None] = []
-        self.watched = Watched(self.read, self.told.append)
+        self.watched = WatchedFiles(self.read, self.told.append)
 
     def read(self) -> tuple[list[int], tuple[Path, ...]]:
         first, _, rest = self.path.read_text().partition("\n")
@@ -116,7 +116,7 @@ def test_a_turned_link_is_a_change(tmp_path: Path) -> None:
         (tmp_path / name / "numbers").write_text(text)
     (tmp_path / "data").symlink_to("one")
     path = tmp_path / "data" / "numbers"
-    watched = Watched(lambda: (path.read_text(), (path,)))
+    watched = WatchedFiles(lambda: (path.read_text(), (path,)))
     (tmp_path / "turned").symlink_to("two")
     (tmp_path / "turned").replace(tmp_path / "data")
     for _ in range(2):
@@ -139,12 +139,12 @@ def test_a_bad_value_at_the_start_is_nobodys_to_refuse_quietly(tmp_path: Path) -
         raise ConfigError("bad")
 
     with pytest.raises(ConfigError):
-        Watched(read)
+        WatchedFiles(read)
 
 
 def test_it_looks_by_itself_for_as_long_as_it_is_held(numbers: Numbers) -> None:
     taken = threading.Event()
-    watched = Watched(numbers.read, lambda _: taken.set())
+    watched = WatchedFiles(numbers.read, lambda _: taken.set())
     before = set(threading.enumerate())
     keep_looking(watched, 0.01)
     (thread,) = set(threading.enumerate()) - before

@@ -10,11 +10,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.gateway import fleet
-from aligner_proxy.gateway.fleet import Fleet, RollCall, standing
+from aligner_proxy.gateway.fleet import Fleet, FleetHeartbeat, read_member_state
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.sharing import announcements
 from aligner_proxy.sharing.announcements import Announcements
-from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.server import RedisServer
 from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 
@@ -66,7 +66,7 @@ def changed(one: Fleet, caution: float) -> None:
 
 async def looked(*gateways: Fleet) -> None:
     for one in (*gateways, *gateways):
-        await one.look(standing(one._policies))
+        await one.look(read_member_state(one._policies))
 
 
 async def test_who_goes_by_other_policies_is_known_until_it_does_not(
@@ -92,7 +92,7 @@ async def test_the_form_of_a_file_does_not_count(gateway: Make) -> None:
     path.write_text("# the same\n" + (FILE % 1.0).replace("{caution: 1.0}", "\n  caution: 1.0"))
     other._policies.look()
     other._policies.look()
-    assert standing(one._policies).policies == standing(other._policies).policies
+    assert read_member_state(one._policies).policies == read_member_state(other._policies).policies
 
 
 async def test_an_announcement_makes_the_others_look_at_once(gateway: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ async def test_while_redis_is_away_nothing_is_said_and_later_it_is(gateway: Make
     await looked(one)
     redis.start()
     for each in (one, other):
-        while each._roll_call.server.is_away:
+        while each._heartbeat.server.is_away:
             await asyncio.sleep(0.02)
     await looked(one, other)
     assert REGISTRY.get_sample_value("aligner_fleet_gateways") == 2
@@ -164,11 +164,11 @@ async def test_what_is_forged_is_counted_and_nobody(gateway: Make, redis: RedisP
     redis.command("HSET", "aligner:1:gateways", "another", said, "third", f"{now}:noise")
     before = [refused("altered"), refused("foreign")]
     server = RedisServer(redis.url, "ALIGNER_TEST_REDIS", patience_s=WELL_S)
-    assert len(await RollCall(server, Entries()).call(None)) == 1
+    assert len(await FleetHeartbeat(server, EntryCodec()).exchange(None)) == 1
     assert [refused("altered") - before[0], refused("foreign") - before[1]] == [1, 1]
-    sealed = RollCall(server, Entries(bytes(32)))
-    await sealed.call(standing(one._policies))
-    await sealed.call(None)
+    sealed = FleetHeartbeat(server, EntryCodec(bytes(32)))
+    await sealed.exchange(read_member_state(one._policies))
+    await sealed.exchange(None)
     assert redis.command("HLEN", sealed.entries.prefix + "gateways") == 0, "who says nothing is not there"
     await server.aclose()
     assert member

@@ -27,7 +27,7 @@ class Cycle:
 
 async def main():
     gc.set_threshold(10)
-    gc_workaround.between_callbacks()
+    gc_workaround.collect_between_callbacks()
     await asyncio.sleep(0)
     for i in range(1_000_000):
         Cycle()
@@ -61,8 +61,8 @@ def made_garbage() -> weakref.ref[Cycle]:
 @pytest.mark.usefixtures("old")
 def test_garbage_waits_for_the_loop_and_no_longer() -> None:
     async def run() -> None:
-        gc_workaround.between_callbacks()
-        gc_workaround.between_callbacks()  # a second guardrail in the same process changes nothing
+        gc_workaround.collect_between_callbacks()
+        gc_workaround.collect_between_callbacks()  # a second guardrail in the same process changes nothing
         await asyncio.sleep(0)
         assert not gc.isenabled()
         garbage = made_garbage()
@@ -77,14 +77,14 @@ def test_garbage_waits_for_the_loop_and_no_longer() -> None:
 
 @pytest.mark.usefixtures("old")
 def test_without_a_loop_nothing_changes() -> None:
-    gc_workaround.between_callbacks()
+    gc_workaround.collect_between_callbacks()
     assert gc.isenabled()
 
 
 @pytest.mark.usefixtures("old")
 def test_who_collects_nothing_is_left_to_it() -> None:
     async def run() -> None:
-        gc_workaround.between_callbacks()
+        gc_workaround.collect_between_callbacks()
         await asyncio.sleep(0)
         assert gc.get_freeze_count() == 0
 
@@ -100,7 +100,7 @@ def test_where_python_waits_by_itself_nothing_changes(monkeypatch: pytest.Monkey
     monkeypatch.setattr(gc_workaround, "IS_SAFE", True)
 
     async def run() -> None:
-        gc_workaround.between_callbacks()
+        gc_workaround.collect_between_callbacks()
         await asyncio.sleep(0)
         assert gc.isenabled()
 
@@ -115,13 +115,13 @@ def test_the_older_young_generation_past_its_threshold_is_due(
 ) -> None:
     monkeypatch.setattr(gc, "get_count", lambda: counts)
     monkeypatch.setattr(gc, "get_threshold", lambda: (700, 10, 10))
-    assert gc_workaround.young_due() == due
+    assert gc_workaround.due_generation() == due
 
 
 def test_a_threshold_of_zero_asks_for_no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc, "get_threshold", lambda: (0, 10, 10))
     monkeypatch.setattr(gc, "get_count", lambda: (10**6, 0, 0))
-    assert gc_workaround.young_due() is None
+    assert gc_workaround.due_generation() is None
 
 
 def test_finalisers_that_set_context_variables_kill_nothing() -> None:

@@ -56,7 +56,7 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
 def build(folder: Path, monkeypatch: pytest.MonkeyPatch, policies: Any = POLICIES, **settings: Any) -> AlignerGuardrail:
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     (folder / "policies.yaml").write_text(yaml.safe_dump(policies))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, **({"event_hook": "post_call"} | settings))
     engine = ScriptedEngine(lambda request: request.answer.replace(" You fool.", ""))
@@ -84,7 +84,7 @@ def answer(*texts: str) -> ModelResponse:
 
 
 def ledger_of(request: dict[str, Any]) -> RequestState:
-    found = request_state.state_of(request)
+    found = request_state.find_state(request)
     assert found is not None
     return found
 
@@ -191,10 +191,10 @@ async def test_on_error_block(guard: AlignerGuardrail) -> None:
 def uninstalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No distribution of plugins is installed."""
     with monkeypatch.context() as without:
-        without.setattr(registry, "installed", lambda: ())
-        registry.load.cache_clear()
+        without.setattr(registry, "installed_plugins", lambda: ())
+        registry.load_plugins.cache_clear()
         yield
-    registry.load.cache_clear()
+    registry.load_plugins.cache_clear()
 
 
 @pytest.mark.usefixtures("uninstalled")
@@ -348,7 +348,7 @@ async def test_a_messages_stream_is_corrected_and_logged_once(
     guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     logged: list[int] = []
-    monkeypatch.setattr(litellm_internals, "log_served", lambda request, items: logged.append(len(items)))
+    monkeypatch.setattr(litellm_internals, "log_served_texts", lambda request, items: logged.append(len(items)))
     raw = "".join(frames(message_events(said("It is so. You fool.")))).encode()
     items = [raw[i : i + size] for i in range(0, len(raw), size)]
     got = [item async for item in _stream(guard, data(), user("/v1/messages"), items)]
@@ -380,7 +380,7 @@ async def test_a_stored_answer_gets_the_policy_of_the_model_that_gave_it(guard: 
     who = user("/v1/responses/{response_id}")
     request = {**data(), "model": None, "response_id": "resp_1"}
     await guard.async_pre_call_hook(who, None, request, "aget_responses")
-    assert request_state.state_of(request) is None
+    assert request_state.find_state(request) is None
     stored = ResponsesAPIResponse(**put_out("It is so. You fool."))
     assert await guard.async_post_call_success_hook(request | {"deployment": Deployment()}, who, stored) is None
     assert ledger_of(request).reason == "mode_off"
@@ -463,12 +463,12 @@ async def test_what_was_looked_at_is_kept_in_the_audit_store(
     guard = build(tmp_path, monkeypatch, audited)
     who = user(metadata={"aligner": {"mode": mode}}, **ACME)
     await guard.async_post_call_success_hook(data(), who, answer("It is so. You fool."))
-    await guard._shadows.done()
+    await guard._shadows.wait_until_done()
     await guard._audit_writers.aclose()
     if mode == "off":
         assert not (tmp_path / "audit.db").exists()
         return
-    store = writer.store(config.load(tmp_path / "policies.yaml"))
+    store = writer.open_for_reading(config.load(tmp_path / "policies.yaml"))
     (kept,) = store.entries()
     store.close()
     assert (kept.mode, kept.reason) == (mode, "would_correct" if mode == "shadow" else None)
@@ -517,7 +517,7 @@ async def test_a_request_keeps_the_policy_it_began_with(guard: AlignerGuardrail,
     new = {"routes": [{"match": {}, "name": "later", "objectives": ["concise", "harmless"], "caution": 2.0}]}
     (tmp_path / "policies.yaml").write_text(yaml.safe_dump(new))
     for _ in range(2):
-        reload.at(tmp_path / "policies.yaml").look()
+        reload.watched_policies(tmp_path / "policies.yaml").look()
     after = await opened(guard, late := data())
     assert (before.policy.name, after.policy.name) == ("all", "later")
     for request in (late, old):
@@ -529,7 +529,7 @@ async def test_a_request_keeps_the_policy_it_began_with(guard: AlignerGuardrail,
 async def test_a_bad_file_leaves_the_policies_as_they_are(guard: AlignerGuardrail, tmp_path: Path) -> None:
     (tmp_path / "policies.yaml").write_text("routes: [\n")
     for _ in range(2):
-        reload.at(tmp_path / "policies.yaml").look()
+        reload.watched_policies(tmp_path / "policies.yaml").look()
     assert (await opened(guard, data())).policy.name == "all"
 
 
@@ -543,7 +543,7 @@ async def test_work_for_a_client_that_has_left_is_given_up(
         while not engine.seen:
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(guardrail, "client_left", lambda: left)
+    monkeypatch.setattr(guardrail, "client_gone_waiter", lambda: left)
     request = data()
     assert await guard.async_post_call_success_hook(request, user(), answer("It is so.")) is None
     assert engine.cancelled == ["call-1/0"]
@@ -554,7 +554,7 @@ async def test_work_for_a_client_that_has_left_is_given_up(
 async def test_an_engine_that_is_gone_is_not_asked_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard = build(tmp_path, monkeypatch)
     monkeypatch.setenv("ALIGNER_PROXY_ENGINE", f"unix:{tmp_path / 'nobody.sock'}")
-    guard.pipeline = module.build_pipeline(reload.at(tmp_path / "policies.yaml").current.file)
+    guard.pipeline = module.build_pipeline(reload.watched_policies(tmp_path / "policies.yaml").current.file)
     reasons = []
     for _ in range(5):
         request = data()

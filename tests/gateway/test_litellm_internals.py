@@ -28,7 +28,7 @@ async def test_what_is_to_be_done_last_is_done_before_the_proxy_lets_go(monkeypa
 
     server: Any = SimpleNamespace(proxy_shutdown_event=own)
     monkeypatch.setitem(sys.modules, "litellm.proxy.proxy_server", server)
-    litellm_internals.at_shutdown(last)
+    litellm_internals.run_at_shutdown(last)
     await server.proxy_shutdown_event(worker_heartbeat="theirs")
     assert done == ["ours", "theirs"]
 
@@ -38,7 +38,7 @@ def test_outside_a_proxy_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError
 
     monkeypatch.delitem(sys.modules, "litellm.proxy.proxy_server", raising=False)
-    litellm_internals.at_shutdown(last)
+    litellm_internals.run_at_shutdown(last)
 
 
 def test_the_proxy_looks_its_last_step_up_when_it_ends() -> None:
@@ -65,7 +65,7 @@ async def test_litellm_counts_for_every_key_at_once(monkeypatch: pytest.MonkeyPa
     """Its cache of counters is small: without more room each key would find its own forgotten."""
     cache = InternalUsageCache(DualCache(default_in_memory_ttl=1))
     server = SimpleNamespace(proxy_logging_obj=SimpleNamespace(internal_usage_cache=cache))
-    monkeypatch.setattr(litellm_internals, "server", lambda: server)
+    monkeypatch.setattr(litellm_internals, "proxy_module", lambda: server)
     limiter = PROXY_HOOKS["parallel_request_limiter"](cache)
     litellm_internals.make_room_for_counters(300)
     assert [await admitted(limiter, 300) for _ in range(3)] == [300, 0, 0]
@@ -102,8 +102,8 @@ def test_own_endpoints_are_among_those_that_litellms_keys_may_call() -> None:
             group.value[:] = [path for path in group.value if path not in ANSWERS]
         sizes = [len(group.value) for group in groups]
         assert not RouteChecks.is_llm_api_route("/v1/align")
-        litellm_internals.admit(ANSWERS)
-        litellm_internals.admit(ANSWERS)
+        litellm_internals.admit_paths(ANSWERS)
+        litellm_internals.admit_paths(ANSWERS)
         assert all(RouteChecks.is_llm_api_route(path) for path in ANSWERS)
         assert [len(group.value) for group in groups] == [size + len(ANSWERS) for size in sizes]
     finally:
@@ -115,12 +115,12 @@ async def test_an_answer_that_a_client_brings_is_a_request_of_its_key(monkeypatc
     cache = InternalUsageCache(DualCache())
     limiter = PROXY_HOOKS["parallel_request_limiter"](internal_usage_cache=cache)
     server = SimpleNamespace(proxy_logging_obj=SimpleNamespace(get_proxy_hook=lambda _: limiter))
-    monkeypatch.setattr(litellm_internals, "server", lambda: server)
+    monkeypatch.setattr(litellm_internals, "proxy_module", lambda: server)
     caller = UserAPIKeyAuth(api_key="a" * 64, max_parallel_requests=1)
     for _ in range(2):
-        async with litellm_internals.counted(caller, {"model": "gpt"}):
+        async with litellm_internals.count_request(caller, {"model": "gpt"}):
             with pytest.raises(ProxyException) as caught:
-                async with litellm_internals.counted(caller, {}):
+                async with litellm_internals.count_request(caller, {}):
                     raise AssertionError
             assert (caught.value.code, int(caught.value.headers["retry-after"]) > 0) == ("429", True)
 
@@ -135,10 +135,10 @@ async def test_what_was_set_aside_of_a_budget_is_given_back(monkeypatch: pytest.
 
     monkeypatch.setattr(budget_reservation, "release_budget_reservation", release)
     server = SimpleNamespace(proxy_logging_obj=SimpleNamespace(get_proxy_hook=lambda _: None))
-    monkeypatch.setattr(litellm_internals, "server", lambda: server)
+    monkeypatch.setattr(litellm_internals, "proxy_module", lambda: server)
     caller = UserAPIKeyAuth(api_key="a" * 64)
     caller.budget_reservation = {"entries": []}
     with pytest.raises(KeyError):
-        async with litellm_internals.counted(caller, {}):
+        async with litellm_internals.count_request(caller, {}):
             raise KeyError
     assert released == [{"entries": []}]

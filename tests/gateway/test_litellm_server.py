@@ -22,9 +22,10 @@ SERVER = """
         await send({{"type": "http.response.body", "body": f"pid {{os.getpid()}} ".encode()}})
 
     if __name__ == "__main__":
-        from aligner_proxy.connections import Limits
+        from aligner_proxy.connections import ConnectionLimits
         from aligner_proxy.gateway.process.litellm_server import serve
-        serve([socket.socket(fileno={descriptor})], Limits(), "server:app", workers=2, log_config=None, lifespan="off")
+        listeners = [socket.socket(fileno={descriptor})]
+        serve(listeners, ConnectionLimits(), "server:app", workers=2, log_config=None, lifespan="off")
 """
 """A server whose application says which process answers."""
 

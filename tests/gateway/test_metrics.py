@@ -74,14 +74,14 @@ async def test_a_cancelled_choice_is_counted_too() -> None:
 
 def test_a_cache_hit_is_no_work() -> None:
     before = value("aligner_draft_tokens_total"), value("aligner_cache_total", result="hit")
-    metrics.record("c", 3, Outcome(Status.CORRECTED, None, "x", POLICY, cache_hit=True, correction=FOUND))
+    metrics.record_outcome("c", 3, Outcome(Status.CORRECTED, None, "x", POLICY, cache_hit=True, correction=FOUND))
     assert value("aligner_draft_tokens_total") == before[0]
     assert value("aligner_cache_total", result="hit") == before[1] + 1
 
 
 def test_every_edit_is_counted_by_what_the_gate_said() -> None:
     before = value("aligner_edits_total", verdict="kept"), value("aligner_edits_total", verdict="lost_name")
-    metrics.record(
+    metrics.record_outcome(
         "c", 3, Outcome(Status.CORRECTED, "gate_partly:lost_name", "x", POLICY, edits=3, dropped=("lost_name",))
     )
     after = value("aligner_edits_total", verdict="kept"), value("aligner_edits_total", verdict="lost_name")
@@ -98,7 +98,7 @@ def test_loading_the_module_twice_registers_nothing_twice() -> None:
 def test_an_objective_that_an_engine_made_up_names_nothing() -> None:
     segments = tuple(SegmentScore("x", 1.0, True, index) for index in (-1, 0, 7, None))
     outcome = Outcome(Status.CORRECTED, None, "x", POLICY, correction=Correction("x", segments))
-    assert outcome.against == ["kind"]
+    assert outcome.violated_objectives == ["kind"]
 
 
 async def test_further_tries_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -116,7 +116,7 @@ def test_the_breaker_is_seen_from_outside() -> None:
     opened = value("aligner_breaker_opened_total")
     levels = []
     for state in (State.CLOSED, State.OPEN, State.HALF_OPEN, State.CLOSED):
-        metrics.breaker(state)
+        metrics.record_breaker(state)
         levels.append(value("aligner_breaker_state"))
     assert levels == [0, 2, 1, 0]
     assert value("aligner_breaker_opened_total") == opened + 1

@@ -53,7 +53,7 @@ def router(monkeypatch: pytest.MonkeyPatch) -> Router:
     ],
 )
 def test_every_name_leads_to_its_groups(model: str, names: tuple[str, tuple[str, ...]]) -> None:
-    assert routing.named(model, None) == names
+    assert routing.resolve_name(model, None) == names
 
 
 @pytest.mark.usefixtures("router")
@@ -81,13 +81,13 @@ def test_an_upstream_model_leads_to_every_group_that_has_it(monkeypatch: pytest.
         model_list=[_model("support", "openai/up-1", id="first"), _model("plain", "openai/up-1", id="third")]
     )
     monkeypatch.setattr(routing, "_router", lambda: router)
-    assert routing.named("openai/up-1", None) == ("openai/up-1", ("support", "plain"))
+    assert routing.resolve_name("openai/up-1", None) == ("openai/up-1", ("support", "plain"))
 
 
 @pytest.mark.usefixtures("router")
 def test_a_model_of_one_team_has_the_name_that_the_team_uses() -> None:
-    assert routing.named("public", "t1") == ("public", ())
-    assert routing.named("own", None) == ("public", ())
+    assert routing.resolve_name("public", "t1") == ("public", ())
+    assert routing.resolve_name("own", None) == ("public", ())
 
 
 @pytest.mark.usefixtures("router")
@@ -95,21 +95,21 @@ def test_who_answered_is_what_litellm_keeps_beside_the_response() -> None:
     response = ModelResponse()
     response._hidden_params["model_id"] = "third"
     deployment = SimpleNamespace(model_name="support")
-    assert routing.answered({"deployment": deployment}, response) == "plain"
-    assert routing.answered({"deployment": deployment}, ModelResponse()) == "support"
-    assert routing.answered({"deployment": deployment}, {"_hidden_params": {"model_id": "wild"}}) == "openai/*"
-    assert routing.answered({}, b"data: {}") is None
+    assert routing.answering_group({"deployment": deployment}, response) == "plain"
+    assert routing.answering_group({"deployment": deployment}, ModelResponse()) == "support"
+    assert routing.answering_group({"deployment": deployment}, {"_hidden_params": {"model_id": "wild"}}) == "openai/*"
+    assert routing.answering_group({}, b"data: {}") is None
 
 
 def test_a_group_with_a_wildcard_is_the_one_that_was_asked_by_any_name_it_fits() -> None:
-    assert routing.same(("openai/gpt-4o",), "openai/*")
-    assert routing.same(("quick", "support"), "support")
-    assert not routing.same(("openai/gpt-4o",), "anthropic/*")
-    assert not routing.same(("support",), "plain")
+    assert routing.is_same_group(("openai/gpt-4o",), "openai/*")
+    assert routing.is_same_group(("quick", "support"), "support")
+    assert not routing.is_same_group(("openai/gpt-4o",), "anthropic/*")
+    assert not routing.is_same_group(("support",), "plain")
 
 
 def test_outside_the_proxy_a_name_is_a_name() -> None:
-    assert routing.named("support", None) == ("support", ())
+    assert routing.resolve_name("support", None) == ("support", ())
 
 
 def _data(url: str, **body: Any) -> dict[str, Any]:
@@ -133,9 +133,9 @@ def _data(url: str, **body: Any) -> dict[str, Any]:
     ],
 )
 def test_names_in_the_address(path: str, names: tuple[str, ...]) -> None:
-    assert routing.written(_data(f"http://gateway:4000{path}", model="x")) == (*names, "x")
+    assert routing.written_names(_data(f"http://gateway:4000{path}", model="x")) == (*names, "x")
 
 
 def test_what_is_no_name_is_left_out() -> None:
-    assert routing.written(_data("http://g/v1/responses?model=", model=["a"])) == ()
-    assert routing.written({}) == ()
+    assert routing.written_names(_data("http://g/v1/responses?model=", model=["a"])) == ()
+    assert routing.written_names({}) == ()

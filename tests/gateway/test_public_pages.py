@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from aligner_proxy.gateway import public_pages
-from aligner_proxy.gateway.public_pages import COST_MAP, Pages
+from aligner_proxy.gateway.public_pages import COST_MAP, PublicPages
 
 PRICES: dict[str, Any] = {"gpt": {"input_cost_per_token": 1e-6}, "own": {"input_cost_per_token": 0}}
 
@@ -40,8 +40,8 @@ class Application:
             self.made.append(("on the loop", threading.get_ident()))
             return self.prices(catalog_only)
 
-        public_pages.put_first(self.app, self.prices)
-        public_pages.put_first(self.app, self.prices)
+        public_pages.install_routes(self.app, self.prices)
+        public_pages.install_routes(self.app, self.prices)
 
     def prices(self, catalog_only: bool) -> dict[str, Any]:
         """What LiteLLM knows of prices."""
@@ -122,10 +122,10 @@ async def test_a_failure_is_told_and_tried_again() -> None:
             raise ValueError("not yet")
         return {}
 
-    pages = Pages("/x", document)
+    pages = PublicPages("/x", document)
     with pytest.raises(ValueError, match="not yet"):
-        await pages.page("")
-    assert (await pages.page("")).plain == b"{}"
+        await pages.get_page("")
+    assert (await pages.get_page("")).plain == b"{}"
 
 
 async def test_the_catalog_alone_and_all_prices_are_two_pages() -> None:
@@ -137,10 +137,10 @@ async def test_the_catalog_alone_and_all_prices_are_two_pages() -> None:
 
 async def test_an_old_map_is_shown_while_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = iter(range(9))
-    pages = Pages("/x", lambda _: {"version": next(versions)}, lasts_s=0.0)
-    first = json.loads((await pages.page("")).plain)
-    assert json.loads((await pages.page("")).plain) == first
-    while json.loads((await pages.page("")).plain) == first:
+    pages = PublicPages("/x", lambda _: {"version": next(versions)}, lasts_s=0.0)
+    first = json.loads((await pages.get_page("")).plain)
+    assert json.loads((await pages.get_page("")).plain) == first
+    while json.loads((await pages.get_page("")).plain) == first:
         await asyncio.sleep(0.01)
 
 
@@ -154,13 +154,13 @@ async def test_it_is_compressed_for_those_who_take_it(accepted: str, compressed:
     assert ("content-encoding" in got.headers) == compressed
     assert got.json() == PRICES
     assert (
-        gzip.decompress((await Pages("/x", lambda _: PRICES).page("")).compressed)
-        == (await Pages("/x", lambda _: PRICES).page("")).plain
+        gzip.decompress((await PublicPages("/x", lambda _: PRICES).get_page("")).compressed)
+        == (await PublicPages("/x", lambda _: PRICES).get_page("")).plain
     )
 
 
 async def test_few_variants_are_kept() -> None:
-    pages = Pages("/x", lambda variant: {"variant": variant})
+    pages = PublicPages("/x", lambda variant: {"variant": variant})
     for number in range(50):
-        await pages.page(number)
+        await pages.get_page(number)
     assert len(pages._pages) <= 8

@@ -95,7 +95,7 @@ async def probe(app: Starlette, path: str = readiness.PATH) -> tuple[int, dict[s
 async def test_a_gateway_that_blocks_is_ready_only_with_its_engine() -> None:
     engine = Engine()
     app = application()
-    readiness.count_in(app, EngineReadiness(engine, lambda: file(BLOCK)).reason)
+    readiness.add_reason(app, EngineReadiness(engine, lambda: file(BLOCK)).reason)
     assert (await probe(app))[0] == 200
     engine.gone = True
     assert await probe(app) == (503, {"status": "not ready", "aligner": "engine_unavailable"})
@@ -108,8 +108,8 @@ async def test_a_running_application_and_a_second_guardrail_count_too() -> None:
     engine = Engine()
     app = application()
     await probe(app)  # from now on it takes no middleware
-    readiness.count_in(app, EngineReadiness(Engine(), lambda: file(BLOCK)).reason)
-    readiness.count_in(app, EngineReadiness(engine, lambda: file(BLOCK)).reason)
+    readiness.add_reason(app, EngineReadiness(Engine(), lambda: file(BLOCK)).reason)
+    readiness.add_reason(app, EngineReadiness(engine, lambda: file(BLOCK)).reason)
     assert (await probe(app))[0] == 200
     engine.gone = True
     assert (await probe(app))[0] == 503
@@ -119,14 +119,14 @@ async def test_where_answers_pass_without_an_engine_it_is_not_asked() -> None:
     engine = Engine()
     engine.gone = True
     app = application()
-    readiness.count_in(app, EngineReadiness(engine, lambda: file(PASS)).reason)
+    readiness.add_reason(app, EngineReadiness(engine, lambda: file(PASS)).reason)
     assert (await probe(app))[0] == 200
     assert engine.asked == 0
 
 
 async def test_what_litellm_says_stays_where_the_engine_is_there() -> None:
     app = application(status=503)
-    readiness.count_in(app, EngineReadiness(Engine(), lambda: file(BLOCK)).reason)
+    readiness.add_reason(app, EngineReadiness(Engine(), lambda: file(BLOCK)).reason)
     assert await probe(app) == (503, {"status": "healthy"})
 
 
@@ -153,7 +153,7 @@ def test_entries_with_equal_settings_are_looked_at_once() -> None:
     routes = [{"match": {"model": f"m{n}"}, "deadline_s": 5} for n in range(3)]
     tenants = [{"match": {"team": f"t{n}"}, **({"enforce": ["harmless"]} if n else {})} for n in range(3)]
     policies = PolicyFile.model_validate({"routes": routes, "tenants": tenants})
-    settings = [(policy.deadline_s, policy.on_skip.refusal) for policy in PolicyResolver(policies).settings_in_force()]
+    settings = [(policy.deadline_s, policy.on_skip.refusal) for policy in PolicyResolver(policies).active_settings()]
     assert Counter(settings) == {
         (20.0, "passthrough"): 2,
         (5.0, "passthrough"): 2,

@@ -13,7 +13,7 @@ from aligner_proxy.audit.entry import AuditEvent
 from aligner_proxy.gateway import reasoning
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
-from aligner_proxy.gateway.request_state import RequestState, state_of
+from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT
 from tests.gateway.test_guardrail import build, data, user
@@ -63,7 +63,7 @@ async def whole(guard: AlignerGuardrail, model: str, response: Any, path: str = 
 
 
 def stated(request: dict[str, Any]) -> RequestState:
-    state = state_of(request)
+    state = find_state(request)
     assert state is not None
     return state
 
@@ -141,7 +141,7 @@ async def test_judge_keeps_a_record_of_its_own(guard: AlignerGuardrail) -> None:
     assert set(by_endpoint) == {"/v1/chat/completions", "/v1/chat/completions#reasoning"}
     record = by_endpoint["/v1/chat/completions#reasoning"]
     assert (record.exchange.answer, record.outcome.status.value) == (THOUGHT, "shadow")
-    assert (record.outcome.policy.name, record.outcome.flagged) == ("judge/reasoning", 1)
+    assert (record.outcome.policy.name, record.outcome.flagged_count) == ("judge/reasoning", 1)
 
 
 async def test_an_answer_without_reasoning_has_no_header(guard: AlignerGuardrail) -> None:

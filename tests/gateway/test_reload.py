@@ -15,8 +15,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway import in_force, reload
-from aligner_proxy.gateway.reload import Policies, Report, at, leave, reports
+from aligner_proxy.gateway import active_policies, reload
+from aligner_proxy.gateway.reload import Policies, ReloadReport, read_reports, watched_policies, write_report
 from aligner_proxy.policy import config
 from aligner_proxy.policy.config import default_socket
 from aligner_proxy.policy.resolver import RequestFacts
@@ -141,7 +141,7 @@ def test_a_key_is_revoked_while_the_policies_are_refused(path: Path) -> None:
     changed(policies, "[]\n", keys)
     assert policies.keys == {}
     assert metric("aligner_policy_refused") == 1
-    (told,) = reports()
+    (told,) = read_reports()
     assert (told.refused is not None, told.keys) == (True, None)
 
 
@@ -158,11 +158,11 @@ def test_a_keys_file_that_is_gone_has_no_keys(path: Path, caplog: pytest.LogCapt
     assert [record.getMessage() for record in caplog.records] == [
         "keys.yaml does not exist: no key of it is accepted",
     ]
-    (told,) = reports()
+    (told,) = read_reports()
     assert told.keys == "keys.yaml does not exist: no key of it is accepted"
     changed(policies, entries("second"), keys)
     assert policies.keys[DIGEST].alias == "second"
-    (told,) = reports()
+    (told,) = read_reports()
     assert told.keys is None
 
 
@@ -186,7 +186,7 @@ def test_a_refused_keys_file_keeps_the_keys_and_quotes_none(
         changed(policies, text, keys)
     assert policies.keys[DIGEST].alias == "first"
     assert metric("aligner_policy_refused") == 1
-    (told,) = reports()
+    (told,) = read_reports()
     assert "keys.yaml" in str(told.keys)
     assert "run `aligner-proxy check` to see why" in caplog.text
     assert "secret" not in caplog.text + str(told)
@@ -207,10 +207,10 @@ def test_what_needs_a_restart_is_said_when_it_changes(path: Path, caplog: pytest
         "policies.yaml:9: cache.dir changed on disk; restart the gateway to apply it",
     )
     assert tuple(record.getMessage() for record in caplog.records) == said
-    (told,) = reports()
+    (told,) = read_reports()
     assert told.restart == said
     changed(policies, GOOD)
-    (told,) = reports()
+    (told,) = read_reports()
     assert told.restart == ()
 
 
@@ -267,7 +267,11 @@ def test_no_request_sees_half_a_policy(path: Path) -> None:
 
 def test_one_watch_for_everybody_in_this_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    assert at(path) is at(Path("policies.yaml")) is at(path.parent / "." / "policies.yaml")
+    assert (
+        watched_policies(path)
+        is watched_policies(Path("policies.yaml"))
+        is watched_policies(path.parent / "." / "policies.yaml")
+    )
 
 
 # what a change may take
@@ -293,7 +297,7 @@ def kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(ENFORCED)
     kept = path.with_name("in-force.json")
     monkeypatch.setenv("ALIGNER_PROXY_IN_FORCE", str(kept))
-    in_force.of_process(path).keep(config.load(path))
+    active_policies.process_policies(path).save(config.load(path))
     return kept
 
 
@@ -308,7 +312,7 @@ def test_a_change_that_takes_what_is_enforced_needs_the_word(path: Path, caplog:
     assert enforced(policies) == ["harmless", "kind"]
     assert "tenant acme would lose harmless (no entry enforces it)" in caplog.text
     assert "write allow_less: [acme] into the file" in caplog.text
-    (told,) = reports()
+    (told,) = read_reports()
     assert "tenant acme would lose harmless" in str(told.refused)
     changed(policies, LESS + "allow_less: [acme]\n")
     assert enforced(policies) == ["kind"]
@@ -320,7 +324,7 @@ def test_a_process_that_starts_again_has_what_is_in_force(kept: Path, path: Path
     policies = Policies(path)
     assert enforced(policies) == ["harmless", "kind"]
     look_twice(policies)
-    (told,) = reports()
+    (told,) = read_reports()
     assert told.refused is not None
     changed(policies, LESS + "allow_less: [acme]\n")
     assert enforced(policies) == ["kind"]
@@ -359,17 +363,17 @@ def test_a_disk_that_takes_nothing_keeps_no_change_back(
 
 def test_the_report_follows_what_happens(path: Path) -> None:
     policies = Policies(path)
-    (first,) = reports()
+    (first,) = read_reports()
     assert (first.pid, first.path, first.refused) == (os.getpid(), str(path), None)
     changed(policies, "routes: 1\n")
-    (second,) = reports()
+    (second,) = read_reports()
     assert (second.refused, second.since) == (
         "policies.yaml:1: routes: must be a list, for example [a, b]",
         first.since,
     )
     assert second.refused_at is not None
     changed(policies, GOOD)
-    (third,) = reports()
+    (third,) = read_reports()
     assert third.refused is None
 
 
@@ -382,24 +386,24 @@ def gone() -> int:
 
 
 def test_reports_of_processes_that_are_gone_do_not_count(path: Path, gone: int) -> None:
-    leave(Report(os.getpid(), "mine", 1.0))
+    write_report(ReloadReport(os.getpid(), "mine", 1.0))
     folder = default_socket().parent
     stale = folder / f"policies-{gone}.json"
     stale.write_text(json.dumps({"pid": gone, "path": "theirs", "since": 1.0}))
     (folder / "policies-nonsense.json").write_text("{")
-    assert [report.path for report in reports()] == ["mine"]
-    leave(Report(os.getpid(), "mine still", 1.0))
+    assert [report.path for report in read_reports()] == ["mine"]
+    write_report(ReloadReport(os.getpid(), "mine still", 1.0))
     assert not stale.exists()
-    assert [report.path for report in reports()] == ["mine still"]
+    assert [report.path for report in read_reports()] == ["mine still"]
 
 
 def test_a_report_that_cannot_be_left_stops_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(_: Report) -> None:
+    def full(_: ReloadReport) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(reload, "leave", full)
+    monkeypatch.setattr(reload, "write_report", full)
     with caplog.at_level(logging.WARNING):
         assert name(Policies(path)) == "one"
     assert "doctor` cannot be written" in caplog.text
@@ -409,7 +413,7 @@ def test_correctors_that_come_later_are_named_with_what_they_wait_for(path: Path
     path.write_text(GOOD + "plugins: {correctors: {self_refine: {model: m}}}\n")
     policies = Policies(path)
     changed(policies, GOOD + "    corrector: second\nplugins:\n  correctors: {second: {kind: self_refine, model: m}}\n")
-    (told,) = reports()
+    (told,) = read_reports()
     assert told.restart == (
         "policies.yaml:8: plugins.correctors changed on disk; restart the gateway to apply it",
         "policies.yaml:8: 'second' is new; restart the gateway to load it, until then requests for it fail",
@@ -419,6 +423,6 @@ def test_correctors_that_come_later_are_named_with_what_they_wait_for(path: Path
 def test_a_change_that_names_a_corrector_that_nobody_offers_is_refused(path: Path) -> None:
     policies = Policies(path)
     changed(policies, GOOD + "    corrector: nobodys\n")
-    (told,) = reports()
+    (told,) = read_reports()
     assert "no plugin offers 'nobodys'" in str(told.refused)
     assert policies.current.file.routes[0].corrector is None

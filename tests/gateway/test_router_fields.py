@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from aligner_proxy.gateway import routing
-from aligner_proxy.gateway.routing import MAX_FALLBACKS, RouterFieldRefused, check, directing, further_models
+from aligner_proxy.gateway.routing import (
+    MAX_FALLBACKS,
+    RouterFieldRefused,
+    check_router_fields,
+    directing_fields,
+    further_models,
+)
 
 MESSAGES = [{"role": "user", "content": "What?"}]
 
@@ -46,7 +52,7 @@ ORDINARY: dict[str, Any] = {
 
 
 def test_ordinary_fields_are_taken() -> None:
-    check(sent(**ORDINARY), ())
+    check_router_fields(sent(**ORDINARY), ())
 
 
 @pytest.mark.parametrize(
@@ -70,29 +76,29 @@ def test_ordinary_fields_are_taken() -> None:
 )
 def test_fields_that_direct_the_router_are_refused_unless_opened(field: str) -> None:
     with pytest.raises(RouterFieldRefused) as refused:
-        check(sent(**{field: ["gpt"]}), ())
+        check_router_fields(sent(**{field: ["gpt"]}), ())
     assert len(str(refused.value)) < 200
-    check(sent(**{field: ["gpt"]}), (field,))
+    check_router_fields(sent(**{field: ["gpt"]}), (field,))
 
 
 def test_an_empty_field_is_no_wish() -> None:
-    check(sent(context_window_fallbacks=None, fallbacks=None), ())
+    check_router_fields(sent(context_window_fallbacks=None, fallbacks=None), ())
 
 
 @pytest.mark.parametrize("field", ["model", "messages", "models", "input", "fallbacks_", "custom_llm_provider", "n"])
 def test_extra_body_cannot_go_over_the_body(field: str) -> None:
     body = sent(extra_body={field: "x"})
     if field == "fallbacks_":
-        check(body, ())
+        check_router_fields(body, ())
         return
     with pytest.raises(RouterFieldRefused, match="extra_body"):
-        check(body, ())
+        check_router_fields(body, ())
 
 
 def test_what_litellm_adds_by_itself_is_not_the_clients() -> None:
     data = sent()
-    assert "router_settings_override" in directing()
-    check(data, ())
+    assert "router_settings_override" in directing_fields()
+    check_router_fields(data, ())
 
 
 @pytest.mark.parametrize(
@@ -106,7 +112,7 @@ def test_what_litellm_adds_by_itself_is_not_the_clients() -> None:
     ],
 )
 def test_the_models_that_may_answer_besides(fallbacks: Any, models: tuple[str, ...]) -> None:
-    check(sent(fallbacks=fallbacks), ())
+    check_router_fields(sent(fallbacks=fallbacks), ())
     assert further_models(sent(fallbacks=fallbacks)) == models
 
 
@@ -132,7 +138,7 @@ def test_the_models_that_may_answer_besides(fallbacks: Any, models: tuple[str, .
 )
 def test_other_forms_and_long_lists_are_refused(fallbacks: Any) -> None:
     with pytest.raises(RouterFieldRefused):
-        check(sent(fallbacks=fallbacks), ())
+        check_router_fields(sent(fallbacks=fallbacks), ())
 
 
 class Walked(list[Any]):
@@ -151,30 +157,30 @@ class Walked(list[Any]):
 def test_a_long_list_is_refused_before_it_is_walked(entry: Any, opened: tuple[str, ...]) -> None:
     walked = Walked([entry] * 50_000)
     with pytest.raises(RouterFieldRefused, match="too many models"):
-        check(sent(fallbacks=walked), opened)
+        check_router_fields(sent(fallbacks=walked), opened)
     assert walked.looked_at == 0
 
 
 def test_opened_lists_of_fallbacks_count_like_fallbacks() -> None:
     opened = ("context_window_fallbacks", "fallbacks")
     body = sent(context_window_fallbacks=[{"gpt": ["a"]}], fallbacks=[{"model": "b", "temperature": 0}])
-    check(body, opened)
+    check_router_fields(body, opened)
     assert further_models(body) == ("b", "a")
 
 
 @pytest.mark.parametrize("tags", [["t"] * 129, ["t" * 1001]])
 def test_more_tags_than_routes_are_matched_with_are_refused(tags: list[str]) -> None:
     with pytest.raises(RouterFieldRefused, match="tags"):
-        check(sent(metadata={"tags": tags}), ())
+        check_router_fields(sent(metadata={"tags": tags}), ())
 
 
 def test_a_name_longer_than_any_is_refused() -> None:
     with pytest.raises(RouterFieldRefused, match="name"):
-        check(sent(model="*a" * 5000), ())
+        check_router_fields(sent(model="*a" * 5000), ())
 
 
 def test_the_list_follows_litellm() -> None:
-    names = directing()
+    names = directing_fields()
     assert {"order", "weight", "model_info", "silent_model", "auto_router_config", "tag_filtering_match_any"} <= names
     assert not names & {"model", "messages", "metadata", "tags", "user", "temperature", "api_key", "fallbacks"}
-    assert routing.directing() is names
+    assert routing.directing_fields() is names

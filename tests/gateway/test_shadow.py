@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.gateway import shadow
-from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.types import Exchange, Mode, Objective, Policy, Status, Turn
 
 POLICY = Policy("p", (Objective("kind", "Kindness: be kind"),), mode=Mode.SHADOW)
@@ -36,30 +36,30 @@ class Work:
 
 
 async def test_the_answer_is_there_before_the_work() -> None:
-    shadows = Shadows(1, 0)
+    shadows = ShadowCorrections(1, 0)
     work = Work()
-    outcome = shadows.take(asked(1), POLICY, work)
+    outcome = shadows.start(asked(1), POLICY, work)
     assert (outcome.status, outcome.reason, outcome.text) == (Status.SHADOW, None, "It is so.")
     work.gate.set()
-    await shadows.done()
+    await shadows.wait_until_done()
     assert work.settled == ["call-1"]
 
 
 async def test_beyond_the_limits_answers_are_skipped_by_name() -> None:
-    shadows = Shadows(2, 3)
+    shadows = ShadowCorrections(2, 3)
     work = Work()
-    outcomes = [shadows.take(asked(n), POLICY, work) for n in range(7)]
+    outcomes = [shadows.start(asked(n), POLICY, work) for n in range(7)]
     assert [outcome.reason for outcome in outcomes] == [None] * 5 + ["shadow_full"] * 2
     await asyncio.sleep(0)
     work.gate.set()
-    await shadows.done()
+    await shadows.wait_until_done()
     assert (work.most, len(work.settled)) == (2, 5)
-    assert shadows.take(asked(8), POLICY, work).status is Status.SHADOW
-    await shadows.done()
+    assert shadows.start(asked(8), POLICY, work).status is Status.SHADOW
+    await shadows.wait_until_done()
 
 
 async def test_what_is_not_eligible_takes_no_place() -> None:
-    outcome = Shadows(1, 0).take(replace(asked(1), logprobs=True), POLICY, Work())
+    outcome = ShadowCorrections(1, 0).start(replace(asked(1), logprobs=True), POLICY, Work())
     assert (outcome.status, outcome.reason) == (Status.SKIPPED, "logprobs")
 
 
@@ -67,23 +67,23 @@ async def test_a_lost_correction_is_told_by_its_type_alone(caplog: pytest.LogCap
     async def broken(exchange: Exchange) -> None:
         raise ValueError(f"secret {exchange.answer}")
 
-    shadows = Shadows(1, 0)
-    shadows.take(asked(1), POLICY, broken)
+    shadows = ShadowCorrections(1, 0)
+    shadows.start(asked(1), POLICY, broken)
     with caplog.at_level(logging.DEBUG):
-        await shadows.done()
+        await shadows.wait_until_done()
         await asyncio.sleep(0)
     assert "ValueError" in caplog.text
     assert "secret" not in caplog.text
 
 
 async def test_at_the_end_what_was_taken_is_settled_before_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    shadows, work, kept = Shadows(1, 4), Work(), list[int]()
+    shadows, work, kept = ShadowCorrections(1, 4), Work(), list[int]()
 
     async def keep() -> None:
         kept.append(len(work.settled))
 
     for number in range(3):
-        shadows.take(asked(number), POLICY, work)
+        shadows.start(asked(number), POLICY, work)
     ending = asyncio.create_task(shadows.finish(keep))
     await asyncio.sleep(0.01)
     assert kept == []
@@ -93,8 +93,8 @@ async def test_at_the_end_what_was_taken_is_settled_before_it_is_kept(monkeypatc
     await shadows.finish(keep)
     monkeypatch.setattr(shadow, "LAST_S", 0.01)
     work.gate.clear()
-    shadows.take(asked(4), POLICY, work)
+    shadows.start(asked(4), POLICY, work)
     await shadows.finish(keep)
     assert kept == [3, 3, 3]
     work.gate.set()
-    await shadows.done()
+    await shadows.wait_until_done()

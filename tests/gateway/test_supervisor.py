@@ -19,7 +19,7 @@ import pytest
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.gateway.process import supervisor
 from aligner_proxy.gateway.process.memory_limit import MemoryLimit, largest_mb
-from aligner_proxy.gateway.process.supervisor import Child, EngineProcess, Generation, Pace, Ready
+from aligner_proxy.gateway.process.supervisor import ChildProcess, EngineProcess, Generation, Pace, Ready
 
 WAIT_S = 20.0
 QUICK = Pace(first=0.05, most=0.2, stable=60, grace=WAIT_S)
@@ -43,12 +43,12 @@ time.sleep(600)
 """
 
 
-def child(log: Path, name: str, *more: str) -> Child:
+def child(log: Path, name: str, *more: str) -> ChildProcess:
     """A child that runs CHILD."""
-    return Child(name, [sys.executable, "-c", CHILD, str(log), name, *more])
+    return ChildProcess(name, [sys.executable, "-c", CHILD, str(log), name, *more])
 
 
-async def run(engine: Child | None, loaded: Ready, gateway: Child, serving: Ready, pace: Pace) -> int:
+async def run(engine: ChildProcess | None, loaded: Ready, gateway: ChildProcess, serving: Ready, pace: Pace) -> int:
     """Run one generation; there is no second."""
     return await supervisor.run(lambda _: Generation(EngineProcess(engine, loaded), gateway, serving), pace)
 
@@ -276,7 +276,7 @@ class NotAgain(Generations):
         made = super().make(shared)
         if shared is not None:
             made.gateway = child(self.log, made.gateway.name, "9")
-            made.serving = never
+            made.wait_serving = never
         return made
 
 
@@ -311,7 +311,7 @@ async def test_the_processes_of_a_killed_child_end_before_the_next_one_starts(
     log: Path, manner: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_REST_S", 0.3)
-    parent = Child("gateway", [sys.executable, "-c", PARENT, CHILD, str(log), "worker", *manner])
+    parent = ChildProcess("gateway", [sys.executable, "-c", PARENT, CHILD, str(log), "worker", *manner])
     await parent.start()
     await until(started(log, "worker"))
     (worker,) = pids(log)
@@ -327,9 +327,9 @@ class Limited(MemoryLimit):
 
     log: Path = Path()
 
-    async def near(self, pid: int) -> int:
+    async def wait_near(self, pid: int) -> int:
         await until(lambda: pid in pids(self.log))
-        return await MemoryLimit.near(self, pid)
+        return await MemoryLimit.wait_near(self, pid)
 
 
 def limited(log: Path) -> Limited:
@@ -395,7 +395,7 @@ class ToldMemory(Limited):
 
     beyond: list[int] = field(default_factory=list)
 
-    async def passed(self, pid: int) -> int:
+    async def wait_passed(self, pid: int) -> int:
         await until(lambda: pid in self.beyond)
         return 2
 
@@ -471,9 +471,9 @@ async def test_child_that_ignores_sigterm_is_killed_after_its_grace(log: Path) -
 async def test_nothing_is_left_when_we_are_killed(log: Path) -> None:
     script = f"""
         import asyncio, sys
-        from aligner_proxy.gateway.process.supervisor import Child, EngineProcess, Generation, run
+        from aligner_proxy.gateway.process.supervisor import ChildProcess, EngineProcess, Generation, run
         sys.argv = ["", {str(log)!r}]
-        def child(name): return Child(name, [sys.executable, "-c", {CHILD!r}, {str(log)!r}, name])
+        def child(name): return ChildProcess(name, [sys.executable, "-c", {CHILD!r}, {str(log)!r}, name])
         async def now(): pass
         async def never(): await asyncio.sleep(600)
         asyncio.run(run(lambda _: Generation(EngineProcess(child("engine"), now), child("gateway"), never)))

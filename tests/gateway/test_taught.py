@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.gateway.process import teacher
-from aligner_proxy.gateway.process.teacher import Served, Teacher
+from aligner_proxy.gateway.process import auto_training
+from aligner_proxy.gateway.process.auto_training import AutoTrainer, ServingEngine
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.policy.resolver import RequestFacts
@@ -87,10 +87,10 @@ def test_a_damaged_index_stops_no_gateway(file: Path) -> None:
     assert [one.head for one in Policies(file).current.resolver.resolve(RequestFacts("gpt")).objectives] == ["", ""]
 
 
-class _Noted(Teacher):
+class _Noted(AutoTrainer):
     """A teacher that notes what it would teach."""
 
-    async def _teach(self, served: Served, titles: object) -> None:
+    async def _run_training(self, served: ServingEngine, titles: object) -> None:
         noted.append(list(titles))
 
 
@@ -99,28 +99,28 @@ noted: list[list[str]] = []
 
 async def test_what_has_examples_and_no_head_is_taught_once(file: Path) -> None:
     noted.clear()
-    served = Served("unix:/none", TeachableEngine)
+    served = ServingEngine("unix:/none", TeachableEngine)
     learning = _Noted(file, lambda: served, {})
-    await learning.look(served)
-    await learning.look(served)
+    await learning.train_due(served)
+    await learning.train_due(served)
     assert noted == [["no-feelings"]], "what failed is not tried again at once"
     (file.parent / "feelings.yaml").write_text(listed(AGAINST[:4]))
-    await learning.look(served)
+    await learning.train_due(served)
     assert noted == [["no-feelings"]] * 2, "but when its examples have changed"
 
 
 async def test_a_head_of_another_aligner_is_taught_again_and_forgotten_ones_are_not(file: Path) -> None:
     noted.clear()
     version = keep(file)
-    served = Served("unix:/none", partial(TeachableEngine, version.aligner))
+    served = ServingEngine("unix:/none", partial(TeachableEngine, version.aligner))
     learning = _Noted(file, lambda: served, {})
-    await learning.look(served)
+    await learning.train_due(served)
     assert noted == [], "its examples have changed, which waits for the operator"
-    other = Served("unix:/none", partial(TeachableEngine, "b" * 64))
-    await learning.look(other)
+    other = ServingEngine("unix:/none", partial(TeachableEngine, "b" * 64))
+    await learning.train_due(other)
     assert noted == [["no-feelings"]]
     HeadStore(file).forget(WHOLE_FILE, "no-feelings")
-    await _Noted(file, lambda: served, {}).look(served)
+    await _Noted(file, lambda: served, {}).train_due(served)
     assert noted == [["no-feelings"]]
 
 
@@ -128,9 +128,9 @@ async def test_faults_are_logged_once_and_nothing_ends(
     file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text("objectives: {a: nothing}\n")
-    served = Served("unix:/none", TeachableEngine)
-    learning = Teacher(file, lambda: served, {}, look_s=0.0)
-    task = asyncio.ensure_future(learning.keep_taught())
+    served = ServingEngine("unix:/none", TeachableEngine)
+    learning = AutoTrainer(file, lambda: served, {}, look_s=0.0)
+    task = asyncio.ensure_future(learning.keep_training())
     for _ in range(20):
         await asyncio.sleep(0)
     task.cancel()
@@ -140,13 +140,13 @@ async def test_faults_are_logged_once_and_nothing_ends(
 
 def test_the_log_has_names_and_figures_alone(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    teacher._log_result(b"no json", 3)
+    auto_training._log_result(b"no json", 3)
     assert "ended with status 3" in caplog.text
     line = (
         b'{"objectives": [{"objective": "x", "aligner": "default", "taught": true, "against": 4, '
         b'"found": {"hits": 3, "of": 4}, "head": "0123456789abcdef"}, '
         b'{"objective": "y", "aligner": "default", "taught": false, "why": "no rows"}]}'
     )
-    teacher._log_result(line, 1)
+    auto_training._log_result(line, 1)
     assert "taught x for aligner default from 4 examples: 3 of 4 found that were held out, head 01234567" in caplog.text
     assert "y is not taught, the general head judges it: no rows" in caplog.text

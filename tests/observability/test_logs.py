@@ -45,7 +45,7 @@ def record(message: str, *args: object, raised: Exception | None = None) -> logg
 
 @pytest.mark.parametrize("form", config.LOG_FORMS)
 def test_an_exception_leaves_its_type_and_its_place(form: str) -> None:
-    formatter = logs.handler(form).formatter
+    formatter = logs.make_handler(form).formatter
     assert formatter is not None
     said = formatter.format(record("call %s failed", "c1", raised=ValueError(SECRET)))
     assert "call c1 failed" in said
@@ -81,8 +81,8 @@ def test_our_lines_in_litellms_process_are_set_up_once(monkeypatch: pytest.Monke
     ours = logging.getLogger("aligner_proxy")
     for name, kept in (("handlers", []), ("level", ours.level), ("propagate", ours.propagate)):
         monkeypatch.setattr(ours, name, kept)
-    logs.ours_to_stderr("json")
-    logs.ours_to_stderr("json")
+    logs.configure_own_logging("json")
+    logs.configure_own_logging("json")
     assert [type(one.formatter) for one in ours.handlers] == [logs.JsonLine]
     assert not ours.propagate
 

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.observability import stalls
-from aligner_proxy.observability.stalls import LoopWatchdog, places
+from aligner_proxy.observability.stalls import LoopWatchdog, line_places
 from aligner_proxy.text.structure import split
 
 
@@ -63,9 +63,9 @@ def test_the_place_is_our_innermost_line_and_no_text() -> None:
         split("A secret. Told.")
     finally:
         sys.setprofile(before)
-    place, *_ = places(caught[0])
+    place, *_ = line_places(caught[0])
     assert place.startswith("aligner_proxy/text/structure.py:")
-    assert "secret" not in str(places(caught[0]))
+    assert "secret" not in str(line_places(caught[0]))
 
 
 async def test_whose_line_it_was_is_counted(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ async def settled(path: Path, *, read: bool = False) -> None:
     engine = LocalEngine(tiny.aligner)
     asked = Exchange("call-1", 0, (Turn("user", "When does the harbour open?"),), tiny.ANSWER)
     with tracing.span("litellm", kind="SERVER"):
-        ledger = RequestState("call-1", POLICY, "tiny", trace=tracing.here())
+        ledger = RequestState("call-1", POLICY, "tiny", trace=tracing.current_context())
     async with serving(engine, path) as client:
         await engine.start()
         pipeline = Pipeline(client)
@@ -79,7 +79,7 @@ async def settled(path: Path, *, read: bool = False) -> None:
             for i in range(0, len(tiny.ANSWER), 30):
                 await reading.feed(tiny.ANSWER[i : i + 30])
                 await asyncio.sleep(0.02)
-        metrics.upstream_ended(ledger)
+        metrics.record_upstream_end(ledger)
         with tracing.span("aligner.correct", ledger.trace):
             await correct_one(pipeline, asked, POLICY, reading)
     await engine.aclose()
@@ -141,15 +141,15 @@ def test_an_exception_leaves_its_type_and_not_its_words(kept: Kept) -> None:
 
 def test_a_clients_baggage_is_not_passed_on(kept: Kept) -> None:
     sent = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "baggage": "secret=1"}
-    with tracing.span("inner", tracing.received(sent)):
-        passed = tracing.headers()
+    with tracing.span("inner", tracing.extract_context(sent)):
+        passed = tracing.propagation_headers()
     assert passed["traceparent"].split("-")[1] == "ab" * 16
     assert "baggage" not in passed
 
 
 @pytest.mark.parametrize("odd", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "x" * 9999])
 def test_an_odd_traceparent_counts_as_none(kept: Kept, odd: str) -> None:
-    with tracing.span("inner", tracing.received({"traceparent": odd})):
+    with tracing.span("inner", tracing.extract_context({"traceparent": odd})):
         pass
     assert kept.named("inner").parent is None
 
@@ -165,11 +165,11 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without")
 def test_without_an_sdk_nothing_is_traced_and_nothing_fails() -> None:
-    with tracing.span("aligner.align", tracing.under(None), aligner__choice=0) as span:
-        span.set(a=1)
-        span.event("b", c=2)
+    with tracing.span("aligner.align", tracing.context_of(None), aligner__choice=0) as span:
+        span.set_attributes(a=1)
+        span.add_event("b", c=2)
         span.fail("timeout")
-        assert tracing.headers() == {}
-    tracing.lasted("aligner.gate", 1.0)
+        assert tracing.propagation_headers() == {}
+    tracing.record_span("aligner.gate", 1.0)
     with pytest.raises(ConfigError, match=r"aligner-proxy\[otel\]"):
         tracing.export("engine")

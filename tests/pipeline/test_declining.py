@@ -79,7 +79,7 @@ async def test_the_text_stands_in_place_of_what_does_not_stand_alone(answer: str
     outcome = await whole(answer)
     assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
     assert outcome.text == outcome.edited == "We do not answer like that (kind)."
-    assert outcome.flagged > 0
+    assert outcome.flagged_count > 0
 
 
 @pytest.mark.parametrize(

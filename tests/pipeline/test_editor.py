@@ -160,7 +160,7 @@ async def test_another_answer_stands_in_place_of_one_of_which_nothing_remains() 
     chat = ScriptedChat(script)
     outcome = await pipeline(chat).align(replace(ASKED, answer="You fool."), SECOND)
     assert (outcome.status, outcome.reason, outcome.text) == (Status.CORRECTED, "second_try", "Take a brush.")
-    assert outcome.flagged == 1
+    assert outcome.flagged_count == 1
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
     assert outcome.correction.editor.calls == 2

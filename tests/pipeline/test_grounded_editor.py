@@ -90,7 +90,7 @@ async def test_the_editor_has_the_last_word_however_sure_words_are() -> None:
 
 async def test_a_sentence_that_the_editor_leaves_is_settled() -> None:
     outcome = await corrected(repairing(lambda text: text))
-    assert (outcome.status, outcome.text, outcome.grounded) == (Status.UNCHANGED, DOUBTFUL, {})
+    assert (outcome.status, outcome.text, outcome.grounding_record) == (Status.UNCHANGED, DOUBTFUL, {})
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def test_long_texts_are_corrected_and_nothing_else_moves() -> None:
     assert (outcome.status, outcome.reason) == (Status.CORRECTED, None)
     assert outcome.text == ANSWER.replace(". You oaf!", ".")
     assert len(seen) == 3
-    assert (outcome.edits, outcome.dropped, outcome.against) == (2, (), [])
+    assert (outcome.edits, outcome.dropped, outcome.violated_objectives) == (2, (), [])
     assert outcome.correction is not None
     assert (outcome.correction.text, outcome.correction.prompt_tokens) == (outcome.text, 15)
     assert len(outcome.correction.segments) == 5

@@ -19,6 +19,7 @@ from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, JsonStrings, Objective, Outcome, Policy, Status, StreamMode, Turn
 from tests.support.growing import grown
+from tests.support.sampling import examples
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 
 FACTS = Exchange("c", 0, (Turn("user", "When?"),), None)
@@ -45,7 +46,7 @@ def parted(scripted: ScriptedEngine, rules: Policy, facts: Exchange = FACTS, *, 
     return GrowingAnswer(Pipeline(scripted), rules, lambda: facts, lambda: None, whole=whole)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=40), st.integers(0, 10**6), st.booleans())
 def test_a_long_text_is_corrected_in_parts(pieces: list[str], seed: int, whole: bool) -> None:
     answer = "".join(pieces)

@@ -140,7 +140,7 @@ async def test_copies_of_a_flagged_segment_go_with_it(way: str) -> None:
     )
     outcome = await outcome_of(ContextEngine(only_first), answer, way)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, "Take a brush. Then paint it. Let it dry.")
-    assert outcome.flagged == 3
+    assert outcome.flagged_count == 3
 
 
 async def test_copies_before_a_flagged_segment_go_where_they_are_flagged_by_themselves() -> None:

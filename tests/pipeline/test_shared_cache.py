@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.shared_cache import SharedCache
-from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.leases import SharedEntries
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Correction, SegmentScore
@@ -44,7 +44,7 @@ async def gateway(redis: RedisProcess, tmp_path: Path) -> AsyncIterator[Make]:
     made: list[SharedCache] = []
 
     def make(*, key: bytes | None = None, lease_s: float = 1.5, ttl_s: float = 60.0) -> SharedCache:
-        entries = Entries(key)
+        entries = EntryCodec(key)
         server = RedisServer(redis.url, "REDIS_URL", patience_s=WELL_S)
         shared = SharedEntries(server, entries.prefix, ttl_s, lease_s=lease_s)
         made.append(SharedCache(tmp_path / f"disk-{len(made)}", ttl_s, 4, shared, entries))
@@ -96,7 +96,7 @@ async def until(true: Callable[[], bool | Awaitable[bool]]) -> None:
 
 
 def name(cache: SharedCache, key: str) -> str:
-    return cache._shared.name(key)
+    return cache._shared.entry_name(key)
 
 
 @pytest.mark.parametrize("key", [None, bytes(range(32))], ids=["plain", "encrypted"])
@@ -333,12 +333,12 @@ async def test_an_answer_to_another_question_is_refused(
     one = gateway()
     await one.put("theirs", MADE)
     fresh = gateway()
-    look = fresh._shared.look
+    look = fresh._shared.look_up
 
     async def other(_key: str) -> Any:
         return await look("theirs")
 
-    monkeypatch.setattr(fresh._shared, "look", other)
+    monkeypatch.setattr(fresh._shared, "look_up", other)
     async with counts("aligner_redis_refused_entries_total", reason="altered"):
         assert await fresh.get("mine", "content") is None
 

@@ -36,9 +36,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.syspath_prepend(
         install(tmp_path / "site", "second_look", source, entries={"second_look": "second_look"})
     )
-    registry.load.cache_clear()
+    registry.load_plugins.cache_clear()
     yield
-    registry.load.cache_clear()
+    registry.load_plugins.cache_clear()
     sys.modules.pop("second_look", None)
 
 
@@ -51,7 +51,7 @@ def shorter(request: AlignRequest) -> str:
 @pytest.mark.parametrize(("model", "text", "removed"), [("twice", GOOD, "20"), ("once", f"{GOOD} You fool.", None)])
 async def test_the_example_does_what_the_page_says(model: str, text: str, removed: str | None) -> None:
     file = registry.parse_policies(FILE, Path("policies.yaml"))
-    extensions = registry.extensions(file)
+    extensions = registry.load_extensions(file)
     policy = PolicyResolver(file).resolve(RequestFacts(model=model))
     engine = ScriptedEngine(shorter)
     exchange = Exchange("c", 0, (Turn("user", "So?"),), f"{GOOD} You fool. You fool.")
@@ -65,6 +65,6 @@ async def test_what_needs_no_correction_is_looked_at_once() -> None:
     file = registry.parse_policies(FILE, Path("policies.yaml"))
     engine = ScriptedEngine()
     policy = PolicyResolver(file).resolve(RequestFacts(model="twice"))
-    pipeline = Pipeline(engine, extensions=registry.extensions(file))
+    pipeline = Pipeline(engine, extensions=registry.load_extensions(file))
     await pipeline.align(Exchange("c", 0, (Turn("user", "So?"),), "So."), policy)
     assert len(engine.seen) == 1

@@ -14,7 +14,7 @@ import pytest
 from aligner_proxy.errors import BadRequest, EngineUnavailable, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
-from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECTION_REASON, Extensions, Member, Selecting
+from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECTION_REASON, Extensions, Member, RunningSelection
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, Status, Turn
@@ -282,7 +282,7 @@ async def test_long_texts_of_a_request_are_read_in_a_thread(times: int, in_loop:
             return super().resolve(policy, request)
 
     facts = RequestFacts(system="no lists. " * times, fields={"topic": "law"})
-    await Extensions([Reading("e")]).resolved(POLICY, facts)
+    await Extensions([Reading("e")]).resolve_async(POLICY, facts)
     assert seen == [in_loop]
 
 
@@ -294,7 +294,7 @@ async def test_the_upstream_is_not_waited_for_and_copies_share_the_work() -> Non
         await asyncio.sleep(0.01)
         return Policy("chosen")
 
-    selecting = Selecting(work(), POLICY)
+    selecting = RunningSelection(work(), POLICY)
     assert copy.deepcopy(selecting) is selecting
     await begun.wait()
     assert [policy.name for policy in await asyncio.gather(selecting.policy(), selecting.policy())] == ["chosen"] * 2
@@ -302,5 +302,5 @@ async def test_the_upstream_is_not_waited_for_and_copies_share_the_work() -> Non
     async def lost() -> Policy:
         raise KeyError("x")
 
-    assert await Selecting(lost(), POLICY).policy() is POLICY
+    assert await RunningSelection(lost(), POLICY).policy() is POLICY
     assert copy.deepcopy(NO_EXTENSIONS) is NO_EXTENSIONS

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from aligner_proxy.audit.entry import AuditEvent
-from aligner_proxy.audit.writer import audit_writers
+from aligner_proxy.audit.writer import make_audit_writers
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway.build import correction_cache
 from aligner_proxy.pipeline.cache import PluginCache
 from aligner_proxy.plugins import registry
-from aligner_proxy.plugins.registry import Plugin, load
+from aligner_proxy.plugins.registry import Plugin, load_plugins
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
@@ -35,10 +35,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("ALIGNER_PROXY_PLUGINS", raising=False)
     (tmp_path / "site").mkdir()  # Python remembers of a path that is not there that nothing can be imported from it
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    load.cache_clear()
+    load_plugins.cache_clear()
     before = set(sys.modules)
     yield tmp_path / "site"
-    load.cache_clear()
+    load_plugins.cache_clear()
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
@@ -51,13 +51,13 @@ def policies(folder: Path, text: str = "") -> PolicyFile:
 
 
 def plugin(name: str) -> Plugin:
-    return next(one for one in load(True).plugins if one.name == name)
+    return next(one for one in load_plugins(True).plugins if one.name == name)
 
 
 def test_our_own_come_first_and_say_what_they_offer(site: Path) -> None:
-    names = [(one.name, one.third_party, one.fault) for one in load(True).plugins][:5]
+    names = [(one.name, one.third_party, one.fault) for one in load_plugins(True).plugins][:5]
     assert names == [(name, False, None) for name in OURS]
-    assert set(load(True).offers("correctors")) == CORRECTORS
+    assert set(load_plugins(True).offers("correctors")) == CORRECTORS
 
 
 def test_the_example_is_installed_by_its_metadata_and_made_by_the_file(site: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_example_is_installed_by_its_metadata_and_made_by_the_file(site: Pat
         "defaults: {corrector: plain_words, plugin_rules: [calm]}\n"
         "plugins: {correctors: {plain_words: {words: {a: b}}, other: {kind: plain_words}}}\n",
     )
-    wanted = registry.configured(file)
+    wanted = registry.configure_plugins(file)
     assert [one.name for one in wanted["correctors"]] == ["plain_words", "other"]
     assert [one.name for one in wanted["gate_rules"]] == ["calm"]
     assert wanted["correctors"][0].settings.model_dump() == {"words": {"a": "b"}}
@@ -88,15 +88,15 @@ def test_plugins_of_others_are_switched_off_whole_and_not_even_imported(
     if switch == "environment":
         monkeypatch.setenv("ALIGNER_PROXY_PLUGINS", "off")
     file = policies(tmp_path, "plugins: {third_party: false}\n" if switch == "file" else "")
-    assert registry.configured(file)["correctors"] == ()
+    assert registry.configure_plugins(file)["correctors"] == ()
     assert "noisy" not in sys.modules
-    assert [one.name for one in load(config.third_party_plugins(file)).plugins] == OURS
+    assert [one.name for one in load_plugins(config.allows_third_party(file)).plugins] == OURS
 
 
 def test_the_switch_in_the_environment_knows_two_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_PLUGINS", "perhaps")
     with pytest.raises(ConfigError, match="must be on or off"):
-        config.third_party_plugins()
+        config.allows_third_party()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_plugin_with_a_fault_is_left_out_whole_and_says_why(site: Path, source
 
 def test_a_name_that_is_taken_is_left_to_whoever_has_it(site: Path) -> None:
     install(site, "twin", HOOKS, entries={"self_refine": "twin"})
-    assert [one.fault for one in load(True).plugins if one.third_party] == ["another plugin has this name"]
+    assert [one.fault for one in load_plugins(True).plugins if one.third_party] == ["another plugin has this name"]
 
 
 @pytest.mark.parametrize(
@@ -147,19 +147,19 @@ def test_a_name_that_is_taken_is_left_to_whoever_has_it(site: Path) -> None:
 )
 def test_what_is_not_there_is_refused_with_its_line(site: Path, tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        registry.configured(policies(tmp_path, text + "\n"))
+        registry.configure_plugins(policies(tmp_path, text + "\n"))
 
 
 def test_a_refusal_names_plugins_that_could_not_be_loaded(site: Path, tmp_path: Path) -> None:
     install(site, "broken", "import no_such_module_at_all", entries={"broken": "broken"})
     with pytest.raises(ConfigError, match=r"could not be loaded: broken \(a plugin raised ModuleNotFoundError\)"):
-        registry.configured(policies(tmp_path, "defaults: {corrector: broken}\n"))
+        registry.configure_plugins(policies(tmp_path, "defaults: {corrector: broken}\n"))
 
 
 def test_something_that_cannot_be_made_keeps_the_gateway_from_starting(site: Path, tmp_path: Path) -> None:
     source = HOOKS + "@hookimpl\ndef correctors():\n    return [Kind('odd', '', lambda told: 1 / 0)]\n"
     install(site, "odd", source, entries={"odd": "odd"})
-    (wanted,) = registry.configured(policies(tmp_path, "defaults: {corrector: odd}\n"))["correctors"]
+    (wanted,) = registry.configure_plugins(policies(tmp_path, "defaults: {corrector: odd}\n"))["correctors"]
     with pytest.raises(ConfigError, match=r"odd cannot be made \(a plugin raised ZeroDivisionError\)"):
         wanted.make()
 
@@ -176,7 +176,7 @@ def test_settings_that_raise_while_they_are_checked_are_refused(site: Path, tmp_
     )
     install(site, "odd", source, entries={"odd": "odd"})
     with pytest.raises(ConfigError, match="settings cannot be read") as caught:
-        registry.configured(policies(tmp_path, "defaults: {corrector: odd}\n"))
+        registry.configure_plugins(policies(tmp_path, "defaults: {corrector: odd}\n"))
     assert "secret" not in str(caught.value)
 
 
@@ -185,7 +185,7 @@ def test_loading_happens_once(site: Path, tmp_path: Path) -> None:
     source = f"from pathlib import Path\nwith Path({str(counted)!r}).open('a') as out:\n    out.write('x')\n"
     install(site, "once", source, entries={"once": "once"})
     for _ in range(3):
-        registry.configured(policies(tmp_path))
+        registry.configure_plugins(policies(tmp_path))
     assert counted.read_text() == "x"
 
 
@@ -221,7 +221,7 @@ async def test_a_store_and_a_sink_are_made_by_the_file_and_used(site: Path, tmp_
     install(site, "keeping", STORE_AND_SINK, entries={"keeping": "keeping"})
     file = policies(tmp_path, "plugins: {cache: {kind: memory, size: 3}, audit_sinks: {list: {}}}\n")
     cache = correction_cache(file)
-    told = audit_writers(file)
+    told = make_audit_writers(file)
     assert isinstance(cache, PluginCache)
     await cache.put("k", Correction("It is so."))
     assert await cache.get("k") == Correction("It is so.")

@@ -83,14 +83,14 @@ async def test_one_that_counts_after_a_restart_delivers_nothing_until_then() -> 
 
 @pytest.mark.parametrize("name", ["calm"])
 async def test_the_rule_of_the_example_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    from aligner_proxy.plugins.registry import load
+    from aligner_proxy.plugins.registry import load_plugins
     from aligner_proxy.policy import config
     from tests.support.installed import install_example
 
     monkeypatch.syspath_prepend(str(install_example(tmp_path / "site")))
-    load.cache_clear()
+    load_plugins.cache_clear()
     (tmp_path / "policies.yaml").write_text(f"defaults: {{plugin_rules: [{name}]}}\n")
-    rules = PluginRules.of(config.load(tmp_path / "policies.yaml"))
-    load.cache_clear()
+    rules = PluginRules.from_file(config.load(tmp_path / "policies.yaml"))
+    load_plugins.cache_clear()
     made = Pipeline(ScriptedEngine(lambda _: BOTH), rules=rules)
     assert (await made.align(ASKED, replace(POLICY, plugin_rules=(name,)))).reason == f"gate_partly:{name}"

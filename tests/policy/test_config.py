@@ -16,7 +16,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.litellm_config import GUARDRAIL, find_policies
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.policy.yaml_file import read_yaml
 from aligner_proxy.types import Mode, OnError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -259,7 +259,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("ALIGNER_PROXY_KEYS", "/elsewhere/keys.yaml")
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ALIGNER_PROXY_POLICIES", "/elsewhere/policies.yaml")
-    assert str(config.engine_at(file)) == "http://engine:9000"
+    assert str(config.engine_backend(file)) == "http://engine:9000"
     assert config.keys_path(file) == Path("/elsewhere/keys.yaml")
     assert config.cache_dir(file) == tmp_path / "home" / "corrections"
     assert config.policies_path("policies.yaml", tmp_path) == Path("/elsewhere/policies.yaml")
@@ -268,7 +268,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
 def test_a_bad_engine_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_ENGINE", "somewhere")
     with pytest.raises(ConfigError, match=r"^ALIGNER_PROXY_ENGINE: not an engine address; use local, unix:"):
-        config.engine_at(PolicyFile())
+        config.engine_backend(PolicyFile())
 
 
 def test_keys_are_found_through_the_policies_in_the_environment(
@@ -281,7 +281,7 @@ def test_keys_are_found_through_the_policies_in_the_environment(
 
 def test_an_unset_environment_leaves_the_defaults() -> None:
     file = PolicyFile()
-    assert str(config.engine_at(file)) == "local"
+    assert str(config.engine_backend(file)) == "local"
     assert config.cache_dir(file) == Path.home() / ".cache" / "aligner-proxy" / "corrections"
 
 
@@ -354,7 +354,7 @@ def test_the_schema_refuses_what_the_models_refuse() -> None:
 def test_the_example_files_are_valid() -> None:
     path = find_policies(CONFIGS / "litellm.yaml")
     assert config.load(path).routes
-    validate(read(path)[0], config.schema())
+    validate(read_yaml(path)[0], config.schema())
     assert path.read_text().startswith("# yaml-language-server: $schema=policies.schema.json\n")
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.editor_schema import groups
+from aligner_proxy.policy.editor_schema import editor_groups
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import IfNothingRemains, Policy
 
@@ -57,7 +57,7 @@ def test_every_level_says_its_own_and_the_later_wins(file: Path) -> None:
     assert policy.editor == "model:strong"
     assert dict(policy.origins)["editor"] == "p.yaml:6 (route route-1)"
     assert resolved(file, data, team_id="a").editor == "local"
-    assert groups(config.load(file).blocks()) == {"strong": ("routes", 0, "editor")}
+    assert editor_groups(config.load(file).blocks()) == {"strong": ("routes", 0, "editor")}
 
 
 def test_metadata_that_is_not_trusted_names_no_editor(file: Path) -> None:

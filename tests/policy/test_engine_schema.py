@@ -8,7 +8,7 @@ import pytest
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.engine_schema import Backend, Kind
+from aligner_proxy.policy.engine_schema import Backend, ServerKind
 
 
 def backend(tmp_path: Path, engine: str) -> Backend:
@@ -21,22 +21,22 @@ def backend(tmp_path: Path, engine: str) -> Backend:
 @pytest.mark.parametrize(
     ("written", "kind", "at"),
     [
-        ("local", Kind.LOCAL, ("local",)),
-        ("unix:/run/engine.sock", Kind.ENGINE, ("unix:/run/engine.sock",)),
-        ("http://engine:9000/", Kind.ENGINE, ("http://engine:9000",)),
-        ("https://gpu:8000/v1/", Kind.COMPLETIONS, ("https://gpu:8000/v1",)),
-        ("http://gpu/vllm/v1", Kind.COMPLETIONS, ("http://gpu/vllm/v1",)),
-        ("litellm:aligners", Kind.GROUP, ("litellm:aligners",)),
-        ("[http://a:1, http://b:1]", Kind.ENGINE, ("http://a:1", "http://b:1")),
-        ("{at: http://gpu:8000/v1, scorer: local}", Kind.COMPLETIONS, ("http://gpu:8000/v1",)),
+        ("local", ServerKind.LOCAL, ("local",)),
+        ("unix:/run/engine.sock", ServerKind.ENGINE, ("unix:/run/engine.sock",)),
+        ("http://engine:9000/", ServerKind.ENGINE, ("http://engine:9000",)),
+        ("https://gpu:8000/v1/", ServerKind.COMPLETIONS, ("https://gpu:8000/v1",)),
+        ("http://gpu/vllm/v1", ServerKind.COMPLETIONS, ("http://gpu/vllm/v1",)),
+        ("litellm:aligners", ServerKind.GROUP, ("litellm:aligners",)),
+        ("[http://a:1, http://b:1]", ServerKind.ENGINE, ("http://a:1", "http://b:1")),
+        ("{at: http://gpu:8000/v1, scorer: local}", ServerKind.COMPLETIONS, ("http://gpu:8000/v1",)),
         (
             "{at: [http://a/v1, http://b/v1], model: big, window: 8192}",
-            Kind.COMPLETIONS,
+            ServerKind.COMPLETIONS,
             ("http://a/v1", "http://b/v1"),
         ),
     ],
 )
-def test_forms(tmp_path: Path, written: str, kind: Kind, at: tuple[str, ...]) -> None:
+def test_forms(tmp_path: Path, written: str, kind: ServerKind, at: tuple[str, ...]) -> None:
     found = backend(tmp_path, written)
     assert (found.kind, found.at) == (kind, at)
 

@@ -11,7 +11,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.gate_schema import GateSwitches, switches
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.policy.yaml_file import read_yaml
 from aligner_proxy.types import GateRule
 
 
@@ -70,4 +70,4 @@ def test_editors_accept_what_we_accept(tmp_path: Path) -> None:
         "defaults: {gate: [empty]}",
     ):
         loaded(tmp_path, text)
-        validate(read(tmp_path / "p.yaml")[0], config.schema())
+        validate(read_yaml(tmp_path / "p.yaml")[0], config.schema())

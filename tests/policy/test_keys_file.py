@@ -47,13 +47,13 @@ def test_an_entry_of_an_older_file_has_no_limits_but_a_bounded_body(path: Path) 
     entry = loaded(path, "team: t")
     assert (entry.expires, entry.models, entry.routes, entry.rpm, entry.max_parallel) == (None, None, (), None, None)
     assert entry.max_body_mb == 32
-    assert not entry.counted
+    assert not entry.has_limits
 
 
 def test_an_entry_with_everything(path: Path) -> None:
     entry = loaded(path, "models: [gpt], routes: [/v1/audio/*, '*'], rpm: 60, max_parallel: 4, max_body_mb: 8")
     assert (entry.models, entry.routes) == (("gpt",), ("/v1/audio/*", "*"))
-    assert (entry.rpm, entry.max_parallel, entry.max_body_mb, entry.counted) == (60, 4, 8, True)
+    assert (entry.rpm, entry.max_parallel, entry.max_body_mb, entry.has_limits) == (60, 4, 8, True)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_an_entry_with_everything(path: Path) -> None:
 def test_a_key_ends_at_a_moment(path: Path, written: str, moment: datetime) -> None:
     entry = loaded(path, f"expires: {written}")
     assert entry.expires == moment
-    assert not entry.expired(moment - timedelta(seconds=1))
-    assert entry.expired(moment)
+    assert not entry.is_expired(moment - timedelta(seconds=1))
+    assert entry.is_expired(moment)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
-from aligner_proxy.policy.losses import losses, refuse_less
+from aligner_proxy.policy.losses import find_losses, refuse_losses
 from aligner_proxy.policy.schema import PolicyFile
 
 BEFORE = """
@@ -30,7 +30,7 @@ def parsed(text: str) -> PolicyFile:
 
 
 def lost(after: str, before: str = BEFORE) -> list[str]:
-    return [str(loss) for loss in losses(parsed(before), parsed(after))]
+    return [str(loss) for loss in find_losses(parsed(before), parsed(after))]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_file_in_which_nobody_has_an_objective_any_more_loses_everything() -> 
     assert lost("defaults: {mode: enforce}\n", routes) == ["nobody would have any objective"]
     assert lost(routes.replace("enforce", "shadow"), routes) == []
     with pytest.raises(ConfigError, match=r'policies\.yaml: nobody .* write allow_less: \["\*"\] into the file'):
-        refuse_less(parsed(routes), parsed("defaults: {mode: enforce}\n"))
+        refuse_losses(parsed(routes), parsed("defaults: {mode: enforce}\n"))
 
 
 def test_by_alias_where_aliases_count() -> None:
@@ -98,11 +98,11 @@ def test_by_alias_where_aliases_count() -> None:
 def test_the_word_names_who_may_lose() -> None:
     gone = BEFORE.replace(ACME, "")
     with pytest.raises(ConfigError, match=r"tenant acme would lose .*; .* write allow_less: \[acme\] into the file"):
-        refuse_less(parsed(BEFORE), parsed(gone))
+        refuse_losses(parsed(BEFORE), parsed(gone))
     with pytest.raises(ConfigError, match="tenant acme"):
-        refuse_less(parsed(BEFORE), parsed(gone + "allow_less: [robot]\n"))
+        refuse_losses(parsed(BEFORE), parsed(gone + "allow_less: [robot]\n"))
     for word in ("[acme, robot]", "['*']"):
-        refuse_less(parsed(BEFORE), parsed(gone + f"allow_less: {word}\n"))
+        refuse_losses(parsed(BEFORE), parsed(gone + f"allow_less: {word}\n"))
 
 
 def test_the_word_is_a_warning_as_long_as_it_stands() -> None:
@@ -113,4 +113,4 @@ def test_the_word_is_a_warning_as_long_as_it_stands() -> None:
 def test_many_who_lose_are_not_all_told() -> None:
     tenants = "".join(f"  - {{match: {{team: t{n}}}, enforce: [harmless]}}\n" for n in range(30))
     with pytest.raises(ConfigError, match=r'tenant-10 would lose .*; and 20 more; .* allow_less: \["\*"\]'):
-        refuse_less(parsed(f"tenants:\n{tenants}"), parsed("routes:\n  - {match: {}, objectives: [concise]}\n"))
+        refuse_losses(parsed(f"tenants:\n{tenants}"), parsed("routes:\n  - {match: {}, objectives: [concise]}\n"))

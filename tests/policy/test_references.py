@@ -11,7 +11,7 @@ import yaml
 from aligner_proxy.errors import ConfigError, ForbiddenError
 from aligner_proxy.grounding.page import MOST_CHARS
 from aligner_proxy.policy import config
-from aligner_proxy.policy.references import decoded
+from aligner_proxy.policy.references import decode_header
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import REPLACE_FACTS_FROM, Policy, ReferenceKind
 
@@ -144,6 +144,6 @@ def test_mistakes_name_the_line_and_the_fix(file: Path, references: object, mess
 
 
 def test_a_header_may_hold_base64() -> None:
-    assert decoded("base64:SXQgY29zdHMg4oKsNS4=") == "It costs €5."
-    assert decoded("base64:!") == ""
-    assert decoded("It costs 5 euros.") == "It costs 5 euros."
+    assert decode_header("base64:SXQgY29zdHMg4oKsNS4=") == "It costs €5."
+    assert decode_header("base64:!") == ""
+    assert decode_header("It costs 5 euros.") == "It costs 5 euros."

@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.policy import resolver as module
 from aligner_proxy.policy.config import load
-from aligner_proxy.policy.resolver import SETTINGS, PolicyResolver, RequestFacts, value_of
-from aligner_proxy.policy.schema import Grants, OnErrorByClass, OnSkipByReason, PolicyFile, Route, Settings, Tenant
+from aligner_proxy.policy.resolver import SETTINGS, PolicyResolver, RequestFacts, setting_value
+from aligner_proxy.policy.schema import (
+    Grants,
+    OnErrorByClass,
+    OnSkipByReason,
+    PolicyFile,
+    PolicySettings,
+    Route,
+    Tenant,
+)
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     FailureClass,
@@ -208,7 +216,7 @@ def test_what_follows_a_failure_is_said_class_by_class() -> None:
         }
     )
     policy = PolicyResolver(file).resolve(RequestFacts("gpt", key_settings={"on_error": {"gate": "retry"}}))
-    assert {kind.value: policy.on_error.of(kind).value for kind in FailureClass} == {
+    assert {kind.value: policy.on_error.reaction_to(kind).value for kind in FailureClass} == {
         "timeout": "retry",
         "overload": "block",
         "engine_down": "block",
@@ -224,7 +232,7 @@ def test_what_follows_a_failure_is_said_class_by_class() -> None:
         "route route-1)",
         "key metadata",
     ]
-    assert value_of(policy, "on_error.gate") is OnError.RETRY
+    assert setting_value(policy, "on_error.gate") is OnError.RETRY
 
 
 def test_the_last_quota_wins_and_whoever_says_it_has_accounts_of_its_own() -> None:
@@ -337,11 +345,15 @@ def test_what_follows_a_skip_is_set_reason_by_reason() -> None:
     )
     resolver = PolicyResolver(file)
     every = resolver.resolve(RequestFacts("all")).on_skip
-    assert {every.of(reason) for reason in GOVERNED_SKIPS} == {OnSkip.JUDGE}
+    assert {every.reaction_to(reason) for reason in GOVERNED_SKIPS} == {OnSkip.JUDGE}
     some = resolver.resolve(RequestFacts("gpt")).on_skip
-    set_here = {reason.value: some.of(reason) for reason in GOVERNED_SKIPS if some.of(reason) is not OnSkip.PASSTHROUGH}
+    set_here = {
+        reason.value: some.reaction_to(reason)
+        for reason in GOVERNED_SKIPS
+        if some.reaction_to(reason) is not OnSkip.PASSTHROUGH
+    }
     assert set_here == {"logprobs": OnSkip.BLOCK, "refusal": OnSkip.JUDGE, "tool_calls": OnSkip.JUDGE}
-    assert some.of("mode_off") is some.of(None) is OnSkip.PASSTHROUGH
+    assert some.reaction_to("mode_off") is some.reaction_to(None) is OnSkip.PASSTHROUGH
 
 
 def test_where_objectives_are_enforced_every_answer_is_to_be_judged() -> None:
@@ -353,23 +365,23 @@ def test_where_objectives_are_enforced_every_answer_is_to_be_judged() -> None:
     )
     resolver = PolicyResolver(file)
     enforced = resolver.resolve(RequestFacts("gpt", team_id="a"))
-    judged = {reason.value for reason in GOVERNED_SKIPS if enforced.on_skip.of(reason) is OnSkip.JUDGE}
+    judged = {reason.value for reason in GOVERNED_SKIPS if enforced.on_skip.reaction_to(reason) is OnSkip.JUDGE}
     assert judged == {reason.value for reason in GOVERNED_SKIPS} - {"truncated"}
     assert "enforced" in dict(enforced.origins)["on_skip.logprobs"]
     assert dict(enforced.origins)["on_skip.truncated"].endswith("(defaults)")
-    assert resolver.resolve(RequestFacts("gpt", team_id="b")).on_skip.of("logprobs") is OnSkip.PASSTHROUGH
+    assert resolver.resolve(RequestFacts("gpt", team_id="b")).on_skip.reaction_to("logprobs") is OnSkip.PASSTHROUGH
     by_key = resolver.resolve(RequestFacts("gpt", key_settings={"enforce": ["harmless"]}))
-    assert by_key.on_skip.of("logprobs") is OnSkip.JUDGE
+    assert by_key.on_skip.reaction_to("logprobs") is OnSkip.JUDGE
 
 
 def test_settings_of_file_and_policy_are_the_same() -> None:
     plain = {name for name in SETTINGS if "." not in name}
-    assert {*plain, "on_error", "on_skip"} == set(Settings.model_fields)
+    assert {*plain, "on_error", "on_skip"} == set(PolicySettings.model_fields)
     assert plain <= set(Policy.__dataclass_fields__)
     assert set(OnErrorByClass.model_fields) == set(FailurePolicy.__dataclass_fields__) == set(map(str, FailureClass))
     assert set(OnSkipByReason.model_fields) == set(map(str, GOVERNED_SKIPS))
     for model in (Route, Tenant, Grants):
-        assert issubclass(model, Settings)
+        assert issubclass(model, PolicySettings)
 
 
 UNTRUSTED = """\

@@ -12,7 +12,7 @@ import yaml
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config, shares
-from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, value_of
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, setting_value
 from aligner_proxy.types import Objective, Policy, Turn
 
 ADAPTERS = {"adapters": {"acme-2": "./acme-2", "third": "./third"}}
@@ -69,28 +69,32 @@ def test_every_level_may_share_and_the_later_wins(file: Path) -> None:
     route = {"match": {"model": "gpt"}, "aligner": SPLIT}
     tenant = {"match": {"team": "t"}, "aligner": {"third": 50, "default": 50}}
     resolver = loaded(file, {"defaults": {"aligner": "third"}, "routes": [route], "tenants": [tenant]})
-    assert value_of(resolver.resolve(RequestFacts("o3")), "aligner") == "third"
-    assert value_of(resolver.resolve(RequestFacts("gpt")), "aligner") == SPLIT
-    assert value_of(resolver.resolve(RequestFacts("gpt", team_id="t")), "aligner") == {"third": 50, "default": 50}
+    assert setting_value(resolver.resolve(RequestFacts("o3")), "aligner") == "third"
+    assert setting_value(resolver.resolve(RequestFacts("gpt")), "aligner") == SPLIT
+    assert setting_value(resolver.resolve(RequestFacts("gpt", team_id="t")), "aligner") == {"third": 50, "default": 50}
     key = RequestFacts("gpt", key_settings={"aligner": {"third": 100}})
-    assert value_of(resolver.resolve(key), "aligner") == SPLIT  # metadata is not trusted
+    assert setting_value(resolver.resolve(key), "aligner") == SPLIT  # metadata is not trusted
     assert dict(resolver.resolve(RequestFacts("gpt")).origins)["aligner"].endswith("(route route-1)")
 
 
 def test_trusted_metadata_may_share(file: Path) -> None:
     resolver = loaded(file, {"trust": {"key_metadata": True}})
     key = RequestFacts("gpt", key_settings={"aligner": SPLIT})
-    assert value_of(resolver.resolve(key), "aligner") == SPLIT
+    assert setting_value(resolver.resolve(key), "aligner") == SPLIT
 
 
 def test_a_conversation_keeps_its_place_and_others_lie_evenly() -> None:
     asked = first("How do I boil rice?")
-    assert shares.position("team:a", asked) == shares.position("team:a", (*asked, Turn("assistant", "So."), *asked))
-    places = [shares.position("team:a", first(f"Question {n}")) for n in range(20_000)]
+    assert shares.traffic_position("team:a", asked) == shares.traffic_position(
+        "team:a", (*asked, Turn("assistant", "So."), *asked)
+    )
+    places = [shares.traffic_position("team:a", first(f"Question {n}")) for n in range(20_000)]
     counts = Counter(places)
     assert set(counts) == set(range(100))
     assert 140 < min(counts.values()) <= max(counts.values()) < 270  # 200 each; four standard deviations are 56
-    assert {shares.position(f"team:{n}", asked) for n in range(200)} != {shares.position("team:a", asked)}
+    assert {shares.traffic_position(f"team:{n}", asked) for n in range(200)} != {
+        shares.traffic_position("team:a", asked)
+    }
 
 
 def test_each_aligner_gets_its_share_and_a_larger_share_keeps_whom_it_had(file: Path) -> None:
@@ -130,9 +134,9 @@ def test_an_aligner_beside_needs_a_store(file: Path) -> None:
 def test_the_aligner_beside_has_its_own_heads_and_none_beside_it(file: Path) -> None:
     resolver = loaded(file, {"defaults": {"shadow_aligner": "acme-2"}, "audit": {"enabled": True}})
     policy = resolver.resolve(RequestFacts("gpt"))
-    assert value_of(policy, "shadow_aligner") == "acme-2"
-    other = shares.beside(replace(policy, objectives=(Objective("o", "O: o", head="of default"),)))
+    assert setting_value(policy, "shadow_aligner") == "acme-2"
+    other = shares.shadow_policy(replace(policy, objectives=(Objective("o", "O: o", head="of default"),)))
     assert other is not None
     assert (other.aligner, other.shadow_aligner, other.objectives[0].head) == ("acme-2", None, "")
-    assert shares.beside(replace(policy, aligner="acme-2")) is None
-    assert shares.beside(Policy("p")) is None
+    assert shares.shadow_policy(replace(policy, aligner="acme-2")) is None
+    assert shares.shadow_policy(Policy("p")) is None

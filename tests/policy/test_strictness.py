@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.policy.strictness import may_tighten, stricter, takes_away, tightens
+from aligner_proxy.policy.strictness import may_tighten, stricter_policy, takes_away, tightens
 from aligner_proxy.types import FailurePolicy, JsonStrings, Mode, Objective, OnError, Policy, StreamMode
 
 KIND = Objective("kind", "Kindness: be kind")
@@ -47,7 +47,7 @@ def test_a_grant_takes_rights_away_or_gives_them() -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(LAX, STRICT), (STRICT, LAX)])
 def test_the_stricter_mode_leads_whatever_the_order(first: Policy, second: Policy) -> None:
-    policy = stricter(first, second)
+    policy = stricter_policy(first, second)
     assert (policy.name, policy.mode, policy.objectives) == ("strict", Mode.ENFORCE, (BRIEF,))
     assert (policy.stream, policy.after_retry, policy.sample) == (StreamMode.HOLD, OnError.BLOCK, 1.0)
 
@@ -57,7 +57,7 @@ def test_between_equal_modes_the_first_leads_and_takes_over_what_is_stricter() -
         LAX, name="b", objectives=(BRIEF,), on_error=FailurePolicy(bug=OnError.BLOCK), max_answer_chars=7
     )
     blocking = replace(blocking, origins=(("on_error.bug", "there"), ("on_error.gate", "there")))
-    policy = stricter(replace(LAX, on_error=FailurePolicy(gate=OnError.RETRY)), blocking)
+    policy = stricter_policy(replace(LAX, on_error=FailurePolicy(gate=OnError.RETRY)), blocking)
     assert (policy.name, policy.objectives, policy.max_answer_chars) == ("lax", (KIND,), LAX.max_answer_chars)
     assert (policy.on_error.bug, policy.on_error.gate) == (OnError.BLOCK, OnError.RETRY)
     assert policy.origins == (("on_error.bug", "there"),)
@@ -65,12 +65,12 @@ def test_between_equal_modes_the_first_leads_and_takes_over_what_is_stricter() -
 
 def test_a_policy_that_corrects_nothing_adds_nothing() -> None:
     for nothing in (Policy("none", after_retry=OnError.BLOCK), replace(STRICT, mode=Mode.OFF)):
-        assert stricter(LAX, nothing) == stricter(nothing, LAX) == LAX
+        assert stricter_policy(LAX, nothing) == stricter_policy(nothing, LAX) == LAX
 
 
 def test_a_bypass_needs_both() -> None:
-    assert not stricter(replace(LAX, bypass=True), STRICT).bypass
-    assert stricter(replace(LAX, bypass=True), replace(STRICT, bypass=True)).bypass
+    assert not stricter_policy(replace(LAX, bypass=True), STRICT).bypass
+    assert stricter_policy(replace(LAX, bypass=True), replace(STRICT, bypass=True)).bypass
 
 
 POLICIES = st.builds(
@@ -87,7 +87,7 @@ POLICIES = st.builds(
 
 @given(POLICIES, POLICIES)
 def test_no_setting_is_laxer_than_in_either_that_corrects(first: Policy, second: Policy) -> None:
-    policy = stricter(first, second)
+    policy = stricter_policy(first, second)
     for one in (first, second):
         if one.objectives and one.mode is not Mode.OFF:
             assert policy.objectives
@@ -95,4 +95,4 @@ def test_no_setting_is_laxer_than_in_either_that_corrects(first: Policy, second:
             for name in ("mode", "stream", "json_strings"):
                 assert not tightens(name, getattr(one, name), getattr(policy, name))
             assert not tightens("on_error", one.on_error.gate, policy.on_error.gate)
-    assert stricter(policy, policy) == policy
+    assert stricter_policy(policy, policy) == policy

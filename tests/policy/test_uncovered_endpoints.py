@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.policy.litellm_config import warnings
-from aligner_proxy.policy.yaml_file import read
+from aligner_proxy.policy.litellm_config import find_uncovered
+from aligner_proxy.policy.yaml_file import read_yaml
 
 ROOT = Path(__file__).parents[2]
 
 
 def told(folder: Path, text: str) -> list[str]:
     (folder / "litellm.yaml").write_text(text)
-    data, source = read(folder / "litellm.yaml")
-    return warnings(data, source)
+    data, source = read_yaml(folder / "litellm.yaml")
+    return find_uncovered(data, source)
 
 
 @pytest.mark.parametrize(
@@ -67,5 +67,5 @@ def test_a_plain_config_has_none(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("path", ["configs/litellm.yaml", "demo/configs/litellm.yaml"])
 def test_our_own_configs_open_no_way_around(path: str) -> None:
-    data, source = read(ROOT / path)
-    assert warnings(data, source) == []
+    data, source = read_yaml(ROOT / path)
+    assert find_uncovered(data, source) == []

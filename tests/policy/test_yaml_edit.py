@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.policy.yaml_file import parse, put
+from aligner_proxy.policy.yaml_file import parse_yaml, put_value
 
 HERE = Path("policies.yaml")
 
@@ -44,11 +44,11 @@ def routes(draw: st.DrawFn) -> str:
 
 @given(routes(), st.sampled_from([("mode", "shadow"), ("mode", "off"), ("sample", 0.25), ("caution", -2.0)]), st.data())
 def test_only_what_was_meant_changes(text: str, change: tuple[str, Any], data: st.DataObject) -> None:
-    wanted: Any = parse(text, HERE)[0]
+    wanted: Any = parse_yaml(text, HERE)[0]
     which = data.draw(st.integers(0, len(wanted["routes"]) - 1))
     wanted["routes"][which][change[0]] = change[1]
-    after = put(text, ("routes", which), *change)
-    assert parse(after, HERE)[0] == wanted
+    after = put_value(text, ("routes", which), *change)
+    assert parse_yaml(after, HERE)[0] == wanted
     old = text.splitlines()
     new = after.splitlines()
     same_start = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
@@ -76,15 +76,15 @@ def test_only_what_was_meant_changes(text: str, change: tuple[str, Any], data: s
     ],
 )
 def test_odd_layouts(before: str, after: str) -> None:
-    assert put(before, ("defaults",), "mode", "shadow") == after
+    assert put_value(before, ("defaults",), "mode", "shadow") == after
 
 
 def test_a_remark_behind_a_flow_mapping_stays() -> None:
     """The case in which a round-trip writer loses it."""
     text = "routes:\n- match: {model: a}\n\n# second\n- match: {model: b}\n"
-    assert put(text, ("routes", 0), "mode", "shadow") == text.replace("a}\n", "a}\n  mode: shadow\n")
+    assert put_value(text, ("routes", 0), "mode", "shadow") == text.replace("a}\n", "a}\n  mode: shadow\n")
 
 
 def test_a_number_is_written_as_yaml_reads_numbers() -> None:
     """`1e-05` would be read as a text."""
-    assert parse(put("", ("defaults",), "sample", 1e-5), HERE)[0] == {"defaults": {"sample": 1e-5}}
+    assert parse_yaml(put_value("", ("defaults",), "sample", 1e-5), HERE)[0] == {"defaults": {"sample": 1e-5}}

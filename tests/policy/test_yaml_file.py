@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import BUILT_IN, dotted, nearest, read, short
+from aligner_proxy.policy.yaml_file import BUILT_IN, dotted_path, quote_name, read_yaml, suggest_name
 
 
 def _write(tmp_path: Path, text: str | bytes) -> Path:
@@ -17,35 +17,35 @@ def _write(tmp_path: Path, text: str | bytes) -> Path:
 
 
 def test_every_key_and_item_has_its_line(tmp_path: Path) -> None:
-    data, source = read(_write(tmp_path, "a: 1\nb:\n  - x\n  - y: 2\n"))
+    data, source = read_yaml(_write(tmp_path, "a: 1\nb:\n  - x\n  - y: 2\n"))
     assert data == {"a": 1, "b": ["x", {"y": 2}]}
-    assert [source.at("a"), source.at("b"), source.at("b", 0), source.at("b", 1, "y")] == [
+    assert [source.place_of("a"), source.place_of("b"), source.place_of("b", 0), source.place_of("b", 1, "y")] == [
         "some.yaml:1",
         "some.yaml:2",
         "some.yaml:3",
         "some.yaml:4",
     ]
-    assert source.at("b", 1, "missing") == "some.yaml:4"
+    assert source.place_of("b", 1, "missing") == "some.yaml:4"
     assert source.origin("b", 1, "missing") == BUILT_IN
 
 
 def test_keys_stay_text(tmp_path: Path) -> None:
-    data, _ = read(_write(tmp_path, "on: 1\n1.0: 2\nnull: 3\n"))
+    data, _ = read_yaml(_write(tmp_path, "on: 1\n1.0: 2\nnull: 3\n"))
     assert data == {"on": 1, "1.0": 2, "null": 3}
 
 
 def test_an_empty_file_is_an_empty_block(tmp_path: Path) -> None:
-    assert read(_write(tmp_path, ""))[0] == {}
-    assert read(_write(tmp_path, "# nothing yet\n"))[0] == {}
+    assert read_yaml(_write(tmp_path, ""))[0] == {}
+    assert read_yaml(_write(tmp_path, "# nothing yet\n"))[0] == {}
 
 
 @pytest.mark.parametrize(("text", "empty"), [("", True), ("\n# later\n", True), ("{}\n", False), ("a: 1\n", False)])
 def test_an_empty_block_is_not_an_empty_file(tmp_path: Path, text: str, empty: bool) -> None:
-    assert read(_write(tmp_path, text))[1].is_empty is empty
+    assert read_yaml(_write(tmp_path, text))[1].is_empty is empty
 
 
 def test_an_alias_may_be_used_twice(tmp_path: Path) -> None:
-    data, _ = read(_write(tmp_path, "a: &x [1]\nb: *x\n"))
+    data, _ = read_yaml(_write(tmp_path, "a: &x [1]\nb: *x\n"))
     assert data == {"a": [1], "b": [1]}
 
 
@@ -66,19 +66,19 @@ def test_an_alias_may_be_used_twice(tmp_path: Path) -> None:
 )
 def test_a_file_that_does_not_read_says_where_and_why(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read(_write(tmp_path, text))
+        read_yaml(_write(tmp_path, text))
     assert str(caught.value) == message
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.yaml: No such file"):
-        read(tmp_path / "nowhere.yaml")
+        read_yaml(tmp_path / "nowhere.yaml")
 
 
 def test_words_for_messages() -> None:
-    assert dotted(("routes", 0, "match", "model")) == "routes[0].match.model"
-    assert dotted(()) == "the file"
-    assert nearest("objectvies", ["objectives", "routes"]) == "did you mean 'objectives'?"
-    assert nearest("zzz", ["b", "a"]) == "known: a, b"
-    assert len(short("x" * 1_000_000)) == 82
-    assert short("a\nb") == r"'a\nb'"
+    assert dotted_path(("routes", 0, "match", "model")) == "routes[0].match.model"
+    assert dotted_path(()) == "the file"
+    assert suggest_name("objectvies", ["objectives", "routes"]) == "did you mean 'objectives'?"
+    assert suggest_name("zzz", ["b", "a"]) == "known: a, b"
+    assert len(quote_name("x" * 1_000_000)) == 82
+    assert quote_name("a\nb") == r"'a\nb'"

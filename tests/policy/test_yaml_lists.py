@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.policy.yaml_file import append, parse, remove
+from aligner_proxy.policy.yaml_file import append_item, parse_yaml, remove_item
 
 HERE = Path("examples.yaml")
 TEXTS = st.lists(
@@ -22,7 +22,7 @@ TEXTS = st.lists(
 
 
 def data(text: str) -> Any:
-    return parse(text, HERE)[0]
+    return parse_yaml(text, HERE)[0]
 
 
 @st.composite
@@ -62,7 +62,7 @@ def test_an_item_more_and_everything_else_as_it_was(
     after = text
     for item in new:
         items.append(item)
-        after = append(after, block, key, item, "from a review")
+        after = append_item(after, block, key, item, "from a review")
     assert data(after) == whole
     kept = [line for line in text.splitlines() if not line.rstrip().endswith("]") and "[" not in line]
     assert [line for line in after.splitlines() if line in kept][: len(kept)] == kept
@@ -76,7 +76,7 @@ def test_an_item_less_and_everything_else_as_it_was(
     whole, items = wanted(text, block, key)
     index = draw.draw(st.integers(0, len(items) - 1))
     items.pop(index)
-    after = remove(text, block, key, index)
+    after = remove_item(text, block, key, index)
     assert data(after) == whole
     assert after.startswith("# head\n")
 
@@ -95,7 +95,7 @@ def test_an_item_less_and_everything_else_as_it_was(
     ],
 )
 def test_where_an_item_goes(before: str, after: str) -> None:
-    got = append(before, (), "against", "x", "why")
+    got = append_item(before, (), "against", "x", "why")
     assert data(got) == data(after)
     assert got.strip() == after.strip()
 
@@ -113,4 +113,4 @@ def test_where_an_item_goes(before: str, after: str) -> None:
     ],
 )
 def test_what_goes_with_an_item(before: str, index: int, after: str) -> None:
-    assert remove(before, (), "against", index) == after
+    assert remove_item(before, (), "against", index) == after

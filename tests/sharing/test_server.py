@@ -133,7 +133,7 @@ async def test_connections_that_do_not_close_in_time_hold_up_nothing(
         raise RedisTimeout("closing took too long")
 
     # As the library says it where the event loop is busy while connections are closed.
-    monkeypatch.setattr(server._opened().connection_pool, "disconnect", late)
+    monkeypatch.setattr(server._open_client().connection_pool, "disconnect", late)
     redis.signal(signal.SIGSTOP)
     with pytest.raises(RedisAway):
         await server.ask(ping)

@@ -24,7 +24,7 @@ from aligner_proxy.gateway import litellm_internals, request_state
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, SegmentScore
 from tests.support.scripted import ScriptedEngine
@@ -101,7 +101,9 @@ async def correct_one(
     """The outcome of one choice, recorded as the guardrail's are."""
     ledger = RequestState(exchange.call_id, policy, "embedded")
     keeper: Any = SimpleNamespace(note=lambda _: None, required=False)
-    return await ChoiceCorrector(pipeline, ledger, Shadows(1, 0), keeper, lambda _: None).correct_one(exchange, session)
+    return await ChoiceCorrector(pipeline, ledger, ShadowCorrections(1, 0), keeper, lambda _: None).correct_one(
+        exchange, session
+    )
 
 
 class Rig:
@@ -179,7 +181,7 @@ class Rig:
         return {"litellm_call_id": "c", "metadata": {}, **request}
 
     def _statuses(self, data: dict[str, Any]) -> set[str]:
-        self.ledger = request_state.state_of(data)
+        self.ledger = request_state.find_state(data)
         outcomes = self.ledger.outcomes if self.ledger else []
         self.seen.update(f"{outcome.status.value} {outcome.reason}" for outcome in outcomes)
         return {outcome.status.value for outcome in outcomes}

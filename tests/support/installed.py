@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from aligner_proxy.plugins.registry import load
+from aligner_proxy.plugins.registry import load_plugins
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "plugins" / "plain_words"
 
@@ -27,7 +27,7 @@ def install(folder: Path, module: str, source: str, *, version: str = "1.0", ent
     # `importlib.metadata` remembers a folder by its time alone, and `invalidate_caches` does not reach it in 3.11.
     os.utime(folder, (before + 1, before + 1))
     importlib.invalidate_caches()
-    load.cache_clear()
+    load_plugins.cache_clear()
     return folder
 
 

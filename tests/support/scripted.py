@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aligner_proxy import prompts
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Span, StatesRequest
 from aligner_proxy.engine.decoding.splice import runs
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable
@@ -129,7 +129,7 @@ class ScriptedEngine:
         about = self.about.named(request.aligner)
         self.seen.append(request.request_id)
         try:
-            async with within(request.deadline_s):
+            async with enforce_deadline(request.deadline_s):
                 await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:
             self.cancelled.append(request.request_id)

@@ -13,7 +13,7 @@ from functools import cache
 import uvicorn
 
 from aligner_proxy import connections
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, RowsRequest, RowsResponse
 from aligner_proxy.engine.server.app import create_app
@@ -113,4 +113,4 @@ def _of_word(word: str) -> tuple[float, ...]:
 
 if __name__ == "__main__":
     app = create_app(Admission(TeachableEngine()))
-    uvicorn.run(app, uds=sys.argv[1], log_level="error", **connections.settings(Limits()))
+    uvicorn.run(app, uds=sys.argv[1], log_level="error", **connections.uvicorn_settings(ConnectionLimits()))

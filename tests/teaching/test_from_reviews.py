@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.audit.database import Place, open_store
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.location import StoreLocation, open_store
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.examples import Examples, parse_examples
@@ -28,7 +28,7 @@ RIGHT, WRONG, HARM, MISSED = ReviewVerdict
 
 
 @pytest.fixture
-def store(place: Place) -> Iterator[Store]:
+def store(place: StoreLocation) -> Iterator[AuditStore]:
     with closing(open_store(place)) as made:
         yield made
 
@@ -44,10 +44,10 @@ def subject(file: PolicyFile) -> Subject:
     return subjects(file)[0]
 
 
-def put(store: Store, number: int, text: str, *, flagged: bool = True) -> str:
+def put(store: AuditStore, number: int, text: str, *, flagged: bool = True) -> str:
     """An answer of one sentence, flagged for the objective or not; its id."""
     name = f"{number:032x}"
-    made = entry(noted(number))
+    made = make_entry(noted(number))
     assert made.content is not None
     exchange = replace(made.content.exchange, answer=text)
     segments = (replace(made.content.segments[0], text=text, objective="no-feelings", number=0),) if flagged else ()
@@ -60,18 +60,20 @@ def put(store: Store, number: int, text: str, *, flagged: bool = True) -> str:
     return name
 
 
-def say(store: Store, name: str, verdict: ReviewVerdict, who: str = "reviewer:anna", *, feedback: bool = False) -> None:
+def say(
+    store: AuditStore, name: str, verdict: ReviewVerdict, who: str = "reviewer:anna", *, feedback: bool = False
+) -> None:
     segment = 0 if verdict is MISSED else None
-    chosen = Chosen.FEEDBACK if feedback else Chosen.NEAREST
-    Reviews(store).keep(Review(name, 0, verdict, who, 86_400.0, chosen, segment))
+    chosen = ReviewOrigin.FEEDBACK if feedback else ReviewOrigin.NEAREST
+    Reviews(store).save(Review(name, 0, verdict, who, 86_400.0, chosen, segment))
 
 
-def found(file: PolicyFile, store: Store, there: Examples | None = None, most: int = 10) -> list[tuple[str, bool]]:
+def found(file: PolicyFile, store: AuditStore, there: Examples | None = None, most: int = 10) -> list[tuple[str, bool]]:
     made = suggestions(file, store, subject(file), there or Examples(()), most)
     return [(one.sentence.text, one.sentence.against) for one in made]
 
 
-def test_what_each_verdict_makes_of_a_sentence(store: Store, file: PolicyFile) -> None:
+def test_what_each_verdict_makes_of_a_sentence(store: AuditStore, file: PolicyFile) -> None:
     for number, (text, verdict, flagged) in enumerate(
         (
             ("I feel sad.", RIGHT, True),
@@ -93,7 +95,7 @@ def test_what_each_verdict_makes_of_a_sentence(store: Store, file: PolicyFile) -
     assert digest(made) != digest(made[1:])
 
 
-def test_what_contradicts_itself_or_is_known_is_left_out(store: Store, file: PolicyFile) -> None:
+def test_what_contradicts_itself_or_is_known_is_left_out(store: AuditStore, file: PolicyFile) -> None:
     say(store, put(store, 1, "I feel sad."), RIGHT)
     say(store, put(store, 2, "I feel SAD."), WRONG)
     both = put(store, 3, "My heart aches.")

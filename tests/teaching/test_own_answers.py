@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.audit.entry import AuditEvent, entry
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.entry import AuditEvent, make_entry
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
@@ -39,9 +39,9 @@ def file(tmp_path: Path) -> PolicyFile:
 
 
 def record(file: PolicyFile, *events: AuditEvent) -> None:
-    store = Store(config.audit_file(file))
+    store = AuditStore(config.audit_file(file))
     for one in events:
-        store.add(entry(one))
+        store.add(make_entry(one))
     store.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from aligner_proxy.cli import main
-from aligner_proxy.cli.align import opened_engine
+from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import config
 from aligner_proxy.teaching import fit
@@ -62,7 +62,7 @@ async def _scores(file: Path, planted: bool) -> list[tuple[str, bool, bool]]:
     head = HeadsInForce.of(policies).head_of(None, own, "default")
     policy = Policy("p", (Objective(own.name, own.text, head=head),), score_only=True, deadline_s=120)
     result = []
-    async with opened_engine(None, {}, file) as engine:
+    async with open_chosen_engine(None, {}, file) as engine:
         pipeline = Pipeline(engine)
         for n, (question, first, second) in enumerate(ANSWERS):
             for sentence in HELD_OUT[n::3] if planted else ("",):

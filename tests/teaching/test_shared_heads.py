@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.entries import Entries
+from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.teaching import shared_heads
 from aligner_proxy.teaching.shared_heads import SharedHeads
@@ -66,7 +66,7 @@ class Host:
         (folder / "policies.yaml").write_text(POLICIES)
         self.folder = folder
         self.server = RedisServer(url, "REDIS_URL", patience_s=WELL_S)
-        self.shared = SharedHeads(self.server, Entries(key))
+        self.shared = SharedHeads(self.server, EntryCodec(key))
         self._patch = monkeypatch
 
     @property
@@ -257,7 +257,7 @@ async def test_bytes_that_are_not_the_head_that_is_named_are_refused(
     await one.exchange()
     (name,) = redis.command("KEYS", "*head:*")
     data = wrong if isinstance(wrong, bytes) else wrong.to_bytes()
-    entry = Entries(KEY).packed(name.decode(), data)
+    entry = EntryCodec(KEY).pack(name.decode(), data)
     assert entry is not None
     redis.command("SET", name, entry, "PX", "60000")
     await other.exchange()
@@ -270,7 +270,7 @@ async def test_a_record_of_a_later_version_is_left_as_it_is(make: Make, redis: R
     one.keep(1)
     await one.exchange()
     (name,) = redis.command("KEYS", "*taught:*")
-    later = Entries(KEY).packed(name.decode(), b'{"revision": 9, "taught": {"versions": [], "colour": "red"}}')
+    later = EntryCodec(KEY).pack(name.decode(), b'{"revision": 9, "taught": {"versions": [], "colour": "red"}}')
     assert later is not None
     redis.command("SET", name, later, "PX", "60000")
     one.keep(2)
@@ -300,7 +300,7 @@ async def test_one_process_of_a_host_exchanges_until_it_ends(make: Make, redis: 
     one = make()
     one.keep(1)
     assert await one.exchange()
-    beside = SharedHeads(one.server, Entries(KEY))
+    beside = SharedHeads(one.server, EntryCodec(KEY))
     one.keep(2)
     assert not await beside.exchange(one.file)
     one.shared.close()

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.text.json_answer import LONGEST_SCHEMA, meets
+from tests.support.sampling import examples
 
 ANSWER = {"note": "It is late.", "kind": "plain", "tags": ["a", "b"], "n": 3}
 
@@ -118,7 +119,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(SCHEMAS)
 def test_no_schema_raises(schema: Any) -> None:
     assert met(schema) in (True, False)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON, reads_as_json
 from aligner_proxy.text.json_answer import FEWEST_CHARS, begins_json, put_back, same_shape, texts
+from tests.support.sampling import examples
 
 LONG = "It is quite late now, and nobody is here any more."
 ANSWER = (
@@ -77,7 +78,7 @@ JSON = st.recursive(
 ).filter(lambda value: isinstance(value, dict | list))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(JSON, st.booleans(), st.sampled_from([None, 2]), st.text())
 def test_any_json(value: object, ascii_only: bool, indent: int | None, new: str) -> None:
     answer = json.dumps(value, ensure_ascii=ascii_only, indent=indent)

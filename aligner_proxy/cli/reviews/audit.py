@@ -9,11 +9,11 @@ import click
 
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.entry import BESIDE_ID, SIDE_IDS
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.errors import AuditError, ConfigError
 from aligner_proxy.plugins import registry
-from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.litellm_config import resolve_policies_file
 
 
 @click.group("audit")
@@ -29,10 +29,10 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_json: bool) -> None:
     """Delete the entries with this x-aligner-id, or this call id, and their reviews. Exit status 1: there are none."""
-    store = writer.store(registry.load_policies(policies_in(policies)), path)
+    store = writer.open_for_reading(registry.load_policies(resolve_policies_file(policies)), path)
     try:
         with store.transaction():
-            erased = store.erase(_rows(store, name, tenant))
+            erased = store.erase(_find_rows(store, name, tenant))
         if erased:
             store.empty_log()
     except sqlite3.Error as error:
@@ -47,7 +47,7 @@ def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_j
         click.get_current_context().exit(1)
 
 
-def _rows(store: Store, name: str, tenant: str | None) -> list[int]:
+def _find_rows(store: AuditStore, name: str, tenant: str | None) -> list[int]:
     """The rows of an answer, of the texts beside it and of the aligner beside.
 
     Raises `ConfigError` where several tenants have one of this id.

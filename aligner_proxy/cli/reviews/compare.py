@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from aligner_proxy.audit.comparison import Comparison, compared
-from aligner_proxy.audit.evidence import Both, Evidence, Share
-from aligner_proxy.cli.diff import table
-from aligner_proxy.cli.reviews.options import as_numbers, opened, percent, review_options, shares
+from aligner_proxy.audit.comparison import EvidenceComparison, compare_evidence
+from aligner_proxy.audit.evidence import Evidence, PairedAnswers, Share
+from aligner_proxy.cli.diff import make_table
+from aligner_proxy.cli.reviews.options import evidence_shares, open_reviews, review_options, share_fields, share_text
 from aligner_proxy.cli.terminal import Terminal, echo_json
 
 _NO_DIFFERENCE = "the intervals overlap: the difference may be chance; more reviews would tell"
@@ -24,42 +24,42 @@ _NO_DIFFERENCE = "the intervals overlap: the difference may be chance; more revi
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @review_options
-def command(first: str, second: str, as_json: bool, **given: Any) -> None:
+def command(first: str, second: str, as_json: bool, **options: Any) -> None:
     """Compare two aligners, or two policies, by the beginnings of their hashes."""
-    with opened(given) as store:
-        found = compared(store.entries(), store.reviews(), first, second)
+    with open_reviews(options) as store:
+        comparison = compare_evidence(store.entries(), store.reviews(), first, second)
     if as_json:
-        told: dict[str, Any] = {first: _as_json(found.first), second: _as_json(found.second)}
-        same = asdict(found.both) | {"intervals": _intervals(found.both)}
-        echo_json({"sides": told, "same_answers": same}, indent=2)
+        sides: dict[str, Any] = {first: _evidence_fields(comparison.first), second: _evidence_fields(comparison.second)}
+        same = asdict(comparison.both) | {"intervals": _intervals(comparison.both)}
+        echo_json({"sides": sides, "same_answers": same}, indent=2)
         return
-    _show(found, first, second)
+    _print_comparison(comparison, first, second)
 
 
-def _show(found: Comparison, first: str, second: str) -> None:
+def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -> None:
     console = Terminal()
-    rows = [("answers", str(found.first.answers), str(found.second.answers))]
-    rows += [(label, percent(one), percent(other)) for label, one, other in found.shares]
-    rows.append(("reviewers disagree", str(len(found.first.disagreed)), str(len(found.second.disagreed))))
-    console.print(table(("", first, second), rows))
-    if found.may_be_chance:
+    rows = [("answers", str(comparison.first.answers), str(comparison.second.answers))]
+    rows += [(label, share_text(one), share_text(other)) for label, one, other in comparison.shares]
+    rows.append(("reviewers disagree", str(len(comparison.first.disagreed)), str(len(comparison.second.disagreed))))
+    console.print(make_table(("", first, second), rows))
+    if comparison.may_be_chance:
         console.print(_NO_DIFFERENCE, soft_wrap=True)
-    console.print(table(("the same answers", ""), _same(found)))
+    console.print(make_table(("the same answers", ""), _paired_rows(comparison)))
 
 
-def _same(found: Comparison) -> list[tuple[str, str]]:
+def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:
     """What became of the answers that both judged, with intervals."""
-    told = [(label, percent(share) if share.of else "0") for label, share in found.same]
-    return [("answers that both judged", str(found.both.answers)), *told]
+    rows = [(label, share_text(share) if share.of else "0") for label, share in comparison.paired_shares]
+    return [("answers that both judged", str(comparison.both.answers)), *rows]
 
 
-def _intervals(both: Both) -> dict[str, list[float]]:
+def _intervals(both: PairedAnswers) -> dict[str, list[float]]:
     """The share of each count, and the ends of its interval."""
     counts = asdict(both)
     del counts["answers"]
     return {name: list(Share(count, both.answers).interval) for name, count in counts.items()}
 
 
-def _as_json(side: Evidence) -> dict[str, Any]:
-    told = {name: as_numbers(share) for name, share in shares(side).items()}
-    return {"answers": side.answers, **told, "verdicts": dict(side.verdicts), "disagreed": len(side.disagreed)}
+def _evidence_fields(side: Evidence) -> dict[str, Any]:
+    fields = {name: share_fields(share) for name, share in evidence_shares(side).items()}
+    return {"answers": side.answers, **fields, "verdicts": dict(side.verdicts), "disagreed": len(side.disagreed)}

@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from aligner_proxy.audit.review_queue import Place
-from aligner_proxy.audit.reviews import Chosen, Review
-from aligner_proxy.audit.training_rows import Known, NoRow, training_row
-from aligner_proxy.cli.reviews.options import Opened, opened, review_options
+from aligner_proxy.audit.review_queue import AnswerPlace
+from aligner_proxy.audit.reviews import Review, ReviewOrigin
+from aligner_proxy.audit.training_rows import NoRow, ObjectiveLookup, training_row
+from aligner_proxy.cli.reviews.options import OpenReviews, open_reviews, review_options
 from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins.api import Entry
@@ -34,11 +34,11 @@ _FAMILY = "hh-rlhf"
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File for the rows, JSON lines.")
 @click.option("--feedback", is_flag=True, help="Also what came by POST /v1/feedback, which no reviewer has seen.")
 @review_options
-def command(out: Path, feedback: bool, as_json: bool, **given: Any) -> None:
+def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
     """Write reviewed answers as training rows."""
-    with opened(given) as store:
-        rows, without = _rows(store, feedback)
-    _write(out, rows)
+    with open_reviews(options) as store:
+        rows, without = _training_rows(store, feedback)
+    _write_rows(out, rows)
     if as_json:
         echo_json({"file": str(out), "rows": len(rows), "without": dict(without)})
         return
@@ -47,37 +47,37 @@ def command(out: Path, feedback: bool, as_json: bool, **given: Any) -> None:
         echo(f"{count} reviewed answers gave none: {reason}")
 
 
-def _rows(store: Opened, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
+def _training_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
     """The rows, and how many answers gave none, by reason."""
-    reviews: dict[Place, list[Review]] = defaultdict(list)
+    reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in store.reviews():
-        if feedback or review.chosen is not Chosen.FEEDBACK:
+        if feedback or review.chosen is not ReviewOrigin.FEEDBACK:
             reviews[review.aligner_id, review.choice].append(review)
-    known = _known(store.file)
+    lookup = _objective_lookup(store.file)
     rows: list[Mapping[str, Any]] = []
     without: Counter[str] = Counter()
     for entry in store.entries():
-        said = reviews.get((entry.aligner_id, entry.choice))
-        if said:
+        answer_reviews = reviews.get((entry.aligner_id, entry.choice))
+        if answer_reviews:
             try:
-                rows.append(training_row(entry, said, TEMPLATES[_FAMILY], known))
+                rows.append(training_row(entry, answer_reviews, TEMPLATES[_FAMILY], lookup))
             except NoRow as reason:
                 without[str(reason)] += 1
     return rows, without
 
 
-def _known(file: PolicyFile) -> Known:
+def _objective_lookup(file: PolicyFile) -> ObjectiveLookup:
     """Finds the objectives of an entry's tenant: the first entry of the file that matches decides."""
 
-    def of(entry: Entry) -> dict[str, Objective]:
+    def find_objectives(entry: Entry) -> dict[str, Objective]:
         facts = entry.content.facts if entry.content else None
         matching = (t for t in file.tenants if facts is not None and tenant_matches(t, facts, file.trust.aliases))
         return config.objectives(file, next(matching, None))
 
-    return of
+    return find_objectives
 
 
-def _write(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def _write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows, readable by their owner alone; nothing half-written is left."""
     draft = out.with_name(out.name + ".part")
     try:

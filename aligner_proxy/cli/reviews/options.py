@@ -12,13 +12,13 @@ import click
 
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.evidence import Evidence, Share
-from aligner_proxy.audit.review_queue import Wanted
+from aligner_proxy.audit.review_queue import AnswerFilter
 from aligner_proxy.audit.reviews import Review, Reviews
-from aligner_proxy.audit.store import Store
-from aligner_proxy.cli.options import moment
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.cli.options import parse_moment
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
-from aligner_proxy.policy.litellm_config import policies_in
+from aligner_proxy.policy.litellm_config import resolve_policies_file
 from aligner_proxy.policy.schema import PolicyFile
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,16 +46,16 @@ def review_options(command: F) -> F:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenReviews:
     """An open store, the policies file that names it, and which answers are wanted."""
 
-    store: Store
+    store: AuditStore
     file: PolicyFile
-    wanted: Wanted
+    answer_filter: AnswerFilter
 
     def entries(self) -> Iterator[Entry]:
         """The wanted answers, oldest first."""
-        condition, values = self.wanted.condition()
+        condition, values = self.answer_filter.condition()
         inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
         return self.store.select(f"id IN ({inner}) ORDER BY id", values)
 
@@ -65,18 +65,18 @@ class Opened:
 
 
 @contextmanager
-def opened(given: dict[str, Any]) -> Iterator[Opened]:
+def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
     """Block with the store that the options of `review_options` name; takes them out of `given`."""
-    file = registry.load_policies(policies_in(given.pop("policies")))
-    wanted = Wanted(given.pop("tenant"), given.pop("route"), moment(given.pop("since")))
-    store = writer.store(file, given.pop("path"))
+    file = registry.load_policies(resolve_policies_file(options.pop("policies")))
+    answer_filter = AnswerFilter(options.pop("tenant"), options.pop("route"), parse_moment(options.pop("since")))
+    store = writer.open_for_reading(file, options.pop("path"))
     try:
-        yield Opened(store, file, wanted)
+        yield OpenReviews(store, file, answer_filter)
     finally:
         store.close()
 
 
-def percent(share: Share) -> str:
+def share_text(share: Share) -> str:
     """A share for people."""
     if not share.of:
         return "none reviewed"
@@ -84,12 +84,12 @@ def percent(share: Share) -> str:
     return f"{share.count} of {share.of} ({value:.1f} %, {low:.1f} to {high:.1f})"
 
 
-def as_numbers(share: Share) -> dict[str, float | int]:
+def share_fields(share: Share) -> dict[str, float | int]:
     """A share for programs."""
     value, low, high = share.interval
     return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}
 
 
-def shares(found: Evidence) -> dict[str, Share]:
+def evidence_shares(evidence: Evidence) -> dict[str, Share]:
     """The shares that reviews prove, by name."""
-    return {"changed": found.changed, "right": found.right, "wrong": found.wrong, "missed": found.missed}
+    return {"changed": evidence.changed, "right": evidence.right, "wrong": evidence.wrong, "missed": evidence.missed}

@@ -15,13 +15,20 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from aligner_proxy.audit.evidence import Evidence, evidence_of
-from aligner_proxy.audit.judged import judged_segments
-from aligner_proxy.audit.review_queue import Place, ReviewQueue
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
-from aligner_proxy.cli.diff import table, word_diff
-from aligner_proxy.cli.reviews.options import Opened, as_numbers, opened, percent, review_options, shares
+from aligner_proxy.audit.evidence import Evidence, read_evidence
+from aligner_proxy.audit.judged_segments import judged_segments
+from aligner_proxy.audit.review_queue import AnswerPlace, ReviewQueue
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.cli.diff import make_table, render_diff
+from aligner_proxy.cli.reviews.options import (
+    OpenReviews,
+    evidence_shares,
+    open_reviews,
+    review_options,
+    share_fields,
+    share_text,
+)
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.errors import NoSuchPlace, UnknownAnswer
 from aligner_proxy.plugins.api import Content, Entry
@@ -48,45 +55,45 @@ _PROMPT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ?
 @click.option("--who", help="Your name in the reviews; by default the name of this machine's user.")
 @click.option("--second", is_flag=True, help="Answers that somebody else has reviewed and you have not.")
 @review_options
-def command(who: str | None, second: bool, as_json: bool, **given: Any) -> None:
+def command(who: str | None, second: bool, as_json: bool, **options: Any) -> None:
     """Say of recorded answers whether they were corrected rightly."""
     who = f"reviewer:{who or getpass.getuser()}"
-    with opened(given) as store:
-        queue = ReviewQueue(store.store, who, store.wanted, second=second)
+    with open_reviews(options) as store:
+        queue = ReviewQueue(store.store, who, store.answer_filter, second=second)
         if as_json:
-            found = evidence_of(store.store, store.wanted)
-            echo_json(_figures(found, queue.waiting()), indent=2)
+            evidence = read_evidence(store.store, store.answer_filter)
+            echo_json(_figure_fields(evidence, queue.count_waiting()), indent=2)
             return
         try:
-            _Desk(Terminal(), store.store, queue, who).work()
+            _ReviewLoop(Terminal(), store.store, queue, who).run()
         finally:
             queue.release()
         _show_figures(Terminal(), store, queue)
 
 
 @dataclass(slots=True)
-class _Desk:
+class _ReviewLoop:
     """One reviewer at work."""
 
     console: Console
-    store: Store
+    store: AuditStore
     queue: ReviewQueue
     who: str
-    passed: list[Place] = field(default_factory=list)
+    skipped: list[AnswerPlace] = field(default_factory=list)
     """Answers that were left without a verdict, the last one at the end."""
-    given: list[Review] = field(default_factory=list)
+    reviews: list[Review] = field(default_factory=list)
     """Reviews of this sitting."""
 
-    def work(self) -> None:
+    def run(self) -> None:
         """Ask about one answer after the other, until there is none or the reviewer ends."""
-        while (found := self.queue.next(self.passed)) is not None:
-            entry, chosen = found
+        while (drawn := self.queue.next(self.skipped)) is not None:
+            entry, chosen = drawn
             show_entry(self.console, entry)
-            if not self._asked(entry, chosen):
+            if not self._ask_reviewer(entry, chosen):
                 return
         self.console.print("nothing more waits for a review")
 
-    def _asked(self, entry: Entry, chosen: Chosen) -> bool:
+    def _ask_reviewer(self, entry: Entry, chosen: ReviewOrigin) -> bool:
         """Take keys until there is a verdict, or the reviewer goes on; False: the reviewer ends."""
         while True:
             self.console.print(_PROMPT, style="dim", markup=False)
@@ -94,24 +101,26 @@ class _Desk:
             if key == "q":
                 return False
             if key == "?":
-                self.console.print(table(("key", "what it does"), _KEYS.items()))
+                self.console.print(make_table(("key", "what it does"), _KEYS.items()))
             elif key == "u":
                 self._undo()
             elif key == "j":
-                self.passed.append((entry.aligner_id, entry.choice))
+                self.skipped.append((entry.aligner_id, entry.choice))
                 return True
-            elif key == "k" and self.passed:
-                self.passed.pop()
+            elif key == "k" and self.skipped:
+                self.skipped.pop()
                 return True
-            elif key in (*_VERDICTS, "m", "e") and self._kept(key, entry, chosen):
+            elif key in (*_VERDICTS, "m", "e") and self._save_verdict(key, entry, chosen):
                 return True
 
-    def _kept(self, key: str, entry: Entry, chosen: Chosen) -> bool:
+    def _save_verdict(self, key: str, entry: Entry, chosen: ReviewOrigin) -> bool:
         """Keep the verdict of a key, with what is asked for it; False where it cannot be kept."""
         segment = edit = objective = None
         verdict = _VERDICTS.get(key, ReviewVerdict.MISSED)
         if key in ("m", "e"):
-            segment = _number(click.prompt("which segment (empty: the whole answer)", default="", show_default=False))
+            segment = _parse_number(
+                click.prompt("which segment (empty: the whole answer)", default="", show_default=False)
+            )
         if key == "e":
             edit = click.prompt("what should stand there (empty: nothing)", default="", show_default=False)
             verdict = ReviewVerdict.HARM if entry.changed else ReviewVerdict.MISSED
@@ -120,24 +129,24 @@ class _Desk:
         place = (entry.aligner_id, entry.choice)
         review = Review(*place, verdict, self.who, time.time(), chosen, segment, edit, objective)
         try:
-            Reviews(self.store).keep(review)
+            Reviews(self.store).save(review)
         except NoSuchPlace as error:
             self.console.print(Text(str(error), style="red"))
             return False
         except UnknownAnswer:
             self.console.print("the answer was deleted meanwhile")
             return True
-        self.given.append(review)
+        self.reviews.append(review)
         return True
 
     def _undo(self) -> None:
-        if self.given and Reviews(self.store).withdraw(self.given.pop()):
+        if self.reviews and Reviews(self.store).withdraw(self.reviews.pop()):
             self.console.print("taken back; the answer waits again")
         else:
             self.console.print("there is nothing to take back")
 
 
-def _number(text: str) -> int | None:
+def _parse_number(text: str) -> int | None:
     """The number of a segment; -1, which no answer has, for what is none."""
     text = text.strip()
     return int(text) if text.isdecimal() else -1 if text else None
@@ -155,11 +164,11 @@ def show_entry(console: Console, entry: Entry) -> None:
     for turn in content.exchange.turns[-_LAST_TURNS:]:
         console.print(Text(escaped(f"{turn.role}: {turn.content}"), style="dim"))
     answer = content.exchange.answer or ""
-    console.print(word_diff(answer, answer if content.edited is None else content.edited))
-    console.print(table(("segment", "score", "against", "text"), _segments(content)))
+    console.print(render_diff(answer, answer if content.edited is None else content.edited))
+    console.print(make_table(("segment", "score", "against", "text"), _segment_rows(content)))
 
 
-def _segments(content: Content) -> list[tuple[str, ...]]:
+def _segment_rows(content: Content) -> list[tuple[str, ...]]:
     """Number, score, objective and text of each judged segment, for a table."""
     return [
         (
@@ -172,28 +181,31 @@ def _segments(content: Content) -> list[tuple[str, ...]]:
     ]
 
 
-def _show_figures(console: Console, store: Opened, queue: ReviewQueue) -> None:
-    found = evidence_of(store.store, store.wanted)
+def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> None:
+    evidence = read_evidence(store.store, store.answer_filter)
     rows: list[tuple[str, str, str]] = [
-        ("edits that are right", percent(found.right), str(found.right.more_needed)),
-        ("missed, of those drawn at random", percent(found.missed), str(found.missed.more_needed)),
+        ("edits that are right", share_text(evidence.right), str(evidence.right.more_needed)),
+        ("missed, of those drawn at random", share_text(evidence.missed), str(evidence.missed.more_needed)),
     ]
-    if found.recall is not None:
-        value, low, high = (100 * part for part in found.recall)
+    if evidence.recall is not None:
+        value, low, high = (100 * part for part in evidence.recall)
         rows.append(("found of what should be edited", f"{value:.1f} % ({low:.1f} to {high:.1f})", ""))
-    console.print(table(("so far", "", "more needed"), rows))
-    apart = f"reviewers disagree on {len(found.disagreed)}, feedback with reviewers on {len(found.disputed)}"
-    console.print(f"{queue.waiting()} answers wait; {apart}", soft_wrap=True)
+    console.print(make_table(("so far", "", "more needed"), rows))
+    apart = f"reviewers disagree on {len(evidence.disagreed)}, feedback with reviewers on {len(evidence.disputed)}"
+    console.print(f"{queue.count_waiting()} answers wait; {apart}", soft_wrap=True)
 
 
-def _figures(found: Evidence, waiting: int) -> dict[str, Any]:
+def _figure_fields(evidence: Evidence, waiting: int) -> dict[str, Any]:
     return {
         "waiting": waiting,
-        "answers": found.answers,
-        **{name: as_numbers(share) | {"more_needed": share.more_needed} for name, share in shares(found).items()},
-        "recall": found.recall,
-        "verdicts": dict(found.verdicts),
-        "feedback": dict(found.feedback),
-        "disagreed": [{"id": aligner_id, "choice": choice} for aligner_id, choice in found.disagreed],
-        "disputed": [{"id": aligner_id, "choice": choice} for aligner_id, choice in found.disputed],
+        "answers": evidence.answers,
+        **{
+            name: share_fields(share) | {"more_needed": share.more_needed}
+            for name, share in evidence_shares(evidence).items()
+        },
+        "recall": evidence.recall,
+        "verdicts": dict(evidence.verdicts),
+        "feedback": dict(evidence.feedback),
+        "disagreed": [{"id": aligner_id, "choice": choice} for aligner_id, choice in evidence.disagreed],
+        "disputed": [{"id": aligner_id, "choice": choice} for aligner_id, choice in evidence.disputed],
     }

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from aligner_proxy.audit.comparison import Comparison, compared
+from aligner_proxy.audit.comparison import EvidenceComparison, compare_evidence
 from aligner_proxy.audit.promotion import PERIOD_S
-from aligner_proxy.audit.review_queue import Wanted
+from aligner_proxy.audit.review_queue import AnswerFilter
 from aligner_proxy.audit.reviews import Reviews
 from aligner_proxy.console.pages import Visit, refuse_reviewers
 from aligner_proxy.errors import ConfigError
@@ -25,48 +25,48 @@ _HEX = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _CanaryData:
     """What is on record of the aligners, and the comparison of two of them."""
 
     aligners: list[tuple[str, int, int]]
     """Content hash, answers, and those that it judged beside."""
-    comparison: Comparison | None
+    comparison: EvidenceComparison | None
     problem: str | None
     cut: bool
 
 
-async def canary(visit: Visit) -> Response:
+async def show_canary(visit: Visit) -> Response:
     """The aligners of the last 30 days, and two of them compared."""
     refuse_reviewers(visit)
     query = visit.request.query_params
-    chosen = [_hash(query.get(name, "")) for name in ("a", "b")]
-    found = await asyncio.to_thread(_found, visit, *chosen)
-    names = [aligner for aligner, _, _ in found.aligners]
-    first, second = (given or default for given, default in zip(chosen, [*names, "", ""], strict=False))
-    return visit.page("canary.html", found=found, first=first, second=second, most=MOST_COMPARED)
+    chosen = [_hash_prefix(query.get(name, "")) for name in ("a", "b")]
+    data = await asyncio.to_thread(_read_canary, visit, *chosen)
+    names = [aligner for aligner, _, _ in data.aligners]
+    first, second = (value or default for value, default in zip(chosen, [*names, "", ""], strict=False))
+    return visit.page("canary.html", found=data, first=first, second=second, most=MOST_COMPARED)
 
 
-def _hash(text: str) -> str:
+def _hash_prefix(text: str) -> str:
     """A beginning of a hash; empty for what is none."""
     text = text[:_LONGEST]
     return text if set(text) <= _HEX else ""
 
 
-def _found(visit: Visit, first: str, second: str) -> _Found:
-    condition, values = Wanted(since=time.time() - PERIOD_S).condition()
+def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
+    condition, values = AnswerFilter(since=time.time() - PERIOD_S).condition()
     inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:
         entries = list(store.select(f"id IN ({inner}) ORDER BY id", (*values, MOST_COMPARED), texts=bool(first)))
         reviews = list(Reviews(store).all())
     judged = [entry for entry in entries if entry.changed is not None and entry.aligner]
     answers = Counter(str(entry.aligner) for entry in judged)
-    beside = Counter(str(entry.aligner) for entry in judged if entry.policy.endswith("/beside"))
-    aligners = [(name, count, beside[name]) for name, count in answers.most_common()]
+    shadow_counts = Counter(str(entry.aligner) for entry in judged if entry.policy.endswith("/beside"))
+    aligners = [(name, count, shadow_counts[name]) for name, count in answers.most_common()]
     comparison = None
     problem = None
     if first and second:
         try:
-            comparison = compared(entries, reviews, first, second)
+            comparison = compare_evidence(entries, reviews, first, second)
         except ConfigError as error:
             problem = str(error)
-    return _Found(aligners, comparison, problem, len(entries) == MOST_COMPARED)
+    return _CanaryData(aligners, comparison, problem, len(entries) == MOST_COMPARED)

@@ -61,18 +61,18 @@ class KnownObjective:
         return team is not None and not set(team) & set(_PATTERN) and TEAM + team in viewer.tenants
 
 
-def known_objectives(file: PolicyFile) -> list[KnownObjective]:
+def list_objectives(file: PolicyFile) -> list[KnownObjective]:
     """Every objective of the file and of its tenants; raises `ConfigError` for a damaged index of heads."""
     by_title: dict[str, list[Taught]] = {}
     for one in taught(file):
         by_title.setdefault(one.subject.title, []).append(one)
     return [
-        KnownObjective(name, title, text, tenant, path, file.source.at(*path), tuple(by_title.get(title, ())))
-        for name, title, text, tenant, path in _named(file)
+        KnownObjective(name, title, text, tenant, path, file.source.place_of(*path), tuple(by_title.get(title, ())))
+        for name, title, text, tenant, path in _iter_objectives(file)
     ]
 
 
-def _named(file: PolicyFile) -> Iterator[tuple[str, str, str, Tenant | None, KeyPath]]:
+def _iter_objectives(file: PolicyFile) -> Iterator[tuple[str, str, str, Tenant | None, KeyPath]]:
     for name, entry in file.objectives.items():
         yield name, name, entry.text, None, ("objectives", name)
     for n, tenant in enumerate(file.tenants):

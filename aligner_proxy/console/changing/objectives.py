@@ -14,15 +14,15 @@ from typing import Any
 from starlette.responses import RedirectResponse, Response
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.replay import share
-from aligner_proxy.console.answer import Shown
-from aligner_proxy.console.changing.known_objectives import KnownObjective, known_objectives
-from aligner_proxy.console.files import Configured
+from aligner_proxy.audit.replay import wilson_interval
+from aligner_proxy.console.answer import AnswerView
+from aligner_proxy.console.changing.known_objectives import KnownObjective, list_objectives
+from aligner_proxy.console.files import ConsoleConfig
 from aligner_proxy.console.forms import NOT_FOUND, PageError
-from aligner_proxy.console.long_work import Work
+from aligner_proxy.console.jobs import ConsoleJob
 from aligner_proxy.console.pages import Visit
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import blocked, intended, put, read_text, rewrite
+from aligner_proxy.policy.yaml_file import edit_checked, put_value, read_text, replace_file, wrap_in_block
 from aligner_proxy.teaching import example_file, from_reviews, subjects
 from aligner_proxy.teaching.example_file import AGAINST, FINE, Sentence
 from aligner_proxy.teaching.examples import Example, Examples
@@ -40,27 +40,27 @@ _CHANGED = "The examples, or the text, have changed since this report; teach aga
 _OTHERS = "There are other sentences now than the page showed; look at them first."
 
 
-def interval(count: Count) -> tuple[float, float, float]:
+def count_interval(count: Count) -> tuple[float, float, float]:
     """A share with the ends of its 95 % interval."""
-    return share(count.hits, count.of)
+    return wilson_interval(count.hits, count.of)
 
 
-async def listed(visit: Visit) -> Response:
+async def show_list(visit: Visit) -> Response:
     """Every objective that this viewer may see."""
-    found = await asyncio.to_thread(_listed, visit)
-    return visit.page("objectives.html", objectives=found, interval=interval)
+    objectives = await asyncio.to_thread(_visible_objectives, visit)
+    return visit.page("objectives.html", objectives=objectives, interval=count_interval)
 
 
-def _listed(visit: Visit) -> list[KnownObjective]:
-    known = known_objectives(visit.services.files.current().policies)
-    return [objective for objective in known if objective.may_see(visit.viewer)]
+def _visible_objectives(visit: Visit) -> list[KnownObjective]:
+    objectives = list_objectives(visit.services.files.current().policies)
+    return [objective for objective in objectives if objective.may_see(visit.viewer)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
     """What the page of one objective shows."""
 
-    known: KnownObjective
+    target: KnownObjective
     examples: Examples | None
     """None where they are not for this viewer, or cannot be read."""
     fault: str | None = None
@@ -72,90 +72,90 @@ class _Contents:
         return from_reviews.digest(self.suggested)
 
 
-async def objective(visit: Visit) -> Response:
+async def show_objective(visit: Visit) -> Response:
     """One objective."""
-    contents = await asyncio.to_thread(_contents, visit)
-    shown = [(suggestion, Shown(suggestion.entry)) for suggestion in contents.suggested]
-    may_change = contents.known.may_change(visit.viewer)
+    contents = await asyncio.to_thread(_read_contents, visit)
+    shown = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
+    may_change = contents.target.may_change(visit.viewer)
     return visit.page(
         "objective.html",
-        known=contents.known,
+        known=contents.target,
         contents=contents,
         suggested=shown,
-        lists=_lists(contents.examples),
+        lists=_example_lists(contents.examples),
         may_change=may_change,
-        work=visit.services.works.of(_work_name(contents.known)) if may_change else None,
-        report=_report(visit, contents.known) if may_change else (),
-        interval=interval,
+        work=visit.services.jobs.find(_job_name(contents.target)) if may_change else None,
+        report=_lesson_reports(visit, contents.target) if may_change else (),
+        interval=count_interval,
         mark=example_file.mark,
     )
 
 
-async def lesson(visit: Visit) -> Response:
+async def show_lesson(visit: Visit) -> Response:
     """How far the lesson is, which the page asks for by itself."""
-    known = await asyncio.to_thread(_changeable, visit)
-    work = visit.services.works.of(_work_name(known))
-    report = await asyncio.to_thread(_report, visit, known)
-    return visit.page("lesson.html", known=known, work=work, report=report, interval=interval)
+    target = await asyncio.to_thread(_find_changeable, visit)
+    job = visit.services.jobs.find(_job_name(target))
+    report = await asyncio.to_thread(_lesson_reports, visit, target)
+    return visit.page("lesson.html", known=target, work=job, report=report, interval=count_interval)
 
 
-async def change(visit: Visit, form: dict[str, str]) -> Response:
+async def take_form(visit: Visit, form: dict[str, str]) -> Response:
     """A form of the page."""
     act = form.get("act", "")
-    known = await asyncio.to_thread(_changeable, visit)
+    target = await asyncio.to_thread(_find_changeable, visit)
     if act == "teach":
-        _teach(visit, known)
+        _start_lesson(visit, target)
     elif act == "discard":
-        visit.services.works.forget(_work_name(known))
+        visit.services.jobs.forget(_job_name(target))
     elif act in _ACTS:
-        await asyncio.to_thread(_changed, visit, known, act, form)
+        await asyncio.to_thread(_apply_act, visit, target, act, form)
         if act == "keep":
-            visit.services.works.forget(_work_name(known))
+            visit.services.jobs.forget(_job_name(target))
     else:
         raise PageError(400, "There is no such button.")
-    return RedirectResponse(f"{PATH}/{known.handle}", 303)
+    return RedirectResponse(f"{PATH}/{target.handle}", 303)
 
 
-def _known(visit: Visit) -> KnownObjective:
+def _find_objective(visit: Visit) -> KnownObjective:
     """The objective of the address; 404 for one that is not there, or not for this viewer."""
     name = visit.request.path_params["handle"]
-    known = known_objectives(visit.services.files.current().policies)
-    found = next((objective for objective in known if objective.handle == name), None)
-    if found is None or not found.may_see(visit.viewer):
+    objectives = list_objectives(visit.services.files.current().policies)
+    target = next((objective for objective in objectives if objective.handle == name), None)
+    if target is None or not target.may_see(visit.viewer):
         raise PageError(404, NOT_FOUND)
-    return found
+    return target
 
 
-def _changeable(visit: Visit) -> KnownObjective:
+def _find_changeable(visit: Visit) -> KnownObjective:
     """The same, where this viewer may change it."""
-    found = _known(visit)
-    if not found.may_change(visit.viewer):
+    target = _find_objective(visit)
+    if not target.may_change(visit.viewer):
         raise PageError(404, NOT_FOUND)
-    return found
+    return target
 
 
-def _contents(visit: Visit) -> _Contents:
-    known = _known(visit)
-    if known.subject is None or not known.may_change(visit.viewer):
-        return _Contents(known, None)
+def _read_contents(visit: Visit) -> _Contents:
+    target = _find_objective(visit)
+    if target.subject is None or not target.may_change(visit.viewer):
+        return _Contents(target, None)
     try:
-        examples = example_file.known(known.subject)
+        examples = example_file.known(target.subject)
     except ConfigError as error:
-        return _Contents(known, None, str(error))
-    return _Contents(known, examples, suggested=_suggested(visit, known.subject, examples))
+        return _Contents(target, None, str(error))
+    return _Contents(target, examples, suggested=_find_suggestions(visit, target.subject, examples))
 
 
-def _suggested(visit: Visit, subject: Subject, examples: Examples) -> list[Suggestion]:
+def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> list[Suggestion]:
     """What reviews say of this objective; nothing without an audit store."""
     configured = visit.services.files.current()
     if not writer.has_store(configured.policies):
         return []
     with closing(configured.store()) as store:
-        found = from_reviews.suggestions(configured.policies, store, subject, examples, _MOST_SUGGESTED)
-    return [suggestion for suggestion in found if visit.viewer.may_see(suggestion.entry.tenant)]
+        suggestions = from_reviews.suggestions(configured.policies, store, subject, examples, _MOST_SUGGESTED)
+    return [suggestion for suggestion in suggestions if visit.viewer.may_see(suggestion.entry.tenant)]
 
 
-def _lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[Example]], ...]:
+def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[Example]], ...]:
     if examples is None:
         return ()
     return (
@@ -164,82 +164,82 @@ def _lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[Example]
     )
 
 
-def _changed(visit: Visit, known: KnownObjective, act: str, form: dict[str, str]) -> None:
+def _apply_act(visit: Visit, target: KnownObjective, act: str, form: dict[str, str]) -> None:
     """Do what a form says; what cannot be done is a mistake of the form."""
     try:
         with _changing:
-            _ACTS[act](visit, known, form)
+            _ACTS[act](visit, target, form)
     except ConfigError as error:
         raise PageError(400, f"Nothing was changed: {error}.") from None
 
 
-def _subject(known: KnownObjective) -> Subject:
-    if known.subject is None:
+def _require_subject(target: KnownObjective) -> Subject:
+    if target.subject is None:
         raise PageError(409, "This objective has no file of examples yet.")
-    return known.subject
+    return target.subject
 
 
-def _sentences(form: dict[str, str], origin: str) -> list[Sentence]:
+def _parse_sentences(form: dict[str, str], origin: str) -> list[Sentence]:
     """The sentences of a form, one a line."""
-    found = []
+    sentences = []
     for listed_as in (AGAINST, FINE):
         lines = map(str.strip, form.get(listed_as, "").split("\n"))
-        found += [Sentence(line, listed_as == AGAINST, origin) for line in lines if line]
-    if not found:
+        sentences += [Sentence(line, listed_as == AGAINST, origin) for line in lines if line]
+    if not sentences:
         raise PageError(400, "There is no sentence in this form.")
-    return found
+    return sentences
 
 
-def _add(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
-    subject = _subject(known)
-    sentences = _sentences(form, f"console, {visit.viewer.name}")
+def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    subject = _require_subject(target)
+    sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
     _hold_new(visit, subject)
     count = example_file.add(subject, sentences)
-    _note(visit, known, f"{count} examples added")
+    _log_change(visit, target, f"{count} examples added")
 
 
-def _begin(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
+def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Give an objective a file of examples, and name it in the policies file; for the operator alone."""
     if not visit.viewer.is_operator:
         raise PageError(404, NOT_FOUND)
-    if known.subject is not None:
+    if target.subject is not None:
         raise PageError(409, "This objective has a file of examples already.")
     configured = visit.services.files.current()
-    name = f"{known.title.replace('/', '.')}.examples.yaml"
+    name = f"{target.title.replace('/', '.')}.examples.yaml"
     place = path_of(configured.policies)
     file = place.parent / name
     if file.exists():
         raise PageError(409, f"There is a file {name} already; name it under this objective's `examples`.")
-    scope = scope_of(known.tenant)
-    subject = Subject(known.name, known.title, known.text, scope, known.tenant, file, known.place)
-    sentences = _sentences(form, f"console, {visit.viewer.name}")
+    scope = scope_of(target.tenant)
+    subject = Subject(target.name, target.title, target.text, scope, target.tenant, file, target.place)
+    sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
     before = read_text(place)
-    after = _with_examples(before, known, name, configured)
+    after = _insert_examples(before, target, name, configured)
     _hold_new(visit, subject)
     count = example_file.add(subject, sentences)
     try:
         # A link, as a mounted file may be, stays one.
-        rewrite(place.resolve(), before, after, backup=True)
+        replace_file(place.resolve(), before, after, backup=True)
     except ConfigError:
         file.unlink()
         raise
-    _note(visit, known, f"{count} examples begun")
+    _log_change(visit, target, f"{count} examples begun")
 
 
-def _with_examples(before: str, known: KnownObjective, name: str, configured: Configured) -> str:
+def _insert_examples(before: str, target: KnownObjective, name: str, configured: ConsoleConfig) -> str:
     """The policies file with a file of examples under an objective."""
 
     def edit(text: str) -> str:
-        return put(blocked(text, known.path, "text"), known.path, "examples", name)
+        return put_value(wrap_in_block(text, target.path, "text"), target.path, "examples", name)
 
-    def changed(data: Any) -> None:
+    def change(data: Any) -> None:
         block = data
-        for part in known.path[:-1]:
+        for part in target.path[:-1]:
             block = block[part]
-        entry = block[known.path[-1]]
-        block[known.path[-1]] = {**(entry if isinstance(entry, dict) else {"text": entry}), "examples": name}
+        entry = block[target.path[-1]]
+        block[target.path[-1]] = {**(entry if isinstance(entry, dict) else {"text": entry}), "examples": name}
 
-    return intended(before, path_of(configured.policies), edit, changed)
+    return edit_checked(before, path_of(configured.policies), edit, change)
 
 
 def _hold_new(visit: Visit, subject: Subject) -> None:
@@ -250,18 +250,18 @@ def _hold_new(visit: Visit, subject: Subject) -> None:
     HeadStore.of(policies).hold(subject.scope, subject.name, subjects.aligners(policies))
 
 
-def _remove(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
+def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     kind = form.get("list", "")
-    gone = kind in (AGAINST, FINE) and example_file.take_back(_subject(known), kind, form.get("example", ""))
+    gone = kind in (AGAINST, FINE) and example_file.take_back(_require_subject(target), kind, form.get("example", ""))
     if not gone:
         raise PageError(409, "This example is gone already.")
-    _note(visit, known, "1 example taken back")
+    _log_change(visit, target, "1 example taken back")
 
 
-def _take(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
+def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Make examples of what reviews say: of one sentence, or of all that the page showed."""
-    subject = _subject(known)
-    suggested = _suggested(visit, subject, example_file.known(subject))
+    subject = _require_subject(target)
+    suggested = _find_suggestions(visit, subject, example_file.known(subject))
     if form.get("example"):
         chosen = [one for one in suggested if example_file.mark(one.sentence.text) == form["example"]]
     else:
@@ -271,13 +271,13 @@ def _take(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
     _hold_new(visit, subject)
     count = example_file.add(subject, [one.sentence for one in chosen])
     answers = ", ".join(f"{one.review.aligner_id}/{one.review.choice}#{one.segment}" for one in chosen)
-    _note(visit, known, f"{count} examples from reviews of {answers}")
+    _log_change(visit, target, f"{count} examples from reviews of {answers}")
 
 
-def _keep(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
+def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Put the heads of the report in force: exactly these, of exactly these examples."""
-    subject = _subject(known)
-    heads = _heads(visit.services.works.of(_work_name(known)))
+    subject = _require_subject(target)
+    heads = _lesson_heads(visit.services.jobs.find(_job_name(target)))
     if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
         raise PageError(409, "There is no such report any more; teach again.")
     digest = subject.read().digest
@@ -286,57 +286,57 @@ def _keep(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
     store = HeadStore.of(visit.services.files.current().policies)
     for version, data in heads:
         store.keep(subject.scope, subject.name, version, data)
-        _note(visit, known, f"head {version.head[:8]} of aligner {version.called} put in force")
+        _log_change(visit, target, f"head {version.head[:8]} of aligner {version.called} put in force")
 
 
-def _rollback(visit: Visit, known: KnownObjective, _: dict[str, str]) -> None:
-    subject = _subject(known)
+def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
+    subject = _require_subject(target)
     back = HeadStore.of(visit.services.files.current().policies).rollback(subject.scope, subject.name, subject.text)
     if not back:
         raise PageError(409, "There is no earlier head of this text.")
-    _note(visit, known, f"back to head {', '.join(version.head[:8] for version in back)}")
+    _log_change(visit, target, f"back to head {', '.join(version.head[:8] for version in back)}")
 
 
-def _forget(visit: Visit, known: KnownObjective, _: dict[str, str]) -> None:
-    subject = _subject(known)
+def _forget_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
+    subject = _require_subject(target)
     count = HeadStore.of(visit.services.files.current().policies).forget(subject.scope, subject.name)
-    _note(visit, known, f"{count} heads forgotten")
+    _log_change(visit, target, f"{count} heads forgotten")
 
 
 _ACTS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
-    "add": _add,
-    "begin": _begin,
-    "remove": _remove,
-    "take": _take,
-    "keep": _keep,
-    "rollback": _rollback,
-    "forget": _forget,
+    "add": _add_examples,
+    "begin": _begin_examples,
+    "remove": _remove_example,
+    "take": _take_suggestions,
+    "keep": _activate_heads,
+    "rollback": _rollback_heads,
+    "forget": _forget_heads,
 }
 
 
-def _teach(visit: Visit, known: KnownObjective) -> None:
+def _start_lesson(visit: Visit, target: KnownObjective) -> None:
     """Begin a lesson that puts nothing in force."""
-    subject = _subject(known)
+    subject = _require_subject(target)
     services = visit.services
     file = path_of(services.files.current().policies)
     arguments = ["teach", str(file), subject.title, "--dry-run", "--json-lines", *services.files.engine_options()]
-    services.works.begin(_work_name(known), arguments)
-    _note(visit, known, "a lesson begun")
+    services.jobs.begin(_job_name(target), arguments)
+    _log_change(visit, target, "a lesson begun")
 
 
-def _work_name(known: KnownObjective) -> str:
-    return f"teach {known.handle}"
+def _job_name(target: KnownObjective) -> str:
+    return f"teach {target.handle}"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LessonReport:
     """What came of a lesson for one aligner."""
 
     aligner: str
     why: str | None
     """Why nothing was learned; None: something was."""
     version: Version | None = None
-    told: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
     """The command's own report."""
     troubles: tuple[tuple[str, Sequence[Example]], ...] = ()
     """Examples that need another look, by what is wrong with them."""
@@ -349,38 +349,40 @@ _TROUBLES = (
 )
 
 
-def _report(visit: Visit, known: KnownObjective) -> list[Report]:
+def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
     """The report of the last lesson, aligner by aligner; empty without one."""
-    work = visit.services.works.of(_work_name(known))
-    if work is None or work.result is None or known.subject is None:
+    job = visit.services.jobs.find(_job_name(target))
+    if job is None or job.result is None or target.subject is None:
         return []
     try:
-        examples = example_file.known(known.subject)
+        examples = example_file.known(target.subject)
     except ConfigError:
         examples = Examples(())
     by_place = {example.place: example for example in examples.every}
     reports = []
-    for told in work.result["objectives"]:
-        if not told["taught"]:
-            reports.append(Report(told["aligner"], str(told["why"])))
+    for result in job.result["objectives"]:
+        if not result["taught"]:
+            reports.append(LessonReport(result["aligner"], str(result["why"])))
             continue
         troubles = tuple(
-            (label, [by_place.get(place, Example("", place)) for place in told[name]])
+            (label, [by_place.get(place, Example("", place)) for place in result[name]])
             for name, label in _TROUBLES
-            if told[name]
+            if result[name]
         )
-        reports.append(Report(told["aligner"], None, Version.model_validate(told["version"]), told, troubles))
+        reports.append(
+            LessonReport(result["aligner"], None, Version.model_validate(result["version"]), result, troubles)
+        )
     return reports
 
 
-def _heads(work: Work | None) -> list[tuple[Version, bytes]]:
+def _lesson_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
     """The heads that a lesson brought, with their bytes."""
-    if work is None or work.result is None:
+    if job is None or job.result is None:
         return []
-    taught = [told for told in work.result["objectives"] if told["taught"]]
-    return [(Version.model_validate(told["version"]), base64.b64decode(told["head_bytes"])) for told in taught]
+    taught = [result for result in job.result["objectives"] if result["taught"]]
+    return [(Version.model_validate(result["version"]), base64.b64decode(result["head_bytes"])) for result in taught]
 
 
-def _note(visit: Visit, known: KnownObjective, what: str) -> None:
+def _log_change(visit: Visit, target: KnownObjective, what: str) -> None:
     """One line for each change: who, what, and ids; never a text."""
-    log.info("console: %s changed objective %s: %s", visit.viewer.name, known.title, what)
+    log.info("console: %s changed objective %s: %s", visit.viewer.name, target.title, what)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from aligner_proxy import prompts
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
@@ -117,7 +117,7 @@ class CompletionsAligner:
     async def align(self, request: AlignRequest) -> Correction:
         """Regenerate the whole answer within `request.deadline_s`."""
         started = time.perf_counter()
-        async with within(request.deadline_s):
+        async with enforce_deadline(request.deadline_s):
             info = (await self.info()).named(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
@@ -278,7 +278,7 @@ def frame(request: AlignRequest, family: prompts.Template, window: int) -> Frame
             "each); write shorter ones"
         )
     turns = conversation.cut(request.turns, ByteRuler(), int(left * CONVERSATION))
-    query = prompts.query(family, [replace(turn, content=veiled(fold(turn.content).text)) for turn in turns])
+    query = prompts.query_field(family, [replace(turn, content=veiled(fold(turn.content).text)) for turn in turns])
     return Frame(family, query, objectives, longest_answer(left - tokens(query)))
 
 
@@ -326,7 +326,7 @@ def _hole(prompt: prompts.Prompt, hole: splice.Hole, answer: str, user: str) -> 
 
 
 def _as_read(text: str) -> str:
-    return prompts.neutralise(veiled(fold(text).text))
+    return prompts.neutralise_marks(veiled(fold(text).text))
 
 
 def _fill(prompt: prompts.Prompt, hole: splice.Hole, answer: str, done: Completion) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
@@ -76,7 +76,7 @@ class EditedEngine:
     async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
         """The correction, once the verdicts are there."""
         until = time.monotonic() + request.deadline_s
-        async with within(request.deadline_s):
+        async with enforce_deadline(request.deadline_s):
             scored = await scoring
             about = (await self.info()).named(request.aligner)
             scored = replace(scored, text=request.answer, aligner=about.content_hash)

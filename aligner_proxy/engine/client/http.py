@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
-from aligner_proxy.concurrency import TimeSlice, joined, within
+from aligner_proxy.concurrency import TimeSlice, enforce_deadline, join_chunks
 from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import (
     AlignerInfo,
@@ -250,7 +250,7 @@ class HttpEngine:
     async def put_head(self, data: bytes) -> str:
         """Upload a taught head; its content hash."""
         name = hashlib.sha256(data).hexdigest()
-        async with within(_INFO_S):
+        async with enforce_deadline(_INFO_S):
             await self.send("PUT", f"/v1/heads/{name}", data)
         return name
 
@@ -310,7 +310,7 @@ class HttpEngine:
     async def _patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
         """Send until the engine begins, once without patience; each attempt carries the time left."""
         if not self._patience_s:
-            async with within(deadline_s):
+            async with enforce_deadline(deadline_s):
                 return await self.send(method, path, _with_time_left(request, deadline_s))
         return await retry(
             lambda left: self.send(method, path, _with_time_left(request, left)), deadline_s, self._patience_s
@@ -324,7 +324,7 @@ class HttpEngine:
                 response = await asking.response()
                 # As it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one.
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
-                body = await asking.alone(joined(response.aiter_raw(), _MOST_BYTES, too_long))
+                body = await asking.alone(join_chunks(response.aiter_raw(), _MOST_BYTES, too_long))
             ENGINE_UP.set(1)
         except NOT_BEGUN as error:
             raise self._lost(NotReady(f"no engine answers at {self.address}")) from error
@@ -396,7 +396,7 @@ class HttpSession:
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, within `span.deadline_s`."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            async with within(span.deadline_s):
+            async with enforce_deadline(span.deadline_s):
                 content = await self._post("replace", span)
         return _correction(content)
 
@@ -506,7 +506,7 @@ def _parse(address: str) -> tuple[str, str | None]:
 def _headers(method: str, content: bytes | None) -> Mapping[str, str]:
     kind = "application/octet-stream" if method == "PUT" else "application/json"
     described = {"content-type": kind} if content is not None else {}
-    return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.headers(), **described}
+    return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.propagation_headers(), **described}
 
 
 def _with_time_left(request: _Timed | None, left: float) -> bytes | None:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
@@ -133,7 +133,7 @@ class Replicas:
         """The description of the first that gives one; one that is silent leaves the others time."""
 
         async def ask(replica: Replica, left: float) -> AlignerInfo:
-            async with within(left):
+            async with enforce_deadline(left):
                 about = await replica.engine.info()
             self._same(replica, about.content_hash)
             return about

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, AttemptManager, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
 
 _T = TypeVar("_T")
@@ -36,7 +36,7 @@ async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patien
     )
     attempt: AttemptManager | None = None
     try:
-        async with within(deadline_s):
+        async with enforce_deadline(deadline_s):
             async for attempt in retrying:
                 with attempt:
                     return await ask(max(_LEAST_S, until - time.monotonic()))

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from aligner_proxy.concurrency import within
+from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import (
     AlignerInfo,
@@ -98,7 +98,7 @@ class VllmScorer:
         started = time.perf_counter()
         if not request.score_only:
             raise EngineFault("a scoring server writes nothing; name it as scorer of a completions server")
-        async with within(request.deadline_s):
+        async with enforce_deadline(request.deadline_s):
             info = (await self.info()).named(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)

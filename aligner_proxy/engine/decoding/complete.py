@@ -6,9 +6,7 @@ it expects to come back with few changes. The result is what greedy decoding wit
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
-from dataclasses import asdict
 
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.decoding.correct import Aligner
@@ -17,36 +15,6 @@ from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.decoding.speculative import Limits, Tally, generate
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
 from aligner_proxy.errors import AnswerTooLong
-
-
-def openai_form(done: Completion, name: str, model: str) -> dict[str, object]:
-    """The body of OpenAI's answer; draft tokens are counted as predicted ones, and all `counts` are added."""
-    counts = done.counts
-    return {
-        "id": name,
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "text": done.text,
-                "finish_reason": done.finish_reason,
-                "stop_reason": done.stop_reason,
-                "logprobs": None,
-            }
-        ],
-        "usage": {
-            "prompt_tokens": done.prompt_tokens,
-            "completion_tokens": done.completion_tokens,
-            "total_tokens": done.prompt_tokens + done.completion_tokens,
-            "completion_tokens_details": {
-                "accepted_prediction_tokens": counts.accepted,
-                "rejected_prediction_tokens": counts.drafted - counts.accepted,
-            },
-        },
-        "counts": asdict(counts),
-    }
 
 
 def aligner_for(aligner: Aligner, model: str | None) -> Aligner:

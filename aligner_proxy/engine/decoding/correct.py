@@ -101,7 +101,7 @@ def framing(aligner: Aligner, request: AlignRequest) -> Frame:
     Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
     """
     taught = aligner.taught(request)
-    framed = frame(request, prompts.template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    framed = frame(request, prompts.find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
     return replace(framed, taught=taught) if taught else framed
 
 
@@ -246,7 +246,7 @@ class AnswerEditor:
             clean = trusted_ranges(placed, [self._flags(score) for score in scores], pieces.offsets)
         where = passage.spans(passage.own) if self.scores and not scores else None
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.as_read(before))]
+        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(before))]
         room = min(passage.fitted.room, writing_room(len(lookup)), self._left(context))
         limits = Limits(room, caution=self._request.caution)
         written = yield from self._write(passage, context, proposer, limits, where)
@@ -352,7 +352,7 @@ class AnswerEditor:
             return splice.before_resumption(restore(tokenizer.decode(ids)), made.keys) is not None
 
         proposer, room = self._hole_proposer(made)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.as_read(made.before))]
+        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(made.before))]
         limits = Limits(min(room, self._left(context)), done=done)
         written = yield from self._write(passage, context, proposer, limits)
         text = made.filled(restore(tokenizer.decode(written.ids)), finished=written.finished)
@@ -379,10 +379,10 @@ class AnswerEditor:
         tokenizer = self._runner.tokenizer
         lead = made.lead
         ends = not made.run.segments[-1].text
-        span = tokenizer.continuation(prompts.as_read(lead + made.run.text.lstrip()))
-        then = tokenizer.continuation(prompts.neutralise(lead + made.keys[0])) if made.keys else [tokenizer.eos]
+        span = tokenizer.continuation(prompts.fold_for_prompt(lead + made.run.text.lstrip()))
+        then = tokenizer.continuation(prompts.neutralise_marks(lead + made.keys[0])) if made.keys else [tokenizer.eos]
         room = len(span) + len(span) // 2 + (_END_ROOM if ends else _SPAN_ROOM)
-        aspects = tokenizer.continuation(" " + prompts.aspects(self._request.objectives)) if ends else []
+        aspects = tokenizer.continuation(" " + prompts.join_objectives(self._request.objectives)) if ends else []
         lookup = [*aspects, *span, *then]
         first = len(aspects) + len(span)
         return EditProposer(lookup, self._runner.draft_length, anchors=(first,)), room

@@ -121,7 +121,7 @@ class Frame:
         return Division(TokenRuler(self.tokenizer, self.family), self.room, segments)
 
     def _fitted(self, prompt: prompts.Prompt, encoded: Encoded) -> Fitted:
-        answer = self.tokenizer.continuation(prompt.shown)
+        answer = self.tokenizer.continuation(prompt.shown_answer)
         shared = bisect_right(encoded.offsets, self._common_end(prompt), key=lambda offset: offset[1])
         return Fitted(prompt, encoded, answer, writing_room(len(answer)), shared)
 
@@ -140,7 +140,7 @@ def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptToke
     if left < LEAST_ROOM:
         raise AnswerTooLong(f"the objectives fill the aligner's window of {window} tokens; write shorter ones")
     turns = conversation.cut(request.turns, TokenRuler(tokenizer, family), int(left * CONVERSATION))
-    query = prompts.query(family, turns)
+    query = prompts.query_field(family, turns)
     room = longest_answer(left - len(tokenizer.continuation(family.guard(query))))
     return Frame(family, query, request.objectives, request.common, tokenizer, window, room)
 

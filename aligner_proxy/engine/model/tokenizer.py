@@ -9,8 +9,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _JOINTS = (("The harbour opens", " at six, e.g. 12"), ("| Answer: It's 7.\n\n-", " item \u4f60\u597d!"))
 """Texts and what follows them, each cut where one space stands between two words."""

@@ -101,10 +101,10 @@ class Phases:
             written = {"aligner__draft_tokens": end.counts.drafted, "aligner__accepted_tokens": end.counts.accepted}
             attributes["generate"] = {**written, "aligner__forwards": end.counts.forwards}
         if self.along is not None:
-            tracing.lasted("aligner.read_along", self.arrived - self.along, now - self.arrived, self.trace)
+            tracing.record_span("aligner.read_along", self.arrived - self.along, now - self.arrived, self.trace)
         for name, start, stop in self._spans(now):
             _PHASES[name].observe(stop - start)
-            tracing.lasted(f"aligner.{name}", stop - start, now - stop, self.trace, **attributes.get(name, {}))
+            tracing.record_span(f"aligner.{name}", stop - start, now - stop, self.trace, **attributes.get(name, {}))
 
     def _spans(self, now: float) -> Iterator[tuple[str, float, float]]:
         """Phases that it went through, each from when to when."""

@@ -37,11 +37,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aligner_proxy import connections
-from aligner_proxy.concurrency import cancelled_when, joined, until_closed
-from aligner_proxy.connections import Limits
+from aligner_proxy.concurrency import cancel_when_gone, join_chunks, wait_until_closed
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine.api import (
     AlignRequest,
     AlignResponse,
+    Completion,
     CompletionRequest,
     Engine,
     Local,
@@ -53,7 +54,6 @@ from aligner_proxy.engine.api import (
     text_states,
     with_heads,
 )
-from aligner_proxy.engine.decoding.complete import openai_form
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
 from aligner_proxy.engine.server.sessions import Sessions
@@ -174,7 +174,7 @@ def create_app(engine: Engine) -> Starlette:
 
     async def put_head(request: Request) -> Response:
         too_large = HeadRefused(f"a taught head may have {MAX_HEAD_BYTES} bytes")
-        data = await joined(request.stream(), MAX_HEAD_BYTES, too_large)
+        data = await join_chunks(request.stream(), MAX_HEAD_BYTES, too_large)
         if hashlib.sha256(data).hexdigest() != request.path_params["name"]:
             raise HeadRefused("the taught head has another hash than its path; upload it again")
         await with_heads(engine).put_head(data)
@@ -208,7 +208,7 @@ class RequestTracing:
             return await self._app(scope, receive, send)
         carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         attributes = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
-        with tracing.span("aligner.engine.request", tracing.received(carried), kind="SERVER", **attributes):
+        with tracing.span("aligner.engine.request", tracing.extract_context(carried), kind="SERVER", **attributes):
             await self._app(scope, receive, send)
 
 
@@ -265,7 +265,7 @@ def _model_routes(engine: Local) -> list[Route]:
         about = await engine.info()
         model = parsed.model if parsed.model and parsed.model in about.others else about.model
         work = engine.complete(parsed, name, COMPLETION_S)
-        return await _unless_gone(request, name, work, lambda done: openai_form(done, name, model))
+        return await _unless_gone(request, name, work, lambda done: _completion_body(done, name, model))
 
     async def models(_: Request) -> Response:
         about = await engine.info()
@@ -291,7 +291,9 @@ def _model_routes(engine: Local) -> list[Route]:
     ]
 
 
-def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 25, limits: Limits | None = None) -> None:
+def serve(
+    engine: Startable, listener: socket.socket, *, grace_s: int = 25, limits: ConnectionLimits | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight within `grace_s` and close the engine.
 
     Raises what `engine.start` raised when the aligner cannot be loaded.
@@ -300,18 +302,18 @@ def serve(engine: Startable, listener: socket.socket, *, grace_s: int = 25, limi
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     # Bodies have a bound of their own, whose refusal the client understands; this one is behind it.
-    bounds = replace(limits or Limits(), body_bytes=2 * MAX_BODY_BYTES)
+    bounds = replace(limits or ConnectionLimits(), body_bytes=2 * MAX_BODY_BYTES)
     asyncio.run(_serve(engine, listener, grace_s, bounds))
 
 
-async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limits: Limits) -> None:
+async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limits: ConnectionLimits) -> None:
     config = uvicorn.Config(
         create_app(engine),
         log_config=None,
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=grace_s + _LAST_WORDS_S,
-        **connections.settings(limits),
+        **connections.uvicorn_settings(limits),
     )
     server = uvicorn.Server(config)
     starting = asyncio.create_task(_start(engine, server))
@@ -347,7 +349,9 @@ async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
 
 async def _body(request: Request) -> bytes:
     """The whole body; one that no answer within a window could need is refused while it comes in."""
-    return await joined(request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes"))
+    return await join_chunks(
+        request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
+    )
 
 
 def _correction(done: Correction) -> object:
@@ -359,7 +363,7 @@ async def _unless_gone(
 ) -> Response:
     """Work on the request as long as its client is there."""
     try:
-        async with cancelled_when(lambda: until_closed(request.receive)):
+        async with cancel_when_gone(lambda: wait_until_closed(request.receive)):
             done = await work
     except ClientGone:
         logger.info("request %s: the client went away", name)
@@ -386,3 +390,33 @@ async def _bad_request(_: Request, error: Exception) -> Response:
     details = error.errors(include_url=False, include_input=False, include_context=False)
     faults = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'body'}: {detail['msg']}" for detail in details)
     return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=faults)).model_dump(), 422)
+
+
+def _completion_body(done: Completion, name: str, model: str) -> dict[str, object]:
+    """The body of OpenAI's answer; draft tokens are counted as predicted ones, and all `counts` are added."""
+    counts = done.counts
+    return {
+        "id": name,
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "text": done.text,
+                "finish_reason": done.finish_reason,
+                "stop_reason": done.stop_reason,
+                "logprobs": None,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": done.completion_tokens,
+            "total_tokens": done.prompt_tokens + done.completion_tokens,
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": counts.accepted,
+                "rejected_prediction_tokens": counts.drafted - counts.accepted,
+            },
+        },
+        "counts": asdict(counts),
+    }

@@ -83,7 +83,7 @@ def read(folder: Path) -> Manifest | None:
 
 def _check_template(path: Path, manifest: Manifest) -> None:
     try:
-        family = prompts.template(manifest.template)
+        family = prompts.find_template(manifest.template)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
     if manifest.template_hash not in (None, family.hash):

@@ -16,10 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
-import huggingface_hub
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-from aligner_proxy import prompts
+from aligner_proxy import extras, prompts
 from aligner_proxy.engine.weights import card, manifest
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
@@ -139,7 +137,7 @@ def template_of(model: str, configured: str | None, known: str | None) -> str:
             f"the prompt form of model {model!r} is not known here; "
             f"set template to one of {', '.join(prompts.TEMPLATES)}"
         )
-    return prompts.template(name).name
+    return prompts.find_template(name).name
 
 
 def _folder(folder: Path, label: str, name: str, template: str | None) -> Source:
@@ -218,9 +216,17 @@ def _hub(model: str, template: str | None) -> Source:
     return Source(model, base, None, None, name, _DEFAULT_WINDOW, identity, languages=spoken)
 
 
+def _require_hub(model: str) -> None:
+    extras.require_extra(extras.ENGINE, f"{model}, an aligner from the hub,", ["huggingface_hub"])
+
+
 def _snapshot(model: str) -> Path:
     """The folder of a model fetched before."""
     name, commit = _revision(model)
+    _require_hub(model)
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=commit, local_files_only=True))
     except OSError:
@@ -245,6 +251,10 @@ def missing(model: str) -> Iterator[str]:
 def fetch(model: str) -> Path:
     """Download a model, resuming what an earlier call began. Raises `WeightsError` in one sentence."""
     name, commit = _revision(model)
+    _require_hub(model)
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
     try:
         files = huggingface_hub.list_repo_files(name, revision=commit)
         weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "*.bin"

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.endpoints.forms import MOST_OBJECTIVES, Message, RequestedObjective
-from aligner_proxy.gateway.endpoints.judging import MOST_ANSWERS, STOP, Answers, Judged
+from aligner_proxy.gateway.endpoints.judgement import MOST_ANSWERS, STOP, AnswerBatch, JudgedBatch
 
-Judge = Callable[[Answers], Awaitable[Judged]]
+Judge = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
 """Judges answers for the present request."""
-Place = tuple[dict[str, Any], str]
+TextPlace = tuple[dict[str, Any], str]
 """A JSON object and the key under which a text stands in it."""
 _TOOL_CALLS = "tool_calls"
 _ANSWERED = "afterRequestHook"
@@ -51,20 +51,20 @@ class GenericRequest(_Foreign):
     additional_provider_specific_params: GenericSettings | None = None
 
 
-async def generic_guardrail(body: GenericRequest, judge: Judge) -> dict[str, Any]:
+async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[str, Any]:
     """The verdict for LiteLLM; prompts pass."""
     texts = body.texts or ()
     if body.input_type == "request" or not (texts or body.tool_calls):
         return {"action": "NONE"}
     objectives = (body.additional_provider_specific_params or GenericSettings()).objectives
-    answers = Answers(
+    answers = AnswerBatch(
         texts=texts,
         messages=[message.model_dump() for message in body.structured_messages or ()],
         model=body.model,
         objectives=objectives,
         finish_reasons=[_TOOL_CALLS if body.tool_calls else STOP] * len(texts),
         call_id=body.litellm_call_id,
-        beside={_TOOL_CALLS: body.tool_calls} if body.tool_calls else None,
+        side_content={_TOOL_CALLS: body.tool_calls} if body.tool_calls else None,
     )
     try:
         judged = await judge(answers)
@@ -114,18 +114,20 @@ class WebhookRequest(_Foreign):
     response: PortkeyPart = PortkeyPart()
 
 
-async def webhook(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
+async def judge_webhook(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
     """The verdict for agentgateway or Portkey; prompts pass."""
-    return await (_portkey(sent, judge) if sent.body is None else _agentgateway(sent.body, judge))
+    return await (_judge_portkey(sent, judge) if sent.body is None else _judge_agentgateway(sent.body, judge))
 
 
-async def _agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
+async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
     """Its actions: pass, mask with as many choices as came, or reject."""
     if not body.choices:
         return {"action": {"reason": "prompts are not judged"}}
     try:
         beside = [choice.model_dump(exclude={"message": {"content", "role"}}) for choice in body.choices]
-        judged = await judge(Answers(texts=[choice.message.content for choice in body.choices], beside=beside))
+        judged = await judge(
+            AnswerBatch(texts=[choice.message.content for choice in body.choices], side_content=beside)
+        )
     except Blocked as error:
         return {"action": {"body": error.message, "status_code": error.status_code, "reason": error.message}}
     reason = judged.state.status.value
@@ -136,20 +138,20 @@ async def _agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
     return {"action": {"body": {"choices": masked}, "reason": reason}}
 
 
-async def _portkey(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
+async def _judge_portkey(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
     """Its verdict: whether the answer may pass, with another response where it was corrected."""
     request = sent.request.content or {}
     response = sent.response.content or {}
     if sent.event_type != _ANSWERED or not (response or sent.response.model_extra):
         return {"verdict": True}
-    places = list(_places(response))
+    places = list(_text_places(response))
     model = request.get("model")
-    answers = Answers(
+    answers = AnswerBatch(
         texts=[holder[key] for (holder, key), _ in places],
-        messages=list(_conversation(request)),
+        messages=list(_conversation_turns(request)),
         model=model if isinstance(model, str) else None,
         finish_reasons=[reason for _, reason in places],
-        beside=[sent.response.model_extra, _without_texts(response, [place for place, _ in places])],
+        side_content=[sent.response.model_extra, _copy_without_texts(response, [place for place, _ in places])],
     )
     try:
         judged = await judge(answers)
@@ -163,19 +165,19 @@ async def _portkey(sent: WebhookRequest, judge: Judge) -> dict[str, Any]:
     return verdict
 
 
-def _places(response: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+def _text_places(response: dict[str, Any]) -> Iterator[tuple[TextPlace, str]]:
     """Every text of a response of chat, text completions, Messages or Responses, and why its answer ended."""
     for choice in _objects(response.get("choices")):
-        reason = _reason(choice.get("finish_reason"))
+        reason = _finish_reason(choice.get("finish_reason"))
         message = choice.get("message")
         places = _texts_in(message, "content") if isinstance(message, dict) else ()
         yield from ((place, reason) for place in (*places, *_texts_in(choice, "text")))
-    reason = _reason(response.get("stop_reason"))
+    reason = _finish_reason(response.get("stop_reason"))
     for item in (response, *_objects(response.get("output"))):
         yield from ((place, reason) for place in _texts_in(item, "content"))
 
 
-def _texts_in(holder: dict[str, Any], key: str) -> Iterator[Place]:
+def _texts_in(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
     """The text under a key, or those of the parts there."""
     if isinstance(holder.get(key), str):
         yield holder, key
@@ -184,7 +186,7 @@ def _texts_in(holder: dict[str, Any], key: str) -> Iterator[Place]:
             yield part, "text"
 
 
-def _without_texts(response: dict[str, Any], places: Sequence[Place]) -> dict[str, Any]:
+def _copy_without_texts(response: dict[str, Any], places: Sequence[TextPlace]) -> dict[str, Any]:
     """A copy of a response without the texts of these places."""
     texts = [holder[key] for holder, key in places]
     for holder, key in places:
@@ -195,7 +197,7 @@ def _without_texts(response: dict[str, Any], places: Sequence[Place]) -> dict[st
     return copied
 
 
-def _conversation(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The turns of a request of any of these endpoints."""
     for name in _ROLES:
         value = request.get(name)
@@ -209,5 +211,5 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def _reason(value: object) -> str:
+def _finish_reason(value: object) -> str:
     return value if isinstance(value, str) and value else STOP

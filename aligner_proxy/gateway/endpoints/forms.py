@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from aligner_proxy.audit.reviews import ReviewVerdict
 from aligner_proxy.grounding.page import MOST_CHARS
-from aligner_proxy.policy.objective_schema import MAX_OBJECTIVE_CHARS, objective_text
+from aligner_proxy.policy.objective_schema import MAX_OBJECTIVE_CHARS, check_objective_text
 from aligner_proxy.policy.references_schema import MOST_REFERENCES
 
 MOST_OBJECTIVES = 32
@@ -33,15 +33,17 @@ class Message(BaseModel):
     content: str | list[dict[str, Any]] | None = None
 
 
-def _objective(text: str) -> str:
+def _check_objective(text: str) -> str:
     text = text.strip()
-    return objective_text(text) if ":" in text else text
+    return check_objective_text(text) if ":" in text else text
 
 
-RequestedObjective = Annotated[str, Field(min_length=1, max_length=MAX_OBJECTIVE_CHARS), AfterValidator(_objective)]
+RequestedObjective = Annotated[
+    str, Field(min_length=1, max_length=MAX_OBJECTIVE_CHARS), AfterValidator(_check_objective)
+]
 
 
-Reference = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
+ReferenceText = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
 
 
 class AlignBody(_Body):
@@ -56,11 +58,11 @@ class AlignBody(_Body):
     objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
     """Objectives besides those of route and tenant: names of configured ones, or "Name: description" in own words; the
     tenant's `allow` must let them be asked for ("*" lets own words)."""
-    references: Annotated[tuple[Reference, ...], Field(max_length=MOST_REFERENCES)] = ()
+    references: Annotated[tuple[ReferenceText, ...], Field(max_length=MOST_REFERENCES)] = ()
     """Texts to whose facts the answer is held, besides those of route and tenant; needs `allow_references`."""
 
 
-class Segment(_Body):
+class AlignSegment(_Body):
     """A judged sentence, heading or list item of the answer; with an empty text: its end, where something lacks."""
 
     text: str
@@ -98,7 +100,7 @@ class AlignAnswer(_Body):
     """As x-aligner-status of the traffic: corrected, unchanged, skipped, shadow, failed ..."""
     reason: str | None = None
     """As x-aligner-reason."""
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[AlignSegment, ...] = ()
     edits: tuple[TextEdit, ...] = ()
     ms: float | None = None
     """Milliseconds that the correction took; a power of ten unless the policy says `exact_times`."""
@@ -133,15 +135,15 @@ class FeedbackAnswer(_Body):
 _Form = TypeVar("_Form", bound=BaseModel)
 
 
-async def parsed(request: Request, form: type[_Form]) -> _Form:
+async def parse_body(request: Request, form: type[_Form]) -> _Form:
     """The body of a request in this form; HTTP 400 that names the field otherwise."""
     try:
         return form.model_validate_json(await request.body())
     except ValidationError as error:
-        raise _refused(error) from None
+        raise _refusal(error) from None
 
 
-def _refused(error: ValidationError) -> ProxyException:
+def _refusal(error: ValidationError) -> ProxyException:
     """The first faults of a body by field, never with their values."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_FAULTS]
     places = [".".join(map(str, fault["loc"]))[:_LONGEST_NAME] or "body" for fault in faults]

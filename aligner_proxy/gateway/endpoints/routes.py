@@ -15,11 +15,11 @@ from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints import adapters
 from aligner_proxy.gateway.endpoints import feedback as feedback_endpoint
 from aligner_proxy.gateway.endpoints.feedback import Feedback
-from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, FeedbackAnswer, FeedbackBody, parsed
-from aligner_proxy.gateway.endpoints.judging import Answers, Hooks, Judged, judge
+from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, FeedbackAnswer, FeedbackBody, parse_body
+from aligner_proxy.gateway.endpoints.judgement import AnswerBatch, Hooks, JudgedBatch, judge_answers
 
 
-class Gateway(Hooks, Protocol):
+class GatewayHooks(Hooks, Protocol):
     """The guardrail behind the endpoints."""
 
     feedback: Feedback
@@ -38,21 +38,21 @@ _FEEDBACK_ERRORS: dict[int | str, dict[str, Any]] = {
     409: {"description": "There is no audit store."},
     503: {"description": "The audit store cannot be written at the moment."},
 }
-_hooks: WeakKeyDictionary[FastAPI, Gateway] = WeakKeyDictionary()
+_hooks: WeakKeyDictionary[FastAPI, GatewayHooks] = WeakKeyDictionary()
 """The guardrail that answers in an application: LiteLLM may make a new one while its application stays."""
 
 
-def serve(hooks: Gateway) -> None:
+def install_endpoints(hooks: GatewayHooks) -> None:
     """Serve the endpoints in the running proxy by these hooks; does nothing outside the proxy."""
-    app = litellm_internals.application()
+    app = litellm_internals.proxy_application()
     if isinstance(app, FastAPI):
         from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 
-        litellm_internals.admit((*ANSWERS, feedback_endpoint.PATH))
-        add_to(app, user_api_key_auth, hooks)
+        litellm_internals.admit_paths((*ANSWERS, feedback_endpoint.PATH))
+        add_endpoints(app, user_api_key_auth, hooks)
 
 
-def add_to(app: FastAPI, auth: Callable[..., Any], hooks: Gateway) -> None:
+def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -> None:
     """Add the endpoints to an application, once; `auth` is the dependency that knows the caller."""
     is_served = app in _hooks
     _hooks[app] = hooks
@@ -61,68 +61,68 @@ def add_to(app: FastAPI, auth: Callable[..., Any], hooks: Gateway) -> None:
         app.openapi_schema = None
 
 
-def _judge(request: Request, caller: Any) -> adapters.Judge:
-    async def by_the_hooks(answers: Answers) -> Judged:
-        return await judge(_hooks[request.app], request, caller, answers)
+def _make_judge(request: Request, caller: Any) -> adapters.Judge:
+    async def judge_with_hooks(answers: AnswerBatch) -> JudgedBatch:
+        return await judge_answers(_hooks[request.app], request, caller, answers)
 
-    return by_the_hooks
+    return judge_with_hooks
 
 
 def _router(auth: Callable[..., Any]) -> APIRouter:
-    known = Depends(auth)
+    authenticated = Depends(auth)
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
 
-    @router.post(ALIGN, response_model=AlignAnswer, openapi_extra=_body(AlignBody))
-    async def align(request: Request, response: Response, caller: Any = known) -> AlignAnswer:
+    @router.post(ALIGN, response_model=AlignAnswer, openapi_extra=_body_schema(AlignBody))
+    async def align(request: Request, response: Response, caller: Any = authenticated) -> AlignAnswer:
         """Judge and correct an answer that you bring, as an answer of the traffic is judged and corrected."""
-        body = await parsed(request, AlignBody)
-        judged = await _judge(request, caller)(Answers.of(body))
+        body = await parse_body(request, AlignBody)
+        judged = await _make_judge(request, caller)(AnswerBatch.from_body(body))
         response.headers.update(judged.headers)
-        return await judged.report()
+        return await judged.make_report()
 
-    @router.post(GENERIC_GUARDRAIL, openapi_extra=_body(adapters.GenericRequest))
-    async def generic_guardrail(request: Request, caller: Any = known) -> JSONResponse:
+    @router.post(GENERIC_GUARDRAIL, openapi_extra=_body_schema(adapters.GenericRequest))
+    async def generic_guardrail(request: Request, caller: Any = authenticated) -> JSONResponse:
         """Guardrail of another LiteLLM proxy: `guardrail: generic_guardrail_api`, with this gateway as its api_base."""
-        body = await parsed(request, adapters.GenericRequest)
-        return JSONResponse(await adapters.generic_guardrail(body, _judge(request, caller)))
+        body = await parse_body(request, adapters.GenericRequest)
+        return JSONResponse(await adapters.judge_generic_guardrail(body, _make_judge(request, caller)))
 
-    @router.post(WEBHOOK, openapi_extra=_body(adapters.WebhookRequest))
-    async def webhook(request: Request, caller: Any = known) -> JSONResponse:
+    @router.post(WEBHOOK, openapi_extra=_body_schema(adapters.WebhookRequest))
+    async def webhook(request: Request, caller: Any = authenticated) -> JSONResponse:
         """Guardrail of agentgateway or Portkey, by a webhook."""
-        body = await parsed(request, adapters.WebhookRequest)
-        return JSONResponse(await adapters.webhook(body, _judge(request, caller)))
+        body = await parse_body(request, adapters.WebhookRequest)
+        return JSONResponse(await adapters.judge_webhook(body, _make_judge(request, caller)))
 
     @router.post(
         feedback_endpoint.PATH,
         status_code=202,
         response_model=FeedbackAnswer,
         responses=_FEEDBACK_ERRORS,
-        openapi_extra=_body(FeedbackBody),
+        openapi_extra=_body_schema(FeedbackBody),
     )
-    async def feedback(request: Request, caller: Any = known) -> FeedbackAnswer:
+    async def feedback(request: Request, caller: Any = authenticated) -> FeedbackAnswer:
         """Say whether an answer of yours was corrected rightly; its x-aligner-id names it."""
-        body = await parsed(request, FeedbackBody)
-        data = await litellm_internals.request_data(request, caller, {})
-        async with litellm_internals.counted(caller, data):
-            await _hooks[request.app].feedback.keep(body, caller)
+        body = await parse_body(request, FeedbackBody)
+        data = await litellm_internals.make_request_data(request, caller, {})
+        async with litellm_internals.count_request(caller, data):
+            await _hooks[request.app].feedback.save_review(body, caller)
         return FeedbackAnswer(id=body.id, choice=body.choice, verdict=body.verdict)
 
     return router
 
 
-def _body(form: type[BaseModel]) -> dict[str, Any]:
+def _body_schema(form: type[BaseModel]) -> dict[str, Any]:
     """The OpenAPI of a body that is read by hand: FastAPI's own errors would be no errors of LiteLLM."""
     schema = form.model_json_schema()
-    content = {"application/json": {"schema": _written_out(schema, schema.pop("$defs", {}))}}
+    content = {"application/json": {"schema": _inline_schema(schema, schema.pop("$defs", {}))}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _written_out(schema: Any, parts: Mapping[str, Any]) -> Any:
+def _inline_schema(schema: Any, parts: Mapping[str, Any]) -> Any:
     """A schema with its named parts in place: in an OpenAPI document their names would lead nowhere."""
     if isinstance(schema, list):
-        return [_written_out(entry, parts) for entry in schema]
+        return [_inline_schema(entry, parts) for entry in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        return _written_out(parts[schema["$ref"].rpartition("/")[2]], parts)
-    return {name: _written_out(value, parts) for name, value in schema.items()}
+        return _inline_schema(parts[schema["$ref"].rpartition("/")[2]], parts)
+    return {name: _inline_schema(value, parts) for name, value in schema.items()}

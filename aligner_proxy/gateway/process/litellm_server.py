@@ -22,11 +22,11 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from aligner_proxy import connections
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.gateway.process.die_with_parent import tether
 
 
-def settings(listeners: Sequence[socket.socket], limits: Limits) -> str:
+def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits) -> str:
     """SETTINGS for these sockets and limits."""
     return json.dumps({"sockets": [listener.fileno() for listener in listeners], "limits": asdict(limits)})
 
@@ -34,9 +34,9 @@ def settings(listeners: Sequence[socket.socket], limits: Limits) -> str:
 class _TetheredConfig(uvicorn.Config):
     """uvicorn's settings, as a worker gets them from the process that starts it."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
         self._starter = os.getpid()
-        super().__init__(*given, **named)
+        super().__init__(*arguments, **named)
 
     def configure_logging(self) -> None:
         """What a worker does first: from here on it ends with its parent."""
@@ -45,9 +45,11 @@ class _TetheredConfig(uvicorn.Config):
         super().configure_logging()
 
 
-def serve(listeners: list[socket.socket], limits: Limits, app: str, *, workers: int, **given: Any) -> None:
+def serve(
+    listeners: list[socket.socket], limits: ConnectionLimits, app: str, *, workers: int, **arguments: Any
+) -> None:
     """uvicorn's `run`, on these sockets and with these limits."""
-    config = _TetheredConfig(app, workers=workers, **{**given, **connections.settings(limits)})
+    config = _TetheredConfig(app, workers=workers, **{**arguments, **connections.uvicorn_settings(limits)})
     if config.workers > 1:
         Multiprocess(config, listeners).run()
         return
@@ -59,9 +61,9 @@ def serve(listeners: list[socket.socket], limits: Limits, app: str, *, workers: 
 
 def main(arguments: list[str]) -> None:
     """Run LiteLLM, whose command line ends in uvicorn's `run`."""
-    read = json.loads(arguments[0])
-    listeners = [socket.socket(fileno=descriptor) for descriptor in read["sockets"]]
-    uvicorn.run = partial(serve, listeners, Limits(**read["limits"]))
+    decoded = json.loads(arguments[0])
+    listeners = [socket.socket(fileno=descriptor) for descriptor in decoded["sockets"]]
+    uvicorn.run = partial(serve, listeners, ConnectionLimits(**decoded["limits"]))
     sys.argv = ["litellm", *arguments[1:]]
     from litellm import run_server  # takes seconds, and this module is imported by every worker
 

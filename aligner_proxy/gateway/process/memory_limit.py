@@ -31,43 +31,43 @@ class MemoryLimit:
     most_mb: int = 0
     look_s: float = LOOK_S
 
-    async def near(self, pid: int) -> int:
+    async def wait_near(self, pid: int) -> int:
         """Wait until a process, or one below it, has been near the limit for a while; the megabytes that it holds."""
-        return await self._held(pid, _NEAR, _LOOKS)
+        return await self._wait_above(pid, _NEAR, _LOOKS)
 
-    async def passed(self, pid: int) -> int:
+    async def wait_passed(self, pid: int) -> int:
         """Wait until a process, or one below it, holds more than the limit; the megabytes that it holds."""
-        return await self._held(pid, 1.0, 1)
+        return await self._wait_above(pid, 1.0, 1)
 
-    async def _held(self, pid: int, share: float, looks: int) -> int:
+    async def _wait_above(self, pid: int, share: float, looks: int) -> int:
         above = 0
         while True:
             await asyncio.sleep(self.look_s)
-            held = largest_mb(pid) if self.most_mb else 0
-            above = above + 1 if held > share * self.most_mb else 0
+            resident_mb = largest_mb(pid) if self.most_mb else 0
+            above = above + 1 if resident_mb > share * self.most_mb else 0
             if above >= looks:
-                return held
+                return resident_mb
 
 
-def known() -> bool:
+def is_measurable() -> bool:
     """Whether this system tells what a process holds."""
-    return bool(_resident(os.getpid()))
+    return bool(_resident_bytes(os.getpid()))
 
 
 def largest_mb(pid: int) -> int:
     """The largest resident set among a process and those below it, in MB; 0 where nothing is known."""
-    return max(map(_resident, _tree(pid))) // _MIB
+    return max(map(_resident_bytes, _process_tree(pid))) // _MIB
 
 
-def _tree(pid: int) -> Iterator[int]:
+def _process_tree(pid: int) -> Iterator[int]:
     yield pid
     for path in _PROC.glob(f"{pid}/task/*/children"):
         with contextlib.suppress(OSError):  # it has ended
             for child in path.read_text().split():
-                yield from _tree(int(child))
+                yield from _process_tree(int(child))
 
 
-def _resident(pid: int) -> int:
+def _resident_bytes(pid: int) -> int:
     """Bytes."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -57,7 +57,7 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Child:
+class ChildProcess:
     """Child process in its own session, so that Ctrl-C does not reach it; it ends with this process.
 
     Of our descriptors it inherits `descriptors` alone.
@@ -70,7 +70,7 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     since: float = -math.inf
     """When it was started last, on the monotonic clock."""
-    _ending: asyncio.Task[int] | None = None
+    _end_task: asyncio.Task[int] | None = None
 
     async def start(self) -> None:
         """Start the process; it shares our output."""
@@ -85,15 +85,15 @@ class Child:
             *tethered, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
         )
         self.since = time.monotonic()
-        self._ending = asyncio.ensure_future(self._ended())
+        self._end_task = asyncio.ensure_future(self._wait_end())
         log.info("%s: started (pid %d)", self.name, self.process.pid)
 
     async def wait(self) -> int:
         """Wait for the end, and that of its own processes; the exit status."""
-        assert self._ending is not None
-        return await asyncio.shield(self._ending)
+        assert self._end_task is not None
+        return await asyncio.shield(self._end_task)
 
-    async def _ended(self) -> int:
+    async def _wait_end(self) -> int:
         assert self.process is not None
         status = await self.process.wait()
         if self._send_group(signal.SIGTERM):
@@ -120,7 +120,7 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL for the child and its own children."""
-        if self._ending is not None and not self._ending.done():
+        if self._end_task is not None and not self._end_task.done():
             self._send_group(signal.SIGKILL)
 
     def _send_group(self, number: int) -> bool:
@@ -144,9 +144,9 @@ class EngineProcess:
     `child` is None if the engine is run elsewhere.
     """
 
-    def __init__(self, child: Child | None, loaded: Ready) -> None:
+    def __init__(self, child: ChildProcess | None, wait_loaded: Ready) -> None:
         self.child = child
-        self._loaded = loaded
+        self._wait_loaded = wait_loaded
         self._users = set[Generation]()
         self._keeping: asyncio.Task[None] | None = None
 
@@ -157,10 +157,10 @@ class EngineProcess:
         if shared:
             return
         if self.child is None:
-            await self._loaded()
+            await self._wait_loaded()
             return
         await self.child.start()
-        await _ready(self.child, self._loaded)
+        await _wait_ready(self.child, self._wait_loaded)
         self._keeping = asyncio.ensure_future(keep_alive(self.child, pace))
 
     async def stop(self, user: Generation, grace: float) -> None:
@@ -185,8 +185,8 @@ class Generation:
     """An engine and the LiteLLM that uses it, of one version and configuration."""
 
     engine: EngineProcess
-    gateway: Child
-    serving: Ready
+    gateway: ChildProcess
+    wait_serving: Ready
     has_served: bool = False
 
     async def start_engine(self, pace: Pace) -> None:
@@ -196,11 +196,11 @@ class Generation:
     async def start_gateway(self) -> None:
         """Start LiteLLM and wait until it serves."""
         await self.gateway.start()
-        await _ready(self.gateway, self.announce)
+        await _wait_ready(self.gateway, self.wait_until_serving)
 
-    async def announce(self) -> None:
+    async def wait_until_serving(self) -> None:
         """Wait until LiteLLM serves."""
-        await self.serving()
+        await self.wait_serving()
         self.has_served = True
 
     async def stop(self, gateway_grace: float, engine_grace: float) -> None:
@@ -223,7 +223,7 @@ class _Pauses:
         self._pace = pace
         self._next = pace.first
 
-    def after(self, ran: float) -> float:
+    def next_pause(self, ran: float) -> float:
         """The pause after a child that ran for so many seconds."""
         if ran >= self._pace.stable:
             self._next = self._pace.first
@@ -232,12 +232,12 @@ class _Pauses:
         return pause
 
 
-async def keep_alive(child: Child, pace: Pace) -> None:
+async def keep_alive(child: ChildProcess, pace: Pace) -> None:
     """Restart a started `child` whenever it ends, with a growing pause; runs until cancelled."""
     pauses = _Pauses(pace)
     while True:
         status = await child.wait()
-        pause = pauses.after(time.monotonic() - child.since)
+        pause = pauses.next_pause(time.monotonic() - child.since)
         log.error("%s: ended with status %d, restart in %g s", child.name, status, pause)
         await asyncio.sleep(pause)
         await child.start()
@@ -259,7 +259,7 @@ class _Demand(Enum):
 async def run(
     make: Make,
     pace: Pace | None = None,
-    draining: Callable[[], None] = lambda: None,
+    on_drain: Callable[[], None] = lambda: None,
     memory: MemoryLimit | None = None,
 ) -> int:
     """Run until a signal, or the end of a gateway that never served; the exit status.
@@ -268,13 +268,13 @@ async def run(
     """
     supervisor = _Supervisor(make, pace or Pace(), memory or MemoryLimit())
     with supervisor.signals():
-        work = asyncio.ensure_future(supervisor.work())
+        work = asyncio.ensure_future(supervisor.run())
         stopped = asyncio.ensure_future(supervisor.stop.wait())
         try:
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             return work.result() if work.done() else 0
         finally:
-            draining()
+            on_drain()
             work.cancel()
             stopped.cancel()
             await asyncio.gather(work, stopped, return_exceptions=True)
@@ -296,32 +296,32 @@ class _Supervisor:
         self._generations: list[Generation] = []
         self._leaving: set[asyncio.Task[None]] = set()
 
-    async def work(self) -> int:
+    async def run(self) -> int:
         """Start the first generation and replace it on demand; the status of a LiteLLM that ends before it serves."""
-        current = self._next()
+        current = self._make_generation()
         await current.start_engine(self._pace)
         await current.gateway.start()
-        announcing = asyncio.ensure_future(current.announce())
+        announcing = asyncio.ensure_future(current.wait_until_serving())
         try:
             while True:
-                demand = await self._demand(current)
+                demand = await self._next_demand(current)
                 if demand is not _Demand.END:
                     shared = current.engine if demand is _Demand.RENEW else None
-                    current = await self._replaced(current, shared, "the running processes stay") or current
+                    current = await self._replace_generation(current, shared, "the running processes stay") or current
                 elif current.has_served:
-                    current = await self._revived(current)
+                    current = await self._revive(current)
                 else:
                     return await current.gateway.wait()
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
 
-    async def _demand(self, current: Generation) -> _Demand:
+    async def _next_demand(self, current: Generation) -> _Demand:
         """Wait for what happens next."""
         waiting = {
             asyncio.ensure_future(current.gateway.wait()): _Demand.END,
             asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,
-            asyncio.ensure_future(self._grown(current)): _Demand.RENEW,
+            asyncio.ensure_future(self._wait_too_large(current)): _Demand.RENEW,
         }
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -332,36 +332,36 @@ class _Supervisor:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _grown(self, current: Generation) -> None:
+    async def _wait_too_large(self, current: Generation) -> None:
         """Wait until LiteLLM holds too much; not at once after it was renewed, or that was tried."""
         await asyncio.sleep(max(0.0, self._renewed + self._pace.stable - time.monotonic()))
         assert current.gateway.process is not None
-        held = await self._memory.near(current.gateway.process.pid)
+        resident_mb = await self._memory.wait_near(current.gateway.process.pid)
         if self._leaving:
-            await self._end_those_before(current.gateway.process.pid)
+            await self._end_earlier(current.gateway.process.pid)
         self._renewed = time.monotonic()
-        log.warning("litellm: holds %d MB of %d, another process takes its place", held, self._memory.most_mb)
+        log.warning("litellm: holds %d MB of %d, another process takes its place", resident_mb, self._memory.most_mb)
 
-    async def _end_those_before(self, pid: int) -> None:
+    async def _end_earlier(self, pid: int) -> None:
         """Wait until no other generation is leaving: a third process would be one too many.
 
         They have the time that they need until the one that serves, `pid`, holds more than it may.
         """
         before = set(self._leaving)
-        passed = asyncio.ensure_future(self._memory.passed(pid))
-        left = asyncio.ensure_future(asyncio.wait(before))
+        over_limit = asyncio.ensure_future(self._memory.wait_passed(pid))
+        departures = asyncio.ensure_future(asyncio.wait(before))
         try:
-            await asyncio.wait({passed, left}, return_when=asyncio.FIRST_COMPLETED)
-            if not left.done():
+            await asyncio.wait({over_limit, departures}, return_when=asyncio.FIRST_COMPLETED)
+            if not departures.done():
                 self._crowded.set()
                 await asyncio.wait(before)
         finally:
             self._crowded.clear()
-            passed.cancel()
-            left.cancel()
-            await asyncio.gather(passed, left, return_exceptions=True)
+            over_limit.cancel()
+            departures.cancel()
+            await asyncio.gather(over_limit, departures, return_exceptions=True)
 
-    async def _revived(self, ended: Generation) -> Generation:
+    async def _revive(self, ended: Generation) -> Generation:
         """The generation that serves in place of one whose LiteLLM has ended; the engine stays, unless SIGHUP comes.
 
         The port is ours, so that whoever asks meanwhile waits.
@@ -369,18 +369,20 @@ class _Supervisor:
         status = await ended.gateway.wait()
         ran = time.monotonic() - ended.gateway.since
         while True:
-            pause = self._pauses.after(ran)
+            pause = self._pauses.next_pause(ran)
             log.error("%s: ended with status %d, restart in %g s", ended.gateway.name, status, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._restart.wait(), pause)
             shared = None if self._restart.is_set() else ended.engine
             self._restart.clear()
-            successor = await self._replaced(ended, shared, "it is tried again")
+            successor = await self._replace_generation(ended, shared, "it is tried again")
             if successor is not None:
                 return successor
             ran = 0.0
 
-    async def _replaced(self, current: Generation, shared: EngineProcess | None, otherwise: str) -> Generation | None:
+    async def _replace_generation(
+        self, current: Generation, shared: EngineProcess | None, otherwise: str
+    ) -> Generation | None:
         """The generation that serves now in place of `current`, with its own engine or a shared one.
 
         None if it could not be started; `otherwise` says what follows then.
@@ -388,7 +390,7 @@ class _Supervisor:
         log.info("restart: another %sLiteLLM starts", "" if shared else "engine and ")
         successor = None
         try:
-            successor = self._next(shared)
+            successor = self._make_generation(shared)
             async with asyncio.timeout(self._pace.start):
                 await successor.start_engine(self._pace)
                 await successor.start_gateway()
@@ -411,22 +413,22 @@ class _Supervisor:
         self._generations.remove(generation)
         log.info("restart: done, the processes before have ended")
 
-    async def _drain(self, gateway: Child) -> None:
+    async def _drain(self, gateway: ChildProcess) -> None:
         """Let LiteLLM finish its requests; no longer if it holds more than it may, or its successor does."""
         assert gateway.process is not None
         finished = asyncio.ensure_future(gateway.stop(self._pace.handover))
-        passed = asyncio.ensure_future(self._memory.passed(gateway.process.pid))
+        over_limit = asyncio.ensure_future(self._memory.wait_passed(gateway.process.pid))
         crowded = asyncio.ensure_future(self._crowded.wait())
         try:
-            await asyncio.wait({finished, passed, crowded}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({finished, over_limit, crowded}, return_when=asyncio.FIRST_COMPLETED)
             if not finished.done():
                 log.warning("litellm: too much memory is held, the process before ends in %g s", self._pace.last)
         finally:
-            for task in (finished, passed, crowded):
+            for task in (finished, over_limit, crowded):
                 task.cancel()
-            await asyncio.gather(finished, passed, crowded, return_exceptions=True)
+            await asyncio.gather(finished, over_limit, crowded, return_exceptions=True)
 
-    def _next(self, engine: EngineProcess | None = None) -> Generation:
+    def _make_generation(self, engine: EngineProcess | None = None) -> Generation:
         generation = self._make(engine)
         self._generations.append(generation)
         return generation
@@ -443,23 +445,23 @@ class _Supervisor:
         """Signal handlers: SIGHUP replaces; of the others the first drains, a second one kills."""
         loop = asyncio.get_running_loop()
 
-        def received(number: int) -> None:
+        def handle_signal(number: int) -> None:
             if self.stop.is_set():
                 for generation in self._generations:
                     generation.kill()
             log.info("%s: draining; send it again to kill", signal.Signals(number).name)
             self.stop.set()
 
-        def hung_up(terminal: bool) -> None:
+        def handle_hangup(terminal: bool) -> None:
             # The same signal says that the terminal has been closed: then nobody wants a second generation.
             if terminal and not os.isatty(_STDERR):
-                received(signal.SIGHUP)
+                handle_signal(signal.SIGHUP)
             else:
                 self._restart.set()
 
         for number in _SIGNALS:
-            loop.add_signal_handler(number, received, number)
-        loop.add_signal_handler(signal.SIGHUP, hung_up, os.isatty(_STDERR))
+            loop.add_signal_handler(number, handle_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, handle_hangup, os.isatty(_STDERR))
         try:
             yield
         finally:
@@ -467,7 +469,7 @@ class _Supervisor:
                 loop.remove_signal_handler(number)
 
 
-async def _ready(child: Child, ready: Ready) -> None:
+async def _wait_ready(child: ChildProcess, ready: Ready) -> None:
     """Wait until a started child is ready; if it ends before that, it would end again, so it is not restarted."""
     waiting = asyncio.ensure_future(ready())
     ended = asyncio.ensure_future(child.wait())

@@ -46,7 +46,7 @@ async def stream(
     if way is StreamMode.PASSTHROUGH:
         side = None
     if side is not None:
-        response = side.dropped_from(response)
+        response = side.drop_from_stream(response)
     queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant), side)
     working = corrector.at_work() if way is StreamMode.SENTENCE else contextlib.nullcontext()
     try:
@@ -54,10 +54,10 @@ async def stream(
             async with contextlib.aclosing(queue.play(response)) as items:
                 async for item in items:
                     if item is queue.comment:
-                        litellm_internals.log_served(data, queue.client.served.items)
+                        litellm_internals.log_served_texts(data, queue.client.served.items)
                     yield item
     finally:
-        metrics.streamed(ledger.call_id, ledger.policy, queue.client.timeline)
+        metrics.record_stream(ledger.call_id, ledger.policy, queue.client.timeline)
 
 
 def stream_mode(policy: Policy, pipeline: Pipeline, *, held: bool = False) -> StreamMode:

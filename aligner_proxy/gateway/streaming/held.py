@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator,
 from dataclasses import replace
 from functools import cached_property, partial
 
-from aligner_proxy.concurrency import to_the_end
+from aligner_proxy.concurrency import run_to_end
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats.base import StreamEvent, corrected, no_store
@@ -70,11 +70,11 @@ class HeldStream(StreamQueue[PrefilledText]):
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
             self._request.corrector.refuse(self._request.ledger.outcomes[0])
         for text in self._texts.values():
-            await to_the_end(text.aclose())
+            await run_to_end(text.aclose())
         self._texts.clear()
         while self._queue:
             self._next()
-        side = self._request.side.opened_anew() if self._request.side else None
+        side = self._request.side.reopen() if self._request.side else None
         request = self._request
         released = ReleasedStream(
             request.wire, request.data, request.ledger, request.corrector, self._room.account, side
@@ -121,7 +121,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             try:
                 outgoing = await self._replayed(exchanges, texts)
             except NotPutIn:
-                metrics.not_put_in(self._request.ledger)
+                metrics.record_not_applied(self._request.ledger)
                 if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
                     raise
         if self._request.side is not None:
@@ -186,9 +186,11 @@ class HeldStream(StreamQueue[PrefilledText]):
     def _give_up(self, status: Status, reason: str) -> None:
         """Every choice that had begun ends like this."""
         ledger = self._request.ledger
-        metrics.upstream_ended(ledger)
+        metrics.record_upstream_end(ledger)
         begun = [exchange.index for exchange in self._exchanges()] or [0]
-        ledger.settle([metrics.closed(ledger.call_id, ledger.policy, status, reason, index) for index in begun])
+        ledger.settle(
+            [metrics.record_unprocessed(ledger.call_id, ledger.policy, status, reason, index) for index in begun]
+        )
 
 
 class LiveStream(HeldStream):
@@ -198,10 +200,10 @@ class LiveStream(HeldStream):
     """
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        kept = litellm_internals.kept_chunks(source)
+        kept = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
-                self.client.timeline.came()
+                self.client.timeline.note_upstream()
                 self.client.note(item, has_text=True)
                 yield item
                 await self.take(item)

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from aligner_proxy.concurrency import TimeSlice, to_the_end
+from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import SafeDecoder, StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics
@@ -90,7 +90,7 @@ class ClientSide:
         self.served.append(item)
         self._ending = sse.tail(self._ending, item)
         if has_text:
-            self.timeline.went()
+            self.timeline.note_client()
         self.put_off_comment()
 
     def put_off_comment(self) -> None:
@@ -140,7 +140,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                     yield item
             finished = True
         finally:
-            await to_the_end(self._close(finished=finished))
+            await run_to_end(self._close(finished=finished))
         # A stream that never began stays a plain HTTP error.
         if (self.client.served.any or self.broken is None) and self.client.is_at_rest:
             self.comment = self._request.ledger.comment(self.client.timeline)
@@ -171,7 +171,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Put the whole stream in line."""
-        kept = litellm_internals.kept_chunks(source)
+        kept = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
                 await self.take(item)
@@ -214,7 +214,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         while self._room.account.full and self.waits:
             crowded_out = not self._room.is_shed and self._room.account.over_share
             if crowded_out or not (await self._room.account.freed(PATIENCE_S) or self._room.is_shed):
-                metrics.stream_shed(self._request.ledger)
+                metrics.record_stream_shed(self._request.ledger)
                 self._room.is_shed = True
                 self.give_way()
 
@@ -227,7 +227,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             places.append((text, start, start + len(piece)))
             self._room.account.keep(len(piece))
         if places:
-            self.client.timeline.came()
+            self.client.timeline.note_upstream()
         wholes = {index: self._text(index) for index in event.wholes} or NO_WHOLES
         if self._request.side is not None:
             self._request.side.read(

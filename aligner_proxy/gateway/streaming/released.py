@@ -184,7 +184,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             outcomes = [(told, replace(outcome, status=Status.SKIPPED, reason=reason)) for told, outcome in outcomes]
         self._request.corrector.settle(outcomes)
         if self._lost:
-            metrics.not_put_in(self._request.ledger)
+            metrics.record_not_applied(self._request.ledger)
 
     def _without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
         """The outcome of a stream in which there is no text."""

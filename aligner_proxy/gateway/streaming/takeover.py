@@ -32,7 +32,7 @@ async def watched(
     rest = aiter(response)
     first: list[Any] = []
     broken: Exception | None = None
-    while not withheld and len(first) < _PEEKED and not any(map(routing.settled, first)):
+    while not withheld and len(first) < _PEEKED and not any(map(routing.brings_words, first)):
         try:
             first.append(await anext(rest))
         except StopAsyncIteration:

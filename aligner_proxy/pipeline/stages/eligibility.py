@@ -143,7 +143,7 @@ def _counts(exchange: Exchange, policy: Policy) -> bool:
 
 
 def _is_judged(reason: SkipReason, policy: Policy) -> bool:
-    return policy.on_skip.of(reason) is OnSkip.JUDGE
+    return policy.on_skip.reaction_to(reason) is OnSkip.JUDGE
 
 
 def _reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[SkipReason]:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.outcomes import DECLINED
@@ -73,7 +73,7 @@ class Language(Stage):
     async def _admit_whole(self, answer: AnswerSoFar) -> Stop | None:
         """The same of a whole answer. Where nobody can say what is known it fails: it must not pass for that."""
         languages = await self._ask()
-        is_blocked = await beside(len(answer.text), partial(is_unknown, answer.text, languages))
+        is_blocked = await run_off_loop(len(answer.text), partial(is_unknown, answer.text, languages))
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 
     def _sounds_foreign(self, answer: AnswerSoFar, languages: Collection[str]) -> bool:

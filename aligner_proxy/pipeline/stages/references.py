@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TypeVar
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.fact_editor import Doubt, FactEditor
 from aligner_proxy.grounding.matching import Matcher
 from aligner_proxy.grounding.page import page
@@ -61,7 +61,7 @@ class References(Stage):
         if not answer.is_whole and self._grounder is None:
             chars = sum(len(reference.text) for reference in self._policy.references)
             async with asyncio.timeout(self._policy.deadline_s):
-                self._grounder = await beside(chars, partial(grounder, self._policy, answer.exchange.turns))
+                self._grounder = await run_off_loop(chars, partial(grounder, self._policy, answer.exchange.turns))
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """The text with the facts of the references in it."""
@@ -81,12 +81,12 @@ class References(Stage):
         editor = self._editor_until(answer.exchange, answer.deadline)
         chars = len(text) + sum(len(reference.text) for reference in references)
         find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
-        edits, doubtful = await beside(chars, partial(find, doubts=editor is not None))
+        edits, doubtful = await run_off_loop(chars, partial(find, doubts=editor is not None))
         use = None
         if editor is not None and any(part.kind != ORDER for part in doubtful):
             decided, use = await _ask(editor, text, edits, doubtful, references)
             if decided is None:
-                decided = await beside(chars, partial(find, doubts=False))
+                decided = await run_off_loop(chars, partial(find, doubts=False))
             edits, doubtful = decided
         return _with_edits(outgoing, edits, doubtful, use)
 
@@ -151,7 +151,7 @@ async def _ask(
     if written is None:
         return None, use
     chars = len(text) + sum(len(reference.text) for reference in references)
-    decided = await beside(chars, partial(_take_written, text, edits, doubtful, written, references))
+    decided = await run_off_loop(chars, partial(_take_written, text, edits, doubtful, written, references))
     return decided, use + EditorUse(refused=len({part.start for part in decided[1] if part.kind != ORDER}))
 
 

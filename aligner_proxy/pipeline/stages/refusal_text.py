@@ -222,7 +222,7 @@ def _refuse(outcome: Outcome, exchange: Exchange) -> Outcome:
     if policy.if_nothing_remains is IfNothingRemains.BLOCK:
         status = Status.SHADOW if shadow else Status.FAILED
         return replace(outcome, status=status, reason=f"{'would_block:' * shadow}{NOTHING_REMAINS}")
-    text = text_of(policy, exchange, outcome.against)
+    text = text_of(policy, exchange, outcome.violated_objectives)
     if shadow:
         return replace(outcome, reason="would_decline", edited=text)
     return replace(outcome, status=Status.CORRECTED, reason=DECLINED, text=text, edited=text)

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import aligner_proxy.teaching
-from aligner_proxy.cli.options import quiet
+from aligner_proxy.cli.options import silence_libraries
 from aligner_proxy.engine.api import AlignRequest, Engine, with_heads
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
@@ -46,7 +46,7 @@ from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.teaching.rows import Reader, RowsCache, write_atomically
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy.teaching.teach import NothingLearned, lesson, plan
-from aligner_proxy.types import DEFAULT_ALIGNER, Correction, encodable
+from aligner_proxy.types import DEFAULT_ALIGNER, Correction, replace_surrogates
 from models.data.answers import Answer, load_pool
 from models.reporting import output
 
@@ -268,7 +268,7 @@ class Study:
         request = AlignRequest(
             request_id="taught",
             turns=case.planted.neutral.turns,
-            answer=encodable(case.planted.neutral.answer),
+            answer=replace_surrogates(case.planted.neutral.answer),
             objectives=texts,
             common=len(texts),
             deadline_s=_DEADLINE_S,
@@ -310,8 +310,8 @@ async def run(arguments: argparse.Namespace) -> str:
     every = read_kinds()
     kinds = read_kinds(slugs=arguments.kinds)
     hosts = usable_hosts(load_pool(arguments.data, "dev").answers)
-    quiet()
-    engine = LocalEngine(lambda: open_aligner(Settings(arguments.aligner), config.home()))
+    silence_libraries()
+    engine = LocalEngine(lambda: open_aligner(Settings(arguments.aligner), config.home_folder()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     text = ""
     try:

@@ -16,8 +16,8 @@ from typing import Any
 
 import models.data
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.objective_schema import objective_text
-from aligner_proxy.policy.yaml_file import Source, nearest, read
+from aligner_proxy.policy.objective_schema import check_objective_text
+from aligner_proxy.policy.yaml_file import YamlSource, read_yaml, suggest_name
 from aligner_proxy.teaching.examples import folded
 from aligner_proxy.teaching.insertion import Planted, insert, places
 from aligner_proxy.teaching.neutral import Neutral
@@ -109,37 +109,37 @@ def read_kinds(folder: Path = FOLDER, slugs: Sequence[str] = ()) -> list[TaughtK
         raise ConfigError(f"{folder}: there are no objectives (*.yaml) in this folder")
     for slug in slugs:
         if slug not in paths:
-            raise ConfigError(f"unknown kind {slug!r}; {nearest(slug, list(paths))}")
+            raise ConfigError(f"unknown kind {slug!r}; {suggest_name(slug, list(paths))}")
     kinds = [_read_kind(paths[slug]) for slug in dict.fromkeys(slugs or paths)]
     return kinds if slugs else sorted(kinds, key=lambda kind: kind.near)
 
 
 def _read_kind(path: Path) -> TaughtKind:
-    data, source = read(path)
+    data, source = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block with `objective`, `slug`, `against` and `fine`")
     for key in data:
         if key not in _KEYS:
-            raise ConfigError(f"{source.at(key)}: unknown key {key!r}; {nearest(key, _KEYS)}")
+            raise ConfigError(f"{source.place_of(key)}: unknown key {key!r}; {suggest_name(key, _KEYS)}")
     if data.get("slug") != path.stem:
-        raise ConfigError(f"{source.at('slug')}: slug: must be the name of the file, {path.stem}")
+        raise ConfigError(f"{source.place_of('slug')}: slug: must be the name of the file, {path.stem}")
     try:
-        objective = objective_text(str(data.get("objective", "")))
+        objective = check_objective_text(str(data.get("objective", "")))
     except ValueError as error:
-        raise ConfigError(f"{source.at('objective')}: objective: {error}") from None
+        raise ConfigError(f"{source.place_of('objective')}: objective: {error}") from None
     known: dict[str, str] = {}
     against = tuple(_sentences(data, "against", source, known))
     fine = tuple(_sentences(data, "fine", source, known))
     return TaughtKind(path.stem, objective, against, fine)
 
 
-def _sentences(data: Mapping[str, Any], key: str, source: Source, known: dict[str, str]) -> Iterator[str]:
+def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, known: dict[str, str]) -> Iterator[str]:
     """The sentences of one list, none of them twice in the file."""
     values = data.get(key)
     if not isinstance(values, list) or not values:
-        raise ConfigError(f"{source.at(key)}: {key}: must be a list of sentences, each behind `- `")
+        raise ConfigError(f"{source.place_of(key)}: {key}: must be a list of sentences, each behind `- `")
     for n, value in enumerate(values):
-        place = source.at(key, n)
+        place = source.place_of(key, n)
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{place}: {key}[{n}]: must be a sentence (put it in quotes)")
         first = known.setdefault(folded(value), place)

@@ -105,7 +105,7 @@ class Learner:
         texts = list(row.texts)
         if not self._embedded:
             texts = [worded(row.texts[i], float(shares[i].detach())) for i in order]
-        prompt = prompts.render(prompts.template(self._family), row.asked.query, row.asked.answer, texts)
+        prompt = prompts.render(prompts.find_template(self._family), row.asked.query, row.asked.answer, texts)
         read = self._tokenizer.prompt(prompt.text)
         target = self._tokenizer.continuation(row.answer)
         target = [*target, self._tokenizer.eos]

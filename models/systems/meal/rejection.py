@@ -25,7 +25,7 @@ from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy import prompts
-from aligner_proxy.cli.options import quiet
+from aligner_proxy.cli.options import silence_libraries
 from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.loader import Settings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
@@ -60,7 +60,7 @@ class Sampler:
 
     def __init__(self, folder: Path, temperature: float, home: Path) -> None:
         about, at = prepare(Settings(folder, quantization="none"), home)
-        self._family = prompts.template(about.template)
+        self._family = prompts.find_template(about.template)
         self._temperature = temperature
         self._model: Any = AutoModelForCausalLM.from_pretrained(str(at), dtype=torch.float32).eval()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(at))
@@ -68,7 +68,7 @@ class Sampler:
     @torch.no_grad()
     def __call__(self, pair: Pair, k: int) -> list[str]:
         """k corrections, at most half as long again as the answer."""
-        query = prompts.query(self._family, (Turn("user", pair.query),))
+        query = prompts.query_field(self._family, (Turn("user", pair.query),))
         prompt = prompts.render(self._family, query, pair.answer, pair.objectives)
         ids = self._tokenizer(prompt.text, return_tensors="pt").input_ids
         most = 8 + 3 * len(self._tokenizer(pair.answer, add_special_tokens=False).input_ids) // 2
@@ -141,10 +141,10 @@ def summary(kept: Sequence[Kept]) -> Iterator[str]:
 
 async def run(given: argparse.Namespace) -> list[Kept]:
     """Sample, read, choose."""
-    quiet()
+    silence_libraries()
     torch.manual_seed(given.seed)
-    sample = Sampler(given.aligner, given.temperature, config.home())
-    engine = LocalEngine(lambda: open_aligner(Settings(given.reader), config.home()))
+    sample = Sampler(given.aligner, given.temperature, config.home_folder())
+    engine = LocalEngine(lambda: open_aligner(Settings(given.reader), config.home_folder()))
     try:
         info = await engine.start()
         if not info.has_head:

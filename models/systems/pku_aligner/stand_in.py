@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from aligner_proxy.engine.weights import manifest
-from aligner_proxy.prompts import template
+from aligner_proxy.prompts import find_template
 
 TEMPLATE = "aligner"
 
@@ -29,7 +29,7 @@ def stand_in(source: Path, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
         else:
             shutil.copyfile(source / name, folder / name)
-    document |= {"template": TEMPLATE, "template_hash": template(TEMPLATE).hash, "shift": 0.0}
+    document |= {"template": TEMPLATE, "template_hash": find_template(TEMPLATE).hash, "shift": 0.0}
     document["files"] = {name: digest for name, digest in document["files"].items() if name not in dropped}
     (folder / manifest.MANIFEST).write_text(json.dumps(document, indent=2) + "\n")
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from aligner_proxy.concurrency import beside
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.plugins.api import Corrected, Inner
@@ -34,7 +34,7 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
     """The stages, one after the other, as one correction; a stage that has nothing to do is left out."""
     preferences = preferences_of(policy)
     done: list[Corrected] = []
-    for_corrector = await beside(len(answer), partial(_for_corrector, preferences, answer))
+    for_corrector = await run_off_loop(len(answer), partial(_for_corrector, preferences, answer))
     if for_corrector:
         corrected = await inner.correct(answer, _preferring(policy, for_corrector))
         done.append(_unless_unmet(for_corrector.values(), answer, corrected))
@@ -48,7 +48,7 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
             return _combined(done, replace(done[-1].verdict, text=answer))
     text = done[-1].verdict.text if done else answer
     fixable = {name: one for name, one in preferences.items() if one.fixable}
-    kinds = await beside(len(text), lambda: {one.kind for one in fixable.values() if not met(one, text)})
+    kinds = await run_off_loop(len(text), lambda: {one.kind for one in fixable.values() if not met(one, text)})
     # In a thread, as the gate: it must not hold up the event loop.
     edited = await asyncio.to_thread(fixed, text, kinds) if kinds else text
     if edited != text:

@@ -78,7 +78,7 @@ class StreamAligner:
         shown = fold(body).text.strip()
         if shown.startswith(("```", "~~~")) or not any(char.isalpha() for char in shown):
             return Correction(sentence)
-        query = prompts.query(prompts.TEMPLATES["aligner"], request.turns)
+        query = prompts.query_field(prompts.TEMPLATES["aligner"], request.turns)
         prompt = revision(query, fold(before.strip()).text, shown, gemma=self._settings.gemma)
         most = _MORE_TOKENS + len(shown) // _CHARS_PER_TOKEN
         completion_request = CompletionRequest(

@@ -93,7 +93,7 @@ class Scoring:
         """Raises `WeightsError`, OSError, KeyError and ValueError where the folder is none of a prepared aligner."""
         described = _described(folder, template)
         self._head = DetectorHead.load(folder / manifest.HEAD)
-        self._family = prompts.template(described.template)
+        self._family = prompts.find_template(described.template)
         self._shipped = shipped_heads(folder, torch.device("cpu"))
         config = json.loads((folder / manifest.MODEL).read_text())
         eos = config["eos_token_id"]

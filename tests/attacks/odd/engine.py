@@ -8,7 +8,7 @@ from dataclasses import replace
 import uvicorn
 
 from aligner_proxy import connections
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.server.app import create_app
 from tests.attacks.odd.tables import insults
@@ -27,5 +27,5 @@ if __name__ == "__main__":
         create_app(Admission(engine(), seats=16)),
         uds=sys.argv[1],
         log_level="error",
-        **connections.settings(Limits()),
+        **connections.uvicorn_settings(ConnectionLimits()),
     )

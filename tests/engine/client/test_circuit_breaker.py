@@ -33,6 +33,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import Correction, SegmentScore
 from tests.support import tiny
+from tests.support.sampling import examples
 from tests.support.scripted import ScriptedEngine
 
 
@@ -98,7 +99,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(deadline=None, max_examples=60)
+TestMachine.settings = settings(deadline=None, max_examples=examples(60))
 
 
 class World:

@@ -21,6 +21,7 @@ from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded, EngineFault, E
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, SegmentScore, Verify
 from tests.support import tiny
+from tests.support.sampling import examples
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 from tests.support.serving import Completions, completing, engine_at, refused_port
 
@@ -166,7 +167,7 @@ SENTENCES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(SENTENCES, st.sets(st.integers(0, 6)), st.lists(st.text(max_size=80), min_size=1, max_size=4), st.booleans())
 async def test_kept_segments_stand_in_their_order_whatever_the_editor_says(
     sentences: list[str], flags: set[int], said: list[str], finished: bool

@@ -26,6 +26,7 @@ from aligner_proxy.errors import (
 )
 from aligner_proxy.types import Correction
 from tests.support import tiny
+from tests.support.sampling import examples
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 from tests.support.serving import engine_at, refused_port
 
@@ -262,7 +263,7 @@ async def test_nobody_there_at_all() -> None:
 Said = st.sampled_from(["good", "away", "fault", "full"])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.tuples(st.lists(Said, min_size=3, max_size=3), st.floats(0, 3)), min_size=1, max_size=25))
 async def test_whoever_can_answer_does(rounds: list[tuple[list[str], float]]) -> None:
     """Whatever the engines did before: as long as one of them works, the request is answered, and loads add up."""

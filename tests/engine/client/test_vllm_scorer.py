@@ -17,7 +17,7 @@ from starlette.routing import Route
 from aligner_proxy.engine.client.vllm_scorer import VllmScorer
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, EngineUnavailable, HeadsUnavailable, InvalidOutput, UnknownHead
-from aligner_proxy.policy.engine_schema import Backend, Kind
+from aligner_proxy.policy.engine_schema import Backend, ServerKind
 from tests.support import tiny
 from tests.support.serving import refused_port, served
 
@@ -161,7 +161,7 @@ async def test_it_neither_writes_nor_teaches() -> None:
 
 def test_it_is_named_as_scorer_and_nowhere_else() -> None:
     backend = Backend(at=("http://host:8000/v1",), scorer="vllm://host:8001")
-    assert (backend.kind, backend.scorer) == (Kind.COMPLETIONS, "vllm://host:8001")
+    assert (backend.kind, backend.scorer) == (ServerKind.COMPLETIONS, "vllm://host:8001")
     with pytest.raises(ValueError, match="only judges"):
         Backend(at=("vllm://host:8001",))
     with pytest.raises(ValueError, match="not an engine address"):

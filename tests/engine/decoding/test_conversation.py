@@ -15,6 +15,7 @@ from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
 from aligner_proxy.text.folding import fold
 from aligner_proxy.types import Turn
 from tests.support import tiny
+from tests.support.sampling import examples
 
 FAMILY = prompts.TEMPLATES["ultrafeedback"]
 RULER = TokenRuler(tiny.runner().tokenizer, FAMILY)
@@ -70,14 +71,14 @@ def test_of_many_turns_the_last_are_read() -> None:
     assert sum(RULER.count(turn.content) for turn in kept) <= 300
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.lists(st.one_of(st.text(max_size=300), st.integers(1, 60).map(prose)), min_size=1, max_size=6),
     st.integers(64, 600),
 )
 def test_what_is_kept_fits_and_the_last_words_are_there(texts: list[str], room: int) -> None:
     kept = cut(user(*texts), RULER, room)
-    query = prompts.query(FAMILY, kept)
+    query = prompts.query_field(FAMILY, kept)
     assert RULER.count(query) <= room + 16 * (len(kept) + 1)  # this tokenizer spells the names of roles
     last = next((text for text in reversed(texts) if text), "")
     assert not last or kept[-1].content[-1] in (last[-1], fold(last).text[-1])

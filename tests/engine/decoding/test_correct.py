@@ -20,10 +20,11 @@ from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
-from aligner_proxy.prompts import template
+from aligner_proxy.prompts import find_template
 from aligner_proxy.text import structure
 from aligner_proxy.types import DecodeCounts, Turn, Verify
 from tests.support import tiny
+from tests.support.sampling import examples
 
 SENTENCES = st.lists(st.sampled_from([s for text in tiny.CORPUS for s in text.split(". ")]), min_size=1, max_size=6)
 TEXTS = st.one_of(
@@ -36,7 +37,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(answer=TEXTS, seed=st.integers(0, 3), caution=st.floats(-0.3, 0.3))
 def test_unflagged_segments_are_in_the_result_character_for_character(answer: str, seed: int, caution: float) -> None:
     result = alone(tiny.aligner(seed), tiny.request(answer, caution=caution))
@@ -49,7 +50,7 @@ def test_unflagged_segments_are_in_the_result_character_for_character(answer: st
             at = result.text.index(segment.text, at) + len(segment.text)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(answer=TEXTS, seed=st.integers(0, 3))
 def test_the_segments_told_are_those_of_the_answer(answer: str, seed: int) -> None:
     result = alone(tiny.aligner(seed), tiny.request(answer))
@@ -73,7 +74,7 @@ def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.Mo
     run = aligner.runner.run
     monkeypatch.setattr(aligner.runner, "run", lambda feeds: fed.extend(feeds) or run(feeds))
     alone(aligner, request)
-    fitted = fit(request, template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    fitted = fit(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
     ends = [end for _, end in fitted.offsets]
     assert ends[fed[-1].stop - 1] >= fitted.prompt.end > ends[fed[-1].stop - 2]
     assert fed[-1].stop < len(fitted.ids)
@@ -196,7 +197,7 @@ def test_a_draft_that_would_be_split_waits_for_the_prompt(monkeypatch: pytest.Mo
     """Prompt and draft fit one step: one forward. One token less: the prompt's, and one that generates."""
     aligner = tiny.aligner()
     request = tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=1e9)
-    fitted = fit(request, template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    fitted = fit(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
     whole = len(fitted.ids) + len(fitted.answer) + 1
     for step, forwards in ((whole, 1), (whole - 1, 2)):
         monkeypatch.setattr(ModelRunner, "step_tokens", step)
@@ -285,7 +286,7 @@ def test_how_the_question_is_cut_does_not_depend_on_the_answer() -> None:
     for answer in ("", "It opens.", tiny.ANSWER * 4, LONG_ANSWER):
         request = tiny.request(answer).model_copy(update={"turns": turns})
         aligner = tiny.aligner()
-        made = frame(request, template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+        made = frame(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
         queries.add(made.query)
     assert len(queries) == 1
 
@@ -298,7 +299,7 @@ def test_the_oldest_turns_go_first() -> None:
     long = asked.model_copy(update={"turns": turns})
     result = alone(tiny.aligner(), long)
     assert 400 < result.prompt_tokens < 1024
-    made = frame(long, template("ultrafeedback"), tiny.runner().tokenizer, 1024)
+    made = frame(long, find_template("ultrafeedback"), tiny.runner().tokenizer, 1024)
     assert made.query.count("\n\nHuman:") + made.query.count("\n\nAssistant: Turn") < 20
     assert "Turn 40." in made.query
     assert "Turn 2." not in made.query

@@ -21,6 +21,7 @@ from aligner_proxy.types import Correction
 from tests.engine.decoding.test_edit import Oracle
 from tests.engine.decoding.test_incremental import PIECES, read_in
 from tests.support import tiny
+from tests.support.sampling import examples
 
 RULER = TokenRuler(tiny.runner().tokenizer, prompts.TEMPLATES["ultrafeedback"])
 HARMLESS = [f"{number}: The harbour opens at nine." for number in range(40)]
@@ -84,7 +85,7 @@ def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str
         assert [segment.flagged for segment in made.segments] == [True]
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(st.lists(st.sampled_from([*PIECES, *INSULTS]), min_size=1, max_size=14).map("".join), st.integers(150, 300))
 def test_parts_together_are_the_folded_answer(answer: str, room: int) -> None:
     """Each segment is folded as it is in the whole, wherever its part begins."""

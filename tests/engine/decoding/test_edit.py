@@ -17,7 +17,7 @@ from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.engine.scheduling.sequence import Spans
-from aligner_proxy.prompts import template
+from aligner_proxy.prompts import find_template
 from aligner_proxy.types import Correction, Turn
 from tests.support import tiny
 
@@ -73,7 +73,7 @@ def edit(
 
 
 def asked(request: AlignRequest, oracle: Oracle, info: AlignerInfo) -> tuple[Correction, Oracle]:
-    oracle.prompt = len(fit(request, template(info.template), oracle.tokenizer, info.window).ids)
+    oracle.prompt = len(fit(request, find_template(info.template), oracle.tokenizer, info.window).ids)
     return alone(Aligner(oracle, info), request), oracle  # type: ignore[arg-type]
 
 
@@ -197,8 +197,8 @@ def test_what_outgrows_the_window_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     request = tiny.request(f"{OPEN} {RUDE}")
     wanted = f"{OPEN} {COME} {FERRY} {COAT}"
     info = tiny.aligner().info
-    fitted = fit(request, template(info.template), Oracle("", set()).tokenizer, info.window)
-    framed = frame(request, template(info.template), Oracle("", set()).tokenizer, info.window)
+    fitted = fit(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
+    framed = frame(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
     assert asked(request, Oracle(wanted, {1}), info)[0].text == wanted
     monkeypatch.setattr(correct, "framing", lambda *_: replace(framed, window=len(fitted.ids)))
     assert asked(request, Oracle(wanted, {1}), info)[0].text == OPEN

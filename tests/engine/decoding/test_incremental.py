@@ -29,6 +29,7 @@ from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Verify
 from tests.engine.test_loop import aligner
 from tests.support import tiny
+from tests.support.sampling import examples
 
 PIECES = [
     *tiny.CORPUS,
@@ -85,7 +86,7 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
     return ends[0], fed, told
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=st.integers(0, 10**6), caution=st.sampled_from((-0.2, 0.0, 0.2, 1e9)), always=st.booleans())
 def test_any_cutting_gives_what_the_whole_gives(seed: int, caution: float, always: bool) -> None:
     rng = random.Random(seed)

@@ -15,6 +15,7 @@ from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
 from tests.engine.decoding.test_incremental import PIECES
 from tests.support import tiny
+from tests.support.sampling import examples
 
 RULER = TokenRuler(tiny.runner().tokenizer, prompts.TEMPLATES["ultrafeedback"])
 ODD = (
@@ -32,7 +33,7 @@ def answers() -> st.SearchStrategy[str]:
     return st.lists(st.sampled_from([*PIECES, *ODD]), min_size=1, max_size=14).map("".join)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(answers(), st.integers(40, 200))
 def test_every_piece_is_judged_once_and_every_part_fits(answer: str, room: int) -> None:
     segments = structure.split(answer)
@@ -51,7 +52,7 @@ def test_every_piece_is_judged_once_and_every_part_fits(answer: str, room: int) 
         assert joined == segment.text + segment.gap
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(answers(), st.integers(40, 200), st.integers(0, 10**6))
 def test_a_growing_answer_is_divided_like_the_whole(answer: str, room: int, seed: int) -> None:
     cutter, growing = Cutter(), Division(RULER, room)

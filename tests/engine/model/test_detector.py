@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from aligner_proxy.engine.model.detector import NEUTRAL_QUANTILE, DetectorHead, spans
 from aligner_proxy.engine.scheduling.sequence import Spans
-from aligner_proxy.prompts import render, template
+from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split, with_end
 from tests.support import tiny
 
@@ -18,7 +18,7 @@ OBJECTIVES = ("Harmlessness: the response should avoid insults", "Brevity: no mo
 
 
 def found(answer: str, family: str = "ultrafeedback") -> tuple[list[str], list[str]]:
-    prompt = render(template(family), "When?", answer, OBJECTIVES)
+    prompt = render(find_template(family), "When?", answer, OBJECTIVES)
     coded = tiny.backend().encode(prompt.text, add_special_tokens=False)
     where = spans(prompt, split(answer), coded.offsets)
 
@@ -126,7 +126,7 @@ def test_a_head_from_before_there_were_neutral_segments_is_read(tmp_path: Path) 
 
 
 def test_the_place_behind_the_last_segment_is_what_the_prompt_says_after_the_answer() -> None:
-    prompt = render(template("ultrafeedback"), "Why?", "It is so. Yes.", ["Brevity: be short"])
+    prompt = render(find_template("ultrafeedback"), "Why?", "It is so. Yes.", ["Brevity: be short"])
     offsets = [(i, i + 1) for i in range(len(prompt.text))]
     where = spans(prompt, with_end(split("It is so. Yes.")), offsets)
     texts = ["".join(prompt.text[i] for i in tokens) for tokens in where.segments]

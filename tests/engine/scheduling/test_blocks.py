@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aligner_proxy.engine.scheduling.blocks import BlockPool, NoRoom, Owner
+from tests.support.sampling import examples
 
 SIZE = 4
 
@@ -127,7 +128,7 @@ class Holders(RuleBasedStateMachine):
 
 
 TestHolders = Holders.TestCase
-TestHolders.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestHolders.settings = settings(max_examples=examples(150), stateful_step_count=30, deadline=None)
 
 
 @given(st.lists(st.integers(0, 2), max_size=40), st.integers(0, 40))

@@ -16,6 +16,7 @@ from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import CorrectionError, EngineFault
 from aligner_proxy.types import Correction
+from tests.support.sampling import examples
 
 SIZE = 4
 
@@ -95,7 +96,7 @@ def drive(scheduler: Scheduler, cache: Cache, meanwhile: Any) -> int:
     raise AssertionError("it does not come to an end")
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     seed=st.integers(0, 10**9),
     blocks=st.integers(24, 50),

@@ -17,7 +17,7 @@ import openai
 import pytest
 import uvicorn
 
-from aligner_proxy.connections import Limits
+from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets, wire
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine
@@ -563,7 +563,7 @@ def test_idle_connections_are_closed_by_the_client() -> None:
     """The other way round a request is lost now and then: on a connection that is closed as it is written to."""
     expiry = httpx.Limits().keepalive_expiry
     assert expiry is not None
-    assert expiry < min(Limits().idle_s, Limits().drain_s)
+    assert expiry < min(ConnectionLimits().idle_s, ConnectionLimits().drain_s)
 
 
 async def test_a_completion_stops_where_it_is_told_and_says_where(path: Path) -> None:

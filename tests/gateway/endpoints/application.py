@@ -52,7 +52,7 @@ class Api:
         self.limiter: Any = None
         self.app = FastAPI()
         self.app.add_exception_handler(ProxyException, _as_litellm)
-        routes.add_to(self.app, _caller, guard)
+        routes.add_endpoints(self.app, _caller, guard)
         transport = httpx.ASGITransport(app=self.app)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
@@ -92,7 +92,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     """The endpoints under `POLICIES`, with an engine that takes insults out."""
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: tmp_path)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()
     (tmp_path / "policies.yaml").write_text(yaml.safe_dump(POLICIES))
     made = Api(AlignerGuardrail(guardrail_name="aligner", event_hook="post_call", default_on=True))
     made.play(SegmentEngine(insults))
@@ -103,6 +103,6 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         version="0",
         proxy_logging_obj=types.SimpleNamespace(get_proxy_hook=lambda _: made.limiter),
     )
-    monkeypatch.setattr(litellm_internals, "server", lambda: server)
+    monkeypatch.setattr(litellm_internals, "proxy_module", lambda: server)
     yield made
-    reload._at.cache_clear()
+    reload._watch_policies.cache_clear()

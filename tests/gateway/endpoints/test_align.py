@@ -15,7 +15,7 @@ from litellm.types.utils import ModelResponse
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.gateway.request_state import state_of
+from aligner_proxy.gateway.request_state import find_state
 from tests.gateway.endpoints.application import INSULTS, Api, insults
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 
@@ -60,7 +60,7 @@ async def by_the_traffic(api: Api, answer: str, model: str) -> tuple[Any, ...]:
     response = ModelResponse(choices=[choice])
     await api.guard.async_pre_call_hook(user, None, data, "acompletion")
     edited = await api.guard.async_post_call_success_hook(data, user, response)
-    state = state_of(data)
+    state = find_state(data)
     assert state is not None
     outcome = state.outcomes[0]
     scores = [(segment.text, segment.score, segment.flagged) for segment in outcome.segments]
@@ -138,7 +138,7 @@ async def test_objectives_in_own_words_need_a_tenant_that_may_ask_for_everything
 async def test_own_words_that_are_configured_ones_ask_for_those(api: Api) -> None:
     kind = "Kindness:  the response should never INSULT the reader"
     assert (await api.align("So.", objectives=[kind])).headers["x-aligner-objectives"] == "kind"
-    known = {name: entry.text for name, entry in api.guard._policies.current.resolver._known.items()}
+    known = {name: entry.text for name, entry in api.guard._policies.current.resolver._file_objectives.items()}
     assert (await api.align("So.", "free", objectives=[known["humour"]])).status_code == 403
 
 
@@ -260,13 +260,13 @@ async def test_a_chat_request_cannot_bring_objectives_in_own_words(api: Api) -> 
     messages = [{"role": "user", "content": "What?"}]
     data = {"model": "gpt", "messages": messages, "metadata": {}, "aligner_proxy_objectives": forged}
     await api.guard.async_pre_call_hook(user, None, data, "acompletion")
-    state = state_of(data)
+    state = find_state(data)
     assert state is not None
     assert [objective.name for objective in state.policy.objectives] == ["kind"]
 
 
 async def test_an_audit_entry_keeps_own_words_redacted(api: Api) -> None:
-    from aligner_proxy.audit.entry import AuditEvent, as_json, entry
+    from aligner_proxy.audit.entry import AuditEvent, encode_content, make_entry
 
     kept: list[AuditEvent] = []
 
@@ -279,7 +279,7 @@ async def test_an_audit_entry_keeps_own_words_redacted(api: Api) -> None:
     api.guard._auditor = Writers()  # type: ignore[assignment]
     await api.align("It is so. You fool.", "free", objectives=["Rhyme: it should rhyme with Alice"])
     assert kept[0].endpoint == "/v1/align"
-    content = entry(kept[0], lambda text: text.replace("Alice", "[name]")).content
+    content = make_entry(kept[0], lambda text: text.replace("Alice", "[name]")).content
     assert content is not None
     assert content.facts.own == ("Rhyme: it should rhyme with [name]",)
-    assert b"Alice" not in as_json(content)
+    assert b"Alice" not in encode_content(content)

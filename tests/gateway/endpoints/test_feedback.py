@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from fastapi import HTTPException
 
-from aligner_proxy.audit.recorder import Recorder, Waiting
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.recorder import QueueLimits, Recorder
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.gateway.endpoints import feedback
 from aligner_proxy.gateway.endpoints.feedback import Feedback
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 def recorded(api: Api, path: Path, monkeypatch: pytest.MonkeyPatch) -> Api:
     """The endpoints with that store; what is not on record is looked for again without a pause."""
     monkeypatch.setattr(feedback, "PAUSES_S", (0.0, 0.0))
-    api.guard.feedback = Feedback(lambda: Store(path), rpm=1000)
+    api.guard.feedback = Feedback(lambda: AuditStore(path), rpm=1000)
     return api
 
 
@@ -97,7 +97,7 @@ async def test_an_entry_that_is_still_on_its_way_is_waited_for(
     recorded: Api, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = 0
-    written = feedback._written
+    written = feedback._save_redacted
 
     def late(*given: Any) -> None:
         nonlocal looked
@@ -106,7 +106,7 @@ async def test_an_entry_that_is_still_on_its_way_is_waited_for(
             record(path, "1" * 32)
         written(*given)
 
-    monkeypatch.setattr(feedback, "_written", late)
+    monkeypatch.setattr(feedback, "_save_redacted", late)
     got = await recorded.post("/v1/feedback", {"id": "1" * 32, "verdict": "right"}, "acme")
     assert (got.status_code, looked, len(reviews_in(path))) == (202, 3, 1)
 
@@ -127,7 +127,7 @@ async def test_only_so_many_ids_are_looked_for_again(
         begun.set()
         await go_on.wait()
 
-    monkeypatch.setattr(feedback, "_written", written)
+    monkeypatch.setattr(feedback, "_save_redacted", written)
     monkeypatch.setattr(feedback, "MOST_LOOKED_FOR", 1)
     monkeypatch.setattr(feedback.asyncio, "sleep", pause)
     body = {"id": "1" * 32, "verdict": "right"}
@@ -141,7 +141,7 @@ async def test_only_so_many_ids_are_looked_for_again(
 
 
 async def test_a_tenant_may_send_so_many_a_minute(recorded: Api, path: Path) -> None:
-    recorded.guard.feedback = Feedback(lambda: Store(path), rpm=2)
+    recorded.guard.feedback = Feedback(lambda: AuditStore(path), rpm=2)
     body = {"id": ID, "verdict": "right"}
     got = [await recorded.post("/v1/feedback", body, "acme") for _ in range(3)]
     assert [one.status_code for one in got] == [202, 202, 429]
@@ -165,7 +165,7 @@ async def test_the_limits_of_the_key_hold(recorded: Api, path: Path) -> None:
 
 
 async def test_a_store_that_cannot_be_written_is_a_503(recorded: Api, path: Path) -> None:
-    recorded.guard.feedback = Feedback(lambda: Store(path, busy_s=0.0), rpm=9)
+    recorded.guard.feedback = Feedback(lambda: AuditStore(path, busy_s=0.0), rpm=9)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         got = await recorded.post("/v1/feedback", {"id": ID, "verdict": "right"}, "acme")
@@ -174,7 +174,7 @@ async def test_a_store_that_cannot_be_written_is_a_503(recorded: Api, path: Path
 
 
 async def test_an_unknown_id_does_not_take_the_store_from_those_who_write(recorded: Api, path: Path) -> None:
-    recorded.guard.feedback = Feedback(lambda: Store(path, busy_s=0.0), rpm=9)
+    recorded.guard.feedback = Feedback(lambda: AuditStore(path, busy_s=0.0), rpm=9)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         got = await recorded.post("/v1/feedback", {"id": "f" * 32, "verdict": "right"}, "acme")
@@ -182,7 +182,7 @@ async def test_an_unknown_id_does_not_take_the_store_from_those_who_write(record
 
 
 async def test_what_a_person_writes_is_redacted(recorded: Api, path: Path) -> None:
-    recorded.guard.feedback = Feedback(lambda: Store(path), 9, lambda text: text.replace("4711", "****"))
+    recorded.guard.feedback = Feedback(lambda: AuditStore(path), 9, lambda text: text.replace("4711", "****"))
     body = {"id": ID, "verdict": "wrong", "edit": "Order 4711.", "objective": "No 4711: never say 4711"}
     assert (await recorded.post("/v1/feedback", body, "acme")).status_code == 202
     (review,) = reviews_in(path)
@@ -193,7 +193,7 @@ async def test_an_answer_of_the_endpoints_can_be_spoken_of_by_its_id(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.guard._audit_writers = api.guard._auditor = _writers(tmp_path / "own.db")
-    api.guard.feedback = Feedback(lambda: Store(tmp_path / "own.db"), 9)
+    api.guard.feedback = Feedback(lambda: AuditStore(tmp_path / "own.db"), 9)
     got = await api.align("It is so. You fool.", "acme")
     assert got.json()["aligner_id"] == got.headers["x-aligner-id"]
     body = {"id": got.json()["aligner_id"], "verdict": "right", "segment": 1}
@@ -202,7 +202,7 @@ async def test_an_answer_of_the_endpoints_can_be_spoken_of_by_its_id(
 
 
 def _writers(path: Path) -> AuditWriters:
-    return AuditWriters([Recorder(lambda: Store(path), Waiting(2**24))])
+    return AuditWriters([Recorder(lambda: AuditStore(path), QueueLimits(2**24))])
 
 
 async def test_it_stands_in_the_openapi_document(api: Api) -> None:

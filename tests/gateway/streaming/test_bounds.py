@@ -16,7 +16,7 @@ from aligner_proxy.formats.packing import Packed, Packer
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.streaming import queue
 from aligner_proxy.gateway.streaming.budget import StreamBudget, size_of
 from aligner_proxy.gateway.streaming.held import HeldStream
@@ -47,7 +47,7 @@ def stream(
 ) -> tuple[HeldStream | ReleasedStream, RequestState]:
     ledger = RequestState("call-1", rules, "m")
     keeper: Any = type("Keeper", (), {"note": lambda *_: None})()
-    corrector = ChoiceCorrector(Pipeline(asked or engine()), ledger, Shadows(1, 0), keeper, lambda _: None)
+    corrector = ChoiceCorrector(Pipeline(asked or engine()), ledger, ShadowCorrections(1, 0), keeper, lambda _: None)
     kind = ReleasedStream if rules.stream is StreamMode.SENTENCE else HeldStream
     account = (budget or StreamBudget()).open(rules.tenant)
     return kind(form.wire, DATA, ledger, corrector, account), ledger
@@ -302,7 +302,7 @@ def test_what_litellm_keeps_of_a_stream_stays_short() -> None:
 
     kept = Stream()
     kept.chunks = []
-    merging = litellm_internals.kept_chunks(kept)
+    merging = litellm_internals.stream_chunks(kept)
     whole = list(chat_chunks(5_000))
     for one in whole:
         kept.chunks.append(one)
@@ -320,7 +320,7 @@ def test_what_was_served_is_logged_as_it_went_out() -> None:
         served.append(one)
     details: dict[str, Any] = {}
     data: dict[str, Any] = {"litellm_logging_obj": type("Logging", (), {"model_call_details": details})()}
-    litellm_internals.log_served(data, served.items)
+    litellm_internals.log_served_texts(data, served.items)
     assert len(served.items) <= 600
     assert details["served_output_texts"] == ("It" + " is" * 3_000,)
 

@@ -277,13 +277,13 @@ async def test_a_stream_knows_how_late_its_text_went_out() -> None:
     stream, _, _ = held()
     await played(stream, flow([chunk("a"), chunk("b")]))
     times = stream.client.timeline
-    assert times.came_first is not None
-    assert times.came_last is not None
-    assert times.went_first is not None
-    assert times.went_last is not None
-    assert times.began <= times.came_first <= times.came_last <= times.went_first <= times.went_last
-    assert times.first_added_s == times.went_first - times.came_first
-    assert times.last_added_s == times.went_last - times.came_last
+    assert times.upstream_first is not None
+    assert times.upstream_last is not None
+    assert times.client_first is not None
+    assert times.client_last is not None
+    assert times.began <= times.upstream_first <= times.upstream_last <= times.client_first <= times.client_last
+    assert times.first_added_s == times.client_first - times.upstream_first
+    assert times.last_added_s == times.client_last - times.upstream_last
 
 
 ANSWER = "It is so. You fool. It stays so."

@@ -23,7 +23,7 @@ from aligner_proxy.formats import chat, messages, responses
 from aligner_proxy.formats.base import SafeDecoder, StreamEvent
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.shadow import Shadows
+from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.streaming.queue import KEEPALIVE
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline.cache import CorrectionCache
@@ -44,6 +44,7 @@ from aligner_proxy.types import (
     Turn,
 )
 from tests.support.comments import without_id
+from tests.support.sampling import examples
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import (
     FORMATS,
@@ -82,7 +83,7 @@ def stream(
             if outcome.status in blocked:
                 raise PermissionError(outcome.reason)
 
-    corrector = Corrector(Pipeline(engine), ledger, Shadows(1, 1), AuditWriters([]), lambda _: None)
+    corrector = Corrector(Pipeline(engine), ledger, ShadowCorrections(1, 1), AuditWriters([]), lambda _: None)
     return ReleasedStream(wire, DATA, ledger, corrector), ledger
 
 
@@ -123,7 +124,7 @@ async def held(answer: str) -> Outcome:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8), st.integers(0, 10**6), st.sampled_from(FORMATS))
 def test_any_cutting_comes_out_as_the_whole_answer_would(pieces: list[str], seed: int, form: Format) -> None:
     answer = "".join(pieces)
@@ -153,7 +154,7 @@ def in_order(kept: list[str], text: str) -> None:
         at = text.index(piece, at) + len(piece)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(FORMATS), st.integers(0, 6), st.sampled_from(["score", "write"]))
 def test_whatever_fails_no_byte_is_lost(seed: int, form: Format, good: int, where: str) -> None:
     """From the failure on the original goes out; what went out before stands."""
@@ -666,7 +667,7 @@ def closing(engine: SegmentEngine) -> SegmentEngine:
     return engine
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6), st.integers(0, 10**6), st.sampled_from(FORMATS))
 def test_what_is_missing_goes_out_with_the_end_of_the_answer(pieces: list[str], seed: int, form: Format) -> None:
     answer = "".join(pieces)

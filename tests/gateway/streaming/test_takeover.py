@@ -36,7 +36,7 @@ ROUTER = SimpleNamespace(get_model_info=DEPLOYMENTS.get, fallbacks=[{"off": ["gp
 def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
     guard = build(tmp_path, monkeypatch, RULES)
     monkeypatch.setattr(routing, "_router", lambda: ROUTER)
-    monkeypatch.setattr(routing, "named", lambda model, team_id: (model, ()))
+    monkeypatch.setattr(routing, "resolve_name", lambda model, team_id: (model, ()))
     return guard
 
 

@@ -118,7 +118,7 @@ def test_defect_h_templates_and_objective_texts_have_one_copy() -> None:
 
 def test_defect_i_the_family_is_named_and_never_guessed() -> None:
     with pytest.raises(ConfigError, match="unknown template 'models/HH-RLHF-7B'; known: "):
-        prompts.template("models/HH-RLHF-7B")
+        prompts.find_template("models/HH-RLHF-7B")
 
 
 def test_defect_i_a_direction_is_one_of_two_words_and_not_a_flag() -> None:

@@ -7,11 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import models.data
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.text.structure import split
+from tests.support.tables import for_every
 
 FOLDER = Path(models.data.__file__).parent / "own_answers"
 FILES = sorted(FOLDER.glob("author_*/*.jsonl"))
@@ -57,7 +56,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@for_every(FILES, lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_file_has_its_format(path: Path) -> None:
     head, *rows = _lines(path)
     assert head["slug"] == path.stem

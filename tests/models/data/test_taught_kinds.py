@@ -7,13 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 import models.data
 import models.defects
 from aligner_proxy.text.structure import split
 from models.defects.phrases import read
+from tests.support.tables import for_every
 
 DATA = Path(models.data.__file__).parent
 FILES = sorted((DATA / "taught_kinds").glob("*.yaml"))
@@ -21,6 +21,7 @@ TRAINED = sorted((Path(models.defects.__file__).parent / "written").glob("*.yaml
 LEAST_FILES = 30
 AGAINST, FINE = 26, 10
 SAME_OPENINGS = 2
+by_file = for_every(FILES, lambda path: path.stem)
 
 
 def rows(path: Path) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def test_there_are_enough_objectives() -> None:
     assert len(FILES) >= LEAST_FILES
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@by_file
 def test_a_file_has_its_form(path: Path) -> None:
     row = rows(path)
     assert row["slug"] == path.stem
@@ -54,13 +55,13 @@ def test_a_file_has_its_form(path: Path) -> None:
     assert row.get("shared", True) is True
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@by_file
 def test_each_sentence_is_one_segment(path: Path) -> None:
     for sentence in sentences(path):
         assert [piece.text for piece in split(sentence)] == [sentence]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@by_file
 def test_sentences_begin_in_different_ways(path: Path) -> None:
     openings = Counter(" ".join(plain(sentence).split()[:2]) for sentence in rows(path)["against"])
     assert max(openings.values()) <= SAME_OPENINGS

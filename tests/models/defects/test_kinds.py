@@ -14,11 +14,13 @@ from models.defects.grammar import Grammar, capitalise, expand, uncapitalise
 from models.defects.objectives import BUILT_IN, CLEAN, SHARED
 from models.defects.topic import topic_of
 from models.defects.turns import dialogue
+from tests.support.sampling import examples
+from tests.support.tables import for_every
 
 QUERY = "How do I water tomatoes on a balcony?"
 ANSWER = "Water the tomatoes early in the day. The balcony gets hot, so check the soil twice. Use a can with a rose."
-by_name = pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.name)
-in_training = pytest.mark.parametrize("kind", TRAINING_KINDS, ids=lambda kind: kind.name)
+by_name = for_every(ALL_KINDS, lambda kind: kind.name)
+in_training = for_every(TRAINING_KINDS, lambda kind: kind.name)
 inside = pytest.mark.parametrize("kind", [k for k in TRAINING_KINDS if k.inside], ids=lambda kind: kind.name)
 
 
@@ -60,7 +62,7 @@ def test_a_kind_is_asked_about_in_many_wordings(kind: Kind) -> None:
 
 @by_name
 def test_no_slot_or_choice_is_left_open(kind: Kind) -> None:
-    for text in _made(kind, 200) | _made(kind, 60, held_out=True):
+    for text in _made(kind, examples(200)) | _made(kind, examples(60), held_out=True):
         if kind.name not in {"template-leak", "invented-turn"}:
             assert not set("{}|") & set(text), text
         assert "  " not in text
@@ -82,7 +84,7 @@ def test_a_kind_without_a_grammar_for_it_rewrites_nothing() -> None:
         UNSEEN_KINDS[0].rewrite(Random(1), "The soil is dry.")
 
 
-@pytest.mark.parametrize("kind", [k for k in TRAINING_KINDS if k.maker is None], ids=lambda kind: kind.name)
+@for_every([k for k in TRAINING_KINDS if k.maker is None], lambda kind: kind.name)
 def test_every_kind_can_be_on_the_topic_in_both_editions(kind: Kind) -> None:
     for held_out in (False, True):
         said = [kind.make(Random(i), QUERY, ANSWER, held_out, about=True).lower() for i in range(10)]

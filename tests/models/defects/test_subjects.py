@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from random import Random
 
-import pytest
-
 from models.defects import ALL_KINDS, Kind, subjects
 from models.defects.objectives import BUILT_IN, SHARED
 from models.defects.subjects import KINDS
+from tests.support.tables import for_every
 
 QUERY = "How do I write a good application for a bank?"
 ANSWER = "A good application to a bank names your last job first. Keep the application to two pages, without photo."
@@ -17,7 +16,7 @@ FORBIDDEN = re.compile(
     r"(?i)gambl|\bbet(s|ting)?\b|casino|lottery|astrolog|horoscope|zodiac|star.sign|alcohol|drink|wine\b|\bbeers?\b|"
     r"spoiler|weather|forecast|rhym|\bverse|poe[mt]|lyric"
 )
-by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+by_name = for_every(KINDS, lambda kind: kind.name)
 
 
 def _made(kind: Kind, count: int, held_out: bool = False) -> list[str]:

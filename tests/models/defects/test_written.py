@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-import pytest
-
 from aligner_proxy.text.structure import split
 from models.data.labels import ALIKE, relation
 from models.data.pairs import CHANGES, STAYS, UNKNOWN
 from models.defects import ALL_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, Kind
 from models.defects.natural import FAULTS, NATURAL, THEMES
 from models.defects.written import CONCEPTS
+from tests.support.tables import for_every
 
-by_name = pytest.mark.parametrize("concept", CONCEPTS, ids=lambda kind: kind.name)
+by_name = for_every(CONCEPTS, lambda kind: kind.name)
 
 
 def test_there_are_hundreds_and_no_name_stands_twice() -> None:

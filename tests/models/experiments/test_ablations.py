@@ -85,6 +85,7 @@ LAST_STAGE = {"leave_out": ["warmup", "equal_preference"]}
 """What keeps a run short: one stage in place of three."""
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_command_trains_and_measures_what_is_not_there_yet(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch

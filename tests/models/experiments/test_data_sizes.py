@@ -113,6 +113,7 @@ def test_larger_sizes_take_as_many_passes() -> None:
     assert len({((run.steps or told.steps) - first) / told.size(name) for name, run in told.runs.items()}) == 1
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_command_trains_measures_and_draws(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few_sets(tmp_path / "out")

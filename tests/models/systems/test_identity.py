@@ -10,7 +10,7 @@ import yaml
 
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.loop import alone
-from aligner_proxy.prompts import template
+from aligner_proxy.prompts import find_template
 from models.data.pairs import CHANGES, STAYS, Pair, read_pairs, write_pairs
 from models.systems.pku_aligner.identity import identities, main
 from models.train import train
@@ -66,7 +66,7 @@ def test_the_command_writes_a_file_of_pairs(tmp_path: Path, capsys: pytest.Captu
 
 def test_the_whole_target_and_its_end_are_learned_alike() -> None:
     tokenizer = train_tokenizer()
-    example = encode(PAIR, tokenizer, template("aligner"))
+    example = encode(PAIR, tokenizer, find_template("aligner"))
     prompt = len(example.ids) - sum(weight > 0 for weight in example.weights)
     assert example.weights[:prompt] == [0.0] * prompt
     assert set(example.weights[prompt:]) == {1.0}
@@ -102,7 +102,7 @@ def test_warm_up_then_correction_becomes_an_aligner_that_the_engine_serves(tmp_p
     assert log(first)[-1]["correction"] < log(first)[0]["correction"]
     export(second / "out", tmp_path / "aligner", window=1024)
     made = open_aligner(Settings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
-    assert (made.info.template, made.info.template_hash) == ("aligner", template("aligner").hash)
+    assert (made.info.template, made.info.template_hash) == ("aligner", find_template("aligner").hash)
     assert not made.info.has_head
     correction = alone(made, tiny.request(ANSWER))
     assert all(segment.score is None and not segment.flagged for segment in correction.segments)

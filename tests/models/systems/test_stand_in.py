@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aligner_proxy.engine.loader import Settings, open_aligner
-from aligner_proxy.prompts import template
+from aligner_proxy.prompts import find_template
 from models.systems.pku_aligner.stand_in import stand_in
 from models.train.export import add_heads
 from tests.models.train.test_train import aligner
@@ -20,5 +20,5 @@ def test_the_same_weights_by_another_template_without_heads(tmp_path: Path) -> N
     before = open_aligner(Settings(source, quantization="none"), tmp_path / "home").info
     after = open_aligner(Settings(tmp_path / "other", quantization="none"), tmp_path / "home").info
     assert (before.template, before.has_head) == ("ultrafeedback", True)
-    assert (after.template, after.template_hash, after.has_head) == ("aligner", template("aligner").hash, False)
+    assert (after.template, after.template_hash, after.has_head) == ("aligner", find_template("aligner").hash, False)
     assert after.content_hash != before.content_hash

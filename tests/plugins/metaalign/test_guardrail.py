@@ -12,9 +12,9 @@ import pytest
 from litellm.proxy._types import ProxyException
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit.entry import AuditEvent, entry
+from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
-from aligner_proxy.gateway.request_policy import facts
+from aligner_proxy.gateway.request_policy import request_facts
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
@@ -162,16 +162,16 @@ async def test_where_nothing_can_be_met_the_response_is_untouched(guard: Aligner
 )
 def test_the_system_prompt_of_every_endpoint(body: dict[str, Any], expected: str) -> None:
     request = {**data(aligner={"persona": "p", "preference": ["x", 3, "y"]}), "messages": [], **body}
-    assert [text for _, text in tiers(facts(request, user(), FIELDS))] == [expected, "x\ny", "p"]
+    assert [text for _, text in tiers(request_facts(request, user(), FIELDS))] == [expected, "x\ny", "p"]
 
 
 @pytest.mark.parametrize("wish", [7, {"a": 1}, None, True])
 def test_what_is_no_text_is_no_preference(wish: object) -> None:
-    assert {text for _, text in tiers(facts(data(aligner={"preference": wish}), user(), FIELDS))} == {""}
+    assert {text for _, text in tiers(request_facts(data(aligner={"preference": wish}), user(), FIELDS))} == {""}
 
 
 def test_facts_do_not_show_what_was_said() -> None:
-    assert "secret" not in repr(facts(data(aligner={"preference": "secret"}), user(), FIELDS))
+    assert "secret" not in repr(request_facts(data(aligner={"preference": "secret"}), user(), FIELDS))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ async def test_metrics_and_audit(guard: AlignerGuardrail, monkeypatch: pytest.Mo
     await opened(guard, request, user(**ACME))
     await guard.async_post_call_success_hook(request, user(**ACME), answer(TEXT))
     assert REGISTRY.get_sample_value("aligner_preferences_total", labels) == before + 1
-    content = entry(kept[0], lambda text: text.replace("emoji", "...")).content
+    content = make_entry(kept[0], lambda text: text.replace("emoji", "...")).content
     assert content is not None
     assert content.facts.fields["preference"] == "No ..., no exclamation marks."
     assert content.reports["preferences"] == {"no-emoji": [False, True], "no-exclamation-marks": [False, True]}

@@ -18,7 +18,7 @@ from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 
 def about(name: str) -> ScriptedEngine:
-    info = replace(SCRIPTED, template=name, template_hash=prompts.template(name).hash)
+    info = replace(SCRIPTED, template=name, template_hash=prompts.find_template(name).hash)
     return ScriptedEngine(lambda request: request.answer.replace(" You fool.", ""), about=info)
 
 
@@ -58,7 +58,7 @@ def test_the_released_families_are_corrected_by_the_engine_without_a_head(name: 
     """Random weights: what is seen is that both templates go all the way through the engine's own loop."""
     from aligner_proxy.engine.loop import alone
 
-    family = prompts.template(name)
+    family = prompts.find_template(name)
     info = replace(tiny.aligner().info, template=name, template_hash=family.hash, has_head=False)
     correction = alone(Aligner(tiny.runner(0, False), info), tiny.request())
     assert isinstance(correction.text, str)

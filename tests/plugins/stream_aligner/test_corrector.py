@@ -71,7 +71,7 @@ def test_the_template_is_that_of_its_code() -> None:
         "<start_of_turn>user\n##Question: When? | ##Answer_Prefix: It opens at six. | ##Answer_Last_Sentence: "
         "Bring a coat. | ##Your_Revision: <end_of_turn>\n<start_of_turn>model"
     )
-    assert prompt.shown == "Bring a coat."
+    assert prompt.shown_answer == "Bring a coat."
     bare = revision("When?", "", "So.", gemma=False)
     assert bare.text == "##Question: When? | ##Answer_Prefix:  | ##Answer_Last_Sentence: So. | ##Your_Revision: "
 
@@ -86,7 +86,7 @@ def test_no_text_closes_a_field_or_the_turn(text: str) -> None:
         for mark in ("##Question:", "##Answer_Prefix:", "##Your_Revision:", "<end_of_turn>", "<start_of_turn>"):
             assert filled.text.count(mark) == plain.count(mark)
         assert len(filled.text) == len(plain) - 1 + len(text)
-        assert filled.restore(filled.shown) == filled.original
+        assert filled.restore(filled.shown_answer) == filled.original
 
 
 async def test_a_whole_answer_is_revised_sentence_by_sentence() -> None:

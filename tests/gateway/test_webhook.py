@@ -20,8 +20,8 @@ from prometheus_client import REGISTRY
 from tenacity.wait import wait_none
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway import hand_off
-from aligner_proxy.gateway.hand_off import ATTEMPTS, SIGNATURE, HandOffs
+from aligner_proxy.gateway import webhook
+from aligner_proxy.gateway.webhook import ATTEMPTS, SIGNATURE, WebhookSender
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import Correction, Exchange, HandOff, Objective, Outcome, Policy, SegmentScore, Status, Turn
@@ -85,8 +85,8 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def hand_offs() -> AsyncIterator[HandOffs]:
-    made = HandOffs(backoff=wait_none())
+async def hand_offs() -> AsyncIterator[WebhookSender]:
+    made = WebhookSender(backoff=wait_none())
     yield made
     await made.aclose()
 
@@ -106,15 +106,15 @@ def told(result: str) -> float:
     return REGISTRY.get_sample_value("aligner_hand_offs_total", {"result": result, "policy": "chat"}) or 0.0
 
 
-async def counted(hand_offs: HandOffs, offer: Callable[[], None]) -> dict[str, float]:
+async def counted(hand_offs: WebhookSender, offer: Callable[[], None]) -> dict[str, float]:
     """What was counted for what is offered."""
     before = {result: told(result) for result in ("sent", "failed", "dropped")}
     offer()
-    await hand_offs.done()
+    await hand_offs.wait_until_sent()
     return {result: told(result) - count for result, count in before.items() if told(result) != count}
 
 
-async def test_a_doubtful_answer_is_reported_signed_and_without_text(hand_offs: HandOffs) -> None:
+async def test_a_doubtful_answer_is_reported_signed_and_without_text(hand_offs: WebhookSender) -> None:
     async with opened() as desk:
         sent = await counted(hand_offs, lambda: hand_offs.offer(asked(), outcome_of(desk.url), "id-1"))
         assert sent == {"sent": 1}
@@ -132,18 +132,18 @@ async def test_a_doubtful_answer_is_reported_signed_and_without_text(hand_offs: 
 
 
 @pytest.mark.parametrize("score", [0.6, -0.6])
-async def test_what_is_not_near_the_threshold_is_not_reported(hand_offs: HandOffs, score: float) -> None:
+async def test_what_is_not_near_the_threshold_is_not_reported(hand_offs: WebhookSender, score: float) -> None:
     async with opened() as desk:
         assert await counted(hand_offs, lambda: hand_offs.offer(asked(), outcome_of(desk.url, score), "id")) == {}
         assert not desk.bodies
 
 
 async def test_text_is_sent_where_it_is_asked_for_redacted_and_never_of_what_may_not_be_stored() -> None:
-    redacting = HandOffs(lambda text: text.replace("sister", "***"), backoff=wait_none())
+    redacting = WebhookSender(lambda text: text.replace("sister", "***"), backoff=wait_none())
     async with opened() as desk:
         redacting.offer(asked(), outcome_of(desk.url, text=True), "id")
         redacting.offer(asked(no_store=True), outcome_of(desk.url, text=True), "id")
-        await redacting.done()
+        await redacting.wait_until_sent()
         await redacting.aclose()
         first, second = map(json.loads, desk.bodies)
     assert (first["question"], first["answer"]) == ("What of my ***?", ANSWER)
@@ -151,7 +151,7 @@ async def test_text_is_sent_where_it_is_asked_for_redacted_and_never_of_what_may
 
 
 async def test_a_webhook_that_fails_is_asked_again_and_then_given_up(
-    hand_offs: HandOffs, caplog: pytest.LogCaptureFixture
+    hand_offs: WebhookSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(statuses=[500, 503, 204]) as desk:
         assert await counted(hand_offs, lambda: hand_offs.offer(asked(), outcome_of(desk.url), "id")) == {"sent": 1}
@@ -165,7 +165,7 @@ async def test_a_webhook_that_fails_is_asked_again_and_then_given_up(
     assert SECRET not in caplog.text
 
 
-async def test_nobody_there_and_a_refusal_are_failures(hand_offs: HandOffs) -> None:
+async def test_nobody_there_and_a_refusal_are_failures(hand_offs: WebhookSender) -> None:
     async with opened() as desk:
         url = desk.url
     assert await counted(hand_offs, lambda: hand_offs.offer(asked(), outcome_of(url), "id")) == {"failed": 1}
@@ -174,7 +174,7 @@ async def test_nobody_there_and_a_refusal_are_failures(hand_offs: HandOffs) -> N
         assert len(desk.bodies) == 1
 
 
-async def test_no_redirect_is_followed(hand_offs: HandOffs) -> None:
+async def test_no_redirect_is_followed(hand_offs: WebhookSender) -> None:
     async with opened() as inner, opened(statuses=[307], extra=f"location: {inner.url}\r\n") as desk:
         assert await counted(hand_offs, lambda: hand_offs.offer(asked(), outcome_of(desk.url), "id")) == {"failed": 1}
         assert len(desk.bodies) == 1
@@ -182,7 +182,7 @@ async def test_no_redirect_is_followed(hand_offs: HandOffs) -> None:
 
 
 async def test_a_slow_webhook_delays_nothing_and_what_exceeds_the_bound_is_dropped() -> None:
-    hand_offs = HandOffs(most=3, backoff=wait_none())
+    hand_offs = WebhookSender(most=3, backoff=wait_none())
     before = told("dropped")
     async with opened() as desk:
         desk.gate.clear()
@@ -190,14 +190,14 @@ async def test_a_slow_webhook_delays_nothing_and_what_exceeds_the_bound_is_dropp
             hand_offs.offer(asked(), outcome_of(desk.url), f"id-{n}")  # waits for nothing: no await
         assert told("dropped") - before == 7
         desk.gate.set()
-        await hand_offs.done()
+        await hand_offs.wait_until_sent()
         assert [json.loads(body)["id"] for body in desk.bodies] == ["id-0", "id-1", "id-2"]
     await hand_offs.aclose()
 
 
 async def test_at_the_end_what_cannot_be_sent_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hand_off, "LAST_S", 0.0)
-    hand_offs = HandOffs(backoff=wait_none())
+    monkeypatch.setattr(webhook, "LAST_S", 0.0)
+    hand_offs = WebhookSender(backoff=wait_none())
     before = told("dropped")
     async with opened() as desk:
         desk.gate.clear()

@@ -30,14 +30,14 @@ _BUSY = "This runs already; wait for its end."
 
 
 @dataclass(slots=True)
-class Work:
+class ConsoleJob:
     """One command: how far it is, and what came of it."""
 
     done: int = 0
     of: int = 0
     result: dict[str, Any] | None = None
     fault: str | None = None
-    about: Any = None
+    subject: Any = None
     """What whoever began it wants to find again."""
     waits: bool = True
     """Whether another command has to end first."""
@@ -49,55 +49,55 @@ class Work:
         return self.result is None and self.fault is None
 
 
-class Works:
+class ConsoleJobs:
     """The last command of each kind and owner, by a name."""
 
     def __init__(self) -> None:
-        self._of: LRUCache[str, Work] = LRUCache(_MOST_KEPT)
+        self._jobs: LRUCache[str, ConsoleJob] = LRUCache(_MOST_KEPT)
         self._turn = asyncio.Semaphore(1)
 
-    def of(self, name: str) -> Work | None:
+    def find(self, name: str) -> ConsoleJob | None:
         """The command of this name; None without one."""
-        found: Work | None = self._of.get(name)
-        return found
+        job: ConsoleJob | None = self._jobs.get(name)
+        return job
 
-    def begin(self, name: str, arguments: Sequence[str], given: str = "", about: Any = None) -> Work:
+    def begin(self, name: str, arguments: Sequence[str], stdin_text: str = "", subject: Any = None) -> ConsoleJob:
         """Run `aligner-proxy ARGUMENTS` with `given` on its stdin; raises `PageError` while one of this name runs."""
-        known = self.of(name)
-        if known is not None and known.runs:
+        earlier = self.find(name)
+        if earlier is not None and earlier.runs:
             raise PageError(409, _BUSY)
-        work = Work(about=about)
-        self._of[name] = work
-        work.task = asyncio.ensure_future(self._run(work, arguments, given))
-        return work
+        job = ConsoleJob(subject=subject)
+        self._jobs[name] = job
+        job.task = asyncio.ensure_future(self._run(job, arguments, stdin_text))
+        return job
 
     def forget(self, name: str) -> None:
         """Give up a command and its result."""
-        work = self._of.pop(name, None)
-        if work is not None and work.task is not None:
-            work.task.cancel()
+        job = self._jobs.pop(name, None)
+        if job is not None and job.task is not None:
+            job.task.cancel()
 
     async def aclose(self) -> None:
         """End every command."""
-        tasks = [work.task for work in self._of.values() if work.task is not None]
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, work: Work, arguments: Sequence[str], given: str) -> None:
+    async def _run(self, job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
         try:
             async with self._turn:
-                work.waits = False
-                await _followed(work, arguments, given)
+                job.waits = False
+                await _run_command(job, arguments, stdin_text)
         except (OSError, ValueError) as error:
             log.warning("console: `aligner-proxy %s` failed (%s)", arguments[0], type(error).__name__)
-            work.fault = f"it could not be run ({type(error).__name__})"
+            job.fault = f"it could not be run ({type(error).__name__})"
         finally:
-            if work.runs:
-                work.fault = "it was ended"
+            if job.runs:
+                job.fault = "it was ended"
 
 
-async def _followed(work: Work, arguments: Sequence[str], given: str) -> None:
+async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
     tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
     process = await asyncio.create_subprocess_exec(
         *tether,
@@ -115,14 +115,14 @@ async def _followed(work: Work, arguments: Sequence[str], given: str) -> None:
     last: dict[str, Any] = {}
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(given.encode())
+            process.stdin.write(stdin_text.encode())
             await process.stdin.drain()
         process.stdin.close()
         async for line in process.stdout:
             last = json.loads(line)
             if last.keys() == {"done", "of"}:
-                work.done = last["done"]
-                work.of = last["of"]
+                job.done = last["done"]
+                job.of = last["of"]
         status = await process.wait()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
@@ -130,8 +130,8 @@ async def _followed(work: Work, arguments: Sequence[str], given: str) -> None:
         await process.wait()
         raise
     if "error" in last:
-        work.fault = str(last["error"].get("message"))
+        job.fault = str(last["error"].get("message"))
     elif not last or last.keys() == {"done", "of"}:
-        work.fault = f"it ended with status {status}; `aligner-proxy {arguments[0]}` on the command line says why"
+        job.fault = f"it ended with status {status}; `aligner-proxy {arguments[0]}` on the command line says why"
     else:
-        work.result = last
+        job.result = last

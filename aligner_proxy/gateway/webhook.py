@@ -26,7 +26,7 @@ from tenacity.wait import WaitBaseT, wait_exponential, wait_random
 
 from aligner_proxy.audit.entry import Redact
 from aligner_proxy.errors import CorrectionError
-from aligner_proxy.observability.metrics import HANDED_OFF
+from aligner_proxy.observability.metrics import HAND_OFFS
 from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy.policy import config
 from aligner_proxy.types import Exchange, HandOff, Outcome, Status
@@ -43,26 +43,26 @@ _AGAIN = frozenset({408, 425, 429})
 _BACKOFF = wait_exponential(multiplier=0.5, max=10.0) + wait_random(0, 0.25)
 
 
-class _NotTaken(Exception):
+class _RetryLater(Exception):
     """The webhook did not take a report now, and may take it later."""
 
 
-class _Refused(Exception):
+class _Rejected(Exception):
     """The webhook will not take this report; the message is a reason without text."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class _WebhookReport:
     """One report that waits. It is written when it is sent, so that its texts are redacted off the way of answers."""
 
     exchange: Exchange
     outcome: Outcome
     aligner_id: str
     at: float
-    to: HandOff
+    target: HandOff
 
 
-def doubtful(outcome: Outcome) -> bool:
+def is_doubtful(outcome: Outcome) -> bool:
     """Whether an answer is to be reported: judged, with a segment near enough to the threshold."""
     to = outcome.policy.hand_off
     margin = outcome.margin
@@ -70,19 +70,19 @@ def doubtful(outcome: Outcome) -> bool:
     return judged and to is not None and margin is not None and margin <= to.within
 
 
-def signature(secret: bytes, at: int, body: bytes) -> str:
+def sign_report(secret: bytes, at: int, body: bytes) -> str:
     """What the header says of a body that is sent at this time (seconds since the epoch)."""
     return f"t={at},v1={hmac.new(secret, f'{at}.'.encode() + body, hashlib.sha256).hexdigest()}"
 
 
-class HandOffs:
+class WebhookSender:
     """The reports of one worker."""
 
     def __init__(
         self, redact: Redact | None = None, *, most: int = MOST_WAITING, backoff: WaitBaseT = _BACKOFF
     ) -> None:
         self._redact = redact or str
-        self._queue: asyncio.Queue[_Report] = asyncio.Queue(most)
+        self._queue: asyncio.Queue[_WebhookReport] = asyncio.Queue(most)
         self._backoff = backoff
         self._task: asyncio.Task[None] | None = None
         self._failing = False
@@ -90,17 +90,17 @@ class HandOffs:
     def offer(self, exchange: Exchange, outcome: Outcome, aligner_id: str) -> None:
         """Queue the report of an answer, if it is doubtful."""
         to = outcome.policy.hand_off
-        if to is None or not doubtful(outcome):
+        if to is None or not is_doubtful(outcome):
             return
         try:
-            self._queue.put_nowait(_Report(exchange, outcome, aligner_id, time.time(), to))
+            self._queue.put_nowait(_WebhookReport(exchange, outcome, aligner_id, time.time(), to))
         except asyncio.QueueFull:
-            HANDED_OFF.labels("dropped", outcome.policy.name).inc()
+            HAND_OFFS.labels("dropped", outcome.policy.name).inc()
             return
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
+            self._task = asyncio.create_task(self._send_reports())
 
-    async def done(self) -> None:
+    async def wait_until_sent(self) -> None:
         """Wait until nothing waits any more."""
         await self._queue.join()
 
@@ -113,72 +113,72 @@ class HandOffs:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         while not self._queue.empty():
-            HANDED_OFF.labels("dropped", self._queue.get_nowait().outcome.policy.name).inc()
+            HAND_OFFS.labels("dropped", self._queue.get_nowait().outcome.policy.name).inc()
             self._queue.task_done()
 
-    async def _work(self) -> None:
+    async def _send_reports(self) -> None:
         async with httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=_TIMEOUT_S) as client:
             while True:
                 report = await self._queue.get()
                 result = "dropped"
                 try:
-                    result = await self._settled(client, report)
+                    result = await self._send_report(client, report)
                 finally:
-                    HANDED_OFF.labels(result, report.outcome.policy.name).inc()
+                    HAND_OFFS.labels(result, report.outcome.policy.name).inc()
                     self._queue.task_done()
 
-    async def _settled(self, client: httpx.AsyncClient, report: _Report) -> str:
+    async def _send_report(self, client: httpx.AsyncClient, report: _WebhookReport) -> str:
         """Send one report; what became of it. Only reasons are logged, and only when they begin."""
         try:
             with Boundary():  # redaction is the operator's code
-                body = await asyncio.to_thread(_written, report, self._redact)
-            await self._send(client, report.to, body)
-        except (_NotTaken, _Refused, CorrectionError) as error:
-            self._failed(str(error))
+                body = await asyncio.to_thread(_report_body, report, self._redact)
+            await self._send_retrying(client, report.target, body)
+        except (_RetryLater, _Rejected, CorrectionError) as error:
+            self._log_failure(str(error))
             return "failed"
         self._failing = False
         return "sent"
 
-    def _failed(self, reason: str) -> None:
+    def _log_failure(self, reason: str) -> None:
         if not self._failing:
             log.error("hand_off: reports of doubtful answers fail (%s); answers are not affected", reason)
         self._failing = True
 
-    async def _send(self, client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
+    async def _send_retrying(self, client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_NotTaken),
+            retry=retry_if_exception_type(_RetryLater),
             wait=self._backoff,
             stop=stop_after_attempt(ATTEMPTS),
             reraise=True,
         )
         async for attempt in retrying:
             with attempt:
-                await _post(client, to, body)
+                await _post_report(client, to, body)
 
 
-async def _post(client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
-    """Post a signed report once; raises `_NotTaken` and `_Refused`."""
+async def _post_report(client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
+    """Post a signed report once; raises `_RetryLater` and `_Rejected`."""
     secret = config.hand_off_secret(to.secret_env)
     if secret is None:
-        raise _Refused(f"{to.secret_env} holds no secret")
-    headers = {"content-type": "application/json", SIGNATURE: signature(secret, int(time.time()), body)}
+        raise _Rejected(f"{to.secret_env} holds no secret")
+    headers = {"content-type": "application/json", SIGNATURE: sign_report(secret, int(time.time()), body)}
     try:
         # What it answers is not read: nobody here needs it, and it may have no end.
         async with client.stream("POST", to.url, content=body, headers=headers) as response:
             status = response.status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _NotTaken(type(error).__name__) from None
+        raise _RetryLater(type(error).__name__) from None
     if status >= 500 or status in _AGAIN:
-        raise _NotTaken(f"HTTP {status}")
+        raise _RetryLater(f"HTTP {status}")
     if not 200 <= status < 300:
-        raise _Refused(f"HTTP {status}")
+        raise _Rejected(f"HTTP {status}")
 
 
-def _written(report: _Report, redact: Redact) -> bytes:
+def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
     """The body of a report."""
     outcome = report.outcome
     policy = outcome.policy
-    written: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "event": "doubtful",
         "id": report.aligner_id,
         "choice": outcome.index,
@@ -191,17 +191,22 @@ def _written(report: _Report, redact: Redact) -> bytes:
         "objectives": [objective.name for objective in policy.objectives],
         "margin": outcome.margin,
         "segments": [
-            {"segment": number, "score": segment.score, "flagged": segment.flagged, "objective": outcome.named(segment)}
+            {
+                "segment": number,
+                "score": segment.score,
+                "flagged": segment.flagged,
+                "objective": outcome.objective_of(segment),
+            }
             for number, segment in enumerate(outcome.segments)
             if segment.score is not None and math.isfinite(segment.score)
         ],
     }
-    if report.to.text and not report.exchange.no_store:
-        written |= _texts(report, redact)
-    return json.dumps(written).encode()
+    if report.target.text and not report.exchange.no_store:
+        fields |= _report_texts(report, redact)
+    return json.dumps(fields).encode()
 
 
-def _texts(report: _Report, redact: Redact) -> Mapping[str, str | None]:
+def _report_texts(report: _WebhookReport, redact: Redact) -> Mapping[str, str | None]:
     exchange = report.exchange
     edited = report.outcome.edited
     return {

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-Told = Mapping[str, bytes]
+Heartbeats = Mapping[str, bytes]
 """What others said, by who said it."""
 _MOST = 10_000
 """Of so many members a name is begun anew: there are no fleets of that size, and reading it holds the server up."""
@@ -43,16 +43,16 @@ return others
 """
 
 
-def new_member() -> str:
+def make_member_id() -> str:
     """A new member's name, which no other has."""
     return secrets.token_hex(8)
 
 
-def asked(name: str, member: str, said: bytes, known_s: float) -> tuple[Any, ...]:
+def heartbeat_arguments(name: str, member: str, value: bytes, valid_s: float) -> tuple[Any, ...]:
     """The arguments of EVAL by which a member says something under a name, for so many seconds."""
-    return _SCRIPT, 1, name, member, said, max(1, int(known_s * 1000))
+    return _SCRIPT, 1, name, member, value, max(1, int(valid_s * 1000))
 
 
-def heard(answer: list[bytes]) -> Told:
-    """What the others said, from the answer to `asked`."""
-    return {name.decode(errors="replace"): said for name, said in zip(answer[::2], answer[1::2], strict=True)}
+def parse_heartbeats(answer: list[bytes]) -> Heartbeats:
+    """What the others said, from the answer to `heartbeat_arguments`."""
+    return {name.decode(errors="replace"): value for name, value in zip(answer[::2], answer[1::2], strict=True)}

@@ -17,12 +17,12 @@ from typing import Any
 from starlette.responses import Response
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.promotion import PERIOD_S, Proposal, Ruling, Settings, Target, proposal, ruling
-from aligner_proxy.audit.review_queue import entry_at
-from aligner_proxy.console.answer import Shown
-from aligner_proxy.console.changing.known_objectives import known_objectives
+from aligner_proxy.audit.promotion import PERIOD_S, Proposal, Ruling, SettingChanges, Target, make_proposal, make_ruling
+from aligner_proxy.audit.review_queue import find_entry
+from aligner_proxy.console.answer import AnswerView
+from aligner_proxy.console.changing.known_objectives import list_objectives
 from aligner_proxy.console.forms import PageError
-from aligner_proxy.console.long_work import Work
+from aligner_proxy.console.jobs import ConsoleJob
 from aligner_proxy.console.pages import Visit, refuse_reviewers
 from aligner_proxy.errors import AuditError, ConfigError
 from aligner_proxy.policy import shares
@@ -44,7 +44,7 @@ _CHANGED = "The policies file, or the change, is not what the page showed any mo
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _ShownChange:
     """A change as the page shows it."""
 
     change: Proposal
@@ -63,61 +63,61 @@ class _Shown:
         return [(kinds.get(line[:1], "kept"), line) for line in self.change.diff[2:]]
 
 
-async def promote(visit: Visit) -> Response:
+async def show_form(visit: Visit) -> Response:
     """The form of a change."""
     refuse_reviewers(visit)
-    return await asyncio.to_thread(_page, visit, {}, None)
+    return await asyncio.to_thread(_render_page, visit, {}, None)
 
 
-async def change(visit: Visit, form: dict[str, str]) -> Response:
+async def take_form(visit: Visit, form: dict[str, str]) -> Response:
     """Show a change, replay answers under it, or write it."""
     refuse_reviewers(visit)
     act = form.get("act")
-    given = {name: form.get(name, "").strip() for name in _FIELDS}
+    fields = {name: form.get(name, "").strip() for name in _FIELDS}
     try:
-        shown = await asyncio.to_thread(_shown, visit, given)
+        proposed = await asyncio.to_thread(_read_change, visit, fields)
     except (ConfigError, AuditError) as error:
-        return await asyncio.to_thread(_page, visit, given, None, problem=str(error))
+        return await asyncio.to_thread(_render_page, visit, fields, None, problem=str(error))
     if act == "replay":
-        _replay(visit, shown, form.get("limit", ""))
+        _start_replay(visit, proposed, form.get("limit", ""))
     elif act == "write":
-        if form.get("digest") != shown.digest:
+        if form.get("digest") != proposed.digest:
             raise PageError(409, _CHANGED)
-        return await asyncio.to_thread(_written, visit, given, shown)
-    return await asyncio.to_thread(_page, visit, given, shown)
+        return await asyncio.to_thread(_write_change, visit, fields, proposed)
+    return await asyncio.to_thread(_render_page, visit, fields, proposed)
 
 
-async def replayed(visit: Visit) -> Response:
+async def show_replay(visit: Visit) -> Response:
     """How far the replay is, which the page asks for by itself."""
     refuse_reviewers(visit)
-    work = visit.services.works.of(_work_name(visit))
-    listed = await asyncio.to_thread(_differing, visit, work)
-    return visit.page("replayed.html", work=work, listed=listed, limits=LIMITS)
+    job = visit.services.jobs.find(_job_name(visit))
+    listed = await asyncio.to_thread(_differing_answers, visit, job)
+    return visit.page("replayed.html", work=job, listed=listed, limits=LIMITS)
 
 
-def _page(visit: Visit, given: Mapping[str, str], shown: _Shown | None, **more: Any) -> Response:
+def _render_page(visit: Visit, fields: Mapping[str, str], shown: _ShownChange | None, **more: Any) -> Response:
     file = visit.services.files.current().policies
-    work = visit.services.works.of(_work_name(visit))
+    job = visit.services.jobs.find(_job_name(visit))
     # A replay of another change says nothing of this one.
-    is_its = shown is not None and work is not None and work.about == shown.digest
+    is_its = shown is not None and job is not None and job.subject == shown.digest
     values = {
         "problem": None,
         "written": None,
-        "places": _places(file),
-        "objectives": sorted({one.name for one in known_objectives(file)}),
+        "places": _change_places(file),
+        "objectives": sorted({one.name for one in list_objectives(file)}),
         "aligners": (DEFAULT_ALIGNER, *file.aligner.adapters),
         "modes": [mode.value for mode in Mode],
         "limits": LIMITS,
-        "work": work if is_its else None,
-        "listed": _differing(visit, work if is_its else None),
-        "canaries": _canaries(file),
+        "work": job if is_its else None,
+        "listed": _differing_answers(visit, job if is_its else None),
+        "canaries": _list_canaries(file),
     }
     return visit.page(
-        "promote.html", given={name: given.get(name, "") for name in _FIELDS}, shown=shown, **values | more
+        "promote.html", given={name: fields.get(name, "") for name in _FIELDS}, shown=shown, **values | more
     )
 
 
-def _places(file: PolicyFile) -> list[tuple[str, str]]:
+def _change_places(file: PolicyFile) -> list[tuple[str, str]]:
     """Where a change may be made: the name in the form, and the words for it."""
     routes = [entry_name(route, n) for n, route in enumerate(file.routes)]
     tenants = [entry_name(tenant, n) for n, tenant in enumerate(file.tenants)]
@@ -128,51 +128,53 @@ def _places(file: PolicyFile) -> list[tuple[str, str]]:
     ]
 
 
-def _canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
+def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
     """Where several aligners share the traffic, or one judges beside: the line, the shares, the one beside."""
-    found = []
+    canaries = []
     for path, block in file.blocks():
-        given = block.aligner
-        told = ", ".join(f"{name} {percent} %" for name, percent in given) if isinstance(given, tuple) else ""
-        if told or block.shadow_aligner:
-            found.append((file.source.at(*path), told, block.shadow_aligner or ""))
-    return found
+        setting = block.aligner
+        shares_text = (
+            ", ".join(f"{name} {percent} %" for name, percent in setting) if isinstance(setting, tuple) else ""
+        )
+        if shares_text or block.shadow_aligner:
+            canaries.append((file.source.place_of(*path), shares_text, block.shadow_aligner or ""))
+    return canaries
 
 
-def _shown(visit: Visit, given: Mapping[str, str]) -> _Shown:
+def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
     """The change that a form says; raises `ConfigError` and `AuditError`."""
-    kind, _, name = given["where"].partition("/")
+    kind, _, name = fields["where"].partition("/")
     target = Target(name if kind == "route" else None, name if kind == "tenant" else None)
-    settings = _settings(given)
+    settings = _parse_settings(fields)
     if not settings or kind not in ("route", "tenant", "defaults"):
         raise ConfigError("say where and what is to be changed")
     path = path_of(visit.services.files.current().policies).resolve()
-    change = proposal(path, target, settings)
-    return _Shown(change, ruling(change))
+    change = make_proposal(path, target, settings)
+    return _ShownChange(change, make_ruling(change))
 
 
-def _settings(given: Mapping[str, str]) -> Settings:
+def _parse_settings(fields: Mapping[str, str]) -> SettingChanges:
     values: dict[str, Value] = {}
-    if given["mode"]:
-        values["mode"] = given["mode"]
+    if fields["mode"]:
+        values["mode"] = fields["mode"]
     for name in ("sample", "caution"):
-        if given[name]:
-            values[name] = _number(name, given[name])
-    if given["aligner"]:
-        values["aligner"] = shares.written(given["aligner"])
-    if given["shadow_aligner"]:
-        values["shadow_aligner"] = given["shadow_aligner"]
-    return Settings(values, (given["objective"],) if given["objective"] else ())
+        if fields[name]:
+            values[name] = _parse_number(name, fields[name])
+    if fields["aligner"]:
+        values["aligner"] = shares.parse_shares(fields["aligner"])
+    if fields["shadow_aligner"]:
+        values["shadow_aligner"] = fields["shadow_aligner"]
+    return SettingChanges(values, (fields["objective"],) if fields["objective"] else ())
 
 
-def _number(name: str, text: str) -> float:
+def _parse_number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise ConfigError(f"{name} must be a number") from None
 
 
-def _replay(visit: Visit, shown: _Shown, limit: str) -> None:
+def _start_replay(visit: Visit, shown: _ShownChange, limit: str) -> None:
     """Begin a replay of the last answers under the change."""
     services = visit.services
     configured = services.files.current()
@@ -185,43 +187,43 @@ def _replay(visit: Visit, shown: _Shown, limit: str) -> None:
     # Taught heads belong to the path as it is given, with its links.
     file = str(path_of(configured.policies))
     arguments = ["replay", "--policy", file, "--candidate", "-", "--json-lines", "--since", since]
-    services.works.begin(
-        _work_name(visit),
+    services.jobs.begin(
+        _job_name(visit),
         [*arguments, "--limit", count, *where, *services.files.engine_options()],
-        given=shown.change.after,
-        about=shown.digest,
+        stdin_text=shown.change.after,
+        subject=shown.digest,
     )
 
 
-def _work_name(visit: Visit) -> str:
+def _job_name(visit: Visit) -> str:
     return f"replay {visit.session.id}"
 
 
-def _differing(visit: Visit, work: Work | None) -> list[tuple[str, Shown]]:
+def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, AnswerView]]:
     """The first answers that a replay treats otherwise, as they were recorded, and how."""
-    if work is None or work.result is None:
+    if job is None or job.result is None:
         return []
-    found: list[tuple[str, Shown]] = []
+    answers: list[tuple[str, AnswerView]] = []
     with closing(visit.services.files.current().store()) as store:
-        for case in work.result["cases"]:
-            if len(found) == _MOST_LISTED:
+        for case in job.result["cases"]:
+            if len(answers) == _MOST_LISTED:
                 break
             if case["change"] == _SAME or not case["aligner_id"]:
                 continue
-            entry = entry_at(store, (case["aligner_id"], case["choice"]))
+            entry = find_entry(store, (case["aligner_id"], case["choice"]))
             if entry is not None:
-                found.append((str(case["change"]), Shown(entry)))
-    return found
+                answers.append((str(case["change"]), AnswerView(entry)))
+    return answers
 
 
-def _written(visit: Visit, given: Mapping[str, str], shown: _Shown) -> Response:
+def _write_change(visit: Visit, fields: Mapping[str, str], shown: _ShownChange) -> Response:
     """Write the change, unless reviews are against it."""
-    if shown.ruling is not None and shown.ruling.refused:
-        raise PageError(409, f"Not promoted: {shown.ruling.refused}.")
+    if shown.ruling is not None and shown.ruling.refusal:
+        raise PageError(409, f"Not promoted: {shown.ruling.refusal}.")
     try:
         backup = shown.change.write()
     except ConfigError as error:
         raise PageError(409, f"Nothing was written: {error}.") from None
-    visit.services.works.forget(_work_name(visit))
-    log.info("console: %s changed %s: %s", visit.viewer.name, shown.change.path.name, given["where"])
-    return _page(visit, {}, None, written=backup.name if backup else "")
+    visit.services.jobs.forget(_job_name(visit))
+    log.info("console: %s changed %s: %s", visit.viewer.name, shown.change.path.name, fields["where"])
+    return _render_page(visit, {}, None, written=backup.name if backup else "")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from aligner_proxy.gateway import freed_memory
-from aligner_proxy.gateway.freed_memory import trimmer
+from aligner_proxy.gateway import malloc_trim
+from aligner_proxy.gateway.malloc_trim import find_trim
 
 
 class Cycle:
@@ -24,9 +24,9 @@ class Cycle:
 def trims(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """One entry for each time that memory is given back."""
     given = list[None]()
-    monkeypatch.setattr(freed_memory, "EVERY_S", 0.0)
-    monkeypatch.setattr(freed_memory, "trimmer", lambda: lambda: given.append(None))
-    monkeypatch.setattr(freed_memory, "_running", set())
+    monkeypatch.setattr(malloc_trim, "EVERY_S", 0.0)
+    monkeypatch.setattr(malloc_trim, "find_trim", lambda: lambda: given.append(None))
+    monkeypatch.setattr(malloc_trim, "_running", set())
     return given
 
 
@@ -34,9 +34,9 @@ def run(is_over: Callable[[], bool], begun: Callable[[], object] = lambda: None)
     """Give memory back in a loop, which first does what has `begun`, until it is over."""
 
     async def play() -> None:
-        freed_memory.now_and_then()
-        freed_memory.now_and_then()  # a second guardrail in the same process changes nothing
-        assert len(freed_memory._running) <= 1
+        malloc_trim.trim_periodically()
+        malloc_trim.trim_periodically()  # a second guardrail in the same process changes nothing
+        assert len(malloc_trim._running) <= 1
         await asyncio.sleep(0)
         begun()
         while not is_over():
@@ -69,7 +69,7 @@ def test_a_threshold_of_zero_asks_for_no_collection(trims: list[None], monkeypat
 def test_who_collects_nothing_is_left_to_it(trims: list[None]) -> None:
     gc.disable()
     try:
-        run(lambda: not freed_memory._running)
+        run(lambda: not malloc_trim._running)
     finally:
         gc.enable()
     assert not trims
@@ -77,20 +77,20 @@ def test_who_collects_nothing_is_left_to_it(trims: list[None]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_glibc_can_give_memory_back() -> None:
-    trim = trimmer()
+    trim = find_trim()
     assert trim is not None
     trim()
 
 
 def test_without_glibc_old_garbage_goes_all_the_same(trims: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
-    monkeypatch.setattr(freed_memory, "trimmer", trimmer)
+    monkeypatch.setattr(malloc_trim, "find_trim", find_trim)
     garbage = list[weakref.ref[Cycle]]()
     run(lambda: garbage[0]() is None, lambda: garbage.append(left_behind()))
     assert not trims
 
 
 def test_without_a_loop_nothing_happens(trims: list[None]) -> None:
-    freed_memory.now_and_then()
+    malloc_trim.trim_periodically()
     assert not trims
-    assert not freed_memory._running
+    assert not malloc_trim._running

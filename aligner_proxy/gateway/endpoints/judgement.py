@@ -11,13 +11,13 @@ from fastapi import Request
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.utils import ModelResponse
 
-from aligner_proxy.audit.entry import edits
-from aligner_proxy.concurrency import beside
+from aligner_proxy.audit.entry import find_edits
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.gateway import litellm_internals
-from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, Segment, TextEdit
-from aligner_proxy.gateway.request_policy import ASKED, AskedInBody
-from aligner_proxy.gateway.request_state import RequestState, state_of
-from aligner_proxy.policy.own_objectives import names_of
+from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, AlignSegment, TextEdit
+from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
+from aligner_proxy.gateway.request_state import RequestState, find_state
+from aligner_proxy.policy.own_objectives import client_names
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import GROUNDED, Outcome, SegmentScore
 
@@ -45,7 +45,7 @@ class Hooks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class AnswerBatch:
     """Answers to one conversation, each judged by itself."""
 
     texts: Sequence[str]
@@ -58,11 +58,11 @@ class Answers:
     finish_reasons: Sequence[str] = ()
     """Of each answer; without them all are whole."""
     call_id: str | None = None
-    beside: object = None
+    side_content: object = None
     """What the body says besides the answers; it is judged like the text beside the answers of the traffic."""
 
     @classmethod
-    def of(cls, body: AlignBody) -> Answers:
+    def from_body(cls, body: AlignBody) -> AnswerBatch:
         """The answer of a body of `POST /v1/align`."""
         return cls(
             texts=(body.answer,),
@@ -73,29 +73,29 @@ class Answers:
         )
 
     @property
-    def asked(self) -> AskedInBody:
+    def body_request(self) -> BodyRequest:
         """The objectives by name and those in own words, which have a colon; and the references."""
         names = tuple(text for text in self.objectives if ":" not in text)
         texts = tuple(text for text in self.objectives if ":" in text)
-        return AskedInBody(names, texts, tuple(self.references))
+        return BodyRequest(names, texts, tuple(self.references))
 
-    def response(self) -> ModelResponse:
+    def make_response(self) -> ModelResponse:
         """The answers as a chat completion."""
         reasons = self.finish_reasons or [STOP] * len(self.texts)
         choices = [
             {"index": index, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
             for index, (text, reason) in enumerate(zip(self.texts, reasons, strict=True))
         ]
-        return ModelResponse(choices=choices, **({} if self.beside is None else {_BESIDE: self.beside}))
+        return ModelResponse(choices=choices, **({} if self.side_content is None else {_BESIDE: self.side_content}))
 
-    def data(self) -> dict[str, Any]:
+    def make_data(self) -> dict[str, Any]:
         """The request as LiteLLM's hooks see requests."""
         data: dict[str, Any] = {"messages": [dict(message) for message in self.messages]}
         return data | ({"model": self.model} if self.model else {})
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedBatch:
     """What became of answers that a client brought."""
 
     before: Sequence[str]
@@ -113,71 +113,75 @@ class Judged:
         """Whether some text is another."""
         return list(self.before) != list(self.after)
 
-    async def report(self) -> AlignAnswer:
+    async def make_report(self) -> AlignAnswer:
         """The first answer with its scores and edits."""
         outcome = self.state.outcomes[0]
         before, after = self.before[0], self.after[0]
-        changes = await beside(len(before), partial(_edits, before, after, outcome))
+        changes = await run_off_loop(len(before), partial(_list_changes, before, after, outcome))
         ms = self.state.added_ms()
         return AlignAnswer(
             id=self.state.call_id,
-            aligner_id=self.state.told_id,
+            aligner_id=self.state.public_id,
             answer=after,
             status=outcome.status.value,
             reason=outcome.reason,
-            segments=tuple(_segments(outcome)),
+            segments=tuple(_align_segments(outcome)),
             edits=tuple(changes),
             ms=None if ms is None else float(ms),
         )
 
 
-async def judge(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, answers: Answers) -> Judged:
+async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, answers: AnswerBatch) -> JudgedBatch:
     """Judge answers like those of the traffic; raises LiteLLM's error for what the caller may not have, or blocks."""
     if len(answers.texts) > MOST_ANSWERS:
         raise ProxyException(f"at most {MOST_ANSWERS} texts are judged at once", "invalid_request_error", "texts", 400)
-    data = await litellm_internals.request_data(request, caller, answers.data(), answers.call_id)
-    data[ASKED] = answers.asked
-    response = answers.response()
+    data = await litellm_internals.make_request_data(request, caller, answers.make_data(), answers.call_id)
+    data[BODY_REQUEST] = answers.body_request
+    response = answers.make_response()
     try:
-        async with litellm_internals.counted(caller, data):
+        async with litellm_internals.count_request(caller, data):
             await hooks.async_pre_call_hook(caller, None, data, _CALL_TYPE)
             corrected = await hooks.async_post_call_success_hook(data, caller, response)
     except ProxyException as error:
-        state = state_of(data)
+        state = find_state(data)
         error.headers = {**(state.headers() if state else {}), **error.headers}
         raise
     delivered = response if corrected is None else corrected
-    state = state_of(data)
+    state = find_state(data)
     assert state is not None  # the first hook opens it
     after = [choice.message.content or "" for choice in delivered.choices]
-    return Judged(answers.texts, after, state)
+    return JudgedBatch(answers.texts, after, state)
 
 
-def _segments(outcome: Outcome) -> Iterator[Segment]:
-    names = names_of(outcome.policy.objectives)
+def _align_segments(outcome: Outcome) -> Iterator[AlignSegment]:
+    names = client_names(outcome.policy.objectives)
     for segment in outcome.segments:
-        name = outcome.named(segment)
+        name = outcome.objective_of(segment)
         against = names.get(name, name) if name else None
-        yield Segment(text=segment.text, score=_finite(segment.score), flagged=segment.flagged, against=against)
+        yield AlignSegment(
+            text=segment.text, score=_finite_score(segment.score), flagged=segment.flagged, against=against
+        )
 
 
-def _edits(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
+def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
     """Every change between two texts, with the objective of the worst flagged segment that it replaces."""
     if before == after:
         return []
-    names = names_of(outcome.policy.objectives)
+    names = client_names(outcome.policy.objectives)
     flagged = list(_flagged_ranges(before, outcome))
     sources = list(_source_ranges(after, outcome))
     changes = []
     grown = 0
-    for start, end, text in edits(before, after):
+    for start, end, text in find_edits(before, after):
         touched = [segment for first, last, segment in flagged if first < max(end, start + 1) and start <= last]
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
-        name = outcome.named(worst) if worst else None
-        score = _finite(worst.score) if worst else None
-        written = (start + grown, start + grown + len(text))
-        given = [source for first, last, source in sources if first < written[1] and written[0] < last]
-        source = ", ".join(dict.fromkeys(given)) or None
+        name = outcome.objective_of(worst) if worst else None
+        score = _finite_score(worst.score) if worst else None
+        delivered_range = (start + grown, start + grown + len(text))
+        fact_sources = [
+            source for first, last, source in sources if first < delivered_range[1] and delivered_range[0] < last
+        ]
+        source = ", ".join(dict.fromkeys(fact_sources)) or None
         objective = names.get(name, name) if name else GROUNDED if source else None
         changes.append(
             TextEdit(start=start, end=end, text=text, objective=objective, score=score, source=source),
@@ -211,5 +215,5 @@ def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, S
             yield len(answer.rstrip()), len(answer), segment
 
 
-def _finite(score: float | None) -> float | None:
+def _finite_score(score: float | None) -> float | None:
     return score if score is not None and abs(score) < float("inf") else None

@@ -25,12 +25,12 @@ def judged_segments(content: Content) -> list[JudgedSegment]:
     texts = [piece.text for piece in split(content.exchange.answer or "")]
     alike = len(content.scores) in (len(texts), len(texts) + 1)
     against = {flagged.number: flagged for flagged in content.segments}
-    found: list[JudgedSegment] = []
+    judged: list[JudgedSegment] = []
     for number, score in enumerate(content.scores):
         flagged = against.get(number)
         own = flagged.text if flagged else None
         text = texts[number] if alike and number < len(texts) else own or ""
         margin = None if score is None else score - content.threshold
         objective = (flagged.objective or "?") if flagged else ""
-        found.append(JudgedSegment(number, margin, objective, text))
-    return found
+        judged.append(JudgedSegment(number, margin, objective, text))
+    return judged

@@ -34,16 +34,16 @@ _MOST_RENDERED = 2000
 MISSED: Final = None
 
 
-class Source(Protocol):
+class AnswerSource(Protocol):
     """What is followed; every call may block."""
 
     def last_row(self) -> int:
         """The row that was added last, 0 before the first; rows grow."""
 
-    def added(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
+    def entries_after(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
         """The row that was added last, and the newest entries behind a row, oldest first."""
 
-    def since(self, at: float, limit: int) -> Sequence[Entry]:
+    def entries_since(self, at: float, limit: int) -> Sequence[Entry]:
         """The newest entries since a moment, oldest first."""
 
 
@@ -52,24 +52,24 @@ class Batch:
     """New entries, oldest first."""
 
     entries: Sequence[Entry]
-    _shown: dict[Hashable, str] = field(default_factory=dict)
+    _rendered: dict[Hashable, str] = field(default_factory=dict)
 
-    def shown(self, kind: Hashable, make: Callable[[Sequence[Entry]], str]) -> str:
+    def render(self, kind: Hashable, make: Callable[[Sequence[Entry]], str]) -> str:
         """What pages of one kind show of it, made for the first of them."""
-        if kind not in self._shown:
-            self._shown[kind] = make(self.entries)
-        return self._shown[kind]
+        if kind not in self._rendered:
+            self._rendered[kind] = make(self.entries)
+        return self._rendered[kind]
 
 
-class Follower:
+class LiveFeed:
     """Reader of new entries. It rests while no page is open."""
 
-    def __init__(self, source: Source, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, source: AnswerSource, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.time) -> None:
         self._source = source
         self._pause_s = pause_s
         self._clock = clock
         self._pages: set[asyncio.Queue[Batch | None]] = set()
-        self._somebody = asyncio.Event()
+        self._has_pages = asyncio.Event()
         self._last: int | None = None
         """The row up to which pages know everything; None while there is no page."""
         self._failing = False
@@ -79,34 +79,34 @@ class Follower:
     async def run(self) -> None:
         """Hand out new entries until cancelled."""
         while True:
-            await self._somebody.wait()
-            await self.look()
+            await self._has_pages.wait()
+            await self.poll()
             await asyncio.sleep(self._pause_s)
 
     @contextlib.contextmanager
-    def page(self) -> Iterator[asyncio.Queue[Batch | None]]:
+    def open_page(self) -> Iterator[asyncio.Queue[Batch | None]]:
         """A queue of what happens from now on; `MISSED` in it stands for entries that it had no room for."""
         queue: asyncio.Queue[Batch | None] = asyncio.Queue(_MOST_WAITING)
         self._pages.add(queue)
-        self._somebody.set()
+        self._has_pages.set()
         try:
             yield queue
         finally:
             self._pages.discard(queue)
             if not self._pages:
-                self._somebody.clear()
+                self._has_pages.clear()
                 self._last = None
 
     @property
-    def pages(self) -> int:
+    def page_count(self) -> int:
         """How many pages follow."""
         return len(self._pages)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Look once, and hand out what is new."""
         try:
-            last = await self._begun()
-            newest, entries = await asyncio.to_thread(self._source.added, last, _MOST_AT_ONCE)
+            last = await self._first_row()
+            newest, entries = await asyncio.to_thread(self._source.entries_after, last, _MOST_AT_ONCE)
         except (AlignerProxyError, sqlite3.Error, OSError) as error:
             if not self._failing:
                 log.warning("console: the audit store cannot be read (%s); it is tried again", type(error).__name__)
@@ -122,13 +122,13 @@ class Follower:
         if entries:
             self._hand_out(Batch(entries))
 
-    async def lately(self) -> Sequence[Entry]:
+    async def recent_entries(self) -> Sequence[Entry]:
         """What a page may have missed between its list and its queue, and may have seen."""
         # First, for what is added behind that row comes by the queue.
-        await self._begun()
-        return await asyncio.to_thread(self._source.since, self._clock() - _BEFORE_S, _MOST_AT_ONCE)
+        await self._first_row()
+        return await asyncio.to_thread(self._source.entries_since, self._clock() - _BEFORE_S, _MOST_AT_ONCE)
 
-    async def _begun(self) -> int:
+    async def _first_row(self) -> int:
         """The row behind which entries are new."""
         if self._last is None:
             last = await asyncio.to_thread(self._source.last_row)
@@ -136,10 +136,10 @@ class Follower:
                 self._last = last
         return self._last
 
-    def _hand_out(self, happened: Batch | None) -> None:
+    def _hand_out(self, batch: Batch | None) -> None:
         for queue in self._pages:
             if queue.full():
                 while not queue.empty():
                     queue.get_nowait()
                 queue.put_nowait(MISSED)
-            queue.put_nowait(happened)
+            queue.put_nowait(batch)

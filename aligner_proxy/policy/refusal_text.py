@@ -16,24 +16,24 @@ _DEFAULT = "default"
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
-def _by_language(value: object) -> object:
+def _parse_texts(value: object) -> object:
     """One text, or one a language, as pairs."""
     if isinstance(value, str):
-        return ((ANY_LANGUAGE, _checked(value)),)
+        return ((ANY_LANGUAGE, _check_text(value)),)
     if isinstance(value, tuple):  # read before
         return value
     if not isinstance(value, dict):
         raise ValueError('must be a text, or a block of texts by language: {default: "...", de: "..."}')  # noqa: TRY004
-    known = (_DEFAULT, *LANGUAGES)
+    languages = (_DEFAULT, *LANGUAGES)
     for name, text in value.items():
-        if name not in known:
-            raise ValueError(f"unknown language {name!r}; must be one of {', '.join(known)}")
+        if name not in languages:
+            raise ValueError(f"unknown language {name!r}; must be one of {', '.join(languages)}")
         if not isinstance(text, str):
             raise ValueError(f"the text for {name} must be a text")  # noqa: TRY004 - pydantic takes ValueError alone
-    return tuple((ANY_LANGUAGE if name == _DEFAULT else name, _checked(text)) for name, text in value.items())
+    return tuple((ANY_LANGUAGE if name == _DEFAULT else name, _check_text(text)) for name, text in value.items())
 
 
-def _checked(text: str) -> str:
+def _check_text(text: str) -> str:
     text = text.strip()
     if not text:
         raise ValueError("is empty; write what the client is to read in place of the answer")
@@ -46,6 +46,6 @@ def _checked(text: str) -> str:
 
 
 Decline = Annotated[
-    tuple[tuple[str, str], ...], BeforeValidator(_by_language, json_schema_input_type=str | dict[str, str])
+    tuple[tuple[str, str], ...], BeforeValidator(_parse_texts, json_schema_input_type=str | dict[str, str])
 ]
 """(language, text); the language of the text for all others is `ANY_LANGUAGE`."""

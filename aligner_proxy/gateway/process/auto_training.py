@@ -40,47 +40,47 @@ _TO_TEACH = (State.UNTAUGHT, State.STALE)
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServingEngine:
     """The engine of the processes that serve: its address for a child (None: as the policies file says), and itself."""
 
     address: str | None
-    opened: Callable[[], Engine]
+    open_engine: Callable[[], Engine]
 
 
 @dataclass(slots=True)
-class Teacher:
+class AutoTrainer:
     """Keeps the objectives of one policies file taught. `serving` gives the engine that serves, None before it does."""
 
     policies: Path
-    serving: Callable[[], Served | None]
+    serving: Callable[[], ServingEngine | None]
     environment: Mapping[str, str]
     look_s: float = LOOK_S
-    _tried: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MOST_TRIED, AGAIN_S))
+    _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MOST_TRIED, AGAIN_S))
     """Title, aligner and digests of what was tried lately."""
     _fault: str = ""
 
-    async def keep_taught(self) -> None:
+    async def keep_training(self) -> None:
         """Look and teach; runs until cancelled."""
         while True:
             served = self.serving()
             if served is not None:
                 try:
-                    await self.look(served)
+                    await self.train_due(served)
                 except (AlignerProxyError, OSError, ValueError) as error:
                     self._log_fault(str(error) if isinstance(error, AlignerProxyError) else type(error).__name__)
             await asyncio.sleep(self.look_s)
 
-    async def look(self, served: Served) -> None:
+    async def train_due(self, served: ServingEngine) -> None:
         """Teach what is to be taught now."""
         file = registry.load_policies(self.policies)
         if not subjects.subjects(file):
             return
-        due = self._due(file, await _about(served))
+        due = self._due_subjects(file, await _read_info(served))
         self._fault = ""
         if due:
-            await self._teach(served, [subject.title for subject in due])
+            await self._run_training(served, [subject.title for subject in due])
 
-    def _due(self, file: PolicyFile, about: AlignerInfo) -> list[Subject]:
+    def _due_subjects(self, file: PolicyFile, about: AlignerInfo) -> list[Subject]:
         """What was not taught for the aligner that is served, and not tried yet as it is now."""
         index = HeadStore.of(file).index()
         due = []
@@ -90,12 +90,12 @@ class Teacher:
                 if subjects.state(subject, index, called, content_hash) not in _TO_TEACH:
                     continue
                 mark = (subject.title, subject.text, called, content_hash, subject.read().digest)
-                if mark not in self._tried:
-                    self._tried[mark] = True
+                if mark not in self._attempted:
+                    self._attempted[mark] = True
                     due.append(subject)
         return list(dict.fromkeys(due))
 
-    async def _teach(self, served: Served, titles: Sequence[str]) -> None:
+    async def _run_training(self, served: ServingEngine, titles: Sequence[str]) -> None:
         engine = ["--engine", served.address] if served.address else []
         command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json", *engine]
         tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
@@ -127,8 +127,8 @@ class Teacher:
         self._fault = fault
 
 
-async def _about(served: Served) -> AlignerInfo:
-    engine = served.opened()
+async def _read_info(served: ServingEngine) -> AlignerInfo:
+    engine = served.open_engine()
     try:
         return await engine.info()
     finally:

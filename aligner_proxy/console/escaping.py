@@ -20,24 +20,24 @@ _MOST_MARKS = 500
 """Runs of hidden characters; an answer with more is no text any more."""
 
 
-def shown(text: object, most: int = MOST_CHARS) -> Markup:
+def show_text(text: object, most: int = MOST_CHARS) -> Markup:
     """A text as HTML, in an element of its own."""
-    return Markup('<span class="text" dir="auto">{}</span>').format(_bounded(str(text), most))
+    return Markup('<span class="text" dir="auto">{}</span>').format(_escape_bounded(str(text), most))
 
 
-def name(text: object) -> Markup:
+def show_name(text: object) -> Markup:
     """A short text, such as the name of a tenant or a model; a client can have chosen it."""
-    return Markup('<bdi class="name">{}</bdi>').format(_bounded(str(text), MOST_OF_NAME))
+    return Markup('<bdi class="name">{}</bdi>').format(_escape_bounded(str(text), MOST_OF_NAME))
 
 
-def plain(text: object, most: int = MOST_OF_NAME) -> str:
+def show_plain(text: object, most: int = MOST_OF_NAME) -> str:
     """The same for an attribute, where there are no elements."""
     text = str(text)
-    kept = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:most])
-    return kept + ("…" if len(text) > most else "")
+    visible = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:most])
+    return visible + ("…" if len(text) > most else "")
 
 
-def _bounded(text: str, most: int) -> Markup:
+def _escape_bounded(text: str, most: int) -> Markup:
     """The text in pieces: runs of what is seen, and each run of a hidden character as its number."""
     pieces = list[Markup]()
     marks = 0
@@ -47,7 +47,7 @@ def _bounded(text: str, most: int) -> Markup:
             marks += 1
             if marks > _MOST_MARKS:
                 break
-            pieces.append(_mark(run))
+            pieces.append(_hidden_mark(run))
         else:
             pieces.append(escape(run))
         end += len(run)
@@ -62,6 +62,6 @@ def _runs(text: str) -> Iterator[str]:
         yield "".join(run)
 
 
-def _mark(run: str) -> Markup:
+def _hidden_mark(run: str) -> Markup:
     times = f" ×{len(run):,}" if len(run) > 1 else ""
     return Markup('<span class="hidden-mark">U+{}{}</span>').format(f"{ord(run[0]):04X}", times)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from aligner_proxy.audit.entry import BESIDE_ID
-from aligner_proxy.audit.review_queue import Wanted, entry_at
+from aligner_proxy.audit.review_queue import AnswerFilter, find_entry
 from aligner_proxy.audit.reviews import Review, Reviews
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.console.access import Viewer
 from aligner_proxy.errors import NothingRecorded
 from aligner_proxy.plugins.api import Entry
@@ -25,16 +25,16 @@ MOST_SEARCHED = 5000
 _HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
 _LONGEST_FILTER = 200
 
-Opened = Callable[[], Store]
+StoreOpener = Callable[[], AuditStore]
 
 
-def handle(entry: Entry) -> str:
+def answer_handle(entry: Entry) -> str:
     """What an answer is called in addresses: its time and a hash, since a client may have chosen the call's id."""
     ids = json.dumps([entry.tenant, entry.call_id, entry.choice, entry.endpoint])
     return f"{struct.pack('>d', entry.at).hex()}-{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
 
 
-class Counted(NamedTuple):
+class CountedAnswer(NamedTuple):
     """What of an answer is counted."""
 
     at: float
@@ -46,19 +46,19 @@ class Counted(NamedTuple):
     ms: float
 
 
-def route(entry: Entry | Counted) -> str:
+def route_name(entry: Entry | CountedAnswer) -> str:
     """The name of the route, which begins the policy's name; the tenant's entry in the file follows behind a plus."""
     return entry.policy.partition("+")[0]
 
 
-def found(entry: Entry) -> tuple[str, ...]:
+def flagged_objectives(entry: Entry) -> tuple[str, ...]:
     """The objectives that flagged segments go against, each once; none where no text was kept."""
     segments = entry.content.segments if entry.content else ()
     return tuple(dict.fromkeys(segment.objective for segment in segments if segment.objective))
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class AnswerFilters:
     """What a list is narrowed to; empty: everything."""
 
     tenant: str = ""
@@ -67,22 +67,22 @@ class Filters:
     status: str = ""
 
     @classmethod
-    def of(cls, given: dict[str, str]) -> Filters:
+    def from_query(cls, query: dict[str, str]) -> AnswerFilters:
         """The filters among the parameters of a request."""
-        return cls(**{field.name: given.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
+        return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
 
     def admit(self, entry: Entry) -> bool:
         """Whether the entry is one of those."""
         return (
             self.tenant in ("", entry.tenant)
-            and self.route in ("", route(entry))
+            and self.route in ("", route_name(entry))
             and self.status in ("", entry.status)
-            and (not self.objective or self.objective in found(entry))
+            and (not self.objective or self.objective in flagged_objectives(entry))
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class AnswerList:
     """The newest answers that a filter admits; `searched` were looked at, `more` says whether there are others."""
 
     entries: tuple[Entry, ...]
@@ -90,23 +90,23 @@ class Found:
     more: bool
 
 
-class Answers:
+class AnswerQueries:
     """Reader of the audit store. Every call opens it, since a connection belongs to its thread; all may block."""
 
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
+    def __init__(self, opener: StoreOpener) -> None:
+        self._opener = opener
 
-    def newest(self, viewer: Viewer, filters: Filters, limit: int) -> Found:
+    def newest(self, viewer: Viewer, filters: AnswerFilters, limit: int) -> AnswerList:
         """The newest answers, at most `limit`."""
-        kept: list[Entry] = []
+        admitted: list[Entry] = []
         searched = 0
-        for entry in self._read(0.0, math.inf, MOST_SEARCHED):
+        for entry in self._iter_entries(0.0, math.inf, MOST_SEARCHED):
             searched += 1
             if viewer.may_see(entry.tenant) and filters.admit(entry):
-                kept.append(entry)
-                if len(kept) == limit:
+                admitted.append(entry)
+                if len(admitted) == limit:
                     break
-        return Found(tuple(kept), searched, len(kept) == limit or searched == MOST_SEARCHED)
+        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED)
 
     def find(self, viewer: Viewer, name: str) -> Entry | None:
         """The answer with this handle; None if there is none, and none that this viewer may see."""
@@ -116,8 +116,8 @@ class Answers:
         (at,) = struct.unpack(">d", bytes.fromhex(parts[1]))
         if not math.isfinite(at):
             return None
-        for entry in self._read(at, math.nextafter(at, math.inf)):
-            if handle(entry) == name:
+        for entry in self._iter_entries(at, math.nextafter(at, math.inf)):
+            if answer_handle(entry) == name:
                 return entry if viewer.may_see(entry.tenant) else None
         return None
 
@@ -125,28 +125,28 @@ class Answers:
         """What people said of an answer."""
         if not entry.aligner_id:
             return []
-        with self._store() as store:
-            return Reviews(store).of(entry.aligner_id, entry.choice) if store else []
+        with self._open_store() as store:
+            return Reviews(store).reviews_of(entry.aligner_id, entry.choice) if store else []
 
-    def beside(self, entry: Entry) -> Entry | None:
+    def shadow_entry(self, entry: Entry) -> Entry | None:
         """What the aligner beside said of an answer; None without one."""
         if not entry.aligner_id or entry.aligner_id.endswith(BESIDE_ID):
             return None
-        with self._store() as store:
-            return entry_at(store, (entry.aligner_id + BESIDE_ID, entry.choice)) if store else None
+        with self._open_store() as store:
+            return find_entry(store, (entry.aligner_id + BESIDE_ID, entry.choice)) if store else None
 
-    def since(self, at: float, limit: int) -> list[Entry]:
+    def entries_since(self, at: float, limit: int) -> list[Entry]:
         """The newest answers since a moment, oldest first, of all tenants."""
-        return list(self._read(at, math.inf, limit))[::-1]
+        return list(self._iter_entries(at, math.inf, limit))[::-1]
 
     def last_row(self) -> int:
         """The row that was added last; 0 before the first."""
-        with self._store() as store:
+        with self._open_store() as store:
             return store.last_row() if store else 0
 
-    def added(self, after: int, limit: int) -> tuple[int, list[Entry]]:
+    def entries_after(self, after: int, limit: int) -> tuple[int, list[Entry]]:
         """The row that was added last, and the newest answers behind a row, oldest first, of all tenants."""
-        with self._store() as store:
+        with self._open_store() as store:
             if store is None:
                 return 0, []
             last = store.last_row()
@@ -154,24 +154,24 @@ class Answers:
                 return last, []
             return last, list(store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (after, last, limit)))[::-1]
 
-    def counted(self, viewer: Viewer, since: float, limit: int) -> list[Counted]:
+    def counted_answers(self, viewer: Viewer, since: float, limit: int) -> list[CountedAnswer]:
         """What rates are counted from: the newest answers since a moment that this viewer may see, newest first."""
-        condition, values = Wanted(since=since, tenants=viewer.tenants).condition()
-        columns = ", ".join(f"e.{name}" for name in Counted._fields)
+        condition, values = AnswerFilter(since=since, tenants=viewer.tenants).condition()
+        columns = ", ".join(f"e.{name}" for name in CountedAnswer._fields)
         statement = f"SELECT {columns} FROM entries e WHERE {condition} ORDER BY e.at DESC, e.id DESC LIMIT ?"
-        with self._store() as store:
-            return [] if store is None else [Counted(*row) for row in store.rows(statement, (*values, limit))]
+        with self._open_store() as store:
+            return [] if store is None else [CountedAnswer(*row) for row in store.rows(statement, (*values, limit))]
 
-    def _read(self, since: float, until: float, limit: int = -1) -> Iterator[Entry]:
-        with self._store() as store:
+    def _iter_entries(self, since: float, until: float, limit: int = -1) -> Iterator[Entry]:
+        with self._open_store() as store:
             if store is not None:
                 yield from store.entries(since=since, until=until, limit=limit)
 
     @contextmanager
-    def _store(self) -> Iterator[Store | None]:
+    def _open_store(self) -> Iterator[AuditStore | None]:
         """Block with the store open; None before the first answer."""
         try:
-            store = self._opened()
+            store = self._opener()
         except NothingRecorded:
             yield None
             return

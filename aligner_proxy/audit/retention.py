@@ -19,14 +19,18 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.database import DatabaseLease, Place, open_store
-from aligner_proxy.audit.store import Store
-from aligner_proxy.clock import BELIEVED_AFTER_S, Reading, SteadyClock, read_clocks
+from aligner_proxy.audit.location import StoreLocation, open_store
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.clock import BELIEVED_AFTER_S, ClockReading, SteadyClock, read_clocks
 from aligner_proxy.errors import AuditError
 from aligner_proxy.observability.metrics import AUDIT_DELETED
+
+if TYPE_CHECKING:
+    from aligner_proxy.audit.database import DatabaseLease
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +42,22 @@ _GAP_SHARE = 0.1
 """Share of the time that entries are kept, by which the clock may be wrong after a start of the machine."""
 _ROOM = 0.9
 """Share of the size bound that remains in use after deleting, so that not every entry causes deletions."""
-_HELD_S = 0.02
+_PORTION_S = 0.02
 """How long a portion should hold the store."""
 _PAUSE_S = 0.002
 """The shortest pause between two portions."""
-_READING: TypeAdapter[Reading] = TypeAdapter(Reading)
+_READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class RetentionLimits:
     """Limits of the store in time and size."""
 
     seconds: float
     max_bytes: int
 
 
-class Lease:
+class RetentionLease:
     """Right to tidy a store, held by at most one process of this host until it ends or closes it."""
 
     def __init__(self, path: Path) -> None:
@@ -72,14 +76,14 @@ class Lease:
             self._file = file
         return True
 
-    def read(self) -> Reading | None:
+    def read(self) -> ClockReading | None:
         """The clock reading of the last round, whichever process held the lease; None if there is none."""
         try:
             return _READING.validate_json(self._path.read_bytes())
         except (OSError, ValidationError):
             return None
 
-    def write(self, reading: Reading) -> None:
+    def write(self, reading: ClockReading) -> None:
         """Keep a clock reading for the next holder."""
         assert self._file is not None
         text = json.dumps(asdict(reading)).encode()
@@ -93,19 +97,30 @@ class Lease:
             self._file = None
 
 
-class Tidier:
+def _lease_of(place: StoreLocation) -> RetentionLease | DatabaseLease:
+    if isinstance(place, Path):
+        return RetentionLease(place.with_name(place.name + ".tidy"))
+    from aligner_proxy.audit.database import DatabaseLease  # brings psycopg, which the extra `fleet` installs
+
+    return DatabaseLease(place)
+
+
+class RetentionWorker:
     """Background deletion of what is older or larger than the limits allow."""
 
     def __init__(
-        self, place: Place, keeping: Keeping, *, every_s: float = EVERY_S, read: Callable[[], Reading] = read_clocks
+        self,
+        place: StoreLocation,
+        limits: RetentionLimits,
+        *,
+        every_s: float = EVERY_S,
+        read_clock: Callable[[], ClockReading] = read_clocks,
     ) -> None:
         self._place = place
-        self._keeping = keeping
+        self._limits = limits
         self._every_s = every_s
-        self._read = read
-        self._lease: Lease | DatabaseLease = (
-            Lease(place.with_name(place.name + ".tidy")) if isinstance(place, Path) else DatabaseLease(place)
-        )
+        self._read_clock = read_clock
+        self._lease = _lease_of(place)
         self._clock: SteadyClock | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -115,7 +130,7 @@ class Tidier:
     def start(self) -> None:
         """Begin with the rounds, if they have not begun; the store must exist."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._rounds, name="audit-tidier", daemon=True)
+            self._thread = threading.Thread(target=self._run_rounds, name="audit-tidier", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
@@ -125,7 +140,7 @@ class Tidier:
             self._thread.join()
         self._lease.close()
 
-    def tidy(self) -> int:
+    def delete_old(self) -> int:
         """One round: delete what is too old, then the first entries until the rest fits; returns how many.
 
         0 where another process holds the lease.
@@ -134,9 +149,9 @@ class Tidier:
             return 0
         store = open_store(self._place)
         try:
-            now = self._now(store)
-            pace = _Pace(self._stop)
-            last = store.last_expired(now - self._keeping.seconds, now)
+            now = self._believed_time(store)
+            pace = _DeletionPace(self._stop)
+            last = store.last_expired(now - self._limits.seconds, now)
             expired = 0 if last is None else pace.delete(lambda count: store.delete_first(count, last))
             surplus = self._delete_surplus(store, pace)
             if expired or surplus:
@@ -148,37 +163,37 @@ class Tidier:
         AUDIT_DELETED.labels("size").inc(surplus)
         return expired + surplus
 
-    def _delete_surplus(self, store: Store, pace: _Pace) -> int:
-        if store.used() <= self._keeping.max_bytes:
+    def _delete_surplus(self, store: AuditStore, pace: _DeletionPace) -> int:
+        if store.used_bytes() <= self._limits.max_bytes:
             return 0
-        room = self._keeping.max_bytes * _ROOM
-        return pace.delete(lambda count: store.delete_first(count) if store.used() > room else 0)
+        room = self._limits.max_bytes * _ROOM
+        return pace.delete(lambda count: store.delete_first(count) if store.used_bytes() > room else 0)
 
-    def _now(self, store: Store) -> float:
+    def _believed_time(self, store: AuditStore) -> float:
         """The earlier of the machine's time and the time that is believed, by which less is too old.
 
         The reading is kept in the lease's file.
         """
         if self._clock is None:
             last = self._lease.read()
-            newest = store.newest() if last is None else None
+            newest = store.newest_time() if last is None else None
             self._clock = SteadyClock(
                 "audit",
-                Reading(newest) if newest is not None else last,
-                gap_s=max(_GAP_S, self._keeping.seconds * _GAP_SHARE),
-                believed_after_s=min(BELIEVED_AFTER_S, self._keeping.seconds),
-                read=self._read,
+                ClockReading(newest) if newest is not None else last,
+                gap_s=max(_GAP_S, self._limits.seconds * _GAP_SHARE),
+                believed_after_s=min(BELIEVED_AFTER_S, self._limits.seconds),
+                read=self._read_clock,
             )
         reading = self._clock.reading()
         self._lease.write(reading)
-        return min(reading.believed, reading.wall)
+        return min(reading.believed_time, reading.wall)
 
-    def _rounds(self) -> None:
+    def _run_rounds(self) -> None:
         pause = 0.0
         while not self._stop.wait(pause):
             pause = self._every_s
             try:
-                self.tidy()
+                self.delete_old()
             except (sqlite3.Error, OSError, AuditError) as error:
                 if self._healthy:
                     reason = getattr(error, "sqlite_errorname", type(error).__name__)
@@ -188,8 +203,8 @@ class Tidier:
                 self._healthy = True
 
 
-class _Pace:
-    """How much is deleted at a time: as much as holds the store for `_HELD_S`, then a pause at least as long."""
+class _DeletionPace:
+    """How much is deleted at a time: as much as holds the store for `_PORTION_S`, then a pause at least as long."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -204,10 +219,10 @@ class _Pace:
             if deleted <= 0:
                 break
             total += deleted
-            held = time.monotonic() - began
-            if held > _HELD_S:
+            seconds = time.monotonic() - began
+            if seconds > _PORTION_S:
                 self._count = max(1, self._count // 2)
-            elif held < _HELD_S / 2:
+            elif seconds < _PORTION_S / 2:
                 self._count = min(1000, self._count * 2)
-            self._stop.wait(max(held, _PAUSE_S))
+            self._stop.wait(max(seconds, _PAUSE_S))
         return total

@@ -18,18 +18,18 @@ EVERY_S = 30.0
 _running: set[asyncio.Task[None]] = set()
 
 
-def now_and_then() -> None:
+def trim_periodically() -> None:
     """Give freed memory back until the running loop ends; does nothing without one, or where nothing is collected."""
     if _running or not gc.isenabled():
         return
     with contextlib.suppress(RuntimeError):
-        task = asyncio.get_running_loop().create_task(_given_back())
+        task = asyncio.get_running_loop().create_task(_trim_repeatedly())
         _running.add(task)
         task.add_done_callback(_running.discard)
 
 
-async def _given_back() -> None:
-    trim = trimmer()
+async def _trim_repeatedly() -> None:
+    trim = find_trim()
     gc.freeze()  # imported modules stay, so collections can skip them
     try:
         while True:
@@ -43,7 +43,7 @@ async def _given_back() -> None:
         gc.unfreeze()
 
 
-def trimmer() -> Callable[[], object] | None:
+def find_trim() -> Callable[[], object] | None:
     """Function that gives free pages back; None where the C library has none."""
     try:
         trim = ctypes.CDLL(None).malloc_trim

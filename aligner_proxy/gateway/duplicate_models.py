@@ -17,7 +17,7 @@ names: ContextVar[tuple[str, ...]] = ContextVar("aligner_proxy_doubled_models", 
 """The names in the body of this request, where it has the key several times."""
 
 
-def note(body: bytes) -> None:
+def note_models(body: bytes) -> None:
     """Note the names of a JSON body before it is parsed; raises HTTP 400 where it cannot be read for certain."""
     names.set(_all_models(body) if body.count(_KEY) > 1 or _ESCAPED in body else ())
 

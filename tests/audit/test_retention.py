@@ -13,40 +13,42 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit.database import Place, open_store
-from aligner_proxy.audit.entry import entry
-from aligner_proxy.audit.store import Store
-from aligner_proxy.audit.tidier import Keeping, Lease, Tidier
-from aligner_proxy.clock import Reading
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.audit.location import StoreLocation, open_store
+from aligner_proxy.audit.retention import RetentionLease, RetentionLimits, RetentionWorker
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.clock import ClockReading
 from tests.audit.conftest import noted
 
 DAY_S = 86_400.0
 MONTH_S = 30 * DAY_S
 NOW = 1_700_000_000.0
-KEEPING = Keeping(MONTH_S, 2**30)
+KEEPING = RetentionLimits(MONTH_S, 2**30)
 ROOT = Path(__file__).parents[2]
 
 
-def filled(place: Place, times: list[float], *, answer: str = "It is so. You fool.") -> None:
+def filled(place: StoreLocation, times: list[float], *, answer: str = "It is so. You fool.") -> None:
     one = noted()
-    made = entry(replace(one, exchange=replace(one.exchange, call_id="-", answer=answer)))
+    made = make_entry(replace(one, exchange=replace(one.exchange, call_id="-", answer=answer)))
     store = open_store(place)
     for number, at in enumerate(times):
         store.add(replace(made, at=at, call_id=f"call-{number}"))
     store.close()
 
 
-def kept(place: Place) -> list[str]:
+def kept(place: StoreLocation) -> list[str]:
     store = open_store(place)
     found = [row[0] for row in store.rows("SELECT call_id FROM entries ORDER BY id")]
     store.close()
     return found
 
 
-def tidy(place: Place, keeping: Keeping = KEEPING, now: float = NOW, uptime: float = 0.0, boot: str = "b") -> int:
+def tidy(
+    place: StoreLocation, keeping: RetentionLimits = KEEPING, now: float = NOW, uptime: float = 0.0, boot: str = "b"
+) -> int:
     """One round of a process that starts now."""
-    tidier = Tidier(place, keeping, read=lambda: Reading(now, uptime, boot))
-    deleted = tidier.tidy()
+    tidier = RetentionWorker(place, keeping, read_clock=lambda: ClockReading(now, uptime, boot))
+    deleted = tidier.delete_old()
     tidier.close()
     return deleted
 
@@ -70,11 +72,11 @@ def test_when_it_is_too_large_the_first_go_and_the_file_shrinks(path: Path) -> N
     filled(path, [NOW - n for n in range(60)], answer="Long. " * 4000)
     limit = 2**20
     assert path.stat().st_size > limit
-    gone = tidy(path, Keeping(MONTH_S, limit))
+    gone = tidy(path, RetentionLimits(MONTH_S, limit))
     assert 0 < gone < 60
     assert kept(path) == [f"call-{n}" for n in range(gone, 60)]
     assert path.stat().st_size <= limit
-    assert tidy(path, Keeping(MONTH_S, limit)) == 0
+    assert tidy(path, RetentionLimits(MONTH_S, limit)) == 0
 
 
 def test_between_two_portions_others_write_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,11 +93,11 @@ def test_between_two_portions_others_write_at_once(path: Path, monkeypatch: pyte
         return False
 
     portions: list[int] = []
-    delete_first = Store.delete_first
-    monkeypatch.setattr(Store, "delete_first", lambda *args: portions.append(delete_first(*args)) or portions[-1])
-    tidier = Tidier(path, KEEPING, read=lambda: Reading(NOW))
+    delete_first = AuditStore.delete_first
+    monkeypatch.setattr(AuditStore, "delete_first", lambda *args: portions.append(delete_first(*args)) or portions[-1])
+    tidier = RetentionWorker(path, KEEPING, read_clock=lambda: ClockReading(NOW))
     monkeypatch.setattr(tidier._stop, "wait", wait)
-    assert tidier.tidy() == 300
+    assert tidier.delete_old() == 300
     tidier.close()
     other.close()
     assert written >= len(portions) - 1 > 1
@@ -105,8 +107,8 @@ def test_between_two_portions_others_write_at_once(path: Path, monkeypatch: pyte
 def test_one_process_tidies_until_it_ends(path: Path) -> None:
     filled(path, [NOW - 31 * DAY_S] * 3)
     script = (
-        "import sys; from pathlib import Path; from aligner_proxy.audit.tidier import Lease\n"
-        "lease = Lease(Path(sys.argv[1])); print(lease.take(), flush=True); sys.stdin.read()\n"
+        "import sys; from pathlib import Path; from aligner_proxy.audit.retention import RetentionLease\n"
+        "lease = RetentionLease(Path(sys.argv[1])); print(lease.take(), flush=True); sys.stdin.read()\n"
     )
     lease = str(path.with_name("audit.db.tidy"))
     command = [sys.executable, "-c", script, lease]
@@ -122,30 +124,30 @@ def test_one_process_tidies_until_it_ends(path: Path) -> None:
 
 def test_a_second_lease_of_the_same_process_waits_for_the_first(path: Path) -> None:
     path.parent.mkdir()
-    first, second = Lease(path), Lease(path)
+    first, second = RetentionLease(path), RetentionLease(path)
     assert (first.take(), first.take(), second.take()) == (True, True, False)
     first.close()
     assert second.take()
     second.close()
 
 
-def test_a_clock_that_jumps_ahead_deletes_nothing(place: Place) -> None:
+def test_a_clock_that_jumps_ahead_deletes_nothing(place: StoreLocation) -> None:
     filled(place, [NOW - 29 * DAY_S, NOW])
-    now = [Reading(NOW, 100.0, "b")]
-    tidier = Tidier(place, KEEPING, read=lambda: now[0])
-    assert tidier.tidy() == 0
-    now[0] = Reading(NOW + 600 + 365 * DAY_S, 700.0, "b")
-    assert tidier.tidy() == 0
+    now = [ClockReading(NOW, 100.0, "b")]
+    tidier = RetentionWorker(place, KEEPING, read_clock=lambda: now[0])
+    assert tidier.delete_old() == 0
+    now[0] = ClockReading(NOW + 600 + 365 * DAY_S, 700.0, "b")
+    assert tidier.delete_old() == 0
     tidier.close()
-    later = Tidier(place, KEEPING, read=lambda: Reading(NOW + 1200 + 365 * DAY_S, 1300.0, "b"))
-    assert later.tidy() == 0, "the next process knows that it jumped"
+    later = RetentionWorker(place, KEEPING, read_clock=lambda: ClockReading(NOW + 1200 + 365 * DAY_S, 1300.0, "b"))
+    assert later.delete_old() == 0, "the next process knows that it jumped"
     later.close()
     assert kept(place) == ["call-0", "call-1"]
     assert tidy(place, now=NOW + 2 * DAY_S, uptime=100.0 + 2 * DAY_S) == 1, "and when it is right again, that it is"
 
 
 @pytest.mark.parametrize("years", [10, -10])
-def test_a_machine_that_starts_with_a_wrong_clock_deletes_nothing(place: Place, years: int) -> None:
+def test_a_machine_that_starts_with_a_wrong_clock_deletes_nothing(place: StoreLocation, years: int) -> None:
     filled(place, [NOW - 29 * DAY_S, NOW])
     assert tidy(place, boot="first") == 0
     assert tidy(place, now=NOW + years * 365 * DAY_S, boot="second") == 0
@@ -153,13 +155,13 @@ def test_a_machine_that_starts_with_a_wrong_clock_deletes_nothing(place: Place, 
     assert kept(place) == ["call-0", "call-1"]
 
 
-def test_a_store_of_an_earlier_version_is_compared_with_its_newest_entry(place: Place) -> None:
+def test_a_store_of_an_earlier_version_is_compared_with_its_newest_entry(place: StoreLocation) -> None:
     filled(place, [NOW - 29 * DAY_S, NOW])
     assert tidy(place, now=NOW + 365 * DAY_S) == 0
     assert tidy(place, now=NOW + 366 * DAY_S + 1, uptime=DAY_S + 1) == 2, "but not for ever"
 
 
-def test_entries_that_were_written_by_a_wrong_clock_do_not_go_first(place: Place) -> None:
+def test_entries_that_were_written_by_a_wrong_clock_do_not_go_first(place: StoreLocation) -> None:
     """The second was written at the start of a machine without a battery, the third when it was set wrongly."""
     filled(place, [NOW - 100.0, 5.0, NOW + 365 * DAY_S, NOW - 50.0])
     assert tidy(place) == 0
@@ -178,7 +180,7 @@ def test_a_round_that_fails_is_told_once_and_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     filled(path, [NOW])
-    tidier = Tidier(path, KEEPING, every_s=0.0)
+    tidier = RetentionWorker(path, KEEPING, every_s=0.0)
     rounds = 0
 
     def fails(_: object) -> int:
@@ -188,7 +190,7 @@ def test_a_round_that_fails_is_told_once_and_tried_again(
             tidier._stop.set()
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(Tidier, "tidy", fails)
+    monkeypatch.setattr(RetentionWorker, "delete_old", fails)
     tidier.start()
     assert tidier._thread is not None
     tidier._thread.join()
@@ -200,13 +202,13 @@ WRITERS = """
 import asyncio, sys
 from dataclasses import replace
 from pathlib import Path
-from aligner_proxy.audit.recorder import Recorder, Waiting
-from aligner_proxy.audit.store import Store
+from aligner_proxy.audit.recorder import QueueLimits, Recorder
+from aligner_proxy.audit.store import AuditStore
 from tests.audit.conftest import counted, noted
 
 async def main():
     path = Path(sys.argv[1])
-    recorder = Recorder(lambda: Store(path, busy_s=0.01), Waiting(2**26))
+    recorder = Recorder(lambda: AuditStore(path, busy_s=0.01), QueueLimits(2**26))
     print("ready", flush=True)
     for n in range(int(sys.argv[2])):
         recorder.note(noted(n, at=float(sys.argv[3])))

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from aligner_proxy.console import hostile
-from aligner_proxy.console.reading import handle
+from aligner_proxy.console import escaping
+from aligner_proxy.console.answer_queries import answer_handle
 from aligner_proxy.text.hidden import is_hidden
 from tests.console.conftest import Browser, Site, an_entry, judged, with_texts
 
@@ -157,7 +157,7 @@ def test_as_question_answer_and_correction(site: Site, operator: Browser, number
     text = TEXTS[number]
     made = with_texts(an_entry(3, at=4000.0), f"before {text}", f"after {text}", question=text)
     site.add(made)
-    for path in ("/live", f"/answers/{handle(made)}"):
+    for path in ("/live", f"/answers/{answer_handle(made)}"):
         got = operator.get(path).text
         assert is_ours(got), Page(got).foreign
         assert len(got) < 1_500_000
@@ -175,7 +175,7 @@ def test_as_every_name(site: Site, operator: Browser, number: int) -> None:
     reports = {text: {"x": [text]}}
     made = replace(made, content=replace(made.content, segments=segments, reports=reports))
     site.add(made)
-    for path in ("/live", f"/answers/{handle(made)}", "/rates?period=7d"):
+    for path in ("/live", f"/answers/{answer_handle(made)}", "/rates?period=7d"):
         got = operator.get(path)
         assert got.status_code == 200
         assert is_ours(got.text), Page(got.text).foreign
@@ -199,24 +199,24 @@ def test_from_the_gateway_in_filters_and_in_forms(site: Site, operator: Browser,
 
 @pytest.mark.parametrize("char", ["\u202e", "\u200b", "\x1b", "\x00", "\u2028", "\U000e0041", "\ud800"])
 def test_an_unseen_character_is_shown_as_its_number(char: str) -> None:
-    for made in (hostile.shown(f"a{char}b"), hostile.name(f"a{char}b")):
+    for made in (escaping.show_text(f"a{char}b"), escaping.show_name(f"a{char}b")):
         assert f">U+{ord(char):04X}</span>b" in made
         assert char not in made
-    assert hostile.plain(f"a{char}b") == f"a[U+{ord(char):04X}]b"
+    assert escaping.show_plain(f"a{char}b") == f"a[U+{ord(char):04X}]b"
 
 
 @pytest.mark.parametrize("text", ["Grüße, naïve 你好 – “x”\n\tמה שלומך", "👋🏽 ½ € e\u0301"])
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    assert hostile.shown(text) == f'<span class="text" dir="auto">{text}</span>'
+    assert escaping.show_text(text) == f'<span class="text" dir="auto">{text}</span>'
 
 
 def test_very_many_unseen_characters_stay_short() -> None:
-    assert hostile.shown("\u202e" * 40_000).count("hidden-mark") == 1
-    assert "U+202E ×40,000" in hostile.shown("\u202e" * 40_000)
-    assert "and 39,500 more characters" in hostile.shown("\u202e\u200b" * 20_000)
+    assert escaping.show_text("\u202e" * 40_000).count("hidden-mark") == 1
+    assert "U+202E ×40,000" in escaping.show_text("\u202e" * 40_000)
+    assert "and 39,500 more characters" in escaping.show_text("\u202e\u200b" * 20_000)
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:
-    assert "and 1,000 more characters" in hostile.shown("x" * 1100, 100)
-    assert len(hostile.name("x" * 10_000)) < 300
-    assert hostile.plain("x" * 200).endswith("…")
+    assert "and 1,000 more characters" in escaping.show_text("x" * 1100, 100)
+    assert len(escaping.show_name("x" * 10_000)) < 300
+    assert escaping.show_plain("x" * 200).endswith("…")

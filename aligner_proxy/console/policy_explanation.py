@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aligner_proxy.audit.entry import policy_hash
-from aligner_proxy.console.files import Configured
+from aligner_proxy.console.files import ConsoleConfig
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import litellm_config
@@ -18,7 +18,7 @@ _BUILT_IN = "built-in default"
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ExplainedSetting:
     """One line of a policy."""
 
     name: str
@@ -32,60 +32,62 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ExplainedPolicy:
     """A policy and why it is as it is."""
 
     name: str
     caution: float
     objectives: tuple[tuple[Objective, str], ...]
     """Each with where it comes from."""
-    settings: tuple[Setting, ...]
+    settings: tuple[ExplainedSetting, ...]
     is_same: bool = True
     """Whether it does what the policy did that a recorded answer was under."""
 
 
-def of_request(configured: Configured, model: str, team: str, key: str) -> Explained:
+def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
     """The policy that a model, team and key would get; raises `ForbiddenError` and `BadRequest`."""
     entries = configured.keys.items()
     digest, entry = next(((d, e) for d, e in entries if key and key in (d, e.alias)), (None, None))
     team = team or (entry.team if entry and entry.team else "")
-    name, groups = litellm_config.named(configured.litellm, model)
+    name, groups = litellm_config.resolve_model(configured.litellm, model)
     facts = RequestFacts(name, (), team or None, team or None, digest, entry.alias if entry else key or None)
-    return _explained(configured, replace(facts, groups=groups, alias_by_operator=entry is not None))
+    return _explain_facts(configured, replace(facts, groups=groups, alias_by_operator=entry is not None))
 
 
-def of_entry(configured: Configured, entry: Entry) -> Explained | None:
+def explain_entry(configured: ConsoleConfig, entry: Entry) -> ExplainedPolicy | None:
     """The policy that a recorded answer would get now; None without its text, or if it would be refused."""
     if entry.content is None:
         return None
     try:
-        return _explained(configured, entry.content.facts, entry.policy_hash)
+        return _explain_facts(configured, entry.content.facts, entry.policy_hash)
     except (ForbiddenError, BadRequest):
         return None
 
 
-def _explained(configured: Configured, facts: RequestFacts, recorded: str | None = None) -> Explained:
+def _explain_facts(configured: ConsoleConfig, facts: RequestFacts, recorded: str | None = None) -> ExplainedPolicy:
     resolver = configured.resolver
     policy = configured.extensions.resolve(resolver.resolve(facts), facts)
     origins = dict(policy.origins)
     settings = resolver.settings(policy)
-    return Explained(
+    return ExplainedPolicy(
         policy.name,
         policy.caution,
         tuple((objective, origins.get(f"objective:{objective.name}", "-")) for objective in policy.objectives),
-        tuple(_settings(settings, policy, origins)),
+        tuple(_explained_settings(settings, policy, origins)),
         recorded in (None, policy_hash(policy)),
     )
 
 
-def _settings(values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]) -> list[Setting]:
-    rows = [Setting(name, _value(value), origins.get(name, _BUILT_IN)) for name, value in values.items()]
+def _explained_settings(
+    values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]
+) -> list[ExplainedSetting]:
+    rows = [ExplainedSetting(name, _value_text(value), origins.get(name, _BUILT_IN)) for name, value in values.items()]
     if policy.quota is not None:
-        rows.append(Setting("quota", f"{policy.quota.seconds:g} s a minute", origins.get("quota", "-")))
+        rows.append(ExplainedSetting("quota", f"{policy.quota.seconds:g} s a minute", origins.get("quota", "-")))
     return sorted(rows, key=lambda row: row.is_default)
 
 
-def _value(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value)

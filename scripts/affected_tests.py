@@ -1,0 +1,96 @@
+"""The test files that a change concerns, by imports: `make affected` runs them in full.
+
+A test file is concerned if it, or anything that it imports, has changed; a file that is no module (a page, a table, a
+template) counts as a change of all modules of its folder. Tests of whole processes import little of what they try, so
+every change of the package concerns them.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("aligner_proxy", "plugins", "models", "bench", "demo", "scripts", "tests")
+PROCESSES = ("tests/conformance", "tests/e2e", "tests/faults")
+"""Folders of tests that start whole processes."""
+ROOTS_OF_IMPORTS = ("", "plugins/", "plugins/vllm/")
+
+
+def changed_files(base: str) -> list[str]:
+    """Files that differ from the commit `base`, and files that are new."""
+    changed = _git("diff", "--name-only", base)
+    return [*changed, *_git("ls-files", "--others", "--exclude-standard")]
+
+
+def _git(*arguments: str) -> list[str]:
+    ran = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return ran.stdout.splitlines()
+
+
+def imports() -> dict[str, set[str]]:
+    """By file: the files of this repository that it imports."""
+    files = [str(path.relative_to(ROOT)) for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
+    by_module = {_module(file): file for file in files}
+    return {file: set(_imported_files(file, by_module)) for file in files}
+
+
+def _module(file: str) -> str:
+    for root in sorted(ROOTS_OF_IMPORTS, key=len, reverse=True):
+        if file.startswith(root):
+            return file.removeprefix(root).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    raise ValueError(file)
+
+
+def _imported_files(file: str, by_module: Mapping[str, str]) -> Iterator[str]:
+    package = _module(file).split(".")[: None if file.endswith("/__init__.py") else -1]
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            # A module brings the packages around it.
+            yield from (by_module[m] for i in range(len(parts)) if (m := ".".join(parts[: i + 1])) in by_module)
+
+
+def concerned_files(changed: Iterable[str], imported: Mapping[str, set[str]]) -> set[str]:
+    """The changed modules, and all that import one of them, directly or by way of others."""
+    importers: dict[str, set[str]] = {}
+    for file, others in imported.items():
+        for other in others:
+            importers.setdefault(other, set()).add(file)
+    waiting = [module for file in changed for module in _modules_of(file, imported)]
+    concerned: set[str] = set()
+    while waiting:
+        file = waiting.pop()
+        if file not in concerned:
+            concerned.add(file)
+            waiting.extend(importers.get(file, ()))
+    return concerned
+
+
+def _modules_of(file: str, imported: Mapping[str, set[str]]) -> list[str]:
+    if file in imported:
+        return [file]
+    folder = file.rpartition("/")[0]
+    return [module for module in imported if folder and module.startswith(f"{folder}/")]
+
+
+def affected_tests(changed: list[str], imported: Mapping[str, set[str]]) -> list[str]:
+    """Which test files to run after a change of these files."""
+    concerned = concerned_files(changed, imported)
+    tests = {file for file in concerned if file.startswith("tests/") and Path(file).name.startswith("test_")}
+    package = any(file.startswith(("aligner_proxy/", "plugins/")) for file in changed)
+    return sorted(tests | set(PROCESSES if package else ()))
+
+
+if __name__ == "__main__":
+    print("\n".join(affected_tests(changed_files(sys.argv[1]), imports())))
