@@ -112,6 +112,28 @@ async def join_chunks(chunks: AsyncIterator[bytes], most: int, error: Exception)
     return bytes(body)
 
 
+class ErrorTranslation:
+    """Block whose errors of some kinds become others.
+
+    A class, and no generator under `contextmanager`: from Python 3.12 on the frame of a generator that raises another
+    error than the one it was given refers to its caller's frame, which holds the first error, whose traceback holds the
+    generator's frame. In this circle the frames of all callers, with their texts, wait for the garbage collector.
+    """
+
+    def __init__(
+        self, kinds: type[Exception] | tuple[type[Exception], ...], become: Callable[[Any], Exception]
+    ) -> None:
+        self._kinds = kinds
+        self._become = become
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, self._kinds):
+            raise self._become(error) from None
+
+
 def enforce_deadline(deadline_s: float) -> AbstractAsyncContextManager[None]:
     """Deadline around a block; raises `DeadlineExceeded`."""
     return _Deadline(deadline_s)

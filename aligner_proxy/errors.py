@@ -6,8 +6,8 @@ A `CorrectionError` means that one correction did not happen; it carries the rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from aligner_proxy.types import FailureClass
 
@@ -280,28 +280,6 @@ class PluginFault(CorrectionError):
     """A plugin raised an error, returned an invalid value, or lacks what the policy names."""
 
     reason = "plugin_error"
-
-
-class ErrorTranslation:
-    """Block whose errors of some kinds become others.
-
-    A class, and no generator under `contextmanager`: from Python 3.12 on the frame of a generator that raises another
-    error than the one it was given refers to its caller's frame, which holds the first error, whose traceback holds the
-    generator's frame. In this circle the frames of all callers, with their texts, wait for the garbage collector.
-    """
-
-    def __init__(
-        self, kinds: type[Exception] | tuple[type[Exception], ...], become: Callable[[Any], Exception]
-    ) -> None:
-        self._kinds = kinds
-        self._become = become
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, self._kinds):
-            raise self._become(error) from None
 
 
 def _all_subclasses(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:

@@ -22,7 +22,8 @@ from pydantic import TypeAdapter, ValidationError
 from aligner_proxy.audit.location import PATIENCE_S, Database
 from aligner_proxy.audit.store import BUSY_S, INSERT, AuditStore, Row, Seal
 from aligner_proxy.clock import ClockReading
-from aligner_proxy.errors import AuditError, DatabaseAway, ErrorTranslation
+from aligner_proxy.concurrency import ErrorTranslation
+from aligner_proxy.errors import AuditError, DatabaseAway
 from aligner_proxy.plugins.api import Entry
 
 _CONNECT_S = 2

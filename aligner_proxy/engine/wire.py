@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy import __version__
+from aligner_proxy.concurrency import ErrorTranslation
 from aligner_proxy.errors import (
     BY_REASON,
     BreakerOpen,
@@ -27,7 +28,6 @@ from aligner_proxy.errors import (
     EngineMismatch,
     EngineOverloaded,
     EngineUnavailable,
-    ErrorTranslation,
     InvalidOutput,
 )
 from aligner_proxy.types import SegmentScore

@@ -16,7 +16,8 @@ from typing import Any
 
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
-from aligner_proxy.errors import BadRequest, ErrorTranslation, ForbiddenError
+from aligner_proxy.concurrency import ErrorTranslation
+from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.formats import stored, wire
 from aligner_proxy.formats.base import buckets, headers, system, turns
 from aligner_proxy.formats.tool_results import tool_results

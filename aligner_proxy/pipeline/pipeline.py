@@ -1,4 +1,4 @@
-"""Correction of one whole answer through its stages, cache, engine and gate. Read this first, then stage.py.
+"""Correction of one whole answer through its stages, cache, engine and gate. Read this first, then plugins/stage.py.
 
 `Pipeline.align` never raises: whatever goes wrong becomes an outcome with a named reason, and what the client then gets
 is the policy's `on_error` for that class of failure (outcomes.py). Plugins and JSON answers are wrappers around the

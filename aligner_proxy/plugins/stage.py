@@ -10,14 +10,15 @@ A driver takes an answer through its stages, always in the same order, and asks 
     report   All went out. What is said of it in headers, metrics and the audit log?
 
 A whole answer is a stream that ends at once: it is admitted once, released once from its first character to its last,
-settled and reported. So each concern is written once, in a file of `stages/`, and no stage knows whether its answer
-streams; where a stage can do better with the whole, `Outgoing.is_whole` says that this is all.
+settled and reported. So each concern is written once, and a stage need not care whether its answer streams; where it
+can do better with the whole, `Outgoing.is_whole` says that this is all. The gateway's own stages are the files of
+`pipeline/stages/`; a plugin brings further ones (`Extension.stages`).
 
 There is no `begin` and no `aclose`. The first `admit` is the beginning, which a stage notices by itself. What has to be
 closed (the engine's session) belongs to the driver, which ends it also where a stage fails. Whatever a stage raises
-ends the correction with the reason of that error, and the policy decides what the client gets (outcomes.py).
+ends the correction with the reason of that error, and the policy decides what the client gets.
 
-The drivers are `Pipeline.align` for whole answers (pipeline.py) and `AnswerPart` for growing ones (answer_part.py).
+The drivers are `Pipeline.align` for whole answers and `AnswerPart` for growing ones (pipeline/answer_part.py).
 """
 
 from __future__ import annotations
