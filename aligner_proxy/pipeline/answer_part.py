@@ -160,7 +160,7 @@ class AnswerPart:
         answer = state.answer()
         if self._whole is not None:
             return self._numbers.report(replace(self._whole, text=text), answer)  # more may have come behind the end
-        outcome = self._judged(text, answer)
+        outcome = self._build_outcome(text, answer)
         if self._ending is not None:
             outcome = replace(outcome, status=self._ending.status, reason=self._ending.reason)
             if outcome.correction and self._ending.correction:
@@ -170,14 +170,14 @@ class AnswerPart:
             outcome = replace(outcome, status=stop.status, reason=stop.reason)
         return self._stages.report(replace(outcome, text=text, ms=state.ms), answer)
 
-    def _judged(self, text: str, answer: AnswerSoFar) -> Outcome:
+    def _build_outcome(self, text: str, answer: AnswerSoFar) -> Outcome:
         """The outcome of an answer in place of which this text goes out."""
         state = self._state
         tally = state.tally
         scores = state.verdicts_up_to(self.length)
         correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
-        reason = gate_reason(tally.refused, changed=state.delivery.is_changed)
-        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused), grounding=tally.grounding)
+        reason = gate_reason(tally.refused_rules, changed=state.delivery.is_changed)
+        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused_rules), grounding=tally.grounding)
         return build_outcome(answer, Corrected(correction, None, verdict))
 
     def _stop(self) -> Stop | None:
@@ -232,12 +232,12 @@ class AnswerPart:
         if not state.cut.text.strip():
             return await self._release.finish() if state.cut.has_ended else None
         try:
-            held = await self._is_held() or not await self._release_judged()
+            is_held = await self._is_held() or not await self._release_judged()
         except LOST:
             if state.delivery.end:
                 raise
-            held = True
-        return await self._correct_whole() if held and not self.done else None
+            is_held = True
+        return await self._correct_whole() if is_held and not self.done else None
 
     async def _is_held(self) -> bool:
         """Whether stages hold the answer; one that they stop is given up."""
@@ -251,12 +251,12 @@ class AnswerPart:
         state = self._state
         if self.done:
             return True
-        known = len(state.verdicts.all)
-        if known < len(state.cut.segments) and not await self._judge(known):
+        known_count = len(state.verdicts.all)
+        if known_count < len(state.cut.segments) and not await self._judge(known_count):
             return False
         releasable = len(state.verdicts.all)
         if self._reading.is_due:
-            releasable, flagged = await self._reading.read(state, known)
+            releasable, flagged = await self._reading.read(state, known_count)
             state.verdicts.flag(flagged)
             self._release.look_again(flagged)
         if state.is_judged:
@@ -269,11 +269,11 @@ class AnswerPart:
             await self._release.release_rest()
         return True
 
-    async def _judge(self, known: int) -> bool:
+    async def _judge(self, known_count: int) -> bool:
         """Get more verdicts of the engine than are known; False where it has none before the end."""
         state = self._state
         async with asyncio.timeout(state.policy.deadline_s):
-            verdicts = await self._session.judged(known, again=state.delivery.end > 0)
+            verdicts = await self._session.judged(known_count, again=state.delivery.end > 0)
         if verdicts is None:
             return False
         is_end = state.cut.has_ended and not state.is_part
@@ -284,7 +284,7 @@ class AnswerPart:
         """Whether a stage puts something else in place of what has not gone out."""
         state = self._state
         answer = state.answer()
-        so_far = self._judged(self.render(0, state.delivery.end), answer)
+        so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
         ending = await self._stages.settle(so_far, answer)
         if ending is so_far or self.done:
             return self.done

@@ -16,7 +16,7 @@ class EditTally:
     aligner: str = ""
     """Who judges it; who wrote last, once something was written."""
     edits: int = 0
-    refused: list[str] = field(default_factory=list)
+    refused_rules: list[str] = field(default_factory=list)
     """The gate's rule for each stretch that it kept as it was."""
     grounding: Grounding = NOT_GROUNDED
 
@@ -40,4 +40,4 @@ class EditTally:
         """The gate lets it go out, or has refused it by this rule."""
         self.edits += 1
         if refusal:
-            self.refused.append(refusal)
+            self.refused_rules.append(refusal)

@@ -118,7 +118,7 @@ class GrowingAnswer:
         """What comes after the correction was given up."""
         self._closed: Outcome | None = None
         self._changed = False
-        self._ended = False
+        self._has_ended = False
         self._time = TimeSlice()
 
     @property
@@ -155,7 +155,7 @@ class GrowingAnswer:
 
     async def end_part(self) -> None:
         """Decide what there is of the present part, and begin another one behind it; half a JSON text is not judged."""
-        if self._rest is not None or self._ended or not self._present.length:
+        if self._rest is not None or self._has_ended or not self._present.length:
             return
         if not self._decided and self._present.may_be_json:
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
@@ -176,11 +176,11 @@ class GrowingAnswer:
 
     async def end(self) -> None:
         """The answer has ended."""
-        if not self._ended:
+        if not self._has_ended:
             if self._rest is None and (back := self._cutter.take_back()):
                 await self._present.feed(back)
             self._cutter.is_open = False
-            self._ended = True
+            self._has_ended = True
             await self._present.end()
 
     async def wait_until_over(self) -> None:
@@ -205,7 +205,7 @@ class GrowingAnswer:
     @property
     def done(self) -> bool:
         """Whether all that came or may still come is decided."""
-        return self._rest is not None or (self._ended and self._present.done)
+        return self._rest is not None or (self._has_ended and self._present.done)
 
     @property
     def changed(self) -> bool:
@@ -258,7 +258,7 @@ class GrowingAnswer:
 def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
     """The outcome of all parts as one."""
     corrections = [part.correction for part in parts if part.correction is not None]
-    judged = Correction(
+    combined = Correction(
         text,
         tuple(segment for correction in corrections for segment in correction.segments),
         aligner=next((correction.aligner for correction in corrections if correction.aligner), ""),
@@ -270,7 +270,7 @@ def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Poli
         text=text,
         policy=policy,
         cache_hit=all_cached(part.cache_hit for part in parts),
-        correction=judged.with_cost_of(corrections) if corrections else None,
+        correction=combined.with_cost_of(corrections) if corrections else None,
         edited=text,
         edits=sum(part.edits for part in parts),
         dropped=tuple(rule for part in parts for rule in part.dropped),

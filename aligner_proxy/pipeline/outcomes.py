@@ -121,10 +121,10 @@ def lets_through(policy: Policy) -> list[str]:
         return [f"mode {policy.mode.value}"]
     if not (policy.objectives or policy.references):
         return [SkipReason.NO_OBJECTIVES.value]
-    passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
-    passed += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
+    reasons = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
+    reasons += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
     classes = [kind.value for kind in FailureClass if policy.final_action(kind) is not OnError.BLOCK]
-    return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
+    return reasons + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 
 
 def finalize_outcome(outcome: Outcome) -> Outcome:
@@ -147,15 +147,16 @@ class Budget:
     def begin(self) -> float:
         """One more try begins: the seconds it may take."""
         self.attempts += 1
-        left = max(0.0, self.until - time.monotonic())
+        seconds_left = max(0.0, self.until - time.monotonic())
         first_of_two = self.attempts == 1 and self.policy.on_error.timeout is OnError.RETRY
-        return left * _FIRST_TRY if first_of_two else left
+        return seconds_left * _FIRST_TRY if first_of_two else seconds_left
 
     @property
     def attempt_policy(self) -> Policy:
         """The policy that the next try is asked with."""
-        refused = self._failed[FailureClass.GATE]
-        return replace(self.policy, caution=self.policy.caution + refused * MORE_CAUTION) if refused else self.policy
+        gate_failures = self._failed[FailureClass.GATE]
+        caution = self.policy.caution + gate_failures * MORE_CAUTION
+        return replace(self.policy, caution=caution) if gate_failures else self.policy
 
     def pause_before_retry(self, outcome: Outcome, error: Exception | None) -> float | None:
         """Seconds to wait before the next try; None when this outcome stands."""

@@ -33,8 +33,8 @@ def is_blocked(policy: Policy, length: int) -> bool:
     """Whether the client gets an error in place of an answer of this length, because that is too long."""
     if length <= policy.max_answer_chars:
         return False
-    judged = policy.on_skip.reaction_to(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
-    return not judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
+    is_judged = policy.on_skip.reaction_to(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
+    return not is_judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
 
 
 class Edge(Enum):
@@ -81,9 +81,9 @@ class PartCutter:
         while piece:
             room = self._soft - self._length
             if room > 0 or not self.is_open:
-                taken = room if self.is_open else len(piece)
-                yield self._take(piece[:taken])
-                piece = piece[taken:]
+                count = room if self.is_open else len(piece)
+                yield self._take(piece[:count])
+                piece = piece[count:]
             elif (room := self._limit - self._length - len(self._back)) > 0:
                 for char in piece[:room]:
                     if self._edge.feed(char):
@@ -106,9 +106,9 @@ class PartCutter:
                 return piece
             if gap is None:
                 more = _GAP.search(piece)
-                taken = more.end() if more else len(piece)
-                self._back += piece[:taken]
-                return piece[taken:]
+                count = more.end() if more else len(piece)
+                self._back += piece[:count]
+                return piece[count:]
             back = self.take_back()
             self._back = back[gap.end() :]
             yield self._take(back[: gap.end()])

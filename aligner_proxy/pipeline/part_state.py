@@ -59,11 +59,11 @@ class SegmentVerdicts:
 
         At the end of an answer the engine adds a verdict without text: flagged, something is missing there.
         """
-        known = len(self.all)
+        known_count = len(self.all)
         count = len(segments)
         # What went out was compared before: a part of many short segments would be compared as often as it has some.
-        compared = range(min(known, undecided), min(len(verdicts), count))
-        if len(verdicts) <= known or any(verdicts[n].text != segments[n].text for n in compared):
+        compared = range(min(known_count, undecided), min(len(verdicts), count))
+        if len(verdicts) <= known_count or any(verdicts[n].text != segments[n].text for n in compared):
             raise EngineFault("the engine judged other segments than these")
         self.all = self._with_further(verdicts[:count])
         self.behind = next((verdict for verdict in verdicts[count:] if is_end and not verdict.text), None)

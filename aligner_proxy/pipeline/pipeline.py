@@ -194,14 +194,14 @@ class Pipeline:
             if isinstance(stop := await stages.admit(answer), Stop):
                 return Outcome(stop.status, stop.reason, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
-            asked = budget.attempt_policy
+            attempt_policy = budget.attempt_policy
             async with asyncio.timeout(seconds):
                 deadline = time.monotonic() + seconds
                 answer = replace(answer, deadline=deadline, is_structured=form.is_structured)
-                steps = self._steps(answer, form, asked, stages, session)
-                corrected = await steps.correct(answer.text, asked)
+                steps = self._steps(answer, form, attempt_policy, stages, session)
+                corrected = await steps.correct(answer.text, attempt_policy)
             outcome = await stages.settle(build_outcome(answer, corrected), answer)
-            return (outcome if asked is policy else replace(outcome, caution=asked.caution)), None
+            return (outcome if attempt_policy is policy else replace(outcome, caution=attempt_policy.caution)), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return build_failure(error, exchange, policy), error
 
@@ -246,15 +246,15 @@ class Pipeline:
         group = policy.editor_group
         if group is None or self.editors is None:
             return None
-        asked = policy if policy.objectives else replace(policy, objectives=(AGREES,))
-        request = align_request(exchange, "", asked, deadline)
+        editor_policy = policy if policy.objectives else replace(policy, objectives=(AGREES,))
+        request = align_request(exchange, "", editor_policy, deadline)
         return FactEditor(self.editors.group(group), request, dict(policy.payer))
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
         policy = await self.select_objectives(exchange, policy)
-        begun = replace(exchange, answer=BEGUN, finish_reason=None)
-        if begun.structured or eligibility.check(begun, policy) is not None:
+        beginning = replace(exchange, answer=BEGUN, finish_reason=None)
+        if beginning.structured or eligibility.check(beginning, policy) is not None:
             return None  # an answer of a given form is judged as a whole
         engine = self.engine_of(policy)
         by_segments = policy.stream is StreamMode.SENTENCE and self.can_release_segments(policy)
@@ -422,7 +422,7 @@ def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outco
 
 def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float) -> AlignRequest:
     """The correction of `text` under a policy until `deadline` (`time.monotonic()` seconds)."""
-    left = max(0.001, deadline - time.monotonic())
+    seconds_left = max(0.001, deadline - time.monotonic())
     tenant, quota = account(policy)
     return AlignRequest(
         request_id=f"{exchange.call_id}/{exchange.index}",
@@ -433,7 +433,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         caution=policy.caution,
         verify=policy.verify,
         aligner=policy.aligner,
-        deadline_s=left - min(_RETURN_S, left * _RETURN_SHARE),
+        deadline_s=seconds_left - min(_RETURN_S, seconds_left * _RETURN_SHARE),
         tenant=tenant,
         quota=quota,
         draft=policy.draft,

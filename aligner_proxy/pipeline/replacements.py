@@ -62,5 +62,5 @@ def place_replacement(run: Sequence[Segment], lead: str, text: str, *, begins: b
     if text:
         return run[-1].end, lead + text
     gap = run[-1].gap
-    kept = gap if last or gap.count("\n") > lead.count("\n") else lead
-    return run[-1].end + len(gap), "" if begins else kept
+    white_space = gap if last or gap.count("\n") > lead.count("\n") else lead
+    return run[-1].end + len(gap), "" if begins else white_space

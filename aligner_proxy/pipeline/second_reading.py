@@ -77,7 +77,7 @@ class SecondReading(InnerWrapper):
         echoes = await self._echoes(text, first.correction, policy, readings)
         if not (laid_out or echoes or any(verdict.flagged for verdict in first.correction.segments)):
             return first if len(readings) == 1 else _add_costs(first, readings)
-        arrangement = await run_off_loop(len(text), partial(Arrangement.of, text, first.correction))
+        arrangement = await run_off_loop(len(text), partial(Arrangement.from_correction, text, first.correction))
         if arrangement is None:
             if laid_out or echoes:
                 raise NotPlaced("a second reading flags what cannot be told apart in the correction")
@@ -131,8 +131,9 @@ class SecondReading(InnerWrapper):
             return
         scores = await self._scores(self.inner, edited, policy, readings)
         windows = await self._windows(edited, policy, readings)
-        found = list(places(edited, scores)) + [(window.start, window.end, verdict) for window, verdict in windows]
-        for start, end, verdict in found:
+        flagged_places = list(places(edited, scores))
+        flagged_places += ((window.start, window.end, verdict) for window, verdict in windows)
+        for start, end, verdict in flagged_places:
             if not arrangement.flag_edited(start, end, verdict):
                 raise NotPlaced("a second reading flags what stands nowhere in the correction")
 
@@ -176,15 +177,15 @@ class GrowingReading:
         self._fine_windows: set[str] = set()
         """Those that were read and are fine."""
 
-    async def read(self, state: PartState, known: int) -> tuple[int, dict[int, SegmentScore]]:
+    async def read(self, state: PartState, known_count: int) -> tuple[int, dict[int, SegmentScore]]:
         """How many segments may go out now, and the verdicts on those that another reading flags.
 
         So many verdicts are `known` from before.
         """
         limit = len(state.verdicts.all) if state.is_judged else _releasable(state)
-        more = self._copies(state, known)
-        more |= await self._flag_echoes(state, _fresh(state, known, more))
-        more |= await self._flag_followers(state, _fresh(state, known, more), more)
+        more = self._copies(state, known_count)
+        more |= await self._flag_echoes(state, _fresh(state, known_count, more))
+        more |= await self._flag_followers(state, _fresh(state, known_count, more), more)
         if limit > state.decided:
             more |= await self._flag_windows(state, more)
         for verdict in more.values():
@@ -198,10 +199,10 @@ class GrowingReading:
         state.tally.charge(correction)
         return _with_text(correction)
 
-    def _copies(self, state: PartState, known: int) -> dict[int, SegmentScore]:
+    def _copies(self, state: PartState, known_count: int) -> dict[int, SegmentScore]:
         """New segments that are equal to flagged ones before them."""
         copied: dict[int, SegmentScore] = {}
-        for number in range(known, len(state.verdicts.all)):
+        for number in range(known_count, len(state.verdicts.all)):
             verdict = state.verdicts.all[number]
             key = copy_key(verdict.text)
             if verdict.flagged and key:
@@ -259,12 +260,12 @@ class GrowingReading:
         ]
         flagged = await confirmed_windows(windows, text, partial(self._scores, state), self._policy.caution)
         self._fine_windows.update({window.text for window in windows} - {window.text for window, _ in flagged})
-        found: dict[int, SegmentScore] = {}
+        by_number: dict[int, SegmentScore] = {}
         for window, verdict in flagged:
             covered = [n for n in undecided if segments[n].start < window.end and window.start < segments[n].end]
             if not any(verdicts[number].flagged or number in more for number in covered):
-                found |= {number: replace(verdict, text=verdicts[number].text) for number in covered}
-        return found
+                by_number |= {number: replace(verdict, text=verdicts[number].text) for number in covered}
+        return by_number
 
 
 def _releasable(state: PartState) -> int:
@@ -278,10 +279,12 @@ def _releasable(state: PartState) -> int:
     return limit
 
 
-def _fresh(state: PartState, known: int, more: Mapping[int, SegmentScore]) -> list[int]:
+def _fresh(state: PartState, known_count: int, more: Mapping[int, SegmentScore]) -> list[int]:
     """New segments that are not flagged."""
     verdicts = state.verdicts.all
-    return [number for number in range(known, len(verdicts)) if not verdicts[number].flagged and number not in more]
+    return [
+        number for number in range(known_count, len(verdicts)) if not verdicts[number].flagged and number not in more
+    ]
 
 
 def _with_text(correction: Correction) -> tuple[SegmentScore, ...]:
@@ -306,8 +309,10 @@ def _add_costs(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
 
 def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> list[int]:
     """The unflagged segments that echo one of the turns."""
-    said = Echoes(turns)
-    return [n for n, verdict in enumerate(verdicts) if verdict.text and not verdict.flagged and said.has(verdict.text)]
+    echoes = Echoes(turns)
+    return [
+        n for n, verdict in enumerate(verdicts) if verdict.text and not verdict.flagged and echoes.has(verdict.text)
+    ]
 
 
 def copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, list[int]]]:

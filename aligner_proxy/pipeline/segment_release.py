@@ -100,7 +100,7 @@ class SegmentRelease:
         is_last = cut.has_ended and number == len(cut.segments) - 1
         return not is_last and depends_on_next(cut.segments, number)
 
-    async def _put(self, end: int, text: str | None = None, gone: Collection[int] = ()) -> None:
+    async def _put(self, end: int, text: str | None = None, removed_numbers: Collection[int] = ()) -> None:
         """`text` goes out in place of what is undecided up to `end`; None: it goes out as it is."""
         state = self._state
         start = state.delivery.end
@@ -111,17 +111,17 @@ class SegmentRelease:
         while self._first_unsent < len(segments) and segments[self._first_unsent].start < end:
             self._first_unsent += 1
         original = state.cut.text[start:end]
-        written = original if text is None else text
+        new_text = original if text is None else text
         begins_between = not first or segments[first - 1].end <= start
         ends_between = not self._first_unsent or segments[self._first_unsent - 1].end <= end
         outgoing = Outgoing(
-            written,
+            new_text,
             start,
             is_whole=False,
-            is_original=written == original,
+            is_original=new_text == original,
             has_whole_segments=begins_between and ends_between,
             segments=segments[first : self._first_unsent],
-            removed_segments={number - first for number in gone},
+            removed_segments={number - first for number in removed_numbers},
         )
         outgoing = await self._stages.release(outgoing, state.answer())
         state.tally.release(outgoing)
@@ -160,26 +160,26 @@ class SegmentRelease:
 
     async def _send(self, followed: Followed, stop: int, *, waits: bool) -> None:
         """Let an edit go out, with those that follow from it."""
-        gone = removed(followed) - {part.index for parts in followed.values() for part in parts if part.left}
+        removed_numbers = removed(followed) - {part.index for parts in followed.values() for part in parts if part.left}
         for edit, parts in sorted(followed.items(), key=lambda pair: pair[0]):
             edit = trimmed(edit, self._state.cut.segments) if waits and edit.last == stop else edit
             self._edits[edit] = parts
             await self._put(edit.start)
-            await self._put(edit.end, edit.text, gone)
+            await self._put(edit.end, edit.text, removed_numbers)
 
     def _as_edit(self, first: int, stop: int, replaced: tuple[int, str]) -> Edit:
         """What was written in place of these segments, with the white space up to what follows, as an edit."""
-        upto, written = replaced
+        upto, new_text = replaced
         cut = self._state.cut
         verdicts = self._state.verdicts
         start = cut.segments[first - 1].end if first else 0
         if stop < len(cut.segments):
             behind = cut.segments[stop].start
-            return Edit(start, behind, written + cut.text[upto:behind], first, stop)
+            return Edit(start, behind, new_text + cut.text[upto:behind], first, stop)
         if verdicts.behind is None or verdicts.is_end_missing:
-            return Edit(start, cut.length, written + cut.text[upto:], first, stop + verdicts.is_end_missing)
+            return Edit(start, cut.length, new_text + cut.text[upto:], first, stop + verdicts.is_end_missing)
         # The white space at the end belongs to the place behind the last segment, which stays.
-        return Edit(start, cut.segments[-1].end, written.rstrip(), first, stop)
+        return Edit(start, cut.segments[-1].end, new_text.rstrip(), first, stop)
 
     async def _add_end(self) -> None:
         """Put what is missing behind the last segment, where the gate lets that pass; its last character waits."""
@@ -190,12 +190,12 @@ class SegmentRelease:
         count = len(state.cut.segments)
         end = state.cut.length
         rest = text[state.delivery.end :]
-        kept = rest.rstrip()
-        before = state.delivery.render(0, state.delivery.end, text) + kept
+        body = rest.rstrip()
+        before = state.delivery.render(0, state.delivery.end, text) + body
         correction = await self._rewrite(count, count + 1, end, before)
-        edit = Edit(state.cut.segments[-1].end, end, correction.text + rest[len(kept) :], count, count + 1)
+        edit = Edit(state.cut.segments[-1].end, end, correction.text + rest[len(body) :], count, count + 1)
         if correction.text and await self._judge(edit, end) is not None:
-            await self._put(end, kept + edit.text)
+            await self._put(end, body + edit.text)
 
     async def _rewrite(self, first: int, stop: int, end: int, before: str) -> Correction:
         """What the engine writes in place of these segments."""
@@ -218,10 +218,10 @@ class SegmentRelease:
         state = self._state
         if edit.text == state.cut.text[edit.start : edit.end]:
             return {}
-        settled = Settled(state.decided, dict(self._edits), self._closed_answer)
+        settled_edits = Settled(state.decided, dict(self._edits), self._closed_answer)
         with stage("gate"):
             refusal, followed = await judge_next_in_thread(
-                state.cut.text[:end], edit, state.verdicts_up_to(end), settled, state.policy
+                state.cut.text[:end], edit, state.verdicts_up_to(end), settled_edits, state.policy
             )
         if state.is_over or (refusal and not is_final):
             return None

@@ -132,9 +132,9 @@ def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) ->
     reasons = _reasons(exchange, policy, form or AnswerForm(exchange))
     if _has_text(exchange):
         return next((reason for reason in reasons if reason in _STANDS or not _is_judged(reason, policy)), None)
-    known = tuple(reasons)
-    unseen = (reason for reason in known if reason in _BESIDE_TEXT and _is_judged(reason, policy))
-    return next(unseen, next(iter(known), None))
+    all_reasons = tuple(reasons)
+    unseen_reasons = (reason for reason in all_reasons if reason in _BESIDE_TEXT and _is_judged(reason, policy))
+    return next(unseen_reasons, next(iter(all_reasons), None))
 
 
 def _counts(exchange: Exchange, policy: Policy) -> bool:
@@ -199,15 +199,15 @@ def texts_in_json(answer: str) -> list[Literal]:
     return [literal for literal in texts(answer) if not is_refusal(literal.text)]
 
 
-def may_be_structured(begun: Exchange) -> bool:
+def may_be_structured(beginning: Exchange) -> bool:
     """Whether an answer of which this is the beginning is JSON or may become it: only the whole can be edited then."""
-    return (begun.answer or "").lstrip().startswith(("{", "[", "```")) or AnswerForm(begun).is_structured
+    return (beginning.answer or "").lstrip().startswith(("{", "[", "```")) or AnswerForm(beginning).is_structured
 
 
 def _may_be_edited(exchange: Exchange, policy: Policy, form: AnswerForm) -> bool:
     """JSON alone, where the route says so, and not where a grammar bound the upstream that nobody could check."""
-    wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained
-    return wanted and form.is_json()
+    is_wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained
+    return is_wanted and form.is_json()
 
 
 def _without_texts(answer: str) -> Iterator[SkipReason]:

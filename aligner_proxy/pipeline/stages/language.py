@@ -99,7 +99,7 @@ class Language(Stage):
             return replace(outcome, reason=WOULD_NOT_JUDGE)
         if outcome.status is Status.CORRECTED and outcome.reason != DECLINED:
             return replace(outcome, reason=LANGUAGE)
-        refused = outcomes.kind_of(outcome) is FailureClass.GATE and outcomes.blocks(outcome)
-        if outcome.status is not Status.UNCHANGED or refused:
+        is_refused = outcomes.kind_of(outcome) is FailureClass.GATE and outcomes.blocks(outcome)
+        if outcome.status is not Status.UNCHANGED or is_refused:
             return outcome
         return replace(outcome, status=Status.NOT_JUDGED, reason=LANGUAGE)

@@ -71,8 +71,8 @@ class References(Stage):
             return outgoing
         # The doubts of an editor are looked for before the facts of this piece are known as those of the answer.
         decided, use = await self._ask_ahead(outgoing, answer)
-        found = self._grounder.more(split(outgoing.text))
-        edits, doubtful = decided or found
+        replaced = self._grounder.more(split(outgoing.text))
+        edits, doubtful = decided or replaced
         return _with_edits(outgoing, edits, doubtful, use)
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
@@ -98,13 +98,13 @@ class References(Stage):
         start = outgoing.start
         text = outgoing.text
         end = start + len(text)
-        begun = end - len(text.lstrip())
-        edits, doubtful = self._grounder.ahead().more(split(answer.text[begun:end]))
+        text_start = end - len(text.lstrip())
+        edits, doubtful = self._grounder.ahead().more(split(answer.text[text_start:end]))
         if not doubtful:
             return None, None
-        placed = [_shift(part, begun) for part in doubtful]
+        placed = [_shift(part, text_start) for part in doubtful]
         decided, use = await _ask(
-            editor, answer.text[:end], [_shift(edit, begun) for edit in edits], placed, self._policy.references
+            editor, answer.text[:end], [_shift(edit, text_start) for edit in edits], placed, self._policy.references
         )
         if decided is None:
             return None, use
@@ -147,11 +147,11 @@ async def _ask(
 ) -> tuple[_Decided | None, EditorUse]:
     """What an editor makes of what is in doubt, None where it cannot be asked; and what it cost."""
     doubts = [Doubt(part.start, part.source) for part in doubtful if part.kind != ORDER]
-    written, use = await editor.proposed(text, doubts, references)
-    if written is None:
+    sentences, use = await editor.proposed(text, doubts, references)
+    if sentences is None:
         return None, use
     chars = len(text) + sum(len(reference.text) for reference in references)
-    decided = await run_off_loop(chars, partial(_take_written, text, edits, doubtful, written, references))
+    decided = await run_off_loop(chars, partial(_take_written, text, edits, doubtful, sentences, references))
     return decided, use + EditorUse(refused=len({part.start for part in decided[1] if part.kind != ORDER}))
 
 
@@ -159,7 +159,7 @@ def _take_written(
     text: str,
     edits: Sequence[FactEdit],
     doubtful: Sequence[Unsettled],
-    written: Mapping[int, str],
+    sentences: Mapping[int, str],
     references: Sequence[Reference],
 ) -> _Decided:
     """The edits with those of an editor, and what stays doubtful: sentences of which it wrote what may not be taken.
@@ -169,13 +169,13 @@ def _take_written(
     matcher = _matcher_of(references)
     ends = {part.start: part.end for part in doubtful}
     decided: list[FactEdit] = []
-    refused: set[int] = set()
-    for start, sentence in written.items():
+    refused_starts: set[int] = set()
+    for start, sentence in sentences.items():
         further = rewritten_facts(text[start : ends[start]], sentence, matcher, start)
         decided += further or ()
         if further is None:
-            refused.add(start)
-    rest = [part for part in doubtful if part.kind == ORDER or part.start in refused]
+            refused_starts.add(start)
+    rest = [part for part in doubtful if part.kind == ORDER or part.start in refused_starts]
     return merged(edits, decided), rest
 
 
@@ -183,9 +183,9 @@ def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> 
     """What holds one answer in this conversation to the references of its policy."""
     by_user = [turn.content for turn in turns if turn.role == "user"]
     question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
-    said = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
+    client_texts = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
     matcher = _matcher_of(policy.references)
-    return Grounder.of(matcher, question, said, doubts=doubts, replace_from=policy.replace_facts_from)
+    return Grounder.of(matcher, question, client_texts, doubts=doubts, replace_from=policy.replace_facts_from)
 
 
 def _matcher_of(references: Iterable[Reference]) -> Matcher:

@@ -79,9 +79,9 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
     texts = [segment.text for segment in segments]
     if fragments.standing(texts, [not segment.flagged for segment in segments]):
         return False
-    known = {fragments.core(text) for text in texts}
-    written = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in known]
-    return not fragments.standing(written, [True] * len(written))
+    flagged_texts = {fragments.core(text) for text in texts}
+    new_texts = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in flagged_texts]
+    return not fragments.standing(new_texts, [True] * len(new_texts))
 
 
 def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
@@ -95,8 +95,8 @@ def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold
     of_harm = any(name == _HARM and number in against for number, name in enumerate(names))
     if not (of_harm or (names == [_HARM] and None in against)):
         return False
-    kept = [segment for segment in segments if not segment.flagged]
-    scores = [segment.score for segment in kept if _says_something(segment.text)]
+    unflagged = [segment for segment in segments if not segment.flagged]
+    scores = [segment.score for segment in unflagged if _says_something(segment.text)]
     return any(score is not None and score > threshold - policy.decline_within for score in scores)
 
 
@@ -131,8 +131,8 @@ def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:
 
 
 def _language_of(exchange: Exchange) -> str:
-    asked = next((turn.content for turn in reversed(exchange.turns) if turn.role == "user"), "")
-    return language(asked) or language(exchange.answer or "") or "en"
+    question = next((turn.content for turn in reversed(exchange.turns) if turn.role == "user"), "")
+    return language(question) or language(exchange.answer or "") or "en"
 
 
 @dataclass(frozen=True, slots=True)
