@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz conformance early-warning database fleet-test lint format lock clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz versions conformance early-warning database fleet-test lint format docs lock clean
 BIN := .venv/bin
 # What is imported is compiled once, for all processes: a gateway or an engine that compiles anew starts twice as slowly.
 export PYTHONDONTWRITEBYTECODE :=
@@ -47,7 +47,7 @@ test-long: setup ## what is marked `long`, and the random cases of the engine in
 bench: setup ## added latency and throughput beside named peers; plots into OUT (.build/bench), the last line is JSON
 	@$(BIN)/python -m bench --out $(or $(OUT),.build/bench) $(if $(DATA),--data $(DATA)) $(ARGS)
 
-gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/benchmarks.md (ARGS=--rehearse: on the CPU)
+gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/reference/benchmarks.md (ARGS=--rehearse: on the CPU)
 	@$(BIN)/python -m bench.gpu_check $(ARGS)
 
 soak: setup ## MINUTES (20) at half of saturation with faults injected: memory, tasks, descriptors, blocks; figure into OUT
@@ -62,7 +62,10 @@ fuzz: setup ## 100,000 wrecked responses and 20,000 whole ones through the hooks
 	@LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m tests.fuzz.enforced --cases 20000 $(ARGS)
 	@LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m tests.fuzz.moved --cases 20000 $(ARGS)
 
-conformance: setup ## try every cell and client on the real proxy and write docs/conformance.md
+versions: setup ## the tests that need no engine on every other Python of this machine (3.11 to 3.13), without torch
+	@./scripts/python_versions.sh $(ARGS)
+
+conformance: setup ## try every cell and client on the real proxy and write docs/reference/conformance.md
 	@CONFORMANCE=write $(BIN)/python -m pytest -q tests/conformance
 
 early-warning: setup ## the same cells and clients on LiteLLM's newest release, which gets an environment of its own
@@ -91,7 +94,11 @@ lint: setup ## ruff, formatting, who may import whom, sizes, mypy
 format: setup ## let ruff format and fix
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-lock: ## resolve anew and write both lock files
+docs: setup ## write the generated pages of docs/reference, and build the site into .build/site; a dead link fails it
+	@$(BIN)/python -m scripts.reference
+	@PYTHON=$(BIN)/python ./scripts/docs.sh
+
+lock: ## resolve anew and write the lock files
 	@[ -x $(BIN)/uv ] || ./scripts/setup.sh dev
 	@./scripts/lock.sh
 

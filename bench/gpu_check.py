@@ -1,4 +1,4 @@
-"""`python -m bench.gpu_check [--shapes 1.1B 7B 13B] [--device cuda:0] [--docs docs/benchmarks.md]` (`make gpu-check`).
+"""`python -m bench.gpu_check [--shapes 1.1B 7B 13B] [--device cuda:0] [--docs PAGE]` (`make gpu-check`).
 
 Equality, speed and memory of the engine on a GPU, with random weights in Llama's shapes.
 
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--answer", type=int, default=256)
-    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/reference/benchmarks.md"))
     parser.add_argument("--rehearse", action="store_true", help="all steps on the CPU in a tiny shape; writes nothing")
     asked = parser.parse_args(arguments)
     if asked.rehearse:

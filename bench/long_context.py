@@ -128,7 +128,7 @@ def _row(size: int, whole: list[tuple[Correction, float]], along: list[tuple[Cor
 
 
 def table(found: dict[str, Any]) -> str:
-    """The rows as docs/benchmarks.md has them; added is what comes on top of the question alone."""
+    """The rows as docs/reference/benchmarks.md has them; added is what comes on top of the question alone."""
     alone, *rows = found["rows"]
     lines = [
         f"{found['answers']} answers with an insult each, sent whole and read along; alone: {alone['whole_ms']} and "

@@ -1,8 +1,8 @@
 """`python -m bench.timelines`: when the client gets the upstream's text, in each of the three stream modes.
 
 A good answer comes in word by word from a paced upstream, goes through the real stream and the real aligner in this
-process, and both times of every character are recorded. The plot is docs/timelines.svg; the last line of output is
-JSON.
+process, and both times of every character are recorded. The plot is docs/guides/timelines.svg; the last line of output
+is JSON.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.timelines")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--word-s", type=float, default=0.06, help="pace of the upstream, seconds a word")
-    parser.add_argument("--out", type=Path, default=Path("docs/timelines.svg"))
+    parser.add_argument("--out", type=Path, default=Path("docs/guides/timelines.svg"))
     asked = parser.parse_args()
     found = asyncio.run(_run(asked.model, asked.word_s))
     plot(found, asked.out)

@@ -1,6 +1,6 @@
 """The aligner inside vLLM beside our own engine: `python -m bench.vllm_aligner [--data DATA] [--answers 500]`.
 
-Starts vLLM twice as docs/vllm.md says (a server that scores, one that writes), from the environment of
+Starts vLLM twice as docs/guides/vllm.md says (a server that scores, one that writes), from the environment of
 `scripts/peers.sh` with aligner-proxy-vllm in it, and asks both and our engine the same: scores and flags of all
 answers, the edits of those with an insult, and sixteen answers at once: detect-then-edit beside writing every answer
 anew on the same server. Answers that were compared are kept in OUT, so the same command goes on after a stop.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does the gateway still do on LiteLLM's newest release what docs/conformance.md says? Not for CI: a release may fail it.
+# Does the gateway still do on LiteLLM's newest release what docs/reference/conformance.md says? Not for CI: a release may fail it.
 # Makes .build/early-warning anew with that release and what the guardrail needs beside it (no torch: the engine is not in
 # the proxy), and runs tests/conformance of .venv against the proxy there. LITELLM names another release, e.g.
 # 'litellm[proxy]==1.107.0'; RELAX names packages that may be older than the release asks for ('certifi', where the index

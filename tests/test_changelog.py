@@ -9,15 +9,30 @@ from pathlib import Path
 from aligner_proxy import __version__
 
 ROOT = Path(__file__).parents[1]
-HEADINGS = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+HEADINGS = re.findall(r"^## (\S+)", CHANGELOG, flags=re.MULTILINE)
+MOST_LINES = 3
 
 
 def test_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     released = [heading for heading in HEADINGS if heading != "Unreleased"]
     plugins = tomllib.loads((ROOT / "plugins" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == plugins["version"] == __version__ == released[0]
+    weights = tomllib.loads((ROOT / "plugins" / "embedded" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert weights["name"] == "aligner-proxy-embedded"  # its version is that of the weights
+    vllm = tomllib.loads((ROOT / "plugins" / "vllm" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == plugins["version"] == vllm["version"] == __version__ == released[0]
     assert f"aligner-proxy=={__version__}" in plugins["dependencies"]
+    assert f"aligner-proxy=={__version__}" in vllm["dependencies"]
+
+
+def test_changelog_is_sorted_by_kind_and_its_entries_are_short() -> None:
+    for release in re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]:
+        kinds = re.findall(r"^### (.+)$", release, flags=re.MULTILINE)
+        assert kinds == [kind for kind in ("Added", "Changed", "Fixed") if kind in kinds]
+        entries = re.findall(r"^- (?:.+\n?)(?:  .+\n?)*", release, flags=re.MULTILINE)
+        assert len(entries) > 5
+        assert [entry for entry in entries if len(entry.strip().splitlines()) > MOST_LINES] == []
 
 
 def test_litellm_is_pinned_the_same_in_project_and_locks() -> None:
@@ -28,7 +43,7 @@ def test_litellm_is_pinned_the_same_in_project_and_locks() -> None:
 
 
 def test_locks_hash_everything_and_name_no_index() -> None:
-    for lock in ("requirements.lock", "requirements-dev.lock"):
+    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-docs.lock"):
         text = (ROOT / lock).read_text(encoding="utf-8")
         assert "://" not in text
         assert not re.search(r"^(torch|triton|nvidia-\S+|cuda-\S+)==", text, re.MULTILINE)

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.location import StoreLocation, open_store
+from aligner_proxy.audit.location import StoreLocation
+from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.clock import BELIEVED_AFTER_S, ClockReading, SteadyClock, read_clocks
 from aligner_proxy.errors import AuditError

@@ -23,7 +23,7 @@ from aligner_proxy.engine.client.head_supply import SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.engine.client.vllm_scorer import VllmScorer
-from aligner_proxy.engine.weights import manifest, sources
+from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import metrics
 from aligner_proxy.pipeline.cache import CorrectionCache, PluginCache
@@ -103,9 +103,7 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
     if backend.scorer:
         raise ConfigError("the prompt form of the editor is not known here; set aligner.engine.template")
     model = file.aligner.model
-    embedded = manifest.read(sources.EMBEDDED) if model == "embedded" else None
-    known_template = embedded.template if embedded else sources.known_template(model)
-    return sources.template_of(model, file.aligner.template, known_template)
+    return sources.template_of(model, file.aligner.template, sources.known_template(model))
 
 
 def _make_editor(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:

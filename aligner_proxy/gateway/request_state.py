@@ -161,7 +161,7 @@ class RequestState:
         return None if self.status is Status.SKIPPED else self.aligner_id
 
     def headers(self) -> dict[str, str]:
-        """The x-aligner headers of the response (docs/operations.md). Unknown values are left out."""
+        """The x-aligner headers of the response (docs/reference/headers.md). Unknown values are left out."""
         hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
         pairs = self.extensions.headers(self.policy, self.outcomes) | {
             "id": self.public_id,

@@ -2,7 +2,7 @@
 
 A plugin is a module with one or more of these hooks, registered under the entry point group `aligner_proxy`. A hook
 returns what the plugin offers; objects are created only if a policies file names them. Third-party code runs in a
-thread of its own, and its errors and timeouts count as failures of the engine (docs/plugins.md).
+thread of its own, and its errors and timeouts count as failures of the engine (docs/guides/plugins.md).
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Backend(BaseModel):
     """Any text; change it when other weights are served under the same name: what was remembered is then not used."""
     scorer: Address | None = None
     """What judges in front, so that the completions server only writes what is flagged: an aligner-proxy engine with a
-    detector head, or vllm://host:port (docs/vllm.md)."""
+    detector head, or vllm://host:port (docs/guides/vllm.md)."""
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Backend:
@@ -104,7 +104,9 @@ class Backend(BaseModel):
 
     def _refuse_unused_settings(self) -> None:
         if self.kind is ServerKind.SCORER:
-            raise ValueError(f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/vllm.md)")
+            raise ValueError(
+                f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/guides/vllm.md)"
+            )
         names = [name for name in _COMPLETES if name in self.model_fields_set]
         if names and not self.completes:
             raise ValueError(f"{', '.join(names)}: only for a completions server (http(s)://host:port/v1) or litellm:")

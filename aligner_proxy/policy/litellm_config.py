@@ -1,7 +1,7 @@
 """Reader of a LiteLLM YAML: the policies it registers, its models, and the endpoints that no guardrail covers.
 
 LiteLLM runs post-call guardrails on its own endpoints, but not on pass-through routes, WebSockets and file downloads.
-docs/operations.md has the whole list; this module reports what a config shows.
+docs/guides/operations.md has the whole list; this module reports what a config shows.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def needed(measured: Measured, rate: float, hits: float, seed: int) -> tuple[int
 
 
 def main() -> int:
-    """Print tables for docs/capacity.md and draw its figure."""
+    """Print tables for docs/reference/capacity.md and draw its figure."""
     parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__)
     parser.add_argument("out", type=Path, help="the folder for capacity.svg and capacity.json")
     parser.add_argument("--seed", type=int, default=1)

@@ -2,7 +2,7 @@
 
     python -m models.train.export_gguf embedded aligner.gguf --type q8_0
 
-The detector head does not go along: a completions server has no use for it (docs/scaling.md puts it in front instead).
+The detector head does not go along: a completions server has no use for it (docs/guides/scaling.md puts it in front).
 Only Llama's architecture is written. A tokenizer is taken over from a GGUF base as it is; otherwise it must be of the
 SentencePiece kind (Llama 2 and so every MetaAligner), or `--tokenizer-from` names a GGUF of the same base.
 """

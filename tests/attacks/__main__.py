@@ -1,4 +1,4 @@
-"""`python -m tests.attacks`: the table of docs/attacks.md."""
+"""`python -m tests.attacks`: the table of docs/reference/attacks.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row of docs/attacks.md: who tries what, and what must hold. Every row is a test that really does it."""
+"""One row of docs/reference/attacks.md: who tries what, and what must hold. Every row is a test that really does it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-TABLE = HERE.parents[1] / "docs" / "attacks.md"
+TABLE = HERE.parents[1] / "docs" / "reference" / "attacks.md"
 HEAD = """# Attacks
 
-Written by `python -m tests.attacks > docs/attacks.md` from the rows of `tests/attacks/`, where each is a test
+Written by `python -m tests.attacks > docs/reference/attacks.md` from the rows of `tests/attacks/`, where each is a test
 that really tries it, against the pipeline, the guardrail, the engine's server, the configuration, or the real proxy
 (`tests/e2e/`). A test fails when this table is not theirs. What is not stopped stands in THREATS.md.
 """
@@ -52,7 +52,7 @@ def _row(value: Any) -> bool:
 
 
 def table() -> str:
-    """docs/attacks.md as it should be."""
+    """docs/reference/attacks.md as it should be."""
     found = every()
     lines = [
         HEAD,

@@ -8,7 +8,7 @@ from tests.attacks import attack
 
 
 def test_the_table_is_that_of_the_tests() -> None:
-    assert attack.TABLE.read_text() == attack.table(), "run: python -m tests.attacks > docs/attacks.md"
+    assert attack.TABLE.read_text() == attack.table(), "run: python -m tests.attacks > docs/reference/attacks.md"
 
 
 def test_every_row_is_told_apart_and_complete() -> None:

@@ -60,5 +60,5 @@ def test_a_document_without_the_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_document_has_the_place() -> None:
-    text = Path("docs/benchmarks.md").read_text()
+    text = Path("docs/reference/benchmarks.md").read_text()
     assert text.index(gpu_check.BEGIN) < text.index(gpu_check.END)

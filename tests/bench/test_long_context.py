@@ -37,7 +37,7 @@ def test_questions_are_as_long_as_they_say() -> None:
 
 
 def test_the_document_has_the_place(tmp_path: Path) -> None:
-    text = Path("docs/benchmarks.md").read_text()
+    text = Path("docs/reference/benchmarks.md").read_text()
     assert text.index(long_context.BEGIN) < text.index(long_context.END)
     (tmp_path / "x.md").write_text("nothing")
     with pytest.raises(ValueError, match="no section"):

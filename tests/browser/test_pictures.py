@@ -1,4 +1,4 @@
-"""The pictures of README.md and docs/console.md: taken of a console with the sample's answers, so that none is stale.
+"""Pictures of README.md and docs/guides/console.md, taken of a console with the sample's answers, so none is stale.
 
 `ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest tests/browser/test_pictures.py` takes them anew. Pixels are not compared:
 fonts differ between machines. What a run without it checks is that every page still shows what its picture is for.
@@ -23,7 +23,7 @@ from tests.support.chromium import Chromium, needs_chromium
 pytestmark = [pytest.mark.full, needs_chromium]
 
 ROOT = Path(__file__).parents[2]
-PICTURES = ROOT / "docs" / "pictures"
+PICTURES = ROOT / "docs" / "guides" / "pictures"
 WRITE = os.environ.get("ALIGNER_PROXY_WRITE_DOCS") == "1"
 MOST_BYTES = 150_000
 MOST_PICTURES = 6
@@ -114,6 +114,6 @@ def test_the_documents_show_every_picture_and_no_other() -> None:
     assert taken == sorted(f"{name}.png" for name in PAGES)
     assert len(taken) <= MOST_PICTURES
     assert all((PICTURES / name).stat().st_size < MOST_BYTES for name in taken)
-    page = (ROOT / "docs" / "console.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "console.md").read_text(encoding="utf-8")
     assert all(f"](pictures/{name})" in page for name in taken)
-    assert "](docs/pictures/live.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "](docs/guides/pictures/live.png)" in (ROOT / "README.md").read_text(encoding="utf-8")

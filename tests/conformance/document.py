@@ -1,4 +1,4 @@
-"""How does what was seen become docs/conformance.md? No row is written by hand."""
+"""How does what was seen become docs/reference/conformance.md? No row is written by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conformance.features import CELLS, FAMILIES
 
 ROOT = Path(__file__).parents[2]
-PATH = ROOT / "docs" / "conformance.md"
+PATH = ROOT / "docs" / "reference" / "conformance.md"
 INTRO = """# Conformance
 
 What a client gets, for every endpoint, upstream and feature: seen by `tests/conformance` on the real LiteLLM proxy
@@ -23,7 +23,7 @@ ordinary tests fail when it is not what they see.
   event of a stream.
 - **byte for byte LiteLLM's**: what came is what LiteLLM alone sends (of a stream: without our closing comment).
 - **stream**: one that is held, the default; **stream, released**: segment by segment (`stream: sentence`), tried on one
-  upstream of each endpoint. What shows itself behind an edit that went out is told in docs/streams.md.
+  upstream of each endpoint. What shows itself behind an edit that went out is told in docs/guides/streams.md.
 - **became** is what `x-aligner-status` and `x-aligner-reason`, or the comment that ends a stream, tell the client; `-`:
   LiteLLM asks no guardrail for the headers of this error; `pending`: the headers were made before the stream failed.
 

@@ -252,7 +252,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of docs/conformance.md before anything has been seen."""
+    """One row of docs/reference/conformance.md before anything has been seen."""
 
     endpoint: str
     stream: bool

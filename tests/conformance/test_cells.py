@@ -1,4 +1,4 @@
-"""Every cell of docs/conformance.md on the real proxy: corrected and nothing else touched, or not touched at all."""
+"""Every cell of docs/reference/conformance.md on the real proxy: corrected and nothing else touched, or untouched."""
 
 from __future__ import annotations
 

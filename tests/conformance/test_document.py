@@ -1,4 +1,4 @@
-"""docs/conformance.md is what this run has seen. `CONFORMANCE=write` (`make conformance`) writes it anew."""
+"""docs/reference/conformance.md is what this run has seen. `CONFORMANCE=write` (`make conformance`) writes it anew."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def test_the_document_is_what_was_seen(seen: Seen) -> None:
     if not cells:
         pytest.skip("only some cells were tried, or some failed")
     written = PATH.read_text(encoding="utf-8")
-    hint = "docs/conformance.md is not what was seen: make conformance"
+    hint = "docs/reference/conformance.md is not what was seen: make conformance"
     assert written.startswith(cells_section(seen)), hint
     assert not clients or written.endswith(clients_section(seen)), hint

@@ -118,7 +118,7 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
 def test_every_package_of_the_image_is_installed_by_hash() -> None:
     runs = " && ".join(rest for word, rest in instructions() if word == "RUN")
     installs = [command for command in runs.split(" && ") if "pip install" in command]
-    ours = "pip install --no-deps --no-build-isolation . ./plugins"
+    ours = "pip install --no-deps --no-build-isolation . ./plugins ./plugins/embedded"
     assert installs == ["pip install --require-hashes --no-deps -r requirements.lock -r ${TORCH_LOCK}", ours]
     assert ("ARG", "TORCH_LOCK=requirements-torch.lock") in instructions()
 
@@ -374,7 +374,7 @@ def test_everybody_waits_longer_than_draining_takes() -> None:
 
 
 def test_the_docs_name_every_file_and_every_file_is_described() -> None:
-    text = (ROOT / "docs" / "deploy.md").read_text()
+    text = (ROOT / "docs" / "guides" / "deploy.md").read_text()
     for path in FILES:
         top = path.relative_to(DEPLOY).parts[0]
         assert f"deploy/{top}" in text, path.name

@@ -1,4 +1,4 @@
-"""docs/adopt.md, walked as it is written: its files are written, its commands are typed into one shell, in their order.
+"""docs/start/adopt.md, as it is written: its files are written, its commands typed into one shell in their order.
 
 Only the world around it is ours: scripted upstream and engine, a free port, and the traffic of "a day".
 """
@@ -28,7 +28,7 @@ from tests.e2e.scripted_answers import GOOD, RUDE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
-DOC = Path(__file__).parents[2] / "docs" / "adopt.md"
+DOC = Path(__file__).parents[2] / "docs" / "start" / "adopt.md"
 BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT_IN_DOC = "4000"
 DONE = "@@done"

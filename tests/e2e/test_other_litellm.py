@@ -21,7 +21,7 @@ DEPLOYMENT = SHARED
 
 
 class Other(Deployment):
-    """A LiteLLM whose guardrail is a gateway of ours, with the settings of docs/adapters.md."""
+    """A LiteLLM whose guardrail is a gateway of ours, with the settings of docs/guides/adapters.md."""
 
     def __init__(self, address: str) -> None:
         super().__init__(())

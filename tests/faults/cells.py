@@ -1,6 +1,6 @@
 """One cell: a fault, a failure policy and a stream mode. What must the client get, what did it get, and the page of it.
 
-docs/faults.md is what the cells were seen to give: each test compares its cell with the page, and a run of all cells
+docs/reference/faults.md is what the cells gave. Each test compares its cell with the page; a run of all cells
 with ALIGNER_PROXY_WRITE_DOCS=1 writes it. What a cell may give at all does not come from the page but from `expected`.
 A further stream mode is a line in `MODES`, and a word in `expected` where it promises something else.
 """
@@ -18,7 +18,7 @@ import pytest
 from aligner_proxy.errors import DeadlineExceeded
 from aligner_proxy.types import FailureClass, OnError
 
-PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"
 WRITE = os.environ.get("ALIGNER_PROXY_WRITE_DOCS") == "1"
 POLICIES = tuple(OnError)
 DEADLINES = {"short": 0.8, "middle": 4.0, "long": 60.0}
@@ -217,7 +217,7 @@ correction, the original, or an error that says so.
 - **proxy**: through the real LiteLLM proxy over sockets, engine and upstream in processes of their own. **hooks**: by
   the hooks that LiteLLM calls, in the test's process, on a real store. **fleet**: many requests, of all tenants, to two
   gateways behind HAProxy on hosts of their own ([fleet.md](fleet.md)): everything that any of them may get.
-- In brackets: the class of the failure ([operations.md](operations.md)), or the reason where no correction failed.
+- In brackets: the class of the failure ([operations](../guides/operations.md)), or the reason if no correction failed.
 - *once*, *for a moment*: a second try finds it gone; without that, it outlasts the deadline or comes with every try.
 - *the original* is what the upstream said, text and form. *error 503* is an OpenAI-shaped error of type
   `aligner_error`. *as LiteLLM alone*: the same, byte for byte but for ids and names, as a route in mode `off` gives.

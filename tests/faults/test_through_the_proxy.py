@@ -33,7 +33,7 @@ from tests.faults.cells import (
 from tests.faults.conftest import ALONE_MODEL, House, new, seen, until
 from tests.faults.faulty_engine import SEATS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 SILENCE_S = 1.0
 

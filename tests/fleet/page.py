@@ -1,4 +1,4 @@
-"""What documents say of the fleet: rows of docs/faults.md, of what clients may get, and figures in docs/fleet.md.
+"""Rows of docs/reference/faults.md, of what clients may get, and the figures in docs/reference/fleet.md.
 
 The rows follow from what each fault may cost (faults.py), to which the tests hold what is seen. The
 figures are those of the last run of all faults that was told to write: `ALIGNER_PROXY_WRITE_DOCS=1 make fleet-test`.

@@ -1,4 +1,4 @@
-"""The extension that docs/plugins.md shows: installed as it stands there, it does what is said of it."""
+"""The extension that docs/guides/plugins.md shows: installed as it stands there, it does what is said of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aligner_proxy.types import Exchange, Turn
 from tests.support.installed import install
 from tests.support.scripted import ScriptedEngine
 
-PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "plugins.md"
 GOOD = "Water boils at sea level and earlier in the mountains."
 FILE = """
 routes:

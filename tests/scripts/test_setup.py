@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = ("requirements.lock", "requirements-torch.lock", "pyproject.toml", "plugins/pyproject.toml", "scripts/setup.sh")
+FILES = (
+    *("requirements.lock", "requirements-torch.lock", "scripts/setup.sh"),
+    *("pyproject.toml", "plugins/pyproject.toml", "plugins/embedded/pyproject.toml"),
+)
 # It reports the version of torch that a test asks for, runs what comes on stdin, and notes every install.
 STUB = """#!{python}
 import json, os, sys

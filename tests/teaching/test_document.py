@@ -1,4 +1,4 @@
-"""docs/teach.md, walked as it is written: its files are written, its commands run in one folder, in their order."""
+"""docs/guides/teach.md, as it is written: its files are written, its commands run in one folder in their order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(900)]
 
-DOC = Path(__file__).parents[2] / "docs" / "teach.md"
+DOC = Path(__file__).parents[2] / "docs" / "guides" / "teach.md"
 BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"^# (\S+\.yaml)\n")
 

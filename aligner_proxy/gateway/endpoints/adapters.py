@@ -1,7 +1,7 @@
 """Adapters for other gateways: their guardrail calls in, their verdicts out. What is judged is the answer alone.
 
 Shapes: LiteLLM's `generic_guardrail_api`, agentgateway's guardrail webhook, and Portkey's webhook guardrail
-(docs/adapters.md). An answer that the policy blocks is a verdict; what the key may not have is an HTTP error.
+(docs/guides/adapters.md). An answer that the policy blocks is a verdict; what the key may not have is an HTTP error.
 """
 
 from __future__ import annotations

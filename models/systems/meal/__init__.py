@@ -1,1 +1,1 @@
-"""Meal: a net that weighs objectives by prompt, its training and its rejection sampling (docs/meal.md)."""
+"""Meal: a net that weighs objectives by prompt, its training and its rejection sampling (docs/guides/meal.md)."""

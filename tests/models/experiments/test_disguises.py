@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-import aligner_proxy
+from aligner_proxy.engine.weights import sources
 from aligner_proxy.prompts import TEMPLATES, render
 from aligner_proxy.text.folding import fold
 from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
@@ -103,7 +103,7 @@ async def test_the_embedded_aligner_finds_them_and_the_gateway_delivers_none(
     ways = ("zero-width spaces", "Cyrillic", "bold", "spaces", "digits", "whole: code block")
     words = ("idiot", "moron", "disgusting") if FULL else ("moron", "disgusting")
     cases = [case for case in disguised(texts) if case.way in ways and case.word in words]
-    async with gateway(Path(aligner_proxy.__file__).parent / "embedded") as pipeline:
+    async with gateway(sources.embedded_folder()) as pipeline:
         results = await insults(pipeline, cases, objectives(["harmless", "helpful"]), raw=True)
     assert all(result.found and result.removed for result in results)
     assert sum(result.found_raw is True for result in results) < len(results) / 3

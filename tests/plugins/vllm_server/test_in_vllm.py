@@ -1,4 +1,4 @@
-"""Scoring inside a real vLLM. ALIGNER_TEST_VLLM names the Python of an environment made as docs/vllm.md says."""
+"""Scoring inside a real vLLM. ALIGNER_TEST_VLLM names the Python of an environment made as docs/guides/vllm.md says."""
 
 from __future__ import annotations
 

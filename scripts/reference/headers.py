@@ -1,0 +1,69 @@
+"""The page of the headers: what a request may say, and what a response says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from aligner_proxy.gateway.request_policy import BYPASS_HEADER, OBJECTIVES_HEADER
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.plugins import registry
+from scripts.reference.markdown import code, page, table
+from scripts.reference.words import written
+
+INTRODUCTION = """
+```sh
+curl -si localhost:4000/v1/chat/completions -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
+  -H "x-aligner-objectives: concise" \\
+  -d '{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}' | grep x-aligner
+```
+"""
+RESPONSES = """
+A stream ends with its final status as an SSE comment, `: aligner status=...`, which every client ignores; a stream
+that breaks off inside an event ends without it. With several choices or text parts the status is the first that
+occurs of `corrected`, `failed`, `shadow`, `not_judged`, `unchanged` and `skipped`. When a call fails, LiteLLM asks
+no guardrail for headers on `/v1/completions` and `/v1/messages`, so these error responses carry no `x-aligner`
+headers. A `response_format` on `/v1/completions` of an OpenAI-compatible upstream is such a failure: HTTP 500.
+"""
+REQUESTS = """
+The body may say the same: `metadata: {"aligner": {"objectives": ["humour"], "preference": "no lists", "persona":
+"..."}}`. What a tenant does not allow, or denies, gets 403 before anything is spent. Objectives that the operator
+enforces stay where they are. A request may bring a reference of its own in a header that the policy's
+[`references`](policy.md#settings) names.
+"""
+KEY = re.compile(r'"([a-z][a-z-]*)":')
+
+
+def sent_headers() -> set[str]:
+    """The headers that code puts on responses: the keys in the methods that make them."""
+    makers = [RequestState.headers]
+    makers += [
+        type(extension).headers
+        for plugin in registry.load_plugins(False).plugins
+        for extension in plugin.extensions
+        if "headers" in vars(type(extension))
+    ]
+    return {f"x-aligner-{name}" for maker in makers for name in KEY.findall(inspect.getsource(maker))}
+
+
+def read_headers() -> set[str]:
+    """Headers of ours that a request may have."""
+    return {OBJECTIVES_HEADER, BYPASS_HEADER}
+
+
+def headers_page() -> str:
+    """The whole page."""
+    return page(
+        "Headers",
+        INTRODUCTION,
+        f"## Of a response\n\n{_table('response_headers')}\n{RESPONSES}",
+        f"## Of a request\n\n{_table('request_headers')}\n{REQUESTS}",
+    )
+
+
+def _table(part: str) -> str:
+    rows = [
+        (code(name), entry["values"], entry["meaning"], code(f"{name}: {entry['example']}"))
+        for name, entry in written()[part].items()
+    ]
+    return table(("header", "values", "meaning", "example"), rows)

@@ -1,0 +1,131 @@
+"""The page of the HTTP API: the gateway's endpoints from their OpenAPI, the engine's, and the console's addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock, create_autospec
+
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Route
+
+from aligner_proxy.console.application import Console
+from aligner_proxy.engine import api as engine_api
+from aligner_proxy.engine.server.app import create_app
+from aligner_proxy.gateway.endpoints import routes as gateway_routes
+from scripts.reference.json_types import definition, type_words
+from scripts.reference.markdown import code, page, sentence, table
+from scripts.reference.words import written
+
+INTRODUCTION = """
+The gateway serves LiteLLM's API, in which answers are corrected ([what is
+corrected](../guides/operations.md#what-is-corrected)), and the endpoints below. Keys, limits and errors are
+LiteLLM's; its OpenAPI document (`/openapi.json`) shows these endpoints, too. For example:
+
+```sh
+curl -s localhost:4000/v1/align -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
+  -d '{"messages": [{"role": "user", "content": "How many legs has a spider?"}], "answer": "Eight, you fool."}'
+```
+"""
+ENGINE = """
+The engine is asked by gateways, over a unix socket or a port (`aligner-proxy engine`). Its answers are JSON; an
+error is `{"error": {"reason": ..., "message": ...}}`. Whoever reaches its address may use it, so keep it inside.
+"""
+CONSOLE = """
+Pages of HTML ([console](../guides/console.md)). Forms carry a token against requests from other sites.
+"""
+
+CONFIG = Path(__file__).parents[2] / "configs" / "litellm.yaml"
+
+Schema = Mapping[str, Any]
+
+
+def gateway_document() -> dict[str, Any]:
+    """The OpenAPI document of the gateway's own endpoints."""
+    app = FastAPI()
+    gateway_routes.add_endpoints(app, lambda: None, MagicMock())
+    return app.openapi()
+
+
+def engine_endpoints() -> list[str]:
+    """Method and path of everything that an engine with a model of its own answers."""
+    return list(_endpoints(create_app(create_autospec(engine_api.Local, instance=True)).routes))
+
+
+def console_endpoints() -> list[str]:
+    """Method and path of every page and form of the console."""
+    console = Console(CONFIG, "sk-none", MagicMock())
+    return list(_endpoints(console.application().routes))
+
+
+def http_page() -> str:
+    """The whole page."""
+    document = gateway_document()
+    schemas = document["components"]["schemas"]
+    gateway = [
+        _operation(f"{method.upper()} {path}", operation, schemas)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return page(
+        "HTTP API",
+        INTRODUCTION,
+        "## Gateway",
+        *gateway,
+        f"## Engine\n\n{ENGINE.strip()}\n\n{_listed('engine')}",
+        *_engine_bodies(),
+        f"## Console\n\n{CONSOLE.strip()}\n\n{_listed('console')}",
+    )
+
+
+def _endpoints(routes: Iterable[BaseRoute]) -> Iterator[str]:
+    for route in routes:
+        if isinstance(route, Route):
+            yield from (f"{method} {route.path}" for method in sorted((route.methods or set()) - {"HEAD"}))
+
+
+def _listed(part: str) -> str:
+    return table(("endpoint", "what it does"), [(code(name), told) for name, told in written()[part].items()])
+
+
+def _operation(name: str, operation: Schema, schemas: Schema) -> str:
+    """One endpoint: what it does, the fields of its body and of its answer, and its errors."""
+    parts = [f"### {name}", sentence(operation.get("description", ""))]
+    body = _content(operation.get("requestBody", {}))
+    parts += ["The body:", _fields(definition(body, schemas), schemas)] if body else []
+    for status, response in operation["responses"].items():
+        answer = _content(response)
+        if status.startswith("2") and answer:
+            parts += [f"The answer ({status}):", _fields(definition(answer, schemas), schemas)]
+    responses = sorted(operation["responses"].items())
+    errors = [(status, response["description"]) for status, response in responses if not status.startswith("2")]
+    return "\n\n".join([*parts, table(("error", "when"), errors)])
+
+
+def _content(place: Schema) -> Schema:
+    schema: Schema = place.get("content", {}).get("application/json", {}).get("schema", {})
+    return schema
+
+
+def _fields(schema: Schema, schemas: Schema, prefix: str = "") -> str:
+    return table(("field", "type", "what it is"), _field_rows(schema, schemas, prefix))
+
+
+def _field_rows(schema: Schema, schemas: Schema, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """The fields of an object, and below a field those of the objects that it lists."""
+    required = set(schema.get("required", ()))
+    for name, value in schema.get("properties", {}).items():
+        needed = "" if name not in required or prefix else ", required"
+        yield code(prefix + name), type_words(value, schemas) + needed, sentence(value.get("description", ""))
+        below = definition(value.get("items", value), schemas)
+        if below.get("properties"):
+            mark = "[]." if value.get("type") == "array" else "."
+            yield from _field_rows(below, schemas, f"{prefix}{name}{mark}")
+
+
+def _engine_bodies() -> Iterator[str]:
+    for name, form in written()["engine_bodies"].items():
+        schema = getattr(engine_api, form).model_json_schema()
+        fields = _fields(schema, schema.get("$defs", {}))
+        yield f"### {name}\n\n{sentence(schema.get('description', ''))}\n\n{fields}"

@@ -1,0 +1,104 @@
+"""The page of the metrics: name, kind, labels and meaning of each, from the definitions in gateway and engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+
+from aligner_proxy.engine.api import AlignerInfo, Load
+from aligner_proxy.engine.scheduling import metrics as engine_metrics
+from aligner_proxy.plugins import registry
+from scripts.reference.markdown import code, page, sentence, table
+from scripts.reference.words import written
+
+INTRODUCTION = """
+The gateway's metrics are in prometheus_client's default registry. LiteLLM serves them under `/metrics` with
+`litellm_settings: {callbacks: [prometheus]}`, to the master key alone. The engine has `/metrics` of its own.
+`deploy/grafana.json` is a Grafana dashboard of both. For example, the share of answers that were corrected in the
+last five minutes:
+
+```text
+sum(rate(aligner_outcomes_total{status="corrected"}[5m])) / sum(rate(aligner_outcomes_total[5m]))
+```
+"""
+OURS = re.compile(r"aligner_\w+(?<!_created)")
+READ_ALONG = (
+    "An answer that is prefilled while the upstream writes it is timed from its end, since only that is waited for."
+)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class MetricRow:
+    """What is known of one metric."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+def gateway_metrics() -> list[MetricRow]:
+    """What the gateway and the bundled plugins register."""
+    registry.load_plugins(False)
+    return sorted(row for row in _registered(REGISTRY) if row.name.startswith("aligner_"))
+
+
+def engine_metric_rows() -> list[MetricRow]:
+    """What an engine shows: what it registers, and what it makes of its state when it is asked."""
+    text = engine_metrics.exposition(_empty(AlignerInfo), _empty(Load)).decode()
+    shown = [
+        MetricRow(_full_name(family.name, family.type), family.type, _labels(family.samples), family.documentation)
+        for family in text_string_to_metric_families(text)
+    ]
+    rows = {row.name: row for row in [*shown, *_registered(engine_metrics.REGISTRY)]}
+    return sorted(row for row in rows.values() if OURS.fullmatch(row.name))
+
+
+def metrics_page() -> str:
+    """The whole page."""
+    return page(
+        "Metrics",
+        INTRODUCTION,
+        f"## Of the gateway\n\n{_table(gateway_metrics())}",
+        f"## Of the engine\n\n{_table(engine_metric_rows())}\n\n{READ_ALONG}",
+    )
+
+
+def _registered(collectors: Any) -> Iterator[MetricRow]:
+    """The metrics of a registry, also those that have counted nothing yet."""
+    for collector in list(collectors._collector_to_names):
+        if hasattr(collector, "_labelnames") and hasattr(collector, "describe"):
+            (family,) = collector.describe()
+            name = _full_name(family.name, family.type)
+            yield MetricRow(name, family.type, tuple(collector._labelnames), family.documentation)
+
+
+def _full_name(name: str, kind: str) -> str:
+    return f"{name}_total" if kind == "counter" and not name.endswith("_total") else name
+
+
+def _labels(samples: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(label for sample in samples for label in sample.labels if label != "le"))
+
+
+def _empty(kind: Any) -> Any:
+    """A value of a dataclass in which every number is 0 and every text is empty."""
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        needed = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+        return kind(**{name: _empty(hints[name]) for name in needed if name in hints})  # type: ignore[operator]
+    return kind() if kind in (int, str, bool, float) else {}
+
+
+def _table(rows: list[MetricRow]) -> str:
+    labels = written()["labels"]
+    cells = []
+    for row in rows:
+        meaning = f"{sentence(row.meaning)} {sentence(labels.get(row.name, ''))}".strip()
+        cells.append((code(row.name), row.kind, ", ".join(row.labels), meaning))
+    return table(("metric", "kind", "labels", "meaning"), cells)

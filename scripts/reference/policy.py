@@ -1,0 +1,196 @@
+"""The page of the policies file: every key with its type, default, meaning and an example, from the JSON schema."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
+from scripts.reference.json_types import BOOLEAN, definition, plain_number, type_words
+from scripts.reference.markdown import code, page, sentence, table
+
+EXAMPLES = Path(__file__).with_name("policy_examples.yaml")
+INTRODUCTION = """
+The policies file says what applies to which request. It stands beside LiteLLM's own file and is named there, or by
+`ALIGNER_PROXY_POLICIES`. Unknown keys are refused, with the line and the nearest known key. `aligner-proxy check
+FILE` prints the policy that a request gets, and the line from which each value comes; `configs/policies.yaml` is an
+example to start from.
+
+A setting counts from the last place that gives it: the default below, then `defaults`, the first route that
+matches, the first tenant that matches, the metadata of a LiteLLM team, the metadata of a LiteLLM key. Metadata only
+makes a policy stricter, unless [`trust`](#trust) says otherwise.
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table: the keys that stand at one place of the file."""
+
+    heading: str
+    path: tuple[str, ...]
+    """Where its examples are found, and how they are shown."""
+    definition: str
+    """The schema's name for it."""
+    introduction: str
+    without: str = ""
+    """A definition whose keys are left out, because another table has them."""
+
+
+SECTIONS = (
+    Section("Settings", ("settings",), "PolicySettings", "In `defaults`, a route or a tenant, or in metadata."),
+    Section(
+        "on_error", ("on_error",), "OnErrorByClass", "What follows a failure, by its class. One word stands for all."
+    ),
+    Section("on_skip", ("on_skip",), "OnSkipByReason", "What follows where an answer would be skipped, by the reason."),
+    Section(
+        "gate",
+        ("gate",),
+        "GateSwitches",
+        "Rules that an edit must not break, in the order in which a broken one is reported; "
+        "[the gate](../explain/gate.md) explains them. All are on.",
+    ),
+    Section("editor", ("editor",), "EditorBlock", "A model group that writes ([editor](../guides/editor.md))."),
+    Section("routes", ("routes",), "Route", "In an entry of `routes`, besides the settings.", "PolicySettings"),
+    Section("routes: match", ("match",), "RouteMatch", "Which requests a route is for. What is left out matches all."),
+    Section(
+        "routes: objectives chosen by prompt",
+        ("objectives",),
+        "AutoObjectives",
+        "A net weighs the objectives for each prompt ([objectives chosen by prompt](../guides/meal.md)).",
+    ),
+    Section(
+        "routes: hand_off",
+        ("hand_off",),
+        "HandOffBlock",
+        "Reports of doubtful answers ([feedback](../guides/feedback.md)).",
+    ),
+    Section("tenants", ("tenants",), "Tenant", "In an entry of `tenants`, besides the settings.", "PolicySettings"),
+    Section("tenants: match", ("match",), "TenantMatch", "Whose requests a tenant's entry is for."),
+    Section("objectives", ("objectives", "NAME"), "ObjectiveEntry", "An objective with examples; else its text alone."),
+    Section("aligner", ("aligner",), "AlignerSettings", "The aligner and its engine. A change needs a restart."),
+    Section(
+        "aligner: engine",
+        ("engine",),
+        "Backend",
+        "An engine that needs more than an address ([scaling](../guides/scaling.md)).",
+    ),
+    Section("trust", ("trust",), "Trust", "Whose word may loosen a policy besides the file's."),
+    Section("cache", ("cache",), "CacheSettings", "Remembered corrections. A change needs a restart."),
+    Section("shadow", ("shadow",), "ShadowSettings", "How much is corrected for the record alone, in each worker."),
+    Section("streams", ("streams",), "StreamSettings", "How much streams may hold back, in each worker."),
+    Section("audit", ("audit",), "AuditSettings", "The [audit store](../guides/operations.md#audit)."),
+    Section("plugins", ("plugins",), "PluginSettings", "What [plugins](../guides/plugins.md) add."),
+)
+
+
+LINKED = ("on_error", "on_skip", "gate")
+"""Settings that have a table of their own."""
+
+SWITCH = {True: "on", False: "off"}
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema of the policies file, with the keys of the bundled plugins."""
+    return registry.schema()
+
+
+@cache
+def examples() -> dict[str, dict[str, Any]]:
+    """Heading of a section -> key -> example of its value."""
+    loaded: dict[str, dict[str, Any]] = yaml.safe_load(EXAMPLES.read_text(encoding="utf-8"))
+    return loaded
+
+
+@cache
+def resolved_defaults() -> Mapping[str, Any]:
+    """What a request gets from a file that says nothing; the schema has no defaults for settings."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policies.yaml"
+        path.write_text("defaults: {mode: enforce}\n", encoding="utf-8")
+        resolver = PolicyResolver(registry.load_policies(path))
+    return resolver.settings(resolver.resolve(RequestFacts("any")))
+
+
+def properties(section: Section) -> dict[str, dict[str, Any]]:
+    """Key -> schema of what the section's table shows."""
+    definitions = schema()["$defs"]
+    others = definitions[section.without]["properties"] if section.without else {}
+    return {key: value for key, value in definitions[section.definition]["properties"].items() if key not in others}
+
+
+def policy_page() -> str:
+    """The whole page."""
+    sections = [_top_level(), *(_section(section) for section in SECTIONS)]
+    return page("Policies file", INTRODUCTION, *sections)
+
+
+def _top_level() -> str:
+    anchors = {section.heading for section in SECTIONS}
+    rows = []
+    for key, value in schema()["properties"].items():
+        described = definition(value.get("items", value), schema()["$defs"])
+        told = value.get("description") or described.get("description", "")
+        target = "settings" if key == "defaults" else key
+        name = f"[`{key}`](#{target})" if target in anchors else code(key)
+        rows.append((name, type_words(value, schema()["$defs"]), sentence(told), _example((), "file", key)))
+    return "## The file\n\n" + table(("key", "type", "what it does", "example"), rows)
+
+
+def _section(section: Section) -> str:
+    rows = [
+        (
+            code(key),
+            type_words(value, schema()["$defs"]),
+            _default(section, key, value),
+            sentence(value.get("description", "")),
+            example,
+        )
+        for key, value in properties(section).items()
+        for example in [_example(section.path, section.heading, key)]
+    ]
+    titles = ("key", "type", "default", "what it does", "example")
+    return f"## {section.heading}\n\n{section.introduction}\n\n" + table(titles, rows)
+
+
+def _example(path: tuple[str, ...], heading: str, key: str) -> str:
+    """The example on one line, inside the keys that stand around it where these are not settings."""
+    value: Any = {key: examples()[heading][key]}
+    if heading == "gate":
+        return code(f"gate: {{{key}: {SWITCH[value[key]]}}}")
+    for name in reversed(path if path[:1] not in (("settings",), ("routes",), ("tenants",)) else ()):
+        value = {name: value}
+    line = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True).strip()
+    return code(line.removeprefix("{").removesuffix("}"))
+
+
+def _default(section: Section, key: str, value: Mapping[str, Any]) -> str:
+    """What counts where the key is not there."""
+    if key in LINKED and section.heading == "Settings":
+        return f"[below](#{key})"
+    shown = value.get("default")
+    if section.heading == "Settings":
+        shown = resolved_defaults()[key]
+    elif section.heading in LINKED:
+        shown = resolved_defaults().get(f"{section.heading}.{key}", True)
+    if isinstance(shown, dict):  # of a block: what its first key holds, such as the address of an engine
+        shown = ", ".join(next(iter(shown.values()), []))
+    if shown is None and type_words(value, schema()["$defs"]) == BOOLEAN:
+        shown = False
+    if shown in (None, [], (), ""):
+        return ""
+    return code(_spelled(shown, section.heading))
+
+
+def _spelled(value: object, heading: str) -> str:
+    """A value as it stands in YAML; rules of the gate are on and off."""
+    if isinstance(value, bool):
+        return SWITCH[value] if heading == "gate" else str(value).lower()
+    return plain_number(value)
