@@ -157,7 +157,7 @@ class AnswerPart:
         """What became of the answer, once the stream has ended."""
         state = self._state
         text = self.render(0, self.length)
-        answer = state.answer()
+        answer = state.answer(is_final=True)
         if self._whole is not None:
             return self._numbers.report(replace(self._whole, text=text), answer)  # more may have come behind the end
         outcome = self._build_outcome(text, answer)
@@ -283,7 +283,7 @@ class AnswerPart:
     async def _settle(self) -> bool:
         """Whether a stage puts something else in place of what has not gone out."""
         state = self._state
-        answer = state.answer()
+        answer = state.answer(is_final=True)
         so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
         ending = await self._stages.settle(so_far, answer)
         if ending is so_far or self.done:

@@ -16,6 +16,23 @@ from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Exchange, Policy, SegmentScore
 
 
+class AnswerFacts:
+    """What is known of an answer beside its text; asking for it anew costs more the longer the conversation is."""
+
+    def __init__(self, ask: Callable[[], Exchange]) -> None:
+        self._ask = ask
+        self._latest: Exchange | None = None
+
+    def __call__(self) -> Exchange:
+        """As it is now."""
+        self._latest = self._ask()
+        return self._latest
+
+    def latest(self) -> Exchange:
+        """As it was when it was asked for last."""
+        return self._latest or self()
+
+
 class GrowingSegments:
     """A text as it comes, cut into segments."""
 
@@ -94,7 +111,7 @@ class PartState:
         self, policy: Policy, facts: Callable[[], Exchange], notify: Callable[[], None], *, is_part: bool
     ) -> None:
         self.policy = policy
-        self.facts = facts
+        self.facts = AnswerFacts(facts)
         self._notify = notify
         self.is_part = is_part
         """It begins in mid-answer, or more of the answer follows."""
@@ -124,13 +141,16 @@ class PartState:
 
     def exchange(self) -> Exchange:
         """The answer as far as it has come."""
-        facts = self.facts()
+        return self._with_text(self.facts())
+
+    def _with_text(self, facts: Exchange) -> Exchange:
         return replace(facts, answer=self.cut.text or None, inner=facts.inner or self.is_part)
 
-    def answer(self) -> AnswerSoFar:
-        """The same for stages."""
+    def answer(self, *, is_final: bool = False) -> AnswerSoFar:
+        """The same for stages; before its end with the facts of when something went out of it first."""
+        facts = self.facts() if is_final or not self.delivery.end else self.facts.latest()
         return AnswerSoFar(
-            self.exchange(),
+            self._with_text(facts),
             self.cut.text,
             self.policy,
             deadline=time.monotonic() + self.policy.deadline_s,
