@@ -141,16 +141,13 @@ class PartState:
 
     def exchange(self) -> Exchange:
         """The answer as far as it has come."""
-        return self._with_text(self.facts())
-
-    def _with_text(self, facts: Exchange) -> Exchange:
+        facts = self.facts()
         return replace(facts, answer=self.cut.text or None, inner=facts.inner or self.is_part)
 
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
         """The same for stages; before its end with the facts of when something went out of it first."""
-        facts = self.facts() if is_final or not self.delivery.end else self.facts.latest()
         return AnswerSoFar(
-            self._with_text(facts),
+            self.exchange() if is_final or not self.delivery.end else self.facts.latest(),
             self.cut.text,
             self.policy,
             deadline=time.monotonic() + self.policy.deadline_s,

@@ -77,10 +77,13 @@ class StageList:
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = stages
+        self._by_method: dict[str, list[Stage]] = {}
 
     def stages_with(self, method: str) -> list[Stage]:
         """The stages that have a method of their own."""
-        return [stage for stage in self._stages if _overrides(stage, method)]
+        if method not in self._by_method:
+            self._by_method[method] = [stage for stage in self._stages if _overrides(stage, method)]
+        return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
         """The same stages with one more, which takes the place of one of its kind."""
@@ -174,8 +177,7 @@ class Pipeline:
             if session is not None:
                 await session.aclose()
         if outcome.correction is not None:
-            answer = AnswerSoFar(exchange, exchange.answer or "", budget.policy, is_structured=form.is_structured)
-            outcome = await self._report(outcome, answer, stages)
+            outcome = await self._report(outcome, exchange, form, stages)
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.finalize_outcome(replace(outcome, ms=elapsed_ms, attempts=budget.attempts))
 
@@ -197,7 +199,7 @@ class Pipeline:
             attempt_policy = budget.attempt_policy
             async with asyncio.timeout(seconds):
                 deadline = time.monotonic() + seconds
-                answer = replace(answer, deadline=deadline, is_structured=form.is_structured)
+                answer = AnswerSoFar(exchange, answer.text, policy, deadline, is_structured=form.is_structured)
                 steps = self._steps(answer, form, attempt_policy, stages, session)
                 corrected = await steps.correct(answer.text, attempt_policy)
             outcome = await stages.settle(build_outcome(answer, corrected), answer)
@@ -205,13 +207,15 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return build_failure(error, exchange, policy), error
 
-    async def _report(self, outcome: Outcome, answer: AnswerSoFar, stages: StageList) -> Outcome:
+    async def _report(self, outcome: Outcome, exchange: Exchange, form: AnswerForm, stages: StageList) -> Outcome:
         """The outcome of a judged answer with what stages say of it; in a thread where the answer is long."""
-        about = await self.describe_aligner(answer.policy)
+        policy = outcome.policy
+        about = await self.describe_aligner(policy)
         if about and about.languages:
-            stages = stages.add(Language(answer.policy, partial(self._languages, answer.policy), about.languages))
+            stages = stages.add(Language(policy, partial(self._languages, policy), about.languages))
         if not stages.stages_with("report"):
             return outcome
+        answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
         return await run_off_loop(len(answer.text), partial(stages.report, outcome, answer))
 
     def _steps(

@@ -36,7 +36,7 @@ class AnswerSoFar:
     """An answer as far as it has come."""
 
     exchange: Exchange
-    """What is known of it."""
+    """What is known of it; the text may have grown since."""
     text: str
     """The text so far; empty where there is none."""
     policy: Policy

@@ -28,7 +28,7 @@ class ListNumbers(Stage):
             text = self._numbering.resumed(answer.text, outgoing.text)
         else:
             return outgoing
-        return replace(outgoing, text=text, is_original=outgoing.is_original and text == outgoing.text)
+        return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with the number of marks that changed."""
