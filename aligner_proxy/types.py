@@ -583,6 +583,10 @@ class Correction:
         """This correction as it is for whoever gets it without a call of an editor."""
         return replace(self, editor=None) if self.editor else self
 
+    def with_editor(self, use: EditorUse | None) -> Correction:
+        """This correction with what an editor was asked for it besides; the very same one where none was."""
+        return replace(self, editor=self.editor + use if self.editor else use) if use else self
+
     def with_cost_of(self, parts: Iterable[Correction]) -> Correction:
         """This correction with the summed tokens and engine time of its parts."""
         parts = tuple(parts)

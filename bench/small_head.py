@@ -30,7 +30,8 @@ from tokenizers import Tokenizer
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.client.completions import CompletionsClient
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.loader import Settings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.weights import sources
@@ -79,7 +80,7 @@ async def _measured(address: str, rounds: int) -> dict[str, Any]:
 
     head = LocalEngine(lambda: open_aligner(Settings(), config.home_folder()))
     await head.start()
-    both = ScoredEditor(head, editor())
+    both = EditedEngine(head, editor())
     alone = editor()
     ways: dict[str, Callable[[int], Any]] = {
         "head and editor, nothing flagged": partial(_good, both),

@@ -27,7 +27,8 @@ from rich.progress import track
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.client.completions import CompletionsClient
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.client.vllm_scorer import SCHEME, VllmScorer
 from aligner_proxy.engine.loader import Settings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
@@ -197,7 +198,7 @@ async def measured(asked: argparse.Namespace) -> str:
     asked.out.mkdir(parents=True, exist_ok=True)
     settings = Settings(quantization="none", dtype=_PRECISION[asked.precision], threads=1)
     with servers(asked.out, asked.precision, eager=not asked.compiled) as (scorer, writer):
-        editor = ScoredEditor(scorer, writer)
+        editor = EditedEngine(scorer, writer)
         ours = LocalEngine(lambda: open_aligner(settings, config.home_folder()))
         try:
             await ours.start()

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text import folding
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, StreamMode, Turn
@@ -251,7 +251,7 @@ async def _whole(text: str, engine: _Engine) -> object:
 
 async def _streamed(text: str, engine: _Engine) -> object:
     decided = asyncio.Event()
-    made = PartedCorrection(Pipeline(engine), _POLICY, lambda: _ASKED, decided.set)
+    made = GrowingAnswer(Pipeline(engine), _POLICY, lambda: _ASKED, decided.set)
     for at in range(0, len(text), _PIECE):
         await made.feed(text[at : at + _PIECE])
         await asyncio.sleep(0)

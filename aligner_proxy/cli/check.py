@@ -169,7 +169,7 @@ async def _select_objectives(checked: _CheckedConfig, policy: Policy, prompt: st
     engine = open_engine(checked.policies, patience_s=0.0)
     try:
         pipeline = Pipeline(engine, extensions=checked.extensions)
-        return await pipeline.selected(Exchange("check", 0, (Turn("user", prompt),), None), policy)
+        return await pipeline.select_objectives(Exchange("check", 0, (Turn("user", prompt),), None), policy)
     finally:
         await engine.aclose()
 

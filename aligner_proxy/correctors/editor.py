@@ -5,8 +5,8 @@ flagged passages. What it writes is scored where it stands, and what is flagged 
 cannot be reached, has no time or replies with nonsense, the aligner edits in its place, as without an editor: that
 correction is delivered and not remembered.
 
-Segments that are not flagged are copied from the answer, byte for byte. To the pipeline all this is an engine, so that
-deadline, failures, cache and gate hold for it; each model group has seats, a quota and a circuit breaker of its own.
+To the pipeline all this is an engine (engine/client/edited_engine.py), so that deadline, failures, cache and gate hold
+for it; each model group has seats, a quota and a circuit breaker of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -24,9 +24,9 @@ from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors import editor_prompt
 from aligner_proxy.correctors.editor_prompt import Passage
 from aligner_proxy.engine.admission import Accounts, OpenAccounts, Seats
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, ForwardingSession, Session, Span
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, Span
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
-from aligner_proxy.engine.client.completions_aligner import judged, judged_segments
+from aligner_proxy.engine.client.edited_engine import EditedEngine, EditedSession, judged, judged_segments
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import (
@@ -41,7 +41,7 @@ from aligner_proxy.errors import (
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import fold
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore, Verify
+from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore
 
 log = logging.getLogger(__name__)
 SEATS = 32
@@ -211,7 +211,7 @@ class Editors:
     def behind(self, scorer: Engine, policy: Policy) -> Engine:
         """The engine with the editor of a policy behind it; the engine itself where the aligner edits."""
         name = policy.editor_group
-        return scorer if name is None else EditedEngine(scorer, self.group(name), dict(policy.payer))
+        return scorer if name is None else EditedEngine(scorer, ChatWriter(self.group(name), dict(policy.payer)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,59 +240,40 @@ class _Replaced:
         return start, start + len(pieces[at][0])
 
 
-class EditedEngine:
-    """An engine that scores, with an editor behind it. Satisfies `Engine`; made for one request and its payer."""
+class ChatWriter:
+    """A model group that writes in place of what is flagged. Satisfies `Writer`; made for one request and its payer."""
 
-    def __init__(self, scorer: Engine, editor: GroupEditor, payer: Payer | None = None) -> None:
-        self._scorer = scorer
+    replaces_spans = True
+
+    def __init__(self, editor: GroupEditor, payer: Payer | None = None) -> None:
         self._editor = editor
         self._payer = payer or {}
 
-    async def info(self) -> AlignerInfo:
-        """Both together: either changes what is answered."""
-        about = await self._scorer.info()
+    async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
+        """Both together."""
         identity = self._editor.identity()
-        others = {name: self._described(other, identity) for name, other in about.others.items()}
-        return replace(self._described(about, identity), others=others)
+        others = {name: _with_editor(other, identity) for name, other in scorer.others.items()}
+        return replace(_with_editor(scorer, identity), others=others)
 
-    def _described(self, about: AlignerInfo, identity: Mapping[str, Any]) -> AlignerInfo:
-        if not about.has_head:
-            raise EngineFault(f"{about.model} has no detector head, so nothing is ever flagged for an editor")
-        return replace(about, content_hash=digest({"scorer": about.content_hash, "editor": identity}))
-
-    async def align(self, request: AlignRequest) -> Correction:
-        """Score, and ask the editor only where something is flagged, within `request.deadline_s`."""
-        return await self.finish(request, self._scorer.align(judged(request)))
-
-    async def read(self, request: AlignRequest) -> Session:
-        """Let the engine read along."""
-        reading = await self._scorer.read(request.model_copy(update={"verify": Verify.FLAGGED}))
-        return EditedSession(self, reading, request)
-
-    async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
-        """The correction, once the verdicts are there."""
-        until = time.monotonic() + request.deadline_s
-        async with enforce_deadline(request.deadline_s):
-            scored = await scoring
-            about = (await self.info()).named(request.aligner)
-            scored = replace(scored, text=request.answer, aligner=about.content_hash)
-            if request.score_only or not any(verdict.flagged for verdict in scored.segments):
-                return scored
-            pieces = judged_segments(request.answer, scored.segments)
-            try:
-                written = await self.written(request, pieces, scored.segments, until)
-            except QuotaSpent:
-                raise
-            except CorrectionError as error:
-                local = await self._scorer.align(_until(request, until))
-                return replace(local, editor=_failed(request, error))
-            kept, again = await self.kept(request, written.replaced, until)
+    async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
+        """The answer with what the editor writes in it; where it cannot be asked, the aligner writes."""
+        if not any(verdict.flagged for verdict in scored.segments):
+            return scored
+        pieces = judged_segments(request.answer, scored.segments)
+        try:
+            written = await self._written(request, pieces, scored.segments, until)
+        except QuotaSpent:
+            raise
+        except CorrectionError as error:
+            local = await scorer.align(_until(request, until))
+            return replace(local, editor=_failed(request, error))
+        kept, again = await _kept(request, scorer, written.replaced, until)
         text = structure.join(kept.pieces)
         use = written.use + EditorUse(refused=_fewer(written.replaced, kept))
         ms = scored.ms + use.ms + sum(judging.ms for judging in again)
         return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *again])
 
-    async def written(
+    async def _written(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
     ) -> _Written:
         """What the editor writes in place of the flagged segments, in one call; as it wrote it, only bounded."""
@@ -306,25 +287,7 @@ class EditedEngine:
         texts = {at: splice.replacement(text, (), banned, finished=True) for at, text in replies.items()}
         return _Written(_Replaced(segments, marked, texts), use)
 
-    async def kept(
-        self, request: AlignRequest, written: _Replaced, until: float, before: str = ""
-    ) -> tuple[_Replaced, list[Correction]]:
-        """The replacements without what is flagged again where it stands, behind `before`; and what judging it cost."""
-        if not any(written.texts.values()):
-            return written, []
-        candidate = before + structure.join(written.pieces)
-        asked = judged(_until(request, until)).model_copy(update={"answer": candidate})
-        again = await self._scorer.align(asked)
-        segments = judged_segments(candidate, again.segments)
-        flagged = [s for s, verdict in zip(segments, again.segments, strict=True) if verdict.flagged and s.text]
-        texts = dict(written.texts)
-        for passage in written.passages:
-            if texts[passage.at]:
-                start, end = (len(before) + at for at in written.range_of(passage.at))
-                texts[passage.at] = _without(texts[passage.at], passage, segments, flagged, (start, end))
-        return replace(written, texts=texts), [again]
-
-    async def anew(self, request: AlignRequest, *, tokens: int) -> Correction:
+    async def anew(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
         """Another answer to the conversation, from the beginning; empty where that is flagged, too, or is none."""
         until = time.monotonic() + request.deadline_s
         question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
@@ -333,7 +296,7 @@ class EditedEngine:
             if not text:
                 return Correction("", editor=use)
             asked = judged(_until(request, until)).model_copy(update={"answer": text})
-            verdict = await self._scorer.align(asked)
+            verdict = await scorer.align(asked)
         good = not any(segment.flagged for segment in verdict.segments)
         return replace(verdict, text=text if good else "", aligner="", editor=use)
 
@@ -343,24 +306,24 @@ class EditedEngine:
         seconds = max(0.001, (until - time.monotonic()) * EDITING_SHARE)
         return await self._editor.ask(request, question, read, self._payer, seconds)
 
-    async def replace(self, session: EditedSession, span: Span) -> Correction:
+    async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
         """What stands in place of a flagged stretch of an answer that is still being written."""
         until = time.monotonic() + span.deadline_s
         request = session.request.model_copy(update={"answer": session.text[: span.end]})
         segments, scores = session.flagged(span)
         async with enforce_deadline(span.deadline_s):
             try:
-                written = await self.written(request, segments, scores, until)
+                written = await self._written(request, segments, scores, until)
             except QuotaSpent:
                 raise
             except CorrectionError as error:
-                local = await session.replaced_by_engine(span)
+                local = await session.replace_by_scorer(span)
                 return replace(local, editor=_failed(request, error))
             stretch = _stretch(written.replaced, span)
             adds = not segments[span.first].text
             # What is missing behind the answer brings the white space before it.
             lead = _break(request.answer) if adds else _lead(segments, span.first)
-            kept, again = await self.kept(request, stretch, until, span.before + lead)
+            kept, again = await _kept(request, scorer, stretch, until, span.before + lead)
         text = structure.join(kept.pieces)
         text = lead + text if text and adds else text
         use = written.use + EditorUse(refused=_fewer(stretch, kept))
@@ -368,7 +331,13 @@ class EditedEngine:
         return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *again])
 
     async def aclose(self) -> None:
-        """The engine is the pipeline's, and the group LiteLLM's."""
+        """The group is LiteLLM's."""
+
+
+def _with_editor(scorer: AlignerInfo, identity: Mapping[str, Any]) -> AlignerInfo:
+    if not scorer.has_head:
+        raise EngineFault(f"{scorer.model} has no detector head, so nothing is ever flagged for an editor")
+    return replace(scorer, content_hash=digest({"scorer": scorer.content_hash, "editor": identity}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,51 +365,23 @@ def _whole_text(reply: Reply) -> str:
     return reply.text.strip() if reply.finished else ""
 
 
-class EditedSession(ForwardingSession):
-    """The engine's session, before the editor: the engine gives verdicts, the editor writes."""
-
-    def __init__(self, engine: EditedEngine, session: Session, request: AlignRequest) -> None:
-        super().__init__(session)
-        self._engine = engine
-        self.request = request
-        self.text = request.answer
-        self._verdicts: tuple[SegmentScore, ...] = ()
-
-    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer."""
-        self.text += text
-        return await super().feed(text)
-
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
-        """The engine's verdicts."""
-        verdicts = await super().judged(known)
-        self._verdicts = verdicts or self._verdicts
-        return verdicts
-
-    def flagged(self, span: Span) -> tuple[list[Segment], list[SegmentScore]]:
-        """The segments of the answer so far, and of each whether it is in a stretch, and what it violates."""
-        segments = structure.split(self.text[: span.end])
-        if span.stop > len(segments):
-            segments = structure.with_end(segments)
-        scores: list[SegmentScore] = []
-        for at, segment in enumerate(segments):
-            known = self._verdicts[at].objective if at < len(self._verdicts) else None
-            objective = known if segment.text else span.objective
-            inside = span.first <= at < span.stop
-            scores.append(SegmentScore(segment.text, None, inside, objective if inside else None))
-        return segments, scores
-
-    async def replace(self, span: Span) -> Correction:
-        """What the editor writes in place of a stretch."""
-        return await self._engine.replace(self, span)
-
-    async def replaced_by_engine(self, span: Span) -> Correction:
-        """What the aligner writes there."""
-        return await super().replace(span)
-
-    async def finish(self, request: AlignRequest) -> Correction:
-        """The answer has ended; what is flagged goes to the editor."""
-        return await self._engine.finish(request, super().finish(judged(request)))
+async def _kept(
+    request: AlignRequest, scorer: Engine, written: _Replaced, until: float, before: str = ""
+) -> tuple[_Replaced, list[Correction]]:
+    """The replacements without what is flagged again where it stands, behind `before`; and what judging it cost."""
+    if not any(written.texts.values()):
+        return written, []
+    candidate = before + structure.join(written.pieces)
+    asked = judged(_until(request, until)).model_copy(update={"answer": candidate})
+    again = await scorer.align(asked)
+    segments = judged_segments(candidate, again.segments)
+    flagged = [s for s, verdict in zip(segments, again.segments, strict=True) if verdict.flagged and s.text]
+    texts = dict(written.texts)
+    for passage in written.passages:
+        if texts[passage.at]:
+            start, end = (len(before) + at for at in written.range_of(passage.at))
+            texts[passage.at] = _without(texts[passage.at], passage, segments, flagged, (start, end))
+    return replace(written, texts=texts), [again]
 
 
 def _break(answer: str) -> str:

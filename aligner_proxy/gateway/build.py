@@ -17,7 +17,8 @@ from aligner_proxy.engine.admission import Accounts, AdmittedEngine, OpenAccount
 from aligner_proxy.engine.api import Engine, HeadSource
 from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions import Completer, CompletionsClient
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.client.head_supply import SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
@@ -107,7 +108,7 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
 
 def _make_editor(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
     editor = CompletionsAligner(completer, family, window=backend.window, revision=backend.revision)
-    return ScoredEditor(scorer, editor) if scorer else editor
+    return EditedEngine(scorer, editor) if scorer else editor
 
 
 def _replica_patience(backend: Backend, patience_s: float) -> float:

@@ -55,8 +55,8 @@ from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.gateway.webhook import WebhookSender
 from aligner_proxy.observability import logs, tracing
 from aligner_proxy.observability.stalls import LoopWatchdog
-from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
+from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins.extensions import RunningSelection
 from aligner_proxy.policy import config, guardrail_entry
 from aligner_proxy.policy.schema import PolicyFile
@@ -357,7 +357,7 @@ class AlignerGuardrail(CustomGuardrail):
         """Begin to choose the objectives of a policy that leaves the choice to a plugin."""
         wire = formats.wire(state.route)
         if wire is not None and state.skip is None and state.extensions.selects(state.policy):
-            work = self.pipeline.selected(wire.opening(data, 0), state.policy)
+            work = self.pipeline.select_objectives(wire.opening(data, 0), state.policy)
             state.selecting = RunningSelection(work, state.policy)
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 
 from aligner_proxy.gateway import metrics
 from aligner_proxy.observability.metrics import SHADOW_JUDGEMENTS
-from aligner_proxy.pipeline import eligibility
+from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.types import Exchange, Outcome, Policy, SkipReason, Status
 
 log = logging.getLogger(__name__)

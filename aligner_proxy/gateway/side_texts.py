@@ -35,7 +35,8 @@ from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.pipeline import outcomes, spoken
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.stages.language import WOULD_NOT_JUDGE
 from aligner_proxy.types import (
     METAALIGNER,
     Exchange,
@@ -345,4 +346,4 @@ def _is_clean(outcome: Outcome, policy: Policy) -> bool:
     """Whether a text was judged and nothing speaks against it; a language counts as far as the policy cares."""
     if outcome.correction is None or outcome.flagged_count:
         return False
-    return outcome.reason != spoken.WOULD_NOT_JUDGE or policy.on_skip.language is OnSkip.PASSTHROUGH
+    return outcome.reason != WOULD_NOT_JUDGE or policy.on_skip.language is OnSkip.PASSTHROUGH

@@ -40,27 +40,27 @@ class Arrangement:
     """Whether something was flagged that the correction had left."""
 
     @classmethod
-    def of(cls, answer: str, correction: Correction) -> Arrangement | None:
+    def from_correction(cls, answer: str, correction: Correction) -> Arrangement | None:
         """The arrangement of a correction; None where there are no verdicts, or it changes what was not flagged."""
         pieces = structure.judged(structure.split(answer), [verdict.text for verdict in correction.segments])
         flags = edits.flags(pieces, correction)
         proposed = None if flags is None else edits.in_place(answer, pieces, flags, correction.text)
         if flags is None or proposed is None:
             return None
-        written = {edit.first: edit.text for edit in proposed}
+        replacement = {edit.first: edit.text for edit in proposed}
         cells: list[_Cell] = []
         first = 0
         while first < len(pieces):
             stop = first + 1
             while flags[first] and stop < len(pieces) and flags[stop]:
                 stop += 1
-            cells.append(_cell(pieces, first, stop, written.get(first)))
+            cells.append(_cell(pieces, first, stop, replacement.get(first)))
             if cells[1:] and cells[-1].text and not pieces[first].text:
                 cells[-2].gap = ""  # what is added behind the last segment brings the white space before it
             first = stop
-        made = cls(pieces, list(correction.segments), cells, "", correction)
-        made._arrange()
-        return made
+        arrangement = cls(pieces, list(correction.segments), cells, "", correction)
+        arrangement._arrange()
+        return arrangement
 
     def flag(self, number: int, verdict: SegmentScore) -> bool:
         """Flag one segment, by this verdict; whether that is new."""
@@ -81,7 +81,7 @@ class Arrangement:
 
     def flag_edited(self, start: int, end: int, verdict: SegmentScore) -> bool:
         """Flag what stands in this stretch of the edited answer: segments that stayed, and what was written."""
-        found = False
+        was_flagged = False
         for cell in self._cells:
             if not (cell.start < end and start < cell.end):
                 continue
@@ -90,8 +90,8 @@ class Arrangement:
                 self.changed = True
             else:
                 self.flag(cell.first, verdict)
-            found = True
-        return found
+            was_flagged = True
+        return was_flagged
 
     @property
     def edited(self) -> str:
@@ -116,10 +116,10 @@ class Arrangement:
         return next(cell for cell in self._cells if cell.first <= number < cell.stop)
 
 
-def _cell(pieces: Sequence[Segment], first: int, stop: int, written: str | None) -> _Cell:
+def _cell(pieces: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
     """One segment that stays, or a flagged run with what was written in its place."""
     own = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
     gap = pieces[stop - 1].gap
-    if written is None:
+    if replacement is None:
         return _Cell(first, stop, own, gap)
-    return _Cell(first, stop, written.strip() if own else written.rstrip(), gap)
+    return _Cell(first, stop, replacement.strip() if own else replacement.rstrip(), gap)

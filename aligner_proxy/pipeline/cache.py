@@ -69,21 +69,21 @@ class Recent:
     """Corrections by key until they expire; those not used for longest make room. `clock` tells seconds."""
 
     def __init__(self, most_chars: int = _MOST_CHARS, clock: Callable[[], float] = time.monotonic) -> None:
-        self._kept: TLRUCache[str, _Kept] = TLRUCache(
-            most_chars, ttu=lambda _key, kept, _now: kept[2], timer=clock, getsizeof=lambda kept: kept[1]
+        self._entries: TLRUCache[str, _Kept] = TLRUCache(
+            most_chars, ttu=lambda _key, entry, _now: entry[2], timer=clock, getsizeof=lambda entry: entry[1]
         )
 
     def get(self, key: str) -> Correction | None:
         """The correction, if it is here and young enough."""
-        kept = self._kept.get(key)
-        return kept[0] if kept else None
+        entry = self._entries.get(key)
+        return entry[0] if entry else None
 
     def put(self, key: str, correction: Correction, expires: float) -> None:
         """Keep it until `expires` by the clock; one that would take all the room is not kept."""
-        self._kept.pop(key, None)
+        self._entries.pop(key, None)
         chars = len(key) + len(correction.text) + sum(len(segment.text) for segment in correction.segments)
-        if chars <= self._kept.maxsize:
-            self._kept[key] = correction, chars, expires
+        if chars <= self._entries.maxsize:
+            self._entries[key] = correction, chars, expires
 
 
 class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
@@ -146,10 +146,10 @@ class CorrectionCache:
         `aligner` is the content hash of which the key speaks, for stores that others write to, too.
         """
         with stage("cache"):
-            known = None if self._closed else self._recent.get(key)
-            return known or await self._stored(key, aligner)
+            stored_correction = None if self._closed else self._recent.get(key)
+            return stored_correction or await self._read_store(key, aligner)
 
-    async def _stored(self, key: str, aligner: str | None) -> Correction | None:
+    async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
         """What the disk knows; from now on it is known without it."""
         raw, far = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
         if raw is None:
@@ -185,14 +185,14 @@ class CorrectionCache:
         the last one goes, the computation is cancelled. An error reaches all waiters and is forgotten: the next request
         computes anew.
         """
-        if remember and (known := await self.get(key, aligner)) is not None:
-            return known, True
+        if remember and (stored_correction := await self.get(key, aligner)) is not None:
+            return stored_correction, True
         flight = self._flights.get(key)
         joined = flight is not None
         if flight is None:
             work = self._compute(key, compute, aligner, deadline, remember=remember)
             flight = self._flights[key] = _Flight(asyncio.create_task(work))
-            flight.task.add_done_callback(lambda task: self._landed(key, task))
+            flight.task.add_done_callback(lambda task: self._end_flight(key, task))
         flight.waiters += 1
         try:
             correction = await asyncio.shield(flight.task)
@@ -223,7 +223,7 @@ class CorrectionCache:
             await self.put(key, correction)
         return correction
 
-    def _landed(self, key: str, task: asyncio.Task[Correction]) -> None:
+    def _end_flight(self, key: str, task: asyncio.Task[Correction]) -> None:
         self._forget(key, task)
         if not task.cancelled():
             task.exception()  # every waiter may be gone by now; an unread exception would be logged, with its text
@@ -263,21 +263,21 @@ class CorrectionCache:
         if self._closed or self._health.pausing:
             return None
         try:
-            result = action(self._opened())
+            result = action(self._open_store())
         except diskcache.Timeout:
             return None  # another process is writing; a miss is cheaper than waiting
         except _STORE_ERRORS as error:
             # On a full disk the store can still be read; whatever else may be wrong with it, it is opened anew.
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
                 self._close_store()
-            self._health.failed(error)
+            self._health.note_failure(error)
             return None
         if writes:  # a full disk can still be read
-            self._health.worked()
+            self._health.note_success()
         self._sweep_now_and_then()
         return result
 
-    def _opened(self) -> diskcache.Cache:
+    def _open_store(self) -> diskcache.Cache:
         if self._store is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory.chmod(0o700)
@@ -320,7 +320,7 @@ class _StoreHealth:
         """Whether the store failed a moment ago."""
         return self._pause_s > 0 and time.monotonic() < self._not_before
 
-    def failed(self, error: Exception) -> None:
+    def note_failure(self, error: Exception) -> None:
         """Leave the store alone for a while, longer than the last time."""
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         CACHE_FAILURES.labels(name).inc()
@@ -335,7 +335,7 @@ class _StoreHealth:
         self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
         self._not_before = time.monotonic() + self._pause_s
 
-    def worked(self) -> None:
+    def note_success(self) -> None:
         """Use the store without pauses."""
         if self._pause_s:
             log.info("correction cache: %s is used again", self._directory)
@@ -375,21 +375,21 @@ class PluginCache(CorrectionCache):
     def __init__(self, directory: Path, ttl_s: float, store: CorrectionStore, caller: Runner) -> None:
         super().__init__(directory, ttl_s, max_mb=1)
         self._age_s = ttl_s
-        self._kept = store
+        self._entries = store
         self._caller = caller
         self._well = True
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
         """The stored correction, or None where there is none, or none that is whole."""
-        raw = await self._asked(lambda: self._kept.get(key))
+        raw = await self._ask_store(lambda: self._entries.get(key))
         return None if raw is None else unpack(key, raw)
 
     async def put(self, key: str, correction: Correction) -> None:
         """Remember `correction`, if the store takes it."""
         packed = pack(key, correction)
-        await self._asked(lambda: self._kept.put(key, packed, self._age_s))
+        await self._ask_store(lambda: self._entries.put(key, packed, self._age_s))
 
-    async def _asked(self, work: Work[_T]) -> _T | None:
+    async def _ask_store(self, work: Work[_T]) -> _T | None:
         try:
             async with asyncio.timeout(BUSY_S):
                 answer = await self._caller.call(work)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aligner_proxy.types import Correction
+from aligner_proxy.plugins.stage import Outgoing
+from aligner_proxy.types import NOT_GROUNDED, Correction, Grounding
 
 
 @dataclass(slots=True)
@@ -15,8 +16,9 @@ class EditTally:
     aligner: str = ""
     """Who judges it; who wrote last, once something was written."""
     edits: int = 0
-    refused: list[str] = field(default_factory=list)
+    refused_rules: list[str] = field(default_factory=list)
     """The gate's rule for each stretch that it kept as it was."""
+    grounding: Grounding = NOT_GROUNDED
 
     def add(self, correction: Correction) -> None:
         """The engine wrote something."""
@@ -27,8 +29,15 @@ class EditTally:
         """The engine read something once more."""
         self.corrections.append(correction)
 
+    def release(self, outgoing: Outgoing) -> None:
+        """Stages have had their say about a stretch that goes out."""
+        if outgoing.grounding is not NOT_GROUNDED:
+            self.grounding += outgoing.grounding
+        if outgoing.editor:
+            self.corrections.append(Correction("", editor=outgoing.editor))
+
     def judge(self, refusal: str | None) -> None:
         """The gate lets it go out, or has refused it by this rule."""
         self.edits += 1
         if refusal:
-            self.refused.append(refusal)
+            self.refused_rules.append(refusal)

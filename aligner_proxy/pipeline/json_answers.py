@@ -17,8 +17,9 @@ from itertools import accumulate
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, texts_in_json
+from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.outcomes import gate_reason
+from aligner_proxy.pipeline.stages.eligibility import MOST_JSON_TEXTS, texts_in_json
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.json_answer import Literal, meets, put_back, same_shape, strings
 from aligner_proxy.types import NOT_GROUNDED, Correction, Exchange, Policy, SegmentScore, all_cached
@@ -29,13 +30,12 @@ _BREAK = "\n\n"
 """Stands between the strings where they are scored as one text, so that no segment reaches from one to the next."""
 
 
-class JsonAnswer:
+class JsonAnswer(InnerWrapper):
     """A wrapper around the correction of plain text that corrects each long text of a JSON answer by itself."""
 
     def __init__(self, inner: Inner, exchange: Exchange) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._exchange = exchange
-        self.deadline = inner.deadline
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of a whole JSON answer, which `eligibility` has found to hold texts."""
@@ -45,21 +45,13 @@ class JsonAnswer:
     async def _text_by_text(self, answer: str, literals: Sequence[Literal], policy: Policy) -> Corrected:
         """The answer with the correction of each of these strings in its place."""
         # One after the other: together they would take the places of other requests in the engine.
-        parts = {literal: await self._inner.correct(literal.text, policy) for literal in literals}
+        parts = {literal: await self.inner.correct(literal.text, policy) for literal in literals}
         return Corrected(
-            correction=_combined(answer, parts),
+            correction=_combine_corrections(answer, parts),
             cache_hit=all_cached(part.cache_hit for part in parts.values()),
             # In a thread: a request's schema may take a tenth of a second.
             verdict=await asyncio.to_thread(self._verdict, answer, parts),
         )
-
-    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        """The gate's verdict on one text."""
-        return await self._inner.judge(text, correction, policy)
-
-    async def has_detector(self, policy: Policy) -> bool:
-        """Whether there is a detector head under this policy."""
-        return await self._inner.has_detector(policy)
 
     def _verdict(self, answer: str, parts: Mapping[Literal, Corrected]) -> Verdict:
         """One verdict for all texts; the first rule broken is named."""
@@ -99,7 +91,7 @@ class JudgedForm(JsonAnswer):
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
         if not self._is_json:
-            return self._in_form(await self._inner.correct(answer, policy), answer)
+            return self._in_form(await self.inner.correct(answer, policy), answer)
         literals = await run_off_loop(len(answer), partial(strings, answer))
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
@@ -107,7 +99,7 @@ class JudgedForm(JsonAnswer):
         if len(literals) > 1 and await self._scorer.has_detector(policy):
             joined = _BREAK.join(literal.text for literal in literals)
             overview = await self._scorer.correct(joined, replace(policy, score_only=True))
-            literals = _flagged(literals, overview.correction.segments)
+            literals = _select_flagged(literals, overview.correction.segments)
         if len(literals) > MOST_JSON_TEXTS:
             raise AnswerTooLong(f"{len(literals)} strings of a JSON answer are to be corrected")
         corrected = await self._text_by_text(answer, literals, policy)
@@ -122,7 +114,7 @@ class JudgedForm(JsonAnswer):
         return replace(corrected, verdict=Verdict(answer, gate_reason(dropped, changed=False), verdict.edits, dropped))
 
 
-def _flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:
+def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:
     """The strings with a flagged segment; all of them if the engine gives no scores."""
     if not segments:
         return list(literals)
@@ -148,7 +140,7 @@ def _with_overview(corrected: Corrected, overview: Corrected) -> Corrected:
     return replace(corrected, correction=correction, cache_hit=all_cached([corrected.cache_hit, overview.cache_hit]))
 
 
-def _combined(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
+def _combine_corrections(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
     """What the engine returned for all texts, as one correction of the answer."""
     corrections = {text: part.correction for text, part in parts.items()}
     combined = Correction(

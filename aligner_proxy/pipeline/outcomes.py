@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.errors import BY_REASON, BreakerOpen, CorrectionError, DeadlineExceeded, EngineOverloaded
-from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.pipeline.declining import NOTHING_REMAINS
+from aligner_proxy.plugins.api import Corrected
+from aligner_proxy.plugins.stage import AnswerSoFar
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
-    Correction,
-    Exchange,
     FailureClass,
     Mode,
     OnError,
@@ -37,6 +35,10 @@ INTERNAL = "internal_error"
 """The reason of an error that is none of ours."""
 GATE = "gate_"
 """How the reasons of the gate begin."""
+DECLINED = "declined"
+"""The reason of an outcome whose text is not the upstream's."""
+NOTHING_REMAINS = "nothing_remains"
+"""The reason of an outcome that is blocked because nothing of its answer would remain."""
 _DELIVERED = f"{GATE}partly:"
 """How they begin where it refused some edits and delivered others, or would have, in shadow mode."""
 
@@ -119,13 +121,13 @@ def lets_through(policy: Policy) -> list[str]:
         return [f"mode {policy.mode.value}"]
     if not (policy.objectives or policy.references):
         return [SkipReason.NO_OBJECTIVES.value]
-    passed = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
-    passed += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
+    reasons = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
+    reasons += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
     classes = [kind.value for kind in FailureClass if policy.final_action(kind) is not OnError.BLOCK]
-    return passed + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
+    return reasons + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 
 
-def closed(outcome: Outcome) -> Outcome:
+def finalize_outcome(outcome: Outcome) -> Outcome:
     """The last word on a choice: where a refused correction blocks the answer, the answer failed."""
     return replace(outcome, status=Status.FAILED) if blocks(outcome) else outcome
 
@@ -136,7 +138,7 @@ class Budget:
 
     policy: Policy
     until: float = field(init=False)
-    made: int = 0
+    attempts: int = 0
     _failed: Counter[FailureClass] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -144,18 +146,19 @@ class Budget:
 
     def begin(self) -> float:
         """One more try begins: the seconds it may take."""
-        self.made += 1
-        left = max(0.0, self.until - time.monotonic())
-        first_of_two = self.made == 1 and self.policy.on_error.timeout is OnError.RETRY
-        return left * _FIRST_TRY if first_of_two else left
+        self.attempts += 1
+        seconds_left = max(0.0, self.until - time.monotonic())
+        first_of_two = self.attempts == 1 and self.policy.on_error.timeout is OnError.RETRY
+        return seconds_left * _FIRST_TRY if first_of_two else seconds_left
 
     @property
-    def asked(self) -> Policy:
+    def attempt_policy(self) -> Policy:
         """The policy that the next try is asked with."""
-        refused = self._failed[FailureClass.GATE]
-        return replace(self.policy, caution=self.policy.caution + refused * MORE_CAUTION) if refused else self.policy
+        gate_failures = self._failed[FailureClass.GATE]
+        caution = self.policy.caution + gate_failures * MORE_CAUTION
+        return replace(self.policy, caution=caution) if gate_failures else self.policy
 
-    def again(self, outcome: Outcome, error: Exception | None) -> float | None:
+    def pause_before_retry(self, outcome: Outcome, error: Exception | None) -> float | None:
         """Seconds to wait before the next try; None when this outcome stands."""
         kind = kind_of(outcome)
         if kind is None or self.policy.on_error.reaction_to(kind) is not OnError.RETRY:
@@ -172,7 +175,7 @@ class Budget:
             return 0.0
         if isinstance(error, EngineOverloaded | BreakerOpen):
             return error.retry_after_s + random.uniform(0, _FIRST_PAUSE_S)
-        return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self.made - 1)) * random.uniform(1, 1.5)
+        return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self.attempts - 1)) * random.uniform(1, 1.5)
 
 
 def reason_of(error: Exception) -> str:
@@ -182,16 +185,11 @@ def reason_of(error: Exception) -> str:
     return DeadlineExceeded.reason if isinstance(error, TimeoutError) else INTERNAL
 
 
-def judged(
-    exchange: Exchange,
-    answer: str,
-    policy: Policy,
-    correction: Correction,
-    cache_hit: bool | None,
-    verdict: Verdict,
-) -> Outcome:
-    """What becomes of `answer`; in shadow mode the reason says what would have been done."""
-    changed = verdict.text != answer
+def build_outcome(answer: AnswerSoFar, corrected: Corrected) -> Outcome:
+    """What becomes of an answer; in shadow mode the reason says what would have been done."""
+    verdict = corrected.verdict
+    policy = answer.policy
+    changed = verdict.text != answer.text
     status = Status.CORRECTED if changed else Status.UNCHANGED
     reason = verdict.reason
     if policy.mode is Mode.SHADOW:
@@ -200,11 +198,11 @@ def judged(
     return Outcome(
         status=status,
         reason=reason,
-        text=verdict.text if status is Status.CORRECTED else answer,
+        text=verdict.text if status is Status.CORRECTED else answer.text,
         policy=policy,
-        index=exchange.index,
-        cache_hit=cache_hit,
-        correction=correction,
+        index=answer.exchange.index,
+        cache_hit=corrected.cache_hit,
+        correction=corrected.correction,
         edited=verdict.text,
         edits=verdict.edits,
         dropped=verdict.dropped,

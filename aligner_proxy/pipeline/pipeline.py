@@ -1,4 +1,4 @@
-"""Correction of one answer: eligibility, cache, engine, gate. Read this first.
+"""Correction of one whole answer through its stages, cache, engine and gate. Read this first, then plugins/stage.py.
 
 `Pipeline.align` never raises: whatever goes wrong becomes an outcome with a named reason, and what the client then gets
 is the policy's `on_error` for that class of failure (outcomes.py). Plugins and JSON answers are wrappers around the
@@ -11,15 +11,15 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
 from aligner_proxy.concurrency import run_off_loop
-from aligner_proxy.correctors.editor import EditedEngine, Editors
+from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.fact_editor import FactEditor
-from aligner_proxy.correctors.nothing import UnjudgedSession
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
+from aligner_proxy.correctors.unjudged_session import UnjudgedSession
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
     AlignerInfo,
@@ -32,17 +32,23 @@ from aligner_proxy.engine.api import (
 )
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
-from aligner_proxy.observability.tracing import stage
-from aligner_proxy.pipeline import declining, eligibility, outcomes, second_try, spoken
+from aligner_proxy.observability import tracing
+from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.grounded import AGREES, GroundedCorrection
+from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
-from aligner_proxy.pipeline.outcomes import judged
-from aligner_proxy.pipeline.removal import removed_where_refused
+from aligner_proxy.pipeline.outcomes import build_outcome
+from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.pipeline.second_reading import SecondReading
+from aligner_proxy.pipeline.stages import eligibility
+from aligner_proxy.pipeline.stages.eligibility import BEGUN, AnswerForm, Eligibility
+from aligner_proxy.pipeline.stages.language import Language
+from aligner_proxy.pipeline.stages.references import AGREES, References
+from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
 from aligner_proxy.plugins.api import Corrected, Inner
-from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions
+from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
 from aligner_proxy.plugins.registry import PluginRules
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.types import (
     LOCAL_EDITOR,
     METAALIGNER,
@@ -54,7 +60,6 @@ from aligner_proxy.types import (
     Outcome,
     Policy,
     Quota,
-    SkipReason,
     Status,
     StreamMode,
     replace_surrogates,
@@ -62,13 +67,74 @@ from aligner_proxy.types import (
 
 log = logging.getLogger(__name__)
 
-_FIRST_WORD = "Begun."
-"""Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
-_JSON_AT_ONCE_CHARS = 2_000
-"""JSON answers up to this length are read in the event loop: where its texts are disguised, some ten milliseconds."""
 # What the engine's answer may need for its way back: its own failure should arrive before our deadline ends the wait.
 _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
+
+
+class StageList:
+    """The stages of one answer, in order. Only those are called that do something, so an idle one costs nothing."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._stages = stages
+        self._by_method: dict[str, list[Stage]] = {}
+
+    def stages_with(self, method: str) -> list[Stage]:
+        """The stages that have a method of their own."""
+        if method not in self._by_method:
+            self._by_method[method] = [stage for stage in self._stages if _overrides(stage, method)]
+        return self._by_method[method]
+
+    def add(self, stage: Stage) -> StageList:
+        """The same stages with one more, which takes the place of one of its kind."""
+        return StageList([*(other for other in self._stages if type(other) is not type(stage)), stage])
+
+    async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
+        """The first stop, else whether any stage holds the answer."""
+        admission: Hold | None = None
+        for stage in self.stages_with("admit"):
+            answered = await stage.admit(answer)
+            if isinstance(answered, Stop):
+                return answered
+            admission = admission or answered
+        return admission
+
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """What goes out when every stage has had its say."""
+        for stage in self.stages_with("release"):
+            outgoing = await stage.release(outgoing, answer)
+        return outgoing
+
+    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """What becomes of the answer when every stage has had its say."""
+        for stage in self.stages_with("settle"):
+            outcome = await stage.settle(outcome, answer)
+        return outcome
+
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome with what every stage says of it."""
+        for stage in self.stages_with("report"):
+            outcome = stage.report(outcome, answer)
+        return outcome
+
+
+def _overrides(stage: Stage, method: str) -> bool:
+    actual = stage.inner if isinstance(stage, PluginStage) else stage
+    return getattr(type(actual), method) is not getattr(Stage, method)
+
+
+class ExtensionReports(Stage):
+    """Adds what plugins report of an answer; what is counted in prose means nothing in JSON."""
+
+    def __init__(self, extensions: Extensions) -> None:
+        self._extensions = extensions
+
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome with the reports of plugins."""
+        if outcome.edited is None or answer.is_structured:
+            return outcome
+        reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)
+        return replace(outcome, reports=reports)
 
 
 class Pipeline:
@@ -97,65 +163,79 @@ class Pipeline:
     async def align(self, exchange: Exchange, policy: Policy, session: Session | None = None) -> Outcome:
         """Correct one choice; `session` is what the engine has read of it. Only `CancelledError` leaves this."""
         started = time.perf_counter()
-        budget = outcomes.Budget(await self.selected(exchange, policy))
-        form = eligibility.AnswerForm(exchange)
+        budget = outcomes.Budget(await self.select_objectives(exchange, policy))
+        form = AnswerForm(exchange)
+        stages = self.stages(budget.policy, form)
         try:
-            outcome, error = await self._attempt(exchange, form, budget, session)
-            while (pause := budget.again(outcome, error)) is not None:
+            outcome, error = await self._attempt(exchange, form, budget, stages, session)
+            while (pause := budget.pause_before_retry(outcome, error)) is not None:
                 await asyncio.sleep(pause)
                 # What was read ahead is good for one attempt; later ones send the whole answer.
-                outcome, error = await self._attempt(exchange, form, budget, None)
+                stages = self.stages(budget.policy, form)
+                outcome, error = await self._attempt(exchange, form, budget, stages, None)
         finally:
             if session is not None:
                 await session.aclose()
-        if outcome.correction is not None and (about := await self.about(budget.policy)) and about.languages:
-            answer = exchange.answer or ""
-            outcome = await run_off_loop(len(answer), partial(spoken.marked, outcome, answer, about.languages))
+        if outcome.correction is not None:
+            outcome = await self._report(outcome, exchange, form, stages)
         elapsed_ms = (time.perf_counter() - started) * 1000
-        return outcomes.closed(replace(outcome, ms=elapsed_ms, attempts=budget.made))
+        return outcomes.finalize_outcome(replace(outcome, ms=elapsed_ms, attempts=budget.attempts))
 
     async def _attempt(
-        self, exchange: Exchange, form: eligibility.AnswerForm, budget: outcomes.Budget, session: Session | None
+        self,
+        exchange: Exchange,
+        form: AnswerForm,
+        budget: outcomes.Budget,
+        stages: StageList,
+        session: Session | None,
     ) -> tuple[Outcome, Exception | None]:
         """One attempt: its outcome, and the error that ended it."""
         policy = budget.policy
+        answer = AnswerSoFar(exchange, exchange.answer or "", policy)
         try:
-            if (reason := await _skip_reason(exchange, policy, form)) is not None:
-                return Outcome(Status.SKIPPED, reason.value, exchange.answer, policy, exchange.index), None
-            if policy.on_skip.language is not OnSkip.PASSTHROUGH and await self._must_not_go_out(exchange, policy):
-                return Outcome(Status.NOT_JUDGED, spoken.LANGUAGE, exchange.answer, policy, exchange.index), None
+            if isinstance(stop := await stages.admit(answer), Stop):
+                return Outcome(stop.status, stop.reason, exchange.answer, policy, exchange.index), None
             seconds = budget.begin()
-            asked = budget.asked
+            attempt_policy = budget.attempt_policy
             async with asyncio.timeout(seconds):
                 deadline = time.monotonic() + seconds
-                steps = self._steps(exchange, form, asked, deadline, session)
-                corrected = await steps.correct(exchange.answer or "", asked)
-            outcome = await self._outcome(exchange, policy, corrected, deadline, structured=form.is_structured)
-            return (outcome if asked is policy else replace(outcome, caution=asked.caution)), None
+                answer = AnswerSoFar(exchange, answer.text, policy, deadline, is_structured=form.is_structured)
+                steps = self._steps(answer, form, attempt_policy, stages, session)
+                corrected = await steps.correct(answer.text, attempt_policy)
+            outcome = await stages.settle(build_outcome(answer, corrected), answer)
+            return (outcome if attempt_policy is policy else replace(outcome, caution=attempt_policy.caution)), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
-            return failed(error, exchange, policy), error
+            return build_failure(error, exchange, policy), error
+
+    async def _report(self, outcome: Outcome, exchange: Exchange, form: AnswerForm, stages: StageList) -> Outcome:
+        """The outcome of a judged answer with what stages say of it; in a thread where the answer is long."""
+        policy = outcome.policy
+        about = await self.describe_aligner(policy)
+        if about and about.languages:
+            stages = stages.add(Language(policy, partial(self._languages, policy), about.languages))
+        if not stages.stages_with("report"):
+            return outcome
+        answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
+        return await run_off_loop(len(answer.text), partial(stages.report, outcome, answer))
 
     def _steps(
-        self,
-        exchange: Exchange,
-        form: eligibility.AnswerForm,
-        policy: Policy,
-        deadline: float,
-        session: Session | None,
+        self, answer: AnswerSoFar, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
     ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer ask for."""
-        if not form.is_structured:
-            core = self._core(exchange, policy, deadline, session)
-            corrected = self.extensions.wrap(policy, core)
-            return self._grounded(corrected, exchange, policy)
-        # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
-        inside = self._core(replace(exchange, inner=True), policy, deadline, None)
-        wrapped = self.extensions.wrap(policy, inside)
-        wrapped = self._grounded(wrapped, exchange, policy)
-        every_string = policy.on_skip.structured_output is OnSkip.JUDGE
-        if every_string:
-            return JudgedForm(wrapped, exchange, inside, is_json=form.is_json(unread=False))
-        return JsonAnswer(wrapped, exchange)
+        exchange = answer.exchange
+        if answer.is_structured:
+            # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
+            exchange = replace(exchange, inner=True)
+            session = None
+        core = self._core(exchange, policy, answer.deadline, session)
+        steps = self.extensions.wrap(policy, core)
+        if stages.stages_with("release"):
+            steps = ReleasedText(steps, stages, answer)
+        if not answer.is_structured:
+            return steps
+        if policy.on_skip.structured_output is OnSkip.JUDGE:
+            return JudgedForm(steps, answer.exchange, core, is_json=form.is_json(unread=False))
+        return JsonAnswer(steps, answer.exchange)
 
     def _core(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:
         """The correction of one text by cache, engine and gate, read twice where the policy wants that."""
@@ -165,55 +245,23 @@ class Pipeline:
         bare = _TextCorrection(self, replace(exchange, turns=()), policy, deadline, None)
         return SecondReading(core, bare, exchange.turns)
 
-    def _grounded(self, inner: Inner, exchange: Exchange, policy: Policy) -> Inner:
-        """The correction with what goes out held to the references, if there are any; doubts are the editor's."""
-        if not policy.references:
-            return inner
-        return GroundedCorrection(inner, exchange, self.fact_editor(exchange, policy, inner.deadline))
-
-    def fact_editor(self, exchange: Exchange, policy: Policy, deadline: float) -> FactEditor | None:
+    def fact_editor(self, policy: Policy, exchange: Exchange, deadline: float) -> FactEditor | None:
         """Whom to ask about what references leave in doubt; None where nobody is named."""
         group = policy.editor_group
         if group is None or self.editors is None:
             return None
-        asked = policy if policy.objectives else replace(policy, objectives=(AGREES,))
-        request = align_request(exchange, "", asked, deadline)
+        editor_policy = policy if policy.objectives else replace(policy, objectives=(AGREES,))
+        request = align_request(exchange, "", editor_policy, deadline)
         return FactEditor(self.editors.group(group), request, dict(policy.payer))
-
-    async def _outcome(
-        self, exchange: Exchange, policy: Policy, corrected: Corrected, deadline: float, *, structured: bool
-    ) -> Outcome:
-        """The outcome of a correction, with what extensions report of it."""
-        answer = exchange.answer or ""
-        outcome = judged(exchange, answer, policy, corrected.correction, corrected.cache_hit, corrected.verdict)
-        # A text in place of JSON would be no JSON.
-        if not structured and policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
-            outcome = await self.settled(outcome, exchange, deadline)
-        # What is counted in prose means nothing in JSON.
-        reports = () if structured else await self.extensions.report_async(policy, answer, outcome.edited or answer)
-        return replace(outcome, reports=reports) if reports else outcome
-
-    async def settled(self, outcome: Outcome, exchange: Exchange, deadline: float) -> Outcome:
-        """The outcome as the policy wants it where nothing remains; else the same outcome."""
-        if outcome.policy.if_nothing_remains is IfNothingRemains.SECOND_TRY and declining.applies(outcome):
-            engine = self.engine_of(outcome.policy)
-            if isinstance(engine, EditedEngine):
-                request = align_request(exchange, exchange.answer or "", outcome.policy, deadline)
-                outcome = await second_try.answered_anew(
-                    outcome, exchange, request, engine, self.cache, remember=self.remember
-                )
-                if outcome.reason in (second_try.SECOND_TRY, second_try.WOULD):
-                    return outcome
-        return declining.settled(outcome, exchange)
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
-        policy = await self.selected(exchange, policy)
-        begun = replace(exchange, answer=_FIRST_WORD, finish_reason=None)
-        if begun.structured or eligibility.check(begun, policy) is not None:
+        policy = await self.select_objectives(exchange, policy)
+        beginning = replace(exchange, answer=BEGUN, finish_reason=None)
+        if beginning.structured or eligibility.check(beginning, policy) is not None:
             return None  # an answer of a given form is judged as a whole
         engine = self.engine_of(policy)
-        by_segments = policy.stream is StreamMode.SENTENCE and self.piecewise(policy)
+        by_segments = policy.stream is StreamMode.SENTENCE and self.can_release_segments(policy)
         if policy.corrector != METAALIGNER and not by_segments:
             return DeferredSession(engine)  # holds no place while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
@@ -224,39 +272,60 @@ class Pipeline:
             return None
         return await engine.read(align_request(exchange, "", policy, deadline))
 
-    def piecewise(self, policy: Policy) -> bool:
+    async def score(self, exchange: Exchange, text: str, policy: Policy) -> Correction:
+        """The verdicts of the engine on a text."""
+        seconds = policy.deadline_s
+        request = align_request(exchange, text, replace(policy, score_only=True), time.monotonic() + seconds)
+        async with asyncio.timeout(seconds):
+            return await self.engine_of(policy).align(request)
+
+    def can_release_segments(self, policy: Policy) -> bool:
         """Whether an answer can be corrected while it is written; wrappers and rules of plugins need the whole."""
         by_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), Revising)
         return by_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
 
-    async def selected(self, exchange: Exchange, policy: Policy) -> Policy:
+    async def select_objectives(self, exchange: Exchange, policy: Policy) -> Policy:
         """The policy with its objectives chosen for this conversation, where a plugin is to choose and has not yet."""
         if not self.extensions.selects(policy):
             return policy
         encoder = EngineEncoder(self.engine, policy, exchange.call_id, min(SELECT_S, policy.deadline_s))
         return await self.extensions.select(policy, exchange.turns, encoder)
 
-    async def about(self, policy: Policy) -> AlignerInfo | None:
+    def stages(
+        self, policy: Policy, form: AnswerForm | None = None, *, own: Sequence[Stage] = (), grows: bool = False
+    ) -> StageList:
+        """The stages that an answer goes through under a policy, behind those of its driver; plugins have the last.
+
+        A growing answer asks for the languages of its aligner by itself, a whole one only if they may stop it.
+        """
+        stages: list[Stage] = [Eligibility(form), *own]
+        if policy.references:
+            stages.append(References(policy, partial(self.fact_editor, policy)))
+        if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
+            engine_of = partial(self.engine_of, policy)
+            stages.append(RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request)))
+        if self.extensions.has_reports:
+            stages.append(ExtensionReports(self.extensions))
+        if grows or policy.on_skip.language is not OnSkip.PASSTHROUGH:
+            stages.append(Language(policy, partial(self._languages, policy)))
+        return StageList([*stages, *self.extensions.stages(policy)])
+
+    async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         """The aligner that judges by a policy; None where none does, or nobody says."""
         try:
-            return await self._about(policy)
+            return await self._describe_aligner(policy)
         except CorrectionError:
             return None
 
-    async def _about(self, policy: Policy) -> AlignerInfo | None:
+    async def _describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         if policy.corrector != METAALIGNER or not policy.objectives:
             return None
         return (await self.engine.info()).named(policy.aligner)
 
-    async def _must_not_go_out(self, exchange: Exchange, policy: Policy) -> bool:
-        """Whether an answer is in a language for which the policy wants an error."""
-        if not spoken.blocks(policy):
-            return False
-        about = await self._about(policy)
-        answer = exchange.answer or ""
-        return about is not None and await run_off_loop(
-            len(answer), partial(spoken.is_unknown, answer, about.languages)
-        )
+    async def _languages(self, policy: Policy) -> Collection[str]:
+        """The languages of the aligner that judges by a policy; raises where nobody can say."""
+        about = await self._describe_aligner(policy)
+        return about.languages if about else ()
 
     def engine_of(self, policy: Policy) -> Engine:
         """The aligner's engine, with an editor behind it if the policy names one; or the corrector in its place."""
@@ -264,6 +333,22 @@ class Pipeline:
         if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
             return engine
         return self.editors.behind(engine, policy)
+
+
+class ReleasedText(InnerWrapper):
+    """The correction of a text with what stages make of what goes out."""
+
+    def __init__(self, inner: Inner, stages: StageList, answer: AnswerSoFar) -> None:
+        super().__init__(inner)
+        self._stages = stages
+        self._answer = answer
+
+    async def correct(self, text: str, policy: Policy) -> Corrected:
+        """The correction of a text, released."""
+        corrected = await self.inner.correct(text, policy)
+        outgoing = await self._stages.release(Outgoing(corrected.verdict.text), self._answer)
+        verdict = replace(corrected.verdict, text=outgoing.text, grounding=outgoing.grounding)
+        return replace(corrected, correction=corrected.correction.with_editor(outgoing.editor), verdict=verdict)
 
 
 class _TextCorrection:
@@ -300,12 +385,12 @@ class _TextCorrection:
         correction = correction.deliverable
         verdict = await self.judge(text, correction, policy)
         if verdict.dropped:
-            correction, verdict = await removed_where_refused(text, correction, policy, verdict, self.judge)
+            correction, verdict = await remove_refused_edits(text, correction, policy, verdict, self.judge)
         return Corrected(correction, cache_hit, verdict)
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
         """The verdict of the gate, with the rules of plugins that the policy names."""
-        with stage("gate"):
+        with tracing.stage("gate"):
             judge = self._pipeline.rules.judge if policy.plugin_rules else judge_in_thread
             return await judge(text, correction, policy)
 
@@ -325,21 +410,13 @@ class _TextCorrection:
         return lambda: ask(align_request(exchange, text, policy, self.deadline))
 
 
-async def _skip_reason(exchange: Exchange, policy: Policy, form: eligibility.AnswerForm) -> SkipReason | None:
-    """Why an answer is not to be corrected; in a thread where all texts of a long JSON answer may be looked at."""
-    answer = exchange.answer or ""
-    if len(answer) > _JSON_AT_ONCE_CHARS and answer.lstrip().startswith(("{", "[")):
-        return await asyncio.to_thread(eligibility.skip_reason, exchange, policy, form)
-    return eligibility.skip_reason(exchange, policy, form)
-
-
 def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
     """What a correction depends on, within one request."""
     corrected_by = (policy.corrector, policy.aligner, policy.editor_group)
     return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
 
 
-def failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
+def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
     """The outcome of an error. Only its type is logged: messages of foreign exceptions may quote the text."""
     reason = outcomes.reason_of(error)
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
@@ -349,7 +426,7 @@ def failed(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
 
 def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float) -> AlignRequest:
     """The correction of `text` under a policy until `deadline` (`time.monotonic()` seconds)."""
-    left = max(0.001, deadline - time.monotonic())
+    seconds_left = max(0.001, deadline - time.monotonic())
     tenant, quota = account(policy)
     return AlignRequest(
         request_id=f"{exchange.call_id}/{exchange.index}",
@@ -360,7 +437,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         caution=policy.caution,
         verify=policy.verify,
         aligner=policy.aligner,
-        deadline_s=left - min(_RETURN_S, left * _RETURN_SHARE),
+        deadline_s=seconds_left - min(_RETURN_S, seconds_left * _RETURN_SHARE),
         tenant=tenant,
         quota=quota,
         draft=policy.draft,

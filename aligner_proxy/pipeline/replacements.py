@@ -32,14 +32,17 @@ class ReplacementMap:
     def __init__(self) -> None:
         self.end = 0
         """So many characters are decided."""
+        self.is_changed = False
+        """Something else goes out in place of some of them."""
         self._all: list[Replacement] = []
 
-    def add(self, end: int, text: str) -> None:
-        """`text` goes out in place of the next characters, up to `end`."""
+    def add(self, end: int, text: str, *, is_changed: bool = True) -> None:
+        """`text` goes out in place of the next characters, up to `end`; not changed: it is what they are."""
+        self.is_changed |= is_changed
         self._all.append(Replacement(self.end, end, text))
         self.end = end
 
-    def out(self, start: int, end: int, original: str) -> str:
+    def render(self, start: int, end: int, original: str) -> str:
         """What goes out in place of these characters."""
         at = bisect_right(self._all, start, key=lambda replacement: replacement.end)
         pieces: list[str] = []
@@ -50,7 +53,7 @@ class ReplacementMap:
         return "".join(pieces) + original[start:end]
 
 
-def placed(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
+def place_replacement(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
     """Up to where a replacement of `run` reaches, and what goes out there, the white space `lead` before it included.
 
     A stretch that vanishes leaves one of the two breaks around it, the larger one (as `segments.join` does), and none
@@ -59,5 +62,5 @@ def placed(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: 
     if text:
         return run[-1].end, lead + text
     gap = run[-1].gap
-    kept = gap if last or gap.count("\n") > lead.count("\n") else lead
-    return run[-1].end + len(gap), "" if begins else kept
+    white_space = gap if last or gap.count("\n") > lead.count("\n") else lead
+    return run[-1].end + len(gap), "" if begins else white_space

@@ -31,7 +31,7 @@ class ResumableSession:
         self._policy = policy
         self._exchange = exchange
         self._text = ""
-        self._ended = False
+        self._has_ended = False
         self._session: Session | None = None
         self._failure: CorrectionError | None = None
 
@@ -57,12 +57,12 @@ class ResumableSession:
 
     async def end(self) -> None:
         """There is no more."""
-        self._ended = True
+        self._has_ended = True
         await self._pass_on(lambda session: session.end())
 
-    async def judged(self, known: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
+    async def judged(self, known_count: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
         """More verdicts than `known`; None: this engine has none before the end. `again`: read again what is lost."""
-        return await self._ask(lambda session: session.judged(known), again)
+        return await self._ask(lambda session: session.judged(known_count), again)
 
     async def replace(self, span: Span, *, again: bool) -> Correction:
         """What stands in place of a flagged stretch."""
@@ -115,15 +115,15 @@ class ResumableSession:
         session = await self._pipeline.read(self._exchange(), self._policy)
         if session is None:
             raise SessionLost("this answer may not be edited any more")
-        fed = 0
+        fed_chars = 0
         try:
-            while fed < len(self._text):
-                more = self._text[fed:]
-                fed = len(self._text)
+            while fed_chars < len(self._text):
+                more = self._text[fed_chars:]
+                fed_chars = len(self._text)
                 await session.feed(more)
             self._session = session
             self._failure = None
-            if self._ended:
+            if self._has_ended:
                 await session.end()
         except BaseException:
             await session.aclose()

@@ -2,37 +2,46 @@
 
 A detector that reads the question finds an insult harmless that stands there already, so sentences that echo the
 conversation are judged without it. Behind one insult the next one scores lower: a segment that is equal to a flagged
-one is flagged with it, and where anything was flagged the edited answer is read again. A sentence whose words are
+one is flagged with it, and what stands behind one is read again behind the edited text. A sentence whose words are
 cells, bullets or values is judged in its reading form (text/reading_form.py).
 
 All this is for policies under which nothing unjudged goes out (`outcomes.reads_twice`): on others an answer that
-quotes what the client wrote stays as it is. An answer without echo, layout and flag is read once. What is flagged here
-is removed; where it cannot be, the answer counts as unjudged.
+quotes what the client wrote stays as it is. An answer without echo, layout and flag is read once. Of a whole answer
+what is flagged here is removed from its correction; where it cannot be, the answer counts as unjudged. Of a growing one
+it is flagged before it goes out, with what is known by then.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import EngineFault, NotPlaced
-from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.arrangement import Arrangement
-from aligner_proxy.pipeline.removal import removed_where_refused
+from aligner_proxy.pipeline.inner import InnerWrapper
+from aligner_proxy.pipeline.part_state import PartState
+from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.echoes import Echoes, words
-from aligner_proxy.text.reading_form import Window, reading_windows, without_overlap
+from aligner_proxy.text.reading_form import WINDOW_WORDS, Window, reading_windows, without_overlap
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import Correction, Policy, SegmentScore, Turn, all_cached
+from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, Turn, all_cached
 
+_ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*\s*$|(?:```|~~~)\s*$")
+"""How a segment ends that is a whole sentence, or code."""
 _BREAK = "\n\n"
 """Stands between windows where they are scored as one text."""
 MOST_CONFIRMED = 4
 """Flagged windows of one answer that are read again where they stand; what is flagged beyond them counts as it is."""
+
+CLEAR = 1.0
+"""Nats above the threshold from which on a window counts: of a sentence taken out of its place less is certain."""
 
 
 def copy_key(text: str) -> str:
@@ -47,33 +56,32 @@ def flagged_keys(verdicts: Iterable[SegmentScore]) -> dict[str, SegmentScore]:
     return keys
 
 
-class SecondReading:
+class SecondReading(InnerWrapper):
     """A wrapper around the correction of a text by an engine that reads it twice where that is due. Satisfies `Inner`.
 
     `bare` is the same correction without the conversation, whose `turns` are what an answer may echo.
     """
 
     def __init__(self, inner: Inner, bare: Inner, turns: Sequence[Turn]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._bare = bare
         self._turns = turns
-        self.deadline = inner.deadline
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
         """The correction of a text, with what its readings flag together; raises `NotPlaced`."""
-        first = await self._inner.correct(text, policy)
+        first = await self.inner.correct(text, policy)
         if not text.strip() or all(verdict.score is None for verdict in first.correction.segments):
             return first
         readings = [first]
         laid_out = await self._windows(text, policy, readings)
         echoes = await self._echoes(text, first.correction, policy, readings)
         if not (laid_out or echoes or any(verdict.flagged for verdict in first.correction.segments)):
-            return first if len(readings) == 1 else _charged(first, readings)
-        arrangement = await run_off_loop(len(text), partial(Arrangement.of, text, first.correction))
+            return first if len(readings) == 1 else _add_costs(first, readings)
+        arrangement = await run_off_loop(len(text), partial(Arrangement.from_correction, text, first.correction))
         if arrangement is None:
             if laid_out or echoes:
                 raise NotPlaced("a second reading flags what cannot be told apart in the correction")
-            return _charged(first, readings)
+            return _add_costs(first, readings)
         for number, verdict in echoes.items():
             arrangement.flag(number, verdict)
         for window, verdict in laid_out:
@@ -81,15 +89,7 @@ class SecondReading:
         await self._flag_copies(arrangement, policy, readings)
         if not policy.score_only:
             await self._read_again(arrangement, policy, readings)
-        return await self._corrected(text, arrangement, policy, readings)
-
-    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        """The gate's verdict."""
-        return await self._inner.judge(text, correction, policy)
-
-    async def has_detector(self, policy: Policy) -> bool:
-        """Whether there is a detector head under this policy."""
-        return await self._inner.has_detector(policy)
+        return await self._apply_readings(text, arrangement, policy, readings)
 
     async def _echoes(
         self, text: str, correction: Correction, policy: Policy, readings: list[Corrected]
@@ -97,32 +97,16 @@ class SecondReading:
         """The echoes that are flagged without the conversation, by the number of their segment."""
         verdicts = correction.segments
         size = len(text) + sum(len(turn.content) for turn in self._turns)
-        numbers = await run_off_loop(size, partial(_echoing, self._turns, verdicts))
+        numbers = await run_off_loop(size, partial(_find_echoes, self._turns, verdicts))
         if not numbers:
             return {}
-        scores = await self._scores(self._bare, text, policy, readings)
-        if len(scores) < len(verdicts) or any(scores[number].text != verdicts[number].text for number in numbers):
-            raise EngineFault("the engine judged other segments than these")
-        return {number: scores[number] for number in numbers if scores[number].flagged}
+        return select_flagged(numbers, verdicts, await self._scores(self._bare, text, policy, readings))
 
     async def _windows(self, text: str, policy: Policy, readings: list[Corrected]) -> list[tuple[Window, SegmentScore]]:
-        """The windows of a text that are flagged, each with the verdict that flags it.
-
-        They are read in as few texts as it takes that none overlaps another; out of its place a fair sentence may look
-        bad, so what is flagged is read where it stands, too.
-        """
+        """The windows of a text that are flagged, each with the verdict that flags it."""
         windows = await run_off_loop(len(text), partial(reading_windows, text))
-        if not windows:
-            return []
-        score = partial(self._scores, self._inner, policy=policy, readings=readings)
-        flagged = await score_windows(windows, score, policy.caution)
-        confirmed = flagged[MOST_CONFIRMED:]
-        for window, verdict in flagged[:MOST_CONFIRMED]:
-            standing, start = await run_off_loop(len(text), partial(in_place, text, window))
-            scores = await self._scores(self._inner, standing, policy, readings)
-            if any(end > start for _, end, _ in places(standing, scores)):
-                confirmed.append((window, verdict))
-        return confirmed
+        score = partial(self._scores, self.inner, policy=policy, readings=readings)
+        return await confirmed_windows(windows, text, score, policy.caution)
 
     async def _flag_copies(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
         """Flag what is equal to a flagged segment.
@@ -134,7 +118,7 @@ class SecondReading:
             first = next(n for n, v in enumerate(arrangement.verdicts) if v.flagged and copy_key(v.text) == key)
             early = [number for number in numbers if number < first]
             if early:
-                alone = await self._scores(self._inner, arrangement.verdicts[early[0]].text.strip(), policy, readings)
+                alone = await self._scores(self.inner, arrangement.verdicts[early[0]].text.strip(), policy, readings)
                 numbers = numbers if any(score.flagged for score in alone) else [n for n in numbers if n > first]
             for number in numbers:
                 arrangement.flag(number, verdict)
@@ -145,10 +129,11 @@ class SecondReading:
         edited = arrangement.edited
         if not edited.strip():
             return
-        scores = await self._scores(self._inner, edited, policy, readings)
+        scores = await self._scores(self.inner, edited, policy, readings)
         windows = await self._windows(edited, policy, readings)
-        found = list(places(edited, scores)) + [(window.start, window.end, verdict) for window, verdict in windows]
-        for start, end, verdict in found:
+        flagged_places = list(places(edited, scores))
+        flagged_places += ((window.start, window.end, verdict) for window, verdict in windows)
+        for start, end, verdict in flagged_places:
             if not arrangement.flag_edited(start, end, verdict):
                 raise NotPlaced("a second reading flags what stands nowhere in the correction")
 
@@ -157,13 +142,13 @@ class SecondReading:
     ) -> tuple[SegmentScore, ...]:
         """The verdicts of one more reading."""
         readings.append(await inner.correct(text, replace(policy, score_only=True)))
-        return tuple(verdict for verdict in readings[-1].correction.segments if verdict.text.strip())
+        return _with_text(readings[-1].correction)
 
-    async def _corrected(
+    async def _apply_readings(
         self, text: str, arrangement: Arrangement, policy: Policy, readings: Sequence[Corrected]
     ) -> Corrected:
         """The first correction, with what was flagged more and what all readings cost."""
-        charged = _charged(readings[0], readings)
+        charged = _add_costs(readings[0], readings)
         if not arrangement.changed:
             return charged
         correction = arrangement.correction().with_cost_of([charged.correction])
@@ -171,20 +156,163 @@ class SecondReading:
             return replace(charged, correction=replace(correction, text=text))
         verdict = await self.judge(text, correction, policy)
         if verdict.dropped:
-            correction, verdict = await removed_where_refused(text, correction, policy, verdict, self.judge)
+            correction, verdict = await remove_refused_edits(text, correction, policy, verdict, self.judge)
         return replace(charged, correction=correction, verdict=verdict)
 
 
-def _charged(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
+class GrowingReading:
+    """Second reading of a growing answer, before its segments go out; all parts of a long one share it.
+
+    Segments that may be pieces of a sentence (a word a bullet) wait until one ends, or until enough words stand behind
+    them. `score` asks the engine for the verdicts on a text.
+    """
+
+    def __init__(self, policy: Policy, score: Callable[[Exchange, str, Policy], Awaitable[Correction]]) -> None:
+        self.is_due = outcomes.reads_twice(policy)
+        self._policy = policy
+        self._score = score
+        self._flagged: dict[str, SegmentScore] = {}
+        """What was flagged, by what equal segments have in common."""
+        self._echoes: Echoes | None = None
+        self._fine_windows: set[str] = set()
+        """Those that were read and are fine."""
+
+    async def read(self, state: PartState, known_count: int) -> tuple[int, dict[int, SegmentScore]]:
+        """How many segments may go out now, and the verdicts on those that another reading flags.
+
+        So many verdicts are `known` from before.
+        """
+        limit = len(state.verdicts.all) if state.is_judged else _releasable(state)
+        more = self._copies(state, known_count)
+        more |= await self._flag_echoes(state, _fresh(state, known_count, more))
+        more |= await self._flag_followers(state, _fresh(state, known_count, more), more)
+        if limit > state.decided:
+            more |= await self._flag_windows(state, more)
+        for verdict in more.values():
+            self._flagged.setdefault(copy_key(verdict.text), verdict)
+        return limit, more
+
+    async def _scores(self, state: PartState, text: str, *, bare: bool = False) -> tuple[SegmentScore, ...]:
+        """The verdicts on a text, `bare` without the conversation."""
+        exchange = state.exchange()
+        correction = await self._score(replace(exchange, turns=()) if bare else exchange, text, self._policy)
+        state.tally.charge(correction)
+        return _with_text(correction)
+
+    def _copies(self, state: PartState, known_count: int) -> dict[int, SegmentScore]:
+        """New segments that are equal to flagged ones before them."""
+        copied: dict[int, SegmentScore] = {}
+        for number in range(known_count, len(state.verdicts.all)):
+            verdict = state.verdicts.all[number]
+            key = copy_key(verdict.text)
+            if verdict.flagged and key:
+                self._flagged.setdefault(key, verdict)
+            elif key in self._flagged:
+                copied[number] = replace(self._flagged[key], text=verdict.text)
+        return copied
+
+    async def _flag_echoes(self, state: PartState, fresh: Sequence[int]) -> dict[int, SegmentScore]:
+        """New segments that echo the conversation and are flagged without it."""
+        if self._echoes is None:
+            turns = state.facts().turns
+            self._echoes = await run_off_loop(sum(len(turn.content) for turn in turns), partial(Echoes, turns))
+        verdicts = state.verdicts.all
+        numbers = [number for number in fresh if self._echoes.has(verdicts[number].text)]
+        if not numbers:
+            return {}
+        text = state.cut.text[: state.cut.segments[numbers[-1]].end]
+        return select_flagged(numbers, verdicts[: numbers[-1] + 1], await self._scores(state, text, bare=True))
+
+    async def _flag_followers(
+        self, state: PartState, fresh: Sequence[int], more: Mapping[int, SegmentScore]
+    ) -> dict[int, SegmentScore]:
+        """New segments that are flagged behind what goes out in place of flagged ones."""
+        if not fresh or not (self._flagged or more):
+            return {}
+        verdicts = state.verdicts.all
+        segments = state.cut.segments
+        text = state.delivery.render(0, state.delivery.end, state.cut.text)
+        starts: dict[int, int] = {}
+        for number in range(state.decided, len(verdicts)):
+            if not (verdicts[number].flagged or number in more):
+                starts[number] = len(text)
+                text += segments[number].text + segments[number].gap
+        flagged: dict[int, SegmentScore] = {}
+        for start, end, verdict in places(text, await self._scores(state, text)):
+            for number in fresh:
+                size = len(segments[number].text)
+                if number in starts and start < starts[number] + size and starts[number] < end:
+                    flagged[number] = replace(verdict, text=verdicts[number].text)
+        return flagged
+
+    async def _flag_windows(self, state: PartState, more: Mapping[int, SegmentScore]) -> dict[int, SegmentScore]:
+        """Undecided segments that are flagged in their reading form."""
+        verdicts = state.verdicts.all
+        segments = state.cut.segments
+        undecided = range(state.decided, len(verdicts))
+        begin = segments[undecided.start].start
+        text = state.cut.text[: segments[undecided.stop - 1].end]
+        windows = await run_off_loop(len(text) - begin, partial(reading_windows, text[begin:]))
+        windows = [
+            replace(window, start=begin + window.start, end=begin + window.end)
+            for window in windows
+            if window.text not in self._fine_windows
+        ]
+        flagged = await confirmed_windows(windows, text, partial(self._scores, state), self._policy.caution)
+        self._fine_windows.update({window.text for window in windows} - {window.text for window, _ in flagged})
+        by_number: dict[int, SegmentScore] = {}
+        for window, verdict in flagged:
+            covered = [n for n in undecided if segments[n].start < window.end and window.start < segments[n].end]
+            if not any(verdicts[number].flagged or number in more for number in covered):
+                by_number |= {number: replace(verdict, text=verdicts[number].text) for number in covered}
+        return by_number
+
+
+def _releasable(state: PartState) -> int:
+    """The number of segments that need not wait for those behind them to be read as one sentence."""
+    segments = state.cut.segments
+    limit = len(state.verdicts.all)
+    words_behind = 0
+    while limit > state.decided and words_behind < WINDOW_WORDS and not _ENDS.search(segments[limit - 1].text):
+        limit -= 1
+        words_behind += len(segments[limit].text.split())
+    return limit
+
+
+def _fresh(state: PartState, known_count: int, more: Mapping[int, SegmentScore]) -> list[int]:
+    """New segments that are not flagged."""
+    verdicts = state.verdicts.all
+    return [
+        number for number in range(known_count, len(verdicts)) if not verdicts[number].flagged and number not in more
+    ]
+
+
+def _with_text(correction: Correction) -> tuple[SegmentScore, ...]:
+    """The verdicts on what says something."""
+    return tuple(verdict for verdict in correction.segments if verdict.text.strip())
+
+
+def select_flagged(
+    numbers: Sequence[int], verdicts: Sequence[SegmentScore], scores: Sequence[SegmentScore]
+) -> dict[int, SegmentScore]:
+    """Those of some segments that another reading of the same segments flags."""
+    if len(scores) < len(verdicts) or any(scores[number].text != verdicts[number].text for number in numbers):
+        raise EngineFault("the engine judged other segments than these")
+    return {number: scores[number] for number in numbers if scores[number].flagged}
+
+
+def _add_costs(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
     """A first correction with what all readings cost."""
     correction = first.correction.with_cost_of([reading.correction for reading in readings])
     return replace(first, correction=correction, cache_hit=all_cached(reading.cache_hit for reading in readings))
 
 
-def _echoing(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> list[int]:
+def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> list[int]:
     """The unflagged segments that echo one of the turns."""
-    said = Echoes(turns)
-    return [n for n, verdict in enumerate(verdicts) if verdict.text and not verdict.flagged and said.has(verdict.text)]
+    echoes = Echoes(turns)
+    return [
+        n for n, verdict in enumerate(verdicts) if verdict.text and not verdict.flagged and echoes.has(verdict.text)
+    ]
 
 
 def copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, list[int]]]:
@@ -199,7 +327,7 @@ def copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, li
     return [(key, keys[key], numbers) for key, numbers in equal.items()]
 
 
-def joined(windows: Sequence[Window]) -> str:
+def join_windows(windows: Sequence[Window]) -> str:
     """Windows as one text, so that they are read at once."""
     return _BREAK.join(window.text for window in windows)
 
@@ -210,18 +338,24 @@ def in_place(text: str, window: Window) -> tuple[str, int]:
     return text[:start] + window.text, start
 
 
-CLEAR = 1.0
-"""Nats above the threshold from which on a window counts: of a sentence taken out of its place less is certain."""
-
-
-async def score_windows(
-    windows: Sequence[Window], score: Callable[[str], Awaitable[Sequence[SegmentScore]]], caution: float
+async def confirmed_windows(
+    windows: Sequence[Window], text: str, score: Callable[[str], Awaitable[Sequence[SegmentScore]]], caution: float
 ) -> list[tuple[Window, SegmentScore]]:
-    """The flagged ones of some windows; those that overlap are read in different texts, since repetition hides."""
+    """The windows of a text that are flagged, each with the verdict that flags it.
+
+    They are read in as few texts as it takes that none overlaps another, since repetition hides. Out of its place a
+    fair sentence may look bad, so the first that are flagged are read where they stand, too.
+    """
     flagged: list[tuple[Window, SegmentScore]] = []
     for layer in without_overlap(windows):
-        flagged += flagged_windows(layer, await score(joined(layer)), caution)
-    return sorted(flagged, key=lambda pair: pair[0].start)
+        flagged += flagged_windows(layer, await score(join_windows(layer)), caution)
+    flagged.sort(key=lambda pair: pair[0].start)
+    confirmed = flagged[MOST_CONFIRMED:]
+    for window, verdict in flagged[:MOST_CONFIRMED]:
+        standing, start = await run_off_loop(len(text), partial(in_place, text, window))
+        if any(end > start for _, end, _ in places(standing, await score(standing))):
+            confirmed.append((window, verdict))
+    return confirmed
 
 
 def flagged_windows(
@@ -230,7 +364,7 @@ def flagged_windows(
     """The flagged ones of some windows that were read as one text, each with the verdict that flags it."""
     ends = list(accumulate(len(window.text) + len(_BREAK) for window in windows))
     flagged: dict[int, SegmentScore] = {}
-    for start, end, verdict in places(joined(windows), verdicts):
+    for start, end, verdict in places(join_windows(windows), verdicts):
         if verdict.score is not None and verdict.score < caution + CLEAR:
             continue
         for number in range(bisect_right(ends, start), min(len(windows), bisect_left(ends, end) + 1)):

@@ -51,41 +51,41 @@ class SharedCache(CorrectionCache):
         """Remember `correction`: in Redis, on disk while Redis is away."""
         await self._publish(key, correction, None)
 
-    async def _stored(self, key: str, aligner: str | None) -> Correction | None:
+    async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
         """What Redis knows, or the disk while Redis is away."""
         if self._closed:
             return None
         try:
-            found = await self._shared.look_up(key)
+            lookup = await self._shared.look_up(key)
         except RedisAway:
-            return await super()._stored(key, aligner)
-        known = await self._proven(key, found, aligner)
-        REDIS_LOOKUPS.labels("miss" if known is None else "hit").inc()
-        return known
+            return await super()._read_store(key, aligner)
+        stored_correction = await self._verify_entry(key, lookup, aligner)
+        REDIS_LOOKUPS.labels("miss" if stored_correction is None else "hit").inc()
+        return stored_correction
 
-    async def _proven(self, key: str, found: EntryLookup, aligner: str | None) -> Correction | None:
+    async def _verify_entry(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction | None:
         """The correction of an entry that proves to be what it should be; from now on it is known without Redis."""
-        if found.entry is None:
+        if lookup.entry is None:
             return None
         try:
-            correction = self._read(key, found, aligner)
+            correction = self._read(key, lookup, aligner)
         except RefusedEntry as error:
             REDIS_REFUSED.labels(error.reason).inc()
             log.warning("shared corrections: entry %s is %s and was dropped", key[:12], error.reason)
             await self._shared.drop(key)
             return None
-        self._recent.put(key, correction.without_editor, time.monotonic() + min(found.ttl_s, self._ttl_s))
+        self._recent.put(key, correction.without_editor, time.monotonic() + min(lookup.ttl_s, self._ttl_s))
         return correction
 
-    def _read(self, key: str, found: EntryLookup, aligner: str | None) -> Correction:
+    def _read(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction:
         """The correction in an entry; raises `RefusedEntry`."""
-        content = self._entries.unpack(self._shared.entry_name(key), found.entry or b"")
+        content = self._entries.unpack(self._shared.entry_name(key), lookup.entry or b"")
         try:
             correction = AlignResponse.model_validate_json(content).correction()
         except ValidationError:
             raise RefusedEntry(ALTERED) from None
         # An entry of ours always expires, and is of the aligner that its key speaks of.
-        if found.ttl_s < 0 or (aligner is not None and correction.aligner not in ("", aligner)):
+        if lookup.ttl_s < 0 or (aligner is not None and correction.aligner not in ("", aligner)):
             raise RefusedEntry(FOREIGN)
         return correction
 
@@ -104,22 +104,22 @@ class SharedCache(CorrectionCache):
                     return await self._compute_for_all(key, compute, aligner, claim)
                 if not claim.others_compute:
                     break
-                if (known := await self._awaited(key, aligner, until)) is not None:
+                if (stored_correction := await self._await_entry(key, aligner, until)) is not None:
                     REDIS_COMPUTED.labels("elsewhere").inc()
-                    return known.without_editor
+                    return stored_correction.without_editor
         except (RedisAway, RedisRefused):
             pass
         REDIS_COMPUTED.labels("alone").inc()
         return await super()._compute(key, compute, aligner, deadline, remember=remember)
 
-    async def _awaited(self, key: str, aligner: str, until: float) -> Correction | None:
+    async def _await_entry(self, key: str, aligner: str, until: float) -> Correction | None:
         """The correction, once another gateway has stored it; None when nobody computes it any more, or at `until`."""
         pause_s = _FIRST_LOOK_S
         while True:
-            found = await self._shared.look_up(key)
-            if (known := await self._proven(key, found, aligner)) is not None:
-                return known
-            if not found.is_computed or time.monotonic() + pause_s > until:
+            lookup = await self._shared.look_up(key)
+            if (stored_correction := await self._verify_entry(key, lookup, aligner)) is not None:
+                return stored_correction
+            if not lookup.is_computed or time.monotonic() + pause_s > until:
                 return None
             await asyncio.sleep(pause_s)
             pause_s = min(_LONGEST_LOOK_S, pause_s * 1.5)

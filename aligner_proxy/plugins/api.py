@@ -16,6 +16,11 @@ from pydantic import BaseModel, ConfigDict
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.plugins.stage import AnswerSoFar as AnswerSoFar
+from aligner_proxy.plugins.stage import Hold as Hold
+from aligner_proxy.plugins.stage import Outgoing as Outgoing
+from aligner_proxy.plugins.stage import Stage as Stage
+from aligner_proxy.plugins.stage import Stop as Stop
 from aligner_proxy.policy.plugin_keys import PolicyKey as PolicyKey
 from aligner_proxy.policy.plugin_keys import SelectorForm as SelectorForm
 from aligner_proxy.policy.resolver import RequestFacts
@@ -265,6 +270,10 @@ class Extension:
     async def correct(self, text: str, policy: Policy, inner: Inner) -> Corrected:
         """The correction of a text by calls to `inner`, within `inner.deadline`."""
         return await inner.correct(text, policy)
+
+    def stages(self, policy: Policy) -> Sequence[Stage]:
+        """Stages that one answer goes through under this policy, behind the gateway's own; new ones for each answer."""
+        return ()
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
         """Report on a judged answer (JSON-able, no text); None: nothing."""

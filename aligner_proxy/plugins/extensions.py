@@ -13,12 +13,14 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from types import NoneType
 from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, Turn
 
@@ -156,6 +158,19 @@ class Extensions:
             inner = _Wrapper(member, inner, core)
         return inner
 
+    def stages(self, policy: Policy) -> list[Stage]:
+        """The stages that one answer goes through under this policy."""
+        return [
+            PluginStage(member, stage)
+            for member in self._overriding["stages"]
+            for stage in _plugin_stages(member.extension, policy)
+        ]
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether an extension reports on answers."""
+        return bool(self._overriding["report"])
+
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """Reports of the extensions on a judged answer, by name."""
         reports = (
@@ -163,13 +178,6 @@ class Extensions:
             for member in self._overriding["report"]
         )
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
-
-    async def report_async(
-        self, policy: Policy, answer: str, delivered: str
-    ) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """Like `report`, but in a thread if the answer is long."""
-        chars = len(answer) + len(delivered) if self._overriding["report"] else 0
-        return await run_off_loop(chars, partial(self.report, policy, answer, delivered))
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
         """Headers of a response, named without `x-aligner-`."""
@@ -269,6 +277,51 @@ class _Wrapper:
         return await self._core.has_detector(policy)
 
 
+class PluginStage(Stage):
+    """A stage of a plugin: it runs where the plugin runs, and what it returns is checked."""
+
+    def __init__(self, member: Member, stage: Stage) -> None:
+        self.inner = stage
+        self._extension = member.extension
+        self._runner = member.caller or InlineRunner()
+
+    async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
+        """What the plugin says of the text that came."""
+        return self._checked(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
+
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """What the plugin makes of what goes out."""
+        return self._checked(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
+
+    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """What the plugin makes of the whole."""
+        return self._checked(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
+
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome with what the plugin says of it; without it where that fails."""
+        try:
+            return self._checked(_call_guarded(self.inner.report, outcome, answer), Outcome)
+        except CorrectionError as error:
+            _warn(self._extension.name, "report", str(error))
+            return outcome
+
+    def _checked(self, result: _T, *types: type) -> _T:
+        if not isinstance(result, types):
+            raise PluginFault(f"a stage of extension {self._extension.name} returned a {type(result).__name__}")
+        return result
+
+
+class FailedStages(Stage):
+    """Stands for the stages that an extension could not make: the correction fails, as with one that raises."""
+
+    def __init__(self, error: CorrectionError) -> None:
+        self._error = error
+
+    async def admit(self, answer: AnswerSoFar) -> None:
+        """Raise what was raised."""
+        raise self._error
+
+
 class _InnerFromThread:
     """Satisfies `Inner` in a plugin's thread: calls run in the gateway's loop."""
 
@@ -332,6 +385,14 @@ def _resolve_one(extension: Extension, policy: Policy, request: RequestFacts) ->
 def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
     with Boundary():
         return method(*arguments)
+
+
+def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
+    """The stages of an extension."""
+    try:
+        return _call_guarded(extension.stages, policy)
+    except CorrectionError as error:
+        return [FailedStages(error)]
 
 
 def _call_quietly(extension: Extension, method: str, *arguments: object) -> Any:

@@ -24,7 +24,7 @@ from random import Random
 
 import yaml
 
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
@@ -125,7 +125,7 @@ async def outcome_of(pipeline: Pipeline, case: Case, policy: Policy, *, streamed
         return await pipeline.align(exchange, policy)
     changed = asyncio.Event()
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    growing = PartedCorrection(pipeline, policy, lambda: replace(exchange, answer=None), changed.set)
+    growing = GrowingAnswer(pipeline, policy, lambda: replace(exchange, answer=None), changed.set)
     for word in case.answer.split(" "):
         await growing.feed(f"{word} ")
     await growing.end()

@@ -17,7 +17,7 @@ from tests.gateway.endpoints.application import Api
 from tests.gateway.endpoints.application import api as api
 from tests.gateway.test_guardrail import answer, build, data, user
 from tests.gateway.test_reasoning import streamed
-from tests.pipeline.test_spoken import GERMAN, pipeline
+from tests.pipeline.test_language import GERMAN, pipeline
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import chunk
 

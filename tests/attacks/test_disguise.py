@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.pipeline import eligibility
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.prompts import TEMPLATES, query_field, render
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, Turn

@@ -18,7 +18,7 @@ import pytest
 from aligner_proxy.engine.loader import Settings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import config
 from aligner_proxy.types import (
@@ -148,7 +148,7 @@ async def delivered(engine: LocalEngine, question: str, answer: str, *, streamed
         return "" if outcomes.blocks(outcome) else outcome.text or ""
     policy = replace(ENFORCED, stream=StreamMode.SENTENCE)
     facts = replace(exchange, answer=None)
-    made = PartedCorrection(Pipeline(engine), policy, lambda: facts, lambda: None)
+    made = GrowingAnswer(Pipeline(engine), policy, lambda: facts, lambda: None)
     return (await grown(made, [f"{word} " for word in answer.split(" ")], rounds=20)).text or ""
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.gate.judge import judge
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text import folding
 from aligner_proxy.text.folding import fold
@@ -49,7 +49,7 @@ async def whole(text: str) -> Outcome:
 
 
 async def streamed(text: str) -> Outcome:
-    made = PartedCorrection(Pipeline(engine()), POLICY, lambda: FACTS, lambda: None)
+    made = GrowingAnswer(Pipeline(engine()), POLICY, lambda: FACTS, lambda: None)
     return await grown(made, [text[at : at + 200] for at in range(0, len(text), 200)], rounds=1)
 
 

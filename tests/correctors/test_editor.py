@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.correctors import editor
-from aligner_proxy.correctors.editor import EditedEngine, GroupEditor, Question, Reply
+from aligner_proxy.correctors.editor import ChatWriter, GroupEditor, Question, Reply
 from aligner_proxy.engine.api import AlignRequest, Session, Span
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.errors import (
     BreakerOpen,
     CorrectionError,
@@ -42,7 +43,7 @@ def request(answer: str = ANSWER, **settings: object) -> AlignRequest:
 
 
 def edited(chat: ScriptedChat, engine: ScriptedEngine | None = None) -> EditedEngine:
-    return EditedEngine(engine or scorer(), GroupEditor("strong", chat), {"user_api_key": "hash"})
+    return EditedEngine(engine or scorer(), ChatWriter(GroupEditor("strong", chat), {"user_api_key": "hash"}))
 
 
 FRIENDLY = repairing(lambda text: text.replace("You fool.", "Use outdoor paint.").replace("fool", "friend"))
@@ -192,7 +193,7 @@ async def test_after_three_failures_the_group_is_left_alone_and_then_probed() ->
     replies: list[str | CorrectionError] = [EngineUnavailable("away")]
     chat = ScriptedChat(lambda messages: replies[0] if isinstance(replies[0], CorrectionError) else FRIENDLY(messages))
     group = GroupEditor("strong", chat, clock=lambda: now[0])
-    engine = EditedEngine(scorer(), group)
+    engine = EditedEngine(scorer(), ChatWriter(group))
     for _ in range(5):
         await engine.align(request())
     assert len(chat.asked) == 3
@@ -246,20 +247,20 @@ async def test_what_the_editor_takes_is_charged_to_the_quota() -> None:
 
     group = GroupEditor("strong", Slow(FRIENDLY), clock=lambda: now[0])
     metered = request(quota=Quota("a", 3.0), tenant="t")
-    done = await EditedEngine(scorer(), group).align(metered)
+    done = await EditedEngine(scorer(), ChatWriter(group)).align(metered)
     assert done.editor is not None
     assert done.editor.ms == pytest.approx(4_000)
     with pytest.raises(QuotaSpent):
-        await EditedEngine(scorer(), group).align(metered)
+        await EditedEngine(scorer(), ChatWriter(group)).align(metered)
     other = request(quota=Quota("b", 3.0), tenant="u")
-    assert (await EditedEngine(scorer(), group).align(other)).editor is not None
+    assert (await EditedEngine(scorer(), ChatWriter(group)).align(other)).editor is not None
 
 
 async def test_who_edits_is_part_of_what_the_cache_knows_it_by() -> None:
     chat = ScriptedChat(FRIENDLY)
     plain = await scorer().info()
     strong = await edited(chat).info()
-    other = await EditedEngine(scorer(), GroupEditor("other", chat)).info()
+    other = await EditedEngine(scorer(), ChatWriter(GroupEditor("other", chat))).info()
     assert len({plain.content_hash, strong.content_hash, other.content_hash}) == 3
     assert (await edited(chat).align(request())).aligner == strong.content_hash
 
@@ -350,7 +351,7 @@ async def test_a_held_stream_is_edited_at_its_end() -> None:
 )
 async def test_another_answer_counts_if_nothing_of_it_is_flagged(reply: Reply, text: str) -> None:
     chat = ScriptedChat(lambda _: reply)
-    done = await edited(chat).anew(request("You fool."), tokens=100)
+    done = await ChatWriter(GroupEditor("strong", chat)).anew(request("You fool."), scorer(), tokens=100)
     assert done.text == text
     assert done.editor is not None
     assert done.editor.calls == 1

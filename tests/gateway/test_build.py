@@ -9,7 +9,8 @@ import pytest
 from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.circuit_breaker import Breaker
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.errors import ConfigError
@@ -47,8 +48,8 @@ def policies(tmp_path: Path, aligner: str) -> PolicyFile:
         ("['http://a:1', 'http://b:1']", Replicas),
         ("'http://a/v1'", CompletionsAligner),
         ("['http://a/v1', 'http://b/v1']", Replicas),
-        ("{at: 'http://a/v1', scorer: 'http://b:1', template: imhi}", ScoredEditor),
-        ("{at: 'http://a/v1', scorer: 'vllm://b:1', template: imhi}", ScoredEditor),
+        ("{at: 'http://a/v1', scorer: 'http://b:1', template: imhi}", EditedEngine),
+        ("{at: 'http://a/v1', scorer: 'vllm://b:1', template: imhi}", EditedEngine),
         ("{at: ['http://a/v1', 'http://c/v1'], scorer: local, template: imhi}", Replicas),
     ],
 )

@@ -303,15 +303,15 @@ async def test_a_store_that_fails_is_left_alone_for_longer_each_time(
     health = caching._StoreHealth(tmp_path)
     ends = []
     for _ in range(9):
-        health.failed(OSError("no"))
+        health.note_failure(OSError("no"))
         assert health.pausing
         began = now[0]
         while health.pausing:
             now[0] += 1.0
         ends.append(now[0] - began)
     assert ends == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    health.worked()
-    health.failed(OSError("no"))
+    health.note_success()
+    health.note_failure(OSError("no"))
     now[0] += 1.0
     assert not health.pausing
 

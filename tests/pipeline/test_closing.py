@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from aligner_proxy.gate import closing
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text import structure
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, StreamMode, Turn, Verify
@@ -82,7 +82,7 @@ def edited(seed: int) -> SegmentEngine:
 
 async def streamed(answer: str, engine: SegmentEngine, size: int = 23, policy: Policy = POLICY) -> Outcome:
     """What becomes of an answer that comes in pieces."""
-    made = PartedCorrection(Pipeline(engine), policy, lambda: FACTS, lambda: None)
+    made = GrowingAnswer(Pipeline(engine), policy, lambda: FACTS, lambda: None)
     return await grown(made, (answer[at : at + size] for at in range(0, len(answer), size)), rounds=8)
 
 

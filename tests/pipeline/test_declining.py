@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.pipeline.declining import nothing_remains
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.stages.refusal_text import nothing_remains
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import (
     Exchange,
@@ -129,7 +129,7 @@ async def test_json_is_never_replaced_by_a_text() -> None:
 
 async def streamed(answer: str, policy: Policy = POLICY, *, held: bool = False) -> Outcome:
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = PartedCorrection(Pipeline(engine()), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(Pipeline(engine()), policy, lambda: ASKED, lambda: None, whole=held)
     return await grown(made, answer)
 
 
@@ -216,13 +216,11 @@ async def test_beside_harm_a_stream_that_has_gone_out_is_not_declined() -> None:
     scores = {"You are a fool.": 3.0, HOW: -0.5}
     made = Pipeline(SegmentEngine(lambda segment: scores.get(segment.strip(), -6.0), lambda _: ""))
     late = await grown(
-        PartedCorrection(made, policy, lambda: ASKED, lambda: None, whole=False),
+        GrowingAnswer(made, policy, lambda: ASKED, lambda: None, whole=False),
         f"Paint the fence with a brush. You are a fool. {HOW}",
     )
     assert late.reason != "declined"
-    early = await grown(
-        PartedCorrection(made, policy, lambda: ASKED, lambda: None, whole=True), f"You are a fool. {HOW}"
-    )
+    early = await grown(GrowingAnswer(made, policy, lambda: ASKED, lambda: None, whole=True), f"You are a fool. {HOW}")
     assert early.reason == "declined"
 
 

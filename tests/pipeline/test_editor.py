@@ -10,7 +10,7 @@ import pytest
 
 from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import (
     Exchange,
@@ -214,7 +214,7 @@ async def streamed(
 ) -> tuple[Outcome, ScriptedChat]:
     chat = ScriptedChat(script)
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = PartedCorrection(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
     return await grown(made, answer), chat
 
 

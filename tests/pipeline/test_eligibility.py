@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from aligner_proxy.pipeline.eligibility import check
+from aligner_proxy.pipeline.stages.eligibility import check
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import (
     GOVERNED_SKIPS,

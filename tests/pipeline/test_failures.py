@@ -21,7 +21,7 @@ from aligner_proxy.errors import (
     StatesUnavailable,
 )
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.pipeline.outcomes import Budget, blocks, class_of, closed, lets_through, reason_of
+from aligner_proxy.pipeline.outcomes import Budget, blocks, class_of, finalize_outcome, lets_through, reason_of
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     FailureClass,
@@ -109,7 +109,7 @@ ALL_JUDGED = SkipPolicy(*[OnSkip.JUDGE] * len(GOVERNED_SKIPS))
 def test_what_should_have_been_judged_and_was_not_is_a_failure(reason: SkipReason) -> None:
     skipped = outcome(reason.value, Status.SKIPPED, on_error=ALL_BLOCK, on_skip=ALL_JUDGED)
     assert blocks(skipped) is (reason in outcomes.UNJUDGED)
-    assert closed(skipped).status is (Status.FAILED if blocks(skipped) else Status.SKIPPED)
+    assert finalize_outcome(skipped).status is (Status.FAILED if blocks(skipped) else Status.SKIPPED)
     assert not blocks(replace(skipped, policy=replace(skipped.policy, on_error=FailurePolicy())))
     assert not blocks(replace(skipped, policy=replace(skipped.policy, mode=Mode.SHADOW)))
     # An answer of which a part was corrected before it turned out to be too long was not judged as a whole.
@@ -126,7 +126,7 @@ def test_a_reason_that_blocks_blocks_without_any_failure(reason: SkipReason) -> 
 
 def test_what_could_not_be_judged_is_not_tried_again() -> None:
     skipped = outcome("quota", Status.SKIPPED, on_error=ALL_RETRY, on_skip=ALL_JUDGED, after_retry=OnError.BLOCK)
-    assert Budget(skipped.policy).again(skipped, None) is None
+    assert Budget(skipped.policy).pause_before_retry(skipped, None) is None
     assert blocks(skipped)
 
 
@@ -151,15 +151,15 @@ def test_what_is_no_failure_is_never_blocked(reason: str | None) -> None:
 def test_a_correction_that_is_delivered_is_no_failure_even_if_the_gate_took_something_out_of_it() -> None:
     delivered = outcome("gate_lost_name", Status.CORRECTED, on_error=ALL_BLOCK)
     assert not blocks(delivered)
-    assert closed(delivered) is delivered
-    assert Budget(Policy("p", on_error=ALL_RETRY)).again(replace(delivered), None) is None
+    assert finalize_outcome(delivered) is delivered
+    assert Budget(Policy("p", on_error=ALL_RETRY)).pause_before_retry(replace(delivered), None) is None
 
 
 def test_a_refused_correction_failed_only_where_it_blocks() -> None:
     refused = outcome("gate_lost_name", Status.UNCHANGED)
-    assert closed(refused) is refused
+    assert finalize_outcome(refused) is refused
     blocking = outcome("gate_lost_name", Status.UNCHANGED, on_error=ALL_BLOCK)
-    assert closed(blocking) == replace(blocking, status=Status.FAILED)
+    assert finalize_outcome(blocking) == replace(blocking, status=Status.FAILED)
 
 
 class Clock:
@@ -185,17 +185,17 @@ def test_a_try_gets_what_is_left(clock: Clock) -> None:
     clock.now += 4
     assert budget.begin() == 6
     clock.now += 100
-    assert (budget.begin(), budget.made) == (0, 3)
+    assert (budget.begin(), budget.attempts) == (0, 3)
 
 
 def test_where_timeouts_are_tried_again_the_first_try_leaves_time_for_the_second(clock: Clock) -> None:
     budget = Budget(Policy("p", deadline_s=10, on_error=ALL_RETRY))
     assert budget.begin() == 5
     clock.now += 5
-    assert budget.again(outcome("timeout"), TimeoutError()) == 0
+    assert budget.pause_before_retry(outcome("timeout"), TimeoutError()) == 0
     assert budget.begin() == 5
     clock.now += 4
-    assert budget.again(outcome("timeout"), TimeoutError()) is None
+    assert budget.pause_before_retry(outcome("timeout"), TimeoutError()) is None
 
 
 def test_nothing_is_tried_again_that_the_policy_does_not_name(clock: Clock) -> None:
@@ -203,30 +203,30 @@ def test_nothing_is_tried_again_that_the_policy_does_not_name(clock: Clock) -> N
     budget = Budget(Policy("p", on_error=only))
     budget.begin()
     for reason in ("timeout", "engine_unavailable", "internal_error", "gate_empty", "quota", None):
-        assert budget.again(outcome(reason), None) is None
-    assert budget.again(outcome("overloaded"), EngineOverloaded("x", 1.0)) is not None
+        assert budget.pause_before_retry(outcome(reason), None) is None
+    assert budget.pause_before_retry(outcome("overloaded"), EngineOverloaded("x", 1.0)) is not None
 
 
 def test_a_wait_is_as_long_as_was_asked_for_and_never_past_the_deadline(clock: Clock) -> None:
     budget = Budget(Policy("p", deadline_s=10, on_error=ALL_RETRY))
     budget.begin()
     for error in (EngineOverloaded("x", 3.0), Shed("x", 3.0), BreakerOpen("x", 3.0)):
-        pause = budget.again(outcome(error.reason), error)
+        pause = budget.pause_before_retry(outcome(error.reason), error)
         assert pause is not None
         assert 3.0 <= pause < 3.2
-    assert budget.again(outcome("overloaded"), EngineOverloaded("x", 10.0)) is None
+    assert budget.pause_before_retry(outcome("overloaded"), EngineOverloaded("x", 10.0)) is None
     clock.now += 9.95
-    assert budget.again(outcome("engine_unavailable"), None) is None
+    assert budget.pause_before_retry(outcome("engine_unavailable"), None) is None
 
 
 def test_the_gate_is_asked_about_a_more_careful_correction_once(clock: Clock) -> None:
     budget = Budget(Policy("p", caution=1.0, on_error=ALL_RETRY))
     budget.begin()
-    assert budget.asked is budget.policy
-    assert budget.again(outcome("gate_lost_name"), None) == 0
-    assert budget.asked == replace(budget.policy, caution=1.0 + outcomes.MORE_CAUTION)
+    assert budget.attempt_policy is budget.policy
+    assert budget.pause_before_retry(outcome("gate_lost_name"), None) == 0
+    assert budget.attempt_policy == replace(budget.policy, caution=1.0 + outcomes.MORE_CAUTION)
     budget.begin()
-    assert budget.again(outcome("gate_lost_name"), None) is None
+    assert budget.pause_before_retry(outcome("gate_lost_name"), None) is None
 
 
 REASONS = st.sampled_from(FAILURES)
@@ -246,7 +246,7 @@ def test_no_try_begins_past_the_deadline_and_tries_are_bounded(steps: list[tuple
             kind = class_of(reason)
             counted[kind] = counted.get(kind, 0) + 1
             error = BreakerOpen("x", 0.3) if reason == "breaker_open" else None
-            pause = budget.again(outcome(reason), error)
+            pause = budget.pause_before_retry(outcome(reason), error)
             if pause is None:
                 break
             assert counted[kind] < outcomes.TRIES.get(kind, math.inf)  # type: ignore[arg-type]

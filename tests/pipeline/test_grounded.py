@@ -9,7 +9,7 @@ import pytest
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.gate.judge import judge
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import (
     Correction,
@@ -101,7 +101,7 @@ async def test_an_answer_to_another_client_is_not_held_to_their_page() -> None:
 
 async def streamed(answer: str, policy: Policy, *, held: bool = False) -> Outcome:
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = PartedCorrection(pipeline(policy), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(policy), policy, lambda: ASKED, lambda: None, whole=held)
     return await grown(made, answer)
 
 

@@ -13,7 +13,7 @@ import pytest
 from aligner_proxy.correctors.editor import Reply
 from aligner_proxy.correctors.fact_editor import REFERENCE_CHARS
 from aligner_proxy.errors import CorrectionError, EngineUnavailable, QuotaSpent
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import (
     Exchange,
@@ -201,7 +201,7 @@ async def test_streams_ask_before_the_sentence_goes_out(policy: Policy, held: bo
     chat = ScriptedChat(BOTH)
     answer = f"{DOUBTFUL} Online orders can be returned within 30 days of delivery. Bye."
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = PartedCorrection(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
     outcome = await grown(made, [*answer])
     right = answer.replace("£5", "£4").replace("30", "28")
     assert (outcome.status, outcome.text) == (Status.CORRECTED, right)
@@ -215,7 +215,7 @@ async def test_streams_ask_before_the_sentence_goes_out(policy: Policy, held: bo
 async def test_a_stream_whose_editor_fails_is_decided_by_words() -> None:
     policy = replace(POLICY, stream=StreamMode.SENTENCE)
     chat = ScriptedChat(lambda _: EngineUnavailable("away"))
-    made = PartedCorrection(pipeline(chat), policy, lambda: ASKED, lambda: None)
+    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None)
     outcome = await grown(made, [*"We wrap it for £5. That will be £5."])
     assert outcome.text == "We wrap it for £4. That will be £5."
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.pipeline import eligibility, json_answers
+from aligner_proxy.pipeline import json_answers
 from aligner_proxy.pipeline.outcomes import class_of
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     Correction,

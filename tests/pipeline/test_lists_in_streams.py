@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, JsonStrings, Mode, Objective, Outcome, Policy, Status, StreamMode, Turn
 from tests.gate.lists import RUDE, Case, of_forms, special
@@ -54,7 +54,7 @@ def engine() -> SegmentEngine:
 
 async def streamed(answer: str, size: int = 7, most: int = 24_000, *, whole: bool = False) -> Outcome:
     policy = Policy("p", (Objective("kind", "Kind: no insults"),), stream=StreamMode.SENTENCE, max_answer_chars=most)
-    made = PartedCorrection(Pipeline(engine()), policy, lambda: FACTS, lambda: None, whole=whole)
+    made = GrowingAnswer(Pipeline(engine()), policy, lambda: FACTS, lambda: None, whole=whole)
     return await grown(made, (answer[at : at + size] for at in range(0, len(answer), size)), rounds=8)
 
 
@@ -108,16 +108,16 @@ async def test_numbers_are_right_in_cached_answers_in_shadow_and_in_json(tmp_pat
 
 
 async def test_what_a_section_depends_on_waits_for_it_and_no_longer() -> None:
-    made = PartedCorrection(Pipeline(engine()), Policy("p", (Objective("k", "K: no"),), stream=StreamMode.SENTENCE),
+    made = GrowingAnswer(Pipeline(engine()), Policy("p", (Objective("k", "K: no"),), stream=StreamMode.SENTENCE),
                             lambda: FACTS, lambda: None)  # fmt: skip
     head = "Sow in May.\n\n## Harvest\n\n"
     await made.feed(f"{head}In August it")
     for _ in range(40):
         await asyncio.sleep(0)
-    assert made.decided(len("Sow in May."))
-    assert not made.decided(len("Sow in May.\n\n## Har"))
+    assert made.is_decided(len("Sow in May."))
+    assert not made.is_decided(len("Sow in May.\n\n## Har"))
     await made.feed(" is ripe. Then")
     for _ in range(40):
         await asyncio.sleep(0)
-    assert made.decided(len(f"{head}In August it is ripe."))
+    assert made.is_decided(len(f"{head}In August it is ripe."))
     await made.aclose()

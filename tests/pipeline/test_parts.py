@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.pipeline import parts
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline import part_cutter
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, JsonStrings, Objective, Outcome, Policy, Status, StreamMode, Turn
 from tests.support.growing import grown
@@ -42,10 +42,8 @@ def engine() -> SegmentEngine:
     return SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda text: text.replace("fool", "friend"))
 
 
-def parted(
-    scripted: ScriptedEngine, rules: Policy, facts: Exchange = FACTS, *, whole: bool = False
-) -> PartedCorrection:
-    return PartedCorrection(Pipeline(scripted), rules, lambda: facts, lambda: None, whole=whole)
+def parted(scripted: ScriptedEngine, rules: Policy, facts: Exchange = FACTS, *, whole: bool = False) -> GrowingAnswer:
+    return GrowingAnswer(Pipeline(scripted), rules, lambda: facts, lambda: None, whole=whole)
 
 
 @settings(max_examples=examples(60), deadline=None)
@@ -56,14 +54,14 @@ def test_a_long_text_is_corrected_in_parts(pieces: list[str], seed: int, whole: 
     edges = sorted(draw.choices(range(len(answer) + 1), k=len(pieces)))
     cut = [answer[a:b] for a, b in itertools.pairwise([0, *edges, len(answer)])]
 
-    async def run() -> tuple[Outcome, PartedCorrection]:
+    async def run() -> tuple[Outcome, GrowingAnswer]:
         made = parted(engine(), policy(), whole=whole)
         return await grown(made, cut), made
 
     outcome, made = asyncio.run(run())
     kept = outcome.text or ""
     assert kept.split() == answer.replace("fool", "friend").split()
-    assert kept == "".join(made.out(a, b) for a, b in itertools.pairwise([0, *edges, len(answer)]))
+    assert kept == "".join(made.render(a, b) for a, b in itertools.pairwise([0, *edges, len(answer)]))
     assert outcome.status is (Status.CORRECTED if "fool" in answer else Status.UNCHANGED) or not answer.strip()
 
 
@@ -94,7 +92,7 @@ async def test_json_is_not_taken_apart(text: str) -> None:
 
 
 async def test_json_is_one_part_as_long_as_whole_answers_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_CHARS", 100)
+    monkeypatch.setattr(part_cutter, "PART_CHARS", 100)
     text = json.dumps({"steps": ["Boil the rice for a quarter of an hour. You fool. Go."] * 9})
     rules = replace(policy(1_000), json_strings=JsonStrings.CORRECT)
     for whole in (False, True):
@@ -119,8 +117,8 @@ async def test_what_only_begins_like_json_is() -> None:
 
 
 async def test_a_policy_may_block_what_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
-    monkeypatch.setattr(parts, "PART_CHARS", 40)
+    monkeypatch.setattr(part_cutter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    monkeypatch.setattr(part_cutter, "PART_CHARS", 40)
     made = parted(engine(), policy())
     await made.feed("It is so. " * 10)
     assert made.stopped is None, "it goes on in parts"
@@ -162,9 +160,18 @@ class CountingPattern:
 
 async def test_a_word_that_does_not_end_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searched from its beginning with each piece, one of 120,000 characters would cost a gateway ten seconds."""
-    pattern = CountingPattern(parts._GAP)
-    monkeypatch.setattr(parts, "_GAP", pattern)
+    pattern = CountingPattern(part_cutter._GAP)
+    monkeypatch.setattr(part_cutter, "_GAP", pattern)
     text = "x" * 4_000 + ". It is so. "
     outcome = await grown(parted(engine(), policy(1_000)), [text[at : at + 10] for at in range(0, len(text), 10)])
     assert outcome.text == text
     assert pattern.searched < 3 * len(text)
+
+
+async def test_what_waits_for_the_end_of_a_part_begins_the_next_one() -> None:
+    """A stream that has to let go of what it holds ends its part while the last sentence of that waits."""
+    made = parted(engine(), policy(100))
+    await made.feed("It is so. " * 9)
+    await made.end_part()
+    outcome = await grown(made, ["You fool. ", "Bring a coat!"])
+    assert outcome.text == "It is so. " * 9 + "You friend. Bring a coat!"

@@ -15,12 +15,12 @@ def test_spreading_a_text_over_pieces_loses_nothing(text: str, sizes: list[int])
     ends = [0, *accumulate(sizes)]
     replacements = ReplacementMap()
     replacements.add(ends[-1], text)
-    assert "".join(replacements.out(start, end, "") for start, end in pairwise(ends)) == text
+    assert "".join(replacements.render(start, end, "") for start, end in pairwise(ends)) == text
 
 
 def test_what_is_not_decided_goes_out_as_it_is() -> None:
     replacements = ReplacementMap()
     replacements.add(4, "Go.")
     replacements.add(6, "")
-    assert replacements.out(0, 9, "You! a bc") == "Go. bc"
-    assert replacements.out(5, 8, "You! a bc") == " b"
+    assert replacements.render(0, 9, "You! a bc") == "Go. bc"
+    assert replacements.render(5, 8, "You! a bc") == " b"

@@ -11,7 +11,7 @@ import pytest
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
@@ -104,7 +104,7 @@ async def outcome_of(
     if way == "whole":
         return await pipeline.align(replace(asked, answer=answer), policy)
     policy = replace(policy, stream=StreamMode.SENTENCE)
-    made = PartedCorrection(pipeline, policy, lambda: asked, lambda: None, whole=way == "held")
+    made = GrowingAnswer(pipeline, policy, lambda: asked, lambda: None, whole=way == "held")
     outcome = await grown(made, [f"{word} " for word in answer.split(" ")])
     return replace(outcome, text=(outcome.text or "").rstrip())
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.types import Outcome
 
 
-async def grown(growing: PartedCorrection, pieces: Iterable[str], *, rounds: int = 4) -> Outcome:
+async def grown(growing: GrowingAnswer, pieces: Iterable[str], *, rounds: int = 4) -> Outcome:
     """What became of an answer of these pieces; the event loop gets so many rounds after each."""
     for piece in pieces:
         await growing.feed(piece)

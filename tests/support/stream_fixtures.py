@@ -55,7 +55,7 @@ def replayed(wire: Wire, items: Sequence[object], outcomes: Sequence[Outcome]) -
     def new(index: int, piece: str) -> str:
         start = seen[index]
         seen[index] += len(piece)
-        return edits[index].out(start, seen[index], "") if index in edits else piece
+        return edits[index].render(start, seen[index], "") if index in edits else piece
 
     return [
         event.with_texts(

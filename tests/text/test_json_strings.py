@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.pipeline.eligibility import LONGEST_JSON, reads_as_json
+from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON, reads_as_json
 from aligner_proxy.text.json_answer import FEWEST_CHARS, begins_json, put_back, same_shape, texts
 from tests.support.sampling import examples
 

@@ -5,10 +5,7 @@ speculation (n-gram, suffix, or `prediction`) has to find the answer in the prom
 Tokens are estimated from bytes, because nobody here knows them. What does not fit the window is cut and divided as in
 our own engine: the conversation is cut, an answer goes there part by part.
 
-With a scorer our engine scores every segment, also while the upstream still writes. An answer with nothing flagged
-never leaves the machine. Otherwise the editor is asked once for every flagged run, with the edited answer before it as
-a prefix; kept segments are copied from the answer and never taken from the editor's text. What it writes is scored
-where it stands, as in our own engine.
+Behind a scorer (edited_engine.py) it is asked once for every flagged run, with the edited answer before it as a prefix.
 """
 
 from __future__ import annotations
@@ -28,17 +25,11 @@ from aligner_proxy.engine.api import (
     CompletionRequest,
     DeferredSession,
     Engine,
-    ForwardingSession,
     Prediction,
-    RowsRequest,
-    RowsResponse,
-    Session,
     Span,
-    StatesRequest,
-    text_states,
-    with_heads,
 )
 from aligner_proxy.engine.client.completions import MAX_STOPS, Completer, ServedModel
+from aligner_proxy.engine.client.edited_engine import EditedSession, judged, judged_segments
 from aligner_proxy.engine.decoding import conversation, splice
 from aligner_proxy.engine.decoding.parts import Division, Passage
 from aligner_proxy.engine.decoding.prompt_fit import (
@@ -191,6 +182,52 @@ class CompletionsAligner:
                 pass
         return _costing(structure.join(edited), completions)
 
+    replaces_spans = False
+    """As a writer it is asked at the end of an answer."""
+
+    async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
+        """Both together; the window is the smaller one."""
+        writer = await self.info()
+        if not scorer.has_head:
+            raise EngineFault(f"the scorer {scorer.model} has no detector head; choose an aligner that has one")
+        return replace(
+            writer,
+            model=f"{writer.model} after {scorer.model}",
+            content_hash=digest({"scorer": scorer.content_hash, "editor": writer.content_hash}),
+            template_hash=digest({"scorer": scorer.template_hash, "editor": writer.template_hash}),
+            window=min(scorer.window, writer.window),
+            has_head=True,
+            taught=scorer.taught,
+            languages=scorer.languages,
+        )
+
+    async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
+        """The answer with what is flagged written anew, as far as the scorer lets that stand."""
+        started = time.perf_counter()
+        window = (await self.info()).window
+        if request.verify is Verify.ALWAYS:
+            written = await self.whole(request, window)
+        else:
+            flags = [verdict.flagged for verdict in scored.segments]
+            pieces = judged_segments(request.answer, scored.segments)
+            if not any(flags):
+                return scored
+            judging: list[Correction] = []
+
+            async def passed(made: splice.Hole, text: str) -> str:
+                kept, cost = await _judged_in_place(request, scorer, made, text)
+                judging.append(cost)
+                return kept
+
+            written = await self.rewritten(request, pieces, flags, window, passed)
+            written = written.with_cost_of([written, *judging])
+        ms = scored.ms + (time.perf_counter() - started) * 1000
+        return replace(written, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught, ms=ms)
+
+    async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
+        """It writes at the end alone."""
+        raise EngineFault("this engine cannot replace spans while streaming: its editor is asked at the end")
+
     async def aclose(self) -> None:
         """Release connections."""
         await self._completer.aclose()
@@ -209,6 +246,24 @@ class CompletionsAligner:
             quantization="as served",
             device=served.where,
         )
+
+
+async def _judged_in_place(
+    request: AlignRequest, scorer: Engine, made: splice.Hole, text: str
+) -> tuple[str, Correction]:
+    """What was written in a place, as far as the scorer lets it stand there, and what judging it cost."""
+    answer = made.with_text(text)
+    judging = await scorer.align(judged(request).model_copy(update={"answer": answer, "open_ended": False}))
+    verdicts = list(zip(judged_segments(answer, judging.segments), judging.segments, strict=True))
+    body = text.lstrip()
+    pieces = structure.split(body)
+    scores = []
+    for piece in pieces:
+        place = structure.moved(piece, len(answer) - len(body))
+        over = [verdict for at, verdict in verdicts if at.end > place.start and at.start < place.end]
+        scores.append(max(verdict.score or 0.0 for verdict in over))
+    kept = splice.at_most(request.caution - splice.CLEAR, pieces, scores)
+    return text.removesuffix(body) + kept if kept else "", judging
 
 
 def frame(request: AlignRequest, family: prompts.Template, window: int) -> Frame:
@@ -294,135 +349,3 @@ def _costing(text: str, completions: Sequence[Completion]) -> Correction:
     """A text at the price of all completions that it took."""
     parts = [Correction("", counts=each.counts, prompt_tokens=each.prompt_tokens) for each in completions]
     return Correction(text).with_cost_of(parts)
-
-
-class ScoredEditor:
-    """Two engines as one. `scorer` needs a detector head; closing closes both."""
-
-    def __init__(self, scorer: Engine, editor: CompletionsAligner) -> None:
-        self._scorer = scorer
-        self._editor = editor
-
-    async def info(self) -> AlignerInfo:
-        """Both together: either changes what is answered. The window is the smaller one."""
-        judge = await self._scorer.info()
-        writer = await self._editor.info()
-        if not judge.has_head:
-            raise EngineFault(f"the scorer {judge.model} has no detector head; choose an aligner that has one")
-        return replace(
-            writer,
-            model=f"{writer.model} after {judge.model}",
-            content_hash=digest({"scorer": judge.content_hash, "editor": writer.content_hash}),
-            template_hash=digest({"scorer": judge.template_hash, "editor": writer.template_hash}),
-            window=min(judge.window, writer.window),
-            has_head=True,
-            taught=judge.taught,
-            languages=judge.languages,
-        )
-
-    async def align(self, request: AlignRequest) -> Correction:
-        """Score, and ask the editor only where something is flagged, within `request.deadline_s`."""
-        return await self.finish(request, self._scorer.align(judged(request)))
-
-    async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states of texts, from the scorer: the editor only writes."""
-        return await text_states(self._scorer, request)
-
-    async def put_head(self, data: bytes) -> str:
-        """Give a taught head to the scorer, which judges."""
-        return await with_heads(self._scorer).put_head(data)
-
-    async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows of segments, from the scorer."""
-        return await with_heads(self._scorer).rows(request)
-
-    async def read(self, request: AlignRequest) -> Session:
-        """Let the scorer read along."""
-        return ScoredSession(self, await self._scorer.read(judged(request)))
-
-    async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
-        """The correction, once the verdicts are there."""
-        started = time.perf_counter()
-        async with enforce_deadline(request.deadline_s):
-            scored = await scoring
-            about = (await self.info()).named(request.aligner)
-            done = replace(scored, text=request.answer, aligner=about.content_hash)
-            if request.answer.strip() and not request.score_only:
-                done = await self._edited(request, done)
-        return replace(done, ms=(time.perf_counter() - started) * 1000)
-
-    async def _edited(self, request: AlignRequest, scored: Correction) -> Correction:
-        window = (await self._editor.info()).window
-        if request.verify is Verify.ALWAYS:
-            written = await self._editor.whole(request, window)
-        else:
-            flags = [verdict.flagged for verdict in scored.segments]
-            pieces = judged_segments(request.answer, scored.segments)
-            if not any(flags):
-                return scored
-            judging: list[Correction] = []
-
-            async def passed(made: splice.Hole, text: str) -> str:
-                kept, cost = await self._passed(request, made, text)
-                judging.append(cost)
-                return kept
-
-            written = await self._editor.rewritten(request, pieces, flags, window, passed)
-            written = written.with_cost_of([written, *judging])
-        return replace(written, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught)
-
-    async def _passed(self, request: AlignRequest, made: splice.Hole, text: str) -> tuple[str, Correction]:
-        """What was written in a place, as far as the scorer lets it stand there, and what judging it cost."""
-        answer = made.with_text(text)
-        judging = await self._scorer.align(judged(request).model_copy(update={"answer": answer, "open_ended": False}))
-        verdicts = list(zip(judged_segments(answer, judging.segments), judging.segments, strict=True))
-        body = text.lstrip()
-        pieces = structure.split(body)
-        scores = []
-        for piece in pieces:
-            place = structure.moved(piece, len(answer) - len(body))
-            over = [verdict for at, verdict in verdicts if at.end > place.start and at.start < place.end]
-            scores.append(max(verdict.score or 0.0 for verdict in over))
-        kept = splice.at_most(request.caution - splice.CLEAR, pieces, scores)
-        return text.removesuffix(body) + kept if kept else "", judging
-
-    async def aclose(self) -> None:
-        """Close both."""
-        try:
-            await self._scorer.aclose()
-        finally:
-            await self._editor.aclose()
-
-
-class ScoredSession(ForwardingSession):
-    """The scorer's session, before the editor: what is flagged goes to the editor when the answer has ended."""
-
-    def __init__(self, engine: ScoredEditor, session: Session) -> None:
-        super().__init__(session)
-        self._engine = engine
-
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
-        """No verdict goes out before the end of the answer, when the editor is asked."""
-        return None
-
-    async def replace(self, span: Span) -> Correction:
-        """Without verdicts there is nothing to replace."""
-        raise EngineFault("this engine cannot replace spans while streaming: its editor is asked at the end")
-
-    async def finish(self, request: AlignRequest) -> Correction:
-        """The answer has ended; what is flagged goes to the editor."""
-        return await self._engine.finish(request, super().finish(judged(request)))
-
-
-def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[structure.Segment]:
-    """The segments that were judged. Raises `EngineFault` where they are others than those of the answer."""
-    texts = [score.text for score in scores]
-    pieces = structure.judged(structure.split(answer), texts)
-    if texts != [piece.text for piece in pieces]:
-        raise EngineFault("the engine judged other segments than these; is it of another version?")
-    return pieces
-
-
-def judged(request: AlignRequest) -> AlignRequest:
-    """The request as it asks for verdicts alone."""
-    return request.model_copy(update={"score_only": True, "verify": Verify.FLAGGED})

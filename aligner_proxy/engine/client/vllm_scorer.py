@@ -58,7 +58,7 @@ class _Answer(BaseModel):
 
 
 class VllmScorer:
-    """An engine that judges and leaves every answer as it is; for `ScoredEditor`. `address` is vllm://host:port."""
+    """An engine that judges and leaves every answer as it is; for `EditedEngine`. `address` is vllm://host:port."""
 
     def __init__(self, address: str, *, patience_s: float = 5.0) -> None:
         self._base = "http://" + address.removeprefix(SCHEME).rstrip("/")

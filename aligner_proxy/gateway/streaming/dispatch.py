@@ -54,10 +54,10 @@ async def stream(
             async with contextlib.aclosing(queue.play(response)) as items:
                 async for item in items:
                     if item is queue.comment:
-                        litellm_internals.log_served_texts(data, queue.served.items)
+                        litellm_internals.log_served_texts(data, queue.client.served.items)
                     yield item
     finally:
-        metrics.record_stream(ledger.call_id, ledger.policy, queue.timeline)
+        metrics.record_stream(ledger.call_id, ledger.policy, queue.client.timeline)
 
 
 def stream_mode(policy: Policy, pipeline: Pipeline, *, held: bool = False) -> StreamMode:
@@ -69,5 +69,7 @@ def stream_mode(policy: Policy, pipeline: Pipeline, *, held: bool = False) -> St
         return StreamMode.HOLD
     if policy.mode is Mode.SHADOW or (policy.stream is StreamMode.PASSTHROUGH and policy.mode is Mode.ENFORCE):
         return StreamMode.PASSTHROUGH
-    by_segments = policy.stream is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and pipeline.piecewise(policy)
+    by_segments = (
+        policy.stream is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and pipeline.can_release_segments(policy)
+    )
     return StreamMode.SENTENCE if by_segments else StreamMode.HOLD

@@ -20,11 +20,12 @@ from aligner_proxy.formats.base import StreamEvent, corrected, no_store
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.side_texts import delivered_texts
+from aligner_proxy.gateway.streaming.line import PACKED_FROM
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
-from aligner_proxy.gateway.streaming.queue import PACKED_FROM, StreamQueue, slices
+from aligner_proxy.gateway.streaming.queue import StreamQueue, slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
-from aligner_proxy.pipeline.parts import is_blocked, longest_part
+from aligner_proxy.pipeline.part_cutter import is_blocked, longest_part
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
 
 
@@ -43,8 +44,8 @@ class HeldStream(StreamQueue[PrefilledText]):
         return deque()
 
     def _new_text(self, index: int) -> PrefilledText:
-        pipeline = self._corrector.pipeline
-        return PrefilledText(pipeline, self._ledger.policy, index, partial(self._decoder.facts, index))
+        pipeline = self._request.corrector.pipeline
+        return PrefilledText(pipeline, self._request.ledger.policy, index, partial(self._decoder.facts, index))
 
     async def take(self, item: object) -> None:
         """Decode an item and put it in line."""
@@ -55,7 +56,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         await super().take(item)
         is_event = len(self._queue) == known + 1 and not isinstance(item, bytes | str)
         self._received.append(self._queue.last if is_event else item)
-        if self._longest() > longest_part(self._ledger.policy):
+        if self._longest() > longest_part(self._request.ledger.policy):
             await self._go_on_in_parts()
 
     def _longest(self) -> int:
@@ -64,18 +65,21 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     async def _go_on_in_parts(self) -> ReleasedStream:
         """Release what is held and what comes part by part; raises where the policy wants an error instead."""
-        if is_blocked(self._ledger.policy, self._longest()):
+        if is_blocked(self._request.ledger.policy, self._longest()):
             self._ended = True
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
-            self._corrector.refuse(self._ledger.outcomes[0])
+            self._request.corrector.refuse(self._request.ledger.outcomes[0])
         for text in self._texts.values():
             await run_to_end(text.aclose())
         self._texts.clear()
         while self._queue:
             self._next()
-        side = self._side.reopen() if self._side else None
-        released = ReleasedStream(self._wire, self._data, self._ledger, self._corrector, self._account, side)
-        released.timeline = self.timeline
+        side = self._request.side.reopen() if self._request.side else None
+        request = self._request
+        released = ReleasedStream(
+            request.wire, request.data, request.ledger, request.corrector, self._room.account, side
+        )
+        released.client = self.client
         released.changed = self.changed
         self._released = released
         while self._received:
@@ -99,7 +103,6 @@ class HeldStream(StreamQueue[PrefilledText]):
     def give_way(self) -> None:
         """Give up what is undecided."""
         if self._released is not None:
-            self._released.is_shed = True
             self._released.give_way()
 
     @property
@@ -118,12 +121,12 @@ class HeldStream(StreamQueue[PrefilledText]):
             try:
                 outgoing = await self._replayed(exchanges, texts)
             except NotPutIn:
-                metrics.record_not_applied(self._ledger)
-                if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
+                metrics.record_not_applied(self._request.ledger)
+                if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
                     raise
-        if self._side is not None:
+        if self._request.side is not None:
             changed = outgoing is not self._received
-            await self._side.settle(delivered_texts(exchanges, outcomes, changed=changed))
+            await self._request.side.settle(delivered_texts(exchanges, outcomes, changed=changed))
         self._queue.clear()
         self._outgoing = outgoing  # at last: while others have their turn, nothing may go out
 
@@ -131,17 +134,17 @@ class HeldStream(StreamQueue[PrefilledText]):
         """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
         if self._passes_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
-            if any(map(pipeline_outcomes.blocks, self._ledger.outcomes)):
-                self._corrector.refuse(self._ledger.outcomes[0])
+            if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
+                self._request.corrector.refuse(self._request.ledger.outcomes[0])
             return ()
         if not exchanges:
             reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
             self._give_up(Status.SKIPPED, reason.value)
             return ()
         # The upstream's headers may stand on the stream only, not on its items.
-        if no_store(self._data, self._source):
+        if no_store(self._request.data, self._source):
             exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
-        return await self._corrector.correct(exchanges, self._session)
+        return await self._request.corrector.correct(exchanges, self._session)
 
     def _exchanges(self) -> list[Exchange]:
         return self._decoder.exchanges()
@@ -182,7 +185,7 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     def _give_up(self, status: Status, reason: str) -> None:
         """Every choice that had begun ends like this."""
-        ledger = self._ledger
+        ledger = self._request.ledger
         metrics.record_upstream_end(ledger)
         begun = [exchange.index for exchange in self._exchanges()] or [0]
         ledger.settle(
@@ -200,8 +203,8 @@ class LiveStream(HeldStream):
         kept = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
-                self.timeline.note_upstream()
-                self._sent(item, has_text=True)
+                self.client.timeline.note_upstream()
+                self.client.note(item, has_text=True)
                 yield item
                 await self.take(item)
                 kept.merge()

@@ -15,8 +15,10 @@ from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from aligner_proxy.formats.base import Rewrite, StreamEvent, with_texts
-from aligner_proxy.formats.packing import Packed, Paths
+from aligner_proxy.formats.packing import Packed, Packer, Paths
 
+PACKED_FROM = 256
+"""Events in line from which on chunks are kept packed: an ordinary answer is replayed in its own objects."""
 NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
 _MOST_SHAPES = 16
 """Shapes that are known in one line; an event of yet another one is kept as it is."""
@@ -41,7 +43,7 @@ class StreamText(Protocol):
         """More of the original."""
         ...
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """What goes out in place of these characters."""
         ...
 
@@ -64,10 +66,10 @@ class QueuedEvent(Generic[Text]):
         Raises `NotPutIn`.
         """
         pieces = [
-            text.out(start, end) if text.changed else piece
+            text.render(start, end) if text.changed else piece
             for (text, start, end), (_, piece) in zip(self.places, self.event.pieces, strict=True)
         ]
-        wholes = {index: text.out(0, text.length) for index, text in self.wholes.items() if text.changed}
+        wholes = {index: text.render(0, text.length) for index, text in self.wholes.items() if text.changed}
         return with_texts(self.event, pieces, wholes), any(pieces)
 
 
@@ -88,6 +90,11 @@ class EventLine(Generic[Text]):
     def __init__(self) -> None:
         self._entries: deque[QueuedEvent[Text] | Plain] = deque()
         self._shapes: list[_Shape[Text]] = []
+        self._packer = Packer()
+
+    def packed(self, item: object) -> object:
+        """An item that is to wait, packed where many do."""
+        return item if len(self) < PACKED_FROM else self._packer.packed(item)
 
     def append(self, queued: QueuedEvent[Text]) -> None:
         """One more event."""

@@ -63,9 +63,9 @@ class PrefilledText:
         self.length = length
         self.changed = True
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """What goes out in place of these characters."""
-        return self._replacements.out(start, end, "")
+        return self._replacements.render(start, end, "")
 
     async def aclose(self) -> None:
         """Let the engine go."""

@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic
 
 from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import SafeDecoder, StreamEvent
-from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState, Timeline
@@ -37,10 +37,66 @@ RELIEVED_S = 1.0
 """Shortest time between two parts that end because all streams together hold too much: parts stay worth a look."""
 PATIENCE_S = 5.0
 """How long a stream waits for room that other streams take up."""
-PACKED_FROM = 256
-"""Events in line from which on chunks are kept packed: an ordinary answer is replayed in its own objects."""
 _SLICE_BYTES = 1 << 16
 """Bytes of one item that are decoded before other work gets its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """The request that a stream answers, and what works on its answer."""
+
+    wire: Wire
+    data: Mapping[str, Any]
+    ledger: RequestState
+    corrector: ChoiceCorrector
+    side: SideTexts | None
+    """Texts beside the answer, where they are looked at before they go out."""
+
+
+@dataclass(slots=True)
+class StreamRoom:
+    """The room that a stream takes up."""
+
+    account: StreamAccount
+    relieved_at: float = 0.0
+    is_shed: bool = False
+    """There was no room for what it holds; the rest goes out as it is, or not at all."""
+
+
+class ClientSide:
+    """What went out to the client, and when a comment has to keep its connection alive."""
+
+    def __init__(self, ledger: RequestState) -> None:
+        self._ledger = ledger
+        self.timeline = Timeline()
+        self.served = litellm_internals.ServedItems()
+        self._ending = b""
+        """The last bytes that went out: a comment may stand only between two events."""
+        self._comment_at: float | None = None
+        """When a comment is due, in the loop's time."""
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether what went out ends between two events."""
+        return sse.at_rest(self._ending)
+
+    @property
+    def seconds_to_comment(self) -> float | None:
+        """How long nothing may go out before a comment is due; None: for as long as it takes."""
+        return None if self._comment_at is None else self._comment_at - time.monotonic()
+
+    def note(self, item: object, *, has_text: bool) -> None:
+        """An item goes out."""
+        self.served.append(item)
+        self._ending = sse.tail(self._ending, item)
+        if has_text:
+            self.timeline.note_client()
+        self.put_off_comment()
+
+    def put_off_comment(self) -> None:
+        """A comment is due so long after now."""
+        every_s = self._ledger.policy.keepalive_s
+        self._comment_at = time.monotonic() + every_s if every_s else None
 
 
 class StreamQueue(abc.ABC, Generic[Text]):
@@ -55,34 +111,19 @@ class StreamQueue(abc.ABC, Generic[Text]):
         account: StreamAccount | None = None,
         side: SideTexts | None = None,
     ) -> None:
-        self._wire = wire
-        self._data = data
-        self._ledger = ledger
-        self._corrector = corrector
+        self._request = StreamRequest(wire, data, ledger, corrector, side)
         self._decoder = SafeDecoder(wire.decoder(data), data)
         self._texts: dict[int, Text] = {}
         self._queue: EventLine[Text] = EventLine()
-        self._account = account or StreamBudget().open("-")
-        self._packer = Packer()
-        self._side = side
-        """Texts beside the answer, where they are looked at before they go out."""
+        self._room = StreamRoom(account or StreamBudget().open("-"))
         self._time = TimeSlice()
-        self._relieved_at = 0.0
-        self.is_shed = False
-        """There was no room for what it holds; the rest goes out as it is, or not at all."""
         self.changed = asyncio.Event()
         """Something may go out now."""
         self._source: object = None
         self._work: asyncio.Task[None] | None = None
         self.broken: Exception | None = None
         """What broke the upstream's stream."""
-        self._ending = b""
-        """The last bytes that went out: a comment may stand only between two events."""
-        self._comment_at: float | None = None
-        """When a comment is due, in the loop's time."""
-        self.timeline = Timeline()
-        self.served = litellm_internals.ServedItems()
-        """What went out."""
+        self.client = ClientSide(ledger)
         self.comment: bytes | None = None
         """The last item, once it is due."""
 
@@ -101,12 +142,12 @@ class StreamQueue(abc.ABC, Generic[Text]):
         finally:
             await run_to_end(self._close(finished=finished))
         # A stream that never began stays a plain HTTP error.
-        if (self.served.any or self.broken is None) and sse.at_rest(self._ending):
-            self.comment = self._ledger.comment(self.timeline)
+        if (self.client.served.any or self.broken is None) and self.client.is_at_rest:
+            self.comment = self._request.ledger.comment(self.client.timeline)
             yield self.comment
         if self.broken is not None:
-            if self._side is not None:
-                await self._side.silence(self.broken)
+            if self._request.side is not None:
+                await self._request.side.silence(self.broken)
             raise self.broken
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
@@ -114,13 +155,13 @@ class StreamQueue(abc.ABC, Generic[Text]):
         # A task of its own: what a stream is made of may be bound to the task that reads it.
         work = self._work = asyncio.create_task(self._read(source))
         work.add_done_callback(lambda _: self.changed.set())
-        self._put_off_comment()
+        self.client.put_off_comment()
         while True:
             over = work.done()
             if over:
                 work.result()
             for item, has_text in self.ready():
-                self._sent(item, has_text=has_text)
+                self.client.note(item, has_text=has_text)
                 yield item
                 await self._time.pause()
             if over and not self.waits:
@@ -136,7 +177,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                 await self.take(item)
                 kept.merge()
                 await self._time.pause()
-                if self._account.full:
+                if self._room.account.full:
                     await self._make_room()
         await self.finish()
 
@@ -167,14 +208,14 @@ class StreamQueue(abc.ABC, Generic[Text]):
         Where other streams take up the room and the wait is too long, or this tenant has more than its share, the
         stream is shed.
         """
-        if self._account.too_long or time.monotonic() - self._relieved_at > RELIEVED_S:
-            self._relieved_at = time.monotonic()
+        if self._room.account.too_long or time.monotonic() - self._room.relieved_at > RELIEVED_S:
+            self._room.relieved_at = time.monotonic()
             await self.relieve()
-        while self._account.full and self.waits:
-            crowded_out = not self.is_shed and self._account.over_share
-            if crowded_out or not (await self._account.freed(PATIENCE_S) or self.is_shed):
-                metrics.record_stream_shed(self._ledger)
-                self.is_shed = True
+        while self._room.account.full and self.waits:
+            crowded_out = not self._room.is_shed and self._room.account.over_share
+            if crowded_out or not (await self._room.account.freed(PATIENCE_S) or self._room.is_shed):
+                metrics.record_stream_shed(self._request.ledger)
+                self._room.is_shed = True
                 self.give_way()
 
     async def _enqueue(self, event: StreamEvent) -> None:
@@ -184,16 +225,17 @@ class StreamQueue(abc.ABC, Generic[Text]):
             start = text.length
             await text.feed(piece)
             places.append((text, start, start + len(piece)))
-            self._account.keep(len(piece))
+            self._room.account.keep(len(piece))
         if places:
-            self.timeline.note_upstream()
+            self.client.timeline.note_upstream()
         wholes = {index: self._text(index) for index in event.wholes} or NO_WHOLES
-        if self._side is not None:
-            self._side.read(event.original, [*(piece for _, piece in event.pieces), *map(self._original, wholes)])
-        if len(self._queue) >= PACKED_FROM:
-            event.item = self._packer.packed(event.item)
+        if self._request.side is not None:
+            self._request.side.read(
+                event.original, [*(piece for _, piece in event.pieces), *map(self._original, wholes)]
+            )
+        event.item = self._queue.packed(event.item)
         size = size_of(event) + sum(text.length for text in wholes.values())
-        self._account.hold(size)
+        self._room.account.hold(size)
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
 
     def _original(self, index: int) -> str:
@@ -203,7 +245,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     def _next(self) -> QueuedEvent[Text]:
         """The first event in line, which leaves it."""
         queued = self._queue.popleft()
-        self._account.free(queued.size)
+        self._room.account.free(queued.size)
         return queued
 
     @property
@@ -219,7 +261,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     @property
     def _passes_broken(self) -> bool:
         """Whether the upstream failed, and what had come goes out unjudged, not like an answer that was cut off."""
-        return self.broken is not None and self._ledger.policy.on_skip.upstream_error is not OnSkip.JUDGE
+        return self.broken is not None and self._request.ledger.policy.on_skip.upstream_error is not OnSkip.JUDGE
 
     @abc.abstractmethod
     def _new_text(self, index: int) -> Text:
@@ -245,27 +287,14 @@ class StreamQueue(abc.ABC, Generic[Text]):
     async def settle(self, *, finished: bool) -> None:
         """Let go of what is still worked on, and settle what is not settled; `finished`: all went out."""
 
-    def _sent(self, item: object, *, has_text: bool) -> None:
-        """Note that an item goes out."""
-        self.served.append(item)
-        self._ending = sse.tail(self._ending, item)
-        if has_text:
-            self.timeline.note_client()
-        self._put_off_comment()
-
-    def _put_off_comment(self) -> None:
-        every_s = self._ledger.policy.keepalive_s
-        self._comment_at = time.monotonic() + every_s if every_s else None
-
     async def _silent(self) -> bool:
         """Wait until something may go out; True when it took so long that a comment is due, and one may go out here."""
-        left = None if self._comment_at is None else self._comment_at - time.monotonic()
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(self.client.seconds_to_comment):
                 await self.changed.wait()
         except TimeoutError:
-            self._put_off_comment()
-            return sse.at_rest(self._ending)
+            self.client.put_off_comment()
+            return self.client.is_at_rest
         self.changed.clear()
         return False
 
@@ -276,7 +305,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if work is not None:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-        self._account.close()
+        self._room.account.close()
         await self.settle(finished=finished)
 
 

@@ -14,12 +14,13 @@ from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.streaming.line import QueuedEvent
 from aligner_proxy.gateway.streaming.queue import StreamQueue
-from aligner_proxy.pipeline import eligibility, outcomes
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
+from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMode
 
 
-class ReleasedStream(StreamQueue[PartedCorrection]):
+class ReleasedStream(StreamQueue[GrowingAnswer]):
     """A stream of which each text is corrected while it grows."""
 
     _lost = False
@@ -27,7 +28,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     _contradicted = False
     """Its events contradict one another, and the policy wants an error in their place."""
 
-    _undecided: Sequence[PartedCorrection] = ()
+    _undecided: Sequence[GrowingAnswer] = ()
     """The texts that may not be decided yet."""
     _over = False
     """The upstream has sent all."""
@@ -37,12 +38,12 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         """The texts behind which nothing may follow."""
         return set()
 
-    def _new_text(self, index: int) -> PartedCorrection:
+    def _new_text(self, index: int) -> GrowingAnswer:
         facts = partial(self._decoder.facts, index)
-        policy = self._ledger.policy
+        policy = self._request.ledger.policy
         whole = policy.stream is StreamMode.HOLD
-        text = PartedCorrection(self._corrector.pipeline, policy, facts, self.changed.set, whole=whole)
-        if self.is_shed:
+        text = GrowingAnswer(self._request.corrector.pipeline, policy, facts, self.changed.set, whole=whole)
+        if self._room.is_shed:
             text.close(Status.FAILED, Shed.reason)
         self._undecided = (*self._undecided, text)
         return text
@@ -57,9 +58,9 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         self._check_agreement(event)
         known = len(self._texts)
         await super()._enqueue(event)
-        if self._side is not None and event.pieces and self._side.pending:
+        if self._request.side is not None and event.pieces and self._request.side.pending:
             # What stood before the answer has ended.
-            await self._side.settle((), ended_only=True)
+            await self._request.side.settle((), ended_only=True)
         if len(self._texts) > known or not event.pieces or event.ends:
             for text in self._open():
                 text.check()
@@ -68,7 +69,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             if index in self._texts:
                 await self._texts[index].end()
 
-    def _open(self) -> Sequence[PartedCorrection]:
+    def _open(self) -> Sequence[GrowingAnswer]:
         """The texts of which something is undecided."""
         self._undecided = tuple(text for text in self._undecided if not text.done)
         return self._undecided
@@ -80,6 +81,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
 
     def give_way(self) -> None:
         """Give up what is undecided: the stream is shed."""
+        self._room.is_shed = True
         for text in self._open():
             text.close(Status.FAILED, Shed.reason)
         self.changed.set()
@@ -93,10 +95,10 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         """
         if not self._decoder.disagrees and not any(index in self._ended_texts for index, _ in event.pieces):
             return
-        outcome = Outcome(Status.SKIPPED, SkipReason.INCONSISTENT.value, None, self._ledger.policy)
+        outcome = Outcome(Status.SKIPPED, SkipReason.INCONSISTENT.value, None, self._request.ledger.policy)
         if outcomes.blocks(outcome):
             self._contradicted = True
-            self._corrector.refuse(outcome)
+            self._request.corrector.refuse(outcome)
 
     def _check_fault(self) -> None:
         """What cannot be read goes out as it is, unless the policy wants an error in its place."""
@@ -105,7 +107,7 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         for text in self._texts.values():
             text.close(Status.FAILED, outcomes.INTERNAL)
         if not self._texts:
-            self._corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._ledger.policy))
+            self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.ledger.policy))
 
     async def _end(self) -> None:
         self._check_fault()
@@ -113,19 +115,21 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             if self._passes_broken:
                 text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             await text.end()
-        if self._side is not None:
-            for text in self._texts.values() if self._side.pending else ():
-                await text.over()
-            await self._side.settle([text.out(0, text.length) for text in self._texts.values() if text.done])
+        if self._request.side is not None:
+            for text in self._texts.values() if self._request.side.pending else ():
+                await text.wait_until_over()
+            await self._request.side.settle([text.render(0, text.length) for text in self._texts.values() if text.done])
         if self._withholds_refusal():
             for exchange in self._decoder.exchanges():
-                if (reason := eligibility.check(exchange, self._ledger.policy)) is not None:
-                    self._corrector.refuse(Outcome(Status.SKIPPED, reason.value, None, self._ledger.policy))
+                if (reason := eligibility.check(exchange, self._request.ledger.policy)) is not None:
+                    self._request.corrector.refuse(
+                        Outcome(Status.SKIPPED, reason.value, None, self._request.ledger.policy)
+                    )
         self._over = True
 
     def _withholds_refusal(self) -> bool:
         """Whether what stands in the field for refusals may end the stream: how it reads is known at its end."""
-        policy = self._ledger.policy
+        policy = self._request.ledger.policy
         reasons = (SkipReason.NON_TEXT, SkipReason.REFUSAL)
         return self._decoder.refusing and any(
             outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in reasons
@@ -134,8 +138,8 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items of which all texts are decided."""
         self._refuse(self._texts.values())
-        if self.is_shed and self._side is not None:
-            self._side.refuse_pending()
+        if self._room.is_shed and self._request.side is not None:
+            self._request.side.refuse_pending()
         # Others run while an item goes out: what was given up or came beside the answer meanwhile counts.
         while self._queue and not self._withheld() and _decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
@@ -143,21 +147,23 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
 
     def _withheld(self) -> bool:
         """Whether nothing goes out now, because of a text beside the answer."""
-        return (not self._over and self._withholds_refusal()) or (self._side is not None and self._side.pending)
+        return (not self._over and self._withholds_refusal()) or (
+            self._request.side is not None and self._request.side.pending
+        )
 
-    def _refuse(self, texts: Iterable[PartedCorrection]) -> None:
+    def _refuse(self, texts: Iterable[GrowingAnswer]) -> None:
         """End the stream where the policy wants an error in place of one of these texts."""
         for text in texts:
             if (outcome := text.stopped) is not None:
-                self._corrector.refuse(outcome)
+                self._request.corrector.refuse(outcome)
 
-    def _item(self, queued: QueuedEvent[PartedCorrection]) -> tuple[object, bool]:
+    def _item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
         """What goes out in place of an event: the event itself where an edit does not go into it."""
         try:
             return queued.item()
         except NotPutIn:
             self._lost = True
-            self._corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._ledger.policy))
+            self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.ledger.policy))
             return queued.event.original, bool(queued.places)
 
     async def settle(self, *, finished: bool) -> None:
@@ -166,23 +172,23 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)
             await text.aclose()
-        if self._ledger.settled:
+        if self._request.ledger.settled:
             return
         outcomes = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
         outcomes = outcomes or [self._without_text(finished)]
-        if self._side is not None and self._side.ending_kind is not None:
-            reason = self._side.ending_kind.value
+        if self._request.side is not None and self._request.side.ending_kind is not None:
+            reason = self._request.side.ending_kind.value
             outcomes = [(told, replace(outcome, status=Status.FAILED, reason=reason)) for told, outcome in outcomes]
         if self._contradicted:
             reason = SkipReason.INCONSISTENT.value
             outcomes = [(told, replace(outcome, status=Status.SKIPPED, reason=reason)) for told, outcome in outcomes]
-        self._corrector.settle(outcomes)
+        self._request.corrector.settle(outcomes)
         if self._lost:
-            metrics.record_not_applied(self._ledger)
+            metrics.record_not_applied(self._request.ledger)
 
     def _without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
         """The outcome of a stream in which there is no text."""
-        policy = self._ledger.policy
+        policy = self._request.ledger.policy
         exchange = self._decoder.exchange(0)
         if not finished:
             return exchange, Outcome(Status.FAILED, metrics.CANCELLED, None, policy)
@@ -192,8 +198,8 @@ class ReleasedStream(StreamQueue[PartedCorrection]):
         return exchange, Outcome(Status.SKIPPED, reason.value, None, policy)
 
 
-def _decided(queued: QueuedEvent[PartedCorrection]) -> bool:
+def _decided(queued: QueuedEvent[GrowingAnswer]) -> bool:
     """Whether it is known what goes out in place of all of its texts."""
-    return all(text.decided(end) for text, _, end in queued.places) and all(
+    return all(text.is_decided(end) for text, _, end in queued.places) and all(
         text.done for text in queued.wholes.values()
     )

@@ -30,7 +30,8 @@ from aligner_proxy.engine.api import (
 )
 from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions import CompletionsClient
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.client.head_supply import HeadSupply, SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
@@ -203,7 +204,7 @@ async def test_a_scorer_before_a_remote_editor_judges_by_heads(engine: LocalEngi
     server = Completions(lambda _: " Thank you.")
     async with client_of(engine, tmp_path / "e.sock", Store(LOUD)) as client, completing(server) as base:
         editor = CompletionsAligner(CompletionsClient(base), TEMPLATES["ultrafeedback"])
-        subject = ScoredEditor(client, editor)
+        subject = EditedEngine(client, editor)
         assert scores(await subject.align(align_request(NAME))) == [50.0] * 4
         session = await subject.read(align_request(NAME).model_copy(update={"answer": ""}))
         await session.feed(tiny.ANSWER)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest, Prediction
 from aligner_proxy.engine.client.completions import CompletionsClient, ServedModel
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor, tokens
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, tokens
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.local import LocalEngine
@@ -73,7 +74,7 @@ def written(text: str, **more: Any) -> Completion:
 
 async def test_nothing_flagged_never_leaves_the_machine() -> None:
     editor = Memory(written("x"))
-    engine = ScoredEditor(scorer(), CompletionsAligner(editor, FAMILY))
+    engine = EditedEngine(scorer(), CompletionsAligner(editor, FAMILY))
     done = await engine.align(tiny.request(ANSWER))
     assert done.text == ANSWER
     assert not editor.asked
@@ -83,7 +84,7 @@ async def test_nothing_flagged_never_leaves_the_machine() -> None:
 
 async def test_the_editor_is_given_what_stands_before_and_writes_the_flagged_run_alone() -> None:
     editor = Memory(written(" Please look it up. ", stop_reason="Boats leave every hour"))
-    engine = ScoredEditor(scorer(1), CompletionsAligner(editor, FAMILY))
+    engine = EditedEngine(scorer(1), CompletionsAligner(editor, FAMILY))
     request = tiny.request(ANSWER)
     done = await engine.align(request)
     assert done.text == "The harbour opens at nine. Please look it up. Boats leave every hour from the pier."
@@ -101,7 +102,7 @@ async def test_the_editor_reads_no_disguise_and_kept_segments_stay_in_it() -> No
     first, rude, last = structure.split(ANSWER)
     answer = f"{hidden(first.text)} {hidden(rude.text)} {hidden(last.text)}"
     editor = Memory(written(" Please look it up. ", stop_reason="Boats leave every hour"))
-    done = await ScoredEditor(scorer(1), CompletionsAligner(editor, FAMILY)).align(tiny.request(answer))
+    done = await EditedEngine(scorer(1), CompletionsAligner(editor, FAMILY)).align(tiny.request(answer))
     assert done.text == f"{hidden(first.text)} Please look it up. {hidden(last.text)}"
     [asked] = editor.asked
     assert "\u200b" not in asked.model_dump_json()
@@ -110,7 +111,7 @@ async def test_the_editor_reads_no_disguise_and_kept_segments_stay_in_it() -> No
 
 async def test_caution_is_the_requests_and_acts_on_the_heads_scores() -> None:
     editor = Memory(written(""))
-    engine = ScoredEditor(scorer(1), CompletionsAligner(editor, FAMILY))
+    engine = EditedEngine(scorer(1), CompletionsAligner(editor, FAMILY))
     assert (await engine.align(tiny.request(ANSWER, caution=3.0))).text == ANSWER
     assert not editor.asked
     done = await engine.align(tiny.request(ANSWER, caution=1.0))
@@ -130,7 +131,7 @@ async def test_caution_is_the_requests_and_acts_on_the_heads_scores() -> None:
     ],
 )
 async def test_what_becomes_of_the_editors_text(said: Completion, kept: str) -> None:
-    engine = ScoredEditor(scorer(1), CompletionsAligner(Memory(said), FAMILY))
+    engine = EditedEngine(scorer(1), CompletionsAligner(Memory(said), FAMILY))
     done = await engine.align(tiny.request(ANSWER))
     assert done.text == f"The harbour opens at nine.{kept} Boats leave every hour from the pier."
 
@@ -145,7 +146,7 @@ async def test_what_the_editor_writes_has_to_be_clear_of_the_threshold_where_it_
     answers: list[str] = []
     head = scorer(1, again={"You oaf, look.": score}, answers=answers)
     editor = Memory(written(" You oaf, look. It is there. ", stop_reason="Boats leave every hour"))
-    done = await ScoredEditor(head, CompletionsAligner(editor, FAMILY)).align(tiny.request(ANSWER, caution=caution))
+    done = await EditedEngine(head, CompletionsAligner(editor, FAMILY)).align(tiny.request(ANSWER, caution=caution))
     assert done.text == f"The harbour opens at nine.{kept} It is there. Boats leave every hour from the pier."
     assert answers[1:] == ["The harbour opens at nine. You oaf, look. It is there."]
 
@@ -153,7 +154,7 @@ async def test_what_the_editor_writes_has_to_be_clear_of_the_threshold_where_it_
 async def test_nothing_is_judged_again_where_nothing_was_written() -> None:
     answers: list[str] = []
     head = scorer(1, answers=answers)
-    await ScoredEditor(head, CompletionsAligner(Memory(written("")), FAMILY)).align(tiny.request(ANSWER))
+    await EditedEngine(head, CompletionsAligner(Memory(written("")), FAMILY)).align(tiny.request(ANSWER))
     assert answers == [ANSWER]
 
 
@@ -173,7 +174,7 @@ async def test_kept_segments_stand_in_their_order_whatever_the_editor_says(
 ) -> None:
     answer = "\n".join(sentences)
     editor = Memory(*(Completion(text, "stop" if finished else "length") for text in said))
-    engine = ScoredEditor(scorer(*flags), CompletionsAligner(editor, FAMILY))
+    engine = EditedEngine(scorer(*flags), CompletionsAligner(editor, FAMILY))
     done = await engine.align(tiny.request(answer))
     at = 0
     for verdict in done.segments:
@@ -188,7 +189,7 @@ async def test_kept_segments_stand_in_their_order_whatever_the_editor_says(
 
 async def test_verify_always_asks_for_the_whole_and_keeps_the_verdicts() -> None:
     editor = Memory(written("All of it anew."))
-    done = await ScoredEditor(scorer(1), CompletionsAligner(editor, FAMILY)).align(
+    done = await EditedEngine(scorer(1), CompletionsAligner(editor, FAMILY)).align(
         tiny.request(ANSWER, verify=Verify.ALWAYS)
     )
     assert done.text == "All of it anew."
@@ -197,10 +198,10 @@ async def test_verify_always_asks_for_the_whole_and_keeps_the_verdicts() -> None
 
 
 async def test_who_they_are_together() -> None:
-    engine = ScoredEditor(scorer(), CompletionsAligner(Memory(written("")), FAMILY))
+    engine = EditedEngine(scorer(), CompletionsAligner(Memory(written("")), FAMILY))
     about = await engine.info()
     assert (about.model, about.has_head, about.window) == ("big after scripted", True, 4096)
-    other = ScoredEditor(scorer(), CompletionsAligner(Memory(written("")), FAMILY, revision="2"))
+    other = EditedEngine(scorer(), CompletionsAligner(Memory(written("")), FAMILY, revision="2"))
     assert (await other.info()).content_hash != about.content_hash
 
 
@@ -208,7 +209,7 @@ async def test_a_scorer_without_a_head_is_refused() -> None:
     from dataclasses import replace
 
     headless = ScriptedEngine(about=replace(SCRIPTED, has_head=False))
-    engine = ScoredEditor(headless, CompletionsAligner(Memory(written("")), FAMILY))
+    engine = EditedEngine(headless, CompletionsAligner(Memory(written("")), FAMILY))
     with pytest.raises(EngineFault, match="no detector head"):
         await engine.align(tiny.request(ANSWER))
 
@@ -216,7 +217,7 @@ async def test_a_scorer_without_a_head_is_refused() -> None:
 async def test_a_scorer_that_judged_something_else_is_a_fault() -> None:
     odd = ScriptedEngine(lambda request: Correction(request.answer, (SegmentScore("Other.", 2.0, False),)))
     with pytest.raises(EngineFault, match="other segments"):
-        await ScoredEditor(odd, CompletionsAligner(Memory(written("")), FAMILY)).align(tiny.request(ANSWER))
+        await EditedEngine(odd, CompletionsAligner(Memory(written("")), FAMILY)).align(tiny.request(ANSWER))
 
 
 async def test_real_servers_a_tiny_head_here_and_an_editor_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +227,7 @@ async def test_real_servers_a_tiny_head_here_and_an_editor_there(monkeypatch: py
     await judge.start()
     server = Completions(lambda body: " Thank you.")
     async with engine_at(judge) as address, completing(server) as base:
-        engine = ScoredEditor(HttpEngine(address), CompletionsAligner(CompletionsClient(base), FAMILY))
+        engine = EditedEngine(HttpEngine(address), CompletionsAligner(CompletionsClient(base), FAMILY))
         alone = await judge.align(tiny.request(caution=1e6))
         scores = sorted(s.score for s in alone.segments if s.score is not None)
         request = tiny.request(caution=scores[-1] - 1e-6)  # one segment stands out
@@ -249,13 +250,13 @@ async def test_real_servers_a_tiny_head_here_and_an_editor_there(monkeypatch: py
 async def test_an_editor_that_is_away_or_slow_or_too_small_is_named() -> None:
     away = CompletionsClient(f"http://127.0.0.1:{refused_port()}/v1", "big", patience_s=0.0)
     with pytest.raises(EngineUnavailable):
-        await ScoredEditor(scorer(1), CompletionsAligner(away, FAMILY)).align(tiny.request(ANSWER))
+        await EditedEngine(scorer(1), CompletionsAligner(away, FAMILY)).align(tiny.request(ANSWER))
     async with completing(Completions(lambda body: "x", delay_s=30.0)) as base:
-        slow = ScoredEditor(scorer(1), CompletionsAligner(CompletionsClient(base), FAMILY))
+        slow = EditedEngine(scorer(1), CompletionsAligner(CompletionsClient(base), FAMILY))
         with pytest.raises(DeadlineExceeded):
             await slow.align(tiny.request(ANSWER, deadline_s=0.3))
         await slow.aclose()
-    small = ScoredEditor(scorer(1), CompletionsAligner(Memory(written("")), FAMILY, window=256))
+    small = EditedEngine(scorer(1), CompletionsAligner(Memory(written("")), FAMILY, window=256))
     with pytest.raises(AnswerTooLong):
         await small.align(tiny.request(ANSWER * 20))
 
@@ -264,7 +265,7 @@ async def test_in_a_long_answer_only_the_part_of_a_flagged_run_is_sent() -> None
     answer = " ".join(f"{number}: {ANSWER}" for number in range(40))
     flagged = [n for n, piece in enumerate(structure.split(answer)) if piece.text.startswith("You fool")]
     editor = Memory(written(""))
-    done = await ScoredEditor(scorer(*flagged), CompletionsAligner(editor, FAMILY, window=768)).align(
+    done = await EditedEngine(scorer(*flagged), CompletionsAligner(editor, FAMILY, window=768)).align(
         tiny.request(answer)
     )
     assert done.text == answer.replace(" You fool, look it up.", "")
@@ -276,7 +277,7 @@ async def test_a_flagged_run_that_spans_several_parts_is_written_part_by_part() 
     answer = " ".join(f"{number}: {ANSWER}" for number in range(40))
     count = len(structure.split(answer))
     editor = Memory(written(" Please look it up."))
-    engine = ScoredEditor(scorer(*range(2, count - 2)), CompletionsAligner(editor, FAMILY, window=768))
+    engine = EditedEngine(scorer(*range(2, count - 2)), CompletionsAligner(editor, FAMILY, window=768))
     done = await engine.align(tiny.request(answer))
     assert done.text.startswith(structure.split(answer)[0].text)
     assert done.text.endswith(structure.split(answer)[-1].text)

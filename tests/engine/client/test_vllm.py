@@ -20,7 +20,8 @@ import pytest
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import CompletionRequest
 from aligner_proxy.engine.client.completions import CompletionsClient
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
+from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.weights import quantise, sources
 from aligner_proxy.errors import AnswerTooLong
 from tests.support import tiny
@@ -87,7 +88,7 @@ async def test_it_corrects_by_itself_and_behind_a_scorer_and_says_what_does_not_
     again = await alone.align(tiny.request(deadline_s=300))
     assert again.text == done.text, "greedy"
 
-    scored = ScoredEditor(scorer(1), alone)
+    scored = EditedEngine(scorer(1), alone)
     edited = await scored.align(tiny.request(deadline_s=300))
     assert edited.text.startswith("The harbour opens at six.")
     assert edited.text.endswith("The first ferry leaves at seven. Bring a coat.")

@@ -21,9 +21,9 @@ from aligner_proxy.gateway.streaming import queue
 from aligner_proxy.gateway.streaming.budget import StreamBudget, size_of
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
-from aligner_proxy.pipeline import parts
+from aligner_proxy.pipeline import part_cutter
+from aligner_proxy.pipeline.answer_part import AnswerPart
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.streaming import StreamingCorrection
 from aligner_proxy.types import FailurePolicy, Objective, OnError, Policy, Status, StreamMode
 from tests.support.counting import growth
 from tests.support.scripted import SegmentEngine
@@ -109,7 +109,7 @@ async def test_a_held_stream_begins_before_its_upstream_ends() -> None:
 
 
 async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    monkeypatch.setattr(part_cutter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
     made, ledger = stream(FORMATS[0], policy())
     upstream = Endless()
     with pytest.raises(Blocked, match="too_long"):
@@ -119,8 +119,8 @@ async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: py
 
 
 async def test_what_is_only_too_long_to_be_held_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_CHARS", 200)
-    monkeypatch.setattr(parts.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    monkeypatch.setattr(part_cutter, "PART_CHARS", 200)
+    monkeypatch.setattr(part_cutter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
     made, ledger = stream(FORMATS[0], policy())
     got = await played(made, [chunk(SENTENCE) for _ in range(20)] + [chunk(why="stop")])
     assert FORMATS[0].read(got[:-1]).count("Bring a coat!") == 20
@@ -132,13 +132,13 @@ async def test_what_is_only_too_long_to_be_held_is_not_blocked(monkeypatch: pyte
 async def test_a_part_that_fails_does_not_pass_while_it_is_let_go(
     monkeypatch: pytest.MonkeyPatch, mode: StreamMode
 ) -> None:
-    close = StreamingCorrection.aclose
+    close = AnswerPart.aclose
 
-    async def slowly(part: StreamingCorrection) -> None:
+    async def slowly(part: AnswerPart) -> None:
         await asyncio.sleep(0.01)
         await close(part)
 
-    monkeypatch.setattr(StreamingCorrection, "aclose", slowly)
+    monkeypatch.setattr(AnswerPart, "aclose", slowly)
     failing = engine()
     failing.write = lambda _: EngineFault("scripted")
     strict = policy(stream=mode, on_error=FailurePolicy(bug=OnError.BLOCK), keepalive_s=0.001)

@@ -15,7 +15,7 @@ from aligner_proxy.types import Mode, Policy, StreamMode
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("asked", StreamMode)
 def test_the_way_is_the_policys_where_it_can_be_taken(mode: Mode, asked: StreamMode, pieces: bool) -> None:
-    pipeline: Any = SimpleNamespace(piecewise=lambda _: pieces)
+    pipeline: Any = SimpleNamespace(can_release_segments=lambda _: pieces)
     way = stream_mode(Policy(name="p", mode=mode, stream=asked), pipeline)
     if mode is Mode.SHADOW:
         assert way is StreamMode.PASSTHROUGH

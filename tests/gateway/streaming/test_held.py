@@ -276,7 +276,7 @@ async def test_without_an_interval_a_held_stream_is_silent() -> None:
 async def test_a_stream_knows_how_late_its_text_went_out() -> None:
     stream, _, _ = held()
     await played(stream, flow([chunk("a"), chunk("b")]))
-    times = stream.timeline
+    times = stream.client.timeline
     assert times.upstream_first is not None
     assert times.upstream_last is not None
     assert times.client_first is not None

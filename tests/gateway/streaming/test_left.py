@@ -19,15 +19,15 @@ from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.formats.base import SafeDecoder
 from aligner_proxy.gateway.streaming import queue
 from aligner_proxy.gateway.streaming.queue import StreamQueue
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.answer_part import AnswerPart
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.resumable_session import ResumableSession
-from aligner_proxy.pipeline.streaming import StreamingCorrection
 from aligner_proxy.types import StreamMode
 from tests.gateway.streaming.test_bounds import SENTENCE, engine, flow, policy, stream
 from tests.support.scripted import ScriptedSession, SegmentEngine
 from tests.support.stream_fixtures import FORMATS, Format
 
-KINDS = (StreamQueue, SafeDecoder, PartedCorrection, StreamingCorrection, ResumableSession)
+KINDS = (StreamQueue, SafeDecoder, GrowingAnswer, AnswerPart, ResumableSession)
 ANSWER = SENTENCE * 120
 
 

@@ -94,7 +94,7 @@ async def played(stream: HeldStream, *items: object) -> list[Any]:
             yield item
 
     assert [item async for item in stream.play(source())][: len(items)] == list(items)
-    made: Any = stream._corrector
+    made: Any = stream._request.corrector
     return list(made.taken)
 
 

@@ -80,7 +80,7 @@ def names(policy: Policy) -> list[str]:
 
 
 async def weighed(policy: Policy, weigher: Any = None, scripted: ScriptedEngine | None = None) -> Policy:
-    return await pipeline(weigher, scripted).selected(Exchange("call", 0, TURNS, ""), policy)
+    return await pipeline(weigher, scripted).select_objectives(Exchange("call", 0, TURNS, ""), policy)
 
 
 def weights_of(policy: Policy) -> Weighed:
@@ -213,7 +213,7 @@ async def test_what_was_encoded_before_an_engine_failed_is_not_asked_for_again()
 
     weighing = pipeline(None, engine(rows))
     policy = resolved("some", team_id="acme")
-    chosen = [await weighing.selected(Exchange("call", 0, TURNS, ""), policy) for _ in range(3)]
+    chosen = [await weighing.select_objectives(Exchange("call", 0, TURNS, ""), policy) for _ in range(3)]
     reason = EngineUnavailable.reason
     assert [weights_of(one).reason for one in chosen] == [reason, reason, None]
     assert seen == [2, 2, 2, 1, 1]
@@ -224,7 +224,7 @@ async def test_requests_at_once_ask_for_objective_texts_once() -> None:
     scripted = engine(lambda request: seen.extend(request.texts) or [[0.1] * 1728 for _ in request.texts])
     scripted.delay_s = 0.01
     weighing = pipeline(None, scripted)
-    await asyncio.gather(*(weighing.selected(Exchange("c", 0, TURNS, ""), resolved("some")) for _ in range(5)))
+    await asyncio.gather(*(weighing.select_objectives(Exchange("c", 0, TURNS, ""), resolved("some")) for _ in range(5)))
     assert len(seen) == 3 + 5
 
 

@@ -13,8 +13,8 @@ from aligner_proxy.correctors.registry import PluginCorrector, Revising, admitte
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel
 from aligner_proxy.errors import EngineOverloaded
+from aligner_proxy.pipeline.answer_part import AnswerPart
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.streaming import StreamingCorrection
 from aligner_proxy.plugins.extensions import Extensions, InlineRunner
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.types import Exchange, Objective, Policy, Status, StreamMode, Turn
@@ -144,18 +144,18 @@ def pipeline(script: Any = kinder, caller: Any = None) -> tuple[Pipeline, Comple
 
 async def streamed(
     made: Pipeline, policy: Policy = POLICY, answer: str = ANSWER, each: int = 7
-) -> tuple[StreamingCorrection, list[str]]:
+) -> tuple[AnswerPart, list[str]]:
     """The correction, and what had gone out after each piece."""
     told, out = [""], list[str]()
     changed = asyncio.Event()
-    passage = StreamingCorrection(made, policy, lambda: Exchange("c", 0, TURNS, told[0]), changed.set)
+    passage = AnswerPart(made, policy, lambda: Exchange("c", 0, TURNS, told[0]), changed.set)
     for start in range(0, len(answer), each):
         piece = answer[start : start + each]
         told[0] += piece
         await passage.feed(piece)
         for _ in range(20):
             await asyncio.sleep(0)
-        out.append(passage.out(0, passage._replacements.end))
+        out.append(passage.render(0, passage.replacements.end))
     await passage.end()
     while not passage.done:
         changed.clear()
@@ -206,10 +206,10 @@ async def test_held_and_whole_answers_go_the_same_way() -> None:
     reading = await made.read(replace(exchange, answer=None), held)
     outcome = await made.align(exchange, held, reading)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, KINDER)
-    assert made.piecewise(POLICY)
+    assert made.can_release_segments(POLICY)
     choosing = Pipeline(made.engine, correctors=made.correctors, extensions=Extensions([BestOf()]))
-    assert not choosing.piecewise(POLICY.with_extension("best_of", 2))
-    assert not made.piecewise(replace(POLICY, corrector="other"))
+    assert not choosing.can_release_segments(POLICY.with_extension("best_of", 2))
+    assert not made.can_release_segments(replace(POLICY, corrector="other"))
 
 
 async def test_an_answer_that_is_json_stays_whole() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from aligner_proxy.pipeline.parts import PartedCorrection
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Policy, Status, StreamMode, Turn
 from tests.support.growing import grown
@@ -38,6 +38,6 @@ async def test_elsewhere_the_original_stays() -> None:
 @pytest.mark.parametrize("held", [False, True])
 async def test_a_stream_gets_the_same(held: bool) -> None:
     policy = replace(ENFORCED, stream=StreamMode.SENTENCE)
-    made = PartedCorrection(pipeline(), policy, lambda: ASKED, lambda: None, whole=held)
+    made = GrowingAnswer(pipeline(), policy, lambda: ASKED, lambda: None, whole=held)
     outcome = await grown(made, ANSWER)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, "Take a brush. Then paint it.")

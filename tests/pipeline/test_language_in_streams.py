@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.outcomes import blocks
-from aligner_proxy.pipeline.parts import PartedCorrection
 from aligner_proxy.types import Exchange, OnSkip, Policy, SkipPolicy, Status, StreamMode, Turn
-from tests.pipeline.test_spoken import ENGLISH, GERMAN, INSULT, POLICY, pipeline
+from tests.pipeline.test_language import ENGLISH, GERMAN, INSULT, POLICY, pipeline
 from tests.support.scripted import SCRIPTED
 
 RELEASED = replace(POLICY, stream=StreamMode.SENTENCE)
@@ -19,9 +19,9 @@ BLOCKING = replace(RELEASED, on_skip=SkipPolicy(language=OnSkip.BLOCK))
 FACTS = Exchange("call-1", 0, (Turn("user", "What?"),), None, finish_reason=None)
 
 
-async def corrected(pieces: Sequence[str], policy: Policy = RELEASED) -> PartedCorrection:
+async def corrected(pieces: Sequence[str], policy: Policy = RELEASED) -> GrowingAnswer:
     """A text that came in these pieces, decided as far as it goes after each."""
-    text = PartedCorrection(pipeline(), policy, lambda: FACTS, lambda: None)
+    text = GrowingAnswer(pipeline(), policy, lambda: FACTS, lambda: None)
     for piece in pieces:
         await text.feed(piece)
         for _ in range(50):
@@ -73,4 +73,4 @@ async def test_a_sentence_in_another_language_is_enough() -> None:
     text = await corrected(pieces, BLOCKING)
     assert text.stopped is not None
     assert (text.stopped.reason, blocks(text.stopped)) == ("language", True)
-    assert "dummer" not in text.out(0, text._present.replacements.end)
+    assert "dummer" not in text.render(0, text._present.replacements.end)

@@ -26,7 +26,7 @@ def removes_refused(policy: Policy) -> bool:
     return policy.editor != LOCAL_EDITOR or policy.if_nothing_remains is not IfNothingRemains.ORIGINAL
 
 
-async def removed_where_refused(
+async def remove_refused_edits(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
     """The correction without the passages whose replacement the gate refuses, and the verdict on it.
@@ -35,10 +35,10 @@ async def removed_where_refused(
     """
     if not removes_refused(policy):
         return correction, verdict
-    return await _without_refused(answer, correction, policy, verdict, judge)
+    return await _remove_refused(answer, correction, policy, verdict, judge)
 
 
-async def _without_refused(
+async def _remove_refused(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
     pieces = structure.judged(structure.split(answer), [segment.text for segment in correction.segments])
@@ -46,33 +46,33 @@ async def _without_refused(
     if len(flags) != len(pieces):
         return correction, verdict
     proposed = edits.in_place(answer, pieces, flags, correction.text)
-    written = {edit.first: edit for edit in proposed or () if edit.text.strip()}
-    if not written:
+    replacements = {edit.first: edit for edit in proposed or () if edit.text.strip()}
+    if not replacements:
         return correction, verdict
-    refused = set()
-    for first, edit in written.items():
+    refused_runs = set()
+    for first, edit in replacements.items():
         alone = replace(correction, text=edits.apply(answer, [edit]))
-        if len(written) == 1 or (await judge(answer, alone, policy)).dropped:
-            refused.add(first)
-    refused = refused or set(written)  # refused together: none of them is better than another
+        if len(replacements) == 1 or (await judge(answer, alone, policy)).dropped:
+            refused_runs.add(first)
+    refused_runs = refused_runs or set(replacements)  # refused together: none of them is better than another
     rewriting = splice.rewriting(pieces, flags)
     text = ""
     try:
         hole = next(rewriting)
         while True:
-            hole = rewriting.send(_filling(hole, written.get(hole.run.at), proposed or [], refused))
+            hole = rewriting.send(_fill_hole(hole, replacements.get(hole.run.at), proposed or [], refused_runs))
     except StopIteration as stop:
         text = stop.value
     removed = replace(correction, text=text)
     if policy.editor != LOCAL_EDITOR:
-        use = (correction.editor or EditorUse()) + EditorUse(refused=len(refused))
+        use = (correction.editor or EditorUse()) + EditorUse(refused=len(refused_runs))
         removed = replace(removed, editor=use)
     return removed, await judge(answer, removed, policy)
 
 
-def _filling(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused: set[int]) -> str:
+def _fill_hole(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
     """What stands in a hole: nothing where it was refused or removed, what was written, or what was there before."""
     if edit is not None:
-        return "" if hole.run.at in refused else edit.text.strip() if hole.run.text else edit.text.rstrip()
+        return "" if hole.run.at in refused_runs else edit.text.strip() if hole.run.text else edit.text.rstrip()
     removed = any(each.first == hole.run.at for each in proposed)
     return "" if removed else hole.run.text

@@ -1,4 +1,4 @@
-"""The reasons for which an answer is not looked at; the first that applies is the one reported.
+"""Eligibility stage: the reasons for which an answer is not looked at; the first that applies is the one reported.
 
 Order: tool calls, structured output, token probabilities, parts that are not text, annotations, events that disagree,
 upstream error, background, filtered, refusal (explicit), truncated, empty, refusal (by its words), too long. What the
@@ -8,21 +8,28 @@ texts a JSON answer holds comes last. Nothing here changes an answer.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 from aligner_proxy.errors import Unreadable
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage, Stop
 from aligner_proxy.text.json_answer import Literal, texts
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason
+from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason, Status
 
 _STANDS = (SkipReason.INCONSISTENT,)
 """Reasons that stand where the policy says judge: an edit would have no place. How long is too long the engine says."""
+BEGUN = "Begun."
+"""Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
 _BESIDE_TEXT = (SkipReason.NON_TEXT, SkipReason.BACKGROUND, SkipReason.INCONSISTENT)
 """Reasons for which something may be delivered although the answer has no text."""
 LONGEST_JSON = 200_000
 """Characters that are read as JSON in the event loop: some ten milliseconds."""
+_JSON_AT_ONCE_CHARS = 2_000
+"""JSON answers up to this length are read in the event loop: where its texts are disguised, some ten milliseconds."""
 MOST_JSON_TEXTS = 32
 """Texts of one JSON answer that are corrected; each is a request to the engine."""
 
@@ -68,6 +75,36 @@ class AnswerForm:
         return reads_as_json(self._exchange.answer or "")
 
 
+class Eligibility(Stage):
+    """Stops a whole answer that is not to be corrected, and holds a growing one that may be JSON."""
+
+    def __init__(self, form: AnswerForm | None = None) -> None:
+        self._form = form
+
+    async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
+        """Stop a whole answer for the first reason that applies.
+
+        A growing one is stopped by what comes beside its text (`ineligible`), and where an edit would go out (`check`).
+        """
+        if not answer.is_whole:
+            return Hold() if not answer.sent_chars and may_be_structured(answer.exchange) else None
+        form = self._form or AnswerForm(answer.exchange)
+        text = answer.text
+        if len(text) > _JSON_AT_ONCE_CHARS and text.lstrip().startswith(("{", "[")):
+            # In a thread: all texts of a long JSON answer may be looked at.
+            reason = await asyncio.to_thread(skip_reason, answer.exchange, answer.policy, form)
+        else:
+            reason = skip_reason(answer.exchange, answer.policy, form)
+        return None if reason is None else Stop(Status.SKIPPED, reason.value)
+
+
+def ineligible(exchange: Exchange, policy: Policy) -> SkipReason | None:
+    """Why an answer of which only the beginning is there will not be corrected, or None."""
+    reason = check(replace(exchange, answer=BEGUN), policy)
+    whole = reason is SkipReason.STRUCTURED_OUTPUT and policy.json_strings is JsonStrings.CORRECT
+    return None if whole else reason
+
+
 def skip_reason(exchange: Exchange, policy: Policy, form: AnswerForm) -> SkipReason | None:
     """Why a whole answer is not to be corrected, or None; raises `Unreadable` where its response could not be read."""
     reason = by_policy(policy)
@@ -95,9 +132,9 @@ def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) ->
     reasons = _reasons(exchange, policy, form or AnswerForm(exchange))
     if _has_text(exchange):
         return next((reason for reason in reasons if reason in _STANDS or not _is_judged(reason, policy)), None)
-    known = tuple(reasons)
-    unseen = (reason for reason in known if reason in _BESIDE_TEXT and _is_judged(reason, policy))
-    return next(unseen, next(iter(known), None))
+    all_reasons = tuple(reasons)
+    unseen_reasons = (reason for reason in all_reasons if reason in _BESIDE_TEXT and _is_judged(reason, policy))
+    return next(unseen_reasons, next(iter(all_reasons), None))
 
 
 def _counts(exchange: Exchange, policy: Policy) -> bool:
@@ -162,15 +199,15 @@ def texts_in_json(answer: str) -> list[Literal]:
     return [literal for literal in texts(answer) if not is_refusal(literal.text)]
 
 
-def may_be_structured(begun: Exchange) -> bool:
+def may_be_structured(beginning: Exchange) -> bool:
     """Whether an answer of which this is the beginning is JSON or may become it: only the whole can be edited then."""
-    return (begun.answer or "").lstrip().startswith(("{", "[", "```")) or AnswerForm(begun).is_structured
+    return (beginning.answer or "").lstrip().startswith(("{", "[", "```")) or AnswerForm(beginning).is_structured
 
 
 def _may_be_edited(exchange: Exchange, policy: Policy, form: AnswerForm) -> bool:
     """JSON alone, where the route says so, and not where a grammar bound the upstream that nobody could check."""
-    wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained
-    return wanted and form.is_json()
+    is_wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained
+    return is_wanted and form.is_json()
 
 
 def _without_texts(answer: str) -> Iterator[SkipReason]:

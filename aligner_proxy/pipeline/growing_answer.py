@@ -1,33 +1,30 @@
-"""Correction of a text without a bound, part by part.
+"""Correction of an answer that goes out while it is being written, however long it is.
 
-A text is one part as long as it is no longer than a policy corrects at once; a longer one goes on in further parts,
-each a text of its own to detector, editor and gate. A part ends before a sentence where one begins in its last sixth.
-Its successor begins when it is decided: until then nothing more is taken, so that whoever feeds the text has to wait.
-A text that may be JSON is not taken apart: it is one part as long as the answers that the policy corrects. Whether
-a longer text is corrected at all is the policy's to say.
+An answer is one part (answer_part.py) as long as it is no longer than a policy corrects at once; a longer one goes on
+in further parts (part_cutter.py). The next part begins when the one before is decided: until then `feed` waits, so that
+whoever feeds the text has to wait, too. A text that may be JSON is not taken apart: it is one part as long as the
+answers that the policy corrects. `max_answer_chars` and `on_skip.too_long` say whether a longer text is corrected.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.answer_part import AnswerPart
+from aligner_proxy.pipeline.part_cutter import LONGEST_WORD, Edge, PartCutter, is_blocked, longest_part
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.replacements import ReplacementMap
-from aligner_proxy.pipeline.streamed_reading import StreamedReading
-from aligner_proxy.pipeline.streaming import StreamingCorrection
-from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.json_answer import begins_json
+from aligner_proxy.pipeline.second_reading import GrowingReading
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.types import (
     NOT_GROUNDED,
     Correction,
     Exchange,
-    OnSkip,
     Outcome,
     Policy,
     SkipReason,
@@ -35,28 +32,8 @@ from aligner_proxy.types import (
     all_cached,
 )
 
-_GAP = re.compile(r".?\s", re.DOTALL)
-_LONGEST_WORD = 4
-"""Times the length of a part that is waited for the end of a word."""
-PART_CHARS = 24_000
-"""The longest part, however long the answers are that a policy corrects: a client sees nothing of it before its end."""
 _AT_ONCE = 2_000
 """Characters that are taken before other work gets its turn."""
-_EDGE = 6
-"""The share of a part, one in so many, in which a sentence is looked for before which it may end."""
-
-
-def longest_part(policy: Policy) -> int:
-    """Characters beyond which a text goes on in another part."""
-    return min(policy.max_answer_chars, PART_CHARS)
-
-
-def is_blocked(policy: Policy, length: int) -> bool:
-    """Whether the client gets an error in place of an answer of this length, because that is too long."""
-    if length <= policy.max_answer_chars:
-        return False
-    judged = policy.on_skip.reaction_to(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
-    return not judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +50,9 @@ class DecidedPart:
         """Offset of the first character behind it."""
         return self.start + len(self.original)
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """What goes out in place of these characters of the part."""
-        return self.replacements.out(start, end, self.original)
+        return self.replacements.render(start, end, self.original)
 
 
 class UncorrectedRest:
@@ -93,7 +70,7 @@ class UncorrectedRest:
         self._pieces.append(piece)
         self.end += len(piece)
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """These characters of the text."""
         if not self._starts:
             return ""
@@ -103,7 +80,7 @@ class UncorrectedRest:
         return "".join(self._pieces[first:last])[max(0, start - origin) : max(0, end - origin)]
 
 
-class PartedCorrection:
+class GrowingAnswer:
     """Corrects one text as it grows. Satisfies `StreamText`; places are characters of the original.
 
     `facts` is what is known of the answer beside its text, `notify` is called whenever more of it is decided. `whole`:
@@ -119,54 +96,35 @@ class PartedCorrection:
         *,
         whole: bool = False,
     ) -> None:
-        self._pipeline = pipeline
         self._policy = policy
-        self._facts = facts
-        self._notify = notify
-        self._whole = whole or not pipeline.piecewise(policy)
-        self._limit = self._soft = 0
-        self._bound_parts(longest_part(policy))
-        # The bound of a part is kept here; its last word may go beyond it.
-        self._part_policy = replace(
-            policy, max_answer_chars=policy.max_answer_chars + self._limit * (_LONGEST_WORD + 1)
+        limit = longest_part(policy)
+        self._new_part = partial(
+            AnswerPart,
+            pipeline,
+            # The bound of a part is kept here; its last word may go beyond it.
+            replace(policy, max_answer_chars=policy.max_answer_chars + limit * (LONGEST_WORD + 1)),
+            facts,
+            notify,
+            whole=whole or not pipeline.can_release_segments(policy),
+            numbering=Numbering(),
+            reading=GrowingReading(policy, pipeline.score),
         )
         self.length = 0
         """How much of the original has come."""
         self._decided: list[DecidedPart] = []
-        self._start = 0
-        """Where the present part begins."""
-        self._numbering = Numbering()
-        """Of the lists that may go on from part to part."""
-        self._reading = StreamedReading(pipeline, policy)
-        self._present = self._part(inner=False)
-        self._edge = Cutter()
-        """Cuts what comes in the last sixth of a part."""
-        self._back = ""
-        """The last sentence of a part in its last sixth: not fed, since the part may have to end before it."""
-        self._unbroken = 0
-        """So many characters of it are known to have no gap behind a word."""
+        self._present = self._new_part(inner=False)
+        self._cutter = PartCutter(limit)
         self._rest: UncorrectedRest | None = None
         """What comes after the correction was given up."""
         self._closed: Outcome | None = None
         self._changed = False
-        self._ended = False
+        self._has_ended = False
         self._time = TimeSlice()
 
-    def _bound_parts(self, limit: int) -> None:
-        self._limit = limit
-        self._soft = limit - limit // _EDGE
-
-    def _part(self, *, inner: bool) -> StreamingCorrection:
-        return StreamingCorrection(
-            self._pipeline,
-            self._part_policy,
-            self._facts,
-            self._notify,
-            whole=self._whole,
-            inner=inner,
-            numbering=self._numbering,
-            reading=self._reading,
-        )
+    @property
+    def _start(self) -> int:
+        """Where the present part begins."""
+        return self._decided[-1].end if self._decided else 0
 
     async def feed(self, piece: str) -> None:
         """More of the answer; waits while the part before the present one is not decided."""
@@ -176,108 +134,59 @@ class PartedCorrection:
             await self._time.pause()
 
     async def _feed(self, piece: str) -> None:
-        while piece:
-            if self._rest is not None:
-                self._rest.append(piece)
-                return
-            if self._present.length == self._soft and not self._decided and self._may_be_json():
-                self._bound_parts(self._policy.max_answer_chars)
-            room = self._soft - self._present.length
-            if room > 0 or self._ended:
-                fed = len(piece) if self._ended else room
-                await self._present.feed(piece[:fed])
-                piece = piece[fed:]
-            else:
-                piece = await self._feed_edge(piece)
-
-    async def _feed_edge(self, piece: str) -> str:
-        """Feed the sentences that are complete; the rest where the part is full."""
-        room = self._limit - self._present.length - len(self._back)
-        if room <= 0:
-            return await self._overflow(piece)
-        for char in piece[:room]:
-            if self._edge.feed(char):
-                await self._feed_back()
-            self._back += char
-        return piece[room:]
-
-    async def _overflow(self, piece: str) -> str:
-        """End the full part before its last sentence, or behind a word; what is left comes into the next part.
-
-        Half a word would be judged on either side. One that is too long to wait for its end is not judged at all.
-        """
-        if self._present.length <= self._soft and not _GAP.match(self._present.original[-1:] + self._back[:1]):
-            gap = _GAP.search(self._back, max(0, self._unbroken - 1))
-            self._unbroken = len(self._back)
-            if gap is None and len(self._back) > self._limit * _LONGEST_WORD:
+        for text in self._cutter.cut(piece):
+            if text is Edge.NOWHERE:
                 self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
-                return piece
-            if gap is None:
-                more = _GAP.search(piece)
-                taken = more.end() if more else len(piece)
-                self._back += piece[:taken]
-                return piece[taken:]
-            await self._present.feed(self._back[: gap.end()])
-            self._back = self._back[gap.end() :]
-        rest = self._back + piece
-        self._back = ""
-        self._unbroken = 0
-        await self._begin_part()
-        return rest
-
-    async def _feed_back(self) -> None:
-        back = self._back
-        self._back = ""
-        self._unbroken = 0
-        await self._present.feed(back)
+            elif text is Edge.HERE:
+                await self._begin_part()
+            elif self._rest is not None:
+                self._rest.append(text)
+            else:
+                await self._present.feed(text)
+                if self._cutter.is_at_edge and not self._decided and self._present.may_be_json:
+                    self._cutter.widen(self._policy.max_answer_chars)
 
     async def _begin_part(self) -> None:
         """End the present part and begin the next one, unless the text is too long by now."""
         if is_blocked(self._policy, self.length):
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
-            return
-        await self.end_part()
+        else:
+            await self.end_part()
 
     async def end_part(self) -> None:
         """Decide what there is of the present part, and begin another one behind it; half a JSON text is not judged."""
-        if self._rest is not None or self._ended or not self._present.length:
+        if self._rest is not None or self._has_ended or not self._present.length:
             return
-        if not self._decided and self._may_be_json():
+        if not self._decided and self._present.may_be_json:
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
             return
         present = self._present
         await present.end(last=False)
-        await present.over()
+        await present.wait_until_over()
         # No wait in between: whoever asks sees the one part or the other, and that the one has failed.
-        self._keep(present)
-        self._present = self._part(inner=True)
-        self._edge = Cutter()
+        self._changed |= present.replacements.is_changed
+        self._decided.append(DecidedPart(self._start, present.original, present.replacements, present.outcome()))
+        self._present = self._new_part(inner=True)
         stopped = present.stopped
         if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
         # To its end, also for a client that leaves just now: nobody knows this part any more who could let it go.
         await run_to_end(present.aclose())
-
-    def _keep(self, part: StreamingCorrection) -> None:
-        self._changed |= part.changed
-        self._decided.append(DecidedPart(self._start, part.original, part.replacements, part.outcome()))
-        self._start = self._decided[-1].end
-
-    def _may_be_json(self) -> bool:
-        return self._facts().structured or begins_json(self._present.original)
+        await self._feed(self._cutter.restart())
 
     async def end(self) -> None:
         """The answer has ended."""
-        if not self._ended:
-            if self._back:
-                await self._feed_back()
-            self._ended = True
+        if not self._has_ended:
+            if self._rest is None and (back := self._cutter.take_back()):
+                await self._present.feed(back)
+            self._cutter.is_open = False
+            self._has_ended = True
             await self._present.end()
 
-    async def over(self) -> None:
+    async def wait_until_over(self) -> None:
         """Wait until all is decided, once the answer has ended."""
         if self._rest is None:
-            await self._present.over()
+            await self._present.wait_until_over()
 
     def check(self) -> None:
         """Look again whether the answer may be edited: something came that is not its text."""
@@ -290,32 +199,32 @@ class PartedCorrection:
         self._closed = Outcome(status, reason, None, self._policy)
         self._present.close(status, reason)
         self._rest = UncorrectedRest(self._start + self._present.length)
-        self._rest.append(self._back)
-        self._back = ""
+        self._rest.append(self._cutter.take_back())
+        self._cutter.is_open = False
 
     @property
     def done(self) -> bool:
         """Whether all that came or may still come is decided."""
-        return self._rest is not None or (self._ended and self._present.done)
+        return self._rest is not None or (self._has_ended and self._present.done)
 
     @property
     def changed(self) -> bool:
         """Whether something else goes out in place of some segment."""
-        return self._changed or self._present.changed
+        return self._changed or self._present.replacements.is_changed
 
     @property
     def stopped(self) -> Outcome | None:
         """What became of an answer that was given up before all was judged, or held; without its text."""
         return self._closed or self._present.stopped
 
-    def decided(self, end: int) -> bool:
+    def is_decided(self, end: int) -> bool:
         """Whether it is known what goes out in place of the first `end` characters."""
         if self.done:
             return True
         own = end - self._start
-        return own <= self._present.length and self._present.decided(own)
+        return own <= self._present.length and self._present.is_decided(own)
 
-    def out(self, start: int, end: int) -> str:
+    def render(self, start: int, end: int) -> str:
         """What goes out in place of these characters, which have to be decided."""
         return "".join(self._pieces(start, end))
 
@@ -323,33 +232,33 @@ class PartedCorrection:
         first = max(0, bisect_right(self._decided, start, key=lambda part: part.start) - 1)
         for part in self._decided[first:]:
             if part.start < end and start < part.end:
-                yield part.out(max(start, part.start) - part.start, min(end, part.end) - part.start)
+                yield part.render(max(start, part.start) - part.start, min(end, part.end) - part.start)
         last = self._start + self._present.length
         if end > self._start:
-            yield self._present.out(max(start, self._start) - self._start, min(end, last) - self._start)
+            yield self._present.render(max(start, self._start) - self._start, min(end, last) - self._start)
         if self._rest is not None and end > last:
-            yield self._rest.out(max(start, last), end)
+            yield self._rest.render(max(start, last), end)
 
     def outcome(self) -> Outcome:
         """What became of the answer, once the stream has ended."""
-        text = self.out(0, self.length)
+        text = self.render(0, self.length)
         present = self._present.outcome()
         if not self._decided:
             return replace(present, text=text)
         parts = [part.outcome for part in self._decided]
         if self._present.length:
             parts.append(present)
-        return replace(_combined(parts, self._closed, self._policy, text), ms=present.ms)
+        return replace(_combine_outcomes(parts, self._closed, self._policy, text), ms=present.ms)
 
     async def aclose(self) -> None:
         """Give up what is still worked on."""
         await self._present.aclose()
 
 
-def _combined(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
+def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
     """The outcome of all parts as one."""
     corrections = [part.correction for part in parts if part.correction is not None]
-    judged = Correction(
+    combined = Correction(
         text,
         tuple(segment for correction in corrections for segment in correction.segments),
         aligner=next((correction.aligner for correction in corrections if correction.aligner), ""),
@@ -361,7 +270,7 @@ def _combined(parts: list[Outcome], closed: Outcome | None, policy: Policy, text
         text=text,
         policy=policy,
         cache_hit=all_cached(part.cache_hit for part in parts),
-        correction=judged.with_cost_of(corrections) if corrections else None,
+        correction=combined.with_cost_of(corrections) if corrections else None,
         edited=text,
         edits=sum(part.edits for part in parts),
         dropped=tuple(rule for part in parts for rule in part.dropped),

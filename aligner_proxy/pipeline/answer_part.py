@@ -1,0 +1,315 @@
+"""Correction of one part of an answer that goes out while it is being written.
+
+A part is all of an answer but a very long one (growing_answer.py). What came is admitted by the stages of the answer,
+judged by the engine that reads along, released segment by segment, settled at its end and reported, by the same stages
+as a whole answer. What a stage holds, or nobody can judge before its end, is corrected as a whole. When anything fails,
+or the answer turns out to be none that may be edited, all that is undecided goes out as the upstream wrote it.
+
+What the engine has forgotten, or never took in because it was full or away, is read again from the beginning, within
+the deadline (resumable_session.py): verdicts are causal, so they are the same. As long as nothing went out there is a
+better way: to hold the answer and send it whole. Wire formats are not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.outcomes import build_outcome, gate_reason
+from aligner_proxy.pipeline.part_state import PartState
+from aligner_proxy.pipeline.pipeline import Pipeline, build_failure
+from aligner_proxy.pipeline.replacements import ReplacementMap
+from aligner_proxy.pipeline.resumable_session import LOST, ResumableSession
+from aligner_proxy.pipeline.second_reading import GrowingReading
+from aligner_proxy.pipeline.segment_release import SegmentRelease
+from aligner_proxy.pipeline.stages import eligibility
+from aligner_proxy.pipeline.stages.list_numbers import ListNumbers
+from aligner_proxy.plugins.api import Corrected
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
+from aligner_proxy.text.json_answer import begins_json
+from aligner_proxy.text.lists.numbering import Numbering
+from aligner_proxy.types import Correction, Exchange, IfNothingRemains, Outcome, Policy, Status
+
+Result = TypeVar("Result")
+
+
+class Held(Stage):
+    """Holds an answer until its end, whatever it is."""
+
+    async def admit(self, answer: AnswerSoFar) -> Hold:
+        """Hold it."""
+        return Hold()
+
+
+class AnswerPart:
+    """Corrects one part as it grows. Places are characters of the original.
+
+    `facts` is what is known of the answer beside its text; `notify` is called whenever more of it is decided. `whole`:
+    nothing is decided before its end. `inner`: it begins in mid-answer.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        policy: Policy,
+        facts: Callable[[], Exchange],
+        notify: Callable[[], None],
+        *,
+        whole: bool = False,
+        inner: bool = False,
+        numbering: Numbering | None = None,
+        reading: GrowingReading | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._state = PartState(policy, facts, notify, is_part=inner)
+        self._numbers = ListNumbers(numbering or Numbering())
+        own = [Held(), self._numbers] if whole else [self._numbers]
+        self._stages = pipeline.stages(policy, own=own, grows=True)
+        self._session = ResumableSession(pipeline, policy, self._state.exchange)
+        self._reading = reading or GrowingReading(policy, pipeline.score)
+        self._release = SegmentRelease(self._state, self._stages, self._session)
+        self._whole: Outcome | None = None
+        """The outcome of an answer that was held and corrected as a whole."""
+        self._ending: Outcome | None = None
+        """The outcome of an answer of which only fragments had gone out."""
+        self._more = asyncio.Event()
+        self._work: asyncio.Task[None] | None = asyncio.create_task(self._decide())
+
+    @property
+    def length(self) -> int:
+        """How much of the original has come."""
+        return self._state.cut.length
+
+    @property
+    def original(self) -> str:
+        """The text as it came."""
+        return self._state.cut.text
+
+    @property
+    def replacements(self) -> ReplacementMap:
+        """What is decided of it."""
+        return self._state.delivery
+
+    @property
+    def done(self) -> bool:
+        """Whether all that came or may still come is decided."""
+        return self._state.is_over
+
+    @property
+    def stopped(self) -> Outcome | None:
+        """What became of an answer that was given up before all was judged, or held; without its text."""
+        stop = self._state.stop
+        return self._whole if stop is None else Outcome(stop.status, stop.reason, None, self._state.policy)
+
+    @property
+    def may_be_json(self) -> bool:
+        """Whether the answer is JSON, or begins like it."""
+        return self._state.facts().structured or begins_json(self._state.cut.text)
+
+    async def feed(self, piece: str) -> None:
+        """More of the answer. What comes after its end goes out as it is."""
+        state = self._state
+        is_first = not state.cut.text
+        state.cut.text += piece
+        if state.cut.has_ended or state.is_over:
+            return
+        if not is_first or await self._begin():
+            state.cut.cut(piece)
+            await self._attempt(self._session.feed(piece))
+            self._more.set()
+
+    async def end(self, *, last: bool = True) -> None:
+        """The answer has ended; not `last`: what follows is corrected as a text of its own."""
+        state = self._state
+        state.is_part |= not last
+        if not (state.cut.has_ended or state.is_over):
+            state.cut.end()
+            await self._attempt(self._session.end())
+            self._more.set()
+
+    def check(self) -> None:
+        """Look again whether the answer may be edited: something came that is not its text."""
+        state = self._state
+        if not state.is_over and (reason := eligibility.ineligible(state.facts(), state.policy)) is not None:
+            state.close(Stop(Status.SKIPPED, reason.value))
+
+    def close(self, status: Status, reason: str) -> None:
+        """All that is undecided goes out as it is."""
+        self._state.close(Stop(status, reason))
+
+    def is_decided(self, end: int) -> bool:
+        """Whether it is known what goes out in place of the first `end` characters."""
+        return self.done or end <= self._state.delivery.end
+
+    def render(self, start: int, end: int) -> str:
+        """What goes out in place of these characters, which have to be decided."""
+        return self._state.delivery.render(start, end, self._state.cut.text)
+
+    async def wait_until_over(self) -> None:
+        """Wait until nothing is to be decided any more."""
+        await self._state.over.wait()
+
+    def outcome(self) -> Outcome:
+        """What became of the answer, once the stream has ended."""
+        state = self._state
+        text = self.render(0, self.length)
+        answer = state.answer(is_final=True)
+        if self._whole is not None:
+            return self._numbers.report(replace(self._whole, text=text), answer)  # more may have come behind the end
+        outcome = self._build_outcome(text, answer)
+        if self._ending is not None:
+            outcome = replace(outcome, status=self._ending.status, reason=self._ending.reason)
+            if outcome.correction and self._ending.correction:
+                correction = replace(outcome.correction, editor=self._ending.correction.editor)
+                outcome = replace(outcome, correction=correction)
+        elif (stop := self._stop()) is not None:
+            outcome = replace(outcome, status=stop.status, reason=stop.reason)
+        return self._stages.report(replace(outcome, text=text, ms=state.ms), answer)
+
+    def _build_outcome(self, text: str, answer: AnswerSoFar) -> Outcome:
+        """The outcome of an answer in place of which this text goes out."""
+        state = self._state
+        tally = state.tally
+        scores = state.verdicts_up_to(self.length)
+        correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
+        reason = gate_reason(tally.refused_rules, changed=state.delivery.is_changed)
+        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused_rules), grounding=tally.grounding)
+        return build_outcome(answer, Corrected(correction, None, verdict))
+
+    def _stop(self) -> Stop | None:
+        """The status and reason of an answer of which not all was judged."""
+        state = self._state
+        if state.stop is not None and state.stop.status is Status.FAILED:
+            return state.stop
+        skip = eligibility.check(state.exchange(), state.policy)
+        if skip is None and state.stop is None:
+            return None
+        reason = skip.value if skip is not None else str(state.stop and state.stop.reason)
+        return Stop(Status.CORRECTED if state.delivery.is_changed else Status.SKIPPED, reason)
+
+    async def aclose(self) -> None:
+        """Give up what is still worked on."""
+        work = self._work
+        self._work = None  # what ended it knows this text: together they would wait for the garbage collector
+        if work is not None:
+            work.cancel()
+            await asyncio.wait({work})
+        await self._session.aclose()
+
+    async def _begin(self) -> bool:
+        """Let the engine read along; False where the answer may not be edited."""
+        if not await self._attempt(self._session.begin()):
+            self.check()
+        elif not self.done and (about := await self._pipeline.describe_aligner(self._state.policy)):
+            self._state.tally.aligner = about.content_hash
+        return not self.done
+
+    async def _attempt(self, work: Coroutine[Any, Any, Result]) -> Result | None:
+        """The one place where what goes wrong with this answer becomes the reason why the rest goes out as it is."""
+        try:
+            return await work
+        except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
+            outcome = build_failure(error, self._state.exchange(), self._state.policy)
+            self.close(outcome.status, str(outcome.reason))
+            return None
+
+    async def _decide(self) -> None:
+        """Until everything is decided, or it cannot be."""
+        state = self._state
+        while not self.done:
+            await self._more.wait()
+            self._more.clear()
+            while not self.done and (state.cut.has_ended or len(state.cut.segments) > len(state.verdicts.all)):
+                await self._attempt(self._decide_more())
+
+    async def _decide_more(self) -> None:
+        """Admit, judge and release what came; what nobody reads is held, as long as nothing went out."""
+        state = self._state
+        if not state.cut.text.strip():
+            return await self._release.finish() if state.cut.has_ended else None
+        try:
+            is_held = await self._is_held() or not await self._release_judged()
+        except LOST:
+            if state.delivery.end:
+                raise
+            is_held = True
+        return await self._correct_whole() if is_held and not self.done else None
+
+    async def _is_held(self) -> bool:
+        """Whether stages hold the answer; one that they stop is given up."""
+        admission = await self._stages.admit(self._state.answer())
+        if isinstance(admission, Stop):
+            self._state.close(admission)
+        return isinstance(admission, Hold)
+
+    async def _release_judged(self) -> bool:
+        """Judge and release what can be; False where only the whole can be judged."""
+        state = self._state
+        if self.done:
+            return True
+        known_count = len(state.verdicts.all)
+        if known_count < len(state.cut.segments) and not await self._judge(known_count):
+            return False
+        releasable = len(state.verdicts.all)
+        if self._reading.is_due:
+            releasable, flagged = await self._reading.read(state, known_count)
+            state.verdicts.flag(flagged)
+            self._release.look_again(flagged)
+        if state.is_judged:
+            if await self._is_held():
+                return False
+            if self.done or (state.delivery.end and await self._settle()):
+                return True
+        await self._release.release(releasable)
+        if state.is_judged:
+            await self._release.release_rest()
+        return True
+
+    async def _judge(self, known_count: int) -> bool:
+        """Get more verdicts of the engine than are known; False where it has none before the end."""
+        state = self._state
+        async with asyncio.timeout(state.policy.deadline_s):
+            verdicts = await self._session.judged(known_count, again=state.delivery.end > 0)
+        if verdicts is None:
+            return False
+        is_end = state.cut.has_ended and not state.is_part
+        state.verdicts.accept(verdicts, state.cut.segments, state.decided, is_end=is_end)
+        return True
+
+    async def _settle(self) -> bool:
+        """Whether a stage puts something else in place of what has not gone out."""
+        state = self._state
+        answer = state.answer(is_final=True)
+        so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
+        ending = await self._stages.settle(so_far, answer)
+        if ending is so_far or self.done:
+            return self.done
+        self._ending = ending
+        if outcomes.blocks(ending):
+            self.close(Status.FAILED, str(ending.reason))
+        else:
+            state.send(self.length, f"\n\n{ending.text}", is_changed=True)
+            await self._release.finish()
+        return True
+
+    async def _correct_whole(self) -> None:
+        """Wait for the end of the answer and correct the whole at once."""
+        state = self._state
+        while not state.cut.has_ended:
+            self._more.clear()
+            await self._more.wait()
+        policy = state.policy
+        if state.is_part:  # nothing can be said of a part by itself
+            policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
+        whole = await self._pipeline.align(state.exchange(), policy, await self._session.hold())
+        if self.done:  # it went out as it is meanwhile
+            return
+        self._whole = whole
+        if whole.text is not None:
+            outgoing = await self._numbers.release(Outgoing(whole.text), state.answer())
+            state.send(self.length, outgoing.text, is_changed=outgoing.text != self.original)
+        await self._release.finish()

@@ -1,0 +1,231 @@
+"""Release of the judged segments of a growing answer, in their order; nothing is taken back.
+
+A segment that is not flagged goes out as it is. A flagged stretch is replaced as soon as the first segment behind it
+that stays is known; what the gate refuses goes out as it is, too, or is removed. What heads or announces something
+waits for it, since it goes with the last of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+
+from aligner_proxy.engine.api import Span
+from aligner_proxy.gate.completion import Followed, removed, trimmed
+from aligner_proxy.gate.edits import ClosedAnswer, Edit, Part
+from aligner_proxy.gate.judge import Settled, judge_next_in_thread
+from aligner_proxy.observability.tracing import stage
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.part_state import PartState
+from aligner_proxy.pipeline.pipeline import StageList
+from aligner_proxy.pipeline.refused_edits import removes_refused
+from aligner_proxy.pipeline.replacements import place_replacement
+from aligner_proxy.pipeline.resumable_session import ResumableSession
+from aligner_proxy.pipeline.stages import eligibility
+from aligner_proxy.plugins.stage import Outgoing, Stop
+from aligner_proxy.text.lists.outline import depends_on_next
+from aligner_proxy.types import Correction, Outcome, SkipReason, Status
+
+
+class SegmentRelease:
+    """Decides what goes out in place of the segments of one part."""
+
+    def __init__(self, state: PartState, stages: StageList, session: ResumableSession) -> None:
+        self._state = state
+        self._stages = stages
+        self._session = session
+        self._looked_at = 0
+        """So many segments have been released or wait; of ten thousand headings in a row each waits for the next."""
+        self._first_flagged: int | None = None
+        """The first flagged segment that is not decided."""
+        self._edits: dict[Edit, tuple[Part, ...]] = {}
+        """The edits that have gone out, and what each did."""
+        self._closed_answer = ClosedAnswer()
+        """What of the answer the gate need not read again."""
+        self._first_unsent = 0
+        """So many segments have begun to go out."""
+
+    def look_again(self, flagged: Iterable[int]) -> None:
+        """Other readings flag these segments, which have not gone out."""
+        waiting = [number for number in (self._first_flagged, *flagged) if number is not None]
+        if waiting and min(waiting) < self._looked_at:
+            self._first_flagged = min(waiting)
+
+    async def release(self, releasable: int) -> None:
+        """Release what is not flagged, and what is flagged before it. What waits for the next is looked at once."""
+        state = self._state
+        if state.cut.has_ended and state.decided < len(state.cut.segments):
+            self._looked_at = min(self._looked_at, len(state.cut.segments) - 1)  # the last one waits no longer
+        for number in range(self._looked_at, releasable):
+            self._looked_at = number + 1
+            if not state.verdicts.all[number].flagged:
+                await self._release_up_to(number)
+            elif self._first_flagged is None:
+                self._first_flagged = number
+
+    async def release_rest(self) -> None:
+        """Release the rest of an answer that has ended and is judged, with what is missing behind it."""
+        state = self._state
+        await self._release_up_to(len(state.cut.segments))
+        if state.verdicts.is_end_missing and not state.verdicts.all[-1].flagged and not state.is_over:
+            await self._add_end()
+        await self.finish()
+
+    async def finish(self) -> None:
+        """The last white space goes out as it is."""
+        state = self._state
+        if not state.is_over:
+            await self._put(state.cut.length)
+        if not state.is_over:
+            state.seal()
+
+    async def _release_up_to(self, number: int) -> None:
+        """Decide what is flagged before segment `number`, and that one, which stays; there may be none."""
+        state = self._state
+        segments = state.cut.segments
+        waits = number < len(segments) and self._waits(number)
+        if self._first_flagged is not None:
+            await self._edit(self._first_flagged, number, waits=waits)
+            self._first_flagged = None
+            state.decided = number
+        if number < len(segments) and not state.is_over and not waits:
+            is_last = state.verdicts.is_end_missing and number == len(segments) - 1
+            # What is to be added needs a character in whose place it goes out.
+            await self._put(segments[number].end - is_last)
+            state.decided = number + 1
+
+    def _waits(self, number: int) -> bool:
+        """Whether the segment behind this one may take it along."""
+        cut = self._state.cut
+        is_last = cut.has_ended and number == len(cut.segments) - 1
+        return not is_last and depends_on_next(cut.segments, number)
+
+    async def _put(self, end: int, text: str | None = None, removed_numbers: Collection[int] = ()) -> None:
+        """`text` goes out in place of what is undecided up to `end`; None: it goes out as it is."""
+        state = self._state
+        start = state.delivery.end
+        if end <= start:
+            return
+        segments = state.cut.segments
+        first = self._first_unsent
+        while self._first_unsent < len(segments) and segments[self._first_unsent].start < end:
+            self._first_unsent += 1
+        original = state.cut.text[start:end]
+        new_text = original if text is None else text
+        begins_between = not first or segments[first - 1].end <= start
+        ends_between = not self._first_unsent or segments[self._first_unsent - 1].end <= end
+        outgoing = Outgoing(
+            new_text,
+            start,
+            is_whole=False,
+            is_original=new_text == original,
+            has_whole_segments=begins_between and ends_between,
+            segments=segments[first : self._first_unsent],
+            removed_segments={number - first for number in removed_numbers},
+        )
+        outgoing = await self._stages.release(outgoing, state.answer())
+        state.tally.release(outgoing)
+        if not state.is_over:  # it may have been given up meanwhile
+            state.send(end, outgoing.text, is_changed=outgoing.text != original)
+
+    async def _edit(self, first: int, stop: int, *, waits: bool) -> None:
+        """Replace the flagged segments from `first` to `stop`, where the gate lets that pass."""
+        state = self._state
+        text = state.cut.text
+        segments = state.cut.segments
+        run = segments[first:stop]
+        skip = eligibility.check(state.exchange(), state.policy)
+        if skip is SkipReason.REFUSAL:
+            return await self._put(run[-1].end)
+        if skip is not None:
+            return state.close(Stop(Status.SKIPPED, skip.value))
+        last = stop == len(segments)
+        end = state.cut.length if last else segments[stop].end
+        start = segments[first - 1].end if first else 0
+        decided = state.delivery.end
+        before = state.delivery.render(0, decided, text) + text[decided:start]
+        correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
+        lead = text[start : run[0].start]
+        edit = self._as_edit(first, stop, place_replacement(run, lead, correction.text, begins=not start, last=last))
+        removable = bool(correction.text) and removes_refused(state.policy)
+        followed = await self._judge(edit, end, is_final=not removable)
+        if followed is None and removable and not state.is_over:
+            # What the gate refuses is removed; the passage is known to violate an objective.
+            edit = self._as_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=last))
+            followed = await self._judge(edit, end)
+        if followed is None:
+            return None if state.is_over else await self._put(run[-1].end)
+        await self._send(followed, stop, waits=waits)
+        return None
+
+    async def _send(self, followed: Followed, stop: int, *, waits: bool) -> None:
+        """Let an edit go out, with those that follow from it."""
+        removed_numbers = removed(followed) - {part.index for parts in followed.values() for part in parts if part.left}
+        for edit, parts in sorted(followed.items(), key=lambda pair: pair[0]):
+            edit = trimmed(edit, self._state.cut.segments) if waits and edit.last == stop else edit
+            self._edits[edit] = parts
+            await self._put(edit.start)
+            await self._put(edit.end, edit.text, removed_numbers)
+
+    def _as_edit(self, first: int, stop: int, replaced: tuple[int, str]) -> Edit:
+        """What was written in place of these segments, with the white space up to what follows, as an edit."""
+        upto, new_text = replaced
+        cut = self._state.cut
+        verdicts = self._state.verdicts
+        start = cut.segments[first - 1].end if first else 0
+        if stop < len(cut.segments):
+            behind = cut.segments[stop].start
+            return Edit(start, behind, new_text + cut.text[upto:behind], first, stop)
+        if verdicts.behind is None or verdicts.is_end_missing:
+            return Edit(start, cut.length, new_text + cut.text[upto:], first, stop + verdicts.is_end_missing)
+        # The white space at the end belongs to the place behind the last segment, which stays.
+        return Edit(start, cut.segments[-1].end, new_text.rstrip(), first, stop)
+
+    async def _add_end(self) -> None:
+        """Put what is missing behind the last segment, where the gate lets that pass; its last character waits."""
+        state = self._state
+        if eligibility.check(state.exchange(), state.policy) is not None:
+            return
+        text = state.cut.text
+        count = len(state.cut.segments)
+        end = state.cut.length
+        rest = text[state.delivery.end :]
+        body = rest.rstrip()
+        before = state.delivery.render(0, state.delivery.end, text) + body
+        correction = await self._rewrite(count, count + 1, end, before)
+        edit = Edit(state.cut.segments[-1].end, end, correction.text + rest[len(body) :], count, count + 1)
+        if correction.text and await self._judge(edit, end) is not None:
+            await self._put(end, body + edit.text)
+
+    async def _rewrite(self, first: int, stop: int, end: int, before: str) -> Correction:
+        """What the engine writes in place of these segments."""
+        state = self._state
+        behind = state.verdicts.behind
+        objective = behind.objective if behind else None
+        seconds = state.policy.deadline_s
+        span = Span(first=first, stop=stop, end=end, before=before, deadline_s=seconds, objective=objective)
+        async with asyncio.timeout(seconds):
+            correction = await self._session.replace(span, again=state.delivery.end > 0)
+        correction = correction.deliverable
+        state.tally.add(correction)
+        return correction
+
+    async def _judge(self, edit: Edit, end: int, *, is_final: bool = True) -> Followed | None:
+        """The edit as the gate lets it go out in an answer of which `end` characters are known; None: it does not.
+
+        Where it is not the final one, another will be tried in its place if the gate refuses it.
+        """
+        state = self._state
+        if edit.text == state.cut.text[edit.start : edit.end]:
+            return {}
+        settled_edits = Settled(state.decided, dict(self._edits), self._closed_answer)
+        with stage("gate"):
+            refusal, followed = await judge_next_in_thread(
+                state.cut.text[:end], edit, state.verdicts_up_to(end), settled_edits, state.policy
+            )
+        if state.is_over or (refusal and not is_final):
+            return None
+        state.tally.judge(refusal)
+        if refusal and outcomes.blocks(Outcome(Status.UNCHANGED, f"gate_{refusal}", None, state.policy)):
+            state.close(Stop(Status.FAILED, f"gate_{refusal}"))
+        return None if refusal else followed

@@ -1,0 +1,105 @@
+"""Language stage: answers in a language that the aligner was not trained for, or with a sentence in one.
+
+They are judged as well as that goes, and what is flagged is edited; but an answer that stays as it was has not been
+approved by that, so its status is `not_judged`. A policy may block them: then nothing more goes out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from functools import partial
+
+from aligner_proxy.concurrency import run_off_loop
+from aligner_proxy.errors import CorrectionError
+from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.outcomes import DECLINED
+from aligner_proxy.plugins.stage import AnswerSoFar, Stage, Stop
+from aligner_proxy.text.languages import foreign_segments, is_among, spoken
+from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
+
+LANGUAGE = SkipReason.LANGUAGE.value
+WOULD_LEAVE = "would_leave"
+WOULD_NOT_JUDGE = "would_not_judge"
+"""The reason in shadow mode of an answer that would have had the status `not_judged`."""
+
+
+def is_unknown(answer: str | None, languages: Collection[str]) -> bool:
+    """Whether an answer, or a sentence of it, is clearly in none of these languages.
+
+    No: it is short, or nobody says what is known.
+    """
+    return is_unknown_as_whole(answer, languages) or bool(languages and answer and foreign_segments(answer, languages))
+
+
+def is_unknown_as_whole(answer: str | None, languages: Collection[str]) -> bool:
+    """Whether an answer as a whole is clearly in none of these languages."""
+    name = spoken(answer) if languages and answer else None
+    return name is not None and not is_among(name, languages)
+
+
+class Language(Stage):
+    """Marks an answer whose language the aligner does not know, and stops it where the policy wants an error.
+
+    `ask` gives the languages that the aligner was trained for, and raises where nobody can say.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        ask: Callable[[], Awaitable[Collection[str]]],
+        languages: Collection[str] | None = None,
+    ) -> None:
+        self._blocks = outcomes.blocks(Outcome(Status.NOT_JUDGED, LANGUAGE, None, policy))
+        self._ask = ask
+        self._languages = languages
+        self._segments_seen = 0
+        """So many segments were looked at."""
+        self._due = 0
+        """The length from which on the whole is looked at again: each look is at twice the length."""
+
+    async def admit(self, answer: AnswerSoFar) -> Stop | None:
+        """Stop an answer in another language as soon as that is clear, where the policy wants an error."""
+        if answer.is_whole:
+            return await self._admit_whole(answer) if self._blocks else None
+        if self._languages is None:
+            self._languages = ()  # where nobody can say, the engine does not judge either
+            with contextlib.suppress(CorrectionError):
+                self._languages = await self._ask()
+        is_blocked = self._blocks and bool(self._languages) and self._sounds_foreign(answer, self._languages)
+        return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
+
+    async def _admit_whole(self, answer: AnswerSoFar) -> Stop | None:
+        """The same of a whole answer. Where nobody can say what is known it fails: it must not pass for that."""
+        languages = await self._ask()
+        is_blocked = await run_off_loop(len(answer.text), partial(is_unknown, answer.text, languages))
+        return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
+
+    def _sounds_foreign(self, answer: AnswerSoFar, languages: Collection[str]) -> bool:
+        """Whether what came, or a sentence of it, is in another language."""
+        more = answer.segments[self._segments_seen :]
+        self._segments_seen = len(answer.segments)
+        if any(foreign_segments(segment.text, languages) for segment in more):
+            return True
+        if not answer.has_ended and len(answer.text) < self._due:
+            return False
+        self._due = 2 * len(answer.text)
+        return is_unknown_as_whole(answer.text, languages)
+
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome says so where the language of the answer, or that of a sentence that stays, is not known."""
+        if outcome.correction is None or not self._languages or answer.is_stopped:
+            return outcome
+        stays = (segment.text for segment in outcome.segments if not segment.flagged)
+        is_known = not is_unknown_as_whole(answer.text, self._languages)
+        if is_known and not any(foreign_segments(text, self._languages) for text in stays):
+            return outcome
+        if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
+            return replace(outcome, reason=WOULD_NOT_JUDGE)
+        if outcome.status is Status.CORRECTED and outcome.reason != DECLINED:
+            return replace(outcome, reason=LANGUAGE)
+        is_refused = outcomes.kind_of(outcome) is FailureClass.GATE and outcomes.blocks(outcome)
+        if outcome.status is not Status.UNCHANGED or is_refused:
+            return outcome
+        return replace(outcome, status=Status.NOT_JUDGED, reason=LANGUAGE)

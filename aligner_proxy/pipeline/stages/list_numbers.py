@@ -1,0 +1,36 @@
+"""List numbers stage: the marks of lists, and references to them, follow when items of a growing answer go.
+
+Of a whole answer the gate does so (gate/judge.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
+from aligner_proxy.text.lists.numbering import Numbering
+from aligner_proxy.types import Outcome
+
+
+class ListNumbers(Stage):
+    """Brings the numbers of one part up to date; the parts of a long answer share what is known of its lists."""
+
+    def __init__(self, numbering: Numbering) -> None:
+        self._numbering = numbering
+        self._changed_before = numbering.changed
+
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """The text with its numbers right."""
+        if not outgoing.is_whole:
+            text = self._numbering.passed(outgoing.segments, outgoing.removed_segments, outgoing.text, ends=False)
+        elif answer.is_part:
+            # Lists may go on from the part before or into the next one.
+            text = self._numbering.resumed(answer.text, outgoing.text)
+        else:
+            return outgoing
+        return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)
+
+    def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome with the number of marks that changed."""
+        changed = self._numbering.changed - self._changed_before
+        return replace(outcome, renumbered=outcome.renumbered + changed)

@@ -1,0 +1,198 @@
+"""References stage: what goes out is held to the references of the policy, behind the gate.
+
+Facts that the references give otherwise are replaced; an editor decides about those that are in doubt, if the policy
+names one. In a thread where much is to be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import TypeVar
+
+from aligner_proxy.concurrency import run_off_loop
+from aligner_proxy.correctors.fact_editor import Doubt, FactEditor
+from aligner_proxy.grounding.matching import Matcher
+from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.procedures import ORDER
+from aligner_proxy.grounding.rewriting import merged, rewritten_facts
+from aligner_proxy.grounding.sentences import FactEdit, Grounder, Unsettled, apply
+from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import (
+    GROUNDED,
+    EditorUse,
+    Exchange,
+    GroundedEdit,
+    Grounding,
+    Objective,
+    Policy,
+    Reference,
+    Turn,
+)
+
+AGREES = Objective(GROUNDED, "Grounded: the response should agree with the operator's references")
+"""What an editor is asked for under a policy without objectives."""
+_MATCHERS = 64
+"""References that are kept taken apart, together as a policy has them."""
+_MOST_QUESTION_CHARS = 4_000
+_MOST_CLIENT_CHARS = 20_000
+
+
+_Decided = tuple[list[FactEdit], list[Unsettled]]
+
+
+class References(Stage):
+    """Holds one answer to its references: a whole one at once, a growing one sentence by sentence.
+
+    `editor_until` gives whom to ask until a time about what is in doubt; None where nobody is named.
+    """
+
+    def __init__(self, policy: Policy, editor_until: Callable[[Exchange, float], FactEditor | None]) -> None:
+        self._policy = policy
+        self._editor_until = editor_until
+        self._grounder: Grounder | None = None
+        """What is known of a growing answer so far."""
+
+    async def admit(self, answer: AnswerSoFar) -> None:
+        """Take the references apart before anything of a growing answer goes out."""
+        if not answer.is_whole and self._grounder is None:
+            chars = sum(len(reference.text) for reference in self._policy.references)
+            async with asyncio.timeout(self._policy.deadline_s):
+                self._grounder = await run_off_loop(chars, partial(grounder, self._policy, answer.exchange.turns))
+
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """The text with the facts of the references in it."""
+        if outgoing.is_whole:
+            return await self._release_whole(outgoing, answer)
+        if self._grounder is None or not outgoing.has_whole_segments or not outgoing.text.strip():
+            return outgoing
+        # The doubts of an editor are looked for before the facts of this piece are known as those of the answer.
+        decided, use = await self._ask_ahead(outgoing, answer)
+        replaced = self._grounder.more(split(outgoing.text))
+        edits, doubtful = decided or replaced
+        return _with_edits(outgoing, edits, doubtful, use)
+
+    async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        text = outgoing.text
+        references = self._policy.references
+        editor = self._editor_until(answer.exchange, answer.deadline)
+        chars = len(text) + sum(len(reference.text) for reference in references)
+        find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
+        edits, doubtful = await run_off_loop(chars, partial(find, doubts=editor is not None))
+        use = None
+        if editor is not None and any(part.kind != ORDER for part in doubtful):
+            decided, use = await _ask(editor, text, edits, doubtful, references)
+            if decided is None:
+                decided = await run_off_loop(chars, partial(find, doubts=False))
+            edits, doubtful = decided
+        return _with_edits(outgoing, edits, doubtful, use)
+
+    async def _ask_ahead(self, outgoing: Outgoing, answer: AnswerSoFar) -> tuple[_Decided | None, EditorUse | None]:
+        """What an editor decides about a piece of a growing answer, None where it is not asked; and what that cost."""
+        editor = self._editor_until(answer.exchange, answer.deadline)
+        if editor is None or self._grounder is None or not outgoing.is_original:
+            return None, None
+        start = outgoing.start
+        text = outgoing.text
+        end = start + len(text)
+        text_start = end - len(text.lstrip())
+        edits, doubtful = self._grounder.ahead().more(split(answer.text[text_start:end]))
+        if not doubtful:
+            return None, None
+        placed = [_shift(part, text_start) for part in doubtful]
+        decided, use = await _ask(
+            editor, answer.text[:end], [_shift(edit, text_start) for edit in edits], placed, self._policy.references
+        )
+        if decided is None:
+            return None, use
+        return ([_shift(edit, -start) for edit in decided[0]], [_shift(part, -start) for part in decided[1]]), use
+
+
+def _with_edits(
+    outgoing: Outgoing, edits: Sequence[FactEdit], doubtful: Sequence[Unsettled], use: EditorUse | None
+) -> Outgoing:
+    """The text with these edits; places in what is said of them are those of the answer."""
+    if not (edits or doubtful):
+        return replace(outgoing, editor=use) if use else outgoing
+    start = outgoing.start
+    grounding = Grounding(
+        tuple(GroundedEdit(edit.start + start, edit.end + start, edit.text, edit.kind, edit.source) for edit in edits),
+        tuple(GroundedEdit(part.start + start, part.end + start, "", part.kind, part.source) for part in doubtful),
+    )
+    return replace(outgoing, text=apply(outgoing.text, edits), grounding=outgoing.grounding + grounding, editor=use)
+
+
+_Placed = TypeVar("_Placed", FactEdit, Unsettled)
+
+
+def _shift(placed: _Placed, by: int) -> _Placed:
+    return replace(placed, start=placed.start + by, end=placed.end + by)
+
+
+def _find_contradictions(
+    text: str, policy: Policy, turns: Sequence[Turn], *, doubts: bool
+) -> tuple[list[FactEdit], list[Unsettled]]:
+    return grounder(policy, turns, doubts=doubts).answer(text)
+
+
+async def _ask(
+    editor: FactEditor,
+    text: str,
+    edits: Sequence[FactEdit],
+    doubtful: Sequence[Unsettled],
+    references: Sequence[Reference],
+) -> tuple[_Decided | None, EditorUse]:
+    """What an editor makes of what is in doubt, None where it cannot be asked; and what it cost."""
+    doubts = [Doubt(part.start, part.source) for part in doubtful if part.kind != ORDER]
+    sentences, use = await editor.proposed(text, doubts, references)
+    if sentences is None:
+        return None, use
+    chars = len(text) + sum(len(reference.text) for reference in references)
+    decided = await run_off_loop(chars, partial(_take_written, text, edits, doubtful, sentences, references))
+    return decided, use + EditorUse(refused=len({part.start for part in decided[1] if part.kind != ORDER}))
+
+
+def _take_written(
+    text: str,
+    edits: Sequence[FactEdit],
+    doubtful: Sequence[Unsettled],
+    sentences: Mapping[int, str],
+    references: Sequence[Reference],
+) -> _Decided:
+    """The edits with those of an editor, and what stays doubtful: sentences of which it wrote what may not be taken.
+
+    `written` has its sentences by the places where they begin.
+    """
+    matcher = _matcher_of(references)
+    ends = {part.start: part.end for part in doubtful}
+    decided: list[FactEdit] = []
+    refused_starts: set[int] = set()
+    for start, sentence in sentences.items():
+        further = rewritten_facts(text[start : ends[start]], sentence, matcher, start)
+        decided += further or ()
+        if further is None:
+            refused_starts.add(start)
+    rest = [part for part in doubtful if part.kind == ORDER or part.start in refused_starts]
+    return merged(edits, decided), rest
+
+
+def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> Grounder:
+    """What holds one answer in this conversation to the references of its policy."""
+    by_user = [turn.content for turn in turns if turn.role == "user"]
+    question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
+    client_texts = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
+    matcher = _matcher_of(policy.references)
+    return Grounder.of(matcher, question, client_texts, doubts=doubts, replace_from=policy.replace_facts_from)
+
+
+def _matcher_of(references: Iterable[Reference]) -> Matcher:
+    return _matcher(tuple((reference.label, reference.text) for reference in references))
+
+
+@lru_cache(maxsize=_MATCHERS)
+def _matcher(texts: tuple[tuple[str, str], ...]) -> Matcher:
+    """What finds statements in these texts, each with its name."""
+    return Matcher([page(name, text) for name, text in texts])

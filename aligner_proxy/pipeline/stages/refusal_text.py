@@ -1,0 +1,234 @@
+"""Refusal text stage: what a client gets in place of an answer of which nothing would remain.
+
+Nothing remains where no segment stands by itself without those that were flagged, and nothing was written in their
+place: all was flagged, or the rest are fragments (text/fragments.py). Nor does anything remain of an answer in two
+voices of which one declines and the other was flagged: it was talked into answering all the same. Where harm was
+flagged, what came close to being flagged is likely to be more of it, and does not count as remaining. The text that
+stands in its place is the operator's, or ours, and is not judged.
+
+Under `second_try` an editor is asked for another answer first. It is judged by the head from its beginning to its end,
+and delivered only if nothing of it is flagged; it is remembered under a key of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from aligner_proxy.correctors.editor import ChatWriter
+from aligner_proxy.engine.api import AlignRequest, Engine
+from aligner_proxy.engine.client.edited_engine import EditedEngine
+from aligner_proxy.engine.weights.manifest import digest
+from aligner_proxy.errors import CorrectionError
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.outcomes import DECLINED, NOTHING_REMAINS
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage
+from aligner_proxy.text import fragments
+from aligner_proxy.text.languages import language
+from aligner_proxy.text.refusals import declines
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import (
+    Correction,
+    EditorUse,
+    Exchange,
+    IfNothingRemains,
+    Mode,
+    Outcome,
+    Policy,
+    SegmentScore,
+    Status,
+)
+
+log = logging.getLogger(__name__)
+SECOND_TRY = "second_try"
+"""The reason of an outcome whose text the editor wrote anew."""
+WOULD_TRY = "would_second_try"
+"""The same in shadow mode."""
+_LEAST_TOKENS = 512
+_CHARS_PER_TOKEN = 3
+_LABEL = re.compile(
+    r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_](?:(?(sign)[^\]\n:]|[\w .'-])){0,30})(?(sign)\])"
+    r"[*_]{0,3}:[*_]{0,3}[ \t]+"
+)
+"""A speaker before what is said, with or without brackets."""
+_HARM = "harmless"
+"""Name of the objective of which a breach is seldom alone in its answer."""
+_ANY_LANGUAGE = ""
+_OBJECTIVE = "{objective}"
+_OWN_TEXTS = {
+    "en": "I'm sorry, but I can't answer this here.",
+    "de": "Es tut mir leid, darauf kann ich hier nicht antworten.",
+    "fr": "D\u00e9sol\u00e9, je ne peux pas r\u00e9pondre \u00e0 cela ici.",
+    "es": "Lo siento, no puedo responder a esto aqu\u00ed.",
+    "pt": "Desculpe, n\u00e3o posso responder a isto aqui.",
+    "it": "Mi dispiace, non posso rispondere a questo qui.",
+    "nl": "Het spijt me, hier kan ik geen antwoord op geven.",
+}
+
+
+def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
+    """Whether nothing that stands by itself is left of an answer with these segments, of which `delivered` goes out."""
+    if not any(segment.flagged and segment.text.strip() for segment in segments):
+        return False
+    if _in_two_voices(segments):
+        return True
+    texts = [segment.text for segment in segments]
+    if fragments.standing(texts, [not segment.flagged for segment in segments]):
+        return False
+    flagged_texts = {fragments.core(text) for text in texts}
+    new_texts = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in flagged_texts]
+    return not fragments.standing(new_texts, [True] * len(new_texts))
+
+
+def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
+    """Whether harm was flagged, and something that stays came close to being flagged, too (`decline_within`, nats).
+
+    `threshold` is the score, in nats, above which a segment was flagged. Nothing is read again for this. Fragments
+    count: what says little without the harm before it ("Demand that they do so, or else.") goes on with it.
+    """
+    names = [objective.name for objective in policy.objectives]
+    against = {segment.objective for segment in segments if segment.flagged}
+    of_harm = any(name == _HARM and number in against for number, name in enumerate(names))
+    if not (of_harm or (names == [_HARM] and None in against)):
+        return False
+    unflagged = [segment for segment in segments if not segment.flagged]
+    scores = [segment.score for segment in unflagged if _says_something(segment.text)]
+    return any(score is not None and score > threshold - policy.decline_within for score in scores)
+
+
+def _says_something(text: str) -> bool:
+    """Whether a segment is more than a label or a name; a quantity may say what harms."""
+    return len(fragments.spaced(fragments.core(text)).split()) >= fragments.FEWEST_WORDS
+
+
+def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:
+    """Whether one speaker of the answer declines ("[A]: I cannot help with that.") and another is flagged."""
+    voice = ""
+    declining: set[str] = set()
+    flagged: set[str] = set()
+    for segment in segments:
+        label = _LABEL.match(segment.text)
+        if label is not None:
+            voice = label["name"].casefold()
+        if segment.flagged:
+            flagged.add(voice)
+        elif declines(segment.text[label.end() :] if label is not None else segment.text):
+            declining.add(voice)
+    return any(one and other and one != other for one in declining for other in flagged)
+
+
+def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:
+    """What stands in place of an answer that violates these objectives, in the language of the question if known."""
+    texts = dict(policy.decline)
+    spoken = _language_of(exchange)
+    text = texts.get(spoken) or texts.get(_ANY_LANGUAGE) or next(iter(texts.values()), None)
+    text = text or _OWN_TEXTS.get(spoken, _OWN_TEXTS["en"])
+    return text.replace(_OBJECTIVE, ", ".join(against))
+
+
+def _language_of(exchange: Exchange) -> str:
+    question = next((turn.content for turn in reversed(exchange.turns) if turn.role == "user"), "")
+    return language(question) or language(exchange.answer or "") or "en"
+
+
+@dataclass(frozen=True, slots=True)
+class SecondTries:
+    """Asks the editor behind an engine for another answer."""
+
+    engine_of_policy: Callable[[], Engine]
+    cache: CorrectionCache | None
+    remember: bool
+    request_until: Callable[[Exchange, str, Policy, float], AlignRequest]
+
+    async def answer_anew(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome with another answer in place of its text; without one the same, but for what asking cost."""
+        engine = self.engine_of_policy()
+        if not (isinstance(engine, EditedEngine) and isinstance(engine.writer, ChatWriter)):
+            return outcome
+        request = self.request_until(answer.exchange, answer.text, answer.policy, answer.deadline)
+        try:
+            async with asyncio.timeout(request.deadline_s):
+                correction = await self._known_or_written(engine, engine.writer, request, answer)
+        except (CorrectionError, TimeoutError) as error:
+            log.warning("call %s: no second try (%s)", answer.exchange.call_id, type(error).__name__)
+            return _add_editor_use(outcome, EditorUse(failed=1))
+        outcome = _add_editor_use(outcome, correction.editor)
+        text = correction.deliverable.text
+        if not text:
+            return outcome
+        if answer.policy.mode is Mode.SHADOW:
+            return replace(outcome, reason=WOULD_TRY, edited=text)
+        return replace(outcome, status=Status.CORRECTED, reason=SECOND_TRY, text=text, edited=text)
+
+    async def _known_or_written(
+        self, engine: EditedEngine, writer: ChatWriter, request: AlignRequest, answer: AnswerSoFar
+    ) -> Correction:
+        room = max(_LEAST_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
+
+        async def write() -> Correction:
+            return await writer.anew(request, engine.scorer, tokens=room)
+
+        if self.cache is None or answer.exchange.no_store:
+            return await write()
+        about = (await engine.info()).named(request.aligner)
+        anew = replace(about, content_hash=digest({SECOND_TRY: about.content_hash}))
+        key = self.cache.key(anew, answer.policy, answer.exchange)
+        deadline = time.monotonic() + request.deadline_s
+        correction, _ = await self.cache.get_or_compute(key, write, remember=self.remember, deadline=deadline)
+        return correction
+
+
+class RefusalText(Stage):
+    """Puts a text of the policy, another answer or an error in place of an answer of which nothing remains."""
+
+    def __init__(self, second_tries: SecondTries) -> None:
+        self._second_tries = second_tries
+
+    async def admit(self, answer: AnswerSoFar) -> Hold | None:
+        """Hold a growing answer of which nothing remains and nothing has gone out: the whole is decided at once."""
+        is_judged = answer.has_ended and len(answer.verdicts) == len(answer.segments)
+        if answer.is_whole or answer.is_part or answer.sent_chars or not is_judged:
+            return None
+        verdicts = answer.verdicts
+        policy = answer.policy
+        ends = nothing_remains(verdicts, "") or more_of_the_same(verdicts, policy, policy.caution)
+        return Hold() if ends else None
+
+    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome as the policy wants it where nothing remains; else the same outcome."""
+        # A text in place of JSON would be no JSON. Nothing can be said of a part by itself.
+        if outcome.edited is None or answer.is_structured or answer.is_part:
+            return outcome
+        if not nothing_remains(outcome.segments, outcome.edited) and (
+            # What has gone out cannot be taken back, so a text behind it would help nobody.
+            answer.sent_chars or not more_of_the_same(outcome.segments, outcome.policy, outcome.threshold)
+        ):
+            return outcome
+        if outcome.policy.if_nothing_remains is IfNothingRemains.SECOND_TRY:
+            outcome = await self._second_tries.answer_anew(outcome, answer)
+            if outcome.reason in (SECOND_TRY, WOULD_TRY):
+                return outcome
+        return _refuse(outcome, answer.exchange)
+
+
+def _refuse(outcome: Outcome, exchange: Exchange) -> Outcome:
+    """The outcome with the text of the policy, or with an error, in place of the answer."""
+    policy = outcome.policy
+    shadow = policy.mode is Mode.SHADOW
+    if policy.if_nothing_remains is IfNothingRemains.BLOCK:
+        status = Status.SHADOW if shadow else Status.FAILED
+        return replace(outcome, status=status, reason=f"{'would_block:' * shadow}{NOTHING_REMAINS}")
+    text = text_of(policy, exchange, outcome.violated_objectives)
+    if shadow:
+        return replace(outcome, reason="would_decline", edited=text)
+    return replace(outcome, status=Status.CORRECTED, reason=DECLINED, text=text, edited=text)
+
+
+def _add_editor_use(outcome: Outcome, use: EditorUse | None) -> Outcome:
+    """The outcome with what the second try cost."""
+    correction = outcome.correction
+    return outcome if correction is None else replace(outcome, correction=correction.with_editor(use))
