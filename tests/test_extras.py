@@ -68,7 +68,7 @@ NEEDY = {
 def engine() -> Iterator[str]:
     """The address of an engine elsewhere, which takes out what is rude."""
     scripted = SegmentEngine(lambda text: 4.0 if "fool" in text else -3.0)
-    with contextlib.closing(sockets.bound("127.0.0.1", 0)) as listener:
+    with contextlib.closing(sockets.bind_socket("127.0.0.1", 0)) as listener:
         listener.listen()
         server = uvicorn.Server(uvicorn.Config(create_app(scripted), log_config=None, lifespan="off"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))

@@ -29,7 +29,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import ServerKind
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.store import HeadStore
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn, Verify
 
@@ -78,7 +78,7 @@ def command(**options: Any) -> None:
 def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
     """The objectives of a policies file, with the heads that were taught for this aligner."""
     policies = registry.load_policies(file)
-    heads = HeadsInForce.of(policies)
+    heads = ActiveHeads.read(policies)
     objectives = config.objectives(policies)
     return {
         name: replace(objective, head=heads.head_of(None, objective, aligner)) for name, objective in objectives.items()
@@ -124,7 +124,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
     """
     engine: Engine
     policies = registry.load_policies(file) if file else None
-    heads = HeadStore.of(policies).head if policies else None
+    heads = HeadStore.for_file(policies).head if policies else None
     if address:
         engine = HttpEngine(address, head_source=heads)
     elif policies and not options.get("model") and config.engine_backend(policies).kind is not ServerKind.LOCAL:

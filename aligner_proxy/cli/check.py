@@ -52,9 +52,9 @@ from aligner_proxy.policy.losses import refuse_losses
 from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, plugin_kind
 from aligner_proxy.policy.yaml_file import read_yaml, suggest_name
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
-from aligner_proxy.teaching.overview import Taught, taught
+from aligner_proxy.teaching.overview import HeadStatus, head_statuses
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
@@ -78,14 +78,14 @@ class _CheckedConfig:
     gaps: tuple[str, ...] = ()
     litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The LiteLLM YAML; empty when only a policies file was given."""
-    lessons: tuple[Taught, ...] = ()
+    lessons: tuple[HeadStatus, ...] = ()
     """The objectives with examples."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
     @property
     def resolver(self) -> PolicyResolver:
         """The resolver of these policies."""
-        return PolicyResolver(self.policies, HeadsInForce.of(self.policies).head_of)
+        return PolicyResolver(self.policies, ActiveHeads.read(self.policies).head_of)
 
 
 class _CheckCommand(click.Command):
@@ -208,7 +208,7 @@ def _read_config(file: Path) -> _CheckedConfig:
     shared_cache_key(policies)
     extensions = registry.load_extensions(policies)
     keys = known_keys(policies)
-    lessons = tuple(taught(policies))
+    lessons = tuple(head_statuses(policies))
     if not litellm:
         return _CheckedConfig(path, policies, None, keys, lessons=lessons, extensions=extensions)
     entry = guardrail_entry.check_entries(data, source, policies, litellm_internals.check_entry)

@@ -70,7 +70,7 @@ def command(
     console = Console(path, master, GatewayClient(gateway, master), secure=behind_https, engine=engine)
     limits = replace(_LIMITS, connections=open_files.fit_connections(_LIMITS.connections))
     os.nice(_NICENESS)
-    with contextlib.closing(sockets.bound(host, port)) as listener:
+    with contextlib.closing(sockets.bind_socket(host, port)) as listener:
         url_host = f"[{host}]" if ":" in host else host
         echo(f"console: http://{url_host}:{port}", err=True)
         make_server(console, limits).run(sockets=[listener])

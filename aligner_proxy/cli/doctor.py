@@ -52,7 +52,7 @@ from aligner_proxy.policy.plugin_keys import SYSTEMS
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.server import RedisServer
-from aligner_proxy.teaching.overview import taught
+from aligner_proxy.teaching.overview import head_statuses
 from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -316,14 +316,14 @@ def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator
 def check_lessons(file: PolicyFile, info: AlignerInfo | None) -> Iterator[DoctorFinding]:
     """The objectives of a policies file that have examples: which are taught, from how many, and when."""
     try:
-        lessons = taught(file, info)
+        lessons = head_statuses(file, info)
     except ConfigError as error:
         yield DoctorFinding("taught", Severity.NOTE, str(error))
         return
     for lesson in lessons:
         version = lesson.version
         figures = f", from {version.against} examples on {version.day}, head {version.head[:8]}" if version else ""
-        text = f"{lesson.subject.title} for aligner {lesson.called}: {lesson.state}{figures}"
+        text = f"{lesson.subject.title} for aligner {lesson.aligner_name}: {lesson.state}{figures}"
         yield _make_finding("taught", lesson.warning is None, text, lesson.warning or "", Severity.NOTE)
 
 

@@ -28,7 +28,7 @@ from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 if TYPE_CHECKING:
-    from aligner_proxy.engine.loader import Settings
+    from aligner_proxy.engine.loader import EngineSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -104,14 +104,14 @@ def take_limits(options: dict[str, Any]) -> ConnectionLimits:
     return ConnectionLimits(**{name: options.pop(name) for name in ("connections", "head_s", "body_s", "idle_s")})
 
 
-def weight_settings(options: dict[str, Any], file: Path | None = None) -> Settings:
+def weight_settings(options: dict[str, Any], file: Path | None = None) -> EngineSettings:
     """Settings of the weights from flags, then `file` (a policies file), then defaults.
 
     Raises `MissingExtra` where no model can run here.
     """
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
     prepare_for_torch()
-    from aligner_proxy.engine.loader import Settings
+    from aligner_proxy.engine.loader import EngineSettings
 
     from_file: dict[str, Any] = {}
     if file is not None:
@@ -121,7 +121,7 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Settin
         from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
         if aligner.require_revision:
             _refuse_unpinned(from_file | options)
-    return Settings(**from_file | {name: value for name, value in options.items() if value is not None})
+    return EngineSettings(**from_file | {name: value for name, value in options.items() if value is not None})
 
 
 def _refuse_unpinned(models: dict[str, Any]) -> None:

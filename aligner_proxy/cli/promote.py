@@ -19,7 +19,7 @@ from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.litellm_config import resolve_policies_file
-from aligner_proxy.text.hidden import escaped
+from aligner_proxy.text.hidden import escape_hidden
 from aligner_proxy.types import Mode
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -90,7 +90,7 @@ def _print_report(change: Proposal, ruling: Ruling | None, backup: Path | None, 
         return
     console = Terminal(soft_wrap=True)
     for line in lines or ["nothing to change: the file has these settings already"]:
-        console.print(Text(escaped(line), style=_COLOURS.get(line[0], "") if lines else ""))
+        console.print(Text(escape_hidden(line), style=_COLOURS.get(line[0], "") if lines else ""))
     if ruling is not None and (note := ruling.refusal or ruling.warning):
         label = "would be refused" if ruling.refusal else "not known yet"
         echo(f"{label}: {note}", err=True)

@@ -51,7 +51,7 @@ from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy.litellm_config import resolve_policies_file
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 
 _COLOURS = {
     Ending.CHANGED: "#d97706",
@@ -315,7 +315,7 @@ async def _run_replay(
             )
             return await replay(
                 entries,
-                PolicyResolver(file, HeadsInForce.of(file).head_of),
+                PolicyResolver(file, ActiveHeads.read(file).head_of),
                 pipeline,
                 advance,
                 deadline_s,

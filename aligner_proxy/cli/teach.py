@@ -39,8 +39,8 @@ from aligner_proxy.teaching.store import Count, HeadStore, rows_folder
 from aligner_proxy.teaching.subjects import Subject
 
 if TYPE_CHECKING:
-    from aligner_proxy.teaching.own_answers import Recorded
-    from aligner_proxy.teaching.teach import Lesson
+    from aligner_proxy.teaching.own_answers import RecordedAnswer
+    from aligner_proxy.teaching.teach import FitReport
 
 _OWN_ANSWERS = 40
 _SHOWN = 10
@@ -60,8 +60,8 @@ class _Result:
     """The result of a task: a lesson, or the reason for having none."""
 
     task: _Task
-    lesson: Lesson | None = None
-    objections: Sequence[tuple[Recorded, float]] | None = None
+    lesson: FitReport | None = None
+    objections: Sequence[tuple[RecordedAnswer, float]] | None = None
     """The operator's own answers that would be flagged; None where there are none to look at."""
     own: int = 0
     why: str | None = None
@@ -119,7 +119,7 @@ def command(
 
 def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
     """What is to be taught, all examples read; raises `ConfigError` before anything is spent."""
-    matching = subjects.chosen(policies, names)
+    matching = subjects.select_subjects(policies, names)
     if not matching:
         raise ConfigError(
             f"{policies.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
@@ -133,7 +133,7 @@ def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
-    aligners = subjects.aligners(policies)
+    aligners = subjects.aligner_names(policies)
     return [_Task(subject, examples, aligner) for subject, examples in loaded for aligner in aligners]
 
 
@@ -166,14 +166,14 @@ async def _teach(
 ) -> _Result:
     """Teach one objective; errors are reported, and its old head stays."""
     from aligner_proxy.teaching.own_answers import own_answers
-    from aligner_proxy.teaching.rows import Reader, RowsCache
-    from aligner_proxy.teaching.teach import lesson, objections, plan
+    from aligner_proxy.teaching.rows import RowReader, RowsCache
+    from aligner_proxy.teaching.teach import find_objections, plan_material, teach_objective
 
     subject = task.subject
     try:
         heads = with_heads(engine)
         about = (await engine.info()).named(task.aligner)
-        planned = plan(
+        planned = plan_material(
             subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
         )
         bar = progress.add_task(f"teaching {subject.title}", total=planned.prompts)
@@ -183,14 +183,14 @@ async def _teach(
             if report_progress is not None:
                 report_progress(int(progress.tasks[0].completed), int(progress.tasks[0].total or 0))
 
-        reader = Reader(heads, task.aligner, about.content_hash, advance)
-        learned = await lesson(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.aligner)
+        reader = RowReader(heads, task.aligner, about.content_hash, advance)
+        learned = await teach_objective(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.aligner)
         own = own_answers(policies, subject.tenant, _OWN_ANSWERS)
         progress.update(bar, total=planned.prompts + len(own))
-        objected = await objections(learned, reader, own) if own else None
+        objected = await find_objections(learned, reader, own) if own else None
         if not dry_run:
             await heads.put_head(learned.head)
-            HeadStore.of(policies).keep(subject.scope, subject.name, learned.version, learned.head)
+            HeadStore.for_file(policies).activate(subject.scope, subject.name, learned.version, learned.head)
     except CorrectionError as error:
         return _Result(task, why=f"the engine: {error}")
     except (sqlite3.Error, OSError) as error:
@@ -202,9 +202,9 @@ async def _teach(
 
 def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
     """Forget an objective, or go back to its earlier head; the exit status."""
-    store = HeadStore.of(policies)
+    store = HeadStore.for_file(policies)
     done: list[dict[str, Any]] = []
-    for subject in subjects.chosen(policies, [forget or rollback or ""]):
+    for subject in subjects.select_subjects(policies, [forget or rollback or ""]):
         if forget:
             count = store.forget(subject.scope, subject.name)
             done.append({"objective": subject.title, "forgotten": count})

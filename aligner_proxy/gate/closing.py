@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from aligner_proxy.gate.completion import Followed
-from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, outlined
+from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, has_outline
 from aligner_proxy.gate.rules import KEEPS, SIGNS_OF_ITEMS, Rule
-from aligner_proxy.text.lists.outline import Outline, standing
+from aligner_proxy.text.lists.outline import Outline, remaining_signs
 from aligner_proxy.text.structure import Segment
 
 LEAST_CHARS = 400
@@ -38,7 +38,7 @@ def last_closable(
     `written` are the segments as the upstream wrote them, `pieces` those of the folded text.
     """
     covered = {number for edit in edits for number in range(edit.first, edit.last)}
-    fresh = set(Outline(written).fresh) if before.of(outlined) else None
+    fresh = set(Outline(written).fresh) if before.read(has_outline) else None
     for number in range(min(count, len(pieces)) - 1, 0, -1):
         if pieces[number].start < LEAST_CHARS:
             return 0
@@ -62,14 +62,17 @@ def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
     """Whether a beginning has by itself all that it may not lose, and the same items and rows as before."""
     if any(name in KEEPS and rule(candidate) for name, rule in rules.items()):
         return False
-    if not candidate.before.of(outlined):
+    if not candidate.before.read(has_outline):
         return True
     if not candidate.after.text.endswith("\n"):
         return False
-    gone = candidate.gone
+    gone = candidate.removed_segments
     before = candidate.before
     after = candidate.after
-    return all(standing(before.in_rest(signs), gone) == standing(after.in_rest(signs)) for signs in SIGNS_OF_ITEMS)
+    return all(
+        remaining_signs(before.in_rest(signs), gone) == remaining_signs(after.in_rest(signs))
+        for signs in SIGNS_OF_ITEMS
+    )
 
 
 def moved_edit(edit: Edit, closed: ClosedAnswer, direction: int) -> Edit:

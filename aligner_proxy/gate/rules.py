@@ -25,16 +25,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from aligner_proxy.gate.edits import Candidate, SegmentStatus, joins, outlined, words
+from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
-from aligner_proxy.text.languages import foreign, language_signs, odd_letters, passages, scripts, written_in
+from aligner_proxy.text.languages import is_foreign, language_signs, odd_letters, passages, scripts, scripts_in_use
 from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists.numbering import Numbering, refers
-from aligner_proxy.text.lists.outline import marked_lines, rows, standing
+from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, rows
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, one_line, split, turns
+from aligner_proxy.text.structure import is_repeated, occurs_in_order, one_line, speaker_lines, speaker_turns, split
 from aligner_proxy.types import Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
@@ -107,20 +107,20 @@ def waived_rules(objectives: Sequence[Objective]) -> frozenset[GateRule]:
     return waived.union(*(allowance.rules for allowance in _allowances(objectives)))
 
 
-def brevity(objectives: Sequence[Objective]) -> bool:
+def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
     """Whether an objective asks for a shorter answer."""
     own = [objective for objective in objectives if objective.allowance is None]
     return any(objective.name in _BRIEF_NAMES or _BRIEF.search(objective.text) for objective in own)
 
 
-def may_go(objectives: Sequence[Objective], original: str, piece: str) -> bool:
+def may_remove(objectives: Sequence[Objective], original: str, piece: str) -> bool:
     """Whether a request asks to remove this segment: the answer is too long, or the segment holds a banned word."""
     return any(
         _too_long(allowance, original) or contains_any(piece, allowance.banned) for allowance in _allowances(objectives)
     )
 
 
-def overcut(objectives: Sequence[Objective], original: str, new: str) -> bool:
+def cuts_too_much(objectives: Sequence[Objective], original: str, new: str) -> bool:
     """Whether the new text is shorter than half of a length bound that the original exceeds."""
     bounds = [allowance.longest for allowance in _allowances(objectives) if _too_long(allowance, original)]
     return any(LENGTHS[bound[0]](new) * 2 < bound[1] for bound in bounds if bound is not None)
@@ -144,15 +144,15 @@ def empty(candidate: Candidate) -> bool:
 
 def changed_script(candidate: Candidate) -> bool:
     """A word in a script of which the original has no letter."""
-    return any(written_in(text) - candidate.before.of(scripts) for text in candidate.new)
+    return any(scripts_in_use(text) - candidate.before.read(scripts) for text in candidate.inserted_texts)
 
 
 def changed_language(candidate: Candidate) -> bool:
     """A sentence that is in no language of the original, where these are clear."""
-    known = candidate.before.of(language_signs).languages if candidate.new else set()
-    letters = candidate.before.of(_odd_letters) if known else set()
-    inserted = (passage for text in candidate.new for passage in passages(text))
-    return bool(known) and any(foreign(passage, known, letters) for passage in inserted)
+    own_languages = candidate.before.read(language_signs).languages if candidate.inserted_texts else set()
+    letters = candidate.before.read(_odd_letters) if own_languages else set()
+    inserted = (passage for text in candidate.inserted_texts for passage in passages(text))
+    return bool(own_languages) and any(is_foreign(passage, own_languages, letters) for passage in inserted)
 
 
 def _odd_letters(text: str) -> set[str]:
@@ -161,9 +161,9 @@ def _odd_letters(text: str) -> set[str]:
 
 def too_short(candidate: Candidate) -> bool:
     """Below the lower band, or below half of a length bound that a request set."""
-    if overcut(candidate.objectives, candidate.before.whole, candidate.after.whole):
+    if cuts_too_much(candidate.objectives, candidate.before.whole, candidate.after.whole):
         return True
-    share = MIN_SHARE_BRIEF if brevity(candidate.objectives) else MIN_SHARE
+    share = MIN_SHARE_BRIEF if asks_for_brevity(candidate.objectives) else MIN_SHARE
     return candidate.after.length < candidate.remaining_chars * share
 
 
@@ -177,10 +177,10 @@ def lost_code(candidate: Candidate) -> bool:
     stays = {piece for part in candidate.parts(SegmentStatus.STAYS) for piece in _code_of(part.text)}
     rewritten = {piece for part in candidate.parts(SegmentStatus.REWRITTEN) for piece in _code_of(part.text)}
     after = candidate.after.whole if stays or rewritten else ""
-    lost = (piece for piece in rewritten - stays if piece not in after)
+    missing = (piece for piece in rewritten - stays if piece not in after)
     if any(piece not in after for piece in stays) or _left_open(candidate):
         return True
-    return any(not any(same_code(piece, block) for block in candidate.after.of(code)) for piece in lost)
+    return any(not any(same_code(piece, block) for block in candidate.after.read(code)) for piece in missing)
 
 
 def _code_of(text: str) -> set[str]:
@@ -189,7 +189,7 @@ def _code_of(text: str) -> set[str]:
 
 def _left_open(candidate: Candidate) -> bool:
     """An odd number of fences: what follows the last one would be shown as code."""
-    return candidate.after.of(_fences) % 2 == 1 and candidate.before.of(_fences) % 2 == 0
+    return candidate.after.read(_fences) % 2 == 1 and candidate.before.read(_fences) % 2 == 0
 
 
 @joins(operator.add, by_line=True)
@@ -197,42 +197,42 @@ def _fences(text: str) -> int:
     return len(_FENCE.findall(text))
 
 
-def loses(facts: FactReader) -> Rule:
+def forbid_loss(facts: FactReader) -> Rule:
     """The rule broken by losing a fact of what had to stay."""
-    return lambda candidate: bool(candidate.lost(facts))
+    return lambda candidate: bool(candidate.lost_facts(facts))
 
 
-def adds(*readers: FactReader) -> Rule:
+def forbid_addition(*readers: FactReader) -> Rule:
     """The rule broken by a fact that is new."""
-    return lambda candidate: any(candidate.added(facts) for facts in readers)
+    return lambda candidate: any(candidate.added_facts(facts) for facts in readers)
 
 
-def increases(count: Callable[[str], int]) -> Rule:
+def forbid_increase(count: Callable[[str], int]) -> Rule:
     """The rule broken by an edit that has more of something than what it replaces."""
-    return lambda candidate: candidate.more(count)
+    return lambda candidate: candidate.has_more(count)
 
 
 def lost_quote(candidate: Candidate) -> bool:
     """The words of a quotation are gone, with or without the marks."""
-    return any(quotation not in candidate.after.of(_one_line) for quotation in candidate.lost(quotations))
+    return any(quotation not in candidate.after.read(_one_line) for quotation in candidate.lost_facts(quotations))
 
 
 def lost_name(candidate: Candidate) -> bool:
     """A name of what had to stay unchanged is gone, even without its capital."""
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
-    return bool(required and required - candidate.after.of(words))
+    return bool(required and required - candidate.after.read(word_set))
 
 
 def lost_item(candidate: Candidate) -> bool:
     """An item that remains lost its mark or number, a row lost a cell, or an item went to which the rest refers."""
-    if not candidate.before.of(outlined):
+    if not candidate.before.read(has_outline):
         return False
-    gone = candidate.gone
+    removed = candidate.removed_segments
     for signs in SIGNS_OF_ITEMS:
-        required = standing(candidate.before.in_rest(signs), gone)
-        if required and not kept_in_order(required, standing(candidate.after.in_rest(signs))):
+        required = remaining_signs(candidate.before.in_rest(signs), removed)
+        if required and not occurs_in_order(required, remaining_signs(candidate.after.in_rest(signs))):
             return True
-    return bool(gone or candidate.closed.gone) and candidate.after.of(refers) and _dangles(candidate)
+    return bool(removed or candidate.closed.gone) and candidate.after.read(refers) and _dangles(candidate)
 
 
 def _marks_of_items(text: str) -> list[tuple[range, str]]:
@@ -251,8 +251,8 @@ def _dangles(candidate: Candidate) -> bool:
     """Whether a reference that stays is to an item that goes."""
     numbering = Numbering()
     closed = candidate.closed
-    gone = closed.gone | {len(closed.pieces) + index for index in candidate.gone}
-    numbering.passed([*closed.pieces, *candidate.pieces], gone, candidate.after.whole)
+    gone = closed.gone | {len(closed.pieces) + index for index in candidate.removed_segments}
+    numbering.renumber([*closed.pieces, *candidate.pieces], gone, candidate.after.whole)
     return numbering.dangling > 0
 
 
@@ -262,14 +262,14 @@ def lost_turn(candidate: Candidate) -> bool:
     Flagged or not: to a detector a line of a dialogue looks like an invented turn, and the next line answers it. It may
     be rewritten.
     """
-    said = candidate.before.of(_lines)
-    spoken = turns(candidate.before.whole) if max(said.values(), default=0) > 1 else Counter[str]()
-    return bool(spoken) and bool(spoken - candidate.after.of(_lines))
+    said = candidate.before.read(_lines)
+    spoken = speaker_turns(candidate.before.whole) if max(said.values(), default=0) > 1 else Counter[str]()
+    return bool(spoken) and bool(spoken - candidate.after.read(_lines))
 
 
 @joins(operator.add, by_line=True)
 def _lines(text: str) -> Counter[str]:
-    return lines(text)
+    return speaker_lines(text)
 
 
 @joins(in_one_line)
@@ -279,17 +279,17 @@ def _one_line(text: str) -> str:
 
 def template_leak(candidate: Candidate) -> bool:
     """A mark or sentence of a template, the text of an objective, or an instruction of one written out."""
-    if candidate.more(_marks) or candidate.repeats(is_repeated):
+    if candidate.has_more(_marks) or candidate.repeats(is_repeated):
         return True
     before = candidate.before
     after = candidate.after
-    objectives = (_folded(o.text) for o in candidate.objectives if len(o.text) >= _DISTINCT_CHARS)
+    objectives = (_normalise(o.text) for o in candidate.objectives if len(o.text) >= _DISTINCT_CHARS)
     sentences = (*_TEMPLATE_SENTENCES, *objectives)
-    return any(sentence in after.of(_folded) and sentence not in before.of(_folded) for sentence in sentences)
+    return any(sentence in after.read(_normalise) and sentence not in before.read(_normalise) for sentence in sentences)
 
 
 @joins(in_one_line)
-def _folded(text: str) -> str:
+def _normalise(text: str) -> str:
     return one_line(text.lower())
 
 
@@ -325,5 +325,5 @@ def refusals(text: str) -> int:
 
 def invented_quote(candidate: Candidate) -> bool:
     """A quotation whose words the original lacks, with or without the marks."""
-    quoted = (quotation for text in candidate.new for quotation in quotations(text))
-    return any(quotation not in candidate.before.of(_one_line) for quotation in quoted)
+    quoted = (quotation for text in candidate.inserted_texts for quotation in quotations(text))
+    return any(quotation not in candidate.before.read(_one_line) for quotation in quoted)

@@ -180,7 +180,7 @@ def record_taught(index: Index) -> None:
     for scope, names in index.scopes.items():
         for name, objective in names.items():
             for aligner in objective.current:
-                version = objective.in_force(aligner)
+                version = objective.active_version(aligner)
                 prometheus.TAUGHT_EXAMPLES.labels(scope, name, aligner).set(
                     version.against + version.fine if version else 0
                 )

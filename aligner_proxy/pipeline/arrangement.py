@@ -42,9 +42,9 @@ class Arrangement:
     @classmethod
     def from_correction(cls, answer: str, correction: Correction) -> Arrangement | None:
         """The arrangement of a correction; None where there are no verdicts, or it changes what was not flagged."""
-        pieces = structure.judged(structure.split(answer), [verdict.text for verdict in correction.segments])
-        flags = edits.flags(pieces, correction)
-        proposed = None if flags is None else edits.in_place(answer, pieces, flags, correction.text)
+        pieces = structure.match_segments(structure.split(answer), [verdict.text for verdict in correction.segments])
+        flags = edits.detector_flags(pieces, correction)
+        proposed = None if flags is None else edits.edits_in_place(answer, pieces, flags, correction.text)
         if flags is None or proposed is None:
             return None
         replacement = {edit.first: edit.text for edit in proposed}

@@ -41,11 +41,11 @@ async def remove_refused_edits(
 async def _remove_refused(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
-    pieces = structure.judged(structure.split(answer), [segment.text for segment in correction.segments])
+    pieces = structure.match_segments(structure.split(answer), [segment.text for segment in correction.segments])
     flags = [segment.flagged for segment in correction.segments]
     if len(flags) != len(pieces):
         return correction, verdict
-    proposed = edits.in_place(answer, pieces, flags, correction.text)
+    proposed = edits.edits_in_place(answer, pieces, flags, correction.text)
     replacements = {edit.first: edit for edit in proposed or () if edit.text.strip()}
     if not replacements:
         return correction, verdict
@@ -70,7 +70,7 @@ async def _remove_refused(
     return removed, await judge(answer, removed, policy)
 
 
-def _fill_hole(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
+def _fill_hole(hole: splice.EditSpan, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
     """What stands in a hole: nothing where it was refused or removed, what was written, or what was there before."""
     if edit is not None:
         return "" if hole.run.at in refused_runs else edit.text.strip() if hole.run.text else edit.text.rstrip()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Collection, Iterable
 
 from aligner_proxy.engine.api import Span
-from aligner_proxy.gate.completion import Followed, removed, trimmed
+from aligner_proxy.gate.completion import Followed, removed_segments, trim_edit
 from aligner_proxy.gate.edits import ClosedAnswer, Edit, Part
 from aligner_proxy.gate.judge import Settled, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
@@ -160,9 +160,11 @@ class SegmentRelease:
 
     async def _send(self, followed: Followed, stop: int, *, waits: bool) -> None:
         """Let an edit go out, with those that follow from it."""
-        removed_numbers = removed(followed) - {part.index for parts in followed.values() for part in parts if part.left}
+        removed_numbers = removed_segments(followed) - {
+            part.index for parts in followed.values() for part in parts if part.remains
+        }
         for edit, parts in sorted(followed.items(), key=lambda pair: pair[0]):
-            edit = trimmed(edit, self._state.cut.segments) if waits and edit.last == stop else edit
+            edit = trim_edit(edit, self._state.cut.segments) if waits and edit.last == stop else edit
             self._edits[edit] = parts
             await self._put(edit.start)
             await self._put(edit.end, edit.text, removed_numbers)

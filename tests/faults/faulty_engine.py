@@ -109,19 +109,19 @@ class FaultySession(ScriptedSession):
     def __init__(self, engine: Engine, request: AlignRequest) -> None:
         super().__init__(engine, request)
         self._house = engine
-        self._asked = request
+        self._question_words = request
 
     async def judged(self, known: int) -> tuple[SegmentScore, ...]:
         """The verdicts; the first question is where it fails."""
-        said = self._asked.turns[-1].content if self._asked.turns else ""
+        said = self._question_words.turns[-1].content if self._question_words.turns else ""
         if not known:
             async with self._house.noting(said):
-                played(correct(self._asked, await self._house.fail(said)), self._house.about)
+                played(correct(self._question_words, await self._house.fail(said)), self._house.about)
         return await super().judged(known)
 
     async def replace(self, span: Span) -> Correction:
         """The insult goes; where a bad edit is told, that one comes in its place."""
-        said = self._asked.turns[-1].content if self._asked.turns else ""
+        said = self._question_words.turns[-1].content if self._question_words.turns else ""
         bad = {"another": "Bananas cost 99 in Lima.", "invents": "See https://example.net/why for 99 more."}
         return Correction(bad.get((said.split() or [""])[0], ""))
 

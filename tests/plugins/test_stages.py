@@ -15,7 +15,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import AnswerSoFar, Extension, Hold, Outgoing, PolicyKey, Stage, Stop
 from aligner_proxy.plugins.extensions import Extensions, Member
 from aligner_proxy.plugins.isolation import ThreadRunner
-from aligner_proxy.text.languages import spoken
+from aligner_proxy.text.languages import prose_language
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, StreamMode, Turn
 from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
@@ -34,13 +34,13 @@ class OnlyLanguages(Stage):
         self._languages = languages
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        language = spoken(answer.text)
+        language = prose_language(answer.text)
         if language and language not in self._languages:
             return Stop(Status.FAILED, "language")
         return None if answer.has_ended or language else Hold()
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        return replace(outcome, reports=(*outcome.reports, ("language", {"name": spoken(answer.text)})))
+        return replace(outcome, reports=(*outcome.reports, ("language", {"name": prose_language(answer.text)})))
 
 
 class Languages(Extension):

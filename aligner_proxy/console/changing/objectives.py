@@ -24,7 +24,7 @@ from aligner_proxy.console.pages import Visit
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.yaml_file import edit_checked, put_value, read_text, replace_file, wrap_in_block
 from aligner_proxy.teaching import example_file, from_reviews, subjects
-from aligner_proxy.teaching.example_file import AGAINST, FINE, Sentence
+from aligner_proxy.teaching.example_file import AGAINST, FINE, NewExample
 from aligner_proxy.teaching.examples import Example, Examples
 from aligner_proxy.teaching.from_reviews import Suggestion
 from aligner_proxy.teaching.store import Count, HeadStore, Version, path_of, scope_of
@@ -87,7 +87,7 @@ async def show_objective(visit: Visit) -> Response:
         work=visit.services.jobs.find(_job_name(contents.target)) if may_change else None,
         report=_lesson_reports(visit, contents.target) if may_change else (),
         interval=count_interval,
-        mark=example_file.mark,
+        mark=example_file.example_id,
     )
 
 
@@ -139,7 +139,7 @@ def _read_contents(visit: Visit) -> _Contents:
     if target.subject is None or not target.may_change(visit.viewer):
         return _Contents(target, None)
     try:
-        examples = example_file.known(target.subject)
+        examples = example_file.present_examples(target.subject)
     except ConfigError as error:
         return _Contents(target, None, str(error))
     return _Contents(target, examples, suggested=_find_suggestions(visit, target.subject, examples))
@@ -179,12 +179,12 @@ def _require_subject(target: KnownObjective) -> Subject:
     return target.subject
 
 
-def _parse_sentences(form: dict[str, str], origin: str) -> list[Sentence]:
+def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
     """The sentences of a form, one a line."""
     sentences = []
     for listed_as in (AGAINST, FINE):
         lines = map(str.strip, form.get(listed_as, "").split("\n"))
-        sentences += [Sentence(line, listed_as == AGAINST, origin) for line in lines if line]
+        sentences += [NewExample(line, listed_as == AGAINST, origin) for line in lines if line]
     if not sentences:
         raise PageError(400, "There is no sentence in this form.")
     return sentences
@@ -194,7 +194,7 @@ def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) ->
     subject = _require_subject(target)
     sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
     _hold_new(visit, subject)
-    count = example_file.add(subject, sentences)
+    count = example_file.add_examples(subject, sentences)
     _log_change(visit, target, f"{count} examples added")
 
 
@@ -216,7 +216,7 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     before = read_text(place)
     after = _insert_examples(before, target, name, configured)
     _hold_new(visit, subject)
-    count = example_file.add(subject, sentences)
+    count = example_file.add_examples(subject, sentences)
     try:
         # A link, as a mounted file may be, stays one.
         replace_file(place.resolve(), before, after, backup=True)
@@ -247,12 +247,12 @@ def _hold_new(visit: Visit, subject: Subject) -> None:
     if subject.examples.exists():
         return
     policies = visit.services.files.current().policies
-    HeadStore.of(policies).hold(subject.scope, subject.name, subjects.aligners(policies))
+    HeadStore.for_file(policies).block_auto_teaching(subject.scope, subject.name, subjects.aligner_names(policies))
 
 
 def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     kind = form.get("list", "")
-    was_there = kind in (AGAINST, FINE) and example_file.take_back(
+    was_there = kind in (AGAINST, FINE) and example_file.remove_example(
         _require_subject(target), kind, form.get("example", "")
     )
     if not was_there:
@@ -263,15 +263,15 @@ def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Make examples of what reviews say: of one sentence, or of all that the page showed."""
     subject = _require_subject(target)
-    suggested = _find_suggestions(visit, subject, example_file.known(subject))
+    suggested = _find_suggestions(visit, subject, example_file.present_examples(subject))
     if form.get("example"):
-        selection = [one for one in suggested if example_file.mark(one.sentence.text) == form["example"]]
+        selection = [one for one in suggested if example_file.example_id(one.sentence.text) == form["example"]]
     else:
         selection = suggested if from_reviews.digest(suggested) == form.get("shown") else []
     if not selection:
         raise PageError(409, _OTHERS)
     _hold_new(visit, subject)
-    count = example_file.add(subject, [one.sentence for one in selection])
+    count = example_file.add_examples(subject, [one.sentence for one in selection])
     answers = ", ".join(f"{one.review.aligner_id}/{one.review.choice}#{one.segment}" for one in selection)
     _log_change(visit, target, f"{count} examples from reviews of {answers}")
 
@@ -285,15 +285,17 @@ def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     digest = subject.read().digest
     if any(version.text != subject.text or version.digest != digest for version, _ in heads):
         raise PageError(409, _CHANGED)
-    store = HeadStore.of(visit.services.files.current().policies)
+    store = HeadStore.for_file(visit.services.files.current().policies)
     for version, data in heads:
-        store.keep(subject.scope, subject.name, version, data)
+        store.activate(subject.scope, subject.name, version, data)
         _log_change(visit, target, f"head {version.head[:8]} of aligner {version.called} put in force")
 
 
 def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
     subject = _require_subject(target)
-    back = HeadStore.of(visit.services.files.current().policies).rollback(subject.scope, subject.name, subject.text)
+    back = HeadStore.for_file(visit.services.files.current().policies).rollback(
+        subject.scope, subject.name, subject.text
+    )
     if not back:
         raise PageError(409, "There is no earlier head of this text.")
     _log_change(visit, target, f"back to head {', '.join(version.head[:8] for version in back)}")
@@ -301,7 +303,7 @@ def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> 
 
 def _forget_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
     subject = _require_subject(target)
-    count = HeadStore.of(visit.services.files.current().policies).forget(subject.scope, subject.name)
+    count = HeadStore.for_file(visit.services.files.current().policies).forget(subject.scope, subject.name)
     _log_change(visit, target, f"{count} heads forgotten")
 
 
@@ -357,7 +359,7 @@ def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
     if job is None or job.result is None or target.subject is None:
         return []
     try:
-        examples = example_file.known(target.subject)
+        examples = example_file.present_examples(target.subject)
     except ConfigError:
         examples = Examples(())
     by_place = {example.place: example for example in examples.every}

@@ -136,7 +136,7 @@ class EditedSession(ForwardingSession):
         """The segments of the answer so far, and of each whether it is in a stretch, and what it violates."""
         segments = structure.split(self.text[: span.end])
         if span.stop > len(segments):
-            segments = structure.with_end(segments)
+            segments = structure.append_end(segments)
         scores: list[SegmentScore] = []
         for at, segment in enumerate(segments):
             known = self._verdicts[at].objective if at < len(self._verdicts) else None
@@ -161,7 +161,7 @@ class EditedSession(ForwardingSession):
 def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
     """The segments that were judged. Raises `EngineFault` where they are others than those of the answer."""
     texts = [score.text for score in scores]
-    pieces = structure.judged(structure.split(answer), texts)
+    pieces = structure.match_segments(structure.split(answer), texts)
     if texts != [piece.text for piece in pieces]:
         raise EngineFault("the engine judged other segments than these; is it of another version?")
     return pieces

@@ -27,15 +27,15 @@ from aligner_proxy.engine.decoding.correct import (
     scores_segments,
     verdicts,
 )
-from aligner_proxy.engine.decoding.parts import Part, text_of
+from aligner_proxy.engine.decoding.parts import AnswerPart, text_of
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import matching
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.folding import fold, joined
-from aligner_proxy.text.structure import Segment, firm
+from aligner_proxy.text.folding import fold, join_folded
+from aligner_proxy.text.structure import Segment, firm_length
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
 ENOUGH_CHARS = 96
@@ -210,7 +210,7 @@ class AnswerReader:
         tail = text[pieces[-1].end + len(pieces[-1].gap) :] if pieces else text
         return tail if len(tail) <= self._division.left * _CHARS_PER_TOKEN else ""
 
-    def _read_part(self, part: Part, tail: str) -> Generator[Ask, Step, None]:
+    def _read_part(self, part: AnswerPart, tail: str) -> Generator[Ask, Step, None]:
         """Feed more of a part, with what follows its last piece and may still change."""
         pieces = self._division.pieces[part.first : part.stop]
         prompt = self._prompt_of(part, pieces, tail)
@@ -219,7 +219,9 @@ class AnswerReader:
             prompt = self._prompt_of(part, pieces, tail)
         where = self._unjudged(part, pieces, prompt)
         if tail:
-            tokens = bisect_right(prompt.offsets, prompt.prompt.place(firm(self._text)), key=lambda offset: offset[1])
+            tokens = bisect_right(
+                prompt.offsets, prompt.prompt.place(firm_length(self._text)), key=lambda offset: offset[1]
+            )
             where = _fed(where, tokens)
         else:
             tokens = where.segments[-1].stop if where else 0
@@ -236,23 +238,23 @@ class AnswerReader:
             answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, known)
             answer.changed()
 
-    def _prompt_of(self, part: Part, pieces: list[Segment], tail: str) -> Fitted:
+    def _prompt_of(self, part: AnswerPart, pieces: list[Segment], tail: str) -> Fitted:
         """The prompt of a part's text so far."""
         known = self._prompt
         text = text_of(pieces, ends=not tail)
-        folded = joined((self._division.folded(part, text), fold(tail)))
+        folded = join_folded((self._division.folded(part, text), fold(tail)))
         text += tail
         same = min(len(text), len(self._text))
         self._prompt = self._frame.grown(known, folded, same) if known else self._frame.around(folded)
         self._text = text
         return self._prompt
 
-    def _unjudged(self, part: Part, pieces: list[Segment], prompt: Fitted) -> Spans | None:
+    def _unjudged(self, part: AnswerPart, pieces: list[Segment], prompt: Fitted) -> Spans | None:
         """The pieces of a part that have no score yet."""
         if not self._judges or not pieces:
             return None
         first = max(part.own, len(self._scores)) - part.first
-        placed = [structure.moved(piece, -pieces[0].start) for piece in pieces[first:]]
+        placed = [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
         return spans(prompt.prompt, placed, prompt.offsets) if placed else None
 
 

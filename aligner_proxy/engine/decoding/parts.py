@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aligner_proxy.engine.decoding.conversation import Ruler
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import Folded, fold, fold_segment, joined
+from aligner_proxy.text.folding import Folded, fold, fold_segment, join_folded
 from aligner_proxy.text.structure import Segment
 
 _OVERLAP = 0.2
@@ -25,7 +25,7 @@ _LONGEST_GAP = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AnswerPart:
     """Pieces `first` to `stop` of an answer (that one excluded); those before `own` belong to the part before it."""
 
     first: int
@@ -34,10 +34,10 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class AnswerPassage:
     """A part of an answer; the places of its pieces are those in `text`, and in a prompt it stands folded."""
 
-    part: Part
+    part: AnswerPart
     pieces: tuple[Segment, ...]
     text: str
     folded: Folded
@@ -63,7 +63,9 @@ class Passage:
             return edited
         before = self.text[:end].rstrip()
         # Folded before it is cut: of letters that stand apart the last ones alone are no word.
-        return recent(fold(edited[-2 * len(before) - 1 :]).text, self.folded.text[: self.folded.at(len(before))])
+        return recent(
+            fold(edited[-2 * len(before) - 1 :]).text, self.folded.text[: self.folded.place_in_folded(len(before))]
+        )
 
 
 class Division:
@@ -103,7 +105,7 @@ class Division:
 
     def add_end(self) -> None:
         """The place behind the last segment, as an empty one."""
-        *_, end = structure.with_end(self.pieces[-1:])
+        *_, end = structure.append_end(self.pieces[-1:])
         self._firsts.append(len(self.pieces))
         self._texts.append("")
         self.pieces.append(end)
@@ -116,10 +118,10 @@ class Division:
         return self._room - self._used
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[AnswerPart]:
         """All parts; the last one may still grow."""
         stops = [*(own for _, own in self._starts[1:]), len(self.pieces)]
-        return [Part(first, own, stop) for (first, own), stop in zip(self._starts, stops, strict=True)]
+        return [AnswerPart(first, own, stop) for (first, own), stop in zip(self._starts, stops, strict=True)]
 
     def __len__(self) -> int:
         """Segments that were added."""
@@ -129,18 +131,20 @@ class Division:
         """The pieces of the segments `first` to `stop`, that one excluded."""
         return range(self._first(first), self._first(stop))
 
-    def passage(self, part: Part) -> Passage:
+    def passage(self, part: AnswerPart) -> AnswerPassage:
         """A part with its text."""
         pieces = self.pieces[part.first : part.stop]
         start = pieces[0].start if pieces else 0
         text = text_of(pieces, ends=part.stop < len(self.pieces))
-        return Passage(part, tuple(structure.moved(piece, -start) for piece in pieces), text, self.folded(part, text))
+        return AnswerPassage(
+            part, tuple(structure.shift_segment(piece, -start) for piece in pieces), text, self.folded(part, text)
+        )
 
-    def folded(self, part: Part, text: str) -> Folded:
+    def folded(self, part: AnswerPart, text: str) -> Folded:
         """The `text_of` a part, folded."""
         pieces = range(part.first, part.stop)
-        whole = joined(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))
-        return whole.between(0, len(text))
+        whole = join_folded(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))
+        return whole.cut(0, len(text))
 
     def segment(self, number: int) -> tuple[str, range]:
         """Text and pieces of a segment."""
@@ -178,13 +182,13 @@ class Division:
             if not whole and (words := text.rstrip().rsplit(None, 1))[1:]:
                 text = text[: text.rindex(words[1])]
             at += len(text)
-            end = len(segment.text) if whole else folded.origin(at)
+            end = len(segment.text) if whole else folded.place_in_original(at)
             if end == start:
                 continue  # several letters that one character stands for
             cut = segment.text[start:end]
             body = cut.rstrip() or cut
             piece = Segment(segment.start + start, body, segment.gap if whole else cut[len(body) :])
-            yield piece, folded.between(start, start + len(body)), self._ruler.count(text)
+            yield piece, folded.cut(start, start + len(body)), self._ruler.count(text)
             start = end
 
 

@@ -26,7 +26,7 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.store import HeadStore
-from aligner_proxy.teaching.subjects import State, Subject
+from aligner_proxy.teaching.subjects import Subject, TeachingState
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ AGAIN_S = 600.0
 """Time until a failed training is retried."""
 _MOST_TRIED = 4096
 _NICE = 10
-_TO_TEACH = (State.UNTAUGHT, State.STALE)
+_TO_TEACH = (TeachingState.UNTAUGHT, TeachingState.STALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ class AutoTrainer:
 
     def _due_subjects(self, file: PolicyFile, about: AlignerInfo) -> list[Subject]:
         """Objectives without a head for the serving aligner that have not been attempted in their current form."""
-        index = HeadStore.of(file).index()
+        index = HeadStore.for_file(file).index()
         due = []
         for subject in subjects.subjects(file):
-            for aligner in subjects.aligners(file):
+            for aligner in subjects.aligner_names(file):
                 content_hash = about.named(aligner).content_hash
-                if subjects.state(subject, index, aligner, content_hash) not in _TO_TEACH:
+                if subjects.teaching_state(subject, index, aligner, content_hash) not in _TO_TEACH:
                     continue
                 mark = (subject.title, subject.text, aligner, content_hash, subject.read().digest)
                 if mark not in self._attempted:

@@ -78,7 +78,7 @@ class ClientSide:
     @property
     def is_at_rest(self) -> bool:
         """Whether what went out ends between two events."""
-        return sse.at_rest(self._ending)
+        return sse.is_between_events(self._ending)
 
     @property
     def seconds_to_comment(self) -> float | None:
@@ -88,7 +88,7 @@ class ClientSide:
     def note(self, item: object, *, has_text: bool) -> None:
         """An item goes out."""
         self.served.append(item)
-        self._ending = sse.tail(self._ending, item)
+        self._ending = sse.stream_tail(self._ending, item)
         if has_text:
             self.timeline.note_client()
         self.put_off_comment()

@@ -16,7 +16,7 @@ from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.outcomes import DECLINED
 from aligner_proxy.plugins.stage import AnswerSoFar, Stage, Stop
-from aligner_proxy.text.languages import foreign_segments, is_among, spoken
+from aligner_proxy.text.languages import foreign_segments, is_among, prose_language
 from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
 
 LANGUAGE = SkipReason.LANGUAGE.value
@@ -35,7 +35,7 @@ def is_unknown(answer: str | None, languages: Collection[str]) -> bool:
 
 def is_unknown_as_whole(answer: str | None, languages: Collection[str]) -> bool:
     """Whether an answer as a whole is clearly in none of these languages."""
-    name = spoken(answer) if languages and answer else None
+    name = prose_language(answer) if languages and answer else None
     return name is not None and not is_among(name, languages)
 
 

@@ -22,10 +22,10 @@ class ListNumbers(Stage):
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """The text with its numbers right."""
         if not outgoing.is_whole:
-            text = self._numbering.passed(outgoing.segments, outgoing.removed_segments, outgoing.text, ends=False)
+            text = self._numbering.renumber(outgoing.segments, outgoing.removed_segments, outgoing.text, ends=False)
         elif answer.is_part:
             # Lists may go on from the part before or into the next one.
-            text = self._numbering.resumed(answer.text, outgoing.text)
+            text = self._numbering.continue_lists(answer.text, outgoing.text)
         else:
             return outgoing
         return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)

@@ -15,10 +15,10 @@ from typing import TypeVar
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.fact_editor import Doubt, FactEditor
 from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.page import read_page
 from aligner_proxy.grounding.procedures import ORDER
-from aligner_proxy.grounding.rewriting import merged, rewritten_facts
-from aligner_proxy.grounding.sentences import FactEdit, Grounder, Unsettled, apply
+from aligner_proxy.grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy.grounding.sentences import FactEdit, Grounder, UnsettledFact, apply_fact_edits
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
@@ -41,7 +41,7 @@ _MOST_QUESTION_CHARS = 4_000
 _MOST_CLIENT_CHARS = 20_000
 
 
-_Decided = tuple[list[FactEdit], list[Unsettled]]
+_Decided = tuple[list[FactEdit], list[UnsettledFact]]
 
 
 class References(Stage):
@@ -71,7 +71,7 @@ class References(Stage):
             return outgoing
         # The doubts of an editor are looked for before the facts of this piece are known as those of the answer.
         decided, use = await self._ask_ahead(outgoing, answer)
-        replaced = self._grounder.more(split(outgoing.text))
+        replaced = self._grounder.check_segments(split(outgoing.text))
         edits, doubtful = decided or replaced
         return _with_edits(outgoing, edits, doubtful, use)
 
@@ -99,7 +99,7 @@ class References(Stage):
         text = outgoing.text
         end = start + len(text)
         text_start = end - len(text.lstrip())
-        edits, doubtful = self._grounder.ahead().more(split(answer.text[text_start:end]))
+        edits, doubtful = self._grounder.copy_with_doubts().check_segments(split(answer.text[text_start:end]))
         if not doubtful:
             return None, None
         placed = [_shift(part, text_start) for part in doubtful]
@@ -112,7 +112,7 @@ class References(Stage):
 
 
 def _with_edits(
-    outgoing: Outgoing, edits: Sequence[FactEdit], doubtful: Sequence[Unsettled], use: EditorUse | None
+    outgoing: Outgoing, edits: Sequence[FactEdit], doubtful: Sequence[UnsettledFact], use: EditorUse | None
 ) -> Outgoing:
     """The text with these edits; places in what is said of them are those of the answer."""
     if not (edits or doubtful):
@@ -122,10 +122,12 @@ def _with_edits(
         tuple(GroundedEdit(edit.start + start, edit.end + start, edit.text, edit.kind, edit.source) for edit in edits),
         tuple(GroundedEdit(part.start + start, part.end + start, "", part.kind, part.source) for part in doubtful),
     )
-    return replace(outgoing, text=apply(outgoing.text, edits), grounding=outgoing.grounding + grounding, editor=use)
+    return replace(
+        outgoing, text=apply_fact_edits(outgoing.text, edits), grounding=outgoing.grounding + grounding, editor=use
+    )
 
 
-_Placed = TypeVar("_Placed", FactEdit, Unsettled)
+_Placed = TypeVar("_Placed", FactEdit, UnsettledFact)
 
 
 def _shift(placed: _Placed, by: int) -> _Placed:
@@ -134,15 +136,15 @@ def _shift(placed: _Placed, by: int) -> _Placed:
 
 def _find_contradictions(
     text: str, policy: Policy, turns: Sequence[Turn], *, doubts: bool
-) -> tuple[list[FactEdit], list[Unsettled]]:
-    return grounder(policy, turns, doubts=doubts).answer(text)
+) -> tuple[list[FactEdit], list[UnsettledFact]]:
+    return grounder(policy, turns, doubts=doubts).check_answer(text)
 
 
 async def _ask(
     editor: FactEditor,
     text: str,
     edits: Sequence[FactEdit],
-    doubtful: Sequence[Unsettled],
+    doubtful: Sequence[UnsettledFact],
     references: Sequence[Reference],
 ) -> tuple[_Decided | None, EditorUse]:
     """What an editor makes of what is in doubt, None where it cannot be asked; and what it cost."""
@@ -158,7 +160,7 @@ async def _ask(
 def _take_written(
     text: str,
     edits: Sequence[FactEdit],
-    doubtful: Sequence[Unsettled],
+    doubtful: Sequence[UnsettledFact],
     sentences: Mapping[int, str],
     references: Sequence[Reference],
 ) -> _Decided:
@@ -171,12 +173,12 @@ def _take_written(
     decided: list[FactEdit] = []
     refused_starts: set[int] = set()
     for start, sentence in sentences.items():
-        further = rewritten_facts(text[start : ends[start]], sentence, matcher, start)
+        further = accept_rewriting(text[start : ends[start]], sentence, matcher, start)
         decided += further or ()
         if further is None:
             refused_starts.add(start)
     rest = [part for part in doubtful if part.kind == ORDER or part.start in refused_starts]
-    return merged(edits, decided), rest
+    return merge_edits(edits, decided), rest
 
 
 def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> Grounder:
@@ -185,7 +187,7 @@ def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> 
     question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
     client_texts = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
     matcher = _matcher_of(policy.references)
-    return Grounder.of(matcher, question, client_texts, doubts=doubts, replace_from=policy.replace_facts_from)
+    return Grounder.for_question(matcher, question, client_texts, doubts=doubts, replace_from=policy.replace_facts_from)
 
 
 def _matcher_of(references: Iterable[Reference]) -> Matcher:
@@ -195,4 +197,4 @@ def _matcher_of(references: Iterable[Reference]) -> Matcher:
 @lru_cache(maxsize=_MATCHERS)
 def _matcher(texts: tuple[tuple[str, str], ...]) -> Matcher:
     """What finds statements in these texts, each with its name."""
-    return Matcher([page(name, text) for name, text in texts])
+    return Matcher([read_page(name, text) for name, text in texts])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.engine.decoding import splice
-from aligner_proxy.text.structure import join, split, with_end
+from aligner_proxy.text.structure import append_end, join, split
 
 KEPT = "The first ferry leaves at seven in the morning."
 KEY = splice.key(KEPT)
@@ -50,7 +50,7 @@ def test_of_code_the_comments_go_first() -> None:
     assert splice.Run(True, 0, tuple(segments[::2])).bare("") == ""
 
 
-def hole(answer: str, flagged: int) -> splice.Hole:
+def hole(answer: str, flagged: int) -> splice.EditSpan:
     segments = split(answer)
     flags = [at == flagged for at in range(len(segments))]
     return next(splice.rewriting(segments, flags))
@@ -163,7 +163,7 @@ def test_pieces_go_together_without_gluing_paragraphs(pieces: list[tuple[str, st
 
 def filled(answer: str, flags: list[bool], *generated: str) -> str:
     """The edited answer, with the place behind it judged as well; `generated` is what the model writes."""
-    rewriting = splice.rewriting(with_end(split(answer)), flags)
+    rewriting = splice.rewriting(append_end(split(answer)), flags)
     texts = iter(generated)
     hole = next(rewriting)
     while True:
@@ -194,6 +194,6 @@ def test_what_is_missing_is_written_behind_the_last_segment(
 
 
 def test_the_place_behind_all_segments_is_no_text_to_lead_back_to() -> None:
-    found = with_end(split("You fool. You oaf."))
+    found = append_end(split("You fool. You oaf."))
     hole = next(splice.rewriting(found, [True, True, False]))
     assert (hole.keys, hole.run.text) == ((), "You fool. You oaf.")
