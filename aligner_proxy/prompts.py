@@ -127,7 +127,7 @@ class Prompt:
 
     def place(self, at: int) -> int:
         """Where a place of the answer, as it was given, lies in the text."""
-        return self.start + self.folded.at(at)
+        return self.start + self.folded.place_in_folded(at)
 
     @property
     def shown(self) -> str:

@@ -29,7 +29,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Kind
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.store import HeadStore
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn, Verify
 
@@ -78,7 +78,7 @@ def command(**given: Any) -> None:
 def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
     """The objectives of a policies file, with the heads that were taught for this aligner."""
     policies = registry.load_policies(file)
-    heads = HeadsInForce.of(policies)
+    heads = ActiveHeads.read(policies)
     known = config.objectives(policies)
     return {name: replace(objective, head=heads.head_of(None, objective, aligner)) for name, objective in known.items()}
 
@@ -122,7 +122,7 @@ async def opened_engine(address: str | None, given: dict[str, Any], file: Path |
     """
     engine: Engine
     policies = registry.load_policies(file) if file else None
-    heads = HeadStore.of(policies).head if policies else None
+    heads = HeadStore.for_file(policies).head if policies else None
     if address:
         engine = HttpEngine(address, head_source=heads)
     elif policies and not given.get("model") and config.engine_at(policies).kind is not Kind.LOCAL:

@@ -51,9 +51,9 @@ from aligner_proxy.policy.losses import refuse_less
 from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, kind_of
 from aligner_proxy.policy.yaml_file import nearest, read
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
-from aligner_proxy.teaching.overview import Taught, taught
+from aligner_proxy.teaching.overview import HeadStatus, head_statuses
 from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
@@ -77,14 +77,14 @@ class _Checked:
     gaps: tuple[str, ...] = ()
     litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The LiteLLM YAML; empty when only a policies file was given."""
-    taught: tuple[Taught, ...] = ()
+    head_statuses: tuple[HeadStatus, ...] = ()
     """The objectives with examples."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
     @property
     def resolver(self) -> PolicyResolver:
         """The resolver of these policies."""
-        return PolicyResolver(self.policies, HeadsInForce.of(self.policies).head_of)
+        return PolicyResolver(self.policies, ActiveHeads.read(self.policies).head_of)
 
 
 class _WithPlugins(click.Command):
@@ -203,9 +203,9 @@ def _read(file: Path) -> _Checked:
     shared_cache_key(policies)
     extensions = registry.extensions(policies)
     keys = known_keys(policies)
-    listed = tuple(taught(policies))
+    listed = tuple(head_statuses(policies))
     if not litellm:
-        return _Checked(path, policies, None, keys, taught=listed, extensions=extensions)
+        return _Checked(path, policies, None, keys, head_statuses=listed, extensions=extensions)
     entry = guardrail_entry.check(data, source, policies, litellm_internals.check_entry)
     gaps = (*entry, *litellm_config.warnings(data, source))
     checked = _Checked(path, policies, model_groups(data), keys, gaps, data, listed, extensions)
@@ -259,7 +259,7 @@ def _warnings(checked: _Checked, facts: RequestFacts, policy: Policy) -> list[st
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
     warnings += [*_unserved(checked), *_editors_unserved(checked)]
-    warnings += [lesson.warning for lesson in checked.taught if lesson.warning is not None]
+    warnings += [lesson.warning for lesson in checked.head_statuses if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
     if not (policy.objectives or policy.references):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
@@ -400,7 +400,7 @@ def _as_json(checked: _Checked, policy: Policy, warnings: Sequence[str]) -> dict
             | ({"met": how} if (how := checked.extensions.describe(o)) else {})
             for o in policy.objectives
         ],
-        "taught": [lesson.as_json() for lesson in checked.taught],
+        "taught": [lesson.as_json() for lesson in checked.head_statuses],
         "references": references.as_json(policy),
         "trust": checked.policies.trust.model_dump(),
         "precedence": list(PRECEDENCE),
@@ -438,8 +438,8 @@ def _print(console: Console, checked: _Checked, policy: Policy, key: Mapping[str
         for number, objective in enumerate(policy.objectives, 1)
     ]
     console.print(table(("objective", *by_objective, "text", "from"), rows))
-    if checked.taught:
-        console.print(table(TAUGHT_HEAD, [lesson.row for lesson in checked.taught]))
+    if checked.head_statuses:
+        console.print(table(TAUGHT_HEAD, [lesson.row for lesson in checked.head_statuses]))
     if policy.references:
         console.print(table(references.HEAD, references.rows(policy)))
         console.print(table(references.FACTS_HEAD, list(references.facts(policy.references))))

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from aligner_proxy.text import word_diff as words
-from aligner_proxy.text.hidden import escaped
+from aligner_proxy.text.hidden import escape_hidden
 from aligner_proxy.types import Outcome, SegmentScore, Status
 
-_CHANGES = {words.Change.KEPT: "", words.Change.REMOVED: "red strike", words.Change.ADDED: "green"}
+_CHANGES = {words.WordChange.KEPT: "", words.WordChange.REMOVED: "red strike", words.WordChange.ADDED: "green"}
 _STYLES = {
     Status.CORRECTED: "yellow",
     Status.UNCHANGED: "green",
@@ -26,7 +26,7 @@ _STYLES = {
 def word_diff(before: str, after: str) -> Text:
     """`after` with new words in green, and removed words struck out in red."""
     text = Text()
-    for change, passage in words.word_diff(escaped(before), escaped(after)):
+    for change, passage in words.word_diff(escape_hidden(before), escape_hidden(after)):
         text.append(passage, style=_CHANGES[change])
     return text
 
@@ -35,7 +35,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of plain texts; markup in them is escaped."""
     shown = Table(*head)
     for row in rows:
-        shown.add_row(*(escape(escaped(cell)) for cell in row))
+        shown.add_row(*(escape(escape_hidden(cell)) for cell in row))
     return shown
 
 
@@ -55,7 +55,11 @@ def _segments(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
     table = Table("score", "against", "segment", box=None, header_style="dim", padding=(0, 1))
     for segment in scored:
         style = "red" if segment.flagged else ""
-        against = Text(escaped(outcome.named(segment) or ""))
-        shown = Text(escaped(segment.text)) if segment.text else Text("(missing at the end of the answer)", style="dim")
+        against = Text(escape_hidden(outcome.named(segment) or ""))
+        shown = (
+            Text(escape_hidden(segment.text))
+            if segment.text
+            else Text("(missing at the end of the answer)", style="dim")
+        )
         table.add_row(f"{segment.score or 0.0:+.2f}", against, shown, style=style)
     return table

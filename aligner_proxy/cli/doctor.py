@@ -51,7 +51,7 @@ from aligner_proxy.policy.plugin_keys import SYSTEMS
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.sharing.entries import Entries
 from aligner_proxy.sharing.server import RedisServer
-from aligner_proxy.teaching.overview import taught
+from aligner_proxy.teaching.overview import head_statuses
 from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -293,14 +293,14 @@ def _fleet(standings: Sequence[Standing], file: PolicyFile) -> Iterator[Finding]
 def lessons(file: PolicyFile, served: AlignerInfo | None) -> Iterator[Finding]:
     """The objectives of a policies file that have examples: which are taught, from how many, and when."""
     try:
-        listed = taught(file, served)
+        listed = head_statuses(file, served)
     except ConfigError as error:
         yield Finding("taught", Verdict.NOTE, str(error))
         return
     for lesson in listed:
         version = lesson.version
         figures = f", from {version.against} examples on {version.day}, head {version.head[:8]}" if version else ""
-        text = f"{lesson.subject.title} for aligner {lesson.called}: {lesson.state}{figures}"
+        text = f"{lesson.subject.title} for aligner {lesson.aligner_name}: {lesson.state}{figures}"
         yield _finding("taught", lesson.warning is None, text, lesson.warning or "", Verdict.NOTE)
 
 

@@ -19,7 +19,7 @@ from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.litellm_config import policies_in
-from aligner_proxy.text.hidden import escaped
+from aligner_proxy.text.hidden import escape_hidden
 from aligner_proxy.types import Mode
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -90,7 +90,7 @@ def _report(change: Proposal, found: Ruling | None, backup: Path | None, as_json
         return
     console = Terminal(soft_wrap=True)
     for line in lines or ["nothing to change: the file has these settings already"]:
-        console.print(Text(escaped(line), style=_COLOURS.get(line[0], "") if lines else ""))
+        console.print(Text(escape_hidden(line), style=_COLOURS.get(line[0], "") if lines else ""))
     if found is not None and (told := found.refused or found.warning):
         label = "would be refused" if found.refused else "not known yet"
         echo(f"{label}: {told}", err=True)

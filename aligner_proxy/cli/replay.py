@@ -42,7 +42,7 @@ from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy.litellm_config import policies_in
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 
 _COLOURS = {
     Ending.CHANGED: "#d97706",
@@ -302,7 +302,7 @@ async def _replayed(
             )
             return await replay(
                 entries,
-                PolicyResolver(file, HeadsInForce.of(file).head_of),
+                PolicyResolver(file, ActiveHeads.read(file).head_of),
                 pipeline,
                 advanced,
                 deadline_s,

@@ -38,8 +38,8 @@ from aligner_proxy.teaching.store import Count, HeadStore, rows_folder
 from aligner_proxy.teaching.subjects import Subject
 
 if TYPE_CHECKING:
-    from aligner_proxy.teaching.own_answers import Recorded
-    from aligner_proxy.teaching.teach import Lesson
+    from aligner_proxy.teaching.own_answers import RecordedAnswer
+    from aligner_proxy.teaching.teach import FitReport
 
 _OWN_ANSWERS = 40
 _SHOWN = 10
@@ -59,8 +59,8 @@ class _Result:
     """What became of a task: a lesson, or why there is none."""
 
     task: _Task
-    lesson: Lesson | None = None
-    objections: Sequence[tuple[Recorded, float]] | None = None
+    report: FitReport | None = None
+    objections: Sequence[tuple[RecordedAnswer, float]] | None = None
     """The operator's own answers that would be flagged; None where there are none to look at."""
     own: int = 0
     why: str | None = None
@@ -117,7 +117,7 @@ def command(
 
 def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
     """What is to be taught, all examples read; raises `ConfigError` before anything is spent."""
-    chosen = subjects.chosen(policies, names)
+    chosen = subjects.select_subjects(policies, names)
     if not chosen:
         raise ConfigError(
             f"{policies.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
@@ -131,7 +131,7 @@ def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
-    aligners = subjects.aligners(policies)
+    aligners = subjects.aligner_names(policies)
     return [_Task(subject, examples, called) for subject, examples in read for called in aligners]
 
 
@@ -164,14 +164,14 @@ async def _teach(
 ) -> _Result:
     """Teach one objective; what goes wrong is told, and its old head stays."""
     from aligner_proxy.teaching.own_answers import own_answers
-    from aligner_proxy.teaching.rows import Reader, RowsCache
-    from aligner_proxy.teaching.teach import lesson, objections, plan
+    from aligner_proxy.teaching.rows import RowReader, RowsCache
+    from aligner_proxy.teaching.teach import find_objections, plan_material, teach_objective
 
     subject = task.subject
     try:
         heads = with_heads(engine)
         about = (await engine.info()).named(task.called)
-        planned = plan(
+        planned = plan_material(
             subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
         )
         bar = progress.add_task(f"teaching {subject.title}", total=planned.prompts)
@@ -181,14 +181,14 @@ async def _teach(
             if told is not None:
                 told(int(progress.tasks[0].completed), int(progress.tasks[0].total or 0))
 
-        reader = Reader(heads, task.called, about.content_hash, advanced)
-        learned = await lesson(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.called)
+        reader = RowReader(heads, task.called, about.content_hash, advanced)
+        learned = await teach_objective(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.called)
         own = own_answers(policies, subject.tenant, _OWN_ANSWERS)
         progress.update(bar, total=planned.prompts + len(own))
-        objected = await objections(learned, reader, own) if own else None
+        objected = await find_objections(learned, reader, own) if own else None
         if not dry_run:
             await heads.put_head(learned.head)
-            HeadStore.of(policies).keep(subject.scope, subject.name, learned.version, learned.head)
+            HeadStore.for_file(policies).activate(subject.scope, subject.name, learned.version, learned.head)
     except CorrectionError as error:
         return _Result(task, why=f"the engine: {error}")
     except (sqlite3.Error, OSError) as error:
@@ -200,9 +200,9 @@ async def _teach(
 
 def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
     """Forget an objective, or go back to its earlier head; the exit status."""
-    store = HeadStore.of(policies)
+    store = HeadStore.for_file(policies)
     done: list[dict[str, Any]] = []
-    for subject in subjects.chosen(policies, [forget or rollback or ""]):
+    for subject in subjects.select_subjects(policies, [forget or rollback or ""]):
         if forget:
             count = store.forget(subject.scope, subject.name)
             done.append({"objective": subject.title, "forgotten": count})
@@ -221,10 +221,10 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 
 def _as_json(result: _Result) -> dict[str, Any]:
     task = result.task
-    base = {"objective": task.subject.title, "aligner": task.called, "taught": result.lesson is not None}
-    if result.lesson is None:
+    base = {"objective": task.subject.title, "aligner": task.called, "taught": result.report is not None}
+    if result.report is None:
         return base | {"why": result.why}
-    lesson = result.lesson
+    lesson = result.report
     version = lesson.version
     return base | {
         "head": version.head,
@@ -248,14 +248,14 @@ def _as_json(result: _Result) -> dict[str, Any]:
 
 def _kept(result: _Result) -> dict[str, Any]:
     """What a program needs to put exactly this head in force."""
-    if result.lesson is None:
+    if result.report is None:
         return {}
     subject = result.task.subject
     return {
         "scope": subject.scope,
         "name": subject.name,
-        "version": result.lesson.version.model_dump(),
-        "head_bytes": base64.b64encode(result.lesson.head).decode(),
+        "version": result.report.version.model_dump(),
+        "head_bytes": base64.b64encode(result.report.head).decode(),
     }
 
 
@@ -271,11 +271,11 @@ def _percent(count: Count) -> str:
 
 def _print(console: Console, result: _Result, dry_run: bool) -> None:
     title = escape(result.task.subject.title)
-    if result.lesson is None:
+    if result.report is None:
         stays = "what was in force for it stays"
         console.print(f"[red]not taught[/] [bold]{title}[/]: {escape(result.why or '')}; {stays}", soft_wrap=True)
         return
-    lesson = result.lesson
+    lesson = result.report
     version = lesson.version
     done = "would be taught" if dry_run else "taught"
     fine = f" and {version.fine} that are fine" if version.fine else ""

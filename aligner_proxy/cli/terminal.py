@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from aligner_proxy.text.hidden import escaped, is_hidden
+from aligner_proxy.text.hidden import escape_hidden, is_hidden
 
 
 class Terminal(Console):
@@ -26,7 +26,7 @@ class Terminal(Console):
         if isinstance(renderable, Text):
             renderable = _escaped(renderable)
         elif isinstance(renderable, str):
-            renderable = escaped(renderable)
+            renderable = escape_hidden(renderable)
         return super().render(renderable, options)
 
 
@@ -39,14 +39,17 @@ def _escaped(text: Text) -> Text:
     shown = text.blank_copy()
     for piece in pieces:
         if len(piece) == 1 and is_hidden(piece.plain):
-            piece = Text(escaped(piece.plain), style=piece.spans[0].style if piece.spans else "")
+            piece = Text(escape_hidden(piece.plain), style=piece.spans[0].style if piece.spans else "")
         shown.append_text(piece)
     return shown
 
 
 def echo(*parts: str | tuple[str, str], err: bool = False) -> None:
     """Print a line of texts; one with a colour is a pair of both."""
-    shown = (escaped(part) if isinstance(part, str) else click.style(escaped(part[0]), fg=part[1]) for part in parts)
+    shown = (
+        escape_hidden(part) if isinstance(part, str) else click.style(escape_hidden(part[0]), fg=part[1])
+        for part in parts
+    )
     click.echo("".join(shown), err=err)
 
 

@@ -12,7 +12,7 @@ from aligner_proxy.audit.evidence import contradicted
 from aligner_proxy.audit.reviews import Review, ReviewVerdict
 from aligner_proxy.console.reading import found, handle, route
 from aligner_proxy.plugins.api import Content, Entry, Flagged
-from aligner_proxy.text.word_diff import Change, word_diff
+from aligner_proxy.text.word_diff import WordChange, word_diff
 from aligner_proxy.types import Status
 
 Passage = tuple[str, str]
@@ -132,20 +132,20 @@ class Shown:
         passages: list[Passage] = []
         end = 0
         for (start, stop, _), edit in zip(content.edits, self.edits, strict=False):
-            passages += [(Change.KEPT.value, answer[end:start]), *edit.passages]
+            passages += [(WordChange.KEPT.value, answer[end:start]), *edit.passages]
             end = stop
-        return (*passages, (Change.KEPT.value, answer[end:]))
+        return (*passages, (WordChange.KEPT.value, answer[end:]))
 
     @cached_property
     def brief(self) -> tuple[Passage, ...]:
         """The changes with little around them, for a list."""
         if not self.edits:
-            return ((Change.KEPT.value, self.answer[:_MOST_IN_LIST]),)
+            return ((WordChange.KEPT.value, self.answer[:_MOST_IN_LIST]),)
         brief: list[Passage] = []
         room = _MOST_IN_LIST
         last = len(self.passages) - 1
         for number, (change, text) in enumerate(self.passages):
-            is_kept = change == Change.KEPT.value
+            is_kept = change == WordChange.KEPT.value
             text = _around(text, first=number == 0, last=number == last) if is_kept else text
             brief.append((change, text if len(text) <= room else text[:room] + _ELLIPSIS))
             room -= len(text)
@@ -177,14 +177,14 @@ def _meet(segment: str, passage: str) -> bool:
     return bool(segment and passage) and (segment in passage or passage in segment)
 
 
-def _compared(before: str, after: str) -> Iterator[tuple[Change, str]]:
+def _compared(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
     if max(len(before), len(after)) <= _MOST_COMPARED:
         yield from word_diff(before, after)
         return
     if before:
-        yield Change.REMOVED, before
+        yield WordChange.REMOVED, before
     if after:
-        yield Change.ADDED, after
+        yield WordChange.ADDED, after
 
 
 def _around(text: str, first: bool, last: bool) -> str:

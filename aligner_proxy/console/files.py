@@ -21,7 +21,7 @@ from aligner_proxy.policy.litellm_config import find_policies
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import read
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 
 log = logging.getLogger(__name__)
 _Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -41,7 +41,7 @@ class Configured:
     @property
     def resolver(self) -> PolicyResolver:
         """A resolver with the heads that are taught now."""
-        return PolicyResolver(self.policies, HeadsInForce.usable(self.policies).head_of)
+        return PolicyResolver(self.policies, ActiveHeads.read_or_empty(self.policies).head_of)
 
     def store(self) -> Store:
         """The audit store, open for the calling thread.

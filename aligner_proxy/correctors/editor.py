@@ -421,7 +421,7 @@ class EditedSession(ForwardingSession):
         """The segments of the answer so far, and of each whether it is in a stretch, and what it violates."""
         segments = structure.split(self.text[: span.end])
         if span.stop > len(segments):
-            segments = structure.with_end(segments)
+            segments = structure.append_end(segments)
         scores: list[SegmentScore] = []
         for at, segment in enumerate(segments):
             known = self._verdicts[at].objective if at < len(self._verdicts) else None

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine, Span
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.structure import Segment, join, so_far
+from aligner_proxy.text.structure import Segment, join, join_so_far
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
 
 Revise = Callable[[AlignRequest, str, str], Awaitable[Correction]]
@@ -65,7 +65,7 @@ class IncrementalSession(DeferredSession):
 
     async def _next(self) -> None:
         segment = self._segments[len(self._revised)]
-        before = so_far((part.text, piece.gap) for part, piece in zip(self._revised, self._segments, strict=False))
+        before = join_so_far((part.text, piece.gap) for part, piece in zip(self._revised, self._segments, strict=False))
         revision = await self._revise(self._request, before, segment.text)
         if not isinstance(revision, Correction) or not isinstance(revision.text, str):
             raise InvalidOutput("a corrector returned something that is no correction")

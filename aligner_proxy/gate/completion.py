@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, continued
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.lists.outline import Completion, Item, Outline
+from aligner_proxy.text.lists.outline import Item, ListCompletion, Outline
 from aligner_proxy.text.structure import Segment, join, split
 
 _BEFORE = "\x02"
@@ -61,12 +61,12 @@ class _Completer:
         self._settled = settled
         outline = Outline(pieces)
         self._items = {item.first: item for item in outline.items}
-        self._completion: Completion = outline.completed(removed, settled)
+        self._completion: ListCompletion = outline.complete_removal(removed, settled)
 
     def edits(self) -> Followed:
         """All edits; those that need no completion are the same as before."""
-        left = {i for i in self._completion.left if i >= self._settled}
-        more = (self._completion.gone - self._removed) | left
+        left = {i for i in self._completion.remains if i >= self._settled}
+        more = (self._completion.removed - self._removed) | left
         made: dict[Edit, tuple[Part, ...]] = {}
         for covered, edits in self._runs(more):
             single = edits[0] if len(edits) == 1 else None
@@ -105,7 +105,7 @@ class _Completer:
 
     def _leaves_marks(self, edit: Edit) -> bool:
         """Whether the mark of an item of which nothing is left was written."""
-        gone = [part.index for part in self._followed[edit] if part.index in self._completion.gone]
+        gone = [part.index for part in self._followed[edit] if part.index in self._completion.removed]
         return bool(edit.text.strip() and gone) and any((self._written(edit) or {}).get(i) for i in gone)
 
     def _texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
@@ -117,8 +117,8 @@ class _Completer:
                 return None
             texts |= dict.fromkeys(range(edit.first, edit.last), "")
             texts |= {i: self._mended(i, text) for i, text in written.items()}
-        texts |= {i: "" for i in covered if i in self._completion.gone}
-        return texts | {i: text for i, text in self._completion.left.items() if i in covered}
+        texts |= {i: "" for i in covered if i in self._completion.removed}
+        return texts | {i: text for i, text in self._completion.remains.items() if i in covered}
 
     def _written(self, edit: Edit) -> dict[int, str] | None:
         """The text that an edit has for each segment it continues."""
@@ -147,10 +147,10 @@ class _Completer:
     def _mark_above(self, number: int) -> Item | None:
         """The item whose mark will stand right before a segment that has none itself."""
         at = number - 1
-        while at in self._completion.gone:
+        while at in self._completion.removed:
             at -= 1
         item = self._items.get(at)
-        if item is None or at in self._completion.left:
+        if item is None or at in self._completion.remains:
             return item
         return None if self._pieces[at].text[item.mark.stop :].strip("*_ ") else item
 
@@ -178,15 +178,15 @@ class _Completer:
         item = self._items.get(number)
         if item is None or following in self._items:
             return False
-        alone = number in self._completion.left or not texts[number][item.mark.stop :].strip()
+        alone = number in self._completion.remains or not texts[number][item.mark.stop :].strip()
         text = texts.get(following, self._pieces[following].text)
         return alone and not text[:1].isspace()
 
     def _part(self, number: int, known: Part | None) -> Part:
         part = known or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
-        if number in self._completion.gone:
+        if number in self._completion.removed:
             return replace(part, fate=SegmentStatus.REMOVED, left="")
-        return replace(part, left=self._completion.left.get(number, part.left))
+        return replace(part, left=self._completion.remains.get(number, part.left))
 
 
 def _with_mark(text: str, written: marks.Mark | None, item: Item, old: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.lists.beside import beside
+from aligner_proxy.text.lists.beside import remaining_title
 from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, Objective
 
@@ -259,7 +259,7 @@ def _part(index: int, pieces: Sequence[Segment], new: Sequence[str], free: bool)
     begins = index == 0 or "\n" in pieces[index - 1].gap
     if begins and _is_mark_alone(old, new):
         return Part(old, SegmentStatus.REMOVED, index)  # whether the mark stays is for the completion to say
-    kept = beside(old, _GOES_ON).strip() if new else ""
+    kept = remaining_title(old, _GOES_ON).strip() if new else ""
     if not new or (kept and [kept] == [text.strip() for text in new]):
         return Part(old, SegmentStatus.REMOVED, index, kept)
     return Part(old, SegmentStatus.REWRITTEN, index)
@@ -389,7 +389,7 @@ class Candidate:
 
     @cached_property
     def _dictated(self) -> list[str]:
-        return structure.by(self._objective_texts)
+        return structure.dictated_texts(self._objective_texts)
 
     @cached_property
     def _objective_texts(self) -> list[str]:

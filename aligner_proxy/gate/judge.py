@@ -26,7 +26,7 @@ from aligner_proxy.gate.edits import Candidate, Change, Edit, TextFacts, apply, 
 from aligner_proxy.gate.rules import Rule, may_go, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
-from aligner_proxy.text.lists.numbering import with_numbers
+from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import NOT_GROUNDED, Correction, GateRule, Grounding, Policy, SegmentScore, Verify
 
@@ -101,7 +101,7 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     renumbered = 0
     has_outline: bool = case.before.of(edits.outlined)
     if gone and has_outline:
-        text, renumbered = with_numbers(case.written, gone, text)
+        text, renumbered = renumber_text(case.written, gone, text)
     count = sum(len(change.edits) for change in case.changes)
     if not refused:
         return Verdict(text, None, count, (), renumbered, gone)
@@ -130,7 +130,7 @@ def judge_next(
 
     `original` is the answer so far, `segments` are the verdicts on it. Numbers are not brought up to date here.
     """
-    pieces = structure.judged(structure.split(original), [segment.text for segment in segments])
+    pieces = structure.match_segments(structure.split(original), [segment.text for segment in segments])
     case = _Case.of_edits(original, pieces, [segment.flagged for segment in segments], [edit], policy, NONE, settled)
     broken = case.against(case.changes)
     return (broken[0] if broken else None), case.followed
@@ -165,7 +165,7 @@ class _Case:
     ) -> _Case | None:
         """The case of one correction; None when an unflagged segment changed."""
         pieces = structure.split(original)
-        judged = structure.judged(pieces, [verdict.text for verdict in correction.segments])
+        judged = structure.match_segments(pieces, [verdict.text for verdict in correction.segments])
         flagged = edits.flags(judged, correction)
         if flagged is not None and policy.verify is Verify.FLAGGED:
             pieces = judged
@@ -223,7 +223,9 @@ class _Case:
 
 def _folded(edit: Edit, folded: Folded) -> Edit:
     """An edit of the original as one of its folded text."""
-    return replace(edit, start=folded.at(edit.start), end=folded.at(edit.end), text=fold(edit.text).text)
+    return replace(
+        edit, start=folded.place_in_folded(edit.start), end=folded.place_in_folded(edit.end), text=fold(edit.text).text
+    )
 
 
 def _best(case: _Case) -> tuple[tuple[Change, ...], list[_Refused]]:

@@ -27,12 +27,12 @@ from aligner_proxy.gate.edits import Candidate, SegmentStatus, outlined, words
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
-from aligner_proxy.text.languages import foreign, languages, odd_letters, passages, scripts, written_in
+from aligner_proxy.text.languages import is_foreign, languages, odd_letters, passages, scripts, scripts_in_use
 from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists.numbering import Numbering, refers
-from aligner_proxy.text.lists.outline import marked_lines, rows, standing
+from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, rows
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.structure import is_repeated, kept_in_order, lines, one_line, split, turns
+from aligner_proxy.text.structure import is_repeated, occurs_in_order, one_line, speaker_lines, speaker_turns, split
 from aligner_proxy.types import Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
@@ -129,7 +129,7 @@ def empty(candidate: Candidate) -> bool:
 
 def changed_script(candidate: Candidate) -> bool:
     """A word in a script of which the original has no letter."""
-    return any(written_in(text) - candidate.before.of(scripts) for text in candidate.new)
+    return any(scripts_in_use(text) - candidate.before.of(scripts) for text in candidate.new)
 
 
 def changed_language(candidate: Candidate) -> bool:
@@ -137,7 +137,7 @@ def changed_language(candidate: Candidate) -> bool:
     known = candidate.before.of(languages) if candidate.new else set()
     letters = set(candidate.before.of(odd_letters)) if known else set()
     inserted = (passage for text in candidate.new for passage in passages(text))
-    return bool(known) and any(foreign(passage, known, letters) for passage in inserted)
+    return bool(known) and any(is_foreign(passage, known, letters) for passage in inserted)
 
 
 def too_short(candidate: Candidate) -> bool:
@@ -209,8 +209,8 @@ def lost_item(candidate: Candidate) -> bool:
         return False
     gone = candidate.gone
     for signs in (_marks_of_items, _rows):
-        required = standing(candidate.before.of(signs), gone)
-        if required and not kept_in_order(required, standing(candidate.after.of(signs))):
+        required = remaining_signs(candidate.before.of(signs), gone)
+        if required and not occurs_in_order(required, remaining_signs(candidate.after.of(signs))):
             return True
     return bool(gone and candidate.after.of(refers)) and _dangles(candidate)
 
@@ -226,7 +226,7 @@ def _rows(text: str) -> list[tuple[range, str]]:
 def _dangles(candidate: Candidate) -> bool:
     """Whether a reference that stays is to an item that goes."""
     numbering = Numbering()
-    numbering.passed(candidate.pieces, candidate.gone, candidate.after.text)
+    numbering.renumber(candidate.pieces, candidate.gone, candidate.after.text)
     return numbering.dangling > 0
 
 
@@ -236,8 +236,8 @@ def lost_turn(candidate: Candidate) -> bool:
     Flagged or not: to a detector a line of a dialogue looks like an invented turn, and the next line answers it. It may
     be rewritten.
     """
-    spoken = candidate.before.of(turns)
-    return bool(spoken) and bool(spoken - candidate.after.of(lines))
+    spoken = candidate.before.of(speaker_turns)
+    return bool(spoken) and bool(spoken - candidate.after.of(speaker_lines))
 
 
 def template_leak(candidate: Candidate) -> bool:

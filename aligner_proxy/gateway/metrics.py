@@ -180,7 +180,7 @@ def taught(index: Index) -> None:
     for scope, names in index.scopes.items():
         for name, objective in names.items():
             for called in objective.current:
-                version = objective.in_force(called)
+                version = objective.active_version(called)
                 prometheus.TAUGHT.labels(scope, name, called).set(version.against + version.fine if version else 0)
                 prometheus.TAUGHT_AT.labels(scope, name, called).set(version.at if version else 0)
 

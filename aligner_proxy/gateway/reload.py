@@ -36,7 +36,7 @@ from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.resolver import PolicyResolver, no_heads
 from aligner_proxy.policy.schema import PolicyFile, corrector_names, rule_names
 from aligner_proxy.policy.yaml_file import short
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.store import Version
 
 LOOK_S = 1.0
@@ -156,7 +156,7 @@ class ActiveConfig:
 
     file: PolicyFile
     resolver: PolicyResolver = field(compare=False)
-    heads: HeadsInForce
+    heads: ActiveHeads
     """What was taught for it; the resolver names these heads."""
     taught: Mapping[str, Version] = field(compare=False)
     """The same by head."""
@@ -166,7 +166,7 @@ class ActiveConfig:
     @classmethod
     def of(cls, file: PolicyFile) -> ActiveConfig:
         """A policies file with the heads in force for it."""
-        heads = HeadsInForce.usable(file)
+        heads = ActiveHeads.read_or_empty(file)
         versions = heads.versions()
         # Where nothing was taught no request looks for it.
         resolver = PolicyResolver(file, heads.head_of if versions else no_heads)

@@ -17,7 +17,7 @@ from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucke
 from aligner_proxy.formats.base import buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selecting
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.teaching.in_force import taught_in
+from aligner_proxy.teaching.active_heads import taught_versions
 from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, EditorUse, Outcome, Policy, Status, all_cached
 
@@ -168,7 +168,7 @@ class RequestState:
             "status": self.status.value,
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
-            "taught": _taught(taught_in(self.policy, self.taught)) if self.taught else "",
+            "taught": _taught(taught_versions(self.policy, self.taught)) if self.taught else "",
             "grounded": str(sum(len(outcome.grounding.edits) for outcome in self.outcomes) or ""),
             "policy": self.policy.name,
             "model": self.corrector,
@@ -225,7 +225,7 @@ class RequestState:
 
     def policy_record(self, policy: Policy) -> dict[str, Any]:
         """What is recorded of a policy beside its settings: what plugins say, and which objectives were taught."""
-        in_force = taught_in(policy, self.taught) if self.taught else {}
+        in_force = taught_versions(policy, self.taught) if self.taught else {}
         taught = {
             name: {"head": version.head[:16], "examples": version.against + version.fine, "at": round(version.at)}
             for name, version in in_force.items()

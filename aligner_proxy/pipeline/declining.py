@@ -50,11 +50,11 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
     if _in_two_voices(segments):
         return True
     texts = [segment.text for segment in segments]
-    if fragments.standing(texts, [not segment.flagged for segment in segments]):
+    if fragments.independent_segments(texts, [not segment.flagged for segment in segments]):
         return False
     known = {fragments.core(text) for text in texts}
     written = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in known]
-    return not fragments.standing(written, [True] * len(written))
+    return not fragments.independent_segments(written, [True] * len(written))
 
 
 def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
@@ -75,7 +75,7 @@ def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold
 
 def _says_something(text: str) -> bool:
     """Whether a segment is more than a label or a name; a quantity may say what harms."""
-    return len(fragments.spaced(fragments.core(text)).split()) >= fragments.FEWEST_WORDS
+    return len(fragments.space_words(fragments.core(text)).split()) >= fragments.FEWEST_WORDS
 
 
 def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from aligner_proxy.errors import Unreadable
-from aligner_proxy.text.json_answer import Literal, texts
+from aligner_proxy.text.json_answer import Literal, text_literals
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason
 
@@ -159,7 +159,7 @@ def reads_as_json(answer: str) -> bool | None:
 
 def texts_in_json(answer: str) -> list[Literal]:
     """The texts of a JSON answer that may be corrected."""
-    return [literal for literal in texts(answer) if not is_refusal(literal.text)]
+    return [literal for literal in text_literals(answer) if not is_refusal(literal.text)]
 
 
 def may_be_structured(begun: Exchange) -> bool:

@@ -20,7 +20,7 @@ from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.eligibility import MOST_JSON_TEXTS, texts_in_json
 from aligner_proxy.pipeline.outcomes import gate_reason
 from aligner_proxy.plugins.api import Corrected, Inner
-from aligner_proxy.text.json_answer import Literal, meets, put_back, same_shape, strings
+from aligner_proxy.text.json_answer import Literal, has_same_shape, meets_schema, replace_literals, string_literals
 from aligner_proxy.types import NOT_GROUNDED, Correction, Exchange, Policy, SegmentScore, all_cached
 
 SCHEMA = "json_schema"
@@ -66,7 +66,7 @@ class JsonAnswer:
         edits = sum(part.verdict.edits for part in parts.values())
         dropped = tuple(rule for part in parts.values() for rule in part.verdict.dropped)
         edited_texts = {text: part.verdict.text for text, part in parts.items() if part.verdict.text != text.text}
-        edited = put_back(answer, edited_texts)
+        edited = replace_literals(answer, edited_texts)
         if edited_texts and not self._fits(answer, edited, frozenset(edited_texts.values())):
             edited = answer
             dropped = (SCHEMA,) * edits
@@ -78,10 +78,10 @@ class JsonAnswer:
 
     def _fits(self, answer: str, edited: str, new_texts: frozenset[str]) -> bool:
         """Whether the edited answer has the shape of the original and meets the request's schema."""
-        if self._exchange.constrained or not same_shape(answer, edited):
+        if self._exchange.constrained or not has_same_shape(answer, edited):
             return False
         schema = self._exchange.json_schema
-        return schema is None or meets(edited, schema, new_texts)
+        return schema is None or meets_schema(edited, schema, new_texts)
 
 
 class JudgedForm(JsonAnswer):
@@ -100,7 +100,7 @@ class JudgedForm(JsonAnswer):
         """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
         if not self._is_json:
             return self._in_form(await self._inner.correct(answer, policy), answer)
-        literals = await beside(len(answer), partial(strings, answer))
+        literals = await beside(len(answer), partial(string_literals, answer))
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
         overview = None
@@ -152,7 +152,7 @@ def _combined(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
     """What the engine returned for all texts, as one correction of the answer."""
     corrections = {text: part.correction for text, part in parts.items()}
     combined = Correction(
-        text=put_back(answer, {text: correction.text for text, correction in corrections.items()}),
+        text=replace_literals(answer, {text: correction.text for text, correction in corrections.items()}),
         segments=tuple(segment for correction in corrections.values() for segment in correction.segments),
         aligner=next((correction.aligner for correction in corrections.values()), ""),
     )

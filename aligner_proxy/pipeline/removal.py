@@ -41,7 +41,7 @@ async def removed_where_refused(
 async def _without_refused(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
-    pieces = structure.judged(structure.split(answer), [segment.text for segment in correction.segments])
+    pieces = structure.match_segments(structure.split(answer), [segment.text for segment in correction.segments])
     flags = [segment.flagged for segment in correction.segments]
     if len(flags) != len(pieces):
         return correction, verdict

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.declining import DECLINED
-from aligner_proxy.text.languages import foreign_segments, is_among, spoken
+from aligner_proxy.text.languages import foreign_segments, is_among, prose_language
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
 
@@ -31,7 +31,7 @@ def is_unknown(answer: str | None, known: Collection[str]) -> bool:
 
 def of_the_whole(answer: str | None, known: Collection[str]) -> bool:
     """Whether an answer as a whole is clearly in none of the `known` languages."""
-    name = spoken(answer) if known and answer else None
+    name = prose_language(answer) if known and answer else None
     return name is not None and not is_among(name, known)
 
 

@@ -446,7 +446,7 @@ class StreamingCorrection:
             self._numbered += 1
         out = self._text[start:end] if text is None else text
         relative = {number - first for number in gone}
-        out = self._numbering.passed(self._segments[first : self._numbered], relative, out, ends=False)
+        out = self._numbering.renumber(self._segments[first : self._numbered], relative, out, ends=False)
         if whole_sentences(self._segments, first, self._numbered, start, end):
             held = self._grounded.passed(out, start)
             self.changed |= held != out
@@ -557,7 +557,7 @@ class StreamingCorrection:
         self._whole = whole
         if whole.text is not None:
             # Lists may go on from the part before or into the next one.
-            text = self._numbering.resumed(self._text, whole.text) if self._inner else whole.text
+            text = self._numbering.continue_lists(self._text, whole.text) if self._inner else whole.text
             self.changed = text != self._text
             self._replacements.add(self.length, text)
         self._finish()

@@ -1,6 +1,6 @@
-"""Objectives taught by example sentences: the examples, what is learned from them, and where it is kept.
+"""Objectives taught by example sentences: the examples, what is learned from them, and the store of heads.
 
-`examples.py` reads an operator's file, `insertion.py` sets its sentences into neutral answers (`neutral.py`), `rows.py`
-has the serving engine read them, `fit.py` learns one linear head, `lesson.py` is the whole of it, and `store.py` keeps
-the heads of a policies file with their versions. `in_force.py` is all that the gateway needs.
+`examples.py` reads an operator's file. `insertion.py` puts its sentences into neutral answers (`neutral.py`), the
+serving engine reads these (`rows.py`), and `fit.py` learns one linear head from the rows; `teach.py` runs all of it.
+`store.py` keeps the heads of a policies file with their versions. The gateway needs `active_heads.py` alone.
 """

@@ -16,7 +16,7 @@ from typing import Any
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.yaml_file import append, intended, read_text, remove, rewrite
-from aligner_proxy.teaching.examples import Examples, folded, parse_examples
+from aligner_proxy.teaching.examples import Examples, fold_example, parse_examples
 from aligner_proxy.teaching.rows import write_atomically
 from aligner_proxy.teaching.subjects import Subject
 
@@ -26,7 +26,7 @@ _MOST_OF_ORIGIN = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class NewExample:
     """An example to be added: whether it goes against the objective, and where it comes from."""
 
     text: str
@@ -34,28 +34,28 @@ class Sentence:
     origin: str = ""
 
     @property
-    def listed(self) -> str:
+    def list_name(self) -> str:
         """The list that it belongs to."""
         return AGAINST if self.against else FINE
 
 
-def mark(text: str) -> str:
+def example_id(text: str) -> str:
     """What an example is called in forms."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
-def known(subject: Subject) -> Examples:
+def present_examples(subject: Subject) -> Examples:
     """The examples that there are; none where the file is not there yet. Raises `ConfigError`."""
     return subject.read() if subject.examples.exists() else Examples(())
 
 
-def add(subject: Subject, sentences: Sequence[Sentence]) -> int:
+def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
     """Add those that are not there yet; how many. Begins the file where there is none. Raises `ConfigError`."""
-    before = known(subject)
-    there = {folded(example.text) for example in (*before.against, *before.fine)}
-    new: list[Sentence] = []
+    before = present_examples(subject)
+    there = {fold_example(example.text) for example in (*before.against, *before.fine)}
+    new: list[NewExample] = []
     for sentence in sentences:
-        key = folded(sentence.text)
+        key = fold_example(sentence.text)
         if key not in there:
             there.add(key)
             new.append(sentence)
@@ -64,40 +64,40 @@ def add(subject: Subject, sentences: Sequence[Sentence]) -> int:
     return len(new)
 
 
-def take_back(subject: Subject, listed: str, name: str) -> bool:
-    """Take an example back by its `mark`; False where it is gone already. Raises `ConfigError`."""
+def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool:
+    """Take an example back by its `example_id`; False where it is gone already. Raises `ConfigError`."""
     path = subject.examples
     before = read_text(path)
     examples = parse_examples(before, path, subject.name, subject.text)
-    texts = [example.text for example in (examples.against if listed == AGAINST else examples.fine)]
-    numbers = [number for number, text in enumerate(texts) if mark(text) == name]
+    texts = [example.text for example in (examples.against if list_name == AGAINST else examples.fine)]
+    numbers = [number for number, text in enumerate(texts) if example_id(text) == id_of_example]
     if not numbers:
         return False
 
     def change(data: dict[str, Any]) -> None:
-        del data[listed][numbers[0]]
+        del data[list_name][numbers[0]]
 
     def edit(text: str) -> str:
         if path.suffix == ".json":
-            return _json_changed(text, change)
-        return remove(text, (), listed, numbers[0])
+            return _change_json(text, change)
+        return remove(text, (), list_name, numbers[0])
 
     _replace(subject, before, intended(before, path, edit, change))
     return True
 
 
-def _write(subject: Subject, new: Sequence[Sentence]) -> None:
+def _write(subject: Subject, new: Sequence[NewExample]) -> None:
     path = subject.examples
 
     def change(data: dict[str, Any]) -> None:
         for sentence in new:
-            data[sentence.listed] = [*(data.get(sentence.listed) or ()), sentence.text]
+            data[sentence.list_name] = [*(data.get(sentence.list_name) or ()), sentence.text]
 
     def edit(text: str) -> str:
         if path.suffix == ".json":
-            return _json_changed(text, change)
+            return _change_json(text, change)
         for sentence in new:
-            text = append(text, (), sentence.listed, sentence.text, _origin(sentence))
+            text = append(text, (), sentence.list_name, sentence.text, _origin(sentence))
         return text
 
     if path.exists():
@@ -118,13 +118,13 @@ def _replace(subject: Subject, before: str, after: str) -> None:
     rewrite(Path(os.path.realpath(subject.examples)), before, after)
 
 
-def _json_changed(text: str, change: Any) -> str:
+def _change_json(text: str, change: Any) -> str:
     data = json.loads(text)
     change(data)
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
-def _origin(sentence: Sentence) -> str:
+def _origin(sentence: NewExample) -> str:
     """Where it comes from, on one line."""
-    kept = "".join(char if char.isprintable() else "?" for char in sentence.origin)
-    return kept.encode("utf-8", "replace").decode()[:_MOST_OF_ORIGIN]
+    printable = "".join(char if char.isprintable() else "?" for char in sentence.origin)
+    return printable.encode("utf-8", "replace").decode()[:_MOST_OF_ORIGIN]

@@ -80,9 +80,9 @@ def read_examples(path: Path, name: str, text: str) -> Examples:
     return parse_examples(read_text(path), path, name, text)
 
 
-def parse_examples(written: str, path: Path, name: str, text: str) -> Examples:
+def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examples:
     """The same of what may be written into the file."""
-    data, source = _parsed(written, path)
+    data, source = _parse_text(text_of_file, path)
     if not isinstance(data, dict):
         raise ConfigError(
             f"{source.name}:1: must be a block with the list `against`, and the list `fine` if you have any"
@@ -91,8 +91,8 @@ def parse_examples(written: str, path: Path, name: str, text: str) -> Examples:
         if key not in _KEYS:
             raise ConfigError(f"{source.at(key)}: unknown key {key!r}; {nearest(key, _KEYS)}")
     _check_objective(data.get("objective"), source, name, text)
-    against = tuple(_listed(data, "against", source))
-    fine = tuple(_listed(data, "fine", source))
+    against = tuple(_read_list(data, "against", source))
+    fine = tuple(_read_list(data, "fine", source))
     if len(against) < LEAST_AGAINST:
         raise ConfigError(
             f"{source.at('against')}: `against` has {len(against)} sentences; at least {LEAST_AGAINST} are needed, "
@@ -105,7 +105,7 @@ def parse_examples(written: str, path: Path, name: str, text: str) -> Examples:
     return Examples(against, fine, good)
 
 
-def _parsed(text: str, path: Path) -> tuple[Any, Source]:
+def _parse_text(text: str, path: Path) -> tuple[Any, Source]:
     if path.suffix == ".json":
         try:
             json.loads(text)
@@ -118,23 +118,23 @@ def _parsed(text: str, path: Path) -> tuple[Any, Source]:
     return parse(text, path)
 
 
-def _check_objective(given: object, source: Source, name: str, text: str) -> None:
+def _check_objective(named_objective: object, source: Source, name: str, text: str) -> None:
     """Refuse a file that says it holds examples of another objective."""
-    if given is not None and str(given).strip() not in (name, text):
+    if named_objective is not None and str(named_objective).strip() not in (name, text):
         raise ConfigError(
             f"{source.at('objective')}: these are examples of another objective than {name!r}; name their own file in "
             "the policies file, or correct `objective`"
         )
 
 
-def _listed(data: dict[str, Any], key: str, source: Source) -> Iterator[Example]:
-    for n, value in enumerate(_list(data, key, source, "sentences, each on a line of its own behind `- `")):
+def _read_list(data: dict[str, Any], key: str, source: Source) -> Iterator[Example]:
+    for n, value in enumerate(_check_list(data, key, source, "sentences, each on a line of its own behind `- `")):
         place = source.at(key, n)
         yield Example(_text(value, f"{place}: {key}[{n}]"), place)
 
 
 def _answers(data: dict[str, Any], key: str, source: Source) -> Iterator[GoodAnswer]:
-    for n, value in enumerate(_list(data, key, source, "answers, each with `question` and `answer`")):
+    for n, value in enumerate(_check_list(data, key, source, "answers, each with `question` and `answer`")):
         place = source.at(key, n)
         if not isinstance(value, dict) or set(value) != set(_OF_AN_ANSWER):
             raise ConfigError(f"{place}: {key}[{n}]: must have `question` and `answer`, and nothing else")
@@ -142,7 +142,7 @@ def _answers(data: dict[str, Any], key: str, source: Source) -> Iterator[GoodAns
         yield GoodAnswer(answer, place, question)
 
 
-def _list(data: dict[str, Any], key: str, source: Source, what: str) -> list[Any]:
+def _check_list(data: dict[str, Any], key: str, source: Source, what: str) -> list[Any]:
     values = data.get(key)
     if values is None:
         return []
@@ -168,9 +168,9 @@ def _text(value: object, place: str) -> str:
 def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
     """Refuse a good answer with a sentence in it that goes against the objective."""
     for one in good:
-        sentences = {folded(piece.text) for piece in split(one.text)}
+        sentences = {fold_example(piece.text) for piece in split(one.text)}
         for example in against:
-            if folded(example.text) in sentences:
+            if fold_example(example.text) in sentences:
                 raise ConfigError(
                     f"{one.place}: has a sentence in it that stands under `against` ({example.place}); "
                     "it can only be one of them"
@@ -179,17 +179,17 @@ def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> 
 
 def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> None:
     """Refuse what stands twice, and what goes against the objective and is fine at the same time."""
-    known: dict[str, tuple[bool, str]] = {}
+    places: dict[str, tuple[bool, str]] = {}
     pairs = [(example, True) for example in against] + [(example, False) for example in fine]
     for example, goes_against in pairs:
-        key = folded(example.text)
-        before = known.setdefault(key, (goes_against, example.place))
+        key = fold_example(example.text)
+        before = places.setdefault(key, (goes_against, example.place))
         if before[0] != goes_against:
             raise ConfigError(f"{example.place}: stands under `against`, too ({before[1]}); it can only be one of them")
         if before[1] != example.place:
             raise ConfigError(f"{example.place}: stands twice (first at {before[1]}); keep one")
 
 
-def folded(text: str) -> str:
+def fold_example(text: str) -> str:
     """The text by which two examples are the same: no difference of case, white space and closing marks."""
     return _SPACE.sub(" ", text).casefold().strip(_ENDING)

@@ -45,7 +45,7 @@ class Table:
     labels: Tensor
     counts: Tensor
 
-    def standardised(self, neutral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def standardise(self, neutral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, mean, spread) by the segments where `neutral`."""
         mean = self.rows[neutral].mean(0)
         spread = self.rows[neutral].std(0).clamp(min=_LEAST_SPREAD)
@@ -91,8 +91,8 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
         scores = table.general[:, None] * priors + rows @ weights + biases
         each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
         likelihood = (each * counts / totals).sum()
-        drawn = penalty * (weights**2).sum() / 2 + PRIOR_PENALTY * ((priors - 1) ** 2).sum() / 2
-        total: Tensor = likelihood + drawn
+        penalties = penalty * (weights**2).sum() / 2 + PRIOR_PENALTY * ((priors - 1) ** 2).sum() / 2
+        total: Tensor = likelihood + penalties
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
@@ -100,16 +100,16 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
     return Heads(weights.detach(), priors.detach(), biases.detach())
 
 
-def threshold(neutral: Sequence[float], unseen: Sequence[float], against: Sequence[float]) -> float:
+def threshold(neutral: Sequence[float], held_out: Sequence[float], against: Sequence[float]) -> float:
     """The score above which a segment is flagged; 0 where there are no neutral segments.
 
     At most `MOST_FALSE` of the neutral segments lie above it by the head, and `MOST_FALSE_UNSEEN` by heads that had
     not seen them. Where all examples, by heads that had not seen these, lie higher still, it is half way up to the
     lowest of them: what stands between is not known.
     """
-    if not neutral or not unseen:
+    if not neutral or not held_out:
         return 0.0
-    least = _highest_but(unseen, MOST_FALSE_UNSEEN)
+    least = _highest_but(held_out, MOST_FALSE_UNSEEN)
     lowest = min(against, default=least)
     return max(_highest_but(neutral, MOST_FALSE), least, (least + lowest) / 2)
 
@@ -119,7 +119,7 @@ def _highest_but(scores: Sequence[float], share: float) -> float:
     return sorted(scores)[-1 - int(len(scores) * share)]
 
 
-def folded(
+def destandardise(
     heads: Heads, column: int, mean: Tensor, spread: Tensor, shift: float, scale: float
 ) -> tuple[float, float, bytes]:
     """(prior, bias, weight as 16-bit numbers) of a head for rows as they come; `shift` nats become 0, times `scale`."""
@@ -129,7 +129,7 @@ def folded(
     return float(heads.priors[column] * scale), float(bias * scale), numbers.numpy().astype("<f2").tobytes()
 
 
-def highest(head: TaughtHead, answer: AnswerRows) -> float:
+def highest_score(head: TaughtHead, answer: AnswerRows) -> float:
     """The highest score that a taught head gives a segment of an answer; minus infinity for an answer without any."""
     if not answer.general:
         return -math.inf

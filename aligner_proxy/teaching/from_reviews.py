@@ -21,9 +21,9 @@ from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Store
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.teaching.example_file import Sentence
-from aligner_proxy.teaching.examples import MOST_CHARS, Examples, folded
-from aligner_proxy.teaching.own_answers import is_of
+from aligner_proxy.teaching.example_file import NewExample
+from aligner_proxy.teaching.examples import MOST_CHARS, Examples, fold_example
+from aligner_proxy.teaching.own_answers import belongs_to
 from aligner_proxy.teaching.subjects import Subject
 
 _BY_REVIEWERS = (
@@ -41,7 +41,7 @@ _SAYS = {ReviewVerdict.MISSED: True, ReviewVerdict.RIGHT: True, ReviewVerdict.WR
 class Suggestion:
     """A sentence that a review makes an example of."""
 
-    sentence: Sentence
+    sentence: NewExample
     entry: Entry
     review: Review
     segment: int
@@ -49,57 +49,57 @@ class Suggestion:
 
 def suggestions(file: PolicyFile, store: Store, subject: Subject, there: Examples, most: int) -> list[Suggestion]:
     """What reviews say that is not among the examples yet, of this subject's tenant alone; the newest answers first."""
-    known = {folded(example.text) for example in (*there.against, *there.fine)}
-    found: dict[str, Suggestion] = {}
+    present = {fold_example(example.text) for example in (*there.against, *there.fine)}
+    by_text: dict[str, Suggestion] = {}
     contradicted: set[str] = set()
-    for suggestion in _all(file, store, subject):
-        key = folded(suggestion.sentence.text)
-        if key not in known:
-            first = found.setdefault(key, suggestion)
+    for suggestion in _all_suggestions(file, store, subject):
+        key = fold_example(suggestion.sentence.text)
+        if key not in present:
+            first = by_text.setdefault(key, suggestion)
             if first.sentence.against != suggestion.sentence.against:
                 contradicted.add(key)
-    return [suggestion for key, suggestion in found.items() if key not in contradicted][:most]
+    return [suggestion for key, suggestion in by_text.items() if key not in contradicted][:most]
 
 
-def _all(file: PolicyFile, store: Store, subject: Subject) -> Iterator[Suggestion]:
+def _all_suggestions(file: PolicyFile, store: Store, subject: Subject) -> Iterator[Suggestion]:
     """Of every reviewed answer, the newest first."""
     reviews: dict[Place, list[Review]] = defaultdict(list)
     for review in Reviews(store).all():
         if review.chosen is not Chosen.FEEDBACK:
             reviews[review.aligner_id, review.choice].append(review)
     for entry in store.select(f"id IN ({_REVIEWED}) ORDER BY id DESC", ()):
-        if is_of(entry, file, subject.tenant):
-            yield from _of_entry(entry, reviews[entry.aligner_id, entry.choice], subject)
+        if belongs_to(entry, file, subject.tenant):
+            yield from _entry_suggestions(entry, reviews[entry.aligner_id, entry.choice], subject)
 
 
-def digest(listed: Iterable[Suggestion]) -> str:
+def digest(listing: Iterable[Suggestion]) -> str:
     """What tells one list of suggestions from another."""
-    texts = [[one.sentence.text, one.sentence.against] for one in listed]
+    texts = [[one.sentence.text, one.sentence.against] for one in listing]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]
 
 
-def _of_entry(entry: Entry, reviews: Sequence[Review], subject: Subject) -> Iterator[Suggestion]:
+def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject) -> Iterator[Suggestion]:
     if entry.content is None or disagreements(reviews):
         return
     segments = judged_segments(entry.content)
-    said: dict[int, Review] = {}
+    review_of: dict[int, Review] = {}
     # What is said of one segment goes over what is said of the whole.
     for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
-        said |= dict.fromkeys(_places(review, entry, segments, subject), review)
-    for number, review in sorted(said.items()):
+        review_of |= dict.fromkeys(_places(review, entry, segments, subject), review)
+    for number, review in sorted(review_of.items()):
         text = segments[number].text.strip()
         if any(map(str.isalnum, text)) and len(text) <= MOST_CHARS:
-            sentence = Sentence(text, _SAYS[review.verdict], _origin(review, number))
+            sentence = NewExample(text, _SAYS[review.verdict], _origin(review, number))
             yield Suggestion(sentence, entry, review, number)
 
 
 def _places(review: Review, entry: Entry, segments: Sequence[JudgedSegment], subject: Subject) -> list[int]:
     """The segments that a review says something of, for this objective."""
     if review.verdict is ReviewVerdict.MISSED:
-        named = review.objective in (subject.name, subject.text)
+        names_objective = review.objective in (subject.name, subject.text)
         alone = review.objective is None and entry.objectives == (subject.name,)
         is_there = review.segment is not None and review.segment < len(segments)
-        return [int(review.segment or 0)] if is_there and (named or alone) else []
+        return [int(review.segment or 0)] if is_there and (names_objective or alone) else []
     if review.verdict not in _SAYS or not entry.changed:
         return []
     flagged = [segment.number for segment in segments if segment.objective == subject.name]

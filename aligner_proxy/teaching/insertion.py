@@ -18,7 +18,7 @@ _MARKS = ("-", "*", "+", "\u2022", "#", "|", "`", ">", "~")
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
+class AugmentedAnswer:
     """A neutral answer with a text in it, at `start` to `end`; nothing is in it where they are equal."""
 
     host: int
@@ -32,7 +32,7 @@ class Planted:
         return 2 * (min(end, self.end) - max(start, self.start)) > end - start
 
 
-def places(answer: str) -> list[int]:
+def insertion_places(answer: str) -> list[int]:
     """Numbers of the segments before which a text may stand; one more for the end of the answer."""
     segments = split(answer)
     prose = [_is_prose(segment) for segment in segments]
@@ -48,29 +48,29 @@ def _is_prose(segment: Segment) -> bool:
     return text.endswith(_ENDS) and not text.startswith(_MARKS) and not numbered and "\n" not in text
 
 
-def insert(text: str, host: int, neutral: Neutral, place: int) -> Planted:
+def insert_text(text: str, host: int, neutral: Neutral, place: int) -> AugmentedAnswer:
     """The neutral answer with `text` before the segment with this number."""
     answer = neutral.answer
     segments = split(answer)
     text = text if text.endswith(_ENDS) else f"{text}."
     if place >= len(segments):
         before = answer.rstrip() + " "
-        return Planted(host, Neutral(neutral.question, before + text), len(before), len(before) + len(text))
+        return AugmentedAnswer(host, Neutral(neutral.question, before + text), len(before), len(before) + len(text))
     start = segments[place].start
     # Before the first sentence of a paragraph it begins the paragraph.
     whole = answer[:start] + text + " " + answer[start:]
-    return Planted(host, Neutral(neutral.question, whole), start, start + len(text))
+    return AugmentedAnswer(host, Neutral(neutral.question, whole), start, start + len(text))
 
 
-def hosts(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[int]:
+def usable_answers(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[int]:
     """Those of the answers with these numbers that a text can be set into."""
-    return [number for number in numbers if places(answers[number].answer)]
+    return [number for number in numbers if insertion_places(answers[number].answer)]
 
 
-def planted(text: str, answers: Sequence[Neutral], chosen: Sequence[int], rng: Random) -> list[Planted]:
+def insert_each(text: str, answers: Sequence[Neutral], numbers: Sequence[int], rng: Random) -> list[AugmentedAnswer]:
     """The text in each of the chosen answers: now at the beginning, now in the middle, now at the end."""
     result = []
-    for host in chosen:
-        possible = places(answers[host].answer)
-        result.append(insert(text, host, answers[host], rng.choice(possible)))
+    for host in numbers:
+        possible = insertion_places(answers[host].answer)
+        result.append(insert_text(text, host, answers[host], rng.choice(possible)))
     return result

@@ -10,24 +10,26 @@ from aligner_proxy.errors import ConfigError, UnknownAligner
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.store import HeadStore, Version
-from aligner_proxy.teaching.subjects import State, Subject
+from aligner_proxy.teaching.subjects import Subject, TeachingState
 
 HEAD = ("taught objective", "aligner", "state", "examples", "found", "false", "when", "head", "earlier")
 _FIXES = {
-    State.CHANGED: "its examples have changed since; run `aligner-proxy teach`, until then the head from before judges",
-    State.STALE: "it was taught for another text or aligner; run `aligner-proxy teach`, until then the general head "
+    TeachingState.CHANGED: "its examples have changed since it was taught; run `aligner-proxy teach`, until then the "
+    "earlier head judges",
+    TeachingState.STALE: "it was taught for another text or aligner; run `aligner-proxy teach`, until then the general "
+    "head judges",
+    TeachingState.UNTAUGHT: "it has examples and is not taught; run `aligner-proxy teach`, until then the general head "
     "judges",
-    State.UNTAUGHT: "it has examples and is not taught; run `aligner-proxy teach`, until then the general head judges",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class HeadStatus:
     """One objective with examples, for one aligner."""
 
     subject: Subject
-    called: str
-    state: State
+    aligner_name: str
+    state: TeachingState
     version: Version | None
     earlier: tuple[Version, ...]
     """Versions that are kept beside the one in force, oldest first."""
@@ -36,7 +38,7 @@ class Taught:
     def warning(self) -> str | None:
         """What to do about it; None where nothing."""
         where = f"{self.subject.place}: {self.subject.title}"
-        if self.state is State.UNREADABLE:
+        if self.state is TeachingState.UNREADABLE:
             return f"{where}: {self._fault()}"
         return f"{where}: {_FIXES[self.state]}" if self.state in _FIXES else None
 
@@ -45,18 +47,18 @@ class Taught:
         """The cells under `HEAD`."""
         version = self.version
         if version is None:
-            return (self.subject.title, self.called, self.state, *("-",) * 5, _heads(self.earlier))
+            return (self.subject.title, self.aligner_name, self.state, *("-",) * 5, _heads(self.earlier))
         examples = f"{version.against} + {version.fine} fine" if version.fine else str(version.against)
         flagged = f"{version.found.hits}/{version.found.of}"
         false = f"{version.false.hits}/{version.false.of}"
         figures = (examples, flagged, false, version.day, version.head[:8])
-        return (self.subject.title, self.called, self.state, *figures, _heads(self.earlier))
+        return (self.subject.title, self.aligner_name, self.state, *figures, _heads(self.earlier))
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""
         version = self.version.model_dump(exclude={"text"}) if self.version else None
         earlier = [other.model_dump(exclude={"text"}) for other in self.earlier]
-        base = {"objective": self.subject.title, "aligner": self.called, "state": self.state.value}
+        base = {"objective": self.subject.title, "aligner": self.aligner_name, "state": self.state.value}
         return base | {"in_force": version, "earlier": earlier}
 
     def _fault(self) -> str:
@@ -67,30 +69,30 @@ class Taught:
         return "its examples can be read again"
 
 
-def taught(file: PolicyFile, served: AlignerInfo | None = None) -> list[Taught]:
-    """Every objective with examples; `served` is what the engine serves, where it was asked.
+def head_statuses(file: PolicyFile, served_aligners: AlignerInfo | None = None) -> list[HeadStatus]:
+    """Every objective with examples; `served_aligners` is what the engine serves, where it was asked.
 
     Raises `ConfigError` for a damaged index, and where two objectives share their examples.
     """
-    named = subjects.subjects(file)
-    if not named:
+    all_subjects = subjects.subjects(file)
+    if not all_subjects:
         return []
-    index = HeadStore.of(file).index()
+    index = HeadStore.for_file(file).index()
     result = []
-    for subject in named:
+    for subject in all_subjects:
         objective = index.objective(subject.scope, subject.name)
-        for called in subjects.aligners(file):
-            version = objective.in_force(called)
-            earlier = tuple(other for other in objective.versions if other.called == called and other != version)
-            state = subjects.state(subject, index, called, _content_hash(served, called))
-            result.append(Taught(subject, called, state, version, earlier))
+        for aligner_name in subjects.aligner_names(file):
+            version = objective.active_version(aligner_name)
+            earlier = tuple(other for other in objective.versions if other.called == aligner_name and other != version)
+            state = subjects.teaching_state(subject, index, aligner_name, _content_hash(served_aligners, aligner_name))
+            result.append(HeadStatus(subject, aligner_name, state, version, earlier))
     return result
 
 
-def _content_hash(served: AlignerInfo | None, called: str) -> str | None:
+def _content_hash(served_aligners: AlignerInfo | None, aligner_name: str) -> str | None:
     """The hash of an aligner that an engine serves; None where that is not known."""
     try:
-        return served.named(called).content_hash if served else None
+        return served_aligners.named(aligner_name).content_hash if served_aligners else None
     except UnknownAligner:
         return None
 

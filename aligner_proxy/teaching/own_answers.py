@@ -20,7 +20,7 @@ _MOST_CHARS = 6_000
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedAnswer:
     """One answer, its conversation, and its id in the audit store."""
 
     call_id: str
@@ -29,7 +29,7 @@ class Recorded:
     answer: str
 
 
-def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[Recorded]:
+def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[RecordedAnswer]:
     """The newest such answers, of this tenant alone where one is given; none without a store.
 
     Raises what a store raises that cannot be read: `ConfigError`, `AuditError`, `sqlite3.Error`, `OSError`.
@@ -38,13 +38,13 @@ def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[Reco
         return []
     store = writer.store(file)
     try:
-        entries = (entry for entry in store.entries() if is_of(entry, file, tenant))
-        return list(islice(_unobjected(entries), most))
+        entries = (entry for entry in store.entries() if belongs_to(entry, file, tenant))
+        return list(islice(_unflagged_answers(entries), most))
     finally:
         store.close()
 
 
-def is_of(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
+def belongs_to(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
     """Whether the entry's request was one of this tenant (None: of any): the first that matches decides."""
     if entry.content is None:
         return False
@@ -53,13 +53,13 @@ def is_of(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
     return tenant is None or next(matching, None) == tenant
 
 
-def _unobjected(entries: Iterator[Entry]) -> Iterator[Recorded]:
-    seen = set[str]()
+def _unflagged_answers(entries: Iterator[Entry]) -> Iterator[RecordedAnswer]:
+    earlier = set[str]()
     for entry in entries:
         content = entry.content
         answer = content.exchange.answer if content else None
         if content is None or not answer or entry.status != Status.UNCHANGED or content.segments:
             continue
-        if answer not in seen and len(answer) <= _MOST_CHARS:
-            seen.add(answer)
-            yield Recorded(entry.call_id, entry.choice, content.exchange.turns, answer)
+        if answer not in earlier and len(answer) <= _MOST_CHARS:
+            earlier.add(answer)
+            yield RecordedAnswer(entry.call_id, entry.choice, content.exchange.turns, answer)

@@ -36,7 +36,7 @@ _NUMBER = 2
 """Bytes of a number in a row."""
 
 
-class Answered(Protocol):
+class AnsweredConversation(Protocol):
     """A conversation with its answer."""
 
     @property
@@ -51,14 +51,16 @@ class Answered(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Company:
+class PromptObjectives:
     """The objectives of a prompt, and which of them is taught."""
 
     texts: tuple[str, ...]
     index: int = 0
 
 
-def companies(text: str, usual: Sequence[str], further: Sequence[str], count: int, rng: Random) -> list[Company]:
+def sample_companions(
+    text: str, usual: Sequence[str], further: Sequence[str], count: int, rng: Random
+) -> list[PromptObjectives]:
     """Prompts with the objective among others: `usual` ones mostly, and one or two of the `further`, in any order."""
     result = []
     for _ in range(count):
@@ -66,7 +68,7 @@ def companies(text: str, usual: Sequence[str], further: Sequence[str], count: in
         texts = [other for other in dict.fromkeys(others) if other != text]
         rng.shuffle(texts)
         index = rng.randrange(len(texts) + 1)
-        result.append(Company((*texts[:index], text, *texts[index:]), index))
+        result.append(PromptObjectives((*texts[:index], text, *texts[index:]), index))
     return result
 
 
@@ -80,21 +82,21 @@ class AnswerRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """Reads answers with one aligner of an engine. `advanced` is called with the number of answers that were read."""
+class RowReader:
+    """Reads answers with one aligner of an engine; calls `on_progress` with the number of answers it has read."""
 
     engine: HasHeads
     aligner: str
     content_hash: str
-    advanced: Callable[[int], None] = lambda _: None
+    on_progress: Callable[[int], None] = lambda _: None
 
-    async def read(self, company: Company, answers: Sequence[Answered]) -> list[AnswerRows]:
+    async def read(self, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
         """Rows of each answer; raises `CorrectionError`."""
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def read_batch(batch: Sequence[Answered]) -> list[AnswerRows]:
+        async def read_batch(batch: Sequence[AnsweredConversation]) -> list[AnswerRows]:
             async with places:
-                return await self._batch(company, batch)
+                return await self._read_batch(company, batch)
 
         batches = [answers[first : first + BATCH] for first in range(0, len(answers), BATCH)]
         tasks = [asyncio.ensure_future(read_batch(batch)) for batch in batches]
@@ -105,19 +107,22 @@ class Reader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _batch(self, company: Company, answers: Sequence[Answered]) -> list[AnswerRows]:
+    async def _read_batch(self, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
         request = RowsRequest(
             request_id="teach",
             aligner=self.aligner,
             tenant=_ACCOUNT,
-            exchanges=tuple(ExchangeText(turns=given.turns, answer=encodable(given.answer)) for given in answers),
+            exchanges=tuple(
+                ExchangeText(turns=conversation.turns, answer=encodable(conversation.answer))
+                for conversation in answers
+            ),
             objectives=tuple(map(encodable, company.texts)),
             deadline_s=DEADLINE_S,
         )
         response = await self.engine.rows(request)
         if response.aligner != self.content_hash or len(response.exchanges) != len(answers):
             raise InvalidOutput("the engine answered with rows of another aligner, or of other answers")
-        self.advanced(len(answers))
+        self.on_progress(len(answers))
         return [_answer_rows(rows, company.index, response.width) for rows in response.exchanges]
 
 
@@ -127,11 +132,11 @@ def _answer_rows(rows: ExchangeRows, index: int, width: int) -> AnswerRows:
     size = width * _NUMBER
     if len(data) != size * len(rows.segments):
         raise InvalidOutput("the engine answered with rows that do not belong to their segments")
-    kept = [n for n, (start, end) in enumerate(rows.segments) if end > start]
+    with_text = [n for n, (start, end) in enumerate(rows.segments) if end > start]
     return AnswerRows(
-        tuple(rows.segments[n] for n in kept),
-        b"".join(data[n * size : (n + 1) * size] for n in kept),
-        tuple(rows.scores[n][index] for n in kept),
+        tuple(rows.segments[n] for n in with_text),
+        b"".join(data[n * size : (n + 1) * size] for n in with_text),
+        tuple(rows.scores[n][index] for n in with_text),
     )
 
 
@@ -141,27 +146,29 @@ class RowsCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def knows(self, reader: Reader, company: Company, answers: Sequence[Answered]) -> bool:
+    def has(self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> bool:
         """Whether these rows are there."""
         return self._path(reader, company, answers).exists()
 
-    async def read(self, reader: Reader, company: Company, answers: Sequence[Answered]) -> list[AnswerRows]:
+    async def read(
+        self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]
+    ) -> list[AnswerRows]:
         """The rows from the cache, else from the engine."""
         path = self._path(reader, company, answers)
-        known = _unpacked(path)
-        if known is None or len(known) != len(answers):
-            known = await reader.read(company, answers)
+        rows = _unpack_rows(path)
+        if rows is None or len(rows) != len(answers):
+            rows = await reader.read(company, answers)
             with contextlib.suppress(OSError):  # a full disk costs the cache, not the lesson
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomically(path, _packed(known))
+                write_atomically(path, _pack_rows(rows))
                 self._make_room()
         else:
-            reader.advanced(len(answers))
+            reader.on_progress(len(answers))
             with contextlib.suppress(OSError):
                 os.utime(path)
-        return known
+        return rows
 
-    def _path(self, reader: Reader, company: Company, answers: Sequence[Answered]) -> Path:
+    def _path(self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> Path:
         parts = [_VERSION, reader.content_hash, company.texts, company.index, _digest(answers)]
         return self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.rows"
 
@@ -171,8 +178,8 @@ class RowsCache:
             path.unlink(missing_ok=True)
 
 
-def _digest(answers: Sequence[Answered]) -> str:
-    texts = [[[turn.content for turn in given.turns], given.answer] for given in answers]
+def _digest(answers: Sequence[AnsweredConversation]) -> str:
+    texts = [[[turn.content for turn in conversation.turns], conversation.answer] for conversation in answers]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
@@ -191,14 +198,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def _packed(answers: Sequence[AnswerRows]) -> bytes:
+def _pack_rows(answers: Sequence[AnswerRows]) -> bytes:
     """A line of JSON for all that is no row, the rows, and the digest of both in front."""
-    head = [{name: value for name, value in asdict(given).items() if name != "rows"} for given in answers]
-    body = json.dumps(head).encode() + b"\n" + b"".join(given.rows for given in answers)
+    head = [{name: value for name, value in asdict(answer).items() if name != "rows"} for answer in answers]
+    body = json.dumps(head).encode() + b"\n" + b"".join(answer.rows for answer in answers)
     return hashlib.sha256(body).digest() + body
 
 
-def _unpacked(path: Path) -> list[AnswerRows] | None:
+def _unpack_rows(path: Path) -> list[AnswerRows] | None:
     """The rows in a file; None if there is none, or it is not whole."""
     try:
         data = path.read_bytes()

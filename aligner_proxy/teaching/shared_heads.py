@@ -33,7 +33,7 @@ from aligner_proxy.sharing.entries import ALTERED, Entries
 from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.rows import write_atomically
-from aligner_proxy.teaching.store import HeadStore, Place, Taught, Version
+from aligner_proxy.teaching.store import HeadHistory, HeadPlace, HeadStore, Version
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -52,10 +52,10 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     revision: int = Field(ge=1, lt=2**53)
-    taught: Taught
+    taught: HeadHistory
 
 
-class Known(BaseModel):
+class KnownRevision(BaseModel):
     """The revision that this host had last, and the digest of what it was."""
 
     model_config = ConfigDict(frozen=True)
@@ -64,8 +64,8 @@ class Known(BaseModel):
     digest: str = ""
 
 
-_ALL_KNOWN = TypeAdapter(dict[str, Known])
-_NOTHING = Taught()
+_ALL_KNOWN = TypeAdapter(dict[str, KnownRevision])
+_NOTHING = HeadHistory()
 
 
 class _NotUnderstood(Exception):
@@ -85,25 +85,25 @@ class SharedHeads:
 
         Raises `RedisAway`, `RedisRefused`, and `ConfigError` where the store cannot be read or written.
         """
-        store = HeadStore.of(file)
+        store = HeadStore.for_file(file)
         places = _places(file)
-        if not places or not await asyncio.to_thread(self._leads, store):
+        if not places or not await asyncio.to_thread(self._is_leader, store):
             return False
         index = await asyncio.to_thread(store.index)
-        known = await asyncio.to_thread(_read_known, store)
-        sent = False
+        revisions = await asyncio.to_thread(_read_revisions, store)
+        anything_sent = False
         after = {}
         try:
             for place in places:
-                here = index.objective(place.scope, place.name).taught(place.called, place.text)
-                before = known.get(place.digest, Known())
-                one = _Exchange(self.server, self.entries, store, place, here, before)
+                here = index.objective(place.scope, place.name).history(place.aligner_name, place.text)
+                before = revisions.get(place.digest, KnownRevision())
+                one = _HeadExchange(self.server, self.entries, store, place, here, before)
                 after[place.digest] = await one.run()
-                sent = sent or one.sent
+                anything_sent = anything_sent or one.has_sent
         finally:
-            if any(known.get(name) != one for name, one in after.items()):
-                await asyncio.to_thread(_write_known, store, known | after)
-        return sent
+            if any(revisions.get(name) != one for name, one in after.items()):
+                await asyncio.to_thread(_write_revisions, store, revisions | after)
+        return anything_sent
 
     def close(self) -> None:
         """Let another process of this host exchange heads."""
@@ -111,7 +111,7 @@ class SharedHeads:
             os.close(self._lock)
             self._lock = None
 
-    def _leads(self, store: HeadStore) -> bool:
+    def _is_leader(self, store: HeadStore) -> bool:
         """Whether this process exchanges heads for its host: the first that comes, until it ends."""
         if self._lock is None:
             with contextlib.suppress(OSError):
@@ -127,31 +127,31 @@ class SharedHeads:
 
 
 @dataclass(slots=True)
-class _Exchange:
+class _HeadExchange:
     """The exchange of one place."""
 
     server: RedisServer
     entries: Entries
     store: HeadStore
-    place: Place
-    here: Taught
-    known: Known
-    sent: bool = False
+    place: HeadPlace
+    here: HeadHistory
+    last_known: KnownRevision
+    has_sent: bool = False
 
-    async def run(self) -> Known:
+    async def run(self) -> KnownRevision:
         """Send or fetch, as the revisions say; what this host has from now on."""
         try:
-            there = await self._look()
+            there = await self._read_record()
         except _NotUnderstood:
-            return self.known
-        changed = self.here != _NOTHING and self.here.digest != self.known.digest
+            return self.last_known
+        changed = self.here != _NOTHING and self.here.digest != self.last_known.digest
         revision = there.revision if there else 0
-        if there is not None and there.taught == self.here and revision >= self.known.revision:
+        if there is not None and there.taught == self.here and revision >= self.last_known.revision:
             return await self._complete(there)
-        if there is None or revision < self.known.revision or (revision == self.known.revision and changed):
+        if there is None or revision < self.last_known.revision or (revision == self.last_known.revision and changed):
             if self.here == _NOTHING:
-                return self.known
-            return await self._send(Record(revision=max(1, self.known.revision + changed), taught=self.here))
+                return self.last_known
+            return await self._send(Record(revision=max(1, self.last_known.revision + changed), taught=self.here))
         return await self._fetch(there, replaces=changed)
 
     def _name(self, head: str = "") -> str:
@@ -159,20 +159,20 @@ class _Exchange:
         kind = f"head:{head}" if head else "taught"
         return f"{self.entries.prefix}{kind}:{self.place.digest}"
 
-    async def _look(self) -> Record | None:
+    async def _read_record(self) -> Record | None:
         """The record in Redis; None where there is none that can be used."""
-        content = await self._content(self._name())
+        content = await self._read_entry(self._name())
         if content is None:
             return None
         try:
             record = Record.model_validate_json(content)
-            record.taught.check(self.place)
+            record.taught.check_place(self.place)
             return record
         except ValueError:
             log.warning("taught heads: what another gateway says of them is not understood; use one version everywhere")
             raise _NotUnderstood from None
 
-    async def _content(self, name: str) -> bytes | None:
+    async def _read_entry(self, name: str) -> bytes | None:
         """What lies under a name, proven; what is not proven is counted and deleted."""
 
         async def work(redis: Redis) -> Any:
@@ -192,11 +192,11 @@ class _Exchange:
         log.warning("taught heads: an entry of place %s is %s and was dropped", self.place.digest[:12], reason)
         await self.server.write(lambda redis: redis.unlink(name))
 
-    async def _send(self, record: Record) -> Known:
+    async def _send(self, record: Record) -> KnownRevision:
         """Put what is here into Redis, the heads before the record that names them."""
         values = await asyncio.to_thread(self._entries_of, record)
         if values is None:
-            return self.known  # a head is missing here; others are told nothing that they could not have
+            return self.last_known  # a head is missing here; others are told nothing that they could not have
 
         async def work(redis: Redis) -> None:
             pipe = redis.pipeline(transaction=False)
@@ -205,9 +205,9 @@ class _Exchange:
             await pipe.execute()
 
         await self.server.write(work)
-        self.sent = True
+        self.has_sent = True
         HEADS_SHARED.labels("sent").inc()
-        return Known(revision=record.revision, digest=record.taught.digest)
+        return KnownRevision(revision=record.revision, digest=record.taught.digest)
 
     def _entries_of(self, record: Record) -> Mapping[str, bytes] | None:
         contents = {self._name(version.head): self.store.head(version.head) for version in record.taught.versions}
@@ -215,29 +215,29 @@ class _Exchange:
         packed = {name: content and self.entries.packed(name, content) for name, content in contents.items()}
         return {name: entry for name, entry in packed.items() if entry} if all(packed.values()) else None
 
-    async def _complete(self, there: Record) -> Known:
+    async def _complete(self, there: Record) -> KnownRevision:
         """This host has what Redis has; what Redis has lost of it is put back."""
         names = [self._name(version.head) for version in there.taught.versions]
         if names and await self.server.ask(lambda redis: redis.exists(*names)) < len(names):
             await self._send(there)
-        return Known(revision=there.revision, digest=there.taught.digest)
+        return KnownRevision(revision=there.revision, digest=there.taught.digest)
 
-    async def _fetch(self, there: Record, *, replaces: bool) -> Known:
+    async def _fetch(self, there: Record, *, replaces: bool) -> KnownRevision:
         """Put what Redis has in force here, all of it or nothing."""
         heads: dict[str, bytes] = {}
         for version in there.taught.versions:
             if await asyncio.to_thread(self.store.head, version.head) is not None:
                 continue
             name = self._name(version.head)
-            head = await self._content(name)
+            head = await self._read_entry(name)
             if head is None:
-                return self.known  # whoever has it puts it back
+                return self.last_known  # whoever has it puts it back
             if not self._is_of(version, head):
                 await self._refuse(name, ALTERED)
-                return self.known
+                return self.last_known
             heads[version.head] = head
-        if not await asyncio.to_thread(self.store.take, self.place, self.here, there.taught, heads):
-            return self.known  # changed here in this moment; the next look compares anew
+        if not await asyncio.to_thread(self.store.replace_history, self.place, self.here, there.taught, heads):
+            return self.last_known  # changed here in this moment; the next look compares anew
         if replaces:
             log.warning(
                 "taught heads: %s was changed on this host and on another one at the same time; what the other one has "
@@ -246,7 +246,7 @@ class _Exchange:
             )
         HEADS_SHARED.labels("replaced" if replaces else "fetched").inc()
         log.info("taught heads: %s has what another host has, revision %d", self.place.name, there.revision)
-        return Known(revision=there.revision, digest=there.taught.digest)
+        return KnownRevision(revision=there.revision, digest=there.taught.digest)
 
     def _is_of(self, version: Version, data: bytes) -> bool:
         """Whether these bytes are the head that a record names, for this text and that aligner."""
@@ -257,23 +257,23 @@ class _Exchange:
         return (head.content_hash, head.objective, head.aligner) == (version.head, self.place.text, version.aligner)
 
 
-def _places(file: PolicyFile) -> list[Place]:
+def _places(file: PolicyFile) -> list[HeadPlace]:
     """Where this file may have taught heads."""
     return [
-        Place(subject.scope, subject.name, subject.text, called)
+        HeadPlace(subject.scope, subject.name, subject.text, aligner_name)
         for subject in subjects.subjects(file)
-        for called in subjects.aligners(file)
+        for aligner_name in subjects.aligner_names(file)
     ]
 
 
-def _read_known(store: HeadStore) -> dict[str, Known]:
+def _read_revisions(store: HeadStore) -> dict[str, KnownRevision]:
     """What this host had last; without the file it is as if it had never exchanged anything."""
     with contextlib.suppress(OSError, ValueError):
         return _ALL_KNOWN.validate_json((store.folder / _KNOWN).read_bytes())
     return {}
 
 
-def _write_known(store: HeadStore, known: Mapping[str, Known]) -> None:
+def _write_revisions(store: HeadStore, revisions: Mapping[str, KnownRevision]) -> None:
     with contextlib.suppress(OSError):
-        data = json.dumps({name: one.model_dump() for name, one in known.items()}, indent=1)
+        data = json.dumps({name: one.model_dump() for name, one in revisions.items()}, indent=1)
         write_atomically(store.folder / _KNOWN, data.encode())

@@ -73,7 +73,7 @@ class Version(BaseModel):
         return time.strftime("%Y-%m-%d", time.gmtime(self.at))
 
 
-class Taught(BaseModel):
+class HeadHistory(BaseModel):
     """What was taught of one objective text for one aligner: its heads, oldest first, and which one is in force."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,9 +82,9 @@ class Taught(BaseModel):
     current: str | None = None
     """A head of these; empty: forgotten; None: never taught, or another text is in force."""
 
-    def check(self, place: Place) -> None:
+    def check_place(self, place: HeadPlace) -> None:
         """Raises `ValueError` where it is not all for this place."""
-        if any((version.called, version.text) != (place.called, place.text) for version in self.versions):
+        if any((version.called, version.text) != (place.aligner_name, place.text) for version in self.versions):
             raise ValueError("a head of another text or aligner")
         if self.current and self.current not in {version.head for version in self.versions}:
             raise ValueError("a head in force that is none of these")
@@ -95,7 +95,7 @@ class Taught(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class Objective(BaseModel):
+class TaughtObjective(BaseModel):
     """All heads of one objective, oldest first, and which of them is in force for each aligner."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,29 +104,29 @@ class Objective(BaseModel):
     current: Mapping[str, str] = Field(default_factory=dict)
     """Name of the aligner -> the head in force; empty: the general head alone judges, as the operator said."""
 
-    def in_force(self, called: str) -> Version | None:
+    def active_version(self, aligner_name: str) -> Version | None:
         """The head in force for this aligner."""
-        head = self.current.get(called)
+        head = self.current.get(aligner_name)
         return next((version for version in reversed(self.versions) if version.head == head), None)
 
-    def forgotten(self, called: str) -> bool:
+    def is_forgotten(self, aligner_name: str) -> bool:
         """Whether the operator took its head away."""
-        return self.current.get(called) == ""
+        return self.current.get(aligner_name) == ""
 
-    def taught(self, called: str, text: str) -> Taught:
+    def history(self, aligner_name: str, text: str) -> HeadHistory:
         """What of it is for one aligner and one text."""
-        versions = tuple(version for version in self.versions if (version.called, version.text) == (called, text))
-        current = self.current.get(called)
-        known = current == "" or any(version.head == current for version in versions)
-        return Taught(versions=versions, current=current if known else None)
+        versions = tuple(version for version in self.versions if (version.called, version.text) == (aligner_name, text))
+        current = self.current.get(aligner_name)
+        is_current = current == "" or any(version.head == current for version in versions)
+        return HeadHistory(versions=versions, current=current if is_current else None)
 
-    def with_taught(self, called: str, text: str, taught: Taught) -> Objective:
+    def with_history(self, aligner_name: str, text: str, history: HeadHistory) -> TaughtObjective:
         """The objective with this in place of what was for that aligner and text."""
-        others = [version for version in self.versions if (version.called, version.text) != (called, text)]
-        current = {name: head for name, head in self.current.items() if name != called}
-        if taught.current is not None:
-            current[called] = taught.current
-        return Objective(versions=(*others, *taught.versions), current=current)
+        others = [version for version in self.versions if (version.called, version.text) != (aligner_name, text)]
+        current = {name: head for name, head in self.current.items() if name != aligner_name}
+        if history.current is not None:
+            current[aligner_name] = history.current
+        return TaughtObjective(versions=(*others, *history.versions), current=current)
 
 
 class Index(BaseModel):
@@ -136,13 +136,13 @@ class Index(BaseModel):
 
     version: int = 1
     policies: str = ""
-    scopes: Mapping[str, Mapping[str, Objective]] = Field(default_factory=dict)
+    scopes: Mapping[str, Mapping[str, TaughtObjective]] = Field(default_factory=dict)
 
-    def objective(self, scope: str, name: str) -> Objective:
+    def objective(self, scope: str, name: str) -> TaughtObjective:
         """The objective; without versions where nothing was taught."""
-        return self.scopes.get(scope, {}).get(name, Objective())
+        return self.scopes.get(scope, {}).get(name, TaughtObjective())
 
-    def with_objective(self, scope: str, name: str, objective: Objective) -> Index:
+    def with_objective(self, scope: str, name: str, objective: TaughtObjective) -> Index:
         """The index with this objective changed."""
         changed = dict(self.scopes.get(scope, {})) | {name: objective}
         return self.model_copy(update={"scopes": dict(self.scopes) | {scope: changed}})
@@ -167,18 +167,18 @@ def path_of(file: PolicyFile) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HeadPlace:
     """What a head is for: an objective's text, in the scope that names it so, judged by one aligner."""
 
     scope: str
     name: str
     text: str
-    called: str
+    aligner_name: str
 
     @property
     def digest(self) -> str:
         """The same on every host."""
-        return hashlib.sha256(json.dumps([self.scope, self.name, self.text, self.called]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.scope, self.name, self.text, self.aligner_name]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class HeadStore:
         object.__setattr__(self, "folder", config.home() / _FOLDER / name)
 
     @classmethod
-    def of(cls, file: PolicyFile) -> HeadStore:
+    def for_file(cls, file: PolicyFile) -> HeadStore:
         """The store of a policies file."""
         return cls(path_of(file))
 
@@ -224,57 +224,63 @@ class HeadStore:
             return None
         return data if hashlib.sha256(data).hexdigest() == content_hash else None
 
-    def keep(self, scope: str, name: str, version: Version, head: bytes) -> None:
+    def activate(self, scope: str, name: str, version: Version, head: bytes) -> None:
         """Put a new head in force; earlier ones are kept."""
-        with self._changing() as index:
+        with self._lock_index() as index:
             write_atomically(self._head_path(version.head), head)
             before = index.objective(scope, name)
-            others = [known for known in before.versions if known.head != version.head]
+            others = [earlier for earlier in before.versions if earlier.head != version.head]
             current = dict(before.current) | {version.called: version.head}
-            kept = _newest([*others, version], set(current.values()))
-            self._write(index.with_objective(scope, name, Objective(versions=kept, current=current)))
+            remaining = _recent_versions([*others, version], set(current.values()))
+            self._write(index.with_objective(scope, name, TaughtObjective(versions=remaining, current=current)))
 
     def forget(self, scope: str, name: str) -> int:
         """Delete every head of an objective; the number of them. It stays untaught until it is taught again."""
-        with self._changing() as index:
+        with self._lock_index() as index:
             before = index.objective(scope, name)
             current = dict.fromkeys((version.called for version in before.versions), "")
-            self._write(index.with_objective(scope, name, Objective(current=dict(before.current) | current)))
+            self._write(index.with_objective(scope, name, TaughtObjective(current=dict(before.current) | current)))
         return len(before.versions)
 
-    def hold(self, scope: str, name: str, called: Sequence[str]) -> None:
+    def block_auto_teaching(self, scope: str, name: str, aligner_names: Sequence[str]) -> None:
         """Keep an objective from being taught by itself, for those of these aligners that have no head of it yet."""
-        with self._changing() as index:
+        with self._lock_index() as index:
             before = index.objective(scope, name)
-            current = dict.fromkeys(called, "") | dict(before.current)
+            current = dict.fromkeys(aligner_names, "") | dict(before.current)
             self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
 
     def rollback(self, scope: str, name: str, text: str) -> list[Version]:
         """Put the head before the present one in force, for each aligner that has one with this text; those heads."""
-        with self._changing() as index:
+        with self._lock_index() as index:
             before = index.objective(scope, name)
-            back = [earlier for called in before.current if (earlier := _earlier(before, called, text)) is not None]
+            back = [
+                earlier
+                for aligner_name in before.current
+                if (earlier := _version_before(before, aligner_name, text)) is not None
+            ]
             current = dict(before.current) | {version.called: version.head for version in back}
             self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
         return back
 
-    def take(self, place: Place, before: Taught, after: Taught, heads: Mapping[str, bytes]) -> bool:
+    def replace_history(
+        self, place: HeadPlace, before: HeadHistory, after: HeadHistory, heads: Mapping[str, bytes]
+    ) -> bool:
         """Put what another host taught in place of what is here; False where that is not `before` any more.
 
         `heads` are the bytes of those heads that are not here yet, each proven by its hash.
         """
-        with self._changing() as index:
+        with self._lock_index() as index:
             objective = index.objective(place.scope, place.name)
-            if objective.taught(place.called, place.text) != before:
+            if objective.history(place.aligner_name, place.text) != before:
                 return False
             for content_hash, head in heads.items():
                 write_atomically(self._head_path(content_hash), head)
-            changed = objective.with_taught(place.called, place.text, after)
+            changed = objective.with_history(place.aligner_name, place.text, after)
             self._write(index.with_objective(place.scope, place.name, changed))
         return True
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[Index]:
+    def _lock_index(self) -> Iterator[Index]:
         """The index, while no other process changes it."""
         try:
             (self.folder / "heads").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -288,26 +294,26 @@ class HeadStore:
         """Replace the index, then delete the heads that it names no more."""
         index = index.model_copy(update={"policies": str(self.policies)})
         write_atomically(self.index_path, index.model_dump_json(indent=1).encode())
-        named = index.heads()
+        versions = index.heads()
         for path in (self.folder / "heads").glob("*.head"):
-            if path.stem not in named:
+            if path.stem not in versions:
                 path.unlink(missing_ok=True)
 
     def _head_path(self, content_hash: str) -> Path:
         return self.folder / "heads" / f"{content_hash}.head"
 
 
-def _newest(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
+def _recent_versions(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
     """The newest versions, and those in force however old."""
     last = versions[-_KEPT:]
     return tuple(version for version in versions if version in last or version.head in in_force)
 
 
-def _earlier(objective: Objective, called: str, text: str) -> Version | None:
+def _version_before(objective: TaughtObjective, aligner_name: str, text: str) -> Version | None:
     """The version before the one in force, of the same aligner and text."""
-    own = [version for version in objective.versions if version.called == called and version.text == text]
+    own = [version for version in objective.versions if version.called == aligner_name and version.text == text]
     heads = [version.head for version in own]
-    present = objective.current.get(called)
+    present = objective.current.get(aligner_name)
     at = heads.index(present) if present in heads else len(heads)
     return own[at - 1] if at > 0 else None
 

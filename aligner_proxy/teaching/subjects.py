@@ -38,7 +38,7 @@ class Subject:
         return read_examples(self.examples, self.name, self.text)
 
 
-class State(StrEnum):
+class TeachingState(StrEnum):
     """What there is of an objective with examples."""
 
     TAUGHT = "taught"
@@ -53,21 +53,21 @@ class State(StrEnum):
 
 def subjects(file: PolicyFile) -> list[Subject]:
     """Every objective with examples, the file's first; raises `ConfigError` where two of them share a file."""
-    listed = [*_of_block(file, file.objectives, None, ("objectives",))]
+    result = [*_subjects_of_block(file, file.objectives, None, ("objectives",))]
     for n, tenant in enumerate(file.tenants):
-        listed += _of_block(file, tenant.objectives, (tenant, n), ("tenants", n, "objectives"))
+        result += _subjects_of_block(file, tenant.objectives, (tenant, n), ("tenants", n, "objectives"))
     first: dict[Path, Subject] = {}
-    for subject in listed:
+    for subject in result:
         other = first.setdefault(subject.examples, subject)
         if other.text != subject.text:
             raise ConfigError(
                 f"{subject.place}: {subject.title} has the examples of {other.title} ({other.place}), which is another "
                 "objective; give each its own file"
             )
-    return listed
+    return result
 
 
-def _of_block(
+def _subjects_of_block(
     file: PolicyFile, entries: Mapping[str, ObjectiveEntry], owner: tuple[Tenant, int] | None, path: KeyPath
 ) -> Iterator[Subject]:
     tenant = owner[0] if owner else None
@@ -79,50 +79,50 @@ def _of_block(
             yield Subject(name, prefix + name, entry.text, scope_of(tenant), tenant, examples, place)
 
 
-def chosen(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
+def select_subjects(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
     """The subjects with these titles, else names; all without any. Raises `ConfigError` for an unknown one."""
-    known = subjects(file)
+    every = subjects(file)
     if not names:
-        return known
+        return every
     result: list[Subject] = []
     for name in names:
-        named = [subject for subject in known if subject.title == name]
-        named = named or [subject for subject in known if subject.name == name]
-        if not named:
-            raise ConfigError(_unknown(file, name, known))
-        result += [subject for subject in named if subject not in result]
+        matching = [subject for subject in every if subject.title == name]
+        matching = matching or [subject for subject in every if subject.name == name]
+        if not matching:
+            raise ConfigError(_unknown_message(file, name, every))
+        result += [subject for subject in matching if subject not in result]
     return result
 
 
-def _unknown(file: PolicyFile, name: str, known: Sequence[Subject]) -> str:
+def _unknown_message(file: PolicyFile, name: str, every: Sequence[Subject]) -> str:
     if name in file.objectives or any(name in tenant.objectives for tenant in file.tenants):
         return f"{file.source.name}: objective {short(name)} has no examples; write {{text: ..., examples: FILE}}"
-    if not known:
+    if not every:
         return f"{file.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
-    return f"{file.source.name}: unknown objective {short(name)}; {nearest(name, [subject.title for subject in known])}"
+    return f"{file.source.name}: unknown objective {short(name)}; {nearest(name, [subject.title for subject in every])}"
 
 
-def aligners(file: PolicyFile) -> list[str]:
+def aligner_names(file: PolicyFile) -> list[str]:
     """The names of the aligners that policies use, each of which is taught by itself."""
-    named = [DEFAULT_ALIGNER]
+    result = [DEFAULT_ALIGNER]
     for _, block in file.blocks():
-        named += shares.names(block.aligner or ())
-        named += [block.shadow_aligner] if block.shadow_aligner else []
-    return list(dict.fromkeys(named))
+        result += shares.names(block.aligner or ())
+        result += [block.shadow_aligner] if block.shadow_aligner else []
+    return list(dict.fromkeys(result))
 
 
-def state(subject: Subject, index: Index, called: str, content_hash: str | None = None) -> State:
+def teaching_state(subject: Subject, index: Index, aligner_name: str, content_hash: str | None = None) -> TeachingState:
     """What there is of a subject for one aligner; `content_hash` is what the engine serves, None if not known."""
     objective = index.objective(subject.scope, subject.name)
-    if objective.forgotten(called):
-        return State.FORGOTTEN
-    version = objective.in_force(called)
+    if objective.is_forgotten(aligner_name):
+        return TeachingState.FORGOTTEN
+    version = objective.active_version(aligner_name)
     try:
         digest = subject.read().digest
     except ConfigError:
-        return State.UNREADABLE
+        return TeachingState.UNREADABLE
     if version is None:
-        return State.UNTAUGHT
+        return TeachingState.UNTAUGHT
     if version.text != subject.text or content_hash not in (None, version.aligner):
-        return State.STALE
-    return State.TAUGHT if version.digest == digest else State.CHANGED
+        return TeachingState.STALE
+    return TeachingState.TAUGHT if version.digest == digest else TeachingState.CHANGED

@@ -19,17 +19,30 @@ from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.examples import Example, Examples
-from aligner_proxy.teaching.material import NEUTRAL_FOLDS, Kind, Line, Material, material, read
+from aligner_proxy.teaching.material import (
+    NEUTRAL_FOLDS,
+    LessonMaterial,
+    LessonSegment,
+    SegmentRole,
+    build_material,
+    read_material,
+)
 from aligner_proxy.teaching.neutral import lesson_answers
-from aligner_proxy.teaching.own_answers import Recorded
-from aligner_proxy.teaching.rows import Company, Reader, RowsCache
+from aligner_proxy.teaching.own_answers import RecordedAnswer
+from aligner_proxy.teaching.rows import PromptObjectives, RowReader, RowsCache
 from aligner_proxy.teaching.store import Count, Version
 from aligner_proxy.teaching.subjects import Subject
 
 EXAMPLE_FOLDS = 8
 """Of more examples than this several are held out at a time."""
-_COUNTS = {Kind.NEUTRAL: 1.0, Kind.FOREIGN: 2.0, Kind.BESIDE: 2.0, Kind.FINE: 1.0, Kind.AGAINST: 1.0}
-_NEUTRAL = (Kind.NEUTRAL, Kind.FOREIGN, Kind.BESIDE)
+_COUNTS = {
+    SegmentRole.NEUTRAL: 1.0,
+    SegmentRole.FOREIGN: 2.0,
+    SegmentRole.BESIDE: 2.0,
+    SegmentRole.FINE: 1.0,
+    SegmentRole.AGAINST: 1.0,
+}
+_NEUTRAL = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
 _NEXT_COUNT = 4.0
 """What stands directly beside an example."""
 _AGAINST_LEAST = 0.2
@@ -49,7 +62,7 @@ class NothingLearned(AlignerProxyError):
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class FitReport:
     """What was learned of one objective for one aligner."""
 
     subject: Subject
@@ -68,14 +81,14 @@ class Lesson:
     @property
     def advice(self) -> str:
         """How many more examples would help, in one sentence."""
-        return advice(self.version, self.half)
+        return advise_examples(self.version, self.half)
 
 
 @dataclass(frozen=True)
-class _Learned:
+class _FittedHeads:
     """Everything that was read of one objective, and the heads that were fitted on parts of it."""
 
-    lines: Sequence[Line]
+    lines: Sequence[LessonSegment]
     examples: Examples
     rows: Tensor
     seed: int = 26
@@ -106,9 +119,9 @@ class _Learned:
             if kind == "host":
                 parts[hosts % NEUTRAL_FOLDS == fold, column] = 0
             elif kind in ("example", "half"):
-                held = of_against & (numbers % self.folds == fold)
-                parts[torch.isin(hosts, hosts[held]), column] = 0
-                parts[held, column] = 0
+                held_out = of_against & (numbers % self.folds == fold)
+                parts[torch.isin(hosts, hosts[held_out]), column] = 0
+                parts[held_out, column] = 0
             if kind == "half":
                 others = [number for number in order.tolist() if number % self.folds != fold]
                 left_out = torch.tensor(others[: len(others) // 2], dtype=torch.long)
@@ -118,7 +131,7 @@ class _Learned:
     @cached_property
     def table(self) -> fit.Table:
         """Labels and counts of the rows; the examples together count a fixed share."""
-        labels = torch.tensor([float(line.kind is Kind.AGAINST) for line in self.lines])
+        labels = torch.tensor([float(line.kind is SegmentRole.AGAINST) for line in self.lines])
         counts = torch.tensor([_NEXT_COUNT if line.beside_next else _COUNTS[line.kind] for line in self.lines])
         share = max(_AGAINST_LEAST, _AGAINST_HALF / (_AGAINST_HALF + len(self.examples.against)))
         each = share / (1 - share) * counts[labels == 0].sum() / labels.sum()
@@ -133,7 +146,7 @@ class _Learned:
     @cached_property
     def standard(self) -> tuple[Tensor, Tensor, Tensor]:
         """(standardised rows, mean, spread)."""
-        return self.table.standardised(torch.tensor([line.kind is Kind.NEUTRAL for line in self.lines]))
+        return self.table.standardise(torch.tensor([line.kind is SegmentRole.NEUTRAL for line in self.lines]))
 
     @cached_property
     def heads(self) -> fit.Heads:
@@ -145,7 +158,7 @@ class _Learned:
         """Scores of all neutral segments by the head, which learned from them."""
         return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.kind in _NEUTRAL]
 
-    def unseen_neutral(self, *kinds: Kind) -> list[float]:
+    def unseen_neutral(self, *kinds: SegmentRole) -> list[float]:
         """Scores of segments of these kinds, each by the head that had not seen its answer."""
         return [
             float(self.scores[n, self.columns["host", line.host % NEUTRAL_FOLDS]])
@@ -158,7 +171,7 @@ class _Learned:
         """The segments of each example, by its number."""
         result: dict[int, list[int]] = {}
         for n, line in enumerate(self.lines):
-            if line.kind in (Kind.AGAINST, Kind.FINE):
+            if line.kind in (SegmentRole.AGAINST, SegmentRole.FINE):
                 result.setdefault(line.example, []).append(n)
         return result
 
@@ -181,48 +194,55 @@ class _Learned:
         return self.of_example(number, self.columns[kind, number % self.folds])
 
 
-def plan(subject: Subject, examples: Examples, builtin: dict[str, str]) -> Material:
+def plan_material(subject: Subject, examples: Examples, builtin: dict[str, str]) -> LessonMaterial:
     """What will be read for this objective; `builtin` are the texts that may keep it company."""
     usual = [builtin[name] for name in ("harmless", "helpful")]
     further = [text for text in builtin.values() if text not in usual]
-    return material(subject.text, examples, lesson_answers(), usual, further)
+    return build_material(subject.text, examples, lesson_answers(), usual, further)
 
 
-async def lesson(
-    subject: Subject, examples: Examples, planned: Material, reader: Reader, cache: RowsCache, called: str
-) -> Lesson:
+async def teach_objective(
+    subject: Subject,
+    examples: Examples,
+    material: LessonMaterial,
+    reader: RowReader,
+    cache: RowsCache,
+    aligner_name: str,
+) -> FitReport:
     """Teach one objective; raises `CorrectionError` of the engine, and `NothingLearned`."""
     started = time.monotonic()
-    lines, data = await read(planned, reader, cache)
-    learned = _Learned(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
+    lines, data = await read_material(material, reader, cache)
+    learned = _FittedHeads(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
     shift = fit.threshold(learned.neutral, learned.unseen_neutral(*_NEUTRAL), learned.unseen_against) + fit.ROUNDING
-    flags = [_mostly(learned.of_example(n, 0), shift) for n in range(len(examples.against))]
+    flags = [_is_mostly_flagged(learned.of_example(n, 0), shift) for n in range(len(examples.against))]
     if not any(flags):
         raise NothingLearned(
             f"{subject.title}: the head that came of these examples flags none of them, so it is not used; "
             "write sentences that are plainly against the objective and unlike ordinary answers"
         )
-    scale = _scale(learned, shift)
+    scale = _fit_scale(learned, shift)
     _, mean, spread = learned.standard
-    prior, bias, weight = fit.folded(learned.heads, 0, mean, spread, shift, scale)
+    prior, bias, weight = fit.destandardise(learned.heads, 0, mean, spread, shift, scale)
     head = TaughtHead(subject.text, reader.content_hash, prior, bias, weight)
-    return Lesson(
+    return FitReport(
         subject=subject,
-        version=_version(subject, examples, learned, reader, called, head, shift),
+        version=_version(subject, examples, learned, reader, aligner_name, head, shift),
         head=head.to_bytes(),
-        held_out_missed=_missed(learned, examples.against, shift),
+        held_out_missed=_missed_examples(learned, examples.against, shift),
         never_found=tuple(e for e, flag in zip(examples.against, flags, strict=True) if not flag),
-        fine_flagged=_fine_flagged(learned, examples, shift),
-        half=_found(learned, shift, "half"),
+        fine_flagged=_flagged_fine(learned, examples, shift),
+        half=_count_found(learned, shift, "half"),
         seconds=time.monotonic() - started,
     )
 
 
-async def objections(taught: Lesson, reader: Reader, answers: Sequence[Recorded]) -> list[tuple[Recorded, float]]:
+async def find_objections(
+    report: FitReport, reader: RowReader, answers: Sequence[RecordedAnswer]
+) -> list[tuple[RecordedAnswer, float]]:
     """The operator's own answers that the head would flag, the plainest first, each with its highest score."""
-    read_again = await reader.read(Company((taught.subject.text,)), answers)
-    head = TaughtHead.from_bytes(taught.head)
-    worst = [fit.highest(head, rows) for rows in read_again]
+    read_again = await reader.read(PromptObjectives((report.subject.text,)), answers)
+    head = TaughtHead.from_bytes(report.head)
+    worst = [fit.highest_score(head, rows) for rows in read_again]
     flagged = [(answer, score) for answer, score in zip(answers, worst, strict=True) if score > 0]
     return sorted(flagged, key=lambda pair: -pair[1])
 
@@ -230,9 +250,9 @@ async def objections(taught: Lesson, reader: Reader, answers: Sequence[Recorded]
 def _version(
     subject: Subject,
     examples: Examples,
-    learned: _Learned,
-    reader: Reader,
-    called: str,
+    learned: _FittedHeads,
+    reader: RowReader,
+    aligner_name: str,
     head: TaughtHead,
     shift: float,
 ) -> Version:
@@ -240,43 +260,43 @@ def _version(
     return Version(
         head=head.content_hash,
         text=subject.text,
-        called=called,
+        called=aligner_name,
         aligner=reader.content_hash,
         against=len(examples.against),
         fine=len(examples.fine) + len(examples.good_answers),
         digest=examples.digest,
         at=time.time(),
-        found=_found(learned, shift, "example"),
+        found=_count_found(learned, shift, "example"),
         false=Count(hits=sum(score > shift for score in neutral), of=len(neutral)),
         threshold=shift,
     )
 
 
-def _mostly(scores: Sequence[float], shift: float) -> bool:
+def _is_mostly_flagged(scores: Sequence[float], shift: float) -> bool:
     """Whether an example is flagged in at least half of its places."""
     return bool(scores) and 2 * sum(score > shift for score in scores) >= len(scores)
 
 
-def _found(learned: _Learned, shift: float, kind: str) -> Count:
+def _count_found(learned: _FittedHeads, shift: float, kind: str) -> Count:
     """Examples that heads which had not seen them flag."""
     numbers = range(len(learned.examples.against))
-    return Count(hits=sum(_mostly(learned.unseen_example(n, kind), shift) for n in numbers), of=len(numbers))
+    return Count(hits=sum(_is_mostly_flagged(learned.unseen_example(n, kind), shift) for n in numbers), of=len(numbers))
 
 
-def _missed(learned: _Learned, against: Sequence[Example], shift: float) -> tuple[Example, ...]:
-    return tuple(e for n, e in enumerate(against) if not _mostly(learned.unseen_example(n), shift))
+def _missed_examples(learned: _FittedHeads, against: Sequence[Example], shift: float) -> tuple[Example, ...]:
+    return tuple(e for n, e in enumerate(against) if not _is_mostly_flagged(learned.unseen_example(n), shift))
 
 
-def _fine_flagged(learned: _Learned, examples: Examples, shift: float) -> tuple[Example, ...]:
+def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tuple[Example, ...]:
     """Fine sentences that are flagged in most of their places, and good answers of which anything is."""
     first = len(examples.against)
-    fine = [e for n, e in enumerate(examples.fine, first) if _mostly(learned.of_example(n, 0), shift)]
+    fine = [e for n, e in enumerate(examples.fine, first) if _is_mostly_flagged(learned.of_example(n, 0), shift)]
     first += len(examples.fine)
     good = [e for n, e in enumerate(examples.good_answers, first) if max(learned.of_answer(n), default=shift) > shift]
     return (*fine, *good)
 
 
-def _scale(learned: _Learned, shift: float) -> float:
+def _fit_scale(learned: _FittedHeads, shift: float) -> float:
     """The temperature: by how much scores are multiplied so that they are log-odds on what was held out.
 
     Neither examples nor neutral segments count more as a whole than the others. What lies above 0 stays there.
@@ -292,17 +312,17 @@ def _scale(learned: _Learned, shift: float) -> float:
     return min(_SCALES, key=surprise)
 
 
-def advice(version: Version, half: Count) -> str:
+def advise_examples(version: Version, half: Count) -> str:
     """How many more examples would help, from what half of them found."""
     held_out = version.found
     share = held_out.hits / held_out.of
     gain = share - half.hits / half.of
     figures = f"{half.hits} of {half.of} were found that were held out, with all {held_out.hits}"
-    begun = f"with half of the examples {figures}"
+    beginning = f"with half of the examples {figures}"
     if held_out.of < _FEW:
         return f"{held_out.of} examples are too few to say; four to twelve teach well"
     if share > 1 - _ENOUGH:
-        return f"{begun}: more of the same kind will hardly help"
+        return f"{beginning}: more of the same kind will hardly help"
     if gain < _ENOUGH:
-        return f"{begun}: more of the same kind will hardly help, others than these may"
-    return f"{begun}: about {max(_FEW, held_out.of)} more, unlike these, should help"
+        return f"{beginning}: more of the same kind will hardly help, others than these may"
+    return f"{beginning}: about {max(_FEW, held_out.of)} more, unlike these, should help"

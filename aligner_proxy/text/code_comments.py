@@ -29,7 +29,7 @@ def without_comments(block: str) -> str | None:
     if match is None:
         return None
     code = match["code"]
-    bare = _bare(code, match["language"])
+    bare = _strip_comments(code, match["language"])
     if bare == code or not bare.strip():
         return None
     return match["head"] + bare.strip("\n") + (match["foot"] or "")
@@ -45,18 +45,18 @@ def _essence(block: str) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def _bare(code: str, language: str) -> str:
+def _strip_comments(code: str, language: str) -> str:
     lexer = _lexer(language)
     if lexer is None:
         return _LINE_COMMENT.sub("", code)
-    kept: list[str] = []
+    pieces: list[str] = []
     for _, kind, text in lexer.get_tokens_unprocessed(code):
         remark = kind in Comment and not any(kind in needed for needed in _NO_REMARK)
-        kept.append("\n" * text.endswith("\n") if remark else text)
-    return "\n".join(_kept_lines(code.split("\n"), "".join(kept)))
+        pieces.append("\n" * text.endswith("\n") if remark else text)
+    return "\n".join(_drop_empty_lines(code.split("\n"), "".join(pieces)))
 
 
-def _kept_lines(before: list[str], bare: str) -> list[str]:
+def _drop_empty_lines(before: list[str], bare: str) -> list[str]:
     """The lines of the bare code, without those that were nothing but a comment."""
     after = bare.split("\n")
     if len(after) != len(before):  # a comment of several lines is gone

@@ -72,13 +72,13 @@ class _Fence:
         """Whether the line begins with a mark."""
         return self.length >= _FENCE_LENGTH
 
-    def closes(self, opened: _Fence) -> bool:
-        """Whether the line is a mark alone, one that ends the block that `opened` began."""
+    def closes(self, opening: _Fence) -> bool:
+        """Whether the line is a mark alone, one that ends the block that `opening` began."""
         bare = self.valid and self.state != "text"
-        return bare and self.char == opened.char and self.length >= opened.length
+        return bare and self.char == opening.char and self.length >= opening.length
 
 
-class _Line:
+class _ProseLine:
     """One line of prose as far as it has come: where do its sentences begin?"""
 
     def __init__(self) -> None:
@@ -89,14 +89,14 @@ class _Line:
         self._in_run = False
         """Within the marks that end a sentence, or quotation marks and brackets behind them."""
         self._wide = False
-        self._ended = False
+        self._sentence_ended = False
         """A sentence has ended; the next character that is no white space decides whether another one begins."""
 
     @property
-    def settled(self) -> bool:
+    def awaits_mark(self) -> bool:
         """Whether only the next mark or the end of the line can matter."""
-        begun = self.fence.state == "text" and self._number.state == "other"
-        return begun and not (self._in_run or self._ended)
+        prose_begun = self.fence.state == "text" and self._number.state == "other"
+        return prose_begun and not (self._in_run or self._sentence_ended)
 
     def passes(self, plain: str) -> None:
         """The next characters of a settled line, none of which is a mark."""
@@ -117,11 +117,11 @@ class _Line:
         else:
             # A wide mark ends a sentence without white space behind it.
             if (self._wide or (self._in_run and space)) and not self._is_abbreviated():
-                self._ended = True
+                self._sentence_ended = True
             self._in_run = False
         self._wide = char in _WIDE
-        begins = self._ended and not space and not char.islower()
-        self._ended &= space
+        begins = self._sentence_ended and not space and not char.islower()
+        self._sentence_ended &= space
         return begins
 
     def _is_abbreviated(self) -> bool:
@@ -132,8 +132,8 @@ class Cutter:
     """Cuts a text that is still growing. A segment is finished as soon as the next one has begun."""
 
     def __init__(self) -> None:
-        self._line = _Line()
-        self._opened: _Fence | None = None
+        self._line = _ProseLine()
+        self._open_fence: _Fence | None = None
         """The mark of the code block that is open."""
         self._length = 0
         self._start = 0
@@ -146,8 +146,8 @@ class Cutter:
         self._finished: list[tuple[int, int, int]] = []
         """Start and end of segments, and where the next one begins."""
         self._texts: list[str] = []
-        """The text from `_kept` on."""
-        self._kept = 0
+        """The text from `_texts_start` on."""
+        self._texts_start = 0
 
     def feed(self, more: str) -> list[Segment]:
         """The segments finished by `more`."""
@@ -177,13 +177,13 @@ class Cutter:
 
     def _plain(self, more: str, at: int) -> re.Match[str] | None:
         """The characters from `at` on that need no look at each: none of them can end or begin a segment."""
-        if self._opened is None:
-            return _PLAIN.match(more, at) if self._line.settled else None
+        if self._open_fence is None:
+            return _PLAIN.match(more, at) if self._line.awaits_mark else None
         return _WITHIN_CODE.match(more, at) if self._line.fence.state == "text" else None
 
     def _take(self, char: str, offset: int) -> None:
         """One character that may matter."""
-        if self._opened is not None:
+        if self._open_fence is not None:
             self._line.fence.takes(char)
         elif self._line.takes(char):
             self._begin(offset)
@@ -193,11 +193,11 @@ class Cutter:
 
     def _end_line(self, behind: int) -> None:
         fence = self._line.fence
-        self._line = _Line()
-        if self._opened is None and fence.valid:
-            self._opened = fence
-        elif self._opened is None or fence.closes(self._opened):
-            self._opened = None
+        self._line = _ProseLine()
+        if self._open_fence is None and fence.valid:
+            self._open_fence = fence
+        elif self._open_fence is None or fence.closes(self._open_fence):
+            self._open_fence = None
             self._begin(behind)
 
     def _begin(self, offset: int) -> None:
@@ -224,12 +224,12 @@ class Cutter:
         if not self._finished:
             return []
         text = "".join(self._texts)
-        kept = self._kept
+        base = self._texts_start
         segments = [
-            Segment(start, text[start - kept : end - kept], text[end - kept : behind - kept])
+            Segment(start, text[start - base : end - base], text[end - base : behind - base])
             for start, end, behind in self._finished
         ]
-        self._kept = self._finished[-1][2]
-        self._texts = [text[self._kept - kept :]]
+        self._texts_start = self._finished[-1][2]
+        self._texts = [text[self._texts_start - base :]]
         self._finished = []
         return segments

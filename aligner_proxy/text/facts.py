@@ -86,19 +86,19 @@ def code(text: str) -> set[str]:
 
 def code_spans(text: str) -> set[str]:
     """Code inside sentences, with its `marks`."""
-    return set(_CODE_SPAN.findall(_without_blocks(text)))
+    return set(_CODE_SPAN.findall(_remove_blocks(text)))
 
 
 def prose(text: str) -> str:
     """The text without its code, where brackets and quotation marks mean something else."""
-    return _CODE_SPAN.sub(" ", _without_blocks(text))
+    return _CODE_SPAN.sub(" ", _remove_blocks(text))
 
 
-def _without_blocks(text: str) -> str:
+def _remove_blocks(text: str) -> str:
     if "```" not in text and "~~~" not in text:
         return text
-    kept = (s.text + s.gap for s in structure.split(text) if not s.text.lstrip().startswith(("```", "~~~")))
-    return "".join(kept)
+    prose_pieces = (s.text + s.gap for s in structure.split(text) if not s.text.lstrip().startswith(("```", "~~~")))
+    return "".join(prose_pieces)
 
 
 def citations(text: str) -> set[str]:

@@ -144,11 +144,11 @@ class Folded:
     origins: tuple[int, ...] = ()
     """Where each character comes from in the original, and the length of that; empty where nothing differs."""
 
-    def at(self, place: int) -> int:
+    def place_in_folded(self, place: int) -> int:
         """Where a place of the original lies in the folded text."""
         return bisect_left(self.origins, place) if self.origins else place
 
-    def origin(self, place: int) -> int:
+    def place_in_original(self, place: int) -> int:
         """Where a place of the folded text lies in the original."""
         return self.origins[place] if self.origins else place
 
@@ -157,12 +157,12 @@ class Folded:
         """Of the original."""
         return self.origins[-1] if self.origins else len(self.text)
 
-    def between(self, start: int, end: int) -> Folded:
+    def cut(self, start: int, end: int) -> Folded:
         """What stands between two places of the original."""
         if not self.origins:
             return Folded(self.text[start:end])
-        first = self.at(start)
-        last = self.at(end)
+        first = self.place_in_folded(start)
+        last = self.place_in_folded(end)
         return Folded(self.text[first:last], (*(place - start for place in self.origins[first:last]), end - start))
 
     def segments(self, pieces: Iterable[Segment]) -> list[Segment]:
@@ -170,8 +170,8 @@ class Folded:
         return [self._segment(piece) for piece in pieces] if self.origins else list(pieces)
 
     def _segment(self, piece: Segment) -> Segment:
-        start = self.at(piece.start)
-        return Segment(start, self.text[start : self.at(piece.end)], piece.gap)
+        start = self.place_in_folded(piece.start)
+        return Segment(start, self.text[start : self.place_in_folded(piece.end)], piece.gap)
 
 
 SAME = Folded("")
@@ -182,7 +182,7 @@ def fold(text: str) -> Folded:
     """The text without disguise; `fold(text).text is text` where there is none, and that is found out quickly."""
     if not _may_be_disguised(text):
         return Folded(text)
-    folded = joined(part for piece in split(text) for part in (fold_segment(piece.text), Folded(piece.gap)))
+    folded = join_folded(part for piece in split(text) for part in (fold_segment(piece.text), Folded(piece.gap)))
     return folded if folded.origins else Folded(text)
 
 
@@ -192,7 +192,7 @@ def fold_segment(text: str) -> Folded:
     return Folded(text) if folded == text else Folded(folded, (*places, len(text)))
 
 
-def joined(parts: Iterable[Folded]) -> Folded:
+def join_folded(parts: Iterable[Folded]) -> Folded:
     """Folded texts, one behind the other."""
     parts = list(parts)
     text = "".join(part.text for part in parts)
@@ -212,11 +212,13 @@ def unfold(text: str, original: str) -> str:
     if not folded.origins:
         return text
     pieces = split(original)
-    shown = folded.segments(pieces)
+    folded_pieces = folded.segments(pieces)
     if text.strip() == folded.text.strip():
         return original
-    kept = {seen.text.strip(): piece.text.strip() for seen, piece in zip(shown, pieces, strict=True)}
-    return "".join(kept.get(piece.text.strip(), piece.text) + piece.gap for piece in split(text))
+    originals = {
+        folded_piece.text.strip(): piece.text.strip() for folded_piece, piece in zip(folded_pieces, pieces, strict=True)
+    }
+    return "".join(originals.get(piece.text.strip(), piece.text) + piece.gap for piece in split(text))
 
 
 def is_prose(text: str) -> bool:
@@ -274,13 +276,13 @@ def _apply_rules(piece: MappedText) -> None:
             return
 
 
-def _reversed(piece: MappedText) -> None:
+def _reverse_text(piece: MappedText) -> None:
     """Text that a control character shows from right to left, whatever its letters are."""
     if "\u202e" in piece.text:
         piece.replace(_REVERSED, lambda match: match[1][::-1])
 
 
-def _entities(piece: MappedText) -> None:
+def _decode_entities(piece: MappedText) -> None:
     """Letters and invisible characters written as HTML's entities."""
     if "&" in piece.text:
         piece.replace(_ENTITY, lambda match: _letter(html.unescape(match[0])))
@@ -290,37 +292,37 @@ def _letter(char: str) -> str | None:
     return char if len(char) == 1 and (char.isalpha() or _INVISIBLE.fullmatch(char)) else None
 
 
-def _regional(piece: MappedText) -> None:
+def _replace_regional(piece: MappedText) -> None:
     """Letters of flags that stand alone."""
     if not piece.text.isascii():
         piece.replace(_REGIONAL, lambda match: chr(ord(match[0]) - _REGIONAL_A + ord("A")))
 
 
-def _invisible(piece: MappedText) -> None:
+def _remove_invisible(piece: MappedText) -> None:
     """Characters that show nothing, but for those that belong to the writing."""
     pattern = _INVISIBLE_BESIDE_RTL if _RIGHT_TO_LEFT.search(piece.text) else _INVISIBLE
     piece.replace(pattern, lambda match: "" if match["gone"] else " " if match["blank"] else None)
 
 
-def _wide_signs(piece: MappedText) -> None:
+def _narrow_signs(piece: MappedText) -> None:
     """Signs of full width behind letters of full width: one full stop of them, and a detector hardly sees an insult."""
     if not piece.text.isascii():
         piece.replace(_WIDE_SIGN, lambda match: "".join(chr(ord(char) - _WIDE) for char in match[0]))
 
 
-def _marked(piece: MappedText) -> None:
+def _remove_marks(piece: MappedText) -> None:
     """Marks that cross letters out, that are heaped on one letter, or that many letters of a word bear."""
     if not piece.text.isascii():
-        piece.replace_words(_MARKED, _unmarked)
+        piece.replace_words(_MARKED, _remove_word_marks)
 
 
-def _unmarked(word: str) -> str | None:
+def _remove_word_marks(word: str) -> str | None:
     clusters: list[tuple[str, str]] = _CLUSTER.findall(word)
     loose = [marks for letter, marks in clusters if not _is_one_letter(letter + marks)]
     if len(loose) < _MARKED_LETTERS and not any(len(marks) >= _STACKED or _CROSSED.search(marks) for marks in loose):
         return None
-    gone = frozenset(loose)
-    return "".join(letter if marks in gone else letter + marks for letter, marks in clusters)
+    removed_marks = frozenset(loose)
+    return "".join(letter if marks in removed_marks else letter + marks for letter, marks in clusters)
 
 
 def _is_one_letter(cluster: str) -> bool:
@@ -328,23 +330,23 @@ def _is_one_letter(cluster: str) -> bool:
     return len(cluster) <= _LONGEST_DECOMPOSED and len(unicodedata.normalize("NFC", cluster)) == 1
 
 
-def _divided(piece: MappedText) -> None:
+def _join_divided_words(piece: MappedText) -> None:
     """Marks of formatting inside a word."""
     piece.replace(_IN_WORD, lambda _: "")
     piece.replace(_EMPHASIS, lambda match: match[2] or match[4])
 
 
-def _ticked(piece: MappedText) -> None:
+def _remove_ticks(piece: MappedText) -> None:
     """Sentences between the marks of code."""
     if "`" in piece.text:
         piece.replace(_TICKED, lambda match: match[2] if match[2].count(" ") > 1 and is_prose(match[2]) else None)
 
 
-def _words(piece: MappedText) -> None:
+def _replace_look_alikes(piece: MappedText) -> None:
     """Words with letters that are styled or of another alphabet."""
     if not piece.text.isascii():
         among_latin = _is_latin(piece.text)
-        if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.styled, set(piece.text)))):
+        if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.plain_of_styled, set(piece.text)))):
             return
         # A styled word of some length says that the short ones beside it are words, too.
         fewest = 1 if any(map(_is_styled_word, set(_WORD.findall(piece.text)))) else _FEWEST_LETTERS
@@ -354,8 +356,10 @@ def _words(piece: MappedText) -> None:
 
 
 def _is_styled_word(word: str) -> bool:
-    letters = [char for char in word if char.isalpha() or look_alikes.styled(char).isalpha()]
-    return len(letters) >= _FEWEST_LETTERS and all(map(look_alikes.styled, letters)) and not _is_picture(letters)
+    letters = [char for char in word if char.isalpha() or look_alikes.plain_of_styled(char).isalpha()]
+    return (
+        len(letters) >= _FEWEST_LETTERS and all(map(look_alikes.plain_of_styled, letters)) and not _is_picture(letters)
+    )
 
 
 def _is_picture(letters: Sequence[str]) -> bool:
@@ -363,7 +367,7 @@ def _is_picture(letters: Sequence[str]) -> bool:
 
 
 def _article(letter: str) -> str | None:
-    plain = look_alikes.styled(letter) and look_alikes.plain(letter)
+    plain = look_alikes.plain_of_styled(letter) and look_alikes.plain(letter)
     return plain if plain and plain in _WORDS_OF_ONE_LETTER else None
 
 
@@ -375,13 +379,13 @@ def _is_latin(text: str) -> bool:
 
 def _plain_word(word: str, *, among_latin: bool, fewest: int) -> str | None:
     """A word in plain letters, where its letters show a disguise; one of less than `fewest` may be a formula."""
-    letters = [char for char in word if char.isalpha() or look_alikes.styled(char).isalpha()]
+    letters = [char for char in word if char.isalpha() or look_alikes.plain_of_styled(char).isalpha()]
     odd = [char for char in letters if not (char.isascii() or _is_accented(char))]
     if not odd:
         return None
     if not all(map(look_alikes.plain, odd)):
         return _cyrillic_word(word, letters)
-    foreign = [char for char in odd if not look_alikes.styled(char)]
+    foreign = [char for char in odd if not look_alikes.plain_of_styled(char)]
     if len(foreign) == len(letters):
         # All of it is of other alphabets, perhaps a word of its own.
         is_own = not among_latin or not (all(map(look_alikes.is_twin, foreign)) or _is_jumbled(foreign))
@@ -401,24 +405,29 @@ def _is_jumbled(letters: Sequence[str]) -> bool:
 
 def _is_accented(char: str) -> bool:
     """Whether this is a letter of a language written in Latin letters, as it is."""
-    return (char < "\u0250" or "\u1e00" <= char < "\u1f00") and not look_alikes.styled(char)
+    return (char < "\u0250" or "\u1e00" <= char < "\u1f00") and not look_alikes.plain_of_styled(char)
 
 
 def _cyrillic_word(word: str, letters: Sequence[str]) -> str | None:
     """A Cyrillic word without the Latin letters in it."""
     latin = [char for char in letters if char.isascii()]
     own = sum("\u0400" <= char < "\u0530" for char in letters)
-    if not latin or own <= len(latin) or own + len(latin) < len(letters) or not all(map(look_alikes.cyrillic, latin)):
+    if (
+        not latin
+        or own <= len(latin)
+        or own + len(latin) < len(letters)
+        or not all(map(look_alikes.cyrillic_twin, latin))
+    ):
         return None
-    return "".join(look_alikes.cyrillic(char) or char for char in word)
+    return "".join(look_alikes.cyrillic_twin(char) or char for char in word)
 
 
-def _apart(piece: MappedText) -> None:
+def _join_letters(piece: MappedText) -> None:
     """Words with something between each two letters; a wider gap is one between words."""
-    piece.replace(_APART, _together)
+    piece.replace(_APART, _join_match)
 
 
-def _together(match: Any) -> str | None:
+def _join_match(match: Any) -> str | None:
     gap = match["gap"]
     parts = re.split(f"((?:{re.escape(gap)})+)", match[0])
     letters = parts[::2]
@@ -434,12 +443,12 @@ def _together(match: Any) -> str | None:
     return letters[0] + "".join(("" if g == narrow else " ") + char for g, char in zip(gaps, letters[1:], strict=True))
 
 
-def _signs(piece: MappedText) -> None:
+def _replace_signs(piece: MappedText) -> None:
     """Words with digits and signs among their letters."""
-    piece.replace_words(_WITH_SIGNS, _spelled)
+    piece.replace_words(_WITH_SIGNS, _spell_word)
 
 
-def _cased(piece: MappedText) -> None:
+def _lower_capitals(piece: MappedText) -> None:
     """Words in capitals and small letters by turns, and segments all in capitals."""
     if _is_shouted(piece.text):
         piece.replace(_CAPITALS, lambda match: match[0] if match[0] == "I" else match[0].lower())
@@ -452,19 +461,19 @@ def _is_shouted(text: str) -> bool:
     return len(letters) >= _SHOUTED and sum(map(str.isupper, letters)) > _SHOUTED_SHARE * len(letters) and " " in text
 
 
-def _drawn_out(piece: MappedText) -> None:
+def _shorten_repeats(piece: MappedText) -> None:
     """Letters that stand there several times."""
     if _REPEATED.search(piece.text):
         piece.replace(_WHOLE_WORD, lambda match: _REPEATED.sub(r"\1", match[0]) if len(set(match[0])) > 1 else None)
 
 
-def _accented(piece: MappedText) -> None:
+def _remove_accents(piece: MappedText) -> None:
     """Words with several accents among English ones."""
     if _TWO_ACCENTS.search(piece.text) and language(piece.text) == "en":
-        piece.replace_words(_WORD, _without_accents)
+        piece.replace_words(_WORD, _remove_word_accents)
 
 
-def _without_accents(word: str) -> str | None:
+def _remove_word_accents(word: str) -> str | None:
     accented = [char for char in word if _is_accented(char) and not char.isascii()]
     if len(accented) < _ACCENTS:
         return None
@@ -476,7 +485,7 @@ def _base(char: str) -> str:
     return base if base.isascii() else look_alikes.plain(char) or char
 
 
-def _spelled(token: str) -> str | None:
+def _spell_word(token: str) -> str | None:
     """The word that digits and signs among letters spell; None for names, units, abbreviations and numbers."""
     body = token.rstrip("!")
     letters = "".join(char for char in body if char.isalpha())
@@ -502,18 +511,18 @@ def _is_in_one_case(letters: str) -> bool:
 
 
 _RULES = (
-    _reversed,
-    _regional,
-    _entities,
-    _invisible,
-    _wide_signs,
-    _marked,
-    _divided,
-    _ticked,
-    _words,
-    _apart,
-    _signs,
-    _cased,
-    _drawn_out,
-    _accented,
+    _reverse_text,
+    _replace_regional,
+    _decode_entities,
+    _remove_invisible,
+    _narrow_signs,
+    _remove_marks,
+    _join_divided_words,
+    _remove_ticks,
+    _replace_look_alikes,
+    _join_letters,
+    _replace_signs,
+    _lower_capitals,
+    _shorten_repeats,
+    _remove_accents,
 )

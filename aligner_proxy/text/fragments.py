@@ -55,21 +55,21 @@ _IN_ONE = re.compile(f"{_UNSPACED}{{2}}(?={_UNSPACED})")
 _SIGNS = "*_#>\"'\u201c\u201d \t"
 
 
-def standing(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
+def independent_segments(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
     """Which of the remaining segments stand by themselves; what one refers to may stand right before it."""
-    kept: list[int] = []
+    independent: list[int] = []
     for number, text in enumerate(segments):
         if not remaining[number]:
             continue
-        if stands_alone(text, behind=bool(kept) and kept[-1] == number - 1):
-            kept.append(number)
-    return kept
+        if stands_alone(text, behind=bool(independent) and independent[-1] == number - 1):
+            independent.append(number)
+    return independent
 
 
 def stands_alone(text: str, *, behind: bool = False) -> bool:
     """Whether a sentence says something by itself, or `behind` one that does."""
     sentence = core(text)
-    words = _WORD.findall(spaced(sentence))
+    words = _WORD.findall(space_words(sentence))
     if len(words) < FEWEST_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
         return False
     if _OPENING.fullmatch(sentence) or _CLOSING.fullmatch(sentence):
@@ -77,7 +77,7 @@ def stands_alone(text: str, *, behind: bool = False) -> bool:
     return behind or not (_ORDER.match(sentence) or _looks_back(sentence, words))
 
 
-def spaced(text: str) -> str:
+def space_words(text: str) -> str:
     """The text with spaces between words, about, where its script puts none."""
     return _IN_ONE.sub(r"\g<0> ", text)
 

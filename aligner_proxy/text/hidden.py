@@ -17,14 +17,14 @@ def is_hidden(char: str) -> bool:
     return unicodedata.category(char) in _HIDDEN
 
 
-def escaped(text: str) -> str:
+def escape_hidden(text: str) -> str:
     """The text with each such character as its number, as in a literal of Python or JSON: `\\x1b`, `\\u202e`."""
     if _SEEN.fullmatch(text):
         return text
-    return "".join(number(char) if is_hidden(char) else char for char in text)
+    return "".join(escape_char(char) if is_hidden(char) else char for char in text)
 
 
-def number(char: str) -> str:
+def escape_char(char: str) -> str:
     """A character as the literal that stands for it."""
     code = ord(char)
     return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

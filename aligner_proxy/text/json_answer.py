@@ -55,7 +55,7 @@ class _Check:
     until: float
 
 
-def meets(answer: str, schema: str, edited: frozenset[str]) -> bool:
+def meets_schema(answer: str, schema: str, edited: frozenset[str]) -> bool:
     """Whether `answer` meets `schema`; `edited` are the string values in it that are not the upstream's."""
     if len(schema) > LONGEST_SCHEMA:
         return False
@@ -78,37 +78,37 @@ def _in_one_dialect(value: Any) -> Any:
     return [_in_one_dialect(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _timed(keyword: _Keyword) -> _Keyword:
-    def checked(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+def _limit_time(keyword: _Keyword) -> _Keyword:
+    def check_in_time(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         if time.thread_time() > _CHECK.get().until:
             raise _CannotCheck
         yield from keyword(validator, value, instance, schema) or ()
 
-    return checked
+    return check_in_time
 
 
-def _not_edited(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+def _check_form(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     """Keyword about the form of a string: met by the upstream's own strings, not by edited ones."""
     if isinstance(instance, str) and instance in _CHECK.get().edited:
         yield ValidationError("an edited text in a form that is not checked")
 
 
-def _unique(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+def _check_unique(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     """Keyword uniqueItems in linear time; the library compares every pair."""
     if value and isinstance(instance, list):
-        written = {json.dumps(item, sort_keys=True) for item in instance}
-        if len(written) < len(instance):
+        serialized = {json.dumps(item, sort_keys=True) for item in instance}
+        if len(serialized) < len(instance):
             yield ValidationError("items are not unique")
 
 
 _OURS: dict[str, _Keyword] = {
-    "pattern": _not_edited,
-    "format": _not_edited,
-    "contentEncoding": _not_edited,
-    "contentMediaType": _not_edited,
-    "uniqueItems": _unique,
+    "pattern": _check_form,
+    "format": _check_form,
+    "contentEncoding": _check_form,
+    "contentMediaType": _check_form,
+    "uniqueItems": _check_unique,
 }
-_RULES = {name: _timed(rule) for name, rule in {**Draft202012Validator.VALIDATORS, **_OURS}.items()}
+_RULES = {name: _limit_time(rule) for name, rule in {**Draft202012Validator.VALIDATORS, **_OURS}.items()}
 _Validator = extend(Draft202012Validator, _RULES)  # type: ignore[no-untyped-call]
 
 
@@ -121,7 +121,7 @@ class Literal:
     text: str
 
 
-def texts(answer: str) -> list[Literal]:
+def text_literals(answer: str) -> list[Literal]:
     """The values of a JSON answer that are texts."""
     literals = []
     for match in _LITERAL.finditer(answer):
@@ -133,13 +133,13 @@ def texts(answer: str) -> list[Literal]:
     return literals
 
 
-def strings(answer: str) -> list[Literal]:
+def string_literals(answer: str) -> list[Literal]:
     """Every string of a JSON answer that holds a letter, keys included; what UTF-8 cannot hold stands replaced."""
-    literals = (Literal(*match.span(), _decoded(match.group())) for match in _LITERAL.finditer(answer))
+    literals = (Literal(*match.span(), _decode_literal(match.group())) for match in _LITERAL.finditer(answer))
     return [literal for literal in literals if any(map(str.isalpha, literal.text))]
 
 
-def _decoded(literal: str) -> str:
+def _decode_literal(literal: str) -> str:
     text = str(json.loads(literal, strict=False))
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -163,7 +163,7 @@ def _whole(text: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def put_back(answer: str, new: Mapping[Literal, str]) -> str:
+def replace_literals(answer: str, new: Mapping[Literal, str]) -> str:
     """The answer with these texts in it. An answer that was ASCII stays so."""
     pieces = []
     at = 0
@@ -173,7 +173,7 @@ def put_back(answer: str, new: Mapping[Literal, str]) -> str:
     return "".join(pieces) + answer[at:]
 
 
-def same_shape(answer: str, edited: str) -> bool:
+def has_same_shape(answer: str, edited: str) -> bool:
     """Whether two JSON answers differ in string values alone: same keys, types, lengths and order."""
     try:
         return _same(_read(answer), _read(edited))

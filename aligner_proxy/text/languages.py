@@ -110,7 +110,7 @@ def scripts(text: str) -> set[str]:
     return {script for script, count in _counts(text).items() if count}
 
 
-def written_in(text: str) -> set[str]:
+def scripts_in_use(text: str) -> set[str]:
     """The scripts that a text has several letters of; single letters (pi, mu) are symbols."""
     return {script for script, count in _counts(text).items() if count >= _LETTERS}
 
@@ -158,18 +158,18 @@ def _hits(words: list[str]) -> Counter[str]:
     return hits
 
 
-def foreign(text: str, known: set[str], letters: set[str]) -> bool:
-    """Whether a text is in none of the `known` languages; `letters` are non-ASCII letters already in use.
+def is_foreign(text: str, native_languages: set[str], letters: set[str]) -> bool:
+    """Whether a text is in none of the `native_languages` languages; `letters` are non-ASCII letters already in use.
 
     Comparing needs less evidence than naming: no small word of a known language alone, and small words of another
     language or new letters.
     """
     clear = language(text)
     if clear is not None:
-        return clear not in known
+        return clear not in native_languages
     words = _WORD.findall(text.casefold())
-    native = frozenset[str]().union(*(_SMALL.get(name, ()) for name in known))
-    other = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in known))
+    native = frozenset[str]().union(*(_SMALL.get(name, ()) for name in native_languages))
+    other = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in native_languages))
     if len(words) < _FEWEST_WORDS or any(word in native and word not in other for word in words):
         return False
     # Single letters are also what is left of "'s" and of initials.
@@ -183,7 +183,7 @@ def odd_letters(text: str) -> list[str]:
     return [char for char in _NOT_ASCII.findall(text.casefold()) if char.isalpha()]
 
 
-def spoken(text: str) -> str | None:
+def prose_language(text: str) -> str | None:
     """The language of a whole text by its prose, or its script; None where it is short or unclear.
 
     Of a long text the beginning, the middle and the end are read.
@@ -194,22 +194,22 @@ def spoken(text: str) -> str | None:
     return language(WEB.sub(" ", prose(text)))
 
 
-def is_among(name: str, known: Collection[str]) -> bool:
-    """Whether a language or script, as `spoken` names it, is one of these languages or may be.
+def is_among(name: str, codes: Collection[str]) -> bool:
+    """Whether a language or script, as `prose_language` names it, is one of these languages or may be.
 
     A language that is not told apart by its small words could be taken for another one in Latin letters.
     """
     if name in _STYLES:
         return True
     if name in _SMALL:
-        return name in known or any(code not in _SMALL and code not in _SCRIPT_OF for code in known)
-    return any(_SCRIPT_OF.get(code) == name for code in known)
+        return name in codes or any(code not in _SMALL and code not in _SCRIPT_OF for code in codes)
+    return any(_SCRIPT_OF.get(code) == name for code in codes)
 
 
 def languages(text: str) -> set[str]:
     """Every language that some sentence of the text, or the text as a whole, is clearly written in."""
-    known = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in passages(text))
-    return {name for name in known if name is not None}
+    names = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in passages(text))
+    return {name for name in names if name is not None}
 
 
 _known_language = lru_cache(maxsize=2048)(language)
@@ -222,38 +222,52 @@ def passages(text: str) -> list[str]:
     return [text, *(piece.text for piece in split(text))]
 
 
-def foreign_segments(text: str, known: Collection[str]) -> list[Segment]:
-    """The segments of a text that are in none of the `known` languages; none where nobody says what is known.
+def foreign_segments(text: str, native_languages: Collection[str]) -> list[Segment]:
+    """The segments in none of the `native_languages`; none where these are not given.
 
     A sentence shows its language by less than a whole text, so it is compared with what is known.
     """
-    if not known or any(code not in _SMALL and code not in _SCRIPT_OF for code in known):
+    if not native_languages or any(code not in _SMALL and code not in _SCRIPT_OF for code in native_languages):
         return []
-    return [piece for piece in split(text) if _is_foreign(piece.text, known)]
+    return [piece for piece in split(text) if _is_foreign_sentence(piece.text, native_languages)]
 
 
-def _is_foreign(sentence: str, known: Collection[str]) -> bool:
+def _is_foreign_sentence(sentence: str, native_languages: Collection[str]) -> bool:
     """Whether a sentence has several signs of one other language, of which one is a word, and hardly a known word."""
     sentence = unicodedata.normalize("NFC", WEB.sub(" ", prose(sentence)))
     if not sentence.isascii():
         counts = _counts(sentence)
         script = max(counts, key=counts.__getitem__, default=_LATIN)
         if script != _LATIN:
-            return counts[script] >= _LETTERS and not is_among(script, known)
+            return counts[script] >= _LETTERS and not is_among(script, native_languages)
     tokens = [token for token in _WORD.findall(sentence) if len(token) > 1]
     if len(tokens) < _FEWEST_WORDS:
         return False
     codes = [_SHOWN_BY.get(token.casefold(), frozenset()) for token in tokens]
-    return any(_shows(code, tokens, codes, known) for code in frozenset().union(*codes) - frozenset(known))
+    return any(
+        _shows_language(code, tokens, codes, native_languages)
+        for code in frozenset().union(*codes) - frozenset(native_languages)
+    )
 
 
-def _shows(code: str, tokens: Sequence[str], codes: Sequence[frozenset[str]], known: Collection[str]) -> bool:
+def _shows_language(
+    code: str, tokens: Sequence[str], codes: Sequence[frozenset[str]], native_languages: Collection[str]
+) -> bool:
     """Whether a sentence shows this language, by the languages that each of its words shows."""
     pairs = zip(tokens, codes, strict=True)
     # What is said again and again shows no more than said once.
-    hits = len({token.casefold() for token, shown in pairs if code in shown and shown.isdisjoint(known)})
-    own = sum(code not in shown and not shown.isdisjoint(known) for shown in codes)
+    hits = len(
+        {
+            token.casefold()
+            for token, word_codes in pairs
+            if code in word_codes and word_codes.isdisjoint(native_languages)
+        }
+    )
+    own = sum(code not in word_codes and not word_codes.isdisjoint(native_languages) for word_codes in codes)
     # Names begin with a capital, and English has taken over some words with signs on their letters.
-    odd = sum(not (shown or token.isascii() or token[0].isupper()) for token, shown in zip(tokens, codes, strict=True))
+    odd = sum(
+        not (word_codes or token.isascii() or token[0].isupper())
+        for token, word_codes in zip(tokens, codes, strict=True)
+    )
     signs = hits + odd
     return hits > 0 and signs >= max(_CLEAR_SIGNS, _SHARE * len(tokens), _AGAINST_KNOWN * own)

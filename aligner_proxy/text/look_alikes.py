@@ -24,11 +24,11 @@ def plain(char: str) -> str:
     """The plain letters or digits that a character stands for or looks like; empty for all others."""
     if char.isascii():
         return char if char.isalnum() else ""
-    return styled(char) or _look_alikes().get(char, "")
+    return plain_of_styled(char) or _look_alikes().get(char, "")
 
 
 @lru_cache(maxsize=8192)
-def styled(char: str) -> str:
+def plain_of_styled(char: str) -> str:
     """The plain letters or digits of which a character is another form; empty for all others."""
     category = unicodedata.category(char)
     if char.isascii() or category not in _CATEGORIES:
@@ -49,7 +49,7 @@ def is_twin(char: str) -> bool:
     return char in _look_alikes() and char not in _like_small_capitals()
 
 
-def cyrillic(letter: str) -> str:
+def cyrillic_twin(letter: str) -> str:
     """The Cyrillic letter that a plain Latin one looks like; empty without one."""
     return _cyrillic().get(letter, "")
 
@@ -82,11 +82,11 @@ def _similar() -> Iterator[tuple[str, list[str]]]:
 
 
 def _form(char: str) -> str:
-    return char if char.isascii() and char.isalpha() else _NAMELESS.get(char) or styled(char)
+    return char if char.isascii() and char.isalpha() else _NAMELESS.get(char) or plain_of_styled(char)
 
 
 @cache
 def _cyrillic() -> Mapping[str, str]:
-    known = _look_alikes()
-    pairs = ((known.get(chr(code), ""), chr(code)) for code in _BASIC_CYRILLIC)
+    look_alikes = _look_alikes()
+    pairs = ((look_alikes.get(chr(code), ""), chr(code)) for code in _BASIC_CYRILLIC)
     return {letter: char for letter, char in pairs if letter and letter.isupper() == char.isupper()}

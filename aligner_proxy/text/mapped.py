@@ -24,15 +24,15 @@ class MappedText:
 
     def replace_words(self, pattern: Any, by: Callable[[str], str | None]) -> None:
         """The same where what stands in place of a match depends on nothing else; each word is asked for once."""
-        known = dict[str, str | None]()
+        replacements = dict[str, str | None]()
 
-        def known_or_new(match: Any) -> str | None:
+        def replacement_of(match: Any) -> str | None:
             word: str = match[0]
-            if word not in known:
-                known[word] = by(word)
-            return known[word]
+            if word not in replacements:
+                replacements[word] = by(word)
+            return replacements[word]
 
-        self.replace(pattern, known_or_new)
+        self.replace(pattern, replacement_of)
 
     def keep(self, pattern: Any, group: str) -> None:
         """Of every match that has this group leave nothing else."""
@@ -57,9 +57,9 @@ class MappedText:
         self.text = "".join(texts) + text[at:]
         # Most are as long as what they stand for: letters for letters.
         if any(len(new) != end - start for start, end, new in changed):
-            self.origins = self._moved(changed)
+            self.origins = self._move_origins(changed)
 
-    def _moved(self, changed: Iterable[tuple[int, int, str]]) -> list[int]:
+    def _move_origins(self, changed: Iterable[tuple[int, int, str]]) -> list[int]:
         """Where the characters come from with these changes made."""
         before = self.origins
         origins = list[int]()

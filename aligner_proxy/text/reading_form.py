@@ -102,7 +102,7 @@ class Window:
     end: int
 
 
-class _Kind(Enum):
+class _LineKind(Enum):
     """What a line of an answer is."""
 
     BLANK = auto()
@@ -117,10 +117,10 @@ class _Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _LayoutLine:
     """What of a line is read: stretches of the answer, several where it has cells or values."""
 
-    kind: _Kind
+    kind: _LineKind
     stretches: tuple[tuple[int, int], ...]
     is_short: bool = False
     """It may be a piece of a sentence."""
@@ -130,16 +130,16 @@ def reading_windows(text: str) -> list[Window]:
     """The windows of an answer, in order of its layout; empty where all of its sentences stand there as they are."""
     if not _LAYOUT.search(text):
         return []
-    known = {_bare(piece.text) for piece in split(text)}
+    segments = {_bare_sentence(piece.text) for piece in split(text)}
     windows = dict[str, Window]()
     for passage in _passages(text):
         for window in _windows(passage):
-            if window.text and _bare(window.text) not in known:
+            if window.text and _bare_sentence(window.text) not in segments:
                 windows.setdefault(window.text, window)
     return sorted(windows.values(), key=lambda window: (window.start, window.end))
 
 
-def _bare(sentence: str) -> str:
+def _bare_sentence(sentence: str) -> str:
     """A sentence without marks of lists and emphasis, which hide nothing from a detector, and without its end."""
     return core(_EMPHASIS.sub("", sentence)).rstrip(" .!?:;,\u2026").casefold()
 
@@ -161,12 +161,12 @@ def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
 
 def _passages(text: str) -> Iterator[MappedText]:
     """The text as a reader reads it, in pieces that do not go on in one another."""
-    lines = [_measured(text, line) for line in _lines(text)]
+    lines = [_mark_short(text, line) for line in _lines(text)]
     yield from _tables(text, lines)
     stretches = list[tuple[int, int]]()
-    before: _Line | None = None
+    before: _LayoutLine | None = None
     for line in lines:
-        if line.kind is _Kind.RULE:
+        if line.kind is _LineKind.RULE:
             before = None
         elif not line.stretches:
             before = before if before is not None and before.is_short else None
@@ -174,47 +174,49 @@ def _passages(text: str) -> Iterator[MappedText]:
             continue
         if before is None or not _goes_on(text, before, line):
             if stretches:
-                yield _shown(text, stretches)
+                yield _strip_layout(text, stretches)
             stretches = []
         stretches += line.stretches
         before = line
     if stretches:
-        yield _shown(text, stretches)
+        yield _strip_layout(text, stretches)
 
 
-def _lines(text: str) -> Iterator[_Line]:
+def _lines(text: str) -> Iterator[_LayoutLine]:
     fence = ""
     for match in _LINE.finditer(text):
         line = match.group().rstrip()
         mark = _FENCE.match(line)
         if mark and (not fence or (mark["fence"].startswith(fence) and mark.end() == len(line))):
             fence = "" if fence else mark["fence"]
-            yield _Line(_Kind.CODE, ())
+            yield _LayoutLine(_LineKind.CODE, ())
         else:
             yield _line(line, match.start(), in_code=bool(fence))
 
 
-def _line(line: str, at: int, *, in_code: bool) -> _Line:
+def _line(line: str, at: int, *, in_code: bool) -> _LayoutLine:
     if not line.strip():
-        return _Line(_Kind.BLANK, ())
+        return _LayoutLine(_LineKind.BLANK, ())
     if in_code:
         return _code_line(line, at)
     if _JSON.match(line):
         values = [match.span("value") for match in _STRING.finditer(line) if match["key"] is None]
         if values:
-            return _Line(_Kind.JSON, tuple((at + start, at + end) for start, end in values))
+            return _LayoutLine(_LineKind.JSON, tuple((at + start, at + end) for start, end in values))
     if _RULE.fullmatch(line):
-        return _Line(_Kind.RULE, ())
+        return _LayoutLine(_LineKind.RULE, ())
     if line.count("|") > 1 or line.lstrip().startswith("|"):
         cells = (match.span() for match in _CELL.finditer(line))
-        return _Line(_Kind.ROW, tuple((at + start, at + end) for start, end in cells if line[start:end].strip()))
+        return _LayoutLine(
+            _LineKind.ROW, tuple((at + start, at + end) for start, end in cells if line[start:end].strip())
+        )
     lead = _LEAD.match(line)
     start = at + (lead.end() if lead else 0)
-    kind = _Kind.HEADING if _HEADING.match(line) else _Kind.ITEM if _ITEM.match(line) else _Kind.PLAIN
-    return _Line(kind, ((start, at + len(line)),))
+    kind = _LineKind.HEADING if _HEADING.match(line) else _LineKind.ITEM if _ITEM.match(line) else _LineKind.PLAIN
+    return _LayoutLine(kind, ((start, at + len(line)),))
 
 
-def _code_line(line: str, at: int) -> _Line:
+def _code_line(line: str, at: int) -> _LayoutLine:
     """Of code the comments are read, and strings that are long enough for a sentence."""
     comment = _COMMENT.search(line)
     if comment is not None:
@@ -222,36 +224,41 @@ def _code_line(line: str, at: int) -> _Line:
         for sign in _COMMENT_ENDS:
             words = words.removesuffix(sign)
         start = at + comment.start("words")
-        return _Line(_Kind.COMMENT, ((start, start + len(words.rstrip())),))
+        return _LayoutLine(_LineKind.COMMENT, ((start, start + len(words.rstrip())),))
     if _JSON.match(line):
         values = [match.span("value") for match in _STRING.finditer(line) if match["key"] is None]
-        return _Line(_Kind.JSON, tuple((at + start, at + end) for start, end in values))
+        return _LayoutLine(_LineKind.JSON, tuple((at + start, at + end) for start, end in values))
     strings = [match.span(match.lastgroup or 0) for match in _CODE_STRING.finditer(line)]
-    return _Line(_Kind.COMMENT if strings else _Kind.CODE, tuple((at + start, at + end) for start, end in strings))
+    return _LayoutLine(
+        _LineKind.COMMENT if strings else _LineKind.CODE, tuple((at + start, at + end) for start, end in strings)
+    )
 
 
-def _tables(text: str, lines: Sequence[_Line]) -> Iterator[MappedText]:
+def _tables(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
     """The columns of tables, from top to bottom."""
-    for is_row, group in groupby(lines, key=lambda line: line.kind is _Kind.ROW):
+    for is_row, group in groupby(lines, key=lambda line: line.kind is _LineKind.ROW):
         columns: dict[int, list[tuple[int, int]]] = {}
         for row in group if is_row else ():
             for number, cell in enumerate(row.stretches):
                 columns.setdefault(number, []).append(cell)
         if 1 < len(columns) <= _MOST_COLUMNS:
-            yield from (_shown(text, cells) for cells in columns.values() if len(cells) > 1)
+            yield from (_strip_layout(text, cells) for cells in columns.values() if len(cells) > 1)
 
 
-def _goes_on(text: str, line: _Line, following: _Line) -> bool:
+def _goes_on(text: str, line: _LayoutLine, following: _LayoutLine) -> bool:
     """Whether a line is read together with the one before it."""
-    if _ENDS.search(text[line.stretches[-1][0] : line.stretches[-1][1]]) is not None and line.kind is not _Kind.JSON:
+    if (
+        _ENDS.search(text[line.stretches[-1][0] : line.stretches[-1][1]]) is not None
+        and line.kind is not _LineKind.JSON
+    ):
         return False
     if line.is_short and following.is_short:
         return True
-    flowing = (_Kind.PLAIN, _Kind.COMMENT, _Kind.ROW, _Kind.JSON)
+    flowing = (_LineKind.PLAIN, _LineKind.COMMENT, _LineKind.ROW, _LineKind.JSON)
     return line.kind is following.kind and line.kind in flowing
 
 
-def _measured(text: str, line: _Line) -> _Line:
+def _mark_short(text: str, line: _LayoutLine) -> _LayoutLine:
     """The line with what is known of its length."""
     is_short = all(
         end - start <= _SHORT_CHARS and len(text[start:end].split()) <= _SHORT_WORDS for start, end in line.stretches
@@ -259,7 +266,7 @@ def _measured(text: str, line: _Line) -> _Line:
     return replace(line, is_short=is_short) if is_short else line
 
 
-def _shown(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText:
+def _strip_layout(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText:
     """Stretches of an answer one behind the other, without what is not read."""
     parts = list[str]()
     origins = list[int]()
@@ -269,23 +276,23 @@ def _shown(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText:
             origins.append(start)
         parts.append(text[start:end])
         origins += range(start, end)
-    shown = MappedText("".join(parts), origins)
-    if "\\" in shown.text and _TEX.search(shown.text):
-        shown.replace(_TEX_SPACE, lambda _: " ")
-        shown.replace(_TEX_COMMAND, lambda _: "")
-    if "<" in shown.text:
-        shown.replace(_AUTOLINK, lambda _: " ")
-        shown.replace(_BLOCK_TAG, lambda _: "\n")
-        shown.replace(_SPACE_TAG, lambda _: " ")
-        shown.replace(_TAG, lambda _: "")
-    if "&" in shown.text:
-        shown.replace(_ENTITY, lambda match: html.unescape(match[0]))
-    if "[" in shown.text:
-        shown.keep(_LINK, "label")
-    shown.replace(_TICKS, lambda _: "")
-    shown.replace(_STARS, lambda _: "")
-    shown.replace(_GAPS, lambda _: " ")
-    return shown
+    mapped = MappedText("".join(parts), origins)
+    if "\\" in mapped.text and _TEX.search(mapped.text):
+        mapped.replace(_TEX_SPACE, lambda _: " ")
+        mapped.replace(_TEX_COMMAND, lambda _: "")
+    if "<" in mapped.text:
+        mapped.replace(_AUTOLINK, lambda _: " ")
+        mapped.replace(_BLOCK_TAG, lambda _: "\n")
+        mapped.replace(_SPACE_TAG, lambda _: " ")
+        mapped.replace(_TAG, lambda _: "")
+    if "&" in mapped.text:
+        mapped.replace(_ENTITY, lambda match: html.unescape(match[0]))
+    if "[" in mapped.text:
+        mapped.keep(_LINK, "label")
+    mapped.replace(_TICKS, lambda _: "")
+    mapped.replace(_STARS, lambda _: "")
+    mapped.replace(_GAPS, lambda _: " ")
+    return mapped
 
 
 def _windows(passage: MappedText) -> Iterator[Window]:

@@ -87,36 +87,36 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
     A piece that vanished hands a larger break behind it on to the one before: without that, removing the last sentence
     of a paragraph would glue the next paragraph to what is left. The last piece that stays loses its gap.
     """
-    kept: list[tuple[str, str]] = []
+    remaining: list[tuple[str, str]] = []
     for text, gap in pieces:
         if text:
-            kept.append((text, gap))
-        elif kept and gap.count("\n") > kept[-1][1].count("\n"):
-            kept[-1] = (kept[-1][0], gap)
-    return "".join(text + gap for text, gap in kept[:-1]) + "".join(text for text, _ in kept[-1:])
+            remaining.append((text, gap))
+        elif remaining and gap.count("\n") > remaining[-1][1].count("\n"):
+            remaining[-1] = (remaining[-1][0], gap)
+    return "".join(text + gap for text, gap in remaining[:-1]) + "".join(text for text, _ in remaining[-1:])
 
 
-def with_end(pieces: Sequence[Segment]) -> list[Segment]:
+def append_end(pieces: Sequence[Segment]) -> list[Segment]:
     """The segments and an empty one at the end of the text, where text can be added."""
     return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]
 
 
-def moved(piece: Segment, by: int) -> Segment:
+def shift_segment(piece: Segment, by: int) -> Segment:
     """The same segment in a text that begins so many characters earlier."""
     return Segment(piece.start + by, piece.text, piece.gap)
 
 
-def judged(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
+def match_segments(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
     """The segments that `texts` were judged as: with the empty one at the end if `texts` has it."""
-    return with_end(pieces) if texts and not texts[-1] else list(pieces)
+    return append_end(pieces) if texts and not texts[-1] else list(pieces)
 
 
-def so_far(pieces: Iterable[tuple[str, str]]) -> str:
+def join_so_far(pieces: Iterable[tuple[str, str]]) -> str:
     """The text of (text, gap) pieces, up to the start of the next piece."""
     return "".join(text + gap for text, gap in pieces if text)
 
 
-def firm(text: str) -> int:
+def firm_length(text: str) -> int:
     """Number of characters before the last word: their tokens stay the same however the text grows.
 
     A full-width sentence mark ends a word. A finished segment is firm.
@@ -168,7 +168,7 @@ def is_abbreviation(line: str, end: int) -> bool:
     return line[end - 1] == "." and _ABBREVIATION.search(line, max(0, end - LONGEST_ABBREVIATION), end) is not None
 
 
-def marks(text: str) -> list[str]:
+def item_marks(text: str) -> list[str]:
     """The marks of all items, in order."""
     return [mark for _, mark in _items(split(text))]
 
@@ -186,25 +186,25 @@ def _ends_its_line(piece: Segment) -> bool:
     return "\n" in piece.gap or not piece.text.strip()
 
 
-def kept_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
+def occurs_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
     """Whether all of `required` occur in `present`, in this order."""
     rest = iter(present)
     return all(mark in rest for mark in required)
 
 
-def turns(text: str) -> Counter[str]:
+def speaker_turns(text: str) -> Counter[str]:
     """Number of lines of each speaker of a dialogue; empty if the text is no dialogue.
 
     One speaker with two lines is enough, because a growing stream is judged by what has arrived.
     """
-    spoken = lines(text)
+    spoken = speaker_lines(text)
     fewest = _TURNS if _ROLES & spoken.keys() else 1
     speaking = Counter({name: count for name, count in spoken.items() if count >= fewest})
     again = max(spoken.values(), default=0) >= _TURNS
     return speaking if again and len(speaking) >= _SPEAKERS and _opens(text) else Counter()
 
 
-def lines(text: str) -> Counter[str]:
+def speaker_lines(text: str) -> Counter[str]:
     """Number of lines that begin with each name and a colon."""
     return Counter(name for line in text.splitlines() if (name := _speaker(line.strip())))
 
@@ -228,16 +228,16 @@ def _is_title(line: str) -> bool:
     return line.startswith(_STAGE) or (len(line) <= _TITLE_CHARS and not _SENTENCE.search(line))
 
 
-def words(objective: str) -> str | None:
+def dictated_text(objective: str) -> str | None:
     """The text between the first and the last quotation mark of an objective, on one line."""
     match = _QUOTED.search(objective)
     quoted = one_line(match.group(1)) if match else ""
     return quoted if len(quoted) >= LEAST_CHARS else None
 
 
-def by(objectives: Iterable[str]) -> list[str]:
+def dictated_texts(objectives: Iterable[str]) -> list[str]:
     """The dictated words of all objectives that have some."""
-    return [quoted for objective in objectives if (quoted := words(objective))]
+    return [quoted for objective in objectives if (quoted := dictated_text(objective))]
 
 
 def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
@@ -249,7 +249,7 @@ def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
 def is_repeated(sentence: str, objectives: Sequence[str]) -> bool:
     """Whether a sentence repeats the instruction of an objective, not the words that it dictates."""
     line = one_line(sentence).rstrip(".!").lower()
-    if len(line) < LEAST_CHARS or is_dictated(sentence, by(objectives)):
+    if len(line) < LEAST_CHARS or is_dictated(sentence, dictated_texts(objectives)):
         return False
     return any(line in one_line(objective).lower() for objective in objectives)
 

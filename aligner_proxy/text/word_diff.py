@@ -10,7 +10,7 @@ from enum import StrEnum
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
-class Change(StrEnum):
+class WordChange(StrEnum):
     """What became of a passage."""
 
     KEPT = "kept"
@@ -18,7 +18,7 @@ class Change(StrEnum):
     ADDED = "added"
 
 
-def word_diff(before: str, after: str) -> Iterator[tuple[Change, str]]:
+def word_diff(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
     """The passages of both texts; what was removed stands before what was added in its place.
 
     The time grows with the product of both lengths, so callers bound them.
@@ -27,9 +27,9 @@ def word_diff(before: str, after: str) -> Iterator[tuple[Change, str]]:
     new = _WORDS.findall(after)
     for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
-            yield Change.KEPT, "".join(old[i:j])
+            yield WordChange.KEPT, "".join(old[i:j])
             continue
         if i < j:
-            yield Change.REMOVED, "".join(old[i:j])
+            yield WordChange.REMOVED, "".join(old[i:j])
         if k < m:
-            yield Change.ADDED, "".join(new[k:m])
+            yield WordChange.ADDED, "".join(new[k:m])

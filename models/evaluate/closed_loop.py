@@ -41,7 +41,7 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.examples import LEAST_AGAINST
-from aligner_proxy.teaching.insertion import Planted, insert, places
+from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_text, insertion_places
 from aligner_proxy.teaching.neutral import Neutral, lesson_answers, neutral_answers
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Mode, Objective, Outcome, Policy
@@ -136,7 +136,7 @@ def hosts() -> tuple[list[Neutral], list[Neutral]]:
     usable = [
         answer
         for answer in neutral_answers()
-        if answer not in taught and len(answer.answer) <= _LONGEST_HOST and places(answer.answer)
+        if answer not in taught and len(answer.answer) <= _LONGEST_HOST and insertion_places(answer.answer)
     ]
     return usable[0::2], usable[1::2]
 
@@ -152,7 +152,7 @@ class Loop:
         self._pipeline = Pipeline(engine)
         self._traffic, self._tests = hosts()
         self._learned = Learned()
-        self._truth: dict[str, tuple[Planted, bool]] = {}
+        self._truth: dict[str, tuple[AugmentedAnswer, bool]] = {}
         """By answer: what was set into it, and whether that goes against the objective."""
 
     async def measure(self) -> list[Measured]:
@@ -271,15 +271,15 @@ def _add(examples: list[str], text: str) -> None:
         examples.append(text)
 
 
-def _planted(text: str, host: Neutral, rng: Random) -> Planted:
-    return insert(text, 0, host, rng.choice(places(host.answer))) if text else Planted(0, host)
+def _planted(text: str, host: Neutral, rng: Random) -> AugmentedAnswer:
+    return insert_text(text, 0, host, rng.choice(insertion_places(host.answer))) if text else AugmentedAnswer(0, host)
 
 
-def _exchange(call_id: str, planted: Planted) -> Exchange:
+def _exchange(call_id: str, planted: AugmentedAnswer) -> Exchange:
     return Exchange(call_id, 0, planted.neutral.turns, planted.neutral.answer, "stop")
 
 
-def _flags(planted: Planted, outcome: Outcome) -> tuple[list[str | None], list[str | None]]:
+def _flags(planted: AugmentedAnswer, outcome: Outcome) -> tuple[list[str | None], list[str | None]]:
     """Of the planted sentence and of all else, for which objective each segment is flagged; None for what is not.
 
     Raises `ConfigError` without scores.

@@ -12,9 +12,9 @@ from aligner_proxy.engine.api import Engine, with_heads
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.teaching import subjects
-from aligner_proxy.teaching.rows import Reader, RowsCache
+from aligner_proxy.teaching.rows import RowReader, RowsCache
 from aligner_proxy.teaching.subjects import Subject
-from aligner_proxy.teaching.teach import NothingLearned, lesson, plan
+from aligner_proxy.teaching.teach import NothingLearned, plan_material, teach_objective
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 
@@ -37,10 +37,12 @@ async def taught(
     builtin = {known: objective.text for known, objective in config.builtin_objectives().items()}
     examples = subject.read()
     heads = with_heads(engine)
-    reader = Reader(heads, DEFAULT_ALIGNER, (await engine.info()).content_hash)
+    reader = RowReader(heads, DEFAULT_ALIGNER, (await engine.info()).content_hash)
     cache = RowsCache(folder / "rows")
     try:
-        learned = await lesson(subject, examples, plan(subject, examples, builtin), reader, cache, DEFAULT_ALIGNER)
+        learned = await teach_objective(
+            subject, examples, plan_material(subject, examples, builtin), reader, cache, DEFAULT_ALIGNER
+        )
     except NothingLearned:
         return None
     return await heads.put_head(learned.head)
@@ -52,5 +54,5 @@ def _subject(folder: Path, name: str, text: str, examples: dict[str, list[Any]])
     own = {name: {"text": text, "examples": "examples.yaml"}}
     for file, document in (("examples.yaml", examples), ("policies.yaml", {"objectives": own})):
         (folder / file).write_text(yaml.safe_dump(document, width=1000), encoding="utf-8")
-    [subject] = subjects.chosen(registry.load_policies(folder / "policies.yaml"), ())
+    [subject] = subjects.select_subjects(registry.load_policies(folder / "policies.yaml"), ())
     return subject

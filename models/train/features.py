@@ -16,7 +16,7 @@ from typing import Any
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Template, render
-from aligner_proxy.text.structure import split, with_end
+from aligner_proxy.text.structure import append_end, split
 from models.data.inject import themes_in
 from models.data.labels import END, by_text, relation
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
@@ -59,7 +59,7 @@ def encode(
     ids, offsets = _tokens(tokenizer, prompt.text, begins=True)
     ends = ends and bool(pair.kinds and pair.themes)
     segments = split(pair.answer)
-    where = spans(prompt, with_end(segments) if ends else segments, offsets)
+    where = spans(prompt, append_end(segments) if ends else segments, offsets)
     weights = [0.0] * len(ids)
     if with_target:
         target = _whole if whole or not family.names_objectives else _target

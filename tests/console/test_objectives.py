@@ -283,7 +283,7 @@ def test_a_lesson_takes_effect_when_it_is_told_to(files: Site, browser: Browser,
     for shown in (f"{len(AGAINST)} against, 0 fine", "neutral segments", "nats", "Put it in force"):
         assert shown in text, shown
     file = registry.load_policies(files.folder / "policies.yaml")
-    assert HeadStore.of(file).index().heads() == {}
+    assert HeadStore.for_file(file).index().heads() == {}
     heads = re.search(r'name="heads" value="([0-9a-f]{64})"', text)
     assert heads
     assert browser.send(feelings, act="keep", heads="0" * 64).status_code == 409
@@ -293,7 +293,7 @@ def test_a_lesson_takes_effect_when_it_is_told_to(files: Site, browser: Browser,
     assert browser.send(feelings, act="keep", heads=heads[1]).status_code == 409
     (files.folder / "feelings.yaml").write_text(listed())
     assert browser.send(feelings, act="keep", heads=heads[1]).status_code == 303
-    store = HeadStore.of(file)
+    store = HeadStore.for_file(file)
     assert list(store.index().heads()) == [heads[1]]
     assert store.head(heads[1]) is not None
     page = browser.get(feelings).text

@@ -198,7 +198,7 @@ def test_a_head_is_in_force_at_every_gateway_and_so_is_that_it_was_forgotten(
         false=none,
         threshold=0.0,
     )
-    store(0).keep(WHOLE_FILE, "kind", version, head.to_bytes())
+    store(0).activate(WHOLE_FILE, "kind", version, head.to_bytes())
     for at in (0, 1):
         fleet.until(lambda at=at: fleet.taught(at).startswith("kind=4@"), f"gateway {at} was never taught")
     assert store(1).head(head.content_hash) == head.to_bytes()

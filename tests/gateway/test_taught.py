@@ -44,7 +44,7 @@ def keep(file: Path) -> Version:
         false=Count(hits=0, of=900),
         threshold=0.5,
     )
-    HeadStore(file).keep(WHOLE_FILE, "no-feelings", version, HEAD)
+    HeadStore(file).activate(WHOLE_FILE, "no-feelings", version, HEAD)
     return version
 
 

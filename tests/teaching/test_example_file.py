@@ -9,7 +9,7 @@ import pytest
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.config import load
-from aligner_proxy.teaching.example_file import Sentence, add, known, mark, take_back
+from aligner_proxy.teaching.example_file import NewExample, add_examples, example_id, present_examples, remove_example
 from aligner_proxy.teaching.subjects import Subject, subjects
 from tests.teaching.examples import AGAINST, FINE, policies
 
@@ -24,7 +24,7 @@ def subject(folder: Path, name: str = "feelings.yaml") -> Subject:
 
 
 def texts(made: Subject) -> tuple[list[str], list[str]]:
-    found = known(made)
+    found = present_examples(made)
     return [one.text for one in found.against], [one.text for one in found.fine]
 
 
@@ -32,13 +32,13 @@ def test_sentences_are_added_with_their_origin_and_each_once(tmp_path: Path) -> 
     (tmp_path / "feelings.yaml").write_text(BEGUN)
     made = subject(tmp_path)
     new = [
-        Sentence(AGAINST[4], True, "review 7\nsegment 1"),
-        Sentence(AGAINST[0].upper(), True),
-        Sentence(FINE[0], False, "review 8"),
-        Sentence(FINE[0], True),
+        NewExample(AGAINST[4], True, "review 7\nsegment 1"),
+        NewExample(AGAINST[0].upper(), True),
+        NewExample(FINE[0], False, "review 8"),
+        NewExample(FINE[0], True),
     ]
-    assert add(made, new) == 2
-    assert add(made, new) == 0
+    assert add_examples(made, new) == 2
+    assert add_examples(made, new) == 0
     assert texts(made) == ([*AGAINST[:5]], [*FINE])
     after = made.examples.read_text()
     assert after.startswith("# ours\n")
@@ -50,10 +50,10 @@ def test_sentences_are_added_with_their_origin_and_each_once(tmp_path: Path) -> 
 def test_an_example_is_taken_back_by_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "feelings.yaml").write_text(BEGUN)
     made = subject(tmp_path)
-    add(made, [Sentence(FINE[0], False)])
-    assert not take_back(made, "fine", mark(AGAINST[0])), "it is in the other list"
-    assert take_back(made, "against", mark(AGAINST[0]))
-    assert not take_back(made, "against", mark(AGAINST[0]))
+    add_examples(made, [NewExample(FINE[0], False)])
+    assert not remove_example(made, "fine", example_id(AGAINST[0])), "it is in the other list"
+    assert remove_example(made, "against", example_id(AGAINST[0]))
+    assert not remove_example(made, "against", example_id(AGAINST[0]))
     assert texts(made) == ([*AGAINST[1:4]], [*FINE])
     after = made.examples.read_text()
     assert after.startswith("# ours\n")
@@ -63,8 +63,8 @@ def test_an_example_is_taken_back_by_what_it_says(tmp_path: Path) -> None:
 def test_json_and_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
     made = subject(tmp_path, "feelings.json")
     assert texts(made) == ([], [])
-    assert add(made, [Sentence(text, True, "x") for text in AGAINST]) == len(AGAINST)
-    assert take_back(made, "against", mark(AGAINST[5]))
+    assert add_examples(made, [NewExample(text, True, "x") for text in AGAINST]) == len(AGAINST)
+    assert remove_example(made, "against", example_id(AGAINST[5]))
     assert json.loads(made.examples.read_text()) == {"against": [*AGAINST[:5]]}
 
 
@@ -72,5 +72,5 @@ def test_what_could_not_be_taught_from_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "feelings.yaml").write_text(BEGUN)
     made = subject(tmp_path)
     with pytest.raises(ConfigError):
-        add(made, [Sentence("x" * 100_000, True)])
+        add_examples(made, [NewExample("x" * 100_000, True)])
     assert made.examples.read_text() == BEGUN

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from aligner_proxy.teaching.insertion import hosts, insert, places, planted
+from aligner_proxy.teaching.insertion import insert_each, insert_text, insertion_places, usable_answers
 from aligner_proxy.teaching.neutral import Neutral, neutral_answers
 from aligner_proxy.text.structure import split
 
@@ -25,14 +25,14 @@ SENTENCE = "I feel lonely at night when nobody writes to me."
     ],
 )
 def test_places_are_those_of_prose(answer: str, expected: list[int]) -> None:
-    assert places(answer) == expected
+    assert insertion_places(answer) == expected
 
 
 def test_the_sentence_is_a_segment_of_its_own_wherever_it_stands() -> None:
     answers = neutral_answers()
-    for host in hosts(answers, range(len(answers))):
-        for place in places(answers[host].answer):
-            one = insert(SENTENCE, host, answers[host], place)
+    for host in usable_answers(answers, range(len(answers))):
+        for place in insertion_places(answers[host].answer):
+            one = insert_text(SENTENCE, host, answers[host], place)
             inside = [s for s in split(one.neutral.answer) if one.covers(s.start, s.end)]
             assert [s.text.strip() for s in inside] == [SENTENCE], (host, place)
             outside = [s.text.strip() for s in split(one.neutral.answer) if not one.covers(s.start, s.end)]
@@ -40,17 +40,17 @@ def test_the_sentence_is_a_segment_of_its_own_wherever_it_stands() -> None:
 
 
 def test_a_sentence_without_an_end_gets_one() -> None:
-    one = insert("I feel sad", 0, Neutral("q", "One here. Two here."), 1)
+    one = insert_text("I feel sad", 0, Neutral("q", "One here. Two here."), 1)
     assert one.neutral.answer == "One here. I feel sad. Two here."
 
 
 def test_several_sentences_stay_together() -> None:
-    one = insert("I cry. I laugh.", 0, Neutral("q", "One here. Two here."), 1)
+    one = insert_text("I cry. I laugh.", 0, Neutral("q", "One here. Two here."), 1)
     covered = [s.text for s in split(one.neutral.answer) if one.covers(s.start, s.end)]
     assert covered == ["I cry.", "I laugh."]
 
 
 def test_the_same_generator_plants_at_the_same_places() -> None:
     answers = neutral_answers()
-    chosen = hosts(answers, range(20))
-    assert planted(SENTENCE, answers, chosen, Random(1)) == planted(SENTENCE, answers, chosen, Random(1))
+    chosen = usable_answers(answers, range(20))
+    assert insert_each(SENTENCE, answers, chosen, Random(1)) == insert_each(SENTENCE, answers, chosen, Random(1))

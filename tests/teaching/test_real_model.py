@@ -14,7 +14,7 @@ from aligner_proxy.cli.align import opened_engine
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import config
 from aligner_proxy.teaching import fit
-from aligner_proxy.teaching.in_force import HeadsInForce
+from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.types import Exchange, Objective, Policy, Turn
 
 pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(900)]
@@ -59,7 +59,7 @@ async def _scores(file: Path, planted: bool) -> list[tuple[str, bool, bool]]:
     """(text, whether it was planted, whether it is flagged) of every segment, with the heads in force."""
     policies = config.load(file)
     own = config.objectives(policies)["no-feelings"]
-    head = HeadsInForce.of(policies).head_of(None, own, "default")
+    head = ActiveHeads.read(policies).head_of(None, own, "default")
     policy = Policy("p", (Objective(own.name, own.text, head=head),), score_only=True, deadline_s=120)
     result = []
     async with opened_engine(None, {}, file) as engine:

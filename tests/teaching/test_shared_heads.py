@@ -83,12 +83,12 @@ class Host:
         return await self.shared.exchange(self.file)
 
     def keep(self, n: int, scope: str = WHOLE_FILE) -> None:
-        self.store.keep(scope, NAME, version(n), head(n).to_bytes())
+        self.store.activate(scope, NAME, version(n), head(n).to_bytes())
 
     def in_force(self, scope: str = WHOLE_FILE) -> int | None:
         """By the number of its examples; its bytes are there and whole."""
         store = self.store
-        found = store.index().objective(scope, NAME).in_force("default")
+        found = store.index().objective(scope, NAME).active_version("default")
         if found is None:
             return None
         assert store.head(found.head) == head(found.against).to_bytes()
@@ -138,7 +138,7 @@ async def test_what_one_host_is_taught_takes_back_or_forgets_is_in_force_at_the_
     one.store.forget(WHOLE_FILE, NAME)
     await exchanged(one, other)
     assert other.in_force() is None
-    assert other.store.index().objective(WHOLE_FILE, NAME).forgotten("default"), "it is not taught again by itself"
+    assert other.store.index().objective(WHOLE_FILE, NAME).is_forgotten("default"), "it is not taught again by itself"
     other.keep(3)
     await exchanged(other, one)
     assert one.in_force() == 3
@@ -286,12 +286,12 @@ async def test_hosts_with_other_texts_do_not_disturb_each_other(make: Make) -> N
     await exchanged(one, other)
     new = "Feelings: claim none"
     (one.folder / "policies.yaml").write_text(POLICIES.replace(TEXT, new))
-    one.store.keep(WHOLE_FILE, NAME, version(2, new), head(2, new).to_bytes())
+    one.store.activate(WHOLE_FILE, NAME, version(2, new), head(2, new).to_bytes())
     await exchanged(one, other)
     assert other.in_force() == 1
     (other.folder / "policies.yaml").write_text(POLICIES.replace(TEXT, new))
     await other.exchange()
-    found = other.store.index().objective(WHOLE_FILE, NAME).in_force("default")
+    found = other.store.index().objective(WHOLE_FILE, NAME).active_version("default")
     assert found is not None
     assert found.text == new
 
@@ -324,14 +324,14 @@ async def test_a_change_in_the_same_moment_is_not_lost(make: Make, monkeypatch: 
     one, other = make(), make()
     one.keep(1)
     await one.exchange()
-    take = HeadStore.take
+    take = HeadStore.replace_history
 
     def meanwhile(store: HeadStore, *given: object) -> bool:
-        monkeypatch.setattr(HeadStore, "take", take)
+        monkeypatch.setattr(HeadStore, "replace_history", take)
         other.keep(5)
         return take(store, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(HeadStore, "take", meanwhile)
+    monkeypatch.setattr(HeadStore, "replace_history", meanwhile)
     await other.exchange()
     assert other.in_force() == 5
     await asyncio.sleep(0)

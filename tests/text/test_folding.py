@@ -165,7 +165,7 @@ def test_places_are_complete_and_in_order(text: str) -> None:
         assert all(a <= b for a, b in pairwise(folded.origins))
         assert folded.origins[0] >= 0
         assert folded.origins[-1] == len(text)
-    places = [folded.at(place) for place in range(len(text) + 1)]
+    places = [folded.place_in_folded(place) for place in range(len(text) + 1)]
     assert all(a <= b for a, b in pairwise(places))
     assert (places[0], places[-1]) == (0, len(folded.text))
 

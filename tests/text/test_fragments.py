@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.fragments import standing, stands_alone
+from aligner_proxy.text.fragments import independent_segments, stands_alone
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_what_needs_something_else(text: str) -> None:
 
 def test_a_reference_may_be_to_what_stands_right_before() -> None:
     texts = ["Paint the fence.", "Then let it dry.", "You fool.", "Then wash it."]
-    assert standing(texts, [True, True, False, True]) == [0, 1]
-    assert standing(texts, [False, True, False, True]) == []
+    assert independent_segments(texts, [True, True, False, True]) == [0, 1]
+    assert independent_segments(texts, [False, True, False, True]) == []

@@ -6,12 +6,12 @@ import unicodedata
 
 import pytest
 
-from aligner_proxy.text.hidden import escaped, is_hidden
+from aligner_proxy.text.hidden import escape_hidden, is_hidden
 
 
 def test_no_control_and_no_mark_of_direction_is_left() -> None:
     every = "".join(map(chr, range(0x110000)))
-    left = {unicodedata.category(char) for char in escaped(every) if char not in "\n\t"}
+    left = {unicodedata.category(char) for char in escape_hidden(every) if char not in "\n\t"}
     assert not left & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
@@ -22,9 +22,9 @@ def test_no_control_and_no_mark_of_direction_is_left() -> None:
 )  # fmt: skip
 def test_a_hidden_character_is_its_number(char: str, shown: str) -> None:
     assert is_hidden(char)
-    assert escaped(f"a{char}b") == f"a{shown}b"
+    assert escape_hidden(f"a{char}b") == f"a{shown}b"
 
 
 @pytest.mark.parametrize("text", ["", "Plain words.\n\tMore.", "Grüße, ありがとう, 🙂", "a\\x1b"])
 def test_other_texts_stay(text: str) -> None:
-    assert escaped(text) == text
+    assert escape_hidden(text) == text

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.text.json_answer import LONGEST_SCHEMA, meets
+from aligner_proxy.text.json_answer import LONGEST_SCHEMA, meets_schema
 
 ANSWER = {"note": "It is late.", "kind": "plain", "tags": ["a", "b"], "n": 3}
 
 
 def met(schema: Any, answer: Any = ANSWER, edited: str = "It is late.") -> bool:
-    return meets(json.dumps(answer), json.dumps(schema), frozenset({edited}))
+    return meets_schema(json.dumps(answer), json.dumps(schema), frozenset({edited}))
 
 
 def of_note(**rules: Any) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def test_a_hostile_schema_is_not_met_and_ends(schema: Any) -> None:
 
 
 def test_a_schema_that_is_no_json_is_not_met() -> None:
-    assert not meets("{}", "{", frozenset())
-    assert not meets("{}", "[" * 20_000, frozenset())
+    assert not meets_schema("{}", "{", frozenset())
+    assert not meets_schema("{}", "[" * 20_000, frozenset())
 
 
 SCHEMAS = st.recursive(

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.pipeline.eligibility import LONGEST_JSON, reads_as_json
-from aligner_proxy.text.json_answer import FEWEST_CHARS, begins_json, put_back, same_shape, texts
+from aligner_proxy.text.json_answer import FEWEST_CHARS, begins_json, has_same_shape, replace_literals, text_literals
 
 LONG = "It is quite late now, and nobody is here any more."
 ANSWER = (
@@ -30,26 +30,26 @@ def test_no_json(answer: str) -> None:
 
 
 def test_long_values_with_a_space_are_texts() -> None:
-    assert [literal.text for literal in texts(ANSWER)] == [LONG, LONG]
-    assert texts(
+    assert [literal.text for literal in text_literals(ANSWER)] == [LONG, LONG]
+    assert text_literals(
         '{"a": "お茶は台所にありますから、どうぞご自由にお飲みください。お湯は今ちょうど沸いたところですよ。"}'
     )
-    assert texts(json.dumps({"a": "\ud83d " * FEWEST_CHARS})) == []
+    assert text_literals(json.dumps({"a": "\ud83d " * FEWEST_CHARS})) == []
 
 
 def test_only_the_text_changes() -> None:
-    first, second = texts(ANSWER)
-    edited = put_back(ANSWER, {second: 'She said "no".\n'})
+    first, second = text_literals(ANSWER)
+    edited = replace_literals(ANSWER, {second: 'She said "no".\n'})
     assert edited == ANSWER[: second.start] + '"She said \\"no\\".\\n"' + ANSWER[second.end :]
-    assert put_back(ANSWER, {}) == ANSWER
-    assert put_back(ANSWER, {first: LONG, second: LONG}) == ANSWER
+    assert replace_literals(ANSWER, {}) == ANSWER
+    assert replace_literals(ANSWER, {first: LONG, second: LONG}) == ANSWER
 
 
 def test_ascii_stays_ascii() -> None:
-    (literal, _) = texts(ANSWER)
-    assert put_back(ANSWER, {literal: "Grüße"}).isascii()
+    (literal, _) = text_literals(ANSWER)
+    assert replace_literals(ANSWER, {literal: "Grüße"}).isascii()
     there = ANSWER.replace("short", "kürzer")
-    assert "Grüße" in put_back(there, {texts(there)[0]: "Grüße"})
+    assert "Grüße" in replace_literals(there, {text_literals(there)[0]: "Grüße"})
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_ascii_stays_ascii() -> None:
     ],
 )
 def test_the_shape(one: str, other: str, same: bool) -> None:
-    assert same_shape(one, other) is same
+    assert has_same_shape(one, other) is same
 
 
 JSON = st.recursive(
@@ -82,8 +82,8 @@ JSON = st.recursive(
 def test_any_json(value: object, ascii_only: bool, indent: int | None, new: str) -> None:
     answer = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     assert reads_as_json(answer)
-    edited = put_back(answer, dict.fromkeys(texts(answer), new))
-    assert same_shape(answer, edited)
+    edited = replace_literals(answer, dict.fromkeys(text_literals(answer), new))
+    assert has_same_shape(answer, edited)
     assert json.dumps(json.loads(edited)) == json.dumps(_with(value, new))
 
 
@@ -98,7 +98,7 @@ def _with(value: object, new: str) -> object:
 
 def test_blanks_that_are_no_white_space_do_not_make_a_text_a_word() -> None:
     text = "You are an idiot and nobody likes you at all.".replace(" ", "\u3164")
-    assert [literal.text for literal in texts(json.dumps({"a": text}))] == [text]
+    assert [literal.text for literal in text_literals(json.dumps({"a": text}))] == [text]
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), st.lists), st.data())

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.text.languages import (
-    foreign,
     foreign_segments,
     is_among,
+    is_foreign,
     language,
     languages,
+    prose_language,
     scripts,
-    spoken,
-    written_in,
+    scripts_in_use,
 )
 
 
@@ -61,12 +61,12 @@ def test_unclear_cases(text: str) -> None:
     ],
 )
 def test_comparing_needs_less_than_naming(text: str, known: set[str], expected: bool) -> None:
-    assert foreign(text, known, set()) is expected
+    assert is_foreign(text, known, set()) is expected
 
 
 def test_letters_that_were_there_before_prove_nothing() -> None:
-    assert foreign("Zoë, Noël, Anaïs", {"en"}, set())
-    assert not foreign("Zoë, Noël, Anaïs", {"en"}, {"ë", "ï"})
+    assert is_foreign("Zoë, Noël, Anaïs", {"en"}, set())
+    assert not is_foreign("Zoë, Noël, Anaïs", {"en"}, {"ë", "ï"})
 
 
 def test_every_sentence_counts_but_not_code() -> None:
@@ -75,11 +75,11 @@ def test_every_sentence_counts_but_not_code() -> None:
 
 
 def test_a_sign_is_no_script() -> None:
-    assert written_in("The angle \u03b1 is \u03c0 or 5 \u00b5m.") == {"LATIN"}
+    assert scripts_in_use("The angle \u03b1 is \u03c0 or 5 \u00b5m.") == {"LATIN"}
     assert scripts("The angle \u03b1") == {"LATIN", "GREEK"}
-    assert written_in("Καλημέρα") == {"GREEK"}
-    assert written_in("\U0001d41b\U0001d428\U0001d425\U0001d41d") == {"MATHEMATICAL"}
-    assert written_in("😀 1 + 1") == set()
+    assert scripts_in_use("Καλημέρα") == {"GREEK"}
+    assert scripts_in_use("\U0001d41b\U0001d428\U0001d425\U0001d41d") == {"MATHEMATICAL"}
+    assert scripts_in_use("😀 1 + 1") == set()
 
 
 GERMAN = "Der Kessel ist auf dem Herd und der Tee wird nicht kalt."
@@ -99,7 +99,7 @@ ENGLISH = "The kettle is on and the tea will be ready for you."
     ],
 )
 def test_the_language_of_a_whole_answer(text: str, expected: str | None) -> None:
-    assert spoken(text) == expected
+    assert prose_language(text) == expected
 
 
 @pytest.mark.parametrize(

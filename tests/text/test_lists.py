@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.structure import kept_in_order, marks
+from aligner_proxy.text.structure import item_marks, occurs_in_order
 
 
 @pytest.mark.parametrize(
@@ -21,10 +21,10 @@ from aligner_proxy.text.structure import kept_in_order, marks
     ],
 )
 def test_marks(text: str, expected: list[str]) -> None:
-    assert marks(text) == expected
+    assert item_marks(text) == expected
 
 
 def test_order_matters_and_more_is_allowed() -> None:
-    assert kept_in_order(["1", "3"], ["1", "2", "3"])
-    assert not kept_in_order(["3", "1"], ["1", "2", "3"])
-    assert not kept_in_order(["-", "-"], ["-"])
+    assert occurs_in_order(["1", "3"], ["1", "2", "3"])
+    assert not occurs_in_order(["3", "1"], ["1", "2", "3"])
+    assert not occurs_in_order(["-", "-"], ["-"])

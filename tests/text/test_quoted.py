@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.structure import by, is_dictated, is_repeated, words
+from aligner_proxy.text.structure import dictated_text, dictated_texts, is_dictated, is_repeated
 
 NOTICE = "This is general information, don't take it as advice."
 
@@ -22,13 +22,13 @@ NOTICE = "This is general information, don't take it as advice."
     ],
 )
 def test_what_stands_in_quotation_marks_is_dictated(objective: str, said: str | None) -> None:
-    assert words(objective) == said
+    assert dictated_text(objective) == said
 
 
 def test_a_sentence_is_dictated_or_an_instruction_written_out() -> None:
     asked = ["Last sentence: thank the reader for asking.", f"Notice: end with '{NOTICE}'"]
-    assert by(asked) == [NOTICE]
-    assert is_dictated(NOTICE, by(asked))
+    assert dictated_texts(asked) == [NOTICE]
+    assert is_dictated(NOTICE, dictated_texts(asked))
     assert not is_repeated(NOTICE, asked)
     assert is_repeated("Thank the reader for asking.", asked)
     assert not is_repeated("Thank you for asking.", asked)

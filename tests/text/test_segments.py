@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.structure import firm, join, so_far, split
+from aligner_proxy.text.structure import firm_length, join, join_so_far, split
 from tests.support.counting import growth
 
 TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u00e9)")), max_size=80)
@@ -108,12 +108,12 @@ def test_what_a_line_begins_with_is_looked_at_once(indent: str) -> None:
 
 def test_the_last_word_is_found_in_linear_time() -> None:
     """Tried from each of its marks, a run of them would take minutes."""
-    assert firm("\u3002" * 300_000) == 0
+    assert firm_length("\u3002" * 300_000) == 0
 
 
 def test_what_is_gone_takes_its_gap_along_before_the_next_piece() -> None:
-    assert so_far([("One.", " "), ("", "\n\n"), ("Two.", "\n")]) == "One. Two.\n"
-    assert so_far([]) == ""
+    assert join_so_far([("One.", " "), ("", "\n\n"), ("Two.", "\n")]) == "One. Two.\n"
+    assert join_so_far([]) == ""
 
 
 def test_a_full_width_stop_ends_a_sentence_like_a_plain_one() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.gate.judge import Verdict, judge
-from aligner_proxy.text.structure import turns
+from aligner_proxy.text.structure import speaker_turns
 from aligner_proxy.types import GateRule, Policy
 from tests.gate.cases import POLITE, correction
 
@@ -27,14 +27,14 @@ TALK = "Ada: Is it done?\nBo: Nearly.\nAda: And the rice?\nBo: In the pot."
     ],
 )
 def test_an_answer_that_opens_with_a_speaker_is_a_dialogue(text: str) -> None:
-    assert sorted(turns(text).values()) == [2, 2]
+    assert sorted(speaker_turns(text).values()) == [2, 2]
 
 
 def test_it_is_known_as_soon_as_somebody_speaks_again() -> None:
     first, second, third = TALK.splitlines()[:3]
-    assert not turns(f"{first}\n{second}")
-    assert turns(f"{first}\n{second}\n{third}") == {"ada": 2, "bo": 1}
-    assert not turns(f"{first}\n{second}\n{third}".replace("Bo", "Human"))
+    assert not speaker_turns(f"{first}\n{second}")
+    assert speaker_turns(f"{first}\n{second}\n{third}") == {"ada": 2, "bo": 1}
+    assert not speaker_turns(f"{first}\n{second}\n{third}".replace("Bo", "Human"))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_it_is_known_as_soon_as_somebody_speaks_again() -> None:
     ],
 )
 def test_what_is_none(text: str) -> None:
-    assert not turns(text)
+    assert not speaker_turns(text)
 
 
 def verdict(original: str, edited: str, *flagged: int) -> Verdict:

@@ -25,7 +25,7 @@ from aligner_proxy.cli.reviews.options import Opened, as_numbers, opened, percen
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.errors import NoSuchPlace, UnknownAnswer
 from aligner_proxy.plugins.api import Content, Entry
-from aligner_proxy.text.hidden import escaped
+from aligner_proxy.text.hidden import escape_hidden
 
 _KEYS = {
     "a": "right: what was done to it is right, an edit or none",
@@ -151,9 +151,9 @@ def show_entry(console: Console, entry: Entry) -> None:
     margin = "" if entry.margin is None else f", {entry.margin:.2f} nats from the threshold"
     head = f"{entry.aligner_id}/{entry.choice} {entry.tenant} {entry.policy} {entry.status}"
     console.rule()
-    console.print(Text(escaped(head + (f" ({entry.reason})" if entry.reason else "") + margin), style="bold"))
+    console.print(Text(escape_hidden(head + (f" ({entry.reason})" if entry.reason else "") + margin), style="bold"))
     for turn in content.exchange.turns[-_LAST_TURNS:]:
-        console.print(Text(escaped(f"{turn.role}: {turn.content}"), style="dim"))
+        console.print(Text(escape_hidden(f"{turn.role}: {turn.content}"), style="dim"))
     answer = content.exchange.answer or ""
     console.print(word_diff(answer, answer if content.edited is None else content.edited))
     console.print(table(("segment", "score", "against", "text"), _segments(content)))

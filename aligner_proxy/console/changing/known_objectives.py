@@ -15,7 +15,7 @@ from aligner_proxy.console.access import TEAM, Viewer
 from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.policy.yaml_file import KeyPath
-from aligner_proxy.teaching.overview import Taught, taught
+from aligner_proxy.teaching.overview import HeadStatus, head_statuses
 from aligner_proxy.teaching.store import scope_of
 from aligner_proxy.teaching.subjects import Subject
 
@@ -34,7 +34,7 @@ class KnownObjective:
     path: KeyPath
     place: str
     """ "file:line" of it."""
-    taught: tuple[Taught, ...]
+    head_statuses: tuple[HeadStatus, ...]
     """What there is of it for each aligner; empty without examples."""
 
     @property
@@ -45,7 +45,7 @@ class KnownObjective:
     @property
     def subject(self) -> Subject | None:
         """What teaching knows of it; None without examples."""
-        return self.taught[0].subject if self.taught else None
+        return self.head_statuses[0].subject if self.head_statuses else None
 
     def may_see(self, viewer: Viewer) -> bool:
         """Whether somebody may see that it is there."""
@@ -63,8 +63,8 @@ class KnownObjective:
 
 def known_objectives(file: PolicyFile) -> list[KnownObjective]:
     """Every objective of the file and of its tenants; raises `ConfigError` for a damaged index of heads."""
-    by_title: dict[str, list[Taught]] = {}
-    for one in taught(file):
+    by_title: dict[str, list[HeadStatus]] = {}
+    for one in head_statuses(file):
         by_title.setdefault(one.subject.title, []).append(one)
     return [
         KnownObjective(name, title, text, tenant, path, file.source.at(*path), tuple(by_title.get(title, ())))

@@ -24,7 +24,7 @@ from aligner_proxy.console.pages import Visit
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.yaml_file import blocked, intended, put, read_text, rewrite
 from aligner_proxy.teaching import example_file, from_reviews, subjects
-from aligner_proxy.teaching.example_file import AGAINST, FINE, Sentence
+from aligner_proxy.teaching.example_file import AGAINST, FINE, NewExample
 from aligner_proxy.teaching.examples import Example, Examples
 from aligner_proxy.teaching.from_reviews import Suggestion
 from aligner_proxy.teaching.store import Count, HeadStore, Version, path_of, scope_of
@@ -87,7 +87,7 @@ async def objective(visit: Visit) -> Response:
         work=visit.services.works.of(_work_name(contents.known)) if may_change else None,
         report=_report(visit, contents.known) if may_change else (),
         interval=interval,
-        mark=example_file.mark,
+        mark=example_file.example_id,
     )
 
 
@@ -139,7 +139,7 @@ def _contents(visit: Visit) -> _Contents:
     if known.subject is None or not known.may_change(visit.viewer):
         return _Contents(known, None)
     try:
-        examples = example_file.known(known.subject)
+        examples = example_file.present_examples(known.subject)
     except ConfigError as error:
         return _Contents(known, None, str(error))
     return _Contents(known, examples, suggested=_suggested(visit, known.subject, examples))
@@ -179,12 +179,12 @@ def _subject(known: KnownObjective) -> Subject:
     return known.subject
 
 
-def _sentences(form: dict[str, str], origin: str) -> list[Sentence]:
+def _sentences(form: dict[str, str], origin: str) -> list[NewExample]:
     """The sentences of a form, one a line."""
     found = []
     for listed_as in (AGAINST, FINE):
         lines = map(str.strip, form.get(listed_as, "").split("\n"))
-        found += [Sentence(line, listed_as == AGAINST, origin) for line in lines if line]
+        found += [NewExample(line, listed_as == AGAINST, origin) for line in lines if line]
     if not found:
         raise PageError(400, "There is no sentence in this form.")
     return found
@@ -194,7 +194,7 @@ def _add(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
     subject = _subject(known)
     sentences = _sentences(form, f"console, {visit.viewer.name}")
     _hold_new(visit, subject)
-    count = example_file.add(subject, sentences)
+    count = example_file.add_examples(subject, sentences)
     _note(visit, known, f"{count} examples added")
 
 
@@ -216,7 +216,7 @@ def _begin(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
     before = read_text(place)
     after = _with_examples(before, known, name, configured)
     _hold_new(visit, subject)
-    count = example_file.add(subject, sentences)
+    count = example_file.add_examples(subject, sentences)
     try:
         # A link, as a mounted file may be, stays one.
         rewrite(place.resolve(), before, after, backup=True)
@@ -247,12 +247,12 @@ def _hold_new(visit: Visit, subject: Subject) -> None:
     if subject.examples.exists():
         return
     policies = visit.services.files.current().policies
-    HeadStore.of(policies).hold(subject.scope, subject.name, subjects.aligners(policies))
+    HeadStore.for_file(policies).block_auto_teaching(subject.scope, subject.name, subjects.aligner_names(policies))
 
 
 def _remove(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
     kind = form.get("list", "")
-    gone = kind in (AGAINST, FINE) and example_file.take_back(_subject(known), kind, form.get("example", ""))
+    gone = kind in (AGAINST, FINE) and example_file.remove_example(_subject(known), kind, form.get("example", ""))
     if not gone:
         raise PageError(409, "This example is gone already.")
     _note(visit, known, "1 example taken back")
@@ -261,15 +261,15 @@ def _remove(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
 def _take(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
     """Make examples of what reviews say: of one sentence, or of all that the page showed."""
     subject = _subject(known)
-    suggested = _suggested(visit, subject, example_file.known(subject))
+    suggested = _suggested(visit, subject, example_file.present_examples(subject))
     if form.get("example"):
-        chosen = [one for one in suggested if example_file.mark(one.sentence.text) == form["example"]]
+        chosen = [one for one in suggested if example_file.example_id(one.sentence.text) == form["example"]]
     else:
         chosen = suggested if from_reviews.digest(suggested) == form.get("shown") else []
     if not chosen:
         raise PageError(409, _OTHERS)
     _hold_new(visit, subject)
-    count = example_file.add(subject, [one.sentence for one in chosen])
+    count = example_file.add_examples(subject, [one.sentence for one in chosen])
     answers = ", ".join(f"{one.review.aligner_id}/{one.review.choice}#{one.segment}" for one in chosen)
     _note(visit, known, f"{count} examples from reviews of {answers}")
 
@@ -283,15 +283,17 @@ def _keep(visit: Visit, known: KnownObjective, form: dict[str, str]) -> None:
     digest = subject.read().digest
     if any(version.text != subject.text or version.digest != digest for version, _ in heads):
         raise PageError(409, _CHANGED)
-    store = HeadStore.of(visit.services.files.current().policies)
+    store = HeadStore.for_file(visit.services.files.current().policies)
     for version, data in heads:
-        store.keep(subject.scope, subject.name, version, data)
+        store.activate(subject.scope, subject.name, version, data)
         _note(visit, known, f"head {version.head[:8]} of aligner {version.called} put in force")
 
 
 def _rollback(visit: Visit, known: KnownObjective, _: dict[str, str]) -> None:
     subject = _subject(known)
-    back = HeadStore.of(visit.services.files.current().policies).rollback(subject.scope, subject.name, subject.text)
+    back = HeadStore.for_file(visit.services.files.current().policies).rollback(
+        subject.scope, subject.name, subject.text
+    )
     if not back:
         raise PageError(409, "There is no earlier head of this text.")
     _note(visit, known, f"back to head {', '.join(version.head[:8] for version in back)}")
@@ -299,7 +301,7 @@ def _rollback(visit: Visit, known: KnownObjective, _: dict[str, str]) -> None:
 
 def _forget(visit: Visit, known: KnownObjective, _: dict[str, str]) -> None:
     subject = _subject(known)
-    count = HeadStore.of(visit.services.files.current().policies).forget(subject.scope, subject.name)
+    count = HeadStore.for_file(visit.services.files.current().policies).forget(subject.scope, subject.name)
     _note(visit, known, f"{count} heads forgotten")
 
 
@@ -355,7 +357,7 @@ def _report(visit: Visit, known: KnownObjective) -> list[Report]:
     if work is None or work.result is None or known.subject is None:
         return []
     try:
-        examples = example_file.known(known.subject)
+        examples = example_file.present_examples(known.subject)
     except ConfigError:
         examples = Examples(())
     by_place = {example.place: example for example in examples.every}

@@ -380,7 +380,7 @@ class ScoredEditor:
         pieces = structure.split(body)
         scores = []
         for piece in pieces:
-            place = structure.moved(piece, len(answer) - len(body))
+            place = structure.shift_segment(piece, len(answer) - len(body))
             over = [verdict for at, verdict in verdicts if at.end > place.start and at.start < place.end]
             scores.append(max(verdict.score or 0.0 for verdict in over))
         kept = splice.at_most(request.caution - splice.CLEAR, pieces, scores)
@@ -417,7 +417,7 @@ class ScoredSession(ForwardingSession):
 def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[structure.Segment]:
     """The segments that were judged. Raises `EngineFault` where they are others than those of the answer."""
     texts = [score.text for score in scores]
-    pieces = structure.judged(structure.split(answer), texts)
+    pieces = structure.match_segments(structure.split(answer), texts)
     if texts != [piece.text for piece in pieces]:
         raise EngineFault("the engine judged other segments than these; is it of another version?")
     return pieces

@@ -27,7 +27,7 @@ from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, HeadRefused
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import unfold
-from aligner_proxy.text.structure import Segment, words
+from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
 _SPAN_ROOM = 16
@@ -241,8 +241,8 @@ class AnswerEditor:
         clean = tuple[range, ...]()
         if self.scores and self._runner.probes(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
-            moved = len(lead) - passage.folded.at(start)
-            placed = [structure.moved(piece, moved) for piece in passage.folded.segments(passage.own)]
+            moved = len(lead) - passage.folded.place_in_folded(start)
+            placed = [structure.shift_segment(piece, moved) for piece in passage.folded.segments(passage.own)]
             clean = trusted_ranges(placed, [self._flags(score) for score in scores], pieces.offsets)
         where = passage.spans(passage.own) if self.scores and not scores else None
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
@@ -337,7 +337,7 @@ class AnswerEditor:
             return bare
         dictated = None
         if not made.run.segments[-1].text and misses is not None and misses < len(self._request.objectives):
-            dictated = words(self._request.objectives[misses])
+            dictated = dictated_text(self._request.objectives[misses])
         if not dictated:
             return (yield from self._fill(passage, made))
         text = (yield from self._fill(passage, made)) if made.run.text else ""
@@ -366,7 +366,7 @@ class AnswerEditor:
             return ""  # it has outgrown the window, so it cannot be judged
         body = text.lstrip()
         pieces = structure.split(body)
-        placed = [structure.moved(piece, len(answer) - len(body)) for piece in pieces]
+        placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
         step = yield from self._read(prompt, spans(prompt.prompt, placed, prompt.offsets))
         kept = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
         return text.removesuffix(body) + kept if kept else ""

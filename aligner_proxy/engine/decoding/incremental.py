@@ -34,8 +34,8 @@ from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.folding import fold, joined
-from aligner_proxy.text.structure import Segment, firm
+from aligner_proxy.text.folding import fold, join_folded
+from aligner_proxy.text.structure import Segment, firm_length
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
 ENOUGH_CHARS = 96
@@ -219,7 +219,9 @@ class AnswerReader:
             prompt = self._prompt_of(part, pieces, tail)
         where = self._unjudged(part, pieces, prompt)
         if tail:
-            tokens = bisect_right(prompt.offsets, prompt.prompt.place(firm(self._text)), key=lambda offset: offset[1])
+            tokens = bisect_right(
+                prompt.offsets, prompt.prompt.place(firm_length(self._text)), key=lambda offset: offset[1]
+            )
             where = _fed(where, tokens)
         else:
             tokens = where.segments[-1].stop if where else 0
@@ -240,7 +242,7 @@ class AnswerReader:
         """The prompt of a part's text so far."""
         known = self._prompt
         text = text_of(pieces, ends=not tail)
-        folded = joined((self._division.folded(part, text), fold(tail)))
+        folded = join_folded((self._division.folded(part, text), fold(tail)))
         text += tail
         same = min(len(text), len(self._text))
         self._prompt = self._frame.grown(known, folded, same) if known else self._frame.around(folded)
@@ -252,7 +254,7 @@ class AnswerReader:
         if not self._judges or not pieces:
             return None
         first = max(part.own, len(self._scores)) - part.first
-        placed = [structure.moved(piece, -pieces[0].start) for piece in pieces[first:]]
+        placed = [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
         return spans(prompt.prompt, placed, prompt.offsets) if placed else None
 
 

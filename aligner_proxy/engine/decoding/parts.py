@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aligner_proxy.engine.decoding.conversation import Ruler
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import Folded, fold, fold_segment, joined
+from aligner_proxy.text.folding import Folded, fold, fold_segment, join_folded
 from aligner_proxy.text.structure import Segment
 
 _OVERLAP = 0.2
@@ -63,7 +63,9 @@ class Passage:
             return edited
         before = self.text[:end].rstrip()
         # Folded before it is cut: of letters that stand apart the last ones alone are no word.
-        return recent(fold(edited[-2 * len(before) - 1 :]).text, self.folded.text[: self.folded.at(len(before))])
+        return recent(
+            fold(edited[-2 * len(before) - 1 :]).text, self.folded.text[: self.folded.place_in_folded(len(before))]
+        )
 
 
 class Division:
@@ -103,7 +105,7 @@ class Division:
 
     def add_end(self) -> None:
         """The place behind the last segment, as an empty one."""
-        *_, end = structure.with_end(self.pieces[-1:])
+        *_, end = structure.append_end(self.pieces[-1:])
         self._firsts.append(len(self.pieces))
         self._texts.append("")
         self.pieces.append(end)
@@ -134,13 +136,15 @@ class Division:
         pieces = self.pieces[part.first : part.stop]
         start = pieces[0].start if pieces else 0
         text = text_of(pieces, ends=part.stop < len(self.pieces))
-        return Passage(part, tuple(structure.moved(piece, -start) for piece in pieces), text, self.folded(part, text))
+        return Passage(
+            part, tuple(structure.shift_segment(piece, -start) for piece in pieces), text, self.folded(part, text)
+        )
 
     def folded(self, part: Part, text: str) -> Folded:
         """The `text_of` a part, folded."""
         pieces = range(part.first, part.stop)
-        whole = joined(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))
-        return whole.between(0, len(text))
+        whole = join_folded(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))
+        return whole.cut(0, len(text))
 
     def segment(self, number: int) -> tuple[str, range]:
         """Text and pieces of a segment."""
@@ -178,13 +182,13 @@ class Division:
             if not whole and (words := text.rstrip().rsplit(None, 1))[1:]:
                 text = text[: text.rindex(words[1])]
             at += len(text)
-            end = len(segment.text) if whole else folded.origin(at)
+            end = len(segment.text) if whole else folded.place_in_original(at)
             if end == start:
                 continue  # several letters that one character stands for
             cut = segment.text[start:end]
             body = cut.rstrip() or cut
             piece = Segment(segment.start + start, body, segment.gap if whole else cut[len(body) :])
-            yield piece, folded.between(start, start + len(body)), self._ruler.count(text)
+            yield piece, folded.cut(start, start + len(body)), self._ruler.count(text)
             start = end
 
 

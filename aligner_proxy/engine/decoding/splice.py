@@ -15,7 +15,7 @@ from operator import itemgetter
 from aligner_proxy.text.code_comments import without_comments
 from aligner_proxy.text.folding import fold
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.lists.beside import beside
+from aligner_proxy.text.lists.beside import remaining_title
 from aligner_proxy.text.structure import Segment, join, split
 
 KEY_CHARS = 20
@@ -56,7 +56,7 @@ class Run:
         if code:
             return code
         breaks = [number for number, segment in enumerate(self.segments[:-1], 1) if "\n" in segment.gap]
-        return beside(self.segments[breaks[-1] if breaks else 0].text, behind)
+        return remaining_title(self.segments[breaks[-1] if breaks else 0].text, behind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.store import HeadStore
-from aligner_proxy.teaching.subjects import State, Subject
+from aligner_proxy.teaching.subjects import Subject, TeachingState
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ AGAIN_S = 600.0
 """What failed is tried again after this."""
 _MOST_TRIED = 4096
 _NICE = 10
-_TO_TEACH = (State.UNTAUGHT, State.STALE)
+_TO_TEACH = (TeachingState.UNTAUGHT, TeachingState.STALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ class Teacher:
 
     def _due(self, file: PolicyFile, about: AlignerInfo) -> list[Subject]:
         """What was not taught for the aligner that is served, and not tried yet as it is now."""
-        index = HeadStore.of(file).index()
+        index = HeadStore.for_file(file).index()
         due = []
         for subject in subjects.subjects(file):
-            for called in subjects.aligners(file):
+            for called in subjects.aligner_names(file):
                 content_hash = about.named(called).content_hash
-                if subjects.state(subject, index, called, content_hash) not in _TO_TEACH:
+                if subjects.teaching_state(subject, index, called, content_hash) not in _TO_TEACH:
                     continue
                 mark = (subject.title, subject.text, called, content_hash, subject.read().digest)
                 if mark not in self._tried:

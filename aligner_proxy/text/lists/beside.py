@@ -18,7 +18,7 @@ _CELLS = re.compile(r".*(?<!\\)\|(?=[ \t]*\S)")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-def beside(text: str, behind: str) -> str:
+def remaining_title(text: str, behind: str) -> str:
     """What stays of a segment whose sentence goes, `behind` being what follows it in its line; empty if nothing."""
     if text.lstrip().startswith("|"):
         return _cells(text, behind)

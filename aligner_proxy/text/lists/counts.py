@@ -29,24 +29,24 @@ _COUNT = re.compile(
 )
 
 
-def announcing(pieces: Sequence[Segment], gone: Collection[int], text: str) -> tuple[str, int]:
-    """The text without the segments in `gone`, with the counts that announce its lists right, and how many changed."""
+def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
+    """The text without the `removed` segments and with right counts before its lists, and how many counts changed."""
     outline = Outline(pieces)
     changed = 0
     at = 0
-    for segment, before, after in outline.announced_lists(gone, _COUNT):
+    for segment, before, after in outline.announced_lists(removed, _COUNT):
         piece = pieces[segment].text
         found_at = text.find(piece, at)
         if found_at < 0:
             continue
-        new = _COUNT.sub(lambda match, b=before, a=after: _counted(match["count"], b, a), piece)  # type: ignore[misc]
+        new = _COUNT.sub(lambda match, b=before, a=after: _replace_count(match["count"], b, a), piece)  # type: ignore[misc]
         changed += new != piece
         text = text[:found_at] + new + text[found_at + len(piece) :]
         at = found_at + len(new)
     return text, changed
 
 
-def _counted(count: str, before: int, after: int) -> str:
+def _replace_count(count: str, before: int, after: int) -> str:
     """Another count where this one is the number of items there were."""
     if after < _SMALLEST:
         return count

@@ -46,7 +46,7 @@ _TAB = 4
 _KNOWN_CHARS = 200
 
 
-class Kind(StrEnum):
+class MarkKind(StrEnum):
     """How a mark counts."""
 
     BULLET = "bullet"
@@ -77,7 +77,7 @@ class Mark:
     end: int
     stop: int
     number: str
-    readings: tuple[tuple[Kind, int], ...]
+    readings: tuple[tuple[MarkKind, int], ...]
     """What the number may be; of a compound one ("2.1") its last part."""
     parents: tuple[int, ...]
     """The parts of a compound number before the last."""
@@ -92,7 +92,7 @@ class Mark:
     @property
     def is_bullet(self) -> bool:
         """Whether it counts nothing."""
-        return self.readings[0][0] is Kind.BULLET
+        return self.readings[0][0] is MarkKind.BULLET
 
     @property
     def has_word(self) -> bool:
@@ -112,12 +112,12 @@ def read(line: str) -> Mark | None:
 
 def _read(line: str) -> Mark | None:
     match = _NUMBERED.match(line)
-    if match is not None and (mark := _numbered(match)) is not None:
+    if match is not None and (mark := _numbered_mark(match)) is not None:
         return mark
     match = _BULLET.match(line)
     if match is None:
         return None
-    readings = ((Kind.BULLET, 0),)
+    readings = ((MarkKind.BULLET, 0),)
     return _mark(match, readings, (), (match["number"], ""), "")
 
 
@@ -128,10 +128,10 @@ _read_known = lru_cache(maxsize=8192)(_read)
 def row_number(line: str) -> Mark | None:
     """The number in the first cell of a row."""
     match = _ROW.match(line)
-    return match and _mark(match, ((Kind.DIGIT, int(match["number"])),), (), ("|", "|"), "")
+    return match and _mark(match, ((MarkKind.DIGIT, int(match["number"])),), (), ("|", "|"), "")
 
 
-def _numbered(match: re.Match[str]) -> Mark | None:
+def _numbered_mark(match: re.Match[str]) -> Mark | None:
     if not _counts(match):
         return None
     number = match["number"]
@@ -162,25 +162,25 @@ def _counts(match: re.Match[str]) -> bool:
     return close in _PLAIN_CLOSE and (number[0].isdecimal() or close[0] != " ")
 
 
-def _readings(number: str) -> tuple[tuple[Kind, int], ...]:
+def _readings(number: str) -> tuple[tuple[MarkKind, int], ...]:
     if number.isdecimal():
-        return ((Kind.DIGIT, int(number)),)
+        return ((MarkKind.DIGIT, int(number)),)
     if "\u2460" <= number <= "\u2473":
-        return ((Kind.CIRCLED, ord(number) - _A_BEFORE["circled"]),)
+        return ((MarkKind.CIRCLED, ord(number) - _A_BEFORE["circled"]),)
     readings = []
     if number.islower() or number.isupper():
         value = _roman_value(number.lower())
         if value:
-            readings.append((Kind.ROMAN if number.islower() else Kind.CAPITAL_ROMAN, value))
+            readings.append((MarkKind.ROMAN if number.islower() else MarkKind.CAPITAL_ROMAN, value))
     if len(number) == 1:
-        kind = Kind.LETTER if number.islower() else Kind.CAPITAL
+        kind = MarkKind.LETTER if number.islower() else MarkKind.CAPITAL
         readings.append((kind, ord(number) - _A_BEFORE[kind.value]))
     return tuple(readings)
 
 
 def _mark(
     match: re.Match[str],
-    readings: tuple[tuple[Kind, int], ...],
+    readings: tuple[tuple[MarkKind, int], ...],
     parents: tuple[int, ...],
     style: tuple[str, str],
     emphasis: str,
@@ -226,13 +226,13 @@ def roman(value: int) -> str:
     return text
 
 
-def shown(kind: Kind, value: int, like: str) -> str:
+def format_number(kind: MarkKind, value: int, like: str) -> str:
     """A number as a list shows it; `like` is one of its numbers, for digits of other scripts. Out of range: `like`."""
-    if kind in (Kind.ROMAN, Kind.CAPITAL_ROMAN):
-        return roman(value).upper() if kind is Kind.CAPITAL_ROMAN else roman(value)
-    if kind in (Kind.LETTER, Kind.CAPITAL):
+    if kind in (MarkKind.ROMAN, MarkKind.CAPITAL_ROMAN):
+        return roman(value).upper() if kind is MarkKind.CAPITAL_ROMAN else roman(value)
+    if kind in (MarkKind.LETTER, MarkKind.CAPITAL):
         return chr(_A_BEFORE[kind.value] + value) if 1 <= value <= _LETTERS else like
-    if kind is Kind.CIRCLED:
+    if kind is MarkKind.CIRCLED:
         return chr(_A_BEFORE["circled"] + value) if 1 <= value <= _HIGHEST_CIRCLED else like
     zero = ord(like[0]) - int(like[0])
     return "".join(chr(zero + int(digit)) for digit in str(value))

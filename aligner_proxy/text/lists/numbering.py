@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.lists.counts import announcing
-from aligner_proxy.text.lists.marks import Family, Kind, Mark
+from aligner_proxy.text.lists.counts import update_counts
+from aligner_proxy.text.lists.marks import Family, Mark, MarkKind
 from aligner_proxy.text.structure import Segment, split
 
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)")
@@ -42,7 +42,7 @@ _ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(_ORDINALS)})[ \t]+(?:{marks.WOR
 class NumberedList:
     """One list: the numbers that were read, and which of them stand."""
 
-    kind: Kind
+    kind: MarkKind
     style: tuple[str, str]
     first: int
     last: int
@@ -52,14 +52,14 @@ class NumberedList:
     """The list and the number that the parts of a compound number before the last come from."""
     fixed: bool = False
     """Its numbers have gone out in a reference."""
-    given: dict[int, int] = field(default_factory=dict)
+    new_numbers: dict[int, int] = field(default_factory=dict)
     """The new number of each that stands."""
 
     def place(self, value: int, *, stands: bool) -> None:
         """The next item has this number; one that stands gets the next new one."""
         self.last = value
         if stands:
-            self.given[value] = value if self.fixed else self.first + len(self.given)
+            self.new_numbers[value] = value if self.fixed else self.first + len(self.new_numbers)
 
     def has(self, value: int) -> bool:
         """Whether an item has or had this number."""
@@ -75,9 +75,11 @@ class NumberedItem:
     value: int
 
     @property
-    def shown(self) -> str:
+    def new_number(self) -> str:
         """Its new number, with the new numbers of the items above it where it is compound."""
-        last = marks.shown(self.list.kind, self.list.given[self.value], self.mark.number.rpartition(".")[2])
+        last = marks.format_number(
+            self.list.kind, self.list.new_numbers[self.value], self.mark.number.rpartition(".")[2]
+        )
         return ".".join([*map(str, self._parents()), last])
 
     def _parents(self) -> tuple[int, ...]:
@@ -86,7 +88,7 @@ class NumberedItem:
         for at in range(len(parents) - 1, -1, -1):
             if above is None:
                 break
-            parents[at] = above[0].given.get(above[1], above[1])
+            parents[at] = above[0].new_numbers.get(above[1], above[1])
             above = above[0].parent
         return tuple(parents)
 
@@ -99,7 +101,7 @@ class Numbering:
         """Marks and references that got another number."""
         self.dangling = 0
         """References to an item that is gone."""
-        self._open: dict[tuple[Kind, Family], NumberedList] = {}
+        self._open: dict[tuple[MarkKind, Family], NumberedList] = {}
         self._all: list[NumberedList] = []
         self._recent: list[NumberedList] = []
         """Lists in the order in which they were last seen in what goes out, the last one first."""
@@ -113,30 +115,30 @@ class Numbering:
         """Whether the text that goes out stands in an item of a list."""
         self._after_empty_line = False
 
-    def passed(self, pieces: Sequence[Segment], gone: Collection[int], text: str, *, ends: bool = True) -> str:
-        """`text` with its numbers right: it goes out in place of these pieces, of which some are `gone`.
+    def renumber(self, pieces: Sequence[Segment], removed: Collection[int], text: str, *, ends: bool = True) -> str:
+        """`text` with its numbers right: it goes out in place of these pieces, of which some are `removed`.
 
         Not `ends`: more of the answer follows, so a reference to what is not known may still find it.
         """
-        standing = list(self._read(pieces, gone))
+        standing = list(self._read(pieces, removed))
         if not self._removed:
             self._see(standing, text, ends=ends)
             return text
         return "".join(self._lines(standing, text, ends=ends))
 
-    def resumed(self, original: str, text: str) -> str:
+    def continue_lists(self, original: str, text: str) -> str:
         """The next part of an answer, whose own items have been numbered: lists of the part before it go on in it."""
         as_written = deepcopy(self)
-        as_written.passed(split(original), (), original)
-        text = self.passed(split(text), (), text)
-        for key, known in self._open.items():
-            written = as_written._open.get(key)
-            if written is not None and written.last != known.last:
-                known.last = written.last
+        as_written.renumber(split(original), (), original)
+        text = self.renumber(split(text), (), text)
+        for key, open_list in self._open.items():
+            original_list = as_written._open.get(key)
+            if original_list is not None and original_list.last != open_list.last:
+                open_list.last = original_list.last
                 self._removed = True
         return text
 
-    def _read(self, pieces: Sequence[Segment], gone: Collection[int]) -> Iterator[NumberedItem]:
+    def _read(self, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[NumberedItem]:
         """The numbered items that stand."""
         for number, piece in enumerate(pieces):
             mark = self._mark(piece) if self._begins_line else None
@@ -148,12 +150,12 @@ class Numbering:
             place = self._place_of(mark)
             if place is None:
                 continue
-            listed, value = place
-            stands = number not in gone
+            numbered, value = place
+            stands = number not in removed
             self._removed |= not stands
-            listed.place(value, stands=stands)
+            numbered.place(value, stands=stands)
             if stands:
-                yield NumberedItem(mark, listed, value)
+                yield NumberedItem(mark, numbered, value)
 
     def _mark(self, piece: Segment) -> Mark | None:
         """The mark of a segment that begins a line; rows count where their first column says so."""
@@ -169,23 +171,23 @@ class Numbering:
     def _place_of(self, mark: Mark) -> tuple[NumberedList, int] | None:
         """The list that a mark belongs to, and its number in it; a line about "Step 3: ..." belongs to none."""
         for kind, value in mark.readings:
-            known = self._open.get((kind, mark.family))
-            if known is not None and value == known.last + 1:
-                self._close(mark, behind=known)
-                return known, value
+            open_list = self._open.get((kind, mark.family))
+            if open_list is not None and value == open_list.last + 1:
+                self._close(mark, behind=open_list)
+                return open_list, value
         kind, value = mark.readings[0]
         if value > 1 and mark.has_word:
             return None
         self._close(mark)
         depth = -1 if mark.level else mark.indent // 2
         fixed = any(value <= number for number in self._promised)
-        begun = NumberedList(kind, mark.style, value, value, depth, self._parent(mark), fixed=fixed)
+        new_list = NumberedList(kind, mark.style, value, value, depth, self._parent(mark), fixed=fixed)
         self._open.pop((kind, mark.family), None)
-        self._open[kind, mark.family] = begun
+        self._open[kind, mark.family] = new_list
         if len(self._open) > _MOST:
             del self._open[next(iter(self._open))]
-        self._all.append(begun)
-        return begun, value
+        self._all.append(new_list)
+        return new_list, value
 
     def _close(self, mark: Mark, behind: NumberedList | None = None) -> None:
         """No item goes on with a list that is deeper than this mark, or begun behind the list that goes on."""
@@ -202,9 +204,11 @@ class Numbering:
         if not mark.parents:
             return None
         *above, own = mark.parents
-        lists = (known for (_, family), known in reversed(self._open.items()) if family.parents == tuple(above))
-        known = next((known for known in lists if known.kind is Kind.DIGIT and known.last == own), None)
-        return None if known is None else (known, own)
+        lists = (candidate for (_, family), candidate in reversed(self._open.items()) if family.parents == tuple(above))
+        candidate = next(
+            (candidate for candidate in lists if candidate.kind is MarkKind.DIGIT and candidate.last == own), None
+        )
+        return None if candidate is None else (candidate, own)
 
     def _see(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> None:
         """Nothing is gone so far: only keep in mind what was seen, and what references have gone out."""
@@ -217,19 +221,19 @@ class Numbering:
                 self._promise(number)
 
     def _promise(self, number: str) -> None:
-        if number.isdecimal() and not any(known.has(int(number)) for known in self._recent):
+        if number.isdecimal() and not any(numbered.has(int(number)) for numbered in self._recent):
             self._promised.add(int(number))
-            for known in self._all:
-                known.fixed |= known.last < int(number)
+            for numbered in self._all:
+                numbered.fixed |= numbered.last < int(number)
 
-    def _touch(self, seen: NumberedList) -> None:
-        if not self._recent or self._recent[0] is not seen:
-            self._recent = [seen, *(known for known in self._recent if known is not seen)][:_MOST]
+    def _touch(self, latest: NumberedList) -> None:
+        if not self._recent or self._recent[0] is not latest:
+            self._recent = [latest, *(other for other in self._recent if other is not latest)][:_MOST]
 
     def _lines(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> Iterator[str]:
         """The lines of the text, with the marks of standing items and the references in it numbered anew."""
         in_code = False
-        passed = 0
+        first = 0
         for match in _LINE.finditer(text):
             line = match.group()
             fence = _FENCE.match(line) is not None
@@ -239,16 +243,16 @@ class Numbering:
                 continue
             mark = marks.read(line) or marks.row_number(line)
             self._enter(line, mark)
-            at = _position(standing, passed, mark)
+            at = _position(standing, first, mark)
             if mark is None or at is None:
-                yield self._with_references(line, ends=ends)
+                yield self._renumber_references(line, ends=ends)
                 continue
             item = standing[at]
-            passed = at + 1
+            first = at + 1
             self._touch(item.list)
-            self.changed += item.shown != mark.number
-            head = line[: mark.start] + item.shown + line[mark.end : mark.stop]
-            yield head + self._with_references(line[mark.stop :], ends=ends)
+            self.changed += item.new_number != mark.number
+            head = line[: mark.start] + item.new_number + line[mark.end : mark.stop]
+            yield head + self._renumber_references(line[mark.stop :], ends=ends)
 
     def _enter(self, line: str, mark: Mark | None) -> None:
         """Keep in mind whether a line stands in an item: it has a mark, or goes on behind one."""
@@ -258,34 +262,34 @@ class Numbering:
             self._in_item &= not self._after_empty_line or line[0].isspace()
         self._after_empty_line = not line.strip()
 
-    def _with_references(self, line: str, *, ends: bool) -> str:
+    def _renumber_references(self, line: str, *, ends: bool) -> str:
         spans = [match.span() for match in _CODE_SPAN.finditer(line)]
 
-        def renumbered(match: re.Match[str]) -> str:
+        def renumber_reference(match: re.Match[str]) -> str:
             if any(start < match.end() and match.start() < end for start, end in spans):
                 return match.group()
             at = match.start("numbers") - match.start()
             numbers = _NUMBER.sub(lambda one: self._reference(match["word"], one.group(), ends), match["numbers"])
             return match.group()[:at] + numbers
 
-        line = _REFERENCE.sub(renumbered, line)
+        line = _REFERENCE.sub(renumber_reference, line)
         return _ORDINAL.sub(self._ordinal, line)
 
     def _reference(self, word: str, number: str, ends: bool) -> str:
         """The new number of a reference; the same where it means nothing here, or something that is gone."""
-        kinds = (Kind.DIGIT, Kind.CIRCLED) if number.isdecimal() else (Kind.LETTER, Kind.CAPITAL)
+        kinds = (MarkKind.DIGIT, MarkKind.CIRCLED) if number.isdecimal() else (MarkKind.LETTER, MarkKind.CAPITAL)
         value = int(number) if number.isdecimal() else ord(number.lower()) - ord("a") + 1
-        meant = self._meant(word, value, kinds)
-        if meant is None:
+        target = self._referenced_list(word, value, kinds)
+        if target is None:
             if not ends:
                 self._promise(number)
             return number
-        if value not in meant.given:
+        if value not in target.new_numbers:
             self.dangling += 1
             return number
-        new = meant.given[value]
+        new = target.new_numbers[value]
         self.changed += new != value
-        return number if new == value else marks.shown(_kind_of(number), new, number)
+        return number if new == value else marks.format_number(_kind_of(number), new, number)
 
     def _ordinal(self, match: re.Match[str]) -> str:
         """An ordinal number with a word for an item of a list before it; it never keeps an item from being removed.
@@ -293,9 +297,9 @@ class Numbering:
         Before a list it seldom means it: "The second question asks ..." speaks of something else.
         """
         value = _ORDINALS.index(match["ordinal"].lower()) + 1
-        behind_one = any(known.kind is Kind.DIGIT and known.has(value) for known in self._recent)
-        meant = self._meant(match.group().split()[-1], value, (Kind.DIGIT,)) if behind_one else None
-        new = meant.given.get(value, value) if meant is not None and meant.first == 1 else value
+        behind_one = any(numbered.kind is MarkKind.DIGIT and numbered.has(value) for numbered in self._recent)
+        target = self._referenced_list(match.group().split()[-1], value, (MarkKind.DIGIT,)) if behind_one else None
+        new = target.new_numbers.get(value, value) if target is not None and target.first == 1 else value
         if new == value:
             return match.group()
         self.changed += 1
@@ -303,26 +307,28 @@ class Numbering:
         ordinal = ordinal.capitalize() if match["ordinal"][0].isupper() else ordinal
         return ordinal + match.group()[len(match["ordinal"]) :]
 
-    def _meant(self, word: str, value: int, kinds: Collection[Kind]) -> NumberedList | None:
+    def _referenced_list(self, word: str, value: int, kinds: Collection[MarkKind]) -> NumberedList | None:
         """The list that a reference speaks of: one whose marks have its word, else the last that has the number.
 
         Outside of all items lists come before those that are nested in them.
         """
-        fitting = [known for known in self._recent if known.kind in kinds and known.has(value)]
+        fitting = [numbered for numbered in self._recent if numbered.kind in kinds and numbered.has(value)]
         if not fitting:
-            fitting = list(islice((known for known in self._all if known.kind in kinds and known.has(value)), _MOST))
+            fitting = list(
+                islice((numbered for numbered in self._all if numbered.kind in kinds and numbered.has(value)), _MOST)
+            )
         if not self._in_item:
-            fitting.sort(key=lambda known: known.depth)
+            fitting.sort(key=lambda numbered: numbered.depth)
         stem = word.lower().rstrip("s.")
-        named = (known for known in fitting if known.style[0].strip("*_#(").rstrip("s") == stem)
-        return next(named, next(iter(fitting), None))
+        by_word = (numbered for numbered in fitting if numbered.style[0].strip("*_#(").rstrip("s") == stem)
+        return next(by_word, next(iter(fitting), None))
 
 
-def with_numbers(pieces: Sequence[Segment], gone: Collection[int], text: str) -> tuple[str, int]:
-    """The whole text that is left of `pieces` without those `gone`, its numbers right, and how many changed."""
-    text, counts = announcing(pieces, gone, text)
+def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
+    """The whole text that is left of `pieces` without those `removed`, its numbers right, and how many changed."""
+    text, counts = update_counts(pieces, removed, text)
     numbering = Numbering()
-    text = numbering.passed(pieces, gone, text)
+    text = numbering.renumber(pieces, removed, text)
     return text, counts + numbering.changed
 
 
@@ -331,16 +337,16 @@ def refers(text: str) -> bool:
     return _REFERENCE.search(text) is not None
 
 
-def _kind_of(number: str) -> Kind:
+def _kind_of(number: str) -> MarkKind:
     if number.isdecimal():
-        return Kind.DIGIT
-    return Kind.LETTER if number.islower() else Kind.CAPITAL
+        return MarkKind.DIGIT
+    return MarkKind.LETTER if number.islower() else MarkKind.CAPITAL
 
 
-def _position(standing: Sequence[NumberedItem], passed: int, mark: Mark | None) -> int | None:
-    """Which of the items that have not been `passed` a line begins with: the first with the same mark."""
+def _position(standing: Sequence[NumberedItem], first: int, mark: Mark | None) -> int | None:
+    """Which of the items that have not been `first` a line begins with: the first with the same mark."""
     if mark is None or mark.is_bullet:
         return None
-    near = range(passed, min(len(standing), passed + _MOST))
+    near = range(first, min(len(standing), first + _MOST))
     own = (mark.number, mark.family)
     return next((i for i in near if (standing[i].mark.number, standing[i].mark.family) == own), None)

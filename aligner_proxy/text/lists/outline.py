@@ -30,7 +30,7 @@ _CONTENT = re.compile(r"[^\W_]")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class OutlineLine:
     """A line: its segments, and what kind of line it is."""
 
     segments: range
@@ -58,7 +58,7 @@ class Line:
 class Item:
     """An item of a list: its line, and the segments up to `stop`, nested items included."""
 
-    line: Line
+    line: OutlineLine
     mark: Mark
     stop: int = 0
 
@@ -74,11 +74,11 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class ListCompletion:
     """What goes with segments that go, and what stays of those: a text for each that leaves something."""
 
-    gone: frozenset[int]
-    left: dict[int, str] = field(default_factory=dict)
+    removed: frozenset[int]
+    remains: dict[int, str] = field(default_factory=dict)
 
 
 class Outline:
@@ -95,21 +95,21 @@ class Outline:
         self._says = [bool(piece.text.strip()) and not self._is_lone_mark(i) for i, piece in enumerate(pieces)]
         """Which segments say something: not those that are a mark alone."""
 
-    def completed(self, gone: Collection[int], settled: int = 0) -> Completion:
-        """What goes beside `gone`; segments before `settled` have gone out and stay as they are."""
-        if not gone:
-            return Completion(frozenset(gone))
-        all_gone = set(gone)
+    def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
+        """What goes beside `removed`; segments before `first_open` have gone out and stay as they are."""
+        if not removed:
+            return ListCompletion(frozenset(removed))
+        all_removed = set(removed)
         heads = list(self._heads())
         count = -1
-        while count != len(all_gone):
-            count = len(all_gone)
-            for segments in self._emptied(heads, all_gone):
-                all_gone.update(i for i in segments if i >= settled)
-        left = self._marks_left(all_gone, settled) | self._strokes_left(all_gone)
-        return Completion(frozenset(all_gone - left.keys()), left)
+        while count != len(all_removed):
+            count = len(all_removed)
+            for segments in self._emptied_segments(heads, all_removed):
+                all_removed.update(i for i in segments if i >= first_open)
+        remains = self._remaining_marks(all_removed, first_open) | self._remaining_strokes(all_removed)
+        return ListCompletion(frozenset(all_removed - remains.keys()), remains)
 
-    def waits(self) -> bool:
+    def depends_on_next(self) -> bool:
         """Whether what becomes of the last segment depends on what follows: a lone mark, a heading, a colon, a head.
 
         The head of a table is a row with no row before it, and the rule under it.
@@ -121,16 +121,16 @@ class Outline:
         first = len(self.lines) == 1 or not self.lines[-2].is_row
         return line.is_row and (first or _RULE_OF_TABLE.fullmatch(line.text) is not None)
 
-    def announced_lists(self, gone: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
+    def announced_lists(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
         """Segments of this form right above a list that lost items, and how many items it had and has."""
         for line in self.lines[:-1]:
             start = line.segments.stop
             segment = line.segments[-1]
-            heads = (line.level or line.announces) and segment not in gone and start in self._of_line
+            heads = (line.level or line.announces) and segment not in removed and start in self._of_line
             if not heads or not form.search(self._pieces[segment].text):
                 continue
             items = self._siblings(start, self._block_end(start))
-            after = sum(item.first not in gone for item in items)
+            after = sum(item.first not in removed for item in items)
             if after < len(items):
                 yield segment, len(items), after
 
@@ -142,24 +142,28 @@ class Outline:
             start = item.stop
         return items
 
-    def _emptied(self, heads: Sequence[tuple[range, range]], gone: Collection[int]) -> Iterator[Iterable[int]]:
+    def _emptied_segments(
+        self, heads: Sequence[tuple[range, range]], removed: Collection[int]
+    ) -> Iterator[Iterable[int]]:
         """Segments that have nothing left to belong to."""
-        empty = self._empty(gone)
+        empty = self._emptiness_test(removed)
         yield from (item.segments for item in self.items if empty(item.segments))
         yield from (segments for segments, headed in heads if empty(headed))
         for table in self._tables:
-            yield from self._empty_rows(table, gone)
+            yield from self._empty_rows(table, removed)
 
-    def _empty(self, gone: Collection[int]) -> Callable[[range], bool]:
+    def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
         """Whether a stretch of segments said something, and all that did is gone; each asked in the same time."""
-        said = list(accumulate(self._says, initial=0))
-        left = list(accumulate((says and i not in gone for i, says in enumerate(self._says)), initial=0))
-        return lambda stretch: said[stretch.start] < said[stretch.stop] and left[stretch.start] == left[stretch.stop]
+        before = list(accumulate(self._says, initial=0))
+        after = list(accumulate((says and i not in removed for i, says in enumerate(self._says)), initial=0))
+        return lambda stretch: (
+            before[stretch.start] < before[stretch.stop] and after[stretch.start] == after[stretch.stop]
+        )
 
     def _heads(self) -> Iterator[tuple[range, range]]:
         """The segments that head or announce something, and those that they stand above."""
         for number, line in enumerate(self.lines):
-            headed = self._headed(number, line)
+            headed = self._section_below(number, line)
             if headed:
                 yield (line.segments if line.level else line.segments[-1:]), headed
 
@@ -167,13 +171,13 @@ class Outline:
         item = self._of_line.get(number)
         return item is not None and not self._pieces[number].text[item.mark.stop :].strip(_SIGNS)
 
-    def _is_heading(self, line: Line) -> bool:
+    def _is_heading(self, line: OutlineLine) -> bool:
         """Whether a line only heads what follows. The title of an item says something by itself."""
         if not line.level or (line.mark is not None and line.level == _TITLE_LEVEL):
             return False
         return not _SENTENCE_END.search(line.text.rstrip(_SIGNS))
 
-    def _headed(self, number: int, line: Line) -> range:
+    def _section_below(self, number: int, line: OutlineLine) -> range:
         """What a heading or a line with a colon stands above: its section, or the list or table right behind it."""
         start = line.segments.stop
         if self._is_heading(line):
@@ -197,48 +201,48 @@ class Outline:
         table = self._by_head.get(at) if at == start else None
         return table[-1].segments.stop if table else at
 
-    def _empty_rows(self, table: Sequence[Line], gone: Collection[int]) -> Iterator[Iterable[int]]:
+    def _empty_rows(self, table: Sequence[OutlineLine], removed: Collection[int]) -> Iterator[Iterable[int]]:
         """Rows of which only strokes and a number are left, and the head of a table without rows."""
         rows = table[2:]
         for row in rows:
-            touched = any(i in gone for i in row.segments)
-            rest = "".join(self._pieces[i].text for i in row.segments if i not in gone)
+            touched = any(i in removed for i in row.segments)
+            rest = "".join(self._pieces[i].text for i in row.segments if i not in removed)
             cells = [cell.strip() for cell in _STROKE.split(rest)]
             if touched and not any(_CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
                 yield row.segments
-        if rows and all(i in gone for row in rows for i in row.segments):
+        if rows and all(i in removed for row in rows for i in row.segments):
             yield range(table[0].segments.start, rows[0].segments.start)
 
-    def _marks_left(self, gone: Collection[int], settled: int) -> dict[int, str]:
+    def _remaining_marks(self, removed: Collection[int], first_open: int) -> dict[int, str]:
         """The marks of items that go on although the segment with the mark goes."""
-        left = {}
-        empty = self._empty(gone)
+        remains = {}
+        empty = self._emptiness_test(removed)
         for item in self.items:
-            if item.first < settled or empty(item.segments):
+            if item.first < first_open or empty(item.segments):
                 continue
-            torn = item.mark.emphasis and self._is_lone_mark(item.first) and item.first + 1 in gone
-            if item.first in gone or torn:
-                left[item.first] = self._mark_of(item)
-        return left
+            torn = item.mark.emphasis and self._is_lone_mark(item.first) and item.first + 1 in removed
+            if item.first in removed or torn:
+                remains[item.first] = self._mark_of(item)
+        return remains
 
     def _mark_of(self, item: Item) -> str:
         """The mark by itself; emphasis that begins in it ends in it."""
         return self._pieces[item.first].text[: item.mark.stop].rstrip() + item.mark.emphasis
 
-    def _strokes_left(self, gone: Collection[int]) -> dict[int, str]:
+    def _remaining_strokes(self, removed: Collection[int]) -> dict[int, str]:
         """What stays of a row of which other cells remain: the strokes, and a number by itself."""
-        left = {}
+        remains = {}
         for row in (row for table in self._tables for row in table[2:]):
-            if all(i in gone for i in row.segments):
+            if all(i in removed for i in row.segments):
                 continue
             for i in row.segments:
-                if i in gone:
+                if i in removed:
                     cells = _STROKE.split(self._pieces[i].text)
-                    left[i] = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
-        return left
+                    remains[i] = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
+        return remains
 
 
-def _lines(pieces: Sequence[Segment]) -> Iterator[Line]:
+def _lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
     start = 0
     gap = ""
     for i, piece in enumerate(pieces):
@@ -248,11 +252,11 @@ def _lines(pieces: Sequence[Segment]) -> Iterator[Line]:
             gap = piece.gap if piece.text.strip() else piece.text + piece.gap
 
 
-def _line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> Line:
+def _line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> OutlineLine:
     text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
     mark = marks.read(text) if segments and not text.lstrip().startswith(("```", "~~~", "|")) else None
     lead = text[: len(text) - len(text.lstrip(" \t>"))]
-    return Line(segments, text, marks.indent_of(lead), _level(text, mark), mark, apart)
+    return OutlineLine(segments, text, marks.indent_of(lead), _level(text, mark), mark, apart)
 
 
 def _level(text: str, mark: Mark | None) -> int:
@@ -265,25 +269,25 @@ def _level(text: str, mark: Mark | None) -> int:
     return _TITLE_LEVEL if titled else 0
 
 
-def _items(lines: Sequence[Line], end: int) -> list[Item]:
+def _items(lines: Sequence[OutlineLine], end: int) -> list[Item]:
     """All items; each ends where a line begins that does not belong to it."""
     items: list[Item] = []
-    opened: list[Item] = []
+    open_items: list[Item] = []
     for line in lines:
-        at = _first_ended(opened, line)
-        for item in opened[at:]:
+        at = _first_ended(open_items, line)
+        for item in open_items[at:]:
             item.stop = line.segments.start
-        del opened[at:]
+        del open_items[at:]
         if line.mark is not None:
-            opened.append(Item(line, line.mark))
-            items.append(opened[-1])
-    for item in opened:
+            open_items.append(Item(line, line.mark))
+            items.append(open_items[-1])
+    for item in open_items:
         item.stop = end
     _end_last_items(items, lines)
     return items
 
 
-def _end_last_items(items: Sequence[Item], lines: Sequence[Line]) -> None:
+def _end_last_items(items: Sequence[Item], lines: Sequence[OutlineLine]) -> None:
     """End the last item of each list before a line that begins where its mark does: there the text goes on."""
     siblings = {item.first: item.mark.family for item in items}
     at = {line.segments.start: number for number, line in enumerate(lines)}
@@ -298,18 +302,18 @@ def _end_last_items(items: Sequence[Item], lines: Sequence[Line]) -> None:
                 break
 
 
-def _first_ended(opened: Sequence[Item], line: Line) -> int:
+def _first_ended(open_items: Sequence[Item], line: OutlineLine) -> int:
     """The outermost of the open items that a line ends."""
     mark = line.mark
     if mark is not None and not mark.is_bullet:
-        same = (i for i, item in enumerate(opened) if item.mark.family == mark.family)
+        same = (i for i, item in enumerate(open_items) if item.mark.family == mark.family)
         sibling = next(same, None)
         if sibling is not None:
             return sibling
-    return next((i for i, item in enumerate(opened) if _ends(item, line)), len(opened))
+    return next((i for i, item in enumerate(open_items) if _ends(item, line)), len(open_items))
 
 
-def _ends(item: Item, line: Line) -> bool:
+def _ends(item: Item, line: OutlineLine) -> bool:
     """Whether a line that is no sibling by its mark stands outside of an item."""
     own = item.line
     if line.level and line.level != _TITLE_LEVEL:
@@ -324,9 +328,9 @@ def _ends(item: Item, line: Line) -> bool:
     return item.mark.is_bullet or not (line.mark.is_bullet or line.mark.readings[0][1] == 1)
 
 
-def _tables(lines: Sequence[Line]) -> Iterator[list[Line]]:
+def _tables(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
     """Rows that stand together, the head and the rule under it first."""
-    rows: list[Line] = []
+    rows: list[OutlineLine] = []
     for line in (*lines, None):
         if line is not None and line.is_row and not (rows and line.apart):
             rows.append(line)
@@ -350,9 +354,9 @@ def rows(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
     return [(row.segments, str(len(_STROKE.findall(row.text)))) for row in table_rows]
 
 
-def standing(lines: Iterable[tuple[range, str]], gone: Collection[int] = ()) -> list[str]:
+def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int] = ()) -> list[str]:
     """The signs of those lines of which some segment is not gone."""
-    return [sign for segments, sign in lines if any(i not in gone for i in segments)]
+    return [sign for segments, sign in lines if any(i not in removed for i in segments)]
 
 
 def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
@@ -368,4 +372,4 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
         if breaks > 1:
             break
         start -= 1
-    return Outline(pieces[start : number + 1]).waits()
+    return Outline(pieces[start : number + 1]).depends_on_next()

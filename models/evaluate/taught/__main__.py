@@ -43,9 +43,9 @@ from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.examples import LEAST_AGAINST
 from aligner_proxy.teaching.material import places_of
 from aligner_proxy.teaching.neutral import lesson_answers
-from aligner_proxy.teaching.rows import Reader, RowsCache, write_atomically
+from aligner_proxy.teaching.rows import RowReader, RowsCache, write_atomically
 from aligner_proxy.teaching.subjects import Subject
-from aligner_proxy.teaching.teach import NothingLearned, lesson, plan
+from aligner_proxy.teaching.teach import NothingLearned, plan_material, teach_objective
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, encodable
 from models.data.answers import Answer, load_pool
 from models.reporting import output
@@ -117,7 +117,7 @@ class Teacher:
             objectives[kind.slug] = {"text": kind.objective, "examples": examples.name}
         path = folder / "policies.yaml"
         path.write_text(_yaml({"objectives": objectives}), encoding="utf-8")
-        return {subject.name: subject for subject in subjects.chosen(registry.load_policies(path), ())}
+        return {subject.name: subject for subject in subjects.select_subjects(registry.load_policies(path), ())}
 
     @property
     def prompts(self) -> int:
@@ -142,12 +142,12 @@ class Teacher:
 
     async def _lesson(self, subject: Subject, advanced: Callable[[int], None]) -> Taught:
         examples = subject.read()
-        planned = plan(subject, examples, self._builtin)
-        reader = Reader(with_heads(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
+        planned = plan_material(subject, examples, self._builtin)
+        reader = RowReader(with_heads(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
         # A folder for each kind: one for all would let go of the rows that were not used for longest.
         cache = RowsCache(self._kept / "rows" / subject.name)
         try:
-            learned = await lesson(subject, examples, planned, reader, cache, DEFAULT_ALIGNER)
+            learned = await teach_objective(subject, examples, planned, reader, cache, DEFAULT_ALIGNER)
         except NothingLearned as error:
             return Taught(subject.name, self.count, None, why=str(error))
         version = learned.version

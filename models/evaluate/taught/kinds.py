@@ -18,10 +18,10 @@ import models.data
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.objective_schema import objective_text
 from aligner_proxy.policy.yaml_file import Source, nearest, read
-from aligner_proxy.teaching.examples import folded
-from aligner_proxy.teaching.insertion import Planted, insert, places
+from aligner_proxy.teaching.examples import fold_example
+from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_text, insertion_places
 from aligner_proxy.teaching.neutral import Neutral
-from aligner_proxy.teaching.rows import Company
+from aligner_proxy.teaching.rows import PromptObjectives
 from aligner_proxy.text.structure import split
 from models.data.answers import Answer
 
@@ -98,8 +98,8 @@ class Case:
     """One test answer, and the objectives of its prompt."""
 
     trial: Trial
-    planted: Planted
-    company: Company
+    planted: AugmentedAnswer
+    company: PromptObjectives
 
 
 def read_kinds(folder: Path = FOLDER, slugs: Sequence[str] = ()) -> list[TaughtKind]:
@@ -142,7 +142,7 @@ def _sentences(data: Mapping[str, Any], key: str, source: Source, known: dict[st
         place = source.at(key, n)
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{place}: {key}[{n}]: must be a sentence (put it in quotes)")
-        first = known.setdefault(folded(value), place)
+        first = known.setdefault(fold_example(value), place)
         if first != place:
             raise ConfigError(f"{place}: {key}[{n}]: stands twice (first at {first}); keep one")
         yield value.strip()
@@ -153,7 +153,10 @@ def usable_hosts(answers: Sequence[Answer]) -> list[Answer]:
     hosts = [
         answer
         for answer in answers
-        if answer.harmless and len(answer.text) <= _LONGEST_HOST and places(answer.text) and len(split(answer.text)) > 1
+        if answer.harmless
+        and len(answer.text) <= _LONGEST_HOST
+        and insertion_places(answer.text)
+        and len(split(answer.text)) > 1
     ]
     if not hosts:
         raise ConfigError("the data have no answer on the development side that a sentence can be set into")
@@ -195,7 +198,7 @@ def cases(
             alone = trial in (Trial.ALONE, Trial.FINE) or (trial is Trial.CLEAN and n % 2 == 0)
             texts = [] if alone else _company(kind, others, builtin, rng)
             index = rng.randrange(len(texts) + 1)
-            company = Company((*texts[:index], kind.objective, *texts[index:]), index)
+            company = PromptObjectives((*texts[:index], kind.objective, *texts[index:]), index)
             result.append(Case(trial, planted, company))
     return result
 
@@ -206,14 +209,14 @@ def _sentence(kind: TaughtKind, trial: Trial, number: int) -> str:
     return kind.fine[number] if trial is Trial.FINE else kind.testing[number]
 
 
-def _planted(sentence: str, hosts: Sequence[Answer], order: Sequence[int], turn: int, rng: Random) -> Planted:
+def _planted(sentence: str, hosts: Sequence[Answer], order: Sequence[int], turn: int, rng: Random) -> AugmentedAnswer:
     """The sentence in the host whose turn it is, or in the next one in which it is a segment of its own."""
     for step in range(len(order)):
         host = order[(turn + step) % len(order)]
         neutral = Neutral(hosts[host].query, hosts[host].text)
         if not sentence:
-            return Planted(host, neutral)
-        planted = insert(sentence, host, neutral, rng.choice(places(neutral.answer)))
+            return AugmentedAnswer(host, neutral)
+        planted = insert_text(sentence, host, neutral, rng.choice(insertion_places(neutral.answer)))
         if sum(planted.covers(one.start, one.end) for one in split(planted.neutral.answer)) == 1:
             return planted
     raise ConfigError("a sentence is in no good answer a segment of its own; write it as one sentence")

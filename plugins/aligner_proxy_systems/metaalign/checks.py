@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from aligner_proxy.text.facts import MAIL, WEB, prose
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.lengths import contains_any
-from aligner_proxy.text.structure import marks, split
+from aligner_proxy.text.structure import item_marks, split
 from aligner_proxy_systems.metaalign.types import LEAST, MOST, Adherence, Preference, PreferenceKind, length
 
 EMOJI = re.compile(
@@ -98,8 +98,8 @@ def _ends_with_question(text: str) -> bool:
 
 
 _FORMS: Mapping[PreferenceKind, Callable[[str], bool]] = {
-    PreferenceKind.NO_LISTS: lambda text: not marks(text),
-    PreferenceKind.LISTS: lambda text: len(marks(text)) > 1,
+    PreferenceKind.NO_LISTS: lambda text: not item_marks(text),
+    PreferenceKind.LISTS: lambda text: len(item_marks(text)) > 1,
     PreferenceKind.NO_EMOJI: lambda text: EMOJI.search(text) is None,
     PreferenceKind.EMOJI: lambda text: EMOJI.search(text) is not None,
     PreferenceKind.NO_EXCLAMATION: _lacks(EXCLAMATION),

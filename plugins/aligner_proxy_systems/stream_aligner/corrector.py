@@ -18,7 +18,7 @@ from aligner_proxy.engine.api import AlignRequest, CompletionRequest, Prediction
 from aligner_proxy.engine.client.completions import Completer
 from aligner_proxy.errors import DeadlineExceeded
 from aligner_proxy.text.folding import fold
-from aligner_proxy.text.structure import join, so_far, split
+from aligner_proxy.text.structure import join, join_so_far, split
 from aligner_proxy.types import Correction, DecodeCounts
 from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIGNER, revision
 
@@ -62,7 +62,7 @@ class StreamAligner:
             left = until - time.monotonic()
             if left < _LEAST_S:
                 raise DeadlineExceeded("the time for this answer is used up")
-            before = so_far((one.text, piece.gap) for one, piece in zip(revised, pieces, strict=False))
+            before = join_so_far((one.text, piece.gap) for one, piece in zip(revised, pieces, strict=False))
             revised.append(await self.revise(request.model_copy(update={"deadline_s": left}), before, piece.text))
         changed = any(one.text != piece.text for one, piece in zip(revised, pieces, strict=True))
         text = join([(one.text, piece.gap) for one, piece in zip(revised, pieces, strict=True)])

@@ -16,7 +16,7 @@ from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import fold, joined
+from aligner_proxy.text.folding import fold, join_folded
 from aligner_proxy.types import Correction
 from tests.engine.decoding.test_edit import Oracle
 from tests.engine.decoding.test_incremental import PIECES, read_in
@@ -93,5 +93,5 @@ def test_parts_together_are_the_folded_answer(answer: str, room: int) -> None:
     for part in division.parts:
         pieces = division.pieces[part.own : part.stop]
         own.append(division.folded(replace(part, first=part.own), "".join(p.text + p.gap for p in pieces)))
-    whole = joined(own)
+    whole = join_folded(own)
     assert (whole.text, whole.length) == (fold(answer).text, len(answer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.engine.decoding import splice
-from aligner_proxy.text.structure import join, split, with_end
+from aligner_proxy.text.structure import append_end, join, split
 
 KEPT = "The first ferry leaves at seven in the morning."
 KEY = splice.key(KEPT)
@@ -163,7 +163,7 @@ def test_pieces_go_together_without_gluing_paragraphs(pieces: list[tuple[str, st
 
 def filled(answer: str, flags: list[bool], *generated: str) -> str:
     """The edited answer, with the place behind it judged as well; `generated` is what the model writes."""
-    rewriting = splice.rewriting(with_end(split(answer)), flags)
+    rewriting = splice.rewriting(append_end(split(answer)), flags)
     texts = iter(generated)
     hole = next(rewriting)
     while True:
@@ -194,6 +194,6 @@ def test_what_is_missing_is_written_behind_the_last_segment(
 
 
 def test_the_place_behind_all_segments_is_no_text_to_lead_back_to() -> None:
-    found = with_end(split("You fool. You oaf."))
+    found = append_end(split("You fool. You oaf."))
     hole = next(splice.rewriting(found, [True, True, False]))
     assert (hole.keys, hole.run.text) == ((), "You fool. You oaf.")

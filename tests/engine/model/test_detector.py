@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from aligner_proxy.engine.model.detector import NEUTRAL_QUANTILE, DetectorHead, spans
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import render, template
-from aligner_proxy.text.structure import split, with_end
+from aligner_proxy.text.structure import append_end, split
 from tests.support import tiny
 
 OBJECTIVES = ("Harmlessness: the response should avoid insults", "Brevity: no more than needed.")
@@ -128,7 +128,7 @@ def test_a_head_from_before_there_were_neutral_segments_is_read(tmp_path: Path) 
 def test_the_place_behind_the_last_segment_is_what_the_prompt_says_after_the_answer() -> None:
     prompt = render(template("ultrafeedback"), "Why?", "It is so. Yes.", ["Brevity: be short"])
     offsets = [(i, i + 1) for i in range(len(prompt.text))]
-    where = spans(prompt, with_end(split("It is so. Yes.")), offsets)
+    where = spans(prompt, append_end(split("It is so. Yes.")), offsets)
     texts = ["".join(prompt.text[i] for i in tokens) for tokens in where.segments]
     assert texts == ["It is so.", "Yes.", "Yes. | Edit: "]
 

@@ -12,9 +12,9 @@ import pytest
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import ConfigError, EngineUnavailable
 from aligner_proxy.policy.config import builtin_objectives
-from aligner_proxy.teaching.insertion import insert
+from aligner_proxy.teaching.insertion import insert_text
 from aligner_proxy.teaching.neutral import Neutral, lesson_answers, neutral_answers
-from aligner_proxy.teaching.rows import Company
+from aligner_proxy.teaching.rows import PromptObjectives
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
 from models.data.answers import Answer, load_pool
@@ -80,7 +80,7 @@ async def measured(study: Study) -> Results:
 def case(trial: Trial = Trial.ALONE) -> Case:
     """A sentence between the two of a neutral answer, its objective the second of two."""
     neutral = Neutral("q", "One here. Two here.")
-    return Case(trial, insert("I feel lonely.", 0, neutral, 1), Company(("A: a", "B: b"), 1))
+    return Case(trial, insert_text("I feel lonely.", 0, neutral, 1), PromptObjectives(("A: a", "B: b"), 1))
 
 
 def scored(*flags: int | None) -> list[Verdict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.lists.beside import beside
+from aligner_proxy.text.lists.beside import remaining_title
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ from aligner_proxy.text.lists.beside import beside
     ],
 )
 def test_what_stands_beside_a_sentence(text: str, behind: str, stays: str) -> None:
-    assert beside(text, behind) == stays
+    assert remaining_title(text, behind) == stays

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.lists.marks import Kind, read, roman, row_number, shown
+from aligner_proxy.text.lists.marks import MarkKind, format_number, read, roman, row_number
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_no_mark(line: str) -> None:
 def test_a_letter_may_be_a_roman_number() -> None:
     mark = read("i) Boil")
     assert mark is not None
-    assert mark.readings == ((Kind.ROMAN, 1), (Kind.LETTER, 9))
+    assert mark.readings == ((MarkKind.ROMAN, 1), (MarkKind.LETTER, 9))
 
 
 def test_a_number_in_the_first_cell() -> None:
@@ -71,9 +71,9 @@ def test_a_number_in_the_first_cell() -> None:
 
 def test_numbers_are_shown_as_the_list_shows_them() -> None:
     assert [roman(value) for value in (1, 4, 9, 14, 40)] == ["i", "iv", "ix", "xiv", "xl"]
-    assert shown(Kind.CAPITAL_ROMAN, 4, "V") == "IV"
-    assert shown(Kind.LETTER, 2, "c") == "b"
-    assert shown(Kind.LETTER, 27, "c") == "c"
-    assert shown(Kind.CIRCLED, 3, "\u2463") == "\u2462"
-    assert shown(Kind.DIGIT, 10, "11") == "10"
-    assert shown(Kind.DIGIT, 12, "\uff11") == "\uff11\uff12"
+    assert format_number(MarkKind.CAPITAL_ROMAN, 4, "V") == "IV"
+    assert format_number(MarkKind.LETTER, 2, "c") == "b"
+    assert format_number(MarkKind.LETTER, 27, "c") == "c"
+    assert format_number(MarkKind.CIRCLED, 3, "\u2463") == "\u2462"
+    assert format_number(MarkKind.DIGIT, 10, "11") == "10"
+    assert format_number(MarkKind.DIGIT, 12, "\uff11") == "\uff11\uff12"

@@ -20,30 +20,30 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class HeadsInForce:
+class ActiveHeads:
     """The heads of one policies file, as its index says."""
 
     store: HeadStore = field(compare=False)
     index: Index
 
     @classmethod
-    def of(cls, file: PolicyFile) -> HeadsInForce:
+    def read(cls, file: PolicyFile) -> ActiveHeads:
         """Read the index; raises `ConfigError` where it is damaged."""
-        store = HeadStore.of(file)
+        store = HeadStore.for_file(file)
         return cls(store, store.index())
 
     @classmethod
-    def usable(cls, file: PolicyFile) -> HeadsInForce:
+    def read_or_empty(cls, file: PolicyFile) -> ActiveHeads:
         """The same for a gateway, which a damaged index must not stop: then the general head judges everything."""
         try:
-            return cls.of(file)
+            return cls.read(file)
         except ConfigError as error:
             _log_once(str(error))
-            return cls(HeadStore.of(file), Index())
+            return cls(HeadStore.for_file(file), Index())
 
     def version_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> Version | None:
         """The head in force for an objective of this tenant (None: of the file), None without one."""
-        version = self.index.objective(scope_of(tenant), objective.name).in_force(aligner)
+        version = self.index.objective(scope_of(tenant), objective.name).active_version(aligner)
         return version if version is not None and version.text == objective.text else None
 
     def head_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> str:
@@ -61,9 +61,9 @@ def _log_once(fault: str) -> None:
     log.error("%s; until then the general head judges every objective", fault)
 
 
-def taught_in(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
+def taught_versions(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
     """The objectives of a policy that were taught, by name."""
     if not versions:
         return {}
-    named = ((objective.name, versions.get(objective.head)) for objective in policy.objectives if objective.head)
-    return {name: version for name, version in named if version is not None}
+    pairs = ((objective.name, versions.get(objective.head)) for objective in policy.objectives if objective.head)
+    return {name: version for name, version in pairs if version is not None}
