@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
-from aligner_proxy.gate.edits import by_comparison
+from aligner_proxy.gate.edits import edits_by_comparison
 from aligner_proxy.plugins.api import Content, Entry, Flagged
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.text.structure import split
@@ -214,7 +214,7 @@ def _rounded(score: float | None) -> float | None:
 
 def edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, text) for each replaced range of `before`, including white space at the end."""
-    changes = by_comparison(before, split(before), after)
+    changes = edits_by_comparison(before, split(before), after)
     yield from ((edit.start, edit.end, edit.text) for edit in changes)
     end = len(before.rstrip())
     gap = after[len(after.rstrip()) :]

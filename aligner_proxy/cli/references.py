@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aligner_proxy.grounding.page import MOST_CHARS, Page, page
+from aligner_proxy.grounding.page import MOST_CHARS, ReferencePage, read_page
 from aligner_proxy.grounding.procedures import ORDER
 from aligner_proxy.types import Policy, Reference
 
@@ -55,5 +55,5 @@ def as_json(policy: Policy) -> list[dict[str, Any]]:
     ]
 
 
-def _page(reference: Reference) -> Page:
-    return page(reference.label, reference.text)
+def _page(reference: Reference) -> ReferencePage:
+    return read_page(reference.label, reference.text)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, continued
+from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, match_heirs
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.outline import Item, ListCompletion, Outline
 from aligner_proxy.text.structure import Segment, join, split
@@ -23,23 +23,23 @@ Followed = Mapping[Edit, tuple[Part, ...]]
 """Edits, and what each does to the segments it covers."""
 
 
-def removed(followed: Followed) -> set[int]:
+def removed_segments(followed: Followed) -> set[int]:
     """The segments of which nothing stays."""
-    gone = SegmentStatus.REMOVED
-    return {part.index for parts in followed.values() for part in parts if part.fate is gone and not part.left}
+    removal = SegmentStatus.REMOVED
+    return {part.index for parts in followed.values() for part in parts if part.fate is removal and not part.remains}
 
 
-def completed(
-    original: str, pieces: Sequence[Segment], followed: Followed, settled: int = 0, before: Collection[int] = ()
+def complete_edits(
+    original: str, pieces: Sequence[Segment], fates: Followed, first_open: int = 0, before: Collection[int] = ()
 ) -> Followed:
-    """The edits as they are to be judged; segments before `settled` have gone out, `before` names removed ones."""
+    """The edits as they are to be judged; segments before `first_open` have gone out, `before` names removed ones."""
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
-    if not any(part.fate in touched for parts in followed.values() for part in parts):
-        return followed
-    return _Completer(original, pieces, followed, {*before, *removed(followed)}, settled).edits()
+    if not any(part.fate in touched for parts in fates.values() for part in parts):
+        return fates
+    return _Completer(original, pieces, fates, {*before, *removed_segments(fates)}, first_open).edits()
 
 
-def trimmed(edit: Edit, pieces: Sequence[Segment]) -> Edit:
+def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
     """An edit without the white space behind it, which goes out with the segment that follows."""
     last = pieces[edit.last - 1]
     text = edit.text.rstrip()
@@ -52,35 +52,35 @@ class _Completer:
     """The completion of the edits of one answer."""
 
     def __init__(
-        self, original: str, pieces: Sequence[Segment], followed: Followed, removed: set[int], settled: int
+        self, original: str, pieces: Sequence[Segment], followed: Followed, removed: set[int], first_open: int
     ) -> None:
         self._original = original
         self._pieces = pieces
         self._followed = followed
         self._removed = removed
-        self._settled = settled
+        self._first_open = first_open
         outline = Outline(pieces)
         self._items = {item.first: item for item in outline.items}
-        self._completion: ListCompletion = outline.complete_removal(removed, settled)
+        self._completion: ListCompletion = outline.complete_removal(removed, first_open)
 
     def edits(self) -> Followed:
         """All edits; those that need no completion are the same as before."""
-        left = {i for i in self._completion.remains if i >= self._settled}
-        more = (self._completion.removed - self._removed) | left
-        made: dict[Edit, tuple[Part, ...]] = {}
+        remaining = {i for i in self._completion.remains if i >= self._first_open}
+        more = (self._completion.removed - self._removed) | remaining
+        result: dict[Edit, tuple[Part, ...]] = {}
         for covered, edits in self._runs(more):
             single = edits[0] if len(edits) == 1 else None
             mended = single is not None and (self._mends_marks(single) or self._leaves_marks(single))
             if single is not None and not mended and not any(i in more for i in covered):
-                made[single] = self._followed[single]
+                result[single] = self._followed[single]
                 continue
             texts = self._texts(covered, edits)
             if texts is None:
-                made |= {edit: self._followed[edit] for edit in edits}
+                result |= {edit: self._followed[edit] for edit in edits}
                 continue
-            known = {part.index: part for edit in edits for part in self._followed[edit]}
-            made[self._edit(covered, texts)] = tuple(self._part(i, known.get(i)) for i in covered)
-        return made
+            parts = {part.index: part for edit in edits for part in self._followed[edit]}
+            result[self._edit(covered, texts)] = tuple(self._part(i, parts.get(i)) for i in covered)
+        return result
 
     def _runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
         """Stretches of segments that go or change together, each with the edits in it."""
@@ -100,32 +100,32 @@ class _Completer:
         indices = [part.index for part in self._followed[edit] if part.fate is SegmentStatus.REWRITTEN]
         if not any(i in self._items or self._mark_above(i) for i in indices):
             return False
-        texts = self._written(edit)
-        return texts is not None and any(self._mended(i, texts[i]) != texts[i] for i in indices if i in texts)
+        texts = self._texts_of(edit)
+        return texts is not None and any(self._restore_mark(i, texts[i]) != texts[i] for i in indices if i in texts)
 
     def _leaves_marks(self, edit: Edit) -> bool:
         """Whether the mark of an item of which nothing is left was written."""
-        gone = [part.index for part in self._followed[edit] if part.index in self._completion.removed]
-        return bool(edit.text.strip() and gone) and any((self._written(edit) or {}).get(i) for i in gone)
+        emptied = [part.index for part in self._followed[edit] if part.index in self._completion.removed]
+        return bool(edit.text.strip() and emptied) and any((self._texts_of(edit) or {}).get(i) for i in emptied)
 
     def _texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
         """What stands in place of each segment; None where what was written does not follow their order."""
         texts = {i: self._pieces[i].text for i in covered}
         for edit in edits:
-            written = self._written(edit)
-            if written is None:
+            own_texts = self._texts_of(edit)
+            if own_texts is None:
                 return None
             texts |= dict.fromkeys(range(edit.first, edit.last), "")
-            texts |= {i: self._mended(i, text) for i, text in written.items()}
+            texts |= {i: self._restore_mark(i, text) for i, text in own_texts.items()}
         texts |= {i: "" for i in covered if i in self._completion.removed}
         return texts | {i: text for i, text in self._completion.remains.items() if i in covered}
 
-    def _written(self, edit: Edit) -> dict[int, str] | None:
+    def _texts_of(self, edit: Edit) -> dict[int, str] | None:
         """The text that an edit has for each segment it continues."""
         lead = edit.text[: len(edit.text) - len(edit.text.lstrip())]
         in_line = edit.first > 0 and "\n" not in lead  # the space that it begins with is no indentation then
         new = [piece for piece in split(edit.text.lstrip() if in_line else edit.text) if piece.text.strip()]
-        old = continued([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
+        old = match_heirs([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
         if old != sorted(old):
             return None
         texts: dict[int, list[tuple[str, str]]] = {}
@@ -133,16 +133,16 @@ class _Completer:
             texts.setdefault(edit.first + number, []).append((piece.text, piece.gap))
         return {i: join(members).strip("\n") for i, members in texts.items()}
 
-    def _mended(self, number: int, text: str) -> str:
+    def _restore_mark(self, number: int, text: str) -> str:
         """What was written in place of a segment, with the mark that the segment had, and no other."""
-        written = marks.read(text)
+        new_mark = marks.read(text)
         item = self._items.get(number)
         if item is not None:
-            return _with_mark(text, written, item, self._pieces[number].text)
+            return _put_mark(text, new_mark, item, self._pieces[number].text)
         above = self._mark_above(number)
-        if above is None or written is None or written.is_bullet != above.mark.is_bullet:
+        if above is None or new_mark is None or new_mark.is_bullet != above.mark.is_bullet:
             return text
-        return text[written.stop :]
+        return text[new_mark.stop :]
 
     def _mark_above(self, number: int) -> Item | None:
         """The item whose mark will stand right before a segment that has none itself."""
@@ -159,15 +159,15 @@ class _Completer:
         pieces = self._pieces
         first = covered.start
         last = covered.stop
-        written = [i for i in covered if texts[i]]
-        on = {i for i, following in pairwise(written) if self._is_mark_of(i, following, texts)}
+        with_text = [i for i in covered if texts[i]]
+        on = {i for i, following in pairwise(with_text) if self._is_mark_of(i, following, texts)}
         members = [(texts[i].rstrip(), " " if i in on else pieces[i].gap) for i in covered]
         before = [(_BEFORE, pieces[first - 1].gap)] if first else []
         behind = [(_BEFORE, "")] if last < len(pieces) and pieces[last].text else []
         text = join([*before, *members, *behind])
         text = text.removeprefix(_BEFORE if before else "").removesuffix(_BEFORE if behind else "")
         start = pieces[first - 1].end if first else 0
-        if behind and written and self._is_mark_of(written[-1], last, texts):
+        if behind and with_text and self._is_mark_of(with_text[-1], last, texts):
             text = f"{text.rstrip()} "
         if last < len(pieces):
             return Edit(start, pieces[last].start, text, first, last)
@@ -182,20 +182,20 @@ class _Completer:
         text = texts.get(following, self._pieces[following].text)
         return alone and not text[:1].isspace()
 
-    def _part(self, number: int, known: Part | None) -> Part:
-        part = known or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
+    def _part(self, number: int, part_so_far: Part | None) -> Part:
+        part = part_so_far or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
         if number in self._completion.removed:
-            return replace(part, fate=SegmentStatus.REMOVED, left="")
-        return replace(part, left=self._completion.remains.get(number, part.left))
+            return replace(part, fate=SegmentStatus.REMOVED, remains="")
+        return replace(part, remains=self._completion.remains.get(number, part.remains))
 
 
-def _with_mark(text: str, written: marks.Mark | None, item: Item, old: str) -> str:
+def _put_mark(text: str, new_mark: marks.Mark | None, item: Item, old: str) -> str:
     """A text with the mark of its item."""
     own = item.mark
-    if written is None or written.is_bullet != own.is_bullet:
+    if new_mark is None or new_mark.is_bullet != own.is_bullet:
         return old[: own.stop] + text.lstrip()
     if own.is_bullet:
-        return old[: own.stop] + text[written.stop :]
-    if written.number == own.number:
+        return old[: own.stop] + text[new_mark.stop :]
+    if new_mark.number == own.number:
         return text
-    return text[: written.start] + own.number + text[written.end :]
+    return text[: new_mark.start] + own.number + text[new_mark.end :]

@@ -53,7 +53,7 @@ def apply(original: str, edits: Iterable[Edit]) -> str:
     return "".join(pieces) + original[at:]
 
 
-def flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | None:
+def detector_flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | None:
     """Whether the detector flagged each piece; None without a detector, or when it judged other pieces."""
     if [segment.text for segment in correction.segments] != [piece.text for piece in pieces]:
         return None
@@ -62,23 +62,23 @@ def flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | Non
     return [segment.flagged for segment in correction.segments]
 
 
-def in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[bool], edited: str) -> list[Edit] | None:
+def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[bool], edited: str) -> list[Edit] | None:
     """One edit for each run of flagged segments that changed; None when an unflagged segment changed.
 
     White space at the very end belongs to the last segment and is no edit.
     """
     edited = edited.rstrip() + pieces[-1].gap if pieces else edited
-    kept = list(_kept(pieces, flagged))
-    places = _places(original, pieces, kept, edited, stay=True)
+    unflagged_runs = list(_unflagged_runs(pieces, flagged))
+    places = _places(original, pieces, unflagged_runs, edited, stay=True)
     if places is None:
-        places = _places(original, pieces, kept, edited, stay=False)
+        places = _places(original, pieces, unflagged_runs, edited, stay=False)
     if places is None:
         return None
     edits = []
     at = 0
     start = 0
     first = 0
-    for run, position in zip(kept, places, strict=True):
+    for run, position in zip(unflagged_runs, places, strict=True):
         if run.start > first:
             edits.append(Edit(start, pieces[run.start].start, edited[at:position], first, run.start))
         start = pieces[run.stop - 1].end
@@ -89,7 +89,7 @@ def in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[bool], 
     return [edit for edit in edits if original[edit.start : edit.end] != edit.text]
 
 
-def _kept(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]:
+def _unflagged_runs(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]:
     """Runs of unflagged segments."""
     for flag, run in groupby(range(len(pieces)), key=lambda i: flagged[i]):
         members = list(run)
@@ -98,7 +98,7 @@ def _kept(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]
 
 
 def _places(
-    original: str, pieces: Sequence[Segment], kept: Sequence[range], edited: str, *, stay: bool
+    original: str, pieces: Sequence[Segment], unflagged_runs: Sequence[range], edited: str, *, stay: bool
 ) -> list[int] | None:
     """Where each kept run begins in `edited`; None where one is missing.
 
@@ -109,10 +109,10 @@ def _places(
     places = []
     at = 0
     start = 0
-    for run in kept:
+    for run in unflagged_runs:
         position = None
         if stay and edited.startswith(original[start : pieces[run.stop - 1].end], at):
-            position = _fitting(pieces, run, edited, at + pieces[run.start].start - start)
+            position = _check_fit(pieces, run, edited, at + pieces[run.start].start - start)
         if position is None:
             position = _place(original, pieces, run, edited, at)
         if position is None or (run.start == 0 and position != 0):
@@ -123,36 +123,46 @@ def _places(
     return places
 
 
-def _fitting(pieces: Sequence[Segment], kept: range, edited: str, position: int) -> int | None:
+def _check_fit(pieces: Sequence[Segment], unflagged: range, edited: str, position: int) -> int | None:
     """`position`, if the kept run that stands there ends a word, and the text where it is the last."""
-    end = position + pieces[kept.stop - 1].end - pieces[kept.start].start
-    is_last = kept.stop == len(pieces)
-    return position if _free(edited, end) and (not is_last or end + len(pieces[-1].gap) == len(edited)) else None
+    end = position + pieces[unflagged.stop - 1].end - pieces[unflagged.start].start
+    is_last = unflagged.stop == len(pieces)
+    return (
+        position
+        if _is_word_boundary(edited, end) and (not is_last or end + len(pieces[-1].gap) == len(edited))
+        else None
+    )
 
 
-def _place(original: str, pieces: Sequence[Segment], kept: range, edited: str, at: int) -> int | None:
+def _place(original: str, pieces: Sequence[Segment], unflagged: range, edited: str, at: int) -> int | None:
     """Position of a kept run in `edited` from `at` on: at its end for the last run, else the first match."""
-    text = original[pieces[kept.start].start : pieces[kept.stop - 1].end]
-    if kept.stop == len(pieces):
+    text = original[pieces[unflagged.start].start : pieces[unflagged.stop - 1].end]
+    if unflagged.stop == len(pieces):
         position = len(edited) - len(pieces[-1].gap) - len(text)
-        return position if position >= at and edited.startswith(text, position) and _free(edited, position) else None
+        return (
+            position
+            if position >= at and edited.startswith(text, position) and _is_word_boundary(edited, position)
+            else None
+        )
     position = edited.find(text, at)
-    while position >= 0 and not (_free(edited, position) and _free(edited, position + len(text))):
+    while position >= 0 and not (
+        _is_word_boundary(edited, position) and _is_word_boundary(edited, position + len(text))
+    ):
         position = edited.find(text, position + 1)
     return position if position >= 0 else None
 
 
-def _free(text: str, at: int) -> bool:
+def _is_word_boundary(text: str, at: int) -> bool:
     """Whether `at` is not inside a word."""
     return not (0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum())
 
 
-def by_comparison(original: str, pieces: Sequence[Segment], edited: str) -> list[Edit]:
+def edits_by_comparison(original: str, pieces: Sequence[Segment], edited: str) -> list[Edit]:
     """Edits between two texts without knowing what was flagged: whatever lies between equal segments."""
     new = split(edited)
     edits = []
     behind_last = (0, 0)
-    for old_at, new_at in [*_equal([p.text for p in pieces], [p.text for p in new]), (len(pieces), len(new))]:
+    for old_at, new_at in [*_equal_segments([p.text for p in pieces], [p.text for p in new]), (len(pieces), len(new))]:
         ends = (
             pieces[behind_last[0] - 1].end if behind_last[0] else 0,
             new[behind_last[1] - 1].end if behind_last[1] else 0,
@@ -167,18 +177,18 @@ def by_comparison(original: str, pieces: Sequence[Segment], edited: str) -> list
     return edits
 
 
-def _equal(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Pairs of positions with equal segments, in order.
 
     Equal ends are cut off first: most edits are small, and the comparison is quadratic in the rest.
     """
     start = _common(old, new)
     end = _common(old[start:][::-1], new[start:][::-1])
-    left = old[start : len(old) - end]
-    right = new[start : len(new) - end]
+    old_rest = old[start : len(old) - end]
+    new_rest = new[start : len(new) - end]
     yield from ((i, i) for i in range(start))
-    if max(len(left), len(right)) <= COMPARABLE:
-        for i, k, size in difflib.SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
+    if max(len(old_rest), len(new_rest)) <= COMPARABLE:
+        for i, k, size in difflib.SequenceMatcher(None, old_rest, new_rest, autojunk=False).get_matching_blocks():
             yield from ((start + i + n, start + k + n) for n in range(size))
     yield from ((len(old) - n, len(new) - n) for n in range(end, 0, -1))
 
@@ -187,7 +197,7 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def independent(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list[tuple[Edit, ...]]:
+def independent_groups(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list[tuple[Edit, ...]]:
     """Groups of edits that depend on each other: text that one removes and another inserts has only been moved.
 
     An unchanged segment always separates two edits, so nothing else makes them depend on each other.
@@ -213,7 +223,7 @@ def _root(parent: list[int], member: int) -> int:
     return member
 
 
-def bundled(groups: Sequence[tuple[Edit, ...]], most: int) -> list[tuple[Edit, ...]]:
+def bundle_groups(groups: Sequence[tuple[Edit, ...]], most: int) -> list[tuple[Edit, ...]]:
     """At most `most` groups: neighbouring groups are merged."""
     size = -(-len(groups) // max(most, 1))
     starts = range(0, len(groups), max(size, 1))
@@ -235,7 +245,7 @@ class Part:
     text: str
     fate: SegmentStatus
     index: int
-    left: str = ""
+    remains: str = ""
     """What stays of a removed segment: the mark of an item that goes on, its title, other cells of a row."""
 
 
@@ -246,12 +256,12 @@ def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple
     if max(len(covered), len(new)) > COMPARABLE:
         return tuple(Part(pieces[i].text, SegmentStatus.STAYS, i) for i in covered)
     instead: dict[int, list[str]] = {}
-    for heir, text in zip(continued([pieces[i].text for i in covered], new), new, strict=False):
+    for heir, text in zip(match_heirs([pieces[i].text for i in covered], new), new, strict=False):
         instead.setdefault(edit.first + heir, []).append(text)
-    return tuple(_part(i, pieces, instead.get(i, ()), free[i]) for i in covered)
+    return tuple(_segment_fate(i, pieces, instead.get(i, ()), free[i]) for i in covered)
 
 
-def _part(index: int, pieces: Sequence[Segment], new: Sequence[str], free: bool) -> Part:
+def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], free: bool) -> Part:
     """What became of a segment in whose place stands `new`."""
     old = pieces[index].text
     if not free:
@@ -259,9 +269,9 @@ def _part(index: int, pieces: Sequence[Segment], new: Sequence[str], free: bool)
     begins = index == 0 or "\n" in pieces[index - 1].gap
     if begins and _is_mark_alone(old, new):
         return Part(old, SegmentStatus.REMOVED, index)  # whether the mark stays is for the completion to say
-    kept = remaining_title(old, _GOES_ON).strip() if new else ""
-    if not new or (kept and [kept] == [text.strip() for text in new]):
-        return Part(old, SegmentStatus.REMOVED, index, kept)
+    title = remaining_title(old, _GOES_ON).strip() if new else ""
+    if not new or (title and [title] == [text.strip() for text in new]):
+        return Part(old, SegmentStatus.REMOVED, index, title)
     return Part(old, SegmentStatus.REWRITTEN, index)
 
 
@@ -271,14 +281,14 @@ def _is_mark_alone(old: str, new: Sequence[str]) -> bool:
     return mark is not None and new[0].strip() == old[: mark.stop].strip() != old.strip()
 
 
-def continued(old: Sequence[str], new: Sequence[str]) -> list[int]:
+def match_heirs(old: Sequence[str], new: Sequence[str]) -> list[int]:
     """Which of `old` each of `new` continues: the one it shares most words with; the last one where all have a heir."""
-    vocabularies = [words(piece) for piece in old]
+    vocabularies = [word_set(piece) for piece in old]
     rest = list(range(len(old)))
     heirs: list[int] = []
     for piece in new:
         if rest:
-            vocabulary = words(piece)
+            vocabulary = word_set(piece)
             heirs.append(max(rest, key=lambda i: len(vocabulary & vocabularies[i])))
             rest.remove(heirs[-1])
         elif heirs:
@@ -286,12 +296,12 @@ def continued(old: Sequence[str], new: Sequence[str]) -> list[int]:
     return heirs
 
 
-def outlined(text: str) -> bool:
+def has_outline(text: str) -> bool:
     """Whether a text may have lists, headings or tables."""
     return any(form.search(text) for form in marks.LINE_FORMS)
 
 
-def words(text: str) -> set[str]:
+def word_set(text: str) -> set[str]:
     """All words, in lower case."""
     return set(re.findall(r"\w+", text.casefold()))
 
@@ -303,7 +313,7 @@ class TextFacts:
         self.text = text
         self._facts: dict[Callable[[str], Any], Any] = {}
 
-    def of(self, reader: Callable[[str], _T]) -> _T:
+    def read(self, reader: Callable[[str], _T]) -> _T:
         """The facts that `reader` reads from the text."""
         if reader not in self._facts:
             self._facts[reader] = reader(self.text)
@@ -312,7 +322,7 @@ class TextFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class EditGroup:
     """Edits that are kept or dropped together, and the segments that they cover."""
 
     edits: tuple[Edit, ...]
@@ -326,7 +336,7 @@ class Candidate:
     before: TextFacts
     pieces: Sequence[Segment]
     objectives: Sequence[Objective]
-    changes: Sequence[Change]
+    changes: Sequence[EditGroup]
     sources: Sequence[str] = ()
     """References, whose facts are no inventions."""
 
@@ -336,28 +346,28 @@ class Candidate:
         return TextFacts(apply(self.before.text, (edit for change in self.changes for edit in change.edits)))
 
     @cached_property
-    def new(self) -> list[str]:
+    def inserted_texts(self) -> list[str]:
         """Inserted texts that no objective dictates; the marks that stay of removed items are not new."""
-        gone = SegmentStatus.REMOVED
-        written = (c for c in self.changes if not c.parts or any(part.fate is not gone for part in c.parts))
-        texts = (self._own(edit.text) for change in written for edit in change.edits)
+        removal = SegmentStatus.REMOVED
+        insertions = (c for c in self.changes if not c.parts or any(part.fate is not removal for part in c.parts))
+        texts = (self._own(edit.text) for change in insertions for edit in change.edits)
         return [text for text in texts if text.strip()]
 
     @cached_property
-    def gone(self) -> frozenset[int]:
+    def removed_segments(self) -> frozenset[int]:
         """Segments of which nothing is left."""
-        return frozenset(part.index for part in self.parts(SegmentStatus.REMOVED) if not part.left)
+        return frozenset(part.index for part in self.parts(SegmentStatus.REMOVED) if not part.remains)
 
     def parts(self, *fates: SegmentStatus) -> list[Part]:
         """The covered segments with one of these statuses."""
         return [part for change in self.changes for part in change.parts if part.fate in fates]
 
-    def lost(
+    def lost_facts(
         self, facts: FactReader, fates: Iterable[SegmentStatus] = (SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
     ) -> set[str]:
         """Facts of the covered segments with these statuses that the new text lacks."""
         required = {fact for part in self.parts(*fates) for fact in facts(part.text)}
-        lost = required - self.after.of(facts) if required else required
+        lost = required - self.after.read(facts) if required else required
         if lost:
             parts = (part for part in self.parts(*fates) if not self._is_mark_now(part))
             lost &= {fact for part in parts for fact in facts(part.text)}
@@ -372,19 +382,19 @@ class Candidate:
         line = re.escape(piece.text + piece.gap + self.pieces[part.index + 1].text)
         return "\n" not in piece.gap and re.search(rf"^[ \t]*{line}", self.after.text, re.MULTILINE) is not None
 
-    def more(self, count: Callable[[str], int]) -> bool:
+    def has_more(self, count: Callable[[str], int]) -> bool:
         """Whether some edit has more of something than what it replaces."""
         edits = (edit for change in self.changes for edit in change.edits)
         return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
 
-    def added(self, facts: FactReader) -> set[str]:
+    def added_facts(self, facts: FactReader) -> set[str]:
         """Facts of the new text that are neither in the original nor dictated by an objective nor in a reference."""
-        added = self.after.of(facts) - self.before.of(facts)
+        added = self.after.read(facts) - self.before.read(facts)
         return added - {f for text in (*self._dictated, *self.sources) for f in facts(text)} if added else added
 
     def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
         """Whether some edit puts in a sentence of the objectives that the original does not have."""
-        new = (piece.text for text in self.new for piece in split(text))
+        new = (piece.text for text in self.inserted_texts for piece in split(text))
         return any(of_these(sentence, self._objective_texts) for sentence in new if sentence not in self.before.text)
 
     @cached_property

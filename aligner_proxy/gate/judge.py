@@ -1,9 +1,9 @@
 """Gate: decides which edits of a correction can be delivered.
 
-The rules stand in `RULES` in the order in which an objection is named; a policy may switch each one off. When the whole
-correction breaks a rule, its independent edits are tried one by one: see `_best`. The original stands where nothing is
-left to deliver. A segment that the detector did not flag is never changed, whatever the rules are. The rules read all
-texts folded (text/folding.py): a disguise may neither hide a fact nor pass for one that must not be lost.
+`RULES` lists the rules in reporting order; a policy may switch each one off. When the whole correction breaks a rule,
+its independent edits are tried one by one (`_choose_changes`). If no edit passes, the original is delivered. A segment
+that the detector did not flag is never changed, whatever the rules are. The rules read all texts folded
+(text/folding.py), so a disguise neither hides a fact nor counts as one that must not be lost.
 
 `judge_in_thread` keeps all but short answers off the event loop, which all requests share; bench/gate_cost.py
 measures the cost. Two threads, because they share one interpreter. Recent verdicts are cached: an answer from the cache
@@ -21,9 +21,9 @@ from types import MappingProxyType
 from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
-from aligner_proxy.gate.completion import Followed, completed, removed
-from aligner_proxy.gate.edits import Candidate, Change, Edit, TextFacts, apply, follow
-from aligner_proxy.gate.rules import Rule, may_go, waived_rules
+from aligner_proxy.gate.completion import Followed, complete_edits, removed_segments
+from aligner_proxy.gate.edits import Candidate, Edit, EditGroup, TextFacts, apply, follow
+from aligner_proxy.gate.rules import Rule, may_remove, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.lists.numbering import renumber_text
@@ -33,18 +33,18 @@ from aligner_proxy.types import NOT_GROUNDED, Correction, GateRule, Grounding, P
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.empty,
     GateRule.LEAK: rules.template_leak,
-    GateRule.INVENTED_TURN: rules.increases(rules.turn_starts),
-    GateRule.NEW_REFUSAL: rules.increases(rules.refusals),
-    GateRule.PERSONAL_DATA: rules.adds(facts.personal_data),
+    GateRule.INVENTED_TURN: rules.forbid_increase(rules.turn_starts),
+    GateRule.NEW_REFUSAL: rules.forbid_increase(rules.refusals),
+    GateRule.PERSONAL_DATA: rules.forbid_addition(facts.personal_data),
     GateRule.LOST_CODE: rules.lost_code,
-    GateRule.LOST_CITATION: rules.loses(facts.citations),
-    GateRule.LOST_NUMBER: rules.loses(facts.numbers),
-    GateRule.LOST_ADDRESS: rules.loses(facts.addresses),
+    GateRule.LOST_CITATION: rules.forbid_loss(facts.citations),
+    GateRule.LOST_NUMBER: rules.forbid_loss(facts.numbers),
+    GateRule.LOST_ADDRESS: rules.forbid_loss(facts.addresses),
     GateRule.LOST_QUOTE: rules.lost_quote,
     GateRule.LOST_NAME: rules.lost_name,
     GateRule.LOST_ITEM: rules.lost_item,
     GateRule.LOST_TURN: rules.lost_turn,
-    GateRule.INVENTED_FACT: rules.adds(facts.numbers, facts.addresses),
+    GateRule.INVENTED_FACT: rules.forbid_addition(facts.numbers, facts.addresses),
     GateRule.INVENTED_QUOTE: rules.invented_quote,
     GateRule.SCRIPT: rules.changed_script,
     GateRule.LANGUAGE: rules.changed_language,
@@ -59,14 +59,14 @@ UNFLAGGED = "unflagged_changed"
 # Bounds what trying edits one by one may cost; more edits than that are tried in bundles of neighbours.
 MAX_READ_CHARS = 200_000
 MAX_GROUPS = 64
-_Refused = tuple[Change, str]
+_Refusal = tuple[EditGroup, str]
 AT_ONCE_CHARS = 1_000
 """Answers up to this length take about 1 ms, 10 ms where an edit is refused, and are judged in the event loop."""
 _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gate")
 _CACHED_VERDICTS = 256
 _CACHED_CHARS = 16_000
 """The longest answer whose verdict is cached."""
-_known: LRUCache[tuple[str, Correction, Policy], Verdict] = LRUCache(_CACHED_VERDICTS)
+_verdict_cache: LRUCache[tuple[str, Correction, Policy], Verdict] = LRUCache(_CACHED_VERDICTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Verdict:
     dropped: tuple[str, ...] = ()
     renumbered: int = 0
     """Marks of lists and references to them that got another number because items are gone; no edits."""
-    gone: frozenset[int] = field(default=frozenset(), compare=False)
+    removed_segments: frozenset[int] = field(default=frozenset(), compare=False)
     """Segments of which nothing is left."""
     grounding: Grounding = NOT_GROUNDED
     """What was done afterwards to hold the text to its references."""
@@ -92,22 +92,22 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     """
     if correction.text == original:
         return Verdict(original)
-    case = _Case.of(original, correction, policy, further)
+    case = _Case.from_correction(original, correction, policy, further)
     if case is None:
         return Verdict(original, f"gate_{UNFLAGGED}", 1, (UNFLAGGED,))
-    kept, refused = _best(case)
-    text = case.delivered(kept)
-    gone = case.candidate(kept).gone
+    passing, refusals = _choose_changes(case)
+    text = case.apply_changes(passing)
+    removed = case.candidate(passing).removed_segments
     renumbered = 0
-    has_outline: bool = case.before.of(edits.outlined)
-    if gone and has_outline:
-        text, renumbered = renumber_text(case.written, gone, text)
+    has_outline: bool = case.before.read(edits.has_outline)
+    if removed and has_outline:
+        text, renumbered = renumber_text(case.upstream_pieces, removed, text)
     count = sum(len(change.edits) for change in case.changes)
-    if not refused:
-        return Verdict(text, None, count, (), renumbered, gone)
-    worst = min((rule for _, rule in refused), key=(*RULES, *further).index)
-    dropped = tuple(str(rule) for change, rule in refused for _ in change.edits)
-    return Verdict(text, f"{'gate_partly:' if kept else 'gate_'}{worst}", count, dropped, renumbered, gone)
+    if not refusals:
+        return Verdict(text, None, count, (), renumbered, removed)
+    worst = min((rule for _, rule in refusals), key=(*RULES, *further).index)
+    dropped = tuple(str(rule) for change, rule in refusals for _ in change.edits)
+    return Verdict(text, f"{'gate_partly:' if passing else 'gate_'}{worst}", count, dropped, renumbered, removed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +120,26 @@ class Settled:
     @property
     def removed(self) -> set[int]:
         """The segments that are removed."""
-        return removed(self.edits)
+        return removed_segments(self.edits)
 
 
 def judge_next(
-    original: str, edit: Edit, segments: Sequence[SegmentScore], settled: Settled, policy: Policy
+    original: str, edit: Edit, segments: Sequence[SegmentScore], released: Settled, policy: Policy
 ) -> tuple[str | None, Followed]:
     """The rule that one more edit of a growing answer breaks, or None, and the edit as it is to go out.
 
     `original` is the answer so far, `segments` are the verdicts on it. Numbers are not brought up to date here.
     """
     pieces = structure.match_segments(structure.split(original), [segment.text for segment in segments])
-    case = _Case.of_edits(original, pieces, [segment.flagged for segment in segments], [edit], policy, NONE, settled)
-    broken = case.against(case.changes)
+    case = _Case.from_edits(original, pieces, [segment.flagged for segment in segments], [edit], policy, NONE, released)
+    broken = case.objections(case.changes)
     return (broken[0] if broken else None), case.followed
 
 
 def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
     """All rules that the whole correction breaks, in their order."""
-    case = _Case.of(original, correction, policy)
-    return (UNFLAGGED,) if case is None else case.against(case.changes)
+    case = _Case.from_correction(original, correction, policy)
+    return (UNFLAGGED,) if case is None else case.objections(case.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,31 +152,31 @@ class _Case:
     followed: Followed
     """What each of the edits that are in question does."""
     before: TextFacts
-    written: Sequence[Segment]
+    upstream_pieces: Sequence[Segment]
     """The segments as the upstream wrote them."""
     pieces: Sequence[Segment]
     policy: Policy
-    changes: tuple[Change, ...]
+    changes: tuple[EditGroup, ...]
     rules: Mapping[str, Rule]
 
     @classmethod
-    def of(
+    def from_correction(
         cls, original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE
     ) -> _Case | None:
         """The case of one correction; None when an unflagged segment changed."""
         pieces = structure.split(original)
-        judged = structure.match_segments(pieces, [verdict.text for verdict in correction.segments])
-        flagged = edits.flags(judged, correction)
+        judged_pieces = structure.match_segments(pieces, [verdict.text for verdict in correction.segments])
+        flagged = edits.detector_flags(judged_pieces, correction)
         if flagged is not None and policy.verify is Verify.FLAGGED:
-            pieces = judged
-            proposed = edits.in_place(original, pieces, flagged, correction.text)
+            pieces = judged_pieces
+            proposed = edits.edits_in_place(original, pieces, flagged, correction.text)
         else:
             flagged = flagged and flagged[: len(pieces)]
-            proposed = edits.by_comparison(original, pieces, correction.text)
-        return None if proposed is None else cls.of_edits(original, pieces, flagged, proposed, policy, further)
+            proposed = edits.edits_by_comparison(original, pieces, correction.text)
+        return None if proposed is None else cls.from_edits(original, pieces, flagged, proposed, policy, further)
 
     @classmethod
-    def of_edits(
+    def from_edits(
         cls,
         original: str,
         pieces: Sequence[Segment],
@@ -184,51 +184,53 @@ class _Case:
         proposed: Sequence[Edit],
         policy: Policy,
         further: Mapping[str, Rule] = NONE,
-        settled: Settled | None = None,
+        released: Settled | None = None,
     ) -> _Case:
         """The case of some edits; those that have gone out before them are beyond question."""
-        settled = settled or Settled()
+        released = released or Settled()
         folded = fold(original)
         read = folded.segments(pieces)
         free = _free(folded.text, read, flagged, policy)
-        shown = {edit: _folded(edit, folded) for edit in proposed}
-        proposals = {edit: follow(shown[edit], read, free) for edit in proposed}
+        folded_edits = {edit: _fold_edit(edit, folded) for edit in proposed}
+        proposals = {edit: follow(folded_edits[edit], read, free) for edit in proposed}
         before = TextFacts(folded.text)
         followed: Followed = proposals
-        if before.of(edits.outlined):
-            followed = completed(original, pieces, proposals, settled.segments, settled.removed)
-        all_followed = {**settled.edits, **followed}
-        by_folded = {shown.get(edit) or _folded(edit, folded): edit for edit in all_followed}
+        if before.read(edits.has_outline):
+            followed = complete_edits(original, pieces, proposals, released.segments, released.removed)
+        all_followed = {**released.edits, **followed}
+        by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_followed}
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
-        groups = edits.bundled(edits.independent(list(by_folded), read), most)
-        changes = tuple(Change(group, tuple(p for e in group for p in all_followed[by_folded[e]])) for group in groups)
+        groups = edits.bundle_groups(edits.independent_groups(list(by_folded), read), most)
+        changes = tuple(
+            EditGroup(group, tuple(p for e in group for p in all_followed[by_folded[e]])) for group in groups
+        )
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         return cls(original, by_folded, followed, before, pieces, read, policy, changes, {**rules, **further})
 
-    def delivered(self, changes: Sequence[Change]) -> str:
+    def apply_changes(self, changes: Sequence[EditGroup]) -> str:
         """The text that goes out with these changes."""
         return apply(self.original, (self.proposed[edit] for change in changes for edit in change.edits))
 
-    def candidate(self, changes: Sequence[Change]) -> Candidate:
+    def candidate(self, changes: Sequence[EditGroup]) -> Candidate:
         """The original with these changes in it."""
         sources = tuple(reference.text for reference in self.policy.references)
         return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources)
 
-    def against(self, changes: Sequence[Change]) -> tuple[str, ...]:
+    def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
         """The rules that these changes together break."""
         candidate = self.candidate(changes)
         return tuple(name for name, rule in self.rules.items() if rule(candidate))
 
 
-def _folded(edit: Edit, folded: Folded) -> Edit:
+def _fold_edit(edit: Edit, folded: Folded) -> Edit:
     """An edit of the original as one of its folded text."""
     return replace(
         edit, start=folded.place_in_folded(edit.start), end=folded.place_in_folded(edit.end), text=fold(edit.text).text
     )
 
 
-def _best(case: _Case) -> tuple[tuple[Change, ...], list[_Refused]]:
+def _choose_changes(case: _Case) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
     """The changes to deliver, and each refused change with the rule that it broke.
 
     All changes together, if they break no rule. Else all those together that break no rule alone. If these break a rule
@@ -236,32 +238,34 @@ def _best(case: _Case) -> tuple[tuple[Change, ...], list[_Refused]]:
     about the whole text returns the original, since which edits to drop would be arbitrary. With n changes at most
     2n + 2 texts are checked.
     """
-    objections = case.against(case.changes)
+    objections = case.objections(case.changes)
     if not objections:
         return case.changes, []
     if len(case.changes) == 1:
         return (), [(change, objections[0]) for change in case.changes]
-    alone = [(change, case.against([change])) for change in case.changes]
+    alone = [(change, case.objections([change])) for change in case.changes]
     good = tuple(change for change, against in alone if not against)
     bad = [(change, against[0]) for change, against in alone if against]
-    together = case.against(good)
+    together = case.objections(good)
     if not together:
         return good, bad
     if ABOUT_THE_WHOLE.intersection(together):
         return (), bad + [(change, together[0]) for change in good]
-    return _one_by_one(case, good, bad)
+    return _add_one_by_one(case, good, bad)
 
 
-def _one_by_one(case: _Case, good: Sequence[Change], bad: list[_Refused]) -> tuple[tuple[Change, ...], list[_Refused]]:
+def _add_one_by_one(
+    case: _Case, good: Sequence[EditGroup], bad: list[_Refusal]
+) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
     """The changes to deliver of those that are good alone but not together: each that fits those before it."""
-    kept: tuple[Change, ...] = ()
+    passing: tuple[EditGroup, ...] = ()
     for change in good:
-        against = case.against([*kept, change])
+        against = case.objections([*passing, change])
         if against:
             bad = [*bad, (change, against[0])]
         else:
-            kept = (*kept, change)
-    return kept, bad
+            passing = (*passing, change)
+    return passing, bad
 
 
 def _free(original: str, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy) -> list[bool]:
@@ -272,7 +276,7 @@ def _free(original: str, pieces: Sequence[Segment], flagged: Sequence[bool] | No
     turn = rules.TURN.search(original)
     invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
     return [
-        piece.start >= invented or (flagged is not None and flag) or may_go(policy.objectives, original, piece.text)
+        piece.start >= invented or (flagged is not None and flag) or may_remove(policy.objectives, original, piece.text)
         for piece, flag in zip(pieces, flagged or [False] * len(pieces), strict=True)
     ]
 
@@ -282,15 +286,15 @@ async def judge_in_thread(original: str, correction: Correction, policy: Policy)
     if correction.text == original:
         return judge(original, correction, policy)
     key = (original, correction, policy)
-    verdict = _known.get(key)
+    verdict = _verdict_cache.get(key)
     if verdict is None:
-        verdict = await _judged(*key)
+        verdict = await _judge_off_loop(*key)
         if len(original) <= _CACHED_CHARS:
-            _known[key] = verdict
+            _verdict_cache[key] = verdict
     return verdict
 
 
-async def _judged(original: str, correction: Correction, policy: Policy) -> Verdict:
+async def _judge_off_loop(original: str, correction: Correction, policy: Policy) -> Verdict:
     if len(original) <= AT_ONCE_CHARS:
         return judge(original, correction, policy)
     loop = asyncio.get_running_loop()
@@ -298,10 +302,10 @@ async def _judged(original: str, correction: Correction, policy: Policy) -> Verd
 
 
 async def judge_next_in_thread(
-    original: str, edit: Edit, segments: Sequence[SegmentScore], settled: Settled, policy: Policy
+    original: str, edit: Edit, segments: Sequence[SegmentScore], released: Settled, policy: Policy
 ) -> tuple[str | None, Followed]:
     """The same as `judge_next`, off the event loop for all but short answers."""
     if len(original) <= AT_ONCE_CHARS:
-        return judge_next(original, edit, segments, settled, policy)
+        return judge_next(original, edit, segments, released, policy)
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_THREADS, judge_next, original, edit, segments, settled, policy)
+    return await loop.run_in_executor(_THREADS, judge_next, original, edit, segments, released, policy)

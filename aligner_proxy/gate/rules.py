@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from aligner_proxy.gate.edits import Candidate, SegmentStatus, outlined, words
+from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, word_set
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
@@ -92,20 +92,20 @@ def waived_rules(objectives: Sequence[Objective]) -> frozenset[GateRule]:
     return waived.union(*(allowance.rules for allowance in _allowances(objectives)))
 
 
-def brevity(objectives: Sequence[Objective]) -> bool:
+def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
     """Whether an objective asks for a shorter answer."""
     own = [objective for objective in objectives if objective.allowance is None]
     return any(objective.name in _BRIEF_NAMES or _BRIEF.search(objective.text) for objective in own)
 
 
-def may_go(objectives: Sequence[Objective], original: str, piece: str) -> bool:
+def may_remove(objectives: Sequence[Objective], original: str, piece: str) -> bool:
     """Whether a request asks to remove this segment: the answer is too long, or the segment holds a banned word."""
     return any(
         _too_long(allowance, original) or contains_any(piece, allowance.banned) for allowance in _allowances(objectives)
     )
 
 
-def overcut(objectives: Sequence[Objective], original: str, new: str) -> bool:
+def cuts_too_much(objectives: Sequence[Objective], original: str, new: str) -> bool:
     """Whether the new text is shorter than half of a length bound that the original exceeds."""
     bounds = [allowance.longest for allowance in _allowances(objectives) if _too_long(allowance, original)]
     return any(LENGTHS[bound[0]](new) * 2 < bound[1] for bound in bounds if bound is not None)
@@ -129,24 +129,26 @@ def empty(candidate: Candidate) -> bool:
 
 def changed_script(candidate: Candidate) -> bool:
     """A word in a script of which the original has no letter."""
-    return any(scripts_in_use(text) - candidate.before.of(scripts) for text in candidate.new)
+    return any(scripts_in_use(text) - candidate.before.read(scripts) for text in candidate.inserted_texts)
 
 
 def changed_language(candidate: Candidate) -> bool:
     """A sentence that is in no language of the original, where these are clear."""
-    known = candidate.before.of(languages) if candidate.new else set()
-    letters = set(candidate.before.of(odd_letters)) if known else set()
-    inserted = (passage for text in candidate.new for passage in passages(text))
-    return bool(known) and any(is_foreign(passage, known, letters) for passage in inserted)
+    own_languages = candidate.before.read(languages) if candidate.inserted_texts else set()
+    letters = set(candidate.before.read(odd_letters)) if own_languages else set()
+    inserted = (passage for text in candidate.inserted_texts for passage in passages(text))
+    return bool(own_languages) and any(is_foreign(passage, own_languages, letters) for passage in inserted)
 
 
 def too_short(candidate: Candidate) -> bool:
     """Below the lower band, or below half of a length bound that a request set."""
-    if overcut(candidate.objectives, candidate.before.text, candidate.after.text):
+    if cuts_too_much(candidate.objectives, candidate.before.text, candidate.after.text):
         return True
     removed = sum(len(part.text) for part in candidate.parts(SegmentStatus.REMOVED))
     remaining = sum(len(piece.text) for piece in candidate.pieces) - removed
-    return len(candidate.after.text) < remaining * (MIN_SHARE_BRIEF if brevity(candidate.objectives) else MIN_SHARE)
+    return len(candidate.after.text) < remaining * (
+        MIN_SHARE_BRIEF if asks_for_brevity(candidate.objectives) else MIN_SHARE
+    )
 
 
 def too_long(candidate: Candidate) -> bool:
@@ -158,10 +160,10 @@ def lost_code(candidate: Candidate) -> bool:
     """A block or span of code is gone or changed, or other text becomes code; what was flagged may lose comments."""
     stays = {piece for part in candidate.parts(SegmentStatus.STAYS) for piece in _code_of(part.text)}
     rewritten = {piece for part in candidate.parts(SegmentStatus.REWRITTEN) for piece in _code_of(part.text)}
-    lost = (piece for piece in rewritten - stays if piece not in candidate.after.text)
+    missing = (piece for piece in rewritten - stays if piece not in candidate.after.text)
     if any(piece not in candidate.after.text for piece in stays) or _left_open(candidate):
         return True
-    return any(not any(same_code(piece, block) for block in candidate.after.of(code)) for piece in lost)
+    return any(not any(same_code(piece, block) for block in candidate.after.read(code)) for piece in missing)
 
 
 def _code_of(text: str) -> set[str]:
@@ -170,49 +172,49 @@ def _code_of(text: str) -> set[str]:
 
 def _left_open(candidate: Candidate) -> bool:
     """An odd number of fences: what follows the last one would be shown as code."""
-    return candidate.after.of(_fences) % 2 == 1 and candidate.before.of(_fences) % 2 == 0
+    return candidate.after.read(_fences) % 2 == 1 and candidate.before.read(_fences) % 2 == 0
 
 
 def _fences(text: str) -> int:
     return len(_FENCE.findall(text))
 
 
-def loses(facts: FactReader) -> Rule:
+def forbid_loss(facts: FactReader) -> Rule:
     """The rule broken by losing a fact of what had to stay."""
-    return lambda candidate: bool(candidate.lost(facts))
+    return lambda candidate: bool(candidate.lost_facts(facts))
 
 
-def adds(*readers: FactReader) -> Rule:
+def forbid_addition(*readers: FactReader) -> Rule:
     """The rule broken by a fact that is new."""
-    return lambda candidate: any(candidate.added(facts) for facts in readers)
+    return lambda candidate: any(candidate.added_facts(facts) for facts in readers)
 
 
-def increases(count: Callable[[str], int]) -> Rule:
+def forbid_increase(count: Callable[[str], int]) -> Rule:
     """The rule broken by an edit that has more of something than what it replaces."""
-    return lambda candidate: candidate.more(count)
+    return lambda candidate: candidate.has_more(count)
 
 
 def lost_quote(candidate: Candidate) -> bool:
     """The words of a quotation are gone, with or without the marks."""
-    return any(quotation not in candidate.after.of(one_line) for quotation in candidate.lost(quotations))
+    return any(quotation not in candidate.after.read(one_line) for quotation in candidate.lost_facts(quotations))
 
 
 def lost_name(candidate: Candidate) -> bool:
     """A name of what had to stay unchanged is gone, even without its capital."""
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
-    return bool(required and required - candidate.after.of(words))
+    return bool(required and required - candidate.after.read(word_set))
 
 
 def lost_item(candidate: Candidate) -> bool:
     """An item that remains lost its mark or number, a row lost a cell, or an item went to which the rest refers."""
-    if not candidate.before.of(outlined):
+    if not candidate.before.read(has_outline):
         return False
-    gone = candidate.gone
+    removed = candidate.removed_segments
     for signs in (_marks_of_items, _rows):
-        required = remaining_signs(candidate.before.of(signs), gone)
-        if required and not occurs_in_order(required, remaining_signs(candidate.after.of(signs))):
+        required = remaining_signs(candidate.before.read(signs), removed)
+        if required and not occurs_in_order(required, remaining_signs(candidate.after.read(signs))):
             return True
-    return bool(gone and candidate.after.of(refers)) and _dangles(candidate)
+    return bool(removed and candidate.after.read(refers)) and _dangles(candidate)
 
 
 def _marks_of_items(text: str) -> list[tuple[range, str]]:
@@ -226,7 +228,7 @@ def _rows(text: str) -> list[tuple[range, str]]:
 def _dangles(candidate: Candidate) -> bool:
     """Whether a reference that stays is to an item that goes."""
     numbering = Numbering()
-    numbering.renumber(candidate.pieces, candidate.gone, candidate.after.text)
+    numbering.renumber(candidate.pieces, candidate.removed_segments, candidate.after.text)
     return numbering.dangling > 0
 
 
@@ -236,22 +238,22 @@ def lost_turn(candidate: Candidate) -> bool:
     Flagged or not: to a detector a line of a dialogue looks like an invented turn, and the next line answers it. It may
     be rewritten.
     """
-    spoken = candidate.before.of(speaker_turns)
-    return bool(spoken) and bool(spoken - candidate.after.of(speaker_lines))
+    spoken = candidate.before.read(speaker_turns)
+    return bool(spoken) and bool(spoken - candidate.after.read(speaker_lines))
 
 
 def template_leak(candidate: Candidate) -> bool:
     """A mark or sentence of a template, the text of an objective, or an instruction of one written out."""
-    if candidate.more(_marks) or candidate.repeats(is_repeated):
+    if candidate.has_more(_marks) or candidate.repeats(is_repeated):
         return True
     before = candidate.before
     after = candidate.after
-    objectives = (_folded(o.text) for o in candidate.objectives if len(o.text) >= _DISTINCT_CHARS)
+    objectives = (_normalise(o.text) for o in candidate.objectives if len(o.text) >= _DISTINCT_CHARS)
     sentences = (*_TEMPLATE_SENTENCES, *objectives)
-    return any(sentence in after.of(_folded) and sentence not in before.of(_folded) for sentence in sentences)
+    return any(sentence in after.read(_normalise) and sentence not in before.read(_normalise) for sentence in sentences)
 
 
-def _folded(text: str) -> str:
+def _normalise(text: str) -> str:
     return one_line(text.lower())
 
 
@@ -281,5 +283,5 @@ def refusals(text: str) -> int:
 
 def invented_quote(candidate: Candidate) -> bool:
     """A quotation whose words the original lacks, with or without the marks."""
-    quoted = (quotation for text in candidate.new for quotation in quotations(text))
-    return any(quotation not in candidate.before.of(one_line) for quotation in quoted)
+    quoted = (quotation for text in candidate.inserted_texts for quotation in quotations(text))
+    return any(quotation not in candidate.before.read(one_line) for quotation in quoted)

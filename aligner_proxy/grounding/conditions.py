@@ -8,29 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from aligner_proxy.grounding.facts import Fact, Side
+from aligner_proxy.grounding.facts import Fact, RangeEnd
 
 _WITHIN = 0.5
 """What it counts that a number lies on the right side of a bound, against one that is the same."""
 
 
-def fits(conditions: Iterable[Fact], said: Sequence[Fact]) -> tuple[float, float]:
+def count_conditions(conditions: Iterable[Fact], facts: Sequence[Fact]) -> tuple[float, float]:
     """How many conditions what is said meets, and how many it misses; those of which nothing is said are neither."""
-    met = 0.0
-    missed = 0.0
+    met_count = 0.0
+    missed_count = 0.0
     for condition in conditions:
-        degrees = [_fits(condition, fact) for fact in said if condition.same_form(fact)]
+        degrees = [_degree_of_fit(condition, fact) for fact in facts if condition.same_form(fact)]
         if degrees:
-            met += max(degrees)
-            missed += max(degrees) == 0
-    return met, missed
+            met_count += max(degrees)
+            missed_count += max(degrees) == 0
+    return met_count, missed_count
 
 
-def _fits(condition: Fact, fact: Fact) -> float:
+def _degree_of_fit(condition: Fact, fact: Fact) -> float:
     if condition.agrees(fact):
         return 1.0
     if condition.unit != fact.unit or not (isinstance(condition.value, Decimal) and isinstance(fact.value, Decimal)):
         return 0.0
-    above = condition.side is Side.LOW and fact.value > condition.value
-    below = condition.side is Side.HIGH and fact.value < condition.value
+    above = condition.side is RangeEnd.LOW and fact.value > condition.value
+    below = condition.side is RangeEnd.HIGH and fact.value < condition.value
     return _WITHIN if above or below else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 
-from aligner_proxy.grounding.facts import HALF_A_DAY, Fact, Kind
+from aligner_proxy.grounding.facts import HALF_A_DAY, Fact, FactKind
 
 _MOST_TERMS = 40
 """Numbers of an answer that are tried as terms of a sum."""
@@ -15,19 +15,19 @@ _OF_TWO = re.compile(
     r"\b(?:half|halves|both|twice|double[ds]?|doubling)\b(?! past\b| an? hour\b|-(?:hour|day|term))", re.IGNORECASE
 )
 """Words of a text that may halve or double a number."""
-_MULTIPLIED = (Kind.MONEY, Kind.PERCENT, Kind.AMOUNT, Kind.DURATION)
-_FACTORS = (Kind.COUNT, Kind.AMOUNT, Kind.DURATION)
+_MULTIPLIED = (FactKind.MONEY, FactKind.PERCENT, FactKind.AMOUNT, FactKind.DURATION)
+_FACTORS = (FactKind.COUNT, FactKind.AMOUNT, FactKind.DURATION)
 
 
 def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     """Whether an amount of money follows from two other numbers of answer and question, of which one is an amount."""
-    if fact.kind is not Kind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
+    if fact.kind is not FactKind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
         return False
     others = [(term.kind, term.value) for term in terms[-_MOST_TERMS:] if term is not fact]
     numbers = [(kind, value) for kind, value in others if isinstance(value, Decimal) and value]
-    amounts = {value for kind, value in numbers if kind is Kind.MONEY}
-    factors = {value for kind, value in numbers if kind not in (Kind.MONEY, Kind.TIME)}
-    shares = {value for kind, value in numbers if kind is Kind.PERCENT}
+    amounts = {value for kind, value in numbers if kind is FactKind.MONEY}
+    factors = {value for kind, value in numbers if kind not in (FactKind.MONEY, FactKind.TIME)}
+    shares = {value for kind, value in numbers if kind is FactKind.PERCENT}
     cents = Decimal("0.01")
     results = {one + other for one in amounts for other in amounts if one != other}
     results |= {one - other for one in amounts for other in amounts}
@@ -39,11 +39,11 @@ def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
 
 def is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) -> bool:
     """Whether a number follows from one that the client gave: a side of a parcel, 60 km of 160, the hours between."""
-    if not isinstance(fact.value, Decimal) or fact.kind not in (Kind.AMOUNT, Kind.DURATION, Kind.COUNT):
+    if not isinstance(fact.value, Decimal) or fact.kind not in (FactKind.AMOUNT, FactKind.DURATION, FactKind.COUNT):
         return False
-    if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is Kind.SIZE):
+    if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is FactKind.SIZE):
         return True
-    if fact.kind is Kind.DURATION:
+    if fact.kind is FactKind.DURATION:
         return fact.unit == "hour" and fact.value in _hours_between(own)
     mine = [one.value for one in own if one.same_form(fact) and isinstance(one.value, Decimal)]
     others = [term.value for term in terms[-_MOST_TERMS:] if term is not fact and isinstance(term.value, Decimal)]
@@ -52,7 +52,7 @@ def is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) ->
 
 def _hours_between(own: Sequence[Fact]) -> set[Decimal]:
     """The hours between times of day that the client gave, one after the other."""
-    times = [one.value for one in own if one.kind is Kind.TIME and isinstance(one.value, Decimal)]
+    times = [one.value for one in own if one.kind is FactKind.TIME and isinstance(one.value, Decimal)]
     return {(later - earlier) / 60 for earlier, later in pairwise(times) if later > earlier}
 
 
@@ -73,9 +73,9 @@ def is_multiple(fact: Fact, stated: Fact, beside: Iterable[Fact], text: str) -> 
 
 def is_so_long_before(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal]) -> bool:
     """Whether a time of day is so many minutes before another one of the sentence, or behind it."""
-    if fact.kind is not Kind.TIME or not isinstance(fact.value, Decimal):
+    if fact.kind is not FactKind.TIME or not isinstance(fact.value, Decimal):
         return False
-    others = [term.value for term in beside if term.kind is Kind.TIME and isinstance(term.value, Decimal)]
+    others = [term.value for term in beside if term.kind is FactKind.TIME and isinstance(term.value, Decimal)]
     # "half past six" may be either half of the day.
     gaps = {(one - other) % HALF_A_DAY for other in others for one, other in ((fact.value, other), (other, fact.value))}
     return not gaps.isdisjoint(minutes)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from aligner_proxy.grounding.conditions import fits
-from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
-from aligner_proxy.grounding.page import NOTHING_NEAR, SAME_CLAUSE, Near, Statement
+from aligner_proxy.grounding.conditions import count_conditions
+from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd, seconds
+from aligner_proxy.grounding.page import NOTHING_NEAR, SAME_CLAUSE, FactContext, Statement
 from aligner_proxy.grounding.words import GENERIC, kin_of
 
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -37,21 +37,21 @@ _NEAR = 4.0
 _MOST_SCORE = 1.5
 _LEAST_CHANCE = 1e-4
 _MOST_CONDITIONS = 2.0
-_ADDRESSES = (Kind.PHONE, Kind.MAIL, Kind.WEB, Kind.NAME, Kind.ADDRESS)
+_ADDRESSES = (FactKind.PHONE, FactKind.MAIL, FactKind.WEB, FactKind.NAME, FactKind.ADDRESS)
 
 
 @dataclass(slots=True)
-class Subject:
+class FactSubject:
     """What a fact of an answer is about: the words of its sentence, and those around it."""
 
-    about: Mapping[str, float]
-    around: Mapping[str, float] = field(default_factory=dict)
-    near: Near = NOTHING_NEAR
-    asked: Set[str] = frozenset()
+    topic: Mapping[str, float]
+    context: Mapping[str, float] = field(default_factory=dict)
+    near: FactContext = NOTHING_NEAR
+    question_words: Set[str] = frozenset()
     """Words of the question."""
-    said: Set[str] = frozenset()
+    answer_words: Set[str] = frozenset()
     """Words of the answer up to here."""
-    beside: Sequence[Fact] = ()
+    other_facts: Sequence[Fact] = ()
     """The other facts of its sentence, and those that the client gave."""
     paragraphs: Set[tuple[str, int]] = frozenset()
     """Paragraphs of the references that confirm what stands around it."""
@@ -62,12 +62,12 @@ class Vocabulary:
     """What the words of some pages weigh for facts of one kind, and which words these pages know."""
 
     weight: Callable[[str], float]
-    known: Set[str]
-    known_kin: Set[int]
+    page_words: Set[str]
+    page_kin: Set[int]
 
-    def knows(self, word: str) -> bool:
+    def has_word(self, word: str) -> bool:
         """Whether the pages have the word, or one that goes with it."""
-        return word in self.known or not self.known_kin.isdisjoint(kin_of(word))
+        return word in self.page_words or not self.page_kin.isdisjoint(kin_of(word))
 
     def share(self, part: Iterable[tuple[str, float]], whole: Iterable[tuple[str, float]], besides: float) -> float:
         """The share of some words in others, by weight; the more `besides`, the less few words say."""
@@ -95,11 +95,11 @@ class Words:
         return max(own, OF_KIN * max((self._kin.get(group, 0.0) for group in kin_of(word)), default=0.0))
 
 
-def times(old: Fact, new: Fact) -> float:
+def ratio(old: Fact, new: Fact) -> float:
     """How many times the smaller of two values the larger is: what is many times as much is something else."""
-    if old.kind in (Kind.TIME, Kind.DATE, Kind.SIZE) or not isinstance(old.value, Decimal):
+    if old.kind in (FactKind.TIME, FactKind.DATE, FactKind.SIZE) or not isinstance(old.value, Decimal):
         return 1.0
-    in_seconds = old.kind is Kind.DURATION
+    in_seconds = old.kind is FactKind.DURATION
     one = seconds(old) if in_seconds else old.value
     other = seconds(new) if in_seconds else new.value
     assert isinstance(one, Decimal)
@@ -113,14 +113,14 @@ def _closeness(old: Fact, new: Fact) -> float:
     """How near two values are, from 0 to 1: what is outdated is mostly not far off."""
     one = old.value
     other = new.value
-    if old.kind is Kind.TIME and isinstance(one, Decimal) and isinstance(other, Decimal):
+    if old.kind is FactKind.TIME and isinstance(one, Decimal) and isinstance(other, Decimal):
         return max(0.0, 1 - abs(int(one) - int(other)) / _HOURS_APART)
     if isinstance(one, Decimal):
-        return 1 / times(old, new)
+        return 1 / ratio(old, new)
     if isinstance(one, str) and isinstance(other, str):
-        if old.kind is Kind.PHONE:
+        if old.kind is FactKind.PHONE:
             return sum(a == b for a, b in zip(one, other, strict=False)) / max(len(one), len(other))
-        if old.kind is Kind.MAIL:
+        if old.kind is FactKind.MAIL:
             (name, _, host), (name2, _, host2) = one.partition("@"), other.partition("@")
             return _HALF * (name == name2) + _HALF * (host == host2)
     return _HALF
@@ -140,30 +140,33 @@ def certainty(counts: Mapping[str, float]) -> float:
 class Weigher:
     """Weighs the statements for one fact of an answer."""
 
-    def __init__(self, fact: Fact, subject: Subject, vocabulary: Vocabulary) -> None:
+    def __init__(self, fact: Fact, subject: FactSubject, vocabulary: Vocabulary) -> None:
         self._fact = fact
         self._subject = subject
         self._vocabulary = vocabulary
-        everything = dict(subject.about)
-        for word, count in subject.around.items():
+        everything = dict(subject.topic)
+        for word, count in subject.context.items():
             everything[word] = max(everything.get(word, 0.0), _AROUND * count)
         self._everything = Words(everything)
         self._exact = everything
-        self._own = [(word, count) for word, count in subject.about.items() if word not in GENERIC]
+        self._own = [(word, count) for word, count in subject.topic.items() if word not in GENERIC]
 
-    def chances(self, scored: Sequence[tuple[float, Statement]], taken: Set[Statement]) -> list[float]:
+    def chances(self, scored: Sequence[tuple[float, Statement]], repeated: Set[Statement]) -> list[float]:
         """How likely each statement is the one that speaks of the same; what is left to 1 is for none of them."""
         sums = [
-            sum(FOR_STATEMENT[name] * value for name, value in self.of(statement, score, statement in taken).items())
+            sum(
+                FOR_STATEMENT[name] * value
+                for name, value in self.evidence_for(statement, score, statement in repeated).items()
+            )
             for score, statement in scored
         ]
-        none = sum(FOR_NONE[name] * value for name, value in self.of_none(scored).items())
+        none = sum(FOR_NONE[name] * value for name, value in self.evidence_for_none(scored).items())
         most = max([none, *sums])
         parts = [math.exp(value - most) for value in sums]
         whole = sum(parts) + math.exp(none - most)
         return [part / whole for part in parts]
 
-    def of(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
+    def evidence_for(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
         """What speaks for one statement, and against it."""
         fact = self._fact
         other = statement.fact
@@ -172,22 +175,22 @@ class Weigher:
         its = [(word, count) for word, count in statement.about.items() if count >= _HALF]
         clause = [(word, 1.0) for word, count in its if count >= SAME_CLAUSE]
         of_statement = Words(statement.about)
-        known = [(word, count) for word, count in self._own if word in words.known]
-        asked = [(word, 1.0) for word in subject.asked if words.knows(word)]
-        sides = Side.NONE not in (fact.side, other.side)
+        known_words = [(word, count) for word, count in self._own if word in words.page_words]
+        known_question = [(word, 1.0) for word in subject.question_words if words.has_word(word)]
+        sides = RangeEnd.NONE not in (fact.side, other.side)
         rated = "" not in (subject.near.rate, statement.near.rate)
         same_rate = subject.near.rate == statement.near.rate
-        met, missed = fits(statement.conditions, subject.beside)
+        met_count, missed_count = count_conditions(statement.conditions, subject.other_facts)
         in_clause = [(word, self._exact.get(word, 0.0)) for word, _ in clause]
         in_its = [(word, count * self._everything(word)) for word, count in its]
-        in_known = [(word, count * min(1.0, _WHOLE * statement.about.get(word, 0.0))) for word, count in known]
-        in_asked = [(word, min(1.0, _WHOLE * of_statement(word))) for word, _ in asked]
+        in_known = [(word, count * min(1.0, _WHOLE * statement.about.get(word, 0.0))) for word, count in known_words]
+        in_asked = [(word, min(1.0, _WHOLE * of_statement(word))) for word, _ in known_question]
         return {
             "shared": min(score, _MOST_SCORE),
             "clause_covered": words.share(in_clause, clause, _HALF),
             "statement_covered": words.share(in_its, its, _HALF),
-            "sentence_covered": words.share(in_known, known, _HALF),
-            "question_covered": words.share(in_asked, asked, 1.0),
+            "sentence_covered": words.share(in_known, known_words, _HALF),
+            "question_covered": words.share(in_asked, known_question, 1.0),
             "same_side": float(sides and fact.side is other.side),
             "other_side": float(sides and fact.side is not other.side),
             "one_is_a_range": float(fact.ranged is not other.ranged),
@@ -197,28 +200,30 @@ class Weigher:
             "words_before": words.sum((w, 1.0) for w in subject.near.before & statement.near.before) / _NEAR,
             "words_behind": words.sum((w, 1.0) for w in subject.near.behind & statement.near.behind) / _NEAR,
             "same_rate": float(rated and same_rate) - float(rated and not same_rate),
-            "conditions_met": min(met, _MOST_CONDITIONS),
-            "conditions_missed": min(missed, _MOST_CONDITIONS),
+            "conditions_met": min(met_count, _MOST_CONDITIONS),
+            "conditions_missed": min(missed_count, _MOST_CONDITIONS),
         }
 
-    def of_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:
+    def evidence_for_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:
         """What speaks for none of the statements."""
         subject = self._subject
         words = self._vocabulary
         kind = self._fact.kind
-        topic = [(word, 1.0) for word in subject.asked & subject.said if word not in GENERIC]
-        asked = [(word, 1.0) for word in subject.asked if word not in GENERIC]
+        topic = [(word, 1.0) for word in subject.question_words & subject.answer_words if word not in GENERIC]
+        topical_question = [(word, 1.0) for word in subject.question_words if word not in GENERIC]
         values = len({str(statement.fact.value) for _, statement in scored})
         return {
             "always": 1.0,
-            "topic_unknown": words.share(((w, 1.0) for w, _ in topic if w not in words.known), topic, 1.0),
-            "topic_strange": words.share(((w, 1.0) for w, _ in topic if not words.knows(w)), topic, 1.0),
-            "sentence_strange": words.share(((w, c) for w, c in self._own if not words.knows(w)), self._own, _HALF),
-            "question_strange": words.share(((w, 1.0) for w, _ in asked if not words.knows(w)), asked, _HALF),
+            "topic_unknown": words.share(((w, 1.0) for w, _ in topic if w not in words.page_words), topic, 1.0),
+            "topic_strange": words.share(((w, 1.0) for w, _ in topic if not words.has_word(w)), topic, 1.0),
+            "sentence_strange": words.share(((w, c) for w, c in self._own if not words.has_word(w)), self._own, _HALF),
+            "question_strange": words.share(
+                ((w, 1.0) for w, _ in topical_question if not words.has_word(w)), topical_question, _HALF
+            ),
             "few_values": 1 / (1 + values),
             "address": float(kind in _ADDRESSES),
-            "count": float(kind in (Kind.COUNT, Kind.LABEL)),
-            "time": float(kind in (Kind.TIME, Kind.DATE)),
-            "weekday": float(kind is Kind.WEEKDAY),
+            "count": float(kind in (FactKind.COUNT, FactKind.LABEL)),
+            "time": float(kind in (FactKind.TIME, FactKind.DATE)),
+            "weekday": float(kind is FactKind.WEEKDAY),
             "says_little": float(words.sum(self._own) < _LITTLE),
         }

@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class FactKind(StrEnum):
     """Kinds of facts that a form can tell."""
 
     WEB = "web address"
@@ -32,7 +32,7 @@ class Kind(StrEnum):
     NAME = "name"
 
 
-class Side(StrEnum):
+class RangeEnd(StrEnum):
     """Which end of a range a fact is: from 9 (low) to 5 (high), at least, at most."""
 
     NONE = ""
@@ -65,14 +65,14 @@ UNITS_OF_TIME = tuple(_SECONDS)
 class Fact:
     """One fact of a text; `start` and `end` bound what says it."""
 
-    kind: Kind
+    kind: FactKind
     value: Value
     start: int
     end: int
     text: str = field(repr=False)
     unit: str = ""
     """The currency, the unit, or the words for what is counted."""
-    side: Side = Side.NONE
+    side: RangeEnd = RangeEnd.NONE
     ranged: bool = False
     """It is one end of a range that is written out."""
     number: tuple[int, int] | None = None
@@ -87,22 +87,22 @@ class Fact:
         """Whether the other fact could stand in the place of this one: of the same kind, counted in the same unit."""
         if self.kind is not other.kind:
             return False
-        if self.kind in (Kind.COUNT, Kind.LABEL):
+        if self.kind in (FactKind.COUNT, FactKind.LABEL):
             return bool(set(self.unit.split()) & set(other.unit.split()))
-        if self.kind is Kind.MONEY:
+        if self.kind is FactKind.MONEY:
             return self.unit == other.unit or SMALL_CHANGE in (self.unit, other.unit)
-        if self.kind in (Kind.AMOUNT, Kind.SIZE):
+        if self.kind in (FactKind.AMOUNT, FactKind.SIZE):
             return self.unit == other.unit
         return True
 
     def agrees(self, other: Fact) -> bool:
         """Whether both say the same, each in its own notation and unit."""
-        if self.kind is Kind.DURATION and other.kind is Kind.DURATION and self.unit != other.unit:
+        if self.kind is FactKind.DURATION and other.kind is FactKind.DURATION and self.unit != other.unit:
             near = self.approximate and _is_near(seconds(self), seconds(other))
             return near or _overlap(_span(self), _span(other))
-        if self.kind is Kind.TIME and "12" in (self.unit, other.unit):
+        if self.kind is FactKind.TIME and "12" in (self.unit, other.unit):
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
-        if self.kind is Kind.DATE:
+        if self.kind is FactKind.DATE:
             return _same_date(self.value, other.value)
         if self.value == other.value:
             return True

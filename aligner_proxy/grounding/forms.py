@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
 
-from aligner_proxy.grounding.facts import Fact, Kind, Side
+from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy.grounding.numerals import DIGITS, NUMBER, WORD, value_of
 from aligner_proxy.grounding.words import is_common, stem, stems_of
 from aligner_proxy.text.facts import MAIL, WEB
@@ -334,12 +334,12 @@ class _Reading:
         """What stands here is read."""
         self.rest = self.rest[:start] + "\0" * (end - start) + self.rest[end:]
 
-    def found(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    def matches(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
         """The places of a form in what is not read yet."""
         return pattern.finditer(self.rest)
 
 
-def read(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
+def read_facts(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
     """The facts of a sentence, in their order; `pounds_weigh`: pounds are no money where it stands."""
     if len(text) > _MOST_CHARS:
         return []
@@ -349,50 +349,55 @@ def read(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
     reading.rest = reading.rest.translate({ord("*"): " ", ord("_"): " ", ord("`"): " "})
     for step in _STEPS:
         step(reading)
-    facts = _counted(sorted(reading.facts, key=lambda fact: fact.start))
+    facts = _inherit_units(sorted(reading.facts, key=lambda fact: fact.start))
     if pounds_weigh:
-        facts = [_weighed(fact) for fact in facts]
-    return [_with_side(fact, text) for fact in _linked(facts, text)]
+        facts = [_as_weight(fact) for fact in facts]
+    return [_with_side(fact, text) for fact in _link_ranges(facts, text)]
 
 
-def _weighed(fact: Fact) -> Fact:
+def _as_weight(fact: Fact) -> Fact:
     """An amount of pounds as a weight."""
-    in_words = fact.kind is Kind.MONEY and fact.unit == "GBP" and "pound" in fact.text.lower()
-    return replace(fact, kind=Kind.AMOUNT, unit="lbs") if in_words else fact
+    in_words = fact.kind is FactKind.MONEY and fact.unit == "GBP" and "pound" in fact.text.lower()
+    return replace(fact, kind=FactKind.AMOUNT, unit="lbs") if in_words else fact
 
 
 def _addresses(reading: _Reading) -> None:
-    for kind, pattern in ((Kind.MAIL, MAIL), (Kind.WEB, WEB), (Kind.WEB, _DOMAIN), (Kind.PHONE, _PHONE)):
-        for match in reading.found(pattern):
-            written = match.group().rstrip(_TRAILING) if kind is not Kind.PHONE else match.group()
-            value = re.sub(r"\D", "", written) if kind is Kind.PHONE else _address(written)
-            if kind is Kind.PHONE and not 7 <= len(value) <= 15:
+    for kind, pattern in (
+        (FactKind.MAIL, MAIL),
+        (FactKind.WEB, WEB),
+        (FactKind.WEB, _DOMAIN),
+        (FactKind.PHONE, _PHONE),
+    ):
+        for match in reading.matches(pattern):
+            address = match.group().rstrip(_TRAILING) if kind is not FactKind.PHONE else match.group()
+            value = re.sub(r"\D", "", address) if kind is FactKind.PHONE else _address(address)
+            if kind is FactKind.PHONE and not 7 <= len(value) <= 15:
                 continue
-            reading.take(Fact(kind, value, match.start(), match.start() + len(written), written))
-            reading.blank(match.start(), match.start() + len(written))
+            reading.take(Fact(kind, value, match.start(), match.start() + len(address), address))
+            reading.blank(match.start(), match.start() + len(address))
 
 
-def _address(written: str) -> str:
-    bare = re.sub(r"^https?://", "", written.lower()).removeprefix("www.")
+def _address(address: str) -> str:
+    bare = re.sub(r"^https?://", "", address.lower()).removeprefix("www.")
     return bare.rstrip("/")
 
 
 def _places(reading: _Reading) -> None:
-    for match in reading.found(_ADDRESS):
+    for match in reading.matches(_ADDRESS):
         value = re.sub(r"[\s,]+", " ", match.group().lower())
-        reading.take(Fact(Kind.ADDRESS, value, match.start(), match.end(), match.group()))
+        reading.take(Fact(FactKind.ADDRESS, value, match.start(), match.end(), match.group()))
         reading.blank(*match.span())
-    for match in reading.found(_LABEL):
+    for match in reading.matches(_LABEL):
         label = match["label"]
         if not (label[0].isupper() or label[0].isdigit() or label[0] == "-"):
             continue
         start, end = match.span("label")
-        reading.take(Fact(Kind.LABEL, label.upper(), start, end, label, stem(match["place"])))
+        reading.take(Fact(FactKind.LABEL, label.upper(), start, end, label, stem(match["place"])))
         reading.blank(start, end)
 
 
 def _dates(reading: _Reading) -> None:
-    for match in reading.found(_DATE):
+    for match in reading.matches(_DATE):
         parts = match.groupdict()
         day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"]
         year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"]
@@ -401,34 +406,38 @@ def _dates(reading: _Reading) -> None:
         if 1 <= int(day) <= 31 and 1 <= number <= len(MONTHS):
             value = (int(year) if year else None, number, int(day))
             end = match.end() - (match.group().endswith(".") and parts["day4"] is None)
-            reading.take(Fact(Kind.DATE, value, match.start(), end, reading.text[match.start() : end]))
+            reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end]))
             reading.blank(match.start(), match.end())
 
 
 def _days_of_month(reading: _Reading) -> None:
-    for match in reading.found(_DAY_OF_MONTH):
+    for match in reading.matches(_DAY_OF_MONTH):
         name = "day" if match["day"] else "day2"
-        written = match[name]
-        day = int(written[:-2]) if written[0].isdigit() else _ORDINALS.index(written.lower()) + 1
+        day_text = match[name]
+        day = int(day_text[:-2]) if day_text[0].isdigit() else _ORDINALS.index(day_text.lower()) + 1
         if 1 <= day <= 31:
             start, end = match.span(name)
-            reading.take(Fact(Kind.DATE, (None, None, day), start, end, written))
+            reading.take(Fact(FactKind.DATE, (None, None, day), start, end, day_text))
             reading.blank(start, end)
 
 
 def _ages(reading: _Reading) -> None:
-    for match in reading.found(_AGE):
+    for match in reading.matches(_AGE):
         name = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
         low = {"old": "low", "aged": "low2", "child": "low3"}.get(name, "")
         if low and match[low] is not None:
             span = match.span(low)
-            fact = Fact(Kind.AGE, value_of(match[low]), *span, match[low], side=Side.LOW, ranged=True, number=span)
+            fact = Fact(
+                FactKind.AGE, value_of(match[low]), *span, match[low], side=RangeEnd.LOW, ranged=True, number=span
+            )
             reading.take(fact)
             reading.blank(*span)
         span = match.span(name)
         ranged = bool(low and match[low] is not None)
-        side = Side.HIGH if ranged else Side.NONE
-        reading.take(Fact(Kind.AGE, value_of(match[name]), *span, match[name], side=side, ranged=ranged, number=span))
+        side = RangeEnd.HIGH if ranged else RangeEnd.NONE
+        reading.take(
+            Fact(FactKind.AGE, value_of(match[name]), *span, match[name], side=side, ranged=ranged, number=span)
+        )
         reading.blank(*span)
         if name == "old":
             reading.blank(span[1], match.end())  # its years are no duration
@@ -437,13 +446,13 @@ def _ages(reading: _Reading) -> None:
 
 
 def _fractions(reading: _Reading) -> None:
-    for match in reading.found(_FRACTION_OF_TIME):
+    for match in reading.matches(_FRACTION_OF_TIME):
         number, unit = _FRACTIONS[match.group().lower()]
-        reading.take(Fact(Kind.DURATION, Decimal(number), *match.span(), match.group(), unit))
+        reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
         reading.blank(*match.span())
-    for match in reading.found(_PART):
+    for match in reading.matches(_PART):
         span = match.span("part")
-        reading.take(Fact(Kind.PERCENT, Decimal(_PARTS[match["part"].lower()]), *span, match["part"], "%"))
+        reading.take(Fact(FactKind.PERCENT, Decimal(_PARTS[match["part"].lower()]), *span, match["part"], "%"))
         reading.blank(*span)
 
 
@@ -452,7 +461,7 @@ def _month(name: str) -> int:
 
 
 def _times(reading: _Reading) -> None:
-    for match in reading.found(_TIME):
+    for match in reading.matches(_TIME):
         late = _clock(match, "b")
         if late is None:
             continue
@@ -465,29 +474,31 @@ def _times(reading: _Reading) -> None:
                 # "6:30 to 8:30 pm" may begin in either half of the day.
                 either = "12" if unit == "24" and match["bhalf"] and early < NOON and early + NOON < minutes else unit
                 fact = Fact(
-                    Kind.TIME, Decimal(early), *match.span("bare"), match["bare"], either, Side.LOW, ranged=True
+                    FactKind.TIME, Decimal(early), *match.span("bare"), match["bare"], either, RangeEnd.LOW, ranged=True
                 )
                 reading.take(replace(fact, number=match.span("bare")))
         elif (first := _clock(match, "a")) is not None:
             end = _end_of_clock(match, "a")
             text = reading.text[first[0] : end]
-            reading.take(Fact(Kind.TIME, Decimal(first[1]), first[0], end, text, first[2], Side.LOW, ranged=True))
+            reading.take(
+                Fact(FactKind.TIME, Decimal(first[1]), first[0], end, text, first[2], RangeEnd.LOW, ranged=True)
+            )
         ranged = match.start("bare") >= 0 or _clock(match, "a") is not None
-        side = Side.HIGH if ranged else Side.NONE
+        side = RangeEnd.HIGH if ranged else RangeEnd.NONE
         text = reading.text[start : match.end()]
-        reading.take(Fact(Kind.TIME, Decimal(minutes), start, match.end(), text, unit, side, ranged=ranged))
+        reading.take(Fact(FactKind.TIME, Decimal(minutes), start, match.end(), text, unit, side, ranged=ranged))
         reading.blank(match.start(), match.end())
 
 
 def _bare_hours(reading: _Reading) -> None:
     """The hours behind a day of the week: weekdays 8-20."""
-    for match in reading.found(_HOURS):
+    for match in reading.matches(_HOURS):
         if int(match["open"]) > 24 or int(match["close"]) > 24:
             continue
-        for name, side in (("open", Side.LOW), ("close", Side.HIGH)):
+        for name, side in (("open", RangeEnd.LOW), ("close", RangeEnd.HIGH)):
             hour = Decimal(int(match[name]) * 60)
             span = match.span(name)
-            fact = Fact(Kind.TIME, hour, *span, match[name], "24", side, ranged=True, number=span)
+            fact = Fact(FactKind.TIME, hour, *span, match[name], "24", side, ranged=True, number=span)
             reading.take(fact)
             reading.blank(*span)
 
@@ -507,8 +518,8 @@ def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
         return match.start(f"{n}word"), _NAMED_TIMES[word.lower()], "24"
     if (past := match[f"{n}past"]) is not None:
         minutes = {"half past": 30, "quarter past": 15}.get(match[f"{n}part"].lower(), -15)
-        if (named := _NAMED_TIMES.get(past.lower())) is not None:
-            return match.start(f"{n}part"), (named + minutes) % (2 * NOON), "24"
+        if (named_time := _NAMED_TIMES.get(past.lower())) is not None:
+            return match.start(f"{n}part"), (named_time + minutes) % (2 * NOON), "24"
         return match.start(f"{n}part"), *_of_day(int(value_of(past)) * 60 + minutes, match[f"{n}pastof"])
     if (oclock := match[f"{n}oclock"]) is not None:
         return match.start(f"{n}oclock"), *_of_day(int(value_of(oclock)) * 60, match[f"{n}oclockof"])
@@ -552,47 +563,47 @@ def _bare_clock(text: str, late: int) -> int | None:
 
 def _money(reading: _Reading) -> None:
     for pattern in (_MONEY_BEFORE, _MONEY_BEHIND):
-        for match in reading.found(pattern):
+        for match in reading.matches(pattern):
             if _MILLIONS.match(reading.rest, match.end()):
                 continue
-            written = match["unit"]
-            unit = _SYMBOLS.get(written.upper()) or _SYMBOLS.get(written) or _NAMED[written.lower()]
-            _number(reading, match, Kind.MONEY, unit)
+            unit_text = match["unit"]
+            unit = _SYMBOLS.get(unit_text.upper()) or _SYMBOLS.get(unit_text) or _NAMED[unit_text.lower()]
+            _number(reading, match, FactKind.MONEY, unit)
 
 
 def _percentages(reading: _Reading) -> None:
-    for match in reading.found(_PERCENT):
-        _number(reading, match, Kind.PERCENT, "%")
+    for match in reading.matches(_PERCENT):
+        _number(reading, match, FactKind.PERCENT, "%")
 
 
 def _sizes(reading: _Reading) -> None:
-    for match in reading.found(_SIZE):
+    for match in reading.matches(_SIZE):
         sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
         unit = f"{match['unit']} {len(sides)}"
-        reading.take(Fact(Kind.SIZE, sides, match.start(), match.end(), match.group(), unit))
+        reading.take(Fact(FactKind.SIZE, sides, match.start(), match.end(), match.group(), unit))
         reading.blank(match.start(), match.end())
 
 
 def _durations(reading: _Reading) -> None:
-    for match in reading.found(_DURATION):
+    for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
         before = reading.text[max(0, match.start() - _LOOK_BACK) : match.start()]
         if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(before)):
             continue  # "a day" is mostly a rate
         if unit == "day" and match["working"]:
             unit = "business day"
-        _number(reading, match, Kind.DURATION, unit)
+        _number(reading, match, FactKind.DURATION, unit)
 
 
 def _amounts(reading: _Reading) -> None:
-    for match in reading.found(_AMOUNT):
-        written = match["unit"]
-        name = re.sub(r"s$", "", written.lower())
-        _number(reading, match, Kind.AMOUNT, _SAME_UNIT.get(name, written))
+    for match in reading.matches(_AMOUNT):
+        unit_text = match["unit"]
+        name = re.sub(r"s$", "", unit_text.lower())
+        _number(reading, match, FactKind.AMOUNT, _SAME_UNIT.get(name, unit_text))
 
 
 def _counts(reading: _Reading) -> None:
-    for match in reading.found(_COUNT):
+    for match in reading.matches(_COUNT):
         if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
             continue
         thing = _THING.match(reading.rest, match.end())
@@ -600,7 +611,7 @@ def _counts(reading: _Reading) -> None:
         word = match["n"].lower()
         if word == "one" and not unit:
             continue
-        _number(reading, match, Kind.COUNT, unit)
+        _number(reading, match, FactKind.COUNT, unit)
 
 
 def _things(match: re.Match[str]) -> Iterator[str]:
@@ -612,12 +623,12 @@ def _things(match: re.Match[str]) -> Iterator[str]:
             yield from ([*stems_of(word)] or [stem(word)])[:1]
 
 
-def _number(reading: _Reading, match: re.Match[str], kind: Kind, unit: str) -> None:
+def _number(reading: _Reading, match: re.Match[str], kind: FactKind, unit: str) -> None:
     """The fact of a number with its unit, or the two facts of a range."""
     groups = match.groupdict()
     one = groups.get("one")
-    written = groups.get("n")
-    value = Decimal(1) if one else value_of(str(written))
+    number_text = groups.get("n")
+    value = Decimal(1) if one else value_of(str(number_text))
     start, end = match.span("one" if one else "n")
     factor = Decimal(_FACTORS.get(unit, 1))
     unit = _LARGER.get(unit, unit)
@@ -626,15 +637,17 @@ def _number(reading: _Reading, match: re.Match[str], kind: Kind, unit: str) -> N
     text = reading.text
     if groups.get("low") is not None and _joins(text[: match.start("low")], join):
         low = match.span("low")
-        fact = Fact(kind, value_of(match["low"]) * factor, *low, match["low"], unit, Side.LOW, ranged=True, number=low)
+        fact = Fact(
+            kind, value_of(match["low"]) * factor, *low, match["low"], unit, RangeEnd.LOW, ranged=True, number=low
+        )
         reading.take(replace(fact, scale=_scale(factor)))
         reading.blank(*low)
-        side = Side.HIGH
+        side = RangeEnd.HIGH
     else:
-        side = Side.NONE
+        side = RangeEnd.NONE
         first = start if groups.get("low") is not None else first
-    last = end if kind is Kind.COUNT else match.end()
-    fact = Fact(kind, value * factor, first, last, text[first:last], unit, side, side is Side.HIGH, (start, end))
+    last = end if kind is FactKind.COUNT else match.end()
+    fact = Fact(kind, value * factor, first, last, text[first:last], unit, side, side is RangeEnd.HIGH, (start, end))
     if factor > 1:
         fact = replace(fact, number=None)
     reading.take(replace(fact, scale=_scale(factor)))
@@ -652,24 +665,24 @@ def _joins(before: str, join: str) -> bool:
 
 
 def _names(reading: _Reading) -> None:
-    for match in reading.found(_NAME):
+    for match in reading.matches(_NAME):
         name = match["name"]
         if any(is_common(token) for token in re.findall(r"[^\W\d_]+", name)):
             continue
         start, end = match.span("name")
-        reading.take(Fact(Kind.NAME, name.lower(), start, end, name))
+        reading.take(Fact(FactKind.NAME, name.lower(), start, end, name))
         reading.blank(start, end)
 
 
 def _weekdays(reading: _Reading) -> None:
-    for match in reading.found(_WEEKDAY):
-        written = match.group()
-        if len(match["day"]) < len("monday") and not _SHORT_DAY.match(written):
+    for match in reading.matches(_WEEKDAY):
+        day_text = match.group()
+        if len(match["day"]) < len("monday") and not _SHORT_DAY.match(day_text):
             continue
-        if not written[0].isupper():
+        if not day_text[0].isupper():
             continue
         number = next(n for n, day in enumerate(DAYS) if day.startswith(match["day"].lower()[:3]))
-        reading.take(Fact(Kind.WEEKDAY, DAYS[number], match.start(), match.end(), written))
+        reading.take(Fact(FactKind.WEEKDAY, DAYS[number], match.start(), match.end(), day_text))
 
 
 _STEPS: tuple[Callable[[_Reading], None], ...] = (
@@ -679,17 +692,17 @@ _STEPS: tuple[Callable[[_Reading], None], ...] = (
 )  # fmt: skip
 
 
-def _counted(facts: list[Fact]) -> list[Fact]:
+def _inherit_units(facts: list[Fact]) -> list[Fact]:
     """The facts, a bare number as the number of what was counted before it: 20 items, with a card of one's own 30."""
     unit = ""
     for n, fact in enumerate(facts):
-        if fact.kind is Kind.COUNT:
+        if fact.kind is FactKind.COUNT:
             unit = fact.unit or unit
             facts[n] = replace(fact, unit=unit, inherited=fact.unit in ("", _TIMES))
     return facts
 
 
-def _linked(facts: list[Fact], text: str) -> list[Fact]:
+def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
     """The facts, two of a form with a dash or "to" between them as the ends of a range."""
     for n, (one, other) in enumerate(pairwise(list(facts))):
         between = text[one.end : other.start]
@@ -697,8 +710,8 @@ def _linked(facts: list[Fact], text: str) -> list[Fact]:
             continue
         if between.strip() in ("or",) or not _joins(text[: one.start], between.strip()):
             continue
-        facts[n] = replace(one, side=Side.LOW, ranged=True)
-        facts[n + 1] = replace(other, side=Side.HIGH, ranged=True)
+        facts[n] = replace(one, side=RangeEnd.LOW, ranged=True)
+        facts[n + 1] = replace(other, side=RangeEnd.HIGH, ranged=True)
     return facts
 
 
@@ -707,8 +720,8 @@ def _with_side(fact: Fact, text: str) -> Fact:
     before = text[max(0, fact.start - _LOOK_BACK) : fact.start]
     if _ABOUT_BEFORE.search(before):
         fact = replace(fact, approximate=True)
-    if fact.side is not Side.NONE:
+    if fact.side is not RangeEnd.NONE:
         return fact
     if _HIGH_BEFORE.search(before):
-        return replace(fact, side=Side.HIGH)
-    return replace(fact, side=Side.LOW) if _LOW_BEFORE.search(before) else fact
+        return replace(fact, side=RangeEnd.HIGH)
+    return replace(fact, side=RangeEnd.LOW) if _LOW_BEFORE.search(before) else fact

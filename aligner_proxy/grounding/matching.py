@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from aligner_proxy.grounding.conditions import fits
-from aligner_proxy.grounding.evidence import Subject, Vocabulary, Weigher, certainty, log_odds, times
-from aligner_proxy.grounding.facts import Fact, Kind, Side, seconds
-from aligner_proxy.grounding.page import Page, Statement, weight_of
+from aligner_proxy.grounding.conditions import count_conditions
+from aligner_proxy.grounding.evidence import FactSubject, Vocabulary, Weigher, certainty, log_odds, ratio
+from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd, seconds
+from aligner_proxy.grounding.page import ReferencePage, Statement, weight_of
 from aligner_proxy.grounding.words import GENERIC, kin_of, stem
 
 UNSETTLED = 0.4
@@ -32,9 +32,9 @@ CONFIRMS_BESIDE = 0.6
 """And from this share on if it stands in the paragraph or row of the best one."""
 OF_THE_KIND = 0.4
 _OF_KIND = {
-    Kind.PHONE: frozenset(map(stem, ("call", "contact"))),
-    Kind.MAIL: frozenset(map(stem, ("e-mail", "contact"))),
-    Kind.MONEY: frozenset(map(stem, ("cost", "pay"))),
+    FactKind.PHONE: frozenset(map(stem, ("call", "contact"))),
+    FactKind.MAIL: frozenset(map(stem, ("e-mail", "contact"))),
+    FactKind.MONEY: frozenset(map(stem, ("cost", "pay"))),
 }
 """Words that say no more than which kind of fact follows, and what is left of their weight."""
 CONTEXT = 0.4
@@ -49,7 +49,7 @@ _OTHER_END = 0.45
 """What is left of a score where one is the lower end of a range, the other the higher."""
 
 
-class Finding(StrEnum):
+class FactFinding(StrEnum):
     """What the references say of a fact."""
 
     NOTHING = "nothing"
@@ -62,24 +62,24 @@ class Finding(StrEnum):
 class Match:
     """What the references say of one fact; `statement` is the one that says otherwise, or confirms."""
 
-    finding: Finding
+    finding: FactFinding
     statement: Statement | None = None
     score: float = 0.0
 
 
-NO_MATCH = Match(Finding.NOTHING)
+NO_MATCH = Match(FactFinding.NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class AnswerContext:
     """What else the answer says: statements that other facts of it confirm, and the number of facts of the sentence."""
 
-    taken: Set[Statement] = frozenset()
-    facts: int = 1
+    repeated: Set[Statement] = frozenset()
+    fact_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class FactCandidate:
     """The statement that is likeliest to give a fact otherwise."""
 
     statement: Statement
@@ -92,7 +92,7 @@ class Candidate:
         """How certain it is that the fact is wrong and the statement right, from 0 to 1."""
         return certainty(self.counts)
 
-    def match(self, finding: Finding) -> Match:
+    def as_match(self, finding: FactFinding) -> Match:
         """The same as what is found of the fact."""
         return Match(finding, self.statement, self.certainty)
 
@@ -100,23 +100,25 @@ class Candidate:
 class Matcher:
     """Finds the statements of some pages for the facts of an answer."""
 
-    def __init__(self, pages: Sequence[Page]) -> None:
+    def __init__(self, pages: Sequence[ReferencePage]) -> None:
         self.pounds_weigh = all(page.pounds_weigh for page in pages)
         self.procedures = tuple(procedure for page in pages for procedure in page.procedures)
-        self._known: dict[str, int] = {}
+        self._word_counts: dict[str, int] = {}
         for page in pages:
-            for word, count in page.known.items():
-                self._known[word] = self._known.get(word, 0) + count
+            for word, count in page.word_counts.items():
+                self._word_counts[word] = self._word_counts.get(word, 0) + count
         self._sentences = sum(page.sentences for page in pages)
-        self._weights = {word: weight_of(word, self._known, self._sentences) for word in {*self._known, *GENERIC}}
-        self._of_unknown = weight_of("", self._known, self._sentences)
-        self._kin = {group for word in self._known for group in kin_of(word)}
-        self.vocabularies = {kind: self._vocabulary(kind) for kind in Kind}
-        self._by_kind: dict[Kind, list[Statement]] = {}
+        self._weights = {
+            word: weight_of(word, self._word_counts, self._sentences) for word in {*self._word_counts, *GENERIC}
+        }
+        self._of_unknown = weight_of("", self._word_counts, self._sentences)
+        self._kin = {group for word in self._word_counts for group in kin_of(word)}
+        self.vocabularies = {kind: self._vocabulary(kind) for kind in FactKind}
+        self._by_kind: dict[FactKind, list[Statement]] = {}
         self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
-        self._at: dict[tuple[Kind, str], list[tuple[int, float]]] = {}
+        self._at: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
         """Where a word stands: the statements of a kind by their numbers, with its weight in each."""
-        self._sizes: dict[Kind, list[float]] = {}
+        self._sizes: dict[FactKind, list[float]] = {}
         for page in pages:
             for statement in page.statements:
                 self._add(statement)
@@ -131,53 +133,53 @@ class Matcher:
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
 
     def match(
-        self, fact: Fact, subject: Subject, around: Around, *, replace_from: float, doubts: bool = False
+        self, fact: Fact, subject: FactSubject, around: AnswerContext, *, replace_from: float, doubts: bool = False
     ) -> Match:
         """What the references say of a fact; it counts as given otherwise from the certainty `replace_from` on.
 
         With `doubts` nothing is certain enough, and little is enough to count as unsettled.
         """
-        scored = self.ranked(fact, subject)
-        confirmed = self._confirmed(fact, scored)
+        scored = self.rank_statements(fact, subject)
+        confirmed = self._confirming_match(fact, scored)
         candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
         rest = confirmed or NO_MATCH
         if candidate is None:
             return rest
         if doubts:
             least = DOUBTFUL if confirmed is None else DOUBTFUL_AGAINST
-            return candidate.match(Finding.UNSETTLED) if candidate.of_any >= least else rest
+            return candidate.as_match(FactFinding.UNSETTLED) if candidate.of_any >= least else rest
         if candidate.certainty >= replace_from:
-            return candidate.match(Finding.OTHERWISE)
+            return candidate.as_match(FactFinding.OTHERWISE)
         if confirmed is None and candidate.certainty >= UNSETTLED:
-            return candidate.match(Finding.UNSETTLED)
+            return candidate.as_match(FactFinding.UNSETTLED)
         return rest
 
-    def candidate(self, fact: Fact, subject: Subject, around: Around) -> Candidate | None:
+    def candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
         """The statement that could take the place of a fact, if any could."""
-        scored = self.ranked(fact, subject)
-        is_confirmed = self._confirmed(fact, scored) is not None
+        scored = self.rank_statements(fact, subject)
+        is_confirmed = self._confirming_match(fact, scored) is not None
         return self._candidate(fact, subject, around, scored, is_confirmed=is_confirmed)
 
     def _candidate(
         self,
         fact: Fact,
-        subject: Subject,
-        around: Around,
+        subject: FactSubject,
+        around: AnswerContext,
         scored: Sequence[tuple[float, Statement]],
         *,
         is_confirmed: bool,
-    ) -> Candidate | None:
+    ) -> FactCandidate | None:
         weighed = scored[:MOST_WEIGHED]
-        chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.taken)
+        chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         free = [
             (chance, score, statement)
             for chance, (score, statement) in zip(chances, weighed, strict=True)
-            if statement not in around.taken and not fact.agrees(statement.fact)
+            if statement not in around.repeated and not fact.agrees(statement.fact)
         ]
         if not free:
             return None
         _, score, first = max(free, key=lambda one: one[0])
-        times_as_much = times(fact, first.fact)
+        times_as_much = ratio(fact, first.fact)
         if times_as_much > MOST_TIMES:
             return None
         of_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
@@ -191,76 +193,76 @@ class Matcher:
             "near_best": score / best,
             "agreeing_near_best": agreeing / best,
             "confirmed": float(is_confirmed),
-            "facts": float(around.facts),
+            "facts": float(around.fact_count),
             "times": times_as_much,
         }
-        return Candidate(first, of_any, counts)
+        return FactCandidate(first, of_any, counts)
 
-    def confirmed(self, fact: Fact, subject: Subject) -> Statement | None:
+    def confirming_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
         """The statement that says the same as a fact, if one does that is about as near as the nearest."""
-        match = self._confirmed(fact, self.ranked(fact, subject))
+        match = self._confirming_match(fact, self.rank_statements(fact, subject))
         return None if match is None else match.statement
 
-    def _confirmed(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
+    def _confirming_match(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
         for score, statement in scored:
             near = CONFIRMS_BESIDE if statement.stretch == scored[0][1].stretch else CONFIRMS
             if score >= near * scored[0][0] and fact.agrees(statement.fact):
-                return Match(Finding.CONFIRMED, statement, score)
+                return Match(FactFinding.CONFIRMED, statement, score)
         return None
 
-    def ranked(self, fact: Fact, subject: Subject) -> list[tuple[float, Statement]]:
+    def rank_statements(self, fact: Fact, subject: FactSubject) -> list[tuple[float, Statement]]:
         """The statements with a fact of the same form, the one that speaks most of the same first."""
         kind = fact.kind
         shared: dict[int, float] = {}
-        for word in subject.about.keys() | subject.around.keys():
-            own = max(subject.about.get(word, 0.0), CONTEXT * subject.around.get(word, 0.0))
+        for word in subject.topic.keys() | subject.context.keys():
+            own = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
             weight = self._weight(word, kind) * own
             for number, among in self._at.get((kind, word), ()):
                 shared[number] = shared.get(number, 0.0) + weight * among
-        size = self._size(subject.about, kind)
+        size = self._size(subject.topic, kind)
         scored = [
             (self._score(fact, subject, statement, shared[number], size * self._sizes[kind][number]), statement)
             for number, statement in ((number, self._by_kind[kind][number]) for number in sorted(shared))
-            if fact.same_form(statement.fact) and times(fact, statement.fact) <= MOST_TIMES_OF_A_RIVAL
+            if fact.same_form(statement.fact) and ratio(fact, statement.fact) <= MOST_TIMES_OF_A_RIVAL
         ]
         return sorted(scored, key=lambda pair: -pair[0])
 
-    def says(self, fact: Fact) -> Statement | None:
+    def find_statement(self, fact: Fact) -> Statement | None:
         """A statement that says what a fact says, of whatever."""
         of_kind = self._by_kind.get(fact.kind, ())
         return next((one for one in of_kind if fact.same_form(one.fact) and fact.agrees(one.fact)), None)
 
-    def minutes_said_of(self, subject: Subject) -> set[Decimal]:
+    def minutes_said_of(self, subject: FactSubject) -> set[Decimal]:
         """The stretches of time, in minutes, of statements that share a word with what a sentence is about."""
-        shared = subject.about.keys() - GENERIC
-        durations = [one for one in self._by_kind.get(Kind.DURATION, ()) if not shared.isdisjoint(one.about)]
+        shared = subject.topic.keys() - GENERIC
+        durations = [one for one in self._by_kind.get(FactKind.DURATION, ()) if not shared.isdisjoint(one.about)]
         return {seconds(one.fact) / 60 for one in durations}
 
-    def beside(self, statement: Statement) -> list[Fact]:
+    def facts_of_sentence(self, statement: Statement) -> list[Fact]:
         """The facts of the sentence in which a statement stands."""
         return self._by_sentence[statement.source, statement.sentence]
 
-    def _score(self, fact: Fact, subject: Subject, statement: Statement, shared: float, sizes: float) -> float:
+    def _score(self, fact: Fact, subject: FactSubject, statement: Statement, shared: float, sizes: float) -> float:
         """How much two sentences speak of the same, which share words of this weight; `sizes` is the weight of all."""
         score = shared / math.sqrt(sizes)
-        if Side.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
+        if RangeEnd.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
             score *= _OTHER_END
         if fact.ranged is not statement.fact.ranged:
             score *= _NO_RANGE
         if statement.stretch in subject.paragraphs:
             score *= _SAME_PLACE
         if statement.conditions:
-            met, missed = fits(statement.conditions, subject.beside)
-            score *= _MET ** min(met, 2) * _MISSED ** min(missed, 2)
+            met_count, missed_count = count_conditions(statement.conditions, subject.other_facts)
+            score *= _MET ** min(met_count, 2) * _MISSED ** min(missed_count, 2)
         return score
 
-    def _size(self, about: Mapping[str, float], kind: Kind) -> float:
+    def _size(self, about: Mapping[str, float], kind: FactKind) -> float:
         """The weight of what a sentence is about, at least 1."""
         return 1.0 + sum(self._weight(word, kind) * weight * weight for word, weight in about.items())
 
-    def _vocabulary(self, kind: Kind) -> Vocabulary:
-        return Vocabulary(lambda word: self._weight(word, kind), self._known.keys(), self._kin)
+    def _vocabulary(self, kind: FactKind) -> Vocabulary:
+        return Vocabulary(lambda word: self._weight(word, kind), self._word_counts.keys(), self._kin)
 
-    def _weight(self, word: str, kind: Kind) -> float:
+    def _weight(self, word: str, kind: FactKind) -> float:
         weight = self._weights.get(word, self._of_unknown)
         return weight * OF_THE_KIND if word in _OF_KIND.get(kind, ()) else weight

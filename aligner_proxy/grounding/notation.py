@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from aligner_proxy.grounding.facts import UNITS_OF_TIME, Fact, Kind, seconds
+from aligner_proxy.grounding.facts import UNITS_OF_TIME, Fact, FactKind, seconds
 from aligner_proxy.grounding.forms import DAYS, MONTHS, NOON
-from aligner_proxy.grounding.numerals import article, written
+from aligner_proxy.grounding.numerals import article, format_number
 
 _HOUR = 60
 _TWELVE = 12
@@ -28,35 +28,35 @@ _OWNER = re.compile(r"['\u2019](?:s\b)?(?= )")
 _PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
 
 
-def rewritten(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+def rewrite_fact(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     """(start, end, what to write there) so that the fact `old` of `text` says what `new` says."""
-    place = _place(old, new, text)
+    place = _rewrite_place(old, new, text)
     if place is None:
         return None
     start, end, instead = place
-    return _with_article(text, start, end, instead)
+    return _fix_article(text, start, end, instead)
 
 
-def _place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     match old.kind:
-        case Kind.WEB | Kind.MAIL | Kind.PHONE | Kind.NAME | Kind.LABEL | Kind.ADDRESS:
+        case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.LABEL | FactKind.ADDRESS:
             instead: str | None = new.text
-        case Kind.SIZE:
+        case FactKind.SIZE:
             instead = new.text
-        case Kind.TIME:
-            instead = _time(old, new)
-        case Kind.DATE:
-            instead = _date(old, new)
-        case Kind.WEEKDAY:
-            instead = _weekday(old, new)
-        case Kind.DURATION:
-            return _duration(old, new, text)
+        case FactKind.TIME:
+            instead = _rewrite_time(old, new)
+        case FactKind.DATE:
+            instead = _rewrite_date(old, new)
+        case FactKind.WEEKDAY:
+            instead = _rewrite_weekday(old, new)
+        case FactKind.DURATION:
+            return _rewrite_duration(old, new, text)
         case _:
-            return _quantity(old, new, text)
+            return _rewrite_quantity(old, new, text)
     return None if instead is None else (old.start, old.end, instead)
 
 
-def _with_article(text: str, start: int, end: int, instead: str) -> tuple[int, int, str]:
+def _fix_article(text: str, start: int, end: int, instead: str) -> tuple[int, int, str]:
     """The change together with the article right before it, if that is another one now: an 8-day, a 30-day."""
     before = re.search(r"\b(an?) $", text[max(0, start - 4) : start], re.IGNORECASE)
     if before is None or not instead[:1].isdigit():
@@ -68,24 +68,28 @@ def _with_article(text: str, start: int, end: int, instead: str) -> tuple[int, i
     return start - len(before.group()), end, f"{right} {instead}"
 
 
-def _quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     if old.number is None or not isinstance(new.value, Decimal):
         return None
     start, end = old.number
     scale = old.scale
-    if old.kind is Kind.MONEY and new.scale == 1 and scale > 1 and new.value >= 1:
+    if old.kind is FactKind.MONEY and new.scale == 1 and scale > 1 and new.value >= 1:
         return None  # "180 cents" is no price
     number = new.value * scale
-    if old.kind is Kind.MONEY and scale > 1 and number != number.to_integral_value():
+    if old.kind is FactKind.MONEY and scale > 1 and number != number.to_integral_value():
         return None
-    instead = written(number, text[start:end], _number_of(new), money=old.kind is Kind.MONEY and scale == 1)
-    plural = _plural(old, new, text) if old.kind in (Kind.COUNT, Kind.AMOUNT) or scale > 1 or _named(old, text) else ""
+    instead = format_number(number, text[start:end], _number_of(new), money=old.kind is FactKind.MONEY and scale == 1)
+    plural = (
+        _unit_in_number(old, new, text)
+        if old.kind in (FactKind.COUNT, FactKind.AMOUNT) or scale > 1 or _has_named_unit(old, text)
+        else ""
+    )
     if plural is None:
         return None
     return (start, end, instead) if not plural else (start, old.end, instead + plural)
 
 
-def _named(fact: Fact, text: str) -> bool:
+def _has_named_unit(fact: Fact, text: str) -> bool:
     """Whether the unit of an amount is a word behind it: 12 euros."""
     return fact.number is not None and text[fact.number[1] : fact.end].strip().isalpha()
 
@@ -97,7 +101,7 @@ def _number_of(fact: Fact) -> str:
     return fact.text[fact.number[0] - fact.start : fact.number[1] - fact.start]
 
 
-def _plural(old: Fact, new: Fact, text: str) -> str | None:
+def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
     """The unit behind the number where it has another form now; "" where it stays, None where that is not known."""
     assert old.number is not None
     unit = text[old.number[1] : old.end]
@@ -107,31 +111,31 @@ def _plural(old: Fact, new: Fact, text: str) -> str | None:
     is_one = new.value * old.scale == 1
     if was_one == is_one or not unit.strip().isalpha() or len(unit.strip()) <= len("kg"):
         # What is counted stands behind the fact; from one to many it would have to change, too.
-        return None if old.kind is Kind.COUNT and was_one != is_one else ""
+        return None if old.kind is FactKind.COUNT and was_one != is_one else ""
     return unit.rstrip("s") if is_one else (unit if unit.endswith("s") else f"{unit}s")
 
 
-def _duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     assert isinstance(new.value, Decimal)
     if old.ranged and old.start == (old.number or (None,))[0] and old.end == (old.number or (0, 0))[1]:
         # The unit stands behind the other end of the range.
         if old.unit != new.unit:
             return None
-        return old.start, old.end, written(new.value, old.text, _number_of(new))
-    value, unit = _in_unit(old, new)
+        return old.start, old.end, format_number(new.value, old.text, _number_of(new))
+    value, unit = _convert_unit(old, new)
     start, end = old.number or (old.start, old.end)
     like = text[start:end] if old.number else ""
     rest = text[end : old.end] if old.number else ""
     if not like:  # "half an hour"
-        return start, end, f"{written(value, '1', _number_of(new))} {unit}{'' if value == 1 else 's'}"
+        return start, end, f"{format_number(value, '1', _number_of(new))} {unit}{'' if value == 1 else 's'}"
     if _ARTICLE.fullmatch(like):
         like = ("One" if like[0].isupper() else "one") if value <= _TWELVE else "1"
-    number = written(value, like, _number_of(new))
+    number = format_number(value, like, _number_of(new))
     if unit == old.unit:
         owner = _OWNER.match(text, old.end)
         ending = "" if owner is None else "'" if value != 1 else "'s"
-        return start, owner.end() if owner else old.end, number + _of_number(rest, plural=value != 1) + ending
-    return start, old.end, number + _of_number(_other_unit(new, unit, rest), plural=value != 1)
+        return start, owner.end() if owner else old.end, number + _inflect_unit(rest, plural=value != 1) + ending
+    return start, old.end, number + _inflect_unit(_other_unit(new, unit, rest), plural=value != 1)
 
 
 def _other_unit(new: Fact, unit: str, rest: str) -> str:
@@ -144,14 +148,14 @@ def _other_unit(new: Fact, unit: str, rest: str) -> str:
     return own
 
 
-def _of_number(unit: str, *, plural: bool) -> str:
+def _inflect_unit(unit: str, *, plural: bool) -> str:
     """A unit of time behind a number, in the form that goes with it; in "30-day" it has none of its own."""
     if unit.startswith("-") or not unit.strip()[-3:].isalpha() or len(unit.strip()) < len("day"):
         return unit
     return f"{unit.rstrip('s')}s" if plural else unit.removesuffix("s")
 
 
-def _in_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
+def _convert_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
     """The value of a duration in the unit of the old one if that is a round number there, else in its own."""
     assert isinstance(new.value, Decimal)
     if old.unit == new.unit or "business day" in (old.unit, new.unit) or {"month", "year"} & {old.unit, new.unit}:
@@ -163,7 +167,7 @@ def _in_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
     return (value, old.unit) if value == value.to_integral_value() else (new.value, new.unit)
 
 
-def _time(old: Fact, new: Fact) -> str | None:
+def _rewrite_time(old: Fact, new: Fact) -> str | None:
     assert isinstance(new.value, Decimal)
     minutes = int(new.value)
     if new.unit == "12":
@@ -177,37 +181,37 @@ def _time(old: Fact, new: Fact) -> str | None:
         and not clock.group().isdigit()
         and clock.group().lower() not in ("noon", "midday", "midnight")
     ):
-        return _in_words(old, hour, rest, spoken, clock)
+        return _time_in_words(old, hour, rest, spoken, clock)
     if spoken is not None:
-        return _with_spoken_half(old, hour, rest, spoken)
+        return _time_of_same_half(old, hour, rest, spoken)
     if half is None:
-        return _without_half(old, hour, rest)
+        return _time_of_24_hours(old, hour, rest)
     mark = "p" if minutes >= NOON else "a"
     mark = mark.upper() if half.group(1).isupper() else mark
     letters = old.text[half.start() : half.end()]
     gap = old.text[: half.start()][len(old.text[: half.start()].rstrip()) :]
     digits = old.text[: half.start()].rstrip()
     point = next((sign for sign in digits if sign in ":."), "")
-    shown = hour % _TWELVE or _TWELVE
-    number = f"{shown}{point or ':'}{rest:02}" if rest or point else str(shown)
+    clock_hour = hour % _TWELVE or _TWELVE
+    number = f"{clock_hour}{point or ':'}{rest:02}" if rest or point else str(clock_hour)
     return f"{number}{gap}{mark}{letters[1:]}"
 
 
-def _in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None, clock: re.Match[str]) -> str | None:
+def _time_in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None, clock: re.Match[str]) -> str | None:
     """A time as it is spoken: half past seven, eight o'clock."""
     assert isinstance(old.value, Decimal)
     if spoken is not None and (old.value >= NOON) is not (hour >= _TWELVE):
         return None
     if rest and rest not in _PARTS_OF_HOUR:
         return f"{hour % _TWELVE or _TWELVE}:{rest:02}{spoken.group() if spoken else ''}"
-    named = (hour + (rest == 45)) % _TWELVE or _TWELVE
-    number = written(Decimal(named), clock["hour"])
+    spoken_hour = (hour + (rest == 45)) % _TWELVE or _TWELVE
+    number = format_number(Decimal(spoken_hour), clock["hour"])
     ending = " o'clock" if not rest and (clock["oclock"] or spoken is None) else ""
     text = f"{_PARTS_OF_HOUR.get(rest, '')}{number}{ending}{spoken.group() if spoken else ''}"
     return text[0].upper() + text[1:] if old.text[0].isupper() else text
 
 
-def _with_spoken_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -> str | None:
+def _time_of_same_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -> str | None:
     """A time of the same half of the day, before "in the afternoon"."""
     assert isinstance(old.value, Decimal)
     if (old.value >= NOON) is not (hour >= _TWELVE):
@@ -216,7 +220,7 @@ def _with_spoken_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) ->
     return f"{hour % _TWELVE or _TWELVE}{f'{point}{rest:02}' if rest else ''}{spoken.group()}"
 
 
-def _without_half(old: Fact, hour: int, rest: int) -> str | None:
+def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
     """A time of 24 hours in the digits of the old one."""
     clock = re.fullmatch(r"(\d{1,2})(?:([:.])(\d\d))?(.*)", old.text)
     if clock is None:
@@ -238,12 +242,12 @@ def _style(text: str) -> tuple[bool, bool]:
     return bool(re.search(r"\d[:.]\d\d", text)), bool(_LAST_HALF.search(text))
 
 
-def _date(old: Fact, new: Fact) -> str | None:
+def _rewrite_date(old: Fact, new: Fact) -> str | None:
     assert isinstance(new.value, tuple)
     assert isinstance(old.value, tuple)
     year, month, day = new.value
     if month is None and old.value[1] is None and old.text[0].isdigit():
-        return _DAY_OF_DATE.sub(lambda match: _day(int(day or 0), match), old.text, count=1)
+        return _DAY_OF_DATE.sub(lambda match: _format_day(int(day or 0), match), old.text, count=1)
     if month is None or day is None or (old.value[0] is not None and year is None and old.value[1:] != new.value[1:]):
         return None
     name = _MONTH.search(old.text)
@@ -255,21 +259,21 @@ def _date(old: Fact, new: Fact) -> str | None:
     before = old.text[: name.start()]
     behind = old.text[name.end() :]
     if _DAY_OF_DATE.match(before):
-        before = _DAY_OF_DATE.sub(lambda match: _day(int(day), match), before, count=1)
+        before = _DAY_OF_DATE.sub(lambda match: _format_day(int(day), match), before, count=1)
     else:
-        behind = _DAY_OF_DATE.sub(lambda match: _day(int(day), match), behind, count=1)
+        behind = _DAY_OF_DATE.sub(lambda match: _format_day(int(day), match), behind, count=1)
     text = before + instead + behind
     return re.sub(r"(?:19|20)\d\d", str(year), text) if year is not None else text
 
 
-def _day(day: int, match: re.Match[str]) -> str:
+def _format_day(day: int, match: re.Match[str]) -> str:
     if not match.group(1):
         return str(day)
     teens = 11 <= day % 100 <= 13
     return f"{day}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
 
 
-def _weekday(old: Fact, new: Fact) -> str | None:
+def _rewrite_weekday(old: Fact, new: Fact) -> str | None:
     many = old.text.lower().endswith("days")
     full = next((day for day in DAYS if day == new.value), None)
     if full is None:

@@ -46,10 +46,10 @@ def _in_words(text: str) -> int:
     return sum(_VALUES[part] for part in parts)
 
 
-def written(value: Decimal, like: str, other: str = "", *, money: bool = False) -> str:
+def format_number(value: Decimal, like: str, other: str = "", *, money: bool = False) -> str:
     """The value in the notation of the number `like`; where that leaves a choice, in that of `other`."""
     if not like[0].isdigit():
-        words = _spelled(value)
+        words = _number_in_words(value)
         if words is not None:
             return words.capitalize() if like[0].isupper() else words
         like = other if other and other[0].isdigit() else ""
@@ -63,7 +63,7 @@ def written(value: Decimal, like: str, other: str = "", *, money: bool = False) 
     return _with_groups(whole, like, other) + (f"{mark or _fraction(other)[0] or '.'}{rest}" if rest else "")
 
 
-def _spelled(value: Decimal) -> str | None:
+def _number_in_words(value: Decimal) -> str | None:
     """The value in words; None where that would be long."""
     if value != value.to_integral_value() or not 0 <= value <= _BIG:
         return None

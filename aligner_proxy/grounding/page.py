@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
-from aligner_proxy.grounding.facts import Fact, Kind, Side
-from aligner_proxy.grounding.forms import DAYS, read
+from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy.grounding.forms import DAYS, read_facts
 from aligner_proxy.grounding.procedures import Procedure, procedures
 from aligner_proxy.grounding.words import GENERIC, stem, words
 from aligner_proxy.text.structure import split
@@ -72,7 +72,7 @@ _LIGHT = 0.35
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class FactContext:
     """The words right before and behind a fact, and what it holds for each of: per month, a night."""
 
     before: frozenset[str] = frozenset()
@@ -80,7 +80,7 @@ class Near:
     rate: str = ""
 
 
-NOTHING_NEAR = Near()
+NOTHING_NEAR = FactContext()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +97,7 @@ class Statement:
     """Number of the paragraph, item or row on its page."""
     alone: bool = True
     """No other fact of its kind stands in its sentence."""
-    near: Near = NOTHING_NEAR
+    near: FactContext = NOTHING_NEAR
     conditions: tuple[Fact, ...] = field(default=(), repr=False)
     """Facts of its clause, its row's label and its column's head: it may hold for them alone."""
 
@@ -113,7 +113,7 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class _Passage:
+class _PagePassage:
     """A sentence of a page, or a cell of a table; `above` is what speaks for it, from near to far."""
 
     text: str
@@ -130,13 +130,13 @@ class _Passage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Page:
+class ReferencePage:
     """One reference, taken apart."""
 
     name: str
     statements: tuple[Statement, ...]
     lines: int = 0
-    known: Mapping[str, int] = field(default_factory=dict, repr=False)
+    word_counts: Mapping[str, int] = field(default_factory=dict, repr=False)
     """Each word of the page, and in how many sentences it stands."""
     sentences: int = 0
     procedures: tuple[Procedure, ...] = ()
@@ -145,21 +145,26 @@ class Page:
 
 
 @lru_cache(maxsize=_PAGES)
-def page(name: str, text: str) -> Page:
+def read_page(name: str, text: str) -> ReferencePage:
     """The page of a text; empty where the text is too long to be read whole."""
     if len(text) > MOST_CHARS:
-        return Page(name, ())
+        return ReferencePage(name, ())
     passages = list(_passages(text))
     money = _MONEY_OF_PAGE.search(text)
     pounds_weigh = not (_STERLING.search(text) or (money and money.group(1).lower() == "pounds"))
     statements: list[Statement] = []
-    known = Counter[str]()
+    word_counts = Counter[str]()
     for number, passage in enumerate(passages):
-        facts = read(passage.text, pounds_weigh=pounds_weigh)
+        facts = read_facts(passage.text, pounds_weigh=pounds_weigh)
         heads = [
-            f for text, weight in passage.above if weight == SAME_CLAUSE for f in read(text, pounds_weigh=pounds_weigh)
+            f
+            for text, weight in passage.above
+            if weight == SAME_CLAUSE
+            for f in read_facts(text, pounds_weigh=pounds_weigh)
         ]
-        known.update(set(words(_blanked(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)})
+        word_counts.update(
+            set(words(_blank_facts(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)}
+        )
         kinds = Counter(fact.kind for fact in facts)
         statements += [
             Statement(
@@ -175,18 +180,20 @@ def page(name: str, text: str) -> Page:
             )
             for fact, about, near, beside in zip(
                 facts,
-                abouts(passage.text, facts),
-                nears(passage.text, facts),
-                besides(passage.text, facts),
+                topics(passage.text, facts),
+                neighbours(passage.text, facts),
+                siblings(passage.text, facts),
                 strict=True,
             )
-            for about in [_with_above(about, passage.above)]
+            for about in [_add_headings(about, passage.above)]
         ]
     lines = text.count("\n") + 1
-    return Page(name, tuple(statements), lines, known, len(passages), procedures(text, name), pounds_weigh)
+    return ReferencePage(
+        name, tuple(statements), lines, word_counts, len(passages), procedures(text, name), pounds_weigh
+    )
 
 
-def _with_above(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:
+def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:
     about = dict(about)
     for text, weight in above:
         for word in (*words(text), *_days(text)):
@@ -194,9 +201,9 @@ def _with_above(about: dict[str, float], above: Sequence[tuple[str, float]]) -> 
     return about
 
 
-def abouts(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
+def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
     """For each fact of a sentence the words that say what it is about, those of its clause above the others."""
-    bare = _blanked(text, facts)
+    bare = _blank_facts(text, facts)
     ends = [*(match.start() for match in _CLAUSE.finditer(bare)), len(bare)]
     clauses: list[tuple[int, int]] = []
     start = 0
@@ -212,35 +219,35 @@ def abouts(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
     for fact in facts:
         own = next((n for n, (start, end) in enumerate(clauses) if start <= fact.start < end), len(clauses) - 1)
         about = dict.fromkeys(every, SAME_SENTENCE) | dict.fromkeys(by_clause[own], SAME_CLAUSE)
-        if fact.kind is not Kind.WEEKDAY:
+        if fact.kind is not FactKind.WEEKDAY:
             about |= _weekdays_around(fact, facts, bare)
         result.append(about)
     return result
 
 
-def besides(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
+def siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
     """For each fact of a sentence the others of its clause."""
-    ends = [match.start() for match in _CLAUSE.finditer(_blanked(text, facts))]
+    ends = [match.start() for match in _CLAUSE.finditer(_blank_facts(text, facts))]
     clause = [sum(end <= fact.start for end in ends) for fact in facts]
     return [[other for m, other in enumerate(facts) if m != n and clause[m] == clause[n]] for n in range(len(facts))]
 
 
-def nears(text: str, facts: Sequence[Fact]) -> list[Near]:
+def neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
     """For each fact of a sentence the words right beside it."""
-    bare = _blanked(text, facts)
+    bare = _blank_facts(text, facts)
     result = []
     for fact in facts:
         rate = _RATE.match(text, fact.end)
         each = next(words(rate.group(1)), rate.group(1).lower()) if rate else ""
         before = [*words(bare[: fact.start])][-_NEAR:]
         behind = [*words(bare[fact.end :])][:_NEAR]
-        result.append(Near(frozenset(before), frozenset(behind), each))
+        result.append(FactContext(frozenset(before), frozenset(behind), each))
     return result
 
 
 def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, float]:
     """The days of the week for which a fact holds, where they stand beside it."""
-    days = [other for other in facts if other.kind is Kind.WEEKDAY]
+    days = [other for other in facts if other.kind is FactKind.WEEKDAY]
     before = [day for day in days if day.start < fact.start]
     workdays = max((match.start() for match in _WORKDAYS.finditer(text, 0, fact.start)), default=-1)
     if workdays > max((day.start for day in before), default=-1):
@@ -248,14 +255,14 @@ def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, 
     if not days:
         return {}
     nearest = max(before, key=lambda day: day.start) if before else min(days, key=lambda day: day.start)
-    if nearest.side is Side.HIGH and nearest.ranged:
-        low = next((day for day in reversed(before) if day.side is Side.LOW and day.ranged), None)
+    if nearest.side is RangeEnd.HIGH and nearest.ranged:
+        low = next((day for day in reversed(before) if day.side is RangeEnd.LOW and day.ranged), None)
         if low is not None:
-            return dict.fromkeys(_from_to(low, nearest), SAME_CLAUSE)
+            return dict.fromkeys(_days_between(low, nearest), SAME_CLAUSE)
     return {str(nearest.value): SAME_CLAUSE}
 
 
-def _from_to(first: Fact, last: Fact) -> list[str]:
+def _days_between(first: Fact, last: Fact) -> list[str]:
     start = DAYS.index(str(first.value))
     end = DAYS.index(str(last.value))
     return [DAYS[n % len(DAYS)] for n in range(start, (end if end >= start else end + len(DAYS)) + 1)]
@@ -263,24 +270,24 @@ def _from_to(first: Fact, last: Fact) -> list[str]:
 
 def _days(text: str) -> list[str]:
     """The days of the week that a heading or the head of a column speaks of."""
-    days = [fact for fact in read(text) if fact.kind is Kind.WEEKDAY]
-    named = [str(day.value) for day in days]
+    days = [fact for fact in read_facts(text) if fact.kind is FactKind.WEEKDAY]
+    weekdays = [str(day.value) for day in days]
     for low, high in pairwise(days):
-        if low.ranged and low.side is Side.LOW and high.side is Side.HIGH:
-            named += _from_to(low, high)
-    return named
+        if low.ranged and low.side is RangeEnd.LOW and high.side is RangeEnd.HIGH:
+            weekdays += _days_between(low, high)
+    return weekdays
 
 
-def _blanked(text: str, facts: Sequence[Fact]) -> str:
+def _blank_facts(text: str, facts: Sequence[Fact]) -> str:
     """The text without its facts, each character that stays where it was."""
     for fact in facts:
         text = text[: fact.start] + " " * (fact.end - fact.start) + text[fact.end :]
     return text
 
 
-def weight_of(word: str, known: Mapping[str, int], sentences: int) -> float:
+def weight_of(word: str, word_counts: Mapping[str, int], sentences: int) -> float:
     """How much a shared word says: the rarer on the page, the more; a word that may stand anywhere says little."""
-    rarity = math.log(1 + (sentences + 1) / (known.get(word, 0) + 0.5))
+    rarity = math.log(1 + (sentences + 1) / (word_counts.get(word, 0) + 0.5))
     return rarity * _LIGHT if word in GENERIC else rarity
 
 
@@ -301,16 +308,16 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money
     return f"{cell} {units.pop()}" if len(units) == 1 else cell
 
 
-def _passages(text: str) -> Iterator[_Passage]:
+def _passages(text: str) -> Iterator[_PagePassage]:
     """The sentences and cells of a page with what stands above them."""
     money = _MONEY_OF_PAGE.search(text)
-    reader = _Reader(money.group(1).lower() if money else "")
+    reader = _PageReader(money.group(1).lower() if money else "")
     for number, line in enumerate(text.split("\n"), 1):
         yield from reader.line(number, line)
     yield from reader.paragraph_ends()
 
 
-class _Reader:
+class _PageReader:
     """Reader of the lines of a page, one after the other."""
 
     def __init__(self, money: str) -> None:
@@ -327,7 +334,7 @@ class _Reader:
         """The sentence that was last."""
         self._in_code = False
 
-    def line(self, number: int, line: str) -> Iterator[_Passage]:
+    def line(self, number: int, line: str) -> Iterator[_PagePassage]:
         """One more line."""
         if _FENCE.match(line):
             yield from self.paragraph_ends()
@@ -338,7 +345,7 @@ class _Reader:
         line = line.removeprefix("> ")
         yield from self._text_line(number, line)
 
-    def _text_line(self, number: int, line: str) -> Iterator[_Passage]:
+    def _text_line(self, number: int, line: str) -> Iterator[_PagePassage]:
         row = _ROW.match(line)
         heading = _HEADING.match(line)
         item = _ITEM.match(line)
@@ -357,19 +364,19 @@ class _Reader:
         elif line.strip():
             self._paragraph.append((number, line.strip()))
 
-    def _heading(self, number: int, level: int, text: str) -> Iterator[_Passage]:
+    def _heading(self, number: int, level: int, text: str) -> Iterator[_PagePassage]:
         self._headings = {above: title for above, title in self._headings.items() if above < level}
-        yield _Passage(text, number, self._above())
+        yield _PagePassage(text, number, self._headings_above())
         self._headings[level] = text
         self._announced = ""
         self._parents = []
         self._before = ""
 
-    def _above(self) -> tuple[tuple[str, float], ...]:
+    def _headings_above(self) -> tuple[tuple[str, float], ...]:
         titles = sorted(self._headings.items(), reverse=True)
         return tuple((title, TITLE if level == _TITLE_LEVEL else ABOVE) for level, title in titles)
 
-    def _row(self, number: int, row: str) -> Iterator[_Passage]:
+    def _row(self, number: int, row: str) -> Iterator[_PagePassage]:
         cells = [cell.strip() for cell in row.split("|")]
         if _RULE.fullmatch(row):
             return
@@ -379,17 +386,17 @@ class _Reader:
         label = cells[0]
         for n, cell in enumerate(cells):
             column = self._head[n] if n < len(self._head) else ""
-            above = [(column, SAME_CLAUSE), *self._above()]
+            above = [(column, SAME_CLAUSE), *self._headings_above()]
             if n:
                 above.insert(0, (label, SAME_CLAUSE))
-            yield _Passage(_with_unit(cell, column, above, self._money), number, tuple(above), number, is_cell=True)
+            yield _PagePassage(_with_unit(cell, column, above, self._money), number, tuple(above), number, is_cell=True)
 
     def _item(self, number: int, indent: int, text: str) -> None:
         self._parents = [(at, parent) for at, parent in self._parents if at < indent]
         self._indent = indent
         self._paragraph = [(number, text)]
 
-    def paragraph_ends(self) -> Iterator[_Passage]:
+    def paragraph_ends(self) -> Iterator[_PagePassage]:
         """The sentences of the paragraph or item that has ended."""
         lines = self._paragraph
         indent = self._indent
@@ -398,7 +405,7 @@ class _Reader:
         if not lines:
             return
         is_item = indent is not None
-        above = list(self._above())
+        above = list(self._headings_above())
         if is_item:
             above += [(parent, ABOVE) for _, parent in self._parents]
             above.append((self._announced, ABOVE))
@@ -416,7 +423,7 @@ class _Reader:
             context += [(first, ABOVE / 2)] if n > 1 else []
             context += [(lead.group(1), ABOVE)] if lead and n else []
             breaks = tuple((at - piece.start, line) for at, line in starts if piece.start < at < piece.end)
-            yield _Passage(piece.text, number, (*above, *context), lines[0][0], breaks=breaks)
+            yield _PagePassage(piece.text, number, (*above, *context), lines[0][0], breaks=breaks)
         text = joined.rstrip()
         if is_item:
             self._parents.append((indent or 0, text))

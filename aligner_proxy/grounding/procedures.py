@@ -66,7 +66,7 @@ _OTHER_ORDER = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ProcedureStep:
     """One step: the words that say what is done, where it stands, and the line of it in a reference."""
 
     body: str
@@ -80,7 +80,7 @@ class Step:
 class Procedure:
     """Steps in their order; `source` is the name of their reference."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[ProcedureStep, ...]
     source: str = ""
     above: str = ""
 
@@ -92,8 +92,8 @@ class Reordering:
     `places` are the steps as they stand. `can_move`: each may take the place of another.
     """
 
-    places: tuple[Step, ...]
-    steps: tuple[Step, ...]
+    places: tuple[ProcedureStep, ...]
+    steps: tuple[ProcedureStep, ...]
     place: str
     can_move: bool
 
@@ -110,97 +110,103 @@ def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
 
 def sequences(text: str) -> Iterator[Procedure]:
     """What stands in an order in a text: numbered lists and sentences with ordinals, of three steps or more."""
-    yield from islice(_numbered(text), _MOST_SEQUENCES)
-    yield from islice(_with_ordinals(text), _MOST_SEQUENCES)
+    yield from islice(_numbered_lists(text), _MOST_SEQUENCES)
+    yield from islice(_ordinal_sentences(text), _MOST_SEQUENCES)
 
 
-def _numbered(text: str) -> Iterator[Procedure]:
-    found: list[Step] = []
+def _numbered_lists(text: str) -> Iterator[Procedure]:
+    steps: list[ProcedureStep] = []
     above = ""
     last = ""
     at = 0
     for number, line in enumerate(text.split("\n"), 1):
         item = _ITEM.fullmatch(line)
-        counts_on = item is not None and int(item["number"]) == len(found) + 1
-        if found and not counts_on and line.strip():
-            yield from _enough(found, above)
-            found = []
+        counts_on = item is not None and int(item["number"]) == len(steps) + 1
+        if steps and not counts_on and line.strip():
+            yield from _check_length(steps, above)
+            steps = []
             counts_on = item is not None and int(item["number"]) == 1
         if item is not None and counts_on:
-            above = above if found else last
-            found.append(_step(item["body"].rstrip(), at + item.start("body"), number))
+            above = above if steps else last
+            steps.append(_step(item["body"].rstrip(), at + item.start("body"), number))
         elif line.strip():
             last = line
         at += len(line) + 1
-    yield from _enough(found, above)
+    yield from _check_length(steps, above)
 
 
-def _with_ordinals(text: str) -> Iterator[Procedure]:
-    found: list[Step] = []
+def _ordinal_sentences(text: str) -> Iterator[Procedure]:
+    steps: list[ProcedureStep] = []
     for segment in split(text):
         match = _ORDINAL.fullmatch(segment.text.rstrip())
         begins = bool(_FIRST.match(segment.text))
         if match is None or begins:
-            yield from _enough(found, "")
-            found = []
-        if match is not None and (found or begins):
+            yield from _check_length(steps, "")
+            steps = []
+        if match is not None and (steps or begins):
             start = segment.start + match.start("body")
-            found.append(_step(match["body"], start, text.count("\n", 0, start) + 1))
-    yield from _enough(found, "")
+            steps.append(_step(match["body"], start, text.count("\n", 0, start) + 1))
+    yield from _check_length(steps, "")
 
 
-def _enough(steps: Sequence[Step], above: str) -> Iterator[Procedure]:
+def _check_length(steps: Sequence[ProcedureStep], above: str) -> Iterator[Procedure]:
     if _FEWEST <= len(steps) <= _MOST_STEPS:
         yield Procedure(tuple(steps), above=above)
 
 
-def _step(body: str, start: int, line: int) -> Step:
-    return Step(body, start, start + len(body), line, frozenset(word for word in words(body) if word not in GENERIC))
+def _step(body: str, start: int, line: int) -> ProcedureStep:
+    return ProcedureStep(
+        body, start, start + len(body), line, frozenset(word for word in words(body) if word not in GENERIC)
+    )
 
 
-def reorderings(text: str, known: Sequence[Procedure]) -> list[Reordering]:
+def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -> list[Reordering]:
     """The stretches of an answer whose steps stand in another order than in one of these procedures."""
-    if not known or _OTHER_ORDER.search(text):
+    if not procedures_of_references or _OTHER_ORDER.search(text):
         return []
-    found = []
+    result = []
     for one in sequences(text):
         if any(step.body.endswith("?") for step in one.steps):
             continue
-        pairs = [(procedure, matched) for procedure in known if (matched := _matched(one.steps, procedure.steps))]
+        pairs = [
+            (procedure, matched)
+            for procedure in procedures_of_references
+            if (matched := _match_steps(one.steps, procedure.steps))
+        ]
         if len(pairs) != 1:
             continue  # none, or it could be several
         procedure, order = pairs[0]
         if all(a < b for a, b in pairwise(order)):
             continue
-        wanted = [step for _, step in sorted(zip(order, one.steps, strict=True), key=lambda pair: pair[0])]
+        right_order = [step for _, step in sorted(zip(order, one.steps, strict=True), key=lambda pair: pair[0])]
         place = f"{procedure.source}:{procedure.steps[0].line}"
-        found.append(Reordering(one.steps, tuple(wanted), place, _can_move(text, one.steps, wanted)))
-    return found
+        result.append(Reordering(one.steps, tuple(right_order), place, _can_move(text, one.steps, right_order)))
+    return result
 
 
-def _matched(steps: Sequence[Step], known: Sequence[Step]) -> list[int]:
+def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[ProcedureStep]) -> list[int]:
     """For each step the number of the one that it is; empty where one is none, or could be two."""
-    often = Counter(word for step in known for word in step.words)
+    often = Counter(word for step in reference_steps for word in step.words)
     weights = {word: 1 / count for word, count in often.items()}
     numbers = []
     for step in steps:
-        shares = sorted(((_share(step, other, weights), n) for n, other in enumerate(known)), reverse=True)
+        shares = sorted(((_share(step, other, weights), n) for n, other in enumerate(reference_steps)), reverse=True)
         (best, number), (second, _) = shares[0], shares[1]
-        if best < _MATCHES or best < _AHEAD * second or len(step.words & known[number].words) < _LEAST_WORDS:
+        if best < _MATCHES or best < _AHEAD * second or len(step.words & reference_steps[number].words) < _LEAST_WORDS:
             return []
         numbers.append(number)
     return numbers if len(set(numbers)) == len(numbers) else []
 
 
-def _share(one: Step, other: Step, weights: Mapping[str, float]) -> float:
+def _share(one: ProcedureStep, other: ProcedureStep, weights: Mapping[str, float]) -> float:
     both = sum(weights.get(word, 1.0) for word in one.words & other.words)
     least = min(sum(weights.get(word, 1.0) for word in step.words) for step in (one, other))
     return both / least if least else 0.0
 
 
-def _can_move(text: str, steps: Sequence[Step], wanted: Sequence[Step]) -> bool:
+def _can_move(text: str, steps: Sequence[ProcedureStep], right_order: Sequence[ProcedureStep]) -> bool:
     """Whether the steps that move can be read at their new places, and nothing refers to their numbers."""
-    moved = [step for step, new in zip(steps, wanted, strict=True) if step != new]
+    moved = [step for step, new in zip(steps, right_order, strict=True) if step != new]
     if _NUMBER_MEANT.search(text):
         return False
     if not _is_whole(text, steps):
@@ -211,16 +217,16 @@ def _can_move(text: str, steps: Sequence[Step], wanted: Sequence[Step]) -> bool:
     return whole and not any(_LOOKS_BACK.search(_head(step)) or not stands_alone(_sentence(step)) for step in moved)
 
 
-def _is_whole(text: str, steps: Sequence[Step]) -> bool:
+def _is_whole(text: str, steps: Sequence[ProcedureStep]) -> bool:
     """Whether nothing but marks, ordinals and white space stands between the steps."""
     between = [text[one.end : other.start] for one, other in pairwise(steps)]
     return all(_ITEM.fullmatch(gap.strip() + " x") or _ORDINAL.fullmatch(gap.strip() + " x") for gap in between)
 
 
-def _head(step: Step) -> str:
+def _head(step: ProcedureStep) -> str:
     """The first sentence of a step, which what stood before it may be needed for."""
     return split(step.body)[0].text
 
 
-def _sentence(step: Step) -> str:
+def _sentence(step: ProcedureStep) -> str:
     return step.body[0].upper() + step.body[1:]

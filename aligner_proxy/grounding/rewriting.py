@@ -9,38 +9,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aligner_proxy.grounding.facts import Fact
-from aligner_proxy.grounding.forms import read
+from aligner_proxy.grounding.forms import read_facts
 from aligner_proxy.grounding.matching import Matcher
 from aligner_proxy.grounding.sentences import FactEdit
 
 
-def rewritten_facts(old: str, new: str, matcher: Matcher, start: int) -> list[FactEdit] | None:
+def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[FactEdit] | None:
     """The edits that make `old` the sentence `new`; None where these are no facts of the references.
 
     `start` is the place of the sentence in its answer.
     """
-    before = read(old, pounds_weigh=matcher.pounds_weigh)
-    after = read(new, pounds_weigh=matcher.pounds_weigh)
-    if _between(old, before) != _between(new, after):
+    before = read_facts(old, pounds_weigh=matcher.pounds_weigh)
+    after = read_facts(new, pounds_weigh=matcher.pounds_weigh)
+    if _words_around(old, before) != _words_around(new, after):
         return None
     edits: list[FactEdit] = []
     for one, other in zip(before, after, strict=True):
         if one.text == other.text:
             continue
-        said = matcher.says(other) if one.same_form(other) else None
-        if said is None:
+        statement = matcher.find_statement(other) if one.same_form(other) else None
+        if statement is None:
             return None
-        edits.append(FactEdit(start + one.start, start + one.end, other.text, one.kind.value, said.place))
+        edits.append(FactEdit(start + one.start, start + one.end, other.text, one.kind.value, statement.place))
     return edits
 
 
-def merged(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[FactEdit]:
+def merge_edits(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[FactEdit]:
     """Both, in their order; what the references decided by themselves stays so."""
     added = [one for one in further if not any(one.start < other.end and other.start < one.end for other in edits)]
     return sorted([*edits, *added], key=lambda edit: edit.start)
 
 
-def _between(text: str, facts: Sequence[Fact]) -> list[list[str]]:
+def _words_around(text: str, facts: Sequence[Fact]) -> list[list[str]]:
     """The words before, between and behind the facts of a sentence."""
     pieces: list[list[str]] = []
     at = 0

@@ -14,13 +14,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.grounding.derived import is_clients_result, is_multiple, is_result, is_so_long_before
-from aligner_proxy.grounding.evidence import Subject
-from aligner_proxy.grounding.facts import Fact, Kind, Side
-from aligner_proxy.grounding.forms import read
-from aligner_proxy.grounding.matching import MOST_WEIGHED, NO_MATCH, Around, Candidate, Finding, Match, Matcher
-from aligner_proxy.grounding.notation import rewritten
-from aligner_proxy.grounding.page import Statement, abouts, nears
-from aligner_proxy.grounding.procedures import ORDER, Reordering, reorderings
+from aligner_proxy.grounding.evidence import FactSubject
+from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy.grounding.forms import read_facts
+from aligner_proxy.grounding.matching import (
+    MOST_WEIGHED,
+    NO_MATCH,
+    AnswerContext,
+    FactCandidate,
+    FactFinding,
+    Match,
+    Matcher,
+)
+from aligner_proxy.grounding.notation import rewrite_fact
+from aligner_proxy.grounding.page import Statement, neighbours, topics
+from aligner_proxy.grounding.procedures import ORDER, Reordering, find_reorderings
 from aligner_proxy.grounding.words import words
 from aligner_proxy.text.structure import Segment, split
 from aligner_proxy.types import REPLACE_FACTS_FROM
@@ -65,7 +73,7 @@ class FactEdit:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsettled:
+class UnsettledFact:
     """A stretch of the answer that some statements contradict, and not only one could stand in its place."""
 
     start: int
@@ -75,13 +83,13 @@ class Unsettled:
 
 
 @dataclass(slots=True)
-class Sentence:
+class AnswerSentence:
     """One sentence of an answer with its facts."""
 
     start: int
     text: str
     facts: list[Fact]
-    subjects: list[Subject]
+    subjects: list[FactSubject]
     before: str = ""
     """The sentences before it."""
     confirming: list[Statement | None] = field(default_factory=list)
@@ -101,36 +109,36 @@ class Grounder:
     """How certain it must be that the references give a fact otherwise, for it to be replaced."""
     _own: list[Fact] = field(default_factory=list)
     """Facts that the client gave."""
-    _asked: dict[str, float] = field(default_factory=dict)
+    _question_words: dict[str, float] = field(default_factory=dict)
     _before: list[str] = field(default_factory=list)
     _terms: list[Fact] = field(default_factory=list)
     """Facts of the answer up to here."""
     _words: set[str] = field(default_factory=set)
     """Words of the answer up to here."""
     _heading: str = ""
-    _taken: Counter[Statement] = field(default_factory=Counter)
+    _repeat_counts: Counter[Statement] = field(default_factory=Counter)
     """How many facts of the answer repeat a statement."""
     _paragraphs: list[set[tuple[str, int]]] = field(default_factory=list)
     facts: int = 0
 
     @classmethod
-    def of(
+    def for_question(
         cls,
         matcher: Matcher,
         question: str,
-        said: str = "",
+        client_text: str = "",
         *,
         doubts: bool = False,
         replace_from: float = REPLACE_FACTS_FROM,
     ) -> Grounder:
-        """The grounder of an answer to this question, in a conversation in which the client `said` this."""
+        """The grounder of an answer to this question, in a conversation in which the client `client_text` this."""
         grounder = cls(matcher, doubts, replace_from)
-        for sentence in split(said or question):
-            grounder._own += read(sentence.text, pounds_weigh=matcher.pounds_weigh)
-        grounder._asked = dict.fromkeys(words(question), _QUESTION)
+        for sentence in split(client_text or question):
+            grounder._own += read_facts(sentence.text, pounds_weigh=matcher.pounds_weigh)
+        grounder._question_words = dict.fromkeys(words(question), _QUESTION)
         return grounder
 
-    def ahead(self) -> Grounder:
+    def copy_with_doubts(self) -> Grounder:
         """Another grounder that knows what this one knows, to look at what comes next with an editor's doubts."""
         return replace(
             self,
@@ -138,185 +146,192 @@ class Grounder:
             _own=[*self._own],
             _terms=[*self._terms],
             _words={*self._words},
-            _taken=Counter(self._taken),
+            _repeat_counts=Counter(self._repeat_counts),
         )
 
-    def answer(self, text: str) -> tuple[list[FactEdit], list[Unsettled]]:
+    def check_answer(self, text: str) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """The edits of a whole answer, and what of it is unsettled."""
         sentences = self.read_all(text)
-        results = [self._decided(sentence) for sentence in sentences]
+        results = [self._decide_sentence(sentence) for sentence in sentences]
         edits = [edit for edits, _ in results for edit in edits]
-        unsettled = [part for _, parts in results for part in parts]
-        for one in reorderings(text, self.matcher.procedures):
+        doubts = [part for _, parts in results for part in parts]
+        for one in find_reorderings(text, self.matcher.procedures):
             if one.can_move:
-                edits = _with_order(one, edits)
+                edits = _reorder_steps(one, edits)
             else:
-                unsettled.append(Unsettled(one.places[0].start, one.places[-1].end, ORDER, one.place))
-        return edits, unsettled
+                doubts.append(UnsettledFact(one.places[0].start, one.places[-1].end, ORDER, one.place))
+        return edits, doubts
 
-    def read_all(self, text: str) -> list[Sentence]:
+    def read_all(self, text: str) -> list[AnswerSentence]:
         """The sentences of a whole answer with their facts; what the references confirm of them is noted."""
         sentences = [self._sentence(segment.start, segment.text) for segment in split(text)]
         for sentence in sentences:
-            self._note_confirmed(sentence)
+            self._note_confirming(sentence)
         return sentences
 
     def facts_of(self, text: str) -> list[Fact]:
         """The facts of a sentence, where these references stand."""
-        return read(text, pounds_weigh=self.matcher.pounds_weigh)
+        return read_facts(text, pounds_weigh=self.matcher.pounds_weigh)
 
-    def more(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[Unsettled]]:
+    def check_segments(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """The edits of the next sentences of an answer of which no more is known."""
         edits: list[FactEdit] = []
-        unsettled: list[Unsettled] = []
+        doubts: list[UnsettledFact] = []
         for segment in segments:
             sentence = self._sentence(segment.start, segment.text)
-            self._note_confirmed(sentence)
-            changed, doubtful = self._decided(sentence)
+            self._note_confirming(sentence)
+            changed, doubtful = self._decide_sentence(sentence)
             edits += changed
-            unsettled += doubtful
-        return edits, unsettled
+            doubts += doubtful
+        return edits, doubts
 
-    def _sentence(self, start: int, text: str) -> Sentence:
+    def _sentence(self, start: int, text: str) -> AnswerSentence:
         is_read = self.facts < MOST_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
         self._terms += facts
-        around = dict(self._asked)
+        around = dict(self._question_words)
         for back, sentence in enumerate(reversed(self._before)):
             for word in words(sentence):
                 around[word] = max(_BACK / (back + 1), around.get(word, 0.0))
         for word in words(self._heading):
             around[word] = _QUESTION
         self._words |= set(words(text))
-        said = frozenset(self._words)
-        asked = self._asked.keys()
+        answer_words = frozenset(self._words)
+        question_words = self._question_words.keys()
         subjects = [
-            Subject(about, around, near, asked, said, [*(other for other in facts if other is not fact), *self._own])
-            for fact, about, near in zip(facts, abouts(text, facts), nears(text, facts), strict=True)
+            FactSubject(
+                about,
+                around,
+                near,
+                question_words,
+                answer_words,
+                [*(other for other in facts if other is not fact), *self._own],
+            )
+            for fact, about, near in zip(facts, topics(text, facts), neighbours(text, facts), strict=True)
         ]
         line = text.strip()
         if line.startswith("#") or line.endswith(":") or (line.startswith("**") and line.endswith("**")):
             self._heading = line
         before = " ".join(self._before)
         self._before = [*self._before, text][-_SENTENCES_BACK:]
-        return Sentence(start, text, facts, subjects, before)
+        return AnswerSentence(start, text, facts, subjects, before)
 
-    def _note_confirmed(self, sentence: Sentence) -> None:
+    def _note_confirming(self, sentence: AnswerSentence) -> None:
         """Remember which statements the facts of this sentence repeat."""
         for fact, subject in zip(sentence.facts, sentence.subjects, strict=True):
-            statement = self.matcher.confirmed(fact, subject)
+            statement = self.matcher.confirming_statement(fact, subject)
             sentence.confirming.append(statement)
             if statement is not None:
-                self._taken[statement] += 1
+                self._repeat_counts[statement] += 1
                 sentence.paragraphs.add(statement.stretch)
         near = sentence.paragraphs.union(*self._paragraphs)
         self._paragraphs = [*self._paragraphs, sentence.paragraphs][-_SENTENCES_BACK:]
         for subject in sentence.subjects:
             subject.paragraphs = near
 
-    def _decided(self, sentence: Sentence) -> tuple[list[FactEdit], list[Unsettled]]:
+    def _decide_sentence(self, sentence: AnswerSentence) -> tuple[list[FactEdit], list[UnsettledFact]]:
         edits: list[FactEdit] = []
-        unsettled: list[Unsettled] = []
+        doubts: list[UnsettledFact] = []
         matches = [(fact, self._match(sentence, number)) for number, fact in enumerate(sentence.facts)]
-        wanted = Counter(match.statement for _, match in matches if match.finding is Finding.OTHERWISE)
+        uses = Counter(match.statement for _, match in matches if match.finding is FactFinding.OTHERWISE)
         for fact, match in matches:
             # One statement cannot take the place of two facts.
             if (
-                wanted[match.statement] > 1
+                uses[match.statement] > 1
                 or match.statement is None
-                or match.finding not in (Finding.OTHERWISE, Finding.UNSETTLED)
+                or match.finding not in (FactFinding.OTHERWISE, FactFinding.UNSETTLED)
             ):
                 continue
-            place = rewritten(fact, match.statement.fact, sentence.text)
-            if match.finding is Finding.UNSETTLED or place is None:
+            place = rewrite_fact(fact, match.statement.fact, sentence.text)
+            if match.finding is FactFinding.UNSETTLED or place is None:
                 end = sentence.start + len(sentence.text)
-                unsettled.append(Unsettled(sentence.start, end, fact.kind.value, match.statement.place))
+                doubts.append(UnsettledFact(sentence.start, end, fact.kind.value, match.statement.place))
                 continue
             start, end, text = place
             if text != sentence.text[start:end]:
                 source = match.statement.place
                 edits.append(FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, source))
-        return edits, unsettled
+        return edits, doubts
 
-    def _is_said(self, sentence: Sentence, statement: Statement) -> bool:
+    def _is_said(self, sentence: AnswerSentence, statement: Statement) -> bool:
         """Whether a day of the week is what a sentence says, not that for which it says something else.
 
         It is where the statement confirms all else that the sentence says.
         """
-        days = [fact for fact in sentence.facts if fact.kind is Kind.WEEKDAY]
-        others = [fact for fact in sentence.facts if fact.kind in (Kind.TIME, Kind.DATE, Kind.MONEY)]
-        beside = self.matcher.beside(statement)
+        days = [fact for fact in sentence.facts if fact.kind is FactKind.WEEKDAY]
+        others = [fact for fact in sentence.facts if fact.kind in (FactKind.TIME, FactKind.DATE, FactKind.MONEY)]
+        beside = self.matcher.facts_of_sentence(statement)
         return len(days) == 1 and all(any(f.same_form(o) and f.agrees(o) for o in beside) for f in others)
 
-    def is_left_alone(self, sentence: Sentence, fact: Fact) -> bool:
+    def is_left_alone(self, sentence: AnswerSentence, fact: Fact) -> bool:
         """Whether a fact is none of the references' business: the client's own, quoted, or the result of a sum."""
         if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
             return True
-        if fact.kind in (Kind.AGE, Kind.COUNT) and any(fact.value == own.value for own in self._own):
+        if fact.kind in (FactKind.AGE, FactKind.COUNT) and any(fact.value == own.value for own in self._own):
             return True
         text = sentence.text
-        if _COMPUTED.search(text) or _quoted(text, fact):
+        if _COMPUTED.search(text) or _is_quoted(text, fact):
             return True
-        if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is Side.NONE:
+        if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
             return True
         if _DENIED.search(text, 0, fact.start):
             return True
         return is_result(fact, [*self._own, *self._terms]) or is_clients_result(fact, self._own, self._terms)
 
-    def _is_derived(self, sentence: Sentence, number: int) -> bool:
+    def _is_derived(self, sentence: AnswerSentence, number: int) -> bool:
         """Whether a fact follows from what the references say: a multiple, or a time so long before another one."""
         fact = sentence.facts[number]
         subject = sentence.subjects[number]
         beside = [term for term in sentence.facts if term is not fact]
-        known = [*self._own, *beside]
+        terms = [*self._own, *beside]
         text = f"{sentence.before} {sentence.text}"
-        near = self.matcher.ranked(fact, subject)[:MOST_WEIGHED]
-        if any(is_multiple(fact, statement.fact, known, text) for _, statement in near):
+        near = self.matcher.rank_statements(fact, subject)[:MOST_WEIGHED]
+        if any(is_multiple(fact, statement.fact, terms, text) for _, statement in near):
             return True
         return is_so_long_before(fact, beside, self.matcher.minutes_said_of(subject))
 
-    def taken(self, besides: Statement | None) -> set[Statement]:
-        """The statements that facts of the answer repeat, other than a fact that repeats the one `besides`."""
-        return {statement for statement, count in self._taken.items() if count > (statement is besides)}
+    def repeated_statements(self, excluded: Statement | None) -> set[Statement]:
+        """The statements that facts of the answer repeat, other than a fact that repeats the one `excluded`."""
+        return {statement for statement, count in self._repeat_counts.items() if count > (statement is excluded)}
 
-    def candidate(self, sentence: Sentence, number: int) -> Candidate | None:
+    def candidate(self, sentence: AnswerSentence, number: int) -> FactCandidate | None:
         """The statement that could take the place of a fact, if any could."""
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return None
-        found = self.matcher.candidate(fact, sentence.subjects[number], self._around(sentence, number))
-        return found if found and self._may_replace(sentence, number, found.statement) else None
+        candidate = self.matcher.candidate(fact, sentence.subjects[number], self._answer_context(sentence, number))
+        return candidate if candidate and self._may_replace(sentence, number, candidate.statement) else None
 
-    def _match(self, sentence: Sentence, number: int) -> Match:
+    def _match(self, sentence: AnswerSentence, number: int) -> Match:
         """What is to be done about a fact; nothing where it is none of the references' business."""
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return NO_MATCH
-        around = self._around(sentence, number)
+        around = self._answer_context(sentence, number)
         subject = sentence.subjects[number]
         match = self.matcher.match(fact, subject, around, replace_from=self.replace_from, doubts=self.doubts)
-        if match.finding is Finding.OTHERWISE and match.statement is not None:
+        if match.finding is FactFinding.OTHERWISE and match.statement is not None:
             return match if self._may_replace(sentence, number, match.statement) else NO_MATCH
         return match
 
-    def _around(self, sentence: Sentence, number: int) -> Around:
-        return Around(self.taken(sentence.confirming[number]), len(sentence.facts))
+    def _answer_context(self, sentence: AnswerSentence, number: int) -> AnswerContext:
+        return AnswerContext(self.repeated_statements(sentence.confirming[number]), len(sentence.facts))
 
-    def _may_replace(self, sentence: Sentence, number: int, statement: Statement) -> bool:
+    def _may_replace(self, sentence: AnswerSentence, number: int, statement: Statement) -> bool:
         """Whether nothing in the answer says that a fact is none of what this statement says."""
         fact = sentence.facts[number]
         other = statement.fact
         if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
             return False  # the sentence says both
-        if fact.kind is Kind.WEEKDAY and not self._is_said(sentence, statement):
+        if fact.kind is FactKind.WEEKDAY and not self._is_said(sentence, statement):
             return False
-        if fact.side is not Side.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
+        if fact.side is not RangeEnd.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
             return False
         return not self._is_derived(sentence, number)
 
 
-def _with_order(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
+def _reorder_steps(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
     """The edits with those that put steps in order; what is put right within a step that moves goes with it."""
     moved = [(place, step) for place, step in zip(order.places, order.steps, strict=True) if place != step]
     rest = [edit for edit in edits if not any(place.start <= edit.start < place.end for place, _ in moved)]
@@ -326,16 +341,16 @@ def _with_order(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
             for edit in edits
             if step.start <= edit.start < step.end
         ]
-        rest.append(FactEdit(place.start, place.end, apply(step.body, inner), ORDER, order.place))
+        rest.append(FactEdit(place.start, place.end, apply_fact_edits(step.body, inner), ORDER, order.place))
     return rest
 
 
-def _quoted(text: str, fact: Fact) -> bool:
+def _is_quoted(text: str, fact: Fact) -> bool:
     """Whether a fact stands between quotation marks: somebody's words."""
     return any(match.start() < fact.start and fact.end < match.end() for match in _QUOTED.finditer(text))
 
 
-def apply(text: str, edits: Sequence[FactEdit]) -> str:
+def apply_fact_edits(text: str, edits: Sequence[FactEdit]) -> str:
     """The text with these edits in it."""
     pieces: list[str] = []
     at = 0

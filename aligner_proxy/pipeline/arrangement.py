@@ -43,8 +43,8 @@ class Arrangement:
     def of(cls, answer: str, correction: Correction) -> Arrangement | None:
         """The arrangement of a correction; None where there are no verdicts, or it changes what was not flagged."""
         pieces = structure.match_segments(structure.split(answer), [verdict.text for verdict in correction.segments])
-        flags = edits.flags(pieces, correction)
-        proposed = None if flags is None else edits.in_place(answer, pieces, flags, correction.text)
+        flags = edits.detector_flags(pieces, correction)
+        proposed = None if flags is None else edits.edits_in_place(answer, pieces, flags, correction.text)
         if flags is None or proposed is None:
             return None
         written = {edit.first: edit.text for edit in proposed}

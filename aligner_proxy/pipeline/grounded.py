@@ -10,10 +10,10 @@ from aligner_proxy.concurrency import beside
 from aligner_proxy.correctors.fact_editor import Doubt, FactEditor
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.page import read_page
 from aligner_proxy.grounding.procedures import ORDER
-from aligner_proxy.grounding.rewriting import merged, rewritten_facts
-from aligner_proxy.grounding.sentences import FactEdit, Grounder, Unsettled, apply
+from aligner_proxy.grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy.grounding.sentences import FactEdit, Grounder, UnsettledFact, apply_fact_edits
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.structure import Segment, split
 from aligner_proxy.types import (
@@ -87,21 +87,23 @@ async def held(
         edits, unsettled = await beside(chars, partial(find, doubts=False)) if decided is None else decided
     if not (edits or unsettled):
         return verdict, use
-    return replace(verdict, text=apply(text, edits), grounding=_as_grounding(edits, unsettled)), use
+    return replace(verdict, text=apply_fact_edits(text, edits), grounding=_as_grounding(edits, unsettled)), use
 
 
-def _found(text: str, policy: Policy, turns: Sequence[Turn], *, doubts: bool) -> tuple[list[FactEdit], list[Unsettled]]:
-    return grounder(policy, turns, doubts=doubts).answer(text)
+def _found(
+    text: str, policy: Policy, turns: Sequence[Turn], *, doubts: bool
+) -> tuple[list[FactEdit], list[UnsettledFact]]:
+    return grounder(policy, turns, doubts=doubts).check_answer(text)
 
 
-_Decided = tuple[list[FactEdit], list[Unsettled]]
+_Decided = tuple[list[FactEdit], list[UnsettledFact]]
 
 
 async def _asked(
     editor: FactEditor,
     text: str,
     edits: Sequence[FactEdit],
-    unsettled: Sequence[Unsettled],
+    unsettled: Sequence[UnsettledFact],
     references: Sequence[Reference],
 ) -> tuple[_Decided | None, EditorUse]:
     """What an editor makes of what is in doubt, None where it cannot be asked; and what it cost."""
@@ -117,7 +119,7 @@ async def _asked(
 def _decided(
     text: str,
     edits: Sequence[FactEdit],
-    unsettled: Sequence[Unsettled],
+    unsettled: Sequence[UnsettledFact],
     written: Mapping[int, str],
     references: Sequence[Reference],
 ) -> _Decided:
@@ -130,12 +132,12 @@ def _decided(
     decided: list[FactEdit] = []
     refused: set[int] = set()
     for start, sentence in written.items():
-        further = rewritten_facts(text[start : ends[start]], sentence, matcher, start)
+        further = accept_rewriting(text[start : ends[start]], sentence, matcher, start)
         decided += further or ()
         if further is None:
             refused.add(start)
     rest = [part for part in unsettled if part.kind == ORDER or part.start in refused]
-    return merged(edits, decided), rest
+    return merge_edits(edits, decided), rest
 
 
 def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> Grounder:
@@ -144,7 +146,7 @@ def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> 
     question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
     said = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
     matcher = _matcher_of(policy.references)
-    return Grounder.of(matcher, question, said, doubts=doubts, replace_from=policy.replace_facts_from)
+    return Grounder.for_question(matcher, question, said, doubts=doubts, replace_from=policy.replace_facts_from)
 
 
 def _matcher_of(references: Iterable[Reference]) -> Matcher:
@@ -154,10 +156,10 @@ def _matcher_of(references: Iterable[Reference]) -> Matcher:
 @lru_cache(maxsize=_MATCHERS)
 def _matcher(texts: tuple[tuple[str, str], ...]) -> Matcher:
     """What finds statements in these texts, each with its name."""
-    return Matcher([page(name, text) for name, text in texts])
+    return Matcher([read_page(name, text) for name, text in texts])
 
 
-def _as_grounding(edits: Iterable[FactEdit], unsettled: Iterable[Unsettled]) -> Grounding:
+def _as_grounding(edits: Iterable[FactEdit], unsettled: Iterable[UnsettledFact]) -> Grounding:
     return Grounding(
         tuple(GroundedEdit(edit.start, edit.end, edit.text, edit.kind, edit.source) for edit in edits),
         tuple(GroundedEdit(part.start, part.end, "", part.kind, part.source) for part in unsettled),
@@ -195,7 +197,7 @@ class GroundedStream:
         begun = start + len(text) - len(text.lstrip())
         if self._grounder is None or editor is None or begun == end:
             return None
-        edits, unsettled = self._grounder.ahead().more(split(answer[begun:end]))
+        edits, unsettled = self._grounder.copy_with_doubts().check_segments(split(answer[begun:end]))
         if not unsettled:
             return None
         placed = [replace(part, start=part.start + begun, end=part.end + begun) for part in unsettled]
@@ -211,7 +213,7 @@ class GroundedStream:
         """What goes out in place of a piece of whole sentences that begins at this place of the answer."""
         if self._grounder is None or not text.strip():
             return text
-        edits, unsettled = self._grounder.more(split(text))
+        edits, unsettled = self._grounder.check_segments(split(text))
         looked = self._looked
         if looked is not None and (looked.text, looked.at) == (text, at):
             edits, unsettled = looked.decided
@@ -220,7 +222,7 @@ class GroundedStream:
         found = _as_grounding(edits, unsettled)
         edited = tuple(_at(edit, at) for edit in found.edits)
         self.grounding += Grounding(edited, tuple(_at(part, at) for part in found.unsettled))
-        return apply(text, edits)
+        return apply_fact_edits(text, edits)
 
 
 def _at(edit: GroundedEdit, by: int) -> GroundedEdit:

@@ -45,7 +45,7 @@ async def _without_refused(
     flags = [segment.flagged for segment in correction.segments]
     if len(flags) != len(pieces):
         return correction, verdict
-    proposed = edits.in_place(answer, pieces, flags, correction.text)
+    proposed = edits.edits_in_place(answer, pieces, flags, correction.text)
     written = {edit.first: edit for edit in proposed or () if edit.text.strip()}
     if not written:
         return correction, verdict

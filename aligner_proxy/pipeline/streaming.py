@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from aligner_proxy.engine.api import Span
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.gate.completion import Followed, removed, trimmed
+from aligner_proxy.gate.completion import Followed, removed_segments, trim_edit
 from aligner_proxy.gate.edits import Edit, Part
 from aligner_proxy.gate.judge import Settled, Verdict, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
@@ -478,9 +478,11 @@ class StreamingCorrection:
             followed = await self._passed(edit, end)
         if followed is None:
             return None if self.done else self._put(run[-1].end)
-        gone = removed(followed) - {part.index for parts in followed.values() for part in parts if part.left}
+        gone = removed_segments(followed) - {
+            part.index for parts in followed.values() for part in parts if part.remains
+        }
         for edit, parts in sorted(followed.items(), key=lambda pair: pair[0]):
-            edit = trimmed(edit, self._segments) if waits and edit.last == stop else edit
+            edit = trim_edit(edit, self._segments) if waits and edit.last == stop else edit
             self._settled[edit] = parts
             self._put(edit.start)
             self.changed |= edit.text != self._text[edit.start : edit.end]

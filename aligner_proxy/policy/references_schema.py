@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.grounding.contradictions import contradiction
-from aligner_proxy.grounding.page import MOST_CHARS, Page, page
+from aligner_proxy.grounding.contradictions import find_contradiction
+from aligner_proxy.grounding.page import MOST_CHARS, ReferencePage, read_page
 from aligner_proxy.policy.yaml_file import KeyPath, Source, nearest, short
 from aligner_proxy.types import Reference, ReferenceKind
 
@@ -92,12 +92,12 @@ def read_files(blocks: Iterable[tuple[KeyPath, tuple[Reference, ...]]], source: 
     """
     texts: dict[str, str] = {}
     for path, references in blocks:
-        pages: list[tuple[int, Page]] = []
+        pages: list[tuple[int, ReferencePage]] = []
         for n, reference in enumerate(references):
             if reference.kind is ReferenceKind.FILE:
                 place = source.at(*path, n)
                 texts.setdefault(reference.name, _text_of(reference.name, source, place))
-                pages.append((n, page(reference.label, texts[reference.name])))
+                pages.append((n, read_page(reference.label, texts[reference.name])))
         for (_, one), (n, other) in combinations(pages, 2):
             _refuse_contradiction(one, other, source.at(*path, n))
     return texts
@@ -128,8 +128,8 @@ def _text_of(name: str, source: Source, place: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _refuse_contradiction(one: Page, other: Page, place: str) -> None:
-    conflict = contradiction(one, other)
+def _refuse_contradiction(one: ReferencePage, other: ReferencePage, place: str) -> None:
+    conflict = find_contradiction(one, other)
     if conflict is not None:
         first, second = conflict
         raise ConfigError(

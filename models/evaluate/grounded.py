@@ -19,10 +19,10 @@ from pathlib import Path
 import yaml
 
 from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.page import read_page
 from aligner_proxy.grounding.procedures import ORDER
-from aligner_proxy.grounding.rewriting import merged, rewritten_facts
-from aligner_proxy.grounding.sentences import FactEdit, Grounder, Unsettled, apply
+from aligner_proxy.grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy.grounding.sentences import FactEdit, Grounder, UnsettledFact, apply_fact_edits
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import REPLACE_FACTS_FROM
 from models.reporting.statistics import Rate
@@ -54,19 +54,19 @@ def cases(folder: Path, names: Sequence[str] = ()) -> Iterator[Case]:
         for case in data["cases"]:
             answer = case["answer"]
             right = answer.replace(case["wrong"], case["right"]) if case["kind"] == OUTDATED else answer
-            yield Case(path.stem, data["page"], case["question"], answer, case["kind"], right)
+            yield Case(path.stem, data["read_page"], case["question"], answer, case["kind"], right)
 
 
 def grounded(
     case: Case, *, streams: bool = False, editor: bool = False, replace_from: float = REPLACE_FACTS_FROM
 ) -> tuple[str, list[FactEdit], int]:
     """The answer as it goes out, its edits, and how many of its sentences are unsettled, or an editor's to settle."""
-    matcher = Matcher([page("PAGE.md", case.page)])
-    grounder = Grounder.of(matcher, case.question, doubts=editor and not streams, replace_from=replace_from)
+    matcher = Matcher([read_page("PAGE.md", case.page)])
+    grounder = Grounder.for_question(matcher, case.question, doubts=editor and not streams, replace_from=replace_from)
     if not streams:
         edits, unsettled = grounder.answer(case.answer)
         edits = _asked(case, matcher, edits, unsettled) if editor else edits
-        return apply(case.answer, edits), edits, len(unsettled)
+        return apply_fact_edits(case.answer, edits), edits, len(unsettled)
     edits = []
     unsettled = []
     for segment in split(case.answer):
@@ -74,15 +74,17 @@ def grounded(
         found, doubtful = grounder.more([segment])
         edits += _asked(case, matcher, *ahead) if ahead[1] else found
         unsettled += ahead[1] if editor else doubtful
-    return apply(case.answer, edits), edits, len(unsettled)
+    return apply_fact_edits(case.answer, edits), edits, len(unsettled)
 
 
-def _asked(case: Case, matcher: Matcher, edits: Sequence[FactEdit], unsettled: Sequence[Unsettled]) -> list[FactEdit]:
+def _asked(
+    case: Case, matcher: Matcher, edits: Sequence[FactEdit], unsettled: Sequence[UnsettledFact]
+) -> list[FactEdit]:
     """The edits with those of an editor that is always right."""
     for part in {part.start: part for part in unsettled if part.kind != ORDER}.values():
         written = _rightly(case, part.start, part.end)
-        further = rewritten_facts(case.answer[part.start : part.end], written, matcher, part.start)
-        edits = merged(edits, further or ())
+        further = accept_rewriting(case.answer[part.start : part.end], written, matcher, part.start)
+        edits = merge_edits(edits, further or ())
     return list(edits)
 
 
@@ -107,9 +109,9 @@ def print_steps(*, show: bool) -> None:
     data = yaml.safe_load(STEPS.read_text(encoding="utf-8"))
     counts = Counter[tuple[str, bool]]()
     for case in data["cases"]:
-        matcher = Matcher([page("PAGE.md", data["pages"][case["page"]])])
-        edits, unsettled = Grounder.of(matcher, case["question"]).answer(case["answer"])
-        text = apply(case["answer"], edits)
+        matcher = Matcher([read_page("PAGE.md", data["pages"][case["read_page"]])])
+        edits, unsettled = Grounder.for_question(matcher, case["question"]).answer(case["answer"])
+        text = apply_fact_edits(case["answer"], edits)
         noted = any(part.kind == ORDER for part in unsettled)
         sort = "reordered" if "right" in case else "unsettled" if case.get("unsettled") else "unchanged"
         right = text == case.get("right", case["answer"]) and noted is (sort == "unsettled")

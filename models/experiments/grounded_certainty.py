@@ -21,9 +21,9 @@ import yaml
 from aligner_proxy.grounding.evidence import FOR_REPLACING
 from aligner_proxy.grounding.facts import Fact
 from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.notation import rewritten
-from aligner_proxy.grounding.page import page
-from aligner_proxy.grounding.sentences import Grounder, Sentence
+from aligner_proxy.grounding.notation import rewrite_fact
+from aligner_proxy.grounding.page import read_page
+from aligner_proxy.grounding.sentences import AnswerSentence, Grounder
 from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
 from models.reporting.statistics import Rate
 
@@ -45,7 +45,7 @@ class Replacement:
 
 def replacements(case: Case) -> Iterator[Replacement]:
     """What could take the place of the facts of an answer."""
-    grounder = Grounder.of(Matcher([page("PAGE.md", case.page)]), case.question)
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
     for sentence in grounder.read_all(case.answer):
         for number in range(len(sentence.facts)):
             found = grounder.candidate(sentence, number)
@@ -54,9 +54,9 @@ def replacements(case: Case) -> Iterator[Replacement]:
                 yield Replacement(case, found.counts, case.kind == OUTDATED and text == case.right)
 
 
-def _with(case: Case, sentence: Sentence, number: int, other: Fact) -> str | None:
+def _with(case: Case, sentence: AnswerSentence, number: int, other: Fact) -> str | None:
     """The answer with another fact in the place of one of a sentence; None where no notation is safe."""
-    place = rewritten(sentence.facts[number], other, sentence.text)
+    place = rewrite_fact(sentence.facts[number], other, sentence.text)
     if place is None:
         return None
     start, end, text = place

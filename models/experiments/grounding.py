@@ -22,11 +22,11 @@ import torch
 import yaml
 
 from aligner_proxy.grounding import evidence
-from aligner_proxy.grounding.evidence import FOR_NONE, FOR_STATEMENT, Subject, Weigher
-from aligner_proxy.grounding.facts import Fact, Kind
+from aligner_proxy.grounding.evidence import FOR_NONE, FOR_STATEMENT, FactSubject, Weigher
+from aligner_proxy.grounding.facts import Fact, FactKind
 from aligner_proxy.grounding.matching import CONFIRMS, MOST_WEIGHED, Matcher
-from aligner_proxy.grounding.page import SAME_SENTENCE, Page, Statement, page
-from aligner_proxy.grounding.sentences import Grounder, Sentence
+from aligner_proxy.grounding.page import SAME_SENTENCE, ReferencePage, Statement, read_page
+from aligner_proxy.grounding.sentences import AnswerSentence, Grounder
 from aligner_proxy.text.structure import split
 from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
 
@@ -64,9 +64,9 @@ def examples(folders: Iterable[Path]) -> Iterator[Example]:
 
 
 def _of_case(case: Case, chance: random.Random) -> Iterator[Example]:
-    reference = page("PAGE.md", case.page)
+    reference = read_page("PAGE.md", case.page)
     matcher = Matcher([reference])
-    grounder = Grounder.of(matcher, case.question)
+    grounder = Grounder.for_question(matcher, case.question)
     right = split(case.right)
     sentences = grounder.read_all(case.answer)
     place = next((n for n, (a, b) in enumerate(zip(case.answer, case.right, strict=False)) if a != b), -1)
@@ -83,26 +83,28 @@ def _of_case(case: Case, chance: random.Random) -> Iterator[Example]:
             yield from _other(case, (grounder, reference, chance), sentence, (fact, subject))
 
 
-def _outdated(case: Case, grounder: Grounder, facts: tuple[Fact, Fact], subject: Subject) -> Iterator[Example]:
+def _outdated(case: Case, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject) -> Iterator[Example]:
     fact, right = facts
-    scored = grounder.matcher.ranked(fact, subject)[:MOST_WEIGHED]
+    scored = grounder.matcher.rank_statements(fact, subject)[:MOST_WEIGHED]
     meant = [n for n, (_, other) in enumerate(scored) if right.same_form(other.fact) and right.agrees(other.fact)]
     near = [n for n in meant if scored[n][0] >= CONFIRMS * scored[meant[0]][0]]
     if scored:
-        yield _example(case, OUTDATED, (fact, subject), grounder.matcher, scored, near, grounder.taken(None))
+        yield _example(
+            case, OUTDATED, (fact, subject), grounder.matcher, scored, near, grounder.repeated_statements(None)
+        )
 
 
 def _other(
     case: Case,
-    around: tuple[Grounder, Page, random.Random],
-    sentence: Sentence,
-    of: tuple[Fact, Subject],
+    around: tuple[Grounder, ReferencePage, random.Random],
+    sentence: AnswerSentence,
+    of: tuple[Fact, FactSubject],
 ) -> Iterator[Example]:
     """The examples of a fact that is not outdated."""
     grounder, reference, chance = around
     fact, subject = of
     matcher = grounder.matcher
-    scored = matcher.ranked(fact, subject)[:MOST_WEIGHED]
+    scored = matcher.rank_statements(fact, subject)[:MOST_WEIGHED]
     if not scored:
         return
     agreeing = [n for n, (_, other) in enumerate(scored) if fact.agrees(other.fact)]
@@ -110,13 +112,13 @@ def _other(
     if not near:
         if not agreeing and not grounder.is_left_alone(sentence, fact):
             sort = UNKNOWN if case.kind == UNKNOWN else "own"
-            yield _example(case, sort, of, matcher, scored, [], grounder.taken(None))
+            yield _example(case, sort, of, matcher, scored, [], grounder.repeated_statements(None))
         return
-    taken = grounder.taken(None) - {scored[n][1] for n in near}
+    taken = grounder.repeated_statements(None) - {scored[n][1] for n in near}
     changed = _changed(fact, chance)
     yield _example(case, "confirmed", (changed, subject), matcher, scored, near, taken)
     less = Matcher([_without(reference, scored[near[0]][1])])
-    rest = [pair for pair in less.ranked(fact, subject) if not fact.agrees(pair[1].fact)][:MOST_WEIGHED]
+    rest = [pair for pair in less.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][:MOST_WEIGHED]
     if rest:
         yield _example(case, "removed", (_changed(fact, chance), subject), less, rest, [], taken)
 
@@ -124,7 +126,7 @@ def _other(
 def _example(
     case: Case,
     sort: str,
-    of: tuple[Fact, Subject],
+    of: tuple[Fact, FactSubject],
     matcher: Matcher,
     scored: Sequence[tuple[float, Statement]],
     meant: Sequence[int],
@@ -134,8 +136,8 @@ def _example(
     return Example(
         case.business,
         sort,
-        tuple(weigher.of(statement, score, statement in taken) for score, statement in scored),
-        weigher.of_none(scored),
+        tuple(weigher.evidence_for(statement, score, statement in taken) for score, statement in scored),
+        weigher.evidence_for_none(scored),
         tuple(meant),
         tuple(statement.fact for _, statement in scored),
         tuple(statement not in taken for _, statement in scored),
@@ -144,20 +146,20 @@ def _example(
 
 def _changed(fact: Fact, chance: random.Random) -> Fact:
     """The fact with a value that is about as far off as outdated ones are."""
-    if fact.kind is Kind.TIME and isinstance(fact.value, Decimal):
+    if fact.kind is FactKind.TIME and isinstance(fact.value, Decimal):
         return replace(fact, value=fact.value + chance.choice(_MINUTES))
     if isinstance(fact.value, Decimal):
         return replace(fact, value=fact.value * Decimal(chance.choice(_FACTORS)))
-    if fact.kind is Kind.PHONE:
+    if fact.kind is FactKind.PHONE:
         digits = str(fact.value)
         other = f"{digits[:-2]}{(int(digits[-2:]) + chance.choice((9, 18, 53))) % 100:02}"
         return replace(fact, value=other)
-    if fact.kind is Kind.MAIL:
+    if fact.kind is FactKind.MAIL:
         return replace(fact, value=f"other@{str(fact.value).partition('@')[2]}")
     return fact
 
 
-def _without(reference: Page, gone: Statement) -> Page:
+def _without(reference: ReferencePage, gone: Statement) -> ReferencePage:
     """The page without the sentence of a statement."""
     words = {
         word
@@ -166,7 +168,7 @@ def _without(reference: Page, gone: Statement) -> Page:
         for word, weight in statement.about.items()
         if weight >= SAME_SENTENCE
     }
-    known = Counter(reference.known)
+    known = Counter(reference.word_counts)
     known.subtract(words)
     rest = tuple(statement for statement in reference.statements if statement.sentence != gone.sentence)
     return replace(reference, statements=rest, known={word: count for word, count in known.items() if count > 0})

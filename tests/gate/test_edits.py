@@ -8,7 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.gate.edits import Edit, apply, bundled, by_comparison, flags, in_place, independent
+from aligner_proxy.gate.edits import (
+    Edit,
+    apply,
+    bundle_groups,
+    detector_flags,
+    edits_by_comparison,
+    edits_in_place,
+    independent_groups,
+)
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, SegmentScore
 
@@ -19,7 +27,7 @@ ASKED = "One stays. Two is rude. Three stays.\n\nFour is rude."
 
 def found(original: str, edited: str, flagged: set[int]) -> list[Edit] | None:
     pieces = split(original)
-    return in_place(original, pieces, [i in flagged for i in range(len(pieces))], edited)
+    return edits_in_place(original, pieces, [i in flagged for i in range(len(pieces))], edited)
 
 
 def test_each_changed_run_is_one_edit_with_its_white_space() -> None:
@@ -82,35 +90,35 @@ def test_what_stands_unchanged_leaves_enough_for_the_sentences_behind_it() -> No
 def test_the_detectors_word_must_be_about_these_segments_and_have_scores() -> None:
     pieces = split("One. Two.")
     scores = [SegmentScore("One.", 1.0, True), SegmentScore("Two.", -1.0, False)]
-    assert flags(pieces, Correction("x", tuple(scores))) == [True, False]
-    assert flags(pieces, Correction("x", tuple(scores[:1]))) is None
-    assert flags(pieces, Correction("x", (scores[0], SegmentScore("Two.", None, False)))) is None
+    assert detector_flags(pieces, Correction("x", tuple(scores))) == [True, False]
+    assert detector_flags(pieces, Correction("x", tuple(scores[:1]))) is None
+    assert detector_flags(pieces, Correction("x", (scores[0], SegmentScore("Two.", None, False)))) is None
 
 
 def test_by_comparison_equal_segments_part_the_edits() -> None:
     original = "One. Two. Three. Four."
-    edits = by_comparison(original, split(original), "One. 2. Three. Four. Five.")
+    edits = edits_by_comparison(original, split(original), "One. 2. Three. Four. Five.")
     assert edits == [Edit(4, 10, " 2. ", 1, 2), Edit(22, 22, " Five.", 4, 4)]
 
 
 def test_by_comparison_white_space_between_segments_is_an_edit() -> None:
     original = "One. Two."
-    assert by_comparison(original, split(original), "One.\n\nTwo.") == [Edit(4, 5, "\n\n", 1, 1)]
-    assert by_comparison(original, split(original), "One. Two.\n") == []
+    assert edits_by_comparison(original, split(original), "One.\n\nTwo.") == [Edit(4, 5, "\n\n", 1, 1)]
+    assert edits_by_comparison(original, split(original), "One. Two.\n") == []
 
 
 def test_a_segment_that_moved_binds_its_two_edits() -> None:
     original = "One. Two. Three. Four. Five."
-    edits = by_comparison(original, split(original), "Two. Three. One. Four. 5.")
-    assert [len(group) for group in independent(edits, split(original))] == [2, 1]
+    edits = edits_by_comparison(original, split(original), "Two. Three. One. Four. 5.")
+    assert [len(group) for group in independent_groups(edits, split(original))] == [2, 1]
 
 
 def test_bundles_are_neighbours() -> None:
     groups = [(Edit(i, i + 1, "", i, i + 1),) for i in range(7)]
-    assert bundled(groups, 7) == groups
-    assert [len(bundle) for bundle in bundled(groups, 3)] == [3, 3, 1]
-    assert [edit for bundle in bundled(groups, 2) for edit in bundle] == [edit for (edit,) in groups]
-    assert bundled([], 4) == []
+    assert bundle_groups(groups, 7) == groups
+    assert [len(bundle) for bundle in bundle_groups(groups, 3)] == [3, 3, 1]
+    assert [edit for bundle in bundle_groups(groups, 2) for edit in bundle] == [edit for (edit,) in groups]
+    assert bundle_groups([], 4) == []
 
 
 WORDS = st.sampled_from(["One is.", "Two is!", "- Three", "4. Four", "Five?", "```\nx\n```", "六。"])
@@ -123,7 +131,7 @@ TEXTS = st.builds(
 @EXAMPLES
 @given(TEXTS, TEXTS)
 def test_any_two_texts_have_edits_between_them(original: str, edited: str) -> None:
-    edits = by_comparison(original, split(original), edited)
+    edits = edits_by_comparison(original, split(original), edited)
     assert apply(original, edits).rstrip() == edited.rstrip()
     assert apply(original, []) == original
     assert sorted(edits) == edits
@@ -154,6 +162,6 @@ def test_replacing_flagged_runs_is_understood(original: str, data: st.DataObject
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_no_two_texts_raise(original: str, edited: str) -> None:
     pieces = split(original)
-    by_comparison(original, pieces, edited)
-    in_place(original, pieces, [True] * len(pieces), edited)
-    in_place(original, pieces, [i % 2 == 0 for i in range(len(pieces))], edited)
+    edits_by_comparison(original, pieces, edited)
+    edits_in_place(original, pieces, [True] * len(pieces), edited)
+    edits_in_place(original, pieces, [i % 2 == 0 for i in range(len(pieces))], edited)

@@ -17,7 +17,7 @@ from bench.gate_cost import POLICY, REFUSED, case
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_judge, "_known", LRUCache(gate_judge._CACHED_VERDICTS))
+    monkeypatch.setattr(gate_judge, "_verdict_cache", LRUCache(gate_judge._CACHED_VERDICTS))
 
 
 @pytest.mark.parametrize("refused", REFUSED.values())
@@ -77,7 +77,7 @@ async def test_the_same_question_is_judged_once(monkeypatch: pytest.MonkeyPatch)
 async def test_only_the_last_verdicts_and_those_on_ordinary_answers_are_remembered() -> None:
     for number in range(gate_judge._CACHED_VERDICTS + 5):
         await judge_in_thread(f"{number} bad things. Good.", Correction("Good."), POLICY)
-    assert len(gate_judge._known) == gate_judge._CACHED_VERDICTS
+    assert len(gate_judge._verdict_cache) == gate_judge._CACHED_VERDICTS
     long, correction = case(gate_judge._CACHED_CHARS * 2, 0)
     await judge_in_thread(long, correction, POLICY)
-    assert not any(question[0] == long for question in gate_judge._known)
+    assert not any(question[0] == long for question in gate_judge._verdict_cache)

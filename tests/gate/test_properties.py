@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.gate import edits as gate_edits
 from aligner_proxy.gate import judge as gate_judge
-from aligner_proxy.gate.edits import Change, Edit, TextFacts, apply, follow
+from aligner_proxy.gate.edits import Edit, EditGroup, TextFacts, apply, follow
 from aligner_proxy.gate.judge import Verdict, judge
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, GateRule, Objective, Policy
@@ -166,14 +166,14 @@ def test_the_reason_agrees_with_the_text(case: tuple[str, Correction, list[int] 
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_edits_does_not_matter(case: tuple[str, Correction, list[int] | None], rng: random.Random) -> None:
     original, made, _ = case
-    taken = gate_judge._Case.of(original, made, POLICY)
+    taken = gate_judge._Case.from_correction(original, made, POLICY)
     if taken is None:
         return
     edits = [edit for change in taken.changes for edit in change.edits]
     shuffled = rng.sample(edits, len(edits))
     assert apply(original, shuffled) == apply(original, edits)
     pieces = split(original)
-    assert gate_edits.independent(shuffled, pieces) == gate_edits.independent(edits, pieces)
+    assert gate_edits.independent_groups(shuffled, pieces) == gate_edits.independent_groups(edits, pieces)
 
 
 @EXAMPLES
@@ -188,10 +188,10 @@ def test_no_edits_are_the_original_and_all_of_them_the_correction(
     case: tuple[str, Correction, list[int] | None],
 ) -> None:
     original, made, _ = case
-    taken = gate_judge._Case.of(original, made, POLICY)
+    taken = gate_judge._Case.from_correction(original, made, POLICY)
     assert taken is not None
     assert taken.delivered(()) == original
-    if not gate_edits.outlined(original):  # in lists more goes or stays than an engine says
+    if not gate_edits.has_outline(original):  # in lists more goes or stays than an engine says
         assert taken.delivered(taken.changes).rstrip() == made.text.rstrip()
 
 
@@ -213,7 +213,7 @@ def test_dropping_edits_leaves_a_mix_of_original_and_edited_pieces(
     case: tuple[str, Correction, list[int] | None], policy: Policy, data: st.DataObject
 ) -> None:
     original, made, _ = case
-    taken = gate_judge._Case.of(original, made, policy)
+    taken = gate_judge._Case.from_correction(original, made, policy)
     assert taken is not None
     every = [taken.proposed[edit] for change in taken.changes for edit in change.edits]
     chosen = [change for change in taken.changes if data.draw(st.booleans())]
@@ -259,7 +259,7 @@ def test_a_bound_on_the_texts_that_are_read() -> None:
     changes = []
     for i in range(0, len(pieces), 2):
         edit = Edit(pieces[i].start, pieces[i].end, "x", i, i + 1)
-        changes.append(Change((edit,), follow(edit, pieces, [True] * len(pieces))))
+        changes.append(EditGroup((edit,), follow(edit, pieces, [True] * len(pieces))))
     asked: list[int] = []
 
     def at_most_one(candidate: gate_edits.Candidate) -> bool:
@@ -270,6 +270,6 @@ def test_a_bound_on_the_texts_that_are_read() -> None:
     case = gate_judge._Case(
         text, {}, {}, TextFacts(text), pieces, pieces, POLICY, tuple(changes), {GateRule.LOST_CODE: at_most_one}
     )
-    kept, refused = gate_judge._best(case)
+    kept, refused = gate_judge._choose_changes(case)
     assert (len(kept), len(refused)) == (1, 11)
     assert len(asked) == 2 * 12 + 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.gate.rules import brevity, waived_rules
+from aligner_proxy.gate.rules import asks_for_brevity, waived_rules
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.types import GateRule, Objective
 
@@ -41,8 +41,8 @@ def test_the_built_in_objectives_give_up_nothing() -> None:
 
 
 def test_brevity() -> None:
-    brief = {name for name, objective in builtin_objectives().items() if brevity([objective])}
+    brief = {name for name, objective in builtin_objectives().items() if asks_for_brevity([objective])}
     assert brief == {"concise", "non-repetitive"}
-    assert brevity(one("Brevity: two short sentences"))
-    assert brevity([Objective("concise", "Two: two sentences")])
-    assert not brevity(one("Depth: the response should not be short"))
+    assert asks_for_brevity(one("Brevity: two short sentences"))
+    assert asks_for_brevity([Objective("concise", "Two: two sentences")])
+    assert not asks_for_brevity(one("Depth: the response should not be short"))

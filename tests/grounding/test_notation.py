@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.grounding.forms import read
-from aligner_proxy.grounding.notation import rewritten
+from aligner_proxy.grounding.forms import read_facts
+from aligner_proxy.grounding.notation import rewrite_fact
 
 
 def put(text: str, reference: str) -> str | None:
-    (new,) = read(reference)
-    place = rewritten(read(text)[0], new, text)
+    (new,) = read_facts(reference)
+    place = rewrite_fact(read_facts(text)[0], new, text)
     return None if place is None else text[: place[0]] + place[2] + text[place[1] :]
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import page
+from aligner_proxy.grounding.page import read_page
 from aligner_proxy.grounding.procedures import ORDER, procedures
-from aligner_proxy.grounding.sentences import Grounder, apply
+from aligner_proxy.grounding.sentences import Grounder, apply_fact_edits
 
 PAGE = """# Cleaning the filter
 
@@ -20,8 +20,10 @@ RINSE = "Rinse the sponge under cold water for 2 minutes."
 
 
 def held(answer: str, text: str = PAGE) -> tuple[str, list[str], list[str]]:
-    edits, unsettled = Grounder.of(Matcher([page("FILTER.md", text)]), "How do I clean it?").answer(answer)
-    return apply(answer, edits), [f"{e.kind} {e.source}" for e in edits], [part.kind for part in unsettled]
+    edits, unsettled = Grounder.for_question(Matcher([read_page("FILTER.md", text)]), "How do I clean it?").answer(
+        answer
+    )
+    return apply_fact_edits(answer, edits), [f"{e.kind} {e.source}" for e in edits], [part.kind for part in unsettled]
 
 
 def listed(*steps: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.grounding.evidence import Weigher
-from aligner_proxy.grounding.facts import Kind
+from aligner_proxy.grounding.facts import FactKind
 from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import MOST_CHARS, page
-from aligner_proxy.grounding.sentences import Grounder, apply
+from aligner_proxy.grounding.page import MOST_CHARS, read_page
+from aligner_proxy.grounding.sentences import Grounder, apply_fact_edits
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import REPLACE_FACTS_FROM
 
@@ -35,9 +35,9 @@ take 15 working days.
 def held(
     answer: str, question: str = "", text: str = PAGE, *, stream: bool = False, replace_from: float = REPLACE_FACTS_FROM
 ) -> tuple[str, list[str]]:
-    grounder = Grounder.of(Matcher([page("PAGE.md", text)]), question, replace_from=replace_from)
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", text)]), question, replace_from=replace_from)
     edits, _ = grounder.more(split(answer)) if stream else grounder.answer(answer)
-    return apply(answer, edits), [edit.source for edit in edits]
+    return apply_fact_edits(answer, edits), [edit.source for edit in edits]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -79,21 +79,21 @@ def test_what_agrees_or_is_not_known_stays(answer: str, question: str) -> None:
 
 
 def test_two_candidates_settle_nothing() -> None:
-    grounder = Grounder.of(Matcher([page("PAGE.md", PAGE)]), "")
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", PAGE)]), "")
     edits, unsettled = grounder.answer("Orders can be returned within 20 days.")
     assert (edits, [part.source for part in unsettled]) == ([], ["PAGE.md:6"])
 
 
 def test_a_page_that_is_too_long_says_nothing() -> None:
-    assert page("LONG.md", PAGE + " " * MOST_CHARS).statements == ()
+    assert read_page("LONG.md", PAGE + " " * MOST_CHARS).statements == ()
 
 
 def test_every_edit_lies_in_the_answer() -> None:
     answer = "Hello!\n\n- Posting a return costs **£3.50**.\n- Online orders: 30 days after delivery to return.\n"
-    grounder = Grounder.of(Matcher([page("PAGE.md", PAGE)]), "")
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", PAGE)]), "")
     edits, _ = grounder.answer(answer)
     assert [answer[edit.start : edit.end] for edit in edits] == ["3.50", "30 days"]
-    assert apply(answer, edits) == answer.replace("3.50", "2.95").replace("30 days", "28 days")
+    assert apply_fact_edits(answer, edits) == answer.replace("3.50", "2.95").replace("30 days", "28 days")
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_a_column_gives_its_numbers_a_unit() -> None:
 
 
 def test_chances_of_statements_add_up_to_less_than_one() -> None:
-    matcher = Matcher([page("PAGE.md", PAGE)])
-    (sentence,) = Grounder.of(matcher, "").read_all("Orders can be returned within 20 days.")
-    scored = matcher.ranked(sentence.facts[0], sentence.subjects[0])
-    weigher = Weigher(sentence.facts[0], sentence.subjects[0], matcher.vocabularies[Kind.DURATION])
+    matcher = Matcher([read_page("PAGE.md", PAGE)])
+    (sentence,) = Grounder.for_question(matcher, "").read_all("Orders can be returned within 20 days.")
+    scored = matcher.rank_statements(sentence.facts[0], sentence.subjects[0])
+    weigher = Weigher(sentence.facts[0], sentence.subjects[0], matcher.vocabularies[FactKind.DURATION])
     chances = weigher.chances(scored, set())
     assert 0 < sum(chances) < 1
     taken = weigher.chances(scored, {scored[0][1]})
@@ -128,9 +128,9 @@ def test_a_cell_of_a_table_in_an_answer_is_held_to_the_row_of_the_page() -> None
     table = "| Country | Price | Time |\n|---|---|---|\n| Germany | €4.90 | 3 days |\n| Austria | €9.90 | 5 days |\n"
     question = "What does delivery cost?"
     wrong = table.replace("3 days", "4 days").replace("€9.90", "€8.90")
-    held = Grounder.of(Matcher([page("P", f"# Delivery\n\n{table}")]), question, question)
+    held = Grounder.for_question(Matcher([read_page("P", f"# Delivery\n\n{table}")]), question, question)
     edits, unsettled = held.answer(wrong)
-    assert (apply(wrong, edits), unsettled) == (table, [])
+    assert (apply_fact_edits(wrong, edits), unsettled) == (table, [])
     assert held.answer(table) == ([], [])
 
 
@@ -237,7 +237,9 @@ def test_what_follows_from_the_page_stays(answer: str, question: str) -> None:
 
 def test_what_is_less_certain_than_asked_for_is_noted_instead() -> None:
     answer = "A city bicycle for five hours costs €8."
-    matcher = Matcher([page("PAGE.md", HIRE)])
+    matcher = Matcher([read_page("PAGE.md", HIRE)])
     for bar, edits, noted in ((0.5, 1, 0), (1.0, 0, 1)):
-        found, unsettled = Grounder.of(matcher, "How much is a city bicycle?", replace_from=bar).answer(answer)
+        found, unsettled = Grounder.for_question(matcher, "How much is a city bicycle?", replace_from=bar).answer(
+            answer
+        )
         assert (len(found), len(unsettled)) == (edits, noted)

@@ -246,7 +246,7 @@ async def test_an_unchanged_answer_is_remembered_too(cache: CorrectionCache) -> 
 async def test_the_gate_runs_again_on_a_hit(cache: CorrectionCache, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline(ScriptedEngine(better), cache)
     assert (await pipeline.align(ASKED, POLICY)).status is Status.CORRECTED
-    monkeypatch.setattr("aligner_proxy.gate.judge._known", OrderedDict())  # as after an upgrade
+    monkeypatch.setattr("aligner_proxy.gate.judge._verdict_cache", OrderedDict())  # as after an upgrade
     monkeypatch.setattr("aligner_proxy.gate.judge.judge", lambda original, *_: Verdict(original, "gate_x", 1, ("x",)))
     again = await pipeline.align(ASKED, POLICY)
     assert (again.status, again.cache_hit, again.dropped) == (Status.UNCHANGED, True, ("x",))

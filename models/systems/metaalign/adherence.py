@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.progress import track
 
-from aligner_proxy.gate.edits import words
+from aligner_proxy.gate.edits import word_set
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.resolver import RequestFacts
@@ -94,7 +94,7 @@ class Stated:
 def stated(side: Side, rng: Random, kind: PreferenceKind, wording: str, answer: str) -> Stated:
     """A wording filled in: with a bound, or with a word of the answer that could be said otherwise."""
     bound = rng.choice(BOUNDS.get(kind, (0,)))
-    long_words = sorted(word for word in words(answer) if word.isalpha() and word.isascii() and len(word) > 5)
+    long_words = sorted(word for word in word_set(answer) if word.isalpha() and word.isascii() and len(word) > 5)
     word = rng.choice(long_words or ["delve"])
     banned = (word,) if kind is PreferenceKind.BANNED_WORDS else ()
     return Stated(wording.format(n=bound, word=word), Preference(kind, PreferenceSource.REQUEST, bound, banned))
@@ -111,7 +111,7 @@ def damaged(before: str, after: str) -> bool:
     """Whether a fact of the answer is gone, or one is new that nobody said."""
     gone = any(reader(before) - reader(after) for reader in (numbers, addresses, code))
     new = any(reader(after) - reader(before) for reader in (numbers, addresses))
-    return gone or new or bool(names(before) - words(after))
+    return gone or new or bool(names(before) - word_set(after))
 
 
 def policy_for(text: str, operator: Sequence[Objective], system: str = "") -> Policy:
