@@ -67,7 +67,7 @@ class Siege:
         self.held_mb: list[float] = []
         self.liveness: list[float] = []
         self._shed = 0.0
-        self._began = time.monotonic()
+        self._has_events = time.monotonic()
         self._http = httpx.AsyncClient(
             base_url=running.address, timeout=60, trust_env=False, headers={"authorization": f"Bearer {running.key}"}
         )
@@ -79,7 +79,7 @@ class Siege:
         await client.http.aclose()
         before = await self._quiet()
         held = descriptors(self.running.serve.pid)
-        self._began = time.monotonic()
+        self._has_events = time.monotonic()
         looking = asyncio.gather(self._look(), self._probe())
         crowd = Crowd(self.running.address, self.running.key)
         clients = await crowd.mixed(self.clients, self.seconds, ATTACKS_OF_SOAK)
@@ -132,7 +132,7 @@ class Siege:
         self._shed = sum(map(float, _SHED.findall(page)))
 
     async def _now(self) -> Count:
-        at = round(time.monotonic() - self._began, 1)
+        at = round(time.monotonic() - self._has_events, 1)
         folder = self.running.folder
         socket = folder / "home" / "run" / "engine.sock"
         return await asyncio.to_thread(count, self.running.serve.pid, socket, folder, at)

@@ -28,30 +28,30 @@ _ANSWERS = re.compile("|".join(re.escape(route) for route in ANSWERS))
 
 def wire(route: str | None) -> SafeFormat | None:
     """The wire format behind a request route of the proxy."""
-    path = _dispatched(route)
+    path = _strip_line_break(route)
     return next((format_ for pattern, format_ in _WIRES if pattern.fullmatch(path)), None)
 
 
 def reasoning(route: str | None) -> SafeReasoning | None:
     """Where the answers of a route show reasoning; None: nowhere."""
-    path = _dispatched(route)
+    path = _strip_line_break(route)
     return next((form for pattern, form in _REASONING if pattern.fullmatch(path)), None)
 
 
-def stored(route: str | None) -> bool:
+def is_stored_answer(route: str | None) -> bool:
     """Whether the route fetches an answer that the upstream kept: which model gave it is known only with the answer."""
-    return _STORED.fullmatch(_dispatched(route)) is not None
+    return _STORED.fullmatch(_strip_line_break(route)) is not None
 
 
-def _dispatched(route: str | None) -> str:
+def _strip_line_break(route: str | None) -> str:
     """The path without a line break at its end, which Starlette overlooks: such a path reaches the same endpoint."""
     return (route or "").removesuffix("\n")
 
 
-def choices(response: object) -> int:
+def count_choices(response: object) -> int:
     """The number of answers in a whole response that is not looked at; one where they are not listed."""
-    listed = getattr(response, "choices", None)
-    return len(listed) if isinstance(listed, list) and listed else 1
+    answers = getattr(response, "choices", None)
+    return len(answers) if isinstance(answers, list) and answers else 1
 
 
 _WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.errors import NotPutIn, Unreadable
-from aligner_proxy.formats.packing import Packed
+from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, Outcome, Status, Turn, encodable
 
@@ -29,12 +29,12 @@ Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 _T = TypeVar("_T")
 
 
-def structured(data: Mapping[str, Any]) -> bool:
+def wants_structure(data: Mapping[str, Any]) -> bool:
     """Whether the client wants output that stays machine-readable, by the fields of any endpoint."""
-    return bool(_formats(data)) or constrained(data)
+    return bool(_formats(data)) or has_constraint(data)
 
 
-def constrained(data: Mapping[str, Any]) -> bool:
+def has_constraint(data: Mapping[str, Any]) -> bool:
     """Whether the client bound the output by something that we could not check after an edit."""
     extra = data.get("extra_body")
     places = (data, extra) if isinstance(extra, Mapping) else (data,)
@@ -76,8 +76,8 @@ def _inner(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, Mapping) else None
 
 
-def system(text: object) -> tuple[Turn, ...]:
-    """What Responses calls `instructions` and Messages `system`, as the turn that it is."""
+def system_turn(text: object) -> tuple[Turn, ...]:
+    """What Responses calls `instructions` and Messages `system_turn`, as the turn that it is."""
     return turns([{"role": "system", "content": text}]) if text else ()
 
 
@@ -110,11 +110,11 @@ def _part_texts(parts: Iterable[object]) -> Iterable[str]:
             yield part["text"]
 
 
-def headers(data: Mapping[str, Any]) -> dict[str, str]:
+def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
     """The client's request headers, names in lower case."""
     request = data.get("proxy_server_request")
-    given = request.get("headers") if isinstance(request, Mapping) else None
-    return {str(name).lower(): str(value) for name, value in given.items()} if isinstance(given, Mapping) else {}
+    fields = request.get("headers") if isinstance(request, Mapping) else None
+    return {str(name).lower(): str(value) for name, value in fields.items()} if isinstance(fields, Mapping) else {}
 
 
 def no_store(data: Mapping[str, Any], response: object = None) -> bool:
@@ -124,22 +124,22 @@ def no_store(data: Mapping[str, Any], response: object = None) -> bool:
         return True
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     received = _inner(_inner(details, "response_headers"), "cache-control")
-    controls = (headers(data).get("cache-control"), received, _upstream_cache_control(response))
+    controls = (request_headers(data).get("cache-control"), received, _upstream_cache_control(response))
     return any(_NO_STORE in str(control or "").lower() for control in controls)
 
 
 def _upstream_cache_control(response: object) -> object:
     """The upstream's Cache-Control, which LiteLLM keeps beside a response, a chunk or a whole stream."""
     hidden = getattr(response, "_hidden_params", None)
-    given = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
-    return _inner(given, "llm_provider-cache-control")
+    fields = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
+    return _inner(fields, "llm_provider-cache-control")
 
 
-def buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """LiteLLM's metadata dicts, the one that the proxy itself filled first. Which of the two depends on the route."""
     both = [data.get(name) for name in ("metadata", "litellm_metadata")]
-    given = [bucket for bucket in both if isinstance(bucket, dict)]
-    return sorted(given, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
+    present = [bucket for bucket in both if isinstance(bucket, dict)]
+    return sorted(present, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,10 @@ class RequestedForm:
     constrained: bool
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> RequestedForm:
+    def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
         """The form that a request asks for."""
         call_id = str(data.get("litellm_call_id") or "")
-        return cls(call_id, structured(data), json_schema(data), constrained(data))
+        return cls(call_id, wants_structure(data), json_schema(data), has_constraint(data))
 
 
 class GrowingText:
@@ -204,7 +204,7 @@ class ChoiceBuilder:
 
     def decline(self, text: object, *, piece: bool) -> None:
         """Note a text of the field for refusals, which is delivered as it is."""
-        if not carries(text):
+        if not has_content(text):
             return
         self.refusal = True
         if piece:
@@ -227,7 +227,7 @@ class ChoiceBuilder:
         form: RequestedForm | None = None,
     ) -> Exchange:
         """The choice as an exchange; `response` is the whole response or the first item of a stream."""
-        form = form or RequestedForm.of(data)
+        form = form or RequestedForm.from_request(data)
         return Exchange(
             call_id=form.call_id,
             index=index,
@@ -251,7 +251,7 @@ class ChoiceBuilder:
         self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
     ) -> list[Exchange]:
         """One exchange per text part of an answer (by number, in order); without any, one with no answer."""
-        form = RequestedForm.of(data)
+        form = RequestedForm.from_request(data)
         parts = [
             replace(self, pieces=GrowingText(text)).exchange(data, index, turns, response, form)
             for index, text in texts.items()
@@ -259,7 +259,7 @@ class ChoiceBuilder:
         return [*(replace(part, inner=True) for part in parts[:-1]), parts[-1]]
 
 
-def corrected(outcomes: Sequence[Outcome]) -> dict[int, str]:
+def corrected_texts(outcomes: Sequence[Outcome]) -> dict[int, str]:
     """Index and new text of the choices that are to be changed."""
     return {
         outcome.index: outcome.text
@@ -268,9 +268,9 @@ def corrected(outcomes: Sequence[Outcome]) -> dict[int, str]:
     }
 
 
-def with_new_texts(response: Any, outcomes: Sequence[Outcome], put: Callable[[Any, str], Any]) -> Any:
+def replace_choice_texts(response: Any, outcomes: Sequence[Outcome], put: Callable[[Any, str], Any]) -> Any:
     """The same response if nothing is corrected, else a copy; `put` makes a choice with a new text."""
-    texts = corrected(outcomes)
+    texts = corrected_texts(outcomes)
     if not texts:
         return response
     edited = response.model_copy()
@@ -278,7 +278,7 @@ def with_new_texts(response: Any, outcomes: Sequence[Outcome], put: Callable[[An
     return edited
 
 
-def carries(value: object) -> bool:
+def has_content(value: object) -> bool:
     """Whether an optional field of a choice holds anything (None, white space, [] and {} do not)."""
     return value is not None and (bool(value.strip()) if isinstance(value, str) else value not in ([], {}))
 
@@ -287,13 +287,13 @@ CITATIONS = ("citations", "citation")
 """LiteLLM's provider fields with Anthropic's citations."""
 
 
-def cites(fields: object) -> bool:
+def has_citations(fields: object) -> bool:
     """Whether LiteLLM's provider fields hold Anthropic's citations, which quote the passages they support."""
     if not isinstance(fields, Mapping):
         return False
     groups = fields.get("citations")
     grouped = isinstance(groups, Sequence) and any(isinstance(group, list) and group for group in groups)
-    return grouped or carries(fields.get("citation"))
+    return grouped or has_content(fields.get("citation"))
 
 
 @dataclass(slots=True)
@@ -314,7 +314,7 @@ class StreamEvent:
     @property
     def original(self) -> object:
         """The event as it came."""
-        return self.item.unpacked() if isinstance(self.item, Packed) else self.item
+        return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
     def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
         """This event with other texts in it; the very same object where they are the ones that it came with."""
@@ -412,7 +412,7 @@ class ChunkDecoder:
                 pieces.append((index, text))
             if choice.finish_reason:
                 ends.append(index)
-        return [StreamEvent(item, tuple(pieces), (), tuple(ends), self._rewritten)]
+        return [StreamEvent(item, tuple(pieces), (), tuple(ends), self._rewrite_chunk)]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing: chunks come whole."""
@@ -441,7 +441,7 @@ class ChunkDecoder:
         """Every choice by its index."""
         return [self.exchange(index) for index in sorted(self._builders)]
 
-    def _rewritten(self, chunk: Any, pieces: Sequence[str], _: Mapping[int, str]) -> object:
+    def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _: Mapping[int, str]) -> object:
         texts = iter(pieces)
         copy = chunk.model_copy()
         copy.choices = [self._with_next(choice, texts) for choice in chunk.choices]
@@ -465,15 +465,15 @@ class SafeFormat:
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
         """The exchanges of a whole response, or one that says why it cannot be read."""
         try:
-            return _numbered(named_errors(Unreadable, self._wire.exchanges, data, response))
+            return _check_numbers(name_errors(Unreadable, self._wire.exchanges, data, response))
         except Unreadable as error:
-            return [_faulty(data, str(error))]
+            return [_faulty_exchange(data, str(error))]
 
     def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
         """The corrected copy; raises `NotPutIn`."""
-        return named_errors(NotPutIn, self._wire.apply, response, outcomes)
+        return name_errors(NotPutIn, self._wire.apply, response, outcomes)
 
-    def opening(self, data: Mapping[str, Any], index: int) -> Exchange:
+    def first_exchange(self, data: Mapping[str, Any], index: int) -> Exchange:
         """A choice before the upstream has sent anything of it."""
         return self._wire.decoder(data).exchange(index)
 
@@ -526,30 +526,30 @@ class SafeDecoder:
 
     def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
         try:
-            return named_errors(Unreadable, read, index)
+            return name_errors(Unreadable, read, index)
         except Unreadable as error:
             self.fault = self.fault or str(error)
-            return _faulty(self._data, str(error))
+            return _faulty_exchange(self._data, str(error))
 
     def exchanges(self) -> list[Exchange]:
         """All texts of a stream that has ended, or one that says why it cannot be read."""
         try:
             if self.fault is None:
-                return _numbered(named_errors(Unreadable, self._decoder.exchanges))
+                return _check_numbers(name_errors(Unreadable, self._decoder.exchanges))
         except Unreadable as error:
             self.fault = str(error)
-        return [_faulty(self._data, self.fault)]
+        return [_faulty_exchange(self._data, self.fault)]
 
-    def _attempt(self, decode: Callable[..., list[StreamEvent]], *given: object) -> list[StreamEvent] | None:
+    def _attempt(self, decode: Callable[..., list[StreamEvent]], *arguments: object) -> list[StreamEvent] | None:
         """The events that `decode` gives; None from the first failure on."""
         try:
             if self.fault is None:
-                return self._checked(named_errors(Unreadable, decode, *given))
+                return self._check_events(name_errors(Unreadable, decode, *arguments))
         except Unreadable as error:
             self.fault = str(error)
         return None
 
-    def _checked(self, events: list[StreamEvent]) -> list[StreamEvent]:
+    def _check_events(self, events: list[StreamEvent]) -> list[StreamEvent]:
         """Upstreams number choices and send text; LiteLLM's objects may hold anything in their place."""
         for event in events:
             for index, piece in event.pieces:
@@ -567,15 +567,15 @@ class SafeDecoder:
         return [StreamEvent(rest)] if rest else []
 
 
-def with_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+def replace_event_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
     """The event with other texts in it; raises `NotPutIn`."""
-    return named_errors(NotPutIn, event.with_texts, pieces, wholes)
+    return name_errors(NotPutIn, event.with_texts, pieces, wholes)
 
 
-def named_errors(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *given: object) -> _T:
+def name_errors(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arguments: object) -> _T:
     """What `call` returns. What it raises becomes a `kind` that gives only its type: a message may quote the text."""
     try:
-        return call(*given)
+        return call(*arguments)
     except Exception as error:
         raise kind(type(error).__name__) from error
 
@@ -586,12 +586,12 @@ def _raw(item: object) -> bytes:
     return item if isinstance(item, bytes) else b""
 
 
-def _numbered(exchanges: list[Exchange]) -> list[Exchange]:
+def _check_numbers(exchanges: list[Exchange]) -> list[Exchange]:
     """Upstreams number choices; a name there would end up in logs."""
     if not all(isinstance(exchange.index, int) for exchange in exchanges):
         raise Unreadable(TypeError.__name__)
     return exchanges
 
 
-def _faulty(data: Mapping[str, Any], fault: str | None) -> Exchange:
+def _faulty_exchange(data: Mapping[str, Any], fault: str | None) -> Exchange:
     return Exchange(str(data.get("litellm_call_id") or ""), 0, (), None, fault=fault)

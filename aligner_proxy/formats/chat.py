@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aligner_proxy.formats import base
-from aligner_proxy.formats.base import CITATIONS, ChoiceBuilder, ChunkDecoder, RequestedForm, carries, cites
+from aligner_proxy.formats.base import CITATIONS, ChoiceBuilder, ChunkDecoder, RequestedForm, has_citations, has_content
 from aligner_proxy.types import Exchange, Outcome
 
 _BODIES = ("message", "delta")
@@ -21,7 +21,7 @@ _BODIES = ("message", "delta")
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position (some upstreams number all choices 0)."""
     turns = base.turns(data.get("messages"))
-    form = RequestedForm.of(data)
+    form = RequestedForm.from_request(data)
     return [
         build_choice(choice).exchange(data, index, turns, response, form)
         for index, choice in enumerate(choices_of(response) or ())
@@ -30,13 +30,13 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """The same response if nothing is corrected, else a copy with new texts in it."""
-    return base.with_new_texts(response, outcomes, with_choice_text)
+    return base.replace_choice_texts(response, outcomes, with_choice_text)
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
     """A decoder for one stream of chunks."""
     turns = base.turns(data.get("messages"))
-    form = RequestedForm.of(data)
+    form = RequestedForm.from_request(data)
     return ChunkDecoder(
         text=choice_text,
         with_text=with_choice_text,
@@ -64,7 +64,7 @@ def with_choice_text(choice: Any, text: str) -> Any:
         edited.text = text
     else:
         setattr(edited, name, _with_content(getattr(choice, name), text))
-    if carries(getattr(edited, "logprobs", None)):
+    if has_content(getattr(edited, "logprobs", None)):
         edited.logprobs = None
     return edited
 
@@ -85,11 +85,11 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
     elif content is not None:
         builder.non_text = True
     builder.finish_reason = getattr(choice, "finish_reason", None) or builder.finish_reason
-    builder.tool_calls |= any(carries(getattr(body, name, None)) for name in ("tool_calls", "function_call"))
+    builder.tool_calls |= any(has_content(getattr(body, name, None)) for name in ("tool_calls", "function_call"))
     builder.decline(_refusal(body), piece=getattr(choice, "message", None) is None)
-    builder.non_text |= any(carries(getattr(body, name, None)) for name in ("audio", "images"))
+    builder.non_text |= any(has_content(getattr(body, name, None)) for name in ("audio", "images"))
     builder.annotations |= _points_into_text(body)
-    builder.logprobs |= carries(getattr(choice, "logprobs", None))
+    builder.logprobs |= has_content(getattr(choice, "logprobs", None))
 
 
 def _body_name(choice: Any) -> str | None:
@@ -108,10 +108,10 @@ def _content(choice: Any) -> object:
 def _with_content(body: Any, text: str) -> Any:
     copy = body.model_copy()
     copy.content = text
-    if carries(getattr(copy, "annotations", None)):
+    if has_content(getattr(copy, "annotations", None)):
         copy.annotations = None
     fields = getattr(copy, "provider_specific_fields", None) or {}
-    if cites(fields):
+    if has_citations(fields):
         copy.provider_specific_fields = {k: v for k, v in fields.items() if k not in CITATIONS}
     return copy
 
@@ -121,7 +121,7 @@ def _refusal(body: Any) -> object:
     fields = getattr(body, "provider_specific_fields", None)
     inner = fields.get("refusal") if isinstance(fields, Mapping) else None
     own = getattr(body, "refusal", None)
-    return own if carries(own) else inner
+    return own if has_content(own) else inner
 
 
 def _points_into_text(body: Any) -> bool:
@@ -130,4 +130,4 @@ def _points_into_text(body: Any) -> bool:
         citation = note.get("url_citation") if isinstance(note, Mapping) else getattr(note, "url_citation", None)
         if citation is not None:
             return True
-    return cites(getattr(body, "provider_specific_fields", None))
+    return has_citations(getattr(body, "provider_specific_fields", None))

@@ -11,7 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from aligner_proxy.formats import base, sse
-from aligner_proxy.formats.base import ChoiceBuilder, GrowingText, RequestedForm, StreamEvent, carries, corrected
+from aligner_proxy.formats.base import (
+    ChoiceBuilder,
+    GrowingText,
+    RequestedForm,
+    StreamEvent,
+    corrected_texts,
+    has_content,
+)
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 # Blocks beside which a text is still an answer to the user: the upstream ran these tools itself. Any other block may be
@@ -38,7 +45,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """The same message if nothing is corrected, else a copy with new texts in it."""
-    texts = corrected(outcomes)
+    texts = corrected_texts(outcomes)
     if not texts:
         return response
     content = list(_blocks(response) or ())
@@ -65,18 +72,18 @@ def _with_new_text(block: Any, text: str) -> object:
     return {**{name: value for name, value in block.items() if name != "citations"}, "text": form}
 
 
-class Decoder:
+class MessagesDecoder:
     """Decoder of one stream of events; text blocks are numbered as they begin to have text."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
         self._turns = _turns(data)
-        self._cutter = sse.Cutter()
+        self._cutter = sse.FrameCutter()
         self._builder = ChoiceBuilder()
-        self._begun: set[int] = set()
+        self._begun_blocks: set[int] = set()
         self._numbers: dict[int, int] = {}
         self._texts: list[GrowingText] = []
-        self._form = RequestedForm.of(data)
+        self._form = RequestedForm.from_request(data)
         self._any = False
         """Whether there was an event at all."""
 
@@ -115,13 +122,13 @@ class Decoder:
         texts = {number: str(pieces) for number, pieces in enumerate(self._texts)}
         return builder.exchanges(self._data, texts, self._turns, None)
 
-    def _event(self, frame: sse.Frame) -> StreamEvent:
+    def _event(self, frame: sse.EventFrame) -> StreamEvent:
         self._builder.inconsistent |= frame.broken
         event = frame.event
         if not event:
             return StreamEvent(frame.item)
         self._any = True
-        _absorb_event(self._builder, event, self._begun)
+        _absorb_event(self._builder, event, self._begun_blocks)
         pieces: list[tuple[int, str]] = []
 
         def note(block: int, piece: str) -> str:
@@ -131,7 +138,7 @@ class Decoder:
             return piece
 
         _walk(event, note)
-        return StreamEvent(frame.item, tuple(pieces), (), self._ends(event), _rewritten)
+        return StreamEvent(frame.item, tuple(pieces), (), self._ends(event), _rewrite_event)
 
     def _number(self, block: int) -> int:
         if block not in self._numbers:
@@ -146,12 +153,12 @@ class Decoder:
         return tuple(self._numbers.values()) if event.get("type") in ("message_delta", "message_stop", "error") else ()
 
 
-decoder = Decoder
+decoder = MessagesDecoder
 
 
-def _rewritten(item: object, pieces: Sequence[str], _: Mapping[int, str]) -> object:
+def _rewrite_event(item: object, pieces: Sequence[str], _: Mapping[int, str]) -> object:
     texts = iter(pieces)
-    frame = sse.frame(item)
+    frame = sse.as_frame(item)
     return frame.with_event(_walk(frame.event or {}, lambda _, piece: next(texts) if piece else piece))
 
 
@@ -188,19 +195,21 @@ def _text(block: object) -> str:
 
 
 def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
-    return base.system(data.get("system")) + base.turns(data.get("messages"))
+    return base.system_turn(data.get("system")) + base.turns(data.get("messages"))
 
 
-def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun: set[int]) -> None:
+def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks: set[int]) -> None:
     kind = event.get("type")
     delta = event.get("delta")
     if kind == "content_block_start":
-        builder.inconsistent |= _index(event) in begun
-        begun.add(_index(event))
+        builder.inconsistent |= _index(event) in begun_blocks
+        begun_blocks.add(_index(event))
         _absorb(builder, event.get("content_block"))
     elif kind == "message_start":
         message = event.get("message")
-        builder.inconsistent |= bool(begun) or (isinstance(message, Mapping) and carries(message.get("content")))
+        builder.inconsistent |= bool(begun_blocks) or (
+            isinstance(message, Mapping) and has_content(message.get("content"))
+        )
     elif kind == "message_delta" and isinstance(delta, Mapping):
         builder.finish_reason = delta.get("stop_reason") or builder.finish_reason
     elif kind == "content_block_delta" and isinstance(delta, Mapping):
@@ -214,6 +223,6 @@ def _absorb(builder: ChoiceBuilder, block: object) -> None:
         builder.non_text |= not isinstance(block, str)
         return
     kind = str(block.get("type", _TEXT))
-    builder.annotations |= kind == "text" and carries(block.get("citations"))
+    builder.annotations |= kind == "text" and has_content(block.get("citations"))
     builder.tool_calls |= kind == "tool_use"
     builder.non_text |= kind not in (*_BESIDE, "tool_use") and not kind.endswith(_RESULT)

@@ -19,19 +19,19 @@ _PLAIN = (str, int, float, type(None))
 """Types of which a value may be kept by itself: nothing in it can change."""
 
 
-class _Unlike(Exception):
+class _TooDifferent(Exception):
     """Two chunks differ in more than a few plain values."""
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedChunk:
     """A chunk as another one with other values at some places in it."""
 
     template: Any
     paths: Paths
     values: tuple[object, ...]
 
-    def unpacked(self) -> object:
+    def unpack(self) -> object:
         """The chunk: equal to the one that was packed, though not the same object."""
         chunk = self.template.model_copy()
         for path, value in zip(self.paths, self.values, strict=True):
@@ -46,7 +46,7 @@ class Packer:
         self._template: BaseModel | None = None
         self._paths: Paths = ()
 
-    def packed(self, chunk: object) -> object:
+    def pack(self, chunk: object) -> object:
         """The chunk as the values in which it differs from one before; itself where it is unlike that."""
         if not isinstance(chunk, BaseModel):
             return chunk
@@ -54,18 +54,18 @@ class Packer:
             differences: list[tuple[_Path, object]] = []
             try:
                 _compare(chunk, self._template, (), differences)
-            except _Unlike:
+            except _TooDifferent:
                 pass
             else:
                 paths = tuple(path for path, _ in differences)
                 self._paths = self._paths if paths == self._paths else paths
-                return Packed(self._template, self._paths, tuple(value for _, value in differences))
+                return PackedChunk(self._template, self._paths, tuple(value for _, value in differences))
         self._template = chunk
         return chunk
 
 
 def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, object]]) -> None:
-    """Add the plain values in which `new` differs; raises `_Unlike` where there are other differences."""
+    """Add the plain values in which `new` differs; raises `_TooDifferent` where there are other differences."""
     alike = type(new) is type(old)
     if alike and isinstance(new, BaseModel):
         _compare_models(new, old, path, differences)
@@ -74,16 +74,16 @@ def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, obj
     elif not alike or new != old:
         # A text where there was none is a plain difference, too.
         if not (isinstance(new, _PLAIN) and isinstance(old, _PLAIN)) or len(differences) == _MOST_DIFFERENCES:
-            raise _Unlike
+            raise _TooDifferent
         differences.append((path, new))
 
 
 def _compare_models(new: BaseModel, old: BaseModel, path: _Path, differences: list[tuple[_Path, object]]) -> None:
     if new.model_fields_set != old.model_fields_set or _private(new) != _private(old):
-        raise _Unlike
+        raise _TooDifferent
     for values, others in ((vars(new), vars(old)), (new.model_extra or {}, old.model_extra or {})):
         if values.keys() != others.keys():
-            raise _Unlike
+            raise _TooDifferent
         for name, value in values.items():
             _compare(value, others[name], (*path, name), differences)
 
@@ -92,7 +92,7 @@ def _compare_lists(
     new: Sequence[object], old: Sequence[object], path: _Path, differences: list[tuple[_Path, object]]
 ) -> None:
     if len(new) != len(old):
-        raise _Unlike
+        raise _TooDifferent
     for index, (value, other) in enumerate(zip(new, old, strict=True)):
         _compare(value, other, (*path, index), differences)
 

@@ -15,7 +15,7 @@ from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import GrowingText, carries, named_errors
+from aligner_proxy.formats.base import GrowingText, has_content, name_errors
 from aligner_proxy.formats.responses import ITEM, as_list, get, kind_of, put
 from aligner_proxy.types import encodable
 
@@ -41,7 +41,7 @@ class ReasoningStream(Protocol):
         """What is left when the stream has ended."""
         ...
 
-    def unread(self) -> list[object]:
+    def unread_items(self) -> list[object]:
         """What was fed before the present item and has not gone on."""
         ...
 
@@ -63,11 +63,11 @@ class ReasoningForm(Protocol):
         """The reasoning of a whole response, by choice."""
         ...
 
-    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+    def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning; the same response where there is none that may go."""
         ...
 
-    def stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
+    def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
         """A reader of one stream, which takes the reasoning out if `drop`."""
         ...
 
@@ -80,16 +80,16 @@ class SafeReasoning:
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of a whole response, by choice; raises `Unreadable`."""
-        texts = named_errors(Unreadable, self._form.texts, response)
+        texts = name_errors(Unreadable, self._form.texts, response)
         return {index: encodable(text) for index, text in texts.items() if text.strip()}
 
-    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+    def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning; raises `NotPutIn`."""
-        return named_errors(NotPutIn, self._form.without, data, response)
+        return name_errors(NotPutIn, self._form.remove_reasoning, data, response)
 
-    def stream(self, data: Mapping[str, Any], *, drop: bool) -> SafeReasoningStream:
+    def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> SafeReasoningStream:
         """A reader of one stream."""
-        return SafeReasoningStream(self._form.stream(data, drop=drop), NotPutIn if drop else Unreadable)
+        return SafeReasoningStream(self._form.open_stream(data, drop=drop), NotPutIn if drop else Unreadable)
 
 
 class SafeReasoningStream:
@@ -101,15 +101,15 @@ class SafeReasoningStream:
 
     def feed(self, item: object) -> list[object]:
         """What goes on in place of an item; raises what it was made with."""
-        return named_errors(self._failure, self._stream.feed, item)
+        return name_errors(self._failure, self._stream.feed, item)
 
     def flush(self) -> list[object]:
         """What is left when the stream has ended."""
-        return named_errors(self._failure, self._stream.flush)
+        return name_errors(self._failure, self._stream.flush)
 
-    def unread(self) -> list[object]:
+    def unread_items(self) -> list[object]:
         """What was fed before the present item and has not gone on."""
-        return self._stream.unread()
+        return self._stream.unread_items()
 
     @property
     def size(self) -> int:
@@ -124,10 +124,10 @@ class SafeReasoningStream:
 
 def _must_come_back(data: Mapping[str, Any]) -> bool:
     """Whether the client may have to send reasoning back as it came: the request offers tools."""
-    return carries(data.get("tools")) or carries(data.get("functions"))
+    return has_content(data.get("tools")) or has_content(data.get("functions"))
 
 
-class _Collected:
+class _CollectedReasoning:
     """Reasoning gathered from a stream, by choice."""
 
     def __init__(self) -> None:
@@ -145,7 +145,7 @@ class _Collected:
             self._breaks.discard(index)
             self._texts[index].append(piece)
 
-    def unread(self) -> list[object]:
+    def unread_items(self) -> list[object]:
         """Nothing: items are taken whole."""
         return []
 
@@ -153,7 +153,7 @@ class _Collected:
         """Nothing: items are taken whole."""
         return []
 
-    def part(self, index: int) -> None:
+    def begin_part(self, index: int) -> None:
         """What follows is another part."""
         self._breaks.add(index)
 
@@ -170,20 +170,20 @@ class ChatReasoning:
         """The reasoning of each choice."""
         if not isinstance(response, ModelResponse):
             return {}
-        return {n: _of_body(getattr(choice, "message", None)) for n, choice in enumerate(response.choices)}
+        return {n: _body_reasoning(getattr(choice, "message", None)) for n, choice in enumerate(response.choices)}
 
-    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+    def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy whose messages have no reasoning."""
         if not isinstance(response, ModelResponse):
             return response
-        return _with_choices(response, "message", keeps_signed=_must_come_back(data))
+        return _strip_choices(response, "message", keeps_signed=_must_come_back(data))
 
-    def stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
+    def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
         """A reader of chunks."""
-        return _ChatStream(drop=drop, keeps_signed=_must_come_back(data))
+        return _ChatReasoningStream(drop=drop, keeps_signed=_must_come_back(data))
 
 
-class _ChatStream(_Collected):
+class _ChatReasoningStream(_CollectedReasoning):
     def __init__(self, *, drop: bool, keeps_signed: bool) -> None:
         super().__init__()
         self._drop = drop
@@ -193,46 +193,46 @@ class _ChatStream(_Collected):
         if not isinstance(item, ModelResponseStream):
             return [item]
         for choice in item.choices:
-            self.add(choice.index, _of_body(choice.delta))
+            self.add(choice.index, _body_reasoning(choice.delta))
         if not self._drop:
             return [item]
-        left = _with_choices(item, "delta", keeps_signed=self._keeps_signed)
-        return [] if left is not item and not _carries_more(left) else [left]
+        remaining = _strip_choices(item, "delta", keeps_signed=self._keeps_signed)
+        return [] if remaining is not item and not _carries_more(remaining) else [remaining]
 
 
-def _of_body(body: Any) -> str:
+def _body_reasoning(body: Any) -> str:
     """The reasoning of a message or delta, from the first field that has some."""
     for name in _PLAIN:
         text = getattr(body, name, None)
         if isinstance(text, str) and text:
             return text
-    return "".join(_thinking(block) for block in as_list(getattr(body, "thinking_blocks", None)))
+    return "".join(_thinking_text(block) for block in as_list(getattr(body, "thinking_blocks", None)))
 
 
-def _thinking(block: object) -> str:
+def _thinking_text(block: object) -> str:
     text = get(block, "thinking")
     return text if isinstance(text, str) else ""
 
 
-def _with_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
+def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
     """The response with bodies that have no reasoning; the same object if none had some that may go."""
     bodies = [getattr(choice, name, None) for choice in response.choices]
-    left = [_bare(body, keeps_signed=keeps_signed) for body in bodies]
-    if all(new is old for new, old in zip(left, bodies, strict=True)):
+    bare_bodies = [_strip_body(body, keeps_signed=keeps_signed) for body in bodies]
+    if all(new is old for new, old in zip(bare_bodies, bodies, strict=True)):
         return response
     copy = response.model_copy()
     copy.choices = [choice.model_copy() for choice in response.choices]
-    for choice, body in zip(copy.choices, left, strict=True):
+    for choice, body in zip(copy.choices, bare_bodies, strict=True):
         setattr(choice, name, body)
     return copy
 
 
-def _bare(body: Any, *, keeps_signed: bool) -> Any:
+def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
     """A copy of a message or delta without reasoning."""
     fields = getattr(body, "provider_specific_fields", None)
     fields = fields if isinstance(fields, Mapping) else {}
     beside = [name for name in _FIELDS if name in fields]
-    own = [name for name in _FIELDS if carries(getattr(body, name, None))]
+    own = [name for name in _FIELDS if has_content(getattr(body, name, None))]
     if not (own or beside) or (keeps_signed and not set(_SIGNED).isdisjoint((*own, *beside))):
         return body
     copy = body.model_copy()
@@ -245,11 +245,11 @@ def _bare(body: Any, *, keeps_signed: bool) -> Any:
 
 def _carries_more(chunk: Any) -> bool:
     """Whether a chunk from which reasoning was taken has anything left to say."""
-    if carries(getattr(chunk, "usage", None)):
+    if has_content(getattr(chunk, "usage", None)):
         return True
     for choice in chunk.choices:
         values = [value for name, value in choice.delta if name != "provider_specific_fields"]
-        if choice.finish_reason or any(carries(value) for value in values):
+        if choice.finish_reason or any(has_content(value) for value in values):
             return True
     return False
 
@@ -260,70 +260,72 @@ class MessagesReasoning:
     def texts(self, response: Any) -> dict[int, str]:
         """The thinking of the message, as that of one choice."""
         blocks = as_list(get(response, "content")) if isinstance(response, dict) else []
-        return {0: _BETWEEN.join(filter(None, map(_thinking, blocks)))}
+        return {0: _BETWEEN.join(filter(None, map(_thinking_text, blocks)))}
 
-    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+    def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without thinking blocks."""
         blocks = as_list(get(response, "content")) if isinstance(response, dict) else []
-        left = [block for block in blocks if kind_of(block) not in _THINKING]
-        return response if len(left) == len(blocks) or _must_come_back(data) else {**response, "content": left}
+        remaining = [block for block in blocks if kind_of(block) not in _THINKING]
+        return (
+            response if len(remaining) == len(blocks) or _must_come_back(data) else {**response, "content": remaining}
+        )
 
-    def stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
+    def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
         """A reader of events."""
-        return _MessagesStream(drop=drop and not _must_come_back(data))
+        return _MessagesReasoningStream(drop=drop and not _must_come_back(data))
 
 
-class _MessagesStream(_Collected):
+class _MessagesReasoningStream(_CollectedReasoning):
     def __init__(self, *, drop: bool) -> None:
         super().__init__()
-        self._cutter = sse.Cutter()
-        self._numbers = _Numbers(drop=drop)
+        self._cutter = sse.FrameCutter()
+        self._numbers = _RemainingNumbers(drop=drop)
 
     def feed(self, item: object) -> list[object]:
         frames = self._cutter.feed(item)
-        return [item for frame in frames for item in self._passed(frame)]
+        return [item for frame in frames for item in self._pass_frame(frame)]
 
     def flush(self) -> list[object]:
-        return [item for frame in self._cutter.flush() for item in self._passed(frame)]
+        return [item for frame in self._cutter.flush() for item in self._pass_frame(frame)]
 
-    def unread(self) -> list[object]:
+    def unread_items(self) -> list[object]:
         return [frame.item for frame in self._cutter.flush()]
 
-    def _passed(self, frame: sse.Frame) -> Iterator[object]:
+    def _pass_frame(self, frame: sse.EventFrame) -> Iterator[object]:
         event = frame.event or {}
         block = event.get("content_block")
         index = event.get("index")
         if isinstance(block, Mapping) and kind_of(dict(block)) in _THINKING:
-            self.part(0)
-            self.add(0, _thinking(block))
-            self._numbers.take(index)
+            self.begin_part(0)
+            self.add(0, _thinking_text(block))
+            self._numbers.remove(index)
         delta = event.get("delta")
         if isinstance(delta, Mapping):
-            self.add(0, _thinking(delta))
-        if not self._numbers.is_taken(index):
-            number = self._numbers.of(index)
+            self.add(0, _thinking_text(delta))
+        if not self._numbers.is_removed(index):
+            number = self._numbers.new_number(index)
             yield frame.item if number == index else frame.with_event({**event, "index": number})
 
 
-class _Numbers:
+class _RemainingNumbers:
     """Numbers of the blocks or items of a stream without those that were taken out."""
 
     def __init__(self, *, drop: bool) -> None:
         self._drop = drop
-        self._taken: set[int] = set()
+        self._removed: set[int] = set()
 
-    def take(self, index: object) -> None:
+    def remove(self, index: object) -> None:
         """One is taken out."""
         if self._drop and isinstance(index, int):
-            self._taken.add(index)
+            self._removed.add(index)
 
-    def is_taken(self, index: object) -> bool:
+    def is_removed(self, index: object) -> bool:
         """Whether this one was taken out."""
-        return isinstance(index, int) and index in self._taken
+        return isinstance(index, int) and index in self._removed
 
-    def of(self, index: object) -> object:
+    def new_number(self, index: object) -> object:
         """The number that stands for this one; what is none stays as it is."""
-        return index - sum(taken < index for taken in self._taken) if isinstance(index, int) else index
+        return index - sum(removed < index for removed in self._removed) if isinstance(index, int) else index
 
 
 class ResponsesReasoning:
@@ -332,44 +334,44 @@ class ResponsesReasoning:
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of the response, as that of one choice."""
         items = as_list(get(response, "output")) if isinstance(response, ResponsesAPIResponse) else []
-        return {0: _BETWEEN.join(filter(None, map(_of_item, items)))}
+        return {0: _BETWEEN.join(filter(None, map(_item_reasoning, items)))}
 
-    def without(self, data: Mapping[str, Any], response: Any) -> Any:
+    def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning items."""
         is_response = isinstance(response, ResponsesAPIResponse)
-        return _without_items(response) if is_response and not _must_come_back(data) else response
+        return _strip_items(response) if is_response and not _must_come_back(data) else response
 
-    def stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
+    def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
         """A reader of events."""
-        return _ResponsesStream(drop=drop and not _must_come_back(data))
+        return _ResponsesReasoningStream(drop=drop and not _must_come_back(data))
 
 
-class _ResponsesStream(_Collected):
+class _ResponsesReasoningStream(_CollectedReasoning):
     def __init__(self, *, drop: bool) -> None:
         super().__init__()
         self._drop = drop
-        self._numbers = _Numbers(drop=drop)
+        self._numbers = _RemainingNumbers(drop=drop)
 
     def feed(self, item: object) -> list[object]:
         kind = kind_of(item)
         if kind in _DELTAS and isinstance(get(item, "delta"), str):
             self.add(0, get(item, "delta"))
         if kind == _NEXT_PART:
-            self.part(0)
+            self.begin_part(0)
         if not self._drop:
             return [item]
         index = get(item, "output_index")
         if kind in ITEM and kind_of(get(item, "item")) == _REASONING:
-            self._numbers.take(index)
-        if self._numbers.is_taken(index) or kind.startswith("response.reasoning"):
+            self._numbers.remove(index)
+        if self._numbers.is_removed(index) or kind.startswith("response.reasoning"):
             return []
-        number = self._numbers.of(index)
+        number = self._numbers.new_number(index)
         renumbered = item if number == index else put(item, "output_index", number)
         response = get(renumbered, "response")
-        return [renumbered if response is None else put(renumbered, "response", _without_items(response))]
+        return [renumbered if response is None else put(renumbered, "response", _strip_items(response))]
 
 
-def _of_item(item: object) -> str:
+def _item_reasoning(item: object) -> str:
     """The texts of a reasoning item: its summary, else its content."""
     if kind_of(item) != _REASONING:
         return ""
@@ -380,7 +382,7 @@ def _of_item(item: object) -> str:
     return ""
 
 
-def _without_items(response: Any) -> Any:
+def _strip_items(response: Any) -> Any:
     items = as_list(get(response, "output"))
-    left = [item for item in items if kind_of(item) != _REASONING]
-    return response if len(left) == len(items) else put(response, "output", left)
+    remaining = [item for item in items if kind_of(item) != _REASONING]
+    return response if len(remaining) == len(items) else put(response, "output", remaining)

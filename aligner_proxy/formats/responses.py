@@ -16,7 +16,15 @@ from typing import Any
 from litellm.types.llms.openai import ResponsesAPIResponse
 
 from aligner_proxy.formats import base
-from aligner_proxy.formats.base import ChoiceBuilder, GrowingText, RequestedForm, StreamEvent, carries, cites, corrected
+from aligner_proxy.formats.base import (
+    ChoiceBuilder,
+    GrowingText,
+    RequestedForm,
+    StreamEvent,
+    corrected_texts,
+    has_citations,
+    has_content,
+)
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 DELTA = "response.output_text.delta"
@@ -64,7 +72,7 @@ def walk(event: object, edit: Edit) -> object:
     if kind in (DELTA, TEXT_DONE):
         name = "delta" if kind == DELTA else "text"
         text = get(event, name)
-        return _with_text(event, name, edit(where, text, kind == DELTA)) if isinstance(text, str) else event
+        return _replace_text(event, name, edit(where, text, kind == DELTA)) if isinstance(text, str) else event
     if kind in PART:
         return put(event, "part", _walk_part(get(event, "part"), where, edit))
     if kind in ITEM:
@@ -84,7 +92,7 @@ def _walk_message(item: object, index: int, edit: Edit) -> object:
         return item
     content = get(item, "content")
     if isinstance(content, str):  # some upstreams give the text in place of its parts
-        return _with_text(item, "content", edit((index, 0), content, False))
+        return _replace_text(item, "content", edit((index, 0), content, False))
     parts = as_list(content)
     edited = [_walk_part(part, (index, number), edit) for number, part in enumerate(parts)]
     return item if _same(edited, parts) else put(item, "content", edited)
@@ -93,15 +101,15 @@ def _walk_message(item: object, index: int, edit: Edit) -> object:
 def _walk_part(part: object, where: Where, edit: Edit) -> object:
     text = get(part, "text")
     is_text = get(part, "type") == "output_text" and isinstance(text, str)
-    return _with_text(part, "text", edit(where, text, False)) if is_text else part
+    return _replace_text(part, "text", edit(where, text, False)) if is_text else part
 
 
-def _with_text(thing: Any, name: str, text: str) -> Any:
+def _replace_text(thing: Any, name: str, text: str) -> Any:
     """A copy with another text, without what describes the old one; the same object if nothing changed."""
     if get(thing, name) == text:
         return thing
     for pointers in ("annotations", "logprobs"):
-        if carries(get(thing, pointers)):
+        if has_content(get(thing, pointers)):
             thing = put(thing, pointers, [])
     return put(thing, name, text)
 
@@ -151,11 +159,11 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """The same response if nothing is corrected, else a copy with new texts in it."""
-    return _with_texts(response, corrected(outcomes), count())
+    return _replace_texts(response, corrected_texts(outcomes), count())
 
 
 @dataclass(slots=True)
-class _Part:
+class _OutputPart:
     """One text part of a stream: the pieces it came in, and the texts that were given as the whole of it."""
 
     pieces: GrowingText = field(default_factory=GrowingText)
@@ -177,7 +185,7 @@ class _Part:
         return str(self.pieces) if self.pieces else self.whole or ""
 
 
-class Decoder:
+class ResponsesDecoder:
     """Decoder of one stream of typed events; parts are numbered as they are first given a text."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
@@ -185,22 +193,22 @@ class Decoder:
         self._turns = _turns(data)
         self._builder = ChoiceBuilder()
         self._numbers: dict[Where, int] = {}
-        self._parts: list[_Part] = []
+        self._parts: list[_OutputPart] = []
         self._response: list[str] | None = None
         """The texts of the first event that holds a whole response with texts."""
-        self._form = RequestedForm.of(data)
+        self._form = RequestedForm.from_request(data)
         self._unplaced = False
         """Some event does not say which part it is about: a part could not be followed from event to event."""
         self._disagrees = False
         """A text was given as the whole of one whose pieces do not say the same so far."""
-        self._began = False
-        self._ended = False
+        self._has_events = False
+        self._is_complete = False
 
     def feed(self, item: object) -> list[StreamEvent]:
         """The item: every one is an event."""
         kind = kind_of(item)
-        self._began |= bool(kind)
-        self._ended |= kind in TERMINAL
+        self._has_events |= bool(kind)
+        self._is_complete |= kind in TERMINAL
         _absorb_event(self._builder, item)
         pieces: list[tuple[int, str]] = []
         wholes: list[int] = []
@@ -219,7 +227,7 @@ class Decoder:
         if self._holds_response(item) or kind in TERMINAL:
             wholes = list(self._numbers.values())
             ends = wholes if kind in TERMINAL else []
-        return [StreamEvent(item, tuple(pieces), tuple(wholes), tuple(ends), self._rewritten)]
+        return [StreamEvent(item, tuple(pieces), tuple(wholes), tuple(ends), self._rewrite_event)]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing: events come whole."""
@@ -250,7 +258,7 @@ class Decoder:
 
     def exchanges(self) -> list[Exchange]:
         """Every part in the order of the output; a stream without its last event did not come to an end."""
-        if not self._began:
+        if not self._has_events:
             return []
         texts = {number: self._parts[number].text for number in self._order()}
         parts = [self._parts[number] for number in texts]
@@ -258,7 +266,7 @@ class Decoder:
         agree &= self._response in (None, list(texts.values()))
         builder = replace(
             self._builder,
-            finish_reason=self._builder.finish_reason if self._ended else "error",
+            finish_reason=self._builder.finish_reason if self._is_complete else "error",
             inconsistent=self._builder.inconsistent or not agree,
         )
         return builder.exchanges(self._data, texts, self._turns, None)
@@ -267,7 +275,7 @@ class Decoder:
         if where not in self._numbers:
             self._unplaced |= min(where) < 0
             self._numbers[where] = len(self._numbers)
-            self._parts.append(_Part())
+            self._parts.append(_OutputPart())
         return self._numbers[where]
 
     def _order(self) -> list[int]:
@@ -286,7 +294,7 @@ class Decoder:
             self._disagrees |= whole != [str(self._parts[number].pieces) for number in self._order()]
         return bool(texts)
 
-    def _rewritten(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+    def _rewrite_event(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
         texts = iter(pieces)
 
         def edit(where: Where, text: str, piece: bool) -> str:
@@ -296,10 +304,10 @@ class Decoder:
 
         edited = walk(event, edit)
         response = get(event, "response")
-        return edited if response is None else put(edited, "response", _with_texts(response, wholes, self._order()))
+        return edited if response is None else put(edited, "response", _replace_texts(response, wholes, self._order()))
 
 
-decoder = Decoder
+decoder = ResponsesDecoder
 
 
 def _texts(response: object) -> list[tuple[Where, str]]:
@@ -315,7 +323,7 @@ def _texts(response: object) -> list[tuple[Where, str]]:
     return texts
 
 
-def _with_texts(response: object, texts: Mapping[int, str], numbers: Iterable[int]) -> object:
+def _replace_texts(response: object, texts: Mapping[int, str], numbers: Iterable[int]) -> object:
     """The response with other texts in it; `numbers` are those of its texts in order."""
     rest = iter(numbers)
 
@@ -330,7 +338,7 @@ def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
     items = data.get("input")
     messages = [{"role": "user", "content": items}] if isinstance(items, str) else items
     with_role = [message for message in messages if get(message, "role")] if isinstance(messages, list) else []
-    return base.system(data.get("instructions")) + base.turns(with_role)
+    return base.system_turn(data.get("instructions")) + base.turns(with_role)
 
 
 def _absorb_response(builder: ChoiceBuilder, response: object) -> None:
@@ -338,10 +346,10 @@ def _absorb_response(builder: ChoiceBuilder, response: object) -> None:
     details = get(get(response, "incomplete_details"), "reason")
     reason = details if status == "incomplete" and details else status
     builder.finish_reason = str(reason) if reason else None
-    builder.annotations |= cites(get(response, "provider_specific_fields"))
+    builder.annotations |= has_citations(get(response, "provider_specific_fields"))
     # A second copy of the text on the wire, which we do not know; LiteLLM's type also has a property of this name.
     fields = response if isinstance(response, dict) else getattr(response, "model_extra", None)
-    builder.inconsistent |= carries((fields or {}).get("output_text"))
+    builder.inconsistent |= has_content((fields or {}).get("output_text"))
     for item in as_list(get(response, "output")):
         _absorb_item(builder, item)
 
@@ -360,7 +368,7 @@ def _absorb_event(builder: ChoiceBuilder, event: object) -> None:
         piece = kind == _REFUSAL[0]
         builder.decline(get(event, "delta" if piece else "refusal"), piece=piece)
     builder.annotations |= kind == _ANNOTATION
-    builder.logprobs |= kind in (DELTA, TEXT_DONE) and carries(get(event, "logprobs"))
+    builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get(event, "logprobs"))
 
 
 def _absorb_item(builder: ChoiceBuilder, item: object) -> None:
@@ -377,8 +385,8 @@ def _absorb_item(builder: ChoiceBuilder, item: object) -> None:
 def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
     kind = get(part, "type")
     if kind == "output_text":
-        builder.annotations |= carries(get(part, "annotations"))
-        builder.logprobs |= carries(get(part, "logprobs"))
+        builder.annotations |= has_content(get(part, "annotations"))
+        builder.logprobs |= has_content(get(part, "logprobs"))
     elif kind == "refusal":
         builder.refusal = True
         builder.decline(get(part, "refusal"), piece=False)

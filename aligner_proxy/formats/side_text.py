@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import named_errors
+from aligner_proxy.formats.base import name_errors
 from aligner_proxy.types import SideKind
 
 SHORTEST_PROSE = 20
@@ -80,68 +80,68 @@ def _letters(text: str) -> int:
     return count
 
 
-def strings(value: object) -> list[SideString]:
+def side_strings(value: object) -> list[SideString]:
     """Every string in a value, with its kind and place; of an event as bytes, those of its data and other lines."""
     if isinstance(value, bytes | str):
         raw = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
         return _frame_strings(raw)
-    found: list[SideString] = []
-    _collect(value, SideKind.OTHER_TEXT, tuple(_mark(value, name) for name in _MARKS), found)
-    return found
+    result: list[SideString] = []
+    _collect(value, SideKind.OTHER_TEXT, tuple(_mark(value, name) for name in _MARKS), result)
+    return result
 
 
 def _frame_strings(raw: bytes) -> list[SideString]:
     """The strings of one server-sent event."""
-    data, lines = sse.parted(raw.decode(errors="replace"))
-    found: list[SideString] = []
+    data, lines = sse.split_frame(raw.decode(errors="replace"))
+    result: list[SideString] = []
     for name, text in (*lines, ("data", data)):
         # A line that only looks like data to some readers holds an event all the same.
         start = text.find("{")
         try:
             event, end = _DECODER.raw_decode(text, max(0, start))
         except (ValueError, RecursionError):
-            found.append((SideKind.OTHER_TEXT, ("line", name), text))
+            result.append((SideKind.OTHER_TEXT, ("line", name), text))
             continue
         fields = dict(event) if isinstance(event, _Pairs) else {}
-        _collect(event, SideKind.OTHER_TEXT, tuple(_mark(fields, name) for name in _MARKS), found)
-        found.append((SideKind.OTHER_TEXT, ("line", name), text[: max(0, start)] + text[end:]))
-    return found
+        _collect(event, SideKind.OTHER_TEXT, tuple(_mark(fields, name) for name in _MARKS), result)
+        result.append((SideKind.OTHER_TEXT, ("line", name), text[: max(0, start)] + text[end:]))
+    return result
 
 
-def _collect(value: object, kind: SideKind, path: Path, found: list[SideString]) -> None:
+def _collect(value: object, kind: SideKind, path: Path, result: list[SideString]) -> None:
     """Add the strings of a value to those that were found. It runs for each event of a stream: no generators."""
     if isinstance(value, str):
-        found.append((kind, path, value))
+        result.append((kind, path, value))
     elif isinstance(value, list | tuple) and not isinstance(value, _Pairs):
-        _collect_listed(value, kind, path, found)
+        _collect_list(value, kind, path, result)
     elif (pairs := _pairs(value)) is not None:
         declared = value.__dict__ if isinstance(value, BaseModel) else ()
-        _collect_fields(pairs, kind, path, found, declared)
+        _collect_fields(pairs, kind, path, result, declared)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         raise TypeError  # what is only read once would not be there to be sent
 
 
 def _collect_fields(
-    pairs: Sequence[tuple[str, Any]], kind: SideKind, path: Path, found: list[SideString], declared: Container[str]
+    pairs: Sequence[tuple[str, Any]], kind: SideKind, path: Path, result: list[SideString], declared: Container[str]
 ) -> None:
     """The strings of an object; names count, too, but for those that a class declares."""
     kind = _kind_of_type(pairs, kind)
     spelt = _SPELLING in path
     for name, inner in pairs:
         if name not in declared and (spelt or not name.isidentifier() or len(name) >= SHORTEST_PROSE):
-            found.append((kind, (*path, "name"), name))
+            result.append((kind, (*path, "name"), name))
         if inner is not None and not isinstance(inner, int | float):
-            _collect(inner, _kind_of_field(name, inner, kind), (*path, name), found)
+            _collect(inner, _kind_of_field(name, inner, kind), (*path, name), result)
 
 
-def _collect_listed(values: Sequence[Any], kind: SideKind, path: Path, found: list[SideString]) -> None:
+def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: list[SideString]) -> None:
     """The strings of a list; words one by one are a text."""
     if len(values) > 1 and all(isinstance(inner, str) and not _GAP.search(inner) for inner in values):
-        found.append((kind, (*path, "words"), " ".join(values)))
+        result.append((kind, (*path, "words"), " ".join(values)))
         return
     for inner in values:
         index = _mark(inner, "index")
-        _collect(inner, kind, (*path, "*" if index is None else index), found)
+        _collect(inner, kind, (*path, "*" if index is None else index), result)
 
 
 def _pairs(value: object) -> Sequence[tuple[str, Any]] | None:
@@ -186,12 +186,12 @@ def _kind_of_field(name: str, inner: object, kind: SideKind) -> SideKind:
     return _BY_NAME.get(name, kind)
 
 
-def without(value: Any, kinds: Iterable[SideKind]) -> Any:
+def remove_prose(value: Any, kinds: Iterable[SideKind]) -> Any:
     """A copy without prose of these kinds; the same object where there is none."""
-    return _emptied(value, SideKind.OTHER_TEXT, frozenset(kinds))
+    return _empty_prose(value, SideKind.OTHER_TEXT, frozenset(kinds))
 
 
-def _emptied(value: Any, kind: SideKind, dropped: Container[SideKind]) -> Any:
+def _empty_prose(value: Any, kind: SideKind, dropped: Container[SideKind]) -> Any:
     if isinstance(value, str):
         return "" if kind in dropped and is_prose(value) else value
     pairs = _pairs(value)
@@ -199,14 +199,14 @@ def _emptied(value: Any, kind: SideKind, dropped: Container[SideKind]) -> Any:
         kind = _kind_of_type(pairs, kind)
         changed = {}
         for name, inner in pairs:
-            new = _emptied(inner, _kind_of_field(name, inner, kind), dropped)
+            new = _empty_prose(inner, _kind_of_field(name, inner, kind), dropped)
             if new is not inner:
                 changed[name] = new
         if not changed:
             return value
         return value.model_copy(update=changed) if isinstance(value, BaseModel) else {**value, **changed}
     if isinstance(value, list):
-        edited = [_emptied(inner, kind, dropped) for inner in value]
+        edited = [_empty_prose(inner, kind, dropped) for inner in value]
         return value if all(new is old for new, old in zip(edited, value, strict=True)) else edited
     return value
 
@@ -218,7 +218,7 @@ class SideText:
         self.kind = kind
         self.path = path
         self.pieces: list[str] = []
-        self.settled = False
+        self.is_released = False
         """Whether it may go out as far as it has come."""
         self._chars = 0
         self._letters = 0
@@ -230,7 +230,7 @@ class SideText:
         if not piece or (self.pieces and piece == self.pieces[-1] and len(piece) > 1):
             return
         self.pieces.append(piece)
-        self.settled = False
+        self.is_released = False
         self._chars += len(piece)
         self._has_gap = self._has_gap or not piece.isascii() or _GAP.search(piece) is not None
         if self._letters < _LEAST_LETTERS:
@@ -244,7 +244,7 @@ class SideText:
         """Whether there is enough to read; what it says is looked at when it has ended."""
         return self._has_gap and self._chars >= SHORTEST_PROSE and self._letters >= _LEAST_LETTERS
 
-    def uncovered(self, delivered: Iterable[str], *, streamed: bool) -> str:
+    def uncovered_text(self, delivered: Iterable[str], *, streamed: bool) -> str:
         """What of it a person could read and is not part of a delivered text; empty where there is nothing."""
         texts = tuple(delivered)
         joined = "".join(self.pieces)
@@ -253,11 +253,11 @@ class SideText:
         long = [piece for piece in self.pieces if len(piece) >= SHORTEST_PROSE]
         short = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
         if len(long) <= _MOST_PIECES:
-            left = [piece for piece in long if not any(piece in text for text in texts)]
+            uncovered_pieces = [piece for piece in long if not any(piece in text for text in texts)]
             short = "" if any(short in text for text in texts) else short
-            if not any(map(is_prose, (*left, short))) and not (streamed and (left or not long)):
+            if not any(map(is_prose, (*uncovered_pieces, short))) and not (streamed and (uncovered_pieces or not long)):
                 return ""
-            joined = joined if streamed else "\n".join(filter(None, (*left, short)))
+            joined = joined if streamed else "\n".join(filter(None, (*uncovered_pieces, short)))
         return "\n".join(filter(is_prose, _readings(joined)))
 
 
@@ -270,7 +270,7 @@ def _readings(text: str) -> Iterator[str]:
         yield text
         return
     yield text[:start] + text[end:]
-    yield from (inner for _, _, inner in strings({"json": value}))
+    yield from (inner for _, _, inner in side_strings({"json": value}))
 
 
 class SideTextReader:
@@ -285,25 +285,25 @@ class SideTextReader:
 
         Raises `Unreadable`.
         """
-        return named_errors(Unreadable, self._read, value, answer_texts)
+        return name_errors(Unreadable, self._read, value, answer_texts)
 
     def _read(self, value: object, answer_texts: Sequence[str]) -> set[SideKind]:
         own = list(answer_texts)
-        grown: set[SideKind] = set()
-        for kind, path, text in strings(value):
+        grown_kinds: set[SideKind] = set()
+        for kind, path, text in side_strings(value):
             if text in own:
                 own.remove(text)
                 continue
             if path not in self._texts:
                 self._texts[path] = SideText(kind, path)
             self._texts[path].add(text)
-            grown.add(kind)
-        return grown
+            grown_kinds.add(kind)
+        return grown_kinds
 
-    def unsettled(self) -> list[SideText]:
+    def pending_texts(self) -> list[SideText]:
         """The texts that people could read, and that may not go out yet."""
-        return [text for text in self._texts.values() if not text.settled and text.may_be_prose]
+        return [text for text in self._texts.values() if not text.is_released and text.may_be_prose]
 
-    def uncovered(self, text: SideText, delivered: Iterable[str]) -> str:
+    def uncovered_text(self, text: SideText, delivered: Iterable[str]) -> str:
         """What of a text is not part of a delivered text."""
-        return text.uncovered(delivered, streamed=self._streamed)
+        return text.uncovered_text(delivered, streamed=self._streamed)

@@ -26,7 +26,7 @@ _LONGEST_EVENT = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class EventFrame:
     """One event: the bytes as they came, and the data in them (None for a comment or an empty frame)."""
 
     item: object
@@ -42,18 +42,18 @@ class Frame:
         return _with_data(self.item, event) if isinstance(self.item, bytes) else event
 
 
-class Cutter:
+class FrameCutter:
     """Cuts a stream into events as it comes, in linear time; keeps the beginning of an event that has not ended."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
 
-    def feed(self, item: object) -> list[Frame]:
+    def feed(self, item: object) -> list[EventFrame]:
         """The events that end with this item."""
         if isinstance(item, str):
             item = item.encode(errors="surrogatepass")
         if not isinstance(item, bytes):
-            return [*self.flush(), frame(item)]
+            return [*self.flush(), as_frame(item)]
         behind = max(0, len(self._rest) + 1 - _LONGEST_END)
         self._rest += item
         if not _END.search(self._rest, behind):
@@ -64,28 +64,28 @@ class Cutter:
         self._rest = bytearray(rest)
         return [_read(piece) for piece in whole]
 
-    def flush(self) -> list[Frame]:
+    def flush(self) -> list[EventFrame]:
         """What is left as an event, ended or not."""
         rest = bytes(self._rest)
         self._rest.clear()
         return [_read(rest)] if rest else []
 
 
-def frame(item: object) -> Frame:
+def as_frame(item: object) -> EventFrame:
     """One event in either form."""
     if isinstance(item, bytes):
         return _read(item)
-    return Frame(item, item if isinstance(item, Mapping) else None)
+    return EventFrame(item, item if isinstance(item, Mapping) else None)
 
 
-def tail(before: bytes, item: object) -> bytes:
-    """The last bytes of a stream after `item`, `before` being those before it; `at_rest` reads them."""
+def stream_tail(before: bytes, item: object) -> bytes:
+    """The last bytes of a stream after `item`, `before` being those before it; `is_between_events` reads them."""
     if isinstance(item, str):
         item = item[-_LONGEST_END:].encode(errors="surrogatepass")
     return (before + item[-_LONGEST_END:])[-_LONGEST_END:] if isinstance(item, bytes) else b""
 
 
-def at_rest(ending: bytes) -> bool:
+def is_between_events(ending: bytes) -> bool:
     """Whether a stream that ends like this is between two events: only there may a comment be put in."""
     return not ending or ending.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
 
@@ -99,21 +99,21 @@ def _cut(whole: bytes) -> Iterator[bytes]:
     yield whole[start:]
 
 
-def _read(raw: bytes) -> Frame:
+def _read(raw: bytes) -> EventFrame:
     try:
-        data, _ = parted(raw.decode())
+        data, _ = split_frame(raw.decode())
     except UnicodeDecodeError:
-        return Frame(raw, None, broken=True)
+        return EventFrame(raw, None, broken=True)
     if not data or data == "[DONE]":
-        return Frame(raw, None)
+        return EventFrame(raw, None)
     try:
         event = json.loads(data)
     except ValueError:
-        return Frame(raw, None, broken=True)
-    return Frame(raw, event) if isinstance(event, dict) else Frame(raw, None, broken=True)
+        return EventFrame(raw, None, broken=True)
+    return EventFrame(raw, event) if isinstance(event, dict) else EventFrame(raw, None, broken=True)
 
 
-def parted(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
+def split_frame(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
     """The data of a frame, and its other lines as (field, value); what has no known field is a value as a whole."""
     data: list[str] = []
     others: list[tuple[str, str]] = []

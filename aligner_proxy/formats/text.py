@@ -10,25 +10,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aligner_proxy.formats import chat
-from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, RequestedForm, turn, with_new_texts
+from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, RequestedForm, replace_choice_texts, turn
 from aligner_proxy.types import Exchange, Outcome
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position."""
-    form = RequestedForm.of(data)
-    listed = chat.choices_of(response) or ()
-    return [_exchange(chat.build_choice(choice), data, index, response, form) for index, choice in enumerate(listed)]
+    form = RequestedForm.from_request(data)
+    choices = chat.choices_of(response) or ()
+    return [_exchange(chat.build_choice(choice), data, index, response, form) for index, choice in enumerate(choices)]
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """The same response if nothing is corrected, else a copy with new texts in it."""
-    return with_new_texts(response, outcomes, chat.with_choice_text)
+    return replace_choice_texts(response, outcomes, chat.with_choice_text)
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
     """A decoder for one stream of chunks."""
-    form = RequestedForm.of(data)
+    form = RequestedForm.from_request(data)
     return ChunkDecoder(
         text=chat.choice_text,
         with_text=chat.with_choice_text,

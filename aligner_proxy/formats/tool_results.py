@@ -17,8 +17,8 @@ def tool_results(data: Mapping[str, Any]) -> str:
     """What the tools returned, one result behind the other; empty where there is none."""
     entries: list[object] = []
     for name in ("messages", "input"):
-        listed = data.get(name)
-        entries += listed if isinstance(listed, list | tuple) else []
+        items = data.get(name)
+        entries += items if isinstance(items, list | tuple) else []
     return "\n\n".join(encodable(text) for entry in entries for text in _results(entry) if text.strip())
 
 

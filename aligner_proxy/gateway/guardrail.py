@@ -178,7 +178,7 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> dict[str, Any]:
         """Resolve the policy before anything is spent; 403 for requests that the tenant may not make."""
         route = user_api_key_dict.request_route
-        if not formats.stored(route):
+        if not formats.is_stored_answer(route):
             if formats.wire(route) is not None:
                 request_policy.check_body(data, self._policies.current.file.trust)
             await self._state(data, user_api_key_dict)
@@ -227,7 +227,7 @@ class AlignerGuardrail(CustomGuardrail):
     def _exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
         """The exchanges of a response; none where it is left as it is."""
         if state.skip:
-            self._leave(data, state, SkipReason(state.skip), formats.choices(response))
+            self._leave(data, state, SkipReason(state.skip), formats.count_choices(response))
             return ()
         wire = formats.wire(state.route)
         exchanges = wire.exchanges(data, response) if wire else ()
@@ -279,12 +279,12 @@ class AlignerGuardrail(CustomGuardrail):
         ending = b""
         try:
             async for item in response:
-                ending = sse.tail(ending, item)
+                ending = sse.stream_tail(ending, item)
                 yield item
         finally:
             if not state.settled:
                 self._leave(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
-        if commented and sse.at_rest(ending):
+        if commented and sse.is_between_events(ending):
             yield state.comment()
 
     async def async_post_call_failure_hook(
@@ -353,7 +353,7 @@ class AlignerGuardrail(CustomGuardrail):
         """Begin to choose the objectives of a policy that leaves the choice to a plugin."""
         wire = formats.wire(state.route)
         if wire is not None and state.skip is None and state.extensions.selects(state.policy):
-            work = self.pipeline.selected(wire.opening(data, 0), state.policy)
+            work = self.pipeline.selected(wire.first_exchange(data, 0), state.policy)
             state.selecting = Selecting(work, state.policy)
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:

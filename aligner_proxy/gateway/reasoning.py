@@ -52,7 +52,7 @@ def opened(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf)
     if form is None or wire is None or treatment(state) is SideTreatment.PASS:
         return None
     corrector = corrector_of(scoring_state(state, SideKind.REASONING))
-    return Reasoning(form, data, state, wire.opening(data, 0), corrector)
+    return Reasoning(form, data, state, wire.first_exchange(data, 0), corrector)
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class Reasoning:
 
     def _without(self, response: Any) -> Any:
         try:
-            return self._form.without(self._data, response)
+            return self._form.remove_reasoning(self._data, response)
         except NotPutIn:
             self._failed()
             return response
@@ -113,7 +113,7 @@ class Reasoning:
 
     def stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """The same stream, without reasoning or with it read as it passes."""
-        reader = self._form.stream(self._data, drop=self._drops)
+        reader = self._form.open_stream(self._data, drop=self._drops)
         items = self._dropped(source, reader) if self._drops else self._read(source, reader)
         return WatchedStream(items, source)
 
@@ -127,7 +127,7 @@ class Reasoning:
                 except NotPutIn:
                     broken = True
                     self._failed()
-                    passed = [*reader.unread(), item]
+                    passed = [*reader.unread_items(), item]
                 for each in passed:
                     yield each
         for each in [] if broken else reader.flush():

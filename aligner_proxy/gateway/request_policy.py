@@ -18,8 +18,8 @@ from typing import Any
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
 from aligner_proxy.errors import BadRequest, ForbiddenError
-from aligner_proxy.formats import stored, wire
-from aligner_proxy.formats.base import buckets, headers, system, turns
+from aligner_proxy.formats import is_stored_answer, wire
+from aligner_proxy.formats.base import metadata_buckets, request_headers, system_turn, turns
 from aligner_proxy.formats.tool_results import tool_results
 from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import Policies
@@ -89,7 +89,7 @@ def _placed(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth
     form = wire(user.request_route)
     if form is None:
         return request
-    return replace(request, position=shares.position(request.namespace, form.opening(data, 0).turns))
+    return replace(request, position=shares.position(request.namespace, form.first_exchange(data, 0).turns))
 
 
 def of_answer(
@@ -116,7 +116,7 @@ def _with_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> 
 def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
     """LiteLLM's metadata of team and key, the key's over the team's, as far as the policies file trusts them."""
     merged: dict[str, Any] = {}
-    for bucket in buckets(data):
+    for bucket in metadata_buckets(data):
         team = bucket.get("user_api_key_team_metadata")
         key = bucket.get("user_api_key_metadata")
         for metadata, trusted, setting in ((team, trust.team_metadata, "team"), (key, trust.key_metadata, "key")):
@@ -158,8 +158,8 @@ def facts(
 
     `fields` are those that plugins read, `keys` the hashes of the keys file; `resolver` says what may be a reference.
     """
-    sent = headers(data)
-    metadata = buckets(data)
+    sent = request_headers(data)
+    metadata = metadata_buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
     model, groups = _names(data, user)
     key_hash = _hashed(user.token or user.api_key)
@@ -194,7 +194,7 @@ def facts(
 
 def _system(data: Mapping[str, Any]) -> str:
     """The system prompt, in the fields of any endpoint."""
-    above = [*system(data.get("instructions")), *system(data.get("system"))]
+    above = [*system_turn(data.get("instructions")), *system_turn(data.get("system"))]
     above += [turn for name in ("messages", "input") for turn in turns(data.get(name), _ABOVE)]
     return "\n".join(turn.content for turn in above)
 
@@ -211,7 +211,7 @@ def _names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[st
     """The model that answers, and the groups behind it; and whatever else the request wrote as its model."""
     asked = _model(data, user.request_route)
     model, groups = routing.named(asked, user.team_id)
-    if stored(user.request_route):
+    if is_stored_answer(user.request_route):
         return model, groups
     further = routing.further_names(routing.written(data), asked, user.team_id)
     return model, (*groups, model, *further) if further else groups
@@ -222,14 +222,14 @@ def _model(data: Mapping[str, Any], route: str | None) -> str:
 
     For a stored answer the body may name any model, so that must not choose the policy.
     """
-    if stored(route):
+    if is_stored_answer(route):
         return str(getattr(data.get("deployment"), "model_name", None) or "")
     return str(data.get("model") or "")
 
 
 def forget_wishes(data: Mapping[str, Any]) -> None:
     """Remove our field from the client's metadata, so that it reaches neither the upstream nor a log."""
-    for bucket in buckets(data):
+    for bucket in metadata_buckets(data):
         for metadata in (bucket, bucket.get("requester_metadata")):
             if isinstance(metadata, dict):
                 metadata.pop(_OURS, None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
 
-from aligner_proxy.formats.base import buckets
+from aligner_proxy.formats.base import metadata_buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, Selecting
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.active_heads import taught_versions
@@ -256,7 +256,7 @@ def keep(data: dict[str, Any], state: RequestState) -> None:
 
 def state_of(data: Mapping[str, Any]) -> RequestState | None:
     """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
-    values = (bucket.get(_STATE) for bucket in buckets(data))
+    values = (bucket.get(_STATE) for bucket in metadata_buckets(data))
     return next((state for state in values if isinstance(state, RequestState)), None)
 
 

@@ -24,7 +24,7 @@ from litellm.router_utils.pattern_match_deployments import PatternMatchRouter
 from litellm.types import litellm_params as purposes
 
 from aligner_proxy.errors import BadRequest
-from aligner_proxy.formats.base import buckets
+from aligner_proxy.formats.base import metadata_buckets
 from aligner_proxy.gateway import doubled_models
 
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
@@ -264,7 +264,7 @@ def _check_sizes(data: Mapping[str, Any]) -> None:
     """Refuse more tags or longer names than routes can be matched with in no time."""
     if len(str(data.get("model") or "")) > MAX_NAME_CHARS:
         raise RouterFieldRefused("model", f"the model's name is longer than {MAX_NAME_CHARS:,} characters")
-    for tags in (bucket.get("tags") for bucket in buckets(data)):
+    for tags in (bucket.get("tags") for bucket in metadata_buckets(data)):
         if isinstance(tags, list) and (len(tags) > MAX_TAGS or any(len(str(tag)) > MAX_NAME_CHARS for tag in tags)):
             raise RouterFieldRefused("tags", f"at most {MAX_TAGS} tags of {MAX_NAME_CHARS:,} characters are read")
 

@@ -29,8 +29,8 @@ from aligner_proxy import formats
 from aligner_proxy.audit.entry import SIDE_IDS
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import corrected, no_store
-from aligner_proxy.formats.side_text import SideText, SideTextReader, strings, without
+from aligner_proxy.formats.base import corrected_texts, no_store
+from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose, side_strings
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
@@ -172,7 +172,7 @@ class SideTexts:
         kinds = _Kinds(policy)
         if not (kinds.dropped or kinds.looked_at):
             return None
-        return cls(data, state, wire.opening(data, 0), corrector_of, source=source, streamed=streamed)
+        return cls(data, state, wire.first_exchange(data, 0), corrector_of, source=source, streamed=streamed)
 
     def opened_anew(self) -> SideTexts:
         """The same for a stream that is read again from its beginning."""
@@ -220,7 +220,7 @@ class SideTexts:
     def pending(self) -> bool:
         """Whether something was read that may not go out yet."""
         holding = self._present_kinds().holding
-        return any(text.kind in holding for text in self._reader.unsettled())
+        return any(text.kind in holding for text in self._reader.pending_texts())
 
     async def settle(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
         """Judge what is not part of `delivered`; raises `Blocked` where that may not go out.
@@ -239,13 +239,13 @@ class SideTexts:
             await self._judge(kind, _BETWEEN.join(dict.fromkeys(parts)))
             self._clean += parts
         for text in texts:
-            text.settled = final
+            text.is_released = final
 
     def _uncovered(self, text: SideText, covering: Sequence[str]) -> str:
         """What of a text was not judged with something else, and is not the request's own."""
-        if not self._state.policy.objectives or not self._reader.uncovered(text, covering):
+        if not self._state.policy.objectives or not self._reader.uncovered_text(text, covering):
             return ""
-        return self._reader.uncovered(text, (*covering, *self._echoed(text)))
+        return self._reader.uncovered_text(text, (*covering, *self._echoed(text)))
 
     async def silence(self, error: Exception) -> HTTPException | None:
         """Take out of an upstream's error what it says, where that may not go out; what is to be raised in its stead.
@@ -266,7 +266,7 @@ class SideTexts:
     def without_dropped(self, value: Any) -> Any:
         """A body without the kinds that the policy takes out; the same object where there is nothing of them."""
         kinds = self._present_kinds().dropped
-        return without(value, kinds) if kinds else value
+        return remove_prose(value, kinds) if kinds else value
 
     def dropped_from(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """A stream without the kinds that the policy takes out."""
@@ -276,7 +276,7 @@ class SideTexts:
 
     async def _without_dropped(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """The items of a stream, bytes event by event, without what is taken out."""
-        cutter = sse.Cutter()
+        cutter = sse.FrameCutter()
         async for item in source:
             if isinstance(item, bytes | str):
                 for frame in cutter.feed(item):
@@ -286,7 +286,7 @@ class SideTexts:
         for frame in cutter.flush():
             yield self._dropped_frame(frame)
 
-    def _dropped_frame(self, frame: sse.Frame) -> object:
+    def _dropped_frame(self, frame: sse.EventFrame) -> object:
         return frame.item if frame.event is None else frame.with_event(self.without_dropped(frame.event))
 
     def _present_kinds(self) -> _Kinds:
@@ -297,13 +297,13 @@ class SideTexts:
 
     def _unsettled(self) -> list[SideText]:
         looked_at = self._present_kinds().looked_at
-        return [text for text in self._reader.unsettled() if text.kind in looked_at]
+        return [text for text in self._reader.pending_texts() if text.kind in looked_at]
 
     def _echoed(self, text: SideText) -> Iterator[str]:
         """What the request itself says in a field of this name."""
         for name in _ECHOED:
             if name in text.path:
-                yield from (own for _, _, own in strings({name: self._data.get(name)}))
+                yield from (own for _, _, own in side_strings({name: self._data.get(name)}))
 
     async def _judge(self, kind: SideKind, text: str) -> None:
         """Score a text; raises `Blocked` where it may not go out."""
@@ -338,7 +338,7 @@ class SideTexts:
 def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], *, changed: bool) -> list[str]:
     """The answers as they go out: the originals, but for those that were corrected."""
     texts = {exchange.index: exchange.answer or "" for exchange in exchanges}
-    return list((texts | (corrected(outcomes) if changed else {})).values())
+    return list((texts | (corrected_texts(outcomes) if changed else {})).values())
 
 
 def _is_clean(outcome: Outcome, policy: Policy) -> bool:

@@ -298,10 +298,10 @@ class Mixer:
         return self._defects(asked_share=asked_share, kinds=kinds, most=1)
 
     def _written_not_asked(self) -> Pair | None:
-        return self._texts_of(asked_share=0.0)
+        return self._written(asked_share=0.0)
 
     def _written_unseen(self) -> Pair | None:
-        return self._texts_of(UNSEEN_WRITTEN)
+        return self._written(UNSEEN_WRITTEN)
 
     def _alike_unseen(self) -> Pair | None:
         return self._alike(UNSEEN_WRITTEN)

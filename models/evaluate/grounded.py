@@ -64,14 +64,14 @@ def grounded(
     matcher = Matcher([read_page("PAGE.md", case.page)])
     grounder = Grounder.for_question(matcher, case.question, doubts=editor and not streams, replace_from=replace_from)
     if not streams:
-        edits, unsettled = grounder.answer(case.answer)
+        edits, unsettled = grounder.check_answer(case.answer)
         edits = _asked(case, matcher, edits, unsettled) if editor else edits
         return apply_fact_edits(case.answer, edits), edits, len(unsettled)
     edits = []
     unsettled = []
     for segment in split(case.answer):
-        ahead = grounder.ahead().more([segment]) if editor else ([], [])
-        found, doubtful = grounder.more([segment])
+        ahead = grounder.copy_with_doubts().check_segments([segment]) if editor else ([], [])
+        found, doubtful = grounder.check_segments([segment])
         edits += _asked(case, matcher, *ahead) if ahead[1] else found
         unsettled += ahead[1] if editor else doubtful
     return apply_fact_edits(case.answer, edits), edits, len(unsettled)
@@ -110,7 +110,7 @@ def print_steps(*, show: bool) -> None:
     counts = Counter[tuple[str, bool]]()
     for case in data["cases"]:
         matcher = Matcher([read_page("PAGE.md", data["pages"][case["read_page"]])])
-        edits, unsettled = Grounder.for_question(matcher, case["question"]).answer(case["answer"])
+        edits, unsettled = Grounder.for_question(matcher, case["question"]).check_answer(case["answer"])
         text = apply_fact_edits(case["answer"], edits)
         noted = any(part.kind == ORDER for part in unsettled)
         sort = "reordered" if "right" in case else "unsettled" if case.get("unsettled") else "unchanged"

@@ -171,7 +171,7 @@ def _without(reference: ReferencePage, gone: Statement) -> ReferencePage:
     known = Counter(reference.word_counts)
     known.subtract(words)
     rest = tuple(statement for statement in reference.statements if statement.sentence != gone.sentence)
-    return replace(reference, statements=rest, known={word: count for word, count in known.items() if count > 0})
+    return replace(reference, statements=rest, word_counts={word: count for word, count in known.items() if count > 0})
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ def test_alone_and_in_company_the_same_is_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_another_text_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = equality._texts_of
-    monkeypatch.setattr(equality, "_texts_of", lambda end: [*plain(end)[:-1], 9])
+    plain = equality._written
+    monkeypatch.setattr(equality, "_written", lambda end: [*plain(end)[:-1], 9])
     assert equality.count("tiny", "cpu", 3, 8) == (0, 0)
 
 

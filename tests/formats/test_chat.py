@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from aligner_proxy.formats import chat, stored, wire
+from aligner_proxy.formats import chat, is_stored_answer, wire
 from aligner_proxy.types import Outcome, Policy, Status, Turn
 from tests.support.stream_fixtures import decoded, replayed
 
@@ -256,5 +256,5 @@ def test_routes(route: str | None, name: str | None) -> None:
 
 
 def test_a_stored_answer_is_known_by_its_route() -> None:
-    assert stored("/v1/responses/{response_id}") is True
-    assert not any(stored(route) for route in ("/v1/responses", "/v1/responses/compact", None))
+    assert is_stored_answer("/v1/responses/{response_id}") is True
+    assert not any(is_stored_answer(route) for route in ("/v1/responses", "/v1/responses/compact", None))

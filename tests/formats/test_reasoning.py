@@ -53,19 +53,19 @@ def test_a_chat_message(message: dict[str, Any]) -> None:
     response = chat(**message)
     before = response.model_dump_json()
     assert CHAT.texts(response) == {0: THOUGHT}
-    left = CHAT.without({}, response)
+    left = CHAT.remove_reasoning({}, response)
     assert THOUGHT not in left.model_dump_json()
     assert left.model_dump(exclude_none=True)["choices"] == chat().model_dump(exclude_none=True)["choices"]
     assert response.model_dump_json() == before
-    assert CHAT.without({}, left) is left
+    assert CHAT.remove_reasoning({}, left) is left
     assert CHAT.texts(left) == {}
 
 
 def test_what_tools_may_need_back_stays_in_chat() -> None:
     signed = chat(reasoning_content=THOUGHT, thinking_blocks=[BLOCK])
-    assert CHAT.without(TOOLS, signed) is signed
+    assert CHAT.remove_reasoning(TOOLS, signed) is signed
     plain = chat(reasoning_content=THOUGHT)
-    assert THOUGHT not in CHAT.without(TOOLS, plain).model_dump_json()
+    assert THOUGHT not in CHAT.remove_reasoning(TOOLS, plain).model_dump_json()
 
 
 def chunk(why: str | None = None, **delta: Any) -> ModelResponseStream:
@@ -82,22 +82,22 @@ CHUNKS = [
 
 
 def test_a_chat_stream() -> None:
-    reader = CHAT.stream({}, drop=False)
+    reader = CHAT.open_stream({}, drop=False)
     assert [item for sent in CHUNKS for item in reader.feed(sent)] == CHUNKS
     assert reader.texts == {0: THOUGHT}
-    dropper = CHAT.stream({}, drop=True)
+    dropper = CHAT.open_stream({}, drop=True)
     left = [item for sent in CHUNKS for item in dropper.feed(sent)] + dropper.flush()
     assert left == [CHUNKS[0], *CHUNKS[3:]]
     assert dropper.texts == {0: THOUGHT}
 
 
 def test_a_chunk_that_says_more_goes_on() -> None:
-    dropper = CHAT.stream({}, drop=True)
+    dropper = CHAT.open_stream({}, drop=True)
     (left,) = dropper.feed(chunk(content="So.", reasoning_content=THOUGHT))
     assert left.choices[0].delta.content == "So."  # type: ignore[attr-defined]
     assert not getattr(left.choices[0].delta, "reasoning_content", None)  # type: ignore[attr-defined]
     signed = chunk(reasoning_content=THOUGHT, thinking_blocks=[BLOCK])
-    assert CHAT.stream(TOOLS, drop=True).feed(signed) == [signed]
+    assert CHAT.open_stream(TOOLS, drop=True).feed(signed) == [signed]
 
 
 # messages
@@ -125,9 +125,9 @@ WITHOUT = message(FIRST, SECOND)
 def test_a_message() -> None:
     before = copy.deepcopy(WITH)
     assert MESSAGES.texts(WITH) == {0: f"{THOUGHT}\n\n{THOUGHT}"}
-    assert MESSAGES.without({}, WITH) == WITHOUT
-    assert MESSAGES.without(TOOLS, WITH) is WITH
-    assert MESSAGES.without({}, WITHOUT) is WITHOUT
+    assert MESSAGES.remove_reasoning({}, WITH) == WITHOUT
+    assert MESSAGES.remove_reasoning(TOOLS, WITH) is WITH
+    assert MESSAGES.remove_reasoning({}, WITHOUT) is WITHOUT
     assert before == WITH
 
 
@@ -135,11 +135,11 @@ def test_a_message() -> None:
 def test_a_messages_stream(size: int) -> None:
     raw = "".join(frames(message_events(WITH))).encode()
     items = [raw[i : i + size] for i in range(0, len(raw), size)]
-    dropper = MESSAGES.stream({}, drop=True)
+    dropper = MESSAGES.open_stream({}, drop=True)
     left = [item for sent in items for item in dropper.feed(sent)] + dropper.flush()
     assert events(left) == message_events(WITHOUT)
     assert dropper.texts == {0: f"{THOUGHT}\n\n{THOUGHT}"}
-    kept = MESSAGES.stream(TOOLS, drop=True)
+    kept = MESSAGES.open_stream(TOOLS, drop=True)
     assert b"".join(item for sent in items for item in kept.feed(sent)) == raw  # type: ignore[misc]
 
 
@@ -175,18 +175,18 @@ def plain(items: list[Any]) -> list[dict[str, Any]]:
 def test_a_response() -> None:
     response = ResponsesAPIResponse(**body(ITEM, SAID, ITEM))
     assert RESPONSES.texts(response) == {0: f"{THOUGHT}\n\n{THOUGHT}"}
-    assert [item.type for item in RESPONSES.without({}, response).output] == ["message"]
+    assert [item.type for item in RESPONSES.remove_reasoning({}, response).output] == ["message"]
     assert len(response.output) == 3
-    assert RESPONSES.without(TOOLS, response) is response
+    assert RESPONSES.remove_reasoning(TOOLS, response) is response
 
 
 def test_a_responses_stream() -> None:
     items = told(body(ITEM, SAID, ITEM, SAID))
-    dropper = RESPONSES.stream({}, drop=True)
+    dropper = RESPONSES.open_stream({}, drop=True)
     left = [item for sent in items for item in dropper.feed(sent)] + dropper.flush()
     assert plain(left) == plain(told(body(SAID, SAID)))
     assert dropper.texts == {0: f"{THOUGHT}\n\n{THOUGHT}"}
-    assert [item for sent in items for item in RESPONSES.stream(TOOLS, drop=True).feed(sent)] == items
+    assert [item for sent in items for item in RESPONSES.open_stream(TOOLS, drop=True).feed(sent)] == items
 
 
 # what nobody expects
@@ -196,8 +196,8 @@ def test_a_responses_stream() -> None:
 @pytest.mark.parametrize("response", [None, 3, "text", {"content": 3}, {"content": [3]}, {}])
 def test_what_is_no_response_stays_as_it_is(form: SafeReasoning, response: Any) -> None:
     assert form.texts(response) == {}
-    assert form.without({}, response) is response
-    assert form.stream({}, drop=True).feed(response) in ([response], [])
+    assert form.remove_reasoning({}, response) is response
+    assert form.open_stream({}, drop=True).feed(response) in ([response], [])
 
 
 def test_failures_have_a_name() -> None:
@@ -206,4 +206,4 @@ def test_failures_have_a_name() -> None:
     with pytest.raises(Unreadable):
         CHAT.texts(broken)
     with pytest.raises(NotPutIn):
-        CHAT.without({}, broken)
+        CHAT.remove_reasoning({}, broken)

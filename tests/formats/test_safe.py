@@ -13,7 +13,7 @@ from litellm.types.utils import ModelResponse, ModelResponseStream
 from aligner_proxy import formats
 from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats import chat
-from aligner_proxy.formats.base import SafeDecoder, SafeFormat, StreamDecoder, with_texts
+from aligner_proxy.formats.base import SafeDecoder, SafeFormat, StreamDecoder, replace_event_texts
 from aligner_proxy.gateway.guardrail import Blocked
 from aligner_proxy.types import Outcome, Policy, Status
 from tests.support.comments import without_id
@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_an_exchange_that_says_so() -> None:
 def test_what_cannot_be_put_in_has_a_name_without_the_text() -> None:
     (event,) = SafeDecoder(Stuck().decoder({}), {}).feed(chunk(0))
     with pytest.raises(NotPutIn, match="RuntimeError") as caught:
-        with_texts(event, ["new"], {})
+        replace_event_texts(event, ["new"], {})
     assert "new" not in str(caught.value)
     with pytest.raises(NotPutIn, match="StopIteration"):
         SafeFormat(Stuck()).apply(response(), [CORRECTED])

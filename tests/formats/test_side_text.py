@@ -9,7 +9,7 @@ import pytest
 from litellm.types.utils import ModelResponse
 
 from aligner_proxy.errors import Unreadable
-from aligner_proxy.formats.side_text import SideTextReader, is_prose, without
+from aligner_proxy.formats.side_text import SideTextReader, is_prose, remove_prose
 from aligner_proxy.types import SideKind
 
 RUDE = "Only a fool would ask that."
@@ -20,7 +20,7 @@ def left(value: object, *delivered: str, streamed: bool = False) -> dict[SideKin
     """What is not covered, by kind."""
     reader = SideTextReader(streamed=streamed)
     reader.read(value)
-    texts = ((text.kind, reader.uncovered(text, delivered)) for text in reader.unsettled())
+    texts = ((text.kind, reader.uncovered_text(text, delivered)) for text in reader.pending_texts())
     return {kind: text for kind, text in texts if text}
 
 
@@ -29,7 +29,7 @@ def grown(events: list[object], *delivered: str) -> list[str]:
     reader = SideTextReader(streamed=True)
     for event in events:
         reader.read(event)
-    return [text for side in reader.unsettled() if (text := reader.uncovered(side, delivered))]
+    return [text for side in reader.pending_texts() if (text := reader.uncovered_text(side, delivered))]
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_ordinary_events_have_nothing_beside_them() -> None:
     raw = f"event: content_block_delta\ndata: {json.dumps(event)}\n\n".encode()
     reader = SideTextReader(streamed=True)
     reader.read(raw, [PLAIN])
-    assert reader.unsettled() == []
+    assert reader.pending_texts() == []
 
 
 def test_a_text_without_gaps_is_not_kept_for_ever() -> None:
     reader = SideTextReader(streamed=True)
     for number in range(3_000):
         reader.read({"obfuscation": f"aB{number:06d}"})
-    assert reader.unsettled() == []
+    assert reader.pending_texts() == []
     (text,) = reader._texts.values()
     assert sum(map(len, text.pieces)) < 20_000
 
@@ -163,9 +163,9 @@ def test_without_empties_only_what_is_dropped() -> None:
         "audio": {"id": "a", "transcript": RUDE, "data": "AA==", "expires_at": 1},
     }
     given = ModelResponse(choices=[{"index": 0, "finish_reason": "stop", "message": message}])
-    emptied = without(given, [SideKind.TRANSCRIPTS])
+    emptied = remove_prose(given, [SideKind.TRANSCRIPTS])
     body = emptied.model_dump()["choices"][0]["message"]
     assert body["content"] == PLAIN
     assert RUDE not in json.dumps(emptied.model_dump())
     assert RUDE in json.dumps(given.model_dump())
-    assert without(given, [SideKind.TOOL_OUTPUT]) is given
+    assert remove_prose(given, [SideKind.TOOL_OUTPUT]) is given

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.formats.sse import Cutter, Frame, at_rest, tail
+from aligner_proxy.formats.sse import EventFrame, FrameCutter, is_between_events, stream_tail
 
 TWO = b'event: a\ndata: {"type": "a", "text": "\xc3\xa4"}\n\n: ping\n\ndata: {"type":"b"}\n\n'
 
 
-def frames(items: Sequence[object]) -> list[Frame]:
-    cutter = Cutter()
+def frames(items: Sequence[object]) -> list[EventFrame]:
+    cutter = FrameCutter()
     return [frame for item in items for frame in cutter.feed(item)] + cutter.flush()
 
 
@@ -100,5 +100,5 @@ def test_letters_are_escaped_where_the_upstream_escapes_them(raw: bytes, expecte
 def test_a_comment_stands_between_events_only(items: list[object], rest: bool) -> None:
     ending = b""
     for item in items:
-        ending = tail(ending, item)
-    assert at_rest(ending) is rest
+        ending = stream_tail(ending, item)
+    assert is_between_events(ending) is rest

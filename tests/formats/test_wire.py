@@ -22,7 +22,7 @@ def test_every_path_that_starlette_takes_for_an_endpoint_has_its_format(template
     path = template.replace("{model:path}", "m")
     assert compile_path(path)[0].match(path + "\n")
     assert formats.wire(path + "\n") is formats.wire(path) is not None
-    assert formats.stored(path + "\n") is formats.stored(path)
+    assert formats.is_stored_answer(path + "\n") is formats.is_stored_answer(path)
 
 
 @pytest.mark.parametrize(

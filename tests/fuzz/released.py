@@ -24,7 +24,7 @@ class ReleasingEngine(SegmentEngine):
     """Flags some segments and writes by the script of the case; some scripts do not read to the end."""
 
     def __init__(self, script: str) -> None:
-        super().__init__(lambda text: 2.0 if len(text) % 3 else -2.0, self._texts_of)
+        super().__init__(lambda text: 2.0 if len(text) % 3 else -2.0, self._written)
         self.name = script
         self.reads = 0
 

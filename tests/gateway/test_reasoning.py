@@ -193,4 +193,4 @@ def test_signed_thinking_is_not_touched_for_tools() -> None:
     form = reasoning.formats.reasoning("/v1/messages")
     assert form is not None
     whole = {"content": [BLOCK]}
-    assert form.without({"tools": [{"name": "look_up"}]}, whole) is whole
+    assert form.remove_reasoning({"tools": [{"name": "look_up"}]}, whole) is whole

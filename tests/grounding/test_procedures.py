@@ -20,9 +20,9 @@ RINSE = "Rinse the sponge under cold water for 2 minutes."
 
 
 def held(answer: str, text: str = PAGE) -> tuple[str, list[str], list[str]]:
-    edits, unsettled = Grounder.for_question(Matcher([read_page("FILTER.md", text)]), "How do I clean it?").answer(
-        answer
-    )
+    edits, unsettled = Grounder.for_question(
+        Matcher([read_page("FILTER.md", text)]), "How do I clean it?"
+    ).check_answer(answer)
     return apply_fact_edits(answer, edits), [f"{e.kind} {e.source}" for e in edits], [part.kind for part in unsettled]
 
 

@@ -36,7 +36,7 @@ def held(
     answer: str, question: str = "", text: str = PAGE, *, stream: bool = False, replace_from: float = REPLACE_FACTS_FROM
 ) -> tuple[str, list[str]]:
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", text)]), question, replace_from=replace_from)
-    edits, _ = grounder.more(split(answer)) if stream else grounder.answer(answer)
+    edits, _ = grounder.check_segments(split(answer)) if stream else grounder.check_answer(answer)
     return apply_fact_edits(answer, edits), [edit.source for edit in edits]
 
 
@@ -80,7 +80,7 @@ def test_what_agrees_or_is_not_known_stays(answer: str, question: str) -> None:
 
 def test_two_candidates_settle_nothing() -> None:
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", PAGE)]), "")
-    edits, unsettled = grounder.answer("Orders can be returned within 20 days.")
+    edits, unsettled = grounder.check_answer("Orders can be returned within 20 days.")
     assert (edits, [part.source for part in unsettled]) == ([], ["PAGE.md:6"])
 
 
@@ -91,7 +91,7 @@ def test_a_page_that_is_too_long_says_nothing() -> None:
 def test_every_edit_lies_in_the_answer() -> None:
     answer = "Hello!\n\n- Posting a return costs **£3.50**.\n- Online orders: 30 days after delivery to return.\n"
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", PAGE)]), "")
-    edits, _ = grounder.answer(answer)
+    edits, _ = grounder.check_answer(answer)
     assert [answer[edit.start : edit.end] for edit in edits] == ["3.50", "30 days"]
     assert apply_fact_edits(answer, edits) == answer.replace("3.50", "2.95").replace("30 days", "28 days")
 
@@ -129,9 +129,9 @@ def test_a_cell_of_a_table_in_an_answer_is_held_to_the_row_of_the_page() -> None
     question = "What does delivery cost?"
     wrong = table.replace("3 days", "4 days").replace("€9.90", "€8.90")
     held = Grounder.for_question(Matcher([read_page("P", f"# Delivery\n\n{table}")]), question, question)
-    edits, unsettled = held.answer(wrong)
+    edits, unsettled = held.check_answer(wrong)
     assert (apply_fact_edits(wrong, edits), unsettled) == (table, [])
-    assert held.answer(table) == ([], [])
+    assert held.check_answer(table) == ([], [])
 
 
 RENT = """# Loan cars
@@ -239,7 +239,7 @@ def test_what_is_less_certain_than_asked_for_is_noted_instead() -> None:
     answer = "A city bicycle for five hours costs €8."
     matcher = Matcher([read_page("PAGE.md", HIRE)])
     for bar, edits, noted in ((0.5, 1, 0), (1.0, 0, 1)):
-        found, unsettled = Grounder.for_question(matcher, "How much is a city bicycle?", replace_from=bar).answer(
+        found, unsettled = Grounder.for_question(matcher, "How much is a city bicycle?", replace_from=bar).check_answer(
             answer
         )
         assert (len(found), len(unsettled)) == (edits, noted)

@@ -12,7 +12,7 @@ from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfi
 from litellm.types.utils import ModelResponseStream, TextCompletionResponse
 
 from aligner_proxy.formats import Wire, chat, messages, responses, text
-from aligner_proxy.formats.base import SafeDecoder, corrected
+from aligner_proxy.formats.base import SafeDecoder, corrected_texts
 from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.types import Exchange, Outcome
 from tests.e2e.event_streams import frames, message_events, response_events
@@ -41,7 +41,7 @@ def decoded(wire: Wire, data: Mapping[str, Any], items: Sequence[object], *, saf
 
 def replayed(wire: Wire, items: Sequence[object], outcomes: Sequence[Outcome]) -> Items:
     """The events of a whole stream with the corrected texts in them; without any, the items as they came."""
-    texts = corrected(outcomes)
+    texts = corrected_texts(outcomes)
     if not texts:
         return list(items)
     decoder = wire.decoder({})

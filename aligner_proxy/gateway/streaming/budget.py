@@ -12,7 +12,7 @@ import contextlib
 from collections import Counter
 
 from aligner_proxy.formats.base import StreamEvent
-from aligner_proxy.formats.packing import Packed
+from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.observability.metrics import STREAM_BYTES
 
 _EVENT_BYTES = 800
@@ -31,7 +31,7 @@ def size_of(event: StreamEvent) -> int:
     """Bytes that an event in line takes up, about."""
     if isinstance(event.item, bytes | str):
         return _EVENT_BYTES + len(event.item)
-    around = 0 if isinstance(event.item, Packed) else _CHUNK_BYTES
+    around = 0 if isinstance(event.item, PackedChunk) else _CHUNK_BYTES
     return _EVENT_BYTES + around + sum(len(piece) for _, piece in event.pieces)
 
 

@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from aligner_proxy.concurrency import to_the_end
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NotPutIn
-from aligner_proxy.formats.base import StreamEvent, corrected, no_store
+from aligner_proxy.formats.base import StreamEvent, corrected_texts, no_store
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.side_texts import delivered_texts
@@ -110,7 +110,7 @@ class HeldStream(StreamQueue[PrefilledText]):
     async def _end(self) -> None:
         """Correct the answer, unless the upstream broke off: then what came goes out as it is."""
         outcomes = await self._corrected()
-        texts = corrected(outcomes)
+        texts = corrected_texts(outcomes)
         outgoing: Collection[object] = self._received
         if texts:
             try:
@@ -158,7 +158,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         packer = Packer()
         for queued in self._queue:
             item = queued.item()[0]
-            items.append(item if len(items) < PACKED_FROM else packer.packed(item))
+            items.append(item if len(items) < PACKED_FROM else packer.pack(item))
             await self._time.pause()
         return items
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
-from aligner_proxy.formats.base import Rewrite, StreamEvent, with_texts
-from aligner_proxy.formats.packing import Packed, Paths
+from aligner_proxy.formats.base import Rewrite, StreamEvent, replace_event_texts
+from aligner_proxy.formats.packing import PackedChunk, Paths
 
 NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
 _MOST_SHAPES = 16
@@ -68,7 +68,7 @@ class QueuedEvent(Generic[Text]):
             for (text, start, end), (_, piece) in zip(self.places, self.event.pieces, strict=True)
         ]
         wholes = {index: text.out(0, text.length) for index, text in self.wholes.items() if text.changed}
-        return with_texts(self.event, pieces, wholes), any(pieces)
+        return replace_event_texts(self.event, pieces, wholes), any(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class EventLine(Generic[Text]):
             return self._whole(entry).event.original
         if isinstance(entry, StreamEvent):
             return entry.original
-        return entry.unpacked() if isinstance(entry, Packed) else entry
+        return entry.unpack() if isinstance(entry, PackedChunk) else entry
 
     def clear(self) -> None:
         """Nothing waits any more."""
@@ -130,7 +130,7 @@ class EventLine(Generic[Text]):
         """An event as plain values; None where it is more than a piece of one text in a chunk like others."""
         event = queued.event
         chunk = event.item
-        if not isinstance(chunk, Packed) or len(queued.places) != 1 or queued.wholes or event.wholes or event.ends:
+        if not isinstance(chunk, PackedChunk) or len(queued.places) != 1 or queued.wholes or event.wholes or event.ends:
             return None
         ((text, start, _),) = queued.places
         ((index, piece),) = event.pieces
@@ -154,6 +154,6 @@ class EventLine(Generic[Text]):
             return entry
         number, values, piece, start, size = entry
         shape = self._shapes[number]
-        item = Packed(shape.template, shape.paths, values)
+        item = PackedChunk(shape.template, shape.paths, values)
         event = StreamEvent(item, [(shape.index, piece)], rewrite=shape.rewrite)
         return QueuedEvent(event, ((shape.text, start, start + len(piece)),), NO_WHOLES, size)

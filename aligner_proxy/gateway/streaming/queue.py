@@ -101,7 +101,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         finally:
             await to_the_end(self._close(finished=finished))
         # A stream that never began stays a plain HTTP error.
-        if (self.served.any or self.broken is None) and sse.at_rest(self._ending):
+        if (self.served.any or self.broken is None) and sse.is_between_events(self._ending):
             self.comment = self._ledger.comment(self.timeline)
             yield self.comment
         if self.broken is not None:
@@ -191,7 +191,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if self._side is not None:
             self._side.read(event.original, [*(piece for _, piece in event.pieces), *map(self._original, wholes)])
         if len(self._queue) >= PACKED_FROM:
-            event.item = self._packer.packed(event.item)
+            event.item = self._packer.pack(event.item)
         size = size_of(event) + sum(text.length for text in wholes.values())
         self._account.hold(size)
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
@@ -248,7 +248,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     def _sent(self, item: object, *, has_text: bool) -> None:
         """Note that an item goes out."""
         self.served.append(item)
-        self._ending = sse.tail(self._ending, item)
+        self._ending = sse.stream_tail(self._ending, item)
         if has_text:
             self.timeline.went()
         self._put_off_comment()
@@ -265,7 +265,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                 await self.changed.wait()
         except TimeoutError:
             self._put_off_comment()
-            return sse.at_rest(self._ending)
+            return sse.is_between_events(self._ending)
         self.changed.clear()
         return False
 

@@ -99,7 +99,7 @@ class Teacher:
         self._aligner = aligner
         self._kept = kept
         self._builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
-        self._subjects = self._texts_of(kinds)
+        self._subjects = self._written(kinds)
 
     def _written(self, kinds: Sequence[TaughtKind]) -> dict[str, Subject]:
         """A policies file and the files of examples, written and read again; raises `ConfigError`."""

@@ -66,7 +66,7 @@ class Meter:
         self._fed = 0
         self._trained = 0
         self._generated = 0
-        self._began = (0.0, 0.0)
+        self._has_events = (0.0, 0.0)
         self._model: Any = None
 
     @property
@@ -80,7 +80,7 @@ class Meter:
         # PEFT and TRL call `forward` of what is outside, past its hooks; the decoder inside is called as a module.
         handle = model.get_decoder().register_forward_pre_hook(self._count, with_kwargs=True)
         self._model = model
-        self._began = (time.process_time(), time.perf_counter())
+        self._has_events = (time.process_time(), time.perf_counter())
         _forget_peak()
         try:
             yield
@@ -95,7 +95,7 @@ class Meter:
         """What was spent up to now."""
         forward, backward = flops_a_token(self._model)
         flops = self._fed * forward + self._trained * backward
-        cpu, wall = (now - began for now, began in zip(_now(), self._began, strict=True))
+        cpu, wall = (now - began for now, began in zip(_now(), self._has_events, strict=True))
         return self.cost + Cost(self._fed, self._trained, self._generated, flops, cpu, wall, _peak_mb())
 
     def document(self) -> dict[str, Any]:

@@ -97,7 +97,7 @@ async def test_an_entry_that_is_still_on_its_way_is_waited_for(
     recorded: Api, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = 0
-    written = feedback._texts_of
+    written = feedback._written
 
     def late(*given: Any) -> None:
         nonlocal looked
@@ -106,7 +106,7 @@ async def test_an_entry_that_is_still_on_its_way_is_waited_for(
             record(path, "1" * 32)
         written(*given)
 
-    monkeypatch.setattr(feedback, "_texts_of", late)
+    monkeypatch.setattr(feedback, "_written", late)
     got = await recorded.post("/v1/feedback", {"id": "1" * 32, "verdict": "right"}, "acme")
     assert (got.status_code, looked, len(reviews_in(path))) == (202, 3, 1)
 
@@ -127,7 +127,7 @@ async def test_only_so_many_ids_are_looked_for_again(
         begun.set()
         await go_on.wait()
 
-    monkeypatch.setattr(feedback, "_texts_of", written)
+    monkeypatch.setattr(feedback, "_written", written)
     monkeypatch.setattr(feedback, "MOST_LOOKED_FOR", 1)
     monkeypatch.setattr(feedback.asyncio, "sleep", pause)
     body = {"id": "1" * 32, "verdict": "right"}

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.formats.base import MOST_TEXTS, SafeDecoder, StreamEvent
-from aligner_proxy.formats.packing import Packed, Packer
+from aligner_proxy.formats.packing import PackedChunk, Packer
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
@@ -171,9 +171,9 @@ async def test_an_upstream_waits_for_a_client_that_does_not_read(mode: StreamMod
 def test_chunks_in_line_are_kept_as_what_tells_them_apart() -> None:
     packer = Packer()
     chunks = [chunk(f"word {number} ") for number in range(50)]
-    packed = [packer.packed(one) for one in chunks]
-    assert all(isinstance(one, Packed) for one in packed[1:])
-    assert [one.unpacked() if isinstance(one, Packed) else one for one in packed] == chunks
+    packed = [packer.pack(one) for one in chunks]
+    assert all(isinstance(one, PackedChunk) for one in packed[1:])
+    assert [one.unpack() if isinstance(one, PackedChunk) else one for one in packed] == chunks
     assert size_of(StreamEvent(packed[1])) < size_of(StreamEvent(chunks[1])) / 4
 
 
@@ -191,8 +191,8 @@ async def test_a_held_stream_packs_what_waits() -> None:
 def test_what_is_packed_comes_out_as_it_was(form: Format) -> None:
     packer = Packer()
     for item in form.tell([SENTENCE[at : at + 3] for at in range(0, len(SENTENCE), 3)]):
-        packed = packer.packed(item)
-        again = packed.unpacked() if isinstance(packed, Packed) else packed
+        packed = packer.pack(item)
+        again = packed.unpack() if isinstance(packed, PackedChunk) else packed
         assert again == item
         assert not hasattr(item, "model_dump_json") or again.model_dump_json() == item.model_dump_json()
 

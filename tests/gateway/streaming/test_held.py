@@ -351,13 +351,13 @@ async def test_what_the_upstream_says_of_the_whole_stream_counts_for_each_part()
 async def test_comments_cost_no_walk_over_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     items = [chunk("a") for _ in range(200)]
     walked = [0]
-    tail = sse.tail
+    tail = sse.stream_tail
 
     def counted(before: bytes, item: object) -> bytes:
         walked[0] += 1
         return tail(before, item)
 
-    monkeypatch.setattr(sse, "tail", counted)
+    monkeypatch.setattr(sse, "stream_tail", counted)
     policy = Policy("p", mode=Mode.SHADOW, keepalive_s=0.001)
     ledger = RequestState("call-1", policy, "m")
 

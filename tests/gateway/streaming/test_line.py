@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from aligner_proxy.formats.base import StreamEvent
-from aligner_proxy.formats.packing import Packed
+from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.gateway.streaming.line import _MOST_SHAPES, NO_WHOLES, EventLine, QueuedEvent
 from tests.support.stream_fixtures import chunk
 
@@ -29,7 +29,7 @@ PATHS = (("choices", 0, "delta", "content"),)
 
 
 def queued(piece: str, start: int, **more: Any) -> QueuedEvent[Any]:
-    event = StreamEvent(Packed(TEMPLATE, PATHS, (piece,)), [(0, piece)], rewrite=DECODER.rewritten, **more)
+    event = StreamEvent(PackedChunk(TEMPLATE, PATHS, (piece,)), [(0, piece)], rewrite=DECODER.rewritten, **more)
     return QueuedEvent(event, ((TEXT, start, start + len(piece)),), NO_WHOLES, 900)
 
 
@@ -64,7 +64,7 @@ def test_an_item_is_made_again_of_what_was_kept() -> None:
     assert line.original(kept) == chunk("It ")
     assert line.original(b"as it came") == b"as it came"
     assert line.original(StreamEvent(b"as it came")) == b"as it came"
-    assert line.original(Packed(TEMPLATE, PATHS, ("is",))) == chunk("is")
+    assert line.original(PackedChunk(TEMPLATE, PATHS, ("is",))) == chunk("is")
 
 
 def test_the_collector_lets_plain_events_alone() -> None:
@@ -83,7 +83,7 @@ def test_what_many_events_have_in_common_is_bounded() -> None:
     events = []
     for number in range(3 * _MOST_SHAPES):
         event = queued("x", number)
-        event.event.item = Packed(chunk("x"), PATHS, ("x",))
+        event.event.item = PackedChunk(chunk("x"), PATHS, ("x",))
         events.append(event)
         line.append(event)
     assert len(line._shapes) == _MOST_SHAPES

@@ -81,7 +81,7 @@ def test_what_the_test_of_taught_objectives_keeps_apart_is_not_trained(data_dir:
 def test_an_answer_is_asked_about_with_its_objective_at_any_place() -> None:
     rng = Random(1)
     others = (OTHER, OWN, "Tone: The response should not be rude")
-    companies = [own_voice._texts_of(rng, REPLY, others).objectives for _ in range(80)]
+    companies = [own_voice._written(rng, REPLY, others).objectives for _ in range(80)]
     assert any(OWN not in company for company in companies)
     assert {company.index(OWN) for company in companies if OWN in company} >= {0, 1}
     assert any(OTHER in company for company in companies)
