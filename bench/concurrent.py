@@ -24,7 +24,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import fit
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
@@ -72,7 +72,7 @@ def jobs(aligner: Aligner, tag: str) -> list[Job]:
 
 def run(model: str, rounds: int, peers: dict[str, Way]) -> dict[str, Any]:
     """All ways in turns; corrections a second and ratios to ours. Raises `WeightsError`."""
-    settings = Settings(model=model)
+    settings = EngineSettings(model=model)
     opened: Future[Aligner] = Future()
 
     def load() -> Aligner:

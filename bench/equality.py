@@ -21,7 +21,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.proposer import EditProposer
-from aligner_proxy.engine.decoding.speculative import Generated, Limits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.lora import Adapter, LoraDelta
@@ -139,7 +139,7 @@ def _growing(runner: ModelRunner, case: Case, rng: Random) -> tuple[Tokens, Work
 
 def _writing(runner: ModelRunner, sequence: Tokens, first: Ask, draft: list[int], tokens: int) -> Work:
     proposer = EditProposer([*draft, shapes.EOS], runner.draft_length)
-    return generate(sequence, first, proposer, Limits(tokens), Tally(), frozenset({shapes.EOS}))
+    return generate(sequence, first, proposer, DraftLimits(tokens), Tally(), frozenset({shapes.EOS}))
 
 
 def _written(end: Generated) -> list[int]:

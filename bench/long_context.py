@@ -20,7 +20,7 @@ from typing import Any
 from rich.progress import track
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, Turn
@@ -82,7 +82,7 @@ def run(model: str, answers: int, sizes: tuple[int, ...] = SIZES) -> dict[str, A
 
 
 async def _run(model: str, answers: int, sizes: tuple[int, ...]) -> dict[str, Any]:
-    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home()))
     await engine.start()
     await _whole(engine, cases(0, 1)[0])  # warm-up
     rows = []

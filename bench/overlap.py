@@ -18,7 +18,7 @@ from typing import Any
 from rich.progress import track
 
 from aligner_proxy.engine.api import AlignRequest, DeferredSession
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
@@ -38,7 +38,7 @@ def run(model: str, rounds: int, data: Path | None) -> dict[str, Any]:
 
 
 async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:
-    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home()))
     about = await engine.start()
     await engine.align(_request("warm-up", *LONG[0]))
     rows: list[dict[str, float]] = []

@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.weights import quantise, sources
 from aligner_proxy.policy import config
 from bench import batched
@@ -55,7 +55,7 @@ def running(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
 def _batched(stack: contextlib.ExitStack, _folder: Path, model: str) -> Way:
     """transformers' continuous batching; all get as many tokens as the answers have on the average."""
     peer = stack.enter_context(worker())
-    peer.submit(batched.load, prepare(Settings(model=model), config.home())[1]).result()
+    peer.submit(batched.load, prepare(EngineSettings(model=model), config.home())[1]).result()
 
     def work(asked: list[Job]) -> None:
         tokens = round(statistics.mean(job.tokens for job in asked))
@@ -97,7 +97,7 @@ def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     """vLLM on bf16 weights, with its n-gram drafts."""
     merged = apart(quantise.merge)(sources.resolve(model, None), folder / "merged")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        shutil.copy(prepare(Settings(model=model), config.home())[1] / name, merged)
+        shutil.copy(prepare(EngineSettings(model=model), config.home())[1] / name, merged)
     port = free_port()
     log = folder / "vllm.log"
     options = {"model": merged, "port": port, "host": "127.0.0.1", "dtype": "bfloat16", "max-model-len": _WINDOW}

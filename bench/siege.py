@@ -66,7 +66,7 @@ class Siege:
         self.counts: list[Count] = []
         self.held_mb: list[float] = []
         self.liveness: list[float] = []
-        self._shed = 0.0
+        self._shed_error = 0.0
         self._has_events = time.monotonic()
         self._http = httpx.AsyncClient(
             base_url=running.address, timeout=60, trust_env=False, headers={"authorization": f"Bearer {running.key}"}
@@ -98,7 +98,7 @@ class Siege:
             "seconds": self.seconds,
             "hostile": self.clients,
             "refused": refused(clients),
-            "shed": self._shed,
+            "shed": self._shed_error,
             "freed_s": freed_s,
             "liveness_p99_s": self._p99(),
             "descriptors": {"before": held, "after": descriptors(self.running.serve.pid)},
@@ -129,7 +129,7 @@ class Siege:
     async def _read_metrics(self) -> None:
         page = (await self._http.get("/metrics/")).text
         self.held_mb += [float(value) / 2**20 for value in _HELD.findall(page)]
-        self._shed = sum(map(float, _SHED.findall(page)))
+        self._shed_error = sum(map(float, _SHED.findall(page)))
 
     async def _now(self) -> Count:
         at = round(time.monotonic() - self._has_events, 1)

@@ -31,7 +31,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.client.completions import CompletionsClient
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
-from aligner_proxy.engine.loader import Settings, open_aligner, prepare
+from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.policy import config
@@ -63,7 +63,7 @@ def run(shape: str, rounds: int) -> dict[str, Any]:
 def _written(shape: str, folder: Path) -> None:
     """The editor as one file, with the embedded model's tokenizer."""
     source = sources.resolve("embedded", None)
-    tokenizer = prepare(Settings(), config.home())[1] / "tokenizer.json"
+    tokenizer = prepare(EngineSettings(), config.home())[1] / "tokenizer.json"
     words = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
     plain = folder / "editor"
     made = shapes.model(shape, "cpu", torch.bfloat16, words=words)
@@ -77,7 +77,7 @@ async def _measured(address: str, rounds: int) -> dict[str, Any]:
     def editor() -> CompletionsAligner:
         return CompletionsAligner(CompletionsClient(address), prompts.template(_FAMILY), window=_WINDOW)
 
-    head = LocalEngine(lambda: open_aligner(Settings(), config.home()))
+    head = LocalEngine(lambda: open_aligner(EngineSettings(), config.home()))
     await head.start()
     both = ScoredEditor(head, editor())
     alone = editor()

@@ -23,7 +23,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import fit
-from aligner_proxy.engine.loader import Settings, open_aligner, prepare
+from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn, Verify
@@ -67,7 +67,7 @@ class Ways:
     """The ways of doing it, over the same weights."""
 
     def __init__(self, model: str) -> None:
-        settings = Settings(model=model)
+        settings = EngineSettings(model=model)
         self.aligner: Aligner = open_aligner(settings, config.home())
         _, folder = prepare(settings, config.home())
         device = "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -16,7 +16,7 @@ from typing import Any
 from rich.progress import track
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
@@ -34,7 +34,7 @@ def run(model: str, rounds: int) -> dict[str, Any]:
 
 
 async def _run(model: str, rounds: int) -> dict[str, Any]:
-    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home()))
     await engine.start()
     heads: dict[str, str] = {}
     for tenant in read_tenants():

@@ -21,7 +21,7 @@ import matplotlib as mpl
 from litellm.types.utils import ModelResponseStream
 
 from aligner_proxy.audit.writer import AuditWriters
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.formats import chat
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
@@ -115,7 +115,7 @@ def _chunk(content: str | None, why: str | None = None) -> ModelResponseStream:
 
 
 async def _run(model: str, word_s: float) -> list[dict[str, Any]]:
-    engine = LocalEngine(lambda: open_aligner(Settings(model=model), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home()))
     await engine.start()
     await measure(engine, StreamMode.HOLD, 0.0)  # warm
     found = [await measure(engine, mode, word_s) for mode in StreamMode]

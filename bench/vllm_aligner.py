@@ -29,7 +29,7 @@ from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.client.completions import CompletionsClient
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, ScoredEditor
 from aligner_proxy.engine.client.vllm_scorer import SCHEME, VllmScorer
-from aligner_proxy.engine.loader import Settings, open_aligner, prepare
+from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, Turn
@@ -94,7 +94,7 @@ def with_insult(answer: str, number: int) -> str:
 @contextlib.contextmanager
 def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[VllmScorer, CompletionsAligner]]:
     """Both servers with the embedded aligner, one thread each."""
-    manifested, aligner = prepare(Settings(quantization="none", dtype="fp32"), config.home())
+    manifested, aligner = prepare(EngineSettings(quantization="none", dtype="fp32"), config.home())
     writer = folder / "writer"
     writer.mkdir(exist_ok=True)
     for name in _OF_A_WRITER:
@@ -195,7 +195,7 @@ def report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[list[fl
 async def measured(asked: argparse.Namespace) -> str:
     """All of it."""
     asked.out.mkdir(parents=True, exist_ok=True)
-    settings = Settings(quantization="none", dtype=_PRECISION[asked.precision], threads=1)
+    settings = EngineSettings(quantization="none", dtype=_PRECISION[asked.precision], threads=1)
     with servers(asked.out, asked.precision, eager=not asked.compiled) as (scorer, writer):
         editor = ScoredEditor(scorer, writer)
         ours = LocalEngine(lambda: open_aligner(settings, config.home()))

@@ -64,7 +64,7 @@ def command(
     console = Console(path, master, Gateway(gateway, master), secure=behind_https, engine=engine)
     limits = replace(_LIMITS, connections=open_files.fitting(_LIMITS.connections))
     os.nice(_NICENESS)
-    with contextlib.closing(sockets.bound(host, port)) as listener:
+    with contextlib.closing(sockets.bind_socket(host, port)) as listener:
         shown = f"[{host}]" if ":" in host else host
         echo(f"console: http://{shown}:{port}", err=True)
         server(console, limits).run(sockets=[listener])

@@ -27,7 +27,7 @@ from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 if TYPE_CHECKING:
-    from aligner_proxy.engine.loader import Settings
+    from aligner_proxy.engine.loader import EngineSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -103,10 +103,10 @@ def take_limits(given: dict[str, Any]) -> Limits:
     return Limits(**{name: given.pop(name) for name in ("connections", "head_s", "body_s", "idle_s")})
 
 
-def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
+def settings(given: dict[str, Any], file: Path | None = None) -> EngineSettings:
     """Settings of the weights from flags, then `file` (a policies file), then defaults."""
     before_torch()
-    from aligner_proxy.engine.loader import Settings
+    from aligner_proxy.engine.loader import EngineSettings
 
     from_file: dict[str, Any] = {}
     if file is not None:
@@ -116,7 +116,7 @@ def settings(given: dict[str, Any], file: Path | None = None) -> Settings:
         from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
         if aligner.require_revision:
             _refuse_unpinned(from_file | given)
-    return Settings(**from_file | {name: value for name, value in given.items() if value is not None})
+    return EngineSettings(**from_file | {name: value for name, value in given.items() if value is not None})
 
 
 def _refuse_unpinned(chosen: dict[str, Any]) -> None:

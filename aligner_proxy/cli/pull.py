@@ -17,7 +17,7 @@ from aligner_proxy.errors import WeightsError
 from aligner_proxy.policy import config
 
 if TYPE_CHECKING:
-    from aligner_proxy.engine.loader import Settings
+    from aligner_proxy.engine.loader import EngineSettings
 
 
 @click.command("pull")
@@ -36,13 +36,13 @@ def command(ctx: click.Context, /, model: str, **given: Any) -> None:
         ctx.exit(1)
 
 
-def _fetch(console: Console, chosen: Settings) -> None:
+def _fetch(console: Console, chosen: EngineSettings) -> None:
     """Download missing weights, with the hub's own progress bars."""
     from aligner_proxy.engine.weights import sources
-    from aligner_proxy.engine.weights.store import Store
+    from aligner_proxy.engine.weights.store import WeightStore
 
     model = str(chosen.model)
-    if Store(config.home()).recall(model, chosen.quantization):
+    if WeightStore(config.home()).recall(model, chosen.quantization):
         return
     for name in sources.missing(model):
         console.print(f"fetching [bold]{escape(name)}[/bold]")
@@ -51,7 +51,7 @@ def _fetch(console: Console, chosen: Settings) -> None:
             console.print(f"to stay with this version, write {escape(name)}@{escape(folder.name)}")
 
 
-def _prepare(console: Console, chosen: Settings) -> None:
+def _prepare(console: Console, chosen: EngineSettings) -> None:
     from aligner_proxy.engine.loader import prepare
 
     prepared, folder = prepare(chosen, config.home(), lambda step: console.print(escape(step)))

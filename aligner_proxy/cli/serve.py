@@ -164,7 +164,7 @@ def command(
         worker_mb=worker_mb,
         console_port=console_port if console else None,
     )
-    with contextlib.closing(sockets.bound(host, port)) as listener:
+    with contextlib.closing(sockets.bind_socket(host, port)) as listener:
         sys.exit(asyncio.run(_run(checked, listener)))
 
 

@@ -23,7 +23,7 @@ from cachetools import LRUCache
 from aligner_proxy.concurrency import within
 from aligner_proxy.correctors import editor_prompt
 from aligner_proxy.correctors.editor_prompt import Passage
-from aligner_proxy.engine.admission import Accounts, OpenAccounts, Seats
+from aligner_proxy.engine.admission import Accounts, FairAdmission, OpenAccounts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, ForwardingSession, Session, Span
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
 from aligner_proxy.engine.client.completions_aligner import judged, judged_segments
@@ -125,7 +125,7 @@ class GroupEditor:
         self.group = group
         self._chat = chat
         self._clock = clock
-        self._seats = Seats(SEATS, clock, accounts)
+        self._seats = FairAdmission(SEATS, clock, accounts)
         self.circuit = Circuit()
 
     def identity(self) -> dict[str, Any]:

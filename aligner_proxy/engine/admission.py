@@ -80,11 +80,11 @@ class Accounts:
 
     def spent(self, quota: Quota) -> bool:
         """Whether nothing is left. What is worked on counts when it is done, so a burst may run into debt."""
-        return self._used_now(quota) >= quota.seconds
+        return self._current_use(quota) >= quota.seconds
 
     def charge(self, quota: Quota, seconds: float) -> None:
         """Count what was used."""
-        used = self._used_now(quota) + seconds
+        used = self._current_use(quota) + seconds
         self._used[quota.account] = (used, self.clock())
 
     def counting(self, places: Callable[[], Counter[str]]) -> None:
@@ -94,7 +94,7 @@ class Accounts:
         """Places that this tenant has in other processes, as far as is known."""
         return 0
 
-    def _used_now(self, quota: Quota) -> float:
+    def _current_use(self, quota: Quota) -> float:
         used, at = self._used.get(quota.account, (0.0, 0.0))
         return max(0.0, used - (self.clock() - at) * quota.seconds / _MINUTE_S)
 
@@ -103,7 +103,7 @@ OpenAccounts = Callable[[str], Accounts]
 """Opens the accounts of one kind of work by its name, where they are shared with other processes."""
 
 
-class Seats:
+class FairAdmission:
     """Places that are shared equally among tenants, and the time that each may use by its quota."""
 
     def __init__(
@@ -129,14 +129,14 @@ class Seats:
         try:
             if leaving:
                 await asyncio.wait(leaving)  # so that there are never more requests than places
-            return await self._served(ticket, quota, work)
+            return await self._serve(ticket, quota, work)
         finally:
             self._tickets.remove(ticket)
 
-    async def _served(self, ticket: Ticket, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def _serve(self, ticket: Ticket, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Work on the request; what it cost is charged however it ends."""
         if ticket.gave_way():
-            raise self._shed()
+            raise self._shed_error()
         began = self._clock()
         cost = None
         working = asyncio.ensure_future(work())
@@ -144,8 +144,8 @@ class Seats:
         try:
             done = await working
         except asyncio.CancelledError:
-            if ticket.gave_way() and not _cancelled():
-                raise self._shed() from None
+            if ticket.gave_way() and not _is_cancelling():
+                raise self._shed_error() from None
             raise
         else:
             self._stay_s += _SMOOTHING * (self._clock() - ticket.since - self._stay_s)
@@ -174,13 +174,13 @@ class Seats:
         others = self._accounts.elsewhere(tenant)
         return min(MAX_PLACES, others + self._places()[tenant]) if others else 0
 
-    def _counted(self, tenant: str, told: int) -> Counter[str]:
+    def _count_places(self, tenant: str, told: int) -> Counter[str]:
         """Places by tenant, one of them about to come: those here, and those that it is known to have elsewhere."""
         here = self._places()
         latest = {ticket.tenant: ticket.told for ticket in self._tickets if not ticket.shed} | {tenant: told}
         counted = Counter[str]()
-        for name, known in latest.items():
-            counted[name] = max(here[name] + self._accounts.elsewhere(name), known)
+        for name, places_known in latest.items():
+            counted[name] = max(here[name] + self._accounts.elsewhere(name), places_known)
         return counted
 
     def _make_room(self, tenant: str, told: int) -> None:
@@ -188,7 +188,7 @@ class Seats:
         here = self._places()
         if here.total() < self._seats:
             return
-        places = self._counted(tenant, told)
+        places = self._count_places(tenant, told)
         tickets = [ticket for ticket in reversed(self._tickets) if not ticket.shed]
         readers = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
         if readers:
@@ -197,7 +197,7 @@ class Seats:
         if places[tenant] + 1 > places.total() / len(places):
             mine = here[tenant]
             first_or_only = not mine or mine == self._seats
-            raise self._overloaded() if first_or_only else self._shed()
+            raise self._overload_error() if first_or_only else self._shed_error()
         leaving = max(tickets, key=lambda ticket: places[ticket.tenant])
         if leaving.session:
             self._stop_reading(leaving)
@@ -213,11 +213,11 @@ class Seats:
             ticket.work = asyncio.ensure_future(ticket.session.aclose())
             ticket.work.add_done_callback(lambda _: self._tickets.remove(ticket))
 
-    def _overloaded(self) -> EngineOverloaded:
+    def _overload_error(self) -> EngineOverloaded:
         refused(EngineOverloaded.reason)
         return EngineOverloaded(self._full(), self._wait_s())
 
-    def _shed(self) -> Shed:
+    def _shed_error(self) -> Shed:
         refused(Shed.reason)
         return Shed(f"{self._full()}, and this tenant has its share of them", self._wait_s())
 
@@ -229,7 +229,7 @@ class Seats:
         return max(_SHORTEST_WAIT_S, self._stay_s)
 
 
-class AdmittedEngine(Seats):
+class AdmittedEngine(FairAdmission):
     """An engine with a bound on the requests that it takes: `seats`, waiting and worked on."""
 
     def __init__(
@@ -281,7 +281,7 @@ class AdmittedEngine(Seats):
         """Read ahead, if there is a place to spare; an answer may lose it any time until it is whole."""
         self._check(request.quota)
         if self._places().total() >= self._seats:
-            raise self._overloaded()
+            raise self._overload_error()
         session = await self._engine.read(self._told(request))
         ticket = Ticket(request.tenant, self._clock(), session, told=request.places)
         self._tickets.append(ticket)
@@ -298,7 +298,7 @@ class AdmittedEngine(Seats):
             raise SessionLost("its place was needed")
         try:
             self._check(request.quota)
-            return await self._served(ticket, request.quota, lambda: session.finish(sent))
+            return await self._serve(ticket, request.quota, lambda: session.finish(sent))
         finally:
             self._tickets.remove(ticket)
             await session.aclose()
@@ -388,7 +388,7 @@ class _AdmittedSession(ForwardingSession):
         await self._admission.let_go(self._ticket, self._quota)
 
 
-def _cancelled() -> bool:
+def _is_cancelling() -> bool:
     """Whether this task is cancelled, and not only the work that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -28,7 +28,7 @@ from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.taught_head import TaughtHead, unpack
 from aligner_proxy.engine.weights import manifest, memory, sources
-from aligner_proxy.engine.weights.store import Prepared, Store
+from aligner_proxy.engine.weights.store import Prepared, WeightStore
 from aligner_proxy.errors import MalformedHead, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
@@ -38,7 +38,7 @@ _WINDOW = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EngineSettings:
     """Which aligner, and how it computes. `template` only for models that do not name theirs; 0 threads: as torch;
     `cache_tokens` is the room of the KV cache, where there is memory for it.
 
@@ -54,7 +54,7 @@ class Settings:
     adapters: Mapping[str, str | Path] = field(default_factory=dict)
 
 
-def open_aligner(settings: Settings, home: Path, progress: Progress = lambda _: None) -> Aligner:
+def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lambda _: None) -> Aligner:
     """Prepare if need be, and load. Raises `WeightsError` or `ConfigError`."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -63,27 +63,27 @@ def open_aligner(settings: Settings, home: Path, progress: Progress = lambda _: 
     prepared, folder = prepare(settings, home, progress)
     progress("loading")
     runner = load(folder, settings)
-    runner.costs = cost.costs(runner, Store(home).costs(prepared))
+    runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
     info = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists())
     return Aligner(runner, info)
 
 
-def _open_together(settings: Settings, home: Path, progress: Progress) -> Aligner:
+def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
     """One base in memory, and the aligners that share it."""
     progress("reading the files")
     together = sources.resolve_all(settings.model, settings.template, settings.adapters)
-    prepared, folder = _stored(together.base, settings, home, progress)
+    prepared, folder = _store_weights(together.base, settings, home, progress)
     progress("loading")
     runner = load(folder, settings, list(together.over.values()))
-    runner.costs = cost.costs(runner, Store(home).costs(prepared))
-    opened: dict[str, Aligner] = {}
+    runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
+    aligners: dict[str, Aligner] = {}
     for number, (name, source) in enumerate(together.over.items(), start=1):
         about = describe(source, settings.quantization, unmerged=True)
-        opened[name] = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
+        aligners[name] = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
     alone = Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None))
-    main = opened.pop(DEFAULT_ALIGNER, alone)
-    infos = {name: other.info for name, other in opened.items()}
-    return replace(main, info=replace(main.info, others=infos), others=opened)
+    main = aligners.pop(DEFAULT_ALIGNER, alone)
+    infos = {name: other.info for name, other in aligners.items()}
+    return replace(main, info=replace(main.info, others=infos), others=aligners)
 
 
 def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
@@ -103,22 +103,24 @@ def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head:
     )
 
 
-def prepare(settings: Settings, home: Path, progress: Progress = lambda _: None) -> tuple[Prepared, Path]:
+def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _: None) -> tuple[Prepared, Path]:
     """Weights in the form in which they are loaded, made now if they are not in the store."""
-    store = Store(home)
-    if sources.is_hub_id(settings.model) and (known := _recalled(store, settings)):
-        return known
+    store = WeightStore(home)
+    if sources.is_hub_id(settings.model) and (stored := _recall_prepared(store, settings)):
+        return stored
     progress("reading the files")
     source = sources.resolve(settings.model, settings.template)
-    prepared, folder = _stored(source, settings, home, progress)
+    prepared, folder = _store_weights(source, settings, home, progress)
     if sources.is_hub_id(settings.model) and folder != source.base.folder:
         store.remember(str(settings.model), prepared)
     return prepared, folder
 
 
-def _stored(source: sources.Source, settings: Settings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
+def _store_weights(
+    source: sources.ModelSource, settings: EngineSettings, home: Path, progress: Progress
+) -> tuple[Prepared, Path]:
     prepared = describe(source, settings.quantization)
-    store = Store(home)
+    store = WeightStore(home)
     if settings.quantization == "none" and not (source.adapter or source.base.gguf):
         # Nothing to change about a full model: a copy of many gigabytes would gain nothing.
         return prepared, source.base.folder
@@ -130,30 +132,30 @@ def _stored(source: sources.Source, settings: Settings, home: Path, progress: Pr
     return prepared, folder
 
 
-def _check_preparation(source: sources.Source) -> None:
+def _check_preparation(source: sources.ModelSource) -> None:
     """A base that has a config of its own tells its sizes; one inside a GGUF is small enough to come in a package."""
     sizes = memory.shape(source.base.folder)
-    left = memory.available()
-    if sizes is not None and left is not None:
-        memory.check_preparation(sizes, source.adapter is not None, left)
+    free_bytes = memory.available()
+    if sizes is not None and free_bytes is not None:
+        memory.check_preparation(sizes, source.adapter is not None, free_bytes)
 
 
-def _fill(source: sources.Source, quantization: str, folder: Path) -> None:
+def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
     # Imported here: what merging and quantising need costs seconds, and most starts only load.
     from aligner_proxy.engine.weights import quantise
 
     quantise.fill(source, quantization, folder)
 
 
-def _recalled(store: Store, settings: Settings) -> tuple[Prepared, Path] | None:
-    known = store.recall(str(settings.model), settings.quantization)
-    if known is None or settings.template not in (None, known.template):
+def _recall_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
+    record = store.recall(str(settings.model), settings.quantization)
+    if record is None or settings.template not in (None, record.template):
         return None
-    folder = store.find(known)
-    return (known, folder) if folder else None
+    folder = store.find(record)
+    return (record, folder) if folder else None
 
 
-def describe(source: sources.Source, quantization: str, *, unmerged: bool = False) -> Prepared:
+def describe(source: sources.ModelSource, quantization: str, *, unmerged: bool = False) -> Prepared:
     """What the weights will be called; the hash covers everything that changes what they say.
 
     Unmerged and merged adapters give slightly different outputs; `unmerged` is the adapter beside its base.
@@ -162,11 +164,11 @@ def describe(source: sources.Source, quantization: str, *, unmerged: bool = Fals
     parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
     if unmerged:
         parts["adapter"] = "beside the base"
-    called = manifest.digest(parts)
-    return Prepared(source.model, called, family.name, source.window, quantization, languages=source.languages)
+    content_hash = manifest.digest(parts)
+    return Prepared(source.model, content_hash, family.name, source.window, quantization, languages=source.languages)
 
 
-def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) -> ModelRunner:
+def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSource] = ()) -> ModelRunner:
     """Load prepared weights, and adapters over them, on CUDA where there is one. Raises `WeightsError`."""
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
@@ -177,8 +179,8 @@ def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) 
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _head(folder / manifest.HEAD, model)
-        taught = _taught(folder / manifest.TAUGHT, head)
-        others = [_beside(source.adapter, source, model) for source in over if source.adapter]
+        taught = _load_shipped_heads(folder / manifest.TAUGHT, head)
+        others = [_load_adapter(source.adapter, source, model) for source in over if source.adapter]
     except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError, MalformedHead) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
@@ -188,17 +190,19 @@ def load(folder: Path, settings: Settings, over: Sequence[sources.Source] = ()) 
     return ModelRunner(model, reader, head, cache_tokens, others, taught)
 
 
-def _room(folder: Path, settings: Settings, states: int) -> int:
+def _room(folder: Path, settings: EngineSettings, states: int) -> int:
     """Tokens of KV cache that fit beside the weights. Raises `WeightsError` where these do not fit."""
     sizes = memory.shape(folder)
-    left = _memory_left()
-    if sizes is None or left is None:
+    free_bytes = _memory_left()
+    if sizes is None or free_bytes is None:
         return settings.cache_tokens
     width = 4 if _dtype(settings) == torch.float32 else 2
     if settings.quantization == "nf4" and not torch.cuda.is_available():
-        left -= cpu_kernels.kept_bytes(sizes.linear)
+        free_bytes -= cpu_kernels.kept_bytes(sizes.linear)
     try:
-        return memory.cache_tokens(sizes, settings.quantization, width, _WINDOW, states, left, settings.cache_tokens)
+        return memory.cache_tokens(
+            sizes, settings.quantization, width, _WINDOW, states, free_bytes, settings.cache_tokens
+        )
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
 
@@ -216,12 +220,12 @@ def _head(path: Path | None, model: Any) -> DetectorHead | None:
     return head
 
 
-def _beside(adapter: Path, source: sources.Source, model: Any) -> AdapterWeights:
+def _load_adapter(adapter: Path, source: sources.ModelSource, model: Any) -> AdapterWeights:
     head = _head(source.head, model)
-    return AdapterWeights(lora.read(adapter), head, _taught(source.taught, head))
+    return AdapterWeights(lora.read(adapter), head, _load_shipped_heads(source.taught, head))
 
 
-def _taught(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, ...]:
+def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, ...]:
     """The taught heads that an aligner comes with; they name no aligner, because its hash covers theirs."""
     taught = unpack(path.read_bytes()) if path and path.exists() else ()
     width = head.row_width if head else 0
@@ -233,7 +237,7 @@ def _taught(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, .
     return taught
 
 
-def _dtype(settings: Settings) -> torch.dtype:
+def _dtype(settings: EngineSettings) -> torch.dtype:
     """4-bit kernels compute in bf16; without them fp32 is exact on CPU, and bf16 is what a GPU does well."""
     if settings.dtype != "auto":
         return torch.float32 if settings.dtype == "fp32" else torch.bfloat16

@@ -194,11 +194,11 @@ class LocalEngine:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, waiting for room if need be, within `request.deadline_s`."""
-        return await self._worked(correct, request)  # type: ignore[no-any-return]
+        return await self._submit_work(correct, request)  # type: ignore[no-any-return]
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts; raises `StatesUnavailable` for layers that the aligner has not."""
-        return await self._worked(states, request)  # type: ignore[no-any-return]
+        return await self._submit_work(states, request)  # type: ignore[no-any-return]
 
     async def put_head(self, data: bytes) -> str:
         """Keep a taught head for requests that name it by its hash; raises `HeadRefused`."""
@@ -211,7 +211,7 @@ class LocalEngine:
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """What heads are taught on; raises `HeadsUnavailable` where there is no detector head."""
-        return await self._worked(rows, request)  # type: ignore[no-any-return]
+        return await self._submit_work(rows, request)  # type: ignore[no-any-return]
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, with the client's prediction as the draft."""
@@ -229,10 +229,10 @@ class LocalEngine:
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
         work = partial(read, aligner, answer)
         submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
-        left = partial(self._live.discard, submitted)
-        return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), left, judges)
+        on_end = partial(self._live.discard, submitted)
+        return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), on_end, judges)
 
-    async def _worked(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
+    async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
         aligner = self._aligner().named(request.aligner)
         begin = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)

@@ -61,16 +61,16 @@ def _clear(path: Path) -> None:
 @contextlib.contextmanager
 def tcp(host: str, port: int) -> Iterator[socket.socket]:
     """Listen on host:port. Raises `ConfigError` when it is taken."""
-    with contextlib.closing(bound(host, port)) as listener:
+    with contextlib.closing(bind_socket(host, port)) as listener:
         listener.listen()
         yield listener
 
 
-def bound(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """A socket on host:port that does not listen yet; the caller closes it. Raises `ConfigError` when it is taken."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, *_, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, *_, address = min(addresses, key=lambda one: one[0] != socket.AF_INET)
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -160,7 +160,7 @@ class Refusal:
 
 def refusal(error: CorrectionError) -> Refusal:
     """How an error travels; an overload says when to come again (Retry-After, seconds)."""
-    headers = _again(error.retry_after_s) if isinstance(error, EngineOverloaded) else {}
+    headers = _retry_after(error.retry_after_s) if isinstance(error, EngineOverloaded) else {}
     return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
@@ -173,7 +173,7 @@ def parsing(otherwise: str) -> Iterator[None]:
         raise InvalidOutput(otherwise) from None
 
 
-def _again(seconds: float) -> dict[str, str]:
+def _retry_after(seconds: float) -> dict[str, str]:
     """HTTP knows whole seconds; milliseconds are sent beside them by the name that OpenAI's clients look for first."""
     return {"retry-after": str(ceil(seconds)), "retry-after-ms": str(ceil(1000 * seconds))}
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus, match_heirs
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.lists.outline import Item, ListCompletion, Outline
+from aligner_proxy.text.lists.outline import ListCompletion, Outline, OutlineItem
 from aligner_proxy.text.structure import Segment, join, split
 
 _BEFORE = "\x02"
@@ -36,7 +36,7 @@ def complete_edits(
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
     if not any(part.fate in touched for parts in fates.values() for part in parts):
         return fates
-    return _Completer(original, pieces, fates, {*before, *removed_segments(fates)}, first_open).edits()
+    return _EditCompletion(original, pieces, fates, {*before, *removed_segments(fates)}, first_open).edits()
 
 
 def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
@@ -48,7 +48,7 @@ def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
     return replace(edit, end=last.end, text=text)
 
 
-class _Completer:
+class _EditCompletion:
     """The completion of the edits of one answer."""
 
     def __init__(
@@ -144,7 +144,7 @@ class _Completer:
             return text
         return text[new_mark.stop :]
 
-    def _mark_above(self, number: int) -> Item | None:
+    def _mark_above(self, number: int) -> OutlineItem | None:
         """The item whose mark will stand right before a segment that has none itself."""
         at = number - 1
         while at in self._completion.removed:
@@ -189,7 +189,7 @@ class _Completer:
         return replace(part, remains=self._completion.remains.get(number, part.remains))
 
 
-def _put_mark(text: str, new_mark: marks.Mark | None, item: Item, old: str) -> str:
+def _put_mark(text: str, new_mark: marks.Mark | None, item: OutlineItem, old: str) -> str:
     """A text with the mark of its item."""
     own = item.mark
     if new_mark is None or new_mark.is_bullet != own.is_bullet:

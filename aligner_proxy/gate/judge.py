@@ -92,7 +92,7 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     """
     if correction.text == original:
         return Verdict(original)
-    case = _Case.from_correction(original, correction, policy, further)
+    case = _GateCase.from_correction(original, correction, policy, further)
     if case is None:
         return Verdict(original, f"gate_{UNFLAGGED}", 1, (UNFLAGGED,))
     passing, refusals = _choose_changes(case)
@@ -131,19 +131,21 @@ def judge_next(
     `original` is the answer so far, `segments` are the verdicts on it. Numbers are not brought up to date here.
     """
     pieces = structure.match_segments(structure.split(original), [segment.text for segment in segments])
-    case = _Case.from_edits(original, pieces, [segment.flagged for segment in segments], [edit], policy, NONE, released)
+    case = _GateCase.from_edits(
+        original, pieces, [segment.flagged for segment in segments], [edit], policy, NONE, released
+    )
     broken = case.objections(case.changes)
     return (broken[0] if broken else None), case.followed
 
 
 def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
     """All rules that the whole correction breaks, in their order."""
-    case = _Case.from_correction(original, correction, policy)
+    case = _GateCase.from_correction(original, correction, policy)
     return (UNFLAGGED,) if case is None else case.objections(case.changes)
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _GateCase:
     """A correction split into changes, with the rules that apply to it. All but `proposed` is about folded texts."""
 
     original: str
@@ -162,7 +164,7 @@ class _Case:
     @classmethod
     def from_correction(
         cls, original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE
-    ) -> _Case | None:
+    ) -> _GateCase | None:
         """The case of one correction; None when an unflagged segment changed."""
         pieces = structure.split(original)
         judged_pieces = structure.match_segments(pieces, [verdict.text for verdict in correction.segments])
@@ -185,7 +187,7 @@ class _Case:
         policy: Policy,
         further: Mapping[str, Rule] = NONE,
         released: Settled | None = None,
-    ) -> _Case:
+    ) -> _GateCase:
         """The case of some edits; those that have gone out before them are beyond question."""
         released = released or Settled()
         folded = fold(original)
@@ -230,7 +232,7 @@ def _fold_edit(edit: Edit, folded: Folded) -> Edit:
     )
 
 
-def _choose_changes(case: _Case) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
+def _choose_changes(case: _GateCase) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
     """The changes to deliver, and each refused change with the rule that it broke.
 
     All changes together, if they break no rule. Else all those together that break no rule alone. If these break a rule
@@ -255,7 +257,7 @@ def _choose_changes(case: _Case) -> tuple[tuple[EditGroup, ...], list[_Refusal]]
 
 
 def _add_one_by_one(
-    case: _Case, good: Sequence[EditGroup], bad: list[_Refusal]
+    case: _GateCase, good: Sequence[EditGroup], bad: list[_Refusal]
 ) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
     """The changes to deliver of those that are good alone but not together: each that fits those before it."""
     passing: tuple[EditGroup, ...] = ()

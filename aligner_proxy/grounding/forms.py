@@ -319,7 +319,7 @@ _LONGEST_ID = 5
 
 
 @dataclass(slots=True)
-class _Reading:
+class _FactReading:
     """A text that is being read; what has been read is blanked out, so that nothing is read twice."""
 
     text: str
@@ -343,7 +343,7 @@ def read_facts(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
     """The facts of a sentence, in their order; `pounds_weigh`: pounds are no money where it stands."""
     if len(text) > _MOST_CHARS:
         return []
-    reading = _Reading(text, text)
+    reading = _FactReading(text, text)
     _addresses(reading)
     # Emphasis stands between a number and its unit.
     reading.rest = reading.rest.translate({ord("*"): " ", ord("_"): " ", ord("`"): " "})
@@ -361,7 +361,7 @@ def _as_weight(fact: Fact) -> Fact:
     return replace(fact, kind=FactKind.AMOUNT, unit="lbs") if in_words else fact
 
 
-def _addresses(reading: _Reading) -> None:
+def _addresses(reading: _FactReading) -> None:
     for kind, pattern in (
         (FactKind.MAIL, MAIL),
         (FactKind.WEB, WEB),
@@ -382,7 +382,7 @@ def _address(address: str) -> str:
     return bare.rstrip("/")
 
 
-def _places(reading: _Reading) -> None:
+def _places(reading: _FactReading) -> None:
     for match in reading.matches(_ADDRESS):
         value = re.sub(r"[\s,]+", " ", match.group().lower())
         reading.take(Fact(FactKind.ADDRESS, value, match.start(), match.end(), match.group()))
@@ -396,7 +396,7 @@ def _places(reading: _Reading) -> None:
         reading.blank(start, end)
 
 
-def _dates(reading: _Reading) -> None:
+def _dates(reading: _FactReading) -> None:
     for match in reading.matches(_DATE):
         parts = match.groupdict()
         day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"]
@@ -410,7 +410,7 @@ def _dates(reading: _Reading) -> None:
             reading.blank(match.start(), match.end())
 
 
-def _days_of_month(reading: _Reading) -> None:
+def _days_of_month(reading: _FactReading) -> None:
     for match in reading.matches(_DAY_OF_MONTH):
         name = "day" if match["day"] else "day2"
         day_text = match[name]
@@ -421,7 +421,7 @@ def _days_of_month(reading: _Reading) -> None:
             reading.blank(start, end)
 
 
-def _ages(reading: _Reading) -> None:
+def _ages(reading: _FactReading) -> None:
     for match in reading.matches(_AGE):
         name = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
         low = {"old": "low", "aged": "low2", "child": "low3"}.get(name, "")
@@ -445,7 +445,7 @@ def _ages(reading: _Reading) -> None:
                 reading.facts.pop()
 
 
-def _fractions(reading: _Reading) -> None:
+def _fractions(reading: _FactReading) -> None:
     for match in reading.matches(_FRACTION_OF_TIME):
         number, unit = _FRACTIONS[match.group().lower()]
         reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
@@ -460,7 +460,7 @@ def _month(name: str) -> int:
     return next(n for n, month in enumerate(MONTHS, 1) if month.startswith(name.lower()[:3]))
 
 
-def _times(reading: _Reading) -> None:
+def _times(reading: _FactReading) -> None:
     for match in reading.matches(_TIME):
         late = _clock(match, "b")
         if late is None:
@@ -490,7 +490,7 @@ def _times(reading: _Reading) -> None:
         reading.blank(match.start(), match.end())
 
 
-def _bare_hours(reading: _Reading) -> None:
+def _bare_hours(reading: _FactReading) -> None:
     """The hours behind a day of the week: weekdays 8-20."""
     for match in reading.matches(_HOURS):
         if int(match["open"]) > 24 or int(match["close"]) > 24:
@@ -561,7 +561,7 @@ def _bare_clock(text: str, late: int) -> int | None:
     return minutes
 
 
-def _money(reading: _Reading) -> None:
+def _money(reading: _FactReading) -> None:
     for pattern in (_MONEY_BEFORE, _MONEY_BEHIND):
         for match in reading.matches(pattern):
             if _MILLIONS.match(reading.rest, match.end()):
@@ -571,12 +571,12 @@ def _money(reading: _Reading) -> None:
             _number(reading, match, FactKind.MONEY, unit)
 
 
-def _percentages(reading: _Reading) -> None:
+def _percentages(reading: _FactReading) -> None:
     for match in reading.matches(_PERCENT):
         _number(reading, match, FactKind.PERCENT, "%")
 
 
-def _sizes(reading: _Reading) -> None:
+def _sizes(reading: _FactReading) -> None:
     for match in reading.matches(_SIZE):
         sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
         unit = f"{match['unit']} {len(sides)}"
@@ -584,7 +584,7 @@ def _sizes(reading: _Reading) -> None:
         reading.blank(match.start(), match.end())
 
 
-def _durations(reading: _Reading) -> None:
+def _durations(reading: _FactReading) -> None:
     for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
         before = reading.text[max(0, match.start() - _LOOK_BACK) : match.start()]
@@ -595,14 +595,14 @@ def _durations(reading: _Reading) -> None:
         _number(reading, match, FactKind.DURATION, unit)
 
 
-def _amounts(reading: _Reading) -> None:
+def _amounts(reading: _FactReading) -> None:
     for match in reading.matches(_AMOUNT):
         unit_text = match["unit"]
         name = re.sub(r"s$", "", unit_text.lower())
         _number(reading, match, FactKind.AMOUNT, _SAME_UNIT.get(name, unit_text))
 
 
-def _counts(reading: _Reading) -> None:
+def _counts(reading: _FactReading) -> None:
     for match in reading.matches(_COUNT):
         if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
             continue
@@ -623,7 +623,7 @@ def _things(match: re.Match[str]) -> Iterator[str]:
             yield from ([*stems_of(word)] or [stem(word)])[:1]
 
 
-def _number(reading: _Reading, match: re.Match[str], kind: FactKind, unit: str) -> None:
+def _number(reading: _FactReading, match: re.Match[str], kind: FactKind, unit: str) -> None:
     """The fact of a number with its unit, or the two facts of a range."""
     groups = match.groupdict()
     one = groups.get("one")
@@ -664,7 +664,7 @@ def _joins(before: str, join: str) -> bool:
     return join.lower() != "and" or before.rstrip().lower().endswith("between")
 
 
-def _names(reading: _Reading) -> None:
+def _names(reading: _FactReading) -> None:
     for match in reading.matches(_NAME):
         name = match["name"]
         if any(is_common(token) for token in re.findall(r"[^\W\d_]+", name)):
@@ -674,7 +674,7 @@ def _names(reading: _Reading) -> None:
         reading.blank(start, end)
 
 
-def _weekdays(reading: _Reading) -> None:
+def _weekdays(reading: _FactReading) -> None:
     for match in reading.matches(_WEEKDAY):
         day_text = match.group()
         if len(match["day"]) < len("monday") and not _SHORT_DAY.match(day_text):
@@ -685,7 +685,7 @@ def _weekdays(reading: _Reading) -> None:
         reading.take(Fact(FactKind.WEEKDAY, DAYS[number], match.start(), match.end(), day_text))
 
 
-_STEPS: tuple[Callable[[_Reading], None], ...] = (
+_STEPS: tuple[Callable[[_FactReading], None], ...] = (
     _places, _money, _percentages, _dates, _days_of_month, _times, _bare_hours, _sizes, _fractions, _ages,
     _durations, _amounts, _counts, _weekdays,
     _names,

@@ -70,7 +70,7 @@ async def _without_refused(
     return removed, await judge(answer, removed, policy)
 
 
-def _filling(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused: set[int]) -> str:
+def _filling(hole: splice.EditSpan, edit: Edit | None, proposed: list[Edit], refused: set[int]) -> str:
     """What stands in a hole: nothing where it was refused or removed, what was written, or what was there before."""
     if edit is not None:
         return "" if hole.run.at in refused else edit.text.strip() if hole.run.text else edit.text.rstrip()

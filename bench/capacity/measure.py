@@ -22,7 +22,7 @@ import torch
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--threads", type=int, default=0, help="as for the engine; 0: as torch chooses")
     asked = parser.parse_args()
-    aligner = open_aligner(Settings(model=asked.model, threads=asked.threads), config.home())
+    aligner = open_aligner(EngineSettings(model=asked.model, threads=asked.threads), config.home())
     together(aligner, ["good warm-up"])
     steps: list[tuple[int, float]] = []
     traces: list[Trace] = []

@@ -33,7 +33,7 @@ from aligner_proxy.audit.reviews import Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Store
 from aligner_proxy.cli.options import quiet
 from aligner_proxy.engine.api import Engine
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -353,7 +353,7 @@ async def run(arguments: argparse.Namespace) -> str:
     """Load the aligner, measure tenant by tenant, and write the results after each; the table."""
     tenants = read_tenants()
     quiet()
-    engine = LocalEngine(lambda: open_aligner(Settings(arguments.aligner), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(arguments.aligner), config.home()))
     measured: list[Measured] = []
     text = ""
     try:

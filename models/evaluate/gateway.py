@@ -17,7 +17,7 @@ from rich.progress import track
 
 from aligner_proxy.cli.options import quiet
 from aligner_proxy.engine.api import Engine
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline.cache import CorrectionCache
@@ -71,7 +71,7 @@ async def gateway(
 ) -> AsyncIterator[Pipeline]:
     """The pipeline over an aligner folder; with `kept` it remembers its corrections there."""
     quiet()
-    engine = LocalEngine(lambda: open_aligner(Settings(aligner), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home()))
     try:
         await engine.start()
         async with remembering(engine, kept, extensions) as pipeline:

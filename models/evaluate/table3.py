@@ -24,7 +24,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from aligner_proxy.engine.loader import Settings
+from aligner_proxy.engine.loader import EngineSettings
 from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from aligner_proxy.types import Verify
 from models.data.pairs import CHANGES, PairError
@@ -183,7 +183,7 @@ def measure(method: Method, on: On) -> Measured:
     if known.exists():
         return _read(known, method.name)
     pairs = read_sets(on.sets, on.limit)
-    results = asyncio.run(evaluate(Settings(method.aligner), pairs, method.caution, [method.verify]))
+    results = asyncio.run(evaluate(EngineSettings(method.aligner), pairs, method.caution, [method.verify]))
     real = asyncio.run(_upstreams(method, on, on.data)) if on.data else {}
     found = Measured(method.name, mark, by_set(results), pooled(results), real)
     known.parent.mkdir(parents=True, exist_ok=True)

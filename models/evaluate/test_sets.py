@@ -25,7 +25,7 @@ from rich.progress import track
 
 from aligner_proxy.cli.options import quiet
 from aligner_proxy.engine.api import AlignRequest, Engine
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.gate.judge import judge
 from aligner_proxy.policy import config
@@ -210,7 +210,7 @@ def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, objec
 
 
 async def evaluate(
-    settings: Settings,
+    settings: EngineSettings,
     sets: dict[str, list[Pair]],
     caution: float,
     ways: Sequence[Verify] = (Verify.FLAGGED,),
@@ -237,7 +237,7 @@ _NOTHING_FLAGGED = 1e9
 
 async def score_sets(aligner: Path, sets: dict[str, list[Pair]]) -> dict[str, list[Case]]:
     """The scores alone: nothing is flagged, so nothing is generated."""
-    return await evaluate(Settings(aligner), sets, caution=_NOTHING_FLAGGED)
+    return await evaluate(EngineSettings(aligner), sets, caution=_NOTHING_FLAGGED)
 
 
 def read_sets(folder: Path, limit: int) -> dict[str, list[Pair]]:
@@ -271,7 +271,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    settings = Settings(arguments.aligner, quantization=arguments.quantization, dtype=arguments.dtype)
+    settings = EngineSettings(arguments.aligner, quantization=arguments.quantization, dtype=arguments.dtype)
     try:
         sets = read_sets(arguments.sets, arguments.limit)
     except PairError as problem:

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.weights.manifest import HEAD
 from models.data import labelled_replies, mixture
@@ -146,7 +146,7 @@ class Corpus:
 
 def open_reader(folder: Path, home: Path) -> RowReader:
     """The aligner with the weights that are served by default, and the layers that its head reads."""
-    _, weights = prepare(Settings(model=str(folder)), home)
+    _, weights = prepare(EngineSettings(model=str(folder)), home)
     layers = DetectorHead.load(folder / HEAD).layers.tolist()
     model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.policy.config import builtin_objectives
 from models.data import labelled_replies
@@ -196,7 +196,7 @@ def read_corpus(
 def open_reader(folder: Path, home: Path, *, adapted: bool, every: int) -> StateReader:
     """The aligner merged into its base in fp32, or its base alone, with every n-th layer kept."""
     if adapted:
-        _, weights = prepare(Settings(model=str(folder), quantization="none"), home)
+        _, weights = prepare(EngineSettings(model=str(folder), quantization="none"), home)
         head = DetectorHead.load(folder / "detector.safetensors")
     else:
         from models.train.base_model import load_base

@@ -33,7 +33,7 @@ from rich.progress import track
 from aligner_proxy.cli.options import quiet
 from aligner_proxy.correctors.registry import PluginCorrector
 from aligner_proxy.engine.api import Engine
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -242,7 +242,7 @@ def policy(system: System, trial: Trial, comparison: Comparison) -> Policy:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Engine]:
     """The engine over an aligner folder, loaded."""
-    engine = LocalEngine(lambda: open_aligner(Settings(folder), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(folder), config.home()))
     try:
         await engine.start()
         yield engine

@@ -48,11 +48,11 @@ def export(model: str, out: Path, kind: str = "q8_0", *, template: str | None = 
         part.replace(out)
 
 
-def _gguf_of(source: sources.Source) -> Path | None:
+def _gguf_of(source: sources.ModelSource) -> Path | None:
     return source.base.folder / source.base.gguf if source.base.gguf else None
 
 
-def _write(path: Path, merged: Path, source: sources.Source, kind: str, like: Path | None) -> None:
+def _write(path: Path, merged: Path, source: sources.ModelSource, kind: str, like: Path | None) -> None:
     config = AutoConfig.from_pretrained(str(merged))
     if config.model_type != "llama":
         raise WeightsError(f"{source.model} is a {config.model_type} model; only Llama's architecture is written")
@@ -72,7 +72,7 @@ def _write(path: Path, merged: Path, source: sources.Source, kind: str, like: Pa
     writer.close()
 
 
-def _describe(writer: GGUFWriter, config: Any, source: sources.Source, file_type: LlamaFileType) -> None:
+def _describe(writer: GGUFWriter, config: Any, source: sources.ModelSource, file_type: LlamaFileType) -> None:
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") != "default":
         raise WeightsError(f"{source.model} scales its positions ({rope['rope_type']}), which is not written here")

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import TaughtHead, pack
 from aligner_proxy.engine.weights.manifest import TAUGHT
@@ -117,7 +117,7 @@ def _read(reader: StateReader, replies: Sequence[LabelledReply], folder: Path, n
 
 def open_reader(folder: Path, home: Path) -> StateReader:
     """The aligner with the weights that are served by default, and the layers that its head reads."""
-    _, weights = prepare(Settings(model=str(folder)), home)
+    _, weights = prepare(EngineSettings(model=str(folder)), home)
     head = DetectorHead.load(folder / "detector.safetensors")
     model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)

@@ -16,9 +16,9 @@ import yaml
 
 from aligner_proxy.cli import serve
 from aligner_proxy.engine import sockets
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.weights import manifest
-from aligner_proxy.engine.weights.store import Prepared, Store
+from aligner_proxy.engine.weights.store import Prepared, WeightStore
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.policy import config
@@ -190,7 +190,7 @@ def test_no_path_leads_elsewhere(attack: Attack, short_path: Path, monkeypatch: 
             pass
         assert (tmp_path / "e.sock").read_text() == "mine"
     else:
-        store = Store(home)
+        store = WeightStore(home)
         store.remember("../../../evil", Prepared("m", "h", "ultrafeedback", 64, "nf4"))
         assert [path.parent for path in tmp_path.rglob("*evil*")] == [home / "models"]
 
@@ -225,7 +225,7 @@ CODE = rows(
 async def test_a_file_of_data_runs_nothing(attack: Attack, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     folder = tmp_path / "model"
-    settings = Settings(folder, template="ultrafeedback", quantization="none", dtype="fp32")
+    settings = EngineSettings(folder, template="ultrafeedback", quantization="none", dtype="fp32")
     if attack.payload == "cache":
         with diskcache.Cache(str(tmp_path / "store")) as store:
             store.set("k", Runs(canary))

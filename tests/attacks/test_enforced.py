@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Session
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.types import Correction
 from tests.attacks.attack import Attack, rows
@@ -165,7 +165,7 @@ def delivery(enforced: Enforced, one: Case) -> Delivered | None:
 @pytest.fixture(scope="module")
 def engine(weights_home: Path) -> RememberingEngine:
     """The embedded aligner, not yet loaded."""
-    return RememberingEngine(LocalEngine(lambda: open_aligner(Settings(), weights_home)))
+    return RememberingEngine(LocalEngine(lambda: open_aligner(EngineSettings(), weights_home)))
 
 
 @pytest.fixture(scope="module")

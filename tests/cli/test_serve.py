@@ -108,7 +108,7 @@ def test_taken_port(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_ours_refuses_clients_until_litellm_listens() -> None:
-    with sockets.bound("127.0.0.1", 0) as ours, socket.socket() as early, socket.socket() as client:
+    with sockets.bind_socket("127.0.0.1", 0) as ours, socket.socket() as early, socket.socket() as client:
         assert early.connect_ex(ours.getsockname()) != 0
         ours.listen()
         assert client.connect_ex(ours.getsockname()) == 0
@@ -235,7 +235,7 @@ def test_a_restart_reads_the_configuration_again_and_keeps_the_options(tmp_path:
 
 def test_litellm_runs_in_this_interpreter_with_its_own_options(tmp_path: Path) -> None:
     plan = planned(written(tmp_path))
-    with sockets.bound("127.0.0.1", 0) as listener:
+    with sockets.bind_socket("127.0.0.1", 0) as listener:
         command = serve.litellm_command(plan, listener)
         assert json.loads(command[3])["sockets"] == [listener.fileno()]
     assert command[0] == sys.executable

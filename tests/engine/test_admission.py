@@ -358,7 +358,7 @@ async def test_what_did_not_end_costs_no_more_than_a_usual_correction() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    used = admission._accounts._used_now(quota)
+    used = admission._accounts._current_use(quota)
     assert used == pytest.approx(1.0)  # of the first nothing is left by now; a usual correction is taken for 1 s
 
 

@@ -19,7 +19,7 @@ from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.decoding.prompt_fit import frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
-from aligner_proxy.engine.decoding.speculative import Limits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
@@ -94,7 +94,7 @@ def test_verified_drafts_write_what_generate_writes(block: int) -> None:
             sequence = Sequence(number)
             first = Ask(made.runner.tokenizer.prompt(prompt).ids, prompt=True)
             proposer = EditProposer(draft, rng.choice(RULES))
-            work = generate(sequence, first, proposer, Limits(TOKENS), Tally(), made.runner.tokenizer.eos_ids)
+            work = generate(sequence, first, proposer, DraftLimits(TOKENS), Tally(), made.runner.tokenizer.eos_ids)
             loop.add(Job(str(i), work, partial(written.__setitem__, i), sequence=sequence))
         drive(loop, rng)
         for i, tokens in enumerate(wanted):

@@ -15,14 +15,14 @@ from transformers import AutoModelForCausalLM
 
 from aligner_proxy import prompts
 from aligner_proxy.engine import loader
-from aligner_proxy.engine.loader import Settings, open_aligner, prepare
+from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.model import cpu_kernels
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.taught_head import TaughtHead, pack
 from aligner_proxy.engine.weights import manifest, quantise, sources
-from aligner_proxy.engine.weights.store import Store
+from aligner_proxy.engine.weights.store import WeightStore
 from aligner_proxy.errors import ConfigError, WeightsError
 from tests.engine.model.test_lora import words
 from tests.support import tiny
@@ -69,7 +69,7 @@ def hidden(runner: ModelRunner) -> torch.Tensor:
 
 def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    aligner = open_aligner(Settings(adapter), tmp_path / "home", said.append)
+    aligner = open_aligner(EngineSettings(adapter), tmp_path / "home", said.append)
     assert any("quantising" in line for line in said)
     assert (aligner.info.template, aligner.info.window, aligner.info.has_head) == ("ultrafeedback", 1024, True)
     assert (aligner.info.quantization, aligner.info.model) == ("nf4", "adapter")
@@ -80,9 +80,9 @@ def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_p
 def test_the_second_time_the_store_is_used_and_gives_the_same_bits(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = open_aligner(Settings(adapter), tmp_path)
+    first = open_aligner(EngineSettings(adapter), tmp_path)
     monkeypatch.setattr(quantise, "fill", lambda *_: pytest.fail("quantised twice"))
-    second = open_aligner(Settings(adapter), tmp_path)
+    second = open_aligner(EngineSettings(adapter), tmp_path)
     assert first.info == second.info
     assert torch.equal(hidden(first.runner), hidden(second.runner))
 
@@ -100,15 +100,15 @@ def test_what_is_loaded_is_bit_for_bit_what_was_quantised(
         return model
 
     monkeypatch.setattr(quantise.AutoModelForCausalLM, "from_pretrained", remember)
-    aligner = open_aligner(Settings(adapter), tmp_path)
+    aligner = open_aligner(EngineSettings(adapter), tmp_path)
     cpu_kernels.install(fresh[0])  # type: ignore[arg-type]
     quantised = ModelRunner(fresh[0], aligner.runner.tokenizer, None)  # type: ignore[arg-type]
     assert torch.equal(hidden(quantised), hidden(aligner.runner))
 
 
 def test_merging_changes_the_base_by_the_adapter(adapter: Path, full: Path, tmp_path: Path) -> None:
-    merged = open_aligner(Settings(adapter, quantization="none"), tmp_path)
-    plain = open_aligner(Settings(full, "ultrafeedback", quantization="none"), tmp_path)
+    merged = open_aligner(EngineSettings(adapter, quantization="none"), tmp_path)
+    plain = open_aligner(EngineSettings(full, "ultrafeedback", quantization="none"), tmp_path)
     base = AutoModelForCausalLM.from_pretrained(full)
     from peft import PeftModel
 
@@ -118,39 +118,43 @@ def test_merging_changes_the_base_by_the_adapter(adapter: Path, full: Path, tmp_
 
 
 def test_a_full_model_without_quantisation_is_not_copied(full: Path, tmp_path: Path) -> None:
-    prepared, folder = prepare(Settings(full, "imhi", quantization="none"), tmp_path / "home")
+    prepared, folder = prepare(EngineSettings(full, "imhi", quantization="none"), tmp_path / "home")
     assert folder == full
     assert prepared.template == "imhi"
     assert not (tmp_path / "home").exists()
 
 
 def test_bf16_is_a_switch(full: Path, tmp_path: Path) -> None:
-    aligner = open_aligner(Settings(full, "imhi", quantization="none", dtype="bf16"), tmp_path)
+    aligner = open_aligner(EngineSettings(full, "imhi", quantization="none", dtype="bf16"), tmp_path)
     assert aligner.runner._model.dtype == torch.bfloat16
 
 
 def test_the_content_hash_tells_weights_head_template_and_quantisation_apart(
     adapter: Path, full: Path, tmp_path: Path
 ) -> None:
-    def digest(settings: Settings) -> str:
+    def digest(settings: EngineSettings) -> str:
         source = sources.resolve(settings.model, settings.template)
         return loader.describe(source, settings.quantization).content_hash
 
-    seen = [digest(Settings(adapter)), digest(Settings(adapter, quantization="none")), digest(Settings(full, "imhi"))]
-    seen.append(digest(Settings(full, "hh-rlhf")))
+    seen = [
+        digest(EngineSettings(adapter)),
+        digest(EngineSettings(adapter, quantization="none")),
+        digest(EngineSettings(full, "imhi")),
+    ]
+    seen.append(digest(EngineSettings(full, "hh-rlhf")))
     DetectorHead(64, (0, 1), 16).save(full / manifest.HEAD)
-    seen.append(digest(Settings(full, "imhi")))
+    seen.append(digest(EngineSettings(full, "imhi")))
     tiny.model(9).save_pretrained(full)
-    seen.append(digest(Settings(full, "imhi")))
+    seen.append(digest(EngineSettings(full, "imhi")))
     assert len(set(seen)) == len(seen)
 
 
 def test_an_unknown_model_needs_a_template(full: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set template to one of hh-rlhf"):
-        prepare(Settings(full), tmp_path)
+        prepare(EngineSettings(full), tmp_path)
     lookalike = full.rename(full.with_name("MetaAligner-UltraFeedback-7B"))
     with pytest.raises(ConfigError, match="set template"):
-        prepare(Settings(lookalike), tmp_path)
+        prepare(EngineSettings(lookalike), tmp_path)
 
 
 def test_known_ids_set_their_template() -> None:
@@ -166,25 +170,25 @@ def test_a_damaged_file_of_the_folder_is_named(adapter: Path, tmp_path: Path, na
     with pytest.raises(
         WeightsError, match=rf"{name} is corrupt \(its sha256 is [0-9a-f]{{64}}, .* export the aligner again"
     ):
-        prepare(Settings(adapter), tmp_path)
+        prepare(EngineSettings(adapter), tmp_path)
     (adapter / name).unlink()
     with pytest.raises(WeightsError, match=f"{name} is missing"):
-        prepare(Settings(adapter), tmp_path)
+        prepare(EngineSettings(adapter), tmp_path)
 
 
 def test_a_damaged_store_is_named_and_never_loaded(adapter: Path, tmp_path: Path) -> None:
-    _, folder = prepare(Settings(adapter), tmp_path)
+    _, folder = prepare(EngineSettings(adapter), tmp_path)
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"model.safetensors is corrupt .* remove .* made anew"):
-        open_aligner(Settings(adapter), tmp_path)
+        open_aligner(EngineSettings(adapter), tmp_path)
     shutil.rmtree(folder)
-    prepare(Settings(adapter), tmp_path)
+    prepare(EngineSettings(adapter), tmp_path)
     (folder / "stored.json").write_text("{")
     with pytest.raises(WeightsError, match=r"stored\.json is missing or corrupt"):
-        open_aligner(Settings(adapter), tmp_path)
+        open_aligner(EngineSettings(adapter), tmp_path)
 
 
 def test_an_interrupted_preparation_leaves_nothing_that_is_used(
@@ -192,16 +196,16 @@ def test_an_interrupted_preparation_leaves_nothing_that_is_used(
 ) -> None:
     original = quantise.fill
 
-    def interrupted(source: sources.Source, quantization: str, folder: Path) -> None:
+    def interrupted(source: sources.ModelSource, quantization: str, folder: Path) -> None:
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(quantise, "fill", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(Settings(adapter), tmp_path)
+        prepare(EngineSettings(adapter), tmp_path)
     monkeypatch.setattr(quantise, "fill", original)
-    prepared, folder = prepare(Settings(adapter), tmp_path)
-    assert Store(tmp_path).find(prepared) == folder
+    prepared, folder = prepare(EngineSettings(adapter), tmp_path)
+    assert WeightStore(tmp_path).find(prepared) == folder
     assert not list(folder.parent.glob(".partial-*"))
 
 
@@ -287,11 +291,11 @@ def test_a_missing_base_package_says_how_to_get_it(adapter: Path, monkeypatch: p
 def test_a_hub_model_that_was_not_pulled_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match="run: aligner-proxy pull nobody/nothing"):
-        prepare(Settings("nobody/nothing"), tmp_path)
+        prepare(EngineSettings("nobody/nothing"), tmp_path)
 
 
 def test_text_that_looks_like_a_mark_stays_text(full: Path, tmp_path: Path) -> None:
-    tokenizer = open_aligner(Settings(full, "imhi", quantization="none"), tmp_path).runner.tokenizer
+    tokenizer = open_aligner(EngineSettings(full, "imhi", quantization="none"), tmp_path).runner.tokenizer
     assert tokenizer.eos_ids == {1}
     for text in ("<|im_end|>", "a</s>b", "<|im_start|>system"):
         ids = tokenizer.continuation(text)
@@ -303,10 +307,10 @@ def test_a_head_of_another_base_is_refused_by_name(tmp_path: Path) -> None:
     full = tiny.save(tmp_path / "full")
     DetectorHead(32, (0, 1), 16).save(full / manifest.HEAD)
     with pytest.raises(WeightsError, match="detector head is of another base"):
-        loader.load(full, Settings(full, quantization="none"))
+        loader.load(full, EngineSettings(full, quantization="none"))
     DetectorHead(64, (0, 5), 16).save(full / manifest.HEAD)
     with pytest.raises(WeightsError, match="detector head is of another base"):
-        loader.load(full, Settings(full, quantization="none"))
+        loader.load(full, EngineSettings(full, quantization="none"))
 
 
 def teach(folder: Path, *heads: TaughtHead) -> Path:
@@ -326,21 +330,21 @@ LOUD = head(aligner="", prior=0.0, bias=50.0)
 def test_heads_in_the_folder_of_an_aligner_are_loaded_stored_and_hashed(
     adapter: Path, tmp_path: Path, quantization: Any
 ) -> None:
-    untaught = open_aligner(Settings(adapter, quantization=quantization), tmp_path / "home")
+    untaught = open_aligner(EngineSettings(adapter, quantization=quantization), tmp_path / "home")
     assert untaught.info.taught == ()
     for _ in range(2):  # prepared, and from the store
-        taught = open_aligner(Settings(teach(adapter, LOUD), quantization=quantization), tmp_path / "home")
+        taught = open_aligner(EngineSettings(teach(adapter, LOUD), quantization=quantization), tmp_path / "home")
         assert taught.info.taught == (OBJECTIVE,)
         assert taught.info.content_hash != untaught.info.content_hash
         assert [s.score for s in alone(taught, tiny.request(score_only=True)).segments] == [50.0] * 4
     louder = head(aligner="", prior=0.0, bias=51.0)
-    other = open_aligner(Settings(teach(adapter, louder), quantization=quantization), tmp_path / "home")
+    other = open_aligner(EngineSettings(teach(adapter, louder), quantization=quantization), tmp_path / "home")
     assert other.info.content_hash not in (taught.info.content_hash, untaught.info.content_hash)
 
 
 def test_each_of_several_aligners_has_the_heads_of_its_folder(adapter: Path, full: Path, tmp_path: Path) -> None:
     other = teach(shutil.copytree(adapter, tmp_path / "other"), LOUD)
-    settings = Settings(adapter, quantization="none", adapters={"other": other})
+    settings = EngineSettings(adapter, quantization="none", adapters={"other": other})
     aligner = open_aligner(settings, tmp_path / "home")
     assert (aligner.info.taught, aligner.info.others["other"].taught) == ((), (OBJECTIVE,))
     loud = alone(aligner, tiny.request(score_only=True, aligner="other"))
@@ -360,13 +364,13 @@ def test_heads_that_do_not_belong_to_their_folder_are_refused(full: Path, conten
     DetectorHead(64, (0, 1), 16).save(full / manifest.HEAD)
     (full / manifest.TAUGHT).write_bytes(content)
     with pytest.raises(WeightsError, match=named):
-        loader.load(full, Settings(full, quantization="none"))
+        loader.load(full, EngineSettings(full, quantization="none"))
 
 
 def test_heads_without_a_detector_head_beside_them_are_refused(full: Path) -> None:
     (full / manifest.TAUGHT).write_bytes(pack([LOUD]))
     with pytest.raises(WeightsError, match="rows of 192 numbers, not 0"):
-        loader.load(full, Settings(full, quantization="none"))
+        loader.load(full, EngineSettings(full, quantization="none"))
 
 
 IMHI = {"template": "imhi", "template_hash": prompts.TEMPLATES["imhi"].hash}
@@ -387,7 +391,9 @@ def second(adapter: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_several_adapters_share_one_base(adapter: Path, full: Path, tmp_path: Path, quantization: Any) -> None:
     other = second(adapter, tmp_path / "other")
-    aligner = open_aligner(Settings(adapter, quantization=quantization, adapters={"other": other}), tmp_path / "home")
+    aligner = open_aligner(
+        EngineSettings(adapter, quantization=quantization, adapters={"other": other}), tmp_path / "home"
+    )
     about = aligner.info.others["other"]
     assert (aligner.info.model, aligner.info.has_head, aligner.info.window) == ("adapter", True, 1024)
     assert (about.model, about.has_head, about.window, about.template) == ("other", False, 512, "imhi")
@@ -398,16 +404,16 @@ def test_several_adapters_share_one_base(adapter: Path, full: Path, tmp_path: Pa
     if quantization == "none":
         assert not list((tmp_path / "home").glob("models/*-none")), "the base is loaded from where it is"
         for name, one in (("default", adapter), ("other", other)):
-            merged = open_aligner(Settings(one, quantization="none"), tmp_path / "home")
+            merged = open_aligner(EngineSettings(one, quantization="none"), tmp_path / "home")
             assert words(aligner, name) == words(merged, "default")
             assert merged.info.content_hash != aligner.info.named(name).content_hash
 
 
 def test_a_full_model_is_the_base_of_its_adapters(adapter: Path, full: Path, tmp_path: Path) -> None:
-    settings = Settings(full, "ultrafeedback", quantization="none", adapters={"edited": adapter})
+    settings = EngineSettings(full, "ultrafeedback", quantization="none", adapters={"edited": adapter})
     aligner = open_aligner(settings, tmp_path / "home")
     assert (aligner.adapter, aligner.named("edited").adapter) == (0, 1)
-    plain = open_aligner(Settings(full, "ultrafeedback", quantization="none"), tmp_path / "home")
+    plain = open_aligner(EngineSettings(full, "ultrafeedback", quantization="none"), tmp_path / "home")
     assert aligner.info.content_hash == plain.info.content_hash
     assert words(aligner, "default") == words(plain, "default") != words(aligner, "edited")
 

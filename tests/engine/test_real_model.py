@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from aligner_proxy.engine.decoding.proposer import EditProposer
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.model import attention, cpu_kernels
 from aligner_proxy.engine.model.runner import ModelRunner
 from tests.engine.cases import FULL
@@ -43,7 +43,7 @@ RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 @pytest.fixture(scope="module")
 def runner(weights_home: Path) -> ModelRunner:
     """The embedded aligner, merged, in fp32."""
-    return open_aligner(Settings(quantization="none", dtype="fp32"), weights_home).runner
+    return open_aligner(EngineSettings(quantization="none", dtype="fp32"), weights_home).runner
 
 
 def plain(prompt: list[int], by: ModelRunner) -> list[int]:
@@ -100,7 +100,7 @@ def gaps(by: ModelRunner, prompts: list[str]) -> list[float]:
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4", "none"], weights_home: Path) -> None:
     """Two orders of the same sums round differently; where that decides, the two tokens are all but equally likely."""
-    aligner = open_aligner(Settings(quantization=quantization, dtype="bf16"), weights_home)
+    aligner = open_aligner(EngineSettings(quantization=quantization, dtype="bf16"), weights_home)
     prompts = [form.format(thing) for thing in THINGS[: 6 if FULL else 1] for form in FORMS]
     nats = gaps(aligner.runner, prompts)
     assert max(nats, default=0.0) <= NEAR
@@ -133,7 +133,7 @@ def furthest(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
 
 def by_threads(home: Path) -> list[list[torch.Tensor]]:
     """What a model loaded now says of a few prompts, by one thread and by two."""
-    made = open_aligner(Settings(), home).runner
+    made = open_aligner(EngineSettings(), home).runner
     before = torch.get_num_threads()
     states: list[list[torch.Tensor]] = []
     try:
@@ -149,7 +149,7 @@ def by_threads(home: Path) -> list[list[torch.Tensor]]:
 def read(made: ModelRunner, tokens: int) -> torch.Tensor:
     """What the model says at every place of a prompt."""
     places = torch.arange(tokens)
-    step = attention.plan(made._store, places, [attention.Row(0, tokens, places)])
+    step = attention.plan(made._store, places, [attention.AttentionRow(0, tokens, places)])
     ids = [17 + 7 * place % 40_000 for place in range(tokens)]
     return made._output(made._forward(ids, places.tolist(), step))  # type: ignore[no-any-return]
 

@@ -166,7 +166,7 @@ def test_the_reason_agrees_with_the_text(case: tuple[str, Correction, list[int] 
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_edits_does_not_matter(case: tuple[str, Correction, list[int] | None], rng: random.Random) -> None:
     original, made, _ = case
-    taken = gate_judge._Case.from_correction(original, made, POLICY)
+    taken = gate_judge._GateCase.from_correction(original, made, POLICY)
     if taken is None:
         return
     edits = [edit for change in taken.changes for edit in change.edits]
@@ -188,7 +188,7 @@ def test_no_edits_are_the_original_and_all_of_them_the_correction(
     case: tuple[str, Correction, list[int] | None],
 ) -> None:
     original, made, _ = case
-    taken = gate_judge._Case.from_correction(original, made, POLICY)
+    taken = gate_judge._GateCase.from_correction(original, made, POLICY)
     assert taken is not None
     assert taken.apply_changes(()) == original
     if not gate_edits.has_outline(original):  # in lists more goes or stays than an engine says
@@ -213,7 +213,7 @@ def test_dropping_edits_leaves_a_mix_of_original_and_edited_pieces(
     case: tuple[str, Correction, list[int] | None], policy: Policy, data: st.DataObject
 ) -> None:
     original, made, _ = case
-    taken = gate_judge._Case.from_correction(original, made, policy)
+    taken = gate_judge._GateCase.from_correction(original, made, policy)
     assert taken is not None
     every = [taken.proposed[edit] for change in taken.changes for edit in change.edits]
     chosen = [change for change in taken.changes if data.draw(st.booleans())]
@@ -267,7 +267,7 @@ def test_a_bound_on_the_texts_that_are_read() -> None:
         return len(candidate.changes) > 1
 
     text = "You oaf! " * 2 * 12
-    case = gate_judge._Case(
+    case = gate_judge._GateCase(
         text, {}, {}, TextFacts(text), pieces, pieces, POLICY, tuple(changes), {GateRule.LOST_CODE: at_most_one}
     )
     kept, refused = gate_judge._choose_changes(case)

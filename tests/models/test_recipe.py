@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import alone
 from models.evaluate.calibrate import GOOD
 from tests.support import tiny
@@ -61,5 +61,5 @@ def test_the_recipe_goes_from_data_to_an_aligner_that_is_served(tmp_path: Path, 
     assert set(point["n"]) == set(GOOD)
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     assert figures["clean"]["exact"]["n"] == 4
-    opened = open_aligner(Settings(tmp_path / "aligner"), tmp_path / "home")
+    opened = open_aligner(EngineSettings(tmp_path / "aligner"), tmp_path / "home")
     assert alone(opened, tiny.request()).segments[0].objective == 0

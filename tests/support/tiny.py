@@ -15,7 +15,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.proposer import EditProposer
-from aligner_proxy.engine.decoding.speculative import Generated, Limits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.lora import LoraDelta
@@ -167,7 +167,9 @@ def written(
     ends: list[Any] = []
     sequence = Sequence(adapter)
     tally = Tally()
-    work: Any = generate(sequence, Ask(prompt, prompt=True), proposer, Limits(tokens), tally, runner.tokenizer.eos_ids)
+    work: Any = generate(
+        sequence, Ask(prompt, prompt=True), proposer, DraftLimits(tokens), tally, runner.tokenizer.eos_ids
+    )
     loop = Loop(Aligner(runner, aligner().info))
     loop.add(Job("r1", work, ends.append, sequence=sequence))
     while not ends:

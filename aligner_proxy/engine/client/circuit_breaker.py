@@ -169,9 +169,9 @@ class Breaker:
         ask = ask or self._engine.align
         before = self._clock()
         await self._passed()
-        left = max(0.001, request.deadline_s - (self._clock() - before))
+        remaining_s = max(0.001, request.deadline_s - (self._clock() - before))
         with self._noting():
-            correction = await ask(request.model_copy(update={"deadline_s": left}))
+            correction = await ask(request.model_copy(update={"deadline_s": remaining_s}))
         self.circuit.alive()
         self._report()
         return correction

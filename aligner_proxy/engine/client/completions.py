@@ -97,7 +97,7 @@ class _Details(_Loose):
     rejected_prediction_tokens: int | None = None
 
 
-class _Usage(_Loose):
+class _TokenUsage(_Loose):
     prompt_tokens: int | None = None
     completion_tokens_details: _Details | None = None
 
@@ -108,17 +108,21 @@ class _Choice(_Loose):
     stop_reason: str | int | None = None
 
 
-class _Completion(_Loose):
+class _RemoteCompletion(_Loose):
     choices: tuple[_Choice, ...] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: _TokenUsage | None = None
 
 
 def parse_completion(body: bytes | dict[str, Any]) -> Completion:
     """The first choice of an answer. Raises `InvalidOutput` where there is none."""
     with parsing("the server sent something that is no completion"):
-        parsed = _Completion.model_validate_json(body) if isinstance(body, bytes) else _Completion.model_validate(body)
+        parsed = (
+            _RemoteCompletion.model_validate_json(body)
+            if isinstance(body, bytes)
+            else _RemoteCompletion.model_validate(body)
+        )
     choice = parsed.choices[0]
-    usage = parsed.usage or _Usage()
+    usage = parsed.usage or _TokenUsage()
     details = usage.completion_tokens_details or _Details()
     accepted = details.accepted_prediction_tokens or 0
     return Completion(
@@ -133,13 +137,13 @@ def parse_completion(body: bytes | dict[str, Any]) -> Completion:
 def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
     """The model meant by `model`, of what `/v1/models` lists; without a name the only one."""
     try:
-        listed = {str(entry["id"]): entry for entry in json.loads(body)["data"]}
+        models = {str(entry["id"]): entry for entry in json.loads(body)["data"]}
     except (ValueError, KeyError, TypeError):
         raise InvalidOutput(f"{where}/models lists no models; is this an OpenAI-compatible server?") from None
-    names = ", ".join(sorted(listed)[:8]) or "none"
-    if model is None and len(listed) != 1:
-        raise EngineFault(f"{where} serves {len(listed)} models ({names}); say which with aligner.engine.model")
-    entry = listed.get(model) if model else next(iter(listed.values()))
+    names = ", ".join(sorted(models)[:8]) or "none"
+    if model is None and len(models) != 1:
+        raise EngineFault(f"{where} serves {len(models)} models ({names}); say which with aligner.engine.model")
+    entry = models.get(model) if model else next(iter(models.values()))
     if entry is None:
         raise EngineFault(f"{where} does not serve the model of aligner.engine.model; it serves {names}")
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
@@ -224,8 +228,8 @@ class CompletionsClient:
         until = time.monotonic() + deadline_s
         model = self._model or (await self.about()).model
         body = request_body(request, model, predicts=self._predicts)
-        left = max(0.001, until - time.monotonic())
-        answer = await retry(lambda _: self._send("POST", "/completions", body), left, self._patience_s)
+        remaining_s = max(0.001, until - time.monotonic())
+        answer = await retry(lambda _: self._send("POST", "/completions", body), remaining_s, self._patience_s)
         return parse_completion(answer)
 
     async def aclose(self) -> None:

@@ -40,7 +40,7 @@ from aligner_proxy.engine.api import (
 )
 from aligner_proxy.engine.client.completions import MAX_STOPS, Completer, ServedModel
 from aligner_proxy.engine.decoding import conversation, splice
-from aligner_proxy.engine.decoding.parts import Division, Passage
+from aligner_proxy.engine.decoding.parts import AnswerPassage, Division
 from aligner_proxy.engine.decoding.prompt_fit import (
     CONVERSATION,
     LEAST_ROOM,
@@ -58,7 +58,7 @@ BYTES_PER_TOKEN = 3.0
 """Fewer than the tokenizers of Llama's family average on prose and on code, so that estimates err on the long side."""
 DEFAULT_WINDOW = 4096
 _HOLE_ROOM = 16
-Passed = Callable[[splice.Hole, str], Awaitable[str]]
+Passed = Callable[[splice.EditSpan, str], Awaitable[str]]
 """What of a text may stay in a place."""
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
@@ -83,7 +83,7 @@ class ByteRuler:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class RemoteFrame:
     """What stands around an answer in its prompts, by estimate. The answer, or a part of it, has `room` tokens."""
 
     family: prompts.Template
@@ -211,7 +211,7 @@ class CompletionsAligner:
         )
 
 
-def frame(request: AlignRequest, family: prompts.Template, window: int) -> Frame:
+def frame(request: AlignRequest, family: prompts.Template, window: int) -> RemoteFrame:
     """The frame of a request's prompts, by estimate; the server has the last word. Raises `AnswerTooLong`."""
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
@@ -224,7 +224,7 @@ def frame(request: AlignRequest, family: prompts.Template, window: int) -> Frame
         )
     turns = conversation.cut(request.turns, ByteRuler(), int(left * CONVERSATION))
     query = prompts.query(family, [replace(turn, content=veiled(fold(turn.content).text)) for turn in turns])
-    return Frame(family, query, objectives, longest_answer(left - tokens(query)))
+    return RemoteFrame(family, query, objectives, longest_answer(left - tokens(query)))
 
 
 def tokens(text: str) -> int:
@@ -250,7 +250,7 @@ def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str
     )
 
 
-def _whole(prompt: prompts.Prompt, passage: Passage, before: str, request: AlignRequest) -> CompletionRequest:
+def _whole(prompt: prompts.Prompt, passage: AnswerPassage, before: str, request: AlignRequest) -> CompletionRequest:
     """The prompt with the edited answer before this part behind it."""
     stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
     shown = prompt.text[prompt.place(passage.start) : prompt.end]
@@ -260,7 +260,7 @@ def _whole(prompt: prompts.Prompt, passage: Passage, before: str, request: Align
     return _completion(prompt.text + _as_read(before), room, stop, shown, request.tenant)
 
 
-def _hole(prompt: prompts.Prompt, hole: splice.Hole, answer: str, user: str) -> CompletionRequest:
+def _hole(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str) -> CompletionRequest:
     """The prompt with the edited answer so far behind it; where the next kept segment begins, writing may stop."""
     before, run = (_as_read(text) for text in (hole.before, hole.run.text))
     count = tokens(run)
@@ -274,7 +274,7 @@ def _as_read(text: str) -> str:
     return prompts.neutralise(veiled(fold(text).text))
 
 
-def _fill(prompt: prompts.Prompt, hole: splice.Hole, answer: str, done: Completion) -> str:
+def _fill(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, done: Completion) -> str:
     """What takes the place of a run. A stop where a kept segment begins is believed only if one begins there."""
     text = _restored(prompt, answer, done.text)
     if done.stop_reason is not None:
@@ -283,7 +283,7 @@ def _fill(prompt: prompts.Prompt, hole: splice.Hole, answer: str, done: Completi
     return hole.filled(text, finished=done.finished and _ends(text, hole))
 
 
-def _ends(text: str, hole: splice.Hole) -> bool:
+def _ends(text: str, hole: splice.EditSpan) -> bool:
     """Whether a text that ended without saying why ended between segments; otherwise its last sentence is dropped."""
     if not hole.keys:
         return True
@@ -362,7 +362,7 @@ class ScoredEditor:
                 return scored
             judging: list[Correction] = []
 
-            async def passed(made: splice.Hole, text: str) -> str:
+            async def passed(made: splice.EditSpan, text: str) -> str:
                 kept, cost = await self._passed(request, made, text)
                 judging.append(cost)
                 return kept
@@ -371,7 +371,7 @@ class ScoredEditor:
             written = written.with_cost_of([written, *judging])
         return replace(written, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught)
 
-    async def _passed(self, request: AlignRequest, made: splice.Hole, text: str) -> tuple[str, Correction]:
+    async def _passed(self, request: AlignRequest, made: splice.EditSpan, text: str) -> tuple[str, Correction]:
         """What was written in a place, as far as the scorer lets it stand there, and what judging it cost."""
         answer = made.with_text(text)
         judging = await self._scorer.align(judged(request).model_copy(update={"answer": answer, "open_ended": False}))

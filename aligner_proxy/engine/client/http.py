@@ -76,12 +76,15 @@ _SENDING = "http11.send_request_headers.started"
 _T = TypeVar("_T")
 
 
-def _noticing() -> list[tuple[int, int, int]]:
+def _keep_alive_options() -> list[tuple[int, int, int]]:
     """Options of a TCP connection by which the kernel finds out that the host on the other side is gone."""
     # macOS has no TCP_USER_TIMEOUT, and another name for TCP_KEEPIDLE; there the deadline has to do.
     names = {"TCP_USER_TIMEOUT": _NOTICED_S * 1000, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": _NOTICED_S}
-    known = [(getattr(socket, name), value) for name, value in names.items() if hasattr(socket, name)]
-    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *((socket.IPPROTO_TCP, name, value) for name, value in known)]
+    options = [(getattr(socket, name), value) for name, value in names.items() if hasattr(socket, name)]
+    return [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        *((socket.IPPROTO_TCP, name, value) for name, value in options),
+    ]
 
 
 class Connections:
@@ -103,7 +106,7 @@ class Connections:
             # As many connections as requests: which of them wait or are turned away is decided by the engine, which
             # sees all tenants of all workers. A bound here would be a queue that knows no shares.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._idle)
-            options = None if self._socket else _noticing()
+            options = None if self._socket else _keep_alive_options()
             transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits, socket_options=options)
             # The request's deadline covers every phase. Only connecting has a bound of its own.
             timeout = httpx.Timeout(None, connect=CONNECT_S)
@@ -229,7 +232,7 @@ class HttpEngine:
         """The aligner served there; asked again after `info_ttl_s` and after every lost connection."""
         if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
             return self._info[1]
-        content = await self._patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
+        content = await self._send_patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
         with parsing("the engine's /info is none of ours; check the address"):
             about = _INFO.validate_json(content)
         self._info = (time.monotonic(), about)
@@ -241,9 +244,9 @@ class HttpEngine:
         sent = self.heads.trimmed(request) if request.heads else request
         try:
             with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-                content = await self._patiently("POST", path, sent, request.deadline_s)
+                content = await self._send_patiently("POST", path, sent, request.deadline_s)
         except LACKING:
-            return await self.heads.corrected(request, partial(self._corrected, path), until)
+            return await self.heads.corrected(request, partial(self._correct, path), until)
         done = _correction(content)
         return self.heads.counted(done, request, sent) if request.heads else done
 
@@ -256,7 +259,7 @@ class HttpEngine:
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Rows of segments, on which heads are taught."""
-        content = await self._patiently("POST", "/v1/rows", request, request.deadline_s)
+        content = await self._send_patiently("POST", "/v1/rows", request, request.deadline_s)
         with parsing("the engine sent something that is no rows"):
             response = RowsResponse.model_validate_json(content)
         if len(response.exchanges) != len(request.exchanges):
@@ -265,7 +268,7 @@ class HttpEngine:
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts, [texts, layers * hidden]."""
-        content = await self._patiently("POST", "/v1/states", request, request.deadline_s)
+        content = await self._send_patiently("POST", "/v1/states", request, request.deadline_s)
         with parsing("the engine sent something that is no hidden states"):
             rows = STATES.validate_json(content)
         if len(rows) != len(request.texts) or len({len(row) for row in rows}) != 1:
@@ -302,12 +305,12 @@ class HttpEngine:
         finally:
             del opening  # its error knows this frame, and the session
 
-    async def _corrected(self, path: str, request: AlignRequest) -> Correction:
+    async def _correct(self, path: str, request: AlignRequest) -> Correction:
         """Ask once more, after heads were uploaded."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            return _correction(await self._patiently("POST", path, request, request.deadline_s))
+            return _correction(await self._send_patiently("POST", path, request, request.deadline_s))
 
-    async def _patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
+    async def _send_patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
         """Send until the engine begins, once without patience; each attempt carries the time left."""
         if not self._patience_s:
             async with within(deadline_s):
@@ -405,15 +408,15 @@ class HttpSession:
         self._ending = True
         until = time.monotonic() + request.deadline_s
         try:
-            await self._sent(until)
+            await self._wait_until_sent(until)
             if self._name is not None and not self._broken:
                 path = f"/v1/read/{self._name}/finish"
                 self._name = None  # the engine ends the session, whatever comes of it
                 self._opening = None
                 with contextlib.suppress(SessionLost):
                     return await self._engine.align(request, path)
-            left = max(0.001, until - time.monotonic())
-            return await self._engine.align(request.model_copy(update={"deadline_s": left}))
+            remaining_s = max(0.001, until - time.monotonic())
+            return await self._engine.align(request.model_copy(update={"deadline_s": remaining_s}))
         finally:
             await self._stop()
 
@@ -430,7 +433,7 @@ class HttpSession:
             raise self._failure or SessionLost("the engine does not read this answer")
         return await self._engine.send("POST", f"/v1/read/{self._name}/{what}", body.model_dump_json().encode())
 
-    async def _sent(self, until: float) -> None:
+    async def _wait_until_sent(self, until: float) -> None:
         """Wait for what is on its way."""
         if self._pump is None:
             return
@@ -458,11 +461,11 @@ class HttpSession:
         """Let the engine begin; the name that it gives."""
         request = self._engine.heads.trimmed(self._request)
         try:
-            opened = await self._begin(request)
+            session = await self._begin(request)
         except LACKING:
-            opened = await self._begin(await self._engine.heads.supplied(request))
+            session = await self._begin(await self._engine.heads.supplied(request))
         with parsing("the engine sent something that is no name of a reading"):
-            return OPENED.validate_json(opened).reading
+            return OPENED.validate_json(session).reading
 
     async def _begin(self, request: AlignRequest) -> bytes:
         return await self._engine.send("POST", "/v1/read", request.model_dump_json().encode())

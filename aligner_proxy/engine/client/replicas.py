@@ -139,9 +139,9 @@ class Replicas:
             return about
 
         try:
-            return await self._anywhere(ask, max(self._patience_s, _INFO_S), divided=True)
+            return await self._try_replicas(ask, max(self._patience_s, _INFO_S), divided=True)
         except DeadlineExceeded:
-            return await self._anywhere(ask, max(self._patience_s, _LATE_INFO_S), divided=True)
+            return await self._try_replicas(ask, max(self._patience_s, _LATE_INFO_S), divided=True)
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer on the least loaded replica, elsewhere if that fails, within `request.deadline_s`."""
@@ -151,11 +151,11 @@ class Replicas:
             self._same(replica, correction.aligner)
             return correction
 
-        return await self._anywhere(ask, request.deadline_s)
+        return await self._try_replicas(ask, request.deadline_s)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts from the least loaded replica, from another if that has none."""
-        return await self._anywhere(
+        return await self._try_replicas(
             lambda replica, left: text_states(replica.engine, request.model_copy(update={"deadline_s": left})),
             request.deadline_s,
         )
@@ -174,7 +174,7 @@ class Replicas:
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Rows of segments from the least loaded replica, from another if that has none."""
-        return await self._anywhere(
+        return await self._try_replicas(
             lambda replica, left: with_heads(replica.engine).rows(request.model_copy(update={"deadline_s": left})),
             request.deadline_s,
         )
@@ -219,7 +219,7 @@ class Replicas:
             replica.busy -= 1
             replica.ended(self._clock(), alive=alive, failure=failure, probing=probing)
 
-    async def _anywhere(
+    async def _try_replicas(
         self, ask: Callable[[Replica, float], Awaitable[_T]], deadline_s: float, *, divided: bool = False
     ) -> _T:
         """The first success; round after round while all are away or full, as long as patience lasts.
@@ -300,8 +300,8 @@ class ReplicaSession(ForwardingSession):
         except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
             raise
         except CorrectionError:
-            left = max(_LEAST_S, request.deadline_s - (time.monotonic() - started))
-            return await self._replicas.align(request.model_copy(update={"deadline_s": left}))
+            remaining_s = max(_LEAST_S, request.deadline_s - (time.monotonic() - started))
+            return await self._replicas.align(request.model_copy(update={"deadline_s": remaining_s}))
 
     async def aclose(self) -> None:
         """Give it up."""

@@ -102,9 +102,9 @@ class VllmScorer:
             info = (await self.info()).named(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
-            asked: dict[str, Any] = {"align": request.model_dump(mode="json")}
+            body: dict[str, Any] = {"align": request.model_dump(mode="json")}
             heads = {name: b64encode(self._head(name)).decode("ascii") for name in request.heads if name}
-            data = await self._ask(asked | {"heads": heads}, request.deadline_s)
+            data = await self._ask(body | {"heads": heads}, request.deadline_s)
         if data.response is None:
             raise InvalidOutput(f"{self._base} sent no verdicts")
         self._heard(info, data.response.aligner)
@@ -144,11 +144,11 @@ class VllmScorer:
         with wire.parsing(f"{self._base}/pooling sent something that is no verdict; is aligner-proxy-vllm installed?"):
             answer = _Answer.model_validate_json(content).data
         if answer.error is not None:
-            raise self._meant(answer.error)
+            raise self._error_of(answer.error)
         return answer
 
     @staticmethod
-    def _meant(error: wire.ErrorBody) -> CorrectionError:
+    def _error_of(error: wire.ErrorBody) -> CorrectionError:
         return wire.received_error(422, wire.ErrorResponse(error=error).model_dump_json().encode(), {})
 
     async def _send(self, body: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import CHARS_PER_TOKEN
 from aligner_proxy.engine.decoding.proposer import EditProposer
-from aligner_proxy.engine.decoding.speculative import Limits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
 from aligner_proxy.errors import AnswerTooLong
 
@@ -73,7 +73,9 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
     proposer = EditProposer(draft, aligner.runner.draft_length)
     tally = Tally()
     stop = tuple(text for text in request.stop if text)
-    limits = Limits(request.max_tokens, done=lambda ids: bool(stop) and _cut(tokenizer.decode(ids), stop) is not None)
+    limits = DraftLimits(
+        request.max_tokens, done=lambda ids: bool(stop) and _cut(tokenizer.decode(ids), stop) is not None
+    )
     written = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
     text = tokenizer.decode(written.ids)
     at = _cut(text, stop)

@@ -74,29 +74,29 @@ def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
     # No character takes more tokens than bytes.
     if sum(len(turn.content.encode("utf-8", "surrogatepass")) for turn in spoken) <= min(_PLAIN_CHARS, room):
         return tuple(spoken)
-    kept: list[Turn] = []
-    left = room
+    last_turns: list[Turn] = []
+    remaining_tokens = room
     reach = room * _CHARS_PER_TOKEN * _DISGUISED * _LONG_TURNS
     for turn in reversed(spoken):
-        left -= _TURN_TOKENS
-        if left < min(_LEAST_TOKENS, room - _TURN_TOKENS) or reach <= 0:
+        remaining_tokens -= _TURN_TOKENS
+        if remaining_tokens < min(_LEAST_TOKENS, room - _TURN_TOKENS) or reach <= 0:
             break
-        content, size = shortened(turn.content, ruler, left)
-        kept.append(replace(turn, content=content))
-        left -= size
+        content, size = shortened(turn.content, ruler, remaining_tokens)
+        last_turns.append(replace(turn, content=content))
+        remaining_tokens -= size
         reach -= min(len(turn.content), room * _CHARS_PER_TOKEN * _DISGUISED)
-    return tuple(reversed(kept))
+    return tuple(reversed(last_turns))
 
 
 def shortened(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     """The text in at most `room` tokens, and how many it takes; head and tail of it where it has more."""
     ends = _ends(text, room * _CHARS_PER_TOKEN)
-    plain = CUT.join(collapsed(end) for end in ends)
+    plain = CUT.join(collapse_repeats(end) for end in ends)
     size = ruler.count(plain)
     if size <= room:
         return plain, size
     half = max(0, room - ruler.count(CUT)) // 2
-    middle = len(plain) // 2 if len(ends) == 1 else len(collapsed(ends[0]))
+    middle = len(plain) // 2 if len(ends) == 1 else len(collapse_repeats(ends[0]))
     kept = ruler.first(plain[:middle], half) + CUT + ruler.last(plain[middle:], half)
     return kept, ruler.count(kept)
 
@@ -111,14 +111,14 @@ def _ends(text: str, most: int) -> tuple[str, ...]:
     return (folded,) if len(folded) <= most else (folded[:half], folded[-half:])
 
 
-def collapsed(text: str) -> str:
+def collapse_repeats(text: str) -> str:
     """The text with what is repeated many times in a row written twice, and a mark in place of the other copies."""
     if len(text) <= _PLAIN_CHARS:
         return text
     letters = text.encode("utf-32-le", "surrogatepass")
     text = "".join(_once(text, _repetitions(letters, _LETTERS)))
     words = _WORD.findall(text)
-    return "".join(_once(words, _repetitions(_numbered(words), _WORDS)))
+    return "".join(_once(words, _repetitions(_number_words(words), _WORDS)))
 
 
 def _once(items: Sequence[str], found: Iterable[tuple[int, int, int]]) -> list[str]:
@@ -132,10 +132,10 @@ def _once(items: Sequence[str], found: Iterable[tuple[int, int, int]]) -> list[s
     return [*pieces, *items[at:]]
 
 
-def _numbered(words: Sequence[str]) -> bytes:
+def _number_words(words: Sequence[str]) -> bytes:
     """Each word as four bytes, equal ones alike whatever white space follows them."""
-    known: dict[str, int] = {}
-    return array("I", [known.setdefault(word.rstrip(), len(known)) for word in words]).tobytes()
+    numbers: dict[str, int] = {}
+    return array("I", [numbers.setdefault(word.rstrip(), len(numbers)) for word in words]).tobytes()
 
 
 def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
@@ -143,7 +143,7 @@ def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
 
     A text is compared with itself moved by each length of unit, as one large number: what is equal becomes zeros.
     """
-    found: list[tuple[int, int, int]] = []
+    result: list[tuple[int, int, int]] = []
     count = len(items) // _WIDTH
     for unit in range(1, min(kind.longest, count // kind.copies) + 1):
         least = max(kind.copies * unit, kind.items) - unit
@@ -151,8 +151,8 @@ def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
         fixed = items[: -unit * _WIDTH]
         differences = (int.from_bytes(moved) ^ int.from_bytes(fixed)).to_bytes(len(fixed))
         for start, stop in _zeros(differences, least):
-            found.append((start, stop + unit, unit))
-    return sorted(found)
+            result.append((start, stop + unit, unit))
+    return sorted(result)
 
 
 def _zeros(differences: bytes, least: int) -> Iterator[tuple[int, int]]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.decoding import splice
-from aligner_proxy.engine.decoding.parts import Division, Part, Passage
-from aligner_proxy.engine.decoding.prompt_fit import Fitted, Frame, frame, writing_room
+from aligner_proxy.engine.decoding.parts import AnswerPart, AnswerPassage, Division
+from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
 from aligner_proxy.engine.decoding.proposer import EditProposer, matching, trusted_ranges
-from aligner_proxy.engine.decoding.speculative import Generated, Limits, Tally, generate
+from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.model.taught import TaughtColumns
@@ -56,12 +56,12 @@ class Aligner:
 
     def keep(self, head: TaughtHead) -> str:
         """Keep a taught head for requests to the aligner that it is of; its hash. Raises `HeadRefused`."""
-        served = {other.info.content_hash: other for other in (*self.others.values(), self)}
-        own = served.get(head.aligner)
+        served_aligners = {other.info.content_hash: other for other in (*self.others.values(), self)}
+        own = served_aligners.get(head.aligner)
         if own is None:
-            known = ", ".join(name[:12] for name in served)
+            names = ", ".join(name[:12] for name in served_aligners)
             raise HeadRefused(
-                f"the taught head is of aligner {head.aligner[:12] or 'unnamed'}, this engine serves {known}; "
+                f"the taught head is of aligner {head.aligner[:12] or 'unnamed'}, this engine serves {names}; "
                 "teach the objective again"
             )
         width = self.runner.row_width(own.adapter)
@@ -95,7 +95,7 @@ def correct(aligner: Aligner, request: AlignRequest, sequence: sequences.Sequenc
     )
 
 
-def framing(aligner: Aligner, request: AlignRequest) -> Frame:
+def framing(aligner: Aligner, request: AlignRequest) -> PromptFrame:
     """What stands around the answer in this aligner's prompts, and what was taught about its objectives.
 
     Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
@@ -105,17 +105,17 @@ def framing(aligner: Aligner, request: AlignRequest) -> Frame:
     return replace(framed, taught=taught) if taught else framed
 
 
-def scores_segments(aligner: Aligner, framed: Frame) -> bool:
+def scores_segments(aligner: Aligner, framed: PromptFrame) -> bool:
     """Whether segments can be scored: there is a head, and the prompt names objectives to compare them with."""
     return aligner.info.has_head and framed.family.names_objectives and bool(framed.objectives)
 
 
-def judges_end(aligner: Aligner, framed: Frame, request: AlignRequest) -> bool:
+def judges_end(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> bool:
     """Whether the place behind the last segment is judged, too."""
     return aligner.info.ends and request.open_ended and scores_segments(aligner, framed)
 
 
-def divided(aligner: Aligner, framed: Frame, request: AlignRequest) -> Division:
+def divided(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> Division:
     """A whole answer in its parts."""
     division = framed.division(structure.split(request.answer))
     if judges_end(aligner, framed, request):
@@ -127,7 +127,7 @@ Edited = tuple[str, tuple[SegmentScore, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class PromptedPassage(Passage):
+class PromptedPassage(AnswerPassage):
     """A part of an answer with its prompt."""
 
     fitted: Fitted
@@ -143,7 +143,7 @@ class AnswerEditor:
     def __init__(
         self,
         aligner: Aligner,
-        framed: Frame,
+        framed: PromptFrame,
         division: Division,
         request: AlignRequest,
         sequence: sequences.Sequence,
@@ -200,10 +200,10 @@ class AnswerEditor:
         return structure.join(edited[bool(span.before) :])
 
     def _replaced(
-        self, part: Part, run: range, behind: int, edited: list[tuple[str, str]], misses: int | None
+        self, part: AnswerPart, run: range, behind: int, edited: list[tuple[str, str]], misses: int | None
     ) -> Generator[Ask, Step, None]:
         """Write in place of the pieces in `run`, which lie in one part; its prompt ends before piece `behind`."""
-        passage = self._passage(Part(part.first, part.own, max(run.stop, min(part.stop, behind))))
+        passage = self._passage(AnswerPart(part.first, part.own, max(run.stop, min(part.stop, behind))))
         flags = [at in run for at in range(part.first, passage.part.stop)]
         first = run.start - part.first
         members = splice.Run(True, first, passage.pieces[first : run.stop - part.first])
@@ -248,7 +248,7 @@ class AnswerEditor:
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
         context = [*passage.fitted.ids, *tokenizer.continuation(prompts.as_read(before))]
         room = min(passage.fitted.room, writing_room(len(lookup)), self._left(context))
-        limits = Limits(room, caution=self._request.caution)
+        limits = DraftLimits(room, caution=self._request.caution)
         written = yield from self._write(passage, context, proposer, limits, where)
         text = unfold(prompt.restore(tokenizer.decode(written.ids)), passage.text[start:])
         return splice.whole(text, passage.text[start:], finished=written.finished), scores or written.scores
@@ -277,11 +277,11 @@ class AnswerEditor:
         changed = any(map(self._flags, scores))
         return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
 
-    def _nearby(self, passage: Passage, made: splice.Hole) -> splice.Hole:
+    def _nearby(self, passage: AnswerPassage, made: splice.EditSpan) -> splice.EditSpan:
         """The hole with as much of the edited answer before it as its prompt has of the original."""
         return replace(made, before=passage.nearby(made.before, made.run.segments[0].start))
 
-    def _passage(self, part: Part) -> PromptedPassage:
+    def _passage(self, part: AnswerPart) -> PromptedPassage:
         passage = self._division.passage(part)
         fitted = self._frame.around(passage.folded)
         self.prompt_tokens += len(fitted.ids)
@@ -294,7 +294,7 @@ class AnswerEditor:
             scores += self._known_of(part) or (yield from self._prefill(self._passage(part)))
         return scores
 
-    def _known_of(self, part: Part) -> list[Score] | None:
+    def _known_of(self, part: AnswerPart) -> list[Score] | None:
         """The scores of a part that was read already. The last one is read all the same: more may follow on it."""
         if len(self._known) >= part.stop < len(self._division.pieces):
             return self._known[part.own : part.stop]
@@ -326,7 +326,7 @@ class AnswerEditor:
         """The verdicts on all segments."""
         return verdicts(self._division, scores, self._request.caution)
 
-    def _filled(self, passage: PromptedPassage, made: splice.Hole, misses: int | None) -> Generator[Ask, Step, str]:
+    def _filled(self, passage: PromptedPassage, made: splice.EditSpan, misses: int | None) -> Generator[Ask, Step, str]:
         """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied.
 
         Code without its comments, the title of an item and the cells of a row stay if the detector has nothing against
@@ -343,7 +343,7 @@ class AnswerEditor:
         text = (yield from self._fill(passage, made)) if made.run.text else ""
         return text if dictated in text else made.followed(text, dictated)
 
-    def _fill(self, passage: PromptedPassage, made: splice.Hole) -> Generator[Ask, Step, str]:
+    def _fill(self, passage: PromptedPassage, made: splice.EditSpan) -> Generator[Ask, Step, str]:
         """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""
         tokenizer = self._runner.tokenizer
         restore = passage.fitted.prompt.restore
@@ -353,12 +353,12 @@ class AnswerEditor:
 
         proposer, room = self._hole_proposer(made)
         context = [*passage.fitted.ids, *tokenizer.continuation(prompts.as_read(made.before))]
-        limits = Limits(min(room, self._left(context)), done=done)
+        limits = DraftLimits(min(room, self._left(context)), done=done)
         written = yield from self._write(passage, context, proposer, limits)
         text = made.filled(restore(tokenizer.decode(written.ids)), finished=written.finished)
         return (yield from self._passed(made, text, splice.CLEAR)) if text and self.scores else text
 
-    def _passed(self, made: splice.Hole, text: str, clear: float = 0.0) -> Generator[Ask, Step, str]:
+    def _passed(self, made: splice.EditSpan, text: str, clear: float = 0.0) -> Generator[Ask, Step, str]:
         """What stands in a place, without the sentences of it that are not `clear` of the threshold by so many nats."""
         answer = made.with_text(text)
         prompt = self._frame.around(answer)
@@ -371,7 +371,7 @@ class AnswerEditor:
         kept = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
         return text.removesuffix(body) + kept if kept else ""
 
-    def _hole_proposer(self, made: splice.Hole) -> tuple[EditProposer, int]:
+    def _hole_proposer(self, made: splice.EditSpan) -> tuple[EditProposer, int]:
         """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess.
 
         What is missing behind the last segment often stands in an objective.
@@ -392,7 +392,7 @@ class AnswerEditor:
         passage: PromptedPassage,
         context: list[int],
         proposer: EditProposer,
-        limits: Limits,
+        limits: DraftLimits,
         where: Spans | None = None,
     ) -> Generator[Ask, Step, Generated]:
         """Continue after `context`, feeding only what the sequence does not hold yet; with `where`, score it, too."""

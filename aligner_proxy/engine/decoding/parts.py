@@ -25,7 +25,7 @@ _LONGEST_GAP = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AnswerPart:
     """Pieces `first` to `stop` of an answer (that one excluded); those before `own` belong to the part before it."""
 
     first: int
@@ -34,10 +34,10 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class AnswerPassage:
     """A part of an answer; the places of its pieces are those in `text`, and in a prompt it stands folded."""
 
-    part: Part
+    part: AnswerPart
     pieces: tuple[Segment, ...]
     text: str
     folded: Folded
@@ -118,10 +118,10 @@ class Division:
         return self._room - self._used
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[AnswerPart]:
         """All parts; the last one may still grow."""
         stops = [*(own for _, own in self._starts[1:]), len(self.pieces)]
-        return [Part(first, own, stop) for (first, own), stop in zip(self._starts, stops, strict=True)]
+        return [AnswerPart(first, own, stop) for (first, own), stop in zip(self._starts, stops, strict=True)]
 
     def __len__(self) -> int:
         """Segments that were added."""
@@ -131,16 +131,16 @@ class Division:
         """The pieces of the segments `first` to `stop`, that one excluded."""
         return range(self._first(first), self._first(stop))
 
-    def passage(self, part: Part) -> Passage:
+    def passage(self, part: AnswerPart) -> AnswerPassage:
         """A part with its text."""
         pieces = self.pieces[part.first : part.stop]
         start = pieces[0].start if pieces else 0
         text = text_of(pieces, ends=part.stop < len(self.pieces))
-        return Passage(
+        return AnswerPassage(
             part, tuple(structure.shift_segment(piece, -start) for piece in pieces), text, self.folded(part, text)
         )
 
-    def folded(self, part: Part, text: str) -> Folded:
+    def folded(self, part: AnswerPart, text: str) -> Folded:
         """The `text_of` a part, folded."""
         pieces = range(part.first, part.stop)
         whole = join_folded(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))

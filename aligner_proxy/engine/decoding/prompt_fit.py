@@ -86,7 +86,7 @@ class TokenRuler:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PromptFrame:
     """What stands around an answer in its prompts: the template with its objectives and the conversation as cut."""
 
     family: prompts.Template
@@ -132,7 +132,7 @@ class Frame:
         return prompt.question
 
 
-def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Frame:
+def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> PromptFrame:
     """The frame of a request's prompts; raises `AnswerTooLong` where nothing fits."""
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
@@ -142,7 +142,7 @@ def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptToke
     turns = conversation.cut(request.turns, TokenRuler(tokenizer, family), int(left * CONVERSATION))
     query = prompts.query(family, turns)
     room = longest_answer(left - len(tokenizer.continuation(family.guard(query))))
-    return Frame(family, query, request.objectives, request.common, tokenizer, window, room)
+    return PromptFrame(family, query, request.objectives, request.common, tokenizer, window, room)
 
 
 def fit(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:

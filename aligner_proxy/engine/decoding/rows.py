@@ -25,11 +25,11 @@ def rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
     if not width:
         raise HeadsUnavailable(f"{aligner.info.model} has no detector head, so that no objective can be taught to it")
     answers: list[ExchangeRows] = []
-    left = MAX_ROWS_BYTES
+    remaining_bytes = MAX_ROWS_BYTES
     for exchange in request.exchanges:
         rows_of_answer = yield from _read(aligner, _align_request(request, exchange), sequence)
-        left -= len(rows_of_answer.rows) * 3 // 4
-        if left < 0:
+        remaining_bytes -= len(rows_of_answer.rows) * 3 // 4
+        if remaining_bytes < 0:
             raise AnswerTooLong(
                 f"rows of more than {MAX_ROWS_BYTES >> 20} MiB; ask for fewer or shorter answers at once"
             )

@@ -42,7 +42,7 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DraftLimits:
     """When to stop: after `tokens`, or as soon as `done` says so of the tokens written. `caution` in nats."""
 
     tokens: int
@@ -54,7 +54,7 @@ def generate(
     sequence: Sequence,
     first: Ask,
     proposer: EditProposer,
-    limits: Limits,
+    limits: DraftLimits,
     tally: Tally,
     eos_ids: frozenset[int],
 ) -> Generator[Ask, Step, Generated]:

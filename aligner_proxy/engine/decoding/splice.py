@@ -60,7 +60,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
+class EditSpan:
     """A flagged run, and what decides about the text that takes its place."""
 
     run: Run
@@ -93,16 +93,16 @@ class Hole:
         if not text:
             return text
         own = [_words(segment.text) for segment in self.run.segments]
-        ahead = [words for words in map(_words, self.ahead) if not _alike(words, own)]
-        behind = [words for words in map(_words, self.behind) if not _alike(words, own)]
+        ahead = [words for words in map(_words, self.ahead) if not _is_alike(words, own)]
+        behind = [words for words in map(_words, self.behind) if not _is_alike(words, own)]
         in_line = bool(self.before) and "\n" not in self.lead
         written: list[tuple[str, str]] = []
         for piece in split(text):
             words = _words(piece.text)
             # In the middle of a line a mark is that of the next item.
-            if _alike(words, behind) or (in_line and marks.read(piece.text.lstrip()) is not None):
+            if _is_alike(words, behind) or (in_line and marks.read(piece.text.lstrip()) is not None):
                 break
-            written.append(("" if not words or _alike(words, ahead) else piece.text, piece.gap))
+            written.append(("" if not words or _is_alike(words, ahead) else piece.text, piece.gap))
         return join(written)
 
     def with_text(self, text: str) -> str:
@@ -123,7 +123,7 @@ def at_most(most: float, segments: Sequence[Segment], scores: Sequence[float]) -
 
 def rewriting(
     segments: Sequence[Segment], flags: Sequence[bool], edited: list[tuple[str, str]] | None = None, skip: int = 0
-) -> Generator[Hole, str, str]:
+) -> Generator[EditSpan, str, str]:
     """The edited answer: yields the holes in their order and is sent what fills each. The rest is copied.
 
     `edited` are the (text, gap) pieces of an answer that these segments go on with, of which the first `skip` stand
@@ -142,7 +142,7 @@ def rewriting(
     return join(pieces)
 
 
-def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> Hole:
+def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> EditSpan:
     """The hole that a flagged run leaves behind `before`."""
     start = run.at + len(run.segments)
     following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if s.text and not flag]
@@ -153,7 +153,7 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
     bare = run.bare(_behind(run, segments[start:], flags[start:]))
     later = tuple(segment.text for segment in following)
     ahead = tuple(kept[: len(kept) - len([flag for flag in flags[start:] if not flag])])
-    return Hole(run, before, lead, resumption_keys(following), tuple(banned), bare, later, ahead)
+    return EditSpan(run, before, lead, resumption_keys(following), tuple(banned), bare, later, ahead)
 
 
 def _behind(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
@@ -202,15 +202,15 @@ def before_resumption(generated: str, keys: Sequence[str]) -> str | None:
     Numbers of items do not count: where one is left out, a model goes on counting from the one before; and where the
     first sentence of an item is left out, the model gives its mark to the next one.
     """
-    starts = tuple(map(_unnumbered, keys))
+    starts = tuple(map(_strip_number, keys))
     for segment in split(generated) if starts else ():
         text = segment.text.lstrip()
-        if _unnumbered(text).startswith(starts) or _unmarked(text).startswith(starts):
+        if _strip_number(text).startswith(starts) or _strip_mark(text).startswith(starts):
             return generated[: segment.start]
     return None
 
 
-def _unmarked(text: str) -> str:
+def _strip_mark(text: str) -> str:
     """The text without the mark of a list item."""
     mark = marks.read(text)
     return text if mark is None else text[mark.stop :]
@@ -218,10 +218,10 @@ def _unmarked(text: str) -> str:
 
 def _words(text: str) -> frozenset[str]:
     """The words of a segment, without the mark of its item, in lower case."""
-    return frozenset(_WORD.findall(_unmarked(text.strip()).casefold()))
+    return frozenset(_WORD.findall(_strip_mark(text.strip()).casefold()))
 
 
-def _alike(words: frozenset[str], others: Sequence[frozenset[str]]) -> bool:
+def _is_alike(words: frozenset[str], others: Sequence[frozenset[str]]) -> bool:
     """Whether one of the others has nearly the same words, or all but all of the words of the shorter are common."""
     if len(words) < _FEWEST_WORDS:
         return False
@@ -234,7 +234,7 @@ def _alike(words: frozenset[str], others: Sequence[frozenset[str]]) -> bool:
     return False
 
 
-def _unnumbered(text: str) -> str:
+def _strip_number(text: str) -> str:
     """The text with a sign in place of the number of a list item."""
     mark = marks.read(text)
     return text if mark is None or mark.is_bullet else f"{text[: mark.start]}#{text[mark.end :]}"
@@ -251,9 +251,9 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
     text = generated if before is None else before
     if before is None and not finished:
         text = complete(text)
-    dropped = set(map(_unnumbered, banned))
+    dropped = set(map(_strip_number, banned))
     written = [(piece.text.strip(), piece.gap) for piece in split(text)]
-    written = [(piece, gap) for piece, gap in written if _unnumbered(piece) not in dropped]
+    written = [(piece, gap) for piece, gap in written if _strip_number(piece) not in dropped]
     return join([next(same) for _, same in groupby(written, key=itemgetter(0))])
 
 

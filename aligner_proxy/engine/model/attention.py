@@ -34,7 +34,7 @@ _QUERIES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AttentionRow:
     """One sequence's part of a step: its new tokens stand at `first` to `last` of the row, `context` slots hold all."""
 
     first: int
@@ -85,7 +85,7 @@ class KVStore:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AttentionPlan:
     """What attention needs to know about one step."""
 
     store: KVStore
@@ -95,43 +95,43 @@ class Plan:
     """Whether one sequence has the step to itself: its tokens need no sorting out."""
 
 
-def plan(store: KVStore, slots: Tensor, rows: Sequence[Row]) -> Plan:
+def plan(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
     """Lay out one step; `slots` are those of its new tokens, in the order of the row."""
     short = [row for row in rows if row.fed <= SHORT_FEED]
     long = [row for row in rows if row.fed > SHORT_FEED]
     multiple = _PADDED if store.multiplies else 1
-    groups = [_together(short, multiple)] if short else []
-    return Plan(store, slots, (*groups, *(_alone(row, multiple) for row in long)), len(rows) == 1)
+    groups = [_joint_group(short, multiple)] if short else []
+    return AttentionPlan(store, slots, (*groups, *(_single_group(row, multiple) for row in long)), len(rows) == 1)
 
 
-def _alone(row: Row, multiple: int) -> RowGroup:
+def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
     queries = torch.arange(row.first, row.last, device=row.context.device)[None]
-    slots = _padded(row.context, multiple)
+    slots = _pad_context(row.context, multiple)
     plain = row.fed == len(slots)
     return RowGroup(
         queries, slots[None], None if plain else _mask([row], row.fed, len(slots)), len(row.context) - row.fed
     )
 
 
-def _together(rows: Sequence[Row], multiple: int) -> RowGroup:
+def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
     """Padding repeats the last token and looks where it looks; what comes out of it is thrown away."""
     fed = max(row.fed for row in rows)
     context = max(len(row.context) for row in rows)
     device = rows[0].context.device
     queries = [torch.arange(row.first, row.first + fed, device=device).clamp(max=row.last - 1) for row in rows]
-    slots = torch.stack([_padded(row.context, multiple, context) for row in rows])
+    slots = torch.stack([_pad_context(row.context, multiple, context) for row in rows])
     return RowGroup(
         torch.stack(queries), slots, _mask(rows, fed, slots.shape[1]), context - fed if len(rows) == 1 else 0
     )
 
 
-def _padded(context: Tensor, multiple: int, least: int = 0) -> Tensor:
+def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
     """By its own last slot: slots never written could hold anything, also what times zero is not zero."""
     length = -(-max(least, len(context)) // multiple) * multiple
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
 
 
-def _mask(rows: Sequence[Row], fed: int, context: int) -> Tensor:
+def _mask(rows: Sequence[AttentionRow], fed: int, context: int) -> Tensor:
     """Where each query may look: at its own place in its sequence and before."""
     device = rows[0].context.device
     steps = torch.arange(fed, device=device)
@@ -141,7 +141,14 @@ def _mask(rows: Sequence[Row], fed: int, context: int) -> Tensor:
 
 
 def attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Tensor | None, *, step: Plan, **settings: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _mask: Tensor | None,
+    *,
+    step: AttentionPlan,
+    **settings: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer over all sequences of a step; [1, heads, tokens, size] to [1, tokens, heads, size]."""
     layer = module.layer_idx
@@ -154,9 +161,9 @@ def attend(
     tokens = query[0].transpose(0, 1)
     out = torch.empty_like(tokens)
     for group in step.groups:
-        seen = look(tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale)
+        attended = look(tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale)
         # Padding comes last of its row and repeats the last query, so writing it again changes nothing.
-        out[group.queries] = seen.transpose(1, 2)
+        out[group.queries] = attended.transpose(1, 2)
     return out[None], None
 
 
@@ -189,8 +196,8 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, sc
         scores = _scores(cpu_kernels.pad_rows(some), keys[:, :, :reach])
         new = scores[:, :, :count].view(rows, groups, -1, last - first, reach)[..., old:]
         new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
-        seen = (scores.softmax(dim=-1) @ values[:, :, :reach])[:, :, :count]
-        done.append(seen.reshape(rows, heads, last - first, size))
+        attended = (scores.softmax(dim=-1) @ values[:, :, :reach])[:, :, :count]
+        done.append(attended.reshape(rows, heads, last - first, size))
     return done[0] if len(done) == 1 else torch.cat(done, dim=2)
 
 

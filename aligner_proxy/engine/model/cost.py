@@ -31,13 +31,13 @@ _KNOWN = TypeAdapter(dict[str, list[tuple[int, float]]])
 
 def costs(runner: ModelRunner, file: Path) -> CostCurve:
     """The costs of this runner on this machine, from `file` if they are known there, else measured and noted."""
-    known: dict[str, list[tuple[int, float]]] = {}
+    stored_costs: dict[str, list[tuple[int, float]]] = {}
     with contextlib.suppress(OSError, ValidationError):
-        known = _KNOWN.validate_json(file.read_bytes())
-    points = known.get(runner.machine)
+        stored_costs = _KNOWN.validate_json(file.read_bytes())
+    points = stored_costs.get(runner.machine)
     if not points:
         curve = CostCurve.measured(_samples(runner))
-        _note(file, known | {runner.machine: [*curve.points]})
+        _note(file, stored_costs | {runner.machine: [*curve.points]})
         return curve
     return CostCurve.measured(points)
 
@@ -70,9 +70,9 @@ def _nothing() -> Work:
     yield Ask([])
 
 
-def _note(file: Path, known: dict[str, list[tuple[int, float]]]) -> None:
+def _note(file: Path, stored_costs: dict[str, list[tuple[int, float]]]) -> None:
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".partial-{file.name}")
-        partial.write_text(json.dumps(known, indent=2) + "\n")
+        partial.write_text(json.dumps(stored_costs, indent=2) + "\n")
         partial.replace(file)

@@ -68,8 +68,8 @@ def kept_bytes(weights: int) -> int:
     size = 2 * weights
     if not (enabled() and has_tiles()) or size > KEPT:
         return 0
-    left = memory.available()
-    return size if left is None or 4 * size <= left else 0
+    free_bytes = memory.available()
+    return size if free_bytes is None or 4 * size <= free_bytes else 0
 
 
 def install(model: nn.Module) -> int:
@@ -142,10 +142,10 @@ def _call(layer: Any) -> Product | None:
 
     def call(x: Tensor) -> Tensor:
         # Both give back what they were given where nothing is to be done, as in nearly every call.
-        given = x.to(torch.bfloat16).contiguous()
+        inputs = x.to(torch.bfloat16).contiguous()
         out = torch.empty((*x.shape[:-1], rows), dtype=torch.bfloat16)
-        if count := given.numel() // width:  # the kernel divides by the number of rows
-            kernel(count, rows, width, given.data_ptr(), *fixed, out.data_ptr(), block, width, rows)
+        if count := inputs.numel() // width:  # the kernel divides by the number of rows
+            kernel(count, rows, width, inputs.data_ptr(), *fixed, out.data_ptr(), block, width, rows)
         return out.to(x.dtype)
 
     # The kernel reads from addresses: what stands there must live as long as the call does.
@@ -158,22 +158,22 @@ def _use_tiles(layers: list[Any]) -> None:
     counts = [layer.in_features * layer.out_features for layer in layers]
     if kept_bytes(sum(counts)):
         for layer in layers:
-            layer.forward = _by_rows(layer, MANY_KEPT, _keeping(layer))
+            layer.forward = _by_rows(layer, MANY_KEPT, _keep_weights(layer))
         return
     room = torch.empty(max(counts), dtype=torch.bfloat16)
     for layer in layers:
-        layer.forward = _by_rows(layer, MANY, _unpacking(layer, room))
+        layer.forward = _by_rows(layer, MANY, _unpack_weights(layer, room))
 
 
-def _keeping(layer: Any) -> Product:
+def _keep_weights(layer: Any) -> Product:
     """Numbers unpacked once, in the order in which torch's library wants them: `linear` would order them each time."""
     multiply = torch.ops.mkldnn._linear_pointwise
     shape = layer.weight.quant_state.shape
-    known = torch.ops.mkldnn._reorder_linear_weight(_numbers(layer, torch.empty(shape, dtype=torch.bfloat16)), FEW)
-    return lambda rows: multiply(rows, known, None, "none", [], "")
+    reordered = torch.ops.mkldnn._reorder_linear_weight(_numbers(layer, torch.empty(shape, dtype=torch.bfloat16)), FEW)
+    return lambda rows: multiply(rows, reordered, None, "none", [], "")
 
 
-def _unpacking(layer: Any, room: Tensor) -> Product:
+def _unpack_weights(layer: Any, room: Tensor) -> Product:
     rows, width = layer.weight.quant_state.shape
     place = room[: rows * width].view(rows, width)
     return lambda x: nn.functional.linear(x, _numbers(layer, place))

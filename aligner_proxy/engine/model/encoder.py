@@ -34,5 +34,5 @@ def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Ten
     ids = torch.tensor([one + [0] * (longest - len(one)) for one in read], device=model.device)
     states = model.base_model(ids, output_hidden_states=True, use_cache=False).hidden_states
     # The first of the hidden states is the embedding, so layer i puts out number i + 1.
-    kept = [states[layer + 1] for layer in layers]
-    return torch.stack([represent([layer[i, : len(one)] for layer in kept]) for i, one in enumerate(read)])
+    layer_states = [states[layer + 1] for layer in layers]
+    return torch.stack([represent([layer[i, : len(one)] for layer in layer_states]) for i, one in enumerate(read)])

@@ -71,7 +71,7 @@ def read(folder: Path) -> Adapter:
                 f"{folder / ADAPTER}: {name} is {config[name]!r}, which cannot be applied beside other adapters; "
                 "serve this aligner from an engine of its own"
             )
-    return _paired(folder, tensors, _scale(config))
+    return _pair_tensors(folder, tensors, _scale(config))
 
 
 def _scale(config: Mapping[str, Any]) -> float:
@@ -79,7 +79,7 @@ def _scale(config: Mapping[str, Any]) -> float:
     return float(config["lora_alpha"] / rank)
 
 
-def _paired(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
+def _pair_tensors(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
@@ -103,7 +103,7 @@ class Adapters:
                 placed = LoraDelta(delta.down.to(device, dtype), delta.up.to(device, dtype))
                 hooked.setdefault(layer, {})[number] = placed
         for layer, deltas in hooked.items():
-            _fitting(model, layer, deltas.values()).register_forward_hook(partial(self._add, deltas))
+            _check_shapes(model, layer, deltas.values()).register_forward_hook(partial(self._add, deltas))
 
     @contextmanager
     def over(self, rows: Iterable[tuple[int, int]]) -> Iterator[None]:
@@ -128,7 +128,7 @@ class Adapters:
                 out[..., first:last, :] += deltas[number].of(inputs[0][..., first:last, :])
 
 
-def _fitting(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
+def _check_shapes(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
     """The linear layer of this name, if all the deltas have its sizes. What comes behind the final norm sees few rows
     of a step only, so an adapter over that is refused."""
     try:

@@ -50,12 +50,12 @@ def nf4_error(where: str) -> float:
 
 def probe() -> dict[str, Any]:
     """Everything as plain data; `nf4` is the error of the kernels, or what they raised."""
-    found = {"torch": torch.__version__, **device(), "cpu_flags": cpu_flags()}
+    result = {"torch": torch.__version__, **device(), "cpu_flags": cpu_flags()}
     try:
-        error = nf4_error(found["device"])
+        error = nf4_error(result["device"])
     except Exception as failure:  # noqa: BLE001 - whatever third-party kernels raise is the finding
-        return {**found, "nf4_works": False, "nf4": f"{type(failure).__name__}: {failure}"[:300]}
-    return {**found, "nf4_works": error < _TOLERANCE, "nf4": round(error, 4)}
+        return {**result, "nf4_works": False, "nf4": f"{type(failure).__name__}: {failure}"[:300]}
+    return {**result, "nf4_works": error < _TOLERANCE, "nf4": round(error, 4)}
 
 
 if __name__ == "__main__":

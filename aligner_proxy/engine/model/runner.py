@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from aligner_proxy.engine.model import attention, cpu_kernels, encoder
-from aligner_proxy.engine.model.attention import KVStore, Plan, Row
+from aligner_proxy.engine.model.attention import AttentionPlan, AttentionRow, KVStore
 from aligner_proxy.engine.model.detector import DetectorHead, Taps
 from aligner_proxy.engine.model.lora import Adapter, Adapters
 from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, select_heads
@@ -195,7 +195,7 @@ class ModelRunner:
         with self._crew.over(longest * len(texts)), self._adapters.over([(adapter, longest)]):
             return encoder.encode(self._model, texts, layers)
 
-    def _forward(self, ids: list[int], places: list[int], step: Plan) -> Tensor:
+    def _forward(self, ids: list[int], places: list[int], step: AttentionPlan) -> Tensor:
         """Hidden states after the final norm, [tokens, hidden size]."""
         device = self._model.device
         with self._blockwise():
@@ -219,12 +219,12 @@ class ModelRunner:
         finally:
             config._attn_implementation = before
 
-    def _rows(self, feeds: Sequence[Feed]) -> list[Row]:
+    def _rows(self, feeds: Sequence[Feed]) -> list[AttentionRow]:
         rows = []
         first = 0
         for feed in feeds:
             last = first + feed.stop - feed.start
-            rows.append(Row(first, last, self._context(feed)))
+            rows.append(AttentionRow(first, last, self._context(feed)))
             first = last
         return rows
 
@@ -282,5 +282,5 @@ def _greedy(logits: Tensor, feed: Feed) -> list[int]:
             rows = slice(len(favoured))
             margin = logits[rows].gather(1, favoured_ids[:, None])[:, 0] + ask.caution
             tokens[rows] = torch.where(margin >= best[rows], favoured_ids, tokens[rows])
-    chosen: list[int] = tokens.tolist()
-    return chosen
+    token_ids: list[int] = tokens.tolist()
+    return token_ids

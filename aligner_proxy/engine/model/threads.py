@@ -46,7 +46,7 @@ class ThreadTuner:
             yield
             return
         size = self._sizes.setdefault(min(tokens, _LARGE).bit_length(), _Size())
-        threads, tried = self._chosen(size)
+        threads, tried = self._choose_threads(size)
         self._resize(threads)
         started = perf_counter()
         try:
@@ -58,7 +58,7 @@ class ThreadTuner:
         before = cost if tried else size.costs[threads]
         size.costs[threads] = before + _NEWEST * (cost - before)
 
-    def _chosen(self, size: _Size) -> tuple[int, bool]:
+    def _choose_threads(self, size: _Size) -> tuple[int, bool]:
         """A number of threads, and whether it is one that nothing recent is known of."""
         size.count += 1
         unknown = next((threads for threads in reversed(self._choices) if threads not in size.costs), None)

@@ -123,7 +123,7 @@ ProcessCollector(registry=REGISTRY)
 def exposition(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
     """In Prometheus' text form; of an engine that still loads, or cannot, what there is."""
     registry = CollectorRegistry()
-    registry.register(_Metrics([*_about(about), *(_busy(load) if load else ())]))
+    registry.register(_Metrics([*_aligner_metrics(about), *(_busy(load) if load else ())]))
     return generate_latest(registry) + generate_latest(REGISTRY)
 
 
@@ -136,7 +136,7 @@ class _Metrics:
         return self._metrics
 
 
-def _about(about: AlignerInfo | None) -> Iterator[Metric]:
+def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
     """Whether it is ready, and what it serves."""
     yield GaugeMetricFamily("aligner_engine_ready", "1 when the aligner is loaded", value=float(about is not None))
     if about is not None:

@@ -257,8 +257,8 @@ class Scheduler:
 
     def _free_place(self) -> None:
         """Where all places are taken and a tenant that waits has far fewer than another, that one gives one up."""
-        active = [job for job in self.running if not _unwanted(job)]
-        waiting = [job for job in self.waiting if not _unwanted(job)]
+        active = [job for job in self.running if not _is_unwanted(job)]
+        waiting = [job for job in self.waiting if not _is_unwanted(job)]
         if len(active) < self.most or not waiting:
             return
         places = Counter(job.tenant for job in active)
@@ -355,8 +355,8 @@ class Scheduler:
         sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt), sequence.owner)
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
-        while (missing := self._missing(sequence, len(sequence.ids))) > self.pool.available():
-            spared = self._spared(job, missing, feeds)
+        while (missing := self._missing_blocks(sequence, len(sequence.ids))) > self.pool.available():
+            spared = self._choose_donor(job, missing, feeds)
             if spared is None:
                 break
             self._push_out(spared)
@@ -375,8 +375,8 @@ class Scheduler:
             return 0
         self._own(sequence)
         stop = sequence.computed + min(sequence.remaining, room)
-        while (missing := self._missing(sequence, stop)) > self.pool.available():
-            last = self._spared(job, missing, feeds) or self._latest(feeds, job)
+        while (missing := self._missing_blocks(sequence, stop)) > self.pool.available():
+            last = self._choose_donor(job, missing, feeds) or self._latest(feeds, job)
             if last is not None:
                 self._push_out(last)
             elif len(self.running) > 1:
@@ -425,7 +425,7 @@ class Scheduler:
             self.pool.give_back([sequence.blocks.pop()])
             sequence.computed = len(sequence.blocks) * self.pool.size
 
-    def _missing(self, sequence: Sequence, stop: int) -> int:
+    def _missing_blocks(self, sequence: Sequence, stop: int) -> int:
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 
     def _latest(self, feeds: list[Feed], job: Job) -> Job | None:
@@ -436,7 +436,7 @@ class Scheduler:
         later = self.running[self.running.index(job) + 1 :]
         return next((other for other in reversed(later) if id(other) not in busy), None)
 
-    def _spared(self, job: Job, missing: int, feeds: list[Feed]) -> Job | None:
+    def _choose_donor(self, job: Job, missing: int, feeds: list[Feed]) -> Job | None:
         """Who gives its blocks to `job`: the last one of the tenant with most, of those that no client waits for.
 
         Where there are none, of those that yield to it. What is only read ahead itself gets nothing from a tenant that
@@ -444,7 +444,7 @@ class Scheduler:
         """
         busy = {id(job), *(id(feed.job) for feed in feeds)}
         others = [other for other in self.running if other.sequence.blocks and id(other) not in busy]
-        spare = [other for other in others if _unwanted(other)]
+        spare = [other for other in others if _is_unwanted(other)]
         if not spare and not job.ahead and job.tenant not in self._long:
             spare = [other for other in others if other.tenant in self._long]
         if not spare:
@@ -474,6 +474,6 @@ class Scheduler:
         return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; see aligner.cache_tokens"
 
 
-def _unwanted(job: Job) -> bool:
+def _is_unwanted(job: Job) -> bool:
     """Whether no client waits for it."""
     return job.parked or job.ahead

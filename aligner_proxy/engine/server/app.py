@@ -56,7 +56,7 @@ from aligner_proxy.engine.api import (
 from aligner_proxy.engine.decoding.complete import openai_form
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
-from aligner_proxy.engine.server.sessions import Sessions
+from aligner_proxy.engine.server.sessions import EngineSessions
 from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES
 from aligner_proxy.engine.wire import (
     BAD_REQUEST,
@@ -188,7 +188,7 @@ def create_app(engine: Engine) -> Starlette:
             Route("/v1/states", states, methods=["POST"]),
             Route("/v1/rows", rows, methods=["POST"]),
             Route("/v1/heads/{name}", put_head, methods=["PUT"]),
-            *_session_routes(Sessions(engine)),
+            *_session_routes(EngineSessions(engine)),
             *(_model_routes(engine) if isinstance(engine, Local) else ()),
         ],
         exception_handlers={CorrectionError: _refuse, ValidationError: _bad_request, ClientDisconnect: _gone},
@@ -212,7 +212,7 @@ class RequestTracing:
             await self._app(scope, receive, send)
 
 
-def _session_routes(sessions: Sessions) -> list[Route]:
+def _session_routes(sessions: EngineSessions) -> list[Route]:
     """Answers that are read while they are written."""
 
     async def begin(request: Request) -> Response:

@@ -25,7 +25,7 @@ class _Open:
     touched: float
 
 
-class Sessions:
+class EngineSessions:
     """The open sessions of one engine, by name."""
 
     def __init__(self, engine: Engine, idle_s: float = IDLE_S) -> None:

@@ -22,7 +22,10 @@ def languages(folder: Path) -> tuple[str, ...]:
         fields = yaml.safe_load(head.group(1)) if head else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return ()  # a card is prose for people: nothing depends on its being in order
-    named = fields.get("language") if isinstance(fields, dict) else None
-    codes = [_CODE.fullmatch(str(entry)) for entry in (named if isinstance(named, list) else [named])]
+    listed_languages = fields.get("language") if isinstance(fields, dict) else None
+    codes = [
+        _CODE.fullmatch(str(entry))
+        for entry in (listed_languages if isinstance(listed_languages, list) else [listed_languages])
+    ]
     # One word that is no code ("multilingual") says that there are more than are listed.
     return tuple(dict.fromkeys(code.group(1) for code in codes if code)) if all(codes) else ()

@@ -16,10 +16,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from aligner_proxy.engine.weights import manifest
-from aligner_proxy.engine.weights.sources import Source
+from aligner_proxy.engine.weights.sources import ModelSource
 
 
-def fill(source: Source, quantization: str, folder: Path) -> None:
+def fill(source: ModelSource, quantization: str, folder: Path) -> None:
     """Write model, tokenizer and heads of `source` into `folder`."""
     merged = folder / "merged"
     plain = merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
@@ -36,7 +36,7 @@ def fill(source: Source, quantization: str, folder: Path) -> None:
     gc.collect()
 
 
-def merge(source: Source, folder: Path) -> Path:
+def merge(source: ModelSource, folder: Path) -> Path:
     """The base with the adapter in it, in fp32: merging in fewer bits would round the adapter away."""
     gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
     model: Any = AutoModelForCausalLM.from_pretrained(str(source.base.folder), dtype=torch.float32, **gguf)
@@ -66,6 +66,6 @@ def _save_nf4(plain: Path, folder: Path) -> None:
     model.save_pretrained(str(folder))
 
 
-def tokenizer(source: Source) -> Any:
+def tokenizer(source: ModelSource) -> Any:
     gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
     return AutoTokenizer.from_pretrained(str(source.base.folder), **gguf)

@@ -48,7 +48,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """An aligner before quantisation. `adapter` lies over `base`, which without an adapter is the model itself."""
 
     model: str
@@ -64,7 +64,7 @@ class Source:
     """Codes of the languages that it knows; empty where nobody says."""
 
 
-def resolve(model: str | Path, template: str | None = None) -> Source:
+def resolve(model: str | Path, template: str | None = None) -> ModelSource:
     """Find a model's files on this machine. Raises `WeightsError` or `ConfigError` with the command that helps."""
     if model == "embedded":
         return _folder(EMBEDDED, "embedded", "embedded", template)
@@ -113,10 +113,10 @@ def _manifest_base(model: str | Path) -> manifest.Base | None:
 
 def _revision(model: str) -> tuple[str, str | None]:
     """(owner/name, commit). Branches and tags may be moved to other weights, so they are refused."""
-    found = _HUB_ID.fullmatch(model)
-    if found is None:
+    match = _HUB_ID.fullmatch(model)
+    if match is None:
         return model, None
-    name, revision = found.groups()
+    name, revision = match.groups()
     if revision is not None and not _COMMIT.fullmatch(revision):
         raise ConfigError(f"{model}: {revision} is no commit; write its 40 hexadecimal digits, {name}@COMMIT")
     return name, revision
@@ -142,7 +142,7 @@ def template_of(model: str, configured: str | None, known: str | None) -> str:
     return prompts.template(name).name
 
 
-def _folder(folder: Path, label: str, name: str, template: str | None) -> Source:
+def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
     described = manifest.read(folder)
@@ -158,7 +158,7 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> Source
     base = _base(described.base, name) if adapter and described and described.base else Weights(folder, None, {})
     head = folder / manifest.HEAD
     taught = folder / manifest.TAUGHT
-    return Source(
+    return ModelSource(
         model=label,
         base=base,
         adapter=adapter,
@@ -205,7 +205,7 @@ def _package_file(gguf: manifest.Gguf) -> Path | None:
     return folder / gguf.file
 
 
-def _hub(model: str, template: str | None) -> Source:
+def _hub(model: str, template: str | None) -> ModelSource:
     snapshot = _snapshot(model)
     described = manifest.read(snapshot)
     if described or (snapshot / manifest.ADAPTER).exists():
@@ -215,7 +215,7 @@ def _hub(model: str, template: str | None) -> Source:
     identity = {"hub": model, "commit": snapshot.name}
     base = Weights(snapshot, None, {})
     spoken = card.languages(snapshot)
-    return Source(model, base, None, None, name, _DEFAULT_WINDOW, identity, languages=spoken)
+    return ModelSource(model, base, None, None, name, _DEFAULT_WINDOW, identity, languages=spoken)
 
 
 def _snapshot(model: str) -> Path:
@@ -270,8 +270,8 @@ class Shared:
     `over` has one called default, unless that is the loaded model itself.
     """
 
-    base: Source
-    over: Mapping[str, Source]
+    base: ModelSource
+    over: Mapping[str, ModelSource]
 
 
 def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> Shared:
@@ -287,7 +287,7 @@ def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, 
     return Shared(base, {DEFAULT_ALIGNER: main, **others})
 
 
-def _check(name: str, other: Source, main: Source) -> None:
+def _check(name: str, other: ModelSource, main: ModelSource) -> None:
     if other.adapter is None:
         raise ConfigError(
             f"aligner {name!r} ({other.model}) is a full model; only adapters over the base of {main.model} can be "
@@ -301,5 +301,5 @@ def _check(name: str, other: Source, main: Source) -> None:
         )
 
 
-def _base_label(source: Source) -> str:
+def _base_label(source: ModelSource) -> str:
     return str(source.base.folder / (source.base.gguf or ""))

@@ -38,7 +38,7 @@ class Prepared:
 _PREPARED = TypeAdapter(Prepared)
 
 
-class Store:
+class WeightStore:
     """The prepared weights under one home folder."""
 
     def __init__(self, home: Path) -> None:

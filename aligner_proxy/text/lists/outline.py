@@ -55,7 +55,7 @@ class OutlineLine:
 
 
 @dataclass(slots=True)
-class Item:
+class OutlineItem:
     """An item of a list: its line, and the segments up to `stop`, nested items included."""
 
     line: OutlineLine
@@ -134,7 +134,7 @@ class Outline:
             if after < len(items):
                 yield segment, len(items), after
 
-    def _siblings(self, start: int, end: int) -> list[Item]:
+    def _siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The items that stand one behind the other from segment `start` to `end`, without those below them."""
         items = []
         while start < end and (item := self._of_line.get(start)) is not None:
@@ -225,7 +225,7 @@ class Outline:
                 remains[item.first] = self._mark_of(item)
         return remains
 
-    def _mark_of(self, item: Item) -> str:
+    def _mark_of(self, item: OutlineItem) -> str:
         """The mark by itself; emphasis that begins in it ends in it."""
         return self._pieces[item.first].text[: item.mark.stop].rstrip() + item.mark.emphasis
 
@@ -269,17 +269,17 @@ def _level(text: str, mark: Mark | None) -> int:
     return _TITLE_LEVEL if titled else 0
 
 
-def _items(lines: Sequence[OutlineLine], end: int) -> list[Item]:
+def _items(lines: Sequence[OutlineLine], end: int) -> list[OutlineItem]:
     """All items; each ends where a line begins that does not belong to it."""
-    items: list[Item] = []
-    open_items: list[Item] = []
+    items: list[OutlineItem] = []
+    open_items: list[OutlineItem] = []
     for line in lines:
         at = _first_ended(open_items, line)
         for item in open_items[at:]:
             item.stop = line.segments.start
         del open_items[at:]
         if line.mark is not None:
-            open_items.append(Item(line, line.mark))
+            open_items.append(OutlineItem(line, line.mark))
             items.append(open_items[-1])
     for item in open_items:
         item.stop = end
@@ -287,7 +287,7 @@ def _items(lines: Sequence[OutlineLine], end: int) -> list[Item]:
     return items
 
 
-def _end_last_items(items: Sequence[Item], lines: Sequence[OutlineLine]) -> None:
+def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) -> None:
     """End the last item of each list before a line that begins where its mark does: there the text goes on."""
     siblings = {item.first: item.mark.family for item in items}
     at = {line.segments.start: number for number, line in enumerate(lines)}
@@ -302,7 +302,7 @@ def _end_last_items(items: Sequence[Item], lines: Sequence[OutlineLine]) -> None
                 break
 
 
-def _first_ended(open_items: Sequence[Item], line: OutlineLine) -> int:
+def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
     """The outermost of the open items that a line ends."""
     mark = line.mark
     if mark is not None and not mark.is_bullet:
@@ -313,7 +313,7 @@ def _first_ended(open_items: Sequence[Item], line: OutlineLine) -> int:
     return next((i for i, item in enumerate(open_items) if _ends(item, line)), len(open_items))
 
 
-def _ends(item: Item, line: OutlineLine) -> bool:
+def _ends(item: OutlineItem, line: OutlineLine) -> bool:
     """Whether a line that is no sibling by its mark stands outside of an item."""
     own = item.line
     if line.level and line.level != _TITLE_LEVEL:

@@ -34,7 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import aligner_proxy.teaching
 from aligner_proxy.cli.options import quiet
 from aligner_proxy.engine.api import AlignRequest, Engine, with_heads
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
@@ -311,7 +311,7 @@ async def run(arguments: argparse.Namespace) -> str:
     kinds = read_kinds(slugs=arguments.kinds)
     hosts = usable_hosts(load_pool(arguments.data, "dev").answers)
     quiet()
-    engine = LocalEngine(lambda: open_aligner(Settings(arguments.aligner), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(arguments.aligner), config.home()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     text = ""
     try:

@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aligner_proxy import prompts
 from aligner_proxy.cli.options import quiet
 from aligner_proxy.engine.api import AlignRequest, Engine
-from aligner_proxy.engine.loader import Settings, open_aligner, prepare
+from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import StatesUnavailable
 from aligner_proxy.pipeline.pipeline import EngineEncoder
@@ -59,7 +59,7 @@ class Sampler:
     """Writes with an aligner folder, by its own template. Draws from the model, so seed it."""
 
     def __init__(self, folder: Path, temperature: float, home: Path) -> None:
-        about, at = prepare(Settings(folder, quantization="none"), home)
+        about, at = prepare(EngineSettings(folder, quantization="none"), home)
         self._family = prompts.template(about.template)
         self._temperature = temperature
         self._model: Any = AutoModelForCausalLM.from_pretrained(str(at), dtype=torch.float32).eval()
@@ -144,7 +144,7 @@ async def run(given: argparse.Namespace) -> list[Kept]:
     quiet()
     torch.manual_seed(given.seed)
     sample = Sampler(given.aligner, given.temperature, config.home())
-    engine = LocalEngine(lambda: open_aligner(Settings(given.reader), config.home()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(given.reader), config.home()))
     try:
         info = await engine.start()
         if not info.has_head:

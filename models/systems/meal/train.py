@@ -20,7 +20,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.loader import Settings, prepare
+from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.policy.config import home
 from models.reporting import loss_curves, output
@@ -40,7 +40,9 @@ HELD_OUT = 36
 
 def load(meal: Meal) -> tuple[Any, Any, PromptTokenizer]:
     """(encoder, base learner, tokenizer), from the embedded aligner with its adapter merged, or from a folder."""
-    folder = prepare(Settings("embedded", quantization="none"), home())[1] if meal.base == "embedded" else meal.base
+    folder = (
+        prepare(EngineSettings("embedded", quantization="none"), home())[1] if meal.base == "embedded" else meal.base
+    )
     options = {"dtype": getattr(torch, meal.dtype), "attn_implementation": "eager"}
     # The attention that is written out is the only one whose derivative can be differentiated again.
     model, learner = (AutoModelForCausalLM.from_pretrained(str(folder), **options) for _ in range(2))

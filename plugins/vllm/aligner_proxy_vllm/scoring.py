@@ -24,7 +24,7 @@ from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse
 from aligner_proxy.engine.decoding.correct import PromptedPassage, verdicts
 from aligner_proxy.engine.decoding.parts import Division
-from aligner_proxy.engine.decoding.prompt_fit import Frame, frame
+from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, frame
 from aligner_proxy.engine.loader import describe
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, select_heads
@@ -131,7 +131,7 @@ class Scoring:
         return self._planned(request, framed, division, heads)
 
     def _planned(
-        self, request: AlignRequest, framed: Frame, division: Division, heads: Mapping[str, bytes]
+        self, request: AlignRequest, framed: PromptFrame, division: Division, heads: Mapping[str, bytes]
     ) -> ScoringPlan:
         made: list[tuple[int, ...]] = []
         parts: dict[str, Any] = {}

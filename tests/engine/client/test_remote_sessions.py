@@ -15,7 +15,7 @@ from aligner_proxy.engine import wire
 from aligner_proxy.engine.admission import Admission
 from aligner_proxy.engine.api import Span
 from aligner_proxy.engine.client.http import HttpEngine
-from aligner_proxy.engine.server.sessions import Sessions
+from aligner_proxy.engine.server.sessions import EngineSessions
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable, InvalidOutput
 from tests.engine.server.test_app import bare, serving
 from tests.support import tiny
@@ -193,7 +193,7 @@ async def test_whoever_leaves_while_it_waits_gives_its_place_back(path: Path) ->
 
 async def test_what_nobody_feeds_any_more_is_let_go_of_by_itself() -> None:
     made = engine()
-    readings = Sessions(made, idle_s=0.05)
+    readings = EngineSessions(made, idle_s=0.05)
     await readings.open(tiny.request(""))
     async with asyncio.timeout(5):
         while not made.sessions[0].closed:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.decoding.conversation import CUT, collapsed, cut, shortened
+from aligner_proxy.engine.decoding.conversation import CUT, collapse_repeats, cut, shortened
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
 from aligner_proxy.text.folding import fold
 from aligner_proxy.types import Turn
@@ -104,7 +104,7 @@ def test_no_more_is_looked_at_than_there_is_room_for() -> None:
     ],
 )
 def test_what_is_repeated_is_read_twice(filler: str) -> None:
-    text = collapsed(f"Before. {filler} When does it open?")
+    text = collapse_repeats(f"Before. {filler} When does it open?")
     assert len(text) < 500
     assert text.startswith("Before. ")
     assert text.endswith("When does it open?")
@@ -112,7 +112,7 @@ def test_what_is_repeated_is_read_twice(filler: str) -> None:
 
 
 def test_several_repetitions_go_each() -> None:
-    text = collapsed("dog " * 400 + prose(3) + " cat " * 400 + prose(2))
+    text = collapse_repeats("dog " * 400 + prose(3) + " cat " * 400 + prose(2))
     assert len(text) < len(prose(5)) + 100
     assert prose(3) in text
     assert text.endswith(prose(2))
@@ -123,13 +123,13 @@ def test_only_repetitions_are_left_out(words: list[str]) -> None:
     """What is left, mark by mark, stands in the text in its order."""
     text = " ".join(words)
     at = 0
-    for piece in re.split(re.escape(CUT), collapsed(text)):
+    for piece in re.split(re.escape(CUT), collapse_repeats(text)):
         at = text.index(piece, at)
 
 
 @pytest.mark.parametrize("text", [prose(60), "| a | 1 |\n| b | 2 |\n" * 3 + prose(20), "0 1 0 1 1 0 " * 3 + prose(20)])
 def test_ordinary_text_is_left_alone(text: str) -> None:
-    assert collapsed(text) == text
+    assert collapse_repeats(text) == text
 
 
 @given(st.text(alphabet="ab \u200b\u4f60\U0001f600", min_size=1, max_size=400), st.integers(1, 40))

@@ -50,7 +50,7 @@ def test_of_code_the_comments_go_first() -> None:
     assert splice.Run(True, 0, tuple(segments[::2])).bare("") == ""
 
 
-def hole(answer: str, flagged: int) -> splice.Hole:
+def hole(answer: str, flagged: int) -> splice.EditSpan:
     segments = split(answer)
     flags = [at == flagged for at in range(len(segments))]
     return next(splice.rewriting(segments, flags))

@@ -19,10 +19,10 @@ class Layer:
     layer_idx = 0
 
 
-def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVStore, list[attention.Row]]:
+def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVStore, list[attention.AttentionRow]]:
     """A store in which each context has slots of its own, between slots that nobody wrote and that hold no numbers."""
     store = attention.KVStore(Config, 2000, dtype, torch.device("cpu"))
-    rows = list[attention.Row]()
+    rows = list[attention.AttentionRow]()
     first = 0
     store._keys.fill_(torch.nan), store._values.fill_(torch.nan)
     made = torch.Generator().manual_seed(0)
@@ -30,7 +30,7 @@ def filled(dtype: torch.dtype, contexts: tuple[int, ...]) -> tuple[attention.KVS
         slots = torch.arange(first + 7, first + 7 + own)
         both = (torch.randn(2, own, 16, generator=made).to(torch.bfloat16).to(dtype) for _ in range(2))
         store.put(0, slots, *both)
-        rows.append(attention.Row(0, 0, slots))
+        rows.append(attention.AttentionRow(0, 0, slots))
         first += own + 20
     return store, rows
 
@@ -52,7 +52,9 @@ def test_products_agree_with_torchs_kernel(
     for dtype in (torch.bfloat16, torch.float32):
         store, rows = filled(dtype, contexts)
         ends = [sum(fed[: i + 1]) for i in range(len(fed))]
-        rows = [attention.Row(end - own, end, row.context) for own, end, row in zip(fed, ends, rows, strict=True)]
+        rows = [
+            attention.AttentionRow(end - own, end, row.context) for own, end, row in zip(fed, ends, rows, strict=True)
+        ]
         slots = torch.cat([row.context[-row.fed :] for row in rows])
         new = [torch.stack([s[0].index_select(1, slots)]) for s in (store._keys, store._values)]
         step = attention.plan(store, slots, rows)
@@ -64,7 +66,7 @@ def test_products_agree_with_torchs_kernel(
 
 def test_contexts_of_a_few_lengths_are_one_shape() -> None:
     store, rows = filled(torch.bfloat16, (70, 71, 128, 129))
-    rows = [attention.Row(0, 1, row.context) for row in rows]
+    rows = [attention.AttentionRow(0, 1, row.context) for row in rows]
     plans = [attention.plan(store, row.context[-1:], [row]) for row in rows]
     assert [plan.groups[0].slots.shape[1] for plan in plans] == [128, 128, 128, 192]
 
@@ -77,7 +79,7 @@ def test_bf16_on_a_cpu_goes_by_products_and_fp32_by_the_kernel(monkeypatch: pyte
 
     for dtype in (torch.bfloat16, torch.float32):
         store = attention.KVStore(Config, 32, dtype, torch.device("cpu"))
-        step = attention.plan(store, torch.arange(4), [attention.Row(0, 4, torch.arange(4))])
+        step = attention.plan(store, torch.arange(4), [attention.AttentionRow(0, 4, torch.arange(4))])
         query = torch.randn(1, 6, 4, 16, dtype=dtype)
         key = torch.randn(1, 2, 4, 16, dtype=dtype)
         out, _ = attention.attend(Layer, query, key, key, None, step=step)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.engine import loader
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.weights import memory
 from aligner_proxy.engine.weights.memory import CACHE_TOKENS, ModelSize
 from aligner_proxy.errors import WeightsError
@@ -73,7 +73,7 @@ def test_an_aligner_is_refused_before_it_is_loaded_and_a_small_memory_gets_a_sma
     full = tiny.save(tmp_path / "full")
     sizes = memory.shape(full)
     assert sizes
-    settings = Settings(full, "imhi", quantization="none")
+    settings = EngineSettings(full, "imhi", quantization="none")
     fixed, token = sizes.weights("none", 4) + sizes.step(), sizes.token(4, 0)
     monkeypatch.setattr(memory, "available", lambda: fixed + 5000 * token)
     assert open_aligner(settings, tmp_path).runner.pool.count == -(-5000 // 16)

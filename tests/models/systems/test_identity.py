@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.prompts import template
 from models.data.pairs import CHANGES, STAYS, Pair, read_pairs, write_pairs
@@ -101,7 +101,7 @@ def test_warm_up_then_correction_becomes_an_aligner_that_the_engine_serves(tmp_p
         train.main(path)
     assert log(first)[-1]["correction"] < log(first)[0]["correction"]
     export(second / "out", tmp_path / "aligner", window=1024)
-    made = open_aligner(Settings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
+    made = open_aligner(EngineSettings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
     assert (made.info.template, made.info.template_hash) == ("aligner", template("aligner").hash)
     assert not made.info.has_head
     correction = alone(made, tiny.request(ANSWER))

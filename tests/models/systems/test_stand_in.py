@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.prompts import template
 from models.systems.pku_aligner.stand_in import stand_in
 from models.train.export import add_heads
@@ -17,8 +17,8 @@ def test_the_same_weights_by_another_template_without_heads(tmp_path: Path) -> N
     source = aligner(tmp_path)
     add_heads(source, [replace(head(width=128), aligner="")])
     stand_in(source, tmp_path / "other")
-    before = open_aligner(Settings(source, quantization="none"), tmp_path / "home").info
-    after = open_aligner(Settings(tmp_path / "other", quantization="none"), tmp_path / "home").info
+    before = open_aligner(EngineSettings(source, quantization="none"), tmp_path / "home").info
+    after = open_aligner(EngineSettings(tmp_path / "other", quantization="none"), tmp_path / "home").info
     assert (before.template, before.has_head) == ("ultrafeedback", True)
     assert (after.template, after.template_hash, after.has_head) == ("aligner", template("aligner").hash, False)
     assert after.content_hash != before.content_hash

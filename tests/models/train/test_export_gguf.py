@@ -18,7 +18,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.client.completions import CompletionsClient
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
 from aligner_proxy.engine.decoding.proposer import EditProposer
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.errors import AnswerTooLong, WeightsError
 from models.train import export_gguf
 from tests.support import tiny
@@ -84,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def aligner(weights_home: Path) -> Any:
     """The same in our engine."""
-    return open_aligner(Settings("embedded", quantization="none", dtype="fp32"), weights_home)
+    return open_aligner(EngineSettings("embedded", quantization="none", dtype="fp32"), weights_home)
 
 
 def rendered() -> list[str]:

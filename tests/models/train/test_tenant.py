@@ -17,7 +17,7 @@ import yaml
 from aligner_proxy.audit.entry import entry
 from aligner_proxy.audit.reviews import Chosen, Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import Store
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import alone
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.train import tenant
@@ -102,5 +102,5 @@ def test_one_command_makes_an_adapter_of_what_was_reviewed(tmp_path: Path) -> No
     after = json.loads((made / "aligner.json").read_text())
     assert after["base"] == before["base"]
     assert after["files"]["adapter_model.safetensors"] != before["files"]["adapter_model.safetensors"]
-    opened = open_aligner(Settings(made), tmp_path / "home")
+    opened = open_aligner(EngineSettings(made), tmp_path / "home")
     assert alone(opened, tiny.request()).segments

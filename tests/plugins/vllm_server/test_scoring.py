@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.loader import Settings, open_aligner
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.scheduling.sequence import Spans
@@ -57,7 +57,7 @@ def asked(answer: str = tiny.ANSWER) -> AlignRequest:
 
 @pytest.mark.parametrize("answer", [tiny.ANSWER, LONG])
 async def test_verdicts_are_those_of_our_own_engine(folder: Path, answer: str, tmp_path: Path) -> None:
-    settings = Settings(folder, template="ultrafeedback", quantization="none", dtype="fp32")
+    settings = EngineSettings(folder, template="ultrafeedback", quantization="none", dtype="fp32")
     engine = LocalEngine(lambda: open_aligner(settings, tmp_path))
     try:
         await engine.start()
