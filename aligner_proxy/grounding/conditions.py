@@ -31,6 +31,7 @@ def _degree_of_fit(condition: Fact, fact: Fact) -> float:
         return 1.0
     if condition.unit != fact.unit or not (isinstance(condition.value, Decimal) and isinstance(fact.value, Decimal)):
         return 0.0
+    # "From 12 persons on" also holds for 15, "up to 12" also for 8; but less surely than for 12 itself.
     above = condition.side is RangeEnd.LOW and fact.value > condition.value
     below = condition.side is RangeEnd.HIGH and fact.value < condition.value
     return _WITHIN if above or below else 0.0

@@ -29,6 +29,7 @@ def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     factors = {value for kind, value in numbers if kind not in (FactKind.MONEY, FactKind.TIME)}
     shares = {value for kind, value in numbers if kind is FactKind.PERCENT}
     cents = Decimal("0.01")
+    # "12 + 9 euros", "12 - 9 euros", "3 tickets at 12 euros", "20 % off 45 euros".
     results = {one + other for one in amounts for other in amounts if one != other}
     results |= {one - other for one in amounts for other in amounts}
     results |= {amount * factor for amount in amounts for factor in factors if factor != 1}

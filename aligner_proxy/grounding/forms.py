@@ -693,7 +693,7 @@ _STEPS: tuple[Callable[[_FactReading], None], ...] = (
 
 
 def _inherit_units(facts: list[Fact]) -> list[Fact]:
-    """The facts, a bare number as the number of what was counted before it: 20 items, with a card of one's own 30."""
+    """Give a bare number the unit of the number before it: in "20 items, with a card 30" the 30 are items, too."""
     unit = ""
     for n, fact in enumerate(facts):
         if fact.kind is FactKind.COUNT:
@@ -703,7 +703,7 @@ def _inherit_units(facts: list[Fact]) -> list[Fact]:
 
 
 def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
-    """The facts, two of a form with a dash or "to" between them as the ends of a range."""
+    """Mark two facts of one form with a dash or "to" between them as the ends of a range: "9 to 5", "3-5 days"."""
     for n, (one, other) in enumerate(pairwise(list(facts))):
         between = text[one.end : other.start]
         if one.ranged or other.ranged or not one.same_form(other) or not re.fullmatch(_JOIN, between):

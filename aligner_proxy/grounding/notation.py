@@ -69,6 +69,7 @@ def _fix_article(text: str, start: int, end: int, instead: str) -> tuple[int, in
 
 
 def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+    """The number alone, and its unit where that takes another form: "1 ticket" -> "2 tickets", "$9" -> "$12"."""
     if old.number is None or not isinstance(new.value, Decimal):
         return None
     start, end = old.number
@@ -116,6 +117,7 @@ def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
 
 
 def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+    """The new length in the old unit where it is a whole number there: "two weeks" -> "four weeks", not "28 days"."""
     assert isinstance(new.value, Decimal)
     if old.ranged and old.start == (old.number or (None,))[0] and old.end == (old.number or (0, 0))[1]:
         # The unit stands behind the other end of the range.
@@ -168,6 +170,7 @@ def _convert_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
 
 
 def _rewrite_time(old: Fact, new: Fact) -> str | None:
+    """The new time in the notation of the old one: "9 am" -> "10:30 am", "half past six" -> "quarter past seven"."""
     assert isinstance(new.value, Decimal)
     minutes = int(new.value)
     if new.unit == "12":
@@ -243,9 +246,14 @@ def _style(text: str) -> tuple[bool, bool]:
 
 
 def _rewrite_date(old: Fact, new: Fact) -> str | None:
+    """The new date in the notation of the old one: "3 May" -> "5 June", "May 3rd, 2025" -> "June 5th, 2026".
+
+    None where that is not safe: the old date names a year, the new one does not, and they are different days.
+    """
     assert isinstance(new.value, tuple)
     assert isinstance(old.value, tuple)
     year, month, day = new.value
+    # A day of the month alone: "on the 3rd" -> "on the 5th".
     if month is None and old.value[1] is None and old.text[0].isdigit():
         return _DAY_OF_DATE.sub(lambda match: _format_day(int(day or 0), match), old.text, count=1)
     if month is None or day is None or (old.value[0] is not None and year is None and old.value[1:] != new.value[1:]):
@@ -253,11 +261,13 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
     name = _MONTH.search(old.text)
     if name is None:
         return None
+    # A short name stays short: "3 Sept" -> "5 Jun"; "May" is both, and taken for the full name.
     full = MONTHS[int(month) - 1]
     instead = full if len(name.group()) > len("sept") or name.group().lower() == "may" else full[:3]
     instead = instead.capitalize() if name.group()[0].isupper() else instead
     before = old.text[: name.start()]
     behind = old.text[name.end() :]
+    # The day stands before the month ("3 May") or behind it ("May 3").
     if _DAY_OF_DATE.match(before):
         before = _DAY_OF_DATE.sub(lambda match: _format_day(int(day), match), before, count=1)
     else:
@@ -267,6 +277,7 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
 
 
 def _format_day(day: int, match: re.Match[str]) -> str:
+    """A day with the ordinal ending that goes with it, if the old one had an ending: "3rd" -> "5th", "3" -> "5"."""
     if not match.group(1):
         return str(day)
     teens = 11 <= day % 100 <= 13
@@ -274,6 +285,7 @@ def _format_day(day: int, match: re.Match[str]) -> str:
 
 
 def _rewrite_weekday(old: Fact, new: Fact) -> str | None:
+    """The new day of the week in the form of the old one: "Mondays" -> "Fridays", "Mon" -> "Fri"."""
     many = old.text.lower().endswith("days")
     full = next((day for day in DAYS if day == new.value), None)
     if full is None:

@@ -150,6 +150,7 @@ def _ordinal_sentences(text: str) -> Iterator[Procedure]:
 
 
 def _check_length(steps: Sequence[ProcedureStep], above: str) -> Iterator[Procedure]:
+    """The steps as one procedure, if there are enough of them and not too many to compare."""
     if _FEWEST <= len(steps) <= _MOST_STEPS:
         yield Procedure(tuple(steps), above=above)
 
@@ -174,7 +175,7 @@ def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -
             if (matched := _match_steps(one.steps, procedure.steps))
         ]
         if len(pairs) != 1:
-            continue  # none, or it could be several
+            continue  # no procedure has these steps, or several do
         procedure, order = pairs[0]
         if all(a < b for a, b in pairwise(order)):
             continue

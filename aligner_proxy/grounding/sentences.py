@@ -1,9 +1,9 @@
 """An answer held to its references: the facts that the references give otherwise are replaced. Read this first.
 
-A fact is replaced where it is certain enough that one statement of the references speaks of the same and gives another
-value, in the notation of the answer. Where it is less certain, the sentence is noted as unsettled. Everything else
-stays: what the references do not know, what the client said first, what follows from a sum. All is deterministic, and
-an edit names its line.
+A fact is replaced if a reference statement very likely means the same fact and has a different value. The new value is
+written in the notation of the answer. If this is less certain, the sentence is reported as unsettled. Everything else
+stays: facts that the references do not mention, facts that the client gave, results of a sum. The same input always
+gives the same edits, and each edit names the line of its reference.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class Grounder:
         matches = [(fact, self._match(sentence, number)) for number, fact in enumerate(sentence.facts)]
         uses = Counter(match.statement for _, match in matches if match.finding is FactFinding.OTHERWISE)
         for fact, match in matches:
-            # One statement cannot take the place of two facts.
+            # One statement cannot replace two facts: "9 to 5" must not become "10 to 10".
             if (
                 uses[match.statement] > 1
                 or match.statement is None
@@ -271,6 +271,7 @@ class Grounder:
         if fact.kind in (FactKind.AGE, FactKind.COUNT) and any(fact.value == own.value for own in self._own):
             return True
         text = sentence.text
+        # "Altogether that makes 24 euros" counts for this client; "as you wrote, '9 euros'" is somebody's words.
         if _COMPUTED.search(text) or _is_quoted(text, fact):
             return True
         if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
