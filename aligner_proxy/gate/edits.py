@@ -367,11 +367,11 @@ class Candidate:
     ) -> set[str]:
         """Facts of the covered segments with these statuses that the new text lacks."""
         required = {fact for part in self.parts(*fates) for fact in facts(part.text)}
-        lost = required - self.after.read(facts) if required else required
-        if lost:
+        missing = required - self.after.read(facts) if required else required
+        if missing:
             parts = (part for part in self.parts(*fates) if not self._is_mark_now(part))
-            lost &= {fact for part in parts for fact in facts(part.text)}
-        return lost
+            missing &= {fact for part in parts for fact in facts(part.text)}
+        return missing
 
     def _is_mark_now(self, part: Part) -> bool:
         """Whether a number that stood by itself in a line ("Go. 2. Rest.") now begins one, as the mark of an item."""
