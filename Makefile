@@ -86,9 +86,9 @@ fleet-test: ## the fleet in network namespaces and every fault under load: about
 	@./scripts/fleet_packages.sh && $(MAKE) --no-print-directory setup
 	@LONG=1 $(BIN)/python -m pytest -p no:xdist -v --durations=5 tests/fleet $(ARGS)
 
-lint: setup ## ruff, formatting, who may import whom, sizes, mypy
+lint: setup ## ruff, formatting, who may import whom, sizes, names, mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/lint-imports --no-cache && $(BIN)/python scripts/check_sizes.py
+	@$(BIN)/lint-imports --no-cache && $(BIN)/python scripts/check_sizes.py && $(BIN)/python scripts/check_names.py
 	@$(BIN)/mypy
 
 format: setup ## let ruff format and fix

@@ -158,7 +158,7 @@ def request_facts(
 
     `fields` are those that plugins read, `keys` the hashes of the keys file; `resolver` says what may be a reference.
     """
-    request_headers = request_headers(data)
+    sent_headers = request_headers(data)
     metadata = metadata_buckets(data)
     wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
     model, groups = _model_names(data, user)
@@ -175,16 +175,16 @@ def request_facts(
         user_id=_user_id(user),
         team_settings=_own_settings(user.team_metadata),
         key_settings=_own_settings(user.metadata),
-        asked=tuple(dict.fromkeys((*_requested_objectives(wishes, request_headers), *body_request.names))),
+        asked=tuple(dict.fromkeys((*_requested_objectives(wishes, sent_headers), *body_request.names))),
         own=body_request.texts,
-        bypass=request_headers.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
+        bypass=sent_headers.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system_prompt(data),
         fields=dict(_wish_fields(wishes, fields)),
         tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
         given={
-            name: references.decode_header(request_headers[name])
+            name: references.decode_header(sent_headers[name])
             for name in (resolver.reference_headers if resolver is not None else ())
-            if name in request_headers
+            if name in sent_headers
         },
         brought=body_request.references,
         groups=groups,

@@ -83,7 +83,7 @@ class AnswerRows:
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """Reads answers with one aligner of an engine. `on_progress` is called with the number of answers that were read."""
+    """Reads answers with one aligner of an engine. `on_progress` gets the number of answers that were read."""
 
     engine: HasHeads
     aligner: str

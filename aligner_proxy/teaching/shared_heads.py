@@ -1,4 +1,4 @@
-"""Taught heads that hosts share through Redis: what one was taught, took back or forgot is in force at the others.
+"""Replication of taught heads between hosts through Redis: teaching, rolling back and forgetting reach every host.
 
 Each host keeps its heads in its own store, as without Redis, and the commands that change it know nothing of this. For
 every place (an objective's text, its scope, an aligner) there is a record in Redis with a revision; this host keeps

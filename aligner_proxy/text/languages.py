@@ -271,7 +271,7 @@ def passages(text: str) -> list[str]:
 
 
 def foreign_segments(text: str, native_languages: Collection[str]) -> list[Segment]:
-    """The segments of a text that are in none of the `native_languages` languages; none where nobody says what is known.
+    """The segments of a text that are in none of the `native_languages`; none where nobody says what is known.
 
     A sentence shows its language by less than a whole text, so it is compared with what is known.
     """

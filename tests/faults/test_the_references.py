@@ -112,8 +112,8 @@ async def test_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: C
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Grounder, "answer", fail)
-    monkeypatch.setattr(Grounder, "more", fail)
+    monkeypatch.setattr(Grounder, "check_answer", fail)
+    monkeypatch.setattr(Grounder, "check_segments", fail)
     check(cell, await deliver(guard(tmp_path, monkeypatch), cell, **TEXTS))
 
 

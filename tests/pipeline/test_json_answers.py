@@ -141,7 +141,7 @@ async def test_a_schema_is_checked_beside_the_event_loop(monkeypatch: pytest.Mon
         threads.append(threading.get_ident())
         return True
 
-    monkeypatch.setattr(json_answers, "meets", noted)
+    monkeypatch.setattr(json_answers, "meets_schema", noted)
     await align(replace(ASKED, json_schema="{}"))
     assert threads
     assert threading.get_ident() not in threads
@@ -268,10 +268,12 @@ async def test_the_texts_of_a_long_answer_are_looked_for_beside_the_loop(
         threads.append(threading.get_ident())
         return plain(answer)
 
-    plain = eligibility.texts
-    every = json_answers.strings
-    monkeypatch.setattr(eligibility, "texts", noted)
-    monkeypatch.setattr(json_answers, "strings", lambda answer: threads.append(threading.get_ident()) or every(answer))
+    plain = eligibility.text_literals
+    every = json_answers.string_literals
+    monkeypatch.setattr(eligibility, "text_literals", noted)
+    monkeypatch.setattr(
+        json_answers, "string_literals", lambda answer: threads.append(threading.get_ident()) or every(answer)
+    )
     long = json.dumps([RUDE, *([GOOD] * 20), "x" * 3_000])
     outcome, _ = await align(replace(ASKED, answer=long), policy)
     assert outcome.status is Status.CORRECTED

@@ -327,11 +327,11 @@ async def test_a_change_in_the_same_moment_is_not_lost(make: Make, monkeypatch: 
     take = HeadStore.replace_history
 
     def meanwhile(store: HeadStore, *given: object) -> bool:
-        monkeypatch.setattr(HeadStore, "take", take)
+        monkeypatch.setattr(HeadStore, "replace_history", take)
         other.keep(5)
         return take(store, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(HeadStore, "take", meanwhile)
+    monkeypatch.setattr(HeadStore, "replace_history", meanwhile)
     await other.exchange()
     assert other.in_force() == 5
     await asyncio.sleep(0)
