@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from aligner_proxy.concurrency import TimeSlice, cancel_when_gone, enforce_deadline
-from aligner_proxy.errors import AlignerProxyError, ClientGone, DeadlineExceeded, ErrorTranslation
+from aligner_proxy.concurrency import ErrorTranslation, TimeSlice, cancel_when_gone, enforce_deadline
+from aligner_proxy.errors import AlignerProxyError, ClientGone, DeadlineExceeded
 
 TASKS = 20
 
