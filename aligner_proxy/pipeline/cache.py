@@ -95,6 +95,17 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         return super().fetch(mode, filename, value, read)
 
 
+class _Store(diskcache.Cache):  # type: ignore[misc]
+    """Closes its connection where it cannot be opened, which diskcache leaves to the collection of garbage."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        try:
+            super().__init__(str(directory), **settings)
+        except BaseException:
+            self.close()
+            raise
+
+
 _STORE_ERRORS = (sqlite3.Error, OSError, ValueError, TypeError, KeyError)
 
 
@@ -281,8 +292,8 @@ class CorrectionCache:
         if self._store is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory.chmod(0o700)
-            self._store = diskcache.Cache(
-                str(self._directory),
+            self._store = _Store(
+                self._directory,
                 timeout=_BUSY_S,
                 disk=_BytesDisk,
                 size_limit=self._limit,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -257,6 +258,33 @@ async def test_a_store_that_cannot_be_read_costs_one_warning(tmp_path: Path, cap
     await cache.aclose()
 
 
+async def test_a_store_that_cannot_be_opened_leaves_no_connection_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching, "FIRST_PAUSE_S", 1e-9)
+    monkeypatch.setattr(caching, "LONGEST_PAUSE_S", 1e-9)
+    opened: list[sqlite3.Connection] = []
+    closed: list[sqlite3.Connection] = []
+
+    class Watched(sqlite3.Connection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            opened.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Watched))
+    (tmp_path / "cache.db").write_bytes(b"this is no database at all" * 100)
+    cache = CorrectionCache(tmp_path, 60, 4)
+    for _ in range(3):
+        assert await cache.get("k") is None
+    assert len(opened) == 3
+    assert closed == opened
+    await cache.aclose()
+
+
 def _up() -> tuple[float | None, float]:
     """Whether the store is said to work, and how often a disk was full."""
     failures = REGISTRY.get_sample_value("aligner_cache_store_failures_total", {"error": "SQLITE_FULL"})
@@ -274,18 +302,20 @@ async def test_a_disk_that_was_full_is_used_again_and_the_metrics_say_so(
     store = cache._store
     large = replace(CORRECTION, text="w" * 20_000)
 
-    def most_pages(pages: int) -> None:
-        store._sql(f"PRAGMA max_page_count = {pages}").fetchall()
+    async def pragma(name: str) -> Any:
+        """On the connection that writes, which belongs to the cache's thread; another one nobody would close."""
+        return await asyncio.get_running_loop().run_in_executor(
+            cache._thread, lambda: store._sql(f"PRAGMA {name}").fetchone()[0]
+        )
 
-    pages = store._sql("PRAGMA page_count").fetchone()[0]
-    await asyncio.get_running_loop().run_in_executor(cache._thread, most_pages, pages)
+    await pragma(f"max_page_count = {await pragma('page_count')}")
     _, failures = _up()
     with caplog.at_level(logging.INFO):
         for n in range(3):
             await cache.put(f"k{n}", large)
             assert await cache.get(f"k{n}") is None
         assert _up() == (0.0, failures + 3)
-        await asyncio.get_running_loop().run_in_executor(cache._thread, most_pages, 10**6)
+        await pragma(f"max_page_count = {10**6}")
         await cache.put("k", large)
     assert await cache.get("k") == large
     assert _up() == (1.0, failures + 3)

@@ -97,7 +97,8 @@ async def test_numbers_are_right_in_cached_answers_in_shadow_and_in_json(tmp_pat
     answer = "1. Boil it for a while.\n2. You oaf.\n3. Rest it as in step 1.\n4. Serve it."
     expected = "1. Boil it for a while.\n2. Rest it as in step 1.\n3. Serve it."
     policy = Policy("p", (Objective("kind", "Kind: no insults"),), json_strings=JsonStrings.CORRECT)
-    pipeline = Pipeline(engine(), CorrectionCache(tmp_path, 60, 4))
+    cache = CorrectionCache(tmp_path, 60, 4)
+    pipeline = Pipeline(engine(), cache)
     for hit in (False, True):
         outcome = await pipeline.align(replace(FACTS, answer=answer), policy)
         assert (outcome.text, outcome.cache_hit, outcome.renumbered, outcome.edits) == (expected, hit, 2, 1)
@@ -105,6 +106,7 @@ async def test_numbers_are_right_in_cached_answers_in_shadow_and_in_json(tmp_pat
     assert (shadow.text, shadow.edited, shadow.reason) == (answer, expected, "would_correct")
     inside = await pipeline.align(replace(FACTS, answer=json.dumps({"how": answer})), policy)
     assert (inside.text, inside.renumbered) == (json.dumps({"how": expected}), 2)
+    await cache.aclose()
 
 
 async def test_what_a_section_depends_on_waits_for_it_and_no_longer() -> None:
