@@ -132,6 +132,7 @@ async def test_dead_engine_is_started_again(log: Path) -> None:
         await until(started(log, "engine"))
 
     async def announce() -> None:
+        await until(started(log, "gateway"))  # else it may be the last that started, and be killed
         for times in (1, 2):
             os.kill(pids(log)[0 if times == 1 else -1], signal.SIGKILL)
             await until(lambda count=times + 1: lines(log).count("engine started") == count)  # type: ignore[misc]
