@@ -57,11 +57,10 @@ make_environment() { # PYTHON FOLDER
     stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml scripts/python_versions.sh | cksum)
     [ "$(cat "$2/.ready" 2>/dev/null)" = "$stamp" ] && return
     rm -rf "$2"
-    "$uv" venv --quiet --no-project --python "$1" "$2"
-    export VIRTUAL_ENV=$PWD/$2
-    "$uv" pip install --quiet --no-deps --require-hashes -r .build/plain.lock
-    "$uv" pip install --quiet --no-deps --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded
-    unset VIRTUAL_ENV
+    "$1" -m venv "$2"
+    local install=("$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps)
+    "${install[@]}" --require-hashes -r .build/plain.lock
+    "${install[@]}" --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded
     echo "$stamp" >"$2/.ready"
 }
 

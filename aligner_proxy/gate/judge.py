@@ -1,13 +1,14 @@
 """Gate: decides which edits of a correction can be delivered.
 
-The rules stand in `RULES` in the order in which an objection is named; a policy may switch each one off. When the whole
-correction breaks a rule, its independent edits are tried one by one: see `_choose_changes`. The original stands where
-nothing is left to deliver. A segment that the detector did not flag is never changed, whatever the rules are. The rules read all
-texts folded (text/folding.py): a disguise may neither hide a fact nor pass for one that must not be lost.
+The rules stand in `RULES` in the order in which an objection is named; a policy may switch each one off. When the
+whole correction breaks a rule, its independent edits are tried one by one: see `_choose_changes`. The original stands
+where nothing is left to deliver. A segment that the detector did not flag is never changed, whatever the rules are.
+The rules read all texts folded (text/folding.py): a disguise may neither hide a fact nor pass for one that must not
+be lost.
 
 `judge_in_thread` keeps all but short answers off the event loop, which all requests share; bench/gate_cost.py
-measures the cost. Two threads, because they share one interpreter. Recent verdicts are cached: an answer from the cache
-meets the same gate with the same correction.
+measures the cost. Two threads, because they share one interpreter. Recent verdicts are cached: an answer from the
+cache meets the same gate with the same correction.
 """
 
 from __future__ import annotations

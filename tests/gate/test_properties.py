@@ -191,9 +191,9 @@ def test_no_edits_are_the_original_and_all_of_them_the_correction(
     original, made, _ = case
     taken = gate_judge._GateCase.from_correction(original, made, POLICY)
     assert taken is not None
-    assert taken.delivered(()) == original
+    assert taken.apply_changes(()) == original
     if not gate_edits.has_outline(original):  # in lists more goes or stays than an engine says
-        assert taken.delivered(taken.changes).rstrip() == made.text.rstrip()
+        assert taken.apply_changes(taken.changes).rstrip() == made.text.rstrip()
 
 
 def is_mixed(text: str, original: str, changes: Sequence[Edit]) -> bool:
@@ -218,7 +218,7 @@ def test_dropping_edits_leaves_a_mix_of_original_and_edited_pieces(
     assert taken is not None
     every = [taken.proposed[edit] for change in taken.changes for edit in change.edits]
     chosen = [change for change in taken.changes if data.draw(st.booleans())]
-    assert is_mixed(taken.delivered(chosen), original, every)
+    assert is_mixed(taken.apply_changes(chosen), original, every)
     verdict = judge(original, made, policy)
     assert is_mixed(verdict.text, original, every)
     if len(verdict.dropped) == verdict.edits:
