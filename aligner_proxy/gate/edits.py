@@ -370,12 +370,12 @@ class ClosedText:
         """The facts in it, without those of its last line if they are facts of lines; None where there is no text."""
         form = _FORMS.get(reader, _SET)
         stop = self._line if form.by_line else len(self.text)
-        start, known = self._facts.get(reader, (0, None))
+        start, facts_so_far = self._facts.get(reader, (0, None))
         if start < stop:
             read = reader(self.text[start:stop])
-            known = form.join(known, read) if start else read
-            self._facts[reader] = (stop, known)
-        facts: _T | None = known
+            facts_so_far = form.join(facts_so_far, read) if start else read
+            self._facts[reader] = (stop, facts_so_far)
+        facts: _T | None = facts_so_far
         return facts
 
 
@@ -500,11 +500,11 @@ class Candidate:
     ) -> set[str]:
         """Facts of the covered segments with these statuses that the new text lacks."""
         required = {fact for part in self.parts(*fates) for fact in facts(part.text)}
-        lost = required - self.after.read(facts) if required else required
-        if lost:
+        missing_facts = required - self.after.read(facts) if required else required
+        if missing_facts:
             parts = (part for part in self.parts(*fates) if not self._is_mark_now(part))
-            lost &= {fact for part in parts for fact in facts(part.text)}
-        return lost
+            missing_facts &= {fact for part in parts for fact in facts(part.text)}
+        return missing_facts
 
     def _is_mark_now(self, part: Part) -> bool:
         """Whether a number that stood by itself in a line ("Go. 2. Rest.") now begins one, as the mark of an item."""

@@ -127,8 +127,8 @@ class Settled:
     def open_edits(self) -> Followed:
         """The edits behind what is closed, as edits of that rest."""
         first = len(self.closed.pieces)
-        kept = ((edit, parts) for edit, parts in self.edits.items() if edit.start >= self.closed.chars)
-        return {moved_edit(edit, self.closed, -1): moved_parts(parts, -first) for edit, parts in kept}
+        open_edits = ((edit, parts) for edit, parts in self.edits.items() if edit.start >= self.closed.chars)
+        return {moved_edit(edit, self.closed, -1): moved_parts(parts, -first) for edit, parts in open_edits}
 
 
 def judge_next(
@@ -244,15 +244,15 @@ class _GateCase:
         candidate = self.candidate(changes)
         return tuple(name for name, rule in self.rules.items() if rule(candidate))
 
-    def close(self, settled: Settled) -> None:
+    def close(self, released: Settled) -> None:
         """Close what has gone out, up to a segment that stays, so that the next edit's case need not read it again."""
-        count = settled.segments - len(self.closed.pieces)
-        end = last_closable(self.before, self.upstream_pieces, self.pieces, count, settled.open_edits)
+        count = released.segments - len(self.closed.pieces)
+        end = last_closable(self.before, self.upstream_pieces, self.pieces, count, released.open_edits)
         if not end:
             return
         start = self.pieces[end].start
         closing = [edit for edit, proposed in self.proposed.items() if proposed.last <= end and edit.end <= start]
-        parts = tuple(part for edit in closing for part in settled.open_edits.get(self.proposed[edit], ()))
+        parts = tuple(part for edit in closing for part in released.open_edits.get(self.proposed[edit], ()))
         before = TextFacts(self.before.text[:start], self.closed.before)
         sources = tuple(reference.text for reference in self.policy.references)
         changes = (EditGroup(tuple(closing), parts),)

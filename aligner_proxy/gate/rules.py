@@ -251,8 +251,8 @@ def _dangles(candidate: Candidate) -> bool:
     """Whether a reference that stays is to an item that goes."""
     numbering = Numbering()
     closed = candidate.closed
-    gone = closed.gone | {len(closed.pieces) + index for index in candidate.removed_segments}
-    numbering.renumber([*closed.pieces, *candidate.pieces], gone, candidate.after.whole)
+    removed = closed.gone | {len(closed.pieces) + index for index in candidate.removed_segments}
+    numbering.renumber([*closed.pieces, *candidate.pieces], removed, candidate.after.whole)
     return numbering.dangling > 0
 
 
@@ -262,8 +262,8 @@ def lost_turn(candidate: Candidate) -> bool:
     Flagged or not: to a detector a line of a dialogue looks like an invented turn, and the next line answers it. It may
     be rewritten.
     """
-    said = candidate.before.read(_lines)
-    spoken = speaker_turns(candidate.before.whole) if max(said.values(), default=0) > 1 else Counter[str]()
+    lines_before = candidate.before.read(_lines)
+    spoken = speaker_turns(candidate.before.whole) if max(lines_before.values(), default=0) > 1 else Counter[str]()
     return bool(spoken) and bool(spoken - candidate.after.read(_lines))
 
 

@@ -254,9 +254,9 @@ class LanguageSigns:
 def language_signs(text: str) -> LanguageSigns:
     """What a text shows of its languages."""
     whole, *pieces = passages(text)
-    named = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in pieces)
+    names = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in pieces)
     words = _WORD.findall(whole.casefold())
-    sentences = frozenset(name for name in named if name is not None)
+    sentences = frozenset(name for name in names if name is not None)
     return LanguageSigns(sentences, len(words), _hits(words), _counts(whole), whole.isascii())
 
 
