@@ -31,14 +31,14 @@ _OPEN = re.compile(
 
 
 def last_closable(
-    before: TextFacts, written: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: Followed
+    before: TextFacts, upstream_pieces: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: Followed
 ) -> int:
     """The last of the first `count` segments of an open rest that it may be closed before; 0 where there is none.
 
-    `written` are the segments as the upstream wrote them, `pieces` those of the folded text.
+    `upstream_pieces` are the segments as the upstream wrote them, `pieces` those of the folded text.
     """
     covered = {number for edit in edits for number in range(edit.first, edit.last)}
-    fresh = set(Outline(written).fresh) if before.read(has_outline) else None
+    fresh = set(Outline(upstream_pieces).fresh) if before.read(has_outline) else None
     for number in range(min(count, len(pieces)) - 1, 0, -1):
         if pieces[number].start < LEAST_CHARS:
             return 0
@@ -66,11 +66,11 @@ def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
         return True
     if not candidate.after.text.endswith("\n"):
         return False
-    gone = candidate.removed_segments
+    removed = candidate.removed_segments
     before = candidate.before
     after = candidate.after
     return all(
-        remaining_signs(before.in_rest(signs), gone) == remaining_signs(after.in_rest(signs))
+        remaining_signs(before.in_rest(signs), removed) == remaining_signs(after.in_rest(signs))
         for signs in SIGNS_OF_ITEMS
     )
 

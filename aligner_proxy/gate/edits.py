@@ -366,7 +366,7 @@ class ClosedText:
         """The beginning of the line in which the rest goes on."""
         return self.text[self._line : self._line + _LINE_CHARS]
 
-    def of(self, reader: Callable[[str], _T]) -> _T | None:
+    def read(self, reader: Callable[[str], _T]) -> _T | None:
         """The facts in it, without those of its last line if they are facts of lines; None where there is no text."""
         form = _FORMS.get(reader, _SET)
         stop = self._line if form.by_line else len(self.text)
@@ -417,8 +417,8 @@ class TextFacts:
             return reader(self.text)
         form = _FORMS.get(reader, _SET)
         read = reader(self.closed.line + self.text if form.by_line else self.text)
-        known = self.closed.of(reader)
-        joined: _T = read if known is None else form.join(known, read)
+        facts_so_far = self.closed.read(reader)
+        joined: _T = read if facts_so_far is None else form.join(facts_so_far, read)
         return joined
 
 
@@ -439,7 +439,7 @@ class ClosedAnswer:
     chars: int = 0
     """Of the original; `before` is folded."""
     pieces: list[Segment] = field(default_factory=list)
-    gone: set[int] = field(default_factory=set)
+    removed: set[int] = field(default_factory=set)
     """Segments of which nothing is left."""
     piece_chars: int = 0
     removed_chars: int = 0
@@ -449,7 +449,7 @@ class ClosedAnswer:
         first = len(self.pieces)
         self.chars += len(original)
         self.removed_chars += sum(len(part.text) for part in candidate.parts(SegmentStatus.REMOVED))
-        self.gone |= {first + index for index in candidate.removed_segments}
+        self.removed |= {first + index for index in candidate.removed_segments}
         self.pieces += candidate.pieces
         self.piece_chars += sum(len(piece.text) for piece in candidate.pieces)
         after = candidate.after.text

@@ -232,7 +232,7 @@ def lost_item(candidate: Candidate) -> bool:
         required = remaining_signs(candidate.before.in_rest(signs), removed)
         if required and not occurs_in_order(required, remaining_signs(candidate.after.in_rest(signs))):
             return True
-    return bool(removed or candidate.closed.gone) and candidate.after.read(refers) and _dangles(candidate)
+    return bool(removed or candidate.closed.removed) and candidate.after.read(refers) and _dangles(candidate)
 
 
 def _marks_of_items(text: str) -> list[tuple[range, str]]:
@@ -251,7 +251,7 @@ def _dangles(candidate: Candidate) -> bool:
     """Whether a reference that stays is to an item that goes."""
     numbering = Numbering()
     closed = candidate.closed
-    removed = closed.gone | {len(closed.pieces) + index for index in candidate.removed_segments}
+    removed = closed.removed | {len(closed.pieces) + index for index in candidate.removed_segments}
     numbering.renumber([*closed.pieces, *candidate.pieces], removed, candidate.after.whole)
     return numbering.dangling > 0
 
