@@ -89,10 +89,10 @@ class RemoteFrame:
 
     def division(self, segments: Sequence[structure.Segment]) -> Division:
         """An answer of these segments in parts that should fit; the last segment may be the place behind all others."""
-        made = Division(ByteRuler(), self.room, [segment for segment in segments if segment.text])
+        division = Division(ByteRuler(), self.room, [segment for segment in segments if segment.text])
         if segments and not segments[-1].text:
-            made.add_end()
-        return made
+            division.add_end()
+        return division
 
 
 class CompletionsAligner:
@@ -249,10 +249,10 @@ class CompletionsAligner:
 
 
 async def _judged_in_place(
-    request: AlignRequest, scorer: Engine, made: splice.EditSpan, text: str
+    request: AlignRequest, scorer: Engine, span: splice.EditSpan, text: str
 ) -> tuple[str, Correction]:
     """What was written in a place, as far as the scorer lets it stand there, and what judging it cost."""
-    answer = made.with_text(text)
+    answer = span.with_text(text)
     judging = await scorer.align(judged(request).model_copy(update={"answer": answer, "open_ended": False}))
     verdicts = list(zip(judged_segments(answer, judging.segments), judging.segments, strict=True))
     body = text.lstrip()
@@ -262,8 +262,8 @@ async def _judged_in_place(
         place = structure.shift_segment(piece, len(answer) - len(body))
         over = [verdict for at, verdict in verdicts if at.end > place.start and at.start < place.end]
         scores.append(max(verdict.score or 0.0 for verdict in over))
-    kept = splice.at_most(request.caution - splice.CLEAR, pieces, scores)
-    return text.removesuffix(body) + kept if kept else "", judging
+    allowed_text = splice.at_most(request.caution - splice.CLEAR, pieces, scores)
+    return text.removesuffix(body) + allowed_text if allowed_text else "", judging
 
 
 def frame(request: AlignRequest, family: prompts.Template, window: int) -> RemoteFrame:
@@ -271,15 +271,15 @@ def frame(request: AlignRequest, family: prompts.Template, window: int) -> Remot
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
     objectives = tuple(veiled(text) for text in request.objectives)
-    left = window - tokens(prompts.render(family, "", "", objectives).text)
-    if left < LEAST_ROOM:
+    room_left = window - tokens(prompts.render(family, "", "", objectives).text)
+    if room_left < LEAST_ROOM:
         raise AnswerTooLong(
             f"the objectives should fill the server's window of {window} tokens (counted as {BYTES_PER_TOKEN:g} bytes "
             "each); write shorter ones"
         )
-    turns = conversation.cut(request.turns, ByteRuler(), int(left * CONVERSATION))
+    turns = conversation.cut(request.turns, ByteRuler(), int(room_left * CONVERSATION))
     query = prompts.query_field(family, [replace(turn, content=veiled(fold(turn.content).text)) for turn in turns])
-    return RemoteFrame(family, query, objectives, longest_answer(left - tokens(query)))
+    return RemoteFrame(family, query, objectives, longest_answer(room_left - tokens(query)))
 
 
 def tokens(text: str) -> int:
