@@ -175,8 +175,9 @@ class BoundedProtocol(H11Protocol):
         now = self.loop.time()
         if now - self._server.logged_at >= _LOG_S:
             self._server.logged_at = now
-            text = "connection limit of %d reached: closing slow clients, new ones may get 503"
-            log.warning(text, self.limits.connections)
+            log.warning(
+                "connection limit of %d reached: closing slow clients, new ones may get 503", self.limits.connections
+            )
 
     def _update_clock(self) -> None:
         """Start or stop the clock where what the client owes has changed."""

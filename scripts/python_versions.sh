@@ -4,7 +4,7 @@
 # Without `whole` a sample, of only the folders in which a version of Python has made a difference or could: what waits, is
 # cancelled, is freed, or is imported when the gateway starts. Each version gets an environment in .build, by hash, without
 # torch and what only models/ needs; it is made once. A version that is not here is fetched by uv where uv can, else named
-# and left out. The versions run at once, each in one process (WORKERS=2: in two), for each process loads LiteLLM anew.
+# and left out. The versions are tried at once, each in one process (WORKERS=2: in two), for each process loads LiteLLM anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 versions=(3.11 3.12 3.13)
@@ -53,26 +53,28 @@ PYTHON
 
 make_environment() { # PYTHON FOLDER
     local stamp
-    plain_lock >.build/plain.lock
     stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml scripts/python_versions.sh | cksum)
     [ "$(cat "$2/.ready" 2>/dev/null)" = "$stamp" ] && return
     rm -rf "$2"
     "$1" -m venv "$2"
-    local install=("$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps)
+    local install=("$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile --no-deps)
     "${install[@]}" --require-hashes -r .build/plain.lock
     "${install[@]}" --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded
     echo "$stamp" >"$2/.ready"
 }
 
-run_tests() { # ENVIRONMENT ARGUMENTS
-    local environment=$1
-    shift
+try_version() { # PYTHON ENVIRONMENT ARGUMENTS
+    local python=$1 environment=$2 began=$SECONDS
+    shift 2
+    make_environment "$python" "$environment"
+    say "$("$python" -V), environment after $((SECONDS - began)) s"
     OMP_NUM_THREADS=1 "$environment/bin/python" -m pytest -q -n "${WORKERS:-0}" --dist loadscope -p no:cacheprovider \
         -p tests.support.no_engine -m 'not (model or e2e or slow or long)' --deselect tests/attacks/test_table.py "$@" \
         >"$environment.log" 2>&1
 }
 
 mkdir -p .build
+plain_lock >.build/plain.lock
 absent=()
 running=()
 failed=()
@@ -83,10 +85,7 @@ for version in "${versions[@]}"; do
         absent+=("$version")
         continue
     fi
-    began=$SECONDS
-    make_environment "$python" ".build/python-$version"
-    say "$("$python" -V), environment after $((SECONDS - began)) s"
-    run_tests ".build/python-$version" "${chosen[@]}" "$@" &
+    try_version "$python" ".build/python-$version" "${chosen[@]}" "$@" &
     running+=("$version:$!")
 done
 for one in "${running[@]}"; do
@@ -94,7 +93,7 @@ for one in "${running[@]}"; do
     if wait "${one#*:}"; then
         say "$version: $(tail -n 1 ".build/python-$version.log")"
     else
-        cat ".build/python-$version.log"
+        cat ".build/python-$version.log" || true # there is none where its environment could not be made
         failed+=("$version")
     fi
 done

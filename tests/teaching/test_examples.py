@@ -21,7 +21,7 @@ def read(tmp_path: Path, text: str, name: str = "e.yaml") -> object:
 
 def test_sentences_with_their_lines(tmp_path: Path) -> None:
     examples = read(tmp_path, listed(AGAINST[:2], FINE))
-    assert [(one.text, one.place) for one in examples.objections] == [
+    assert [(one.text, one.place) for one in examples.against] == [
         (AGAINST[0], "e.yaml:2"),
         (AGAINST[1], "e.yaml:3"),
     ]
@@ -30,7 +30,7 @@ def test_sentences_with_their_lines(tmp_path: Path) -> None:
 
 def test_json_with_tabs_is_read_too(tmp_path: Path) -> None:
     examples = read(tmp_path, json.dumps({"against": AGAINST[:2]}, indent="\t"), "e.json")
-    assert [one.place for one in examples.objections] == ["e.json:3", "e.json:4"]
+    assert [one.place for one in examples.against] == ["e.json:3", "e.json:4"]
 
 
 def test_good_answers_have_their_questions(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_good_answers_have_their_questions(tmp_path: Path) -> None:
     [good] = examples.good_answers
     assert (good.question, good.text, good.place) == ("Why?", "So it is.", "e.yaml:5")
     assert examples.digest != plain.digest
-    assert examples.every == (*examples.objections, good)
+    assert examples.every == (*examples.against, good)
 
 
 @pytest.mark.parametrize("named", ["no-feelings", TEXT])
