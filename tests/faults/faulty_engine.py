@@ -54,6 +54,10 @@ def correct(request: AlignRequest, word: str) -> Correction | Exception:
     return said.get(word, good)
 
 
+_WRITES = ("another", "nothing", "invents")
+"""Words by which what it writes is no good."""
+
+
 class Engine(SegmentEngine):
     """Fails by the word, also while it reads along; who is asked for whole answers only sees nothing of that."""
 
@@ -70,7 +74,11 @@ class Engine(SegmentEngine):
         """Note it, wait as told, fail as told."""
         said = request.turns[-1].content if request.turns else ""
         async with self.noting(said):
-            return played(correct(request, await self.fail(said)), self.about)
+            word = await self.fail(said)
+            # It is wrong in what it writes; asked for verdicts alone, as in a second reading, it gives them.
+            if request.score_only and word in _WRITES:
+                return await super().align(request)
+            return played(correct(request, word), self.about)
 
     @contextlib.asynccontextmanager
     async def noting(self, said: str) -> AsyncIterator[None]:
