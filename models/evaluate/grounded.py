@@ -54,7 +54,7 @@ def cases(folder: Path, names: Sequence[str] = ()) -> Iterator[Case]:
         for case in data["cases"]:
             answer = case["answer"]
             right = answer.replace(case["wrong"], case["right"]) if case["kind"] == OUTDATED else answer
-            yield Case(path.stem, data["read_page"], case["question"], answer, case["kind"], right)
+            yield Case(path.stem, data["page"], case["question"], answer, case["kind"], right)
 
 
 def grounded(
@@ -109,7 +109,7 @@ def print_steps(*, show: bool) -> None:
     data = yaml.safe_load(STEPS.read_text(encoding="utf-8"))
     counts = Counter[tuple[str, bool]]()
     for case in data["cases"]:
-        matcher = Matcher([read_page("PAGE.md", data["pages"][case["read_page"]])])
+        matcher = Matcher([read_page("PAGE.md", data["pages"][case["page"]])])
         edits, unsettled = Grounder.for_question(matcher, case["question"]).check_answer(case["answer"])
         text = apply_fact_edits(case["answer"], edits)
         noted = any(part.kind == ORDER for part in unsettled)
