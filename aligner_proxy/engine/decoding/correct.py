@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.decoding import splice
-from aligner_proxy.engine.decoding.parts import AnswerPart, AnswerPassage, Division
+from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRange
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
 from aligner_proxy.engine.decoding.proposer import EditProposer, matching, trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
@@ -200,10 +200,10 @@ class AnswerEditor:
         return structure.join(edited[bool(span.before) :])
 
     def _replaced(
-        self, part: AnswerPart, run: range, behind: int, edited: list[tuple[str, str]], misses: int | None
+        self, part: PartRange, run: range, behind: int, edited: list[tuple[str, str]], misses: int | None
     ) -> Generator[Ask, Step, None]:
         """Write in place of the pieces in `run`, which lie in one part; its prompt ends before piece `behind`."""
-        passage = self._passage(AnswerPart(part.first, part.own, max(run.stop, min(part.stop, behind))))
+        passage = self._passage(PartRange(part.first, part.own, max(run.stop, min(part.stop, behind))))
         flags = [at in run for at in range(part.first, passage.part.stop)]
         first = run.start - part.first
         members = splice.Run(True, first, passage.pieces[first : run.stop - part.first])
@@ -281,7 +281,7 @@ class AnswerEditor:
         """The hole with as much of the edited answer before it as its prompt has of the original."""
         return replace(made, before=passage.nearby(made.before, made.run.segments[0].start))
 
-    def _passage(self, part: AnswerPart) -> PromptedPassage:
+    def _passage(self, part: PartRange) -> PromptedPassage:
         passage = self._division.passage(part)
         fitted = self._frame.around(passage.folded)
         self.prompt_tokens += len(fitted.ids)
@@ -294,7 +294,7 @@ class AnswerEditor:
             scores += self._known_of(part) or (yield from self._prefill(self._passage(part)))
         return scores
 
-    def _known_of(self, part: AnswerPart) -> list[Score] | None:
+    def _known_of(self, part: PartRange) -> list[Score] | None:
         """The scores of a part that was read already. The last one is read all the same: more may follow on it."""
         if len(self._known) >= part.stop < len(self._division.pieces):
             return self._known[part.own : part.stop]

@@ -27,7 +27,7 @@ from aligner_proxy.engine.decoding.correct import (
     scores_segments,
     verdicts,
 )
-from aligner_proxy.engine.decoding.parts import AnswerPart, text_of
+from aligner_proxy.engine.decoding.parts import PartRange, text_of
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import matching
 from aligner_proxy.engine.model.detector import spans
@@ -210,7 +210,7 @@ class AnswerReader:
         tail = text[pieces[-1].end + len(pieces[-1].gap) :] if pieces else text
         return tail if len(tail) <= self._division.left * _CHARS_PER_TOKEN else ""
 
-    def _read_part(self, part: AnswerPart, tail: str) -> Generator[Ask, Step, None]:
+    def _read_part(self, part: PartRange, tail: str) -> Generator[Ask, Step, None]:
         """Feed more of a part, with what follows its last piece and may still change."""
         pieces = self._division.pieces[part.first : part.stop]
         prompt = self._prompt_of(part, pieces, tail)
@@ -238,7 +238,7 @@ class AnswerReader:
             answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, known)
             answer.changed()
 
-    def _prompt_of(self, part: AnswerPart, pieces: list[Segment], tail: str) -> Fitted:
+    def _prompt_of(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
         """The prompt of a part's text so far."""
         known = self._prompt
         text = text_of(pieces, ends=not tail)
@@ -249,7 +249,7 @@ class AnswerReader:
         self._text = text
         return self._prompt
 
-    def _unjudged(self, part: AnswerPart, pieces: list[Segment], prompt: Fitted) -> Spans | None:
+    def _unjudged(self, part: PartRange, pieces: list[Segment], prompt: Fitted) -> Spans | None:
         """The pieces of a part that have no score yet."""
         if not self._judges or not pieces:
             return None

@@ -25,7 +25,7 @@ _LONGEST_GAP = 64
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerPart:
+class PartRange:
     """Pieces `first` to `stop` of an answer (that one excluded); those before `own` belong to the part before it."""
 
     first: int
@@ -37,7 +37,7 @@ class AnswerPart:
 class AnswerPassage:
     """A part of an answer; the places of its pieces are those in `text`, and in a prompt it stands folded."""
 
-    part: AnswerPart
+    part: PartRange
     pieces: tuple[Segment, ...]
     text: str
     folded: Folded
@@ -118,10 +118,10 @@ class Division:
         return self._room - self._used
 
     @property
-    def parts(self) -> list[AnswerPart]:
+    def parts(self) -> list[PartRange]:
         """All parts; the last one may still grow."""
         stops = [*(own for _, own in self._starts[1:]), len(self.pieces)]
-        return [AnswerPart(first, own, stop) for (first, own), stop in zip(self._starts, stops, strict=True)]
+        return [PartRange(first, own, stop) for (first, own), stop in zip(self._starts, stops, strict=True)]
 
     def __len__(self) -> int:
         """Segments that were added."""
@@ -131,7 +131,7 @@ class Division:
         """The pieces of the segments `first` to `stop`, that one excluded."""
         return range(self._first(first), self._first(stop))
 
-    def passage(self, part: AnswerPart) -> AnswerPassage:
+    def passage(self, part: PartRange) -> AnswerPassage:
         """A part with its text."""
         pieces = self.pieces[part.first : part.stop]
         start = pieces[0].start if pieces else 0
@@ -140,7 +140,7 @@ class Division:
             part, tuple(structure.shift_segment(piece, -start) for piece in pieces), text, self.folded(part, text)
         )
 
-    def folded(self, part: AnswerPart, text: str) -> Folded:
+    def folded(self, part: PartRange, text: str) -> Folded:
         """The `text_of` a part, folded."""
         pieces = range(part.first, part.stop)
         whole = join_folded(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))
