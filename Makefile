@@ -36,7 +36,7 @@ test-full: setup ## every case of every test: before a release
 	@$(PYTEST) --durations=10 $(ARGS)
 
 affected: setup ## every case of the tests that the changes since BASE (HEAD: what is not committed) concern, by imports
-	@tests=$$($(BIN)/python scripts/affected_tests.py $(or $(BASE),HEAD)) && \
+	@tests=$$($(BIN)/python -m scripts.affected_tests $(or $(BASE),HEAD)) && \
 		if [ -n "$$tests" ]; then $(PYTEST) -q $$tests $(ARGS); else echo "no test is concerned"; fi
 
 test-long: setup ## what is marked `long`, and the random cases of the engine in full number

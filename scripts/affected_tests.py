@@ -7,17 +7,16 @@ every change of the package concerns them.
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from scripts.imported_modules import ROOT, imported_files
+
 SOURCES = ("aligner_proxy", "plugins", "models", "bench", "demo", "scripts", "tests")
 PROCESSES = ("tests/conformance", "tests/e2e", "tests/faults")
 """Folders of tests that start whole processes."""
-ROOTS_OF_IMPORTS = ("", "plugins/", "plugins/vllm/")
 
 
 def changed_files(base: str) -> list[str]:
@@ -33,32 +32,12 @@ def _git(*arguments: str) -> list[str]:
 
 def imports() -> dict[str, set[str]]:
     """By file: the files of this repository that it imports."""
-    files = [str(path.relative_to(ROOT)) for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
-    by_module = {_module(file): file for file in files}
-    return {file: set(_imported_files(file, by_module)) for file in files}
+    files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
+    return {_relative(file): set(map(_relative, imported_files(file, everywhere=True))) for file in files}
 
 
-def _module(file: str) -> str:
-    for root in sorted(ROOTS_OF_IMPORTS, key=len, reverse=True):
-        if file.startswith(root):
-            return file.removeprefix(root).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    raise ValueError(file)
-
-
-def _imported_files(file: str, by_module: Mapping[str, str]) -> Iterator[str]:
-    package = _module(file).split(".")[: None if file.endswith("/__init__.py") else -1]
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            source = ".".join([*above, *([node.module] if node.module else [])])
-            names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
-            # A module brings the packages around it.
-            yield from (by_module[m] for i in range(len(parts)) if (m := ".".join(parts[: i + 1])) in by_module)
+def _relative(file: Path) -> str:
+    return str(file.relative_to(ROOT))
 
 
 def concerned_files(changed: Iterable[str], imported: Mapping[str, set[str]]) -> set[str]:

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
-import pytest
-
-PATH = Path(__file__).parents[2] / "scripts" / "affected_tests.py"
+from scripts import affected_tests as script
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("affected_tests", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_change_concerns_what_imports_it(script: ModuleType) -> None:
+def test_a_change_concerns_what_imports_it() -> None:
     imported = {
         "aligner_proxy/text/cutter.py": set(),
         "aligner_proxy/gate/judge.py": {"aligner_proxy/text/cutter.py"},
@@ -40,7 +23,7 @@ def test_a_change_concerns_what_imports_it(script: ModuleType) -> None:
     assert script.affected_tests(["README.md"], imported) == []
 
 
-def test_imports_of_this_repository_are_found(script: ModuleType) -> None:
+def test_imports_of_this_repository_are_found() -> None:
     imported = script.imports()
     assert "aligner_proxy/types.py" in imported["aligner_proxy/pipeline/pipeline.py"]
     concerned = script.concerned_files(["aligner_proxy/text/structure.py"], imported)

@@ -5,17 +5,14 @@ What a file needs is read from its imports, and from those of the modules of thi
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from aligner_proxy import extras
+from scripts.imported_modules import imported_names, module_file
 
-ROOT = Path(__file__).parents[2]
-PLACES = (ROOT, ROOT / "plugins", ROOT / "plugins" / "vllm")
 NEEDED = frozenset(extras.PACKAGES[extras.ENGINE]) - {"huggingface_hub"}  # LiteLLM brings that
 _LEFT_OUT: list[str] = []
 
@@ -45,36 +42,10 @@ def needs_engine(file: Path) -> bool:
     seen = {file}
     waiting = [file]
     while waiting:
-        for name in imports(waiting.pop()):
+        for name in imported_names(waiting.pop(), everywhere=False):
             if name.partition(".")[0] in NEEDED:
                 return True
-            if (module := source(name)) and module not in seen:
+            if (module := module_file(name)) and module not in seen:
                 seen.add(module)
                 waiting.append(module)
     return False
-
-
-@cache
-def imports(file: Path) -> tuple[str, ...]:
-    """The modules that a file imports when it is imported itself, also what may be a name in one of them."""
-    return tuple(_imports(ast.parse(file.read_text(encoding="utf-8")).body))
-
-
-def _imports(body: list[ast.stmt]) -> Iterator[str]:
-    for statement in body:
-        if isinstance(statement, ast.Import):
-            yield from (alias.name for alias in statement.names)
-        elif isinstance(statement, ast.ImportFrom):
-            yield str(statement.module)
-            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
-
-
-@cache
-def source(name: str) -> Path | None:
-    """The file of a module of this repository."""
-    for place in PLACES:
-        path = place.joinpath(*name.split("."))
-        for file in (path.with_suffix(".py"), path / "__init__.py"):
-            if file.is_file():
-                return file
-    return None

@@ -1,0 +1,57 @@
+"""Imports between the files of this repository, read from their source without importing anything."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PLACES = (ROOT, ROOT / "plugins", ROOT / "plugins" / "embedded", ROOT / "plugins" / "vllm")
+"""The folders from which modules are imported."""
+
+
+@cache
+def module_file(name: str) -> Path | None:
+    """The file of a module of this repository; None for any other."""
+    for place in PLACES:
+        path = place.joinpath(*name.split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+@cache
+def imported_names(file: Path, *, everywhere: bool) -> tuple[str, ...]:
+    """The modules that a file imports, also what may be a name in one; not `everywhere`: when it is imported itself."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return tuple(_imported_names(ast.walk(tree) if everywhere else tree.body, file))
+
+
+def _imported_names(nodes: Iterable[ast.AST], file: Path) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = _package(file, node.level) + (node.module or "") if node.level else str(node.module)
+            yield source.rstrip(".")
+            yield from (f"{source.rstrip('.')}.{alias.name}" for alias in node.names)
+
+
+def _package(file: Path, level: int) -> str:
+    """The package that so many dots mean in a file, with a dot behind it."""
+    folder = file.parents[level - 1]
+    place = max((place for place in PLACES if folder.is_relative_to(place)), key=lambda place: len(place.parts))
+    return "".join(f"{part}." for part in folder.relative_to(place).parts)
+
+
+def imported_files(file: Path, *, everywhere: bool) -> set[Path]:
+    """The files of this repository that a file imports, with those of the packages around them."""
+    files: set[Path] = set()
+    for name in imported_names(file, everywhere=everywhere):
+        parts = name.split(".")
+        packages = (".".join(parts[: count + 1]) for count in range(len(parts)))
+        files.update(path for package in packages if (path := module_file(package)))
+    return files
