@@ -20,6 +20,7 @@ import yaml
 from tests.e2e.clients import MASTER_KEY, Gateway
 from tests.e2e.deployment import LITELLM, OPENAI
 from tests.e2e.processes import IMPORTABLE, EngineProcess, Process, free_port
+from tests.e2e.warm_litellm import COMMON
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 INSULT = "You are an idiot"
@@ -103,9 +104,7 @@ def proxy(database: str, upstream: str, engine: EngineProcess, tmp_path_factory:
     (configs / "policies.yaml").write_text(yaml.safe_dump(POLICIES))
     port = free_port()
     env = {
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_LOCAL_BLOG_POSTS": "True",
-        "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
+        **COMMON,
         "ALIGNER_PROXY_ENGINE": f"unix:{engine.socket}",
         "ALIGNER_PROXY_HOME": str(folder / "home"),
         "NO_PROXY": "*",

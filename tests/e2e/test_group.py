@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.e2e.warm_litellm import COMMON
 from tests.support.serving import Completions, served
 
 from .clients import MASTER_KEY
+from .deployment import LITELLM
 from .processes import Process, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -59,7 +59,7 @@ def _proxy(folder: Path, base: str) -> tuple[Process, str]:
         "ALIGNER_PROXY_HOME": str(folder / "home"),
         "NO_PROXY": "*",
     }
-    command = [str(Path(sys.executable).with_name("litellm")), "--config", str(path), "--host", "127.0.0.1"]
+    command = [LITELLM, "--config", str(path), "--host", "127.0.0.1"]
     return Process([*command, "--port", str(port), "--telemetry", "False"], folder / "log", env, warm=True), str(port)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,7 +17,9 @@ import yaml
 
 from aligner_proxy.gateway import reload
 from tests.e2e.clients import MASTER_KEY, Gateway
+from tests.e2e.deployment import LITELLM
 from tests.e2e.processes import Process, free_port
+from tests.e2e.warm_litellm import COMMON
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -78,16 +79,15 @@ def reloading(folder: Path, upstream: str, engine: Any) -> Iterator[Reloading]:
     }
     (own / "litellm.yaml").write_text(yaml.safe_dump(settings))
     env = {
-        **{f"LITELLM_LOCAL_{name}": "True" for name in ("MODEL_COST_MAP", "BLOG_POSTS", "POLICY_TEMPLATES")},
+        **COMMON,
         "ALIGNER_PROXY_ENGINE": f"unix:{engine.socket}",
         "ALIGNER_PROXY_HOME": str(own / "home"),
         "NO_PROXY": "*",
     }
-    litellm = str(Path(sys.executable).with_name("litellm"))
     # uvicorn ends a worker that does not answer for 5 s; on a busy machine importing LiteLLM alone takes longer.
     workers = ["--num_workers", str(WORKERS), "--timeout_worker_healthcheck", "120"]
     where = ["--host", "127.0.0.1", "--port", str(port), "--telemetry", "False", *workers]
-    process = Process([litellm, "--config", str(own / "litellm.yaml"), *where], started.log, env)
+    process = Process([LITELLM, "--config", str(own / "litellm.yaml"), *where], started.log, env)
     process.start()
     try:
         process.wait_for(f"{started.address}/health/readiness", within_s=WORKERS * 240)

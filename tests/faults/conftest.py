@@ -20,6 +20,7 @@ import yaml
 
 from aligner_proxy.pipeline import outcomes
 from tests.e2e.clients import MASTER_KEY, Streamed
+from tests.e2e.deployment import LITELLM
 from tests.e2e.processes import IMPORTABLE, Process, free_port
 from tests.e2e.warm_litellm import COMMON
 from tests.faults import cells, faults
@@ -159,8 +160,7 @@ def _proxy(house: House, upstream: str, port: int) -> Process:
         "ALIGNER_PROXY_HOME": str(house.folder / "home"),
         "NO_PROXY": "*",
     }
-    litellm = str(Path(sys.executable).with_name("litellm"))
-    command = [litellm, "--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+    command = [LITELLM, "--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
     return Process(command, house.folder / "proxy.log", env, warm=True)
 
 
