@@ -10,7 +10,8 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,9 @@ def _read(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Ite
     path = data_dir / f"{name}.jsonl.gz"
     if not path.is_file():
         raise PreferenceError(f"{path} is not there; give the folder that holds the research data")
-    for number, line in enumerate(lines(path), 1):
-        yield _check(parsed(line, f"{path}:{number}"), schema, f"{path}:{number}")
+    with open_lines(path) as lines:
+        for number, line in enumerate(lines, 1):
+            yield _check(parsed(line, f"{path}:{number}"), schema, f"{path}:{number}")
 
 
 def load(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[Ranked]:
@@ -120,17 +122,18 @@ def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = N
     if not path.is_file():
         raise PreferenceError(f"{path} is not there")
     compared = False
-    for number, line in enumerate(lines(path), 1):
-        if line.strip():
-            try:
-                found = _scored(parsed(line, f"{path}:{number}"), f"{path}:{number}")
-            except PreferenceError as error:
-                if on_bad is None:
-                    raise
-                on_bad(error)
-            else:
-                compared = compared or _has_objective(found)
-                yield found
+    with open_lines(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    found = _scored(parsed(line, f"{path}:{number}"), f"{path}:{number}")
+                except PreferenceError as error:
+                    if on_bad is None:
+                        raise
+                    on_bad(error)
+                else:
+                    compared = compared or _has_objective(found)
+                    yield found
     if not compared:
         raise PreferenceError(
             f"{path} has no objectives: in none of its rows is one objective scored in two responses; "
@@ -169,12 +172,16 @@ def _response(item: object, where: str) -> Response:
     return Response(item["text"], {objective: float(score) for objective, score in item["scores"].items()})
 
 
-def lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, packed (`.gz`) or not; raises PreferenceError where it is neither text nor whole."""
+@contextmanager
+def open_lines(path: Path) -> Iterator[Iterable[str]]:
+    """The lines of a text file, packed (`.gz`) or not; raises PreferenceError where it is neither text nor whole.
+
+    A context and not a generator: one that is left half read keeps its file open as long as the error that left it.
+    """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8", newline="") as stream:
-            yield from stream
+            yield stream
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise PreferenceError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
 

@@ -28,7 +28,7 @@ from rich.console import Console
 from models.defects.objectives import BUILT_IN
 
 from .pairs import write_lines
-from .preference_sets import PreferenceError, Ranked, Response, lines, parsed
+from .preference_sets import PreferenceError, Ranked, Response, open_lines, parsed
 
 _TURN = "\n\nHuman:"
 _REPLY = "\n\nAssistant:"
@@ -168,21 +168,23 @@ def _rows(files: Iterable[Path], on_bad: OnBad) -> Iterator[Line]:
 
 
 def _table(path: Path) -> Iterator[Line]:
-    reader = csv.DictReader(lines(path))
-    missing = [name for name in ("query", "response", *_IMHI) if name not in (reader.fieldnames or ())]
-    if missing:
-        raise PreferenceError(f"{path}:1: missing column {', '.join(missing)}")
-    for row in reader:
-        yield Line(row, f"{path}:{reader.line_num}")
+    with open_lines(path) as lines:
+        reader = csv.DictReader(lines)
+        missing = [name for name in ("query", "response", *_IMHI) if name not in (reader.fieldnames or ())]
+        if missing:
+            raise PreferenceError(f"{path}:1: missing column {', '.join(missing)}")
+        for row in reader:
+            yield Line(row, f"{path}:{reader.line_num}")
 
 
 def _objects(path: Path, on_bad: OnBad) -> Iterator[Line]:
-    for number, line in enumerate(lines(path), 1):
-        if line.strip():
-            try:
-                yield Line(parsed(line, f"{path}:{number}"), f"{path}:{number}")
-            except PreferenceError as error:
-                on_bad(error)
+    with open_lines(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield Line(parsed(line, f"{path}:{number}"), f"{path}:{number}")
+                except PreferenceError as error:
+                    on_bad(error)
 
 
 # ---------------------------------------------------------------- command line
