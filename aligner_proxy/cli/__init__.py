@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import cache
 from typing import Any, cast
 
 import click
 
 from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy.plugins.commands import Command, plugin_commands
 
-COMMANDS = {
+_OWN = {
     "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
     "engine": "Serve the aligner alone, so that several gateway workers share one model.",
     "align": "Correct one answer from stdin, or many with --jsonl.",
@@ -32,33 +34,45 @@ COMMANDS = {
     "doctor": "Say what this machine can run, and what to fix.",
     "pull": "Fetch, quantise and store the weights of an aligner.",
 }
+"""The package's own commands, in the order of their use."""
 _REVIEWS = ("review", "export", "compare", "audit")
 """Commands whose modules stand in the folder `reviews`."""
+
+
+@cache
+def all_commands() -> dict[str, Command]:
+    """Every command by its name: the package's own, then those of installed plugins, which replace none."""
+    own = (
+        Command(name, about, f"aligner_proxy.cli.{'reviews.' if name in _REVIEWS else ''}{name}")
+        for name, about in _OWN.items()
+    )
+    commands = {command.name: command for command in own}
+    for command in plugin_commands():
+        commands.setdefault(command.name, command)
+    return commands
 
 
 class LazyGroup(click.Group):
     """Command group that imports a command only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(all_commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = f"reviews.{cmd_name}" if cmd_name in _REVIEWS else cmd_name
-        return cast(click.Command, importlib.import_module(f"aligner_proxy.cli.{module}").command)
+        command = all_commands().get(cmd_name)
+        return None if command is None else cast(click.Command, importlib.import_module(command.module).command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(command.name, command.about) for command in all_commands().values()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; an unknown name fails with the list of commands."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            ctx.fail(f"no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
+        if args and not args[0].startswith("-") and args[0] not in all_commands():
+            ctx.fail(f"no command {args[0]!r}; there are: {', '.join(all_commands())}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

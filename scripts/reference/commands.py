@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from aligner_proxy.cli import COMMANDS, main
+from aligner_proxy.cli import all_commands, main
 from scripts.reference.markdown import code, page, sentence, table, words
 
 PROGRAM = "aligner-proxy"
@@ -23,8 +23,8 @@ Every command prints its options with `--help`. A mistake that a user can mend i
 def commands_page() -> str:
     """The whole page."""
     root = click.Context(main, info_name=PROGRAM)
-    found = {name: main.get_command(root, name) for name in COMMANDS}
-    rows = [(f"[`{name}`](#{PROGRAM}-{name})", sentence(COMMANDS[name])) for name in found]
+    found = {name: main.get_command(root, name) for name in all_commands()}
+    rows = [(f"[`{name}`](#{PROGRAM}-{name})", sentence(all_commands()[name].about)) for name in found]
     sections = [
         section
         for name, command in found.items()
