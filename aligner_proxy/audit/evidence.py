@@ -11,10 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from aligner_proxy.audit.replay import wilson_interval
 from aligner_proxy.audit.review_queue import AnswerFilter, AnswerPlace
 from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.types import Status
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from aligner_proxy.errors import BadRequest, ForbiddenError
+from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import Content, Entry
 from aligner_proxy.policy.resolver import PolicyResolver
@@ -22,8 +23,6 @@ from aligner_proxy.types import Outcome, Status
 
 _AT_ONCE = 4
 _GATE = "gate_"
-_Z = 1.96
-"""Normal quantile of a 95 % interval."""
 
 
 class Ending(StrEnum):
@@ -178,17 +177,6 @@ def count_changes(cases: Sequence[ReplayCase]) -> dict[ReplayChange, int]:
     """Number of answers for each kind of difference."""
     counts = Counter(case.change for case in cases)
     return {change: counts[change] for change in ReplayChange}
-
-
-def wilson_interval(count: int, total: int) -> tuple[float, float, float]:
-    """(share, low, high): a share with Wilson's 95 % interval, valid for small and zero counts."""
-    if total == 0:
-        return 0.0, 0.0, 1.0
-    p = count / total
-    z = _Z**2 / total
-    middle = (p + z / 2) / (1 + z)
-    half = _Z / (1 + z) * math.sqrt(p * (1 - p) / total + z / (4 * total))
-    return p, max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -35,7 +35,7 @@ _OWN = {
     "pull": "Fetch, quantise and store the weights of an aligner.",
 }
 """The package's own commands, in the order of their use."""
-_REVIEWS = ("review", "export", "compare", "audit")
+_REVIEWS = ("review", "export", "compare")
 """Commands whose modules stand in the folder `reviews`."""
 
 

@@ -21,13 +21,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from aligner_proxy import extras
-from aligner_proxy.audit.replay import wilson_interval
 from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.json_lines import progress_line
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.engine.api import Engine, with_heads
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
+from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.policy.litellm_config import resolve_policies_file

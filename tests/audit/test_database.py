@@ -23,7 +23,7 @@ from aligner_proxy.audit.recorder import QueueLimits, Recorder
 from aligner_proxy.audit.retention import RetentionLimits
 from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.store import Seal
-from aligner_proxy.cli.reviews.audit import command
+from aligner_proxy.cli.audit import command
 from aligner_proxy.cli.reviews.options import open_reviews
 from aligner_proxy.errors import AuditError, DatabaseAway, NotRecorded
 from tests.audit.conftest import noted

@@ -9,9 +9,9 @@ from aligner_proxy.audit.entry import make_entry
 from aligner_proxy.audit.evidence import Share, compute_evidence, pair_answers, read_evidence
 from aligner_proxy.audit.location import StoreLocation
 from aligner_proxy.audit.opening import open_store
-from aligner_proxy.audit.replay import wilson_interval
 from aligner_proxy.audit.review_queue import AnswerFilter
 from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.plugins.api import Entry
 from tests.audit.conftest import noted
 

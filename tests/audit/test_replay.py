@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aligner_proxy.audit.entry import make_entry
 from aligner_proxy.audit.replay import (
@@ -18,7 +16,6 @@ from aligner_proxy.audit.replay import (
     compute_figures,
     count_changes,
     replay,
-    wilson_interval,
 )
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
@@ -122,13 +119,6 @@ async def test_figures_add_up(tmp_path: Path) -> None:
     assert (before.forwards, after.forwards) == (4.0, 0.0)
     assert count_changes(cases)[ReplayChange.NEWLY] == 1
     assert sum(count_changes(cases).values()) == sum(after.endings.values()) == 4
-
-
-@given(st.integers(0, 500), st.integers(0, 500))
-def test_an_interval_holds_its_share(some: int, more: int) -> None:
-    p, low, high = wilson_interval(some, some + more)
-    assert 0.0 <= low <= p + 1e-9
-    assert p - 1e-9 <= high <= 1.0
 
 
 def test_an_outcome_without_a_judgement_changes_nothing() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from starlette.responses import RedirectResponse, Response
 
 from aligner_proxy.audit import writer
-from aligner_proxy.audit.replay import wilson_interval
 from aligner_proxy.console.answer import AnswerView
 from aligner_proxy.console.changing.known_objectives import KnownObjective, list_objectives
 from aligner_proxy.console.files import ConsoleConfig
@@ -22,6 +21,7 @@ from aligner_proxy.console.forms import NOT_FOUND, PageError
 from aligner_proxy.console.jobs import ConsoleJob
 from aligner_proxy.console.pages import Visit
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.policy.yaml_file import edit_checked, put_value, read_text, replace_file, wrap_in_block
 from aligner_proxy.teaching import example_file, from_reviews, subjects
 from aligner_proxy.teaching.example_file import AGAINST, FINE, NewExample

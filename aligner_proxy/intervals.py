@@ -1,0 +1,19 @@
+"""Intervals of shares that were counted in a sample."""
+
+from __future__ import annotations
+
+import math
+
+_Z = 1.96
+"""Normal quantile of a 95 % interval."""
+
+
+def wilson_interval(count: int, total: int) -> tuple[float, float, float]:
+    """(share, low, high): a share with Wilson's 95 % interval, valid for small and zero counts."""
+    if total == 0:
+        return 0.0, 0.0, 1.0
+    p = count / total
+    z = _Z**2 / total
+    middle = (p + z / 2) / (1 + z)
+    half = _Z / (1 + z) * math.sqrt(p * (1 - p) / total + z / (4 * total))
+    return p, max(0.0, middle - half), min(1.0, middle + half)
