@@ -62,18 +62,6 @@ class DatabaseAway(AuditError):
         super().__init__(f"the audit database in {name} fails: {kind}")
 
 
-class UnknownAnswer(AlignerProxyError):
-    """No answer with this id is on record for whoever asks."""
-
-
-class NoSuchPlace(AlignerProxyError):
-    """A review of something that the answer does not have; `param` is the wrong field."""
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
 class NotRecorded(AlignerProxyError):
     """There is no audit entry of an answer, and the operator requires one: the answer is refused (HTTP 503)."""
 

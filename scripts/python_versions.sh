@@ -14,7 +14,7 @@ chosen=(--sample tests/test_{clock,concurrency,connections,extras}.py tests/engi
 chosen+=(tests/gateway tests/pipeline tests/plugins tests/sharing)
 # What costs most and only computes with texts, or tries many of them where few show the same.
 for path in gateway/endpoints gateway/test_enforced.py gateway/test_side_texts.py pipeline/test_closing.py \
-    pipeline/test_lists_in_streams.py pipeline/test_replacement_map.py plugins/metaalign; do
+    pipeline/test_lists_in_streams.py pipeline/test_replacement_map.py plugins/metaalign plugins/review; do
     chosen+=(--ignore "tests/$path")
 done
 chosen+=(--deselect tests/gateway/test_auth.py::test_what_litellm_counts_and_checks_is_handed_to_it)
@@ -53,13 +53,14 @@ PYTHON
 
 make_environment() { # PYTHON FOLDER
     local stamp
-    stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml scripts/python_versions.sh | cksum)
+    stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml plugins/review/pyproject.toml scripts/python_versions.sh | cksum)
     [ "$(cat "$2/.ready" 2>/dev/null)" = "$stamp" ] && return
     rm -rf "$2"
     "$1" -m venv "$2"
     local install=("$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile --no-deps)
     "${install[@]}" --require-hashes -r .build/plain.lock
-    "${install[@]}" --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded
+    "${install[@]}" --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded \
+        --editable ./plugins/review
     echo "$stamp" >"$2/.ready"
 }
 

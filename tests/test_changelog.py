@@ -21,7 +21,10 @@ def test_version_is_the_same_everywhere() -> None:
     weights = tomllib.loads((ROOT / "plugins" / "embedded" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert weights["name"] == "aligner-proxy-embedded"  # its version is that of the weights
     vllm = tomllib.loads((ROOT / "plugins" / "vllm" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    review = tomllib.loads((ROOT / "plugins" / "review" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == plugins["version"] == vllm["version"] == __version__ == released[0]
+    assert review["version"] == __version__
+    assert f"aligner-proxy[review]=={__version__}" in review["dependencies"]
     assert f"aligner-proxy=={__version__}" in plugins["dependencies"]
     assert f"aligner-proxy=={__version__}" in vllm["dependencies"]
 

@@ -23,29 +23,18 @@ _OWN = {
     "align": "Correct one answer from stdin, or many with --jsonl.",
     "teach": "Teach objectives by the example sentences that a policies file names.",
     "check": "Validate a config and print the policy that a request would get, and why.",
-    "replay": "Run recorded answers under another policy or aligner, and compare.",
-    "review": "Look at recorded answers one by one and say whether they were corrected rightly.",
-    "export": "Write reviewed answers as training rows.",
-    "compare": "Compare two aligners or policies by what reviewers said.",
     "audit": "Erase what is on record of one answer.",
-    "console": "Show corrections in a browser, as they happen.",
-    "promote": "Write a change of policy into the policies file.",
     "health": "Say whether gateway and engine are alive, ready, degraded.",
     "doctor": "Say what this machine can run, and what to fix.",
     "pull": "Fetch, quantise and store the weights of an aligner.",
 }
 """The package's own commands, in the order of their use."""
-_REVIEWS = ("review", "export", "compare")
-"""Commands whose modules stand in the folder `reviews`."""
 
 
 @cache
 def all_commands() -> dict[str, Command]:
     """Every command by its name: the package's own, then those of installed plugins, which replace none."""
-    own = (
-        Command(name, about, f"aligner_proxy.cli.{'reviews.' if name in _REVIEWS else ''}{name}")
-        for name, about in _OWN.items()
-    )
+    own = (Command(name, about, f"aligner_proxy.cli.{name}") for name, about in _OWN.items())
     commands = {command.name: command for command in own}
     for command in plugin_commands():
         commands.setdefault(command.name, command)
@@ -72,6 +61,10 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; an unknown name fails with the list of commands."""
         if args and not args[0].startswith("-") and args[0] not in all_commands():
+            from aligner_proxy.policy.plugin_keys import COMMANDS_OF_PLUGINS, missing_plugin_text  # brings pydantic
+
+            if (owner := COMMANDS_OF_PLUGINS.get(args[0])) is not None:
+                ctx.fail(missing_plugin_text(args[0], owner))
             ctx.fail(f"no command {args[0]!r}; there are: {', '.join(all_commands())}")
         return super().resolve_command(ctx, args)
 

@@ -48,7 +48,7 @@ from aligner_proxy.gateway.fleet import COMPARED, FleetHeartbeat, MemberState, p
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import ServerKind
-from aligner_proxy.policy.plugin_keys import SYSTEMS
+from aligner_proxy.policy.plugin_keys import BUNDLED
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.server import RedisServer
@@ -371,9 +371,9 @@ def check_plugins() -> Iterator[DoctorFinding]:
         else:
             offers = "; ".join((*_offer_texts(plugin), *_declared_texts(plugin)))
             yield DoctorFinding(where, Severity.OK, f"{text}; {offers or 'offers nothing'}")
-    if SYSTEMS not in registry.plugin_distributions():
-        fix = f"pip install {SYSTEMS}"
-        yield DoctorFinding("plugins", Severity.NOTE, f"{SYSTEMS}, which comes with the gateway, is not installed", fix)
+    for name in sorted(BUNDLED - registry.plugin_distributions()):
+        text = f"{name}, which comes with the gateway, is not installed"
+        yield DoctorFinding("plugins", Severity.NOTE, text, f"pip install {name}")
     off = [] if third_party else registry.third_party_names()
     if off:
         yield DoctorFinding("plugins", Severity.NOTE, f"switched off, not loaded: {', '.join(off)}")
@@ -386,7 +386,9 @@ def _offer_texts(plugin: registry.Plugin) -> Iterator[str]:
 
 
 def _declared_texts(plugin: registry.Plugin) -> Iterator[str]:
-    """The keys and selector forms that a plugin adds to the policies file."""
+    """The endpoints of a plugin, and the keys and selector forms that it adds to the policies file."""
+    if plugin.endpoints:
+        yield f"endpoints: {', '.join(endpoint.path for endpoint in plugin.endpoints)}"
     for extension in plugin.extensions:
         yield from (f"objectives: {form.word}" for form in extension.selectors)
         if extension.keys:

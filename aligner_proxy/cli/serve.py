@@ -18,7 +18,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -38,16 +38,23 @@ from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, Engi
 from aligner_proxy.gateway import active_policies, build, litellm_internals
 from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
 from aligner_proxy.gateway.process.auto_training import AutoTrainer, ServingEngine
-from aligner_proxy.gateway.process.console_process import ConsoleKeeper
+from aligner_proxy.gateway.process.companion_process import CompanionKeeper
 from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.commands import Companion, plugin_commands
 from aligner_proxy.policy import config, guardrail_entry, litellm_config
 from aligner_proxy.policy.engine_schema import Backend, ServerKind
 from aligner_proxy.policy.litellm_config import find_policies, model_groups
+from aligner_proxy.policy.plugin_keys import COMPANIONS_OF_PLUGINS, missing_plugin_text
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
+_COMPANIONS: Mapping[str, Companion] = {
+    command.name: command.companion for command in plugin_commands() if command.companion is not None
+}
+"""By the names of their commands."""
 
 # Without the first three, LiteLLM calls the internet at every start, and waits where there is none. The next is the
 # number of seconds after which uvicorn replaces a silent worker: the default of 5 is less than LiteLLM's import takes
@@ -86,8 +93,8 @@ class ServePlan:
     """Which generation of processes this is: one more after each restart."""
     engine_number: int = 1
     """The generation whose engine it uses; an earlier one's where LiteLLM alone was replaced."""
-    console_port: int | None = None
-    """Port of the console beside it, on this machine alone; None: there is none."""
+    companions: Mapping[str, int] = field(default_factory=dict)
+    """Ports of the companions beside it, on this machine alone, by the names of their commands."""
     worker_mb: int = 0
     """Megabytes that a LiteLLM process may hold before another one takes its place; 0: any number."""
 
@@ -108,6 +115,35 @@ class ServePlan:
 
     def _socket(self, name: str, number: int) -> Path:
         return config.default_socket().with_name(f"{name}-{os.getpid()}-{number}.sock")
+
+
+def companion_options(function: _F) -> _F:
+    """Add a flag for each companion that plugins bring, and an option for its port."""
+    for name, companion in reversed(tuple(_COMPANIONS.items())):
+        port = click.IntRange(1, 65535)
+        function = click.option(
+            f"--{name}-port", default=companion.port, show_default=True, type=port, help="Its port."
+        )(function)
+        function = click.option(f"--{name}", is_flag=True, help=companion.about)(function)
+    for name in COMPANIONS_OF_PLUGINS.keys() - _COMPANIONS.keys():
+        function = click.option(f"--{name}", is_flag=True, hidden=True)(function)
+    return function
+
+
+def take_companions(options: dict[str, Any]) -> dict[str, int]:
+    """The ports of the companions that the options ask for, taken out of `options`; raises `ConfigError`."""
+    ports: dict[str, int] = {}
+    for name, companion in _COMPANIONS.items():
+        field_name = name.replace("-", "_")
+        port = options.pop(f"{field_name}_port")
+        if options.pop(field_name):
+            if companion.extra is not None:
+                extras.require_extra(companion.extra, f"--{name}")
+            ports[name] = port
+    for name in COMPANIONS_OF_PLUGINS.keys() - _COMPANIONS.keys():
+        if options.pop(name.replace("-", "_")):
+            raise ConfigError(missing_plugin_text(f"--{name}", COMPANIONS_OF_PLUGINS[name]))
+    return ports
 
 
 @click.command("serve")
@@ -134,8 +170,7 @@ class ServePlan:
     callback=lambda _context, _option, worker_mb: _check_worker_mb(worker_mb),
     help="Megabytes that a LiteLLM process may hold before another takes its place without a gap; 0: any (Linux).",
 )
-@click.option("--console", is_flag=True, help="Start the console beside it, for browsers on this machine.")
-@click.option("--console-port", default=4001, show_default=True, type=click.IntRange(1, 65535), help="Its port.")
+@companion_options
 @connection_options
 @log_option
 def command(
@@ -147,15 +182,12 @@ def command(
     handover: int,
     body_mb: int,
     worker_mb: int,
-    console: bool,
-    console_port: int,
     form: str | None,
     **options: Any,
 ) -> None:
     """Start the aligner engine and the LiteLLM proxy; SIGHUP replaces both without a gap, SIGTERM drains them."""
     log_to_stderr(form)
-    if console:
-        extras.require_extra(extras.REVIEW, "--console")
+    companions = take_companions(options)
     limits = replace(take_limits(options), body_bytes=body_mb << 20)
     open_files.allow_connections(limits.connections, open_files.OF_REQUEST)
     checked = replace(
@@ -165,7 +197,7 @@ def command(
         handover=handover,
         limits=limits,
         worker_mb=worker_mb,
-        console_port=console_port if console else None,
+        companions=companions,
     )
     with contextlib.closing(sockets.bind_socket(host, port)) as listener:
         sys.exit(asyncio.run(_run(checked, listener)))
@@ -245,11 +277,11 @@ def litellm_command(plan: ServePlan, *listeners: socket.socket) -> list[str]:
     return [sys.executable, *ours, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 
 
-def console_command(plan: ServePlan) -> list[str]:
-    """Command line of the console, which asks this generation's engine; it listens on this machine alone."""
-    where = ["--config", str(plan.litellm_file), "--port", str(plan.console_port), "--gateway", _base_url(plan)]
+def companion_command(plan: ServePlan, name: str) -> list[str]:
+    """Command line of a companion, which asks this generation's engine; it listens on this machine alone."""
+    where = ["--config", str(plan.litellm_file), "--port", str(plan.companions[name]), "--gateway", _base_url(plan)]
     engine = ["--engine", f"unix:{plan.socket}"] if plan.socket else []
-    return [sys.executable, "-m", "aligner_proxy", "console", *where, *engine]
+    return [sys.executable, "-m", "aligner_proxy", name, *where, *engine]
 
 
 def litellm_environment(plan: ServePlan) -> dict[str, str]:
@@ -294,8 +326,7 @@ async def _run(first: ServePlan, listener: socket.socket) -> int:
         pace = supervisor.Pace(grace=first.grace, handover=first.handover)
         memory = memory_limit.MemoryLimit(first.worker_mb)
         besides = [asyncio.ensure_future(teacher.keep_training())]
-        if first.console_port is not None:
-            besides.append(asyncio.ensure_future(_make_console(serves).keep_running()))
+        besides += [asyncio.ensure_future(_make_companion(serves, name).keep_running()) for name in first.companions]
 
         def stop_serving() -> None:
             listener.close()
@@ -308,11 +339,11 @@ async def _run(first: ServePlan, listener: socket.socket) -> int:
             await asyncio.gather(*besides, return_exceptions=True)
 
 
-def _make_console(serves: list[ServePlan]) -> ConsoleKeeper:
-    """The console of the serving generation; replacing LiteLLM alone keeps it."""
-    return ConsoleKeeper(
+def _make_companion(serves: list[ServePlan], name: str) -> CompanionKeeper:
+    """A companion of the serving generation; replacing LiteLLM alone keeps it."""
+    return CompanionKeeper(
         lambda: serves[-1].engine_number if serves else None,
-        lambda: supervisor.ChildProcess("console", console_command(serves[-1]), litellm_environment(serves[-1])),
+        lambda: supervisor.ChildProcess(name, companion_command(serves[-1], name), litellm_environment(serves[-1])),
     )
 
 
@@ -334,7 +365,7 @@ def _plan_again(first: ServePlan) -> ServePlan:
         handover=first.handover,
         limits=first.limits,
         worker_mb=first.worker_mb,
-        console_port=first.console_port,
+        companions=first.companions,
     )
 
 

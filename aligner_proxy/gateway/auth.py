@@ -18,6 +18,7 @@ from litellm.proxy.auth.route_checks import RouteChecks
 
 from aligner_proxy import formats
 from aligner_proxy.gateway import body_limits, client_keys, litellm_internals
+from aligner_proxy.gateway.endpoints.routes import find_endpoint
 from aligner_proxy.policy.keys_file import KeyEntry, Role
 
 _WITHOUT_TEXT = frozenset(
@@ -31,13 +32,10 @@ _WITHOUT_TEXT = frozenset(
         "/responses/input_tokens": ("", "/v1", "/openai/v1"),
         "/messages/count_tokens": ("/v1",),
         "/utils/token_counter": ("",),
-        "/feedback": ("/v1",),
     }.items()
     for prefix in prefixes
 )
 """Endpoints that answer no text of a model, as FastAPI writes them."""
-_FOR_REVIEWERS = frozenset({"/v1/feedback"})
-"""All that a reviewer's key may call; the console knows it by itself."""
 
 
 async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
@@ -84,12 +82,14 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
     guardrail, which sees the path, must take it for the same. What has no template (WebSockets, mounted applications)
     needs an entry.
     """
-    template = getattr(request.scope.get("route"), "path", None)
+    route = request.scope.get("route")
+    template = getattr(route, "path", None)
+    endpoint = find_endpoint(route)
     if entry.role is Role.REVIEWER:
-        return template in _FOR_REVIEWERS
+        return endpoint is not None and endpoint.for_reviewers
     path = get_request_route(request)
     corrected = formats.wire(template) is not None and formats.wire(normalize_request_route(path)) is not None
-    if corrected or template in _WITHOUT_TEXT:
+    if corrected or template in _WITHOUT_TEXT or endpoint is not None:
         return True
     return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, glob) for glob in entry.routes)
 

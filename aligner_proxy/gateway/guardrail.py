@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -43,7 +43,6 @@ from aligner_proxy.gateway import (
 )
 from aligner_proxy.gateway.build import build_pipeline, shared_redis
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
-from aligner_proxy.gateway.endpoints.feedback import Feedback
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
 from aligner_proxy.gateway.fleet import Fleet
 from aligner_proxy.gateway.readiness import EngineReadiness
@@ -57,6 +56,7 @@ from aligner_proxy.observability import logs, tracing
 from aligner_proxy.observability.stalls import LoopWatchdog
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.stages import eligibility
+from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import RunningSelection
 from aligner_proxy.policy import config, guardrail_entry
 from aligner_proxy.policy.schema import PolicyFile
@@ -101,7 +101,7 @@ class AlignerGuardrail(CustomGuardrail):
             self.pipeline = build_pipeline(file, self._policies.current.heads.store.head, redis)
             self._audit_writers = make_audit_writers(file)
             self._auditor = self._audit_writers or None
-            self.feedback = Feedback.from_file(file)
+            self.endpoints: Mapping[str, registry.PluginEndpoint] = registry.load_endpoints(file)
             config.check_hand_offs(file)
             self._webhook = WebhookSender(load_redaction(file))
         except (AlignerProxyError, OSError) as error:

@@ -193,7 +193,6 @@ AUDIT_WAITING = _register_once(
     "Memory of the entries that wait for the audit store; of several workers the sum",
     multiprocess_mode="livesum",
 )
-FEEDBACK = _register_once(Counter, "aligner_feedback_total", "Calls of POST /v1/feedback", ("result",))
 AUDIT_DELETED = _register_once(
     Counter, "aligner_audit_deleted_total", "Entries deleted from the audit store, by what was too large", ("limit",)
 )

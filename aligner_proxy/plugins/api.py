@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.plugins.endpoint import Endpoint as Endpoint
+from aligner_proxy.plugins.endpoint import EndpointRefusal as EndpointRefusal
 from aligner_proxy.plugins.stage import AnswerSoFar as AnswerSoFar
 from aligner_proxy.plugins.stage import Hold as Hold
 from aligner_proxy.plugins.stage import Outgoing as Outgoing
@@ -306,6 +308,11 @@ class Extension:
 @hookspec
 def extensions() -> Sequence[Extension]:  # type: ignore[empty-body]
     """Extensions, active wherever the plugin is installed."""
+
+
+@hookspec
+def endpoints() -> Sequence[Endpoint]:  # type: ignore[empty-body]
+    """Endpoints of the gateway, served wherever the plugin is installed."""
 
 
 @hookspec

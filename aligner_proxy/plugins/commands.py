@@ -14,6 +14,22 @@ GROUP = "aligner_proxy.commands"
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """A process that `serve` keeps beside the gateway where it is told to: the command whose companion this is.
+
+    It is started with `--config` (the LiteLLM YAML), `--port`, `--gateway` (the gateway's address) and, where `serve`
+    starts the engine, `--engine` (`unix:PATH`). It is started again when it ends, and replaced with the engine.
+    """
+
+    about: str
+    """The help of the flag `--NAME` of `serve`; `--NAME-port` says its port."""
+    port: int
+    """Its port, unless `--NAME-port` says another."""
+    extra: str | None = None
+    """The extra of aligner-proxy that it needs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A command: its name, its line in `aligner-proxy --help`, and the module whose `command` click runs.
 
@@ -23,6 +39,8 @@ class Command:
     name: str
     about: str
     module: str
+    companion: Companion | None = None
+    """Where `serve` can keep this command running beside the gateway."""
 
 
 def plugin_commands() -> Iterator[Command]:

@@ -25,11 +25,13 @@ from aligner_proxy.gate.edits import Candidate
 from aligner_proxy.gate.judge import Verdict, judge
 from aligner_proxy.gate.rules import Rule
 from aligner_proxy.plugins import api
-from aligner_proxy.plugins.api import GROUP, Extension, GateCheck, Kind
-from aligner_proxy.plugins.extensions import Boundary, Extensions, Member
+from aligner_proxy.plugins.api import GROUP, Endpoint, EndpointRefusal, Extension, GateCheck, Kind
+from aligner_proxy.plugins.endpoint import Answering
+from aligner_proxy.plugins.extensions import Boundary, Extensions, InlineRunner, Member, Runner
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
-from aligner_proxy.policy.plugin_keys import RENAMED_KEYS, SYSTEMS, Declarations
+from aligner_proxy.policy.plugin_keys import BUNDLED, RENAMED_KEYS, Declarations
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.schema import (
     KIND,
     PLUGIN_NAME,
@@ -51,6 +53,7 @@ log = logging.getLogger(__name__)
 SORTS = ("correctors", "caches", "gate_rules", "audit_sinks")
 """The hooks that return kinds."""
 _KEY_NAME = r"[a-z][a-z0-9_]{0,63}"
+_ENDPOINT_PATH = r"(/v1/|/v1/[a-z0-9_/-]*/)[a-z][a-z0-9_-]{0,63}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,10 @@ class Plugin:
     name: str
     version: str
     third_party: bool
+    distribution: str
     offers: Mapping[str, tuple[Kind[Any], ...]]
     extensions: tuple[Extension, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
     fault: str | None = None
 
 
@@ -92,6 +97,26 @@ class ConfiguredPlugin:
             raise ConfigError(f"plugin {self.offer.plugin.name}: {self.name} cannot be made ({error})") from None
 
 
+@dataclass(frozen=True, slots=True)
+class PluginEndpoint:
+    """An endpoint of a plugin, ready to answer."""
+
+    endpoint: Endpoint
+    answering: Answering
+    runner: Runner = field(default_factory=InlineRunner)
+
+    async def call(self, body: BaseModel, caller: RequestFacts) -> BaseModel | EndpointRefusal:
+        """What it answers; raises only `CorrectionError` subclasses and `CancelledError`."""
+
+        async def work() -> BaseModel | EndpointRefusal:
+            return await self.answering(body, caller)
+
+        answer = await self.runner.call(work)
+        if not isinstance(answer, (self.endpoint.answer, EndpointRefusal)):
+            raise PluginFault(f"the endpoint {self.endpoint.path} returned something else than its answer")
+        return answer
+
+
 @dataclass(frozen=True)
 class PluginSet:
     """All plugins of this process, and what they add to the policies file."""
@@ -105,6 +130,7 @@ class PluginSet:
             tuple(key for extension in extensions for key in extension.keys),
             tuple(form for extension in extensions for form in extension.selectors),
             frozenset(self.offers("correctors")),
+            frozenset(plugin.distribution for plugin in self.plugins if not plugin.fault),
         )
         object.__setattr__(self, "declarations", declarations)
 
@@ -134,6 +160,24 @@ def load_extensions(file: PolicyFile) -> Extensions:
         caller = ThreadRunner(plugin.name) if plugin.third_party and plugin.extensions else None
         members += [Member(extension, caller) for extension in plugin.extensions]
     return Extensions(members)
+
+
+def load_endpoints(file: PolicyFile) -> dict[str, PluginEndpoint]:
+    """The endpoints of the installed plugins by path; raises `ConfigError` where one cannot be made."""
+    return {
+        endpoint.path: _make_endpoint(plugin, endpoint, file)
+        for plugin in load_plugins(config.allows_third_party(file)).plugins
+        for endpoint in plugin.endpoints
+    }
+
+
+def _make_endpoint(plugin: Plugin, endpoint: Endpoint, file: PolicyFile) -> PluginEndpoint:
+    try:
+        with Boundary():
+            answering = endpoint.make(file)
+    except CorrectionError as error:
+        raise ConfigError(f"plugin {plugin.name}: {endpoint.path} cannot be served ({error})") from None
+    return PluginEndpoint(endpoint, answering, ThreadRunner(plugin.name) if plugin.third_party else InlineRunner())
 
 
 def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...]]:
@@ -234,14 +278,15 @@ def third_party_names() -> list[str]:
 
 
 def _is_bundled(entry: importlib.metadata.EntryPoint) -> bool:
-    return entry.dist is not None and entry.dist.name == SYSTEMS
+    return entry.dist is not None and entry.dist.name in BUNDLED
 
 
 def _load_plugin(
     hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, earlier: Sequence[Plugin]
 ) -> Plugin:
     """One plugin with its offers, or with its fault if it cannot be used."""
-    plugin = Plugin(entry.name, entry.dist.version if entry.dist else "?", not _is_bundled(entry), {})
+    version, distribution = (entry.dist.version, entry.dist.name) if entry.dist else ("?", "")
+    plugin = Plugin(entry.name, version, not _is_bundled(entry), distribution, {})
     if entry.name in {other.name for other in earlier}:
         return replace(plugin, fault="another plugin has this name")
     try:
@@ -259,7 +304,8 @@ def _add_offers(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
     """The plugin with the offers and extensions that its hooks return."""
     offers = {sort: tuple(_checked_kinds(hooks, plugin.name, sort)) for sort in SORTS}
     extensions = tuple(extension for group in _hook_results(hooks, plugin.name, "extensions") for extension in group)
-    return replace(plugin, offers=offers, extensions=extensions)
+    endpoints = tuple(endpoint for group in _hook_results(hooks, plugin.name, "endpoints") for endpoint in group)
+    return replace(plugin, offers=offers, extensions=extensions, endpoints=endpoints)
 
 
 def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
@@ -272,7 +318,21 @@ def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
         raise PluginFault("its hook extensions must return a list of aligner_proxy.plugins.api.Extension")
     _check_names(plugin, earlier)
+    _check_endpoints(plugin, earlier)
     return plugin
+
+
+def _check_endpoints(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
+    """Raise `PluginFault` for an endpoint at a path that is invalid or taken."""
+    paths = {endpoint.path for other in earlier for endpoint in other.endpoints}
+    for endpoint in plugin.endpoints:
+        if not isinstance(endpoint, Endpoint):
+            raise PluginFault("its hook endpoints must return a list of aligner_proxy.plugins.api.Endpoint")
+        if not re.fullmatch(_ENDPOINT_PATH, endpoint.path):
+            raise PluginFault(f"its endpoint {quote_name(endpoint.path)} has no proper path below /v1/")
+        if endpoint.path in paths:
+            raise PluginFault(f"its endpoint {quote_name(endpoint.path)} is another's already")
+        paths.add(endpoint.path)
 
 
 def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:

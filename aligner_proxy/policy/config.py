@@ -35,7 +35,7 @@ from aligner_proxy.policy import shares
 from aligner_proxy.policy.editor_schema import check_second_try, find_outside_editor
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
-from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, rename_deprecated
+from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, missing_plugin_text, rename_deprecated
 from aligner_proxy.policy.redis_url import REDIS_FORMS, redis_fault
 from aligner_proxy.policy.schema import (
     PolicyFile,
@@ -193,10 +193,13 @@ def _missing_plugin_warnings(file: PolicyFile) -> Iterator[str]:
         kind = plugin_kind(name, file.plugins.correctors.get(name, {}))
         if kind in correctors:
             yield _missing_plugin_text(file.source.place_of(*path), f"corrector {quote_name(name)}", correctors[kind])
+    for (block_name, key), owner in file.declarations.missing_settings.items():
+        if key in getattr(file, block_name).model_fields_set:
+            yield _missing_plugin_text(file.source.place_of(block_name, key), f"{block_name}.{key}", owner)
 
 
 def _missing_plugin_text(place: str, what: str, owner: str) -> str:
-    return f"{place}: {what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
+    return missing_plugin_text(f"{place}: {what}", owner)
 
 
 def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:

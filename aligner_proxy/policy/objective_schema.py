@@ -29,6 +29,17 @@ def check_objective_text(text: str) -> str:
 ObjectiveText = Annotated[str, AfterValidator(check_objective_text)]
 
 
+def _check_requested(text: str) -> str:
+    text = text.strip()
+    return check_objective_text(text) if ":" in text else text
+
+
+RequestedObjective = Annotated[
+    str, Field(min_length=1, max_length=MAX_OBJECTIVE_CHARS), AfterValidator(_check_requested)
+]
+"""An objective that a request asks for: the name of a configured one, or "Name: description"."""
+
+
 class ObjectiveEntry(BaseModel):
     """An objective of this file, and the examples that teach it."""
 

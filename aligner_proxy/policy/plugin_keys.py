@@ -16,7 +16,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 SYSTEMS = "aligner-proxy-systems"
-"""The bundled distribution of plugins (plugins/aligner_proxy_systems)."""
+"""The bundled distribution of research systems (plugins/aligner_proxy_systems)."""
+REVIEW = "aligner-proxy-review"
+"""The bundled distribution of reviews and the console (plugins/review)."""
+BUNDLED = frozenset({SYSTEMS, REVIEW})
+"""The bundled distributions, whose plugins run in the gateway's own loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,20 @@ CORRECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
     {"self_refine": SYSTEMS, "aligner": SYSTEMS, "stream_aligner": SYSTEMS}
 )
 """Name -> the distribution that offers it; a policies file may use these names without the plugin."""
+SETTINGS_OF_PLUGINS: Mapping[tuple[str, str], str] = MappingProxyType({("audit", "feedback_rpm"): REVIEW})
+"""Block and key of the policies file -> the distribution without which the key has no effect."""
+COMMANDS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("replay", "review", "export", "compare", "console", "promote"), REVIEW)
+)
+"""Command of `aligner-proxy` -> the distribution that brings it."""
+COMPANIONS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"console": REVIEW})
+"""Flag of `serve` without its dashes -> the distribution that brings it."""
+
+
+def missing_plugin_text(what: str, owner: str) -> str:
+    """What to say of something that needs a distribution of plugins which is not installed."""
+    return f"{what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
+
 
 RENAMED_KEYS: Mapping[str, str] = MappingProxyType({"trail": "debug_trailer"})
 RENAMED_VALUES: Mapping[tuple[str, str], str] = MappingProxyType({("stream", "live"): "passthrough"})
@@ -84,11 +102,18 @@ class Declarations:
     selectors: tuple[SelectorForm, ...] = ()
     correctors: frozenset[str] = frozenset()
     """Kinds of correctors that installed plugins offer."""
+    distributions: frozenset[str] = frozenset()
+    """Distributions whose plugins are installed."""
 
     @cached_property
     def missing_correctors(self) -> Mapping[str, str]:
         """Known correctors without an installed plugin -> the distribution that offers them."""
         return {kind: owner for kind, owner in CORRECTORS_OF_PLUGINS.items() if kind not in self.correctors}
+
+    @cached_property
+    def missing_settings(self) -> Mapping[tuple[str, str], str]:
+        """Block and key without effect -> the distribution that is not installed."""
+        return {path: owner for path, owner in SETTINGS_OF_PLUGINS.items() if owner not in self.distributions}
 
     @cached_property
     def missing_keys(self) -> Mapping[str, str]:

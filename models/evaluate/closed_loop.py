@@ -28,8 +28,6 @@ from typing import Any
 import yaml
 
 from aligner_proxy.audit.entry import AuditEvent, make_entry
-from aligner_proxy.audit.review_queue import ReviewQueue
-from aligner_proxy.audit.reviews import Review, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli.options import silence_libraries
 from aligner_proxy.engine.api import Engine
@@ -45,6 +43,8 @@ from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_text, inser
 from aligner_proxy.teaching.neutral import Neutral, lesson_answers, neutral_answers
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Mode, Objective, Outcome, Policy
+from aligner_proxy_review.review_queue import ReviewQueue
+from aligner_proxy_review.reviews import Review, Reviews, ReviewVerdict
 from models.reporting import output
 from models.reporting.statistics import Rate
 

@@ -10,10 +10,11 @@ from unittest.mock import MagicMock, create_autospec
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Route
 
-from aligner_proxy.console.application import Console
 from aligner_proxy.engine import api as engine_api
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.gateway.endpoints import routes as gateway_routes
+from aligner_proxy.plugins import registry
+from aligner_proxy_review.console.application import Console
 from scripts.reference.json_types import definition, type_words
 from scripts.reference.markdown import code, page, sentence, table
 from scripts.reference.words import written
@@ -42,9 +43,12 @@ Schema = Mapping[str, Any]
 
 
 def gateway_document() -> dict[str, Any]:
-    """The OpenAPI document of the gateway's own endpoints."""
+    """The OpenAPI document of the gateway's own endpoints and of those of the bundled plugins."""
     app = FastAPI()
-    gateway_routes.add_endpoints(app, lambda: None, MagicMock())
+    plugins = registry.load_plugins(False).plugins
+    endpoints = [endpoint for plugin in plugins for endpoint in plugin.endpoints]
+    served = {endpoint.path: registry.PluginEndpoint(endpoint, MagicMock()) for endpoint in endpoints}
+    gateway_routes.add_endpoints(app, lambda: None, MagicMock(endpoints=served))
     return app.openapi()
 
 

@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.cli import main
-from aligner_proxy.console.answer_queries import answer_handle
-from aligner_proxy.console.application import COOKIE
-from aligner_proxy.console.sessions import LIFETIME_S
+from aligner_proxy_review.console.answer_queries import answer_handle
+from aligner_proxy_review.console.application import COOKIE
+from aligner_proxy_review.console.sessions import LIFETIME_S
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from tests.attacks.attack import Attack, rows
-from tests.audit.conftest import reviews_in
-from tests.console.conftest import CLIENT, MASTER, REVIEWER, Browser, Site, an_entry, with_texts
-from tests.console.conftest import browser as browser
-from tests.console.conftest import operator as operator
-from tests.console.conftest import site as site
-from tests.console.test_escaping import is_ours
-from tests.console.test_live import Stream
+from tests.plugins.review.conftest import reviews_in
+from tests.plugins.review.console.conftest import CLIENT, MASTER, REVIEWER, Browser, Site, an_entry, with_texts
+from tests.plugins.review.console.conftest import browser as browser
+from tests.plugins.review.console.conftest import operator as operator
+from tests.plugins.review.console.conftest import site as site
+from tests.plugins.review.console.test_escaping import is_ours
+from tests.plugins.review.console.test_live import Stream
 
 THEIRS = an_entry(2, at=1001.0, team="globex")
 

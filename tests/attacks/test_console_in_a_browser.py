@@ -10,14 +10,14 @@ from threading import Thread
 
 import pytest
 
-from aligner_proxy.console.answer_queries import answer_handle
+from aligner_proxy_review.console.answer_queries import answer_handle
 from tests.attacks.attack import Attack, rows
-from tests.audit.conftest import reviews_in
-from tests.browser.conftest import chromium as chromium
-from tests.browser.conftest import operator as operator
-from tests.browser.conftest import window as window
-from tests.console.conftest import Site, an_entry
-from tests.console.conftest import site as site
+from tests.plugins.review.browser.conftest import chromium as chromium
+from tests.plugins.review.browser.conftest import operator as operator
+from tests.plugins.review.browser.conftest import window as window
+from tests.plugins.review.conftest import reviews_in
+from tests.plugins.review.console.conftest import Site, an_entry
+from tests.plugins.review.console.conftest import site as site
 from tests.support.chromium import Chromium, needs_chromium
 
 pytestmark = needs_chromium

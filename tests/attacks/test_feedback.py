@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 
 from aligner_proxy.audit.entry import make_entry
-from aligner_proxy.audit.evidence import compute_evidence
-from aligner_proxy.audit.review_queue import ReviewQueue
-from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import AuditStore, Seal
 from aligner_proxy.errors import AuditError
 from aligner_proxy.gateway import auth, client_keys
-from aligner_proxy.gateway.endpoints import feedback
-from aligner_proxy.gateway.endpoints.feedback import Feedback
+from aligner_proxy_review import feedback
+from aligner_proxy_review.evidence import compute_evidence
+from aligner_proxy_review.feedback import Feedback
+from aligner_proxy_review.review_queue import ReviewQueue
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from tests.attacks.attack import Attack, rows
-from tests.audit.conftest import noted, record, reviews_in
+from tests.audit.conftest import noted, record
 from tests.gateway.endpoints.application import Api
 from tests.gateway.endpoints.application import api as api
+from tests.gateway.endpoints.plugin_endpoints import route_of
 from tests.gateway.test_auth import refused, request, serve, write
+from tests.plugins.review.conftest import reviews_in, serve_feedback
 
 ID = "0" * 32
 SECRET = "Zanzibar"
@@ -79,7 +81,7 @@ OTHERS = rows(
 
 @pytest.mark.parametrize("attack", OTHERS)
 async def test_no_word_on_what_is_not_ones_own(attack: Attack, api: Api, path: Path) -> None:
-    api.guard.feedback = Feedback(lambda: AuditStore(path), 100)
+    serve_feedback(api, Feedback(lambda: AuditStore(path), 100))
     team, said = attack.payload
     got = await api.post("/v1/feedback", {"verdict": "right", **said}, team)
     assert str(got.status_code) == attack.holds[:3]
@@ -106,15 +108,16 @@ async def test_a_reviewers_key_reaches_its_own_tenant_alone(
     attack: Attack, api: Api, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key as our log-in knows it, and then the endpoint with the team that it has by that."""
-    api.guard.feedback = Feedback(lambda: AuditStore(path), 100)
+    serve_feedback(api, Feedback(lambda: AuditStore(path), 100))
     monkeypatch.setenv("ALIGNER_PROXY_KEYS", str(tmp_path / "keys.yaml"))
     client_keys.policies_path.cache_clear()
     write(tmp_path / "keys.yaml", team=attack.payload, role="reviewer")
+    route = await route_of(feedback.ENDPOINT)
     with monkeypatch.context() as patch:  # the endpoint asks LiteLLM's own module
         serve(patch)
         for other in ("/v1/chat/completions", "/v1/align", "/v1/models"):
             assert (await refused(request(other)))[0] == "403"
-        team = (await auth.user_api_key_auth(request("/v1/feedback"), "k1")).team_id
+        team = (await auth.user_api_key_auth(request(feedback.PATH, route=route), "k1")).team_id
     assert team == attack.payload
     assert (await api.post("/v1/feedback", {"id": ID, "verdict": "harm"}, team)).status_code == 404
     assert reviews_in(path) == []
@@ -147,7 +150,7 @@ async def test_a_flood_ends_at_the_limit(attack: Attack, api: Api, path: Path) -
         opened += 1
         return AuditStore(path)
 
-    api.guard.feedback = Feedback(store, 50)
+    serve_feedback(api, Feedback(store, 50))
     body: dict[str, Any] = {"verdict": "right", **attack.payload}
     got = await asyncio.gather(*(api.post("/v1/feedback", body, "acme") for _ in range(200)))
     limited = [one for one in got if one.status_code == 429]
@@ -169,7 +172,7 @@ SWAYED = rows(
 
 @pytest.mark.parametrize("attack", SWAYED)
 async def test_feedback_hides_nothing_from_reviewers(attack: Attack, api: Api, path: Path) -> None:
-    api.guard.feedback = Feedback(lambda: AuditStore(path), 50)
+    serve_feedback(api, Feedback(lambda: AuditStore(path), 50))
     assert (await api.post("/v1/feedback", {"id": ID, "verdict": "right"}, "acme")).status_code == 202
     store = AuditStore(path)
     assert ReviewQueue(store, "reviewer:anna").count_waiting() == 1

@@ -23,23 +23,21 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from aligner_proxy import connections
-from aligner_proxy.audit.replay import Ending, ReplayCase, ReplayRun
-from aligner_proxy.cli import console as console_command
 from aligner_proxy.cli import health, main
-from aligner_proxy.cli import replay as replay_command
 from aligner_proxy.cli.diff import show_outcome
-from aligner_proxy.cli.reviews import review
 from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.connections import ConnectionLimits
-from aligner_proxy.console.application import COOKIE
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.server import app as engine_server
 from aligner_proxy.gateway.label_bounds import MOST_COMBINATIONS
 from aligner_proxy.gateway.public_pages import COST_MAP
 from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
+from aligner_proxy_review.cli import console as console_command
+from aligner_proxy_review.cli import replay as replay_command
+from aligner_proxy_review.cli import review
+from aligner_proxy_review.console.application import COOKIE
+from aligner_proxy_review.replay import Ending, ReplayCase, ReplayRun
 from tests.attacks.attack import Attack, rows
-from tests.console.conftest import MASTER, Browser, Site, an_entry, with_texts
-from tests.console.conftest import site as site
 from tests.e2e.conftest import deployment as deployment
 from tests.e2e.conftest import engine as engine
 from tests.e2e.conftest import folder as folder
@@ -48,6 +46,8 @@ from tests.e2e.conftest import proxies as proxies
 from tests.e2e.conftest import tenants as tenants
 from tests.e2e.conftest import upstream as upstream
 from tests.e2e.shared import SHARED
+from tests.plugins.review.console.conftest import MASTER, Browser, Site, an_entry, with_texts
+from tests.plugins.review.console.conftest import site as site
 from tests.support.scripted import ScriptedEngine
 
 DEPLOYMENT = SHARED

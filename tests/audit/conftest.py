@@ -11,7 +11,6 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.audit.location import StoreLocation
-from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import (
@@ -77,11 +76,3 @@ def record(path: Path, aligner_id: str) -> None:
     store = AuditStore(path)
     store.add(make_entry(replace(noted(), aligner_id=aligner_id)))
     store.close()
-
-
-def reviews_in(path: Path) -> list[Review]:
-    """Every review in a store."""
-    store = AuditStore(path)
-    found = list(Reviews(store).all())
-    store.close()
-    return found

@@ -21,11 +21,11 @@ from aligner_proxy.audit.entry import make_entry
 from aligner_proxy.audit.location import Database
 from aligner_proxy.audit.recorder import QueueLimits, Recorder
 from aligner_proxy.audit.retention import RetentionLimits
-from aligner_proxy.audit.review_queue import ReviewQueue
 from aligner_proxy.audit.store import Seal
 from aligner_proxy.cli.audit import command
-from aligner_proxy.cli.reviews.options import open_reviews
 from aligner_proxy.errors import AuditError, DatabaseAway, NotRecorded
+from aligner_proxy_review.cli.options import open_reviews
+from aligner_proxy_review.review_queue import ReviewQueue
 from tests.audit.conftest import noted
 from tests.audit.test_retention import MONTH_S, NOW, filled, kept, tidy
 from tests.support.postgres_server import PostgresProcess, needs_postgres, postgres_process

@@ -15,15 +15,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.console import escaping
-from aligner_proxy.console.application import Console
-from aligner_proxy.console.playground import GatewayClient as Judge
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.types import Status
-from tests.console.conftest import Browser
+from aligner_proxy_review.console import escaping
+from aligner_proxy_review.console.application import Console
+from aligner_proxy_review.console.playground import GatewayClient as Judge
 from tests.e2e.clients import MASTER_KEY, Gateway
 from tests.e2e.deployment import ProxyPool
 from tests.e2e.recorded import FOLDER, RECORDED
+from tests.plugins.review.console.conftest import Browser
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = RECORDED

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from aligner_proxy.audit.reviews import Review, Reviews
 from aligner_proxy.audit.store import AuditStore
+from aligner_proxy_review.reviews import Review, Reviews
 from tests.e2e.clients import Gateway
 from tests.e2e.recorded import FOLDER, RECORDED
 

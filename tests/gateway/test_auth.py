@@ -19,16 +19,18 @@ from litellm.proxy import _types
 from litellm.proxy.hooks.responses_id_security import ResponsesIDSecurity
 from litellm.types.llms.openai import ResponsesAPIResponse
 from starlette.requests import Request
+from starlette.routing import BaseRoute
 
 from aligner_proxy.gateway import auth, client_keys, litellm_internals, reload
+from tests.gateway.endpoints.plugin_endpoints import OPEN_WORD, WORD, route_of
 
 MASTER = "sk-master-very-long-and-random"
 CHAT = "/v1/chat/completions"
 
 
-def request(path: str = CHAT, template: str | None = None, **body: Any) -> Request:
-    """A request that FastAPI dispatched to the endpoint with this template; by default the path is its own."""
-    route = types.SimpleNamespace(path=path if template is None else template)
+def request(path: str = CHAT, template: str | None = None, route: BaseRoute | None = None, **body: Any) -> Request:
+    """A request that FastAPI dispatched to this route, or one with this template; by default the path is its own."""
+    route = route or types.SimpleNamespace(path=path if template is None else template)
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"", "route": route}
 
@@ -164,9 +166,17 @@ async def test_a_reviewers_key_gets_no_answer_of_a_model(keys: Path, template: s
     assert (await refused(request(template)))[0] == "403"
 
 
-async def test_a_reviewers_key_may_give_feedback(keys: Path) -> None:
-    write(keys, team="acme", role="reviewer")
-    assert (await auth.user_api_key_auth(request("/v1/feedback"), "k1")).team_id == "acme"
+@pytest.mark.parametrize("role", ["client", "reviewer"])
+async def test_a_plugins_endpoint_says_whether_reviewers_may_call_it(keys: Path, role: str) -> None:
+    write(keys, team="acme", role=role)
+    open_to_both = request(OPEN_WORD.path, route=await route_of(OPEN_WORD))
+    assert (await auth.user_api_key_auth(open_to_both, "k1")).team_id == "acme"
+    for_clients = request(WORD.path, route=await route_of(WORD))
+    if role == "client":
+        assert (await auth.user_api_key_auth(for_clients, "k1")).team_id == "acme"
+    else:
+        assert (await refused(for_clients))[0] == "403"
+    assert (await refused(request(OPEN_WORD.path)))[0] == "403", "another application's route at the same path"
 
 
 async def test_no_entry_allows_what_is_no_model_endpoint(keys: Path) -> None:

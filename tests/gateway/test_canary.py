@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.audit.evidence import pair_answers
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import Entry
+from aligner_proxy_review.evidence import pair_answers
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, user
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 

@@ -197,6 +197,7 @@ routes:
 tenants:
   - match: {}
     allow_preferences: true
+audit: {feedback_rpm: 10}
 """
 
 
@@ -210,8 +211,9 @@ def test_a_line_whose_plugin_is_not_installed_has_no_effect_and_says_what_it_nee
         f"policies.yaml:5: preferences {needs}",
         f"policies.yaml:6: corrector 'self_refine' {needs}",
         f"policies.yaml:9: allow_preferences {needs}",
+        f"policies.yaml:10: audit.feedback_rpm {needs.replace('systems', 'review')}",
     }
-    assert len(file.warnings) == 5
+    assert len(file.warnings) == 6
     policy = PolicyResolver(file).resolve(RequestFacts())
     assert [objective.name for objective in policy.objectives] == ["concise", "humour"]
     assert (policy.selection, policy.extensions, policy.corrector) == (None, (), "self_refine")

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.gateway.choice_corrector import Blocked
-from aligner_proxy.gateway.endpoints.forms import MOST_OBJECTIVES, Message, RequestedObjective
+from aligner_proxy.gateway.endpoints.forms import MOST_OBJECTIVES, Message
 from aligner_proxy.gateway.endpoints.judgement import MOST_ANSWERS, STOP, AnswerBatch, JudgedBatch
+from aligner_proxy.policy.objective_schema import RequestedObjective
 
 Judge = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
 """Judges answers for the present request."""

@@ -1,4 +1,4 @@
-"""Bodies of `POST /v1/align` and `POST /v1/feedback`: what a request says, and what it gets."""
+"""Body of `POST /v1/align`: what a request says, and what it gets."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
 from litellm.proxy._types import ProxyException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aligner_proxy.audit.reviews import ReviewVerdict
 from aligner_proxy.grounding.page import MOST_CHARS
-from aligner_proxy.policy.objective_schema import MAX_OBJECTIVE_CHARS, check_objective_text
+from aligner_proxy.policy.objective_schema import RequestedObjective
 from aligner_proxy.policy.references_schema import MOST_REFERENCES
 
 MOST_OBJECTIVES = 32
-MOST_EDIT_CHARS = 20_000
 _MOST_FAULTS = 5
 _LONGEST_NAME = 100
 """Characters of a field's name in an error: unknown fields are named, too, as the client wrote them."""
@@ -31,16 +29,6 @@ class Message(BaseModel):
 
     role: str
     content: str | list[dict[str, Any]] | None = None
-
-
-def _check_objective(text: str) -> str:
-    text = text.strip()
-    return check_objective_text(text) if ":" in text else text
-
-
-RequestedObjective = Annotated[
-    str, Field(min_length=1, max_length=MAX_OBJECTIVE_CHARS), AfterValidator(_check_objective)
-]
 
 
 ReferenceText = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
@@ -104,32 +92,6 @@ class AlignAnswer(_Body):
     edits: tuple[TextEdit, ...] = ()
     ms: float | None = None
     """Milliseconds that the correction took; a power of ten unless the policy says `exact_times`."""
-
-
-class FeedbackBody(_Body):
-    """What is asked of `POST /v1/feedback`."""
-
-    id: Annotated[str, Field(min_length=1, max_length=64)]
-    """The answer's x-aligner-id."""
-    choice: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 0
-    """Which of several choices; of Responses and Messages: which text part."""
-    verdict: ReviewVerdict
-    """right: what was done is right; wrong: it was edited without need; harm: the edit made it worse; missed: something
-    should have been edited."""
-    segment: Annotated[int, Field(ge=0, le=100_000, strict=True)] | None = None
-    """Number of the judged segment that it is about, from 0, as `POST /v1/align` lists them."""
-    edit: Annotated[str, Field(max_length=MOST_EDIT_CHARS)] | None = None
-    """What should stand in place of the segment, or without one of the whole answer."""
-    objective: RequestedObjective | None = None
-    """The objective that it is about: the name of one in force, or "Name: description"."""
-
-
-class FeedbackAnswer(_Body):
-    """What `POST /v1/feedback` answers."""
-
-    id: str
-    choice: int
-    verdict: ReviewVerdict
 
 
 _Form = TypeVar("_Form", bound=BaseModel)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from litellm.proxy._types import ProxyException
 from pydantic import BaseModel
 
+from aligner_proxy.errors import CorrectionError
 from aligner_proxy.formats import ALIGN, ANSWERS, GENERIC_GUARDRAIL, WEBHOOK
-from aligner_proxy.gateway import litellm_internals
+from aligner_proxy.gateway import litellm_internals, request_policy
 from aligner_proxy.gateway.endpoints import adapters
-from aligner_proxy.gateway.endpoints import feedback as feedback_endpoint
-from aligner_proxy.gateway.endpoints.feedback import Feedback
-from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, FeedbackAnswer, FeedbackBody, parse_body
+from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, parse_body
 from aligner_proxy.gateway.endpoints.judgement import AnswerBatch, Hooks, JudgedBatch, judge_answers
+from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
+from aligner_proxy.plugins.registry import PluginEndpoint
+
+log = logging.getLogger(__name__)
 
 
 class GatewayHooks(Hooks, Protocol):
     """The guardrail behind the endpoints."""
 
-    feedback: Feedback
+    endpoints: Mapping[str, PluginEndpoint]
+    """The endpoints of plugins, by path."""
 
 
 _TAGS = ["aligner"]
@@ -33,13 +39,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     429: {"description": "The key's limits are reached."},
     503: {"description": "The policy prefers an error to this answer (`aligner_error`)."},
 }
-_FEEDBACK_ERRORS: dict[int | str, dict[str, Any]] = {
-    404: {"description": "No answer of this tenant with this id and choice is on record."},
-    409: {"description": "There is no audit store."},
-    503: {"description": "The audit store cannot be written at the moment."},
-}
 _hooks: WeakKeyDictionary[FastAPI, GatewayHooks] = WeakKeyDictionary()
 """The guardrail that answers in an application: LiteLLM may make a new one while its application stays."""
+_plugin_endpoints: WeakKeyDictionary[Callable[..., Any], Endpoint] = WeakKeyDictionary()
+"""The endpoints of plugins, by the functions that FastAPI calls for them."""
 
 
 def install_endpoints(hooks: GatewayHooks) -> None:
@@ -48,7 +51,7 @@ def install_endpoints(hooks: GatewayHooks) -> None:
     if isinstance(app, FastAPI):
         from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 
-        litellm_internals.admit_paths((*ANSWERS, feedback_endpoint.PATH))
+        litellm_internals.admit_paths((*ANSWERS, *hooks.endpoints))
         add_endpoints(app, user_api_key_auth, hooks)
 
 
@@ -58,7 +61,14 @@ def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -
     _hooks[app] = hooks
     if not is_served:
         app.include_router(_router(auth))
+        app.include_router(_plugin_router(hooks, auth))
         app.openapi_schema = None
+
+
+def find_endpoint(route: object) -> Endpoint | None:
+    """The endpoint of a plugin behind a route of an application; None for any other route."""
+    function = getattr(route, "endpoint", None)
+    return None if function is None else _plugin_endpoints.get(function)
 
 
 def _make_judge(request: Request, caller: Any) -> adapters.Judge:
@@ -92,22 +102,49 @@ def _router(auth: Callable[..., Any]) -> APIRouter:
         body = await parse_body(request, adapters.WebhookRequest)
         return JSONResponse(await adapters.judge_webhook(body, _make_judge(request, caller)))
 
-    @router.post(
-        feedback_endpoint.PATH,
-        status_code=202,
-        response_model=FeedbackAnswer,
-        responses=_FEEDBACK_ERRORS,
-        openapi_extra=_body_schema(FeedbackBody),
-    )
-    async def feedback(request: Request, caller: Any = authenticated) -> FeedbackAnswer:
-        """Say whether an answer of yours was corrected rightly; its x-aligner-id names it."""
-        body = await parse_body(request, FeedbackBody)
+    return router
+
+
+def _plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
+    """The routes of the endpoints that plugins bring."""
+    router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
+    for plugin_endpoint in hooks.endpoints.values():
+        endpoint = plugin_endpoint.endpoint
+        function = _make_route(endpoint, Depends(auth))
+        _plugin_endpoints[function] = endpoint
+        router.add_api_route(
+            endpoint.path,
+            function,
+            methods=["POST"],
+            name=endpoint.path.rpartition("/")[2],
+            description=endpoint.about,
+            status_code=endpoint.status,
+            response_model=endpoint.answer,
+            responses={status: {"description": text} for status, text in endpoint.errors.items()},
+            openapi_extra=_body_schema(endpoint.body),
+        )
+    return router
+
+
+def _make_route(endpoint: Endpoint, authenticated: Any) -> Callable[..., Any]:
+    async def answer(request: Request, caller: Any = authenticated) -> BaseModel:
+        body = await parse_body(request, endpoint.body)
         data = await litellm_internals.make_request_data(request, caller, {})
         async with litellm_internals.count_request(caller, data):
-            await _hooks[request.app].feedback.save_review(body, caller)
-        return FeedbackAnswer(id=body.id, choice=body.choice, verdict=body.verdict)
+            return await _ask_plugin(_hooks[request.app].endpoints[endpoint.path], body, caller)
 
-    return router
+    return answer
+
+
+async def _ask_plugin(endpoint: PluginEndpoint, body: BaseModel, caller: Any) -> BaseModel:
+    """The answer of a plugin; LiteLLM's error where it refuses or fails."""
+    try:
+        answer = await endpoint.call(body, request_policy.request_facts({}, caller))
+    except CorrectionError as error:
+        raise ProxyException(f"it cannot be answered ({error.reason})", "aligner_error", None, 503) from None
+    if isinstance(answer, EndpointRefusal):
+        raise ProxyException(answer.message, answer.kind, answer.param, answer.status, dict(answer.headers))
+    return answer
 
 
 def _body_schema(form: type[BaseModel]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from aligner_proxy.audit.entry import make_entry
-from aligner_proxy.audit.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import alone
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.train import tenant
 from models.train.config import Stage

@@ -1,0 +1,49 @@
+"""Process that `serve` keeps beside the gateway: a child that is replaced with its engine and restarted when it ends.
+
+Its end never ends the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aligner_proxy.gateway.process.supervisor import ChildProcess, Pace, keep_alive
+
+LOOK_S = 0.5
+_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CompanionKeeper:
+    """`serving` returns the number of the serving generation (None before one serves), `make` its companion."""
+
+    serving: Callable[[], int | None]
+    make: Callable[[], ChildProcess]
+    pace: Pace = field(default_factory=Pace)
+    look_s: float = LOOK_S
+
+    async def keep_running(self) -> None:
+        """Keep the companion of the serving generation running, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            current: int | None = None
+            keeping: asyncio.Task[None] | None = None
+            while True:
+                number = self.serving()
+                if number != current and number is not None:
+                    if keeping is not None:
+                        keeping.cancel()
+                        await asyncio.wait({keeping})
+                    keeping = group.create_task(self._run_companion())
+                    current = number
+                await asyncio.sleep(self.look_s)
+
+    async def _run_companion(self) -> None:
+        """One companion, restarted whenever it ends; stopped when cancelled."""
+        child = self.make()
+        try:
+            await child.start()
+            await keep_alive(child, self.pace)
+        finally:
+            await child.stop(_GRACE_S)

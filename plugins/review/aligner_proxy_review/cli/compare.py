@@ -1,0 +1,65 @@
+"""`aligner-proxy compare A B`: two aligners or two policies by their recorded answers and what reviewers said of them.
+
+A and B are beginnings of hashes, of aligners or policies, as the audit store has them. Figures come with their 95 %
+intervals; where both judged the same answers, these are compared one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from aligner_proxy.cli.diff import make_table
+from aligner_proxy.cli.terminal import Terminal, echo_json
+from aligner_proxy_review.cli.options import evidence_shares, open_reviews, review_options, share_fields, share_text
+from aligner_proxy_review.comparison import EvidenceComparison, compare_evidence
+from aligner_proxy_review.evidence import Evidence, PairedAnswers, Share
+
+_NO_DIFFERENCE = "the intervals overlap: the difference may be chance; more reviews would tell"
+
+
+@click.command("compare")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@review_options
+def command(first: str, second: str, as_json: bool, **options: Any) -> None:
+    """Compare two aligners, or two policies, by the beginnings of their hashes."""
+    with open_reviews(options) as store:
+        comparison = compare_evidence(store.entries(), store.reviews(), first, second)
+    if as_json:
+        sides: dict[str, Any] = {first: _evidence_fields(comparison.first), second: _evidence_fields(comparison.second)}
+        same = asdict(comparison.both) | {"intervals": _intervals(comparison.both)}
+        echo_json({"sides": sides, "same_answers": same}, indent=2)
+        return
+    _print_comparison(comparison, first, second)
+
+
+def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -> None:
+    console = Terminal()
+    rows = [("answers", str(comparison.first.answers), str(comparison.second.answers))]
+    rows += [(label, share_text(one), share_text(other)) for label, one, other in comparison.shares]
+    rows.append(("reviewers disagree", str(len(comparison.first.disagreed)), str(len(comparison.second.disagreed))))
+    console.print(make_table(("", first, second), rows))
+    if comparison.may_be_chance:
+        console.print(_NO_DIFFERENCE, soft_wrap=True)
+    console.print(make_table(("the same answers", ""), _paired_rows(comparison)))
+
+
+def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:
+    """What became of the answers that both judged, with intervals."""
+    rows = [(label, share_text(share) if share.of else "0") for label, share in comparison.paired_shares]
+    return [("answers that both judged", str(comparison.both.answers)), *rows]
+
+
+def _intervals(both: PairedAnswers) -> dict[str, list[float]]:
+    """The share of each count, and the ends of its interval."""
+    counts = asdict(both)
+    del counts["answers"]
+    return {name: list(Share(count, both.answers).interval) for name, count in counts.items()}
+
+
+def _evidence_fields(side: Evidence) -> dict[str, Any]:
+    fields = {name: share_fields(share) for name, share in evidence_shares(side).items()}
+    return {"answers": side.answers, **fields, "verdicts": dict(side.verdicts), "disagreed": len(side.disagreed)}

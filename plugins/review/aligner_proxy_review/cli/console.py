@@ -1,0 +1,90 @@
+"""`aligner-proxy console`: the console in a browser, for the operator and for reviewers.
+
+It stands beside a gateway and reads what that gateway's files name. It is off unless this command runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import uvicorn
+
+from aligner_proxy import connections, extras
+from aligner_proxy.cli import open_files
+from aligner_proxy.cli.options import log_option, log_to_stderr
+from aligner_proxy.cli.terminal import echo
+from aligner_proxy.connections import ConnectionLimits
+from aligner_proxy.engine import sockets
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import litellm_config
+from aligner_proxy.policy.yaml_file import read_yaml
+from aligner_proxy_review.console import forms
+
+if TYPE_CHECKING:
+    from aligner_proxy_review.console.application import Console
+
+_GRACE_S = 3
+_LIMITS = ConnectionLimits(connections=500, drain_s=1.0, body_bytes=forms.MOST_BYTES)
+"""As the gateway's, but for fewer people; a connection that is silent at the end is not waited for."""
+_NICENESS = 5
+"""Requests of the gateway go first, where both want the same core."""
+
+
+@click.command("console")
+@click.option("--config", "file", required=True, type=click.Path(path_type=Path), help="LiteLLM YAML of the gateway.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=4001, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--gateway", default="http://127.0.0.1:4000", show_default=True, help="The gateway, which the playground asks."
+)
+@click.option(
+    "--engine",
+    help="The engine that lessons and replays ask, unix:/path or http(s)://host:port; by default the gateway's.",
+)
+@click.option("--behind-https", is_flag=True, help="Browsers reach it by HTTPS: cookies are for HTTPS alone.")
+@log_option
+def command(
+    file: Path, host: str, port: int, gateway: str, engine: str | None, behind_https: bool, form: str | None
+) -> None:
+    """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key."""
+    log_to_stderr(form)
+    extras.require_extra(extras.REVIEW, "the console")
+    from aligner_proxy_review.console.application import Console
+    from aligner_proxy_review.console.playground import GatewayClient
+
+    path = file.resolve()
+    litellm_config.check_master_key(path)
+    data, source = read_yaml(path)
+    master = litellm_config.master_key(data)
+    if not master:
+        raise ConfigError(
+            f"{source.name}: no master key, with which the operator logs in; set general_settings.master_key"
+        )
+    if not gateway.startswith(("http://", "https://")):
+        raise ConfigError("--gateway must begin with http:// or https://")
+    console = Console(path, master, GatewayClient(gateway, master), secure=behind_https, engine=engine)
+    limits = replace(_LIMITS, connections=open_files.fit_connections(_LIMITS.connections))
+    os.nice(_NICENESS)
+    with contextlib.closing(sockets.bind_socket(host, port)) as listener:
+        url_host = f"[{host}]" if ":" in host else host
+        echo(f"console: http://{url_host}:{port}", err=True)
+        make_server(console, limits).run(sockets=[listener])
+
+
+def make_server(console: Console, limits: ConnectionLimits = _LIMITS) -> uvicorn.Server:
+    """The server of a console, with the clocks on its connections that the gateway's server has."""
+    settings = uvicorn.Config(
+        console.application(),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
+        **connections.uvicorn_settings(limits),
+    )
+    return uvicorn.Server(settings)

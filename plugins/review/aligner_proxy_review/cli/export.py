@@ -1,0 +1,91 @@
+"""`aligner-proxy export`: training rows of models/ from what reviewers said, each with its provenance.
+
+The file holds texts of the traffic, so only its owner can read it. Nothing is trained by this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aligner_proxy.cli.terminal import echo, echo_json
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import tenant_matches
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.prompts import TEMPLATES
+from aligner_proxy.types import Objective
+from aligner_proxy_review.cli.options import OpenReviews, open_reviews, review_options
+from aligner_proxy_review.review_queue import AnswerPlace
+from aligner_proxy_review.reviews import Review, ReviewOrigin
+from aligner_proxy_review.training_rows import NoRow, ObjectiveLookup, training_row
+
+_FAMILY = "hh-rlhf"
+
+
+@click.command("export")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File for the rows, JSON lines.")
+@click.option("--feedback", is_flag=True, help="Also what came by POST /v1/feedback, which no reviewer has seen.")
+@review_options
+def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
+    """Write reviewed answers as training rows."""
+    with open_reviews(options) as store:
+        rows, without = _training_rows(store, feedback)
+    _write_rows(out, rows)
+    if as_json:
+        echo_json({"file": str(out), "rows": len(rows), "without": dict(without)})
+        return
+    echo(f"{len(rows)} rows in {out}")
+    for reason, count in without.most_common():
+        echo(f"{count} reviewed answers gave none: {reason}")
+
+
+def _training_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
+    """The rows, and how many answers gave none, by reason."""
+    reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
+    for review in store.reviews():
+        if feedback or review.chosen is not ReviewOrigin.FEEDBACK:
+            reviews[review.aligner_id, review.choice].append(review)
+    lookup = _objective_lookup(store.file)
+    rows: list[Mapping[str, Any]] = []
+    without: Counter[str] = Counter()
+    for entry in store.entries():
+        answer_reviews = reviews.get((entry.aligner_id, entry.choice))
+        if answer_reviews:
+            try:
+                rows.append(training_row(entry, answer_reviews, TEMPLATES[_FAMILY], lookup))
+            except NoRow as reason:
+                without[str(reason)] += 1
+    return rows, without
+
+
+def _objective_lookup(file: PolicyFile) -> ObjectiveLookup:
+    """Finds the objectives of an entry's tenant: the first entry of the file that matches decides."""
+
+    def find_objectives(entry: Entry) -> dict[str, Objective]:
+        facts = entry.content.facts if entry.content else None
+        matching = (t for t in file.tenants if facts is not None and tenant_matches(t, facts, file.trust.aliases))
+        return config.objectives(file, next(matching, None))
+
+    return find_objectives
+
+
+def _write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the rows, readable by their owner alone; nothing half-written is left."""
+    draft = out.with_name(out.name + ".part")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        draft.replace(out)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""Options and readings of the audit store that the commands about reviews share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.cli.options import parse_moment
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy.litellm_config import resolve_policies_file
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy_review.evidence import Evidence, Share
+from aligner_proxy_review.review_queue import AnswerFilter
+from aligner_proxy_review.reviews import Review, Reviews
+
+F = TypeVar("F", bound=Callable[..., Any])
+_OPTIONS = (
+    click.option(
+        "--policy",
+        "policies",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="The policies file, or LiteLLM YAML, that says where the audit store is.",
+    ),
+    click.option("--audit", "path", type=click.Path(path_type=Path), help="Another store than that of the policies."),
+    click.option("--route", help="Only answers under this route, or policy as x-aligner-policy shows it."),
+    click.option("--tenant", help="Only answers of this tenant: a team's id, or as the store has it."),
+    click.option("--since", default="30d", show_default=True, help="How far back: 30m, 12h, 7d, or a date."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object, without texts."),
+)
+
+
+def review_options(command: F) -> F:
+    """The options that say which store and which answers."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReviews:
+    """An open store, the policies file that names it, and which answers are wanted."""
+
+    store: AuditStore
+    file: PolicyFile
+    answer_filter: AnswerFilter
+
+    def entries(self) -> Iterator[Entry]:
+        """The wanted answers, oldest first."""
+        condition, values = self.answer_filter.condition()
+        inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
+        return self.store.select(f"id IN ({inner}) ORDER BY id", values)
+
+    def reviews(self) -> list[Review]:
+        """Every review in the store."""
+        return list(Reviews(self.store).all())
+
+
+@contextmanager
+def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
+    """Block with the store that the options of `review_options` name; takes them out of `given`."""
+    file = registry.load_policies(resolve_policies_file(options.pop("policies")))
+    answer_filter = AnswerFilter(options.pop("tenant"), options.pop("route"), parse_moment(options.pop("since")))
+    store = writer.open_for_reading(file, options.pop("path"))
+    try:
+        yield OpenReviews(store, file, answer_filter)
+    finally:
+        store.close()
+
+
+def share_text(share: Share) -> str:
+    """A share for people."""
+    if not share.of:
+        return "none reviewed"
+    value, low, high = (100 * part for part in share.interval)
+    return f"{share.count} of {share.of} ({value:.1f} %, {low:.1f} to {high:.1f})"
+
+
+def share_fields(share: Share) -> dict[str, float | int]:
+    """A share for programs."""
+    value, low, high = share.interval
+    return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}
+
+
+def evidence_shares(evidence: Evidence) -> dict[str, Share]:
+    """The shares that reviews prove, by name."""
+    return {"changed": evidence.changed, "right": evidence.right, "wrong": evidence.wrong, "missed": evidence.missed}

@@ -1,0 +1,105 @@
+"""`aligner-proxy promote`: a change of policy, written into the policies file.
+
+Comments and layout stay. A change is refused if `check` would refuse its result, or if it would affect other settings,
+and one that lets more edits out also where reviews prove that too many of them are wrong. The file is replaced
+atomically, with a backup beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from aligner_proxy.cli.terminal import Terminal, echo, echo_json
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import shares
+from aligner_proxy.policy.litellm_config import resolve_policies_file
+from aligner_proxy.text.hidden import escape_hidden
+from aligner_proxy.types import Mode
+from aligner_proxy_review.cli.options import share_fields
+from aligner_proxy_review.promotion import BOUND, Proposal, Ruling, SettingChanges, Target, make_proposal, make_ruling
+
+_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+@click.command("promote")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--route", help="Name of the route to change, as x-aligner-policy shows it.")
+@click.option("--tenant", help="Name of the tenant to change.")
+@click.option("--defaults", is_flag=True, help="Change what holds where neither route nor tenant says anything.")
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="enforce, shadow or off.")
+@click.option("--sample", type=click.FloatRange(0, 1), help="Share of requests that is looked at.")
+@click.option("--caution", type=float, help="Nats by which an edit must beat leaving things as they are.")
+@click.option("--objective", "objectives", multiple=True, help="Name of an objective to add; may be given again.")
+@click.option("--aligner", help="Which aligner corrects, or shares of several: default=95,acme-2=5.")
+@click.option("--shadow-aligner", help="A further aligner that judges the same answers beside.")
+@click.option(
+    "--bound",
+    default=BOUND,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of reviewed edits that may be wrong; certainly more, and the change is refused.",
+)
+@click.option("--require-evidence", is_flag=True, help="Refuse as well what is not proven to be below the bound.")
+@click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the diff.")
+def command(
+    file: Path,
+    route: str | None,
+    tenant: str | None,
+    defaults: bool,
+    objectives: tuple[str, ...],
+    bound: float,
+    require_evidence: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Change settings of one route, one tenant or the defaults in FILE (policies file, or LiteLLM YAML)."""
+    path = resolve_policies_file(file).resolve()
+    if options["aligner"] is not None:
+        options["aligner"] = shares.parse_shares(options["aligner"])
+    settings = SettingChanges({name: value for name, value in options.items() if value is not None}, objectives)
+    if [route, tenant, defaults or None].count(None) != 2 or not settings:
+        raise ConfigError(
+            "say where (one of --route, --tenant, --defaults) and what (--mode, --sample, --caution, --objective, "
+            "--aligner, --shadow-aligner)"
+        )
+    change = make_proposal(path, Target(route, tenant), settings)
+    ruling = make_ruling(change, bound, strict=require_evidence)
+    if ruling is not None and ruling.refusal and not dry_run:
+        fix = "take out what is wrong (aligner-proxy teach, a higher caution), or raise --bound"
+        raise ConfigError(f"not promoted: {ruling.refusal}; {fix}")
+    backup = None if dry_run else change.write()
+    _print_report(change, ruling, backup, as_json)
+
+
+def _print_report(change: Proposal, ruling: Ruling | None, backup: Path | None, as_json: bool) -> None:
+    lines = change.diff
+    if as_json:
+        report = {
+            "file": str(change.path),
+            "diff": lines,
+            "backup": str(backup) if backup else None,
+            "evidence": _ruling_fields(ruling),
+        }
+        echo_json(report, indent=2)
+        return
+    console = Terminal(soft_wrap=True)
+    for line in lines or ["nothing to change: the file has these settings already"]:
+        console.print(Text(escape_hidden(line), style=_COLOURS.get(line[0], "") if lines else ""))
+    if ruling is not None and (note := ruling.refusal or ruling.warning):
+        label = "would be refused" if ruling.refusal else "not known yet"
+        echo(f"{label}: {note}", err=True)
+    if backup is not None:
+        console.print(Text(f"written; backup of the old file: {backup.name}", style="dim"))
+
+
+def _ruling_fields(ruling: Ruling | None) -> dict[str, Any] | None:
+    if ruling is None:
+        return None
+    wrong = None if ruling.wrong is None else share_fields(ruling.wrong)
+    return {"wrong": wrong, "bound": ruling.bound, "needed": ruling.reviews_needed, "refused": ruling.refusal}

@@ -1,0 +1,331 @@
+"""`aligner-proxy replay`: run recorded answers under another policy or aligner, and compare the results.
+
+Reads the audit store, delivers nothing, records nothing. The output holds figures, ids and reasons; texts are shown
+only on the terminal, and only with --show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from itertools import groupby, islice
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.text import Text
+
+from aligner_proxy.audit import writer
+from aligner_proxy.cli.align import open_chosen_engine
+from aligner_proxy.cli.diff import make_table, render_diff
+from aligner_proxy.cli.json_lines import progress_line
+from aligner_proxy.cli.options import parse_moment, weight_options
+from aligner_proxy.cli.terminal import Terminal, echo_json
+from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.plugins.registry import PluginRules
+from aligner_proxy.policy.litellm_config import resolve_policies_file
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.teaching.active_heads import ActiveHeads
+from aligner_proxy_review.promotion import Target, compare_with_reviews
+from aligner_proxy_review.replay import (
+    Ending,
+    ReplayCase,
+    ReplayChange,
+    ReplayRun,
+    RunFigures,
+    compute_figures,
+    count_changes,
+    replay,
+)
+from aligner_proxy_review.reviews import Review, Reviews
+
+_COLOURS = {
+    Ending.CHANGED: "#d97706",
+    Ending.LEFT: "#15803d",
+    Ending.REFUSED: "#7c3aed",
+    Ending.FAILED: "#b91c1c",
+    Ending.SKIPPED: "#94a3b8",
+    Ending.FORBIDDEN: "#334155",
+}
+_HEAD = ("", "before", "after")
+
+
+class ReplayReport:
+    """Figures of one replay, in total and by recorded policy."""
+
+    def __init__(
+        self, cases: Sequence[ReplayCase], policies: str, without_text: int, reviews: Sequence[Review] = ()
+    ) -> None:
+        self._cases = cases
+        self._reviewed = compare_with_reviews(cases, reviews)
+        self._policies = policies
+        self._without_text = without_text
+        self._before, self._after = _compute_both(cases)
+        policy = attrgetter("entry.policy")
+        by_policy = groupby(sorted(cases, key=policy), policy)
+        self._groups = {name: list(group) for name, group in by_policy}
+
+    def show(self, console: Console) -> None:
+        """Print tables for people."""
+        console.print(escape(self._summary()), soft_wrap=True)
+        for head, rows in self._tables():
+            console.print(make_table(head, rows))
+
+    def as_json(self) -> dict[str, Any]:
+        """The comparison for programs, with the ids of every case."""
+        return {
+            "policies": self._policies,
+            "answers": len(self._cases),
+            "without_text": self._without_text,
+            "aligners_before": _aligners([case.before for case in self._cases]),
+            "aligners_after": _aligners([case.after for case in self._cases]),
+            "before": asdict(self._before),
+            "after": asdict(self._after),
+            "changes": count_changes(self._cases),
+            "reviewed": asdict(self._reviewed),
+            "by_policy": {name: _group_fields(cases) for name, cases in self._groups.items()},
+            "cases": [_case_fields(case) for case in self._cases],
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write replay.md and replay.json, and replay.svg if matplotlib is installed."""
+        has_plot = importlib.util.find_spec("matplotlib") is not None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "replay.md").write_text(self._markdown(has_plot), encoding="utf-8")
+            (folder / "replay.json").write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
+            if has_plot:
+                self._plot(folder / "replay.svg")
+        except OSError as error:
+            raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
+
+    def _summary(self) -> str:
+        text = f"{len(self._cases)} recorded answers, replayed under {self._policies}"
+        return text + (f"; {self._without_text} more were recorded without text" if self._without_text else "")
+
+    def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+        yield _HEAD, list(_figure_rows(self._before, self._after))
+        yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in count_changes(self._cases).items()]
+        if self._reviewed.answers:
+            yield ("reviewed answers", "answers"), [(name, str(n)) for name, n in asdict(self._reviewed).items()]
+        if len(self._groups) > 1:
+            yield (
+                ("policy then", "answers", "changed before", "changed after", "differ"),
+                [_group_row(name, cases) for name, cases in self._groups.items()],
+            )
+
+    def _markdown(self, has_plot: bool) -> str:
+        lines = ["# Replay", "", self._summary() + "."]
+        for head, rows in self._tables():
+            lines += ["", _markdown_line(head), _markdown_line(["---"] * len(head)), *map(_markdown_line, rows)]
+        note = "Times are the aligner's own: before as recorded, after on the machine of the replay."
+        plot = "![results of the answers](replay.svg)" if has_plot else "No plot: pip install 'aligner-proxy[plots]'."
+        return "\n".join([*lines, "", note, "", plot, ""])
+
+    def _plot(self, file: Path) -> None:
+        """Draw the results of the answers and the aligner's times, each before and after."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        names = ["after", "before"]
+        sides = [self._after, self._before]
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "replay"}):
+            figure = Figure(figsize=(8, 4.5), layout="constrained")
+            figure.suptitle(self._summary(), fontsize="medium")
+            answers, times = figure.subplots(2)
+            offsets = [0, 0]
+            for ending, colour in _COLOURS.items():
+                counts = [side.endings[ending] for side in sides]
+                if any(counts):
+                    bar = answers.barh(names, counts, left=offsets, color=colour, label=ending.value)
+                    answers.bar_label(bar, [str(n or "") for n in counts], label_type="center", color="white")
+                    offsets = [sum(pair) for pair in zip(offsets, counts, strict=True)]
+            times.barh(names, [side.p95_ms for side in sides], color="#1e3a8a", label="p95")
+            times.barh(names, [side.p50_ms for side in sides], color="#60a5fa", label="p50")
+            for axes, unit in ((answers, "answers"), (times, "aligner, ms")):
+                axes.set_xlabel(unit)
+                axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+            figure.savefig(file, metadata={"Date": None})
+
+
+def _compute_both(cases: Sequence[ReplayCase]) -> tuple[RunFigures, RunFigures]:
+    return compute_figures([case.before for case in cases]), compute_figures([case.after for case in cases])
+
+
+def _aligners(sides: Sequence[ReplayRun]) -> list[str]:
+    return sorted({side.aligner for side in sides if side.aligner})
+
+
+def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, ...]]:
+    for ending in Ending:
+        if before.endings[ending] or after.endings[ending]:
+            yield ending.value, str(before.endings[ending]), str(after.endings[ending])
+    yield "share changed", _share_text(before), _share_text(after)
+    for reason in dict.fromkeys([*before.refusals, *after.refusals]):
+        yield reason, str(before.refusals.get(reason, 0)), str(after.refusals.get(reason, 0))
+    for name in ("p50_ms", "p95_ms"):
+        yield f"aligner {name[:3]}", f"{getattr(before, name):.0f} ms", f"{getattr(after, name):.0f} ms"
+    yield "forwards an answer", f"{before.forwards:.2f}", f"{after.forwards:.2f}"
+
+
+def _share_text(figures: RunFigures) -> str:
+    share, low, high = (f"{100 * value:.1f}" for value in figures.changed)
+    return f"{share} % ({low} to {high})"
+
+
+def _group_row(name: str, cases: Sequence[ReplayCase]) -> tuple[str, ...]:
+    before, after = _compute_both(cases)
+    differ = sum(case.change is not ReplayChange.SAME for case in cases)
+    return name, str(len(cases)), _share_text(before), _share_text(after), str(differ)
+
+
+def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
+    before, after = _compute_both(cases)
+    return {"before": asdict(before), "after": asdict(after), "changes": count_changes(cases)}
+
+
+def _case_fields(case: ReplayCase) -> dict[str, Any]:
+    sides = {
+        name: {"ending": side.ending, "reason": side.reason, "engine_ms": round(side.engine_ms, 1)}
+        for name, side in (("before", case.before), ("after", case.after))
+    }
+    entry = case.entry
+    ids = {"call_id": entry.call_id, "aligner_id": entry.aligner_id, "choice": entry.choice}
+    return {**ids, "policy": entry.policy, "change": case.change, **sides}
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+@click.command("replay")
+@click.option("--policy", "policies", required=True, type=click.Path(path_type=Path), help="Policies to replay under.")
+@click.option(
+    "--candidate",
+    type=click.File(encoding="utf-8"),
+    help="The changed text of the policies file, - for stdin; taught heads and other files remain those of --policy.",
+)
+@click.option("--route", help="Only answers under this route of the file.")
+@click.option("--tenant", help="Only answers under this tenant's entry in the file.")
+@click.option("--audit", "store", type=click.Path(path_type=Path), help="The store; by default that of the policies.")
+@click.option("--since", default="7d", show_default=True, help="How far back: 30m, 12h, 7d, or a date like 2030-01-31.")
+@click.option(
+    "--limit", default=1000, show_default=True, type=click.IntRange(min=1), help="At most so many, the newest."
+)
+@click.option("--engine", "address", help="A running engine: unix:/path/to/engine.sock or http(s)://host:port.")
+@click.option("--aligner", "model", help="Another aligner, run in this process: embedded, a hub id, or a folder.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an aligner in this process.")
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds an answer; else the policy's.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for replay.md, replay.json and, with the extra `plots`, replay.svg.",
+)
+@click.option("--show", default=0, type=click.IntRange(min=0), help="Print the diffs of so many answers that differ.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option("--json-lines", is_flag=True, help="The same behind lines that tell how far it is.")
+@weight_options
+def command(
+    policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **options: Any
+) -> None:
+    """Run recorded answers under other policies or another aligner, and compare."""
+    show = options.pop("show")
+    lines = options.pop("json_lines")
+    as_json = options.pop("as_json") or lines
+    deadline_s = options.pop("deadline")
+    candidate = options.pop("candidate")
+    target = Target(options.pop("route"), options.pop("tenant"))
+    path = resolve_policies_file(policies)
+    file = registry.load_policies(path)
+    entries, reviews = _read_recorded(file, store, parse_moment(since), limit, target)
+    if address and any(options.values()):
+        raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
+    under = registry.parse_policies(candidate.read(), path) if candidate else file
+    report_progress = progress_line if lines else None
+    cases = asyncio.run(
+        _run_replay(entries, under, deadline_s, lambda: open_chosen_engine(address, options, path), report_progress)
+    )
+    comparison = ReplayReport(cases, policies.name, len(entries) - len(cases), reviews)
+    if output is not None:
+        comparison.write(output)
+    if as_json:
+        echo_json(comparison.as_json(), indent=None if lines else 2)
+        return
+    console = Terminal()
+    comparison.show(console)
+    _show_cases(console, [case for case in cases if case.change is not ReplayChange.SAME][:show])
+
+
+def _read_recorded(
+    file: PolicyFile, path: Path | None, since: float, limit: int, target: Target
+) -> tuple[list[Entry], list[Review]]:
+    """The recorded entries, oldest first, and all reviews; read at once, so that the gateway can delete old ones."""
+    store = writer.open_for_reading(file, path)
+    try:
+        is_narrowed = target != Target()
+        newest = store.entries(since=since, limit=-1 if is_narrowed else limit)
+        entries = list(islice((one for one in newest if not is_narrowed or target.covers(one)), limit))
+        reviews = list(Reviews(store).all())
+    finally:
+        store.close()
+    if not entries:
+        raise ConfigError("the audit store has no entry of that time; choose another --since")
+    return entries[::-1], reviews
+
+
+async def _run_replay(
+    entries: list[Entry],
+    file: PolicyFile,
+    deadline_s: float | None,
+    open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
+    report_progress: Callable[[int, int], None] | None = None,
+) -> list[ReplayCase]:
+    total = sum(entry.content is not None for entry in entries)
+    done = 0
+    with Progress(console=Terminal(stderr=True), disable=report_progress is not None) as progress:
+        bar = progress.add_task("replaying", total=total)
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress.advance(bar)
+            if report_progress is not None:
+                report_progress(done, total)
+
+        async with open_engine() as engine:
+            pipeline = Pipeline(
+                engine,
+                correctors=correctors(file),
+                rules=PluginRules.from_file(file),
+                extensions=registry.load_extensions(file),
+            )
+            return await replay(
+                entries,
+                PolicyResolver(file, ActiveHeads.read(file).head_of),
+                pipeline,
+                advance,
+                deadline_s,
+            )
+
+
+def _show_cases(console: Console, cases: list[ReplayCase]) -> None:
+    for case in cases:
+        console.print(Text(f"\n{case.entry.call_id}/{case.entry.choice}: {case.change}", style="bold"))
+        answer = case.entry.content.exchange.answer if case.entry.content else None
+        for name, side in (("before", case.before), ("after", case.after)):
+            console.print(Text(f"{name} ({side.ending}{f', {side.reason}' if side.reason else ''}) ", style="dim"))
+            console.print(render_diff(answer or "", side.text or ""))

@@ -1,0 +1,210 @@
+"""`aligner-proxy review`: recorded answers one by one, the nearest to the threshold first, by single keys.
+
+Each answer is held for one reviewer at a time. Some of those without an edit are drawn at random, so that there is a
+figure for what is missed. With --json nothing is asked: figures and ids of what waits, no text.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.cli.diff import make_table, render_diff
+from aligner_proxy.cli.terminal import Terminal, echo_json
+from aligner_proxy.plugins.api import Content, Entry
+from aligner_proxy.text.hidden import escape_hidden
+from aligner_proxy_review.cli.options import (
+    OpenReviews,
+    evidence_shares,
+    open_reviews,
+    review_options,
+    share_fields,
+    share_text,
+)
+from aligner_proxy_review.evidence import Evidence, read_evidence
+from aligner_proxy_review.judged_segments import judged_segments
+from aligner_proxy_review.review_queue import AnswerPlace, ReviewQueue
+from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
+
+_KEYS = {
+    "a": "right: what was done to it is right, an edit or none",
+    "r": "wrong: it was edited without need",
+    "h": "harm: the edit made it worse",
+    "m": "missed: something should have been edited; asks which segment, and for what",
+    "e": "edit: asks what should stand in place of the whole answer, or of a segment",
+    "u": "undo: take the last verdict back",
+    "j": "next, without a verdict",
+    "k": "back to the one before",
+    "?": "this help",
+    "q": "end",
+}
+_VERDICTS = {"a": ReviewVerdict.RIGHT, "r": ReviewVerdict.WRONG, "h": ReviewVerdict.HARM}
+_LAST_TURNS = 2
+_PROMPT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ? help, q end"
+
+
+@click.command("review")
+@click.option("--who", help="Your name in the reviews; by default the name of this machine's user.")
+@click.option("--second", is_flag=True, help="Answers that somebody else has reviewed and you have not.")
+@review_options
+def command(who: str | None, second: bool, as_json: bool, **options: Any) -> None:
+    """Say of recorded answers whether they were corrected rightly."""
+    who = f"reviewer:{who or getpass.getuser()}"
+    with open_reviews(options) as store:
+        queue = ReviewQueue(store.store, who, store.answer_filter, second=second)
+        if as_json:
+            evidence = read_evidence(store.store, store.answer_filter)
+            echo_json(_figure_fields(evidence, queue.count_waiting()), indent=2)
+            return
+        try:
+            _ReviewLoop(Terminal(), store.store, queue, who).run()
+        finally:
+            queue.release()
+        _show_figures(Terminal(), store, queue)
+
+
+@dataclass(slots=True)
+class _ReviewLoop:
+    """One reviewer at work."""
+
+    console: Console
+    store: AuditStore
+    queue: ReviewQueue
+    who: str
+    skipped: list[AnswerPlace] = field(default_factory=list)
+    """Answers that were left without a verdict, the last one at the end."""
+    reviews: list[Review] = field(default_factory=list)
+    """Reviews of this sitting."""
+
+    def run(self) -> None:
+        """Ask about one answer after the other, until there is none or the reviewer ends."""
+        while (next_answer := self.queue.next(self.skipped)) is not None:
+            entry, origin = next_answer
+            show_entry(self.console, entry)
+            if not self._ask_reviewer(entry, origin):
+                return
+        self.console.print("nothing more waits for a review")
+
+    def _ask_reviewer(self, entry: Entry, origin: ReviewOrigin) -> bool:
+        """Take keys until there is a verdict, or the reviewer goes on; False: the reviewer ends."""
+        while True:
+            self.console.print(_PROMPT, style="dim", markup=False)
+            key = click.getchar()
+            if key == "q":
+                return False
+            if key == "?":
+                self.console.print(make_table(("key", "what it does"), _KEYS.items()))
+            elif key == "u":
+                self._undo()
+            elif key == "j":
+                self.skipped.append((entry.aligner_id, entry.choice))
+                return True
+            elif key == "k" and self.skipped:
+                self.skipped.pop()
+                return True
+            elif key in (*_VERDICTS, "m", "e") and self._save_verdict(key, entry, origin):
+                return True
+
+    def _save_verdict(self, key: str, entry: Entry, origin: ReviewOrigin) -> bool:
+        """Keep the verdict of a key, with what is asked for it; False where it cannot be kept."""
+        segment = edit = objective = None
+        verdict = _VERDICTS.get(key, ReviewVerdict.MISSED)
+        if key in ("m", "e"):
+            segment = _parse_number(
+                click.prompt("which segment (empty: the whole answer)", default="", show_default=False)
+            )
+        if key == "e":
+            edit = click.prompt("what should stand there (empty: nothing)", default="", show_default=False)
+            verdict = ReviewVerdict.HARM if entry.changed else ReviewVerdict.MISSED
+        if key == "m":
+            objective = click.prompt("against which objective (empty: none)", default="", show_default=False) or None
+        place = (entry.aligner_id, entry.choice)
+        review = Review(*place, verdict, self.who, time.time(), origin, segment, edit, objective)
+        try:
+            Reviews(self.store).save(review)
+        except NoSuchPlace as error:
+            self.console.print(Text(str(error), style="red"))
+            return False
+        except UnknownAnswer:
+            self.console.print("the answer was deleted meanwhile")
+            return True
+        self.reviews.append(review)
+        return True
+
+    def _undo(self) -> None:
+        if self.reviews and Reviews(self.store).withdraw(self.reviews.pop()):
+            self.console.print("taken back; the answer waits again")
+        else:
+            self.console.print("there is nothing to take back")
+
+
+def _parse_number(text: str) -> int | None:
+    """The number of a segment; -1, which no answer has, for what is none."""
+    text = text.strip()
+    return int(text) if text.isdecimal() else -1 if text else None
+
+
+def show_entry(console: Console, entry: Entry) -> None:
+    """One answer: the end of its conversation, the word diff, the scores of its segments. Hostile text stays text."""
+    content = entry.content
+    if content is None:
+        return
+    margin = "" if entry.margin is None else f", {entry.margin:.2f} nats from the threshold"
+    head = f"{entry.aligner_id}/{entry.choice} {entry.tenant} {entry.policy} {entry.status}"
+    console.rule()
+    console.print(Text(escape_hidden(head + (f" ({entry.reason})" if entry.reason else "") + margin), style="bold"))
+    for turn in content.exchange.turns[-_LAST_TURNS:]:
+        console.print(Text(escape_hidden(f"{turn.role}: {turn.content}"), style="dim"))
+    answer = content.exchange.answer or ""
+    console.print(render_diff(answer, answer if content.edited is None else content.edited))
+    console.print(make_table(("segment", "score", "against", "text"), _segment_rows(content)))
+
+
+def _segment_rows(content: Content) -> list[tuple[str, ...]]:
+    """Number, score, objective and text of each judged segment, for a table."""
+    return [
+        (
+            str(segment.number),
+            "-" if segment.margin is None else f"{segment.margin:+.2f}",
+            segment.objective,
+            segment.text,
+        )
+        for segment in judged_segments(content)
+    ]
+
+
+def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> None:
+    evidence = read_evidence(store.store, store.answer_filter)
+    rows: list[tuple[str, str, str]] = [
+        ("edits that are right", share_text(evidence.right), str(evidence.right.more_needed)),
+        ("missed, of those drawn at random", share_text(evidence.missed), str(evidence.missed.more_needed)),
+    ]
+    if evidence.recall is not None:
+        value, low, high = (100 * part for part in evidence.recall)
+        rows.append(("found of what should be edited", f"{value:.1f} % ({low:.1f} to {high:.1f})", ""))
+    console.print(make_table(("so far", "", "more needed"), rows))
+    apart = f"reviewers disagree on {len(evidence.disagreed)}, feedback with reviewers on {len(evidence.disputed)}"
+    console.print(f"{queue.count_waiting()} answers wait; {apart}", soft_wrap=True)
+
+
+def _figure_fields(evidence: Evidence, waiting: int) -> dict[str, Any]:
+    return {
+        "waiting": waiting,
+        "answers": evidence.answers,
+        **{
+            name: share_fields(share) | {"more_needed": share.more_needed}
+            for name, share in evidence_shares(evidence).items()
+        },
+        "recall": evidence.recall,
+        "verdicts": dict(evidence.verdicts),
+        "feedback": dict(evidence.feedback),
+        "disagreed": [{"id": aligner_id, "choice": choice} for aligner_id, choice in evidence.disagreed],
+        "disputed": [{"id": aligner_id, "choice": choice} for aligner_id, choice in evidence.disputed],
+    }

@@ -1,0 +1,76 @@
+"""Comparison of two aligners or two policies by their recorded answers and their reviews.
+
+Each is named by the beginning of its hash in the store. Answers that both judged are compared one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy_review.evidence import Evidence, PairedAnswers, Share, compute_evidence, pair_answers
+from aligner_proxy_review.reviews import Review
+
+_SHORTEST = 4
+_SHARES = (
+    ("changed", "changed"),
+    ("edits that are right", "right"),
+    ("edits that are wrong or do harm", "wrong"),
+    ("missed, of those drawn at random", "missed"),
+)
+_SAME = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceComparison:
+    """The evidence on both sides, and on the answers that both judged."""
+
+    first: Evidence
+    second: Evidence
+    both: PairedAnswers
+
+    @property
+    def shares(self) -> list[tuple[str, Share, Share]]:
+        """Each share of both sides, with its label."""
+        return [(label, getattr(self.first, name), getattr(self.second, name)) for label, name in _SHARES]
+
+    @property
+    def paired_shares(self) -> list[tuple[str, Share]]:
+        """The results of the answers that both judged, with labels."""
+        counts = list(asdict(self.both).values())[1:]
+        return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the intervals of what is wrong overlap."""
+        first = self.first.wrong.interval
+        second = self.second.wrong.interval
+        return first[1] <= second[2] and second[1] <= first[2]
+
+
+def compare_evidence(
+    entries: Iterable[Entry], reviews: Sequence[Review], first: str, second: str
+) -> EvidenceComparison:
+    """Compare by the beginnings of two hashes; raises `ConfigError` if one matches no hash, or several."""
+    judged_entries = [entry for entry in entries if entry.changed is not None]
+    sides = [select_answers(judged_entries, first), select_answers(judged_entries, second)]
+    if first == second:
+        raise ConfigError("A and B are the same; name two")
+    return EvidenceComparison(
+        compute_evidence(sides[0], reviews), compute_evidence(sides[1], reviews), pair_answers(*sides)
+    )
+
+
+def select_answers(entries: Sequence[Entry], beginning: str) -> list[Entry]:
+    """The answers of one aligner or policy; raises `ConfigError` if the hash matches none, or several."""
+    if len(beginning) < _SHORTEST:
+        raise ConfigError(f"{beginning!r} is too short; give at least {_SHORTEST} digits of a hash")
+    hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}
+    fitting = sorted(hash_ for hash_ in hashes if hash_.startswith(beginning))
+    if len(fitting) != 1:
+        beginnings = ", ".join(sorted(hash_[:12] for hash_ in hashes)) or "none"
+        what = "several hashes begin" if fitting else "no hash begins"
+        raise ConfigError(f"{what} with {beginning!r} among these answers; there are: {beginnings}")
+    return [entry for entry in entries if fitting[0] in (entry.aligner, entry.policy_hash)]

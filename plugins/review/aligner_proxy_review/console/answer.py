@@ -1,0 +1,196 @@
+"""One answer as a page shows it: what changed and why, what the gate said, what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from aligner_proxy.plugins.api import Content, Entry, Flagged
+from aligner_proxy.text.word_diff import WordChange, word_diff
+from aligner_proxy.types import Status
+from aligner_proxy_review.console.answer_queries import answer_handle, flagged_objectives, route_name
+from aligner_proxy_review.evidence import mark_contradictions
+from aligner_proxy_review.reviews import Review, ReviewVerdict
+
+Passage = tuple[str, str]
+"""kept, removed or added; and the text."""
+_MOST_COMPARED = 3000
+"""Characters of a changed passage that are compared word by word; a longer one is shown whole, before and after."""
+_MOST_EDITS = 200
+_CONTEXT = 60
+"""Characters of what was kept that stand beside a change in a list."""
+_ELLIPSIS = " … "
+_MOST_IN_LIST = 1500
+_GATE = "gate_"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownEdit:
+    """One change of an answer."""
+
+    passages: tuple[Passage, ...]
+    objective: str | None
+    """That of the worst flagged segment in it; None where no single segment tells."""
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one person said of an answer, beside what others and the aligner say."""
+
+    review: Review
+    contradicted: bool
+    """Somebody else says otherwise of the same place."""
+
+    @property
+    def is_against_aligner(self) -> bool:
+        """Whether the aligner should have done something else."""
+        return self.review.verdict is not ReviewVerdict.RIGHT
+
+
+def opinions(reviews: Sequence[Review]) -> list[Opinion]:
+    """Each review with its marks, in the order in which they came."""
+    return [Opinion(review, otherwise) for review, otherwise in zip(reviews, mark_contradictions(reviews), strict=True)]
+
+
+class AnswerView:
+    """An audit entry with what pages say of it."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.handle = answer_handle(entry)
+        self.route = route_name(entry)
+        self.objectives = flagged_objectives(entry)
+
+    @property
+    def content(self) -> Content | None:
+        """The texts; None where client or upstream forbade storing them."""
+        return self.entry.content
+
+    @property
+    def time_text(self) -> str:
+        """When, in UTC."""
+        try:
+            moment = datetime.fromtimestamp(self.entry.at, UTC)
+        except (ValueError, OverflowError, OSError):
+            return "?"
+        return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+    @property
+    def answer(self) -> str:
+        """The upstream's answer."""
+        return (self.content and self.content.exchange.answer) or ""
+
+    @property
+    def question(self) -> str:
+        """The last turn of the user."""
+        turns = self.content.exchange.turns if self.content else ()
+        return next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
+
+    @property
+    def worst_score(self) -> float | None:
+        """The highest score of a flagged segment."""
+        scores = [segment.score for segment in self._flagged if segment.score is not None]
+        return max(scores, default=None)
+
+    @property
+    def gate_verdict(self) -> str:
+        """What the gate said of the correction."""
+        content = self.content
+        if self.entry.status in (Status.FAILED, Status.NOT_JUDGED):
+            return "-"
+        if content is None:
+            return "refused" if (self.entry.reason or "").startswith(_GATE) else "no text kept"
+        if content.proposed is not None:
+            return "changed" if content.edited not in (None, content.exchange.answer) else "refused"
+        return "passed" if content.edits else "nothing to pass"
+
+    @cached_property
+    def edits(self) -> tuple[ShownEdit, ...]:
+        """The changes, the first ones of very many."""
+        content = self.content
+        if content is None:
+            return ()
+        answer = self.answer
+        return tuple(self._make_edit(answer, *edit) for edit in content.edits[:_MOST_EDITS])
+
+    @property
+    def more_edits(self) -> int:
+        """Changes that are not among `edits`."""
+        return max(0, len(self.content.edits) - _MOST_EDITS) if self.content else 0
+
+    @cached_property
+    def passages(self) -> tuple[Passage, ...]:
+        """The whole answer with its changes."""
+        content = self.content
+        if content is None:
+            return ()
+        answer = self.answer
+        passages: list[Passage] = []
+        end = 0
+        for (start, stop, _), edit in zip(content.edits, self.edits, strict=False):
+            passages += [(WordChange.KEPT.value, answer[end:start]), *edit.passages]
+            end = stop
+        return (*passages, (WordChange.KEPT.value, answer[end:]))
+
+    @cached_property
+    def excerpt(self) -> tuple[Passage, ...]:
+        """The changes with little around them, for a list."""
+        if not self.edits:
+            return ((WordChange.KEPT.value, self.answer[:_MOST_IN_LIST]),)
+        excerpt: list[Passage] = []
+        room = _MOST_IN_LIST
+        last = len(self.passages) - 1
+        for number, (change, text) in enumerate(self.passages):
+            is_kept = change == WordChange.KEPT.value
+            text = _shorten_kept(text, first=number == 0, last=number == last) if is_kept else text
+            excerpt.append((change, text if len(text) <= room else text[:room] + _ELLIPSIS))
+            room -= len(text)
+            if room <= 0:
+                break
+        return tuple(excerpt)
+
+    @property
+    def reports(self) -> tuple[tuple[str, Any], ...]:
+        """What extensions and references report."""
+        content = self.content
+        return () if content is None else tuple((content.reports | content.record).items())
+
+    @property
+    def _flagged(self) -> Sequence[Flagged]:
+        return self.content.segments if self.content else ()
+
+    def _make_edit(self, answer: str, start: int, end: int, text: str) -> ShownEdit:
+        before = answer[start:end]
+        touched = [segment for segment in self._flagged if segment.text and _overlap(segment.text.strip(), before)]
+        worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
+        passages = tuple((change.value, part) for change, part in _compare_passages(before, text))
+        return ShownEdit(passages, worst.objective if worst else None, worst.score if worst else None)
+
+
+def _overlap(segment: str, passage: str) -> bool:
+    """Whether a flagged segment lies in what was replaced, or what was replaced lies in it."""
+    passage = passage.strip()
+    return bool(segment and passage) and (segment in passage or passage in segment)
+
+
+def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
+    if max(len(before), len(after)) <= _MOST_COMPARED:
+        yield from word_diff(before, after)
+        return
+    if before:
+        yield WordChange.REMOVED, before
+    if after:
+        yield WordChange.ADDED, after
+
+
+def _shorten_kept(text: str, first: bool, last: bool) -> str:
+    """The ends of what was kept between two changes; of the first passage its end, of the last its beginning."""
+    if len(text) <= 2 * _CONTEXT:
+        return text
+    head = "" if first else text[:_CONTEXT]
+    tail = "" if last else text[-_CONTEXT:]
+    return head + _ELLIPSIS + tail

@@ -1,0 +1,179 @@
+"""Queries of the audit store for the pages: newest answers, one by handle, counts; only what a viewer may see."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+from aligner_proxy.audit.entry import BESIDE_ID
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.errors import NothingRecorded
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy_review.console.access import Viewer
+from aligner_proxy_review.review_queue import AnswerFilter, find_entry
+from aligner_proxy_review.reviews import Review, Reviews
+
+MOST_SEARCHED = 5000
+"""Entries that are searched for those that match a filter."""
+_HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
+_LONGEST_FILTER = 200
+
+StoreOpener = Callable[[], AuditStore]
+
+
+def answer_handle(entry: Entry) -> str:
+    """The id of an answer in URLs: its time and a hash, since a client may have chosen the call id."""
+    ids = json.dumps([entry.tenant, entry.call_id, entry.choice, entry.endpoint])
+    return f"{struct.pack('>d', entry.at).hex()}-{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
+
+
+class CountedAnswer(NamedTuple):
+    """The columns that rates need."""
+
+    at: float
+    tenant: str
+    policy: str
+    status: str
+    reason: str | None
+    cache_hit: int | None
+    ms: float
+
+
+def route_name(entry: Entry | CountedAnswer) -> str:
+    """The name of the route, which begins the policy's name; the tenant's entry in the file follows behind a plus."""
+    return entry.policy.partition("+")[0]
+
+
+def flagged_objectives(entry: Entry) -> tuple[str, ...]:
+    """The objectives that flagged segments violate, each once; empty if no text was kept."""
+    segments = entry.content.segments if entry.content else ()
+    return tuple(dict.fromkeys(segment.objective for segment in segments if segment.objective))
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFilters:
+    """Filters of a list; an empty filter matches everything."""
+
+    tenant: str = ""
+    route: str = ""
+    objective: str = ""
+    status: str = ""
+
+    @classmethod
+    def from_query(cls, query: dict[str, str]) -> AnswerFilters:
+        """The filters among the parameters of a request."""
+        return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
+
+    def admit(self, entry: Entry) -> bool:
+        """Whether the entry matches."""
+        return (
+            self.tenant in ("", entry.tenant)
+            and self.route in ("", route_name(entry))
+            and self.status in ("", entry.status)
+            and (not self.objective or self.objective in flagged_objectives(entry))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerList:
+    """The newest answers that match a filter; `searched` entries were read, `more` says if others remain."""
+
+    entries: tuple[Entry, ...]
+    searched: int
+    more: bool
+
+
+class AnswerQueries:
+    """Reader of the audit store. Every call opens it, since a connection belongs to its thread; all may block."""
+
+    def __init__(self, opener: StoreOpener) -> None:
+        self._opener = opener
+
+    def newest(self, viewer: Viewer, filters: AnswerFilters, limit: int) -> AnswerList:
+        """The newest answers, at most `limit`."""
+        admitted: list[Entry] = []
+        searched = 0
+        for entry in self._iter_entries(0.0, math.inf, MOST_SEARCHED):
+            searched += 1
+            if viewer.may_see(entry.tenant) and filters.admit(entry):
+                admitted.append(entry)
+                if len(admitted) == limit:
+                    break
+        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED)
+
+    def find(self, viewer: Viewer, name: str) -> Entry | None:
+        """The answer with this handle; None if there is none, and none that this viewer may see."""
+        parts = _HANDLE.fullmatch(name)
+        if parts is None:
+            return None
+        (at,) = struct.unpack(">d", bytes.fromhex(parts[1]))
+        if not math.isfinite(at):
+            return None
+        for entry in self._iter_entries(at, math.nextafter(at, math.inf)):
+            if answer_handle(entry) == name:
+                return entry if viewer.may_see(entry.tenant) else None
+        return None
+
+    def reviews(self, entry: Entry) -> list[Review]:
+        """What people said of an answer."""
+        if not entry.aligner_id:
+            return []
+        with self._open_store() as store:
+            return Reviews(store).reviews_of(entry.aligner_id, entry.choice) if store else []
+
+    def shadow_entry(self, entry: Entry) -> Entry | None:
+        """The shadow aligner's entry of the same answer; None without one."""
+        if not entry.aligner_id or entry.aligner_id.endswith(BESIDE_ID):
+            return None
+        with self._open_store() as store:
+            return find_entry(store, (entry.aligner_id + BESIDE_ID, entry.choice)) if store else None
+
+    def entries_since(self, at: float, limit: int) -> list[Entry]:
+        """The newest answers since a time, oldest first, of all tenants."""
+        return list(self._iter_entries(at, math.inf, limit))[::-1]
+
+    def last_row(self) -> int:
+        """The row that was added last; 0 before the first."""
+        with self._open_store() as store:
+            return store.last_row() if store else 0
+
+    def entries_after(self, after: int, limit: int) -> tuple[int, list[Entry]]:
+        """The row that was added last, and the newest answers behind a row, oldest first, of all tenants."""
+        with self._open_store() as store:
+            if store is None:
+                return 0, []
+            last = store.last_row()
+            if last <= after:
+                return last, []
+            return last, list(store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (after, last, limit)))[::-1]
+
+    def counted_answers(self, viewer: Viewer, since: float, limit: int) -> list[CountedAnswer]:
+        """The newest answers since a time that this viewer may see, newest first, for counting rates."""
+        condition, values = AnswerFilter(since=since, tenants=viewer.tenants).condition()
+        columns = ", ".join(f"e.{name}" for name in CountedAnswer._fields)
+        statement = f"SELECT {columns} FROM entries e WHERE {condition} ORDER BY e.at DESC, e.id DESC LIMIT ?"
+        with self._open_store() as store:
+            return [] if store is None else [CountedAnswer(*row) for row in store.rows(statement, (*values, limit))]
+
+    def _iter_entries(self, since: float, until: float, limit: int = -1) -> Iterator[Entry]:
+        with self._open_store() as store:
+            if store is not None:
+                yield from store.entries(since=since, until=until, limit=limit)
+
+    @contextmanager
+    def _open_store(self) -> Iterator[AuditStore | None]:
+        """Block with the store open; None before the first answer."""
+        try:
+            store = self._opener()
+        except NothingRecorded:
+            yield None
+            return
+        with closing(store):
+            yield store

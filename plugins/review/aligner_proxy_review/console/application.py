@@ -1,0 +1,269 @@
+"""The console as an application (Starlette): its addresses, who gets in, and the headers of every response.
+
+Read `_require_session` first: every page but the log-in needs a session, and every form needs its token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy_review.console import forms, pages, review_page
+from aligner_proxy_review.console.access import find_viewer, key_digest
+from aligner_proxy_review.console.answer_queries import AnswerQueries
+from aligner_proxy_review.console.changing import canary, objectives, promotion_page
+from aligner_proxy_review.console.files import ConsoleFiles
+from aligner_proxy_review.console.forms import NOT_FOUND, PageError
+from aligner_proxy_review.console.jobs import ConsoleJobs
+from aligner_proxy_review.console.live_feed import LiveFeed
+from aligner_proxy_review.console.pages import Services, Visit
+from aligner_proxy_review.console.playground import GatewayClient
+from aligner_proxy_review.console.rendering import make_environment
+from aligner_proxy_review.console.review_session import ReviewStates
+from aligner_proxy_review.console.sessions import LIFETIME_S, ConsoleSessions, LoginFailures
+
+log = logging.getLogger(__name__)
+
+COOKIE = "aligner_console"
+FORM_COOKIE = "aligner_console_login"
+"""Ties the log-in form to the browser that got it."""
+KNOWN_COOKIE = "aligner_console_known"
+"""Says that somebody got in from this browser before; it opens nothing."""
+_KNOWN_S = 90 * 86_400
+_KNOWN = "known-"
+"""How its value begins: no other cookie that we sign is one of these."""
+_FIRST_PAGE = "/live"
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # With no-referrer browsers would send our own forms with the origin null, too.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "no-store",
+}
+
+Page = Callable[[Visit], Awaitable[Response]]
+FormPage = Callable[[Visit, dict[str, str]], Awaitable[Response]]
+
+
+class HeadersMiddleware:
+    """Middleware that puts our headers on every response, errors and files included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class Console:
+    """The console of one gateway. `secure`: browsers reach it by HTTPS; `engine`: the address of the one that runs."""
+
+    def __init__(
+        self,
+        litellm_file: Path,
+        master_key: str,
+        gateway: GatewayClient,
+        *,
+        secure: bool = False,
+        engine: str | None = None,
+    ) -> None:
+        files = ConsoleFiles(litellm_file, engine)
+        answers = AnswerQueries(lambda: files.current().store())
+        self.sessions = ConsoleSessions()
+        self.services = Services(
+            files,
+            self.sessions,
+            answers,
+            LiveFeed(answers),
+            gateway,
+            make_environment(),
+            ReviewStates(),
+            ConsoleJobs(),
+            key_digest(master_key),
+        )
+        self._failures = LoginFailures()
+        self._secure = secure
+
+    def application(self) -> Starlette:
+        """The application."""
+        static = StaticFiles(packages=[("aligner_proxy_review.console", "static")])
+        routes = [
+            Route("/", self._redirect_home),
+            Route("/login", self._login, methods=["GET", "POST"]),
+            Route("/logout", self._require_session_form(self._logout), methods=["POST"]),
+            Route("/live", self._require_session(pages.show_live)),
+            Route("/live/events", self._require_session(pages.stream_events)),
+            Route("/answers/{handle}", self._require_session(pages.show_answer)),
+            Route(review_page.PATH, self._require_session(review_page.show_review), methods=["GET"]),
+            Route(review_page.PATH, self._require_session_form(review_page.take_verdict), methods=["POST"]),
+            Route("/review/figures", self._require_session(review_page.show_figures)),
+            Route(objectives.PATH, self._require_session(objectives.show_list)),
+            Route(objectives.PATH + "/{handle}", self._require_session(objectives.show_objective), methods=["GET"]),
+            Route(objectives.PATH + "/{handle}", self._require_session_form(objectives.take_form), methods=["POST"]),
+            Route(objectives.PATH + "/{handle}/lesson", self._require_session(objectives.show_lesson)),
+            Route(promotion_page.PATH, self._require_session(promotion_page.show_form), methods=["GET"]),
+            Route(promotion_page.PATH, self._require_session_form(promotion_page.take_form), methods=["POST"]),
+            Route(promotion_page.PATH + "/replay", self._require_session(promotion_page.show_replay)),
+            Route(canary.PATH, self._require_session(canary.show_canary)),
+            Route("/rates", self._require_session(pages.show_rates)),
+            Route("/playground", self._require_session(pages.show_playground), methods=["GET"]),
+            Route("/playground", self._require_session_form(pages.judge_playground), methods=["POST"]),
+            Route("/policy", self._require_session_form(pages.show_policy), methods=["POST"]),
+            Mount("/static", static),
+        ]
+        handlers = {
+            PageError: self._show_error,
+            HTTPException: self._show_error,
+            AlignerProxyError: self._show_store_error,
+            sqlite3.Error: self._show_store_error,
+            OSError: self._show_store_error,
+        }
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(HeadersMiddleware)],
+            exception_handlers=handlers,
+            lifespan=self._lifespan,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        following = asyncio.ensure_future(self.services.feed.run())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await self.services.jobs.aclose()
+            await self.services.gateway.aclose()
+
+    def _find_visit(self, request: Request) -> Visit | None:
+        """The visit of a request with a session; the keys file is asked every time, so that a key can be withdrawn."""
+        session = self.sessions.find(request.cookies.get(COOKIE))
+        viewer = self.services.find_viewer(session) if session else None
+        return Visit(request, self.services, session, viewer) if session and viewer else None
+
+    def _require_session(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        """A page for those who are logged in."""
+
+        async def show_page(request: Request) -> Response:
+            visit = await asyncio.to_thread(self._find_visit, request)
+            return await page(visit) if visit else _redirect_to_login(request)
+
+        return show_page
+
+    def _require_session_form(self, page: FormPage) -> Callable[[Request], Awaitable[Response]]:
+        """What a form of such a page is sent to."""
+
+        async def take_form(request: Request) -> Response:
+            visit = await asyncio.to_thread(self._find_visit, request)
+            if visit is None:
+                return _redirect_to_login(request)
+            form = await forms.read_fields(request)
+            if not self.sessions.owns_token(form.get(forms.TOKEN, ""), visit.session.id):
+                raise PageError(403, "This form is not of your session; load the page again.")
+            return await page(visit, form)
+
+        return take_form
+
+    async def _redirect_home(self, _: Request) -> Response:
+        return RedirectResponse(_FIRST_PAGE, 303)
+
+    async def _login(self, request: Request) -> Response:
+        if request.method != "POST":
+            return self._login_page(request)
+        form = await forms.read_fields(request)
+        browser = self.sessions.verify(request.cookies.get(FORM_COOKIE))
+        if browser is None or not self.sessions.owns_token(form.get(forms.TOKEN, ""), browser):
+            return self._login_page(request, 403, "This form is too old; send it again.")
+        address = request.client.host if request.client else ""
+        known_browser = self.sessions.verify(request.cookies.get(KNOWN_COOKIE))
+        is_known = known_browser is not None and known_browser.startswith(_KNOWN)
+        name = known_browser if known_browser is not None and is_known else browser
+        if self._failures.too_many(name, address, is_known=is_known):
+            return self._login_page(request, 429, "Too many attempts; wait a minute.")
+        sha256 = key_digest(form.get("key", "").strip())
+        keys = await asyncio.to_thread(lambda: self.services.files.current().keys)
+        if find_viewer(sha256, self.services.master, keys, datetime.now(UTC)) is None:
+            self._failures.record(name, address, sha256)
+            log.warning("console: a log-in was refused")
+            return self._login_page(request, 403, "This key does not open the console.")
+        response = RedirectResponse(_FIRST_PAGE, 303)
+        self._set_cookie(response, COOKIE, self.sessions.begin(sha256), int(LIFETIME_S))
+        response.delete_cookie(FORM_COOKIE, path="/login")
+        known_browser = name if is_known else _KNOWN + secrets.token_urlsafe(16)
+        self._set_cookie(response, KNOWN_COOKIE, self.sessions.sign(known_browser), _KNOWN_S, "/login")
+        return response
+
+    def _login_page(self, request: Request, status: int = 200, problem: str | None = None) -> Response:
+        browser = self.sessions.verify(request.cookies.get(FORM_COOKIE)) or secrets.token_urlsafe(16)
+        text = self.services.templates.get_template("login.html").render(
+            viewer=None, token=self.sessions.form_token(browser), problem=problem, path="/login"
+        )
+        response = HTMLResponse(text, status)
+        self._set_cookie(response, FORM_COOKIE, self.sessions.sign(browser), None, "/login")
+        return response
+
+    async def _logout(self, visit: Visit, _: dict[str, str]) -> Response:
+        self.sessions.end(visit.session)
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    def _set_cookie(self, response: Response, name: str, value: str, age: int | None, path: str = "/") -> None:
+        response.set_cookie(name, value, max_age=age, path=path, secure=self._secure, httponly=True, samesite="strict")
+
+    async def _show_error(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, PageError):
+            return self._error_page(request, error.status, error.message)
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        return self._error_page(request, status, NOT_FOUND)
+
+    async def _show_store_error(self, request: Request, error: Exception) -> Response:
+        # Our own errors say what to do and hold no text; those of SQLite and of the system may name files.
+        ours = isinstance(error, AlignerProxyError)
+        log.warning("console: a page could not be shown (%s)", type(error).__name__)
+        return self._error_page(request, 503, str(error) if ours else "The audit store cannot be read.")
+
+    def _error_page(self, request: Request, status: int, message: str) -> Response:
+        text = self.services.templates.get_template("error.html").render(
+            viewer=None, token="", message=message, status=status, path=request.url.path
+        )
+        return HTMLResponse(text, status)
+
+
+def _redirect_to_login(request: Request) -> Response:
+    """The way to the log-in; always to the same place, since an address in the request could be anybody's."""
+    if request.headers.get("hx-request"):
+        return Response(status_code=401, headers={"hx-redirect": "/login"})
+    if request.url.path.endswith("/events"):
+        return Response(status_code=401)
+    return RedirectResponse("/login", 303)

@@ -1,0 +1,72 @@
+"""The page of a canary: two aligners, or two policies, on the same answers, as `aligner-proxy compare` counts them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy_review.comparison import EvidenceComparison, compare_evidence
+from aligner_proxy_review.console.pages import Visit, refuse_reviewers
+from aligner_proxy_review.promotion import PERIOD_S
+from aligner_proxy_review.review_queue import AnswerFilter
+from aligner_proxy_review.reviews import Reviews
+
+PATH = "/canary"
+MOST_COMPARED = 20_000
+"""Answers that are read, the newest."""
+_LONGEST = 64
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class _CanaryData:
+    """What is on record of the aligners, and the comparison of two of them."""
+
+    aligners: list[tuple[str, int, int]]
+    """Content hash, answers, and those that it judged beside."""
+    comparison: EvidenceComparison | None
+    problem: str | None
+    cut: bool
+
+
+async def show_canary(visit: Visit) -> Response:
+    """The aligners of the last 30 days, and two of them compared."""
+    refuse_reviewers(visit)
+    query = visit.request.query_params
+    hashes = [_hash_prefix(query.get(name, "")) for name in ("a", "b")]
+    data = await asyncio.to_thread(_read_canary, visit, *hashes)
+    names = [aligner for aligner, _, _ in data.aligners]
+    first, second = (value or default for value, default in zip(hashes, [*names, "", ""], strict=False))
+    return visit.page("canary.html", found=data, first=first, second=second, most=MOST_COMPARED)
+
+
+def _hash_prefix(text: str) -> str:
+    """A beginning of a hash; empty for what is none."""
+    text = text[:_LONGEST]
+    return text if set(text) <= _HEX else ""
+
+
+def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
+    condition, values = AnswerFilter(since=time.time() - PERIOD_S).condition()
+    inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
+    with closing(visit.services.files.current().store()) as store:
+        entries = list(store.select(f"id IN ({inner}) ORDER BY id", (*values, MOST_COMPARED), texts=bool(first)))
+        reviews = list(Reviews(store).all())
+    judged_entries = [entry for entry in entries if entry.changed is not None and entry.aligner]
+    answers = Counter(str(entry.aligner) for entry in judged_entries)
+    shadow_counts = Counter(str(entry.aligner) for entry in judged_entries if entry.policy.endswith("/beside"))
+    aligners = [(name, count, shadow_counts[name]) for name, count in answers.most_common()]
+    comparison = None
+    problem = None
+    if first and second:
+        try:
+            comparison = compare_evidence(entries, reviews, first, second)
+        except ConfigError as error:
+            problem = str(error)
+    return _CanaryData(aligners, comparison, problem, len(entries) == MOST_COMPARED)

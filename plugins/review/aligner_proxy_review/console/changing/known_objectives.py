@@ -1,0 +1,80 @@
+"""The objectives of a policies file as a page shows them, and who may see or change which.
+
+A reviewer changes the objectives of a tenant's entry that is for one of its teams alone. Those of the whole file it
+sees, without their examples, which may be of anybody's answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aligner_proxy.policy.resolver import entry_name
+from aligner_proxy.policy.schema import PolicyFile, Tenant
+from aligner_proxy.policy.yaml_file import KeyPath
+from aligner_proxy.teaching.overview import HeadStatus, head_statuses
+from aligner_proxy.teaching.store import scope_of
+from aligner_proxy.teaching.subjects import Subject
+from aligner_proxy_review.console.access import TEAM, Viewer
+
+_PATTERN = "*?["
+
+
+@dataclass(frozen=True, slots=True)
+class KnownObjective:
+    """One objective of the file."""
+
+    name: str
+    title: str
+    """Its name, for a tenant's own objective TENANT/NAME."""
+    text: str
+    tenant: Tenant | None
+    path: KeyPath
+    place: str
+    """ "file:line" of it."""
+    lessons: tuple[HeadStatus, ...]
+    """What there is of it for each aligner; empty without examples."""
+
+    @property
+    def handle(self) -> str:
+        """What it is called in addresses."""
+        return hashlib.sha256(json.dumps([scope_of(self.tenant), self.name]).encode()).hexdigest()[:16]
+
+    @property
+    def subject(self) -> Subject | None:
+        """What teaching knows of it; None without examples."""
+        return self.lessons[0].subject if self.lessons else None
+
+    def may_see(self, viewer: Viewer) -> bool:
+        """Whether somebody may see that it is there."""
+        return self.tenant is None or self.may_change(viewer)
+
+    def may_change(self, viewer: Viewer) -> bool:
+        """Whether somebody may see and change its examples, and teach it."""
+        if viewer.tenants is None:
+            return True
+        if self.tenant is None or self.tenant.match.key is not None:
+            return False
+        team = self.tenant.match.team
+        return team is not None and not set(team) & set(_PATTERN) and TEAM + team in viewer.tenants
+
+
+def list_objectives(file: PolicyFile) -> list[KnownObjective]:
+    """Every objective of the file and of its tenants; raises `ConfigError` for a damaged index of heads."""
+    by_title: dict[str, list[HeadStatus]] = {}
+    for one in head_statuses(file):
+        by_title.setdefault(one.subject.title, []).append(one)
+    return [
+        KnownObjective(name, title, text, tenant, path, file.source.place_of(*path), tuple(by_title.get(title, ())))
+        for name, title, text, tenant, path in _iter_objectives(file)
+    ]
+
+
+def _iter_objectives(file: PolicyFile) -> Iterator[tuple[str, str, str, Tenant | None, KeyPath]]:
+    for name, entry in file.objectives.items():
+        yield name, name, entry.text, None, ("objectives", name)
+    for n, tenant in enumerate(file.tenants):
+        for name, entry in tenant.objectives.items():
+            yield name, f"{entry_name(tenant, n)}/{name}", entry.text, tenant, ("tenants", n, "objectives", name)

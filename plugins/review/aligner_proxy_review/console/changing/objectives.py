@@ -1,0 +1,393 @@
+"""Pages of objectives: what is taught of each, its examples, and a lesson with its report before it takes effect."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import RedirectResponse, Response
+
+from aligner_proxy.audit import writer
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.intervals import wilson_interval
+from aligner_proxy.policy.yaml_file import edit_checked, put_value, read_text, replace_file, wrap_in_block
+from aligner_proxy.teaching import example_file, subjects
+from aligner_proxy.teaching.example_file import AGAINST, FINE, NewExample
+from aligner_proxy.teaching.examples import Example, Examples
+from aligner_proxy.teaching.store import Count, HeadStore, Version, path_of, scope_of
+from aligner_proxy.teaching.subjects import Subject
+from aligner_proxy_review import from_reviews
+from aligner_proxy_review.console.answer import AnswerView
+from aligner_proxy_review.console.changing.known_objectives import KnownObjective, list_objectives
+from aligner_proxy_review.console.files import ConsoleConfig
+from aligner_proxy_review.console.forms import NOT_FOUND, PageError
+from aligner_proxy_review.console.jobs import ConsoleJob
+from aligner_proxy_review.console.pages import Visit
+from aligner_proxy_review.from_reviews import Suggestion
+
+log = logging.getLogger(__name__)
+
+PATH = "/objectives"
+_MOST_SUGGESTED = 50
+_changing = threading.Lock()
+"""Two forms do not write one file at the same time."""
+_CHANGED = "The examples, or the text, have changed since this report; teach again."
+_OTHERS = "There are other sentences now than the page showed; look at them first."
+
+
+def count_interval(count: Count) -> tuple[float, float, float]:
+    """A share with the ends of its 95 % interval."""
+    return wilson_interval(count.hits, count.of)
+
+
+async def show_list(visit: Visit) -> Response:
+    """Every objective that this viewer may see."""
+    objectives = await asyncio.to_thread(_visible_objectives, visit)
+    return visit.page("objectives.html", objectives=objectives, interval=count_interval)
+
+
+def _visible_objectives(visit: Visit) -> list[KnownObjective]:
+    objectives = list_objectives(visit.services.files.current().policies)
+    return [objective for objective in objectives if objective.may_see(visit.viewer)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What the page of one objective shows."""
+
+    target: KnownObjective
+    examples: Examples | None
+    """None where they are not for this viewer, or cannot be read."""
+    fault: str | None = None
+    suggested: Sequence[Suggestion] = ()
+
+    @property
+    def digest(self) -> str:
+        """What tells these suggestions from others."""
+        return from_reviews.digest(self.suggested)
+
+
+async def show_objective(visit: Visit) -> Response:
+    """One objective."""
+    contents = await asyncio.to_thread(_read_contents, visit)
+    views = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
+    may_change = contents.target.may_change(visit.viewer)
+    return visit.page(
+        "objective.html",
+        known=contents.target,
+        contents=contents,
+        suggested=views,
+        lists=_example_lists(contents.examples),
+        may_change=may_change,
+        work=visit.services.jobs.find(_job_name(contents.target)) if may_change else None,
+        report=_lesson_reports(visit, contents.target) if may_change else (),
+        interval=count_interval,
+        mark=example_file.example_id,
+    )
+
+
+async def show_lesson(visit: Visit) -> Response:
+    """How far the lesson is, which the page asks for by itself."""
+    target = await asyncio.to_thread(_find_changeable, visit)
+    job = visit.services.jobs.find(_job_name(target))
+    report = await asyncio.to_thread(_lesson_reports, visit, target)
+    return visit.page("lesson.html", known=target, work=job, report=report, interval=count_interval)
+
+
+async def take_form(visit: Visit, form: dict[str, str]) -> Response:
+    """A form of the page."""
+    act = form.get("act", "")
+    target = await asyncio.to_thread(_find_changeable, visit)
+    if act == "teach":
+        _start_lesson(visit, target)
+    elif act == "discard":
+        visit.services.jobs.forget(_job_name(target))
+    elif act in _ACTS:
+        await asyncio.to_thread(_apply_act, visit, target, act, form)
+        if act == "keep":
+            visit.services.jobs.forget(_job_name(target))
+    else:
+        raise PageError(400, "There is no such button.")
+    return RedirectResponse(f"{PATH}/{target.handle}", 303)
+
+
+def _find_objective(visit: Visit) -> KnownObjective:
+    """The objective of the address; 404 for one that is not there, or not for this viewer."""
+    name = visit.request.path_params["handle"]
+    objectives = list_objectives(visit.services.files.current().policies)
+    target = next((objective for objective in objectives if objective.handle == name), None)
+    if target is None or not target.may_see(visit.viewer):
+        raise PageError(404, NOT_FOUND)
+    return target
+
+
+def _find_changeable(visit: Visit) -> KnownObjective:
+    """The same, where this viewer may change it."""
+    target = _find_objective(visit)
+    if not target.may_change(visit.viewer):
+        raise PageError(404, NOT_FOUND)
+    return target
+
+
+def _read_contents(visit: Visit) -> _Contents:
+    target = _find_objective(visit)
+    if target.subject is None or not target.may_change(visit.viewer):
+        return _Contents(target, None)
+    try:
+        examples = example_file.present_examples(target.subject)
+    except ConfigError as error:
+        return _Contents(target, None, str(error))
+    return _Contents(target, examples, suggested=_find_suggestions(visit, target.subject, examples))
+
+
+def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> list[Suggestion]:
+    """What reviews say of this objective; nothing without an audit store."""
+    configured = visit.services.files.current()
+    if not writer.has_store(configured.policies):
+        return []
+    with closing(configured.store()) as store:
+        suggestions = from_reviews.suggestions(configured.policies, store, subject, examples, _MOST_SUGGESTED)
+    return [suggestion for suggestion in suggestions if visit.viewer.may_see(suggestion.entry.tenant)]
+
+
+def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[Example]], ...]:
+    if examples is None:
+        return ()
+    return (
+        (AGAINST, "They go against it", examples.against),
+        (FINE, "They sound alike and are fine", examples.fine),
+    )
+
+
+def _apply_act(visit: Visit, target: KnownObjective, act: str, form: dict[str, str]) -> None:
+    """Do what a form says; what cannot be done is a mistake of the form."""
+    try:
+        with _changing:
+            _ACTS[act](visit, target, form)
+    except ConfigError as error:
+        raise PageError(400, f"Nothing was changed: {error}.") from None
+
+
+def _require_subject(target: KnownObjective) -> Subject:
+    if target.subject is None:
+        raise PageError(409, "This objective has no file of examples yet.")
+    return target.subject
+
+
+def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
+    """The sentences of a form, one a line."""
+    sentences = []
+    for listed_as in (AGAINST, FINE):
+        lines = map(str.strip, form.get(listed_as, "").split("\n"))
+        sentences += [NewExample(line, listed_as == AGAINST, origin) for line in lines if line]
+    if not sentences:
+        raise PageError(400, "There is no sentence in this form.")
+    return sentences
+
+
+def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    subject = _require_subject(target)
+    sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
+    _hold_new(visit, subject)
+    count = example_file.add_examples(subject, sentences)
+    _log_change(visit, target, f"{count} examples added")
+
+
+def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    """Give an objective a file of examples, and name it in the policies file; for the operator alone."""
+    if not visit.viewer.is_operator:
+        raise PageError(404, NOT_FOUND)
+    if target.subject is not None:
+        raise PageError(409, "This objective has a file of examples already.")
+    configured = visit.services.files.current()
+    name = f"{target.title.replace('/', '.')}.examples.yaml"
+    place = path_of(configured.policies)
+    file = place.parent / name
+    if file.exists():
+        raise PageError(409, f"There is a file {name} already; name it under this objective's `examples`.")
+    scope = scope_of(target.tenant)
+    subject = Subject(target.name, target.title, target.text, scope, target.tenant, file, target.place)
+    sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
+    before = read_text(place)
+    after = _insert_examples(before, target, name, configured)
+    _hold_new(visit, subject)
+    count = example_file.add_examples(subject, sentences)
+    try:
+        # A link, as a mounted file may be, stays one.
+        replace_file(place.resolve(), before, after, backup=True)
+    except ConfigError:
+        file.unlink()
+        raise
+    _log_change(visit, target, f"{count} examples begun")
+
+
+def _insert_examples(before: str, target: KnownObjective, name: str, configured: ConsoleConfig) -> str:
+    """The policies file with a file of examples under an objective."""
+
+    def edit(text: str) -> str:
+        return put_value(wrap_in_block(text, target.path, "text"), target.path, "examples", name)
+
+    def change(data: Any) -> None:
+        block = data
+        for part in target.path[:-1]:
+            block = block[part]
+        entry = block[target.path[-1]]
+        block[target.path[-1]] = {**(entry if isinstance(entry, dict) else {"text": entry}), "examples": name}
+
+    return edit_checked(before, path_of(configured.policies), edit, change)
+
+
+def _hold_new(visit: Visit, subject: Subject) -> None:
+    """Where a file of examples is begun here, let nothing be taught of it by itself: a report comes first."""
+    if subject.examples.exists():
+        return
+    policies = visit.services.files.current().policies
+    HeadStore.for_file(policies).block_auto_teaching(subject.scope, subject.name, subjects.aligner_names(policies))
+
+
+def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    kind = form.get("list", "")
+    was_there = kind in (AGAINST, FINE) and example_file.remove_example(
+        _require_subject(target), kind, form.get("example", "")
+    )
+    if not was_there:
+        raise PageError(409, "This example is gone already.")
+    _log_change(visit, target, "1 example taken back")
+
+
+def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    """Make examples of what reviews say: of one sentence, or of all that the page showed."""
+    subject = _require_subject(target)
+    suggested = _find_suggestions(visit, subject, example_file.present_examples(subject))
+    if form.get("example"):
+        selection = [one for one in suggested if example_file.example_id(one.sentence.text) == form["example"]]
+    else:
+        selection = suggested if from_reviews.digest(suggested) == form.get("shown") else []
+    if not selection:
+        raise PageError(409, _OTHERS)
+    _hold_new(visit, subject)
+    count = example_file.add_examples(subject, [one.sentence for one in selection])
+    answers = ", ".join(f"{one.review.aligner_id}/{one.review.choice}#{one.segment}" for one in selection)
+    _log_change(visit, target, f"{count} examples from reviews of {answers}")
+
+
+def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    """Put the heads of the report in force: exactly these, of exactly these examples."""
+    subject = _require_subject(target)
+    heads = _lesson_heads(visit.services.jobs.find(_job_name(target)))
+    if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
+        raise PageError(409, "There is no such report any more; teach again.")
+    digest = subject.read().digest
+    if any(version.text != subject.text or version.digest != digest for version, _ in heads):
+        raise PageError(409, _CHANGED)
+    store = HeadStore.for_file(visit.services.files.current().policies)
+    for version, data in heads:
+        store.activate(subject.scope, subject.name, version, data)
+        _log_change(visit, target, f"head {version.head[:8]} of aligner {version.called} put in force")
+
+
+def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
+    subject = _require_subject(target)
+    back = HeadStore.for_file(visit.services.files.current().policies).rollback(
+        subject.scope, subject.name, subject.text
+    )
+    if not back:
+        raise PageError(409, "There is no earlier head of this text.")
+    _log_change(visit, target, f"back to head {', '.join(version.head[:8] for version in back)}")
+
+
+def _forget_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
+    subject = _require_subject(target)
+    count = HeadStore.for_file(visit.services.files.current().policies).forget(subject.scope, subject.name)
+    _log_change(visit, target, f"{count} heads forgotten")
+
+
+_ACTS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
+    "add": _add_examples,
+    "begin": _begin_examples,
+    "remove": _remove_example,
+    "take": _take_suggestions,
+    "keep": _activate_heads,
+    "rollback": _rollback_heads,
+    "forget": _forget_heads,
+}
+
+
+def _start_lesson(visit: Visit, target: KnownObjective) -> None:
+    """Begin a lesson that puts nothing in force."""
+    subject = _require_subject(target)
+    services = visit.services
+    file = path_of(services.files.current().policies)
+    arguments = ["teach", str(file), subject.title, "--dry-run", "--json-lines", *services.files.engine_options()]
+    services.jobs.begin(_job_name(target), arguments)
+    _log_change(visit, target, "a lesson begun")
+
+
+def _job_name(target: KnownObjective) -> str:
+    return f"teach {target.handle}"
+
+
+@dataclass(frozen=True, slots=True)
+class LessonReport:
+    """What came of a lesson for one aligner."""
+
+    aligner: str
+    why: str | None
+    """Why nothing was learned; None: something was."""
+    version: Version | None = None
+    result: dict[str, Any] | None = None
+    """The command's own report."""
+    troubles: tuple[tuple[str, Sequence[Example]], ...] = ()
+    """Examples that need another look, by what is wrong with them."""
+
+
+_TROUBLES = (
+    ("held_out_missed", "Missed when held out: the others do not teach them"),
+    ("never_found", "Cannot be learned: not flagged although learned from"),
+    ("fine_flagged", "Flagged although fine"),
+)
+
+
+def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
+    """The report of the last lesson, aligner by aligner; empty without one."""
+    job = visit.services.jobs.find(_job_name(target))
+    if job is None or job.result is None or target.subject is None:
+        return []
+    try:
+        examples = example_file.present_examples(target.subject)
+    except ConfigError:
+        examples = Examples(())
+    by_place = {example.place: example for example in examples.every}
+    reports = []
+    for result in job.result["objectives"]:
+        if not result["taught"]:
+            reports.append(LessonReport(result["aligner"], str(result["why"])))
+            continue
+        troubles = tuple(
+            (label, [by_place.get(place, Example("", place)) for place in result[name]])
+            for name, label in _TROUBLES
+            if result[name]
+        )
+        reports.append(
+            LessonReport(result["aligner"], None, Version.model_validate(result["version"]), result, troubles)
+        )
+    return reports
+
+
+def _lesson_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
+    """The heads that a lesson brought, with their bytes."""
+    if job is None or job.result is None:
+        return []
+    results = [result for result in job.result["objectives"] if result["taught"]]
+    return [(Version.model_validate(result["version"]), base64.b64decode(result["head_bytes"])) for result in results]
+
+
+def _log_change(visit: Visit, target: KnownObjective, what: str) -> None:
+    """One line for each change: who, what, and ids; never a text."""
+    log.info("console: %s changed objective %s: %s", visit.viewer.name, target.title, what)

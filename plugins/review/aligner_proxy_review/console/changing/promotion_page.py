@@ -1,0 +1,237 @@
+"""The page of promotion: a change of policy, what a replay and the reviews say of it, its difference, and the button.
+
+It is the operator's alone, and does what `aligner-proxy promote` does. Nothing is kept between two forms but a replay:
+each form says the whole change, and the last one also which difference it was shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from aligner_proxy.audit import writer
+from aligner_proxy.errors import AuditError, ConfigError
+from aligner_proxy.policy import shares
+from aligner_proxy.policy.resolver import entry_name
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.yaml_file import Value
+from aligner_proxy.teaching.store import path_of
+from aligner_proxy.types import DEFAULT_ALIGNER, Mode
+from aligner_proxy_review.console.answer import AnswerView
+from aligner_proxy_review.console.changing.known_objectives import list_objectives
+from aligner_proxy_review.console.forms import PageError
+from aligner_proxy_review.console.jobs import ConsoleJob
+from aligner_proxy_review.console.pages import Visit, refuse_reviewers
+from aligner_proxy_review.promotion import (
+    PERIOD_S,
+    Proposal,
+    Ruling,
+    SettingChanges,
+    Target,
+    make_proposal,
+    make_ruling,
+)
+from aligner_proxy_review.review_queue import find_entry
+
+log = logging.getLogger(__name__)
+
+PATH = "/promote"
+LIMITS = (100, 300, 1000)
+"""Answers of a replay."""
+_FIELDS = ("where", "mode", "sample", "caution", "objective", "aligner", "shadow_aligner")
+_MOST_LISTED = 20
+_SAME = "the same"
+_CHANGED = "The policies file, or the change, is not what the page showed any more; look at it again."
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownChange:
+    """A change as the page shows it."""
+
+    change: Proposal
+    ruling: Ruling | None
+
+    @property
+    def digest(self) -> str:
+        """What tells this change of this file from any other."""
+        both = self.change.before + "\0" + self.change.after
+        return hashlib.sha256(both.encode(errors="replace")).hexdigest()
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        """The lines of the difference: added, removed, or neither."""
+        kinds = {"+": "added", "-": "removed"}
+        return [(kinds.get(line[:1], "kept"), line) for line in self.change.diff[2:]]
+
+
+async def show_form(visit: Visit) -> Response:
+    """The form of a change."""
+    refuse_reviewers(visit)
+    return await asyncio.to_thread(_render_page, visit, {}, None)
+
+
+async def take_form(visit: Visit, form: dict[str, str]) -> Response:
+    """Show a change, replay answers under it, or write it."""
+    refuse_reviewers(visit)
+    act = form.get("act")
+    fields = {name: form.get(name, "").strip() for name in _FIELDS}
+    try:
+        proposed = await asyncio.to_thread(_read_change, visit, fields)
+    except (ConfigError, AuditError) as error:
+        return await asyncio.to_thread(_render_page, visit, fields, None, problem=str(error))
+    if act == "replay":
+        _start_replay(visit, proposed, form.get("limit", ""))
+    elif act == "write":
+        if form.get("digest") != proposed.digest:
+            raise PageError(409, _CHANGED)
+        return await asyncio.to_thread(_write_change, visit, fields, proposed)
+    return await asyncio.to_thread(_render_page, visit, fields, proposed)
+
+
+async def show_replay(visit: Visit) -> Response:
+    """How far the replay is, which the page asks for by itself."""
+    refuse_reviewers(visit)
+    job = visit.services.jobs.find(_job_name(visit))
+    answers = await asyncio.to_thread(_differing_answers, visit, job)
+    return visit.page("replayed.html", work=job, listed=answers, limits=LIMITS)
+
+
+def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **more: Any) -> Response:
+    file = visit.services.files.current().policies
+    job = visit.services.jobs.find(_job_name(visit))
+    # A replay of another change says nothing of this one.
+    is_its = proposed is not None and job is not None and job.subject == proposed.digest
+    values = {
+        "problem": None,
+        "written": None,
+        "places": _change_places(file),
+        "objectives": sorted({one.name for one in list_objectives(file)}),
+        "aligners": (DEFAULT_ALIGNER, *file.aligner.adapters),
+        "modes": [mode.value for mode in Mode],
+        "limits": LIMITS,
+        "work": job if is_its else None,
+        "listed": _differing_answers(visit, job if is_its else None),
+        "canaries": _list_canaries(file),
+    }
+    return visit.page(
+        "promote.html", given={name: fields.get(name, "") for name in _FIELDS}, shown=proposed, **values | more
+    )
+
+
+def _change_places(file: PolicyFile) -> list[tuple[str, str]]:
+    """Where a change may be made: the name in the form, and the words for it."""
+    routes = [entry_name(route, n) for n, route in enumerate(file.routes)]
+    tenants = [entry_name(tenant, n) for n, tenant in enumerate(file.tenants)]
+    return [
+        *((f"route/{name}", f"route {name}") for name in routes),
+        *((f"tenant/{name}", f"tenant {name}") for name in tenants),
+        ("defaults/", "the defaults"),
+    ]
+
+
+def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
+    """Where several aligners share the traffic, or one judges beside: the line, the shares, the one beside."""
+    canaries = []
+    for path, block in file.blocks():
+        setting = block.aligner
+        shares_text = (
+            ", ".join(f"{name} {percent} %" for name, percent in setting) if isinstance(setting, tuple) else ""
+        )
+        if shares_text or block.shadow_aligner:
+            canaries.append((file.source.place_of(*path), shares_text, block.shadow_aligner or ""))
+    return canaries
+
+
+def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
+    """The change that a form says; raises `ConfigError` and `AuditError`."""
+    kind, _, name = fields["where"].partition("/")
+    target = Target(name if kind == "route" else None, name if kind == "tenant" else None)
+    settings = _parse_settings(fields)
+    if not settings or kind not in ("route", "tenant", "defaults"):
+        raise ConfigError("say where and what is to be changed")
+    path = path_of(visit.services.files.current().policies).resolve()
+    change = make_proposal(path, target, settings)
+    return _ShownChange(change, make_ruling(change))
+
+
+def _parse_settings(fields: Mapping[str, str]) -> SettingChanges:
+    values: dict[str, Value] = {}
+    if fields["mode"]:
+        values["mode"] = fields["mode"]
+    for name in ("sample", "caution"):
+        if fields[name]:
+            values[name] = _parse_number(name, fields[name])
+    if fields["aligner"]:
+        values["aligner"] = shares.parse_shares(fields["aligner"])
+    if fields["shadow_aligner"]:
+        values["shadow_aligner"] = fields["shadow_aligner"]
+    return SettingChanges(values, (fields["objective"],) if fields["objective"] else ())
+
+
+def _parse_number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{name} must be a number") from None
+
+
+def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
+    """Begin a replay of the last answers under the change."""
+    services = visit.services
+    configured = services.files.current()
+    if not writer.has_store(configured.policies):
+        raise PageError(409, "There is no audit store, so there are no answers to replay.")
+    target = proposed.change.target
+    where = ["--route", target.route] if target.route else ["--tenant", target.tenant] if target.tenant else []
+    count = limit if limit in map(str, LIMITS) else str(LIMITS[0])
+    since = f"{PERIOD_S:.0f}s"
+    # Taught heads belong to the path as it is given, with its links.
+    file = str(path_of(configured.policies))
+    arguments = ["replay", "--policy", file, "--candidate", "-", "--json-lines", "--since", since]
+    services.jobs.begin(
+        _job_name(visit),
+        [*arguments, "--limit", count, *where, *services.files.engine_options()],
+        stdin_text=proposed.change.after,
+        subject=proposed.digest,
+    )
+
+
+def _job_name(visit: Visit) -> str:
+    return f"replay {visit.session.id}"
+
+
+def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, AnswerView]]:
+    """The first answers that a replay treats otherwise, as they were recorded, and how."""
+    if job is None or job.result is None:
+        return []
+    answers: list[tuple[str, AnswerView]] = []
+    with closing(visit.services.files.current().store()) as store:
+        for case in job.result["cases"]:
+            if len(answers) == _MOST_LISTED:
+                break
+            if case["change"] == _SAME or not case["aligner_id"]:
+                continue
+            entry = find_entry(store, (case["aligner_id"], case["choice"]))
+            if entry is not None:
+                answers.append((str(case["change"]), AnswerView(entry)))
+    return answers
+
+
+def _write_change(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange) -> Response:
+    """Write the change, unless reviews are against it."""
+    if proposed.ruling is not None and proposed.ruling.refusal:
+        raise PageError(409, f"Not promoted: {proposed.ruling.refusal}.")
+    try:
+        backup = proposed.change.write()
+    except ConfigError as error:
+        raise PageError(409, f"Nothing was written: {error}.") from None
+    visit.services.jobs.forget(_job_name(visit))
+    log.info("console: %s changed %s: %s", visit.viewer.name, proposed.change.path.name, fields["where"])
+    return _render_page(visit, {}, None, written=backup.name if backup else "")

@@ -1,0 +1,110 @@
+"""Files that the console reads: LiteLLM's YAML, the policies file and the keys file, as they are on disk now."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.errors import ConfigError, NothingRecorded
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.extensions import Extensions
+from aligner_proxy.policy import config
+from aligner_proxy.policy.keys_file import KeyEntry
+from aligner_proxy.policy.litellm_config import find_policies
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.policy.yaml_file import read_yaml
+from aligner_proxy.teaching.active_heads import ActiveHeads
+from aligner_proxy_review.console.forms import PageError
+
+log = logging.getLogger(__name__)
+_Stamp = tuple[tuple[int, int, int] | None, ...]
+"""Changes whenever one of the files changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleConfig:
+    """One valid version of the files."""
+
+    policies: PolicyFile
+    keys: Mapping[str, KeyEntry] = field(repr=False)
+    """The entries of the keys file by sha256."""
+    litellm: Mapping[str, Any] = field(repr=False)
+    extensions: Extensions = field(repr=False)
+
+    @property
+    def resolver(self) -> PolicyResolver:
+        """A resolver with the heads that are active now."""
+        return PolicyResolver(self.policies, ActiveHeads.read_or_empty(self.policies).head_of)
+
+    def store(self) -> AuditStore:
+        """The audit store, open for the calling thread.
+
+        Raises `ConfigError` where there is none, and `NothingRecorded` where the gateway will make it.
+        """
+        if self.policies.audit.enabled and not writer.has_store(self.policies):
+            raise NothingRecorded("no answer has been recorded yet")
+        return writer.open_for_reading(self.policies)
+
+
+class ConsoleFiles:
+    """The last valid version of the files; an invalid version is logged and ignored."""
+
+    def __init__(self, litellm_file: Path, engine: str | None = None) -> None:
+        self._litellm_file = litellm_file
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._current = self._read_files()
+        self._stamp = self._stamps(self._current)
+
+    def current(self) -> ConsoleConfig:
+        """The files as they are now; reads them again where one has changed."""
+        with self._lock:
+            stamp = self._stamps(self._current)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._current = self._read_files()
+                except (ConfigError, OSError) as error:
+                    # Its text may quote the keys file.
+                    name = type(error).__name__
+                    log.error("console: a changed file is refused (%s); run `aligner-proxy check`", name)  # noqa: TRY400
+            return self._current
+
+    def engine_options(self) -> list[str]:
+        """Command-line options for the running engine; raises `PageError` if none runs.
+
+        Without an address, a command would load the aligner a second time.
+        """
+        if self._engine is not None:
+            return ["--engine", self._engine]
+        if not config.engine_backend(self.current().policies).local:
+            return []
+        socket = config.engine_socket()
+        if not socket.exists():
+            raise PageError(409, "No engine runs here; start `aligner-proxy serve`, or name one with --engine.")
+        return ["--engine", f"unix:{socket}"]
+
+    def _read_files(self) -> ConsoleConfig:
+        data, _ = read_yaml(self._litellm_file)
+        policies = registry.load_policies(find_policies(self._litellm_file))
+        return ConsoleConfig(policies, config.known_keys(policies), data, registry.load_extensions(policies))
+
+    def _stamps(self, configured: ConsoleConfig) -> _Stamp:
+        source = configured.policies.source
+        paths = (self._litellm_file, source.folder / source.name, config.keys_path(configured.policies))
+        return tuple(None if path is None else _stamp(path) for path in paths)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,137 @@
+"""Jobs of the console: `aligner-proxy` commands in subprocesses, one at a time, with their progress.
+
+Training and replay run as CLI subprocesses, so they cannot block the console and do exactly what the command line
+does. A command reports its progress as lines of JSON; the last line is its result. Texts go through pipes, never into
+arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cachetools import LRUCache
+
+from aligner_proxy_review.console.forms import PageError
+
+log = logging.getLogger(__name__)
+
+_LONGEST_LINE = 64 << 20
+_MOST_KEPT = 64
+_NICE = 10
+_BUSY = "This runs already; wait for its end."
+
+
+@dataclass(slots=True)
+class ConsoleJob:
+    """One command, with its progress and its result."""
+
+    done: int = 0
+    of: int = 0
+    result: dict[str, Any] | None = None
+    fault: str | None = None
+    subject: Any = None
+    """What the command is about, as its caller described it."""
+    waits: bool = True
+    """Whether it still waits for another command to end."""
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is still running."""
+        return self.result is None and self.fault is None
+
+
+class ConsoleJobs:
+    """The last command of each kind and owner, by name."""
+
+    def __init__(self) -> None:
+        self._jobs: LRUCache[str, ConsoleJob] = LRUCache(_MOST_KEPT)
+        self._turn = asyncio.Semaphore(1)
+
+    def find(self, name: str) -> ConsoleJob | None:
+        """The command of this name; None without one."""
+        job: ConsoleJob | None = self._jobs.get(name)
+        return job
+
+    def begin(self, name: str, arguments: Sequence[str], stdin_text: str = "", subject: Any = None) -> ConsoleJob:
+        """Run `aligner-proxy ARGUMENTS` with `given` on its stdin; raises `PageError` while one of this name runs."""
+        earlier = self.find(name)
+        if earlier is not None and earlier.runs:
+            raise PageError(409, _BUSY)
+        job = ConsoleJob(subject=subject)
+        self._jobs[name] = job
+        job.task = asyncio.ensure_future(self._run(job, arguments, stdin_text))
+        return job
+
+    def forget(self, name: str) -> None:
+        """Cancel a command and drop its result."""
+        job = self._jobs.pop(name, None)
+        if job is not None and job.task is not None:
+            job.task.cancel()
+
+    async def aclose(self) -> None:
+        """End every command."""
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
+        try:
+            async with self._turn:
+                job.waits = False
+                await _run_command(job, arguments, stdin_text)
+        except (OSError, ValueError) as error:
+            log.warning("console: `aligner-proxy %s` failed (%s)", arguments[0], type(error).__name__)
+            job.fault = f"it could not be run ({type(error).__name__})"
+        finally:
+            if job.runs:
+                job.fault = "it was ended"
+
+
+async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
+    tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
+    process = await asyncio.create_subprocess_exec(
+        *tether,
+        *(sys.executable, "-m", "aligner_proxy", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+        limit=_LONGEST_LINE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+    last: dict[str, Any] = {}
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(stdin_text.encode())
+            await process.stdin.drain()
+        process.stdin.close()
+        async for line in process.stdout:
+            last = json.loads(line)
+            if last.keys() == {"done", "of"}:
+                job.done = last["done"]
+                job.of = last["of"]
+        status = await process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    if "error" in last:
+        job.fault = str(last["error"].get("message"))
+    elif not last or last.keys() == {"done", "of"}:
+        job.fault = f"it ended with status {status}; `aligner-proxy {arguments[0]}` on the command line says why"
+    else:
+        job.result = last

@@ -1,0 +1,234 @@
+"""The pages: what each shows to whom. Everything that blocks runs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from urllib.parse import urlencode
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+
+from aligner_proxy.errors import BadRequest, ForbiddenError
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
+from aligner_proxy_review.console import access, policy_explanation
+from aligner_proxy_review.console.access import Viewer
+from aligner_proxy_review.console.answer import AnswerView, opinions
+from aligner_proxy_review.console.answer_queries import AnswerFilters, AnswerQueries, answer_handle
+from aligner_proxy_review.console.files import ConsoleFiles
+from aligner_proxy_review.console.forms import NOT_FOUND, PageError
+from aligner_proxy_review.console.jobs import ConsoleJobs
+from aligner_proxy_review.console.live_feed import MISSED, LiveFeed
+from aligner_proxy_review.console.playground import GatewayClient, GatewayRefused, PlaygroundQuestion
+from aligner_proxy_review.console.rates import PERIODS, Rates, compute_rates
+from aligner_proxy_review.console.review_session import ReviewStates
+from aligner_proxy_review.console.sessions import ConsoleSession, ConsoleSessions
+from aligner_proxy_review.evidence import reviewers_disagree
+
+LISTED = 50
+MOST_COUNTED = 100_000
+"""Answers that rates are counted from."""
+MOST_STREAMS = 200
+_KEEP_ALIVE_S = 10.0
+_MOST_OBJECTIVES = 32
+_LONGEST_MODEL = 200
+_DEFAULT_PERIOD = "1d"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the pages use."""
+
+    files: ConsoleFiles
+    sessions: ConsoleSessions
+    answers: AnswerQueries
+    feed: LiveFeed
+    gateway: GatewayClient
+    templates: Environment
+    review_states: ReviewStates
+    jobs: ConsoleJobs
+    master: str = field(repr=False)
+    """The hash of the master key."""
+
+    def find_viewer(self, session: ConsoleSession) -> Viewer | None:
+        """Who has this session, by the keys file as it is now."""
+        return access.find_viewer(session.digest, self.master, self.files.current().keys, datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of somebody who is logged in."""
+
+    request: Request
+    services: Services
+    session: ConsoleSession
+    viewer: Viewer
+
+    def page(self, template: str, **values: object) -> Response:
+        """A page for this viewer."""
+        token = self.services.sessions.form_token(self.session.id)
+        text = self.services.templates.get_template(template).render(
+            viewer=self.viewer, token=token, path=self.request.url.path, **values
+        )
+        return HTMLResponse(text)
+
+    def is_open(self) -> bool:
+        """Whether the session goes on, and its key is worth what it was when the request came."""
+        sessions = self.services.sessions
+        return sessions.is_open(self.session) and self.services.find_viewer(self.session) == self.viewer
+
+    @property
+    def filters(self) -> AnswerFilters:
+        """The filters in the address."""
+        return AnswerFilters.from_query(dict(self.request.query_params))
+
+
+async def show_live(visit: Visit) -> Response:
+    """The newest answers, and those that happen."""
+    filters = visit.filters
+    answers = await asyncio.to_thread(visit.services.answers.newest, visit.viewer, filters, LISTED)
+    views = [AnswerView(entry) for entry in answers.entries]
+    return visit.page("live.html", answers=views, found=answers, filters=filters, query=visit.request.url.query)
+
+
+async def stream_events(visit: Visit) -> Response:
+    """New answers as server-sent events, each with the HTML of its line."""
+    feed = visit.services.feed
+    if feed.page_count >= MOST_STREAMS:
+        raise PageError(503, "Too many pages follow; close some.")
+    return StreamingResponse(_iter_events(visit, feed), media_type="text/event-stream")
+
+
+async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
+    row = visit.services.templates.get_template("answer_row.html")
+    filters = visit.filters
+
+    def event(entry: Entry) -> str:
+        name = answer_handle(entry)
+        if name not in feed.rendered:
+            lines = row.render(answer=AnswerView(entry)).replace("\r", "").split("\n")
+            feed.rendered[name] = "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
+        return feed.rendered[name]
+
+    def render(entries: Sequence[Entry]) -> str:
+        ours = (entry for entry in entries if visit.viewer.may_see(entry.tenant) and filters.admit(entry))
+        return "".join(map(event, ours))
+
+    kind = (visit.viewer.tenants, filters)
+    with feed.open_page() as queue:
+        yield "retry: 2000\n: following\n\n"
+        yield render(await feed.recent_entries())
+        while visit.is_open():
+            try:
+                batch = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
+            except TimeoutError:
+                yield ": still here\n\n"
+                continue
+            yield "event: missed\ndata: \n\n" if batch is MISSED else batch.render(kind, render)
+        yield "event: over\ndata: \n\n"
+
+
+async def show_answer(visit: Visit) -> Response:
+    """One answer, edit by edit."""
+    services = visit.services
+    entry = await asyncio.to_thread(services.answers.find, visit.viewer, visit.request.path_params["handle"])
+    if entry is None:
+        raise PageError(404, NOT_FOUND)
+    policy = await asyncio.to_thread(lambda: policy_explanation.explain_entry(services.files.current(), entry))
+    reviews = await asyncio.to_thread(services.answers.reviews, entry)
+    other = await asyncio.to_thread(services.answers.shadow_entry, entry)
+    return visit.page(
+        "answer.html",
+        answer=AnswerView(entry),
+        policy=policy,
+        opinions=opinions(reviews),
+        apart=reviewers_disagree(reviews),
+        beside=AnswerView(other) if other is not None and visit.viewer.may_see(other.tenant) else None,
+    )
+
+
+async def show_rates(visit: Visit) -> Response:
+    """The rates of a period."""
+    name = visit.request.query_params.get("period", _DEFAULT_PERIOD)
+    if name not in PERIODS:
+        name = _DEFAULT_PERIOD
+    rates = await asyncio.to_thread(_count_rates, visit, PERIODS[name])
+    return visit.page("rates.html", rates=rates, period=name, periods=PERIODS)
+
+
+def _count_rates(visit: Visit, period: float) -> Rates:
+    now = time.time()
+    answers = visit.services.answers.counted_answers(visit.viewer, now - period, MOST_COUNTED + 1)
+    return compute_rates(answers[:MOST_COUNTED], now, period, cut=len(answers) > MOST_COUNTED)
+
+
+async def show_playground(visit: Visit) -> Response:
+    """The empty playground, with the choices of a link; for the operator alone, who is the gateway's master."""
+    refuse_reviewers(visit)
+    question = await asyncio.to_thread(_linked_question, visit)
+    return visit.page("playground.html", judged=None, asked=question, problem=None, policy=None, link=None)
+
+
+def _linked_question(visit: Visit) -> PlaygroundQuestion:
+    """What a link chooses: a model, and objectives by the names that they have here; never a text."""
+    query = visit.request.query_params
+    names = _known_names(visit, query.get("objectives", "").split(","))
+    return PlaygroundQuestion("", "", query.get("model", "")[:_LONGEST_MODEL], names)
+
+
+def _known_names(visit: Visit, names: Sequence[str]) -> tuple[str, ...]:
+    """Those that are names of objectives; anything else could be a text."""
+    objectives = config.objectives(visit.services.files.current().policies)
+    return tuple(name for name in names[:_MOST_OBJECTIVES] if name in objectives)
+
+
+def _playground_link(visit: Visit, question: PlaygroundQuestion) -> str:
+    """The address of the playground with the same choices, without question, answer and objectives in own words."""
+    names = ",".join(_known_names(visit, question.objectives))
+    return "/playground?" + urlencode({"model": question.model[:_LONGEST_MODEL], "objectives": names})
+
+
+async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
+    """An answer judged."""
+    refuse_reviewers(visit)
+    lines = [line.strip() for line in form.get("objectives", "").split("\n")]
+    objectives = tuple(line for line in lines if line)[:_MOST_OBJECTIVES]
+    question = PlaygroundQuestion(
+        form.get("answer", ""), form.get("question", ""), form.get("model", "").strip(), objectives
+    )
+    result = None
+    problem = None
+    try:
+        result = await visit.services.gateway.judge(question)
+    except GatewayRefused as error:
+        problem = str(error)
+    policy = await asyncio.to_thread(_explain_policy, visit, question.model, "", "master")
+    link = await asyncio.to_thread(_playground_link, visit, question)
+    return visit.page("playground.html", judged=result, asked=question, problem=problem, policy=policy, link=link)
+
+
+async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
+    """The policy that a model, team and key would get."""
+    refuse_reviewers(visit)
+    fields = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
+    explanation = await asyncio.to_thread(partial(_explain_policy, visit, **fields))
+    return visit.page("policy.html", policy=explanation, given=fields)
+
+
+def _explain_policy(visit: Visit, model: str, team: str, key: str) -> policy_explanation.ExplainedPolicy | None:
+    try:
+        return policy_explanation.explain_request(visit.services.files.current(), model, team, key)
+    except (ForbiddenError, BadRequest):
+        return None
+
+
+def refuse_reviewers(visit: Visit) -> None:
+    """Raise `PageError` as for a page that is not there, unless this is the operator."""
+    if not visit.viewer.is_operator:
+        raise PageError(404, NOT_FOUND)

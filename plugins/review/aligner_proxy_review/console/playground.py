@@ -1,0 +1,114 @@
+"""The playground: the operator enters an answer, and the gateway judges it (`POST /v1/align`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy_review.console.escaping import show_plain
+
+TIMEOUT_S = 120.0
+_COLDEST = -6.0
+_NATS_A_STEP = 1.5
+HOTTEST = 7
+_MOST_OF_MESSAGE = 300
+
+
+class GatewayRefused(AlignerProxyError):
+    """The gateway cannot be reached, or refuses what was asked."""
+
+
+class _Reported(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ReportedSegment(_Reported):
+    """A judged segment."""
+
+    text: str
+    score: float | None = None
+    flagged: bool = False
+    against: str | None = None
+
+    @property
+    def heat(self) -> int:
+        """How close it is to being flagged, from 0 to `HOTTEST`."""
+        return score_heat(self.score)
+
+
+class PlaygroundResult(_Reported):
+    """The gateway's result for an answer."""
+
+    answer: str
+    status: str
+    reason: str | None = None
+    segments: tuple[ReportedSegment, ...] = ()
+    edits: tuple[dict[str, Any], ...] = ()
+    ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaygroundQuestion:
+    """An answer to judge, with its question, model and objectives."""
+
+    answer: str = field(repr=False)
+    question: str = field(repr=False)
+    model: str = ""
+    objectives: tuple[str, ...] = field(default=(), repr=False)
+
+    def request_body(self) -> dict[str, Any]:
+        """The body of `POST /v1/align`."""
+        body: dict[str, Any] = {
+            "messages": [{"role": "user", "content": self.question}],
+            "answer": self.answer,
+            "objectives": list(self.objectives),
+        }
+        return body | ({"model": self.model} if self.model else {})
+
+
+class GatewayClient:
+    """Client of the gateway at an address, with the master key."""
+
+    def __init__(self, address: str, master_key: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        # A trial is not traffic: no text of it is stored, and the cache is bypassed.
+        headers = {"Authorization": f"Bearer {master_key}", "Cache-Control": "no-store"}
+        self._client = httpx.AsyncClient(
+            base_url=address, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
+        )
+
+    async def judge(self, question: PlaygroundQuestion) -> PlaygroundResult:
+        """The gateway's result; raises `GatewayRefused`."""
+        try:
+            response = await self._client.post("/v1/align", json=question.request_body())
+        except (httpx.HTTPError, UnicodeError) as error:
+            raise GatewayRefused(f"the gateway does not answer ({type(error).__name__}); does it run?") from None
+        if response.status_code != httpx.codes.OK:
+            raise GatewayRefused(f"the gateway refused it with {response.status_code}: {_error_message(response)}")
+        try:
+            return PlaygroundResult.model_validate_json(response.content)
+        except ValidationError:
+            raise GatewayRefused("the gateway answered in an unknown form; is it of the same version?") from None
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
+
+def score_heat(score: float | None) -> int:
+    """A score, in nats, as one of a few colours."""
+    if score is None:
+        return 0
+    return min(HOTTEST, max(0, int((score - _COLDEST) / _NATS_A_STEP)))
+
+
+def _error_message(response: httpx.Response) -> str:
+    """The gateway's words, which name fields and never their content."""
+    try:
+        error = response.json()["error"]
+        return show_plain(error["message"], _MOST_OF_MESSAGE)
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"

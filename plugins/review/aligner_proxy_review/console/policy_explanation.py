@@ -1,0 +1,93 @@
+"""Explanation of a policy: each setting, its value, and the line that it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aligner_proxy.audit.entry import policy_hash
+from aligner_proxy.errors import BadRequest, ForbiddenError
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import litellm_config
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.types import Objective, Policy
+from aligner_proxy_review.console.files import ConsoleConfig
+
+_BUILT_IN = "built-in default"
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedSetting:
+    """One line of a policy."""
+
+    name: str
+    value: str
+    origin: str
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the built-in default."""
+        return self.origin == _BUILT_IN
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedPolicy:
+    """A policy with the origin of each value."""
+
+    name: str
+    caution: float
+    objectives: tuple[tuple[Objective, str], ...]
+    """Each with where it comes from."""
+    settings: tuple[ExplainedSetting, ...]
+    is_same: bool = True
+    """Whether it equals the policy under which the answer was recorded."""
+
+
+def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
+    """The policy that a model, team and key would get; raises `ForbiddenError` and `BadRequest`."""
+    entries = configured.keys.items()
+    digest, entry = next(((d, e) for d, e in entries if key and key in (d, e.alias)), (None, None))
+    team = team or (entry.team if entry and entry.team else "")
+    name, groups = litellm_config.resolve_model(configured.litellm, model)
+    facts = RequestFacts(name, (), team or None, team or None, digest, entry.alias if entry else key or None)
+    return _explain_facts(configured, replace(facts, groups=groups, alias_by_operator=entry is not None))
+
+
+def explain_entry(configured: ConsoleConfig, entry: Entry) -> ExplainedPolicy | None:
+    """The policy that a recorded answer would get now; None if its text is missing or it would be refused."""
+    if entry.content is None:
+        return None
+    try:
+        return _explain_facts(configured, entry.content.facts, entry.policy_hash)
+    except (ForbiddenError, BadRequest):
+        return None
+
+
+def _explain_facts(configured: ConsoleConfig, facts: RequestFacts, recorded: str | None = None) -> ExplainedPolicy:
+    resolver = configured.resolver
+    policy = configured.extensions.resolve(resolver.resolve(facts), facts)
+    origins = dict(policy.origins)
+    settings = resolver.settings(policy)
+    return ExplainedPolicy(
+        policy.name,
+        policy.caution,
+        tuple((objective, origins.get(f"objective:{objective.name}", "-")) for objective in policy.objectives),
+        tuple(_explained_settings(settings, policy, origins)),
+        recorded in (None, policy_hash(policy)),
+    )
+
+
+def _explained_settings(
+    values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]
+) -> list[ExplainedSetting]:
+    rows = [ExplainedSetting(name, _value_text(value), origins.get(name, _BUILT_IN)) for name, value in values.items()]
+    if policy.quota is not None:
+        rows.append(ExplainedSetting("quota", f"{policy.quota.seconds:g} s a minute", origins.get("quota", "-")))
+    return sorted(rows, key=lambda row: row.is_default)
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)

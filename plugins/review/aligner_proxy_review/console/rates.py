@@ -1,0 +1,90 @@
+"""Rates: counts of answers by status, for each tenant and route and over time, from the audit store."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from aligner_proxy.types import Status
+from aligner_proxy_review.console.answer_queries import CountedAnswer, route_name
+
+PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
+BARS = 24
+COUNTED = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED, Status.FAILED)
+"""The columns; the audit store has no entry of an answer that was skipped."""
+
+
+@dataclass(slots=True)
+class RateGroup:
+    """The answers of one tenant on one route."""
+
+    tenant: str
+    route: str
+    statuses: Counter[str] = field(default_factory=Counter)
+    would_correct: int = 0
+    """Answers in shadow mode that would have been changed."""
+    cache_hits: int = 0
+    times: list[float] = field(default_factory=list)
+    """Added latency of each answer, in milliseconds."""
+
+    @property
+    def answer_count(self) -> int:
+        """Every answer with an entry."""
+        return self.statuses.total()
+
+    def count(self, status: Status) -> int:
+        """Answers with this status."""
+        return self.statuses[status.value]
+
+    def added_ms(self, share: float) -> float:
+        """A quantile of the added latency (nearest rank)."""
+        ordered = sorted(self.times)
+        return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
+
+    def count_answer(self, entry: CountedAnswer) -> None:
+        """Count one answer."""
+        self.statuses[entry.status] += 1
+        self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
+        self.cache_hits += entry.cache_hit == 1
+        self.times.append(entry.ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The figures of a period, and the bars of its chart, oldest first."""
+
+    groups: Sequence[RateGroup]
+    bars: Sequence[Counter[str]]
+    cut: bool
+    """Whether older answers of the period were left out."""
+
+    @property
+    def total(self) -> RateGroup:
+        """All groups as one."""
+        whole = RateGroup("all", "all")
+        for group in self.groups:
+            whole.statuses += group.statuses
+            whole.would_correct += group.would_correct
+            whole.cache_hits += group.cache_hits
+            whole.times += group.times
+        return whole
+
+    @property
+    def tallest_bar(self) -> int:
+        """The answers of the fullest bar."""
+        return max((bar.total() for bar in self.bars), default=0)
+
+
+def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, cut: bool) -> Rates:
+    """The rates of entries of the last `period` seconds."""
+    groups: dict[tuple[str, str], RateGroup] = {}
+    bars: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    width = period / BARS
+    for entry in entries:
+        key = (entry.tenant, route_name(entry))
+        groups.setdefault(key, RateGroup(*key)).count_answer(entry)
+        bars[min(BARS - 1, max(0, int((entry.at - (now - period)) / width)))][entry.status] += 1
+    ordered = [groups[key] for key in sorted(groups)]
+    return Rates(ordered, [bars[number] for number in range(BARS)], cut)

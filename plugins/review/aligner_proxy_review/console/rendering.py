@@ -1,0 +1,49 @@
+"""Templates of the pages: everything in them is escaped, and strangers' texts go through `hostile`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from aligner_proxy.types import Status
+from aligner_proxy_review.console import escaping
+from aligner_proxy_review.console.rates import BARS, COUNTED
+
+CHART_HEIGHT = 100
+_NO_VALUE = "–"
+
+
+def make_environment() -> Environment:
+    """The environment of the templates."""
+    templates = Environment(
+        loader=PackageLoader("aligner_proxy_review.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "shown": escaping.show_text,
+        "name": escaping.show_name,
+        "plain": escaping.show_plain,
+        "score": _score_text,
+        "ms": lambda ms: _NO_VALUE if ms is None else f"{ms:,.0f} ms",
+        "percent": _percent_text,
+        "count": lambda number: f"{number:,}",
+    }
+    templates.globals |= {
+        "STATUSES": [status.value for status in (*COUNTED, Status.SKIPPED)],
+        "CHART_HEIGHT": CHART_HEIGHT,
+        "BARS": BARS,
+    }
+    return templates
+
+
+def _score_text(score: Any) -> str:
+    return _NO_VALUE if score is None else f"{score:+.2f}"
+
+
+def _percent_text(interval: tuple[float, float, float]) -> str:
+    value, low, high = (100 * part for part in interval)
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"

@@ -1,0 +1,135 @@
+"""The review page: one queued answer at a time, its verdict, and what all verdicts prove so far."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from starlette.responses import RedirectResponse, Response
+
+from aligner_proxy.audit import writer
+from aligner_proxy.errors import NothingRecorded
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.plugins.extensions import Boundary
+from aligner_proxy_review.console.answer import AnswerView
+from aligner_proxy_review.console.forms import PageError
+from aligner_proxy_review.console.pages import Visit
+from aligner_proxy_review.console.review_session import ReviewFigures, ReviewInput, ReviewSession, ReviewState
+from aligner_proxy_review.evidence import compute_evidence
+from aligner_proxy_review.judged_segments import judged_segments
+from aligner_proxy_review.reviews import NoSuchPlace, ReviewVerdict, UnknownAnswer
+
+PATH = "/review"
+MOST_SEGMENTS = 500
+_OTHER = "Another answer is current now, perhaps because of another tab; nothing was saved."
+_LONGEST_NUMBER = 6
+
+
+async def show_review(visit: Visit) -> Response:
+    """Show the current answer."""
+    entry, state = await asyncio.to_thread(_current_answer, visit)
+    view = None if entry is None else AnswerView(entry)
+    segments = judged_segments(entry.content)[:MOST_SEGMENTS] if entry and entry.content else []
+    undone = visit.request.query_params.get("undone")
+    return visit.page("review.html", answer=view, segments=segments, desk=state, nothing_to_undo=undone == "0")
+
+
+async def show_figures(visit: Visit) -> Response:
+    """Show the figures; the page loads them separately, since a large store takes a moment."""
+    figures = await asyncio.to_thread(_compute_figures, visit)
+    return visit.page(
+        "review_figures.html", figures=figures, disagreed=[AnswerView(entry) for entry in figures.disagreed]
+    )
+
+
+async def take_verdict(visit: Visit, form: dict[str, str]) -> Response:
+    """Handle a key or button of the page."""
+    undone = await asyncio.to_thread(_apply_form, visit, form)
+    return RedirectResponse(PATH + ("" if undone else "?undone=0"), 303)
+
+
+def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
+    try:
+        with _open_session(visit) as (session, state):
+            next_answer = session.current_answer()
+            return (None if next_answer is None else next_answer[0]), state
+    except NothingRecorded:
+        return None, visit.services.review_states.state_of(visit.session.id)
+
+
+def _compute_figures(visit: Visit) -> ReviewFigures:
+    try:
+        with _open_session(visit) as (session, _):
+            return session.compute_figures()
+    except NothingRecorded:
+        return ReviewFigures(compute_evidence([], []), 0, ())
+
+
+def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
+    """Apply the action of a form; False if there was nothing to undo."""
+    act = form.get("act", "")
+    with _open_session(visit) as (session, _):
+        if act == "undo":
+            return session.undo()
+        if act in ("first", "second"):
+            session.switch_queue(second=act == "second")
+            return True
+        if act == "back":
+            session.return_to_skipped()
+            return True
+        # What follows is about one answer: the one that the form was made for.
+        next_answer = session.current_answer()
+        if next_answer is None or AnswerView(next_answer[0]).handle != form.get("answer"):
+            raise PageError(409, _OTHER)
+        if act == "next":
+            session.skip()
+            return True
+        review_input = _parse_input(act, form, next_answer[0])
+        try:
+            session.save(_redact_input(visit, review_input))
+        except NoSuchPlace as error:
+            raise PageError(400, f"It was not kept: {error}.") from None
+        except UnknownAnswer:
+            raise PageError(409, "This answer was deleted meanwhile.") from None
+    return True
+
+
+def _parse_input(act: str, form: dict[str, str], entry: Entry) -> ReviewInput:
+    """What a form says of an answer; raises `PageError`."""
+    if act in (ReviewVerdict.RIGHT, ReviewVerdict.WRONG, ReviewVerdict.HARM):
+        return ReviewInput(ReviewVerdict(act))
+    segment = _parse_segment(form.get("segment", ""))
+    objective = form.get("objective", "").strip() or None
+    if act == ReviewVerdict.MISSED:
+        return ReviewInput(ReviewVerdict.MISSED, segment, objective=objective)
+    if act == "edit":
+        verdict = ReviewVerdict.HARM if entry.changed else ReviewVerdict.MISSED
+        return ReviewInput(verdict, segment, form.get("edit", ""), objective)
+    raise PageError(400, "There is no such verdict.")
+
+
+def _parse_segment(text: str) -> int | None:
+    """The number of a segment; -1, which no answer has, if the text is no number."""
+    if not text:
+        return None
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else -1
+
+
+def _redact_input(visit: Visit, review_input: ReviewInput) -> ReviewInput:
+    """The same after the operator's redaction, which sees every text that is kept."""
+    redact = writer.load_redaction(visit.services.files.current().policies)
+    if redact is None or review_input.edit is None:
+        return review_input
+    with Boundary():  # only the type of its errors may be told
+        return ReviewInput(
+            review_input.verdict, review_input.segment, redact(review_input.edit), review_input.objective
+        )
+
+
+@contextmanager
+def _open_session(visit: Visit) -> Iterator[tuple[ReviewSession, ReviewState]]:
+    """Open the review session of this log-in; two tabs of one log-in wait for each other."""
+    state = visit.services.review_states.state_of(visit.session.id)
+    with state.lock, closing(visit.services.files.current().store()) as store:
+        yield ReviewSession(store, state, visit.viewer), state

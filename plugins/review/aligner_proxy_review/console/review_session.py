@@ -1,0 +1,168 @@
+"""Review session of one log-in: the current answer, the skipped ones, and the verdicts so far.
+
+The server keeps which answer is shown and how it was drawn. If the form said so, a browser could claim that an answer
+near the threshold was drawn at random and so distort the estimates for all answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cachetools import TTLCache
+
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy_review.console.access import Viewer
+from aligner_proxy_review.console.sessions import LIFETIME_S
+from aligner_proxy_review.evidence import Evidence, read_evidence
+from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace, ReviewQueue, find_entry
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+
+PERIOD_S = 30 * 86_400.0
+"""How far back answers are looked for; the default of the command `review`."""
+_MOST_DESKS = 1000
+_MOST_PASSED = 200
+Drawn = tuple[AnswerPlace, ReviewOrigin]
+Redact = Callable[[str], str]
+
+
+@dataclass(slots=True)
+class ReviewState:
+    """What one session has in progress."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    current: Drawn | None = None
+    skipped: list[Drawn] = field(default_factory=list)
+    """Answers skipped without a verdict, the latest last."""
+    reviews: list[tuple[Review, ReviewOrigin]] = field(default_factory=list)
+    """Verdicts of this session."""
+    second: bool = False
+    """Whether to show answers that somebody else has reviewed."""
+
+
+class ReviewStates:
+    """The review states of the open sessions."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: TTLCache[str, ReviewState] = TTLCache(_MOST_DESKS, LIFETIME_S)
+
+    def state_of(self, session: str) -> ReviewState:
+        """The state of a session, created when first asked for."""
+        with self._lock:
+            return self._of.setdefault(session, ReviewState())
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewInput:
+    """The verdict that a form gives on the current answer."""
+
+    verdict: ReviewVerdict
+    segment: int | None = None
+    edit: str | None = None
+    objective: str | None = None
+
+
+class ReviewSession:
+    """One reviewer's access to queue and store. The caller holds the lock of the state."""
+
+    def __init__(self, store: AuditStore, state: ReviewState, viewer: Viewer) -> None:
+        self._store = store
+        self._state = state
+        self._viewer = viewer
+        self._who = reviewer_name(viewer)
+        self.answer_filter = AnswerFilter(since=time.time() - PERIOD_S, tenants=viewer.tenants)
+        self._queue = ReviewQueue(store, self._who, self.answer_filter, second=state.second)
+
+    def current_answer(self) -> tuple[Entry, ReviewOrigin] | None:
+        """The current answer, else the next one, locked for this reviewer; None if none is left."""
+        if self._state.current is not None:
+            place, origin = self._state.current
+            entry = find_entry(self._store, place)
+            if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
+                return entry, origin
+        next_answer = self._queue.next([place for place, _ in self._state.skipped])
+        self._state.current = (
+            None if next_answer is None else ((next_answer[0].aligner_id, next_answer[0].choice), next_answer[1])
+        )
+        return next_answer
+
+    def save(self, review_input: ReviewInput) -> None:
+        """Save a verdict on the current answer; raises `UnknownAnswer` and `NoSuchPlace`."""
+        if self._state.current is None:
+            return
+        place, origin = self._state.current
+        tenant = self._tenant_of(place)
+        review = Review(
+            *place,
+            review_input.verdict,
+            self._who,
+            time.time(),
+            origin,
+            review_input.segment,
+            review_input.edit,
+            review_input.objective,
+            tenant,
+        )
+        Reviews(self._store).save(review)
+        self._state.reviews.append((review, origin))
+        self._state.current = None
+        self._queue.release()
+
+    def _tenant_of(self, place: AnswerPlace) -> str:
+        """The tenant of an answer; a name that no tenant can have if this reviewer may not see it."""
+        entry = find_entry(self._store, place)
+        return entry.tenant if entry is not None and self._viewer.may_see(entry.tenant) else "\0"
+
+    def undo(self) -> bool:
+        """Withdraw the last verdict and show its answer again; False if there is none."""
+        while self._state.reviews:
+            review, origin = self._state.reviews.pop()
+            if Reviews(self._store).withdraw(review):
+                self._state.current = ((review.aligner_id, review.choice), origin)
+                return True
+        return False
+
+    def skip(self) -> None:
+        """Skip the current answer without a verdict."""
+        if self._state.current is not None:
+            self._state.skipped.append(self._state.current)
+            del self._state.skipped[:-_MOST_PASSED]
+            self._state.current = None
+            self._queue.release()
+
+    def return_to_skipped(self) -> None:
+        """Show the answer that was skipped last again."""
+        if self._state.skipped:
+            self._state.current = self._state.skipped.pop()
+
+    def switch_queue(self, *, second: bool) -> None:
+        """Switch to answers that somebody else has reviewed, or to those that nobody has."""
+        self._queue.release()
+        self._state.second = second
+        self._state.current = None
+        self._state.skipped.clear()
+
+    def compute_figures(self) -> ReviewFigures:
+        """What the reviews prove so far about the answers that this reviewer may see."""
+        evidence = read_evidence(self._store, self.answer_filter)
+        places = (*evidence.disagreed, *evidence.disputed)[:_MOST_PASSED]
+        apart = [entry for place in places if (entry := find_entry(self._store, place)) is not None]
+        return ReviewFigures(evidence, self._queue.count_waiting(), tuple(apart))
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewFigures:
+    """What the reviews prove, how many answers wait, and those on which people disagree."""
+
+    evidence: Evidence
+    waiting: int
+    disagreed: tuple[Entry, ...]
+
+
+def reviewer_name(viewer: Viewer) -> str:
+    """The name in the reviews, as the command `review` writes it."""
+    return f"reviewer:{viewer.name}"

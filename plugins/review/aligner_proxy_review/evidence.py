@@ -1,0 +1,229 @@
+"""Evidence from reviews: how often edits are right, how much is missed, where reviewers disagree, how aligners differ.
+
+Each share has a 95 % interval. An answer counts once, with the verdict its reviewers agree on. The share of missed
+answers is estimated only from answers drawn at random, never from those near the threshold. Feedback from an
+application's users is counted separately, since its senders choose the answers and may want good figures.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.intervals import wilson_interval
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.types import Status
+from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+
+TARGET_HALF_WIDTH = 0.05
+"""Half the width at which an interval counts as narrow enough."""
+_MOST_NEEDED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of answers, with the ends of its interval."""
+
+    count: int
+    of: int
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """The share, and the ends of its 95 % interval."""
+        return wilson_interval(self.count, self.of)
+
+    @property
+    def more_needed(self) -> int:
+        """How many more reviews make the interval narrow enough, if the share does not change."""
+        value = self.interval[0] if self.of else 0.5
+        low = self.of
+        high = _MOST_NEEDED
+        while low < high:
+            middle = (low + high) // 2
+            if _half_width(value, middle) <= TARGET_HALF_WIDTH:
+                high = middle
+            else:
+                low = middle + 1
+        return low - self.of
+
+
+def _half_width(value: float, of: int) -> float:
+    """Half the width of the interval of a share of `of` answers."""
+    _, low, high = wilson_interval(round(value * of), of)
+    return (high - low) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the reviews of some answers prove."""
+
+    answers: int
+    changed: Share
+    verdicts: Mapping[str, int]
+    """Number of answers by the verdict their reviewers agree on."""
+    right: Share
+    """Of the reviewed edits: those that are right."""
+    wrong: Share
+    """Of the reviewed edits: those that are wrong or do harm."""
+    missed: Share
+    """Of the answers without an edit that were drawn at random and reviewed: those in which something was missed."""
+    disagreed: tuple[AnswerPlace, ...]
+    """Answers on which reviewers disagree; they count nowhere else."""
+    feedback: Mapping[str, int]
+    """Verdicts that came as feedback."""
+    disputed: tuple[AnswerPlace, ...]
+    """Answers on which the reviewers agree and feedback says otherwise."""
+
+    @property
+    def recall(self) -> tuple[float, float, float] | None:
+        """Estimated recall of edits, with bounds from both intervals; None without reviews."""
+        if not self.right.of or not self.missed.of:
+            return None
+        unchanged = self.changed.of - self.changed.count
+        right, least, most = (part * self.changed.count for part in self.right.interval)
+        missed, fewest, all_missed = (part * unchanged for part in self.missed.interval)
+        return _found_share(right, missed), _found_share(least, all_missed), _found_share(most, fewest)
+
+
+def _found_share(edited: float, missed: float) -> float:
+    return edited / (edited + missed) if edited + missed else 0.0
+
+
+def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
+    """What these reviews prove of these answers; reviews of others do not count."""
+    by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
+    for review in reviews:
+        by_place[review.aligner_id, review.choice].append(review)
+    judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
+    verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
+    edits = {True: 0, False: 0}
+    random_counts = {True: 0, False: 0}
+    disagreed = []
+    disputed = []
+    feedback: Counter[str] = Counter()
+    for place, entry in judged_entries.items():
+        everything = by_place.get(place, [])
+        reviewer_reviews = [review for review in everything if review.chosen is not ReviewOrigin.FEEDBACK]
+        feedback.update(review.verdict.value for review in everything if review.chosen is ReviewOrigin.FEEDBACK)
+        if reviewers_disagree(reviewer_reviews):
+            disagreed.append(place)
+            continue
+        verdict = agreed_verdict(reviewer_reviews)
+        if verdict is None:
+            continue
+        if reviewers_disagree(everything):
+            disputed.append(place)
+        verdicts[verdict.value] += 1
+        if entry.changed and verdict is not ReviewVerdict.MISSED:
+            edits[verdict is ReviewVerdict.RIGHT] += 1
+        if not entry.changed and any(review.chosen is ReviewOrigin.RANDOM for review in reviewer_reviews):
+            random_counts[verdict is ReviewVerdict.MISSED] += 1
+    reviewed = edits[True] + edits[False]
+    return Evidence(
+        answers=len(judged_entries),
+        changed=Share(sum(bool(entry.changed) for entry in judged_entries.values()), len(judged_entries)),
+        verdicts=verdicts,
+        right=Share(edits[True], reviewed),
+        wrong=Share(edits[False], reviewed),
+        missed=Share(random_counts[True], random_counts[True] + random_counts[False]),
+        disagreed=tuple(disagreed),
+        feedback=dict(feedback),
+        disputed=tuple(disputed),
+    )
+
+
+def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
+    """The evidence of a store on the selected answers; answers without a review are counted, not read."""
+    condition, values = answer_filter.condition()
+    clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
+    answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
+    reviewed = compute_evidence(reviewed_entries(store, answer_filter), Reviews(store).all())
+    return replace(reviewed, answers=int(answers), changed=Share(int(changed), int(answers)))
+
+
+def reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator[Entry]:
+    """The selected answers that have a review, in the order of their entries, without texts."""
+    condition, values = answer_filter.condition()
+    reviewed = "JOIN (SELECT DISTINCT aligner_id, choice FROM reviews) r ON r.aligner_id = e.aligner_id"
+    inner = f"SELECT e.id FROM entries e {reviewed} AND r.choice = e.choice WHERE e.aligner_id != '' AND {condition}"
+    return store.select(f"id IN ({inner}) ORDER BY id", values, texts=False)
+
+
+def reviewers_disagree(reviews: Sequence[Review]) -> bool:
+    """Whether reviewers give different verdicts on the same place of an answer."""
+    return any(mark_contradictions(reviews))
+
+
+def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
+    """For each review of an answer: whether another person disagrees on the same place."""
+    people: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for review in reviews:
+        people[review.segment][review.verdict].add(review.who)
+    return [
+        any(
+            verdict is not review.verdict and len(said_by) > (review.who in said_by)
+            for verdict, said_by in people[review.segment].items()
+        )
+        for review in reviews
+    ]
+
+
+def agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
+    """The agreed verdict, the worst of all places; None without reviews or agreement."""
+    return None if not reviews or reviewers_disagree(reviews) else _worst_verdict(reviews)
+
+
+_WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)
+
+
+def _worst_verdict(reviews: Sequence[Review]) -> ReviewVerdict:
+    """The worst verdict on any place of an answer."""
+    return min((review.verdict for review in reviews), key=_WORST.index)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedAnswers:
+    """Results of two aligners, or two policies, on the same answers."""
+
+    answers: int
+    neither: int
+    first_alone: int
+    """Answers that only the first one changed."""
+    second_alone: int
+    alike: int
+    """Answers that both changed, into the same text."""
+    otherwise: int
+
+
+def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
+    """Compare the answers that both judged: same tenant, same conversation, same text."""
+    before = {key: entry for entry in first if (key := _answer_key(entry)) is not None}
+    counts = {"neither": 0, "first_alone": 0, "second_alone": 0, "alike": 0, "otherwise": 0}
+    seen_keys = set()
+    for entry in second:
+        key = _answer_key(entry)
+        if key is None or key in seen_keys or key not in before:
+            continue
+        seen_keys.add(key)
+        other = before[key]
+        changed = (bool(other.changed), bool(entry.changed))
+        if changed == (True, True):
+            counts["alike" if _edited_text(other) == _edited_text(entry) else "otherwise"] += 1
+        else:
+            counts["first_alone" if changed[0] else "second_alone" if changed[1] else "neither"] += 1
+    return PairedAnswers(answers=len(seen_keys), **counts)
+
+
+def _edited_text(entry: Entry) -> str | None:
+    return entry.content.edited if entry.content else None
+
+
+def _answer_key(entry: Entry) -> tuple[object, ...] | None:
+    """The identity of an answer; None if it was not judged or its text was not stored."""
+    if entry.content is None or entry.changed is None or entry.status == Status.FAILED:
+        return None
+    exchange = entry.content.exchange
+    return entry.tenant, exchange.turns, exchange.answer

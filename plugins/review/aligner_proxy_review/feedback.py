@@ -1,0 +1,179 @@
+"""`POST /v1/feedback`: what an application's users say of its answers, kept as reviews in the audit store.
+
+A caller may speak of the answers of its own tenant; another tenant's id is answered like one that does not exist. An
+entry is written behind its answer, so an id that is not on record is looked for again for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+from cachetools import TTLCache
+from prometheus_client import Counter
+from pydantic import BaseModel, ConfigDict, Field
+
+from aligner_proxy.audit import writer
+from aligner_proxy.audit.entry import Redact
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.errors import AuditError, CorrectionError
+from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
+from aligner_proxy.plugins.extensions import Boundary
+from aligner_proxy.policy.objective_schema import RequestedObjective
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
+
+FEEDBACK = Counter("aligner_feedback_total", "Calls of POST /v1/feedback", ("result",))
+PATH = "/v1/feedback"
+MOST_EDIT_CHARS = 20_000
+PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Pauses before an id that is not on record is looked for again."""
+MOST_LOOKED_FOR = 64
+"""Ids that are looked for again at a time; further ones are looked for once."""
+_AT_ONCE = 4
+_MINUTE_S = 60.0
+_TENANTS = 65_536
+_KEY_DIGITS = 16
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class FeedbackBody(_Form):
+    """What is asked of `POST /v1/feedback`."""
+
+    id: Annotated[str, Field(min_length=1, max_length=64)]
+    """The answer's x-aligner-id."""
+    choice: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 0
+    """Which of several choices; of Responses and Messages: which text part."""
+    verdict: ReviewVerdict
+    """right: what was done is right; wrong: it was edited without need; harm: the edit made it worse; missed: something
+    should have been edited."""
+    segment: Annotated[int, Field(ge=0, le=100_000, strict=True)] | None = None
+    """Number of the judged segment that it is about, from 0, as `POST /v1/align` lists them."""
+    edit: Annotated[str, Field(max_length=MOST_EDIT_CHARS)] | None = None
+    """What should stand in place of the segment, or without one of the whole answer."""
+    objective: RequestedObjective | None = None
+    """The objective that it is about: the name of one in force, or "Name: description"."""
+
+
+class FeedbackAnswer(_Form):
+    """What `POST /v1/feedback` answers."""
+
+    id: str
+    choice: int
+    verdict: ReviewVerdict
+
+
+class Feedback:
+    """Reviews from the API, into the store that `opened` opens; None: there is none. `rpm` holds for each tenant."""
+
+    def __init__(self, open_store: Callable[[], AuditStore] | None, rpm: int, redact: Redact = str) -> None:
+        self._open_store = open_store
+        self._rpm = rpm
+        self._redact = redact
+        self._counts: TTLCache[str, list[int]] = TTLCache(_TENANTS, _MINUTE_S)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._waiting_count = 0
+
+    @classmethod
+    def from_file(cls, file: PolicyFile) -> Feedback:
+        """What a policies file says of it; raises `ConfigError`."""
+        return cls(writer.store_opener(file), file.audit.feedback_rpm, writer.load_redaction(file) or str)
+
+    async def save_review(self, body: FeedbackBody, facts: RequestFacts) -> FeedbackAnswer | EndpointRefusal:
+        """Keep a review; a refusal for what the caller may not say."""
+        if self._open_store is None:
+            return EndpointRefusal(409, "there is no audit store to keep it in; its operator can turn it on (audit)")
+        refusal = self._count_call(facts.namespace)
+        if refusal is not None:
+            return refusal
+        review = Review(
+            aligner_id=body.id,
+            choice=body.choice,
+            verdict=body.verdict,
+            who=f"key:{facts.key_hash[:_KEY_DIGITS]}" if facts.key_hash else f"user:{facts.user_id or '-'}",
+            at=time.time(),
+            chosen=ReviewOrigin.FEEDBACK,
+            segment=body.segment,
+            edit=body.edit,
+            objective=body.objective,
+            tenant=facts.namespace,
+        )
+        try:
+            await self._save_when_recorded(review, self._open_store)
+        except UnknownAnswer:
+            FEEDBACK.labels("unknown").inc()
+            message = "no answer of yours with this id and choice is on record; one that was just given may be soon"
+            return EndpointRefusal(404, message, "id")
+        except NoSuchPlace as error:
+            return EndpointRefusal(400, str(error), error.param)
+        except (sqlite3.Error, OSError, AuditError, CorrectionError) as error:
+            reason = getattr(error, "sqlite_errorname", type(error).__name__)
+            return EndpointRefusal(503, f"it could not be kept ({reason}); try again", kind="aligner_error")
+        FEEDBACK.labels(body.verdict.value).inc()
+        return FeedbackAnswer(id=body.id, choice=body.choice, verdict=body.verdict)
+
+    async def _save_when_recorded(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
+        """Keep a review as soon as its entry is on record."""
+        again = self._waiting_count < MOST_LOOKED_FOR
+        self._waiting_count += again
+        try:
+            for pause in PAUSES_S if again else ():
+                try:
+                    return await self._write(review, open_store)
+                except UnknownAnswer:
+                    await asyncio.sleep(pause)
+            await self._write(review, open_store)
+        finally:
+            self._waiting_count -= again
+
+    async def _write(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
+        async with self._slots:
+            await asyncio.to_thread(_save_redacted, review, open_store, self._redact)
+
+    def _count_call(self, tenant: str) -> EndpointRefusal | None:
+        """Count one more of a tenant in this minute; HTTP 429 beyond the limit."""
+        count = self._counts.setdefault(tenant, [0])
+        if count[0] >= self._rpm:
+            FEEDBACK.labels("limited").inc()
+            headers = {"retry-after": f"{_MINUTE_S:.0f}"}
+            message = f"more than {self._rpm} in a minute; send them later"
+            return EndpointRefusal(429, message, kind="rate_limit_error", headers=headers)
+        count[0] += 1
+        return None
+
+
+def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact: Redact) -> None:
+    store = open_store()
+    try:
+        with Boundary():  # redaction is the operator's code; only the type of its errors may be told
+            edit = None if review.edit is None else redact(review.edit)
+            objective = review.objective
+            if objective is not None and ":" in objective:
+                objective = redact(objective)
+        Reviews(store).save(replace(review, edit=edit, objective=objective))
+    finally:
+        store.close()
+
+
+ENDPOINT = Endpoint(
+    path=PATH,
+    about="Say whether an answer of yours was corrected rightly; its x-aligner-id names it.",
+    body=FeedbackBody,
+    answer=FeedbackAnswer,
+    make=lambda file: Feedback.from_file(file).save_review,
+    status=202,
+    errors={
+        404: "No answer of this tenant with this id and choice is on record.",
+        409: "There is no audit store.",
+        503: "The audit store cannot be written at the moment.",
+    },
+    for_reviewers=True,
+)

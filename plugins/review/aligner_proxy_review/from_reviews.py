@@ -1,0 +1,111 @@
+"""Examples from reviews: what people said of recorded answers, as sentences of one objective, with their provenance.
+
+A segment that was flagged for the objective, in an answer whose edit is right, goes against it, and so does one that
+was missed. What was edited for it without need is fine. Nothing comes of feedback, which no reviewer has seen, of
+answers on which people disagree, and of edits that did harm: these say nothing of the sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.teaching.example_file import NewExample
+from aligner_proxy.teaching.examples import MOST_CHARS, Examples, fold_example
+from aligner_proxy.teaching.own_answers import belongs_to
+from aligner_proxy.teaching.subjects import Subject
+from aligner_proxy_review.evidence import reviewers_disagree
+from aligner_proxy_review.judged_segments import JudgedSegment, judged_segments
+from aligner_proxy_review.review_queue import AnswerPlace
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+
+_BY_REVIEWERS = (
+    "SELECT 1 FROM reviews r WHERE r.aligner_id = e.aligner_id AND r.choice = e.choice "
+    f"AND r.chosen != '{ReviewOrigin.FEEDBACK}'"
+)
+_REVIEWED = (
+    f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND e.content IS NOT NULL AND EXISTS ({_BY_REVIEWERS})"
+)
+_SAYS = {ReviewVerdict.MISSED: True, ReviewVerdict.RIGHT: True, ReviewVerdict.WRONG: False}
+"""Whether a segment goes against the objective by what is said of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A sentence that a review makes an example of."""
+
+    sentence: NewExample
+    entry: Entry
+    review: Review
+    segment: int
+
+
+def suggestions(file: PolicyFile, store: AuditStore, subject: Subject, there: Examples, most: int) -> list[Suggestion]:
+    """What reviews say that is not among the examples yet, of this subject's tenant alone; the newest answers first."""
+    present = {fold_example(example.text) for example in (*there.against, *there.fine)}
+    by_text: dict[str, Suggestion] = {}
+    contradicted: set[str] = set()
+    for suggestion in _all_suggestions(file, store, subject):
+        key = fold_example(suggestion.sentence.text)
+        if key not in present:
+            first = by_text.setdefault(key, suggestion)
+            if first.sentence.against != suggestion.sentence.against:
+                contradicted.add(key)
+    return [suggestion for key, suggestion in by_text.items() if key not in contradicted][:most]
+
+
+def _all_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> Iterator[Suggestion]:
+    """Of every reviewed answer, the newest first."""
+    reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
+    for review in Reviews(store).all():
+        if review.chosen is not ReviewOrigin.FEEDBACK:
+            reviews[review.aligner_id, review.choice].append(review)
+    for entry in store.select(f"id IN ({_REVIEWED}) ORDER BY id DESC", ()):
+        if belongs_to(entry, file, subject.tenant):
+            yield from _entry_suggestions(entry, reviews[entry.aligner_id, entry.choice], subject)
+
+
+def digest(listing: Iterable[Suggestion]) -> str:
+    """What tells one list of suggestions from another."""
+    texts = [[one.sentence.text, one.sentence.against] for one in listing]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]
+
+
+def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject) -> Iterator[Suggestion]:
+    if entry.content is None or reviewers_disagree(reviews):
+        return
+    segments = judged_segments(entry.content)
+    review_of: dict[int, Review] = {}
+    # What is said of one segment goes over what is said of the whole.
+    for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
+        review_of |= dict.fromkeys(_places(review, entry, segments, subject), review)
+    for number, review in sorted(review_of.items()):
+        text = segments[number].text.strip()
+        if any(map(str.isalnum, text)) and len(text) <= MOST_CHARS:
+            sentence = NewExample(text, _SAYS[review.verdict], _origin(review, number))
+            yield Suggestion(sentence, entry, review, number)
+
+
+def _places(review: Review, entry: Entry, segments: Sequence[JudgedSegment], subject: Subject) -> list[int]:
+    """The segments that a review says something of, for this objective."""
+    if review.verdict is ReviewVerdict.MISSED:
+        names_objective = review.objective in (subject.name, subject.text)
+        alone = review.objective is None and entry.objectives == (subject.name,)
+        is_there = review.segment is not None and review.segment < len(segments)
+        return [int(review.segment or 0)] if is_there and (names_objective or alone) else []
+    if review.verdict not in _SAYS or not entry.changed:
+        return []
+    flagged = [segment.number for segment in segments if segment.objective == subject.name]
+    return flagged if review.segment is None else [number for number in flagged if number == review.segment]
+
+
+def _origin(review: Review, number: int) -> str:
+    day = time.strftime("%Y-%m-%d", time.gmtime(review.at))
+    return f"review {review.aligner_id}/{review.choice} segment {number}, {review.who} {review.verdict.value} {day}"

@@ -1,0 +1,14 @@
+"""What this plugin adds to the gateway: `POST /v1/feedback`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aligner_proxy.plugins.api import Endpoint, hookimpl
+from aligner_proxy_review import feedback
+
+
+@hookimpl
+def endpoints() -> Sequence[Endpoint]:
+    """The endpoint for reviews by users of an application."""
+    return [feedback.ENDPOINT]

@@ -1,0 +1,311 @@
+"""Promotion: a change of the policies file, and the evidence from reviews for and against it.
+
+A change edits the file's text, so comments and layout stay. It is refused if `check` would refuse the result or if
+other settings would change. A change that lets more edits out is also refused if reviews prove that too many of the
+edits under that route are wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.audit import writer
+from aligner_proxy.errors import AuditError, ConfigError
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.losses import refuse_losses
+from aligner_proxy.policy.resolver import entry_name
+from aligner_proxy.policy.schema import PolicyFile, Route, Tenant
+from aligner_proxy.policy.yaml_file import (
+    KeyPath,
+    Value,
+    append_item,
+    edit_checked,
+    parse_yaml,
+    put_value,
+    quote_name,
+    read_text,
+    replace_file,
+    suggest_name,
+)
+from aligner_proxy.types import Mode
+from aligner_proxy_review.evidence import Share, agreed_verdict, compute_evidence, reviewed_entries
+from aligner_proxy_review.replay import ReplayCase, ReplayChange
+from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace
+from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
+
+BOUND = 0.01
+"""Share of reviewed edits that may be wrong."""
+PERIOD_S = 30 * 86_400.0
+"""How far back reviewed answers count."""
+_MOST_NEEDED = 1_000_000
+_BESIDE = "/beside"
+_BAD = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to make a change: a route or a tenant, by name; without either, the defaults."""
+
+    route: str | None = None
+    tenant: str | None = None
+
+    def place(self, file: PolicyFile) -> KeyPath:
+        """Its position in the file; raises `ConfigError` for an unknown name."""
+        if self.route is not None:
+            return "routes", _entry_position("route", self.route, file.routes)
+        if self.tenant is not None:
+            return "tenants", _entry_position("tenant", self.tenant, file.tenants)
+        return ("defaults",)
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether it governed a recorded answer; entries of a shadow aligner do not count."""
+        policy = entry.policy
+        if policy.endswith(_BESIDE):
+            return False
+        route, _, tenant = policy.partition("+")
+        return self.route in (None, route) and self.tenant in (None, tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingChanges:
+    """New values by key, and objectives to add."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.objectives)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change of the policies file that `check` would accept."""
+
+    path: Path
+    target: Target
+    before: str
+    after: str
+    file: PolicyFile
+    """The current file."""
+    lets_more_out: bool
+    """Whether clients may get edits that they did not get before the change."""
+
+    @property
+    def diff(self) -> list[str]:
+        """The difference, line by line."""
+        name = self.path.name
+        return list(difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), name, name, lineterm=""))
+
+    def write(self) -> Path | None:
+        """Write the change and return the backup of the file; None if nothing changes."""
+        return None if self.after == self.before else replace_file(self.path, self.before, self.after, backup=True)
+
+
+def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Proposal:
+    """The change of the file at `path`; raises `ConfigError`."""
+    before = read_text(path)
+    file = registry.parse_policies(before, path)
+    where = target.place(file)
+    after = apply_changes(before, path, where, settings)
+    result = registry.parse_policies(after, path)
+    config.known_keys(result)
+    refuse_losses(file, result)
+    return Proposal(path, target, before, after, file, _lets_more_out(file, result, where))
+
+
+def apply_changes(text: str, path: Path, where: KeyPath, settings: SettingChanges) -> str:
+    """The text with `settings` at `where`; raises `ConfigError` when anything else would change."""
+    list_key = "enforce" if where[0] == "tenants" else "objectives"
+    settings = _missing_changes(settings, _block_at(parse_yaml(text, path)[0], where), list_key)
+    if settings.objectives and where[0] == "defaults":
+        raise ConfigError("objectives are added to a route or a tenant; say which")
+
+    def edit(text: str) -> str:
+        for name, value in settings.values.items():
+            text = put_value(text, where, name, value)
+        for name in settings.objectives:
+            text = append_item(text, where, list_key, name)
+        return text
+
+    def change(data: dict[str, Any]) -> None:
+        block = _block_at(data, where)
+        block.update({name: dict(v) if isinstance(v, Mapping) else v for name, v in settings.values.items()})
+        if settings.objectives:
+            block[list_key] = [*_names_in(block.get(list_key), where), *settings.objectives]
+
+    return edit_checked(text, path, edit, change)
+
+
+def _missing_changes(settings: SettingChanges, present: Mapping[str, Any], list_key: str) -> SettingChanges:
+    """The settings that differ from the present ones."""
+    values = {name: value for name, value in settings.values.items() if present.get(name) != value}
+    present_names = present.get(list_key) or ()
+    return SettingChanges(values, tuple(name for name in settings.objectives if name not in present_names))
+
+
+def _names_in(present: object, where: KeyPath) -> list[Any]:
+    if present is not None and not isinstance(present, list):
+        raise ConfigError(f"the objectives of {where[0]}[{where[1]}] are no plain list; edit the file by hand")
+    return list(present or ())
+
+
+def _block_at(data: Any, where: KeyPath) -> dict[str, Any]:
+    for part in where:
+        if part == "defaults":
+            data[part] = data.get(part) or {}
+        data = data[part]
+    result: dict[str, Any] = data
+    return result
+
+
+def _entry_position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> int:
+    names = [entry_name(entry, i) for i, entry in enumerate(entries)]
+    if name not in names:
+        raise ConfigError(f"no {kind} {quote_name(name)} in this file; {suggest_name(name, names)}")
+    return names.index(name)
+
+
+def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> bool:
+    """Whether the settings at `where` deliver edits that they did not deliver before."""
+    old = _effective_settings(before, where)
+    new = _effective_settings(after, where)
+    if new["mode"] is not Mode.ENFORCE:
+        return False
+    return (
+        old["mode"] is not Mode.ENFORCE
+        or new["sample"] > old["sample"]
+        or new["caution"] < old["caution"]
+        or bool(set(new["objectives"]) - set(old["objectives"]))
+        or new["aligner"] != old["aligner"]
+    )
+
+
+def _effective_settings(file: PolicyFile, where: KeyPath) -> dict[str, Any]:
+    """The effective settings at `where`: its own, else the defaults, else the built-in ones."""
+    own: Any = file.defaults if where == ("defaults",) else getattr(file, str(where[0]))[int(where[1])]
+    settings: dict[str, Any] = {}
+    for name, built_in in (("mode", Mode.ENFORCE), ("sample", 1.0), ("caution", 0.0), ("aligner", "default")):
+        values = [value for block in (own, file.defaults) if (value := getattr(block, name)) is not None]
+        settings[name] = values[0] if values else built_in
+    settings["objectives"] = own.enforce if isinstance(own, Tenant) else getattr(own, "objectives", ())
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The verdict of reviewed edits on a change. `strict`: few wrong edits must be proven."""
+
+    wrong: Share | None
+    """Share of reviewed edits that are wrong or harmful; None without an audit store."""
+    bound: float
+    strict: bool
+
+    @property
+    def reviews_needed(self) -> int:
+        """How many more reviews with the verdict right would prove that the share is within the bound."""
+        count = self.wrong.count if self.wrong else 0
+        low = self.wrong.of if self.wrong else 0
+        reviewed_count = low
+        high = _MOST_NEEDED
+        while low < high:
+            middle = (low + high) // 2
+            if Share(count, middle).interval[2] <= self.bound:
+                high = middle
+            else:
+                low = middle + 1
+        return low - reviewed_count
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the change is refused; None if it is allowed."""
+        bound = f"{100 * self.bound:g} %"
+        if self.wrong is not None and self.wrong.interval[1] > self.bound:
+            return f"{_share_text(self.wrong)} reviewed edits are wrong, certainly more than {bound}"
+        if self.strict and (self.wrong is None or self.wrong.interval[2] > self.bound):
+            return (
+                f"{_share_text(self.wrong)} reviewed edits are wrong, which does not prove that it is at most {bound}; "
+                + (f"{self.reviews_needed:,} more reviews that say right would")
+            )
+        return None
+
+    @property
+    def warning(self) -> str | None:
+        """What the reviews do not prove about an allowed change; None if nothing is open."""
+        if self.refusal or (self.wrong is not None and self.wrong.interval[2] <= self.bound):
+            return None
+        more = (
+            f"{self.reviews_needed:,} more reviews that say right would show that it is at most {100 * self.bound:g} %"
+        )
+        if self.wrong is None:
+            return f"there is no audit store, so nobody has reviewed edits like these; {more}"
+        return f"{_share_text(self.wrong)} reviewed edits are wrong; {more}"
+
+
+def _share_text(wrong: Share | None) -> str:
+    if wrong is None or not wrong.of:
+        return "none of 0"
+    _, low, high = (100 * part for part in wrong.interval)
+    return f"{wrong.count} of {wrong.of} ({low:.1f} to {high:.1f} %)"
+
+
+def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:
+    """The verdict of the last 30 days of reviews on a change; None if it lets no more edits out.
+
+    Raises `ConfigError` and `AuditError`.
+    """
+    if not change.lets_more_out:
+        return None
+    file = change.file
+    if not writer.has_store(file):
+        return Ruling(None, bound, strict)
+    try:
+        with closing(writer.open_for_reading(file)) as store:
+            entries = reviewed_entries(store, AnswerFilter(policy=change.target.route, since=time.time() - PERIOD_S))
+            reviewed = compute_evidence(filter(change.target.covers, entries), Reviews(store).all())
+    except sqlite3.Error as error:
+        raise AuditError(f"the audit store cannot be read ({type(error).__name__}); try again") from None
+    return Ruling(reviewed.wrong, bound, strict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedReplay:
+    """Results of a replay on reviewed answers."""
+
+    answers: int
+    damaged: int
+    """Right before without an edit, edited now."""
+    lost: int
+    """Rightly edited before, not edited now."""
+    repaired: int
+    """Wrongly edited before, not edited now."""
+    caught: int
+    """Something was missed before, edited now."""
+
+
+def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review]) -> ReviewedReplay:
+    """Compare the answers of a replay with the agreed verdicts; feedback does not count."""
+    reviews_by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
+    for review in reviews:
+        if review.chosen is not ReviewOrigin.FEEDBACK:
+            reviews_by_place[review.aligner_id, review.choice].append(review)
+    counts = {"answers": 0, "damaged": 0, "lost": 0, "repaired": 0, "caught": 0}
+    for case in cases:
+        verdict = agreed_verdict(reviews_by_place.get((case.entry.aligner_id, case.entry.choice), ()))
+        if verdict is None:
+            continue
+        counts["answers"] += 1
+        counts["damaged"] += verdict is ReviewVerdict.RIGHT and case.change is ReplayChange.NEWLY
+        counts["lost"] += verdict is ReviewVerdict.RIGHT and case.change is ReplayChange.NO_LONGER
+        counts["repaired"] += verdict in _BAD and case.change is ReplayChange.NO_LONGER
+        counts["caught"] += verdict is ReviewVerdict.MISSED and case.change is ReplayChange.NEWLY
+    return ReviewedReplay(**counts)

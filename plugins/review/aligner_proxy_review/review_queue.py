@@ -1,0 +1,147 @@
+"""Review queue: recorded answers for a reviewer, nearest to the threshold first, mixed with random ones.
+
+Some answers without an edit are drawn at random, since only they show what is missed. Ids are random, so their order is
+a random draw. An answer is leased to one reviewer at a time; the lease expires.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from aligner_proxy.audit.store import AuditStore
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy_review.reviews import ReviewOrigin
+
+RANDOM_SHARE = 0.2
+"""Share of the answers that are drawn from those without an edit."""
+HOLD_S = 900.0
+"""How long an inactive reviewer keeps the lease of an answer."""
+AnswerPlace = tuple[str, int]
+"""An answer's id and the number of its choice."""
+
+_REVIEWABLE = "e.aligner_id != '' AND e.changed IS NOT NULL AND e.content IS NOT NULL"
+_SAME = "r.aligner_id = e.aligner_id AND r.choice = e.choice"
+_FREE = f"NOT EXISTS (SELECT 1 FROM review_leases r WHERE {_SAME} AND r.who != ? AND r.until > ?)"
+_BY_NOBODY = f"NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{ReviewOrigin.FEEDBACK}')"
+_BY_ANOTHER_ALONE = (
+    f"EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.chosen != '{ReviewOrigin.FEEDBACK}') "
+    f"AND NOT EXISTS (SELECT 1 FROM reviews r WHERE {_SAME} AND r.who = ?)"
+)
+_HOLD = (
+    "INSERT INTO review_leases VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (aligner_id, choice) DO UPDATE SET who = excluded.who, until = excluded.until"
+)
+_ORDERS = {
+    ReviewOrigin.NEAREST: "1 = 1 ORDER BY ifnull(e.margin, 9e999)",
+    ReviewOrigin.RANDOM: "e.changed = 0 ORDER BY e.aligner_id, e.choice",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFilter:
+    """Selection of answers: by tenant, by policy, since a time (seconds since the epoch)."""
+
+    tenant: str | None = None
+    """As the store has it, or a team's id alone."""
+    policy: str | None = None
+    """A route's name, or those of route and tenant as x-aligner-policy shows them."""
+    since: float = 0.0
+    tenants: frozenset[str] | None = None
+    """The tenants, as the store has them, whose answers the reviewer may see; None: all."""
+
+    def condition(self) -> tuple[str, list[object]]:
+        """The condition in SQL, and its values."""
+        parts: list[str] = ["e.at >= ?"]
+        values: list[object] = [self.since]
+        if self.tenant is not None:
+            parts.append("e.tenant IN (?, 'team:' || ?)")
+            values += [self.tenant, self.tenant]
+        if self.policy is not None:
+            parts.append("(e.policy = ? OR substr(e.policy, 1, length(?) + 1) = ? || '+')")
+            values += [self.policy] * 3
+        if self.tenants is not None:
+            parts.append(f"e.tenant IN ({', '.join('?' * len(self.tenants))})" if self.tenants else "1 = 0")
+            values += sorted(self.tenants)
+        return " AND ".join(parts), values
+
+
+def find_entry(store: AuditStore, place: AnswerPlace) -> Entry | None:
+    """The entry of an answer; None if it was deleted."""
+    return next(store.select("aligner_id = ? AND choice = ? AND aligner_id != ''", place), None)
+
+
+class ReviewQueue:
+    """The queue of one reviewer. `second`: answers that somebody else has reviewed."""
+
+    def __init__(
+        self,
+        store: AuditStore,
+        who: str,
+        answer_filter: AnswerFilter | None = None,
+        *,
+        second: bool = False,
+        draw: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._who = who
+        self._filter = answer_filter or AnswerFilter()
+        self._second = second
+        self._draw = draw
+        self._now = now
+
+    def next(self, skipped: Sequence[AnswerPlace] = ()) -> tuple[Entry, ReviewOrigin] | None:
+        """The next answer that is not among `passed`, held for this reviewer, and how it was chosen; None at the end.
+
+        Earlier leases of this reviewer are released.
+        """
+        first = ReviewOrigin.RANDOM if self._draw() < RANDOM_SHARE else ReviewOrigin.NEAREST
+        other = ReviewOrigin.NEAREST if first is ReviewOrigin.RANDOM else ReviewOrigin.RANDOM
+        with self._store.transaction():
+            self._release()
+            for origin in (first, other):
+                for place in self._list_places(origin, len(skipped) + 1):
+                    if place not in skipped:
+                        until = self._now() + HOLD_S
+                        self._store.rows(_HOLD, (*place, self._who, until))
+                        entry = find_entry(self._store, place)
+                        assert entry is not None  # nobody else writes meanwhile
+                        return entry, origin
+        return None
+
+    def hold(self, place: AnswerPlace) -> bool:
+        """Lease this answer and release all others; False if somebody else holds it."""
+        with self._store.transaction():
+            self._release()
+            leases = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
+            if not leases:
+                until = self._now() + HOLD_S
+                self._store.rows(_HOLD, (*place, self._who, until))
+        return not leases
+
+    def count_waiting(self) -> int:
+        """The number of answers in the queue."""
+        condition, values = self._condition()
+        return int(self._store.rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
+
+    def release(self) -> None:
+        """Release all leases of this reviewer."""
+        with self._store.transaction():
+            self._release()
+
+    def _release(self) -> None:
+        self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._who, self._now()))
+
+    def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:
+        condition, values = self._condition()
+        statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[origin]} LIMIT ?"
+        return [(str(row[0]), int(row[1])) for row in self._store.rows(statement, (*values, count))]
+
+    def _condition(self) -> tuple[str, list[object]]:
+        condition, values = self._filter.condition()
+        reviewed = _BY_ANOTHER_ALONE if self._second else _BY_NOBODY
+        by = [self._who] if self._second else []
+        return f"{_REVIEWABLE} AND {condition} AND {_FREE} AND {reviewed}", [*values, self._who, self._now(), *by]

@@ -1,0 +1,169 @@
+"""Reviews: what people said of recorded answers, kept beside the audit entries and deleted with them.
+
+A review is one verdict of one person on a choice or on one segment of it. A later review by the same person of the same
+place replaces the earlier one; reviews by several people are all kept, so disagreements show. Written texts are
+encrypted if the store has a key, and bound to reviewer, verdict and place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from aligner_proxy.audit.store import AuditStore, Row
+from aligner_proxy.errors import AlignerProxyError, AuditError
+
+
+class UnknownAnswer(AlignerProxyError):
+    """No answer with this id is on record for whoever asks."""
+
+
+class NoSuchPlace(AlignerProxyError):
+    """A review of something that the answer does not have; `param` is the wrong field."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ReviewVerdict(StrEnum):
+    """Verdicts on an answer, or on one segment of it."""
+
+    RIGHT = "right"
+    """The result is right, whether edited or not."""
+    WRONG = "wrong"
+    """It was edited without need; what was delivered is no worse."""
+    HARM = "harm"
+    """The edit made it worse."""
+    MISSED = "missed"
+    """Something should have been edited and was not."""
+
+
+class ReviewOrigin(StrEnum):
+    """How an answer came to be reviewed. Only random ones represent all answers."""
+
+    NEAREST = "nearest"
+    RANDOM = "random"
+    FEEDBACK = "feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One review; `at` in seconds since the epoch."""
+
+    aligner_id: str
+    choice: int
+    verdict: ReviewVerdict
+    who: str
+    at: float
+    chosen: ReviewOrigin
+    segment: int | None = None
+    """Number of the judged segment; None for the whole choice."""
+    edit: str | None = None
+    """What should stand in place of the segment, or of the whole answer."""
+    objective: str | None = None
+    """The objective in question: a name, or "Name: description"."""
+    tenant: str = ""
+    policy_hash: str = ""
+    aligner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _ReviewTexts:
+    """The texts that a reviewer wrote."""
+
+    edit: str | None = None
+    objective: str | None = None
+
+
+_REVIEW_TEXTS: TypeAdapter[_ReviewTexts] = TypeAdapter(_ReviewTexts)
+_CLEAR = ("aligner_id", "choice", "tenant", "at", "who", "verdict", "segment", "chosen", "policy_hash", "aligner")
+_COLUMNS = (*_CLEAR, "sealed_by", "content")
+_INSERT = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_SAME_PLACE = "aligner_id = ? AND choice = ? AND who = ? AND ifnull(segment, -1) = ifnull(?, -1)"
+_ENTRY = "SELECT tenant, policy_hash, aligner, judged, objectives FROM entries WHERE aligner_id = ? AND choice = ?"
+
+
+class Reviews:
+    """The reviews in an audit store."""
+
+    def __init__(self, store: AuditStore) -> None:
+        self._store = store
+
+    def save(self, review: Review) -> None:
+        """Save a review, replacing an earlier one by the same person of the same place.
+
+        The entry says tenant, policy and aligner. Raises `UnknownAnswer` where the review's tenant (unless it is empty)
+        has no such entry, and `NoSuchPlace` for a segment or an objective that the answer does not have.
+        """
+        store = self._store
+        place = (review.aligner_id, review.choice)
+        self._find_entry(review)  # what is not there costs nobody the right to write
+        with store.transaction():
+            tenant, policy_hash, aligner, judged_count, objectives = self._find_entry(review)
+            _check_place(review, judged_count, json.loads(str(objectives)))
+            columns = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
+            store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
+            texts = _REVIEW_TEXTS.dump_json(_ReviewTexts(review.edit, review.objective))
+            sealed_columns = store.seal_content(texts, _seal_context(review))
+            store.rows(_INSERT, (*columns, review.chosen.value, policy_hash, aligner, *sealed_columns))
+
+    def _find_entry(self, review: Review) -> Row:
+        """The entry that a review is about; raises `UnknownAnswer`."""
+        rows = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
+        if not rows or review.tenant not in ("", rows[0][0]):
+            raise UnknownAnswer
+        return rows[0]
+
+    def withdraw(self, review: Review) -> bool:
+        """Delete a person's review of one place; returns whether there was one."""
+        place = (review.aligner_id, review.choice, review.who, review.segment)
+        with self._store.transaction():
+            return bool(self._store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", place))
+
+    def reviews_of(self, aligner_id: str, choice: int) -> list[Review]:
+        """The reviews of one choice, in the order in which they came."""
+        return list(self._select("aligner_id = ? AND choice = ? ORDER BY id", (aligner_id, choice)))
+
+    def all(self) -> Iterator[Review]:
+        """Every review, in the order in which they came."""
+        return self._select("1 = 1 ORDER BY id", ())
+
+    def _select(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
+        for row in self._store.rows(f"SELECT {', '.join(_COLUMNS)} FROM reviews WHERE {condition}", values):
+            yield self._decode_review(dict(zip(_COLUMNS, row, strict=True)))
+
+    def _decode_review(self, columns: dict[str, Any]) -> Review:
+        sealed_by = columns.pop("sealed_by")
+        content = columns.pop("content")
+        columns["verdict"] = ReviewVerdict(str(columns["verdict"]))
+        columns["chosen"] = ReviewOrigin(str(columns["chosen"]))
+        review = Review(**columns)
+        try:
+            texts = _REVIEW_TEXTS.validate_json(self._store.unseal_content(content, sealed_by, _seal_context(review)))
+        except ValidationError:
+            raise AuditError("a review in the audit store is damaged") from None
+        return replace(review, edit=texts.edit, objective=texts.objective)
+
+
+def _check_place(review: Review, judged_count: object, objectives: Sequence[str]) -> None:
+    """Raise `NoSuchPlace` for a segment or an objective that the answer does not have."""
+    count = judged_count if isinstance(judged_count, int) else 0
+    if review.segment is not None and not 0 <= review.segment < count:
+        raise NoSuchPlace("segment", f"this answer has {count} judged segments, counted from 0")
+    name = review.objective
+    if name is not None and ":" not in name and name not in objectives:
+        names = ", ".join(objectives) or "none"
+        fix = 'name one of them, or write it out as "Name: description"'
+        raise NoSuchPlace("objective", f"no such objective was in force for this answer ({names}); {fix}")
+
+
+def _seal_context(review: Review) -> bytes:
+    """The data that a review's encrypted text is bound to."""
+    values = [review.aligner_id, review.choice, review.segment, review.who, review.verdict.value, review.at]
+    return json.dumps(["review", *values]).encode()

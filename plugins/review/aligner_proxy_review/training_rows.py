@@ -1,0 +1,160 @@
+"""Training rows for models/ from reviews: the answer, the corrected answer, and the segments that must change.
+
+A row uses only what reviewers said. There is no row if reviewers disagree, if a harmful edit has no better text, or if
+a missed violation has no segment; the report counts these by reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from aligner_proxy.plugins.api import Content, Entry
+from aligner_proxy.prompts import Template, query_field
+from aligner_proxy.text.structure import Segment, split
+from aligner_proxy.types import Objective
+from aligner_proxy_review.evidence import reviewers_disagree
+from aligner_proxy_review.reviews import Review, ReviewVerdict
+
+CHANGES = 1
+STAYS = 0
+UNKNOWN = -1
+ObjectiveLookup = Callable[[Entry], dict[str, Objective]]
+"""The objectives that an entry's tenant may have, by name."""
+
+
+class NoRow(Exception):
+    """The reviews of an answer give no training row; the message is the reason, without text."""
+
+
+@dataclass(slots=True)
+class _DraftRow:
+    """Draft of a row: a label for each segment, and edits by range."""
+
+    answer: str
+    segments: list[Segment]
+    labels: list[int]
+    edits: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def replace_segment(self, number: int, text: str) -> None:
+        """Replace a segment by `text`, undoing earlier edits; an empty text removes white space, too."""
+        self.keep_segment(number)
+        segment = self.segments[number]
+        start = segment.start
+        end = segment.end
+        if not text and number == len(self.segments) - 1 and number > 0:
+            start = self.segments[number - 1].end
+        elif not text:
+            end += len(segment.gap)
+        self.edits.append((start, end, text))
+
+    def keep_segment(self, number: int) -> None:
+        """Undo the edits of a segment."""
+        segment = self.segments[number]
+        self.edits = [edit for edit in self.edits if edit[1] <= segment.start or edit[0] >= segment.end]
+
+    @property
+    def target(self) -> str:
+        """The answer as it should be."""
+        text = self.answer
+        end = len(text)
+        for start, stop, new in sorted(self.edits, reverse=True):
+            if stop > end and self.answer[end:stop].strip():
+                raise NoRow("two edits of the same place")
+            text = text[:start] + new + text[min(stop, end) :]
+            end = start
+        return text
+
+
+def training_row(entry: Entry, reviews: Sequence[Review], family: Template, lookup: ObjectiveLookup) -> dict[str, Any]:
+    """The row of one answer; raises `NoRow`."""
+    content = entry.content
+    answer = content.exchange.answer if content else None
+    if content is None or not answer:
+        raise NoRow("its text was not kept")
+    if reviewers_disagree(reviews):
+        raise NoRow("reviewers disagree")
+    work = _start_draft(entry, content, answer)
+    target = None
+    for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
+        if review.segment is None:
+            target = _apply_whole_review(work, entry, review) or target
+        else:
+            _apply_segment_review(work, review)
+    return {
+        "query": query_field(family, content.exchange.turns),
+        "objectives": _objective_texts(entry, reviews, lookup),
+        "answer": answer,
+        "target": work.target if target is None else target,
+        "labels": work.labels,
+        "source": _provenance(entry, reviews),
+    }
+
+
+def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
+    """The draft from the recorded result, before any review."""
+    segments = split(answer)
+    # One more is judged where something may lack behind the last segment.
+    if entry.judged not in (len(segments), len(segments) + 1):
+        raise NoRow("its segments are not those that were judged")
+    labels = [STAYS] * len(segments)
+    for flagged in content.segments:
+        if flagged.number is not None and flagged.number < len(labels):
+            labels[flagged.number] = CHANGES if entry.changed else UNKNOWN
+    return _DraftRow(answer, segments, labels, list(content.edits) if entry.changed else [])
+
+
+def _apply_whole_review(work: _DraftRow, entry: Entry, review: Review) -> str | None:
+    """Apply a review of the whole answer; returns its corrected text, if it has one."""
+    if review.edit is not None:
+        work.labels = [STAYS if segment.text in review.edit else CHANGES for segment in work.segments]
+        return review.edit
+    if review.verdict is ReviewVerdict.WRONG:
+        work.labels = [STAYS] * len(work.labels)
+        work.edits = []
+    elif review.verdict is ReviewVerdict.HARM and entry.changed:
+        raise NoRow("a harmful edit without a better text")
+    elif review.verdict is ReviewVerdict.MISSED:
+        raise NoRow("something was missed, and nobody said where")
+    return None
+
+
+def _apply_segment_review(work: _DraftRow, review: Review) -> None:
+    """Apply a review of one segment."""
+    number = review.segment
+    if number is None or number >= len(work.segments):
+        raise NoRow("about the end of the answer, behind its last segment")
+    if review.verdict is ReviewVerdict.WRONG:
+        work.labels[number] = STAYS
+        work.keep_segment(number)
+    elif review.verdict is ReviewVerdict.MISSED or review.edit is not None:
+        work.labels[number] = CHANGES
+        work.replace_segment(number, review.edit or "")
+    elif review.verdict is ReviewVerdict.HARM:
+        raise NoRow("a harmful edit without a better text")
+
+
+def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveLookup) -> list[str]:
+    """The texts of the objectives that were in force, and those that reviewers wrote out."""
+    by_name = lookup(entry)
+    missing = [name for name in entry.objectives if name not in by_name]
+    if missing:
+        raise NoRow("an objective that is not in the policies file any more")
+    own_texts = [review.objective for review in reviews if review.objective and ":" in review.objective]
+    texts = list(dict.fromkeys([by_name[name].text for name in entry.objectives] + own_texts))
+    if not texts:
+        raise NoRow("no objective was in force")
+    return texts
+
+
+def _provenance(entry: Entry, reviews: Sequence[Review]) -> str:
+    """Provenance of a row: answer, policy, aligner, and each reviewer's verdict with its date."""
+    verdicts = ",".join(f"{review.who}={review.verdict.value}@{_date_text(review.at)}" for review in reviews)
+    by = f"policy={entry.policy_hash} aligner={entry.aligner or '-'}"
+    return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {by} {verdicts}"
+
+
+def _date_text(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).date().isoformat()

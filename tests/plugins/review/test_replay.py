@@ -1,0 +1,125 @@
+"""Recorded answers again: every pair of endings, the same tenant and wishes, and figures that add up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligner_proxy.audit.entry import make_entry
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import PolicyResolver
+from aligner_proxy.types import Correction, Mode, Outcome, Status
+from aligner_proxy_review.replay import (
+    Ending,
+    ReplayCase,
+    ReplayChange,
+    compute_figures,
+    count_changes,
+    replay,
+)
+from tests.audit.conftest import KIND, POLICY, RUDE, noted
+from tests.support.scripted import ScriptedEngine
+
+ROUTES = (
+    "routes: [{match: {model: '*'}, objectives: [harmless]%s}]\ntenants: [{match: {team: acme}, allow: ['*']}]\n"
+    "trust: {team_metadata: true}\n"
+)
+
+
+def resolver(folder: Path, more: str = "", tenants: str = "") -> PolicyResolver:
+    text = "objectives: {kind: 'Kindness: be kind'}\n" + (tenants or ROUTES % more)
+    (folder / "new.yaml").write_text(text)
+    return PolicyResolver(config.load(folder / "new.yaml"))
+
+
+def recorded(**changes_: Any) -> Entry:
+    one = noted()
+    return make_entry(replace(one, outcome=replace(one.outcome, **changes_)))
+
+
+async def again(folder: Path, entries: list[Entry], script: Any, **more: str) -> list[ReplayCase]:
+    return await replay(entries, resolver(folder, **more), Pipeline(ScriptedEngine(script)), lambda: None)
+
+
+def unchanged(request: AlignRequest) -> str:
+    return request.answer
+
+
+def kinder(request: AlignRequest) -> str:
+    return request.answer.replace(" You fool.", "")
+
+
+@pytest.mark.parametrize(
+    ("before", "script", "after", "change"),
+    [
+        ({}, kinder, Ending.CHANGED, ReplayChange.SAME),
+        ({}, lambda _: "It is so. You friend.", Ending.CHANGED, ReplayChange.OTHERWISE),
+        ({}, unchanged, Ending.LEFT, ReplayChange.NO_LONGER),
+        ({}, lambda _: "", Ending.REFUSED, ReplayChange.NO_LONGER),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, kinder, Ending.CHANGED, ReplayChange.NEWLY),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, unchanged, Ending.LEFT, ReplayChange.SAME),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, lambda _: EngineFault("x"), Ending.FAILED, ReplayChange.OTHER),
+    ],
+)
+async def test_every_way_it_can_differ(
+    tmp_path: Path, before: Any, script: Any, after: Ending, change: ReplayChange
+) -> None:
+    (case,) = await again(tmp_path, [recorded(**before)], script)
+    assert (case.after.ending, case.change) == (after, change)
+
+
+async def test_a_shadow_counts_as_what_it_would_have_done(tmp_path: Path) -> None:
+    shadow = replace(POLICY, mode=Mode.SHADOW)
+    was = recorded(status=Status.SHADOW, reason="would_correct", policy=shadow, text=RUDE)
+    (case,) = await again(tmp_path, [was], kinder, more=", mode: shadow")
+    assert (case.before.ending, case.after.ending, case.change) == (Ending.CHANGED, Ending.CHANGED, ReplayChange.SAME)
+    assert case.after.text == KIND
+
+
+async def test_the_request_is_the_same_again(tmp_path: Path) -> None:
+    heard: list[AlignRequest] = []
+    await again(tmp_path, [recorded()], lambda request: heard.append(request) or request.answer)  # type: ignore[func-returns-value]
+    (request,) = heard
+    assert (request.answer, request.turns[0].content) == (RUDE, "Is it so?")
+    assert request.objectives[1:] == ("Kindness: be kind",), "its wish"
+    assert request.caution == 1.0, "its team's metadata"
+
+
+async def test_a_wish_that_is_no_longer_allowed(tmp_path: Path) -> None:
+    (case,) = await again(tmp_path, [recorded()], kinder, tenants="routes: [{match: {}, objectives: [harmless]}]\n")
+    assert (case.after.ending, case.change) == (Ending.FORBIDDEN, ReplayChange.NO_LONGER)
+
+
+async def test_a_deadline_of_its_own_goes_before_the_policys(tmp_path: Path) -> None:
+    heard: list[AlignRequest] = []
+    pipeline = Pipeline(ScriptedEngine(lambda request: heard.append(request) or request.answer))  # type: ignore[func-returns-value]
+    await replay([recorded()], resolver(tmp_path, ", deadline_s: 3.0"), pipeline, lambda: None, 90.0)
+    await replay([recorded()], resolver(tmp_path, ", deadline_s: 3.0"), pipeline, lambda: None)
+    assert [round(request.deadline_s) for request in heard] == [90, 3]
+
+
+async def test_what_has_no_text_cannot_be_replayed(tmp_path: Path) -> None:
+    assert await again(tmp_path, [make_entry(noted(no_store=True))], kinder) == []
+
+
+async def test_figures_add_up(tmp_path: Path) -> None:
+    entries = [recorded() for _ in range(3)] + [recorded(edited=RUDE, reason="gate_empty", status=Status.UNCHANGED)]
+    cases = await again(tmp_path, entries, lambda _: Correction(KIND, ms=40.0))
+    before = compute_figures([case.before for case in cases])
+    after = compute_figures([case.after for case in cases])
+    assert (before.endings[Ending.CHANGED], before.refusals, before.p50_ms) == (3, {"gate_empty": 1}, 12.5)
+    assert (after.endings[Ending.CHANGED], after.refusals, after.p95_ms) == (4, {}, 40.0)
+    assert (before.forwards, after.forwards) == (4.0, 0.0)
+    assert count_changes(cases)[ReplayChange.NEWLY] == 1
+    assert sum(count_changes(cases).values()) == sum(after.endings.values()) == 4
+
+
+def test_an_outcome_without_a_judgement_changes_nothing() -> None:
+    assert Outcome(Status.FAILED, "timeout", RUDE, POLICY).edited is None
