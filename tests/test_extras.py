@@ -23,6 +23,7 @@ from aligner_proxy import extras
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.errors import ConfigError, MissingExtra
+from scripts.imported_modules import PLACES, module_file
 from tests.support.scripted import SegmentEngine
 
 ROOT = Path(__file__).parents[1]
@@ -38,14 +39,15 @@ from tests.support.hidden import hide
 hide(hidden)
 from click.testing import CliRunner
 from aligner_proxy.cli import main
-import aligner_proxy.guardrail, aligner_proxy.auth
+import aligner_proxy.guardrail, aligner_proxy.auth, aligner_proxy_review
 
 lacks = {}
-for found in pkgutil.walk_packages(aligner_proxy.__path__, "aligner_proxy."):
-    try:
-        found.name.endswith("__main__") or importlib.import_module(found.name)
-    except ModuleNotFoundError as error:
-        lacks[found.name] = error.name.partition(".")[0]
+for package in (aligner_proxy, aligner_proxy_review):
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        try:
+            found.name.endswith("__main__") or importlib.import_module(found.name)
+        except ModuleNotFoundError as error:
+            lacks[found.name] = error.name.partition(".")[0]
 
 def run(arguments):
     result = CliRunner().invoke(main, arguments, input=given)
@@ -56,10 +58,11 @@ print(json.dumps([lacks, [run(command) for command in commands]]))
 """
 """One process for all: it loads LiteLLM once."""
 NEEDY = {
-    "torch": r"engine\.(loader|model\.(?!threads|tokenizer)\w+|weights\.quantise)|teaching\.(fit|teach)",
-    "psycopg": r"audit\.database",
-    "jinja2": r"console\.(pages|rendering)",
-    "markupsafe": r"console\.(escaping|playground)",
+    "torch": r"aligner_proxy\.(teaching\.(fit|teach)"
+    r"|engine\.(loader|model\.(?!threads|tokenizer)\w+|weights\.quantise))",
+    "psycopg": r"aligner_proxy\.audit\.database",
+    "jinja2": r"aligner_proxy_review\.console\.(pages|rendering)",
+    "markupsafe": r"aligner_proxy_review\.console\.(escaping|playground)",
 }
 """The modules that import a package of an extra; what needs one of these modules asks for the extra before."""
 
@@ -174,7 +177,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Plain:
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("ALIGNER_PROXY_")},
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
+            "PYTHONPATH": os.pathsep.join(map(str, PLACES)),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "ALIGNER_PROXY_HOME": str(folder / "home"),
             "SOME_REDIS": "redis://127.0.0.1:9",
@@ -192,8 +195,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Plain:
 
 
 def source_of(module: str) -> str:
-    path = ROOT.joinpath(*module.split("."))
-    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+    file = module_file(module)
+    assert file is not None
+    return file.read_text()
 
 
 def test_only_what_needs_an_extra_imports_its_packages(plain: Plain) -> None:
@@ -205,7 +209,7 @@ def test_only_what_needs_an_extra_imports_its_packages(plain: Plain) -> None:
     }
     assert themselves
     for name, package in themselves.items():
-        assert re.fullmatch(rf"aligner_proxy\.({NEEDY[package]})", name), (name, package)
+        assert re.fullmatch(NEEDY[package], name), (name, package)
     alone = r"aligner_proxy\.(guardrail|auth|cli|gateway|pipeline|correctors|policy|formats|gate|plugins|sharing)\b"
     assert not [name for name in plain.lacks if re.match(alone, name)]
 
