@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 import aligner_proxy.cli
+import aligner_proxy_review.cli
 from aligner_proxy.cli import terminal
 from aligner_proxy.cli.terminal import Terminal
 
@@ -69,9 +70,10 @@ def test_lines_and_json_are_escaped_too() -> None:
 
 
 def test_commands_print_by_no_other_way() -> None:
-    root = Path(aligner_proxy.cli.__file__).parent
+    roots = [Path(package.__file__).parent for package in (aligner_proxy.cli, aligner_proxy_review.cli)]
     others = {
-        f"{path.relative_to(root)}:{number}"
+        f"{path}:{number}"
+        for root in roots
         for path in sorted(root.rglob("*.py"))
         if path.name != _ITSELF
         for number, line in enumerate(path.read_text().splitlines(), 1)
