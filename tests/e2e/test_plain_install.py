@@ -76,6 +76,12 @@ def test_an_engine_here_is_refused_with_the_extra(plain: Path, tmp_path: Path) -
         assert line.endswith("pip install 'aligner-proxy[engine]'")
 
 
+def test_a_command_about_reviews_is_refused_with_its_distribution(plain: Path, tmp_path: Path) -> None:
+    done = said(plain / "aligner-proxy", "console", "--config", "litellm.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith("pip install aligner-proxy-review\n")
+
+
 @pytest.fixture(scope="module")
 def answers(
     plain: Path, engine: EngineProcess, upstream: str, folder: Path, tmp_path_factory: pytest.TempPathFactory

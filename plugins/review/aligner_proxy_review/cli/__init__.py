@@ -1,1 +1,1 @@
-"""Commands about recorded answers and what people say of them: review, export, compare, audit."""
+"""Commands about recorded answers and what people say of them, one module a command."""
