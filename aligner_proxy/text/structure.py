@@ -88,7 +88,7 @@ def _split(text: str) -> tuple[Segment, ...]:
 
 
 _split_known = lru_cache(maxsize=4)(_split)
-"""An answer and what becomes of it are each cut by the driver, the gate and several of its rules, one after the other."""
+"""The driver, the gate and several of its rules cut the same answer, and what becomes of it, one after the other."""
 
 
 def join(pieces: Sequence[tuple[str, str]]) -> str:
