@@ -4,7 +4,7 @@
 
 Changes lines of CODE at random, one at a time, in a copy of the checkout: a comparison, a condition, a number or a sum
 becomes another one. The sample of TESTS (`pytest --sample`) tries each mutant, and every case does where the sample
-lets it pass. A mutant that only every case catches shows what the sample does not protect; the exit status counts these.
+lets it pass. A mutant that only every case catches shows what the sample leaves open; the exit status counts these.
 """
 
 from __future__ import annotations
