@@ -174,7 +174,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Plain:
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("ALIGNER_PROXY_")},
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "ALIGNER_PROXY_HOME": str(folder / "home"),
             "SOME_REDIS": "redis://127.0.0.1:9",

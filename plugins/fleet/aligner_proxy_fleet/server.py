@@ -15,8 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aligner_proxy.errors import RedisAway, RedisRefused
-from aligner_proxy.observability.metrics import REDIS_FAILURES, REDIS_UP
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused
+from aligner_proxy_fleet.metrics import REDIS_FAILURES, REDIS_UP
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
