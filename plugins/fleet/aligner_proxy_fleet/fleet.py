@@ -43,7 +43,7 @@ KNOWN_S = 3 * POLL_S
 COMPARED = ("policies", "keys", "heads", "release")
 """The fields in which hosts may differ."""
 _SHOWN = 12
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_proxy.fleet")
 
 
 class MemberState(BaseModel):

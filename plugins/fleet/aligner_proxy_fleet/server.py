@@ -34,7 +34,7 @@ _WRITES_REFUSED = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 """How the errors begin with which a server that can be read refuses writes."""
 _T = TypeVar("_T")
 Work = Callable[["Redis"], Awaitable[_T]]
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_proxy.fleet")
 
 
 class RedisServer:

@@ -31,7 +31,7 @@ _LONGEST_LOOK_S = 0.1
 """How long to wait between two looks for what another gateway computes: at first, and at most."""
 _LONGEST_WAIT_S = 10.0
 """How long to wait for another gateway where the caller names no deadline."""
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_proxy.fleet")
 
 
 class SharedCache(CorrectionCache):

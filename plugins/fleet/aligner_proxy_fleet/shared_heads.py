@@ -44,7 +44,7 @@ LIVES_S = 86_400.0
 _LARGEST = MAX_HEAD_BYTES + 4096
 _KNOWN = "shared.json"
 _LOCK = "shared.lock"
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_proxy.fleet")
 
 
 class Record(BaseModel):
