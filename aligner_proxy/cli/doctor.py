@@ -34,12 +34,7 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.weights.memory import available as memory_left
-from aligner_proxy.errors import (
-    AlignerProxyError,
-    ConfigError,
-    CorrectionError,
-    EngineMismatch,
-)
+from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
 from aligner_proxy.gateway import build, reload
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.plugins import registry
