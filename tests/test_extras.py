@@ -38,14 +38,15 @@ from tests.support.hidden import hide
 hide(hidden)
 from click.testing import CliRunner
 from aligner_proxy.cli import main
-import aligner_proxy.guardrail, aligner_proxy.auth
+import aligner_proxy.guardrail, aligner_proxy.auth, aligner_proxy_fleet
 
 lacks = {}
-for found in pkgutil.walk_packages(aligner_proxy.__path__, "aligner_proxy."):
-    try:
-        found.name.endswith("__main__") or importlib.import_module(found.name)
-    except ModuleNotFoundError as error:
-        lacks[found.name] = error.name.partition(".")[0]
+for package in (aligner_proxy, aligner_proxy_fleet):
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        try:
+            found.name.endswith("__main__") or importlib.import_module(found.name)
+        except ModuleNotFoundError as error:
+            lacks[found.name] = error.name.partition(".")[0]
 
 def run(arguments):
     result = CliRunner().invoke(main, arguments, input=given)
@@ -56,10 +57,11 @@ print(json.dumps([lacks, [run(command) for command in commands]]))
 """
 """One process for all: it loads LiteLLM once."""
 NEEDY = {
-    "torch": r"engine\.(loader|model\.(?!threads|tokenizer)\w+|weights\.quantise)|teaching\.(fit|teach)",
-    "psycopg": r"audit\.database",
-    "jinja2": r"console\.(pages|rendering)",
-    "markupsafe": r"console\.(escaping|playground)",
+    "torch": r"aligner_proxy\.engine\.(loader|model\.(?!threads|tokenizer)\w+|weights\.quantise)"
+    r"|aligner_proxy\.teaching\.(fit|teach)",
+    "psycopg": r"aligner_proxy_fleet\.database",
+    "jinja2": r"aligner_proxy\.console\.(pages|rendering)",
+    "markupsafe": r"aligner_proxy\.console\.(escaping|playground)",
 }
 """The modules that import a package of an extra; what needs one of these modules asks for the extra before."""
 
@@ -174,7 +176,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Plain:
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("ALIGNER_PROXY_")},
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "ALIGNER_PROXY_HOME": str(folder / "home"),
             "SOME_REDIS": "redis://127.0.0.1:9",
@@ -192,7 +194,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Plain:
 
 
 def source_of(module: str) -> str:
-    path = ROOT.joinpath(*module.split("."))
+    root = ROOT / "plugins" / "fleet" if module.startswith("aligner_proxy_fleet.") else ROOT
+    path = root.joinpath(*module.split("."))
     return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
 
 
@@ -205,8 +208,8 @@ def test_only_what_needs_an_extra_imports_its_packages(plain: Plain) -> None:
     }
     assert themselves
     for name, package in themselves.items():
-        assert re.fullmatch(rf"aligner_proxy\.({NEEDY[package]})", name), (name, package)
-    alone = r"aligner_proxy\.(guardrail|auth|cli|gateway|pipeline|correctors|policy|formats|gate|plugins|sharing)\b"
+        assert re.fullmatch(NEEDY[package], name), (name, package)
+    alone = r"aligner_proxy\.(guardrail|auth|cli|gateway|pipeline|correctors|policy|formats|gate|plugins)\b"
     assert not [name for name in plain.lacks if re.match(alone, name)]
 
 

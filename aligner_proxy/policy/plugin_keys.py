@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict
 
 SYSTEMS = "aligner-proxy-systems"
 """The bundled distribution of plugins (plugins/aligner_proxy_systems)."""
+FLEET = "aligner-proxy-fleet"
+"""The distribution of what hosts share (plugins/fleet)."""
+BUNDLED = frozenset({SYSTEMS, FLEET})
+"""The distributions of our own, whose plugins run in the gateway's loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ CORRECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
     {"self_refine": SYSTEMS, "aligner": SYSTEMS, "stream_aligner": SYSTEMS}
 )
 """Name -> the distribution that offers it; a policies file may use these names without the plugin."""
+
+SERVERS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"shared_servers": FLEET, "audit_databases": FLEET})
+"""Hook -> the distribution that offers it; a policies file that needs such a server is refused without the plugin."""
 
 RENAMED_KEYS: Mapping[str, str] = MappingProxyType({"trail": "debug_trailer"})
 RENAMED_VALUES: Mapping[tuple[str, str], str] = MappingProxyType({("stream", "live"): "passthrough"})

@@ -76,6 +76,14 @@ def test_an_engine_here_is_refused_with_the_extra(plain: Path, tmp_path: Path) -
         assert line.endswith("pip install 'aligner-proxy[engine]'")
 
 
+def test_what_hosts_share_is_refused_with_the_distribution(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "policies.yaml").write_text("cache: {redis_env: SOME_REDIS}\ndefaults: {mode: off}\n")
+    done = said(plain / "aligner-proxy", "check", "policies.yaml", cwd=tmp_path)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert line.endswith("pip install aligner-proxy-fleet")
+
+
 @pytest.fixture(scope="module")
 def answers(
     plain: Path, engine: EngineProcess, upstream: str, folder: Path, tmp_path_factory: pytest.TempPathFactory

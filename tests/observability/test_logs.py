@@ -13,12 +13,14 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import aligner_proxy_fleet
 from aligner_proxy.cli import main
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import logs
 from aligner_proxy.policy import config
 
 PACKAGE = Path(logs.__file__).parents[1]
+FLEET = Path(aligner_proxy_fleet.__file__).parent
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 # What may hold words of a conversation, a key or a header. Bare exceptions are among them: their messages quote.
 TELLING = {
@@ -116,10 +118,10 @@ def told(node: ast.expr) -> str:
 
 def test_no_log_call_is_given_anything_that_could_hold_text() -> None:
     seen = 0
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted((*PACKAGE.rglob("*.py"), *FLEET.rglob("*.py"))):
         for call in calls(path):
             seen += 1
-            place = f"{path.relative_to(PACKAGE)}:{call.lineno}"
+            place = f"{path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else FLEET)}:{call.lineno}"
             form, *arguments = call.args[isinstance(call.func, ast.Attribute) and call.func.attr == "log" :]
             if isinstance(form, ast.Call):  # the outcome line, whose fields test_telemetry.py reads
                 assert (path.name, ast.unparse(form.func)) == ("metrics.py", "json.dumps"), place

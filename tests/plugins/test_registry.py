@@ -23,7 +23,7 @@ from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status
 from tests.support.installed import EXAMPLE, install, install_example
 
 HOOKS = "from aligner_proxy.plugins.api import Kind, hookimpl\n"
-OURS = ["aligner", "meal", "metaalign", "self_refine", "stream_aligner"]
+OURS = ["aligner", "fleet", "meal", "metaalign", "self_refine", "stream_aligner"]
 CORRECTORS = {"aligner", "self_refine", "stream_aligner"}
 FALSE_FRIEND = HOOKS + "@hookimpl\ndef correctors():\n    return [Kind('self_refine', 'mine', lambda told: None)]\n"
 Site = Callable[..., Path]
@@ -55,7 +55,7 @@ def plugin(name: str) -> Plugin:
 
 
 def test_our_own_come_first_and_say_what_they_offer(site: Path) -> None:
-    names = [(one.name, one.third_party, one.fault) for one in load_plugins(True).plugins][:5]
+    names = [(one.name, one.third_party, one.fault) for one in load_plugins(True).plugins][: len(OURS)]
     assert names == [(name, False, None) for name in OURS]
     assert set(load_plugins(True).offers("correctors")) == CORRECTORS
 
@@ -110,6 +110,10 @@ def test_the_switch_in_the_environment_knows_two_words(monkeypatch: pytest.Monke
         (HOOKS + "@hookimpl\ndef correctors():\n    return 'mine'\n", "must return a list"),
         (HOOKS + "@hookimpl\ndef caches():\n    return [Kind('a b', '', dict)]\n", "without a proper name"),
         (HOOKS + "@hookimpl\ndef caches():\n    return [Kind('a', '', dict, dict)]\n", "must be a pydantic model"),
+        (
+            HOOKS + "@hookimpl\ndef shared_servers():\n    return [Kind('mine', '', dict)]\n",
+            "that come with the gateway",
+        ),
         (FALSE_FRIEND, "'self_refine', which another plugin offers already"),
         (FALSE_FRIEND.replace("self_refine", "metaaligner"), "'metaaligner', which another plugin offers already"),
     ],
