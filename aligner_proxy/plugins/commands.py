@@ -34,6 +34,6 @@ def plugin_commands() -> Iterator[Command]:
         try:
             commands: Sequence[Command] = entry_point.load()
         except (ImportError, AttributeError) as error:
-            log.warning("the commands of plugin %s cannot be used: %s", entry_point.name, error)
+            log.warning("the commands of plugin %s cannot be used: %s", entry_point.name, type(error).__name__)
         else:
             yield from commands

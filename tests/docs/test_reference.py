@@ -109,5 +109,5 @@ def test_every_endpoint_of_engine_and_console_is_described_and_no_other() -> Non
 
 def test_every_command_and_each_of_its_options_is_on_the_page() -> None:
     page = commands.commands_page()
-    assert all(f"## aligner-proxy {name}\n" in page for name in commands.COMMANDS)
+    assert all(f"## aligner-proxy {name}\n" in page for name in commands.all_commands())
     assert "| `--worker-mb` `INTEGER` | `2048` |" in page
