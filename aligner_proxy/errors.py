@@ -31,6 +31,14 @@ class MissingExtra(ConfigError):
         self.extra = extra
 
 
+class MissingPlugin(ConfigError):
+    """A distribution of plugins is not installed, and a setting needs it; the message says how to install it."""
+
+    def __init__(self, distribution: str, setting: str) -> None:
+        needed = f"the plugin distribution {distribution}"
+        super().__init__(f"{setting} needs {needed}, which is not installed: pip install {distribution}")
+
+
 class NothingRecorded(ConfigError):
     """The audit is on, and no answer has been recorded yet."""
 
@@ -53,13 +61,6 @@ class SeveralPolicies(BadRequest):
 
 class AuditError(AlignerProxyError):
     """The audit store has another version or key, or is damaged; the message never quotes its content."""
-
-
-class DatabaseAway(AuditError):
-    """The audit database does not answer in time, or refuses; the message quotes nothing but the kind of failure."""
-
-    def __init__(self, name: str, kind: str) -> None:
-        super().__init__(f"the audit database in {name} fails: {kind}")
 
 
 class NotRecorded(AlignerProxyError):
@@ -148,22 +149,6 @@ class Shed(EngineOverloaded):
     """The queue is full and this tenant has more than an equal share of it."""
 
     reason = "shed"
-
-
-class RedisAway(AlignerProxyError):
-    """The shared Redis does not answer, or not in time; the message is the kind of failure and quotes nothing."""
-
-
-class RedisRefused(AlignerProxyError):
-    """The shared Redis can be read and takes no writes now: its memory is full, or it is a replica."""
-
-
-class RefusedEntry(AlignerProxyError):
-    """An entry of the shared Redis that is not used; `reason` says why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"an entry of the shared Redis is {reason}")
-        self.reason = reason
 
 
 class QuotaSpent(CorrectionError):

@@ -21,11 +21,11 @@ from pathlib import Path
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.shared_cache import SharedCache
-from aligner_proxy.sharing.entries import EntryCodec
-from aligner_proxy.sharing.leases import SharedEntries
-from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, Turn
+from aligner_proxy_fleet.entries import EntryCodec
+from aligner_proxy_fleet.leases import SharedEntries
+from aligner_proxy_fleet.server import RedisServer
+from aligner_proxy_fleet.shared_cache import SharedCache
 from tests.support.redis_server import PROGRAM, redis_process
 from tests.support.scripted import ScriptedEngine
 

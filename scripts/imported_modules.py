@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLACES = (ROOT, ROOT / "plugins", ROOT / "plugins" / "embedded", ROOT / "plugins" / "review", ROOT / "plugins" / "vllm")
+_PLUGINS = ROOT / "plugins"
+PLACES = (ROOT, _PLUGINS, *(_PLUGINS / name for name in ("embedded", "fleet", "review", "vllm")))
 """The folders from which modules are imported."""
 
 

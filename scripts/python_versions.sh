@@ -11,7 +11,7 @@ versions=(3.11 3.12 3.13)
 uv=$PWD/.venv/bin/uv
 own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 chosen=(--sample tests/test_{clock,concurrency,connections,extras}.py tests/engine/client tests/engine/server)
-chosen+=(tests/gateway tests/pipeline tests/plugins tests/sharing)
+chosen+=(tests/gateway tests/pipeline tests/plugins)
 # What costs most and only computes with texts, or tries many of them where few show the same.
 for path in gateway/endpoints gateway/test_enforced.py gateway/test_side_texts.py pipeline/test_closing.py \
     pipeline/test_lists_in_streams.py pipeline/test_replacement_map.py plugins/metaalign plugins/review; do
@@ -53,14 +53,14 @@ PYTHON
 
 make_environment() { # PYTHON FOLDER
     local stamp
-    stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml plugins/review/pyproject.toml scripts/python_versions.sh | cksum)
+    stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml plugins/{fleet,review}/pyproject.toml scripts/python_versions.sh | cksum)
     [ "$(cat "$2/.ready" 2>/dev/null)" = "$stamp" ] && return
     rm -rf "$2"
     "$1" -m venv "$2"
     local install=("$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile --no-deps)
     "${install[@]}" --require-hashes -r .build/plain.lock
     "${install[@]}" --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded \
-        --editable ./plugins/review
+        --editable ./plugins/fleet --editable ./plugins/review
     echo "$stamp" >"$2/.ready"
 }
 

@@ -39,10 +39,10 @@ from tests.support.hidden import hide
 hide(hidden)
 from click.testing import CliRunner
 from aligner_proxy.cli import main
-import aligner_proxy.guardrail, aligner_proxy.auth, aligner_proxy_review
+import aligner_proxy.guardrail, aligner_proxy.auth, aligner_proxy_fleet, aligner_proxy_review
 
 lacks = {}
-for package in (aligner_proxy, aligner_proxy_review):
+for package in (aligner_proxy, aligner_proxy_fleet, aligner_proxy_review):
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         try:
             found.name.endswith("__main__") or importlib.import_module(found.name)
@@ -58,9 +58,9 @@ print(json.dumps([lacks, [run(command) for command in commands]]))
 """
 """One process for all: it loads LiteLLM once."""
 NEEDY = {
-    "torch": r"aligner_proxy\.(teaching\.(fit|teach)"
-    r"|engine\.(loader|model\.(?!threads|tokenizer)\w+|weights\.quantise))",
-    "psycopg": r"aligner_proxy\.audit\.database",
+    "torch": r"aligner_proxy\.engine\.(loader|model\.(?!threads|tokenizer)\w+|weights\.quantise)"
+    r"|aligner_proxy\.teaching\.(fit|teach)",
+    "psycopg": r"aligner_proxy_fleet\.database",
     "jinja2": r"aligner_proxy_review\.console\.(pages|rendering)",
     "markupsafe": r"aligner_proxy_review\.console\.(escaping|playground)",
 }
@@ -177,7 +177,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Plain:
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("ALIGNER_PROXY_")},
-            "PYTHONPATH": os.pathsep.join(map(str, PLACES)),
+            "PYTHONPATH": os.pathsep.join([*map(str, PLACES), os.environ.get("PYTHONPATH", "")]),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "ALIGNER_PROXY_HOME": str(folder / "home"),
             "SOME_REDIS": "redis://127.0.0.1:9",
@@ -210,7 +210,7 @@ def test_only_what_needs_an_extra_imports_its_packages(plain: Plain) -> None:
     assert themselves
     for name, package in themselves.items():
         assert re.fullmatch(NEEDY[package], name), (name, package)
-    alone = r"aligner_proxy\.(guardrail|auth|cli|gateway|pipeline|correctors|policy|formats|gate|plugins|sharing)\b"
+    alone = r"aligner_proxy\.(guardrail|auth|cli|gateway|pipeline|correctors|policy|formats|gate|plugins)\b"
     assert not [name for name in plain.lacks if re.match(alone, name)]
 
 

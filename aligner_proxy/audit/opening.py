@@ -1,4 +1,4 @@
-"""Opening of an audit store at its location; the library of PostgreSQL is loaded only where one is opened."""
+"""Opening of an audit store at its location."""
 
 from __future__ import annotations
 
@@ -12,6 +12,4 @@ def open_store(place: StoreLocation, seal: Seal | None = None, *, durable: bool 
     """The store at a place; raises what its kind of store raises."""
     if isinstance(place, Path):
         return AuditStore(place, seal, durable=durable)
-    from aligner_proxy.audit.database import DatabaseStore  # brings psycopg, which the extra `fleet` installs
-
-    return DatabaseStore(place, seal, durable=durable)
+    return place.open_store(seal, durable=durable)

@@ -18,19 +18,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.location import StoreLocation
+from aligner_proxy.audit.location import Lease, StoreLocation
 from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.clock import BELIEVED_AFTER_S, ClockReading, SteadyClock, read_clocks
 from aligner_proxy.errors import AuditError
 from aligner_proxy.observability.metrics import AUDIT_DELETED
-
-if TYPE_CHECKING:
-    from aligner_proxy.audit.database import DatabaseLease
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +93,8 @@ class RetentionLease:
             self._file = None
 
 
-def _lease_of(place: StoreLocation) -> RetentionLease | DatabaseLease:
-    if isinstance(place, Path):
-        return RetentionLease(place.with_name(place.name + ".tidy"))
-    from aligner_proxy.audit.database import DatabaseLease  # brings psycopg, which the extra `fleet` installs
-
-    return DatabaseLease(place)
+def _lease_of(place: StoreLocation) -> Lease:
+    return RetentionLease(place.with_name(place.name + ".tidy")) if isinstance(place, Path) else place.make_lease()
 
 
 class RetentionWorker:

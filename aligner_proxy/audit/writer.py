@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from aligner_proxy.audit.entry import AuditEvent, Redact, event_bytes, make_entry
-from aligner_proxy.audit.location import PATIENCE_S, Database, StoreLocation
+from aligner_proxy.audit.location import AuditDatabase, StoreLocation
 from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.recorder import MemoryBudget, QueueLimits, Recorder, count_entries
 from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
@@ -167,10 +167,16 @@ def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
     return lambda: open_store(where, seal, durable=file.audit.required)
 
 
-def store_location(file: PolicyFile, patience_s: float = PATIENCE_S) -> StoreLocation:
-    """The location of the store; raises `ConfigError` if the variable of a database holds no address."""
-    url = config.audit_database_url(file)
-    return config.audit_file(file) if url is None else Database(url, file.audit.database_env or "", patience_s)
+def store_location(file: PolicyFile, patience_s: float | None = None) -> StoreLocation:
+    """The location of the store; raises `ConfigError` if the variable of a database holds no address.
+
+    `patience_s` is how long a call of a database may take, by default as long as a gateway waits.
+    """
+    address = config.audit_database_address(file)
+    if address is None:
+        return config.audit_file(file)
+    database: AuditDatabase = registry.make_server(file, "audit_databases", address)
+    return database if patience_s is None else database.with_patience(patience_s)
 
 
 def queue_limits(file: PolicyFile) -> QueueLimits:
@@ -181,9 +187,7 @@ def queue_limits(file: PolicyFile) -> QueueLimits:
 def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
     """The store, open for reading; raises `ConfigError` where there is none."""
     where = path or store_location(file, READING_S)
-    if isinstance(where, Database):
-        return open_store(where, _seal(file))
-    if not where.exists():
+    if isinstance(where, Path) and not where.exists():
         raise ConfigError(
             f"there is no audit store at {where}; turn it on with audit: {{enabled: true}}, or name another"
         )

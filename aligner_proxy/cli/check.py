@@ -29,6 +29,7 @@ from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import active_policies, litellm_internals
 from aligner_proxy.gateway.build import open_engine
+from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.pipeline.outcomes import lets_through
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
@@ -40,9 +41,7 @@ from aligner_proxy.policy.config import (
     engine_backend,
     keys_path,
     known_keys,
-    redis_url,
     refuse_without_policies,
-    shared_cache_key,
 )
 from aligner_proxy.policy.editor_schema import editor_groups as editor_groups
 from aligner_proxy.policy.engine_schema import ServerKind
@@ -204,8 +203,7 @@ def _read_config(file: Path) -> _CheckedConfig:
     policies = registry.load_policies(path)
     refuse_without_policies(policies)
     registry.configure_plugins(policies)
-    redis_url(policies)  # what it refuses would keep the gateway from starting
-    shared_cache_key(policies)
+    open_shared_server(policies)  # what it refuses would keep the gateway from starting
     extensions = registry.load_extensions(policies)
     keys = known_keys(policies)
     lessons = tuple(head_statuses(policies))

@@ -18,8 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +34,15 @@ from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.weights.memory import available as memory_left
-from aligner_proxy.errors import (
-    AlignerProxyError,
-    ConfigError,
-    CorrectionError,
-    EngineMismatch,
-    RedisAway,
-    RedisRefused,
-)
+from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
 from aligner_proxy.gateway import build, reload
-from aligner_proxy.gateway.fleet import COMPARED, FleetHeartbeat, MemberState, policies_hash
+from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.findings import DoctorFinding, Severity
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import ServerKind
 from aligner_proxy.policy.plugin_keys import BUNDLED
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.entries import EntryCodec
-from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.teaching.overview import head_statuses
 from aligner_proxy.types import METAALIGNER
 
@@ -60,24 +51,6 @@ _PROBE_S = 120.0
 _HUB_S = 3.0
 _NEED_DISK_GB = 1.0
 _NEED_MEMORY_GB = 2.0
-
-
-class Severity(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    NOTE = "note"
-    FAULT = "fault"
-
-
-@dataclass(frozen=True, slots=True)
-class DoctorFinding:
-    """Result of one check, and its fix."""
-
-    check: str
-    verdict: Severity
-    found: str
-    fix: str = ""
 
 
 Check = Callable[[], Iterator[DoctorFinding]]
@@ -253,64 +226,17 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
 
 
 def check_redis(path: Path | None) -> Iterator[DoctorFinding]:
-    """The Redis that a policies file names: whether it answers, and what it does when its memory is full."""
+    """The Redis that a policies file names, and the gateways that share it."""
     if path is None:
         return
     file = registry.load_policies(path)
     try:
-        server = build.shared_redis(file)
-        key = config.shared_cache_key(file)
+        server = open_shared_server(file)
     except ConfigError as error:
         yield DoctorFinding("redis", Severity.FAULT, str(error))
         return
-    if server is None:
-        return
-    try:
-        server_info, standings = asyncio.run(_read_redis_info(server, EntryCodec(key)))
-    except (RedisAway, RedisRefused) as error:
-        fix = "start it, or fix the URL; until it answers each gateway goes on alone"
-        yield DoctorFinding("redis", Severity.NOTE, f"the Redis in {server.name} does not answer ({error})", fix)
-        return
-    sealed = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
-    version = server_info.get("redis_version", "?")
-    used = server_info.get("used_memory_human", "?")
-    text = f"{version} in {server.name}, {used} used, {sealed}"
-    yield DoctorFinding("redis", Severity.OK, text)
-    if standings is not None:
-        yield from _check_fleet(standings, file)
-    if server_info.get("maxmemory_policy") == "noeviction":
-        fix = "set maxmemory, and maxmemory-policy allkeys-lru"
-        yield DoctorFinding("redis", Severity.NOTE, "it refuses writes when its memory is full (noeviction)", fix)
-
-
-async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[dict[str, Any], list[MemberState] | None]:
-    """What the server says of itself, and what gateways told it (None: it takes no writes); raises `RedisAway`."""
-    try:
-        server_info: dict[str, Any] = await server.ask(lambda client: client.info())
-        with contextlib.suppress(RedisRefused):
-            return server_info, await FleetHeartbeat(server, entries).exchange(None)
-        return server_info, None
-    finally:
-        await server.aclose()
-
-
-def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
-    """Whether the gateways that share a Redis have the same in force, and whether that is this policies file."""
-    if not standings:
-        yield DoctorFinding("fleet", Severity.NOTE, "no gateway told the shared Redis of itself lately", "start one")
-        return
-    text = f"{len(standings)} gateway processes on {len({one.host for one in standings})} hosts"
-    values = {what: sorted({str(getattr(one, what)) for one in standings}) for what in COMPARED}
-    if all(len(different) == 1 for different in values.values()):
-        yield DoctorFinding("fleet", Severity.OK, f"{text}, all with the same {', '.join(COMPARED)}")
-    for what, different in values.items():
-        if len(different) > 1:
-            hosts = {value: {one.host for one in standings if getattr(one, what) == value} for value in different}
-            hosts_text = "; ".join(f"{value} on {', '.join(sorted(on))}" for value, on in hosts.items())
-            yield DoctorFinding("fleet", Severity.NOTE, f"{text}: {what} differ: {hosts_text}", _FLEET_FIXES[what])
-    if (own := policies_hash(file)) not in values["policies"]:
-        fix = "bring the same file to every host, or give doctor the one that they use"
-        yield DoctorFinding("fleet", Severity.NOTE, f"no gateway uses this policies file ({own})", fix)
+    if server is not None:
+        yield from server.examine(file)
 
 
 def check_lessons(file: PolicyFile, info: AlignerInfo | None) -> Iterator[DoctorFinding]:
@@ -436,12 +362,6 @@ def _make_finding(check: str, good: bool, text: str, fix: str, bad: Severity = S
     return DoctorFinding(check, Severity.OK, text) if good else DoctorFinding(check, bad, text, fix)
 
 
-_FLEET_FIXES = {
-    "policies": "bring the same policies file and references to every host; gateways load them by themselves",
-    "keys": "bring the same keys file to every host; gateways load it by themselves",
-    "heads": "wait some seconds; heads are shared where cache.key_env is set and the policies are the same",
-    "release": "install the same aligner-proxy everywhere; while hosts are upgraded one by one this is so",
-}
 _STYLE = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.FAULT: "bold red"}
 
 

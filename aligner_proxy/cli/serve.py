@@ -39,6 +39,7 @@ from aligner_proxy.gateway import active_policies, build, litellm_internals
 from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
 from aligner_proxy.gateway.process.auto_training import AutoTrainer, ServingEngine
 from aligner_proxy.gateway.process.companion_process import CompanionKeeper
+from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.commands import Companion, plugin_commands
 from aligner_proxy.policy import config, guardrail_entry, litellm_config
@@ -224,7 +225,7 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
     check_class_is_ours(path)
     litellm_config.check_master_key(path)
     check_guardrail(path, loaded)
-    config.redis_url(loaded)
+    open_shared_server(loaded)
     config.check_local_engine(loaded)
     engine = config.engine_backend(loaded)
     check_engine(path, loaded, engine)

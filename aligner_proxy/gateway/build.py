@@ -5,7 +5,6 @@ Nothing is connected to here. The caller passes the way to reach a LiteLLM model
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from aligner_proxy import prompts
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.litellm_router import chat_in_proxy, in_proxy
 from aligner_proxy.correctors.registry import correctors
-from aligner_proxy.engine.admission import Accounts, AdmittedEngine, OpenAccounts
+from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine, HeadSource
 from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions import Completer, CompletionsClient
@@ -26,9 +25,9 @@ from aligner_proxy.engine.client.vllm_scorer import VllmScorer
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import metrics
+from aligner_proxy.gateway.shared_server import SharedServer
 from aligner_proxy.pipeline.cache import CorrectionCache, PluginCache
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.shared_cache import SharedCache
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import InlineRunner
 from aligner_proxy.plugins.isolation import ThreadRunner
@@ -36,10 +35,6 @@ from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import Backend, ServerKind, server_kind
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.entries import EntryCodec
-from aligner_proxy.sharing.leases import SharedEntries
-from aligner_proxy.sharing.quotas import SharedAccounts
-from aligner_proxy.sharing.server import RedisServer
 
 OpenGroup = Callable[[str], Completer]
 """Opens a LiteLLM model group."""
@@ -120,58 +115,37 @@ def _join_replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engi
     return engines[0][1] if len(engines) == 1 else Replicas(engines, patience_s=patience_s)
 
 
-def shared_redis(file: PolicyFile) -> RedisServer | None:
-    """The Redis that this file names; None without one. Raises `ConfigError`, and does not connect."""
-    url = config.redis_url(file)
-    return RedisServer(url, file.cache.redis_env or "") if url else None
-
-
-def correction_cache(file: PolicyFile, redis: RedisServer | None = None) -> CorrectionCache:
-    """The cache of this file: on disk, in a plugin's store, or in this Redis; raises `ConfigError`."""
+def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> CorrectionCache:
+    """The cache of this file: on disk, in a plugin's store, or on this server; raises `ConfigError`."""
     folder = config.cache_dir(file)
     ttl_s = file.cache.ttl_s
     for plugin in registry.configure_plugins(file)["caches"]:
-        if redis is not None:
-            place = file.source.place_of("cache", "redis_env")
-            raise ConfigError(
-                f"{place}: cache.redis_env: corrections are in Redis or in plugins.cache; remove one of both"
-            )
+        if server is not None:
+            place = config.redis_setting(file)
+            raise ConfigError(f"{place}: corrections are in Redis or in plugins.cache; remove one of both")
         caller = ThreadRunner("cache") if plugin.offer.plugin.third_party else InlineRunner()
         return PluginCache(folder, ttl_s, plugin.make(), caller)
-    if redis is None:
+    if server is None:
         return CorrectionCache(folder, ttl_s, file.cache.max_mb)
-    entries = EntryCodec(config.shared_cache_key(file))
-    return SharedCache(folder, ttl_s, file.cache.max_mb, SharedEntries(redis, entries.prefix, ttl_s), entries)
-
-
-def shared_accounts(file: PolicyFile, redis: RedisServer | None) -> OpenAccounts | None:
-    """Opens accounts in this Redis, of each kind of work apart from those of others; None without a Redis."""
-    if redis is None:
-        return None
-    prefix = EntryCodec(config.shared_cache_key(file)).prefix
-
-    def open_accounts(kind: str) -> Accounts:
-        return SharedAccounts(redis, f"{prefix}{hashlib.sha256(kind.encode()).hexdigest()[:16]}:")
-
-    return open_accounts
+    return server.open_cache(folder, ttl_s, file.cache.max_mb)
 
 
 def build_pipeline(
-    file: PolicyFile, head_source: HeadSource | None = None, redis: RedisServer | None = None
+    file: PolicyFile, head_source: HeadSource | None = None, server: SharedServer | None = None
 ) -> Pipeline:
     """Pipeline with the engine and cache of the policies file; does not connect yet.
 
-    `head_source` gives the taught heads that policies name, `redis` is what `shared_redis` gave.
+    `head_source` gives the taught heads that policies name, `server` is what hosts share.
     """
     engine = Breaker(
         open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.record_breaker
     )
-    accounts = shared_accounts(file, redis)
+    accounts = server.open_accounts if server else None
     # The engine bounds its places itself: here is counted what tenants use through all gateways.
     counted = AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts("engine")) if accounts else engine
     return Pipeline(
         counted,
-        correction_cache(file, redis),
+        correction_cache(file, server),
         remember=file.cache.enabled,
         correctors=correctors(file, accounts),
         rules=PluginRules.from_file(file),

@@ -41,13 +41,13 @@ from aligner_proxy.gateway import (
     request_policy,
     routing,
 )
-from aligner_proxy.gateway.build import build_pipeline, shared_redis
+from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
-from aligner_proxy.gateway.fleet import Fleet
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, find_state, store_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
+from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts
 from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
@@ -97,8 +97,8 @@ class AlignerGuardrail(CustomGuardrail):
                 logs.configure_own_logging(form)
             self._policies = reload.watched_policies(config.policies_path(policies, litellm_internals.config_folder()))
             file = self._policies.current.file
-            redis = shared_redis(file)
-            self.pipeline = build_pipeline(file, self._policies.current.heads.store.head, redis)
+            server = open_shared_server(file)
+            self.pipeline = build_pipeline(file, self._policies.current.heads.store.head, server)
             self._audit_writers = make_audit_writers(file)
             self._auditor = self._audit_writers or None
             self.endpoints: Mapping[str, registry.PluginEndpoint] = registry.load_endpoints(file)
@@ -106,11 +106,11 @@ class AlignerGuardrail(CustomGuardrail):
             self._webhook = WebhookSender(load_redaction(file))
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
-        if redis is not None:
-            fleet = Fleet(redis, self._policies)
+        if server is not None:
+            membership = server.join(self._policies)
             with contextlib.suppress(RuntimeError):
-                fleet.start()
-                litellm_internals.run_at_shutdown(fleet.aclose)
+                membership.start()
+                litellm_internals.run_at_shutdown(membership.aclose)
         self._shadows = ShadowCorrections(file.shadow.running, file.shadow.waiting)
         self._watchdog = LoopWatchdog()
         with contextlib.suppress(RuntimeError):  # the proxy makes its guardrails in the loop that will serve

@@ -25,7 +25,7 @@ Metric = TypeVar("Metric", bound=MetricWrapperBase)
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0)
 
 
-def _register_once(kind: type[Metric], name: str, text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
+def register_once(kind: type[Metric], name: str, text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
     """The metric called `name`, registered once: LiteLLM may load this module again under another name."""
     existing = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
     metric = existing if isinstance(existing, kind) else kind(name, text, list(labels), **settings)
@@ -34,199 +34,152 @@ def _register_once(kind: type[Metric], name: str, text: str, labels: Sequence[st
     return metric
 
 
-SECONDS = _register_once(
+SECONDS = register_once(
     Histogram, "aligner_stage_seconds", "Time of one stage of one answer", ("stage",), buckets=_BUCKETS
 )
-OUTCOMES = _register_once(
+OUTCOMES = register_once(
     Counter, "aligner_outcomes_total", "Choices by what became of them", ("status", "reason", "policy")
 )
-BY_ALIGNER = _register_once(
+BY_ALIGNER = register_once(
     Counter,
     "aligner_by_aligner_total",
     "Judged choices by the aligner that judged them",
     ("aligner", "status", "policy"),
 )
-HAND_OFFS = _register_once(Counter, "aligner_hand_offs_total", "Reports of doubtful answers", ("result", "policy"))
-SHADOW_JUDGEMENTS = _register_once(
+HAND_OFFS = register_once(Counter, "aligner_hand_offs_total", "Reports of doubtful answers", ("result", "policy"))
+SHADOW_JUDGEMENTS = register_once(
     Counter, "aligner_shadow_aligner_total", "Answers for the aligner beside", ("aligner", "result")
 )
-LATENCY = _register_once(
+LATENCY = register_once(
     Histogram, "aligner_latency_seconds", "Added latency per choice", ("status",), buckets=_LATENCY_BUCKETS
 )
-SEGMENTS = _register_once(Counter, "aligner_segments_total", "Segments judged by the detector head", ("flagged",))
-DRAFT = _register_once(Counter, "aligner_draft_tokens_total", "Draft tokens proposed")
-ACCEPTED = _register_once(Counter, "aligner_accepted_tokens_total", "Draft tokens accepted")
-RECOVERED = _register_once(Counter, "aligner_recovered_tokens_total", "Tokens in place of rejected draft tokens")
-BONUS = _register_once(Counter, "aligner_bonus_tokens_total", "Tokens behind drafts that were accepted whole")
-FORWARDS = _register_once(Counter, "aligner_forwards_total", "Passes through the aligner")
-FIRST_TOKEN_ADDED = _register_once(
+SEGMENTS = register_once(Counter, "aligner_segments_total", "Segments judged by the detector head", ("flagged",))
+DRAFT = register_once(Counter, "aligner_draft_tokens_total", "Draft tokens proposed")
+ACCEPTED = register_once(Counter, "aligner_accepted_tokens_total", "Draft tokens accepted")
+RECOVERED = register_once(Counter, "aligner_recovered_tokens_total", "Tokens in place of rejected draft tokens")
+BONUS = register_once(Counter, "aligner_bonus_tokens_total", "Tokens behind drafts that were accepted whole")
+FORWARDS = register_once(Counter, "aligner_forwards_total", "Passes through the aligner")
+FIRST_TOKEN_ADDED = register_once(
     Histogram,
     "aligner_first_token_added_seconds",
     "How much later the client of a stream got its first token",
     ("stream",),
     buckets=_LATENCY_BUCKETS,
 )
-LAST_TOKEN_ADDED = _register_once(
+LAST_TOKEN_ADDED = register_once(
     Histogram,
     "aligner_last_token_added_seconds",
     "How much later the client of a stream had the whole answer",
     ("stream",),
     buckets=_LATENCY_BUCKETS,
 )
-STREAM_BYTES = _register_once(
+STREAM_BYTES = register_once(
     Gauge,
     "aligner_stream_held_bytes",
     "Bytes that streams hold back, about (streams.max_mb bounds them in each worker)",
     multiprocess_mode="livesum",
 )
-STREAMS_SHED = _register_once(
+STREAMS_SHED = register_once(
     Counter, "aligner_streams_shed_total", "Streams for which there was no room (streams.max_mb)", ("policy",)
 )
-LOOP_STALLS = _register_once(
+LOOP_STALLS = register_once(
     Histogram,
     "aligner_loop_stall_seconds",
     "How long the event loop of a worker did not answer, where that was too long, by whose line it was in",
     ("owner",),
     buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-EDITS = _register_once(
+EDITS = register_once(
     Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",)
 )
-EDITOR_CALLS = _register_once(Counter, "aligner_editor_calls_total", "Calls of an editor", ("model", "result"))
-EDITOR_TOKENS = _register_once(
+EDITOR_CALLS = register_once(Counter, "aligner_editor_calls_total", "Calls of an editor", ("model", "result"))
+EDITOR_TOKENS = register_once(
     Counter, "aligner_editor_tokens_total", "Tokens that an editor read and wrote", ("model", "direction")
 )
-EDITOR_SECONDS = _register_once(Counter, "aligner_editor_seconds_total", "Time in calls of an editor", ("model",))
-EDITOR_REFUSED = _register_once(
+EDITOR_SECONDS = register_once(Counter, "aligner_editor_seconds_total", "Time in calls of an editor", ("model",))
+EDITOR_REFUSED = register_once(
     Counter,
     "aligner_editor_refused_total",
     "Passages removed because what an editor wrote in their place was flagged again or refused by the gate",
     ("model",),
 )
-GROUNDED = _register_once(
+GROUNDED = register_once(
     Counter,
     "aligner_grounded_total",
     "Facts of answers that references give otherwise, by kind: replaced, or unsettled where more than one could stand",
     ("result", "kind"),
 )
-UNTAUGHT = _register_once(
+UNTAUGHT = register_once(
     Counter,
     "aligner_untaught_total",
     "Objectives judged by the general head alone because their taught head could not be used, by why",
     ("reason",),
 )
-TAUGHT_EXAMPLES = _register_once(
+TAUGHT_EXAMPLES = register_once(
     Gauge,
     "aligner_taught_examples",
     "Examples from which the head in force of an objective was taught; scope - is the whole file, else a tenant's",
     ("scope", "objective", "aligner"),
     multiprocess_mode="livemax",
 )
-TAUGHT_AT = _register_once(
+TAUGHT_AT = register_once(
     Gauge,
     "aligner_taught_timestamp_seconds",
     "When the head in force of an objective was taught, in seconds since the epoch",
     ("scope", "objective", "aligner"),
     multiprocess_mode="livemax",
 )
-CACHE = _register_once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
-CACHE_UP = _register_once(
+CACHE = register_once(Counter, "aligner_cache_total", "Cache look-ups", ("result",))
+CACHE_UP = register_once(
     Gauge,
     "aligner_cache_store_up",
     "1 while the store of the cache works, 0 while it fails and is tried again; of several workers the lowest",
     multiprocess_mode="livemin",
 )
-CACHE_FAILURES = _register_once(
+CACHE_FAILURES = register_once(
     Counter, "aligner_cache_store_failures_total", "Failures of the cache's store", ("error",)
 )
-REDIS_UP = _register_once(
-    Gauge,
-    "aligner_redis_up",
-    "1 while the shared Redis takes such calls, 0 while it does not and this gateway goes on alone; of several workers "
-    "the lowest",
-    ("redis", "calls"),
-    multiprocess_mode="livemin",
-)
-REDIS_FAILURES = _register_once(
-    Counter, "aligner_redis_failures_total", "Calls of the shared Redis that failed", ("error",)
-)
-REDIS_LOOKUPS = _register_once(
-    Counter, "aligner_redis_lookups_total", "Look-ups of corrections in the shared Redis", ("result",)
-)
-REDIS_REFUSED = _register_once(
-    Counter,
-    "aligner_redis_refused_entries_total",
-    "Entries of the shared Redis that were not used, by why: truncated, altered, foreign",
-    ("reason",),
-)
-REDIS_COMPUTED = _register_once(
-    Counter,
-    "aligner_redis_computed_total",
-    "Corrections that were in no cache: computed for all gateways, elsewhere by another gateway, alone, or superseded "
-    "by another gateway meanwhile",
-    ("how",),
-)
-HEADS_SHARED = _register_once(
-    Counter,
-    "aligner_shared_heads_total",
-    "Objectives whose taught heads went to other hosts or came from them: sent, fetched, or replaced, where both had "
-    "changed",
-    ("how",),
-)
-FLEET_GATEWAYS = _register_once(
-    Gauge,
-    "aligner_fleet_gateways",
-    "Gateway processes that were heard of lately through the shared Redis, this one with them",
-    multiprocess_mode="livemax",
-)
-FLEET_DIFFERS = _register_once(
-    Gauge,
-    "aligner_fleet_differs",
-    "1 while another gateway has other policies, keys, taught heads or another release than this one",
-    ("what",),
-    multiprocess_mode="livemax",
-)
-AUDIT_ENTRIES = _register_once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
-AUDIT_WAITING = _register_once(
+AUDIT_ENTRIES = register_once(Counter, "aligner_audit_entries_total", "Entries for the audit store", ("result",))
+AUDIT_WAITING = register_once(
     Gauge,
     "aligner_audit_waiting_bytes",
     "Memory of the entries that wait for the audit store; of several workers the sum",
     multiprocess_mode="livesum",
 )
-AUDIT_DELETED = _register_once(
+AUDIT_DELETED = register_once(
     Counter, "aligner_audit_deleted_total", "Entries deleted from the audit store, by what was too large", ("limit",)
 )
-CLOCK_JUMP = _register_once(
+CLOCK_JUMP = register_once(
     Gauge,
     "aligner_clock_jump_seconds",
     "Seconds between the machine's clock after a jump and the time that is believed; 0 while it is believed itself",
     ("clock",),
     multiprocess_mode="livemax",
 )
-NOT_PUT_IN = _register_once(
+NOT_PUT_IN = register_once(
     Counter, "aligner_not_put_in_total", "Corrected responses that could not be made; the original went"
 )
-SIDE_TEXTS_REFUSED = _register_once(
+SIDE_TEXTS_REFUSED = register_once(
     Counter,
     "aligner_side_texts_refused_total",
     "Answers that ended because of a text beside them, by its kind",
     ("kind", "policy"),
 )
-RETRIES = _register_once(
+RETRIES = register_once(
     Counter, "aligner_retries_total", "Further tries at a correction, by what came of it", ("status",)
 )
-BREAKER = _register_once(
+BREAKER = register_once(
     Gauge,
     "aligner_breaker_state",
     "Circuit breaker of the engine: 0 closed, 1 half open, 2 open; of several workers the highest",
     multiprocess_mode="livemax",
 )
-BREAKER_OPENINGS = _register_once(Counter, "aligner_breaker_opened_total", "How often the circuit breaker opened")
-RELOADS = _register_once(Counter, "aligner_policy_changes_total", "Changes of the policies or keys file", ("result",))
-POLICY_REFUSED = _register_once(
+BREAKER_OPENINGS = register_once(Counter, "aligner_breaker_opened_total", "How often the circuit breaker opened")
+RELOADS = register_once(Counter, "aligner_policy_changes_total", "Changes of the policies or keys file", ("result",))
+POLICY_REFUSED = register_once(
     Gauge,
     "aligner_policy_refused",
     "1 while the policies or keys file on disk is refused and an older one is in force",
     multiprocess_mode="livemax",
 )
-INFO = _register_once(Gauge, "aligner_info", "The gateway's version", ("version",), multiprocess_mode="livemax")
+INFO = register_once(Gauge, "aligner_info", "The gateway's version", ("version",), multiprocess_mode="livemax")

@@ -66,6 +66,8 @@ class SegmentVerdicts:
         self.all: tuple[SegmentScore, ...] = ()
         self.behind: SegmentScore | None = None
         """The verdict on the place behind the last segment; flagged, something is missing there."""
+        self._engine_verdicts: tuple[SegmentScore, ...] = ()
+        """The engine's, as they came last."""
         self._further: dict[int, SegmentScore] = {}
         """Those of other readings, by the numbers of their segments."""
 
@@ -78,10 +80,14 @@ class SegmentVerdicts:
         """
         known_count = len(self.all)
         count = len(segments)
-        # What went out was compared before: a part of many short segments would be compared as often as it has some.
-        compared = range(min(known_count, undecided), min(len(verdicts), count))
+        # What went out, or stands as it was, was compared before: a part of many short segments would be compared as
+        # often as it has some.
+        known = slice(undecided, known_count)
+        is_known = verdicts[known] == self._engine_verdicts[known]
+        compared = range(known_count if is_known else min(known_count, undecided), min(len(verdicts), count))
         if len(verdicts) <= known_count or any(verdicts[n].text != segments[n].text for n in compared):
             raise EngineFault("the engine judged other segments than these")
+        self._engine_verdicts = verdicts
         self.all = self._with_further(verdicts[:count])
         self.behind = next((verdict for verdict in verdicts[count:] if is_end and not verdict.text), None)
 

@@ -26,6 +26,7 @@ from aligner_proxy.plugins.stage import Stop as Stop
 from aligner_proxy.policy.plugin_keys import PolicyKey as PolicyKey
 from aligner_proxy.policy.plugin_keys import SelectorForm as SelectorForm
 from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.server_address import ServerAddress as ServerAddress
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Turn
 
 GROUP = "aligner_proxy"
@@ -328,6 +329,19 @@ def caches() -> Sequence[Kind[CorrectionStore]]:  # type: ignore[empty-body]
 @hookspec
 def gate_rules() -> Sequence[Kind[GateCheck]]:  # type: ignore[empty-body]
     """Rules that `plugin_rules:` may name."""
+
+
+@hookspec
+def shared_servers() -> Sequence[Kind[Any]]:  # type: ignore[empty-body]
+    """The server that `cache.redis_env` names. `make` gets a `ServerAddress`, checks it, connects to nothing, and
+    returns a `SharedServer` (gateway/shared_server.py). Only for plugins that come with the gateway, as it runs in the
+    gateway's loop."""
+
+
+@hookspec
+def audit_databases() -> Sequence[Kind[Any]]:  # type: ignore[empty-body]
+    """The database that `audit.database_env` names. `make` gets a `ServerAddress`, checks it, connects to nothing, and
+    returns an `AuditDatabase` (audit/location.py). Only for plugins that come with the gateway."""
 
 
 @hookspec

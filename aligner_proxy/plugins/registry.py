@@ -20,7 +20,7 @@ from typing import Any
 import pluggy
 from pydantic import BaseModel, ValidationError
 
-from aligner_proxy.errors import ConfigError, CorrectionError, PluginFault
+from aligner_proxy.errors import ConfigError, CorrectionError, MissingPlugin, PluginFault
 from aligner_proxy.gate.edits import Candidate
 from aligner_proxy.gate.judge import Verdict, judge
 from aligner_proxy.gate.rules import Rule
@@ -30,7 +30,7 @@ from aligner_proxy.plugins.endpoint import Answering
 from aligner_proxy.plugins.extensions import Boundary, Extensions, InlineRunner, Member, Runner
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
-from aligner_proxy.policy.plugin_keys import BUNDLED, RENAMED_KEYS, Declarations
+from aligner_proxy.policy.plugin_keys import BUNDLED, RENAMED_KEYS, SERVERS_OF_PLUGINS, Declarations
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.schema import (
     KIND,
@@ -45,12 +45,13 @@ from aligner_proxy.policy.schema import (
     plugin_settings,
     rule_names,
 )
+from aligner_proxy.policy.server_address import ServerAddress
 from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, suggest_name
 from aligner_proxy.types import METAALIGNER, Correction, Policy
 
 log = logging.getLogger(__name__)
 
-SORTS = ("correctors", "caches", "gate_rules", "audit_sinks")
+SORTS = ("correctors", "caches", "gate_rules", "audit_sinks", *SERVERS_OF_PLUGINS)
 """The hooks that return kinds."""
 _KEY_NAME = r"[a-z][a-z0-9_]{0,63}"
 _ENDPOINT_PATH = r"(/v1/|/v1/[a-z0-9_/-]*/)[a-z][a-z0-9_-]{0,63}"
@@ -183,6 +184,7 @@ def _make_endpoint(plugin: Plugin, endpoint: Endpoint, file: PolicyFile) -> Plug
 def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...]]:
     """The plugin objects that this file configures, by sort; raises `ConfigError` for missing or wrong ones."""
     plugins = load_plugins(config.allows_third_party(file))
+    _refuse_missing_servers(file, plugins)
     block = file.plugins
     correctors = corrector_names(file)
     rules = rule_names(file)
@@ -204,6 +206,30 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
         sort: tuple(_configure_plugin(file.source, plugins, sort, *entry) for entry in group)
         for sort, group in entries.items()
     }
+
+
+def make_server(file: PolicyFile, sort: str, address: ServerAddress) -> Any:
+    """What a plugin makes of a server that hosts share; raises `ConfigError`."""
+    return _server_kind(load_plugins(config.allows_third_party(file)), sort, address.setting).make(address)
+
+
+def _refuse_missing_servers(file: PolicyFile, plugins: PluginSet) -> None:
+    """Raise `ConfigError` for a server of this file that no plugin can open: what it holds is never kept unshared."""
+    if file.cache.redis_env:
+        _server_kind(plugins, "shared_servers", config.redis_setting(file))
+    if file.audit.enabled and file.audit.database_env:
+        _server_kind(plugins, "audit_databases", config.audit_database_setting(file))
+
+
+def _server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
+    offer = next(iter(plugins.offers(sort).values()), None)
+    if offer is not None:
+        return offer.kind
+    distribution = SERVERS_OF_PLUGINS[sort]
+    if distribution not in plugin_distributions():
+        raise MissingPlugin(distribution, setting)
+    faults = "; ".join(f"{plugin.name}: {plugin.fault}" for plugin in plugins.plugins if plugin.fault)
+    raise ConfigError(f"{setting} needs the plugin distribution {distribution}, which cannot be used ({faults})")
 
 
 def _configure_plugin(
@@ -315,6 +341,8 @@ def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
         for kind in kinds:
             if (sort, kind.name) in offered_names or kind.name == METAALIGNER:
                 raise PluginFault(f"it offers {quote_name(kind.name)}, which another plugin offers already")
+    if plugin.third_party and any(plugin.offers[sort] for sort in SERVERS_OF_PLUGINS):
+        raise PluginFault("a server that hosts share is for plugins that come with the gateway")
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
         raise PluginFault("its hook extensions must return a list of aligner_proxy.plugins.api.Extension")
     _check_names(plugin, earlier)

@@ -36,7 +36,6 @@ from aligner_proxy.policy.editor_schema import check_second_try, find_outside_ed
 from aligner_proxy.policy.engine_schema import Backend, engine_address
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, missing_plugin_text, rename_deprecated
-from aligner_proxy.policy.redis_url import REDIS_FORMS, redis_fault
 from aligner_proxy.policy.schema import (
     PolicyFile,
     Tenant,
@@ -46,6 +45,7 @@ from aligner_proxy.policy.schema import (
     route_objectives,
     route_selector,
 )
+from aligner_proxy.policy.server_address import ServerAddress
 from aligner_proxy.policy.yaml_file import (
     KeyPath,
     YamlSource,
@@ -418,33 +418,28 @@ def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
     return key
 
 
-def redis_url(file: PolicyFile) -> str | None:
-    """The URL of the Redis that gateways share, checked; None without one. Errors never quote it, nor its password."""
+def redis_address(file: PolicyFile) -> ServerAddress | None:
+    """The Redis that gateways share; None without one. Raises `ConfigError` for a wrong key."""
     name = file.cache.redis_env
     if name is None:
         return None
-    place = f"{file.source.place_of('cache', 'redis_env')}: cache.redis_env"
-    url = _env(name)
-    if url is None:
-        raise ConfigError(f"{place}: {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
-    if (fault := redis_fault(url)) is not None:
-        raise ConfigError(f"{place}: {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
-    extras.require_extra(extras.FLEET, place, ["redis"])
-    return url
+    return ServerAddress(redis_setting(file), name, _env(name), shared_cache_key(file))
 
 
-def audit_database_url(file: PolicyFile) -> str | None:
-    """The URL of the PostgreSQL of the audit store; None where it is a file. Errors never quote it."""
+def redis_setting(file: PolicyFile) -> str:
+    """The key that names the Redis, with its line."""
+    return f"{file.source.place_of('cache', 'redis_env')}: cache.redis_env"
+
+
+def audit_database_address(file: PolicyFile) -> ServerAddress | None:
+    """The PostgreSQL of the audit store; None where it is a file."""
     name = file.audit.database_env
-    if name is None:
-        return None
-    url = _env(name)
-    place = f"{file.source.place_of('audit', 'database_env')}: audit.database_env"
-    if url is None or not url.startswith(("postgresql://", "postgres://")):
-        fault = "is not set" if url is None else "holds no URL of a PostgreSQL"
-        raise ConfigError(f"{place}: {name} {fault}; use postgresql://user:password@host[:port]/database")
-    extras.require_extra(extras.FLEET, place, ["psycopg"])
-    return url
+    return None if name is None else ServerAddress(audit_database_setting(file), name, _env(name))
+
+
+def audit_database_setting(file: PolicyFile) -> str:
+    """The key that names the PostgreSQL of the audit store, with its line."""
+    return f"{file.source.place_of('audit', 'database_env')}: audit.database_env"
 
 
 def default_socket() -> Path:

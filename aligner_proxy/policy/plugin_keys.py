@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict
 
 SYSTEMS = "aligner-proxy-systems"
 """The bundled distribution of research systems (plugins/aligner_proxy_systems)."""
+FLEET = "aligner-proxy-fleet"
+"""The distribution of what hosts share (plugins/fleet)."""
 REVIEW = "aligner-proxy-review"
-"""The bundled distribution of reviews and the console (plugins/review)."""
-BUNDLED = frozenset({SYSTEMS, REVIEW})
-"""The bundled distributions, whose plugins run in the gateway's own loop."""
+"""The distribution of reviews and the console (plugins/review)."""
+BUNDLED = frozenset({SYSTEMS, FLEET, REVIEW})
+"""The distributions of our own, whose plugins run in the gateway's loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,9 @@ def missing_plugin_text(what: str, owner: str) -> str:
     """What to say of something that needs a distribution of plugins which is not installed."""
     return f"{what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
 
+
+SERVERS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"shared_servers": FLEET, "audit_databases": FLEET})
+"""Hook -> the distribution that offers it; a policies file that needs such a server is refused without the plugin."""
 
 RENAMED_KEYS: Mapping[str, str] = MappingProxyType({"trail": "debug_trailer"})
 RENAMED_VALUES: Mapping[tuple[str, str], str] = MappingProxyType({("stream", "live"): "passthrough"})

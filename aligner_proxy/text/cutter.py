@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from aligner_proxy.text.structure import LONGEST_ABBREVIATION, Segment, is_abbreviation
+from aligner_proxy.text.structure import LONGEST_ABBREVIATION, Segment, is_abbreviation, sentence_starts
 
 _WIDE = frozenset("\u3002\uff01\uff1f")
 _MARKS = frozenset(".!?\u2026") | _WIDE
@@ -91,12 +91,13 @@ class _ProseLine:
         self._wide = False
         self._sentence_ended = False
         """A sentence has ended; the next character that is no white space decides whether another one begins."""
+        self._is_settled = False
+        """What has come is neither a mark of code nor a number, whatever follows."""
 
     @property
     def awaits_mark(self) -> bool:
         """Whether only the next mark or the end of the line can matter."""
-        prose_begun = self.fence.state == "text" and self._number.state == "other"
-        return prose_begun and not (self._in_run or self._sentence_ended)
+        return self._is_settled and not (self._in_run or self._sentence_ended)
 
     def passes(self, plain: str) -> None:
         """The next characters of a settled line, none of which is a mark."""
@@ -105,8 +106,10 @@ class _ProseLine:
     def takes(self, char: str) -> bool:
         """The next character; whether a sentence begins with it."""
         begins = not self.fence.valid and self._begins(char)
-        self.fence.takes(char)
-        self._number.takes(char)
+        if not self._is_settled:
+            self.fence.takes(char)
+            self._number.takes(char)
+            self._is_settled = self.fence.state == "text" and self._number.state == "other"
         self._recent = (self._recent + char)[-_RECENT:]
         return begins
 
@@ -133,6 +136,7 @@ class Cutter:
 
     def __init__(self) -> None:
         self._line = _ProseLine()
+        self._at_line_start = True
         self._open_fence: _Fence | None = None
         """The mark of the code block that is open."""
         self._length = 0
@@ -154,7 +158,11 @@ class Cutter:
         self._texts.append(more)
         at = 0
         while at < len(more):
+            if self._at_line_start and (line_end := self._take_line(more, at)):
+                at = line_end
+                continue
             plain = self._plain(more, at)
+            self._at_line_start = False
             if plain is not None:
                 self._touch(plain.group(), self._length + at)
                 self._line.passes(plain.group())
@@ -191,7 +199,21 @@ class Cutter:
         if char == "\n":
             self._end_line(offset + 1)
 
+    def _take_line(self, more: str, at: int) -> int | None:
+        """A whole line of prose that begins at `at`, and where it ends; None where it is none, or may go on."""
+        end = more.find("\n", at) + 1
+        line = more[at:end]
+        if not end or self._open_fence is not None or line.lstrip(" \t")[:1] in _FENCE_CHARS:
+            return None
+        start = 0
+        for next_start in (*sentence_starts(line), len(line)):
+            self._touch(line[start:next_start], self._length + at + start)
+            self._begin(self._length + at + next_start)
+            start = next_start
+        return end
+
     def _end_line(self, behind: int) -> None:
+        self._at_line_start = True
         fence = self._line.fence
         self._line = _ProseLine()
         if self._open_fence is None and fence.valid:

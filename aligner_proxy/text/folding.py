@@ -53,6 +53,7 @@ _WRITING = (
 )
 """Invisible characters that belong to the writing, with what they follow."""
 _GONE = r"[[\p{DI}\p{Cc}\ufff9-\ufffb]--[\s\u3164\uffa0\u115f\u1160]]"
+_NOT_SHOWN = regex.compile(rf"(?V1){_GONE}|[{_BLANK}]")
 _INVISIBLE = regex.compile(rf"(?V1){_WRITING}|(?P<gone>{_GONE}+)|(?P<blank>[{_BLANK}])")
 _INVISIBLE_BESIDE_RTL = regex.compile(
     rf"(?V1){_WRITING}|(?<![\p{{L}}\p{{N}}])[{_BIDI}]|[{_BIDI}](?![\p{{L}}\p{{N}}])"
@@ -300,6 +301,8 @@ def _replace_regional(piece: MappedText) -> None:
 
 def _remove_invisible(piece: MappedText) -> None:
     """Characters that show nothing, but for those that belong to the writing."""
+    if _NOT_SHOWN.search(piece.text) is None:
+        return
     pattern = _INVISIBLE_BESIDE_RTL if _RIGHT_TO_LEFT.search(piece.text) else _INVISIBLE
     piece.replace(pattern, lambda match: "" if match["gone"] else " " if match["blank"] else None)
 

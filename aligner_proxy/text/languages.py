@@ -160,8 +160,9 @@ def _clear_language(words: int, hits: Counter[str]) -> str | None:
 
 def _hits(words: list[str]) -> Counter[str]:
     hits = Counter(dict.fromkeys(_SMALL, 0))
-    for word in words:
-        hits.update(_SPOKEN_IN.get(word, ()))
+    for word, count in Counter(words).items():
+        for name in _SPOKEN_IN.get(word, ()):
+            hits[name] += count
     return hits
 
 

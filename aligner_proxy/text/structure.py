@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
@@ -45,6 +46,7 @@ _TITLE_LINES = 4
 _TITLE_CHARS = 80
 _SENTENCE = re.compile(r"\w[.!?][\"'\u201d]?$")
 _STAGE = tuple("([*_#")
+_KNOWN_CHARS = 200_000
 LEAST_CHARS = 12
 """Below this, quotation marks hold a word that the objective speaks of."""
 _QUOTED = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
@@ -70,6 +72,10 @@ def split(text: str) -> list[Segment]:
     `"".join(s.text + s.gap for s in split(text)) == text` for every text. A text of white space alone has no segment
     unless it is not empty, in which case it is one segment without a gap.
     """
+    return list(_split_known(text) if len(text) <= _KNOWN_CHARS else _split(text))
+
+
+def _split(text: str) -> tuple[Segment, ...]:
     spans: list[tuple[int, int]] = []
     start = 0
     for end in (*_boundaries(text), len(text)):
@@ -78,7 +84,11 @@ def split(text: str) -> list[Segment]:
             spans.append((start, start + body if body else end))
         start = end
     starts = [*(start for start, _ in spans), len(text)]
-    return [Segment(at, text[at:end], text[end:after]) for (at, end), after in zip(spans, starts[1:], strict=True)]
+    return tuple(Segment(at, text[at:end], text[end:after]) for (at, end), after in zip(spans, starts[1:], strict=True))
+
+
+_split_known = lru_cache(maxsize=4)(_split)
+"""The driver, the gate and several of its rules cut the same answer, and what becomes of it, one after the other."""
 
 
 def join(pieces: Sequence[tuple[str, str]]) -> str:
@@ -145,12 +155,12 @@ def _boundaries(text: str) -> Iterator[int]:
                 fence = ""
                 yield line.end()
         else:
-            yield from _sentence_ends(line.group(), line.start())
+            yield from (line.start() + start for start in sentence_starts(line.group()))
             yield line.end()
 
 
-def _sentence_ends(line: str, offset: int) -> Iterator[int]:
-    """Offsets after each sentence of a line, but for the last; looks back over a bounded window only."""
+def sentence_starts(line: str) -> Iterator[int]:
+    """Where the sentences of a line begin, but for the first; looks back over a bounded window only."""
     number = _LIST_NUMBER.match(line)
     for match in _SENTENCE_END.finditer(line):
         end = match.end()
@@ -160,7 +170,7 @@ def _sentence_ends(line: str, offset: int) -> Iterator[int]:
         while following < len(line) and line[following].isspace():
             following += 1
         if following < len(line) and not line[following].islower():
-            yield offset + following
+            yield following
 
 
 def is_abbreviation(line: str, end: int) -> bool:

@@ -15,7 +15,6 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.audit import recorder as recording
-from aligner_proxy.audit.database import DatabaseStore
 from aligner_proxy.audit.entry import AuditEvent, event_bytes
 from aligner_proxy.audit.location import StoreLocation
 from aligner_proxy.audit.opening import open_store
@@ -23,6 +22,7 @@ from aligner_proxy.audit.recorder import QueueLimits, Recorder
 from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.errors import NoRoomForRecord, NotRecorded
+from aligner_proxy_fleet.database import DatabaseStore
 from tests.audit.conftest import RUDE, counted, noted
 
 ROOM = QueueLimits(2**24, longest_pause_s=0.0)

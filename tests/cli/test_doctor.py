@@ -24,12 +24,12 @@ from aligner_proxy.cli import doctor, main
 from aligner_proxy.cli.doctor import DoctorFinding, Severity
 from aligner_proxy.engine import sockets, wire
 from aligner_proxy.gateway import reload
-from aligner_proxy.gateway.fleet import FleetHeartbeat, MemberState, policies_hash
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.registry import load_plugins
 from aligner_proxy.policy import config
-from aligner_proxy.sharing.entries import EntryCodec
-from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy_fleet.entries import EntryCodec
+from aligner_proxy_fleet.fleet import FleetHeartbeat, MemberState, policies_hash
+from aligner_proxy_fleet.server import RedisServer
 from tests.support.installed import install, install_example
 from tests.support.redis_server import needs_redis, redis_process
 

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from aligner_proxy.audit.database import DatabaseStore
 from aligner_proxy.audit.store import Seal
 from aligner_proxy.plugins.api import Entry
+from aligner_proxy_fleet.database import DatabaseStore
 from aligner_proxy_review.reviews import Reviews
 from tests.e2e.clients import Gateway
 from tests.e2e.deployment import Deployment, Proxy, two_proxies

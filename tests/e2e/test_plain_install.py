@@ -82,6 +82,14 @@ def test_a_command_about_reviews_is_refused_with_its_distribution(plain: Path, t
     assert done.stderr.endswith("pip install aligner-proxy-review\n")
 
 
+def test_what_hosts_share_is_refused_with_the_distribution(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "policies.yaml").write_text("cache: {redis_env: SOME_REDIS}\ndefaults: {mode: off}\n")
+    done = said(plain / "aligner-proxy", "check", "policies.yaml", cwd=tmp_path)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert line.endswith("pip install aligner-proxy-fleet")
+
+
 @pytest.fixture(scope="module")
 def answers(
     plain: Path, engine: EngineProcess, upstream: str, folder: Path, tmp_path_factory: pytest.TempPathFactory

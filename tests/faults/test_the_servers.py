@@ -17,10 +17,10 @@ import pytest
 from aligner_proxy.audit import recorder
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.shared_cache import SharedCache
-from aligner_proxy.sharing.entries import EntryCodec
-from aligner_proxy.sharing.leases import SharedEntries
-from aligner_proxy.sharing.server import PATIENCE_S, RedisServer
+from aligner_proxy_fleet.entries import EntryCodec
+from aligner_proxy_fleet.leases import SharedEntries
+from aligner_proxy_fleet.server import PATIENCE_S, RedisServer
+from aligner_proxy_fleet.shared_cache import SharedCache
 from tests.audit.conftest import counted
 from tests.faults import faults
 from tests.faults.cells import Cell, Fault, cells, check, every_kind

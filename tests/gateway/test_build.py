@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,12 +17,12 @@ from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import build
 from aligner_proxy.gateway.build import completions_template, open_engine
+from aligner_proxy.gateway.shared_server import SharedServer, open_shared_server
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.shared_cache import SharedCache
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy_fleet.shared_cache import SharedCache
 from tests.support.scripted import ScriptedEngine
 
 
@@ -106,7 +107,7 @@ async def test_with_redis_corrections_and_quotas_are_shared(tmp_path: Path, monk
     path = tmp_path / "policies.yaml"
     path.write_text("cache: {redis_env: ALIGNER_TEST_REDIS}\n")
     file = registry.load_policies(path)
-    made = build.build_pipeline(file, redis=build.shared_redis(file))
+    made = build.build_pipeline(file, server=open_shared_server(file))
     assert isinstance(made.cache, SharedCache)
     assert isinstance(made.engine, AdmittedEngine)
     await made.cache.aclose()
@@ -128,4 +129,4 @@ def test_redis_beside_a_store_of_a_plugin_is_refused(tmp_path: Path, monkeypatch
     entry = type("Entry", (), {"offer": None})()
     monkeypatch.setattr(registry, "configure_plugins", lambda _file: {"caches": (entry,)})
     with pytest.raises(ConfigError, match=r"^policies.yaml:2: cache.redis_env: .*remove one of both"):
-        build.correction_cache(registry.load_policies(path), RedisServer("redis://nobody-asks-it", "R"))
+        build.correction_cache(registry.load_policies(path), cast(SharedServer, object()))

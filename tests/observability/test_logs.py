@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import aligner_proxy_fleet
 import aligner_proxy_review
 from aligner_proxy.cli import main
 from aligner_proxy.errors import ConfigError
@@ -20,7 +21,7 @@ from aligner_proxy.observability import logs
 from aligner_proxy.policy import config
 
 PACKAGE = Path(logs.__file__).parents[1]
-REVIEWS = Path(aligner_proxy_review.__file__).parent
+DISTRIBUTIONS = (PACKAGE, Path(aligner_proxy_fleet.__file__).parent, Path(aligner_proxy_review.__file__).parent)
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 # What may hold words of a conversation, a key or a header. Bare exceptions are among them: their messages quote.
 TELLING = {
@@ -118,7 +119,7 @@ def told(node: ast.expr) -> str:
 
 def test_no_log_call_is_given_anything_that_could_hold_text() -> None:
     seen = 0
-    for path in sorted((*PACKAGE.rglob("*.py"), *REVIEWS.rglob("*.py"))):
+    for path in sorted(path for folder in DISTRIBUTIONS for path in folder.rglob("*.py")):
         for call in calls(path):
             seen += 1
             place = f"{path}:{call.lineno}"

@@ -23,7 +23,7 @@ from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status
 from tests.support.installed import EXAMPLE, install, install_example
 
 HOOKS = "from aligner_proxy.plugins.api import Kind, hookimpl\n"
-OURS = ["aligner", "meal", "metaalign", "review", "self_refine", "stream_aligner"]
+OURS = ["aligner", "fleet", "meal", "metaalign", "review", "self_refine", "stream_aligner"]
 CORRECTORS = {"aligner", "self_refine", "stream_aligner"}
 ENDPOINTS = """
 from aligner_proxy.plugins.api import Endpoint
@@ -124,6 +124,10 @@ def test_the_switch_in_the_environment_knows_two_words(monkeypatch: pytest.Monke
         (HOOKS + ENDPOINTS.format("/v1/a b"), "'/v1/a b' has no proper path below /v1/"),
         (HOOKS + ENDPOINTS.format("/key/generate"), "'/key/generate' has no proper path below /v1/"),
         (HOOKS + ENDPOINTS.format("/v1/feedback"), "'/v1/feedback' is another's already"),
+        (
+            HOOKS + "@hookimpl\ndef shared_servers():\n    return [Kind('mine', '', dict)]\n",
+            "that come with the gateway",
+        ),
         (FALSE_FRIEND, "'self_refine', which another plugin offers already"),
         (FALSE_FRIEND.replace("self_refine", "metaaligner"), "'metaaligner', which another plugin offers already"),
     ],

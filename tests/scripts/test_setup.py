@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = (
     *("requirements.lock", "requirements-torch.lock", "scripts/setup.sh"),
-    *("pyproject.toml", "plugins/pyproject.toml", "plugins/embedded/pyproject.toml", "plugins/review/pyproject.toml"),
+    *("pyproject.toml", "plugins/pyproject.toml", "plugins/embedded/pyproject.toml"),
+    *("plugins/fleet/pyproject.toml", "plugins/review/pyproject.toml"),
 )
 # It reports the version of torch that a test asks for, runs what comes on stdin, and notes every install.
 STUB = """#!{python}

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aligner_proxy.audit.location import Database
+from aligner_proxy_fleet.location import Database
 from demo.processes import free_port
 
 _FOLDERS = os.pathsep.join((*glob.glob("/usr/lib/postgresql/*/bin"), *os.get_exec_path()))

@@ -53,6 +53,13 @@ class OutlineLine:
         """Whether it ends in a colon."""
         return not self.level and self.text.rstrip(_SIGNS).endswith((":", "\uff1a"))
 
+    @property
+    def is_heading(self) -> bool:
+        """Whether it only heads what follows. The title of an item says something by itself."""
+        if not self.level or (self.mark is not None and self.level == _TITLE_LEVEL):
+            return False
+        return not _SENTENCE_END.search(self.text.rstrip(_SIGNS))
+
 
 @dataclass(slots=True)
 class OutlineItem:
@@ -113,18 +120,6 @@ class Outline:
         remains = self._remaining_marks(all_removed, first_open) | self._remaining_strokes(all_removed)
         return ListCompletion(frozenset(all_removed - remains.keys()), remains)
 
-    def depends_on_next(self) -> bool:
-        """Whether what becomes of the last segment depends on what follows: a lone mark, a heading, a colon, a head.
-
-        The head of a table is a row with no row before it, and the rule under it.
-        """
-        line = self.lines[-1]
-        number = line.segments[-1]
-        if self._is_lone_mark(number) or line.announces or self._is_heading(line):
-            return True
-        first = len(self.lines) == 1 or not self.lines[-2].is_row
-        return line.is_row and (first or _RULE_OF_TABLE.fullmatch(line.text) is not None)
-
     def announced_lists(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
         """Segments of this form right above a list that lost items, and how many items it had and has."""
         for line in self.lines[:-1]:
@@ -173,18 +168,12 @@ class Outline:
 
     def _is_lone_mark(self, number: int) -> bool:
         item = self._of_line.get(number)
-        return item is not None and not self._pieces[number].text[item.mark.stop :].strip(_SIGNS)
-
-    def _is_heading(self, line: OutlineLine) -> bool:
-        """Whether a line only heads what follows. The title of an item says something by itself."""
-        if not line.level or (line.mark is not None and line.level == _TITLE_LEVEL):
-            return False
-        return not _SENTENCE_END.search(line.text.rstrip(_SIGNS))
+        return item is not None and _stands_alone(item.mark, self._pieces[number])
 
     def _section_below(self, number: int, line: OutlineLine) -> range:
         """What a heading or a line with a colon stands above: its section, or the list or table right behind it."""
         start = line.segments.stop
-        if self._is_heading(line):
+        if line.is_heading:
             later = (other for other in self.lines[number + 1 :] if 0 < other.level <= line.level)
             return range(start, next((other.segments.start for other in later), len(self._pieces)))
         if line.announces and number + 1 < len(self.lines):
@@ -367,16 +356,34 @@ def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int]
 
 
 def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether what becomes of segment `number`, which is not flagged, depends on the segments behind it."""
+    """Whether what becomes of segment `number`, which is not flagged, depends on the segments behind it.
+
+    So it is with a mark by itself, a heading, a line that ends in a colon, and the head of a table: a row with no row
+    before it, and the rule under it.
+    """
     piece = pieces[number]
     begins = number == 0 or "\n" in pieces[number - 1].gap
     if not piece.text.strip() or not (begins or "\n" in piece.gap):
         return False
+    line = _line(pieces, range(_line_start(pieces, number), number + 1), apart=False)
+    is_lone_mark = line.mark is not None and len(line.segments) == 1 and _stands_alone(line.mark, piece)
+    if is_lone_mark or line.announces or line.is_heading:
+        return True
+    if not line.is_row:
+        return False
+    before = line.segments.start - 1
+    is_first_row = before < 0 or not _line(pieces, range(_line_start(pieces, before), before + 1), apart=False).is_row
+    return is_first_row or _RULE_OF_TABLE.fullmatch(line.text) is not None
+
+
+def _line_start(pieces: Sequence[Segment], number: int) -> int:
+    """The first segment of the line in which segment `number` stands."""
     start = number
-    breaks = 0
-    while start > 0:
-        breaks += "\n" in pieces[start - 1].gap
-        if breaks > 1:
-            break
+    while start > 0 and "\n" not in pieces[start - 1].gap and pieces[start - 1].text.strip():
         start -= 1
-    return Outline(pieces[start : number + 1]).depends_on_next()
+    return start
+
+
+def _stands_alone(mark: Mark, piece: Segment) -> bool:
+    """Whether a segment that begins with a mark says nothing behind it."""
+    return not piece.text[mark.stop :].strip(_SIGNS)

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from aligner_proxy.audit.database import DatabaseStore
 from aligner_proxy.audit.entry import make_entry
 from aligner_proxy.audit.location import StoreLocation
 from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.store import AuditStore
+from aligner_proxy_fleet.database import DatabaseStore
 from aligner_proxy_review.review_queue import HOLD_S, AnswerFilter, ReviewQueue
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from tests.audit.conftest import noted

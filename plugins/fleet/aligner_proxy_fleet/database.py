@@ -19,12 +19,13 @@ from typing import Any
 import psycopg
 from pydantic import TypeAdapter, ValidationError
 
-from aligner_proxy.audit.location import PATIENCE_S, Database
 from aligner_proxy.audit.store import BUSY_S, INSERT, AuditStore, Row, Seal
 from aligner_proxy.clock import ClockReading
 from aligner_proxy.concurrency import ErrorTranslation
-from aligner_proxy.errors import AuditError, DatabaseAway
+from aligner_proxy.errors import AuditError
 from aligner_proxy.plugins.api import Entry
+from aligner_proxy_fleet.errors import DatabaseAway
+from aligner_proxy_fleet.location import PATIENCE_S, Database
 
 _CONNECT_S = 2
 """How long connecting may take, for each address of the server; the library takes no less."""

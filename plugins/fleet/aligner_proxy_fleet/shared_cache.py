@@ -19,19 +19,19 @@ from pydantic import ValidationError
 
 from aligner_proxy.concurrency import run_to_end
 from aligner_proxy.engine.api import AlignResponse
-from aligner_proxy.errors import RedisAway, RedisRefused, RefusedEntry
-from aligner_proxy.observability.metrics import REDIS_COMPUTED, REDIS_LOOKUPS, REDIS_REFUSED
 from aligner_proxy.pipeline.cache import Compute, CorrectionCache, worth_storing
-from aligner_proxy.sharing.entries import ALTERED, FOREIGN, EntryCodec
-from aligner_proxy.sharing.leases import Claim, EntryLookup, SharedEntries
 from aligner_proxy.types import Correction
+from aligner_proxy_fleet.entries import ALTERED, FOREIGN, EntryCodec
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused, RefusedEntry
+from aligner_proxy_fleet.leases import Claim, EntryLookup, SharedEntries
+from aligner_proxy_fleet.metrics import REDIS_COMPUTED, REDIS_LOOKUPS, REDIS_REFUSED
 
 _FIRST_LOOK_S = 0.01
 _LONGEST_LOOK_S = 0.1
 """How long to wait between two looks for what another gateway computes: at first, and at most."""
 _LONGEST_WAIT_S = 10.0
 """How long to wait for another gateway where the caller names no deadline."""
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_proxy.fleet")
 
 
 class SharedCache(CorrectionCache):

@@ -16,14 +16,15 @@ from random import Random
 import pytest
 from click.testing import CliRunner
 
-from aligner_proxy.audit.database import STEPS, DatabaseLease, DatabaseStore
 from aligner_proxy.audit.entry import make_entry
-from aligner_proxy.audit.location import Database
 from aligner_proxy.audit.recorder import QueueLimits, Recorder
 from aligner_proxy.audit.retention import RetentionLimits
 from aligner_proxy.audit.store import Seal
 from aligner_proxy.cli.audit import command
-from aligner_proxy.errors import AuditError, DatabaseAway, NotRecorded
+from aligner_proxy.errors import AuditError, NotRecorded
+from aligner_proxy_fleet.database import STEPS, DatabaseLease, DatabaseStore
+from aligner_proxy_fleet.errors import DatabaseAway
+from aligner_proxy_fleet.location import Database
 from aligner_proxy_review.cli.options import open_reviews
 from aligner_proxy_review.review_queue import ReviewQueue
 from tests.audit.conftest import noted
@@ -31,12 +32,12 @@ from tests.audit.test_retention import MONTH_S, NOW, filled, kept, tidy
 from tests.support.postgres_server import PostgresProcess, needs_postgres, postgres_process
 
 pytestmark = needs_postgres
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WRITER = """
 import asyncio, sys
 from dataclasses import replace
-from aligner_proxy.audit.database import DatabaseStore
-from aligner_proxy.audit.location import Database
+from aligner_proxy_fleet.database import DatabaseStore
+from aligner_proxy_fleet.location import Database
 from aligner_proxy.audit.recorder import QueueLimits, Recorder
 from tests.audit.conftest import noted
 

@@ -17,9 +17,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aligner_proxy.errors import RedisAway, RedisRefused
-from aligner_proxy.sharing.entries import LARGEST
-from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy_fleet.entries import LARGEST
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused
+from aligner_proxy_fleet.server import RedisServer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aligner_proxy.engine.admission import Accounts
-from aligner_proxy.errors import RedisAway, RedisRefused
-from aligner_proxy.observability.metrics import REDIS_REFUSED
-from aligner_proxy.sharing.entries import ALTERED
-from aligner_proxy.sharing.heartbeats import Heartbeats, heartbeat_arguments, make_member_id, parse_heartbeats
-from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Quota
+from aligner_proxy_fleet.entries import ALTERED
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused
+from aligner_proxy_fleet.heartbeats import Heartbeats, heartbeat_arguments, make_member_id, parse_heartbeats
+from aligner_proxy_fleet.metrics import REDIS_REFUSED
+from aligner_proxy_fleet.server import RedisServer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from aligner_proxy.gateway import fleet
-from aligner_proxy.gateway.fleet import Fleet, FleetHeartbeat, read_member_state
 from aligner_proxy.gateway.reload import Policies
-from aligner_proxy.sharing import announcements
-from aligner_proxy.sharing.announcements import Announcements
-from aligner_proxy.sharing.entries import EntryCodec
-from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy_fleet import announcements, fleet
+from aligner_proxy_fleet.announcements import Announcements
+from aligner_proxy_fleet.entries import EntryCodec
+from aligner_proxy_fleet.fleet import Fleet, FleetHeartbeat, read_member_state
+from aligner_proxy_fleet.server import RedisServer
 from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 
 pytestmark = needs_redis

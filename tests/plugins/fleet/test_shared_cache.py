@@ -14,11 +14,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.pipeline.shared_cache import SharedCache
-from aligner_proxy.sharing.entries import EntryCodec
-from aligner_proxy.sharing.leases import SharedEntries
-from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Correction, SegmentScore
+from aligner_proxy_fleet.entries import EntryCodec
+from aligner_proxy_fleet.leases import SharedEntries
+from aligner_proxy_fleet.server import RedisServer
+from aligner_proxy_fleet.shared_cache import SharedCache
 from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 
 pytestmark = needs_redis
@@ -344,7 +344,7 @@ async def test_an_answer_to_another_question_is_refused(
 
 
 async def test_a_correction_too_large_to_share_is_delivered(gateway: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aligner_proxy.sharing.entries.LARGEST", 10)
+    monkeypatch.setattr("aligner_proxy_fleet.entries.LARGEST", 10)
     engine = Engine()
     assert await gateway().get_or_compute("k", engine, aligner="content") == (MADE, False)
     assert await gateway().get_or_compute("k", engine, aligner="content") == (MADE, False)

@@ -13,11 +13,11 @@ from prometheus_client import REGISTRY
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.entries import EntryCodec
-from aligner_proxy.sharing.server import RedisServer
-from aligner_proxy.teaching import shared_heads
-from aligner_proxy.teaching.shared_heads import SharedHeads
 from aligner_proxy.teaching.store import WHOLE_FILE, Count, HeadStore, Version, scope_of
+from aligner_proxy_fleet import shared_heads
+from aligner_proxy_fleet.entries import EntryCodec
+from aligner_proxy_fleet.server import RedisServer
+from aligner_proxy_fleet.shared_heads import SharedHeads
 from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 from tests.teaching.examples import TEXT, listed
 

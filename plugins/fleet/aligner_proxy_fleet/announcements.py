@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from aligner_proxy.errors import RedisAway, RedisRefused
-from aligner_proxy.sharing.server import FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisServer
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused
+from aligner_proxy_fleet.server import FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisServer
 
 _LOOK_S = 30.0
 """How long to wait for a message before waiting again."""

@@ -26,14 +26,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES, TaughtHead
-from aligner_proxy.errors import MalformedHead, RefusedEntry
-from aligner_proxy.observability.metrics import HEADS_SHARED, REDIS_REFUSED
+from aligner_proxy.errors import MalformedHead
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.entries import ALTERED, EntryCodec
-from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.rows import write_atomically
 from aligner_proxy.teaching.store import HeadHistory, HeadPlace, HeadStore, Version
+from aligner_proxy_fleet.entries import ALTERED, EntryCodec
+from aligner_proxy_fleet.errors import RefusedEntry
+from aligner_proxy_fleet.metrics import HEADS_SHARED, REDIS_REFUSED
+from aligner_proxy_fleet.server import RedisServer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -43,7 +44,7 @@ LIVES_S = 86_400.0
 _LARGEST = MAX_HEAD_BYTES + 4096
 _KNOWN = "shared.json"
 _LOCK = "shared.lock"
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_proxy.fleet")
 
 
 class Record(BaseModel):

@@ -17,7 +17,7 @@ import zlib
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from aligner_proxy.errors import RefusedEntry
+from aligner_proxy_fleet.errors import RefusedEntry
 
 FORM = 1
 """Format version, part of every name, so that versions never mix."""

@@ -15,8 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aligner_proxy.errors import RedisAway, RedisRefused
-from aligner_proxy.observability.metrics import REDIS_FAILURES, REDIS_UP
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused
+from aligner_proxy_fleet.metrics import REDIS_FAILURES, REDIS_UP
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -34,7 +34,7 @@ _WRITES_REFUSED = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 """How the errors begin with which a server that can be read refuses writes."""
 _T = TypeVar("_T")
 Work = Callable[["Redis"], Awaitable[_T]]
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_proxy.fleet")
 
 
 class RedisServer:

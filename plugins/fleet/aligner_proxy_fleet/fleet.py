@@ -2,7 +2,7 @@
 
 Each process publishes what is active: hashes of policies, keys and taught heads, and its release. A metric and
 `aligner-proxy doctor` report differences; files are never changed, since they belong to the operator. Taught heads
-belong to the gateway and are replicated to every host (`teaching/shared_heads.py`).
+belong to the gateway and are replicated to every host (`shared_heads.py`).
 
 The state is compared every few seconds; an announcement makes the others compare at once. No request waits for this.
 """
@@ -22,16 +22,17 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aligner_proxy import __version__
-from aligner_proxy.errors import AlignerProxyError, ConfigError, RedisAway, RedisRefused, RefusedEntry
+from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.gateway.reload import Policies
-from aligner_proxy.observability.metrics import FLEET_DIFFERS, FLEET_GATEWAYS, REDIS_REFUSED
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.sharing.announcements import Announcements
-from aligner_proxy.sharing.entries import ALTERED, EntryCodec
-from aligner_proxy.sharing.heartbeats import heartbeat_arguments, make_member_id, parse_heartbeats
-from aligner_proxy.sharing.server import RedisServer
-from aligner_proxy.teaching.shared_heads import SharedHeads
+from aligner_proxy_fleet.announcements import Announcements
+from aligner_proxy_fleet.entries import ALTERED, EntryCodec
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused, RefusedEntry
+from aligner_proxy_fleet.heartbeats import heartbeat_arguments, make_member_id, parse_heartbeats
+from aligner_proxy_fleet.metrics import FLEET_DIFFERS, FLEET_GATEWAYS, REDIS_REFUSED
+from aligner_proxy_fleet.server import RedisServer
+from aligner_proxy_fleet.shared_heads import SharedHeads
 
 LOOK_S = 1.0
 """How often a process checks its own state for changes."""
@@ -42,7 +43,7 @@ KNOWN_S = 3 * POLL_S
 COMPARED = ("policies", "keys", "heads", "release")
 """The fields in which hosts may differ."""
 _SHOWN = 12
-log = logging.getLogger(__name__)
+log = logging.getLogger("aligner_proxy.fleet")
 
 
 class MemberState(BaseModel):

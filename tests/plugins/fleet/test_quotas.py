@@ -14,9 +14,9 @@ from prometheus_client import REGISTRY
 from aligner_proxy.engine.admission import Admission, AdmittedEngine
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import QuotaSpent
-from aligner_proxy.sharing.quotas import KNOWN_S, SharedAccounts
-from aligner_proxy.sharing.server import RedisServer
 from aligner_proxy.types import Correction, Quota
+from aligner_proxy_fleet.quotas import KNOWN_S, SharedAccounts
+from aligner_proxy_fleet.server import RedisServer
 from tests.engine.test_admission import House, asked, settle
 from tests.support.redis_server import RedisProcess, needs_redis, redis_process
 from tests.support.scripted import ScriptedEngine
@@ -144,7 +144,7 @@ async def test_places_that_a_tenant_has_through_one_gateway_are_known_in_the_oth
 async def test_who_died_has_no_places_soon(
     gateway: Callable[[], SharedAccounts], redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aligner_proxy.sharing.quotas.KNOWN_S", 0.3)
+    monkeypatch.setattr("aligner_proxy_fleet.quotas.KNOWN_S", 0.3)
     one, other = gateway(), gateway()
     held(one, acme=7)
     held(other, acme=1)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.errors import RefusedEntry
-from aligner_proxy.sharing import entries
-from aligner_proxy.sharing.entries import ALTERED, FOREIGN, TRUNCATED, EntryCodec
+from aligner_proxy_fleet import entries
+from aligner_proxy_fleet.entries import ALTERED, FOREIGN, TRUNCATED, EntryCodec
+from aligner_proxy_fleet.errors import RefusedEntry
 
 KEY = bytes(range(32))
 CONTENT = b'{"text": "It is so. It is so. It is so. It is so."}'

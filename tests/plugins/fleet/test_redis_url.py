@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy import config
-from aligner_proxy.policy.redis_url import redis_fault
+from aligner_proxy.gateway.shared_server import open_shared_server
+from aligner_proxy.plugins.registry import load_policies
+from aligner_proxy_fleet.redis_url import redis_fault
+from aligner_proxy_fleet.shared_redis import SharedRedis
 
 BLOCK = "objectives: {}\ncache:\n  ttl_s: 60\n  redis_env: ALIGNER_TEST_REDIS\n"
 
@@ -28,7 +30,7 @@ def test_these_are_urls(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ALIGNER_TEST_REDIS", url)
     path = tmp_path / "policies.yaml"
     path.write_text(BLOCK)
-    assert config.redis_url(config.load(path)) == url
+    assert isinstance(open_shared_server(load_policies(path)), SharedRedis)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_others_are_refused_with_the_line(
     path = tmp_path / "policies.yaml"
     path.write_text(BLOCK)
     with pytest.raises(ConfigError) as caught:
-        config.redis_url(config.load(path))
+        open_shared_server(load_policies(path))
     message = str(caught.value)
     assert message.startswith("policies.yaml:4: cache.redis_env: ALIGNER_TEST_REDIS holds no URL of a Redis (")
     assert fault in message
@@ -68,23 +70,4 @@ def test_a_missing_variable_is_refused_with_the_line(tmp_path: Path, monkeypatch
     with pytest.raises(
         ConfigError, match=r"^policies.yaml:4: cache.redis_env: ALIGNER_TEST_REDIS is not set; set it to"
     ):
-        config.redis_url(config.load(path))
-
-
-def test_the_key_of_what_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "policies.yaml"
-    path.write_text(BLOCK + "  key_env: ALIGNER_TEST_REDIS_KEY\n")
-    monkeypatch.setenv("ALIGNER_TEST_REDIS_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
-    assert config.shared_cache_key(config.load(path)) == b"01234567890123456789012345678901"
-    monkeypatch.setenv("ALIGNER_TEST_REDIS_KEY", "short")
-    with pytest.raises(
-        ConfigError, match=r"^policies.yaml:5: cache.key_env: ALIGNER_TEST_REDIS_KEY must hold 32 bytes"
-    ):
-        config.shared_cache_key(config.load(path))
-
-
-def test_a_key_without_redis_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "policies.yaml"
-    path.write_text("cache:\n  key_env: A\n")
-    with pytest.raises(ConfigError, match="key_env encrypts what lies in Redis"):
-        config.load(path)
+        open_shared_server(load_policies(path))

@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import REGISTRY
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from aligner_proxy.errors import RedisAway, RedisRefused
-from aligner_proxy.sharing import server as serving
-from aligner_proxy.sharing.server import RedisServer
+from aligner_proxy_fleet import server as serving
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused
+from aligner_proxy_fleet.server import RedisServer
 from tests.support.redis_server import RedisProcess, needs_redis, redis_process
 
 pytestmark = needs_redis

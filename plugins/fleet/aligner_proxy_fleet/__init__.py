@@ -1,0 +1,38 @@
+"""What gateways of several hosts share, through Redis and PostgreSQL, as a plugin of the gateway (README.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aligner_proxy.plugins.api import Kind, ServerAddress, hookimpl
+from aligner_proxy_fleet import metrics as metrics  # shown by every gateway that has the plugin
+
+if TYPE_CHECKING:
+    from aligner_proxy.audit.location import AuditDatabase
+    from aligner_proxy.gateway.shared_server import SharedServer
+
+
+def _make_redis(address: ServerAddress) -> SharedServer:
+    # What it imports stands above the plugin API, which loads this module.
+    from aligner_proxy_fleet.shared_redis import SharedRedis
+
+    return SharedRedis(address)
+
+
+def _make_database(address: ServerAddress) -> AuditDatabase:
+    from aligner_proxy_fleet.location import Database
+
+    return Database.at(address)
+
+
+@hookimpl
+def shared_servers() -> Sequence[Kind[SharedServer]]:
+    """A Redis."""
+    return [Kind("redis", "corrections, quotas and taught heads for all hosts", _make_redis)]
+
+
+@hookimpl
+def audit_databases() -> Sequence[Kind[AuditDatabase]]:
+    """A PostgreSQL."""
+    return [Kind("postgresql", "one audit store for all hosts", _make_database)]

@@ -1,0 +1,72 @@
+"""What `aligner-proxy doctor` says of the Redis of a policies file, and of the gateways that share it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aligner_proxy.plugins.findings import DoctorFinding, Severity
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy_fleet.entries import EntryCodec
+from aligner_proxy_fleet.errors import RedisAway, RedisRefused
+from aligner_proxy_fleet.fleet import COMPARED, FleetHeartbeat, MemberState, policies_hash
+from aligner_proxy_fleet.server import RedisServer
+
+_FLEET_FIXES = {
+    "policies": "bring the same policies file and references to every host; gateways load them by themselves",
+    "keys": "bring the same keys file to every host; gateways load it by themselves",
+    "heads": "wait some seconds; heads are shared where cache.key_env is set and the policies are the same",
+    "release": "install the same aligner-proxy everywhere; while hosts are upgraded one by one this is so",
+}
+
+
+def examine_redis(server: RedisServer, key: bytes | None, file: PolicyFile) -> Iterator[DoctorFinding]:
+    """Whether it answers, and what it does when its memory is full."""
+    try:
+        server_info, standings = asyncio.run(_read_redis_info(server, EntryCodec(key)))
+    except (RedisAway, RedisRefused) as error:
+        fix = "start it, or fix the URL; until it answers each gateway goes on alone"
+        yield DoctorFinding("redis", Severity.NOTE, f"the Redis in {server.name} does not answer ({error})", fix)
+        return
+    sealed = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
+    version = server_info.get("redis_version", "?")
+    used = server_info.get("used_memory_human", "?")
+    text = f"{version} in {server.name}, {used} used, {sealed}"
+    yield DoctorFinding("redis", Severity.OK, text)
+    if standings is not None:
+        yield from _check_fleet(standings, file)
+    if server_info.get("maxmemory_policy") == "noeviction":
+        fix = "set maxmemory, and maxmemory-policy allkeys-lru"
+        yield DoctorFinding("redis", Severity.NOTE, "it refuses writes when its memory is full (noeviction)", fix)
+
+
+async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[dict[str, Any], list[MemberState] | None]:
+    """What the server says of itself, and what gateways told it (None: it takes no writes); raises `RedisAway`."""
+    try:
+        server_info: dict[str, Any] = await server.ask(lambda client: client.info())
+        with contextlib.suppress(RedisRefused):
+            return server_info, await FleetHeartbeat(server, entries).exchange(None)
+        return server_info, None
+    finally:
+        await server.aclose()
+
+
+def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
+    """Whether the gateways that share a Redis have the same in force, and whether that is this policies file."""
+    if not standings:
+        yield DoctorFinding("fleet", Severity.NOTE, "no gateway told the shared Redis of itself lately", "start one")
+        return
+    text = f"{len(standings)} gateway processes on {len({one.host for one in standings})} hosts"
+    values = {what: sorted({str(getattr(one, what)) for one in standings}) for what in COMPARED}
+    if all(len(different) == 1 for different in values.values()):
+        yield DoctorFinding("fleet", Severity.OK, f"{text}, all with the same {', '.join(COMPARED)}")
+    for what, different in values.items():
+        if len(different) > 1:
+            hosts = {value: {one.host for one in standings if getattr(one, what) == value} for value in different}
+            hosts_text = "; ".join(f"{value} on {', '.join(sorted(on))}" for value, on in hosts.items())
+            yield DoctorFinding("fleet", Severity.NOTE, f"{text}: {what} differ: {hosts_text}", _FLEET_FIXES[what])
+    if (own := policies_hash(file)) not in values["policies"]:
+        fix = "bring the same file to every host, or give doctor the one that they use"
+        yield DoctorFinding("fleet", Severity.NOTE, f"no gateway uses this policies file ({own})", fix)

@@ -1,0 +1,68 @@
+"""A Redis that gateways share: what a gateway gets of it. Nothing connects before the first use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from aligner_proxy import extras
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.gateway.reload import Policies
+from aligner_proxy.plugins.api import ServerAddress
+from aligner_proxy.plugins.findings import DoctorFinding
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy_fleet.diagnosis import examine_redis
+from aligner_proxy_fleet.entries import EntryCodec
+from aligner_proxy_fleet.fleet import Fleet
+from aligner_proxy_fleet.leases import SharedEntries
+from aligner_proxy_fleet.quotas import SharedAccounts
+from aligner_proxy_fleet.redis_url import REDIS_FORMS, redis_fault
+from aligner_proxy_fleet.server import RedisServer
+from aligner_proxy_fleet.shared_cache import SharedCache
+
+
+class SharedRedis:
+    """The Redis at an address. Satisfies `SharedServer`; raises `ConfigError`, which never quotes the URL."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        self._address = address
+        self._url = check_url(address)
+
+    @cached_property
+    def server(self) -> RedisServer:
+        """The connections of this process to it; its metrics begin with it."""
+        return RedisServer(self._url, self._address.variable)
+
+    @cached_property
+    def _entries(self) -> EntryCodec:
+        return EntryCodec(self._address.key)
+
+    def open_cache(self, directory: Path, ttl_s: float, max_mb: int) -> SharedCache:
+        """The cache of corrections there; `directory` and `max_mb` are of the disk, for while it is away."""
+        shared = SharedEntries(self.server, self._entries.prefix, ttl_s)
+        return SharedCache(directory, ttl_s, max_mb, shared, self._entries)
+
+    def open_accounts(self, work: str) -> SharedAccounts:
+        """The accounts of one kind of work, apart from those of others."""
+        return SharedAccounts(self.server, f"{self._entries.prefix}{hashlib.sha256(work.encode()).hexdigest()[:16]}:")
+
+    def join(self, policies: Policies) -> Fleet:
+        """The membership of this process, which goes by these policies; not started."""
+        return Fleet(self.server, policies)
+
+    def examine(self, file: PolicyFile) -> Iterator[DoctorFinding]:
+        """Whether it answers, what it does when its memory is full, and what gateways told it."""
+        return examine_redis(self.server, self._address.key, file)
+
+
+def check_url(address: ServerAddress) -> str:
+    """The URL of an address; raises `ConfigError` where no client can be made of it."""
+    name = address.variable
+    if address.url is None:
+        raise ConfigError(f"{address.setting}: {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
+    if (fault := redis_fault(address.url)) is not None:
+        raise ConfigError(f"{address.setting}: {name} holds no URL of a Redis ({fault}); use {REDIS_FORMS}")
+    extras.require_extra(extras.FLEET, address.setting, ["redis"])
+    return address.url
