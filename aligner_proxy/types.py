@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
@@ -109,37 +109,31 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class GroundedEdit:
-    """A fact of an answer that was replaced by that of a reference; places are those of the text before."""
+class Finding:
+    """What a stage found in an answer, and what it put there; places are those of the text before."""
 
+    against: str
+    """Name of what the place goes against, as an objective has one."""
     start: int
     end: int
-    text: str = field(repr=False)
     kind: str
     source: str
-    """The line that says so, as "name:line"."""
+    """What says so, such as a line, as "name:line"."""
+    text: str | None = field(default=None, repr=False)
+    """What stands there now; None where nothing was put in its place."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether something was put in its place."""
+        return self.text is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Grounding:
-    """What was done to hold a text to its references."""
-
-    edits: tuple[GroundedEdit, ...] = ()
-    unsettled: tuple[GroundedEdit, ...] = ()
-    """Sentences that references contradict without one fact that could stand there; their text is empty."""
-
-    def __add__(self, other: Grounding) -> Grounding:
-        """What was done to both texts."""
-        return Grounding(self.edits + other.edits, self.unsettled + other.unsettled)
-
-
-NOT_GROUNDED = Grounding()
 REPLACE_FACTS_FROM = 0.85
 """How certain it must be that the references give a fact otherwise, where nothing else is said."""
 GROUNDED = "grounded"
 """The objective that sentences violate which references contradict."""
-MOST_SOURCES = 32
-"""Edits that a report names one by one."""
+MOST_FINDINGS = 32
+"""Findings that a record names one by one, of each kind of end."""
 
 
 class FailureClass(StrEnum):
@@ -630,8 +624,8 @@ class Outcome:
     """The broken rule of each dropped edit."""
     renumbered: int = 0
     """Marks of lists, and references to them, with another number because items are gone; they are no edits."""
-    grounding: Grounding = NOT_GROUNDED
-    """What was done to hold the text to its references."""
+    findings: tuple[Finding, ...] = ()
+    """What stages found in the text beside the engine's verdicts, and what they put there."""
     attempts: int = 0
     caution: float | None = None
     """Caution of the try that gave this outcome, where that is not the policy's."""
@@ -640,9 +634,9 @@ class Outcome:
 
     @property
     def violated_objectives(self) -> list[str]:
-        """Names of the objectives that segments were flagged for, each once, sorted; `grounded` for references."""
+        """Names of the objectives that segments were flagged for, each once, sorted; and what findings go against."""
         names = {name for segment in self.segments if (name := self.objective_of(segment))}
-        return sorted(names | ({GROUNDED} if self.grounding.unsettled else set()))
+        return sorted(names | {finding.against for finding in self.findings if not finding.is_settled})
 
     @property
     def threshold(self) -> float:
@@ -657,14 +651,10 @@ class Outcome:
         return min((abs(score - self.threshold) for score in finite), default=None)
 
     @property
-    def grounding_record(self) -> dict[str, Any]:
-        """What references changed, for records: counts, kinds and lines, never text; empty where there is nothing."""
-        done = self.grounding
-        if done is NOT_GROUNDED:
-            return {}
-        replaced = [{"kind": edit.kind, "source": edit.source} for edit in done.edits[:MOST_SOURCES]]
-        unsettled = [{"kind": part.kind, "source": part.source} for part in done.unsettled[:MOST_SOURCES]]
-        return {GROUNDED: {"edits": len(done.edits), "replaced": replaced, "unsettled": unsettled}}
+    def findings_record(self) -> dict[str, Any]:
+        """What stages found, by what it goes against, for records: counts, kinds and sources, never text."""
+        names = dict.fromkeys(finding.against for finding in self.findings)
+        return {name: _findings_summary([one for one in self.findings if one.against == name]) for name in names}
 
     @property
     def segments(self) -> tuple[SegmentScore, ...]:
@@ -682,3 +672,10 @@ class Outcome:
         if index is None or not 0 <= index < len(self.policy.objectives):
             return None
         return self.policy.objectives[index].name
+
+
+def _findings_summary(findings: Sequence[Finding]) -> dict[str, Any]:
+    """How many findings were settled, and kind and source of the first."""
+    settled = [{"kind": one.kind, "source": one.source} for one in findings if one.is_settled]
+    unsettled = [{"kind": one.kind, "source": one.source} for one in findings if not one.is_settled]
+    return {"edits": len(settled), "replaced": settled[:MOST_FINDINGS], "unsettled": unsettled[:MOST_FINDINGS]}

@@ -172,7 +172,7 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
         segments=tuple(_flagged_segments(outcome, answer or "", redact)),
         scores=tuple(_round_score(segment.score) for segment in outcome.segments),
         threshold=outcome.threshold,
-        reports=dict(outcome.reports) | outcome.grounding_record,
+        reports=dict(outcome.reports) | outcome.findings_record,
         record=dict(event.record),
     )
 

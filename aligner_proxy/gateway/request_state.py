@@ -169,7 +169,7 @@ class RequestState:
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
             "taught": _taught_summary(taught_versions(self.policy, self.taught)) if self.taught else "",
-            "grounded": str(sum(len(outcome.grounding.edits) for outcome in self.outcomes) or ""),
+            "grounded": str(_settled_count(self.outcomes) or ""),
             "policy": self.policy.name,
             "model": self.corrector,
             "reasoning": _reasoning_summary(self.reasoning),
@@ -203,7 +203,7 @@ class RequestState:
             fields.append(f"reasoning={_reasoning_summary(self.reasoning)}")
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
-        if grounded := sum(len(outcome.grounding.edits) for outcome in self.outcomes):
+        if grounded := _settled_count(self.outcomes):
             fields.append(f"grounded={grounded}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
@@ -300,6 +300,10 @@ def _taught_summary(versions: Mapping[str, Version]) -> str:
     return ",".join(f"{name}={version.against}@{version.day}" for name, version in versions.items())
 
 
+def _settled_count(outcomes: Iterable[Outcome]) -> int:
+    return sum(finding.is_settled for outcome in outcomes for finding in outcome.findings)
+
+
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
@@ -312,7 +316,7 @@ def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
     return (
         dict(outcome.reports)
         | editor_counts(outcome)
-        | outcome.grounding_record
+        | outcome.findings_record
         | {
             "index": outcome.index,
             "status": outcome.status.value,

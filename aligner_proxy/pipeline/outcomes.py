@@ -207,7 +207,7 @@ def build_outcome(answer: AnswerSoFar, corrected: Corrected) -> Outcome:
         edits=verdict.edits,
         dropped=verdict.dropped,
         renumbered=verdict.renumbered,
-        grounding=verdict.grounding,
+        findings=verdict.findings,
     )
 
 

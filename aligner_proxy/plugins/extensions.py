@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from types import NoneType
 from typing import Any, Protocol, TypeVar
@@ -20,9 +20,9 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
-from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
+from aligner_proxy.plugins.stage import LAST, AnswerSoFar, Hold, Outgoing, PolicyEditor, Stage, Stop
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.types import Correction, Objective, Outcome, Policy, Turn
+from aligner_proxy.types import Correction, EditorUse, Objective, Outcome, Policy, Turn
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -282,19 +282,25 @@ class PluginStage(Stage):
 
     def __init__(self, member: Member, stage: Stage) -> None:
         self.inner = stage
+        order: object = getattr(stage, "order", None)
+        self.order = order if isinstance(order, int) else LAST
         self._extension = member.extension
+        self._caller = member.caller
         self._runner = member.caller or InlineRunner()
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """What the plugin says of the text that came."""
+        answer = self._reachable(answer)
         return self._checked(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """What the plugin makes of what goes out."""
+        answer = self._reachable(answer)
         return self._checked(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """What the plugin makes of the whole."""
+        answer = self._reachable(answer)
         return self._checked(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
@@ -304,6 +310,12 @@ class PluginStage(Stage):
         except CorrectionError as error:
             _warn(self._extension.name, "report", str(error))
             return outcome
+
+    def _reachable(self, answer: AnswerSoFar) -> AnswerSoFar:
+        """The answer with its editor as the plugin's thread may ask it."""
+        if self._caller is None:
+            return answer
+        return replace(answer, open_editor=_EditorOpening(answer.open_editor))
 
     def _checked(self, result: _T, *types: type) -> _T:
         if not isinstance(result, types):
@@ -355,6 +367,36 @@ class _EncoderFromThread:
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
         return await _run_in_loop(self._loop, self._encoder.states(texts, layers))
+
+
+class _EditorOpening:
+    """Opens an editor for a plugin's thread; where it is made, the gateway's loop runs."""
+
+    def __init__(self, open_editor: Callable[[AnswerSoFar], PolicyEditor | None]) -> None:
+        self._open = open_editor
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, answer: AnswerSoFar) -> PolicyEditor | None:
+        editor = self._open(answer)
+        return None if editor is None else _EditorFromThread(editor, self._loop)
+
+
+class _EditorFromThread:
+    """Satisfies `PolicyEditor` in a plugin's thread: the editor is asked in the gateway's loop."""
+
+    def __init__(self, editor: PolicyEditor, loop: asyncio.AbstractEventLoop) -> None:
+        self._editor = editor
+        self._loop = loop
+
+    async def ask(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        read: Callable[[str], _T],
+        *,
+        tokens: int,
+        form: Mapping[str, Any] | None = None,
+    ) -> tuple[_T | None, EditorUse]:
+        return await _run_in_loop(self._loop, self._editor.ask(messages, read, tokens=tokens, form=form))
 
 
 async def _run_in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:

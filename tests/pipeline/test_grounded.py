@@ -62,15 +62,15 @@ async def whole(answer: str, policy: Policy) -> Outcome:
 async def test_a_wrong_fact_is_replaced_with_and_without_objectives(policy: Policy) -> None:
     outcome = await whole(WRONG, policy)
     assert (outcome.status, outcome.reason, outcome.text) == (Status.CORRECTED, None, RIGHT)
-    assert [(edit.kind, edit.source) for edit in outcome.grounding.edits] == [("duration", "POLICY.md:3")]
-    assert outcome.grounding_record["grounded"]["edits"] == 1
-    assert WRONG[outcome.grounding.edits[0].start :].startswith("thirty days")
+    assert [(edit.kind, edit.source) for edit in outcome.findings] == [("duration", "POLICY.md:3")]
+    assert outcome.findings_record["grounded"]["edits"] == 1
+    assert WRONG[outcome.findings[0].start :].startswith("thirty days")
 
 
 @pytest.mark.parametrize("policy", [ONLY, KIND])
 async def test_an_answer_that_agrees_goes_out_as_it_is(policy: Policy) -> None:
     outcome = await whole(RIGHT, policy)
-    assert (outcome.status, outcome.text, outcome.grounding_record) == (Status.UNCHANGED, RIGHT, {})
+    assert (outcome.status, outcome.text, outcome.findings_record) == (Status.UNCHANGED, RIGHT, {})
 
 
 async def test_what_remains_of_a_corrected_answer_is_held_to_the_page() -> None:
@@ -110,8 +110,8 @@ async def streamed(answer: str, policy: Policy, *, held: bool = False) -> Outcom
 async def test_streams_are_held_to_the_page(policy: Policy, held: bool) -> None:
     outcome = await streamed(f"{WRONG} Posting a return costs £2.95.", policy, held=held)
     assert outcome.text == f"{RIGHT} Posting a return costs £2.95."
-    assert (outcome.status, len(outcome.grounding.edits)) == (Status.CORRECTED, 1)
-    assert WRONG[outcome.grounding.edits[0].start :].startswith("thirty days")
+    assert (outcome.status, len(outcome.findings)) == (Status.CORRECTED, 1)
+    assert WRONG[outcome.findings[0].start :].startswith("thirty days")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -119,12 +119,12 @@ async def test_what_words_are_not_certain_enough_of_stays_and_is_counted(stream:
     policy = replace(ONLY, replace_facts_from=1.0)
     outcome = await streamed(WRONG, policy) if stream else await whole(WRONG, policy)
     assert (outcome.status, outcome.text) == (Status.UNCHANGED, WRONG)
-    assert outcome.grounding_record["grounded"]["unsettled"] == [{"kind": "duration", "source": "POLICY.md:3"}]
+    assert outcome.findings_record["grounded"]["unsettled"] == [{"kind": "duration", "source": "POLICY.md:3"}]
 
 
 async def test_a_stream_that_agrees_goes_out_as_it_is() -> None:
     outcome = await streamed(RIGHT, ONLY)
-    assert (outcome.status, outcome.text, outcome.grounding_record) == (Status.UNCHANGED, RIGHT, {})
+    assert (outcome.status, outcome.text, outcome.findings_record) == (Status.UNCHANGED, RIGHT, {})
 
 
 def test_to_the_gate_a_reference_is_a_source_of_facts() -> None:

@@ -62,7 +62,7 @@ async def test_the_editor_reads_the_reference_and_puts_the_fact_right() -> None:
     chat = ScriptedChat(IN_PAPER)
     outcome = await pipeline(chat).align(replace(ASKED, answer=DOUBTFUL), POLICY)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, "Gladly. That will be £4.")
-    assert [(edit.start, edit.text, edit.source) for edit in outcome.grounding.edits] == [(21, "£4", "POLICY.md:7")]
+    assert [(edit.start, edit.text, edit.source) for edit in outcome.findings] == [(21, "£4", "POLICY.md:7")]
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
     assert (outcome.correction.editor.calls, outcome.correction.editor.refused) == (1, 0)
@@ -78,7 +78,7 @@ async def test_all_that_may_be_otherwise_is_asked_in_one_call() -> None:
     chat = ScriptedChat(BOTH)
     outcome = await pipeline(chat).align(replace(ASKED, answer=answer), POLICY)
     assert outcome.text == answer.replace("£5", "£4").replace("30", "28")
-    assert [edit.text for edit in outcome.grounding.edits] == ["£4", "28 days"]
+    assert [edit.text for edit in outcome.findings] == ["£4", "28 days"]
     assert [len(marked(messages)) for messages in chat.asked] == [2]
 
 
@@ -90,7 +90,7 @@ async def test_the_editor_has_the_last_word_however_sure_words_are() -> None:
 
 async def test_a_sentence_that_the_editor_leaves_is_settled() -> None:
     outcome = await corrected(repairing(lambda text: text))
-    assert (outcome.status, outcome.text, outcome.grounding_record) == (Status.UNCHANGED, DOUBTFUL, {})
+    assert (outcome.status, outcome.text, outcome.findings_record) == (Status.UNCHANGED, DOUBTFUL, {})
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_nothing_but_facts_of_the_references_is_taken(written: str) -> Non
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
     assert outcome.correction.editor.refused == 1
-    assert [part.source for part in outcome.grounding.unsettled] == ["POLICY.md:7"]
+    assert [one.source for one in outcome.findings if not one.is_settled] == ["POLICY.md:7"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ async def test_streams_ask_before_the_sentence_goes_out(policy: Policy, held: bo
     outcome = await grown(made, [*answer])
     right = answer.replace("£5", "£4").replace("30", "28")
     assert (outcome.status, outcome.text) == (Status.CORRECTED, right)
-    assert [(edit.start, edit.text) for edit in outcome.grounding.edits] == [(21, "£4"), (62, "28 days")]
+    assert [(edit.start, edit.text) for edit in outcome.findings] == [(21, "£4"), (62, "28 days")]
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
     calls = 1 if held else 2

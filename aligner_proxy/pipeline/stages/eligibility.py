@@ -78,6 +78,8 @@ class AnswerForm:
 class Eligibility(Stage):
     """Stops a whole answer that is not to be corrected, and holds a growing one that may be JSON."""
 
+    order = 0
+
     def __init__(self, form: AnswerForm | None = None) -> None:
         self._form = form
 

@@ -7,7 +7,7 @@ names one. In a thread where much is to be read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -24,17 +24,12 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     GROUNDED,
     EditorUse,
-    Exchange,
-    GroundedEdit,
-    Grounding,
-    Objective,
+    Finding,
     Policy,
     Reference,
     Turn,
 )
 
-AGREES = Objective(GROUNDED, "Grounded: the response should agree with the operator's references")
-"""What an editor is asked for under a policy without objectives."""
 _MATCHERS = 64
 """References that are kept taken apart, together as a policy has them."""
 _MOST_QUESTION_CHARS = 4_000
@@ -45,14 +40,12 @@ _Decided = tuple[list[FactEdit], list[UnsettledFact]]
 
 
 class References(Stage):
-    """Holds one answer to its references: a whole one at once, a growing one sentence by sentence.
+    """Holds one answer to its references: a whole one at once, a growing one sentence by sentence."""
 
-    `editor_until` gives whom to ask until a time about what is in doubt; None where nobody is named.
-    """
+    order = 20
 
-    def __init__(self, policy: Policy, editor_until: Callable[[Exchange, float], FactEditor | None]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._editor_until = editor_until
         self._grounder: Grounder | None = None
         """What is known of a growing answer so far."""
 
@@ -78,7 +71,7 @@ class References(Stage):
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         text = outgoing.text
         references = self._policy.references
-        editor = self._editor_until(answer.exchange, answer.deadline)
+        editor = _fact_editor(answer)
         chars = len(text) + sum(len(reference.text) for reference in references)
         find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
         edits, doubtful = await run_off_loop(chars, partial(find, doubts=editor is not None))
@@ -92,7 +85,7 @@ class References(Stage):
 
     async def _ask_ahead(self, outgoing: Outgoing, answer: AnswerSoFar) -> tuple[_Decided | None, EditorUse | None]:
         """What an editor decides about a piece of a growing answer, None where it is not asked; and what that cost."""
-        editor = self._editor_until(answer.exchange, answer.deadline)
+        editor = _fact_editor(answer)
         if editor is None or self._grounder is None or not outgoing.is_original:
             return None, None
         start = outgoing.start
@@ -111,6 +104,12 @@ class References(Stage):
         return ([_shift(edit, -start) for edit in decided[0]], [_shift(part, -start) for part in decided[1]]), use
 
 
+def _fact_editor(answer: AnswerSoFar) -> FactEditor | None:
+    """Whom to ask about what is in doubt; None where the policy names nobody."""
+    editor = answer.editor
+    return None if editor is None else FactEditor(editor, answer.exchange.turns)
+
+
 def _with_edits(
     outgoing: Outgoing, edits: Sequence[FactEdit], doubtful: Sequence[UnsettledFact], use: EditorUse | None
 ) -> Outgoing:
@@ -118,12 +117,12 @@ def _with_edits(
     if not (edits or doubtful):
         return replace(outgoing, editor=use) if use else outgoing
     start = outgoing.start
-    grounding = Grounding(
-        tuple(GroundedEdit(edit.start + start, edit.end + start, edit.text, edit.kind, edit.source) for edit in edits),
-        tuple(GroundedEdit(part.start + start, part.end + start, "", part.kind, part.source) for part in doubtful),
+    findings = (
+        *(Finding(GROUNDED, one.start + start, one.end + start, one.kind, one.source, one.text) for one in edits),
+        *(Finding(GROUNDED, one.start + start, one.end + start, one.kind, one.source) for one in doubtful),
     )
     return replace(
-        outgoing, text=apply_fact_edits(outgoing.text, edits), grounding=outgoing.grounding + grounding, editor=use
+        outgoing, text=apply_fact_edits(outgoing.text, edits), findings=outgoing.findings + findings, editor=use
     )
 
 
