@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -80,32 +81,51 @@ class SideKind(StrEnum):
     OTHER_TEXT = "other_text"
 
 
-class ReferenceKind(StrEnum):
-    """Origins of a reference, to whose facts an answer is held."""
+class Standard:
+    """What a plugin holds answers to besides objectives, as the value of a key. Every default asks for nothing.
 
-    SYSTEM = "system"
-    TOOL_RESULTS = "tool_results"
-    FILE = "file"
-    HEADER = "header"
-    REQUEST = "request"
+    Under a policy with one, answers are looked at although it has no objectives. A value that is empty counts as none.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A text to whose facts an answer is held; `name` is that of its file or header."""
-
-    kind: ReferenceKind
-    name: str = ""
-    text: str = field(default="", repr=False)
-    is_allowed: bool = True
-    """Whether its tenant may give it; only a header needs that."""
+    __slots__ = ()
 
     @property
-    def label(self) -> str:
-        """How edits call it: a file by its name, anything else by its origin."""
-        if self.kind is ReferenceKind.FILE:
-            return self.name.replace("\\", "/").rpartition("/")[2]
-        return f"{self.kind.value} {self.name}".strip()
+    def labels(self) -> tuple[str, ...]:
+        """How operators are shown it."""
+        return ()
+
+    @property
+    def source_texts(self) -> tuple[str, ...]:
+        """Texts whose facts an edit may state: to the gate they are no inventions."""
+        return ()
+
+    @property
+    def configured(self) -> object:
+        """What of it the operator configured (JSON-able), for the hash of a policy; nothing of a request."""
+        return ()
+
+    @property
+    def header_names(self) -> tuple[str, ...]:
+        """Headers of a request that it reads (`RequestFacts.given`)."""
+        return ()
+
+    @property
+    def reads_tool_results(self) -> bool:
+        """Whether it reads what tools returned (`RequestFacts.tool_results`)."""
+        return False
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Files that it names, by their paths as written."""
+        return ()
+
+    def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> Mapping[str, str]:
+        """The text of each file by its name; raises `ConfigError`, with the place of an entry by its number."""
+        return {}
+
+    def with_files(self, texts: Mapping[str, str]) -> Standard:
+        """The same with the texts of its files."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +148,6 @@ class Finding:
         return self.text is not None
 
 
-REPLACE_FACTS_FROM = 0.85
-"""How certain it must be that the references give a fact otherwise, where nothing else is said."""
-GROUNDED = "grounded"
-"""The objective that sentences violate which references contradict."""
 MOST_FINDINGS = 32
 """Findings that a record names one by one, of each kind of end."""
 
@@ -405,8 +421,6 @@ class Policy:
     """(name, value) of LiteLLM's metadata by which what the editor costs is charged to the key of the request."""
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
-    references: tuple[Reference, ...] = ()
-    replace_facts_from: float = REPLACE_FACTS_FROM  # how certain words alone must be of a fact of the references
     bypass: bool = False  # the request opted out, and its tenant may do so
     tenant: str = "-"  # namespace of cache and in-flight work: tenants never share an entry
     quota: Quota | None = None
@@ -446,6 +460,21 @@ class Policy:
     def extension(self, name: str, default: Any = None) -> Any:
         """The value of a plugin's key, `default` if it is not set."""
         return next((value for key, value in self.extensions if key == name), default)
+
+    @property
+    def standards(self) -> tuple[tuple[str, Standard], ...]:
+        """(name, value) of what plugins hold answers to."""
+        return tuple((name, value) for name, value in self.extensions if isinstance(value, Standard) and value)
+
+    @property
+    def source_texts(self) -> tuple[str, ...]:
+        """Texts of plugins whose facts are no inventions."""
+        return tuple(text for _, standard in self.standards for text in standard.source_texts)
+
+    def without_standards(self) -> Policy:
+        """The same policy, whose answers plugins hold to nothing."""
+        others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Standard))
+        return replace(self, extensions=others)
 
     def with_extension(self, name: str, value: Any) -> Policy:
         """The same policy with this value under `name`."""

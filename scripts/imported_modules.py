@@ -8,7 +8,13 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLACES = (ROOT, ROOT / "plugins", ROOT / "plugins" / "embedded", ROOT / "plugins" / "vllm")
+PLACES = (
+    ROOT,
+    ROOT / "plugins",
+    ROOT / "plugins" / "embedded",
+    ROOT / "plugins" / "grounding",
+    ROOT / "plugins" / "vllm",
+)
 """The folders from which modules are imported."""
 
 

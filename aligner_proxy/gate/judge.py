@@ -236,7 +236,7 @@ class _GateCase:
 
     def candidate(self, changes: Sequence[EditGroup]) -> Candidate:
         """The original with these changes in it."""
-        sources = tuple(reference.text for reference in self.policy.references)
+        sources = self.policy.source_texts
         return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources, self.closed)
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
@@ -254,7 +254,7 @@ class _GateCase:
         closing = [edit for edit, proposed in self.proposed.items() if proposed.last <= end and edit.end <= start]
         parts = tuple(part for edit in closing for part in released.open_edits.get(self.proposed[edit], ()))
         before = TextFacts(self.before.text[:start], self.closed.before)
-        sources = tuple(reference.text for reference in self.policy.references)
+        sources = self.policy.source_texts
         changes = (EditGroup(tuple(closing), parts),)
         candidate = Candidate(before, self.pieces[:end], self.policy.objectives, changes, sources, self.closed)
         if can_close(candidate, self.rules):

@@ -157,8 +157,6 @@ def _count_edits(outcome: Outcome) -> None:
         prometheus.EDITS.labels(rule).inc()
     if kept_count := outcome.edits - len(outcome.dropped):
         prometheus.EDITS.labels("kept").inc(kept_count)
-    for finding in outcome.findings:
-        prometheus.GROUNDED.labels("replaced" if finding.is_settled else "unsettled", finding.kind).inc()
 
 
 def record_breaker(state: State) -> None:

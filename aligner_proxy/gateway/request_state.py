@@ -169,7 +169,6 @@ class RequestState:
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
             "taught": _taught_summary(taught_versions(self.policy, self.taught)) if self.taught else "",
-            "grounded": str(_settled_count(self.outcomes) or ""),
             "policy": self.policy.name,
             "model": self.corrector,
             "reasoning": _reasoning_summary(self.reasoning),
@@ -203,8 +202,6 @@ class RequestState:
             fields.append(f"reasoning={_reasoning_summary(self.reasoning)}")
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
-        if grounded := _settled_count(self.outcomes):
-            fields.append(f"grounded={grounded}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
@@ -298,10 +295,6 @@ def _reasoning_summary(outcomes: Sequence[Outcome]) -> str:
 def _taught_summary(versions: Mapping[str, Version]) -> str:
     """Each taught objective of a request, from how many examples, and when."""
     return ",".join(f"{name}={version.against}@{version.day}" for name, version in versions.items())
-
-
-def _settled_count(outcomes: Iterable[Outcome]) -> int:
-    return sum(finding.is_settled for outcome in outcomes for finding in outcome.findings)
 
 
 def _milliseconds(seconds: float | None) -> float | None:

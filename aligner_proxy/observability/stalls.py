@@ -37,7 +37,12 @@ _BEAT_S = 0.025
 _QUIET_S = 5.0
 """Seconds between two log lines; every stall counts, not every one is written down."""
 _FRAMES = 3
-_PACKAGES = {"aligner_proxy": "aligner", "aligner_proxy_systems": "aligner", "litellm": "litellm"}
+_PACKAGES = {
+    "aligner_proxy": "aligner",
+    "aligner_proxy_grounding": "aligner",
+    "aligner_proxy_systems": "aligner",
+    "litellm": "litellm",
+}
 _WAITING = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})
 """Files in which a thread waits, and computes nothing."""
 _HALF = 0.5

@@ -43,7 +43,6 @@ from aligner_proxy.pipeline.second_reading import SecondReading
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.pipeline.stages.eligibility import BEGUN, AnswerForm, Eligibility
 from aligner_proxy.pipeline.stages.language import Language
-from aligner_proxy.pipeline.stages.references import References
 from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
@@ -277,7 +276,7 @@ class Pipeline:
         if policy.corrector != METAALIGNER and not by_segments:
             return DeferredSession(engine)  # holds no place while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
-        if not policy.objectives and policy.references:
+        if not policy.objectives and policy.standards:
             return UnjudgedSession()
         policy = self.extensions.prefill(policy)
         if not policy.objectives:
@@ -311,8 +310,6 @@ class Pipeline:
         A growing answer asks for the languages of its aligner by itself, a whole one only if they may stop it.
         """
         stages: list[Stage] = [Eligibility(form), *own]
-        if policy.references:
-            stages.append(References(policy))
         if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
             engine_of = partial(self.engine_of, policy)
             stages.append(RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request)))

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
+from aligner_proxy.plugins.api import BodyField, CheckTable, Corrected, Extension, Inner, RequestField, TextEncoder
 from aligner_proxy.plugins.stage import LAST, AnswerSoFar, Hold, Outgoing, PolicyEditor, Stage, Stop
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, EditorUse, Objective, Outcome, Policy, Turn
@@ -99,6 +99,11 @@ class Extensions:
     def request_fields(self) -> tuple[RequestField, ...]:
         """Fields that requests may set besides the gateway's own."""
         return tuple(field for member in self._members for field in member.extension.request_fields)
+
+    @property
+    def body_fields(self) -> tuple[BodyField, ...]:
+        """Fields that the body of `POST /v1/align` may have besides the gateway's own."""
+        return tuple(field for member in self._members for field in member.extension.body_fields)
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
         """The policy with the request's settings; raises `BadRequest` and `ForbiddenError`."""
@@ -202,6 +207,15 @@ class Extensions:
             _call_quietly(member.extension, "explain", policy, request) for member in self._overriding["explain"]
         )
         return [str(note) for notes in explained for note in notes or ()]
+
+    def tables(self, policy: Policy) -> list[CheckTable]:
+        """Tables on a policy for `aligner-proxy check`."""
+        lists = (_call_quietly(member.extension, "tables", policy) for member in self._overriding["tables"])
+        return [table for tables in lists for table in tables or () if isinstance(table, CheckTable)]
+
+    def details(self, policy: Policy) -> dict[str, Any]:
+        """Fields on a policy for `aligner-proxy check --json`."""
+        return self._merge_results("details", policy)
 
     def describe(self, objective: Objective) -> str | None:
         """Description of how an objective of an extension is met; None for others."""

@@ -1,7 +1,7 @@
 """Keys and selector forms that plugins add to policies.yaml, and their deprecated names.
 
 A plugin declares them (`Extension.keys`, `Extension.selectors`); schema.py builds the models of the policies file from
-the declarations. The keys of the bundled distribution are listed here, so that a file that uses one without it gets a
+the declarations. The keys of the bundled distributions are listed here, so that a file that uses one without it gets a
 warning with the package to install, and the gateway still starts.
 """
 
@@ -16,7 +16,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 SYSTEMS = "aligner-proxy-systems"
-"""The bundled distribution of plugins (plugins/aligner_proxy_systems)."""
+"""The distribution of the research systems (plugins/aligner_proxy_systems)."""
+GROUNDING = "aligner-proxy-grounding"
+"""The distribution that holds answers to references (plugins/grounding)."""
+BUNDLED = frozenset({SYSTEMS, GROUNDING})
+"""Distributions of our own, whose plugins run in the gateway's loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,12 @@ class SelectorForm:
 
 
 KEYS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
-    {"best_of": SYSTEMS, "drafts": SYSTEMS, "preferences": SYSTEMS, "allow_preferences": SYSTEMS}
+    {
+        **dict.fromkeys(("best_of", "drafts", "preferences", "allow_preferences"), SYSTEMS),
+        **dict.fromkeys(("references", "replace_facts_from", "allow_references"), GROUNDING),
+    }
 )
-_GRANTS_OF_PLUGINS = frozenset({"allow_preferences"})
+_GRANTS_OF_PLUGINS = frozenset({"allow_preferences", "allow_references"})
 SELECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"auto": SYSTEMS})
 CORRECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
     {"self_refine": SYSTEMS, "aligner": SYSTEMS, "stream_aligner": SYSTEMS}

@@ -14,6 +14,8 @@ from aligner_proxy.console.application import Console
 from aligner_proxy.engine import api as engine_api
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.gateway.endpoints import routes as gateway_routes
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.extensions import Extensions
 from scripts.reference.json_types import definition, type_words
 from scripts.reference.markdown import code, page, sentence, table
 from scripts.reference.words import written
@@ -44,7 +46,9 @@ Schema = Mapping[str, Any]
 def gateway_document() -> dict[str, Any]:
     """The OpenAPI document of the gateway's own endpoints."""
     app = FastAPI()
-    gateway_routes.add_endpoints(app, lambda: None, MagicMock())
+    bundled = [extension for plugin in registry.load_plugins(False).plugins for extension in plugin.extensions]
+    hooks = MagicMock(pipeline=MagicMock(extensions=Extensions(bundled)))
+    gateway_routes.add_endpoints(app, lambda: None, hooks)
     return app.openapi()
 
 

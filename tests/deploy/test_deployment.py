@@ -118,7 +118,7 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
 def test_every_package_of_the_image_is_installed_by_hash() -> None:
     runs = " && ".join(rest for word, rest in instructions() if word == "RUN")
     installs = [command for command in runs.split(" && ") if "pip install" in command]
-    ours = "pip install --no-deps --no-build-isolation . ./plugins ./plugins/embedded"
+    ours = "pip install --no-deps --no-build-isolation . ./plugins ./plugins/embedded ./plugins/grounding"
     assert installs == ["pip install --require-hashes --no-deps -r requirements.lock -r ${TORCH_LOCK}", ours]
     assert ("ARG", "TORCH_LOCK=requirements-torch.lock") in instructions()
 

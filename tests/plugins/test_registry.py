@@ -23,7 +23,7 @@ from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status
 from tests.support.installed import EXAMPLE, install, install_example
 
 HOOKS = "from aligner_proxy.plugins.api import Kind, hookimpl\n"
-OURS = ["aligner", "meal", "metaalign", "self_refine", "stream_aligner"]
+OURS = ["aligner", "grounding", "meal", "metaalign", "self_refine", "stream_aligner"]
 CORRECTORS = {"aligner", "self_refine", "stream_aligner"}
 FALSE_FRIEND = HOOKS + "@hookimpl\ndef correctors():\n    return [Kind('self_refine', 'mine', lambda told: None)]\n"
 Site = Callable[..., Path]
@@ -55,7 +55,7 @@ def plugin(name: str) -> Plugin:
 
 
 def test_our_own_come_first_and_say_what_they_offer(site: Path) -> None:
-    names = [(one.name, one.third_party, one.fault) for one in load_plugins(True).plugins][:5]
+    names = [(one.name, one.third_party, one.fault) for one in load_plugins(True).plugins][: len(OURS)]
     assert names == [(name, False, None) for name in OURS]
     assert set(load_plugins(True).offers("correctors")) == CORRECTORS
 

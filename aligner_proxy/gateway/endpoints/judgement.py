@@ -53,8 +53,8 @@ class AnswerBatch:
     model: str | None = None
     objectives: Sequence[str] = ()
     """What is asked for besides the policy's: names of configured objectives, or "Name: description"."""
-    references: Sequence[str] = ()
-    """Texts to whose facts they are held, besides those of the policy."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the fields that plugins declare, by name."""
     finish_reasons: Sequence[str] = ()
     """Of each answer; without them all are whole."""
     call_id: str | None = None
@@ -69,15 +69,15 @@ class AnswerBatch:
             messages=[message.model_dump() for message in body.messages],
             model=body.model,
             objectives=body.objectives,
-            references=body.references,
+            fields=body.plugin_fields,
         )
 
     @property
     def body_request(self) -> BodyRequest:
-        """The objectives by name and those in own words, which have a colon; and the references."""
+        """The objectives by name and those in own words, which have a colon; and the fields of plugins."""
         names = tuple(text for text in self.objectives if ":" not in text)
         texts = tuple(text for text in self.objectives if ":" in text)
-        return BodyRequest(names, texts, tuple(self.references))
+        return BodyRequest(names, texts, self.fields)
 
     def make_response(self) -> ModelResponse:
         """The answers as a chat completion."""

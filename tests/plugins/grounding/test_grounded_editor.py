@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from aligner_proxy.correctors.editor import Reply
-from aligner_proxy.correctors.fact_editor import REFERENCE_CHARS
 from aligner_proxy.errors import CorrectionError, EngineUnavailable, QuotaSpent
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -22,12 +21,13 @@ from aligner_proxy.types import (
     Objective,
     Outcome,
     Policy,
-    Reference,
-    ReferenceKind,
     Status,
     StreamMode,
     Turn,
 )
+from aligner_proxy_grounding.fact_editor import REFERENCE_CHARS
+from aligner_proxy_grounding.references import Reference, ReferenceKind
+from tests.plugins.grounding.held import EXTENSIONS, held
 from tests.support.editors import Script, ScriptedChat, editors, marked, repairing, replying
 from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
@@ -41,7 +41,7 @@ Online orders can be returned within 28 days of delivery. Posting a return costs
 Wrapping a present costs £4 in paper and £6 in a box. Vouchers are valid for 3 years.
 """
 FILE = Reference(ReferenceKind.FILE, "POLICY.md", PAGE)
-POLICY = Policy("p", references=(FILE,), editor="model:strong")
+POLICY = held(Policy("p", editor="model:strong"), FILE)
 KIND = replace(POLICY, objectives=(Objective("kind", "Kind: no insults"),))
 ASKED = Exchange("c", 0, (Turn("user", "Can you wrap my present?"),), None)
 DOUBTFUL = "Gladly. That will be £5."
@@ -51,7 +51,7 @@ BOTH = repairing(lambda text: text.replace("£5", "£4").replace("30 days", "28 
 
 def pipeline(chat: ScriptedChat) -> Pipeline:
     engine = SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda _: "")
-    return Pipeline(engine, editors=editors(chat))
+    return Pipeline(engine, extensions=EXTENSIONS, editors=editors(chat))
 
 
 async def corrected(script: Script, answer: str = DOUBTFUL, policy: Policy = POLICY) -> Outcome:
@@ -226,7 +226,7 @@ async def test_of_a_long_reference_headings_and_the_lines_near_are_shown() -> No
     long = replace(FILE, text=f"{filler}{PAGE}{filler}")
     asked = replace(ASKED, answer="Gladly. It is £3.", turns=(Turn("user", "What does it cost?"),))
     chat = ScriptedChat(repairing(lambda text: text.replace("£3", "£4")))
-    outcome = await pipeline(chat).align(asked, replace(POLICY, references=(long,)))
+    outcome = await pipeline(chat).align(asked, held(POLICY, long))
     assert outcome.text == "Gladly. It is £4."
     (shown,) = json.loads(chat.asked[0][-1]["content"])["references"]
     assert len(long.text) > REFERENCE_CHARS

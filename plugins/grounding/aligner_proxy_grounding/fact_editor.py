@@ -1,7 +1,7 @@
 """A strong model that reads the references where words alone do not tell whether an answer contradicts them.
 
 It is asked once for all sentences of an answer that are in doubt, and only for them. What it writes is a proposal: what
-may be taken of it the caller decides (`grounding/rewriting.py`). Where it cannot be asked, words decide alone.
+may be taken of it the caller decides (`rewriting.py`). Where it cannot be asked, words decide alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from aligner_proxy.correctors import editor_prompt
 from aligner_proxy.correctors.editor_prompt import Passage
 from aligner_proxy.plugins.stage import PolicyEditor
 from aligner_proxy.text.structure import Segment, split
-from aligner_proxy.types import EditorUse, Reference, Turn
+from aligner_proxy.types import EditorUse, Turn
+from aligner_proxy_grounding.references import Reference
 
 INSTRUCTION = (
     "Somebody else wrote an answer to a client. You hold it to the operator's references. You get one JSON object: the "

@@ -13,23 +13,18 @@ from functools import lru_cache, partial
 from typing import TypeVar
 
 from aligner_proxy.concurrency import run_off_loop
-from aligner_proxy.correctors.fact_editor import Doubt, FactEditor
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import read_page
-from aligner_proxy.grounding.procedures import ORDER
-from aligner_proxy.grounding.rewriting import accept_rewriting, merge_edits
-from aligner_proxy.grounding.sentences import FactEdit, Grounder, UnsettledFact, apply_fact_edits
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import (
-    GROUNDED,
-    EditorUse,
-    Finding,
-    Policy,
-    Reference,
-    Turn,
-)
+from aligner_proxy.types import EditorUse, Finding, Policy, Turn
+from aligner_proxy_grounding.fact_editor import Doubt, FactEditor
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.procedures import ORDER
+from aligner_proxy_grounding.references import GROUNDED, Reference, references_of
+from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, FactEdit, Grounder, UnsettledFact, apply_fact_edits
 
+CERTAINTY_KEY = "replace_facts_from"
 _MATCHERS = 64
 """References that are kept taken apart, together as a policy has them."""
 _MOST_QUESTION_CHARS = 4_000
@@ -39,20 +34,21 @@ _MOST_CLIENT_CHARS = 20_000
 _Decided = tuple[list[FactEdit], list[UnsettledFact]]
 
 
-class References(Stage):
+class GroundingStage(Stage):
     """Holds one answer to its references: a whole one at once, a growing one sentence by sentence."""
 
     order = 20
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._references = references_of(policy)
         self._grounder: Grounder | None = None
         """What is known of a growing answer so far."""
 
     async def admit(self, answer: AnswerSoFar) -> None:
         """Take the references apart before anything of a growing answer goes out."""
         if not answer.is_whole and self._grounder is None:
-            chars = sum(len(reference.text) for reference in self._policy.references)
+            chars = sum(len(reference.text) for reference in self._references)
             async with asyncio.timeout(self._policy.deadline_s):
                 self._grounder = await run_off_loop(chars, partial(grounder, self._policy, answer.exchange.turns))
 
@@ -70,7 +66,7 @@ class References(Stage):
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         text = outgoing.text
-        references = self._policy.references
+        references = self._references
         editor = _fact_editor(answer)
         chars = len(text) + sum(len(reference.text) for reference in references)
         find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
@@ -97,7 +93,7 @@ class References(Stage):
             return None, None
         placed = [_shift(part, text_start) for part in doubtful]
         decided, use = await _ask(
-            editor, answer.text[:end], [_shift(edit, text_start) for edit in edits], placed, self._policy.references
+            editor, answer.text[:end], [_shift(edit, text_start) for edit in edits], placed, self._references
         )
         if decided is None:
             return None, use
@@ -185,8 +181,9 @@ def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> 
     by_user = [turn.content for turn in turns if turn.role == "user"]
     question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
     client_texts = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
-    matcher = _matcher_of(policy.references)
-    return Grounder.for_question(matcher, question, client_texts, doubts=doubts, replace_from=policy.replace_facts_from)
+    matcher = _matcher_of(references_of(policy))
+    certainty = policy.extension(CERTAINTY_KEY, REPLACE_FACTS_FROM)
+    return Grounder.for_question(matcher, question, client_texts, doubts=doubts, replace_from=certainty)
 
 
 def _matcher_of(references: Iterable[Reference]) -> Matcher:
