@@ -1,4 +1,4 @@
-"""Fit of the weights by which words alone are certain enough to replace a fact: `replacing` in grounding/evidence.yaml.
+"""Fit of the weights by which words alone are certain enough to replace a fact: `replacing` in evidence.yaml.
 
     python -m models.experiments.grounded_certainty [FOLDER ...] [--folds]
 

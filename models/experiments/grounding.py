@@ -1,4 +1,4 @@
-"""Fit of the weights by which grounded answers tell what a fact speaks of: `aligner_proxy/grounding/evidence.yaml`.
+"""Fit of the weights by which grounded answers tell what a fact speaks of: `evidence.yaml` of the plugin.
 
     python -m models.experiments.grounding [FOLDER ...] [--folds]
 

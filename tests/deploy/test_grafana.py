@@ -17,6 +17,7 @@ from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
 from aligner_proxy.observability import metrics as observability_metrics
+from aligner_proxy_grounding import extension as grounding
 from aligner_proxy_systems.metaalign import extension as metaalign
 from tests.support import tiny
 
@@ -52,7 +53,7 @@ def families(text: str) -> dict[str, set[str]]:
 def declared() -> dict[str, set[str]]:
     """The same for the gateway, also of what has not been counted yet."""
     found: dict[str, set[str]] = {}
-    for module in (observability_metrics, metaalign):
+    for module in (observability_metrics, grounding, metaalign):
         for metric in vars(module).values():
             if hasattr(metric, "_labelnames") and hasattr(metric, "describe"):
                 (family,) = metric.describe()

@@ -194,5 +194,6 @@ def guard(
         said["tenants"] = [{"match": {}, "allow_references": True}]
     (folder / "policies.yaml").write_text(yaml.safe_dump(said))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
-    made.pipeline = Pipeline(ScriptedEngine(lambda _: EngineUnavailable("scripted")))
+    engine = ScriptedEngine(lambda _: EngineUnavailable("scripted"))
+    made.pipeline = Pipeline(engine, extensions=made.pipeline.extensions)
     return made
