@@ -48,7 +48,7 @@ from aligner_proxy.gateway.fleet import COMPARED, FleetHeartbeat, MemberState, p
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import ServerKind
-from aligner_proxy.policy.plugin_keys import SYSTEMS
+from aligner_proxy.policy.plugin_keys import BUNDLED
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.sharing.entries import EntryCodec
 from aligner_proxy.sharing.server import RedisServer
@@ -371,9 +371,9 @@ def check_plugins() -> Iterator[DoctorFinding]:
         else:
             offers = "; ".join((*_offer_texts(plugin), *_declared_texts(plugin)))
             yield DoctorFinding(where, Severity.OK, f"{text}; {offers or 'offers nothing'}")
-    if SYSTEMS not in registry.plugin_distributions():
-        fix = f"pip install {SYSTEMS}"
-        yield DoctorFinding("plugins", Severity.NOTE, f"{SYSTEMS}, which comes with the gateway, is not installed", fix)
+    for missing in sorted(BUNDLED - registry.plugin_distributions()):
+        what = f"{missing}, which comes with the gateway, is not installed"
+        yield DoctorFinding("plugins", Severity.NOTE, what, f"pip install {missing}")
     off = [] if third_party else registry.third_party_names()
     if off:
         yield DoctorFinding("plugins", Severity.NOTE, f"switched off, not loaded: {', '.join(off)}")
@@ -435,7 +435,7 @@ def _make_finding(check: str, good: bool, text: str, fix: str, bad: Severity = S
 
 
 _FLEET_FIXES = {
-    "policies": "bring the same policies file and references to every host; gateways load them by themselves",
+    "policies": "bring the same policies file, and the files that it names, to every host; gateways load them by themselves",
     "keys": "bring the same keys file to every host; gateways load it by themselves",
     "heads": "wait some seconds; heads are shared where cache.key_env is set and the policies are the same",
     "release": "install the same aligner-proxy everywhere; while hosts are upgraded one by one this is so",
