@@ -435,7 +435,7 @@ def _make_finding(check: str, good: bool, text: str, fix: str, bad: Severity = S
 
 
 _FLEET_FIXES = {
-    "policies": "bring the same policies file, and the files that it names, to every host; gateways load them by themselves",
+    "policies": "bring the same policies file and the files it names to every host; gateways load them by themselves",
     "keys": "bring the same keys file to every host; gateways load it by themselves",
     "heads": "wait some seconds; heads are shared where cache.key_env is set and the policies are the same",
     "release": "install the same aligner-proxy everywhere; while hosts are upgraded one by one this is so",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from aligner_proxy.audit.entry import CONTENT, AuditEvent, encode_content, make_entry, policy_hash
 from aligner_proxy.errors import ConfigError, ForbiddenError
+from aligner_proxy.gateway.fleet import policies_hash
 from aligner_proxy.gateway.request_policy import decode_header
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
-from aligner_proxy.types import Policy
+from aligner_proxy.types import Exchange, Outcome, Policy, Status
 from aligner_proxy_grounding.page import MOST_CHARS
 from aligner_proxy_grounding.references import ReferenceKind, references_of
 from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM
@@ -210,3 +214,39 @@ def test_without_the_plugin_its_keys_are_named_with_the_distribution(file: Path)
     needs = "needs the plugin distribution aligner-proxy-grounding, which is not installed"
     assert [needs in warning for warning in read.warnings] == [True] * 3
     assert PolicyResolver(read).resolve(RequestFacts("gpt", system="Be kind.")).standards == ()
+
+
+def test_hashes_tell_the_operators_texts_apart_and_no_others(file: Path) -> None:
+    data = {"defaults": {"references": [{"file": "pages/A.md"}, "system"]}}
+
+    def hashes(system: str) -> tuple[str, str]:
+        return policy_hash(resolved(file, data, system=system)), policies_hash(registry.load_policies(file))
+
+    before = hashes("Be kind.")
+    assert hashes("Be brief.") == before
+    (file.parent / "pages" / "A.md").write_text(PAGE.replace("28", "14"))
+    after = hashes("Be kind.")
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+
+
+def test_litellms_copies_of_a_policy_are_the_same(file: Path) -> None:
+    policy = resolved(file, {"defaults": {"references": [{"file": "pages/A.md"}]}})
+    copied = copy.deepcopy(policy)
+    assert copied == policy
+    assert texts(copied) == texts(policy)
+    assert copied.source_texts == (PAGE,)
+
+
+def test_texts_of_a_body_are_redacted_and_those_of_earlier_entries_are_read() -> None:
+    facts = RequestFacts(brought={"references": ("My name is Ann.",)})
+    outcome = Outcome(Status.UNCHANGED, None, "Hello.", Policy("p"))
+    event = AuditEvent(0.0, None, facts, Exchange("c", 0, (), "Hello."), outcome)
+    content = make_entry(event, lambda text: text.replace("Ann", "[name]")).content
+    assert content is not None
+    stored = json.loads(encode_content(content))
+    assert stored["facts"]["brought"] == {"references": ["My name is [name]."]}
+    stored["facts"]["brought"] = ["It costs €5."]
+    earlier = CONTENT.validate_python(stored).facts
+    policy = EXTENSIONS.resolve(Policy("p").with_extension("allow_references", True), earlier)
+    assert texts(policy) == [("request 1", "It costs €5.")]
