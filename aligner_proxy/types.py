@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 
@@ -80,66 +81,75 @@ class SideKind(StrEnum):
     OTHER_TEXT = "other_text"
 
 
-class ReferenceKind(StrEnum):
-    """Origins of a reference, to whose facts an answer is held."""
+class Standard:
+    """What a plugin holds answers to besides objectives, as the value of a key. Every default asks for nothing.
 
-    SYSTEM = "system"
-    TOOL_RESULTS = "tool_results"
-    FILE = "file"
-    HEADER = "header"
-    REQUEST = "request"
+    Under a policy with one, answers are looked at although it has no objectives. A value that is empty counts as none.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A text to whose facts an answer is held; `name` is that of its file or header."""
-
-    kind: ReferenceKind
-    name: str = ""
-    text: str = field(default="", repr=False)
-    is_allowed: bool = True
-    """Whether its tenant may give it; only a header needs that."""
+    __slots__ = ()
 
     @property
-    def label(self) -> str:
-        """How edits call it: a file by its name, anything else by its origin."""
-        if self.kind is ReferenceKind.FILE:
-            return self.name.replace("\\", "/").rpartition("/")[2]
-        return f"{self.kind.value} {self.name}".strip()
+    def labels(self) -> tuple[str, ...]:
+        """How operators are shown it."""
+        return ()
+
+    @property
+    def source_texts(self) -> tuple[str, ...]:
+        """Texts whose facts an edit may state: to the gate they are no inventions."""
+        return ()
+
+    @property
+    def configured(self) -> object:
+        """What of it the operator configured (JSON-able), for the hash of a policy; nothing of a request."""
+        return ()
+
+    @property
+    def header_names(self) -> tuple[str, ...]:
+        """Headers of a request that it reads (`RequestFacts.given`)."""
+        return ()
+
+    @property
+    def reads_tool_results(self) -> bool:
+        """Whether it reads what tools returned (`RequestFacts.tool_results`)."""
+        return False
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Files that it names, by their paths as written."""
+        return ()
+
+    def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> Mapping[str, str]:
+        """The text of each file by its name; raises `ConfigError`, with the place of an entry by its number."""
+        return {}
+
+    def with_files(self, texts: Mapping[str, str]) -> Standard:
+        """The same with the texts of its files."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
-class GroundedEdit:
-    """A fact of an answer that was replaced by that of a reference; places are those of the text before."""
+class Finding:
+    """What a stage found in an answer, and what it put there; places are those of the text before."""
 
+    against: str
+    """Name of what the place goes against, as an objective has one."""
     start: int
     end: int
-    text: str = field(repr=False)
     kind: str
     source: str
-    """The line that says so, as "name:line"."""
+    """What says so, such as a line, as "name:line"."""
+    text: str | None = field(default=None, repr=False)
+    """What stands there now; None where nothing was put in its place."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether something was put in its place."""
+        return self.text is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Grounding:
-    """What was done to hold a text to its references."""
-
-    edits: tuple[GroundedEdit, ...] = ()
-    unsettled: tuple[GroundedEdit, ...] = ()
-    """Sentences that references contradict without one fact that could stand there; their text is empty."""
-
-    def __add__(self, other: Grounding) -> Grounding:
-        """What was done to both texts."""
-        return Grounding(self.edits + other.edits, self.unsettled + other.unsettled)
-
-
-NOT_GROUNDED = Grounding()
-REPLACE_FACTS_FROM = 0.85
-"""How certain it must be that the references give a fact otherwise, where nothing else is said."""
-GROUNDED = "grounded"
-"""The objective that sentences violate which references contradict."""
-MOST_SOURCES = 32
-"""Edits that a report names one by one."""
+MOST_FINDINGS = 32
+"""Findings that a record names one by one, of each kind of end."""
 
 
 class FailureClass(StrEnum):
@@ -411,8 +421,6 @@ class Policy:
     """(name, value) of LiteLLM's metadata by which what the editor costs is charged to the key of the request."""
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
-    references: tuple[Reference, ...] = ()
-    replace_facts_from: float = REPLACE_FACTS_FROM  # how certain words alone must be of a fact of the references
     bypass: bool = False  # the request opted out, and its tenant may do so
     tenant: str = "-"  # namespace of cache and in-flight work: tenants never share an entry
     quota: Quota | None = None
@@ -452,6 +460,21 @@ class Policy:
     def extension(self, name: str, default: Any = None) -> Any:
         """The value of a plugin's key, `default` if it is not set."""
         return next((value for key, value in self.extensions if key == name), default)
+
+    @property
+    def standards(self) -> tuple[tuple[str, Standard], ...]:
+        """(name, value) of what plugins hold answers to."""
+        return tuple((name, value) for name, value in self.extensions if isinstance(value, Standard) and value)
+
+    @property
+    def source_texts(self) -> tuple[str, ...]:
+        """Texts of plugins whose facts are no inventions."""
+        return tuple(text for _, standard in self.standards for text in standard.source_texts)
+
+    def without_standards(self) -> Policy:
+        """The same policy, whose answers plugins hold to nothing."""
+        others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Standard))
+        return replace(self, extensions=others)
 
     def with_extension(self, name: str, value: Any) -> Policy:
         """The same policy with this value under `name`."""
@@ -630,8 +653,8 @@ class Outcome:
     """The broken rule of each dropped edit."""
     renumbered: int = 0
     """Marks of lists, and references to them, with another number because items are gone; they are no edits."""
-    grounding: Grounding = NOT_GROUNDED
-    """What was done to hold the text to its references."""
+    findings: tuple[Finding, ...] = ()
+    """What stages found in the text beside the engine's verdicts, and what they put there."""
     attempts: int = 0
     caution: float | None = None
     """Caution of the try that gave this outcome, where that is not the policy's."""
@@ -640,9 +663,9 @@ class Outcome:
 
     @property
     def violated_objectives(self) -> list[str]:
-        """Names of the objectives that segments were flagged for, each once, sorted; `grounded` for references."""
+        """Names of the objectives that segments were flagged for, each once, sorted; and what findings go against."""
         names = {name for segment in self.segments if (name := self.objective_of(segment))}
-        return sorted(names | ({GROUNDED} if self.grounding.unsettled else set()))
+        return sorted(names | {finding.against for finding in self.findings if not finding.is_settled})
 
     @property
     def threshold(self) -> float:
@@ -657,14 +680,10 @@ class Outcome:
         return min((abs(score - self.threshold) for score in finite), default=None)
 
     @property
-    def grounding_record(self) -> dict[str, Any]:
-        """What references changed, for records: counts, kinds and lines, never text; empty where there is nothing."""
-        done = self.grounding
-        if done is NOT_GROUNDED:
-            return {}
-        replaced = [{"kind": edit.kind, "source": edit.source} for edit in done.edits[:MOST_SOURCES]]
-        unsettled = [{"kind": part.kind, "source": part.source} for part in done.unsettled[:MOST_SOURCES]]
-        return {GROUNDED: {"edits": len(done.edits), "replaced": replaced, "unsettled": unsettled}}
+    def findings_record(self) -> dict[str, Any]:
+        """What stages found, by what it goes against, for records: counts, kinds and sources, never text."""
+        names = dict.fromkeys(finding.against for finding in self.findings)
+        return {name: _findings_summary([one for one in self.findings if one.against == name]) for name in names}
 
     @property
     def segments(self) -> tuple[SegmentScore, ...]:
@@ -682,3 +701,10 @@ class Outcome:
         if index is None or not 0 <= index < len(self.policy.objectives):
             return None
         return self.policy.objectives[index].name
+
+
+def _findings_summary(findings: Sequence[Finding]) -> dict[str, Any]:
+    """How many findings were settled, and kind and source of the first."""
+    settled = [{"kind": one.kind, "source": one.source} for one in findings if one.is_settled]
+    unsettled = [{"kind": one.kind, "source": one.source} for one in findings if not one.is_settled]
+    return {"edits": len(settled), "replaced": settled[:MOST_FINDINGS], "unsettled": unsettled[:MOST_FINDINGS]}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _PLUGINS = ROOT / "plugins"
-PLACES = (ROOT, _PLUGINS, *(_PLUGINS / name for name in ("embedded", "fleet", "review", "vllm")))
+PLACES = (ROOT, _PLUGINS, *(_PLUGINS / name for name in ("embedded", "fleet", "grounding", "review", "vllm")))
 """The folders from which modules are imported."""
 
 

@@ -53,14 +53,14 @@ PYTHON
 
 make_environment() { # PYTHON FOLDER
     local stamp
-    stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml plugins/{fleet,review}/pyproject.toml scripts/python_versions.sh | cksum)
+    stamp=$(cat .build/plain.lock pyproject.toml plugins/pyproject.toml plugins/{fleet,grounding,review}/pyproject.toml scripts/python_versions.sh | cksum)
     [ "$(cat "$2/.ready" 2>/dev/null)" = "$stamp" ] && return
     rm -rf "$2"
     "$1" -m venv "$2"
     local install=("$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile --no-deps)
     "${install[@]}" --require-hashes -r .build/plain.lock
     "${install[@]}" --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded \
-        --editable ./plugins/fleet --editable ./plugins/review
+        --editable ./plugins/fleet --editable ./plugins/grounding --editable ./plugins/review
     echo "$stamp" >"$2/.ready"
 }
 

@@ -18,7 +18,7 @@ die() {
 }
 
 # Ready means made from exactly these files. Stamps are written last: an interrupted run is not taken for a finished one.
-fingerprint() { cat "$(lock_of "$1")" requirements-torch.lock pyproject.toml plugins/pyproject.toml plugins/{embedded,fleet,review}/pyproject.toml scripts/setup.sh | cksum; }
+fingerprint() { cat "$(lock_of "$1")" requirements-torch.lock pyproject.toml plugins/pyproject.toml plugins/{embedded,fleet,grounding,review}/pyproject.toml scripts/setup.sh | cksum; }
 healthy() { "$venv/bin/python" -c "import pip; $supported" 2>/dev/null; }
 ready() { [ "$(cat "$venv/.ready-$1" 2>/dev/null)" = "$(fingerprint "$1")" ] && healthy; }
 
@@ -87,7 +87,7 @@ install() {
         install_torch &&
         pip_install "3/3 aligner-proxy itself, its plugins and weights, editable" --no-deps --no-build-isolation \
             --editable . --editable ./plugins --editable ./plugins/embedded --editable ./plugins/fleet \
-            --editable ./plugins/review
+            --editable ./plugins/grounding --editable ./plugins/review
 }
 
 case $profile in gateway | dev) ;; *) die "usage: scripts/setup.sh gateway|dev" ;; esac

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from aligner_proxy import __version__
 
@@ -14,19 +15,20 @@ HEADINGS = re.findall(r"^## (\S+)", CHANGELOG, flags=re.MULTILINE)
 MOST_LINES = 3
 
 
+def project_of(folder: str) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
+
+
 def test_version_is_the_same_everywhere() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = project_of(".")
     released = [heading for heading in HEADINGS if heading != "Unreleased"]
-    plugins = tomllib.loads((ROOT / "plugins" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    weights = tomllib.loads((ROOT / "plugins" / "embedded" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    weights = project_of("plugins/embedded")
     assert weights["name"] == "aligner-proxy-embedded"  # its version is that of the weights
-    vllm = tomllib.loads((ROOT / "plugins" / "vllm" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    review = tomllib.loads((ROOT / "plugins" / "review" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == plugins["version"] == vllm["version"] == __version__ == released[0]
-    assert review["version"] == __version__
-    assert f"aligner-proxy[review]=={__version__}" in review["dependencies"]
-    assert f"aligner-proxy=={__version__}" in plugins["dependencies"]
-    assert f"aligner-proxy=={__version__}" in vllm["dependencies"]
+    assert project["version"] == __version__ == released[0]
+    for folder in ("plugins", "plugins/fleet", "plugins/grounding", "plugins/review", "plugins/vllm"):
+        assert project_of(folder)["version"] == __version__
+        assert re.search(rf"aligner-proxy(\[\w+\])?=={__version__}", " ".join(project_of(folder)["dependencies"]))
 
 
 def test_changelog_is_sorted_by_kind_and_its_entries_are_short() -> None:

@@ -20,7 +20,7 @@ from aligner_proxy.gate.edits import edits_by_comparison
 from aligner_proxy.plugins.api import Content, Entry, Flagged
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import Exchange, Outcome, Policy, Reference, ReferenceKind, SideKind, Turn
+from aligner_proxy.types import Exchange, Outcome, Policy, SideKind, Turn
 
 Redact = Callable[[str], str]
 
@@ -66,6 +66,8 @@ def _current_content(content: object) -> object:
     if isinstance(facts, dict) and isinstance(request := facts.get("said"), dict):
         texts = {name: text for name, text in request.get("user", {}).items() if text}
         content["facts"] = {**facts, "system": request.get("system", {}).get("text", ""), "fields": texts}
+    if isinstance(facts, dict) and isinstance(facts.get("brought"), list):
+        content["facts"] = {**facts, "brought": {"references": facts["brought"]} if facts["brought"] else {}}
     return content
 
 
@@ -144,15 +146,9 @@ def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
 
 def policy_hash(policy: Policy) -> str:
     """Hash of the effective settings without tenant and origins; 16 hexadecimal digits."""
-    parts = {name: value for name, value in asdict(policy).items() if name not in _NOT_POLICY}
-    parts["references"] = [(r.kind, r.name, _file_digest(r)) for r in policy.references]
+    parts = {name: value for name, value in asdict(policy.without_standards()).items() if name not in _NOT_POLICY}
+    parts["standards"] = [(name, standard.configured) for name, standard in policy.standards]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _file_digest(reference: Reference) -> str:
-    """The digest of a reference file of the operator; references of a request are not part of the policy."""
-    text = reference.text if reference.kind is ReferenceKind.FILE else ""
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
 
 def _make_content(event: AuditEvent, redact: Redact) -> Content:
@@ -172,7 +168,7 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
         segments=tuple(_flagged_segments(outcome, answer or "", redact)),
         scores=tuple(_round_score(segment.score) for segment in outcome.segments),
         threshold=outcome.threshold,
-        reports=dict(outcome.reports) | outcome.grounding_record,
+        reports=dict(outcome.reports) | outcome.findings_record,
         record=dict(event.record),
     )
 
@@ -186,7 +182,7 @@ def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
         fields=_redact_value(facts.fields, redact),
         tool_results=redact(facts.tool_results),
         given=_redact_value(facts.given, redact),
-        brought=tuple(map(redact, facts.brought)),
+        brought=_redact_value(facts.brought, redact),
     )
 
 
@@ -196,7 +192,7 @@ def _redact_value(value: Any, redact: Redact) -> Any:
         return redact(value)
     if isinstance(value, Mapping):
         return {name: _redact_value(inner, redact) for name, inner in value.items()}
-    return [_redact_value(inner, redact) for inner in value] if isinstance(value, list) else value
+    return [_redact_value(inner, redact) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:

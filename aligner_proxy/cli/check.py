@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from aligner_proxy.audit import writer
-from aligner_proxy.cli import references
 from aligner_proxy.cli.diff import make_table
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
@@ -269,7 +268,7 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings += [*_unserved_correctors(checked), *_unserved_editors(checked)]
     warnings += [lesson.warning for lesson in checked.lessons if lesson.warning is not None]
     warnings += checked.extensions.explain(policy, facts)
-    if not (policy.objectives or policy.references):
+    if not (policy.objectives or policy.standards):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
 
@@ -395,26 +394,29 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
     origins = dict(policy.origins)
     engine = engine_backend(checked.policies)
     settings = checked.resolver.settings(policy)
-    return checked.extensions.record(policy) | {
-        "file": str(checked.path),
-        "engine": {"at": list(engine.at), "kind": engine.kind, "scorer": engine.scorer},
-        "languages": list(_languages(checked, policy)),
-        "policy": policy.name,
-        "tenant": policy.tenant,
-        "settings": {name: {"value": value, "origin": origins[name]} for name, value in settings.items()},
-        "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
-        "denied": [{"name": name, "origin": origin} for name, origin in _denied_objectives(policy)],
-        "objectives": [
-            {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"], "head": o.head or None}
-            | ({"met": how} if (how := checked.extensions.describe(o)) else {})
-            for o in policy.objectives
-        ],
-        "taught": [lesson.as_json() for lesson in checked.lessons],
-        "references": references.as_json(policy),
-        "trust": checked.policies.trust.model_dump(),
-        "precedence": list(PRECEDENCE),
-        "warnings": list(warnings),
-    }
+    return (
+        checked.extensions.record(policy)
+        | checked.extensions.details(policy)
+        | {
+            "file": str(checked.path),
+            "engine": {"at": list(engine.at), "kind": engine.kind, "scorer": engine.scorer},
+            "languages": list(_languages(checked, policy)),
+            "policy": policy.name,
+            "tenant": policy.tenant,
+            "settings": {name: {"value": value, "origin": origins[name]} for name, value in settings.items()},
+            "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
+            "denied": [{"name": name, "origin": origin} for name, origin in _denied_objectives(policy)],
+            "objectives": [
+                {"name": o.name, "text": o.text, "origin": origins[f"objective:{o.name}"], "head": o.head or None}
+                | ({"met": how} if (how := checked.extensions.describe(o)) else {})
+                for o in policy.objectives
+            ],
+            "taught": [lesson.as_json() for lesson in checked.lessons],
+            "trust": checked.policies.trust.model_dump(),
+            "precedence": list(PRECEDENCE),
+            "warnings": list(warnings),
+        }
+    )
 
 
 def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key: Mapping[str, Any] | None) -> None:
@@ -451,9 +453,8 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
     console.print(make_table(("objective", *by_objective, "text", "from"), rows))
     if checked.lessons:
         console.print(make_table(TAUGHT_HEAD, [lesson.row for lesson in checked.lessons]))
-    if policy.references:
-        console.print(make_table(references.HEAD, references.reference_rows(policy)))
-        console.print(make_table(references.FACTS_HEAD, list(references.fact_rows(policy.references))))
+    for table in checked.extensions.tables(policy):
+        console.print(make_table(table.head, table.rows))
     for name, origin in _denied_objectives(policy):
         console.print(f"denied  {escape(name)}, by {escape(origin)}: asking for it is a 403", soft_wrap=True)
     console.print(f"trust   {escape(_trust_text(checked.policies.trust))}", soft_wrap=True)

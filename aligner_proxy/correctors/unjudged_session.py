@@ -1,6 +1,6 @@
 """The session of an answer without objectives: every segment stays, and no engine is asked.
 
-An answer that is only held to its references goes the way of all others through it.
+An answer that is only held to standards of plugins goes the way of all others through it.
 """
 
 from __future__ import annotations

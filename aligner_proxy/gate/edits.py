@@ -469,7 +469,7 @@ class Candidate:
     objectives: Sequence[Objective]
     changes: Sequence[EditGroup]
     sources: Sequence[str] = ()
-    """References, whose facts are no inventions."""
+    """Texts of plugins whose facts are no inventions."""
     closed: ClosedAnswer = NOTHING
 
     @cached_property
@@ -521,7 +521,7 @@ class Candidate:
         return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
 
     def added_facts(self, facts: FactReader) -> set[str]:
-        """Facts of the new text that are neither in the original nor dictated by an objective nor in a reference."""
+        """Facts of the new text that are neither in the original nor dictated by an objective nor in a source."""
         added = self.after.read(facts) - self.before.read(facts)
         return added - {f for text in (*self._dictated, *self.sources) for f in facts(text)} if added else added
 

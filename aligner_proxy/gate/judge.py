@@ -30,7 +30,7 @@ from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import NOT_GROUNDED, Correction, GateRule, Grounding, Policy, SegmentScore, Verify
+from aligner_proxy.types import Correction, Finding, GateRule, Policy, SegmentScore, Verify
 
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.empty,
@@ -83,8 +83,8 @@ class Verdict:
     """Marks of lists and references to them that got another number because items are gone; no edits."""
     removed_segments: frozenset[int] = field(default=frozenset(), compare=False)
     """Segments of which nothing is left."""
-    grounding: Grounding = NOT_GROUNDED
-    """What was done afterwards to hold the text to its references."""
+    findings: tuple[Finding, ...] = ()
+    """What stages found in the text afterwards, and what they put there."""
 
 
 def judge(original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE) -> Verdict:
@@ -236,7 +236,7 @@ class _GateCase:
 
     def candidate(self, changes: Sequence[EditGroup]) -> Candidate:
         """The original with these changes in it."""
-        sources = tuple(reference.text for reference in self.policy.references)
+        sources = self.policy.source_texts
         return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources, self.closed)
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
@@ -254,7 +254,7 @@ class _GateCase:
         closing = [edit for edit, proposed in self.proposed.items() if proposed.last <= end and edit.end <= start]
         parts = tuple(part for edit in closing for part in released.open_edits.get(self.proposed[edit], ()))
         before = TextFacts(self.before.text[:start], self.closed.before)
-        sources = tuple(reference.text for reference in self.policy.references)
+        sources = self.policy.source_texts
         changes = (EditGroup(tuple(closing), parts),)
         candidate = Candidate(before, self.pieces[:end], self.policy.objectives, changes, sources, self.closed)
         if can_close(candidate, self.rules):

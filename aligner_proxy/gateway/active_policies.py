@@ -87,7 +87,7 @@ class ActivePolicies:
         if text is None or (current is not None and text == current.source.text):
             return current
         try:
-            return registry.parse_policies(text, self.path, with_references=False)
+            return registry.parse_policies(text, self.path, with_files=False)
         except ConfigError:
             # Another version of us took it, before an upgrade; `serve`, which is of that version, has compared.
             log.warning("%s: cannot be compared with what was in force: that is refused by now", self.path.name)

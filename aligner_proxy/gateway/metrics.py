@@ -157,9 +157,6 @@ def _count_edits(outcome: Outcome) -> None:
         prometheus.EDITS.labels(rule).inc()
     if kept_count := outcome.edits - len(outcome.dropped):
         prometheus.EDITS.labels("kept").inc(kept_count)
-    for result, parts in (("replaced", outcome.grounding.edits), ("unsettled", outcome.grounding.unsettled)):
-        for part in parts:
-            prometheus.GROUNDED.labels(result, part.kind).inc()
 
 
 def record_breaker(state: State) -> None:
@@ -208,7 +205,7 @@ def _log_line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, An
     return (
         dict(outcome.reports)
         | editor_counts(outcome)
-        | outcome.grounding_record
+        | outcome.findings_record
         | {
             "event": "aligner_outcome",
             "call_id": call_id,

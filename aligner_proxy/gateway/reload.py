@@ -265,7 +265,7 @@ class Policies:
             _warn_once(warning)
         config_now = ActiveConfig.from_file(file)
         metrics.record_taught(config_now.heads.index)
-        return config_now, (self.path, config_now.heads.store.index_path, *file.reference_paths)
+        return config_now, (self.path, config_now.heads.store.index_path, *file.file_paths)
 
     def _read_disk(self) -> PolicyFile:
         """The file on disk, made the active one; raises `ConfigError`."""

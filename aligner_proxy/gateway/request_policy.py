@@ -6,11 +6,13 @@ only requests settings. Requests for what a client may not have become HTTP erro
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import logging
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +26,7 @@ from aligner_proxy.formats.tool_results import tool_results
 from aligner_proxy.gateway import litellm_internals, routing
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.plugins.extensions import Extensions
-from aligner_proxy.policy import references, shares
+from aligner_proxy.policy import shares
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, resolve_for_models
 from aligner_proxy.policy.schema import Trust
 from aligner_proxy.policy.strictness import stricter_policy
@@ -38,19 +40,21 @@ _ABOVE = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
 """Field of a request's data that holds the `BodyRequest` of `POST /v1/align`."""
+_BASE64 = "base64:"
+"""How a header begins whose text has lines or letters that headers cannot hold."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class BodyRequest:
-    """Objectives and references in the body of `POST /v1/align`. JSON of a client can never be an instance."""
+    """Objectives and fields of plugins in the body of `POST /v1/align`. JSON of a client can never be an instance."""
 
     names: tuple[str, ...] = ()
     """Of objectives."""
     texts: tuple[str, ...] = ()
     """Objectives in the request's own words."""
-    references: tuple[str, ...] = ()
-    """Texts to whose facts the answer is to be held."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the fields that plugins declare, by name."""
 
 
 def check_body(data: Mapping[str, Any], trust: Trust) -> None:
@@ -103,7 +107,8 @@ def resolve_answer(
         answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
     except ForbiddenError:
         # It asked for something that only its own route allows, which its policy contains already.
-        answered = policies.current.resolver.resolve(replace(answering, asked=(), own=()))
+        answering = replace(answering, asked=(), own=(), fields={})
+        answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
     return replace(stricter_policy(answered, policy), upstream=group, payer=policy.payer)
 
 
@@ -156,7 +161,7 @@ def request_facts(
 ) -> RequestFacts:
     """All facts that a policy depends on.
 
-    `fields` are those that plugins read, `keys` the hashes of the keys file; `resolver` says what may be a reference.
+    `fields` are those that plugins read, `keys` the hashes of the keys file; `resolver` says which headers count.
     """
     sent_headers = request_headers(data)
     metadata = metadata_buckets(data)
@@ -182,14 +187,24 @@ def request_facts(
         fields=dict(_wish_fields(wishes, fields)),
         tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
         given={
-            name: references.decode_header(sent_headers[name])
-            for name in (resolver.reference_headers if resolver is not None else ())
+            name: decode_header(sent_headers[name])
+            for name in (resolver.header_names if resolver is not None else ())
             if name in sent_headers
         },
-        brought=body_request.references,
+        brought=body_request.fields,
         groups=groups,
         alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )
+
+
+def decode_header(header: str) -> str:
+    """The text of a header: as it is, or in base64 behind `base64:`; empty where that is not valid."""
+    if not header.startswith(_BASE64):
+        return header
+    try:
+        return base64.b64decode(header.removeprefix(_BASE64), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def _system_prompt(data: Mapping[str, Any]) -> str:

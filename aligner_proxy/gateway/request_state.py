@@ -169,7 +169,6 @@ class RequestState:
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
             "taught": _taught_summary(taught_versions(self.policy, self.taught)) if self.taught else "",
-            "grounded": str(sum(len(outcome.grounding.edits) for outcome in self.outcomes) or ""),
             "policy": self.policy.name,
             "model": self.corrector,
             "reasoning": _reasoning_summary(self.reasoning),
@@ -203,8 +202,6 @@ class RequestState:
             fields.append(f"reasoning={_reasoning_summary(self.reasoning)}")
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
-        if grounded := sum(len(outcome.grounding.edits) for outcome in self.outcomes):
-            fields.append(f"grounded={grounded}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:
             fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
@@ -312,7 +309,7 @@ def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
     return (
         dict(outcome.reports)
         | editor_counts(outcome)
-        | outcome.grounding_record
+        | outcome.findings_record
         | {
             "index": outcome.index,
             "status": outcome.status.value,

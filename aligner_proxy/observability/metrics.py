@@ -103,12 +103,6 @@ EDITOR_REFUSED = register_once(
     "Passages removed because what an editor wrote in their place was flagged again or refused by the gate",
     ("model",),
 )
-GROUNDED = register_once(
-    Counter,
-    "aligner_grounded_total",
-    "Facts of answers that references give otherwise, by kind: replaced, or unsettled where more than one could stand",
-    ("result", "kind"),
-)
 UNTAUGHT = register_once(
     Counter,
     "aligner_untaught_total",

@@ -38,9 +38,11 @@ _QUIET_S = 5.0
 """Seconds between two log lines; every stall counts, not every one is written down."""
 _FRAMES = 3
 _PACKAGES = {
-    **dict.fromkeys(
-        ("aligner_proxy", "aligner_proxy_fleet", "aligner_proxy_review", "aligner_proxy_systems"), "aligner"
-    ),
+    "aligner_proxy": "aligner",
+    "aligner_proxy_fleet": "aligner",
+    "aligner_proxy_grounding": "aligner",
+    "aligner_proxy_review": "aligner",
+    "aligner_proxy_systems": "aligner",
     "litellm": "litellm",
 }
 _WAITING = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})

@@ -40,6 +40,8 @@ Result = TypeVar("Result")
 class Held(Stage):
     """Holds an answer until its end, whatever it is."""
 
+    order = 10
+
     async def admit(self, answer: AnswerSoFar) -> Hold:
         """Hold it."""
         return Hold()
@@ -65,7 +67,7 @@ class AnswerPart:
         reading: GrowingReading | None = None,
     ) -> None:
         self._pipeline = pipeline
-        self._state = PartState(policy, facts, notify, is_part=inner)
+        self._state = PartState(policy, facts, notify, is_part=inner, open_editor=pipeline.open_editor)
         self._numbers = ListNumbers(numbering or Numbering())
         own = [Held(), self._numbers] if whole else [self._numbers]
         self._stages = pipeline.stages(policy, own=own, grows=True)
@@ -177,7 +179,7 @@ class AnswerPart:
         scores = state.verdicts_up_to(self.length)
         correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
         reason = gate_reason(tally.refused_rules, changed=state.delivery.is_changed)
-        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused_rules), grounding=tally.grounding)
+        verdict = Verdict(text, reason, tally.edits, tuple(tally.refused_rules), findings=tally.findings)
         return build_outcome(answer, Corrected(correction, None, verdict))
 
     def _stop(self) -> Stop | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aligner_proxy.plugins.stage import Outgoing
-from aligner_proxy.types import NOT_GROUNDED, Correction, Grounding
+from aligner_proxy.types import Correction, Finding
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class EditTally:
     edits: int = 0
     refused_rules: list[str] = field(default_factory=list)
     """The gate's rule for each stretch that it kept as it was."""
-    grounding: Grounding = NOT_GROUNDED
+    findings: tuple[Finding, ...] = ()
 
     def add(self, correction: Correction) -> None:
         """The engine wrote something."""
@@ -31,8 +31,7 @@ class EditTally:
 
     def release(self, outgoing: Outgoing) -> None:
         """Stages have had their say about a stretch that goes out."""
-        if outgoing.grounding is not NOT_GROUNDED:
-            self.grounding += outgoing.grounding
+        self.findings += outgoing.findings
         if outgoing.editor:
             self.corrections.append(Correction("", editor=outgoing.editor))
 

@@ -22,7 +22,6 @@ from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.pipeline.second_reading import GrowingReading
 from aligner_proxy.text.lists.numbering import Numbering
 from aligner_proxy.types import (
-    NOT_GROUNDED,
     Correction,
     Exchange,
     Outcome,
@@ -275,7 +274,7 @@ def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Poli
         edits=sum(part.edits for part in parts),
         dropped=tuple(rule for part in parts for rule in part.dropped),
         renumbered=sum(part.renumbered for part in parts),
-        grounding=sum((part.grounding for part in parts), NOT_GROUNDED),
+        findings=tuple(finding for part in parts for finding in part.findings),
         attempts=max(part.attempts for part in parts),
     )
 

@@ -22,7 +22,7 @@ from aligner_proxy.pipeline.outcomes import gate_reason
 from aligner_proxy.pipeline.stages.eligibility import MOST_JSON_TEXTS, texts_in_json
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.text.json_answer import Literal, has_same_shape, meets_schema, replace_literals, string_literals
-from aligner_proxy.types import NOT_GROUNDED, Correction, Exchange, Policy, SegmentScore, all_cached
+from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_cached
 
 SCHEMA = "json_schema"
 """The rule that edits break which would keep the answer from meeting its schema: reason gate_json_schema."""
@@ -64,9 +64,9 @@ class JsonAnswer(InnerWrapper):
             dropped = (SCHEMA,) * edits
         changed = edited != answer
         renumbered = sum(part.verdict.renumbered for part in parts.values()) if changed else 0
-        grounding = sum((part.verdict.grounding for part in parts.values()), NOT_GROUNDED) if changed else NOT_GROUNDED
+        findings = tuple(one for part in parts.values() for one in part.verdict.findings) if changed else ()
         reason = gate_reason(dropped, changed=changed)
-        return Verdict(edited, reason, edits, dropped, renumbered, grounding=grounding)
+        return Verdict(edited, reason, edits, dropped, renumbered, findings=findings)
 
     def _fits(self, answer: str, edited: str, new_texts: frozenset[str]) -> bool:
         """Whether the edited answer has the shape of the original and meets the request's schema."""

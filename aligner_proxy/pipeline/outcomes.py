@@ -119,7 +119,7 @@ def lets_through(policy: Policy) -> list[str]:
     """The reasons and classes of failure for which a client gets an answer that was not judged, or not corrected."""
     if policy.mode is not Mode.ENFORCE:
         return [f"mode {policy.mode.value}"]
-    if not (policy.objectives or policy.references):
+    if not (policy.objectives or policy.standards):
         return [SkipReason.NO_OBJECTIVES.value]
     reasons = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
     reasons += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
@@ -207,7 +207,7 @@ def build_outcome(answer: AnswerSoFar, corrected: Corrected) -> Outcome:
         edits=verdict.edits,
         dropped=verdict.dropped,
         renumbered=verdict.renumbered,
-        grounding=verdict.grounding,
+        findings=verdict.findings,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.replacements import ReplacementMap
-from aligner_proxy.plugins.stage import AnswerSoFar, Stop
+from aligner_proxy.plugins.stage import AnswerSoFar, PolicyEditor, Stop
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Exchange, Policy, SegmentScore
@@ -114,9 +114,16 @@ class PartState:
     """
 
     def __init__(
-        self, policy: Policy, facts: Callable[[], Exchange], notify: Callable[[], None], *, is_part: bool
+        self,
+        policy: Policy,
+        facts: Callable[[], Exchange],
+        notify: Callable[[], None],
+        *,
+        is_part: bool,
+        open_editor: Callable[[AnswerSoFar], PolicyEditor | None],
     ) -> None:
         self.policy = policy
+        self._open_editor = open_editor
         self.facts = AnswerFacts(facts)
         self._notify = notify
         self.is_part = is_part
@@ -164,6 +171,7 @@ class PartState:
             sent_chars=self.delivery.end,
             segments=self.cut.segments,
             verdicts=self.verdicts.all,
+            open_editor=self._open_editor,
         )
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:

@@ -17,8 +17,8 @@ from functools import partial
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.editor import Editors
-from aligner_proxy.correctors.fact_editor import FactEditor
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
+from aligner_proxy.correctors.stage_editor import StageEditor
 from aligner_proxy.correctors.unjudged_session import UnjudgedSession
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
@@ -43,12 +43,11 @@ from aligner_proxy.pipeline.second_reading import SecondReading
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.pipeline.stages.eligibility import BEGUN, AnswerForm, Eligibility
 from aligner_proxy.pipeline.stages.language import Language
-from aligner_proxy.pipeline.stages.references import AGREES, References
 from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
 from aligner_proxy.plugins.registry import PluginRules
-from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, PolicyEditor, Stage, Stop
 from aligner_proxy.types import (
     LOCAL_EDITOR,
     METAALIGNER,
@@ -70,6 +69,8 @@ log = logging.getLogger(__name__)
 # What the engine's answer may need for its way back: its own failure should arrive before our deadline ends the wait.
 _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
+_NOTHING_JUDGED = Objective("none", "None: nothing is judged")
+"""Stands in the request of an editor that stages ask under a policy without objectives."""
 
 
 class StageList:
@@ -125,6 +126,8 @@ def _overrides(stage: Stage, method: str) -> bool:
 
 class ExtensionReports(Stage):
     """Adds what plugins report of an answer; what is counted in prose means nothing in JSON."""
+
+    order = 40
 
     def __init__(self, extensions: Extensions) -> None:
         self._extensions = extensions
@@ -199,7 +202,14 @@ class Pipeline:
             attempt_policy = budget.attempt_policy
             async with asyncio.timeout(seconds):
                 deadline = time.monotonic() + seconds
-                answer = AnswerSoFar(exchange, answer.text, policy, deadline, is_structured=form.is_structured)
+                answer = AnswerSoFar(
+                    exchange,
+                    answer.text,
+                    policy,
+                    deadline,
+                    is_structured=form.is_structured,
+                    open_editor=self.open_editor,
+                )
                 steps = self._steps(answer, form, attempt_policy, stages, session)
                 corrected = await steps.correct(answer.text, attempt_policy)
             outcome = await stages.settle(build_outcome(answer, corrected), answer)
@@ -245,14 +255,15 @@ class Pipeline:
         bare = _TextCorrection(self, replace(exchange, turns=()), policy, deadline, None)
         return SecondReading(core, bare, exchange.turns)
 
-    def fact_editor(self, policy: Policy, exchange: Exchange, deadline: float) -> FactEditor | None:
-        """Whom to ask about what references leave in doubt; None where nobody is named."""
+    def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
+        """Whom stages may ask about an answer; None where its policy names nobody."""
+        policy = answer.policy
         group = policy.editor_group
         if group is None or self.editors is None:
             return None
-        editor_policy = policy if policy.objectives else replace(policy, objectives=(AGREES,))
-        request = align_request(exchange, "", editor_policy, deadline)
-        return FactEditor(self.editors.group(group), request, dict(policy.payer))
+        editor_policy = policy if policy.objectives else replace(policy, objectives=(_NOTHING_JUDGED,))
+        request = align_request(answer.exchange, "", editor_policy, answer.deadline)
+        return StageEditor(self.editors.group(group), request, dict(policy.payer))
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
@@ -265,7 +276,7 @@ class Pipeline:
         if policy.corrector != METAALIGNER and not by_segments:
             return DeferredSession(engine)  # holds no place while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
-        if not policy.objectives and policy.references:
+        if not policy.objectives and policy.standards:
             return UnjudgedSession()
         policy = self.extensions.prefill(policy)
         if not policy.objectives:
@@ -294,13 +305,11 @@ class Pipeline:
     def stages(
         self, policy: Policy, form: AnswerForm | None = None, *, own: Sequence[Stage] = (), grows: bool = False
     ) -> StageList:
-        """The stages that an answer goes through under a policy, behind those of its driver; plugins have the last.
+        """The stages that an answer goes through under a policy, in their order, besides those of its driver.
 
         A growing answer asks for the languages of its aligner by itself, a whole one only if they may stop it.
         """
         stages: list[Stage] = [Eligibility(form), *own]
-        if policy.references:
-            stages.append(References(policy, partial(self.fact_editor, policy)))
         if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
             engine_of = partial(self.engine_of, policy)
             stages.append(RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request)))
@@ -308,7 +317,7 @@ class Pipeline:
             stages.append(ExtensionReports(self.extensions))
         if grows or policy.on_skip.language is not OnSkip.PASSTHROUGH:
             stages.append(Language(policy, partial(self._languages, policy)))
-        return StageList([*stages, *self.extensions.stages(policy)])
+        return StageList(sorted([*stages, *self.extensions.stages(policy)], key=lambda stage: stage.order))
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         """The aligner that judges by a policy; None where none does, or nobody says."""
@@ -347,7 +356,7 @@ class ReleasedText(InnerWrapper):
         """The correction of a text, released."""
         corrected = await self.inner.correct(text, policy)
         outgoing = await self._stages.release(Outgoing(corrected.verdict.text), self._answer)
-        verdict = replace(corrected.verdict, text=outgoing.text, grounding=outgoing.grounding)
+        verdict = replace(corrected.verdict, text=outgoing.text, findings=outgoing.findings)
         return replace(corrected, correction=corrected.correction.with_editor(outgoing.editor), verdict=verdict)
 
 

@@ -28,6 +28,8 @@ from aligner_proxy.policy.plugin_keys import SelectorForm as SelectorForm
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.server_address import ServerAddress as ServerAddress
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Turn
+from aligner_proxy.types import Finding as Finding
+from aligner_proxy.types import Standard as Standard
 
 GROUP = "aligner_proxy"
 """Name of the entry point group and of the hooks."""
@@ -182,6 +184,26 @@ class RequestField:
 
 
 @dataclass(frozen=True, slots=True)
+class BodyField:
+    """Field that the body of `POST /v1/align` may have; `RequestFacts.brought` has its value."""
+
+    name: str
+    type: Any
+    """The pydantic-annotated type of its value."""
+    default: Any
+    about: str
+    """Its description in the OpenAPI document."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTable:
+    """Table of `aligner-proxy check`."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Corrected:
     """Correction with the gate's verdict."""
 
@@ -242,6 +264,8 @@ class Extension:
     """Words allowed in place of a list of objectives; `policy.selection` has their settings."""
     request_fields: tuple[RequestField, ...] = ()
     """Fields of requests; `RequestFacts.fields` has their values."""
+    body_fields: tuple[BodyField, ...] = ()
+    """Fields of the body of `POST /v1/align`; `RequestFacts.brought` has their values."""
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
         """The policy with the settings of this request, before anything is spent.
@@ -275,7 +299,7 @@ class Extension:
         return await inner.correct(text, policy)
 
     def stages(self, policy: Policy) -> Sequence[Stage]:
-        """Stages that one answer goes through under this policy, behind the gateway's own; new ones for each answer."""
+        """Stages that one answer goes through under this policy, by their `order`; new ones for each answer."""
         return ()
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
@@ -300,6 +324,14 @@ class Extension:
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         """Notes of `aligner-proxy check` on this policy."""
         return ()
+
+    def tables(self, policy: Policy) -> Iterable[CheckTable]:
+        """Tables of `aligner-proxy check` on this policy."""
+        return ()
+
+    def details(self, policy: Policy) -> Mapping[str, Any]:
+        """Fields of `aligner-proxy check --json` on this policy."""
+        return {}
 
     def describe(self, objective: Objective) -> str | None:
         """How an objective of this extension is met, for `aligner-proxy check`; None: not its own."""

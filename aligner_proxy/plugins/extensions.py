@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from types import NoneType
 from typing import Any, Protocol, TypeVar
@@ -19,10 +19,10 @@ from typing import Any, Protocol, TypeVar
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
-from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
+from aligner_proxy.plugins.api import BodyField, CheckTable, Corrected, Extension, Inner, RequestField, TextEncoder
+from aligner_proxy.plugins.stage import LAST, AnswerSoFar, Hold, Outgoing, PolicyEditor, Stage, Stop
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.types import Correction, Objective, Outcome, Policy, Turn
+from aligner_proxy.types import Correction, EditorUse, Objective, Outcome, Policy, Turn
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -99,6 +99,11 @@ class Extensions:
     def request_fields(self) -> tuple[RequestField, ...]:
         """Fields that requests may set besides the gateway's own."""
         return tuple(field for member in self._members for field in member.extension.request_fields)
+
+    @property
+    def body_fields(self) -> tuple[BodyField, ...]:
+        """Fields that the body of `POST /v1/align` may have besides the gateway's own."""
+        return tuple(field for member in self._members for field in member.extension.body_fields)
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
         """The policy with the request's settings; raises `BadRequest` and `ForbiddenError`."""
@@ -203,6 +208,15 @@ class Extensions:
         )
         return [str(note) for notes in explained for note in notes or ()]
 
+    def tables(self, policy: Policy) -> list[CheckTable]:
+        """Tables on a policy for `aligner-proxy check`."""
+        lists = (_call_quietly(member.extension, "tables", policy) for member in self._overriding["tables"])
+        return [table for tables in lists for table in tables or () if isinstance(table, CheckTable)]
+
+    def details(self, policy: Policy) -> dict[str, Any]:
+        """Fields on a policy for `aligner-proxy check --json`."""
+        return self._merge_results("details", policy)
+
     def describe(self, objective: Objective) -> str | None:
         """Description of how an objective of an extension is met; None for others."""
         texts = (_call_quietly(member.extension, "describe", objective) for member in self._overriding["describe"])
@@ -282,19 +296,25 @@ class PluginStage(Stage):
 
     def __init__(self, member: Member, stage: Stage) -> None:
         self.inner = stage
+        order: object = getattr(stage, "order", None)
+        self.order = order if isinstance(order, int) else LAST
         self._extension = member.extension
+        self._caller = member.caller
         self._runner = member.caller or InlineRunner()
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """What the plugin says of the text that came."""
+        answer = self._reachable(answer)
         return self._checked(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """What the plugin makes of what goes out."""
+        answer = self._reachable(answer)
         return self._checked(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """What the plugin makes of the whole."""
+        answer = self._reachable(answer)
         return self._checked(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
@@ -304,6 +324,12 @@ class PluginStage(Stage):
         except CorrectionError as error:
             _warn(self._extension.name, "report", str(error))
             return outcome
+
+    def _reachable(self, answer: AnswerSoFar) -> AnswerSoFar:
+        """The answer with its editor as the plugin's thread may ask it."""
+        if self._caller is None:
+            return answer
+        return replace(answer, open_editor=_EditorOpening(answer.open_editor))
 
     def _checked(self, result: _T, *types: type) -> _T:
         if not isinstance(result, types):
@@ -355,6 +381,36 @@ class _EncoderFromThread:
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
         return await _run_in_loop(self._loop, self._encoder.states(texts, layers))
+
+
+class _EditorOpening:
+    """Opens an editor for a plugin's thread; where it is made, the gateway's loop runs."""
+
+    def __init__(self, open_editor: Callable[[AnswerSoFar], PolicyEditor | None]) -> None:
+        self._open = open_editor
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, answer: AnswerSoFar) -> PolicyEditor | None:
+        editor = self._open(answer)
+        return None if editor is None else _EditorFromThread(editor, self._loop)
+
+
+class _EditorFromThread:
+    """Satisfies `PolicyEditor` in a plugin's thread: the editor is asked in the gateway's loop."""
+
+    def __init__(self, editor: PolicyEditor, loop: asyncio.AbstractEventLoop) -> None:
+        self._editor = editor
+        self._loop = loop
+
+    async def ask(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        read: Callable[[str], _T],
+        *,
+        tokens: int,
+        form: Mapping[str, Any] | None = None,
+    ) -> tuple[_T | None, EditorUse]:
+        return await _run_in_loop(self._loop, self._editor.ask(messages, read, tokens=tokens, form=form))
 
 
 async def _run_in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:

@@ -145,9 +145,9 @@ def load_policies(path: Path | str) -> PolicyFile:
     return config.load(path, _load_declarations)
 
 
-def parse_policies(text: str, path: Path, *, with_references: bool = True) -> PolicyFile:
+def parse_policies(text: str, path: Path, *, with_files: bool = True) -> PolicyFile:
     """Check the text of a file that is not at `path` yet, or not any more; raises `ConfigError`."""
-    return config.loads(text, path, _load_declarations, with_references=with_references)
+    return config.loads(text, path, _load_declarations, with_files=with_files)
 
 
 def _load_declarations(third_party: bool) -> Declarations:
@@ -192,7 +192,7 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
         place = file.source.place_of("plugins", "correctors", METAALIGNER)
         raise ConfigError(f"{place}: {METAALIGNER} is the aligner on the engine; its settings stand under aligner")
     entries: dict[str, list[tuple[str, PluginEntry, KeyPath]]] = {
-        # A missing corrector of our own distribution does not stop the start (config.py warns).
+        # A missing corrector of our own distributions does not stop the start (config.py warns).
         "correctors": [
             (name, own, path)
             for name, path in correctors.items()
@@ -274,7 +274,7 @@ def _validate_settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
 
 @cache
 def load_plugins(third_party: bool) -> PluginSet:
-    """Load all installed plugins, once per process; without `third_party` only those of our own distribution."""
+    """Load all installed plugins, once per process; without `third_party` only those of our own distributions."""
     hooks = pluggy.PluginManager(GROUP)
     hooks.add_hookspecs(api)
     entries = [entry for entry in installed_plugins() if third_party or _is_bundled(entry)]
@@ -299,7 +299,7 @@ def plugin_distributions() -> set[str]:
 
 
 def third_party_names() -> list[str]:
-    """Names of the installed plugins that are not of our own distribution."""
+    """Names of the installed plugins that are not of our own distributions."""
     return sorted(entry.name for entry in installed_plugins() if not _is_bundled(entry))
 
 

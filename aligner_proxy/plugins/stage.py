@@ -23,12 +23,37 @@ The drivers are `Pipeline.align` for whole answers and `AnswerPart` for growing 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import NOT_GROUNDED, EditorUse, Exchange, Grounding, Outcome, Policy, SegmentScore, Status
+from aligner_proxy.types import EditorUse, Exchange, Finding, Outcome, Policy, SegmentScore, Status
+
+_Read = TypeVar("_Read")
+
+
+class PolicyEditor(Protocol):
+    """The editor that a policy names, for what a stage asks it about one answer."""
+
+    async def ask(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        read: Callable[[str], _Read],
+        *,
+        tokens: int,
+        form: Mapping[str, Any] | None = None,
+    ) -> tuple[_Read | None, EditorUse]:
+        """What `read` makes of a reply of at most `tokens`, None where the editor cannot be asked; and what it cost.
+
+        `form` is the JSON schema of a reply; `read` raises `InvalidOutput` for one of which nothing can be made.
+        """
+        ...
+
+
+def has_no_editor(answer: AnswerSoFar) -> PolicyEditor | None:
+    """None: nobody writes."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +82,12 @@ class AnswerSoFar:
     """The segments of a growing answer."""
     verdicts: Sequence[SegmentScore] = ()
     """The verdicts on the first of them."""
+    open_editor: Callable[[AnswerSoFar], PolicyEditor | None] = has_no_editor
+
+    @property
+    def editor(self) -> PolicyEditor | None:
+        """Whom a stage may ask about it until the deadline; None where the policy names nobody."""
+        return self.open_editor(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +118,22 @@ class Outgoing:
     """The segments of a growing answer that begin in the stretch."""
     removed_segments: Collection[int] = ()
     """Those of them of which nothing is left, counted from the first."""
-    grounding: Grounding = NOT_GROUNDED
-    """What was done to hold it to references."""
+    findings: tuple[Finding, ...] = ()
+    """What stages found in it, and what they put there; places are those of the answer."""
     editor: EditorUse | None = None
     """What stages had an editor write for it."""
 
 
+LAST = 100
+"""The place of a stage that says nothing of its place."""
+
+
 class Stage(Protocol):
     """One concern of the correction of one answer. Every default changes nothing; a stage says what it does."""
+
+    order: int = LAST
+    """Its place: lower ones first. The gateway's own are eligibility 0, list numbers 10, refusal text 30, reports 40
+    and language 50; what changes the text of an answer belongs before the refusal text."""
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """Whether text that has come may be corrected, before it is judged and once more when all of it is judged."""

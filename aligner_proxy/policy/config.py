@@ -89,12 +89,12 @@ def load(path: Path | str, declare: Declare = _declare_nothing) -> PolicyFile:
     return _check_file(*read_yaml(Path(path)), declare)
 
 
-def loads(text: str, path: Path, declare: Declare = _declare_nothing, *, with_references: bool = True) -> PolicyFile:
+def loads(text: str, path: Path, declare: Declare = _declare_nothing, *, with_files: bool = True) -> PolicyFile:
     """Check the text of a policies file that is not at `path` yet, or not any more.
 
-    Without references it lacks their texts; their files may be gone.
+    Without files it lacks the texts of those that it names; they may be gone.
     """
-    return _check_file(*parse_yaml(text, path), declare, with_references)
+    return _check_file(*parse_yaml(text, path), declare, with_files)
 
 
 def refuse_without_policies(file: PolicyFile) -> None:
@@ -107,7 +107,7 @@ def refuse_without_policies(file: PolicyFile) -> None:
         )
 
 
-def _check_file(data: Any, source: YamlSource, declare: Declare, with_references: bool = True) -> PolicyFile:
+def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: bool = True) -> PolicyFile:
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
     declarations = declare(allows_third_party() and _file_allows_third_party(data))
@@ -127,7 +127,7 @@ def _check_file(data: Any, source: YamlSource, declare: Declare, with_references
     _check_aligners(file)
     _check_editors(file)
     refuse_unreachable(file)
-    return file.with_reference_texts() if with_references else file
+    return file.with_file_texts() if with_files else file
 
 
 @cache

@@ -66,7 +66,7 @@ def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
 def _names_objectives(file: PolicyFile) -> bool:
     """Whether there is a request for whose answer the file wants anything."""
     by_routes = any(route.objectives or route_selector(route) for route in file.routes)
-    return by_routes or any(tenant.enforce for tenant in file.tenants) or any(b.references for _, b in file.blocks())
+    return by_routes or any(tenant.enforce for tenant in file.tenants) or any(file.standards())
 
 
 def _relevant_settings(file: PolicyFile) -> object:

@@ -1,7 +1,7 @@
 """Keys and selector forms that plugins add to policies.yaml, and their deprecated names.
 
 A plugin declares them (`Extension.keys`, `Extension.selectors`); schema.py builds the models of the policies file from
-the declarations. The keys of the bundled distribution are listed here, so that a file that uses one without it gets a
+the declarations. The keys of the bundled distributions are listed here, so that a file that uses one without it gets a
 warning with the package to install, and the gateway still starts.
 """
 
@@ -19,9 +19,11 @@ SYSTEMS = "aligner-proxy-systems"
 """The bundled distribution of research systems (plugins/aligner_proxy_systems)."""
 FLEET = "aligner-proxy-fleet"
 """The distribution of what hosts share (plugins/fleet)."""
+GROUNDING = "aligner-proxy-grounding"
+"""The distribution that holds answers to references (plugins/grounding)."""
 REVIEW = "aligner-proxy-review"
 """The distribution of reviews and the console (plugins/review)."""
-BUNDLED = frozenset({SYSTEMS, FLEET, REVIEW})
+BUNDLED = frozenset({SYSTEMS, FLEET, GROUNDING, REVIEW})
 """The distributions of our own, whose plugins run in the gateway's loop."""
 
 
@@ -62,9 +64,12 @@ class SelectorForm:
 
 
 KEYS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
-    {"best_of": SYSTEMS, "drafts": SYSTEMS, "preferences": SYSTEMS, "allow_preferences": SYSTEMS}
+    {
+        **dict.fromkeys(("best_of", "drafts", "preferences", "allow_preferences"), SYSTEMS),
+        **dict.fromkeys(("references", "replace_facts_from", "allow_references"), GROUNDING),
+    }
 )
-_GRANTS_OF_PLUGINS = frozenset({"allow_preferences"})
+_GRANTS_OF_PLUGINS = frozenset({"allow_preferences", "allow_references"})
 SELECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"auto": SYSTEMS})
 CORRECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
     {"self_refine": SYSTEMS, "aligner": SYSTEMS, "stream_aligner": SYSTEMS}

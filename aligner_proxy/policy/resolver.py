@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from aligner_proxy.errors import ForbiddenError, SeveralPolicies
-from aligner_proxy.policy import references, shares
+from aligner_proxy.policy import shares
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
@@ -68,6 +68,7 @@ from aligner_proxy.types import (
     SideKind,
     SideTreatment,
     SkipPolicy,
+    Standard,
 )
 
 log = logging.getLogger(__name__)
@@ -160,9 +161,9 @@ class RequestFacts:
     tool_results: str = field(default="", repr=False)
     """What the tools returned that the request carries, from any endpoint."""
     given: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """References that the request brings, by the name of their header."""
-    brought: tuple[str, ...] = field(default=(), repr=False)
-    """References in the body, which only `POST /v1/align` reads."""
+    """The text of each header of the request that a key of a plugin names."""
+    brought: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Values of the fields of plugins in the body, which only `POST /v1/align` reads; checked."""
     groups: tuple[str, ...] = ()
     """The model groups behind `model` where it is an alias or another name of theirs."""
     alias_by_operator: bool = False
@@ -223,9 +224,11 @@ class PolicyResolver:
         self._current_names = policy_file.declarations.current_names
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
-        self.reference_headers = references.header_names(block.references or () for _, block in policy_file.blocks())
-        """The headers in which a request may send references, if its tenant may; metadata cannot add headers."""
-        self.reads_tool_results = references.uses_tool_results(policy_file)
+        standards = [standard for _, _, standard in policy_file.standards()]
+        self.header_names = tuple(dict.fromkeys(name for standard in standards for name in standard.header_names))
+        """The headers of requests that keys of plugins name; metadata cannot add headers."""
+        self.reads_tool_results = any(standard.reads_tool_results for standard in standards)
+        """Whether a key of a plugin wants the results of tools; metadata says so only where the file does."""
         self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
         """Whether this file shares traffic out among aligners, so that a request needs its position."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
@@ -235,21 +238,10 @@ class PolicyResolver:
         policy = self._resolve_caller(facts)
         if policy.aligner_shares and facts.position is not None:
             policy = shares.draw_aligner(policy, facts.position)
-        if not (policy.references or facts.given or facts.brought):
-            return policy
-        request_references = references.request_references(policy.references, facts)
-        if facts.brought:
-            request_references += references.body_references(facts, may_bring=self._may_bring_references(facts))
-        return replace(policy, references=request_references)
-
-    def _may_bring_references(self, facts: RequestFacts) -> bool:
-        """Whether a request may send references of its own, in any field."""
-        tenant = _first_layer(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
-        grants = [*tenant, *self._metadata_layers(facts, self._objectives_of(tenant))]
-        return bool(_last_grant(grants, "allow_references"))
+        return policy
 
     def _resolve_caller(self, facts: RequestFacts) -> Policy:
-        """The policy without the references of the request."""
+        """The policy by file and metadata, from the cache if nothing else of the request counts."""
         if not facts.is_cacheable:
             return self._resolve(facts)
         return self._cached(
@@ -295,7 +287,8 @@ class PolicyResolver:
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""
         own = {name: setting_value(policy, name) for name in SETTINGS}
-        return own | {name: policy.extension(name, key.default) for name, key in self._keys.items()}
+        of_plugins = {name: policy.extension(name, key.default) for name, key in self._keys.items()}
+        return own | {name: v.labels if isinstance(v, Standard) else v for name, v in of_plugins.items()}
 
     def _resolve_cacheable(
         self,
@@ -344,11 +337,6 @@ class PolicyResolver:
             )
         if settings["shadow_aligner"]:
             settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, objectives, tenant)
-        if settings["references"]:
-            allowed = bool(_last_grant(grants, "allow_references"))
-            settings["references"] = references.attach_file_texts(
-                settings["references"], self._file.reference_texts, allowed
-            )
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
             objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + own,
@@ -397,7 +385,11 @@ class PolicyResolver:
         for key in self._keys.values():
             value = settings.pop(key.name)
             if value != key.default:
-                yield key.name, value
+                yield key.name, self._with_files(key.name, value)
+
+    def _with_files(self, key: str, value: Any) -> Any:
+        """The value of a plugin's key with the texts of the files that it names."""
+        return value.with_files(self._file.file_texts.get(key, {})) if isinstance(value, Standard) else value
 
     def _plugin_grants(
         self, grants: Sequence[_Layer]
@@ -473,11 +465,11 @@ class PolicyResolver:
             yield key, checked
 
     def _is_loaded(self, key: str, value: Any) -> bool:
-        """Whether the corrector or rules named in metadata are also named in the file, and so loaded at the start."""
+        """Whether what metadata names (a corrector, rules, files) is also named in the file, and so loaded."""
         if key == "corrector":
             return value in self._correctors
-        if key == "references":
-            return references.all_files_known(value or (), self._file.reference_texts)
+        if isinstance(value, Standard):
+            return self._file.file_texts.get(key, {}).keys() >= set(value.file_names)
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
     def _merge_layers(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
@@ -639,8 +631,6 @@ def setting_value(policy: Policy, name: str) -> Any:
         return shares.share_percents(policy.aligner_shares)
     if setting == "shadow_aligner":
         return policy.shadow_aligner and policy.shadow_aligner.name
-    if setting == "references":
-        return tuple(reference.label for reference in policy.references)
     if setting == "on_skip":
         return policy.on_skip.reaction_to(kind)
     return policy.on_error.reaction_to(FailureClass(kind)) if kind else getattr(policy, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
@@ -34,7 +34,6 @@ from aligner_proxy.policy.gate_schema import GateSetting
 from aligner_proxy.policy.hand_off_schema import HandOffBlock
 from aligner_proxy.policy.objective_schema import ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
-from aligner_proxy.policy.references_schema import References, read_files
 from aligner_proxy.policy.refusal_text import Decline
 from aligner_proxy.policy.shares import AlignerChoice
 from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, YamlSource, suggest_name
@@ -50,6 +49,7 @@ from aligner_proxy.types import (
     OnError,
     OnSkip,
     SideTreatment,
+    Standard,
     StreamMode,
     Verify,
 )
@@ -295,12 +295,6 @@ class PolicySettings(_Block):
     """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
     """Gate rules of plugins that hold besides the gate's own; the last place that says any names all of them."""
-    references: References | None = None
-    """Texts to whose facts answers are held: system, tool_results, {file: PATH}, {header: NAME}. They need no
-    objective. The last place that says any names all of them."""
-    replace_facts_from: Annotated[float, Field(ge=0.5, le=1, strict=True)] | None = None
-    """How certain it must be that the references give a fact otherwise, for it to be replaced by words alone, without
-    an editor: 0.5 to 1. Less puts more right, and touches more that was right; 1: never."""
 
 
 class Grants(PolicySettings):
@@ -314,8 +308,6 @@ class Grants(PolicySettings):
     """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
     allow_bypass: Annotated[bool, Field(strict=True)] | None = None
     """Whether a request may ask to be left alone (x-aligner-bypass)."""
-    allow_references: Annotated[bool, Field(strict=True)] | None = None
-    """Whether a request may bring a reference of its own, in a header that `references` names."""
     quota: Annotated[float, Field(ge=0, le=3600, strict=True, allow_inf_nan=False)] | None = None
     """Seconds of engine time a minute; beyond them answers pass as they are (reason quota)."""
 
@@ -508,17 +500,17 @@ class PolicyFile(_Block):
     _source: YamlSource = PrivateAttr(default_factory=YamlSource)
     _declarations: Declarations = PrivateAttr(default=NO_DECLARATIONS)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
-    _reference_texts: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _file_texts: Mapping[str, Mapping[str, str]] = PrivateAttr(default_factory=dict)
 
     @property
-    def reference_texts(self) -> Mapping[str, str]:
-        """The texts of the files under `references`, by their paths as written."""
-        return self._reference_texts
+    def file_texts(self) -> Mapping[str, Mapping[str, str]]:
+        """The texts of the files that keys of plugins name: key -> path as written -> text."""
+        return self._file_texts
 
     @property
-    def reference_paths(self) -> tuple[Path, ...]:
-        """The files under `references`."""
-        return tuple(map(self._source.resolve, self._reference_texts))
+    def file_paths(self) -> tuple[Path, ...]:
+        """The files that keys of plugins name."""
+        return tuple(self._source.resolve(name) for texts in self._file_texts.values() for name in texts)
 
     @property
     def source(self) -> YamlSource:
@@ -549,11 +541,22 @@ class PolicyFile(_Block):
         copy._warnings = tuple(warnings)
         return copy
 
-    def with_reference_texts(self) -> PolicyFile:
-        """A copy with the texts of the files under `references`; raises `ConfigError`."""
-        lists = (((*path, "references"), block.references or ()) for path, block in self.blocks())
+    def standards(self) -> Iterator[tuple[KeyPath, str, Standard]]:
+        """What plugins hold answers to: the position of each value, its key, and the value."""
+        for path, block in self.blocks():
+            for key in self._declarations.keys:
+                value = getattr(block, key.name, None)
+                if isinstance(value, Standard) and value:
+                    yield (*path, key.name), key.name, value
+
+    def with_file_texts(self) -> PolicyFile:
+        """A copy with the texts of the files that keys of plugins name; raises `ConfigError`."""
+        texts: dict[str, dict[str, str]] = {}
+        for path, key, standard in self.standards():
+            place = partial(self._source.place_of, *path)
+            texts.setdefault(key, {}).update(standard.read_files(place, self._source.resolve))
         copy = self.model_copy()
-        copy._reference_texts = read_files(lists, self._source)
+        copy._file_texts = texts
         return copy
 
 
@@ -595,24 +598,24 @@ def file_model(declarations: Declarations) -> type[PolicyFile]:
     """The policies file with the keys and selector forms of plugins."""
     settings = _plugin_fields(key for key in declarations.all_keys if not key.grant)
     grants = settings | _plugin_fields(key for key in declarations.all_keys if key.grant)
-    route = _extend_model(Route, settings | _objectives_field(declarations.all_selectors))
-    tenant = _extend_model(Tenant, grants)
-    defaults = _extend_model(PolicySettings, settings)
+    route = extend_model(Route, settings | _objectives_field(declarations.all_selectors))
+    tenant = extend_model(Tenant, grants)
+    defaults = extend_model(PolicySettings, settings)
     blocks: dict[str, Any] = {
         "defaults": (defaults, defaults()),
         "routes": (tuple[route, ...], ()),  # type: ignore[valid-type]
         "tenants": (tuple[tenant, ...], ()),  # type: ignore[valid-type]
     }
-    return _extend_model(PolicyFile, blocks)
+    return extend_model(PolicyFile, blocks)
 
 
 @lru_cache(maxsize=64)
 def grants_model(declarations: Declarations) -> type[Grants]:
     """The form of key and team metadata with the keys of plugins."""
-    return _extend_model(Grants, _plugin_fields(declarations.all_keys))
+    return extend_model(Grants, _plugin_fields(declarations.all_keys))
 
 
-def _extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
+def extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
     """A model with more fields, under the same name and with the same description."""
     with _BUILDING:
         model: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)

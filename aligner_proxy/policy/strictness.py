@@ -43,22 +43,21 @@ def may_tighten(name: str, value: object, current: object) -> bool:
 
 
 def takes_away(grant: str, value: object) -> bool:
-    """Whether this value of a grant gives no right: it enforces or denies more, or withdraws the bypass.
+    """Whether this value of a grant gives no right: it enforces or denies more, or withdraws a right.
 
     `allow` is not among them: whether a list is shorter than another depends on the other.
     """
-    withdrawn = grant in ("allow_bypass", "allow_references") and value is False
-    return grant in ("enforce", "deny") or withdrawn
+    return grant in ("enforce", "deny") or value is False
 
 
 def stricter_policy(policy: Policy, other: Policy) -> Policy:
     """A policy as strict as both: that of the stricter mode, with each setting in which the other is stricter.
 
-    Between equal modes the first leads, and its objectives count. A policy without objectives and references
+    Between equal modes the first leads, and its objectives count. A policy without objectives and standards
     corrects nothing, so it counts as `off` and adds nothing to another. What a tenant enforces is in both.
     """
     lead, rest = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
-    lead = replace(lead, bypass=policy.bypass and other.bypass, references=lead.references or rest.references)
+    lead = _with_standards(replace(lead, bypass=policy.bypass and other.bypass), rest)
     if not _strength(rest):
         return lead
     raised = replace(
@@ -72,8 +71,17 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
 
 
 def _strength(policy: Policy) -> int:
-    """The position of the mode on its scale; that of `off` for a policy with neither objectives nor references."""
-    return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.references else 0
+    """The position of the mode on its scale; that of `off` for a policy with neither objectives nor standards."""
+    return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.standards else 0
+
+
+def _with_standards(policy: Policy, other: Policy) -> Policy:
+    """A policy with each standard of another that it has none of."""
+    present = {name for name, _ in policy.standards}
+    for name, standard in other.standards:
+        if name not in present:
+            policy = policy.with_extension(name, standard)
+    return policy
 
 
 def _compared_settings() -> tuple[str, ...]:

@@ -18,13 +18,18 @@ from pathlib import Path
 
 import yaml
 
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import read_page
-from aligner_proxy.grounding.procedures import ORDER
-from aligner_proxy.grounding.rewriting import accept_rewriting, merge_edits
-from aligner_proxy.grounding.sentences import FactEdit, Grounder, UnsettledFact, apply_fact_edits
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import REPLACE_FACTS_FROM
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.procedures import ORDER
+from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy_grounding.sentences import (
+    REPLACE_FACTS_FROM,
+    FactEdit,
+    Grounder,
+    UnsettledFact,
+    apply_fact_edits,
+)
 from models.reporting.statistics import Rate
 
 FOLDER = Path(__file__).parents[1] / "data" / "grounded_cases"

@@ -1,4 +1,4 @@
-"""Fit of the weights by which words alone are certain enough to replace a fact: `replacing` in grounding/evidence.yaml.
+"""Fit of the weights by which words alone are certain enough to replace a fact: `replacing` in evidence.yaml.
 
     python -m models.experiments.grounded_certainty [FOLDER ...] [--folds]
 
@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 import yaml
 
-from aligner_proxy.grounding.evidence import FOR_REPLACING
-from aligner_proxy.grounding.facts import Fact
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.notation import rewrite_fact
-from aligner_proxy.grounding.page import read_page
-from aligner_proxy.grounding.sentences import AnswerSentence, Grounder
+from aligner_proxy_grounding.evidence import FOR_REPLACING
+from aligner_proxy_grounding.facts import Fact
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.notation import rewrite_fact
+from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.sentences import AnswerSentence, Grounder
 from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
 from models.reporting.statistics import Rate
 

@@ -1,4 +1,4 @@
-"""Fit of the weights by which grounded answers tell what a fact speaks of: `aligner_proxy/grounding/evidence.yaml`.
+"""Fit of the weights by which grounded answers tell what a fact speaks of: `evidence.yaml` of the plugin.
 
     python -m models.experiments.grounding [FOLDER ...] [--folds]
 
@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 import yaml
 
-from aligner_proxy.grounding import evidence
-from aligner_proxy.grounding.evidence import FOR_NONE, FOR_STATEMENT, FactSubject, Weigher
-from aligner_proxy.grounding.facts import Fact, FactKind
-from aligner_proxy.grounding.matching import CONFIRMS, MOST_WEIGHED, Matcher
-from aligner_proxy.grounding.page import SAME_SENTENCE, ReferencePage, Statement, read_page
-from aligner_proxy.grounding.sentences import AnswerSentence, Grounder
 from aligner_proxy.text.structure import split
+from aligner_proxy_grounding import evidence
+from aligner_proxy_grounding.evidence import FOR_NONE, FOR_STATEMENT, FactSubject, Weigher
+from aligner_proxy_grounding.facts import Fact, FactKind
+from aligner_proxy_grounding.matching import CONFIRMS, MOST_WEIGHED, Matcher
+from aligner_proxy_grounding.page import SAME_SENTENCE, ReferencePage, Statement, read_page
+from aligner_proxy_grounding.sentences import AnswerSentence, Grounder
 from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
 
 FOLDERS = (FOLDER, FOLDER / "independent")

@@ -14,6 +14,7 @@ from aligner_proxy.engine import api as engine_api
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.gateway.endpoints import routes as gateway_routes
 from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy_review.console.application import Console
 from scripts.reference.json_types import definition, type_words
 from scripts.reference.markdown import code, page, sentence, table
@@ -47,8 +48,10 @@ def gateway_document() -> dict[str, Any]:
     app = FastAPI()
     plugins = registry.load_plugins(False).plugins
     endpoints = [endpoint for plugin in plugins for endpoint in plugin.endpoints]
+    extensions = Extensions(extension for plugin in plugins for extension in plugin.extensions)
     served = {endpoint.path: registry.PluginEndpoint(endpoint, MagicMock()) for endpoint in endpoints}
-    gateway_routes.add_endpoints(app, lambda: None, MagicMock(endpoints=served))
+    hooks = MagicMock(endpoints=served, pipeline=MagicMock(extensions=extensions))
+    gateway_routes.add_endpoints(app, lambda: None, hooks)
     return app.openapi()
 
 

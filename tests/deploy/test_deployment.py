@@ -118,7 +118,8 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
 def test_every_package_of_the_image_is_installed_by_hash() -> None:
     runs = " && ".join(rest for word, rest in instructions() if word == "RUN")
     installs = [command for command in runs.split(" && ") if "pip install" in command]
-    ours = "pip install --no-deps --no-build-isolation . ./plugins ./plugins/embedded ./plugins/fleet ./plugins/review"
+    plugins = "./plugins ./plugins/embedded ./plugins/fleet ./plugins/grounding ./plugins/review"
+    ours = f"pip install --no-deps --no-build-isolation . {plugins}"
     assert installs == ["pip install --require-hashes --no-deps -r requirements.lock -r ${TORCH_LOCK}", ours]
     assert ("ARG", "TORCH_LOCK=requirements-torch.lock") in instructions()
 

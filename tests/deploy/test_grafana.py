@@ -18,6 +18,7 @@ from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
 from aligner_proxy.observability import metrics as observability_metrics
 from aligner_proxy_fleet import metrics as fleet_metrics
+from aligner_proxy_grounding import extension as grounding
 from aligner_proxy_review import feedback
 from aligner_proxy_systems.metaalign import extension as metaalign
 from tests.support import tiny
@@ -54,7 +55,7 @@ def families(text: str) -> dict[str, set[str]]:
 def declared() -> dict[str, set[str]]:
     """The same for the gateway, also of what has not been counted yet."""
     found: dict[str, set[str]] = {}
-    for module in (observability_metrics, feedback, fleet_metrics, metaalign):
+    for module in (observability_metrics, feedback, fleet_metrics, grounding, metaalign):
         for metric in vars(module).values():
             if hasattr(metric, "_labelnames") and hasattr(metric, "describe"):
                 (family,) = metric.describe()

@@ -17,11 +17,11 @@ import yaml
 from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import MOST_CHARS
-from aligner_proxy.grounding.sentences import Grounder
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.stages import references
+from aligner_proxy_grounding import stage
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.page import MOST_CHARS
+from aligner_proxy_grounding.sentences import Grounder
 from tests.faults import faults
 from tests.faults.cells import FOR_THE_RECORD, NOBODY, Cell, Fault, Seen, cells, check, every_kind
 from tests.faults.conftest import policies
@@ -160,7 +160,7 @@ WAITING: list[None] = []
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Nobody finishes taking references apart before it is set."""
     opened = threading.Event()
-    real: Callable[[Any], Matcher] = references._matcher.__wrapped__
+    real: Callable[[Any], Matcher] = stage._matcher.__wrapped__
     WAITING.clear()
 
     def taken_apart(texts: Any) -> Matcher:
@@ -168,7 +168,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         opened.wait(20)
         return real(texts)
 
-    monkeypatch.setattr(references, "_matcher", taken_apart)
+    monkeypatch.setattr(stage, "_matcher", taken_apart)
     yield opened
     opened.set()
 
@@ -194,5 +194,6 @@ def guard(
         said["tenants"] = [{"match": {}, "allow_references": True}]
     (folder / "policies.yaml").write_text(yaml.safe_dump(said))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
-    made.pipeline = Pipeline(ScriptedEngine(lambda _: EngineUnavailable("scripted")))
+    engine = ScriptedEngine(lambda _: EngineUnavailable("scripted"))
+    made.pipeline = Pipeline(engine, extensions=made.pipeline.extensions)
     return made

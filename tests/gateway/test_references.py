@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy_grounding.references import references_of
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
 
 PAGE = "Online orders can be returned within 28 days of delivery.\n"
@@ -89,7 +90,7 @@ def test_a_changed_file_counts_and_a_missing_one_is_refused(tmp_path: Path, monk
     def text() -> str:
         for _ in range(2):
             policies.look()
-        (reference,) = policies.current.resolver.resolve(RequestFacts("gpt")).references
+        (reference,) = references_of(policies.current.resolver.resolve(RequestFacts("gpt")))
         return reference.text
 
     assert text() == PAGE

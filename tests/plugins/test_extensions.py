@@ -13,7 +13,15 @@ import pytest
 
 from aligner_proxy.errors import BadRequest, EngineUnavailable, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.plugins.api import Corrected, Extension, Inner, RequestField, TextEncoder
+from aligner_proxy.plugins.api import (
+    BodyField,
+    CheckTable,
+    Corrected,
+    Extension,
+    Inner,
+    RequestField,
+    TextEncoder,
+)
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECTION_REASON, Extensions, Member, RunningSelection
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy.resolver import RequestFacts
@@ -56,6 +64,7 @@ class Marking(Extension):
     """Puts its name around corrections and everywhere else."""
 
     request_fields = (RequestField("topic", "About what."),)
+    body_fields = (BodyField("notes", tuple[str, ...], (), "Notes."),)
 
     def __init__(self, name: str, order: int = 0) -> None:
         self.name = name
@@ -101,6 +110,12 @@ class Marking(Extension):
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         yield f"{self.name} is there"
 
+    def tables(self, policy: Policy) -> Iterable[CheckTable]:
+        yield CheckTable((self.name,), [(policy.name,)])
+
+    def details(self, policy: Policy) -> Mapping[str, Any]:
+        return {self.name: policy.name}
+
     def describe(self, objective: Objective) -> str | None:
         return "by marking" if objective.name == self.name else None
 
@@ -124,6 +139,9 @@ async def test_every_extension_is_asked_and_wrappers_stand_in_their_order() -> N
     assert both.explain(POLICY, FACTS) == ["o is there", "i is there"]
     assert [both.describe(Objective(name, "")) for name in "iab"] == ["by marking", None, None]
     assert [field.name for field in both.request_fields] == ["topic", "topic"]
+    assert [field.name for field in both.body_fields] == ["notes", "notes"]
+    assert [(table.head, table.rows) for table in both.tables(POLICY)] == [(("o",), [("p",)]), (("i",), [("p",)])]
+    assert both.details(POLICY) == {"o": "p", "i": "p"}
     assert both.prefill(POLICY).extension("i-ahead") is True
 
 

@@ -23,7 +23,7 @@ from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status
 from tests.support.installed import EXAMPLE, install, install_example
 
 HOOKS = "from aligner_proxy.plugins.api import Kind, hookimpl\n"
-OURS = ["aligner", "fleet", "meal", "metaalign", "review", "self_refine", "stream_aligner"]
+OURS = ["aligner", "fleet", "grounding", "meal", "metaalign", "review", "self_refine", "stream_aligner"]
 CORRECTORS = {"aligner", "self_refine", "stream_aligner"}
 ENDPOINTS = """
 from aligner_proxy.plugins.api import Endpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,8 @@ from aligner_proxy.plugins.api import AnswerSoFar, Extension, Hold, Outgoing, Po
 from aligner_proxy.plugins.extensions import Extensions, Member
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.text.languages import prose_language
-from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, StreamMode, Turn
+from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Outcome, Policy, Status, StreamMode, Turn
+from tests.support.editors import ScriptedChat, editors
 from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
 
@@ -24,6 +26,8 @@ ENGLISH = "Take a brush and paint the fence with it. Then let it dry for a day."
 GERMAN = "Nimm einen Pinsel und streiche damit den Zaun. Dann lass ihn einen Tag lang trocknen."
 ASKED = Exchange("c", 0, (Turn("user", "How do I paint a fence?"),), None)
 POLICY = Policy("p", (Objective("kind", "Kind: no insults"),))
+DECLINING = replace(POLICY, if_nothing_remains=IfNothingRemains.DECLINE)
+EDITED = replace(POLICY, editor="model:strong")
 
 
 # --- The plugin: the gateway's own language stage, moved out. ---
@@ -168,3 +172,58 @@ async def test_a_stage_that_fails_fails_the_correction(
     assert (outcome.status, outcome.reason) == (status, reason)
     assert (outcome.text or "").strip() == (ENGLISH.replace("brush", "BRUSH") if stage is Signature else ENGLISH)
     assert not blocks(outcome)
+
+
+class Mark(Stage):
+    """Writes its place behind the text."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        return replace(outgoing, text=f"{outgoing.text} {self.order}")
+
+
+class Marks(Extension):
+    """Two stages, the later one first."""
+
+    name = "marks"
+
+    def stages(self, policy: Policy) -> Sequence[Stage]:
+        return [Mark(200), Mark(20)]
+
+
+async def test_stages_stand_in_their_order() -> None:
+    outcome = await corrected(pipeline(Marks()), ENGLISH, POLICY, streamed=False)
+    assert outcome.text == f"{ENGLISH} 20 200"
+    orders = [stage.order for stage in pipeline(Marks()).stages(DECLINING).stages_with("release")]
+    assert orders == [20, 200]
+    assert [stage.order for stage in pipeline(Marks()).stages(DECLINING).stages_with("settle")] == [30]
+
+
+class Asking(Stage):
+    """Has the editor write the answer, and says what that cost."""
+
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        editor = answer.editor
+        if editor is None:
+            return outgoing
+        text, use = await editor.ask([{"role": "user", "content": outgoing.text}], str.strip, tokens=9)
+        return replace(outgoing, text=text or outgoing.text, editor=use)
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize("policy", [EDITED, replace(EDITED, objectives=())])
+async def test_a_stage_asks_the_editor_of_the_policy(threaded: bool, policy: Policy) -> None:
+    runner = ThreadRunner("with") if threaded else None
+    chat = ScriptedChat(lambda messages: f" {messages[0]['content'].upper()} ")
+    engine = SegmentEngine(lambda _: -2.0, lambda _: "")
+    made = Pipeline(engine, extensions=Extensions([Member(With(Asking), runner)]), editors=editors(chat))
+    stages = made.stages(policy)
+    answer = AnswerSoFar(ASKED, ENGLISH, policy, time.monotonic() + 5, open_editor=made.open_editor)
+    outgoing = await stages.release(Outgoing(ENGLISH), answer)
+    assert outgoing.text == ENGLISH.upper()
+    assert outgoing.editor is not None
+    assert outgoing.editor.calls == 1
+    unedited = replace(answer, policy=POLICY)
+    assert (await stages.release(Outgoing(ENGLISH), unedited)).text == ENGLISH

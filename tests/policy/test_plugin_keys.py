@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.plugin_keys import Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
-from aligner_proxy.types import Policy, StreamMode
+from aligner_proxy.policy.strictness import stricter_policy
+from aligner_proxy.types import Mode, Objective, Policy, Standard, StreamMode
 
 
 class Options(BaseModel):
@@ -239,3 +242,93 @@ def test_third_parties_are_asked_for_only_where_file_and_environment_let_them(
 @pytest.fixture(autouse=True)
 def logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Rules(Standard):
+    """A file of rules, and the header that may bring more."""
+
+    file: str
+    text: str = ""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (self.file,)
+
+    @property
+    def source_texts(self) -> tuple[str, ...]:
+        return (self.text,)
+
+    @property
+    def header_names(self) -> tuple[str, ...]:
+        return ("x-rules",)
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        return (self.file,)
+
+    def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> Mapping[str, str]:
+        if not path(self.file).is_file():
+            raise ConfigError(f"{place(0)}: no file {self.file}")
+        return {self.file: path(self.file).read_text()}
+
+    def with_files(self, texts: Mapping[str, str]) -> Standard:
+        return Rules(self.file, texts.get(self.file, ""))
+
+
+def _read_rules(value: object) -> Rules:
+    return value if isinstance(value, Rules) else Rules(str(value))
+
+
+RULES = Declarations(
+    keys=(
+        PolicyKey("rules", Annotated[InstanceOf[Rules], BeforeValidator(_read_rules)], None, "A file of rules."),
+        PolicyKey("allow_rules", Annotated[bool, Field(strict=True)], False, "Whether.", grant=True),
+    )
+)
+
+
+def with_rules(folder: Path, text: str) -> PolicyFile:
+    (folder / "policies.yaml").write_text(text)
+    return config.load(folder / "policies.yaml", lambda third_party: RULES)
+
+
+def test_what_answers_are_held_to_names_files_and_headers(tmp_path: Path) -> None:
+    (tmp_path / "R.md").write_text("No shouting.")
+    text = "routes:\n  - match: {model: gpt}\n    rules: R.md\ntrust: {team_metadata: true}\n"
+    file = with_rules(tmp_path, text)
+    resolver = PolicyResolver(file)
+    assert (file.file_texts, file.file_paths) == ({"rules": {"R.md": "No shouting."}}, (tmp_path / "R.md",))
+    assert resolver.header_names == ("x-rules",)
+    policy = resolver.resolve(RequestFacts("gpt"))
+    assert policy.source_texts == ("No shouting.",)
+    assert (resolver.settings(policy)["rules"], dict(policy.origins)["rules"]) == (
+        ("R.md",),
+        "policies.yaml:3 (route route-1)",
+    )
+    assert policy.without_standards().standards == resolver.resolve(RequestFacts("other")).standards == ()
+    named, strange = (
+        resolver.resolve(RequestFacts("other", team_id=name, team_settings={"rules": name})).standards
+        for name in ("R.md", "/etc/hostname")
+    )
+    assert ([value.source_texts for _, value in named], strange) == ([("No shouting.",)], ())
+    (tmp_path / "R.md").unlink()
+    with pytest.raises(ConfigError, match=r"policies.yaml:3: no file R.md"):
+        with_rules(tmp_path, text)
+
+
+def test_a_policy_with_a_standard_alone_is_in_force_and_holds_for_another_beside_it() -> None:
+    rules = Policy("r").with_extension("rules", Rules("R.md"))
+    off = Policy("o", (Objective("a", "A: one"),), mode=Mode.SHADOW)
+    nothing = Policy("n")
+    assert stricter_policy(nothing, rules).name == "r"
+    assert stricter_policy(rules, off).name == "r"
+    both = stricter_policy(Policy("b", off.objectives), rules)
+    assert (both.name, both.standards) == ("b", rules.standards)
+
+
+def test_metadata_that_is_not_trusted_may_withdraw_a_right(tmp_path: Path) -> None:
+    file = with_rules(tmp_path, "tenants: [{match: {team: a}, allow_rules: true}]\n")
+    facts = RequestFacts("gpt", team_id="a", key_settings={"allow_rules": False})
+    assert PolicyResolver(file).resolve(RequestFacts("gpt", team_id="a")).extension("allow_rules") is True
+    assert not PolicyResolver(file).resolve(facts).extension("allow_rules")

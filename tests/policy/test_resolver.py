@@ -415,7 +415,6 @@ LOOSER = {
     "if_nothing_remains": "original",
     "decline": "Whatever.",
     "decline_within": 0,
-    "replace_facts_from": 1.0,
     "deadline_s": 0.001,
     "sample": 0.0,
     "max_answer_chars": 1,

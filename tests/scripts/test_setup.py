@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FILES = (
     *("requirements.lock", "requirements-torch.lock", "scripts/setup.sh"),
     *("pyproject.toml", "plugins/pyproject.toml", "plugins/embedded/pyproject.toml"),
-    *("plugins/fleet/pyproject.toml", "plugins/review/pyproject.toml"),
+    *("plugins/fleet/pyproject.toml", "plugins/grounding/pyproject.toml", "plugins/review/pyproject.toml"),
 )
 # It reports the version of torch that a test asks for, runs what comes on stdin, and notes every install.
 STUB = """#!{python}

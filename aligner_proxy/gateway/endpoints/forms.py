@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
 from litellm.proxy._types import ProxyException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aligner_proxy.grounding.page import MOST_CHARS
+from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.objective_schema import RequestedObjective
-from aligner_proxy.policy.references_schema import MOST_REFERENCES
+from aligner_proxy.policy.schema import extend_model
 
 MOST_OBJECTIVES = 32
 _MOST_FAULTS = 5
@@ -31,9 +32,6 @@ class Message(BaseModel):
     content: str | list[dict[str, Any]] | None = None
 
 
-ReferenceText = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
-
-
 class AlignBody(_Body):
     """What is asked of `POST /v1/align`."""
 
@@ -46,8 +44,19 @@ class AlignBody(_Body):
     objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
     """Objectives besides those of route and tenant: names of configured ones, or "Name: description" in own words; the
     tenant's `allow` must let them be asked for ("*" lets own words)."""
-    references: Annotated[tuple[ReferenceText, ...], Field(max_length=MOST_REFERENCES)] = ()
-    """Texts to whose facts the answer is held, besides those of route and tenant; needs `allow_references`."""
+
+    @property
+    def plugin_fields(self) -> dict[str, Any]:
+        """What the body says in fields of plugins, by name."""
+        names = [name for name in type(self).model_fields if name not in AlignBody.model_fields]
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
+
+
+@lru_cache(maxsize=8)
+def align_form(extensions: Extensions) -> type[AlignBody]:
+    """The body of `POST /v1/align` with the fields of plugins."""
+    fields = extensions.body_fields
+    return extend_model(AlignBody, {f.name: (f.type, Field(default=f.default, description=f.about)) for f in fields})
 
 
 class AlignSegment(_Body):
@@ -72,7 +81,7 @@ class TextEdit(_Body):
     score: float | None = None
     """The highest score of the segments that it replaces."""
     source: str | None = None
-    """Where a fact stands that it gives: the reference and its line, "POLICY.md:12" or "request 1:3"."""
+    """What says so, as a plugin names it: of a fact the reference and its line, "POLICY.md:12" or "request 1:3"."""
 
 
 class AlignAnswer(_Body):

@@ -19,7 +19,7 @@ from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.policy.own_objectives import client_names
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import GROUNDED, Outcome, SegmentScore
+from aligner_proxy.types import Finding, Outcome, SegmentScore
 
 STOP = "stop"
 MOST_ANSWERS = 64
@@ -53,8 +53,8 @@ class AnswerBatch:
     model: str | None = None
     objectives: Sequence[str] = ()
     """What is asked for besides the policy's: names of configured objectives, or "Name: description"."""
-    references: Sequence[str] = ()
-    """Texts to whose facts they are held, besides those of the policy."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the fields that plugins declare, by name."""
     finish_reasons: Sequence[str] = ()
     """Of each answer; without them all are whole."""
     call_id: str | None = None
@@ -69,15 +69,15 @@ class AnswerBatch:
             messages=[message.model_dump() for message in body.messages],
             model=body.model,
             objectives=body.objectives,
-            references=body.references,
+            fields=body.plugin_fields,
         )
 
     @property
     def body_request(self) -> BodyRequest:
-        """The objectives by name and those in own words, which have a colon; and the references."""
+        """The objectives by name and those in own words, which have a colon; and the fields of plugins."""
         names = tuple(text for text in self.objectives if ":" not in text)
         texts = tuple(text for text in self.objectives if ":" in text)
-        return BodyRequest(names, texts, tuple(self.references))
+        return BodyRequest(names, texts, self.fields)
 
     def make_response(self) -> ModelResponse:
         """The answers as a chat completion."""
@@ -169,7 +169,7 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         return []
     names = client_names(outcome.policy.objectives)
     flagged = list(_flagged_ranges(before, outcome))
-    sources = list(_source_ranges(after, outcome))
+    ranges = list(_finding_ranges(after, outcome))
     changes = []
     shift = 0
     for start, end, text in find_edits(before, after):
@@ -178,11 +178,9 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         name = outcome.objective_of(worst) if worst else None
         score = _finite_score(worst.score) if worst else None
         delivered_range = (start + shift, start + shift + len(text))
-        fact_sources = [
-            source for first, last, source in sources if first < delivered_range[1] and delivered_range[0] < last
-        ]
-        source = ", ".join(dict.fromkeys(fact_sources)) or None
-        objective = names.get(name, name) if name else GROUNDED if source else None
+        findings = [one for first, last, one in ranges if first < delivered_range[1] and delivered_range[0] < last]
+        source = ", ".join(dict.fromkeys(one.source for one in findings)) or None
+        objective = names.get(name, name) if name else findings[0].against if findings else None
         changes.append(
             TextEdit(start=start, end=end, text=text, objective=objective, score=score, source=source),
         )
@@ -190,15 +188,17 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
     return changes
 
 
-def _source_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, str]]:
-    """(start, end, source) of the facts in the delivered text that references gave."""
+def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
+    """(start, end, finding) of what stages put into the delivered text."""
     shift = 0
-    for edit in outcome.grounding.edits:
-        start = edit.start + shift
-        end = start + len(edit.text)
-        if after[start:end] == edit.text:  # places of a text inside JSON are not those of the whole
-            yield start, end, edit.source
-        shift += len(edit.text) - (edit.end - edit.start)
+    for finding in outcome.findings:
+        if finding.text is None:
+            continue
+        start = finding.start + shift
+        end = start + len(finding.text)
+        if after[start:end] == finding.text:  # places of a text inside JSON are not those of the whole
+            yield start, end, finding
+        shift += len(finding.text) - (finding.end - finding.start)
 
 
 def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:

@@ -16,8 +16,9 @@ from aligner_proxy.errors import CorrectionError
 from aligner_proxy.formats import ALIGN, ANSWERS, GENERIC_GUARDRAIL, WEBHOOK
 from aligner_proxy.gateway import litellm_internals, request_policy
 from aligner_proxy.gateway.endpoints import adapters
-from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, parse_body
+from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, align_form, parse_body
 from aligner_proxy.gateway.endpoints.judgement import AnswerBatch, Hooks, JudgedBatch, judge_answers
+from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
 from aligner_proxy.plugins.registry import PluginEndpoint
 
@@ -29,6 +30,7 @@ class GatewayHooks(Hooks, Protocol):
 
     endpoints: Mapping[str, PluginEndpoint]
     """The endpoints of plugins, by path."""
+    pipeline: Pipeline
 
 
 _TAGS = ["aligner"]
@@ -60,7 +62,7 @@ def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -
     is_served = app in _hooks
     _hooks[app] = hooks
     if not is_served:
-        app.include_router(_router(auth))
+        app.include_router(_router(auth, align_form(hooks.pipeline.extensions)))
         app.include_router(_plugin_router(hooks, auth))
         app.openapi_schema = None
 
@@ -78,14 +80,14 @@ def _make_judge(request: Request, caller: Any) -> adapters.Judge:
     return judge_with_hooks
 
 
-def _router(auth: Callable[..., Any]) -> APIRouter:
+def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
     authenticated = Depends(auth)
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
 
-    @router.post(ALIGN, response_model=AlignAnswer, openapi_extra=_body_schema(AlignBody))
+    @router.post(ALIGN, response_model=AlignAnswer, openapi_extra=_body_schema(align_body))
     async def align(request: Request, response: Response, caller: Any = authenticated) -> AlignAnswer:
         """Judge and correct an answer that you bring, as an answer of the traffic is judged and corrected."""
-        body = await parse_body(request, AlignBody)
+        body = await parse_body(request, align_body)
         result = await _make_judge(request, caller)(AnswerBatch.from_body(body))
         response.headers.update(result.headers)
         return await result.make_report()

@@ -78,6 +78,8 @@ class AnswerForm:
 class Eligibility(Stage):
     """Stops a whole answer that is not to be corrected, and holds a growing one that may be JSON."""
 
+    order = 0
+
     def __init__(self, form: AnswerForm | None = None) -> None:
         self._form = form
 
@@ -119,7 +121,7 @@ def by_policy(policy: Policy) -> SkipReason | None:
         return SkipReason.MODE_OFF
     if policy.bypass:
         return SkipReason.BYPASS
-    return None if policy.objectives or policy.references else SkipReason.NO_OBJECTIVES
+    return None if policy.objectives or policy.standards else SkipReason.NO_OBJECTIVES
 
 
 def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) -> SkipReason | None:

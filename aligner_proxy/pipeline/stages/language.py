@@ -45,6 +45,8 @@ class Language(Stage):
     `ask` gives the languages that the aligner was trained for, and raises where nobody can say.
     """
 
+    order = 50
+
     def __init__(
         self,
         policy: Policy,

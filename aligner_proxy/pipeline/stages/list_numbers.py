@@ -15,6 +15,8 @@ from aligner_proxy.types import Outcome
 class ListNumbers(Stage):
     """Brings the numbers of one part up to date; the parts of a long answer share what is known of its lists."""
 
+    order = 10
+
     def __init__(self, numbering: Numbering) -> None:
         self._numbering = numbering
         self._changed_before = numbering.changed

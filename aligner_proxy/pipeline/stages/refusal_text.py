@@ -185,6 +185,8 @@ class SecondTries:
 class RefusalText(Stage):
     """Puts a text of the policy, another answer or an error in place of an answer of which nothing remains."""
 
+    order = 30
+
     def __init__(self, second_tries: SecondTries) -> None:
         self._second_tries = second_tries
 

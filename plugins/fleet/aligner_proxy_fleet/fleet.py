@@ -60,8 +60,8 @@ class MemberState(BaseModel):
 
 
 def policies_hash(file: PolicyFile) -> str:
-    """Hash of the content of a policies file and of its references, whatever its path and layout."""
-    content = [file.model_dump(mode="json"), dict(file.reference_texts)]
+    """Hash of the content of a policies file and of the files that it names, whatever its path and layout."""
+    content = [file.model_dump(mode="json"), file.file_texts]
     return _hash(json.dumps(content, sort_keys=True, default=str))
 
 

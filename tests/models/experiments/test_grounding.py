@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligner_proxy.grounding.evidence import FOR_NONE, FOR_REPLACING, FOR_STATEMENT
+from aligner_proxy_grounding.evidence import FOR_NONE, FOR_REPLACING, FOR_STATEMENT
 from models.evaluate.grounded import FOLDER, cases
 from models.experiments import grounded_certainty
 from models.experiments.grounding import Weights, examples, fitted, found

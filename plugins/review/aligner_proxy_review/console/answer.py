@@ -155,7 +155,7 @@ class AnswerView:
 
     @property
     def reports(self) -> tuple[tuple[str, Any], ...]:
-        """What extensions and references report."""
+        """What extensions and stages report."""
         content = self.content
         return () if content is None else tuple((content.reports | content.record).items())
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from aligner_proxy.grounding.facts import UNITS_OF_TIME, Fact, FactKind, seconds
-from aligner_proxy.grounding.forms import DAYS, MONTHS, NOON
-from aligner_proxy.grounding.numerals import article, format_number
+from aligner_proxy_grounding.facts import UNITS_OF_TIME, Fact, FactKind, seconds
+from aligner_proxy_grounding.forms import DAYS, MONTHS, NOON
+from aligner_proxy_grounding.numerals import article, format_number
 
 _HOUR = 60
 _TWELVE = 12

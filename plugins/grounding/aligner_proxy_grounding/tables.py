@@ -1,4 +1,4 @@
-"""What `check` says of the references of a policy: which facts each yields, and on which line."""
+"""What `check` says of references: which facts each yields, and on which line."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from aligner_proxy.grounding.page import MOST_CHARS, ReferencePage, read_page
-from aligner_proxy.grounding.procedures import ORDER
-from aligner_proxy.types import Policy, Reference
+from aligner_proxy.plugins.api import CheckTable
+from aligner_proxy_grounding.page import MOST_CHARS, ReferencePage, read_page
+from aligner_proxy_grounding.procedures import ORDER
+from aligner_proxy_grounding.references import Reference
 
-HEAD = ("reference", "facts", "of these kinds")
-FACTS_HEAD = ("line", "kind", "fact")
 MOST_SHOWN = 200
 """Facts that are listed one by one."""
 
 
-def reference_rows(policy: Policy) -> list[tuple[str, str, str]]:
-    """(reference, how many facts it yields, of which kinds) of each reference that a request like this one has."""
-    return [_row(reference) for reference in policy.references]
+def reference_tables(references: Sequence[Reference]) -> list[CheckTable]:
+    """How many facts each of these yields, and of which kinds; and the facts one by one."""
+    if not references:
+        return []
+    return [
+        CheckTable(("reference", "facts", "of these kinds"), [_row(reference) for reference in references]),
+        CheckTable(("line", "kind", "fact"), list(fact_rows(references))),
+    ]
 
 
 def _row(reference: Reference) -> tuple[str, str, str]:
@@ -44,14 +48,14 @@ def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]
             yield f"{procedure.source}:{procedure.steps[0].line}", ORDER, f"{len(procedure.steps)} steps"
 
 
-def as_json(policy: Policy) -> list[dict[str, Any]]:
+def as_json(references: Sequence[Reference]) -> list[dict[str, Any]]:
     """The same as JSON."""
     return [
         {
             "reference": reference.label,
             "facts": [{"source": place, "kind": kind, "fact": fact} for place, kind, fact in fact_rows([reference])],
         }
-        for reference in policy.references
+        for reference in references
     ]
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
-from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy.grounding.forms import DAYS, read_facts
-from aligner_proxy.grounding.procedures import Procedure, procedures
-from aligner_proxy.grounding.words import GENERIC, stem, words
 from aligner_proxy.text.structure import split
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.forms import DAYS, read_facts
+from aligner_proxy_grounding.procedures import Procedure, procedures
+from aligner_proxy_grounding.words import GENERIC, stem, words
 
 MOST_CHARS = 100_000
 """Characters of one reference; of a longer one nothing is used, since what is not read might say otherwise."""

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from aligner_proxy.grounding.derived import is_clients_result, is_multiple, is_result, is_so_long_before
-from aligner_proxy.grounding.evidence import FactSubject
-from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy.grounding.forms import read_facts
-from aligner_proxy.grounding.matching import (
+from aligner_proxy.text.structure import Segment, split
+from aligner_proxy_grounding.derived import is_clients_result, is_multiple, is_result, is_so_long_before
+from aligner_proxy_grounding.evidence import FactSubject
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.matching import (
     MOST_WEIGHED,
     NO_MATCH,
     AnswerContext,
@@ -26,13 +27,13 @@ from aligner_proxy.grounding.matching import (
     Match,
     Matcher,
 )
-from aligner_proxy.grounding.notation import rewrite_fact
-from aligner_proxy.grounding.page import Statement, neighbours, topics
-from aligner_proxy.grounding.procedures import ORDER, Reordering, find_reorderings
-from aligner_proxy.grounding.words import words
-from aligner_proxy.text.structure import Segment, split
-from aligner_proxy.types import REPLACE_FACTS_FROM
+from aligner_proxy_grounding.notation import rewrite_fact
+from aligner_proxy_grounding.page import Statement, neighbours, topics
+from aligner_proxy_grounding.procedures import ORDER, Reordering, find_reorderings
+from aligner_proxy_grounding.words import words
 
+REPLACE_FACTS_FROM = 0.85
+"""How certain it must be that the references give a fact otherwise, where nothing else is said."""
 MOST_FACTS = 400
 """Facts of one answer that are looked at; behind them the answer stays as it is."""
 _COMPUTED = re.compile(

@@ -20,19 +20,19 @@ from aligner_proxy.types import (
     Objective,
     Outcome,
     Policy,
-    Reference,
-    ReferenceKind,
     SegmentScore,
     Status,
     StreamMode,
     Turn,
 )
+from aligner_proxy_grounding.references import Reference, ReferenceKind
+from tests.plugins.grounding.held import EXTENSIONS, held
 from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
 
 PAGE = "# Returns\n\nOnline orders can be returned within 28 days of delivery. Posting a return costs £2.95.\n"
 FILE = Reference(ReferenceKind.FILE, "pages/POLICY.md", PAGE)
-ONLY = Policy("p", references=(FILE,))
+ONLY = held(Policy("p"), FILE)
 KIND = replace(ONLY, objectives=(Objective("kind", "Kind: no insults"),))
 ASKED = Exchange("c", 0, (Turn("user", "How do I send this back?"),), None)
 WRONG = "Gladly. Online orders can be returned within thirty days of delivery."
@@ -51,7 +51,7 @@ def engine() -> SegmentEngine:
 
 
 def pipeline(policy: Policy) -> Pipeline:
-    return Pipeline(engine() if policy.objectives else NoEngine(lambda _: 0.0, lambda _: ""))
+    return Pipeline(engine() if policy.objectives else NoEngine(lambda _: 0.0, lambda _: ""), extensions=EXTENSIONS)
 
 
 async def whole(answer: str, policy: Policy) -> Outcome:
@@ -62,15 +62,15 @@ async def whole(answer: str, policy: Policy) -> Outcome:
 async def test_a_wrong_fact_is_replaced_with_and_without_objectives(policy: Policy) -> None:
     outcome = await whole(WRONG, policy)
     assert (outcome.status, outcome.reason, outcome.text) == (Status.CORRECTED, None, RIGHT)
-    assert [(edit.kind, edit.source) for edit in outcome.grounding.edits] == [("duration", "POLICY.md:3")]
-    assert outcome.grounding_record["grounded"]["edits"] == 1
-    assert WRONG[outcome.grounding.edits[0].start :].startswith("thirty days")
+    assert [(edit.kind, edit.source) for edit in outcome.findings] == [("duration", "POLICY.md:3")]
+    assert outcome.findings_record["grounded"]["edits"] == 1
+    assert WRONG[outcome.findings[0].start :].startswith("thirty days")
 
 
 @pytest.mark.parametrize("policy", [ONLY, KIND])
 async def test_an_answer_that_agrees_goes_out_as_it_is(policy: Policy) -> None:
     outcome = await whole(RIGHT, policy)
-    assert (outcome.status, outcome.text, outcome.grounding_record) == (Status.UNCHANGED, RIGHT, {})
+    assert (outcome.status, outcome.text, outcome.findings_record) == (Status.UNCHANGED, RIGHT, {})
 
 
 async def test_what_remains_of_a_corrected_answer_is_held_to_the_page() -> None:
@@ -94,7 +94,7 @@ async def test_texts_in_json_are_held_to_the_page() -> None:
 
 async def test_an_answer_to_another_client_is_not_held_to_their_page() -> None:
     other = replace(FILE, text=PAGE.replace("28", "21"))
-    first, second = await asyncio.gather(whole(WRONG, ONLY), whole(WRONG, replace(ONLY, references=(other,))))
+    first, second = await asyncio.gather(whole(WRONG, ONLY), whole(WRONG, held(ONLY, other)))
     assert first.text == RIGHT
     assert second.text == WRONG.replace("thirty", "twenty-one")
 
@@ -110,21 +110,21 @@ async def streamed(answer: str, policy: Policy, *, held: bool = False) -> Outcom
 async def test_streams_are_held_to_the_page(policy: Policy, held: bool) -> None:
     outcome = await streamed(f"{WRONG} Posting a return costs £2.95.", policy, held=held)
     assert outcome.text == f"{RIGHT} Posting a return costs £2.95."
-    assert (outcome.status, len(outcome.grounding.edits)) == (Status.CORRECTED, 1)
-    assert WRONG[outcome.grounding.edits[0].start :].startswith("thirty days")
+    assert (outcome.status, len(outcome.findings)) == (Status.CORRECTED, 1)
+    assert WRONG[outcome.findings[0].start :].startswith("thirty days")
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_words_are_not_certain_enough_of_stays_and_is_counted(stream: bool) -> None:
-    policy = replace(ONLY, replace_facts_from=1.0)
+    policy = ONLY.with_extension("replace_facts_from", 1.0)
     outcome = await streamed(WRONG, policy) if stream else await whole(WRONG, policy)
     assert (outcome.status, outcome.text) == (Status.UNCHANGED, WRONG)
-    assert outcome.grounding_record["grounded"]["unsettled"] == [{"kind": "duration", "source": "POLICY.md:3"}]
+    assert outcome.findings_record["grounded"]["unsettled"] == [{"kind": "duration", "source": "POLICY.md:3"}]
 
 
 async def test_a_stream_that_agrees_goes_out_as_it_is() -> None:
     outcome = await streamed(RIGHT, ONLY)
-    assert (outcome.status, outcome.text, outcome.grounding_record) == (Status.UNCHANGED, RIGHT, {})
+    assert (outcome.status, outcome.text, outcome.findings_record) == (Status.UNCHANGED, RIGHT, {})
 
 
 def test_to_the_gate_a_reference_is_a_source_of_facts() -> None:
@@ -136,5 +136,5 @@ def test_to_the_gate_a_reference_is_a_source_of_facts() -> None:
     )
     correction = Correction(after, scores)
     assert judge(before, correction, KIND).text == after
-    refused = judge(before, correction, replace(KIND, references=()))
+    refused = judge(before, correction, KIND.without_standards())
     assert (refused.text, refused.dropped) == (before, (GateRule.INVENTED_FACT.value,))

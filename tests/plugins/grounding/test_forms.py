@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy.grounding.forms import read_facts
-from aligner_proxy.grounding.notation import rewrite_fact
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.notation import rewrite_fact
 
 Read = tuple[FactKind, str, str]
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from aligner_proxy.audit.entry import CONTENT, AuditEvent, encode_content, make_entry, policy_hash
 from aligner_proxy.errors import ConfigError, ForbiddenError
-from aligner_proxy.grounding.page import MOST_CHARS
+from aligner_proxy.gateway.request_policy import decode_header
+from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
-from aligner_proxy.policy.references import decode_header
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
-from aligner_proxy.types import REPLACE_FACTS_FROM, Policy, ReferenceKind
+from aligner_proxy.types import Exchange, Outcome, Policy, Status
+from aligner_proxy_fleet.fleet import policies_hash
+from aligner_proxy_grounding.page import MOST_CHARS
+from aligner_proxy_grounding.references import ReferenceKind, references_of
+from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM
+from tests.plugins.grounding.held import EXTENSIONS
 
 PAGE = "Returns are possible within 28 days of delivery.\n"
 
@@ -27,15 +35,24 @@ def file(tmp_path: Path) -> Path:
 
 def resolver(path: Path, data: dict[str, Any]) -> PolicyResolver:
     path.write_text(yaml.safe_dump(data))
-    return PolicyResolver(config.load(path))
+    return PolicyResolver(registry.load_policies(path))
 
 
 def resolved(path: Path, data: dict[str, Any], **facts: Any) -> Policy:
-    return resolver(path, data).resolve(RequestFacts("gpt", **facts))
+    return with_facts(resolver(path, data), RequestFacts("gpt", **facts))
+
+
+def with_facts(resolver: PolicyResolver, facts: RequestFacts) -> Policy:
+    return EXTENSIONS.resolve(resolver.resolve(facts), facts)
+
+
+def certainty(policy: Policy) -> float:
+    value: float = policy.extension("replace_facts_from", REPLACE_FACTS_FROM)
+    return value
 
 
 def texts(policy: Policy) -> list[tuple[str, str]]:
-    return [(reference.label, reference.text) for reference in policy.references]
+    return [(reference.label, reference.text) for reference in references_of(policy)]
 
 
 def test_a_file_is_read_with_the_policies_relative_to_them(file: Path) -> None:
@@ -60,10 +77,10 @@ def test_how_certain_words_must_be_is_said_at_every_level(file: Path) -> None:
         "routes": [{"match": {"model": "other"}, "replace_facts_from": 0.7}],
         "tenants": [{"match": {"team": "none"}, "replace_facts_from": 1.0}],
     }
-    assert resolved(file, {}).replace_facts_from == REPLACE_FACTS_FROM
-    assert resolved(file, data).replace_facts_from == 0.6
-    assert resolver(file, data).resolve(RequestFacts("other")).replace_facts_from == 0.7
-    assert resolved(file, data, team_id="none").replace_facts_from == 1.0
+    assert certainty(resolved(file, {})) == REPLACE_FACTS_FROM
+    assert certainty(resolved(file, data)) == 0.6
+    assert certainty(resolver(file, data).resolve(RequestFacts("other"))) == 0.7
+    assert certainty(resolved(file, data, team_id="none")) == 1.0
 
 
 @pytest.mark.parametrize("certainty", [0.4, 1.1, "sure"])
@@ -88,22 +105,22 @@ def test_a_header_needs_the_tenants_grant(file: Path) -> None:
     assert texts(resolved(file, data, team_id="b")) == []
     with pytest.raises(ForbiddenError, match="allow_references: true"):
         resolved(file, data, team_id="b", given=given)
-    assert resolver(file, data).reference_headers == ("x-facts",)
+    assert resolver(file, data).header_names == ("x-facts",)
 
 
 def test_a_field_of_the_body_needs_it_too(file: Path) -> None:
     data = {"tenants": [{"match": {"team": "a"}, "allow_references": True}]}
-    policy = resolved(file, data, team_id="a", brought=("It costs €5.",))
-    assert [(r.kind, r.text) for r in policy.references] == [(ReferenceKind.REQUEST, "It costs €5.")]
+    policy = resolved(file, data, team_id="a", brought={"references": ("It costs €5.",)})
+    assert [(r.kind, r.text) for r in references_of(policy)] == [(ReferenceKind.REQUEST, "It costs €5.")]
     with pytest.raises(ForbiddenError, match="allow_references: true"):
-        resolved(file, data, brought=("It costs €5.",))
+        resolved(file, data, brought={"references": ("It costs €5.",)})
 
 
 def test_a_tenants_file_is_of_no_other(file: Path) -> None:
     data = {"tenants": [{"match": {"team": "a"}, "references": [{"file": "pages/A.md"}]}]}
     resolver_ = resolver(file, data)
-    assert texts(resolver_.resolve(RequestFacts("gpt", team_id="a"))) == [("A.md", PAGE)]
-    assert texts(resolver_.resolve(RequestFacts("gpt", team_id="b"))) == []
+    assert texts(with_facts(resolver_, RequestFacts("gpt", team_id="a"))) == [("A.md", PAGE)]
+    assert texts(with_facts(resolver_, RequestFacts("gpt", team_id="b"))) == []
 
 
 def test_metadata_opens_no_file_that_the_policies_do_not_name(file: Path) -> None:
@@ -147,3 +164,89 @@ def test_a_header_may_hold_base64() -> None:
     assert decode_header("base64:SXQgY29zdHMg4oKsNS4=") == "It costs €5."
     assert decode_header("base64:!") == ""
     assert decode_header("It costs 5 euros.") == "It costs 5 euros."
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("references", []), ("replace_facts_from", 1.0), ("allow_references", True)]
+)
+def test_metadata_that_is_not_trusted_loosens_nothing(
+    file: Path, caplog: pytest.LogCaptureFixture, setting: str, value: object
+) -> None:
+    data = {"defaults": {"references": [{"file": "pages/A.md"}]}}
+    before = resolved(file, data, team_id=setting)
+    assert resolved(file, data, team_id=setting, team_settings={setting: value}) == before
+    assert f"ignoring setting {setting}: it would loosen the policy" in caplog.text
+
+
+def test_metadata_that_is_not_trusted_takes_the_grant_away(file: Path) -> None:
+    data = {"tenants": [{"match": {"team": "a"}, "allow_references": True}]}
+    with pytest.raises(ForbiddenError, match="allow_references: true"):
+        resolved(
+            file,
+            data,
+            team_id="a",
+            key_settings={"allow_references": False},
+            brought={"references": ("It costs €5.",)},
+        )
+
+
+def test_where_two_policies_meet_the_references_of_the_other_hold_too(file: Path) -> None:
+    data = {
+        "routes": [
+            {"match": {"model": "alias"}, "objectives": ["harmless"]},
+            {"match": {"model": "group"}, "references": [{"file": "pages/A.md"}]},
+        ]
+    }
+    policy = with_facts(resolver(file, data), RequestFacts("alias", groups=("group",)))
+    assert (texts(policy), [objective.name for objective in policy.objectives]) == ([("A.md", PAGE)], ["harmless"])
+
+
+def test_without_the_plugin_its_keys_are_named_with_the_distribution(file: Path) -> None:
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "defaults": {"references": ["system"], "replace_facts_from": 0.9},
+                "tenants": [{"match": {}, "allow_references": True}],
+            }
+        )
+    )
+    read = config.load(file)  # declares nothing
+    needs = "needs the plugin distribution aligner-proxy-grounding, which is not installed"
+    assert [needs in warning for warning in read.warnings] == [True] * 3
+    assert PolicyResolver(read).resolve(RequestFacts("gpt", system="Be kind.")).standards == ()
+
+
+def test_hashes_tell_the_operators_texts_apart_and_no_others(file: Path) -> None:
+    data = {"defaults": {"references": [{"file": "pages/A.md"}, "system"]}}
+
+    def hashes(system: str) -> tuple[str, str]:
+        return policy_hash(resolved(file, data, system=system)), policies_hash(registry.load_policies(file))
+
+    before = hashes("Be kind.")
+    assert hashes("Be brief.") == before
+    (file.parent / "pages" / "A.md").write_text(PAGE.replace("28", "14"))
+    after = hashes("Be kind.")
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+
+
+def test_litellms_copies_of_a_policy_are_the_same(file: Path) -> None:
+    policy = resolved(file, {"defaults": {"references": [{"file": "pages/A.md"}]}})
+    copied = copy.deepcopy(policy)
+    assert copied == policy
+    assert texts(copied) == texts(policy)
+    assert copied.source_texts == (PAGE,)
+
+
+def test_texts_of_a_body_are_redacted_and_those_of_earlier_entries_are_read() -> None:
+    facts = RequestFacts(brought={"references": ("My name is Ann.",)})
+    outcome = Outcome(Status.UNCHANGED, None, "Hello.", Policy("p"))
+    event = AuditEvent(0.0, None, facts, Exchange("c", 0, (), "Hello."), outcome)
+    content = make_entry(event, lambda text: text.replace("Ann", "[name]")).content
+    assert content is not None
+    stored = json.loads(encode_content(content))
+    assert stored["facts"]["brought"] == {"references": ["My name is [name]."]}
+    stored["facts"]["brought"] = ["It costs €5."]
+    earlier = CONTENT.validate_python(stored).facts
+    policy = EXTENSIONS.resolve(Policy("p").with_extension("allow_references", True), earlier)
+    assert texts(policy) == [("request 1", "It costs €5.")]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import read_page
-from aligner_proxy.grounding.procedures import ORDER, procedures
-from aligner_proxy.grounding.sentences import Grounder, apply_fact_edits
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.procedures import ORDER, procedures
+from aligner_proxy_grounding.sentences import Grounder, apply_fact_edits
 
 PAGE = """# Cleaning the filter
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from aligner_proxy.grounding.contradictions import find_contradiction
-from aligner_proxy.grounding.page import ABOVE, read_page
+from aligner_proxy_grounding.contradictions import find_contradiction
+from aligner_proxy_grounding.page import ABOVE, read_page
 
 PAGE = """# Fees
 

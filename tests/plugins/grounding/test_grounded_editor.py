@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from aligner_proxy.correctors.editor import Reply
-from aligner_proxy.correctors.fact_editor import REFERENCE_CHARS
 from aligner_proxy.errors import CorrectionError, EngineUnavailable, QuotaSpent
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -22,12 +21,13 @@ from aligner_proxy.types import (
     Objective,
     Outcome,
     Policy,
-    Reference,
-    ReferenceKind,
     Status,
     StreamMode,
     Turn,
 )
+from aligner_proxy_grounding.fact_editor import REFERENCE_CHARS
+from aligner_proxy_grounding.references import Reference, ReferenceKind
+from tests.plugins.grounding.held import EXTENSIONS, held
 from tests.support.editors import Script, ScriptedChat, editors, marked, repairing, replying
 from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
@@ -41,7 +41,7 @@ Online orders can be returned within 28 days of delivery. Posting a return costs
 Wrapping a present costs £4 in paper and £6 in a box. Vouchers are valid for 3 years.
 """
 FILE = Reference(ReferenceKind.FILE, "POLICY.md", PAGE)
-POLICY = Policy("p", references=(FILE,), editor="model:strong")
+POLICY = held(Policy("p", editor="model:strong"), FILE)
 KIND = replace(POLICY, objectives=(Objective("kind", "Kind: no insults"),))
 ASKED = Exchange("c", 0, (Turn("user", "Can you wrap my present?"),), None)
 DOUBTFUL = "Gladly. That will be £5."
@@ -51,7 +51,7 @@ BOTH = repairing(lambda text: text.replace("£5", "£4").replace("30 days", "28 
 
 def pipeline(chat: ScriptedChat) -> Pipeline:
     engine = SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda _: "")
-    return Pipeline(engine, editors=editors(chat))
+    return Pipeline(engine, extensions=EXTENSIONS, editors=editors(chat))
 
 
 async def corrected(script: Script, answer: str = DOUBTFUL, policy: Policy = POLICY) -> Outcome:
@@ -62,7 +62,7 @@ async def test_the_editor_reads_the_reference_and_puts_the_fact_right() -> None:
     chat = ScriptedChat(IN_PAPER)
     outcome = await pipeline(chat).align(replace(ASKED, answer=DOUBTFUL), POLICY)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, "Gladly. That will be £4.")
-    assert [(edit.start, edit.text, edit.source) for edit in outcome.grounding.edits] == [(21, "£4", "POLICY.md:7")]
+    assert [(edit.start, edit.text, edit.source) for edit in outcome.findings] == [(21, "£4", "POLICY.md:7")]
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
     assert (outcome.correction.editor.calls, outcome.correction.editor.refused) == (1, 0)
@@ -78,7 +78,7 @@ async def test_all_that_may_be_otherwise_is_asked_in_one_call() -> None:
     chat = ScriptedChat(BOTH)
     outcome = await pipeline(chat).align(replace(ASKED, answer=answer), POLICY)
     assert outcome.text == answer.replace("£5", "£4").replace("30", "28")
-    assert [edit.text for edit in outcome.grounding.edits] == ["£4", "28 days"]
+    assert [edit.text for edit in outcome.findings] == ["£4", "28 days"]
     assert [len(marked(messages)) for messages in chat.asked] == [2]
 
 
@@ -90,7 +90,7 @@ async def test_the_editor_has_the_last_word_however_sure_words_are() -> None:
 
 async def test_a_sentence_that_the_editor_leaves_is_settled() -> None:
     outcome = await corrected(repairing(lambda text: text))
-    assert (outcome.status, outcome.text, outcome.grounding_record) == (Status.UNCHANGED, DOUBTFUL, {})
+    assert (outcome.status, outcome.text, outcome.findings_record) == (Status.UNCHANGED, DOUBTFUL, {})
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_nothing_but_facts_of_the_references_is_taken(written: str) -> Non
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
     assert outcome.correction.editor.refused == 1
-    assert [part.source for part in outcome.grounding.unsettled] == ["POLICY.md:7"]
+    assert [one.source for one in outcome.findings if not one.is_settled] == ["POLICY.md:7"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ async def test_streams_ask_before_the_sentence_goes_out(policy: Policy, held: bo
     outcome = await grown(made, [*answer])
     right = answer.replace("£5", "£4").replace("30", "28")
     assert (outcome.status, outcome.text) == (Status.CORRECTED, right)
-    assert [(edit.start, edit.text) for edit in outcome.grounding.edits] == [(21, "£4"), (62, "28 days")]
+    assert [(edit.start, edit.text) for edit in outcome.findings] == [(21, "£4"), (62, "28 days")]
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
     calls = 1 if held else 2
@@ -226,7 +226,7 @@ async def test_of_a_long_reference_headings_and_the_lines_near_are_shown() -> No
     long = replace(FILE, text=f"{filler}{PAGE}{filler}")
     asked = replace(ASKED, answer="Gladly. It is £3.", turns=(Turn("user", "What does it cost?"),))
     chat = ScriptedChat(repairing(lambda text: text.replace("£3", "£4")))
-    outcome = await pipeline(chat).align(asked, replace(POLICY, references=(long,)))
+    outcome = await pipeline(chat).align(asked, held(POLICY, long))
     assert outcome.text == "Gladly. It is £4."
     (shown,) = json.loads(chat.asked[0][-1]["content"])["references"]
     assert len(long.text) > REFERENCE_CHARS

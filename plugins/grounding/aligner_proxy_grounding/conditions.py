@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from aligner_proxy.grounding.facts import Fact, RangeEnd
+from aligner_proxy_grounding.facts import Fact, RangeEnd
 
 _WITHIN = 0.5
 """What it counts that a number lies on the right side of a bound, against one that is the same."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from aligner_proxy.grounding.conditions import count_conditions
-from aligner_proxy.grounding.evidence import FactSubject, Vocabulary, Weigher, certainty, log_odds, ratio
-from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd, seconds
-from aligner_proxy.grounding.page import ReferencePage, Statement, weight_of
-from aligner_proxy.grounding.words import GENERIC, kin_of, stem
+from aligner_proxy_grounding.conditions import count_conditions
+from aligner_proxy_grounding.evidence import FactSubject, Vocabulary, Weigher, certainty, log_odds, ratio
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
+from aligner_proxy_grounding.page import ReferencePage, Statement, weight_of
+from aligner_proxy_grounding.words import GENERIC, kin_of, stem
 
 UNSETTLED = 0.4
 """How certain it must be that a statement gives a fact otherwise, for their sentence to be noted as unsettled."""

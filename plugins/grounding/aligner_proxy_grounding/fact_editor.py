@@ -1,26 +1,22 @@
 """A strong model that reads the references where words alone do not tell whether an answer contradicts them.
 
 It is asked once for all sentences of an answer that are in doubt, and only for them. What it writes is a proposal: what
-may be taken of it the caller decides (`grounding/rewriting.py`). Where it cannot be asked, words decide alone.
+may be taken of it the caller decides (`rewriting.py`). Where it cannot be asked, words decide alone.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aligner_proxy.correctors import editor_prompt
-from aligner_proxy.correctors.editor import EDITING_SHARE, GroupEditor, Payer, Question, cost_of_failure
 from aligner_proxy.correctors.editor_prompt import Passage
-from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.errors import CorrectionError
+from aligner_proxy.plugins.stage import PolicyEditor
 from aligner_proxy.text.structure import Segment, split
-from aligner_proxy.types import EditorUse, Reference, Turn
+from aligner_proxy.types import EditorUse, Turn
+from aligner_proxy_grounding.references import Reference
 
-log = logging.getLogger(__name__)
 INSTRUCTION = (
     "Somebody else wrote an answer to a client. You hold it to the operator's references. You get one JSON object: the "
     "references, in which every line begins with its number; the conversation; the answer, in which some passages "
@@ -49,11 +45,9 @@ class Doubt:
 class FactEditor:
     """The editor of one request for what its references leave in doubt."""
 
-    def __init__(self, group: GroupEditor, request: AlignRequest, payer: Payer) -> None:
-        self._group = group
-        self._request = request
-        self._payer = payer
-        self._until = time.monotonic() + request.deadline_s
+    def __init__(self, editor: PolicyEditor, turns: Sequence[Turn]) -> None:
+        self._editor = editor
+        self._turns = turns
 
     async def proposed(
         self, text: str, doubts: Sequence[Doubt], references: Sequence[Reference]
@@ -65,20 +59,14 @@ class FactEditor:
             editor_prompt.passage(number, at, segments[at].text)
             for number, at in enumerate(_first(segments, starts), 1)
         ]
-        asked = messages(self._request.turns, segments, marked, references, doubts)
-        question = Question(asked, editor_prompt.tokens_for(marked), editor_prompt.REPLY_SCHEMA)
-        seconds = max(0.001, (self._until - time.monotonic()) * EDITING_SHARE)
-        try:
-            texts, use = await self._group.ask(
-                self._request,
-                question,
-                lambda reply: editor_prompt.replacements(reply.text, marked),
-                self._payer,
-                seconds,
-            )
-        except CorrectionError as error:
-            log.warning("call %s: the editor failed (%s); words decide", self._request.request_id, type(error).__name__)
-            return None, cost_of_failure(error)
+        texts, use = await self._editor.ask(
+            messages(self._turns, segments, marked, references, doubts),
+            lambda reply: editor_prompt.replacements(reply, marked),
+            tokens=editor_prompt.tokens_for(marked),
+            form=editor_prompt.REPLY_SCHEMA,
+        )
+        if texts is None:
+            return None, use
         leads = {passage.at: passage.lead for passage in marked}
         return {segments[at].start: leads[at] + written for at, written in texts.items() if written}, use
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.grounding.forms import read_facts
-from aligner_proxy.grounding.notation import rewrite_fact
+from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.notation import rewrite_fact
 
 
 def put(text: str, reference: str) -> str | None:

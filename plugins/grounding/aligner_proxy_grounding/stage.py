@@ -7,34 +7,24 @@ names one. In a thread where much is to be read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TypeVar
 
 from aligner_proxy.concurrency import run_off_loop
-from aligner_proxy.correctors.fact_editor import Doubt, FactEditor
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import read_page
-from aligner_proxy.grounding.procedures import ORDER
-from aligner_proxy.grounding.rewriting import accept_rewriting, merge_edits
-from aligner_proxy.grounding.sentences import FactEdit, Grounder, UnsettledFact, apply_fact_edits
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import (
-    GROUNDED,
-    EditorUse,
-    Exchange,
-    GroundedEdit,
-    Grounding,
-    Objective,
-    Policy,
-    Reference,
-    Turn,
-)
+from aligner_proxy.types import EditorUse, Finding, Policy, Turn
+from aligner_proxy_grounding.fact_editor import Doubt, FactEditor
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.procedures import ORDER
+from aligner_proxy_grounding.references import GROUNDED, Reference, references_of
+from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, FactEdit, Grounder, UnsettledFact, apply_fact_edits
 
-AGREES = Objective(GROUNDED, "Grounded: the response should agree with the operator's references")
-"""What an editor is asked for under a policy without objectives."""
+CERTAINTY_KEY = "replace_facts_from"
 _MATCHERS = 64
 """References that are kept taken apart, together as a policy has them."""
 _MOST_QUESTION_CHARS = 4_000
@@ -44,22 +34,21 @@ _MOST_CLIENT_CHARS = 20_000
 _Decided = tuple[list[FactEdit], list[UnsettledFact]]
 
 
-class References(Stage):
-    """Holds one answer to its references: a whole one at once, a growing one sentence by sentence.
+class GroundingStage(Stage):
+    """Holds one answer to its references: a whole one at once, a growing one sentence by sentence."""
 
-    `editor_until` gives whom to ask until a time about what is in doubt; None where nobody is named.
-    """
+    order = 20
 
-    def __init__(self, policy: Policy, editor_until: Callable[[Exchange, float], FactEditor | None]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._editor_until = editor_until
+        self._references = references_of(policy)
         self._grounder: Grounder | None = None
         """What is known of a growing answer so far."""
 
     async def admit(self, answer: AnswerSoFar) -> None:
         """Take the references apart before anything of a growing answer goes out."""
         if not answer.is_whole and self._grounder is None:
-            chars = sum(len(reference.text) for reference in self._policy.references)
+            chars = sum(len(reference.text) for reference in self._references)
             async with asyncio.timeout(self._policy.deadline_s):
                 self._grounder = await run_off_loop(chars, partial(grounder, self._policy, answer.exchange.turns))
 
@@ -77,8 +66,8 @@ class References(Stage):
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         text = outgoing.text
-        references = self._policy.references
-        editor = self._editor_until(answer.exchange, answer.deadline)
+        references = self._references
+        editor = _fact_editor(answer)
         chars = len(text) + sum(len(reference.text) for reference in references)
         find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
         edits, doubtful = await run_off_loop(chars, partial(find, doubts=editor is not None))
@@ -92,7 +81,7 @@ class References(Stage):
 
     async def _ask_ahead(self, outgoing: Outgoing, answer: AnswerSoFar) -> tuple[_Decided | None, EditorUse | None]:
         """What an editor decides about a piece of a growing answer, None where it is not asked; and what that cost."""
-        editor = self._editor_until(answer.exchange, answer.deadline)
+        editor = _fact_editor(answer)
         if editor is None or self._grounder is None or not outgoing.is_original:
             return None, None
         start = outgoing.start
@@ -104,11 +93,17 @@ class References(Stage):
             return None, None
         placed = [_shift(part, text_start) for part in doubtful]
         decided, use = await _ask(
-            editor, answer.text[:end], [_shift(edit, text_start) for edit in edits], placed, self._policy.references
+            editor, answer.text[:end], [_shift(edit, text_start) for edit in edits], placed, self._references
         )
         if decided is None:
             return None, use
         return ([_shift(edit, -start) for edit in decided[0]], [_shift(part, -start) for part in decided[1]]), use
+
+
+def _fact_editor(answer: AnswerSoFar) -> FactEditor | None:
+    """Whom to ask about what is in doubt; None where the policy names nobody."""
+    editor = answer.editor
+    return None if editor is None else FactEditor(editor, answer.exchange.turns)
 
 
 def _with_edits(
@@ -118,12 +113,12 @@ def _with_edits(
     if not (edits or doubtful):
         return replace(outgoing, editor=use) if use else outgoing
     start = outgoing.start
-    grounding = Grounding(
-        tuple(GroundedEdit(edit.start + start, edit.end + start, edit.text, edit.kind, edit.source) for edit in edits),
-        tuple(GroundedEdit(part.start + start, part.end + start, "", part.kind, part.source) for part in doubtful),
+    findings = (
+        *(Finding(GROUNDED, one.start + start, one.end + start, one.kind, one.source, one.text) for one in edits),
+        *(Finding(GROUNDED, one.start + start, one.end + start, one.kind, one.source) for one in doubtful),
     )
     return replace(
-        outgoing, text=apply_fact_edits(outgoing.text, edits), grounding=outgoing.grounding + grounding, editor=use
+        outgoing, text=apply_fact_edits(outgoing.text, edits), findings=outgoing.findings + findings, editor=use
     )
 
 
@@ -186,8 +181,9 @@ def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> 
     by_user = [turn.content for turn in turns if turn.role == "user"]
     question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
     client_texts = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
-    matcher = _matcher_of(policy.references)
-    return Grounder.for_question(matcher, question, client_texts, doubts=doubts, replace_from=policy.replace_facts_from)
+    matcher = _matcher_of(references_of(policy))
+    certainty = policy.extension(CERTAINTY_KEY, REPLACE_FACTS_FROM)
+    return Grounder.for_question(matcher, question, client_texts, doubts=doubts, replace_from=certainty)
 
 
 def _matcher_of(references: Iterable[Reference]) -> Matcher:

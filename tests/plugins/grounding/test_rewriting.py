@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import read_page
-from aligner_proxy.grounding.rewriting import accept_rewriting, merge_edits
-from aligner_proxy.grounding.sentences import FactEdit, apply_fact_edits
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy_grounding.sentences import FactEdit, apply_fact_edits
 
 MATCHER = Matcher([read_page("PAGE.md", "Orders can be returned within 28 days. Posting costs £2.95, express £6.\n")])
 OLD = "You have thirty days, and it costs £5.00."

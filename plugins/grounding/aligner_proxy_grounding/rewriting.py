@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aligner_proxy.grounding.facts import Fact
-from aligner_proxy.grounding.forms import read_facts
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.sentences import FactEdit
+from aligner_proxy_grounding.facts import Fact
+from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.sentences import FactEdit
 
 
 def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[FactEdit] | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
 
-from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy.grounding.numerals import DIGITS, NUMBER, WORD, value_of
-from aligner_proxy.grounding.words import is_common, stem, stems_of
 from aligner_proxy.text.facts import MAIL, WEB
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.numerals import DIGITS, NUMBER, WORD, value_of
+from aligner_proxy_grounding.words import is_common, stem, stems_of
 
 MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
-from aligner_proxy.grounding.words import GENERIC, words
 from aligner_proxy.text.fragments import stands_alone
 from aligner_proxy.text.structure import split
+from aligner_proxy_grounding.words import GENERIC, words
 
 ORDER = "order of steps"
 """The kind of an edit that moves steps."""

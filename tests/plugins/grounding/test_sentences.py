@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.grounding.evidence import Weigher
-from aligner_proxy.grounding.facts import FactKind
-from aligner_proxy.grounding.matching import Matcher
-from aligner_proxy.grounding.page import MOST_CHARS, read_page
-from aligner_proxy.grounding.sentences import Grounder, apply_fact_edits
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import REPLACE_FACTS_FROM
+from aligner_proxy_grounding.evidence import Weigher
+from aligner_proxy_grounding.facts import FactKind
+from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.page import MOST_CHARS, read_page
+from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, Grounder, apply_fact_edits
 
 PAGE = """# Rules
 

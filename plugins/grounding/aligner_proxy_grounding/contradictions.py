@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aligner_proxy.grounding.facts import FactKind
-from aligner_proxy.grounding.page import SAME_SENTENCE, ReferencePage, Statement
+from aligner_proxy_grounding.facts import FactKind
+from aligner_proxy_grounding.page import SAME_SENTENCE, ReferencePage, Statement
 
 _FEWEST = 2
 """Words that a sentence must have for it to be known again."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from aligner_proxy.grounding.conditions import count_conditions
-from aligner_proxy.grounding.facts import Fact, FactKind, RangeEnd, seconds
-from aligner_proxy.grounding.page import NOTHING_NEAR, SAME_CLAUSE, FactContext, Statement
-from aligner_proxy.grounding.words import GENERIC, kin_of
+from aligner_proxy_grounding.conditions import count_conditions
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
+from aligner_proxy_grounding.page import NOTHING_NEAR, SAME_CLAUSE, FactContext, Statement
+from aligner_proxy_grounding.words import GENERIC, kin_of
 
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 FOR_STATEMENT: Mapping[str, float] = _FILE["statement"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 
-from aligner_proxy.grounding.facts import HALF_A_DAY, Fact, FactKind
+from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind
 
 _MOST_TERMS = 40
 """Numbers of an answer that are tried as terms of a sum."""

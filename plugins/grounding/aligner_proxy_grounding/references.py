@@ -1,0 +1,190 @@
+"""References of one request: the texts of configured files, and texts from the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from itertools import combinations
+from pathlib import Path
+
+from aligner_proxy.errors import ConfigError, ForbiddenError
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.policy.yaml_file import quote_name
+from aligner_proxy.types import Policy, Standard
+from aligner_proxy_grounding.contradictions import find_contradiction
+from aligner_proxy_grounding.page import MOST_CHARS, ReferencePage, read_page
+
+REFERENCES_KEY = "references"
+GRANT_KEY = "allow_references"
+GROUNDED = "grounded"
+"""What sentences go against that references contradict."""
+
+
+class ReferenceKind(StrEnum):
+    """Origins of a reference, to whose facts an answer is held."""
+
+    SYSTEM = "system"
+    TOOL_RESULTS = "tool_results"
+    FILE = "file"
+    HEADER = "header"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A text to whose facts an answer is held; `name` is that of its file or header."""
+
+    kind: ReferenceKind
+    name: str = ""
+    text: str = field(default="", repr=False)
+
+    @property
+    def label(self) -> str:
+        """How edits call it: a file by its name, anything else by its origin."""
+        if self.kind is ReferenceKind.FILE:
+            return self.name.replace("\\", "/").rpartition("/")[2]
+        return f"{self.kind.value} {self.name}".strip()
+
+
+class References(tuple[Reference, ...], Standard):
+    """The references of a policy; of one that is not resolved only files have a text."""
+
+    __slots__ = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """How edits call them."""
+        return tuple(reference.label for reference in self)
+
+    @property
+    def source_texts(self) -> tuple[str, ...]:
+        """Their texts: to the gate their facts are no inventions."""
+        return tuple(reference.text for reference in self)
+
+    @property
+    def configured(self) -> object:
+        """Kind and name of each, and the text of the operator's files; no text of a request."""
+        return [(r.kind, r.name, r.text if r.kind is ReferenceKind.FILE else "") for r in self]
+
+    @property
+    def header_names(self) -> tuple[str, ...]:
+        """The headers that may hold one."""
+        return tuple(reference.name for reference in self if reference.kind is ReferenceKind.HEADER)
+
+    @property
+    def reads_tool_results(self) -> bool:
+        """Whether the results of tools are one."""
+        return any(reference.kind is ReferenceKind.TOOL_RESULTS for reference in self)
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The files among them."""
+        return tuple(reference.name for reference in self if reference.kind is ReferenceKind.FILE)
+
+    def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> dict[str, str]:
+        """The text of each file; raises `ConfigError`, also for two that contradict each other."""
+        texts: dict[str, str] = {}
+        pages: list[tuple[int, ReferencePage]] = []
+        for n, reference in enumerate(self):
+            if reference.kind is ReferenceKind.FILE:
+                texts[reference.name] = _read_file(reference.name, path(reference.name), place(n))
+                pages.append((n, read_page(reference.label, texts[reference.name])))
+        for (_, one), (n, other) in combinations(pages, 2):
+            _refuse_contradiction(one, other, place(n))
+        return texts
+
+    def with_files(self, texts: Mapping[str, str]) -> References:
+        """The same with the texts of files."""
+        return References(
+            replace(reference, text=texts.get(reference.name, ""))
+            if reference.kind is ReferenceKind.FILE
+            else reference
+            for reference in self
+        )
+
+
+NO_REFERENCES = References()
+
+
+def references_of(policy: Policy) -> References:
+    """The references of a policy."""
+    references: References = policy.extension(REFERENCES_KEY, NO_REFERENCES)
+    return references
+
+
+def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
+    """The policy with the references that the request has a text for, and those of its own.
+
+    Raises `ForbiddenError` for one that it may not bring.
+    """
+    configured = references_of(policy)
+    brought = facts.brought.get(REFERENCES_KEY, ())
+    if not (configured or brought):
+        return policy
+    may_bring = bool(policy.extension(GRANT_KEY, False))
+    filled = (*_fill_texts(configured, facts, may_bring), *_body_references(brought, may_bring))
+    return policy.with_extension(REFERENCES_KEY, References(filled))
+
+
+def _fill_texts(references: Iterable[Reference], facts: RequestFacts, may_bring: bool) -> Iterator[Reference]:
+    for reference in references:
+        match reference.kind:
+            case ReferenceKind.SYSTEM:
+                text = facts.system
+            case ReferenceKind.TOOL_RESULTS:
+                text = facts.tool_results
+            case ReferenceKind.HEADER:
+                text = facts.given.get(reference.name, "")
+                if text.strip() and not may_bring:
+                    raise ForbiddenError(
+                        f"this key may not bring references ({reference.name}); its tenant needs allow_references: true"
+                    )
+            case _:
+                text = reference.text
+        if text.strip():
+            yield replace(reference, text=text)
+
+
+def _body_references(texts: Iterable[str], may_bring: bool) -> list[Reference]:
+    """The references of a body, named 1, 2, ..."""
+    references = [
+        Reference(ReferenceKind.REQUEST, str(number), text) for number, text in enumerate(texts, 1) if text.strip()
+    ]
+    if references and not may_bring:
+        raise ForbiddenError("this key may not bring references; its tenant needs allow_references: true")
+    return references
+
+
+def _read_file(name: str, path: Path, place: str) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(4 * MOST_CHARS + 1)
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{place}: reference {quote_name(name)}: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        if len(raw) > 4 * MOST_CHARS:
+            text = " " * (MOST_CHARS + 1)
+        else:
+            raise ConfigError(
+                f"{place}: reference {quote_name(name)}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+            ) from None
+    if len(text) > MOST_CHARS:
+        raise ConfigError(
+            f"{place}: reference {quote_name(name)} has more than {MOST_CHARS:,} characters; divide it, and name what "
+            "each route needs"
+        )
+    if not text.strip():
+        raise ConfigError(f"{place}: reference {quote_name(name)} is empty; write there what answers must agree with")
+    return text.replace("\r\n", "\n")
+
+
+def _refuse_contradiction(one: ReferencePage, other: ReferencePage, place: str) -> None:
+    conflict = find_contradiction(one, other)
+    if conflict is not None:
+        first, second = conflict
+        raise ConfigError(
+            f"{place}: {first.place} and {second.place} contradict each other ({first.fact.kind.value}); "
+            "correct one of them, or name only one of the two files"
+        )

@@ -1,0 +1,85 @@
+"""Schema of `references`, a list of the words `system` and `tool_results`, of `{file: PATH}` and `{header: NAME}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from aligner_proxy.policy.yaml_file import quote_name, suggest_name
+from aligner_proxy_grounding.references import Reference, ReferenceKind, References
+
+MOST_REFERENCES = 16
+_WORDS = (ReferenceKind.SYSTEM.value, ReferenceKind.TOOL_RESULTS.value)
+_BLOCKS = (ReferenceKind.FILE.value, ReferenceKind.HEADER.value)
+_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+_MOST_PATH_CHARS = 400
+_FORM = "must be system, tool_results, {file: PATH} or {header: NAME}"
+
+
+def _parse_references(value: object) -> object:
+    """The references of a list, in their order."""
+    if isinstance(value, tuple) and all(isinstance(entry, Reference) for entry in value):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list, for example [system, {file: POLICY.md}]")  # noqa: TRY004 - pydantic's
+    if len(value) > MOST_REFERENCES:
+        raise ValueError(f"has {len(value)} entries; name at most {MOST_REFERENCES}")
+    references = tuple(map(_parse_reference, value))
+    twice = next((r for n, r in enumerate(references) if r in references[:n]), None)
+    if twice is not None:
+        raise ValueError(f"names {quote_name(twice.name or twice.kind.value)} twice; keep one")
+    return references
+
+
+def _parse_reference(entry: object) -> Reference:
+    if isinstance(entry, str):
+        if entry not in _WORDS:
+            hint = (
+                "; a file is written {file: PATH}"
+                if "." in entry or "/" in entry
+                else f"; {suggest_name(entry, _WORDS)}"
+            )
+            raise ValueError(f"{_FORM}{hint}")
+        return Reference(ReferenceKind(entry))
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        raise ValueError(_FORM)
+    kind, name = next(iter(entry.items()))
+    if kind not in _BLOCKS:
+        raise ValueError(f"{_FORM}; {suggest_name(str(kind), _BLOCKS)}")
+    if kind == ReferenceKind.HEADER.value:
+        if not isinstance(name, str) or not _HEADER.fullmatch(name):
+            raise ValueError("header must be the name of a header, for example x-account-facts")
+        return Reference(ReferenceKind.HEADER, name.lower())
+    if not isinstance(name, str) or not 0 < len(name) <= _MOST_PATH_CHARS:
+        raise ValueError("file must be a path, relative to this file")
+    return Reference(ReferenceKind.FILE, name)
+
+
+_JSON_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "maxItems": MOST_REFERENCES,
+    "items": {
+        "anyOf": [
+            {"enum": list(_WORDS)},
+            *(
+                {
+                    "type": "object",
+                    "properties": {word: {"type": "string"}},
+                    "required": [word],
+                    "additionalProperties": False,
+                }
+                for word in _BLOCKS
+            ),
+        ]
+    },
+}
+ReferenceList = Annotated[
+    tuple[Reference, ...],
+    BeforeValidator(_parse_references),
+    AfterValidator(References),
+    Field(json_schema_extra=_JSON_SCHEMA),
+]
+"""What a policies file may say; the later of two lists replaces the earlier."""
