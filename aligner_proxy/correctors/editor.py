@@ -26,7 +26,7 @@ from aligner_proxy.correctors.editor_prompt import Passage
 from aligner_proxy.engine.admission import Accounts, FairAdmission, OpenAccounts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, Span
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
-from aligner_proxy.engine.client.edited_engine import EditedEngine, EditedSession, judged, judged_segments
+from aligner_proxy.engine.client.edited_engine import EditedEngine, EditedSession, judged_segments, make_verdict_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import (
@@ -157,7 +157,7 @@ class GroupEditor:
         probes = self._passed()
         alive: bool | None = None
         try:
-            reply = await self._seats.admitted(request.tenant, request.quota, work)
+            reply = await self._seats.admit_work(request.tenant, request.quota, work)
             try:
                 made = read(reply)
             except InvalidOutput as error:
@@ -188,7 +188,7 @@ class GroupEditor:
         late = isinstance(error, DeadlineExceeded)
         if not late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
             return None
-        self.circuit.failed(self._clock(), late=late)
+        self.circuit.note_failure(self._clock(), late=late)
         return False
 
 
@@ -295,7 +295,7 @@ class ChatWriter:
             text, use = await self._ask(request, question, _whole_text, until)
             if not text:
                 return Correction("", editor=use)
-            asked = judged(_until(request, until)).model_copy(update={"answer": text})
+            asked = make_verdict_request(_until(request, until)).model_copy(update={"answer": text})
             verdict = await scorer.align(asked)
         good = not any(segment.flagged for segment in verdict.segments)
         return replace(verdict, text=text if good else "", aligner="", editor=use)
@@ -310,7 +310,7 @@ class ChatWriter:
         """What stands in place of a flagged stretch of an answer that is still being written."""
         until = time.monotonic() + span.deadline_s
         request = session.request.model_copy(update={"answer": session.text[: span.end]})
-        segments, scores = session.flagged(span)
+        segments, scores = session.mark_flagged_segments(span)
         async with enforce_deadline(span.deadline_s):
             try:
                 written = await self._written(request, segments, scores, until)
@@ -372,7 +372,7 @@ async def _kept(
     if not any(written.texts.values()):
         return written, []
     candidate = before + structure.join(written.pieces)
-    asked = judged(_until(request, until)).model_copy(update={"answer": candidate})
+    asked = make_verdict_request(_until(request, until)).model_copy(update={"answer": candidate})
     again = await scorer.align(asked)
     segments = judged_segments(candidate, again.segments)
     flagged = [s for s, verdict in zip(segments, again.segments, strict=True) if verdict.flagged and s.text]

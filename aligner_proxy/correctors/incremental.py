@@ -47,7 +47,7 @@ class IncrementalSession(DeferredSession):
             self._ended = True
             self._more.notify_all()
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+    async def wait_for_verdicts(self, known: int) -> tuple[SegmentScore, ...]:
         """Verdicts on more segments than `known`, as soon as the next one is revised."""
         async with self._more:
             await self._more.wait_for(lambda: self._ended or len(self._segments) > known)

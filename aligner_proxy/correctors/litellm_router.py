@@ -95,7 +95,7 @@ class GroupCompleter:
         self._router = router
         self._predicts = predicts
 
-    async def about(self) -> ServedModel:
+    async def describe_model(self) -> ServedModel:
         """The group and its models; raises `EngineFault` when the LiteLLM file has no such group."""
         models = sorted({entry["litellm_params"]["model"] for entry in self._deployments()})
         return ServedModel(self._group, {"models": models}, None, f"litellm:{self._group}")

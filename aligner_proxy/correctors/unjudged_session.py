@@ -36,7 +36,7 @@ class UnjudgedSession:
             self._ended = True
             self._more.notify_all()
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+    async def wait_for_verdicts(self, known: int) -> tuple[SegmentScore, ...]:
         """Verdicts on more segments than `known`."""
         async with self._more:
             await self._more.wait_for(lambda: self._ended or len(self._verdicts) > known)

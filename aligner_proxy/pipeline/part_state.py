@@ -82,8 +82,8 @@ class SegmentVerdicts:
         count = len(segments)
         # What went out, or stands as it was, was compared before: a part of many short segments would be compared as
         # often as it has some.
-        known = slice(undecided, known_count)
-        is_known = verdicts[known] == self._engine_verdicts[known]
+        standing = slice(undecided, known_count)
+        is_known = verdicts[standing] == self._engine_verdicts[standing]
         compared = range(known_count if is_known else min(known_count, undecided), min(len(verdicts), count))
         if len(verdicts) <= known_count or any(verdicts[n].text != segments[n].text for n in compared):
             raise EngineFault("the engine judged other segments than these")

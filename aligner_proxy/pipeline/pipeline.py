@@ -320,7 +320,7 @@ class Pipeline:
     async def _describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         if policy.corrector != METAALIGNER or not policy.objectives:
             return None
-        return (await self.engine.info()).named(policy.aligner)
+        return (await self.engine.info()).find_aligner(policy.aligner)
 
     async def _languages(self, policy: Policy) -> Collection[str]:
         """The languages of the aligner that judges by a policy; raises where nobody can say."""
@@ -377,7 +377,7 @@ class _TextCorrection:
         else:
             info = await self._pipeline.engine_of(policy).info()
             if policy.corrector == METAALIGNER:
-                info = info.named(policy.aligner)
+                info = info.find_aligner(policy.aligner)
             key = cache.key(info, policy, exchange)
             correction, cache_hit = await cache.get_or_compute(
                 key, compute, aligner=info.content_hash, remember=self._pipeline.remember, deadline=self.deadline
@@ -397,7 +397,7 @@ class _TextCorrection:
     async def has_detector(self, policy: Policy) -> bool:
         """Whether the engine has a detector head that can score texts."""
         try:
-            return (await self._pipeline.engine.info()).named(policy.aligner).has_head
+            return (await self._pipeline.engine.info()).find_aligner(policy.aligner).has_head
         except CorrectionError:
             return False
 
@@ -469,7 +469,7 @@ class EngineEncoder:
 
     async def identity(self) -> str:
         """The aligner's content hash."""
-        return (await self._engine.info()).named(self._policy.aligner).content_hash
+        return (await self._engine.info()).find_aligner(self._policy.aligner).content_hash
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
         """Rows [texts, layers * hidden size]."""

@@ -55,9 +55,9 @@ class Failing(ScriptedSession):
             raise RuntimeError("scripted")
         return await super().feed(text)
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+    async def wait_for_verdicts(self, known: int) -> tuple[SegmentScore, ...]:
         """Verdicts on other segments than there are, none any more, or an error of nobody's."""
-        found = await super().judged(known)
+        found = await super().wait_for_verdicts(known)
         name = self._engine.name  # type: ignore[attr-defined]
         if name == "bug" and known:
             raise KeyError("scripted")

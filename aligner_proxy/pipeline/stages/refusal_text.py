@@ -174,7 +174,7 @@ class SecondTries:
 
         if self.cache is None or answer.exchange.no_store:
             return await write()
-        about = (await engine.info()).named(request.aligner)
+        about = (await engine.info()).find_aligner(request.aligner)
         anew = replace(about, content_hash=digest({SECOND_TRY: about.content_hash}))
         key = self.cache.key(anew, answer.policy, answer.exchange)
         deadline = time.monotonic() + request.deadline_s

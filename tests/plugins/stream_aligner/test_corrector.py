@@ -38,7 +38,7 @@ class Completer:
         self.script = script
         self.asked = list[CompletionRequest]()
 
-    async def about(self) -> ServedModel:
+    async def describe_model(self) -> ServedModel:
         return ServedModel("gemma-2b", {"root": "weights"})
 
     async def complete(self, asked: CompletionRequest, deadline_s: float) -> Completion:
