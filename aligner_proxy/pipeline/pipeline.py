@@ -332,7 +332,7 @@ class Pipeline:
         engine = self.correctors.get(policy.corrector, MISSING)
         if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
             return engine
-        return self.editors.behind(engine, policy)
+        return self.editors.add_editor(engine, policy)
 
 
 class ReleasedText(InnerWrapper):

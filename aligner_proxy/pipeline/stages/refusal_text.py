@@ -170,7 +170,7 @@ class SecondTries:
         room = max(_LEAST_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
 
         async def write() -> Correction:
-            return await writer.anew(request, engine.scorer, tokens=room)
+            return await writer.answer_anew(request, engine.scorer, tokens=room)
 
         if self.cache is None or answer.exchange.no_store:
             return await write()
