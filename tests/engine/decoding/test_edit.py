@@ -48,7 +48,7 @@ class Oracle:
         self.fed += [feed.stop - feed.start for feed in feeds]
         return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.predicted] for feed in feeds]
 
-    def taught(self, *_: object) -> None:
+    def find_taught_heads(self, *_: object) -> None:
         """Nothing was taught to it."""
 
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:

@@ -180,7 +180,7 @@ def test_whatever_fails_no_byte_is_lost(seed: int, form: Format, good: int, wher
     if outcome.status is Status.FAILED:
         kept = [s.text for s in split(answer) if score(s.text) < 0]
         in_order(kept, form.read(got))
-    if not (made.client.served.any and outcome.status in (Status.CORRECTED, Status.FAILED)):
+    if not (made.client.served_items.any and outcome.status in (Status.CORRECTED, Status.FAILED)):
         assert form.read(got) == answer
 
 
@@ -237,7 +237,7 @@ async def test_an_edit_that_the_gate_refuses_may_end_the_stream() -> None:
     made, ledger = stream(SegmentEngine(score, lambda _: "Dear friend."), policy=blocking, blocked=[Status.FAILED])
     with pytest.raises(PermissionError, match="gate_lost_number"):
         await played(made, calm(chat_items(["It is so.", " At 7", " you fool.", " Go on."])))
-    assert chat_text(made.client.served.items) == "It is so."
+    assert chat_text(made.client.served_items.items) == "It is so."
     assert ledger.status is Status.FAILED
 
 
