@@ -57,7 +57,7 @@ def read_last_refusal() -> float:
 
 @dataclass(slots=True)
 class Phases:
-    """When one request reached what; monotonic seconds, None: not yet. Only the model's thread calls `fed`, `read`."""
+    """When one request reached what; in monotonic seconds. The model's thread alone calls `read`, `note_forward`."""
 
     trace: Any = None
     """Where its spans hang."""
