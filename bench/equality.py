@@ -62,7 +62,7 @@ def count(shape: str, device: str, cases: int, tokens: int = 64) -> tuple[int, i
     """Numbers of cases with equal results: (alone, in a batch)."""
     made = shapes.model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
     adapters = [_adapter(made, number) for number in (1, 2)]
-    heads = [DetectorHead.over(made.config).eval() for _ in range(3)]
+    heads = [DetectorHead.create_for_model(made.config).eval() for _ in range(3)]
     asked = [_case(made, adapters, number, tokens) for number in range(cases)]
     over = [AdapterWeights(adapter, head) for adapter, head in zip(adapters, heads[1:], strict=True)]
     runner = shapes.runner(made, _ROOM, heads[0], over)

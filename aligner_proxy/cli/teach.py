@@ -172,7 +172,7 @@ async def _teach(
     subject = task.subject
     try:
         heads = with_heads(engine)
-        about = (await engine.info()).named(task.aligner)
+        about = (await engine.info()).find_aligner(task.aligner)
         planned = plan_material(
             subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
         )

@@ -26,7 +26,7 @@ from aligner_proxy.correctors.editor_prompt import Passage
 from aligner_proxy.engine.admission import Accounts, FairAdmission, OpenAccounts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, Span
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
-from aligner_proxy.engine.client.edited_engine import EditedEngine, EditedSession, judged, judged_segments
+from aligner_proxy.engine.client.edited_engine import EditedEngine, EditedSession, judged_segments, make_verdict_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import (
@@ -64,7 +64,7 @@ class Reply:
 
     text: str
     read: int = 0
-    written: int = 0
+    written_tokens: int = 0
     finished: bool = True
     ms: float = 0.0
 
@@ -74,7 +74,7 @@ class UnusableReply(InvalidOutput):
 
     def __init__(self, message: str, reply: Reply) -> None:
         super().__init__(message)
-        self.use = EditorUse(read=reply.read, written=reply.written, ms=reply.ms)
+        self.use = EditorUse(read=reply.read, written=reply.written_tokens, ms=reply.ms)
 
 
 class Chat(Protocol):
@@ -154,18 +154,18 @@ class GroupEditor:
                 )
             return replace(reply, ms=(self._clock() - began) * 1000)
 
-        probes = self._passed()
+        probes = self._check_circuit()
         alive: bool | None = None
         try:
-            reply = await self._seats.admitted(request.tenant, request.quota, work)
+            reply = await self._seats.admit_work(request.tenant, request.quota, work)
             try:
-                made = read(reply)
+                result = read(reply)
             except InvalidOutput as error:
                 raise UnusableReply(str(error), reply) from None
             alive = True
-            return made, EditorUse(calls=1, read=reply.read, written=reply.written, ms=reply.ms)
+            return result, EditorUse(calls=1, read=reply.read, written=reply.written_tokens, ms=reply.ms)
         except CorrectionError as error:
-            alive = self._noted(error)
+            alive = self._note_error(error)
             raise
         finally:
             if probes:
@@ -173,7 +173,7 @@ class GroupEditor:
             elif alive:
                 self.circuit.alive()
 
-    def _passed(self) -> bool:
+    def _check_circuit(self) -> bool:
         """Whether this call probes a group that is in doubt; raises `BreakerOpen` where it is left alone."""
         now = self._clock()
         if self.circuit.wants_probe(now):
@@ -183,12 +183,12 @@ class GroupEditor:
             raise BreakerOpen("the editor did not answer lately", max(0.0, self.circuit.until - now))
         return False
 
-    def _noted(self, error: CorrectionError) -> bool | None:
+    def _note_error(self, error: CorrectionError) -> bool | None:
         """False for what counts against the group; None for what says nothing about it, such as a spent quota."""
         late = isinstance(error, DeadlineExceeded)
         if not late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
             return None
-        self.circuit.failed(self._clock(), late=late)
+        self.circuit.note_failure(self._clock(), late=late)
         return False
 
 
@@ -208,7 +208,7 @@ class Editors:
             editor = self._groups[name] = GroupEditor(name, self._open(name), accounts=accounts)
         return editor
 
-    def behind(self, scorer: Engine, policy: Policy) -> Engine:
+    def add_editor(self, scorer: Engine, policy: Policy) -> Engine:
         """The engine with the editor of a policy behind it; the engine itself where the aligner edits."""
         name = policy.editor_group
         return scorer if name is None else EditedEngine(scorer, ChatWriter(self.group(name), dict(policy.payer)))
@@ -261,19 +261,19 @@ class ChatWriter:
             return scored
         pieces = judged_segments(request.answer, scored.segments)
         try:
-            written = await self._written(request, pieces, scored.segments, until)
+            edits = await self._write_replacements(request, pieces, scored.segments, until)
         except QuotaSpent:
             raise
         except CorrectionError as error:
-            local = await scorer.align(_until(request, until))
-            return replace(local, editor=_failed(request, error))
-        kept, again = await _kept(request, scorer, written.replaced, until)
-        text = structure.join(kept.pieces)
-        use = written.use + EditorUse(refused=_fewer(written.replaced, kept))
+            local = await scorer.align(_limit_time(request, until))
+            return replace(local, editor=_log_failure(request, error))
+        clean, again = await _keep_clean(request, scorer, edits.replaced, until)
+        text = structure.join(clean.pieces)
+        use = edits.use + EditorUse(refused=_fewer(edits.replaced, clean))
         ms = scored.ms + use.ms + sum(judging.ms for judging in again)
         return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *again])
 
-    async def _written(
+    async def _write_replacements(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
     ) -> _Written:
         """What the editor writes in place of the flagged segments, in one call; as it wrote it, only bounded."""
@@ -283,11 +283,11 @@ class ChatWriter:
         replies, use = await self._ask(
             request, question, lambda reply: editor_prompt.replacements(reply.text, marked), until
         )
-        banned = _banned(segments, scores, marked)
+        banned = _list_banned_texts(segments, scores, marked)
         texts = {at: splice.replacement(text, (), banned, finished=True) for at, text in replies.items()}
         return _Written(_Replaced(segments, marked, texts), use)
 
-    async def anew(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
+    async def answer_anew(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
         """Another answer to the conversation, from the beginning; empty where that is flagged, too, or is none."""
         until = time.monotonic() + request.deadline_s
         question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
@@ -295,8 +295,8 @@ class ChatWriter:
             text, use = await self._ask(request, question, _whole_text, until)
             if not text:
                 return Correction("", editor=use)
-            asked = judged(_until(request, until)).model_copy(update={"answer": text})
-            verdict = await scorer.align(asked)
+            verdict_request = make_verdict_request(_limit_time(request, until)).model_copy(update={"answer": text})
+            verdict = await scorer.align(verdict_request)
         good = not any(segment.flagged for segment in verdict.segments)
         return replace(verdict, text=text if good else "", aligner="", editor=use)
 
@@ -310,23 +310,23 @@ class ChatWriter:
         """What stands in place of a flagged stretch of an answer that is still being written."""
         until = time.monotonic() + span.deadline_s
         request = session.request.model_copy(update={"answer": session.text[: span.end]})
-        segments, scores = session.flagged(span)
+        segments, scores = session.mark_flagged_segments(span)
         async with enforce_deadline(span.deadline_s):
             try:
-                written = await self._written(request, segments, scores, until)
+                edits = await self._write_replacements(request, segments, scores, until)
             except QuotaSpent:
                 raise
             except CorrectionError as error:
                 local = await session.replace_by_scorer(span)
-                return replace(local, editor=_failed(request, error))
-            stretch = _stretch(written.replaced, span)
+                return replace(local, editor=_log_failure(request, error))
+            stretch = _stretch(edits.replaced, span)
             adds = not segments[span.first].text
             # What is missing behind the answer brings the white space before it.
             lead = _break(request.answer) if adds else _lead(segments, span.first)
-            kept, again = await _kept(request, scorer, stretch, until, span.before + lead)
-        text = structure.join(kept.pieces)
+            clean, again = await _keep_clean(request, scorer, stretch, until, span.before + lead)
+        text = structure.join(clean.pieces)
         text = lead + text if text and adds else text
-        use = written.use + EditorUse(refused=_fewer(stretch, kept))
+        use = edits.use + EditorUse(refused=_fewer(stretch, clean))
         ms = use.ms + sum(judging.ms for judging in again)
         return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *again])
 
@@ -348,7 +348,7 @@ class _Written:
     use: EditorUse = field(default_factory=EditorUse)
 
 
-def _failed(request: AlignRequest, error: CorrectionError) -> EditorUse:
+def _log_failure(request: AlignRequest, error: CorrectionError) -> EditorUse:
     """What a call that failed cost; the aligner edits in its place."""
     log.warning("call %s: the editor failed (%s); the aligner edits", request.request_id, type(error).__name__)
     return cost_of_failure(error)
@@ -365,23 +365,23 @@ def _whole_text(reply: Reply) -> str:
     return reply.text.strip() if reply.finished else ""
 
 
-async def _kept(
-    request: AlignRequest, scorer: Engine, written: _Replaced, until: float, before: str = ""
+async def _keep_clean(
+    request: AlignRequest, scorer: Engine, replaced: _Replaced, until: float, before: str = ""
 ) -> tuple[_Replaced, list[Correction]]:
     """The replacements without what is flagged again where it stands, behind `before`; and what judging it cost."""
-    if not any(written.texts.values()):
-        return written, []
-    candidate = before + structure.join(written.pieces)
-    asked = judged(_until(request, until)).model_copy(update={"answer": candidate})
-    again = await scorer.align(asked)
+    if not any(replaced.texts.values()):
+        return replaced, []
+    candidate = before + structure.join(replaced.pieces)
+    verdict_request = make_verdict_request(_limit_time(request, until)).model_copy(update={"answer": candidate})
+    again = await scorer.align(verdict_request)
     segments = judged_segments(candidate, again.segments)
     flagged = [s for s, verdict in zip(segments, again.segments, strict=True) if verdict.flagged and s.text]
-    texts = dict(written.texts)
-    for passage in written.passages:
+    texts = dict(replaced.texts)
+    for passage in replaced.passages:
         if texts[passage.at]:
-            start, end = (len(before) + at for at in written.range_of(passage.at))
-            texts[passage.at] = _without(texts[passage.at], passage, segments, flagged, (start, end))
-    return replace(written, texts=texts), [again]
+            start, end = (len(before) + at for at in replaced.range_of(passage.at))
+            texts[passage.at] = _drop_flagged_sentences(texts[passage.at], passage, segments, flagged, (start, end))
+    return replace(replaced, texts=texts), [again]
 
 
 def _break(answer: str) -> str:
@@ -394,12 +394,14 @@ def _lead(segments: Sequence[Segment], at: int) -> str:
     return segments[at - 1].gap if at else ""
 
 
-def _until(request: AlignRequest, until: float) -> AlignRequest:
+def _limit_time(request: AlignRequest, until: float) -> AlignRequest:
     """The request with what is left of its time."""
     return request.model_copy(update={"deadline_s": max(0.001, until - time.monotonic())})
 
 
-def _banned(segments: Sequence[Segment], scores: Sequence[SegmentScore], marked: Sequence[Passage]) -> list[str]:
+def _list_banned_texts(
+    segments: Sequence[Segment], scores: Sequence[SegmentScore], marked: Sequence[Passage]
+) -> list[str]:
     """What must not come back in place of a passage: flagged segments, and long ones that stay."""
     pairs = zip(segments, scores, strict=True)
     texts = [s.text.strip() for s, score in pairs if s.text and (score.flagged or len(s.text) >= splice.KEY_CHARS)]
@@ -407,7 +409,7 @@ def _banned(segments: Sequence[Segment], scores: Sequence[SegmentScore], marked:
     return texts + [fold(text).text for text in texts]
 
 
-def _without(
+def _drop_flagged_sentences(
     text: str, passage: Passage, segments: Sequence[Segment], flagged: Sequence[Segment], place: tuple[int, int]
 ) -> str:
     """A replacement without its flagged sentences; nothing of it where one reaches beyond it or opens an item."""

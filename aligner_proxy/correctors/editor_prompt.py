@@ -118,8 +118,8 @@ def passages(segments: Sequence[Segment], scores: Sequence[SegmentScore], object
 
 
 def _passage(number: int, at: int, text: str, score: SegmentScore, objectives: Sequence[str]) -> Passage:
-    named = score.objective is not None and 0 <= score.objective < len(objectives)
-    against = (objectives[score.objective],) if named and score.objective is not None else tuple(objectives)
+    has_objective = score.objective is not None and 0 <= score.objective < len(objectives)
+    against = (objectives[score.objective],) if has_objective and score.objective is not None else tuple(objectives)
     return passage(number, at, text, against)
 
 
@@ -143,7 +143,7 @@ class Material:
         """The conversation, the answer and its passages."""
         return {
             "conversation": [{"role": turn.role, "text": turn.content} for turn in _last_turns(self._turns)],
-            "answer": _shown(self._segments, self._marked, self.mark),
+            "answer": _mark_passages(self._segments, self._marked, self.mark),
             "passages": [
                 {"number": passage.number, "against": list(passage.against)}
                 if passage.against
@@ -164,11 +164,11 @@ def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequenc
 
 def messages_anew(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict[str, str]]:
     """The question to an editor for another answer to a conversation."""
-    listed = "\n".join(f"- {text}" for text in objectives)
-    asked = [
+    objective_lines = "\n".join(f"- {text}" for text in objectives)
+    conversation = [
         {"role": turn.role, "content": turn.content} for turn in turns if turn.role in ("system", "user", "assistant")
     ]
-    return [{"role": "system", "content": ANEW.format(objectives=listed)}, *asked]
+    return [{"role": "system", "content": ANEW.format(objectives=objective_lines)}, *conversation]
 
 
 def tokens_for(marked: Sequence[Passage]) -> int:
@@ -178,14 +178,14 @@ def tokens_for(marked: Sequence[Passage]) -> int:
 
 def _last_turns(turns: Sequence[Turn]) -> list[Turn]:
     """As many of the last turns as fit. The operator's system prompt is left out: it is not for every model."""
-    kept: list[Turn] = []
+    last_turns: list[Turn] = []
     room = CONVERSATION_CHARS
     for turn in reversed([turn for turn in turns if turn.role in _CONVERSATION_ROLES and turn.content]):
-        if kept and len(turn.content) > room:
+        if last_turns and len(turn.content) > room:
             break
-        kept.insert(0, Turn(turn.role, turn.content[:CONVERSATION_CHARS]))
+        last_turns.insert(0, Turn(turn.role, turn.content[:CONVERSATION_CHARS]))
         room -= len(turn.content)
-    return kept
+    return last_turns
 
 
 def _free_mark(texts: Iterable[str]) -> str:
@@ -197,10 +197,10 @@ def _free_mark(texts: Iterable[str]) -> str:
     return mark
 
 
-def _shown(segments: Sequence[Segment], marked: Sequence[Passage], mark: str) -> str:
+def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark: str) -> str:
     """The answer with its marked passages; of a long one what stands near them."""
     by_place = {passage.at: passage for passage in marked}
-    near = _near(segments, by_place)
+    near = _find_near_segments(segments, by_place)
     pieces: list[str] = []
     for before, at in pairwise([-1, *sorted(near)]):
         if at != before + 1:
@@ -217,7 +217,7 @@ def _shown(segments: Sequence[Segment], marked: Sequence[Passage], mark: str) ->
     return "".join(pieces).strip()
 
 
-def _near(segments: Sequence[Segment], marked: Mapping[int, Passage]) -> set[int]:
+def _find_near_segments(segments: Sequence[Segment], marked: Mapping[int, Passage]) -> set[int]:
     """The segments that are shown: all of a short answer, else those near a passage."""
     if not segments or segments[-1].end <= WHOLE_CHARS:
         return set(range(len(segments)))
@@ -244,11 +244,11 @@ def replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
     Read leniently: JSON in a fence or between words, a list or an object by number. A passage for which there is
     nothing is left out of the answer. What is too long ends with its last whole sentence that fits.
     """
-    known = {passage.number: passage for passage in marked}
-    texts = dict(_numbered(_json_in(reply)))
-    if not texts.keys() & known.keys():
+    by_number = {passage.number: passage for passage in marked}
+    texts = dict(_find_entries(_json_in(reply)))
+    if not texts.keys() & by_number.keys():
         raise InvalidOutput("the editor replied without a replacement for any passage")
-    return {passage.at: _fitted(texts.get(number, ""), passage) for number, passage in known.items()}
+    return {passage.at: _trim_replacement(texts.get(number, ""), passage) for number, passage in by_number.items()}
 
 
 def _json_in(reply: str) -> object:
@@ -263,30 +263,30 @@ def _json_in(reply: str) -> object:
             except (ValueError, RecursionError):
                 continue
             return parsed
-    begun = dict(_begun_entries(text))
-    if not begun:
+    entries = dict(_begun_entries(text))
+    if not entries:
         raise InvalidOutput("the editor replied without JSON")
-    return begun
+    return entries
 
 
 def _begun_entries(text: str) -> Iterator[tuple[str, str]]:
     """(number, text) of the entries of a reply that was cut off; the last text ends with its last whole sentence."""
     for entry in _ENTRY.finditer(text):
         try:
-            written: str = json.loads(f'"{entry["text"]}"', strict=False)
+            entry_text: str = json.loads(f'"{entry["text"]}"', strict=False)
         except ValueError:
             continue
-        yield entry["number"], written if entry["end"] else splice.complete(written)
+        yield entry["number"], entry_text if entry["end"] else splice.complete(entry_text)
 
 
-def _numbered(parsed: object) -> Iterator[tuple[int, str]]:
+def _find_entries(parsed: object) -> Iterator[tuple[int, str]]:
     """(number, text) of each entry, in any of the forms that models write."""
     if isinstance(parsed, Mapping):
         inner = parsed.get("replacements")
         if inner is not None:
-            yield from _numbered(inner)
+            yield from _find_entries(inner)
         elif "number" in parsed:
-            yield from _numbered([parsed])
+            yield from _find_entries([parsed])
         else:
             yield from _entries(parsed.items())
     elif isinstance(parsed, list):
@@ -304,7 +304,7 @@ def _entries(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]
             yield int(digits[0]), text or ""
 
 
-def _fitted(text: str, passage: Passage) -> str:
+def _trim_replacement(text: str, passage: Passage) -> str:
     """A replacement without the marks of passages and lists, and within its bound."""
     text = re.sub(r"</?passagex*-\d+>", "", text).strip()
     if passage.lead and text.startswith(passage.lead.strip()):

@@ -28,7 +28,7 @@ class IncrementalSession(DeferredSession):
         self._request = request
         self._cutter = Cutter()
         self._segments = list[Segment]()
-        self._ended = False
+        self._text_ended = False
         self._revised: list[Correction] = []
         self._more = asyncio.Condition()
         self._segments += self._cutter.feed(request.answer)
@@ -44,14 +44,14 @@ class IncrementalSession(DeferredSession):
         """End of the answer."""
         async with self._more:
             self._segments += self._cutter.end()
-            self._ended = True
+            self._text_ended = True
             self._more.notify_all()
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
-        """Verdicts on more segments than `known`, as soon as the next one is revised."""
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
+        """Verdicts on more segments than `known_count`, as soon as the next one is revised."""
         async with self._more:
-            await self._more.wait_for(lambda: self._ended or len(self._segments) > known)
-        while len(self._revised) <= known and len(self._revised) < len(self._segments):
+            await self._more.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
+        while len(self._revised) <= known_count and len(self._revised) < len(self._segments):
             await self._next()
         return self._verdicts()
 

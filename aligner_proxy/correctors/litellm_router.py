@@ -59,7 +59,7 @@ def proxy_router() -> Router | None:
     return router
 
 
-def meant(error: Exception) -> CorrectionError:
+def translate_error(error: Exception) -> CorrectionError:
     """The `CorrectionError` for an exception of LiteLLM, without its text, which may quote the prompt."""
     kinds: tuple[tuple[type[Exception], Callable[[], CorrectionError]], ...] = (
         (
@@ -72,13 +72,13 @@ def meant(error: Exception) -> CorrectionError:
         (RouterRateLimitError, lambda: EngineUnavailable("every deployment of the model group is cooling down")),
         (exceptions.ServiceUnavailableError, lambda: EngineUnavailable("no deployment of the model group is ready")),
     )
-    known = next((make() for kind, make in kinds if isinstance(error, kind)), None)
-    if known is None and _unreached(error):
-        known = EngineUnavailable("no deployment of the model group can be reached")
-    return known or EngineFault(f"LiteLLM raised {type(error).__name__}")
+    translated = next((make() for kind, make in kinds if isinstance(error, kind)), None)
+    if translated is None and _is_unreachable(error):
+        translated = EngineUnavailable("no deployment of the model group can be reached")
+    return translated or EngineFault(f"LiteLLM raised {type(error).__name__}")
 
 
-def _unreached(error: BaseException | None) -> bool:
+def _is_unreachable(error: BaseException | None) -> bool:
     """Whether a connection failed or was lost; LiteLLM reports that as an internal server error."""
     while error is not None:
         if isinstance(error, openai.APIConnectionError):
@@ -95,7 +95,7 @@ class GroupCompleter:
         self._router = router
         self._predicts = predicts
 
-    async def about(self) -> ServedModel:
+    async def describe_model(self) -> ServedModel:
         """The group and its models; raises `EngineFault` when the LiteLLM file has no such group."""
         models = sorted({entry["litellm_params"]["model"] for entry in self._deployments()})
         return ServedModel(self._group, {"models": models}, None, f"litellm:{self._group}")
@@ -108,7 +108,7 @@ class GroupCompleter:
             async with enforce_deadline(deadline_s):
                 response = await self._current_router().atext_completion(**body, timeout=deadline_s, **UNTOUCHED)
         except ERRORS as error:
-            raise meant(error) from None
+            raise translate_error(error) from None
         return parse_completion(response.model_dump())
 
     async def aclose(self) -> None:
@@ -121,8 +121,8 @@ class GroupCompleter:
         return router
 
     def _deployments(self) -> list[dict[str, Any]]:
-        listed: Any = self._current_router().get_model_list(model_name=self._group)
-        deployments: list[dict[str, Any]] = list(listed or ())
+        entries: Any = self._current_router().get_model_list(model_name=self._group)
+        deployments: list[dict[str, Any]] = list(entries or ())
         if not deployments:
             raise EngineFault("LiteLLM has no such model group; check aligner.engine against the model_list")
         chats = sorted({name for entry in deployments if not _completes(name := entry["litellm_params"]["model"])})
@@ -149,8 +149,8 @@ class GroupChat:
     def models(self) -> Sequence[str]:
         """The models of its deployments; empty where LiteLLM has no such group."""
         router = self._router()
-        listed: Any = router.get_model_list(model_name=self._group) if router else None
-        return sorted({str(entry["litellm_params"]["model"]) for entry in listed or ()})
+        entries: Any = router.get_model_list(model_name=self._group) if router else None
+        return sorted({str(entry["litellm_params"]["model"]) for entry in entries or ()})
 
     async def ask(
         self,
@@ -179,11 +179,11 @@ class GroupChat:
         }
         try:
             async with enforce_deadline(deadline_s):
-                return reply_of(await self._called(router, call, form))
+                return reply_of(await self._call_router(router, call, form))
         except ERRORS as error:
-            raise meant(error) from None
+            raise translate_error(error) from None
 
-    async def _called(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
+    async def _call_router(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
         if form is None or not self._takes_form:
             return await router.acompletion(**call)
         try:
@@ -209,8 +209,8 @@ def reply_of(response: Any) -> Reply:
     usage = getattr(response, "usage", None)
     read = getattr(usage, "prompt_tokens", None) or 0
     # A server that counts nothing is counted by length.
-    written = getattr(usage, "completion_tokens", None) or math.ceil(len(text) / _CHARS_PER_TOKEN)
-    return Reply(text, read, written, finished=reason in ("stop", "eos", None))
+    written_tokens = getattr(usage, "completion_tokens", None) or math.ceil(len(text) / _CHARS_PER_TOKEN)
+    return Reply(text, read, written_tokens, finished=reason in ("stop", "eos", None))
 
 
 def _completes(model: str) -> bool:

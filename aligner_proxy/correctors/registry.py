@@ -36,7 +36,7 @@ def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[s
     `accounts` opens those that other workers and gateways share.
     """
     return {
-        plugin.name: admitted(_corrector(plugin), accounts(f"corrector {plugin.name}") if accounts else None)
+        plugin.name: admit_corrector(_corrector(plugin), accounts(f"corrector {plugin.name}") if accounts else None)
         for plugin in registry.configure_plugins(file)["correctors"]
     }
 
@@ -45,7 +45,7 @@ class Revising(Admission):
     """Admission control of a corrector that edits sentence by sentence."""
 
 
-def admitted(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission:
+def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission:
     """A corrector behind admission control."""
     return (Revising if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
 

@@ -19,7 +19,7 @@ class UnjudgedSession:
     def __init__(self) -> None:
         self._cutter = Cutter()
         self._verdicts: list[SegmentScore] = []
-        self._ended = False
+        self._text_ended = False
         self._more = asyncio.Condition()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -33,13 +33,13 @@ class UnjudgedSession:
         """End of the answer."""
         async with self._more:
             self._verdicts += (SegmentScore(segment.text, None, False) for segment in self._cutter.end())
-            self._ended = True
+            self._text_ended = True
             self._more.notify_all()
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
-        """Verdicts on more segments than `known`."""
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
+        """Verdicts on more segments than `known_count`."""
         async with self._more:
-            await self._more.wait_for(lambda: self._ended or len(self._verdicts) > known)
+            await self._more.wait_for(lambda: self._text_ended or len(self._verdicts) > known_count)
         return tuple(self._verdicts)
 
     async def replace(self, span: Span) -> Correction:

@@ -37,7 +37,7 @@ from aligner_proxy.engine.api import (
     text_states,
     with_heads,
 )
-from aligner_proxy.engine.scheduling.metrics import refused
+from aligner_proxy.engine.scheduling.metrics import count_refusal
 from aligner_proxy.errors import EngineOverloaded, QuotaSpent, SessionLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
 
@@ -63,7 +63,7 @@ class Ticket:
     shed: bool = False
     awaited: bool = False
     """A client waits for the verdicts on what is read: its place is as good as any other."""
-    told: int = 0
+    tenant_places: int = 0
     """Places of its tenant in all engines and gateways, as the gateway knew when it asked; 0: not known."""
 
     def gave_way(self) -> bool:
@@ -117,13 +117,13 @@ class FairAdmission:
         self._cost_s = 1.0  # time of a request, lately
         self._stay_s = 1.0  # seconds from its arrival to its end, lately
 
-    async def admitted(
-        self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]], told: int = 0
+    async def admit_work(
+        self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]], tenant_places: int = 0
     ) -> _T:
         """The result of `work`, if there is a place and time for it; its `ms`, if it has any, are charged."""
         self._check(quota)
-        self._make_room(tenant, told)
-        ticket = Ticket(tenant, self._clock(), told=told)
+        self._make_room(tenant, tenant_places)
+        ticket = Ticket(tenant, self._clock(), tenant_places=tenant_places)
         leaving = {other.work for other in self._tickets if other.shed and other.work}
         self._tickets.append(ticket)
         try:
@@ -169,26 +169,28 @@ class FairAdmission:
     def _places(self) -> Counter[str]:
         return Counter(ticket.tenant for ticket in self._tickets if not ticket.shed)
 
-    def everywhere(self, tenant: str) -> int:
+    def count_places_everywhere(self, tenant: str) -> int:
         """Places of a tenant here and in other processes; 0 where nothing is known of others."""
         others = self._accounts.elsewhere(tenant)
         return min(MAX_PLACES, others + self._places()[tenant]) if others else 0
 
-    def _count_places(self, tenant: str, told: int) -> Counter[str]:
+    def _count_places(self, tenant: str, tenant_places: int) -> Counter[str]:
         """Places by tenant, one of them about to come: those here, and those that it is known to have elsewhere."""
         here = self._places()
-        latest = {ticket.tenant: ticket.told for ticket in self._tickets if not ticket.shed} | {tenant: told}
+        latest = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.shed} | {
+            tenant: tenant_places
+        }
         counted = Counter[str]()
         for name, places_known in latest.items():
             counted[name] = max(here[name] + self._accounts.elsewhere(name), places_known)
         return counted
 
-    def _make_room(self, tenant: str, told: int) -> None:
+    def _make_room(self, tenant: str, tenant_places: int) -> None:
         """See that there is a place for one more of `tenant`; raises when it is this one that has to go."""
         here = self._places()
         if here.total() < self._seats:
             return
-        places = self._count_places(tenant, told)
+        places = self._count_places(tenant, tenant_places)
         tickets = [ticket for ticket in reversed(self._tickets) if not ticket.shed]
         readers = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
         if readers:
@@ -214,11 +216,11 @@ class FairAdmission:
             ticket.work.add_done_callback(lambda _: self._tickets.remove(ticket))
 
     def _overload_error(self) -> EngineOverloaded:
-        refused(EngineOverloaded.reason)
+        count_refusal(EngineOverloaded.reason)
         return EngineOverloaded(self._full(), self._wait_s())
 
     def _shed_error(self) -> Shed:
-        refused(Shed.reason)
+        count_refusal(Shed.reason)
         return Shed(f"{self._full()}, and this tenant has its share of them", self._wait_s())
 
     def _full(self) -> str:
@@ -253,14 +255,16 @@ class AdmittedEngine(FairAdmission):
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, if there is a place and time for it."""
-        sent = self._told(request)
-        return await self.admitted(request.tenant, request.quota, lambda: self._engine.align(sent), request.places)
+        engine_request = self._add_tenant_places(request)
+        return await self.admit_work(
+            request.tenant, request.quota, lambda: self._engine.align(engine_request), request.places
+        )
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts, if there is a place and time for it."""
-        sent = self._told(request)
-        work = partial(text_states, self._engine, sent)
-        return await self.admitted(request.tenant, request.quota, work, request.places)
+        engine_request = self._add_tenant_places(request)
+        work = partial(text_states, self._engine, engine_request)
+        return await self.admit_work(request.tenant, request.quota, work, request.places)
 
     async def put_head(self, data: bytes) -> str:
         """Let the engine keep a taught head: that takes no place."""
@@ -268,13 +272,13 @@ class AdmittedEngine(FairAdmission):
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Rows of segments, if there is a place and time for it."""
-        sent = self._told(request)
-        work = partial(with_heads(self._engine).rows, sent)
-        return await self.admitted(request.tenant, request.quota, work, request.places)
+        engine_request = self._add_tenant_places(request)
+        work = partial(with_heads(self._engine).rows, engine_request)
+        return await self.admit_work(request.tenant, request.quota, work, request.places)
 
-    def _told(self, request: _Request) -> _Request:
+    def _add_tenant_places(self, request: _Request) -> _Request:
         """The request, with what is known here of its tenant's places in other processes."""
-        places = self.everywhere(request.tenant)
+        places = self.count_places_everywhere(request.tenant)
         return request.model_copy(update={"places": places}) if places else request
 
     async def read(self, request: AlignRequest) -> Session:
@@ -282,8 +286,8 @@ class AdmittedEngine(FairAdmission):
         self._check(request.quota)
         if self._places().total() >= self._seats:
             raise self._overload_error()
-        session = await self._engine.read(self._told(request))
-        ticket = Ticket(request.tenant, self._clock(), session, told=request.places)
+        session = await self._engine.read(self._add_tenant_places(request))
+        ticket = Ticket(request.tenant, self._clock(), session, tenant_places=request.places)
         self._tickets.append(ticket)
         return _AdmittedSession(self, ticket, request.quota, session)
 
@@ -292,13 +296,13 @@ class AdmittedEngine(FairAdmission):
         session = ticket.session
         ticket.session = None
         ticket.since = self._clock()
-        ticket.told = request.places
-        sent = self._told(request)
+        ticket.tenant_places = request.places
+        engine_request = self._add_tenant_places(request)
         if session is None or ticket.gave_way():
             raise SessionLost("its place was needed")
         try:
             self._check(request.quota)
-            return await self._serve(ticket, request.quota, lambda: session.finish(sent))
+            return await self._serve(ticket, request.quota, lambda: session.finish(engine_request))
         finally:
             self._tickets.remove(ticket)
             await session.aclose()
@@ -342,7 +346,7 @@ class LocalAdmission(Admission):
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, if there is a place for it."""
-        return await self.admitted(_NOBODY, None, lambda: self._local.complete(request, name, deadline_s))
+        return await self.admit_work(_NOBODY, None, lambda: self._local.complete(request, name, deadline_s))
 
     def load(self) -> Load:
         """What the engine is busy with."""
@@ -368,10 +372,10 @@ class _AdmittedSession(ForwardingSession):
             raise SessionLost("its place was needed")
         return self._ticket.session
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         """Its verdicts; from now on a client waits for it."""
         self._ticket.awaited = True
-        return await super().judged(known)
+        return await super().wait_for_verdicts(known_count)
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, charged as it is made."""

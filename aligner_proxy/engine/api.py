@@ -41,13 +41,13 @@ class AlignerInfo:
     languages: tuple[str, ...] = ()
     """Codes of the languages that it was trained for; empty: all, as far as anybody knows."""
 
-    def named(self, name: str) -> AlignerInfo:
+    def find_aligner(self, name: str) -> AlignerInfo:
         """The one that requests call so; raises `UnknownAligner`."""
         if name == DEFAULT_ALIGNER:
             return self
         if name not in self.others:
-            known = ", ".join((DEFAULT_ALIGNER, *self.others))
-            raise UnknownAligner(f"this engine serves no aligner {name!r}; it has: {known}")
+            names = ", ".join((DEFAULT_ALIGNER, *self.others))
+            raise UnknownAligner(f"this engine serves no aligner {name!r}; it has: {names}")
         return self.others[name]
 
 
@@ -185,7 +185,7 @@ class AlignResponse(BaseModel):
         return Correction(self.text, self.segments, self.counts, self.prompt_tokens, self.ms, self.aligner)
 
     @classmethod
-    def of(cls, correction: Correction) -> AlignResponse:
+    def from_correction(cls, correction: Correction) -> AlignResponse:
         """From the frozen value."""
         names = ("text", "segments", "counts", "prompt_tokens", "ms", "aligner")
         return cls(**{name: getattr(correction, name) for name in names})
@@ -211,7 +211,7 @@ class Span(BaseModel):
     """Behind the last segment: the objective that misses something there."""
 
 
-def _listed(value: object) -> object:
+def _make_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value or ()
 
 
@@ -241,7 +241,7 @@ class CompletionRequest(BaseModel):
     temperature: _Zero | None = None
     n: Literal[1] | None = 1
     stream: Literal[False] | None = False
-    stop: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=8)] = ()
+    stop: Annotated[tuple[str, ...], BeforeValidator(_make_tuple), Field(max_length=8)] = ()
     prediction: Prediction | None = None
     user: str | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -272,11 +272,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class BlockUse:
-    """Blocks by what they are for: `used` are held, `shared` by more than one; `kept` are free and still known."""
+    """Blocks by what they are for: `used` are held, `shared` by more than one; `cached` are free and still known."""
 
     used: int
     shared: int
-    kept: int
+    cached: int
     free: int
 
 
@@ -326,8 +326,8 @@ class Session(Protocol):
         """There is no more; never waits for the model."""
         ...
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, as soon as there are more than `known`, or all of them when the answer has ended.
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, as soon as there are more than `known_count`, or all of them when the answer has ended.
 
         None: this engine has none before the answer is finished. A segment gets its verdict when the next one has
         begun; the last one gets it when the answer has ended. A verdict never changes.
@@ -365,9 +365,9 @@ class ForwardingSession:
         """There is no more."""
         await self.inner().end()
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, as soon as there are more than `known`."""
-        return await self.inner().judged(known)
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, as soon as there are more than `known_count`."""
+        return await self.inner().wait_for_verdicts(known_count)
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch."""
@@ -395,7 +395,7 @@ class DeferredSession:
     async def end(self) -> None:
         """Nothing was read."""
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         """There are no verdicts before the end."""
         return None
 

@@ -96,7 +96,7 @@ def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head:
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
         has_head=has_head,
         ends=has_head and runner.ends(number),
-        taught=runner.shipped(number),
+        taught=runner.list_shipped_objectives(number),
         languages=prepared.languages,
         quantization=prepared.quantization,
         device=runner.device,
@@ -179,7 +179,7 @@ def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSou
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         head = _head(folder / manifest.HEAD, model)
-        taught = _load_shipped_heads(folder / manifest.TAUGHT, head)
+        taught_heads = _load_shipped_heads(folder / manifest.TAUGHT, head)
         others = [_load_adapter(source.adapter, source, model) for source in over if source.adapter]
     except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError, MalformedHead) as error:
         raise WeightsError(
@@ -187,7 +187,7 @@ def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSou
         ) from error
     cpu_kernels.install(model.eval())
     reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
-    return ModelRunner(model, reader, head, cache_tokens, others, taught)
+    return ModelRunner(model, reader, head, cache_tokens, others, taught_heads)
 
 
 def _room(folder: Path, settings: EngineSettings, states: int) -> int:
@@ -222,19 +222,19 @@ def _head(path: Path | None, model: Any) -> DetectorHead | None:
 
 def _load_adapter(adapter: Path, source: sources.ModelSource, model: Any) -> AdapterWeights:
     head = _head(source.head, model)
-    return AdapterWeights(lora.read(adapter), head, _load_shipped_heads(source.taught, head))
+    return AdapterWeights(lora.read(adapter), head, _load_shipped_heads(source.taught_heads, head))
 
 
 def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, ...]:
     """The taught heads that an aligner comes with; they name no aligner, because its hash covers theirs."""
-    taught = unpack(path.read_bytes()) if path and path.exists() else ()
+    taught_heads = unpack(path.read_bytes()) if path and path.exists() else ()
     width = head.row_width if head else 0
-    for each in taught:
+    for each in taught_heads:
         if each.aligner:
             raise ValueError(f"the taught head of {each.objective!r} names an aligner; write it without")
         if each.width != width:
             raise ValueError(f"the taught head of {each.objective!r} reads rows of {each.width} numbers, not {width}")
-    return taught
+    return taught_heads
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:

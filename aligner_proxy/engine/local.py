@@ -56,7 +56,7 @@ class _Submitted:
     def finish(self, end: object) -> None:
         """Called in the model's thread."""
         late = "timeout" if time.monotonic() >= self.deadline else "cancelled"
-        self.phases.ended(end, late if self.future.cancelled() else None)
+        self.phases.note_end(end, late if self.future.cancelled() else None)
         with contextlib.suppress(InvalidStateError):  # its client has gone
             if isinstance(end, CorrectionError):
                 self.future.set_exception(end)
@@ -90,13 +90,13 @@ class LocalSession:
         submitted: _Submitted,
         answer: PartialAnswer,
         wake: Callable[[], None],
-        left: Callable[[], None],
+        on_end: Callable[[], None],
         judges: bool,
     ) -> None:
         self._submitted = submitted
         self._answer = answer
         self._wake = wake
-        self._left = left
+        self._on_end = on_end
         self._judges = judges
         self._ending = False
         self._changed = ThreadsafeEvent()
@@ -112,17 +112,17 @@ class LocalSession:
 
     async def end(self) -> None:
         """There is no more of it."""
-        self._answer.ended = True
+        self._answer.text_ended = True
         self._wake()
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, when there are more than `known` or all of them."""
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, when there are more than `known_count` or all of them."""
         if not self._judges:
             return None
         answer = self._answer
         answer.awaited = True
         self._wake()
-        await self._until(lambda: answer.judged or len(answer.verdicts) > known)
+        await self._wait_until(lambda: answer.all_judged or len(answer.verdicts) > known_count)
         return answer.verdicts
 
     async def replace(self, span: Span) -> Correction:
@@ -131,14 +131,14 @@ class LocalSession:
         self._answer.replacing.append(pending)
         self._wake()
         async with enforce_deadline(span.deadline_s):
-            await self._until(pending.done.done)
+            await self._wait_until(pending.done.done)
         return pending.done.result()
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
         self._ending = True
         self._submitted.phases.trace = tracing.current_context()
-        self._submitted.phases.completed()
+        self._submitted.phases.note_complete_answer()
         self._answer.request = request
         self._answer.complete = True
         self._wake()
@@ -153,7 +153,7 @@ class LocalSession:
         if not self._ending:
             self._end()
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for the model's thread; raises what ended the reading, if that comes first."""
         while not condition():
             if self._submitted.future.done():
@@ -164,7 +164,7 @@ class LocalSession:
     def _end(self) -> None:
         self._submitted.abandoned.set()
         self._wake()
-        self._left()
+        self._on_end()
 
 
 class LocalEngine:
@@ -224,8 +224,10 @@ class LocalEngine:
         """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
         answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
         answer.add(request.answer)
-        aligner = self._aligner().named(request.aligner)
-        aligner.taught(request)  # what cannot be judged as it asks is refused now, not when the answer has ended
+        aligner = self._aligner().find_aligner(request.aligner)
+        aligner.find_taught_heads(
+            request
+        )  # what cannot be judged as it asks is refused now, not when the answer has ended
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
         work = partial(read, aligner, answer)
         submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
@@ -233,7 +235,7 @@ class LocalEngine:
         return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), on_end, judges)
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
-        aligner = self._aligner().named(request.aligner)
+        aligner = self._aligner().find_aligner(request.aligner)
         begin = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)
         return await self._result(submitted, request.deadline_s)
@@ -255,7 +257,7 @@ class LocalEngine:
         job.abandoned = submitted.abandoned.is_set
         if answer is not None:
             job.awake = answer.waits
-            job.reads_ahead = answer.unawaited
+            job.reads_ahead = answer.is_read_ahead
         self._live.add(submitted)
         self._inbox.put(job)
         return submitted

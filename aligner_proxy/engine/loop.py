@@ -32,7 +32,7 @@ class Loop:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return self.scheduler.busy or bool(self.scheduler.woken())
+        return self.scheduler.busy or bool(self.scheduler.find_woken_jobs())
 
     def add(self, job: Job) -> None:
         """Take a job in; one that needs no model is finished at once."""
@@ -48,13 +48,13 @@ class Loop:
 
     def step(self) -> None:
         """One forward of the model for the jobs that are scheduled, and what follows from it."""
-        for job in self.scheduler.woken():
+        for job in self.scheduler.find_woken_jobs():
             job.woken += 1
             self._advance(job, NOTHING)
         feeds = self.scheduler.schedule(time.monotonic())
         if feeds:
-            for feed, chosen in self._run(feeds):
-                self._postprocess(feed, chosen)
+            for feed, tokens in self._run(feeds):
+                self._postprocess(feed, tokens)
 
     def idle(self) -> bool:
         """Whether there is nothing to do. If so it checks that no block is lost; a mismatch is logged and counted."""
@@ -87,9 +87,9 @@ class Loop:
             return done
         return [result for feed in feeds for result in self._run([feed])]
 
-    def _postprocess(self, feed: Feed, chosen: list[int]) -> None:
+    def _postprocess(self, feed: Feed, tokens: list[int]) -> None:
         job = feed.job
-        if not self.scheduler.settle(feed, chosen) or job.ask is None:
+        if not self.scheduler.settle(feed, tokens) or job.ask is None:
             return
         try:
             step = self._step(feed, job.ask)
@@ -103,7 +103,7 @@ class Loop:
         runner = self.aligner.runner
         scores = runner.scores(feed, ask.spans) if ask.spans else []
         rows = runner.rows(feed, ask.spans) if ask.spans and ask.rows else []
-        return Step(scores, feed.job.chosen, feed.job.forwards, rows)
+        return Step(scores, feed.job.tokens, feed.job.forwards, rows)
 
     def _advance(self, job: Job, step: Step) -> None:
         try:
@@ -122,12 +122,12 @@ def _share(feeds: list[Feed], seconds: float) -> None:
         feed.job.sequence.spent_s += seconds * (feed.stop - feed.start) / tokens
 
 
-def alone(aligner: Aligner, request: AlignRequest) -> Correction:
+def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
     """One correction without any other, in the caller's thread. Raises what `Engine.align` raises."""
     ends: list[Correction | CorrectionError] = []
-    chosen = aligner.named(request.aligner)
-    sequence = Sequence(chosen.adapter, request.tenant)
-    work = correct(chosen, request, sequence)
+    named_aligner = aligner.find_aligner(request.aligner)
+    sequence = Sequence(named_aligner.adapter, request.tenant)
+    work = correct(named_aligner, request, sequence)
     deadline = time.monotonic() + request.deadline_s
     loop = Loop(aligner)
     loop.add(Job(request.request_id, work, ends.append, deadline, sequence=sequence))

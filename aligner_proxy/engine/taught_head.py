@@ -123,11 +123,11 @@ def _header(line: bytes) -> dict[str, Any] | None:
     texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
     numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
     counts = all(type(header[name]) is int for name in ("taught_head", "width"))
-    said = header.get(_EITHER, True) is True
+    either = header.get(_EITHER, True) is True
     hidden = header.get(_HIDDEN, 1)
     units = type(hidden) is int and hidden > 0
     floored = isinstance(header.get(_FLOOR, 0.0), float)
-    return header if texts and numbers and counts and said and units and floored else None
+    return header if texts and numbers and counts and either and units and floored else None
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:

@@ -78,8 +78,8 @@ class WireVersionCheck:
 
         theirs = Headers(scope=scope)
         if theirs.get(HEADER, str(WIRE)) != str(WIRE):
-            sent = refusal(mismatch("gateway", theirs, "engine"))
-            answer = JSONResponse(sent.body.model_dump(), sent.status, sent.headers)
+            response = refusal(mismatch("gateway", theirs, "engine"))
+            answer = JSONResponse(response.body.model_dump(), response.status, response.headers)
             return await answer(scope, receive, send_versioned)
         return await self._app(scope, receive, send_versioned)
 
@@ -164,7 +164,7 @@ def refusal(error: CorrectionError) -> Refusal:
     return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
-def parsing(otherwise: str) -> ErrorTranslation:
+def translate_parse_errors(otherwise: str) -> ErrorTranslation:
     """What the other side sent must be what was asked for, or it is an `InvalidOutput` that says `otherwise`."""
     return ErrorTranslation(ValidationError, lambda _: InvalidOutput(otherwise))
 

@@ -63,7 +63,7 @@ class ChoiceCorrector:
         self._shadows = shadows
         self._auditor = auditor
         self._publish = publish
-        self._opened = time.time()
+        self._opened_at = time.time()
 
     async def correct(
         self, exchanges: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
@@ -99,10 +99,10 @@ class ChoiceCorrector:
         for exchange, outcome in outcomes:
             metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
             self._keep(exchange, outcome)
-            self._beside(exchange, outcome)
+            self._start_judging_beside(exchange, outcome)
         self._state.settle([outcome for _, outcome in outcomes])
         metrics.record_upstream_end(self._state)
-        self._publish(self._opened)
+        self._publish(self._opened_at)
 
     def refuse(self, outcome: Outcome) -> None:
         """Raise `Blocked` if the policy prefers an error to this answer, or its required audit entry is missing."""
@@ -118,12 +118,12 @@ class ChoiceCorrector:
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
                 outcome = await self.pipeline.align(exchange, self._state.policy, session)
-                outcome = await self._kept(exchange, outcome)
+                outcome = await self._record_outcome(exchange, outcome)
             finally:
                 shadows.busy -= 1
                 metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
                 metrics.describe_span(span, outcome)
-        self._beside(exchange, outcome)
+        self._start_judging_beside(exchange, outcome)
         return outcome
 
     @contextlib.contextmanager
@@ -143,7 +143,7 @@ class ChoiceCorrector:
         for task in tuple(self._shadows.judgements):
             task.cancel()
 
-    def _beside(self, exchange: Exchange, outcome: Outcome) -> None:
+    def _start_judging_beside(self, exchange: Exchange, outcome: Outcome) -> None:
         """Let the policy's aligner beside judge the same answer in the background, where there is one."""
         if outcome.policy.shadow_aligner is None or outcome.correction is None or self._auditor is None:
             return
@@ -151,10 +151,10 @@ class ChoiceCorrector:
         if policy is not None:
             # Its entry must not pass for that of the answer, nor count among those of the route.
             policy = replace(policy, name=f"{policy.name}/beside")
-            judge = partial(self._judged_beside, policy)
+            judge = partial(self._judge_beside, policy)
             self._shadows.judge_alongside(exchange, policy, judge, self._streaming)
 
-    async def _judged_beside(self, policy: Policy, exchange: Exchange) -> Outcome:
+    async def _judge_beside(self, policy: Policy, exchange: Exchange) -> Outcome:
         """What another aligner makes of an answer, recorded beside it."""
         outcome = await self.pipeline.align(exchange, policy)
         state = self._state
@@ -170,9 +170,9 @@ class ChoiceCorrector:
         """Whether no answer under `enforce` may go out before its audit entry is on the disk."""
         return self._auditor is not None and self._auditor.required
 
-    async def _kept(self, exchange: Exchange, outcome: Outcome) -> Outcome:
+    async def _record_outcome(self, exchange: Exchange, outcome: Outcome) -> Outcome:
         """The outcome, queued for the audit store, or written to it where that is required; a failure if it is not."""
-        event = self._observed(exchange, outcome)
+        event = self._make_event(exchange, outcome)
         if event is None or self._auditor is None:
             return outcome
         if not self.records_first or self._state.policy.mode is not Mode.ENFORCE:
@@ -186,11 +186,11 @@ class ChoiceCorrector:
         return outcome
 
     def _keep(self, exchange: Exchange, outcome: Outcome) -> None:
-        event = self._observed(exchange, outcome)
+        event = self._make_event(exchange, outcome)
         if event is not None and self._auditor is not None:
             self._auditor.note(event)
 
-    def _observed(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
+    def _make_event(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
         """The audit event of an outcome, once the extensions have seen it; None if there is nothing to record."""
         state = self._state
         if outcome.status is Status.SKIPPED:

@@ -200,7 +200,7 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> Any:
         """Correct a whole response; None leaves it as it is."""
         state = await self._state(data, user_api_key_dict)
-        if state.settled:
+        if state.is_settled:
             return None
         self._note_answering(data, state, response)
         await state.wait_for_selection()
@@ -261,12 +261,12 @@ class AlignerGuardrail(CustomGuardrail):
         self._note_answering(request_data, state)
         if routing.may_switch_model(request_data):
             note = partial(self._note_answering, request_data, state)
-            response = await takeover.watched(response, state, self.pipeline, note)
+            response = await takeover.watch_stream(response, state, self.pipeline, note)
         await state.wait_for_selection()
         thoughts = self._open_reasoning(request_data, state)
         response = thoughts.wrap_stream(response) if thoughts else response
         wire = formats.wire(state.route)
-        if wire is None or state.skip or state.settled:
+        if wire is None or state.skip or state.is_settled:
             source = self._pass_stream(response, request_data, state, commented=wire is not None)
         else:
             corrector = self._make_corrector(request_data, state)
@@ -286,7 +286,7 @@ class AlignerGuardrail(CustomGuardrail):
                 ending = sse.stream_tail(ending, item)
                 yield item
         finally:
-            if not state.settled:
+            if not state.is_settled:
                 self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
         if commented and sse.is_between_events(ending):
             yield state.comment()
@@ -318,7 +318,7 @@ class AlignerGuardrail(CustomGuardrail):
         state = find_state(data)
         if state is None:
             return None
-        if response is None and not state.settled:
+        if response is None and not state.is_settled:
             state.skip = state.skip or SkipReason.UPSTREAM_ERROR.value
         if response is not None:
             self._note_answering(data, state, response)
@@ -348,7 +348,15 @@ class AlignerGuardrail(CustomGuardrail):
         model = self._aligner_of(policy)
         versions = self._policies.current.head_versions
         state = RequestState(
-            call_id, policy, model, route, facts=request, skip=skip, extensions=extensions, taught=versions, trace=trace
+            call_id,
+            policy,
+            model,
+            route,
+            facts=request,
+            skip=skip,
+            extensions=extensions,
+            heads_in_force=versions,
+            trace=trace,
         )
         self._start_selection(data, state)
         return state
@@ -363,7 +371,7 @@ class AlignerGuardrail(CustomGuardrail):
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Take the stricter policy if another model group answers than the one that was asked."""
         group = routing.answering_group(data, response)
-        if group is None or group == state.answered_by or state.facts is None or state.settled:
+        if group is None or group == state.answered_by or state.facts is None or state.is_settled:
             return
         state.answered_by = group
         policy = request_policy.resolve_answer(self._policies, state.extensions, state.facts, state.policy, group)

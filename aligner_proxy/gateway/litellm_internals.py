@@ -252,14 +252,14 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
     if getattr(values_of, "bounded", False):
         return
 
-    def bounded(request_body: Mapping[str, object]) -> Iterator[object]:
+    def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
         for value in values_of(request_body):
             if too_many(value):
                 raise ProxyException(message, "invalid_request_error", "fallbacks", 400)
             yield value
 
-    bounded.bounded = True  # type: ignore[attr-defined]
-    auth_utils._iter_fallback_field_values = bounded
+    iterate_bounded.bounded = True  # type: ignore[attr-defined]
+    auth_utils._iter_fallback_field_values = iterate_bounded
 
 
 def add_pre_call(event_hook: Any) -> Any:

@@ -37,13 +37,13 @@ def record_not_applied(state: RequestState) -> None:
 def record_side_text_refusal(state: RequestState, kind: SideKind) -> None:
     """Count a text beside an answer that may not go out, and mark what is settled of the answer as failed."""
     prometheus.SIDE_TEXTS_REFUSED.labels(kind.value, state.policy.name).inc()
-    if state.settled:
+    if state.is_settled:
         state.fail_all(kind.value)
 
 
 def record_upstream_end(state: RequestState) -> None:
     """Record the upstream stage: the answer is complete, or there will be none."""
-    seconds = time.monotonic() - state.opened
+    seconds = time.monotonic() - state.opened_at
     record_stage("upstream", seconds, state.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name)
 
 

@@ -93,19 +93,19 @@ class RequestState:
     """The model group that answers, as far as LiteLLM has said."""
     skip: str | None = None
     """Reason, known before the answer, why no choice will be judged."""
-    settled: bool = False
+    is_settled: bool = False
     """Whether the outcomes are final; further hooks for this call do nothing."""
     selecting: RunningSelection | None = None
     """Running choice of the policy's objectives for this prompt; `wait_for_selection` waits for it."""
     extensions: Extensions = NO_EXTENSIONS
     """Extensions, which add to headers, comments and records."""
-    taught: Mapping[str, Version] = field(default_factory=dict)
+    heads_in_force: Mapping[str, Version] = field(default_factory=dict)
     """Every taught head in force when the request came, by its hash."""
     trace: Any = None
     """Parent of the spans of this request (tracing.under)."""
     aligner_id: str = field(default_factory=lambda: secrets.token_hex(16))
     """Id of this request's audit entries: ours and not to be guessed, while clients may choose call ids."""
-    opened: float = field(default_factory=time.monotonic)
+    opened_at: float = field(default_factory=time.monotonic)
     """When the request went on to the upstream, monotonic seconds."""
     outcomes: list[Outcome] = field(default_factory=list)
     reasoning: list[Outcome] = field(default_factory=list)
@@ -123,7 +123,7 @@ class RequestState:
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Set the final outcomes."""
         self.outcomes = list(outcomes)
-        self.settled = True
+        self.is_settled = True
 
     def fail_corrected(self, reason: str) -> None:
         """Mark corrected choices as failed: the client gets the original."""
@@ -168,7 +168,7 @@ class RequestState:
             "status": self.status.value,
             "reason": self.reason,
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
-            "taught": _taught_summary(taught_versions(self.policy, self.taught)) if self.taught else "",
+            "taught": _taught_summary(taught_versions(self.policy, self.heads_in_force)) if self.heads_in_force else "",
             "policy": self.policy.name,
             "model": self.corrector,
             "reasoning": _reasoning_summary(self.reasoning),
@@ -222,12 +222,12 @@ class RequestState:
 
     def policy_record(self, policy: Policy) -> dict[str, Any]:
         """What is recorded of a policy beside its settings: what plugins say, and which objectives were taught."""
-        in_force = taught_versions(policy, self.taught) if self.taught else {}
-        taught = {
+        in_force = taught_versions(policy, self.heads_in_force) if self.heads_in_force else {}
+        heads_record = {
             name: {"head": version.head[:16], "examples": version.against + version.fine, "at": round(version.at)}
             for name, version in in_force.items()
         }
-        return self.extensions.record(policy) | ({"taught": taught} if taught else {})
+        return self.extensions.record(policy) | ({"taught": heads_record} if heads_record else {})
 
     def record(self) -> dict[str, Any]:
         """LiteLLM's guardrail information: ids, names, lengths and counts."""

@@ -275,7 +275,7 @@ class AnswerPart:
         """Get more verdicts of the engine than are known; False where it has none before the end."""
         state = self._state
         async with asyncio.timeout(state.policy.deadline_s):
-            verdicts = await self._session.judged(known_count, again=state.delivery.end > 0)
+            verdicts = await self._session.wait_for_verdicts(known_count, again=state.delivery.end > 0)
         if verdicts is None:
             return False
         is_end = state.cut.has_ended and not state.is_part

@@ -361,7 +361,7 @@ def worth_storing(correction: Correction, aligner: str) -> bool:
 
 def pack(key: str, correction: Correction) -> bytes:
     """As it is stored: its digest, then itself."""
-    body = AlignResponse.of(correction).model_dump_json().encode()
+    body = AlignResponse.from_correction(correction).model_dump_json().encode()
     return _digest(key, body) + body
 
 

@@ -329,7 +329,7 @@ class Pipeline:
     async def _describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         if policy.corrector != METAALIGNER or not policy.objectives:
             return None
-        return (await self.engine.info()).named(policy.aligner)
+        return (await self.engine.info()).find_aligner(policy.aligner)
 
     async def _languages(self, policy: Policy) -> Collection[str]:
         """The languages of the aligner that judges by a policy; raises where nobody can say."""
@@ -341,7 +341,7 @@ class Pipeline:
         engine = self.correctors.get(policy.corrector, MISSING)
         if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
             return engine
-        return self.editors.behind(engine, policy)
+        return self.editors.add_editor(engine, policy)
 
 
 class ReleasedText(InnerWrapper):
@@ -386,7 +386,7 @@ class _TextCorrection:
         else:
             info = await self._pipeline.engine_of(policy).info()
             if policy.corrector == METAALIGNER:
-                info = info.named(policy.aligner)
+                info = info.find_aligner(policy.aligner)
             key = cache.key(info, policy, exchange)
             correction, cache_hit = await cache.get_or_compute(
                 key, compute, aligner=info.content_hash, remember=self._pipeline.remember, deadline=self.deadline
@@ -406,7 +406,7 @@ class _TextCorrection:
     async def has_detector(self, policy: Policy) -> bool:
         """Whether the engine has a detector head that can score texts."""
         try:
-            return (await self._pipeline.engine.info()).named(policy.aligner).has_head
+            return (await self._pipeline.engine.info()).find_aligner(policy.aligner).has_head
         except CorrectionError:
             return False
 
@@ -478,7 +478,7 @@ class EngineEncoder:
 
     async def identity(self) -> str:
         """The aligner's content hash."""
-        return (await self._engine.info()).named(self._policy.aligner).content_hash
+        return (await self._engine.info()).find_aligner(self._policy.aligner).content_hash
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
         """Rows [texts, layers * hidden size]."""

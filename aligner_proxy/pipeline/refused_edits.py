@@ -55,7 +55,7 @@ async def _remove_refused(
         if len(replacements) == 1 or (await judge(answer, alone, policy)).dropped:
             refused_runs.add(first)
     refused_runs = refused_runs or set(replacements)  # refused together: none of them is better than another
-    rewriting = splice.rewriting(pieces, flags)
+    rewriting = splice.rewrite_flagged_runs(pieces, flags)
     text = ""
     try:
         hole = next(rewriting)

@@ -60,9 +60,9 @@ class ResumableSession:
         self._has_ended = True
         await self._pass_on(lambda session: session.end())
 
-    async def judged(self, known_count: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
+    async def wait_for_verdicts(self, known_count: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
         """More verdicts than `known`; None: this engine has none before the end. `again`: read again what is lost."""
-        return await self._ask(lambda session: session.judged(known_count), again)
+        return await self._ask(lambda session: session.wait_for_verdicts(known_count), again)
 
     async def replace(self, span: Span, *, again: bool) -> Correction:
         """What stands in place of a flagged stretch."""

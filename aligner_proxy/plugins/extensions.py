@@ -304,34 +304,34 @@ class PluginStage(Stage):
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """What the plugin says of the text that came."""
-        answer = self._reachable(answer)
-        return self._checked(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
+        answer = self._open_to_thread(answer)
+        return self._check_type(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """What the plugin makes of what goes out."""
-        answer = self._reachable(answer)
-        return self._checked(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
+        answer = self._open_to_thread(answer)
+        return self._check_type(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """What the plugin makes of the whole."""
-        answer = self._reachable(answer)
-        return self._checked(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
+        answer = self._open_to_thread(answer)
+        return self._check_type(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with what the plugin says of it; without it where that fails."""
         try:
-            return self._checked(_call_guarded(self.inner.report, outcome, answer), Outcome)
+            return self._check_type(_call_guarded(self.inner.report, outcome, answer), Outcome)
         except CorrectionError as error:
             _warn(self._extension.name, "report", str(error))
             return outcome
 
-    def _reachable(self, answer: AnswerSoFar) -> AnswerSoFar:
+    def _open_to_thread(self, answer: AnswerSoFar) -> AnswerSoFar:
         """The answer with its editor as the plugin's thread may ask it."""
         if self._caller is None:
             return answer
         return replace(answer, open_editor=_EditorOpening(answer.open_editor))
 
-    def _checked(self, result: _T, *types: type) -> _T:
+    def _check_type(self, result: _T, *types: type) -> _T:
         if not isinstance(result, types):
             raise PluginFault(f"a stage of extension {self._extension.name} returned a {type(result).__name__}")
         return result

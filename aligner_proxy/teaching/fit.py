@@ -135,5 +135,5 @@ def highest_score(head: TaughtHead, answer: AnswerRows) -> float:
         return -math.inf
     rows = tensor_of(answer.rows, head.width)
     scores = torch.tensor(answer.general)[:, None]
-    TaughtColumns({0: LoadedHead.of(head, rows.device)}).judge(rows, scores)
+    TaughtColumns({0: LoadedHead.from_head(head, rows.device)}).judge(rows, scores)
     return float(scores.max())

@@ -92,7 +92,7 @@ def head_statuses(file: PolicyFile, served_aligners: AlignerInfo | None = None) 
 def _content_hash(served_aligners: AlignerInfo | None, aligner_name: str) -> str | None:
     """The hash of an aligner that an engine serves; None where that is not known."""
     try:
-        return served_aligners.named(aligner_name).content_hash if served_aligners else None
+        return served_aligners.find_aligner(aligner_name).content_hash if served_aligners else None
     except UnknownAligner:
         return None
 

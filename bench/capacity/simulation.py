@@ -93,14 +93,14 @@ class Engine:
         """Start the next step, if there is one."""
         self.feeds = self.scheduler.schedule(now)
         if self.feeds:
-            self.ready = now + self.measured.steps.of(sum(feed.stop - feed.start for feed in self.feeds))
+            self.ready = now + self.measured.steps.estimate_cost(sum(feed.stop - feed.start for feed in self.feeds))
 
     def end(self) -> None:
         """Its step has been run."""
         for feed in self.feeds:
             job = feed.job
             if self.scheduler.settle(feed, [1] * len(feed.predicted)) and (
-                result := job.advance(Step([], job.chosen, job.forwards))
+                result := job.advance(Step([], job.tokens, job.forwards))
             ):
                 self.scheduler.drop(job, result)
         self.feeds = []

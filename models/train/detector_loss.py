@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aligner_proxy.engine.model.detector import DetectorHead, normalised
+from aligner_proxy.engine.model.detector import DetectorHead, normalise_states
 from models.data.labels import by_text
 from models.data.pairs import CHANGES, UNKNOWN
 
@@ -110,7 +110,7 @@ def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
     segments = [(row, tokens) for row, example in enumerate(batch) for tokens in example.where.segments]
     objectives = [(row, tokens) for row, example in enumerate(batch) for tokens in example.where.objectives]
     last = states[[row for row, _ in segments], [tokens[-1] for _, tokens in segments], -1:].float()
-    return normalised(torch.cat([means(segments), last], dim=1)), normalised(means(objectives))
+    return normalise_states(torch.cat([means(segments), last], dim=1)), normalise_states(means(objectives))
 
 
 def bag_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example]) -> Tensor:

@@ -46,7 +46,7 @@ def build(stage: Stage) -> tuple[Network, Any]:
     source = str(stage.init) if stage.lora is None and stage.init else stage.base
     base, tokenizer = load_base(source, stage.out.parent, stage.precision)
     head = DetectorHead.load(stage.init / "detector.safetensors").train() if stage.init else None
-    head = head or DetectorHead.over(base.config)
+    head = head or DetectorHead.create_for_model(base.config)
     if not head.fits(base.config):
         raise StageError(f"init: the detector head in {stage.init} is of another base than this stage names")
     head.ends.logical_or_(torch.tensor(stage.ends))

@@ -255,7 +255,7 @@ def test_reading_ahead_holds_nobody_up(attack: Attack, monkeypatch: pytest.Monke
             answer.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
             work = read(made, answer, sequence)
             job = Job(str(number), work, print, tenant="hostile", awake=answer.waits, sequence=sequence)
-            job.reads_ahead = answer.unawaited
+            job.reads_ahead = answer.is_read_ahead
             loop.add(job)
         loop.step()
         ends: list[Any] = []

@@ -215,7 +215,7 @@ async def test_a_cancelled_probe_says_nothing() -> None:
     now = [0.0]
     group = GroupEditor("strong", Never(), clock=lambda: now[0])
     for _ in range(3):
-        group.circuit.failed(now[0])
+        group.circuit.note_failure(now[0])
     now[0] += 10.0
     probe = asyncio.create_task(group.ask(request(), Question([], 1), str, {}, 60.0))
     await asyncio.sleep(0)
@@ -289,7 +289,7 @@ def span(answer: str, first: int, stop: int, before: str) -> Span:
 async def test_a_stretch_of_a_stream_is_replaced() -> None:
     chat = ScriptedChat(FRIENDLY)
     session = await session_on(chat, ANSWER)
-    verdicts = await session.judged(0)
+    verdicts = await session.wait_for_verdicts(0)
     assert verdicts is not None
     assert [verdict.flagged for verdict in verdicts] == [False, True, False]
     done = await session.replace(span(ANSWER, 1, 2, "Take a brush."))
@@ -300,7 +300,7 @@ async def test_a_stretch_of_a_stream_is_replaced() -> None:
 
 async def test_a_stretch_that_is_flagged_again_is_removed() -> None:
     session = await session_on(ScriptedChat(lambda _: replying({1: "Well, fool."})), ANSWER)
-    await session.judged(0)
+    await session.wait_for_verdicts(0)
     done = await session.replace(span(ANSWER, 1, 2, "Take a brush."))
     assert done.text == ""
     assert done.editor is not None
@@ -315,7 +315,7 @@ async def test_what_is_judged_in_a_stream_stands_behind_what_went_out() -> None:
         return 2.0 if "fool" in text else -2.0
 
     session = await session_on(ScriptedChat(FRIENDLY), ANSWER, SegmentEngine(score))
-    await session.judged(0)
+    await session.wait_for_verdicts(0)
     seen.clear()
     await session.replace(span(ANSWER, 1, 2, "Take a wide brush."))
     assert seen == ["Take a wide brush.", "Use outdoor paint."]
@@ -323,7 +323,7 @@ async def test_what_is_judged_in_a_stream_stands_behind_what_went_out() -> None:
 
 async def test_in_a_stream_the_aligner_edits_where_the_editor_fails() -> None:
     session = await session_on(ScriptedChat(lambda _: EngineUnavailable("away")), ANSWER)
-    await session.judged(0)
+    await session.wait_for_verdicts(0)
     done = await session.replace(span(ANSWER, 1, 2, "Take a brush."))
     assert (done.text, done.editor) == ("(by the aligner)", EditorUse(failed=1))
 
@@ -351,7 +351,7 @@ async def test_a_held_stream_is_edited_at_its_end() -> None:
 )
 async def test_another_answer_counts_if_nothing_of_it_is_flagged(reply: Reply, text: str) -> None:
     chat = ScriptedChat(lambda _: reply)
-    done = await ChatWriter(GroupEditor("strong", chat)).anew(request("You fool."), scorer(), tokens=100)
+    done = await ChatWriter(GroupEditor("strong", chat)).answer_anew(request("You fool."), scorer(), tokens=100)
     assert done.text == text
     assert done.editor is not None
     assert done.editor.calls == 1

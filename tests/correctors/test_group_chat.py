@@ -88,7 +88,7 @@ async def test_the_group_is_asked_once_for_a_reply_in_a_form() -> None:
     async with chatting(chats) as chat:
         reply = await ask(chat)
         assert list(chat.models()) == ["openai/big"]
-    assert (reply.text, reply.read, reply.written, reply.finished) == ("It is so.", 40, 8, True)
+    assert (reply.text, reply.read, reply.written_tokens, reply.finished) == ("It is so.", 40, 8, True)
     [body] = chats.asked
     assert body["messages"] == MESSAGES
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 50, 0)
@@ -214,7 +214,7 @@ def test_a_reply_that_is_cut_off_is_not_finished() -> None:
 
     message = SimpleNamespace(content="It is")
     cut = SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason="length")], usage=None)
-    assert (reply_of(cut).finished, reply_of(cut).written) == (False, 2)
+    assert (reply_of(cut).finished, reply_of(cut).written_tokens) == (False, 2)
     silent = SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(content=None), finish_reason="stop")])
     with pytest.raises(InvalidOutput):
         reply_of(silent)

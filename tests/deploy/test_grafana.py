@@ -37,7 +37,7 @@ async def engine_text() -> str:
     engine = LocalEngine(tiny.aligner)
     about = await engine.start()
     await engine.align(tiny.request())
-    metrics.refused("overloaded")
+    metrics.count_refusal("overloaded")
     load = engine.load()
     await engine.aclose()
     return exposition(about, load).decode()

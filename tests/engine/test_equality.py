@@ -104,14 +104,14 @@ def test_verified_drafts_write_what_generate_writes(block: int) -> None:
 
 def scores(made: Aligner, request: AlignRequest) -> list[float]:
     """Of all segments, from one forward of the library over the whole prompt; of a long answer, over each part."""
-    chosen = made.named(request.aligner)
+    chosen = made.find_aligner(request.aligner)
     head = made.runner._heads[chosen.adapter]
     framed = frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
     division = framed.division(structure.split(request.answer))
     most: list[float] = []
     for part in division.parts:
         passage = division.passage(part)
-        fitted = framed.around(passage.folded)
+        fitted = framed.fit_prompt(passage.folded)
         where = spans(fitted.prompt, passage.own, fitted.offsets)
         taps = head.taps(plain(chosen.adapter).base_model)
         with torch.inference_mode():
@@ -163,7 +163,7 @@ def score_alike(seeds: range, pieces: int, question: int) -> None:
             turns = (Turn(turn.role, " ".join([turn.content, *rng.choices(tiny.CORPUS, k=question - 1)])),)
             request = request.model_copy(update={"turns": turns, "tenant": rng.choice("ab")})
             requests.append(request)
-            chosen = made.named(request.aligner)
+            chosen = made.find_aligner(request.aligner)
             sequence = Sequence(chosen.adapter, request.tenant)
             finish = partial(ends.__setitem__, i)
             if rng.random() < 0.5:
@@ -172,7 +172,7 @@ def score_alike(seeds: range, pieces: int, question: int) -> None:
                 grows = PartialAnswer(request.model_copy(update={"answer": ""}))
                 growing.append((grows, cut(rng, answer)))
                 work = read(chosen, grows, sequence)
-                ahead = grows.unawaited
+                ahead = grows.is_read_ahead
                 loop.add(Job(str(i), work, finish, awake=grows.waits, reads_ahead=ahead, sequence=sequence))
         drive(loop, rng, partial(write_on, growing, requests))
         for i, request in enumerate(requests):

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from aligner_proxy import prompts
 from aligner_proxy.engine import loader
 from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model import cpu_kernels
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
@@ -74,7 +74,7 @@ def test_an_adapter_is_merged_quantised_stored_and_corrects(adapter: Path, tmp_p
     assert any("quantising" in line for line in said)
     assert (aligner.info.template, aligner.info.window, aligner.info.has_head) == ("ultrafeedback", 1024, True)
     assert (aligner.info.quantization, aligner.info.model) == ("nf4", "adapter")
-    assert alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
+    assert correct_alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
     assert [tokens for tokens, _ in aligner.runner.costs.points][:3] == [1, 4, 8]
 
 
@@ -263,12 +263,12 @@ def test_hub_ids_without_a_commit_are_named_also_those_of_bases(
     adapter: Path, full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(full))
-    assert list(sources.unpinned("somebody/aligner")) == ["somebody/aligner"]
-    assert list(sources.unpinned(f"somebody/aligner@{COMMIT}")) == []
-    assert list(sources.unpinned("embedded")) == []
+    assert list(sources.list_unpinned("somebody/aligner")) == ["somebody/aligner"]
+    assert list(sources.list_unpinned(f"somebody/aligner@{COMMIT}")) == []
+    assert list(sources.list_unpinned("embedded")) == []
     path = adapter / manifest.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base": {"hub": "somebody/base"}}))
-    assert list(sources.unpinned(adapter)) == ["somebody/base"]
+    assert list(sources.list_unpinned(adapter)) == ["somebody/base"]
     with pytest.raises(ConfigError, match=r"somebody/base names no commit, and aligner\.require_revision asks for one"):
         sources.refuse_unpinned(["embedded", adapter])
 
@@ -337,7 +337,7 @@ def test_heads_in_the_folder_of_an_aligner_are_loaded_stored_and_hashed(
         taught = open_aligner(EngineSettings(teach(adapter, LOUD), quantization=quantization), tmp_path / "home")
         assert taught.info.taught == (OBJECTIVE,)
         assert taught.info.content_hash != untaught.info.content_hash
-        assert [s.score for s in alone(taught, tiny.request(score_only=True)).segments] == [50.0] * 4
+        assert [s.score for s in correct_alone(taught, tiny.request(score_only=True)).segments] == [50.0] * 4
     louder = head(aligner="", prior=0.0, bias=51.0)
     other = open_aligner(EngineSettings(teach(adapter, louder), quantization=quantization), tmp_path / "home")
     assert other.info.content_hash not in (taught.info.content_hash, untaught.info.content_hash)
@@ -348,9 +348,9 @@ def test_each_of_several_aligners_has_the_heads_of_its_folder(adapter: Path, ful
     settings = EngineSettings(adapter, quantization="none", adapters={"other": other})
     aligner = open_aligner(settings, tmp_path / "home")
     assert (aligner.info.taught, aligner.info.others["other"].taught) == ((), (OBJECTIVE,))
-    loud = alone(aligner, tiny.request(score_only=True, aligner="other"))
+    loud = correct_alone(aligner, tiny.request(score_only=True, aligner="other"))
     assert [segment.score for segment in loud.segments] == [50.0] * 4
-    assert [s.score for s in alone(aligner, tiny.request(score_only=True)).segments] != [50.0] * 4
+    assert [s.score for s in correct_alone(aligner, tiny.request(score_only=True)).segments] != [50.0] * 4
 
 
 @pytest.mark.parametrize(
@@ -398,22 +398,22 @@ def test_several_adapters_share_one_base(adapter: Path, full: Path, tmp_path: Pa
     about = aligner.info.others["other"]
     assert (aligner.info.model, aligner.info.has_head, aligner.info.window) == ("adapter", True, 1024)
     assert (about.model, about.has_head, about.window, about.template) == ("other", False, 512, "imhi")
-    assert aligner.named("other").runner is aligner.runner
+    assert aligner.find_aligner("other").runner is aligner.runner
     assert about.content_hash != aligner.info.content_hash
-    assert alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
-    assert alone(aligner, tiny.request(caution=1e9, aligner="other")).text == tiny.ANSWER
+    assert correct_alone(aligner, tiny.request(caution=1e9)).text == tiny.ANSWER
+    assert correct_alone(aligner, tiny.request(caution=1e9, aligner="other")).text == tiny.ANSWER
     if quantization == "none":
         assert not list((tmp_path / "home").glob("models/*-none")), "the base is loaded from where it is"
         for name, one in (("default", adapter), ("other", other)):
             merged = open_aligner(EngineSettings(one, quantization="none"), tmp_path / "home")
             assert words(aligner, name) == words(merged, "default")
-            assert merged.info.content_hash != aligner.info.named(name).content_hash
+            assert merged.info.content_hash != aligner.info.find_aligner(name).content_hash
 
 
 def test_a_full_model_is_the_base_of_its_adapters(adapter: Path, full: Path, tmp_path: Path) -> None:
     settings = EngineSettings(full, "ultrafeedback", quantization="none", adapters={"edited": adapter})
     aligner = open_aligner(settings, tmp_path / "home")
-    assert (aligner.adapter, aligner.named("edited").adapter) == (0, 1)
+    assert (aligner.adapter, aligner.find_aligner("edited").adapter) == (0, 1)
     plain = open_aligner(EngineSettings(full, "ultrafeedback", quantization="none"), tmp_path / "home")
     assert aligner.info.content_hash == plain.info.content_hash
     assert words(aligner, "default") == words(plain, "default") != words(aligner, "edited")

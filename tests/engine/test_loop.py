@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
-from aligner_proxy.engine.loop import Loop, _share, alone
+from aligner_proxy.engine.loop import Loop, _share, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Sequence
@@ -52,7 +52,7 @@ def together(made: Aligner, requests: list[AlignRequest], budget: int, most: int
     loop = Loop(made, budget=budget, most=most)
     ends: dict[str, Correction | CorrectionError] = {}
     for request in requests:
-        chosen = made.named(request.aligner)
+        chosen = made.find_aligner(request.aligner)
         sequence = Sequence(chosen.adapter)
         name = request.request_id
 
@@ -72,7 +72,7 @@ def test_company_changes_nothing(seed: int, budget: int, most: int, tokens: int)
     rng = random.Random(seed)
     requests = [asked(rng, i) for i in range(6)]
     reference = tiny.together(seed % 3)
-    expected = [alone(reference, request) for request in requests]
+    expected = [correct_alone(reference, request) for request in requests]
     for got, wanted in zip(
         together(tiny.together(seed % 3, tokens=tokens), requests, budget, most), expected, strict=True
     ):
@@ -84,14 +84,14 @@ def test_company_changes_nothing(seed: int, budget: int, most: int, tokens: int)
 
 def test_a_second_request_of_the_same_route_reads_only_what_is_new() -> None:
     made = aligner()
-    first = alone(made, tiny.request(caution=1e9))
+    first = correct_alone(made, tiny.request(caution=1e9))
     other = tiny.request("Bring a coat. The ferry leaves at seven.", caution=1e9)
-    expected = alone(aligner(), other)
-    assert made.runner.pool.use().kept > 3
+    expected = correct_alone(aligner(), other)
+    assert made.runner.pool.use().cached > 3
     fed: list[int] = []
     run = made.runner.run
     made.runner.run = lambda feeds: fed.extend(f.stop - f.start for f in feeds) or run(feeds)  # type: ignore[assignment,method-assign]
-    got = alone(made, other)
+    got = correct_alone(made, other)
     assert sum(fed) < expected.prompt_tokens - 32
     assert [s.score for s in got.segments] == pytest.approx([s.score for s in expected.segments], abs=1e-4)
     assert first.text == tiny.ANSWER
@@ -102,7 +102,7 @@ def fed_for(made: Aligner, request: AlignRequest) -> int:
     fed = list[int]()
     run = made.runner.run
     made.runner.run = lambda feeds: fed.extend(f.stop - f.start for f in feeds) or run(feeds)  # type: ignore[assignment,method-assign]
-    alone(made, request)
+    correct_alone(made, request)
     made.runner.run = run  # type: ignore[method-assign]
     return sum(fed)
 
@@ -153,7 +153,7 @@ def test_one_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = together(made, requests, 1024, 8)
     assert isinstance(ends[1], EngineFault)
     assert "harbour" not in str(ends[1])
-    assert ends[0].text == ends[2].text == alone(aligner(), requests[0]).text
+    assert ends[0].text == ends[2].text == correct_alone(aligner(), requests[0]).text
 
 
 def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> N
     requests = [tiny.request().model_copy(update={"request_id": str(i)}) for i in range(3)]
     ends = together(made, requests, 1024, 8)
     assert isinstance(ends[1], EngineFault)
-    assert ends[0].text == ends[2].text == alone(aligner(), requests[0]).text
+    assert ends[0].text == ends[2].text == correct_alone(aligner(), requests[0]).text
 
 
 def test_a_lost_block_is_told_in_an_idle_moment(caplog: pytest.LogCaptureFixture) -> None:

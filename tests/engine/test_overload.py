@@ -87,7 +87,7 @@ class Machine:
 
     def run(self, feeds: list[Feed]) -> None:
         """One forward."""
-        self.clock.now += CURVE.of(sum(feed.stop - feed.start for feed in feeds))
+        self.clock.now += CURVE.estimate_cost(sum(feed.stop - feed.start for feed in feeds))
         for feed in feeds:
             if self.scheduler.settle(feed, [1] * len(feed.predicted)):
                 result = feed.job.advance(Step([], [1], 1))

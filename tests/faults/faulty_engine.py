@@ -119,13 +119,13 @@ class FaultySession(ScriptedSession):
         self._house = engine
         self._question_words = request
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+    async def wait_for_verdicts(self, known: int) -> tuple[SegmentScore, ...]:
         """The verdicts; the first question is where it fails."""
         said = self._question_words.turns[-1].content if self._question_words.turns else ""
         if not known:
             async with self._house.noting(said):
                 played(correct(self._question_words, await self._house.fail(said)), self._house.about)
-        return await super().judged(known)
+        return await super().wait_for_verdicts(known)
 
     async def replace(self, span: Span) -> Correction:
         """The insult goes; where a bad edit is told, that one comes in its place."""

@@ -55,9 +55,9 @@ class Failing(ScriptedSession):
             raise RuntimeError("scripted")
         return await super().feed(text)
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+    async def wait_for_verdicts(self, known: int) -> tuple[SegmentScore, ...]:
         """Verdicts on other segments than there are, none any more, or an error of nobody's."""
-        found = await super().judged(known)
+        found = await super().wait_for_verdicts(known)
         name = self._engine.name  # type: ignore[attr-defined]
         if name == "bug" and known:
             raise KeyError("scripted")
@@ -86,7 +86,7 @@ def check(rig: Rig, one: Case) -> None:
             raise
     assert frozen(items) == before, "the upstream's own items were changed"
     assert rig.ledger is not None
-    assert rig.ledger.settled
+    assert rig.ledger.is_settled
     ours = [item for item in played if not (isinstance(item, bytes) and item.startswith(_COMMENT))]
     assert len(played) - len(ours) <= 1, "more than one comment"
     if one.leaves is None:

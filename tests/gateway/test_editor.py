@@ -89,7 +89,7 @@ async def test_headers_records_and_metrics_say_what_it_cost(tmp_path: Path, monk
 async def test_the_audit_entry_says_it_and_not_who_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard, _ = guarded(tmp_path, monkeypatch, {"routes": [{**ROUTE, "editor": {"model": "strong"}}]})
     events: list[AuditEvent] = []
-    observed = ChoiceCorrector._observed
+    observed = ChoiceCorrector._make_event
 
     def remembering(self: ChoiceCorrector, *given: Any) -> AuditEvent | None:
         event = observed(self, *given)
@@ -97,7 +97,7 @@ async def test_the_audit_entry_says_it_and_not_who_pays(tmp_path: Path, monkeypa
             events.append(event)
         return event
 
-    monkeypatch.setattr(ChoiceCorrector, "_observed", remembering)
+    monkeypatch.setattr(ChoiceCorrector, "_make_event", remembering)
     for caller in (user(team_id="acme"), user(team_id="other", key_alias="ci")):
         await guard.async_post_call_success_hook(data(), caller, answer(RUDE))
     assert [event.record["editor"]["calls"] for event in events] == [1, 1]

@@ -73,10 +73,12 @@ def test_headers_and_records_say_what_is_taught(file: Path) -> None:
     version = keep(file)
     active = Policies(file).current
     policy = active.resolver.resolve(RequestFacts("gpt"))
-    state = RequestState("c", policy, "embedded", taught=active.head_versions)
+    state = RequestState("c", policy, "embedded", heads_in_force=active.head_versions)
     assert state.headers()["x-aligner-taught"] == f"no-feelings=6@{version.day}"
     assert state.record()["taught"] == {"no-feelings": {"head": version.head[:16], "examples": 7, "at": 1_795_000_000}}
-    plain = RequestState("c", untaught.resolver.resolve(RequestFacts("gpt")), "embedded", taught=untaught.head_versions)
+    plain = RequestState(
+        "c", untaught.resolver.resolve(RequestFacts("gpt")), "embedded", heads_in_force=untaught.head_versions
+    )
     assert "x-aligner-taught" not in plain.headers()
     assert "taught" not in plain.record()
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from models.evaluate.calibrate import GOOD
 from tests.support import tiny
 
@@ -62,4 +62,4 @@ def test_the_recipe_goes_from_data_to_an_aligner_that_is_served(tmp_path: Path, 
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     assert figures["clean"]["exact"]["n"] == 4
     opened = open_aligner(EngineSettings(tmp_path / "aligner"), tmp_path / "home")
-    assert alone(opened, tiny.request()).segments[0].objective == 0
+    assert correct_alone(opened, tiny.request()).segments[0].objective == 0

@@ -70,7 +70,7 @@ class ScriptedSession(DeferredSession):
             self._ended = True
             self._more.notify_all()
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...]:
+    async def wait_for_verdicts(self, known: int) -> tuple[SegmentScore, ...]:
         """Wait for more verdicts."""
         async with self._more:
             await self._more.wait_for(lambda: self._ended or len(self._verdicts()) > known)
@@ -126,7 +126,7 @@ class ScriptedEngine:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Play the script within the request's deadline."""
-        about = self.about.named(request.aligner)
+        about = self.about.find_aligner(request.aligner)
         self.seen.append(request.request_id)
         try:
             async with enforce_deadline(request.deadline_s):

@@ -77,7 +77,7 @@ class Circuit:
     """Failures in a row that open it."""
     longest_pause_s: float = LONGEST_PAUSE_S
     state: State = State.CLOSED
-    lost: int = 0
+    losses: int = 0
     """Requests in a row that met no engine, or nonsense."""
     late: int = 0
     """Requests in a row that ran out of time."""
@@ -109,19 +109,19 @@ class Circuit:
 
     def alive(self) -> None:
         """The engine answered sensibly."""
-        self.lost = 0
+        self.losses = 0
         self.late = 0
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
             self.pause_s = FIRST_PAUSE_S
 
-    def failed(self, now: float, *, late: bool = False, gone: bool = False) -> None:
-        """A request met no engine or nonsense, or ran out of time; `gone` opens the circuit at once."""
+    def note_failure(self, now: float, *, late: bool = False, unavailable: bool = False) -> None:
+        """A request met no engine or nonsense, or ran out of time; `unavailable` opens the circuit at once."""
         if late:
             self.late += 1
             return
-        self.lost += 1
-        if self.state is State.CLOSED and (gone or self.lost >= self.threshold):
+        self.losses += 1
+        if self.state is State.CLOSED and (unavailable or self.losses >= self.threshold):
             self._open(now)
 
     def _open(self, now: float) -> None:
@@ -150,15 +150,15 @@ class Breaker:
 
         It is no sign of life: it may be remembered, and a hung model does not keep an engine from describing itself.
         """
-        await self._passed()
+        await self._wait_for_circuit()
         began = self._clock()
         try:
-            with self._noting():
+            with self._watch_errors():
                 return await self._engine.info()
         except asyncio.CancelledError:
             # It is not known here whether a client left or a deadline passed; to suspect wrongly costs one probe.
             if self._clock() - began >= _SLOW_INFO_S:
-                self.circuit.failed(self._clock(), late=True)
+                self.circuit.note_failure(self._clock(), late=True)
             raise
 
     async def align(self, request: AlignRequest, ask: Ask | None = None) -> Correction:
@@ -168,9 +168,9 @@ class Breaker:
         """
         ask = ask or self._engine.align
         before = self._clock()
-        await self._passed()
+        await self._wait_for_circuit()
         remaining_s = max(0.001, request.deadline_s - (self._clock() - before))
-        with self._noting():
+        with self._watch_errors():
             correction = await ask(request.model_copy(update={"deadline_s": remaining_s}))
         self.circuit.alive()
         self._report()
@@ -186,19 +186,19 @@ class Breaker:
         """Hidden states, where the engine is not in doubt: a request goes on without them, so this is no probe."""
         if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
-        return await self.noted(text_states(self._engine, request))
+        return await self.watch_call(text_states(self._engine, request))
 
     async def put_head(self, data: bytes) -> str:
         """Give the engine a taught head."""
-        return await self.noted(with_heads(self._engine).put_head(data))
+        return await self.watch_call(with_heads(self._engine).put_head(data))
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Rows of segments; whoever teaches waits for them, so that a failure says something of the engine."""
-        return await self.noted(with_heads(self._engine).rows(request))
+        return await self.watch_call(with_heads(self._engine).rows(request))
 
-    async def noted(self, call: Coroutine[Any, Any, _T]) -> _T:
+    async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Wait for a call that is under way; the circuit sees what comes of it."""
-        with self._noting():
+        with self._watch_errors():
             result = await call
         self.circuit.alive()
         self._report()
@@ -211,7 +211,7 @@ class Breaker:
             await asyncio.gather(self._probing, return_exceptions=True)
         await self._engine.aclose()
 
-    async def _passed(self) -> None:
+    async def _wait_for_circuit(self) -> None:
         """Return when a request may go on; raises `BreakerOpen` at once when it may not."""
         now = self._clock()
         if self.circuit.wants_probe(now):
@@ -238,17 +238,17 @@ class Breaker:
 
     def _probe_ended(self, probing: asyncio.Task[bool]) -> None:
         """The circuit learns what the probe showed, whether or not its request still waits."""
-        unknown = probing.cancelled() or probing.exception() is not None
-        self.circuit.end_probe(alive=None if unknown else probing.result(), now=self._clock())
+        inconclusive = probing.cancelled() or probing.exception() is not None
+        self.circuit.end_probe(alive=None if inconclusive else probing.result(), now=self._clock())
         self._report()
 
     @contextlib.contextmanager
-    def _noting(self) -> Iterator[None]:
+    def _watch_errors(self) -> Iterator[None]:
         """Let the circuit see what a call raises."""
         try:
             yield
         except (EngineUnavailable, InvalidOutput, DeadlineExceeded) as error:
-            self.circuit.failed(self._clock(), late=isinstance(error, DeadlineExceeded))
+            self.circuit.note_failure(self._clock(), late=isinstance(error, DeadlineExceeded))
             self._report()
             raise
         except CorrectionError:
@@ -274,13 +274,13 @@ class _GuardedSession(ForwardingSession):
         super().__init__(session)
         self._breaker = breaker
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         """Its verdicts; a client waits for them, so what goes wrong counts."""
-        return await self._breaker.noted(super().judged(known))
+        return await self._breaker.watch_call(super().wait_for_verdicts(known_count))
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch."""
-        return await self._breaker.noted(super().replace(span))
+        return await self._breaker.watch_call(super().replace(span))
 
     async def finish(self, request: AlignRequest) -> Correction:
         """Its correction, unless the engine is left alone by now."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.client.http import NOT_BEGUN, Connections
 from aligner_proxy.engine.client.retry import NotReady, retry
-from aligner_proxy.engine.wire import parsing, retry_after
+from aligner_proxy.engine.wire import retry_after, translate_parse_errors
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -73,7 +73,7 @@ class ServedModel:
 class Completer(Protocol):
     """Anything that continues texts. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
 
-    async def about(self) -> ServedModel:
+    async def describe_model(self) -> ServedModel:
         """The model that is served there."""
         ...
 
@@ -115,7 +115,7 @@ class _RemoteCompletion(_Loose):
 
 def parse_completion(body: bytes | dict[str, Any]) -> Completion:
     """The first choice of an answer. Raises `InvalidOutput` where there is none."""
-    with parsing("the server sent something that is no completion"):
+    with translate_parse_errors("the server sent something that is no completion"):
         parsed = (
             _RemoteCompletion.model_validate_json(body)
             if isinstance(body, bytes)
@@ -153,7 +153,7 @@ def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
     return ServedModel(str(entry["id"]), identity, window if isinstance(window, int) else None, where)
 
 
-def refused(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
+def parse_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
     """The error that a foreign server meant by a status; of its answer only one-word codes are quoted."""
     error = _error(body)
     codes = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
@@ -179,9 +179,9 @@ def _error(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def unreachable(where: str, error: Exception, *, begun: bool) -> CorrectionError:
+def unreachable(where: str, error: Exception, *, mid_request: bool) -> CorrectionError:
     """No server answered there, or the connection was lost on the way."""
-    if begun:
+    if mid_request:
         return EngineUnavailable(f"the server at {where} went away in mid-request ({type(error).__name__})")
     return NotReady(f"no server answers at {where}")
 
@@ -211,7 +211,7 @@ class CompletionsClient:
         self._connections = Connections()
         self._about: tuple[float, ServedModel] | None = None
 
-    async def about(self) -> ServedModel:
+    async def describe_model(self) -> ServedModel:
         """The model served there; asked again after `info_ttl_s` and after every lost connection."""
         if self._about and time.monotonic() - self._about[0] < self._info_ttl_s:
             return self._about[1]
@@ -219,14 +219,14 @@ class CompletionsClient:
             body = await retry(lambda _: self._send("GET", "/models", None), _INFO_S, self._patience_s)
         except DeadlineExceeded:
             raise NotReady(f"the server at {self._base} does not answer") from None
-        served = parse_models(body, self._model, self._base)
-        self._about = (time.monotonic(), served)
-        return served
+        served_model = parse_models(body, self._model, self._base)
+        self._about = (time.monotonic(), served_model)
+        return served_model
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
         """Continue one text within the deadline, waiting for the server included."""
         until = time.monotonic() + deadline_s
-        model = self._model or (await self.about()).model
+        model = self._model or (await self.describe_model()).model
         body = request_body(request, model, predicts=self._predicts)
         remaining_s = max(0.001, until - time.monotonic())
         answer = await retry(lambda _: self._send("POST", "/completions", body), remaining_s, self._patience_s)
@@ -238,10 +238,12 @@ class CompletionsClient:
 
     async def _send(self, method: str, path: str, body: dict[str, object] | None) -> bytes:
         try:
-            response = await self._connections.asked(method, self._base + path, json=body, headers=self._headers)
+            response = await self._connections.fetch_response(
+                method, self._base + path, json=body, headers=self._headers
+            )
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._about = None
-            raise unreachable(self._base, error, begun=not isinstance(error, NOT_BEGUN)) from None
+            raise unreachable(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content
-        raise refused(response.status_code, response.content, response.headers)
+        raise parse_refusal(response.status_code, response.content, response.headers)

@@ -29,7 +29,7 @@ from aligner_proxy.engine.api import (
     Span,
 )
 from aligner_proxy.engine.client.completions import MAX_STOPS, Completer, ServedModel
-from aligner_proxy.engine.client.edited_engine import EditedSession, judged, judged_segments
+from aligner_proxy.engine.client.edited_engine import EditedSession, judged_segments, make_verdict_request
 from aligner_proxy.engine.decoding import conversation, splice
 from aligner_proxy.engine.decoding.parts import AnswerPassage, Division
 from aligner_proxy.engine.decoding.prompt_fit import (
@@ -82,10 +82,12 @@ class RemoteFrame:
     objectives: tuple[str, ...]
     room: int
 
-    def around(self, answer: Folded) -> prompts.Prompt:
+    def render_prompt(self, answer: Folded) -> prompts.Prompt:
         """The prompt of an answer, or of a part of one."""
         # What servers would read as a control token may be in disguise, too.
-        return prompts.render(self.family, self.query, replace(answer, text=veiled(answer.text)), self.objectives)
+        return prompts.render(
+            self.family, self.query, replace(answer, text=veil_controls(answer.text)), self.objectives
+        )
 
     def division(self, segments: Sequence[structure.Segment]) -> Division:
         """An answer of these segments in parts that should fit; the last segment may be the place behind all others."""
@@ -112,19 +114,19 @@ class CompletionsAligner:
 
     async def info(self) -> AlignerInfo:
         """The aligner served there, as far as the server describes it."""
-        return self._info(await self._completer.about())
+        return self._info(await self._completer.describe_model())
 
     async def align(self, request: AlignRequest) -> Correction:
         """Regenerate the whole answer within `request.deadline_s`."""
         started = time.perf_counter()
         async with enforce_deadline(request.deadline_s):
-            info = (await self.info()).named(request.aligner)
+            info = (await self.info()).find_aligner(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
-            written = await self.whole(request, info.window)
+            correction = await self.whole(request, info.window)
         pieces = tuple(SegmentScore(s.text, None, flagged=False) for s in structure.split(request.answer))
         ms = (time.perf_counter() - started) * 1000
-        return replace(written, segments=pieces, ms=ms, aligner=info.content_hash)
+        return replace(correction, segments=pieces, ms=ms, aligner=info.content_hash)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
         """A completions server reads nothing ahead."""
@@ -135,29 +137,29 @@ class CompletionsAligner:
         framed = frame(request, self._family, window)
         division = framed.division(structure.split(request.answer))
         completions: list[Completion] = []
-        written: list[tuple[str, str]] = []
+        edited: list[tuple[str, str]] = []
         for part in division.parts:
             passage = division.passage(part)
-            before = passage.nearby(structure.join(written), passage.start) if passage.context else ""
-            prompt = framed.around(passage.folded)
+            before = passage.trim_edited(structure.join(edited), passage.start) if passage.context else ""
+            prompt = framed.render_prompt(passage.folded)
             completions.append(
                 await self._completer.complete(_whole(prompt, passage, before, request), request.deadline_s)
             )
             if request.score_only:
-                return _costing(request.answer, completions)
-            text = _restored(prompt, passage.text, completions[-1].text)
+                return _add_up_costs(request.answer, completions)
+            text = _restore_marks(prompt, passage.text, completions[-1].text)
             text = unfold(text, passage.text[passage.start :])
             text = splice.whole(text, passage.text[passage.start :], finished=completions[-1].finished)
-            written.append((text.rstrip(), division.pieces[part.stop - 1].gap))
-        return _costing(splice.whole(structure.join(written), request.answer, finished=True), completions)
+            edited.append((text.rstrip(), division.pieces[part.stop - 1].gap))
+        return _add_up_costs(splice.whole(structure.join(edited), request.answer, finished=True), completions)
 
-    async def rewritten(
+    async def rewrite_flagged(
         self,
         request: AlignRequest,
         pieces: Sequence[structure.Segment],
         flags: Sequence[bool],
         window: int,
-        passed: Passed,
+        judge_edit: Passed,
     ) -> Correction:
         """The answer with only its flagged segments written anew; what stands before each is given as prefix."""
         framed = frame(request, self._family, window)
@@ -168,19 +170,19 @@ class CompletionsAligner:
         for part in division.parts:
             passage = division.passage(part)
             own = [False] * passage.context + flagged[part.own : part.stop]
-            prompt = framed.around(passage.folded) if any(own) else None
-            rewriting = splice.rewriting(passage.pieces, own, edited, passage.context)
+            prompt = framed.render_prompt(passage.folded) if any(own) else None
+            rewriting = splice.rewrite_flagged_runs(passage.pieces, own, edited, passage.context)
             try:
-                made = next(rewriting)
+                hole = next(rewriting)
                 while prompt is not None:
-                    near = replace(made, before=passage.nearby(made.before, made.run.segments[0].start))
+                    near = replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
                     continuation = _hole(prompt, near, passage.text, request.tenant)
                     completions.append(await self._completer.complete(continuation, request.deadline_s))
                     text = _fill(prompt, near, passage.text, completions[-1])
-                    made = rewriting.send(await passed(near, text) if text else "")
+                    hole = rewriting.send(await judge_edit(near, text) if text else "")
             except StopIteration:
                 pass
-        return _costing(structure.join(edited), completions)
+        return _add_up_costs(structure.join(edited), completions)
 
     replaces_spans = False
     """As a writer it is asked at the end of an answer."""
@@ -206,7 +208,7 @@ class CompletionsAligner:
         started = time.perf_counter()
         window = (await self.info()).window
         if request.verify is Verify.ALWAYS:
-            written = await self.whole(request, window)
+            correction = await self.whole(request, window)
         else:
             flags = [verdict.flagged for verdict in scored.segments]
             pieces = judged_segments(request.answer, scored.segments)
@@ -214,15 +216,15 @@ class CompletionsAligner:
                 return scored
             judging: list[Correction] = []
 
-            async def passed(made: splice.EditSpan, text: str) -> str:
-                kept, cost = await _judged_in_place(request, scorer, made, text)
+            async def judge_edit(hole: splice.EditSpan, text: str) -> str:
+                passed_text, cost = await _judged_in_place(request, scorer, hole, text)
                 judging.append(cost)
-                return kept
+                return passed_text
 
-            written = await self.rewritten(request, pieces, flags, window, passed)
-            written = written.with_cost_of([written, *judging])
+            correction = await self.rewrite_flagged(request, pieces, flags, window, judge_edit)
+            correction = correction.with_cost_of([correction, *judging])
         ms = scored.ms + (time.perf_counter() - started) * 1000
-        return replace(written, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught, ms=ms)
+        return replace(correction, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught, ms=ms)
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
         """It writes at the end alone."""
@@ -232,19 +234,24 @@ class CompletionsAligner:
         """Release connections."""
         await self._completer.aclose()
 
-    def _info(self, served: ServedModel) -> AlignerInfo:
+    def _info(self, served_model: ServedModel) -> AlignerInfo:
         family = self._family
-        window = self._window or served.window or DEFAULT_WINDOW
-        parts = {"model": served.model, **served.identity, "revision": self._revision, "template": family.hash}
+        window = self._window or served_model.window or DEFAULT_WINDOW
+        parts = {
+            "model": served_model.model,
+            **served_model.identity,
+            "revision": self._revision,
+            "template": family.hash,
+        }
         return AlignerInfo(
-            model=served.model,
+            model=served_model.model,
             content_hash=digest(parts | {"window": window}),
             template=family.name,
             template_hash=family.hash,
             window=window,
             has_head=False,
             quantization="as served",
-            device=served.where,
+            device=served_model.where,
         )
 
 
@@ -253,7 +260,9 @@ async def _judged_in_place(
 ) -> tuple[str, Correction]:
     """What was written in a place, as far as the scorer lets it stand there, and what judging it cost."""
     answer = span.with_text(text)
-    judging = await scorer.align(judged(request).model_copy(update={"answer": answer, "open_ended": False}))
+    judging = await scorer.align(
+        make_verdict_request(request).model_copy(update={"answer": answer, "open_ended": False})
+    )
     verdicts = list(zip(judged_segments(answer, judging.segments), judging.segments, strict=True))
     body = text.lstrip()
     pieces = structure.split(body)
@@ -270,7 +279,7 @@ def frame(request: AlignRequest, family: prompts.Template, window: int) -> Remot
     """The frame of a request's prompts, by estimate; the server has the last word. Raises `AnswerTooLong`."""
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
-    objectives = tuple(veiled(text) for text in request.objectives)
+    objectives = tuple(veil_controls(text) for text in request.objectives)
     room_left = window - tokens(prompts.render(family, "", "", objectives).text)
     if room_left < LEAST_ROOM:
         raise AnswerTooLong(
@@ -278,7 +287,9 @@ def frame(request: AlignRequest, family: prompts.Template, window: int) -> Remot
             "each); write shorter ones"
         )
     turns = conversation.cut(request.turns, ByteRuler(), int(room_left * CONVERSATION))
-    query = prompts.query_field(family, [replace(turn, content=veiled(fold(turn.content).text)) for turn in turns])
+    query = prompts.query_field(
+        family, [replace(turn, content=veil_controls(fold(turn.content).text)) for turn in turns]
+    )
     return RemoteFrame(family, query, objectives, longest_answer(room_left - tokens(query)))
 
 
@@ -287,12 +298,12 @@ def tokens(text: str) -> int:
     return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
-def veiled(text: str) -> str:
+def veil_controls(text: str) -> str:
     """Text from outside without what servers would read as a control token; of the same length."""
     return _CONTROL.sub(_VEIL, text)
 
 
-def _restored(prompt: prompts.Prompt, answer: str, generated: str) -> str:
+def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
     """Generated text with the marks that the answer had, if it had any."""
     text = prompt.restore(generated)
     return text.replace(_VEIL, "<") if _VEIL not in answer and _CONTROL.search(answer) else text
@@ -308,11 +319,11 @@ def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str
 def _whole(prompt: prompts.Prompt, passage: AnswerPassage, before: str, request: AlignRequest) -> CompletionRequest:
     """The prompt with the edited answer before this part behind it."""
     stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
-    shown = prompt.text[prompt.place(passage.start) : prompt.end]
-    size = tokens(shown)
+    shown_answer = prompt.text[prompt.place(passage.start) : prompt.end]
+    size = tokens(shown_answer)
     # Such a server cannot score: one token shows that it works, and no more is paid for.
     room = 1 if request.score_only else writing_room(size)
-    return _completion(prompt.text + _as_read(before), room, stop, shown, request.tenant)
+    return _completion(prompt.text + _as_read(before), room, stop, shown_answer, request.tenant)
 
 
 def _hole(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str) -> CompletionRequest:
@@ -326,16 +337,16 @@ def _hole(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str)
 
 
 def _as_read(text: str) -> str:
-    return prompts.neutralise_marks(veiled(fold(text).text))
+    return prompts.neutralise_marks(veil_controls(fold(text).text))
 
 
 def _fill(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, done: Completion) -> str:
     """What takes the place of a run. A stop where a kept segment begins is believed only if one begins there."""
-    text = _restored(prompt, answer, done.text)
+    text = _restore_marks(prompt, answer, done.text)
     if done.stop_reason is not None:
         text += done.stop_reason
-        return hole.filled(text, finished=splice.before_resumption(text, hole.keys) is not None)
-    return hole.filled(text, finished=done.finished and _ends(text, hole))
+        return hole.cut_replacement(text, finished=splice.before_resumption(text, hole.keys) is not None)
+    return hole.cut_replacement(text, finished=done.finished and _ends(text, hole))
 
 
 def _ends(text: str, hole: splice.EditSpan) -> bool:
@@ -345,7 +356,7 @@ def _ends(text: str, hole: splice.EditSpan) -> bool:
     return splice.before_resumption(text + hole.keys[0], hole.keys) is not None or splice.complete(text) == text
 
 
-def _costing(text: str, completions: Sequence[Completion]) -> Correction:
+def _add_up_costs(text: str, completions: Sequence[Completion]) -> Correction:
     """A text at the price of all completions that it took."""
     parts = [Correction("", counts=each.counts, prompt_tokens=each.prompt_tokens) for each in completions]
     return Correction(text).with_cost_of(parts)

@@ -71,14 +71,14 @@ class EditedEngine:
 
     async def align(self, request: AlignRequest) -> Correction:
         """Score, and ask the writer only where something is flagged, within `request.deadline_s`."""
-        return await self.finish(request, self.scorer.align(judged(request)))
+        return await self.finish(request, self.scorer.align(make_verdict_request(request)))
 
     async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
         """The correction, once the verdicts are there."""
         until = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
             scored = await scoring
-            about = (await self.info()).named(request.aligner)
+            about = (await self.info()).find_aligner(request.aligner)
             scored = replace(scored, text=request.answer, aligner=about.content_hash)
             if request.score_only or not request.answer.strip():
                 return scored
@@ -86,8 +86,10 @@ class EditedEngine:
 
     async def read(self, request: AlignRequest) -> Session:
         """Let the scorer read along."""
-        asked = request.model_copy(update={"verify": Verify.FLAGGED, "score_only": not self.writer.replaces_spans})
-        return EditedSession(self, await self.scorer.read(asked), request)
+        scoring_request = request.model_copy(
+            update={"verify": Verify.FLAGGED, "score_only": not self.writer.replaces_spans}
+        )
+        return EditedSession(self, await self.scorer.read(scoring_request), request)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts, from the scorer: the writer only writes."""
@@ -124,23 +126,23 @@ class EditedSession(ForwardingSession):
         self.text += text
         return await super().feed(text)
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         """The scorer's verdicts; none before the end where the writer is asked at the end."""
         if not self._engine.writer.replaces_spans:
             return None
-        verdicts = await super().judged(known)
+        verdicts = await super().wait_for_verdicts(known_count)
         self._verdicts = verdicts or self._verdicts
         return verdicts
 
-    def flagged(self, span: Span) -> tuple[list[Segment], list[SegmentScore]]:
+    def mark_flagged_segments(self, span: Span) -> tuple[list[Segment], list[SegmentScore]]:
         """The segments of the answer so far, and of each whether it is in a stretch, and what it violates."""
         segments = structure.split(self.text[: span.end])
         if span.stop > len(segments):
             segments = structure.append_end(segments)
         scores: list[SegmentScore] = []
         for at, segment in enumerate(segments):
-            known = self._verdicts[at].objective if at < len(self._verdicts) else None
-            objective = known if segment.text else span.objective
+            judged_objective = self._verdicts[at].objective if at < len(self._verdicts) else None
+            objective = judged_objective if segment.text else span.objective
             inside = span.first <= at < span.stop
             scores.append(SegmentScore(segment.text, None, inside, objective if inside else None))
         return segments, scores
@@ -155,7 +157,7 @@ class EditedSession(ForwardingSession):
 
     async def finish(self, request: AlignRequest) -> Correction:
         """The answer has ended; what is flagged goes to the writer."""
-        return await self._engine.finish(request, super().finish(judged(request)))
+        return await self._engine.finish(request, super().finish(make_verdict_request(request)))
 
 
 def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
@@ -167,6 +169,6 @@ def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
     return pieces
 
 
-def judged(request: AlignRequest) -> AlignRequest:
+def make_verdict_request(request: AlignRequest) -> AlignRequest:
     """The request as it asks for verdicts alone."""
     return request.model_copy(update={"score_only": True, "verify": Verify.FLAGGED})

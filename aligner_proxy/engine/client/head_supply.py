@@ -58,34 +58,34 @@ class HeadSupply:
         """Why a head could not be given, by its hash."""
         self._logged = float("-inf")
 
-    def trimmed(self, request: AlignRequest) -> AlignRequest:
+    def drop_absent_heads(self, request: AlignRequest) -> AlignRequest:
         """The request without the heads that the engine could not be given lately."""
-        return without(request, [name for name in request.heads if name in self._absent])
+        return drop_heads(request, [name for name in request.heads if name in self._absent])
 
-    async def supplied(self, request: AlignRequest) -> AlignRequest:
+    async def upload_heads(self, request: AlignRequest) -> AlignRequest:
         """Upload the request's heads; the request without those that the engine cannot have."""
         for name, objective in zip(request.heads, request.objectives, strict=True):
             if name and name not in self._absent and (reason := await self._upload(name, objective)):
                 self._absent[name] = reason
-        return self.trimmed(request)
+        return self.drop_absent_heads(request)
 
-    async def corrected(
+    async def supply_and_correct(
         self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]], until: float
     ) -> Correction:
         """The correction of a request whose heads the engine lacks, by `ask`, before `until` by the clock."""
-        sent = await self.supplied(request)
+        sent_request = await self.upload_heads(request)
         try:
-            done = await ask(self._in_time(sent, until))
+            done = await ask(self._in_time(sent_request, until))
         except LACKING:
             # They were forgotten again, or are not what the request takes them for.
-            sent = without(sent, sent.heads)
-            done = await ask(self._in_time(sent, until))
-        return self.counted(done, request, sent)
+            sent_request = drop_heads(sent_request, sent_request.heads)
+            done = await ask(self._in_time(sent_request, until))
+        return self.count_untaught(done, request, sent_request)
 
-    def counted(self, done: Correction, request: AlignRequest, sent: AlignRequest) -> Correction:
-        """The correction of `sent` as that of `request`: how many objectives were judged without their head."""
-        left = sent.heads or ("",) * len(request.heads)
-        lacked = [name for name, used in zip(request.heads, left, strict=True) if name and not used]
+    def count_untaught(self, done: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
+        """The correction of `sent_request` as that of `request`: how many objectives were judged without their head."""
+        sent_heads = sent_request.heads or ("",) * len(request.heads)
+        lacked = [name for name, used in zip(request.heads, sent_heads, strict=True) if name and not used]
         for name in lacked:
             UNTAUGHT.labels(self._absent.get(name, "lost")).inc()
         now = self._clock()
@@ -122,12 +122,12 @@ class HeadSupply:
         return request.model_copy(update={"deadline_s": max(_LEAST_S, until - self._clock())})
 
 
-def without(request: AlignRequest, names: Collection[str]) -> AlignRequest:
+def drop_heads(request: AlignRequest, names: Collection[str]) -> AlignRequest:
     """The request without these heads; the same one where it has none of them."""
     if not any(name and name in names for name in request.heads):
         return request
-    left = tuple("" if name in names else name for name in request.heads)
-    return request.model_copy(update={"heads": left if any(left) else ()})
+    heads = tuple("" if name in names else name for name in request.heads)
+    return request.model_copy(update={"heads": heads if any(heads) else ()})
 
 
 class SuppliedEngine:
@@ -144,11 +144,11 @@ class SuppliedEngine:
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, with its taught heads where there are such."""
         until = time.monotonic() + request.deadline_s
-        sent = self._supply.trimmed(request)
+        sent_request = self._supply.drop_absent_heads(request)
         try:
-            return self._supply.counted(await self._engine.align(sent), request, sent)
+            return self._supply.count_untaught(await self._engine.align(sent_request), request, sent_request)
         except LACKING:
-            return await self._supply.corrected(request, self._engine.align, until)
+            return await self._supply.supply_and_correct(request, self._engine.align, until)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
         """Nothing is read ahead: who asks an engine in this process has the whole answer."""

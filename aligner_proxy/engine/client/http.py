@@ -42,8 +42,8 @@ from aligner_proxy.engine.wire import (
     VERDICTS,
     KnownVerdicts,
     TextChunk,
-    parsing,
     received_error,
+    translate_parse_errors,
 )
 from aligner_proxy.errors import (
     ConfigError,
@@ -114,15 +114,15 @@ class Connections:
             self._loop = loop
         return self._client
 
-    def asking(self, method: str, url: str, **sent: Any) -> Asking:
-        """One request; `sent` is what httpx's `build_request` takes."""
-        return Asking(self.client, self._ending, self.client.build_request(method, url, **sent))
+    def begin_request(self, method: str, url: str, **fields: Any) -> Asking:
+        """One request; `fields` is what httpx's `build_request` takes."""
+        return Asking(self.client, self._ending, self.client.build_request(method, url, **fields))
 
-    async def asked(self, method: str, url: str, **sent: Any) -> httpx.Response:
+    async def fetch_response(self, method: str, url: str, **fields: Any) -> httpx.Response:
         """The whole response to one request."""
-        with self.asking(method, url, **sent) as asking:
+        with self.begin_request(method, url, **fields) as asking:
             response = await asking.response()
-            await asking.alone(response.aread())
+            await asking.shield_reading(response.aread())
         return response
 
     async def aclose(self) -> None:
@@ -149,7 +149,7 @@ class Asking:
         self._task: asyncio.Task[Any] | None = None
         self._response: asyncio.Task[httpx.Response] | None = None
         self._sending = False
-        self._left = False
+        self._abandoned = False
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +171,7 @@ class Asking:
         self._task = self._response
         return asyncio.shield(self._response)
 
-    def alone(self, reading: Coroutine[Any, Any, _T]) -> Awaitable[_T]:
+    def shield_reading(self, reading: Coroutine[Any, Any, _T]) -> Awaitable[_T]:
         """What comes of reading the body."""
         task = asyncio.create_task(reading)
         self._task = task
@@ -181,7 +181,7 @@ class Asking:
         """What httpx tells of the request."""
         if event == _SENDING:
             self._sending = True
-            if self._left and (task := asyncio.current_task()):
+            if self._abandoned and (task := asyncio.current_task()):
                 task.cancel()
 
     def _is_over(self, response: asyncio.Task[httpx.Response]) -> bool:
@@ -193,7 +193,7 @@ class Asking:
     async def _end(self, response: asyncio.Task[httpx.Response]) -> None:
         """Nobody waits any more: what goes on ends, and what is open is closed."""
         task = self._task or response
-        self._left = True
+        self._abandoned = True
         if self._sending and not task.done():
             task.cancel()
         await asyncio.wait({task})
@@ -233,7 +233,7 @@ class HttpEngine:
         if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
             return self._info[1]
         content = await self._send_patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
-        with parsing("the engine's /info is none of ours; check the address"):
+        with translate_parse_errors("the engine's /info is none of ours; check the address"):
             about = _INFO.validate_json(content)
         self._info = (time.monotonic(), about)
         return about
@@ -241,14 +241,14 @@ class HttpEngine:
     async def align(self, request: AlignRequest, path: str = "/v1/corrections") -> Correction:
         """Correct one answer within `request.deadline_s`, waiting for the engine included."""
         until = time.monotonic() + request.deadline_s
-        sent = self.heads.trimmed(request) if request.heads else request
+        sent_request = self.heads.drop_absent_heads(request) if request.heads else request
         try:
             with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-                content = await self._send_patiently("POST", path, sent, request.deadline_s)
+                content = await self._send_patiently("POST", path, sent_request, request.deadline_s)
         except LACKING:
-            return await self.heads.corrected(request, partial(self._correct, path), until)
+            return await self.heads.supply_and_correct(request, partial(self._correct, path), until)
         done = _correction(content)
-        return self.heads.counted(done, request, sent) if request.heads else done
+        return self.heads.count_untaught(done, request, sent_request) if request.heads else done
 
     async def put_head(self, data: bytes) -> str:
         """Upload a taught head; its content hash."""
@@ -260,7 +260,7 @@ class HttpEngine:
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Rows of segments, on which heads are taught."""
         content = await self._send_patiently("POST", "/v1/rows", request, request.deadline_s)
-        with parsing("the engine sent something that is no rows"):
+        with translate_parse_errors("the engine sent something that is no rows"):
             response = RowsResponse.model_validate_json(content)
         if len(response.exchanges) != len(request.exchanges):
             raise InvalidOutput("the engine sent rows of other answers than these")
@@ -269,7 +269,7 @@ class HttpEngine:
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts, [texts, layers * hidden]."""
         content = await self._send_patiently("POST", "/v1/states", request, request.deadline_s)
-        with parsing("the engine sent something that is no hidden states"):
+        with translate_parse_errors("the engine sent something that is no hidden states"):
             rows = STATES.validate_json(content)
         if len(rows) != len(request.texts) or len({len(row) for row in rows}) != 1:
             raise InvalidOutput("the engine sent hidden states of other texts than these")
@@ -316,24 +316,24 @@ class HttpEngine:
             async with enforce_deadline(deadline_s):
                 return await self.send(method, path, _with_time_left(request, deadline_s))
         return await retry(
-            lambda left: self.send(method, path, _with_time_left(request, left)), deadline_s, self._patience_s
+            lambda left_s: self.send(method, path, _with_time_left(request, left_s)), deadline_s, self._patience_s
         )
 
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
         """One HTTP request; the body of its answer. Raises the error that the engine means."""
         try:
             headers = _headers(method, content)
-            with self._connections.asking(method, path, content=content, headers=headers) as asking:
+            with self._connections.begin_request(method, path, content=content, headers=headers) as asking:
                 response = await asking.response()
                 # As it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one.
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
-                body = await asking.alone(join_chunks(response.aiter_raw(), _MOST_BYTES, too_long))
+                body = await asking.shield_reading(join_chunks(response.aiter_raw(), _MOST_BYTES, too_long))
             ENGINE_UP.set(1)
         except NOT_BEGUN as error:
-            raise self._lost(NotReady(f"no engine answers at {self.address}")) from error
+            raise self._forget_engine(NotReady(f"no engine answers at {self.address}")) from error
         except httpx.TransportError as error:
             message = f"the engine at {self.address} went away in mid-request ({type(error).__name__})"
-            raise self._lost(EngineUnavailable(message)) from error
+            raise self._forget_engine(EngineUnavailable(message)) from error
         except httpx.DecodingError:
             raise InvalidOutput("the engine's answer is not what its headers say") from None
         wire.check(response.status_code, response.headers)
@@ -342,7 +342,7 @@ class HttpEngine:
         failure = received_error(response.status_code, body, response.headers)
         raise NotReady(str(failure)) if isinstance(failure, EngineUnavailable) else failure
 
-    def _lost(self, error: CorrectionError) -> CorrectionError:
+    def _forget_engine(self, error: CorrectionError) -> CorrectionError:
         """What was known of the engine may not be true of the one that answers next."""
         self._info = None
         ENGINE_UP.set(0)
@@ -362,12 +362,12 @@ class HttpSession:
         self._name: str | None = None
         self._unsent = ""
         self._verdicts: tuple[SegmentScore, ...] = ()
-        self._judged: tuple[SegmentScore, ...] = ()
+        self._received_verdicts: tuple[SegmentScore, ...] = ()
         self._broken = False
         self._ending = False
-        self._ended = False
+        self._text_ended = False
         self._end_sent = False
-        self._opened = asyncio.Event()
+        self._opening_over = asyncio.Event()
         self._failure: CorrectionError | None = None
         self._pump: asyncio.Task[None] | None = None
         self._time = TimeSlice()
@@ -382,19 +382,19 @@ class HttpSession:
 
     async def end(self) -> None:
         """There is no more; sent in the background like the text."""
-        self._ended = True
+        self._text_ended = True
         await self.feed("")
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         """Wait at the engine for more verdicts."""
-        received = self._judged
-        content = await self._post("judged", KnownVerdicts(known=known, received=len(received)))
-        with parsing("the engine sent something that is no verdict"):
+        received = self._received_verdicts
+        content = await self._post("judged", KnownVerdicts(known=known_count, received=len(received)))
+        with translate_parse_errors("the engine sent something that is no verdict"):
             more = JUDGED.validate_json(content)
         if more is None:
             return None
-        self._judged = received + more
-        return self._judged
+        self._received_verdicts = received + more
+        return self._received_verdicts
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, within `span.deadline_s`."""
@@ -427,7 +427,7 @@ class HttpSession:
 
     async def _post(self, what: str, body: BaseModel) -> bytes:
         """A request about what the engine reads; the session has to be open for that."""
-        await self._opened.wait()
+        await self._opening_over.wait()
         await self._time.pause()
         if self._name is None or self._broken:
             raise self._failure or SessionLost("the engine does not read this answer")
@@ -459,12 +459,12 @@ class HttpSession:
 
     async def _open(self) -> str:
         """Let the engine begin; the name that it gives."""
-        request = self._engine.heads.trimmed(self._request)
+        request = self._engine.heads.drop_absent_heads(self._request)
         try:
             session = await self._begin(request)
         except LACKING:
-            session = await self._begin(await self._engine.heads.supplied(request))
-        with parsing("the engine sent something that is no name of a reading"):
+            session = await self._begin(await self._engine.heads.upload_heads(request))
+        with translate_parse_errors("the engine sent something that is no name of a reading"):
             return OPENED.validate_json(session).reading
 
     async def _begin(self, request: AlignRequest) -> bytes:
@@ -476,24 +476,24 @@ class HttpSession:
             if self._name is None:
                 self._opening = asyncio.create_task(self._open())
                 self._name = await asyncio.shield(self._opening)
-                self._opened.set()
-            while self._unsent or self._ended > self._end_sent:
+                self._opening_over.set()
+            while self._unsent or self._text_ended > self._end_sent:
                 await self._time.pause()
-                more = TextChunk(text=self._unsent, ended=self._ended, known=len(self._verdicts))
+                more = TextChunk(text=self._unsent, ended=self._text_ended, known=len(self._verdicts))
                 self._unsent = ""
-                self._end_sent = self._ended
+                self._end_sent = self._text_ended
                 content = await self._engine.send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
-                with parsing("the engine sent something that is no verdict"):
+                with translate_parse_errors("the engine sent something that is no verdict"):
                     self._verdicts += VERDICTS.validate_json(content)
         except (CorrectionError, ValueError) as error:
             self._broken = True
             self._unsent = ""
             self._failure = error if isinstance(error, CorrectionError) else None
-            self._opened.set()
+            self._opening_over.set()
 
 
 def _correction(content: bytes) -> Correction:
-    with parsing("the engine sent something that is no correction"):
+    with translate_parse_errors("the engine sent something that is no correction"):
         return AlignResponse.model_validate_json(content).correction()
 
 
@@ -512,5 +512,5 @@ def _headers(method: str, content: bytes | None) -> Mapping[str, str]:
     return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.propagation_headers(), **described}
 
 
-def _with_time_left(request: _Timed | None, left: float) -> bytes | None:
-    return None if request is None else request.model_copy(update={"deadline_s": left}).model_dump_json().encode()
+def _with_time_left(request: _Timed | None, left_s: float) -> bytes | None:
+    return None if request is None else request.model_copy(update={"deadline_s": left_s}).model_dump_json().encode()

@@ -96,7 +96,7 @@ class Replica:
         """Order of choice: one that is due to be tried (or it never would be), the healthy, the others."""
         return (0 if self.due(now) else 1 if self.healthy else 2), self.busy
 
-    def ended(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
+    def note_end(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
         """A request has ended; `alive` is None where it was given up and shows nothing.
 
         An engine that is not there is unhealthy at once, one that may have had bad luck after some more failures.
@@ -107,7 +107,7 @@ class Replica:
         elif alive:
             self.circuit.alive()
         elif failure is not None:
-            self.circuit.failed(now, gone=isinstance(failure, EngineUnavailable))
+            self.circuit.note_failure(now, unavailable=isinstance(failure, EngineUnavailable))
         if self.healthy and not healthy:
             log.warning("engine %s works again", self.name)
         elif failure is not None and not self.healthy and (healthy or probing):
@@ -132,8 +132,8 @@ class Replicas:
     async def info(self) -> AlignerInfo:
         """The description of the first that gives one; one that is silent leaves the others time."""
 
-        async def ask(replica: Replica, left: float) -> AlignerInfo:
-            async with enforce_deadline(left):
+        async def ask(replica: Replica, left_s: float) -> AlignerInfo:
+            async with enforce_deadline(left_s):
                 about = await replica.engine.info()
             self._same(replica, about.content_hash)
             return about
@@ -146,8 +146,8 @@ class Replicas:
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer on the least loaded replica, elsewhere if that fails, within `request.deadline_s`."""
 
-        async def ask(replica: Replica, left: float) -> Correction:
-            correction = await replica.engine.align(request.model_copy(update={"deadline_s": left}))
+        async def ask(replica: Replica, left_s: float) -> Correction:
+            correction = await replica.engine.align(request.model_copy(update={"deadline_s": left_s}))
             self._same(replica, correction.aligner)
             return correction
 
@@ -156,7 +156,7 @@ class Replicas:
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Hidden states of texts from the least loaded replica, from another if that has none."""
         return await self._try_replicas(
-            lambda replica, left: text_states(replica.engine, request.model_copy(update={"deadline_s": left})),
+            lambda replica, left_s: text_states(replica.engine, request.model_copy(update={"deadline_s": left_s})),
             request.deadline_s,
         )
 
@@ -175,12 +175,12 @@ class Replicas:
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Rows of segments from the least loaded replica, from another if that has none."""
         return await self._try_replicas(
-            lambda replica, left: with_heads(replica.engine).rows(request.model_copy(update={"deadline_s": left})),
+            lambda replica, left_s: with_heads(replica.engine).rows(request.model_copy(update={"deadline_s": left_s})),
             request.deadline_s,
         )
 
     async def _put(self, replica: Replica, data: bytes) -> str:
-        async with self.using(replica):
+        async with self.use_replica(replica):
             return await with_heads(replica.engine).put_head(data)
 
     async def read(self, request: AlignRequest) -> Session:
@@ -197,7 +197,7 @@ class Replicas:
                 raise failure
 
     @contextlib.asynccontextmanager
-    async def using(self, replica: Replica) -> AsyncIterator[None]:
+    async def use_replica(self, replica: Replica) -> AsyncIterator[None]:
         """One request on one replica: its load, and what it says about the replica's health."""
         probing = replica.due(self._clock())
         if probing:
@@ -217,7 +217,7 @@ class Replicas:
             raise
         finally:
             replica.busy -= 1
-            replica.ended(self._clock(), alive=alive, failure=failure, probing=probing)
+            replica.note_end(self._clock(), alive=alive, failure=failure, probing=probing)
 
     async def _try_replicas(
         self, ask: Callable[[Replica, float], Awaitable[_T]], deadline_s: float, *, divided: bool = False
@@ -226,23 +226,23 @@ class Replicas:
 
         `divided`: each has only its part of the time, for what any engine can answer at once.
         """
-        return await retry(lambda left: self._round(ask, left, divided=divided), deadline_s, self._patience_s)
+        return await retry(lambda left_s: self._round(ask, left_s, divided=divided), deadline_s, self._patience_s)
 
-    async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left: float, *, divided: bool) -> _T:
-        until = self._clock() + left
+    async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool) -> _T:
+        until = self._clock() + left_s
         last = CorrectionError("no engine was asked")
         order = self._order()
         for behind, replica in zip(reversed(range(len(order))), order, strict=True):
-            left = until - self._clock()
+            left_s = until - self._clock()
             # One that is tried after a pause and hangs leaves the others time to answer.
-            share = left / 2 if replica.due(self._clock()) or (divided and behind) else left
+            share = left_s / 2 if replica.due(self._clock()) or (divided and behind) else left_s
             try:
-                async with self.using(replica):
+                async with self.use_replica(replica):
                     return await ask(replica, max(_LEAST_S, share))
             except (AnswerTooLong, QuotaSpent):
                 raise
             except DeadlineExceeded as error:
-                if share == left:
+                if share == left_s:
                     raise
                 last = _graver(last, error)
             except CorrectionError as error:
@@ -258,10 +258,10 @@ class Replicas:
 
     def _same(self, replica: Replica, aligner: str) -> None:
         """Log once where replicas differ: corrections of one are not remembered as those of another."""
-        known = replica.aligner
-        replica.aligner = aligner or known
+        previous = replica.aligner
+        replica.aligner = aligner or previous
         others = {r.aligner for r in self.replicas if r.aligner} - {replica.aligner}
-        if replica.aligner != known and others:
+        if replica.aligner != previous and others:
             log.warning(
                 "engine %s serves aligner %s, another one %s; give all of them the same aligner",
                 replica.name,
@@ -280,14 +280,14 @@ class ReplicaSession(ForwardingSession):
         replica.busy += 1
         self._counted = True
 
-    async def judged(self, known: int) -> tuple[SegmentScore, ...] | None:
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         """The verdicts, from the replica that has read the answer."""
-        async with self._replicas.using(self._replica):
-            return await super().judged(known)
+        async with self._replicas.use_replica(self._replica):
+            return await super().wait_for_verdicts(known_count)
 
     async def replace(self, span: Span) -> Correction:
         """What stands in place of a flagged stretch, from the same."""
-        async with self._replicas.using(self._replica):
+        async with self._replicas.use_replica(self._replica):
             return await super().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:
@@ -295,7 +295,7 @@ class ReplicaSession(ForwardingSession):
         started = time.monotonic()
         self._leave()
         try:
-            async with self._replicas.using(self._replica):
+            async with self._replicas.use_replica(self._replica):
                 return await super().finish(request)
         except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
             raise
@@ -313,6 +313,6 @@ class ReplicaSession(ForwardingSession):
         self._counted = False
 
 
-def _graver(known: CorrectionError, error: CorrectionError) -> CorrectionError:
+def _graver(previous: CorrectionError, error: CorrectionError) -> CorrectionError:
     """What to report when all failed: a full engine or a fault says more than one that is not there."""
-    return known if isinstance(error, EngineUnavailable) and type(known) is not CorrectionError else error
+    return previous if isinstance(error, EngineUnavailable) and type(previous) is not CorrectionError else error

@@ -26,7 +26,7 @@ from aligner_proxy.engine.api import (
     RowsRequest,
     RowsResponse,
 )
-from aligner_proxy.engine.client.completions import refused, unreachable
+from aligner_proxy.engine.client.completions import parse_refusal, unreachable
 from aligner_proxy.engine.client.http import NOT_BEGUN, Connections
 from aligner_proxy.engine.client.retry import retry
 from aligner_proxy.engine.taught_head import TaughtHead
@@ -87,11 +87,11 @@ class VllmScorer:
         self._about = (time.monotonic(), data.about)
         return data.about
 
-    def _heard(self, asked: AlignerInfo, judged_by: str) -> None:
+    def _note_judge(self, expected: AlignerInfo, judged_by: str) -> None:
         """A verdict says who judged: it is as good as an answer to who is there, and better than an older one."""
         if self._about is None or not judged_by:
             return
-        self._about = (time.monotonic(), self._about[1]) if judged_by == asked.content_hash else None
+        self._about = (time.monotonic(), self._about[1]) if judged_by == expected.content_hash else None
 
     async def align(self, request: AlignRequest) -> Correction:
         """The verdicts on an answer, within `request.deadline_s`."""
@@ -99,7 +99,7 @@ class VllmScorer:
         if not request.score_only:
             raise EngineFault("a scoring server writes nothing; name it as scorer of a completions server")
         async with enforce_deadline(request.deadline_s):
-            info = (await self.info()).named(request.aligner)
+            info = (await self.info()).find_aligner(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
             body: dict[str, Any] = {"align": request.model_dump(mode="json")}
@@ -107,7 +107,7 @@ class VllmScorer:
             data = await self._ask(body | {"heads": heads}, request.deadline_s)
         if data.response is None:
             raise InvalidOutput(f"{self._base} sent no verdicts")
-        self._heard(info, data.response.aligner)
+        self._note_judge(info, data.response.aligner)
         return replace(data.response.correction(), ms=(time.perf_counter() - started) * 1000)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
@@ -141,7 +141,9 @@ class VllmScorer:
     async def _ask(self, data: dict[str, Any], deadline_s: float) -> _Data:
         body = {"data": data}
         content = await retry(lambda _: self._send(body), deadline_s, self._patience_s)
-        with wire.parsing(f"{self._base}/pooling sent something that is no verdict; is aligner-proxy-vllm installed?"):
+        with wire.translate_parse_errors(
+            f"{self._base}/pooling sent something that is no verdict; is aligner-proxy-vllm installed?"
+        ):
             answer = _Answer.model_validate_json(content).data
         if answer.error is not None:
             raise self._error_of(answer.error)
@@ -153,10 +155,10 @@ class VllmScorer:
 
     async def _send(self, body: dict[str, Any]) -> bytes:
         try:
-            response = await self._connections.asked("POST", f"{self._base}/pooling", json=body)
+            response = await self._connections.fetch_response("POST", f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._about = None
-            raise unreachable(self._base, error, begun=not isinstance(error, NOT_BEGUN)) from None
+            raise unreachable(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content
-        raise refused(response.status_code, response.content, response.headers)
+        raise parse_refusal(response.status_code, response.content, response.headers)

@@ -19,7 +19,7 @@ from aligner_proxy.errors import AnswerTooLong
 
 def aligner_for(aligner: Aligner, model: str | None) -> Aligner:
     """The aligner whose weights write, by OpenAI's `model`; where there is only one, any name means that one."""
-    return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.named(model or "")
+    return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.find_aligner(model or "")
 
 
 def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -> Generator[Ask, Step, Completion]:
@@ -44,15 +44,15 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
     limits = DraftLimits(
         request.max_tokens, done=lambda ids: bool(stop) and _cut(tokenizer.decode(ids), stop) is not None
     )
-    written = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
-    text = tokenizer.decode(written.ids)
+    generated = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
+    text = tokenizer.decode(generated.ids)
     at = _cut(text, stop)
     return Completion(
         text if at is None else text[: at[0]],
-        "stop" if written.finished or at else "length",
+        "stop" if generated.finished or at else "length",
         at[1] if at else None,
         len(prompt),
-        len(written.ids),
+        len(generated.ids),
         tally.counts(),
     )
 

@@ -81,14 +81,14 @@ def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
         remaining_tokens -= _TURN_TOKENS
         if remaining_tokens < min(_LEAST_TOKENS, room - _TURN_TOKENS) or reach <= 0:
             break
-        content, size = shortened(turn.content, ruler, remaining_tokens)
+        content, size = shorten_text(turn.content, ruler, remaining_tokens)
         last_turns.append(replace(turn, content=content))
         remaining_tokens -= size
         reach -= min(len(turn.content), room * _CHARS_PER_TOKEN * _DISGUISED)
     return tuple(reversed(last_turns))
 
 
-def shortened(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
+def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     """The text in at most `room` tokens, and how many it takes; head and tail of it where it has more."""
     ends = _ends(text, room * _CHARS_PER_TOKEN)
     plain = CUT.join(collapse_repeats(end) for end in ends)
@@ -97,8 +97,8 @@ def shortened(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
         return plain, size
     half = max(0, room - ruler.count(CUT)) // 2
     middle = len(plain) // 2 if len(ends) == 1 else len(collapse_repeats(ends[0]))
-    kept = ruler.first(plain[:middle], half) + CUT + ruler.last(plain[middle:], half)
-    return kept, ruler.count(kept)
+    cut_text = ruler.first(plain[:middle], half) + CUT + ruler.last(plain[middle:], half)
+    return cut_text, ruler.count(cut_text)
 
 
 def _ends(text: str, most: int) -> tuple[str, ...]:
@@ -116,16 +116,16 @@ def collapse_repeats(text: str) -> str:
     if len(text) <= _PLAIN_CHARS:
         return text
     letters = text.encode("utf-32-le", "surrogatepass")
-    text = "".join(_once(text, _repetitions(letters, _LETTERS)))
+    text = "".join(_drop_copies(text, _repetitions(letters, _LETTERS)))
     words = _WORD.findall(text)
-    return "".join(_once(words, _repetitions(_number_words(words), _WORDS)))
+    return "".join(_drop_copies(words, _repetitions(_number_words(words), _WORDS)))
 
 
-def _once(items: Sequence[str], found: Iterable[tuple[int, int, int]]) -> list[str]:
+def _drop_copies(items: Sequence[str], repetitions: Iterable[tuple[int, int, int]]) -> list[str]:
     """The items with the copies left out, those that overlap with an earlier repetition apart."""
     pieces: list[str] = []
     at = 0
-    for start, stop, unit in found:
+    for start, stop, unit in repetitions:
         if start >= at:
             pieces += [*items[at : start + unit * _COPIES_READ], CUT]
             at = stop

@@ -16,7 +16,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRange
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
-from aligner_proxy.engine.decoding.proposer import EditProposer, matching, trusted_ranges
+from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching, trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.model.runner import ModelRunner
@@ -45,14 +45,14 @@ class Aligner:
     others: Mapping[str, Aligner] = field(default_factory=dict)
     """Those over the same runner that requests may choose by name."""
 
-    def named(self, name: str) -> Aligner:
+    def find_aligner(self, name: str) -> Aligner:
         """The aligner that requests call so; raises `UnknownAligner`."""
-        self.info.named(name)
+        self.info.find_aligner(name)
         return self.others.get(name, self)
 
-    def taught(self, request: AlignRequest) -> TaughtColumns | None:
+    def find_taught_heads(self, request: AlignRequest) -> TaughtColumns | None:
         """The taught heads of a request's objectives; raises `UnknownHead` and `HeadRefused`."""
-        return self.runner.taught(self.info.content_hash, request.objectives, request.heads, self.adapter)
+        return self.runner.find_taught_heads(self.info.content_hash, request.objectives, request.heads, self.adapter)
 
     def keep(self, head: TaughtHead) -> str:
         """Keep a taught head for requests to the aligner that it is of; its hash. Raises `HeadRefused`."""
@@ -77,14 +77,16 @@ Score = tuple[float, int]
 """Log-odds that a piece must change, and the index of the objective that speaks most against it."""
 
 
-def correct(aligner: Aligner, request: AlignRequest, sequence: sequences.Sequence, known: Sequence[Score] = ()) -> Work:
-    """Correct one answer, ask by ask; `known` are scores of its first pieces. Raises `AnswerTooLong`."""
+def correct(
+    aligner: Aligner, request: AlignRequest, sequence: sequences.Sequence, known_scores: Sequence[Score] = ()
+) -> Work:
+    """Correct one answer, ask by ask; `known_scores` are scores of its first pieces. Raises `AnswerTooLong`."""
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
-    framed = framing(aligner, request)
-    division = divided(aligner, framed, request)
-    work = AnswerEditor(aligner, framed, division, request, sequence, known)
-    text, verdicts = yield from work.edited()
+    framed = build_frame(aligner, request)
+    division = divide_answer(aligner, framed, request)
+    work = AnswerEditor(aligner, framed, division, request, sequence, known_scores)
+    text, verdicts = yield from work.edit_answer()
     return Correction(
         text=text,
         segments=verdicts,
@@ -95,14 +97,14 @@ def correct(aligner: Aligner, request: AlignRequest, sequence: sequences.Sequenc
     )
 
 
-def framing(aligner: Aligner, request: AlignRequest) -> PromptFrame:
+def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
     """What stands around the answer in this aligner's prompts, and what was taught about its objectives.
 
     Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
     """
-    taught = aligner.taught(request)
+    taught_heads = aligner.find_taught_heads(request)
     framed = frame(request, prompts.find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
-    return replace(framed, taught=taught) if taught else framed
+    return replace(framed, taught_heads=taught_heads) if taught_heads else framed
 
 
 def scores_segments(aligner: Aligner, framed: PromptFrame) -> bool:
@@ -115,7 +117,7 @@ def judges_end(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> 
     return aligner.info.ends and request.open_ended and scores_segments(aligner, framed)
 
 
-def divided(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> Division:
+def divide_answer(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> Division:
     """A whole answer in its parts."""
     division = framed.division(structure.split(request.answer))
     if judges_end(aligner, framed, request):
@@ -147,7 +149,7 @@ class AnswerEditor:
         division: Division,
         request: AlignRequest,
         sequence: sequences.Sequence,
-        known: Sequence[Score] = (),
+        known_scores: Sequence[Score] = (),
     ) -> None:
         self._aligner = aligner
         self._runner = aligner.runner
@@ -155,24 +157,24 @@ class AnswerEditor:
         self._frame = framed
         self._division = division
         self._sequence = sequence
-        self._known = list(known)
+        self._known_scores = list(known_scores)
         self.scores = scores_segments(aligner, framed)
         self.tally = Tally()
         self.prompt_tokens = 0
         """Of all prompts that were read."""
 
-    def edited(self) -> Generator[Ask, Step, Edited]:
+    def edit_answer(self) -> Generator[Ask, Step, Edited]:
         """The answer as the request wants it corrected, and the verdicts on its segments."""
         if self._request.score_only:
             # Without a head there are no scores, but the prompt is read: a probe has to make the model work.
-            return self._request.answer, self._verdicts((yield from self._scored()))
+            return self._request.answer, self._verdicts((yield from self._score_pieces()))
         if self.scores and self._request.verify is Verify.FLAGGED:
-            return (yield from self.flagged())
+            return (yield from self.rewrite_flagged())
         return (yield from self.whole())
 
-    def judged(self) -> Generator[Ask, Step, list[Score]]:
+    def judge_pieces(self) -> Generator[Ask, Step, list[Score]]:
         """Score the pieces and write nothing."""
-        return (yield from self._scored()) if self.scores else []
+        return (yield from self._score_pieces()) if self.scores else []
 
     def rows(self) -> Generator[Ask, Step, list[SegmentRow]]:
         """The pieces as the general head reads and scores them."""
@@ -196,10 +198,10 @@ class AnswerEditor:
         for part in self._division.parts:
             run = range(max(part.own, members.start), min(part.stop, members.stop))
             if run:
-                yield from self._replaced(part, run, behind, edited, span.objective)
+                yield from self._replace_run(part, run, behind, edited, span.objective)
         return structure.join(edited[bool(span.before) :])
 
-    def _replaced(
+    def _replace_run(
         self, part: PartRange, run: range, behind: int, edited: list[tuple[str, str]], misses: int | None
     ) -> Generator[Ask, Step, None]:
         """Write in place of the pieces in `run`, which lie in one part; its prompt ends before piece `behind`."""
@@ -208,24 +210,24 @@ class AnswerEditor:
         first = run.start - part.first
         members = splice.Run(True, first, passage.pieces[first : run.stop - part.first])
         before = structure.join(edited)
-        made = splice.hole(passage.pieces, flags, members, before, edited[-1][1] if before else "")
-        text = yield from self._filled(passage, self._nearby(passage, made), misses)
+        hole = splice.hole(passage.pieces, flags, members, before, edited[-1][1] if before else "")
+        text = yield from self._fill_hole(passage, self._trim_before(passage, hole), misses)
         edited.append((text, members.segments[-1].gap))
 
     def whole(self) -> Generator[Ask, Step, Edited]:
         """Verify the whole answer as a draft, part by part."""
-        written: list[tuple[str, str]] = []
+        edited: list[tuple[str, str]] = []
         scores: list[Score] = []
         for part in self._division.parts:
             passage = self._passage(part)
-            before = passage.nearby(structure.join(written), passage.start) if passage.context else ""
-            text, read = yield from self._verified(passage, before)
+            before = passage.trim_edited(structure.join(edited), passage.start) if passage.context else ""
+            text, read = yield from self._verify_part(passage, before)
             scores += read
-            written.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))
-        text = splice.whole(structure.join(written), self._request.answer, finished=True)
+            edited.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))
+        text = splice.whole(structure.join(edited), self._request.answer, finished=True)
         return text, self._verdicts(scores)
 
-    def _verified(self, passage: PromptedPassage, before: str) -> Generator[Ask, Step, tuple[str, list[Score]]]:
+    def _verify_part(self, passage: PromptedPassage, before: str) -> Generator[Ask, Step, tuple[str, list[Score]]]:
         """Verify one part as a draft behind `before`, fed with the prompt where both fit a step and that is cheap.
 
         Otherwise the detector, if the aligner has one, first scores what of it is likely to stand.
@@ -247,57 +249,57 @@ class AnswerEditor:
         where = passage.spans(passage.own) if self.scores and not scores else None
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
         context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(before))]
-        room = min(passage.fitted.room, writing_room(len(lookup)), self._left(context))
+        room = min(passage.fitted.room, writing_room(len(lookup)), self._count_tokens_left(context))
         limits = DraftLimits(room, caution=self._request.caution)
-        written = yield from self._write(passage, context, proposer, limits, where)
-        text = unfold(prompt.restore(tokenizer.decode(written.ids)), passage.text[start:])
-        return splice.whole(text, passage.text[start:], finished=written.finished), scores or written.scores
+        generated = yield from self._write(passage, context, proposer, limits, where)
+        text = unfold(prompt.restore(tokenizer.decode(generated.ids)), passage.text[start:])
+        return splice.whole(text, passage.text[start:], finished=generated.finished), scores or generated.scores
 
-    def flagged(self) -> Generator[Ask, Step, Edited]:
+    def rewrite_flagged(self) -> Generator[Ask, Step, Edited]:
         """Score the segments and write anew only those that are flagged, part by part."""
         edited: list[tuple[str, str]] = []
         scores: list[Score] = []
         for part in self._division.parts:
-            known = self._known_of(part)
-            if known is not None and not any(map(self._flags, known)):
-                scores += known
+            known_scores = self._find_known_scores(part)
+            if known_scores is not None and not any(map(self._flags, known_scores)):
+                scores += known_scores
                 edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.own : part.stop]]
                 continue
             passage = self._passage(part)
-            scores += known or (yield from self._prefill(passage))
+            scores += known_scores or (yield from self._prefill(passage))
             flags = [False] * passage.context + [self._flags(score) for score in scores[part.own :]]
-            rewriting = splice.rewriting(passage.pieces, flags, edited, passage.context)
+            rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited, passage.context)
             try:
-                made = next(rewriting)
+                hole = next(rewriting)
                 while True:
-                    text = yield from self._filled(passage, self._nearby(passage, made), scores[-1][1])
-                    made = rewriting.send(text)
+                    text = yield from self._fill_hole(passage, self._trim_before(passage, hole), scores[-1][1])
+                    hole = rewriting.send(text)
             except StopIteration:
                 pass
         changed = any(map(self._flags, scores))
         return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
 
-    def _nearby(self, passage: AnswerPassage, made: splice.EditSpan) -> splice.EditSpan:
+    def _trim_before(self, passage: AnswerPassage, hole: splice.EditSpan) -> splice.EditSpan:
         """The hole with as much of the edited answer before it as its prompt has of the original."""
-        return replace(made, before=passage.nearby(made.before, made.run.segments[0].start))
+        return replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
 
     def _passage(self, part: PartRange) -> PromptedPassage:
         passage = self._division.passage(part)
-        fitted = self._frame.around(passage.folded)
+        fitted = self._frame.fit_prompt(passage.folded)
         self.prompt_tokens += len(fitted.ids)
         return PromptedPassage(part, passage.pieces, passage.text, passage.folded, fitted)
 
-    def _scored(self) -> Generator[Ask, Step, list[Score]]:
+    def _score_pieces(self) -> Generator[Ask, Step, list[Score]]:
         """Scores of all pieces; empty without a head."""
         scores: list[Score] = []
         for part in self._division.parts:
-            scores += self._known_of(part) or (yield from self._prefill(self._passage(part)))
+            scores += self._find_known_scores(part) or (yield from self._prefill(self._passage(part)))
         return scores
 
-    def _known_of(self, part: PartRange) -> list[Score] | None:
+    def _find_known_scores(self, part: PartRange) -> list[Score] | None:
         """The scores of a part that was read already. The last one is read all the same: more may follow on it."""
-        if len(self._known) >= part.stop < len(self._division.pieces):
-            return self._known[part.own : part.stop]
+        if len(self._known_scores) >= part.stop < len(self._division.pieces):
+            return self._known_scores[part.own : part.stop]
         return None
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
@@ -308,14 +310,16 @@ class AnswerEditor:
         """Scores of some pieces in any prompt, of which only what the sequence does not hold yet is fed."""
         ids = prompt.ids[: where.segments[-1].stop] if where and where.segments else prompt.ids
         # What has been read while the answer was still being written is not read again.
-        start = min(matching(self._sequence.ids, ids), len(ids) - 1)
+        start = min(count_matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
-        taught = self._frame.taught
-        step = yield Ask(ids[start:], spans=where, prompt=True, shared=prompt.shared, taught=taught, rows=rows)
+        taught_heads = self._frame.taught_heads
+        step = yield Ask(
+            ids[start:], spans=where, prompt=True, shared=prompt.shared, taught_heads=taught_heads, rows=rows
+        )
         self.tally.forwards += step.forwards
         return step
 
-    def _left(self, context: list[int]) -> int:
+    def _count_tokens_left(self, context: list[int]) -> int:
         """Tokens that may follow in the window."""
         return max(1, self._frame.window - len(context))
 
@@ -326,61 +330,65 @@ class AnswerEditor:
         """The verdicts on all segments."""
         return verdicts(self._division, scores, self._request.caution)
 
-    def _filled(self, passage: PromptedPassage, made: splice.EditSpan, misses: int | None) -> Generator[Ask, Step, str]:
+    def _fill_hole(
+        self, passage: PromptedPassage, hole: splice.EditSpan, misses: int | None
+    ) -> Generator[Ask, Step, str]:
         """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied.
 
         Code without its comments, the title of an item and the cells of a row stay if the detector has nothing against
         them by themselves.
         """
-        bare = made.bare
-        if bare and self.scores and (yield from self._passed(made, bare)) == bare:
+        bare = hole.bare
+        if bare and self.scores and (yield from self._drop_flagged_sentences(hole, bare)) == bare:
             return bare
         dictated = None
-        if not made.run.segments[-1].text and misses is not None and misses < len(self._request.objectives):
+        if not hole.run.segments[-1].text and misses is not None and misses < len(self._request.objectives):
             dictated = dictated_text(self._request.objectives[misses])
         if not dictated:
-            return (yield from self._fill(passage, made))
-        text = (yield from self._fill(passage, made)) if made.run.text else ""
-        return text if dictated in text else made.followed(text, dictated)
+            return (yield from self._write_text(passage, hole))
+        text = (yield from self._write_text(passage, hole)) if hole.run.text else ""
+        return text if dictated in text else hole.append_text(text, dictated)
 
-    def _fill(self, passage: PromptedPassage, made: splice.EditSpan) -> Generator[Ask, Step, str]:
+    def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
         """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""
         tokenizer = self._runner.tokenizer
         restore = passage.fitted.prompt.restore
 
-        def done(ids: list[int]) -> bool:
-            return splice.before_resumption(restore(tokenizer.decode(ids)), made.keys) is not None
+        def reaches_resumption(ids: list[int]) -> bool:
+            return splice.before_resumption(restore(tokenizer.decode(ids)), hole.keys) is not None
 
-        proposer, room = self._hole_proposer(made)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(made.before))]
-        limits = DraftLimits(min(room, self._left(context)), done=done)
-        written = yield from self._write(passage, context, proposer, limits)
-        text = made.filled(restore(tokenizer.decode(written.ids)), finished=written.finished)
-        return (yield from self._passed(made, text, splice.CLEAR)) if text and self.scores else text
+        proposer, room = self._hole_proposer(hole)
+        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(hole.before))]
+        limits = DraftLimits(min(room, self._count_tokens_left(context)), done=reaches_resumption)
+        generated = yield from self._write(passage, context, proposer, limits)
+        text = hole.cut_replacement(restore(tokenizer.decode(generated.ids)), finished=generated.finished)
+        return (yield from self._drop_flagged_sentences(hole, text, splice.CLEAR)) if text and self.scores else text
 
-    def _passed(self, made: splice.EditSpan, text: str, clear: float = 0.0) -> Generator[Ask, Step, str]:
+    def _drop_flagged_sentences(
+        self, hole: splice.EditSpan, text: str, clear: float = 0.0
+    ) -> Generator[Ask, Step, str]:
         """What stands in a place, without the sentences of it that are not `clear` of the threshold by so many nats."""
-        answer = made.with_text(text)
-        prompt = self._frame.around(answer)
+        answer = hole.with_text(text)
+        prompt = self._frame.fit_prompt(answer)
         if len(prompt.ids) > self._frame.window:
             return ""  # it has outgrown the window, so it cannot be judged
         body = text.lstrip()
         pieces = structure.split(body)
         placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
         step = yield from self._read(prompt, spans(prompt.prompt, placed, prompt.offsets))
-        kept = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
-        return text.removesuffix(body) + kept if kept else ""
+        clear_text = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
+        return text.removesuffix(body) + clear_text if clear_text else ""
 
-    def _hole_proposer(self, made: splice.EditSpan) -> tuple[EditProposer, int]:
+    def _hole_proposer(self, hole: splice.EditSpan) -> tuple[EditProposer, int]:
         """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess.
 
         What is missing behind the last segment often stands in an objective.
         """
         tokenizer = self._runner.tokenizer
-        lead = made.lead
-        ends = not made.run.segments[-1].text
-        span = tokenizer.continuation(prompts.fold_for_prompt(lead + made.run.text.lstrip()))
-        then = tokenizer.continuation(prompts.neutralise_marks(lead + made.keys[0])) if made.keys else [tokenizer.eos]
+        lead = hole.lead
+        ends = not hole.run.segments[-1].text
+        span = tokenizer.continuation(prompts.fold_for_prompt(lead + hole.run.text.lstrip()))
+        then = tokenizer.continuation(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
         room = len(span) + len(span) // 2 + (_END_ROOM if ends else _SPAN_ROOM)
         aspects = tokenizer.continuation(" " + prompts.join_objectives(self._request.objectives)) if ends else []
         lookup = [*aspects, *span, *then]
@@ -397,13 +405,13 @@ class AnswerEditor:
     ) -> Generator[Ask, Step, Generated]:
         """Continue after `context`, feeding only what the sequence does not hold yet; with `where`, score it, too."""
         # The last token is always fed again: what follows it is chosen from its hidden state.
-        start = min(matching(self._sequence.ids, context), len(context) - 1)
+        start = min(count_matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
         eos = self._runner.tokenizer.eos_ids
         # A prompt that is read again is kept for the detector like one that is read for the first time.
         prompt = where is not None or start < passage.fitted.read
         shared = passage.fitted.shared
-        first = Ask(context[start:], spans=where, prompt=prompt, shared=shared, taught=self._frame.taught)
+        first = Ask(context[start:], spans=where, prompt=prompt, shared=shared, taught_heads=self._frame.taught_heads)
         return generate(self._sequence, first, proposer, limits, self.tally, eos)
 
 
@@ -412,14 +420,14 @@ def verdicts(division: Division, scores: Sequence[Score], caution: float, first:
 
     A segment that was read in several pieces has the verdict of its worst.
     """
-    made: list[SegmentScore] = []
+    scored: list[SegmentScore] = []
     for number in range(first, len(division)):
         text, pieces = division.segment(number)
         if not scores:
-            made.append(SegmentScore(text, None, flagged=False))
+            scored.append(SegmentScore(text, None, flagged=False))
         elif pieces.stop <= len(scores):
             score, by = max(scores[pieces.start : pieces.stop], key=lambda score: score[0])
-            made.append(SegmentScore(text, score, score > caution, by))
+            scored.append(SegmentScore(text, score, score > caution, by))
         else:
             break
-    return tuple(made)
+    return tuple(scored)

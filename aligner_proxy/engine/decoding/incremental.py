@@ -21,15 +21,15 @@ from aligner_proxy.engine.decoding.correct import (
     Aligner,
     AnswerEditor,
     Score,
+    build_frame,
     correct,
-    framing,
     judges_end,
     scores_segments,
     verdicts,
 )
 from aligner_proxy.engine.decoding.parts import PartRange, text_of
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
-from aligner_proxy.engine.decoding.proposer import matching
+from aligner_proxy.engine.decoding.proposer import count_matching
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
@@ -62,14 +62,14 @@ class PartialAnswer:
     text: str = ""
     complete: bool = False
     """It has ended, and the whole of it is to be corrected."""
-    ended: bool = False
+    text_ended: bool = False
     """It has ended, and all verdicts are wanted."""
     awaited: bool = False
     """A client waits for verdicts, so each finished segment is worth a forward."""
     read: int = 0
     verdicts: tuple[SegmentScore, ...] = field(default=())
     """On the segments that are finished."""
-    judged: bool = False
+    all_judged: bool = False
     """All verdicts are there."""
     replacing: deque[PendingReplacement] = field(default_factory=deque)
     alone: Callable[[], bool] = lambda: False
@@ -77,7 +77,7 @@ class PartialAnswer:
     changed: Callable[[], None] = lambda: None
     """Called in the model's thread when there is something new."""
     finished: int = 0
-    seen: int = 0
+    segments_read: int = 0
     """Finished segments, and how many of them the reader has looked at."""
     segments: list[Segment] = field(default_factory=list)
     """Those that are finished."""
@@ -89,17 +89,17 @@ class PartialAnswer:
         self.segments += self.cutter.feed(more)
         self.finished = len(self.segments)
 
-    def unawaited(self) -> bool:
+    def is_read_ahead(self) -> bool:
         """Whether it is only read ahead: no client waits for anything of it yet."""
-        return not (self.complete or self.awaited or self.ended or self.replacing)
+        return not (self.complete or self.awaited or self.text_ended or self.replacing)
 
     def waits(self) -> bool:
         """Whether there is something to do: the answer has ended, or enough of it is new."""
-        if self.complete or self.replacing or (self.ended and not self.judged):
+        if self.complete or self.replacing or (self.text_ended and not self.all_judged):
             return True
-        due = self.awaited and self.finished > self.seen
+        due = self.awaited and self.finished > self.segments_read
         enough = ALONE_CHARS if self.alone() else ENOUGH_CHARS
-        return due or (not self.judged and len(self.text) - self.read >= enough)
+        return due or (not self.all_judged and len(self.text) - self.read >= enough)
 
 
 def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
@@ -107,18 +107,18 @@ def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
         # In this order: what counts as finished must stand in the text.
-        answer.seen = answer.finished
+        answer.segments_read = answer.finished
         text = answer.text
         answer.read = len(text)
         if answer.replacing:
             yield from reader.replace(answer.replacing.popleft())
-        elif answer.ended:
+        elif answer.text_ended:
             yield from reader.judge_all()
         elif text.strip() and (yield from reader.read_on(text)):
             continue
         if not answer.waits():
             yield Ask([])
-    return (yield from correct(aligner, answer.request, sequence, reader.known(answer.request)))
+    return (yield from correct(aligner, answer.request, sequence, reader.find_known_scores(answer.request)))
 
 
 class AnswerReader:
@@ -128,34 +128,34 @@ class AnswerReader:
         self._aligner = aligner
         self._answer = answer
         self._sequence = sequence
-        self._begun = answer.request
-        self._frame = framing(aligner, answer.request.model_copy(update={"answer": ""}))
+        self._first_request = answer.request
+        self._frame = build_frame(aligner, answer.request.model_copy(update={"answer": ""}))
         self._division = self._frame.division()
         self._scores: list[Score] = []
         """Of the first pieces."""
-        self._judges = scores_segments(aligner, self._frame) and self._begun.verify is Verify.FLAGGED
+        self._judges = scores_segments(aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
         self._part = 0
         """The number of the part that is read."""
         self._prompt: Fitted | None = None
         self._text = ""
         """The part's text in that prompt."""
-        self._ended = False
+        self._division_complete = False
         """The division is that of the whole answer."""
 
-    def known(self, request: AlignRequest) -> list[Score]:
+    def find_known_scores(self, request: AlignRequest) -> list[Score]:
         """What is known of the answer at its end; nothing where another answer was read, or under another question."""
         read = self._answer.text
-        as_read = request.answer == read if self._ended else request.answer.startswith(read)
-        return self._scores if as_read and _question(request) == _question(self._begun) else []
+        as_read = request.answer == read if self._division_complete else request.answer.startswith(read)
+        return self._scores if as_read and _question(request) == _question(self._first_request) else []
 
     def read_on(self, text: str) -> Generator[Ask, Step, bool]:
         """Feed what is new in one part and will not change any more; whether there is another part to read."""
-        self._take_in(self._answer.seen)
+        self._take_in(self._answer.segments_read)
         parts = self._division.parts
         part = parts[self._part]
         grows = self._part == len(parts) - 1
         if self._judges or self._part == 0:  # without verdicts only the beginning is worth reading
-            yield from self._read_part(part, self._unfinished(text) if grows else "")
+            yield from self._read_part(part, self._find_unfinished_tail(text) if grows else "")
         if not grows:
             self._part += 1
             self._prompt = None
@@ -164,7 +164,7 @@ class AnswerReader:
     def replace(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
         """Write in place of a stretch; what it raises ends the reading."""
         self._take_in(self._answer.finished)
-        if self._answer.ended:
+        if self._answer.text_ended:
             self._take_in_rest()
         before_s = self._sequence.spent_s
         editor = self._editor()
@@ -179,9 +179,9 @@ class AnswerReader:
         answer = self._answer
         if answer.text.strip():
             self._take_in_rest()
-            self._scores = yield from self._editor().judged()
+            self._scores = yield from self._editor().judge_pieces()
             answer.verdicts = verdicts(self._division, self._scores, answer.request.caution)
-        answer.judged = True
+        answer.all_judged = True
         answer.changed()
 
     def _editor(self) -> AnswerEditor:
@@ -195,20 +195,20 @@ class AnswerReader:
 
     def _take_in_rest(self) -> None:
         """All that is left of an answer that has ended."""
-        if self._ended:
+        if self._division_complete:
             return
         self._take_in(len(self._answer.segments))
         for segment in self._answer.cutter.end():
             self._division.add(segment)
-        if judges_end(self._aligner, self._frame, self._begun):
+        if judges_end(self._aligner, self._frame, self._first_request):
             self._division.add_end()
-        self._ended = True
+        self._division_complete = True
 
-    def _unfinished(self, text: str) -> str:
+    def _find_unfinished_tail(self, text: str) -> str:
         """What stands behind the last finished piece, where the last part is likely to have room for it."""
         pieces = self._division.pieces
         tail = text[pieces[-1].end + len(pieces[-1].gap) :] if pieces else text
-        return tail if len(tail) <= self._division.left * _CHARS_PER_TOKEN else ""
+        return tail if len(tail) <= self._division.room_left * _CHARS_PER_TOKEN else ""
 
     def _read_part(self, part: PartRange, tail: str) -> Generator[Ask, Step, None]:
         """Feed more of a part, with what follows its last piece and may still change."""
@@ -217,39 +217,39 @@ class AnswerReader:
         if tail and len(prompt.ids) > self._frame.window:
             tail = ""
             prompt = self._prompt_of(part, pieces, tail)
-        where = self._unjudged(part, pieces, prompt)
+        where = self._find_unjudged_spans(part, pieces, prompt)
         if tail:
             tokens = bisect_right(
                 prompt.offsets, prompt.prompt.place(firm_length(self._text)), key=lambda offset: offset[1]
             )
-            where = _fed(where, tokens)
+            where = _limit_spans(where, tokens)
         else:
             tokens = where.segments[-1].stop if where else 0
-        start = min(matching(self._sequence.ids, prompt.ids[:tokens]), tokens - 1)
+        start = min(count_matching(self._sequence.ids, prompt.ids[:tokens]), tokens - 1)
         if tokens <= max(0, start + 1) and where is None:
             return
         self._sequence.crop(start)
         ids = prompt.ids[start:tokens]
-        step = yield Ask(ids, spans=where, prompt=True, shared=prompt.shared, taught=self._frame.taught)
+        step = yield Ask(ids, spans=where, prompt=True, shared=prompt.shared, taught_heads=self._frame.taught_heads)
         if where is not None:
             self._scores += step.scores
             answer = self._answer
-            known = len(answer.verdicts)
-            answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, known)
+            first = len(answer.verdicts)
+            answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, first)
             answer.changed()
 
     def _prompt_of(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
         """The prompt of a part's text so far."""
-        known = self._prompt
+        previous = self._prompt
         text = text_of(pieces, ends=not tail)
-        folded = join_folded((self._division.folded(part, text), fold(tail)))
+        folded = join_folded((self._division.fold_part(part, text), fold(tail)))
         text += tail
         same = min(len(text), len(self._text))
-        self._prompt = self._frame.grown(known, folded, same) if known else self._frame.around(folded)
+        self._prompt = self._frame.extend_prompt(previous, folded, same) if previous else self._frame.fit_prompt(folded)
         self._text = text
         return self._prompt
 
-    def _unjudged(self, part: PartRange, pieces: list[Segment], prompt: Fitted) -> Spans | None:
+    def _find_unjudged_spans(self, part: PartRange, pieces: list[Segment], prompt: Fitted) -> Spans | None:
         """The pieces of a part that have no score yet."""
         if not self._judges or not pieces:
             return None
@@ -264,7 +264,7 @@ def _question(request: AlignRequest) -> tuple[object, ...]:
     return (request.turns, objectives, request.aligner, request.verify, request.open_ended)
 
 
-def _fed(where: Spans | None, tokens: int) -> Spans | None:
+def _limit_spans(where: Spans | None, tokens: int) -> Spans | None:
     """Those of the segments whose last token is among the first `tokens`; one may end in white space that follows."""
     inside = tuple(takewhile(lambda segment: segment.stop <= tokens, where.segments)) if where else ()
     return Spans(where.objectives, inside) if where and inside else None

@@ -57,7 +57,7 @@ class AnswerPassage:
         """Where the text of its own pieces begins."""
         return self.own[0].start if self.context else 0
 
-    def nearby(self, edited: str, end: int) -> str:
+    def trim_edited(self, edited: str, end: int) -> str:
         """The end of the edited answer, as much of it as there is of the original in `text` before `end`."""
         if self.part.first == 0:
             return edited
@@ -113,7 +113,7 @@ class Division:
         self._sizes.append(0)
 
     @property
-    def left(self) -> int:
+    def room_left(self) -> int:
         """Tokens that the last part has room for."""
         return self._room - self._used
 
@@ -137,10 +137,10 @@ class Division:
         start = pieces[0].start if pieces else 0
         text = text_of(pieces, ends=part.stop < len(self.pieces))
         return AnswerPassage(
-            part, tuple(structure.shift_segment(piece, -start) for piece in pieces), text, self.folded(part, text)
+            part, tuple(structure.shift_segment(piece, -start) for piece in pieces), text, self.fold_part(part, text)
         )
 
-    def folded(self, part: PartRange, text: str) -> Folded:
+    def fold_part(self, part: PartRange, text: str) -> Folded:
         """The `text_of` a part, folded."""
         pieces = range(part.first, part.stop)
         whole = join_folded(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))
@@ -169,9 +169,9 @@ class Division:
         size = self._ruler.count(before[-_LONGEST_GAP:] + folded.text) if segment.text else 0
         if size <= self._room:
             return [(segment, folded, size)]
-        return self._broken(segment, folded)
+        return self._break_segment(segment, folded)
 
-    def _broken(self, segment: Segment, folded: Folded) -> Iterable[tuple[Segment, Folded, int]]:
+    def _break_segment(self, segment: Segment, folded: Folded) -> Iterable[tuple[Segment, Folded, int]]:
         """A segment that is longer than a part, cut between words where it has some."""
         most = max(1, self._room - self._overlap)
         start = at = 0

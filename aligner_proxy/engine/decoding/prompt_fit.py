@@ -98,29 +98,29 @@ class PromptFrame:
     window: int
     room: int
     """Tokens of the longest answer, or part of one, that fits."""
-    taught: Any = None
+    taught_heads: Any = None
     """The taught heads of the objectives, which only the model looks into."""
 
-    def around(self, answer: str | Folded) -> Fitted:
+    def fit_prompt(self, answer: str | Folded) -> Fitted:
         """The prompt of an answer, or of a part of one."""
         prompt = prompts.render(self.family, self.query, answer, self.objectives)
-        return self._fitted(prompt, self.tokenizer.prompt(prompt.text))
+        return self._add_answer_tokens(prompt, self.tokenizer.prompt(prompt.text))
 
-    def grown(self, known: Fitted, answer: str | Folded, same: int) -> Fitted:
-        """The same, where the answer begins with the same characters as that of `known`; only what follows is read.
+    def extend_prompt(self, previous: Fitted, answer: str | Folded, same: int) -> Fitted:
+        """The same, where the answer begins with the same characters as that of `previous`; only what follows is read.
 
         The answer's own tokens are left out: who reads along writes nothing.
         """
         prompt = prompts.render(self.family, self.query, answer, self.objectives)
-        before = known.prompt.text
-        encoded = self.tokenizer.prompt_after(known.encoded, before, prompt.text, prompt.place(same))
-        return Fitted(prompt, encoded, [], 0, known.shared)
+        before = previous.prompt.text
+        encoded = self.tokenizer.prompt_after(previous.encoded, before, prompt.text, prompt.place(same))
+        return Fitted(prompt, encoded, [], 0, previous.shared)
 
     def division(self, segments: Iterable[Segment] = ()) -> Division:
         """An answer of these segments in parts that fit."""
         return Division(TokenRuler(self.tokenizer, self.family), self.room, segments)
 
-    def _fitted(self, prompt: prompts.Prompt, encoded: Encoded) -> Fitted:
+    def _add_answer_tokens(self, prompt: prompts.Prompt, encoded: Encoded) -> Fitted:
         answer = self.tokenizer.continuation(prompt.shown_answer)
         shared = bisect_right(encoded.offsets, self._common_end(prompt), key=lambda offset: offset[1])
         return Fitted(prompt, encoded, answer, writing_room(len(answer)), shared)
@@ -136,18 +136,18 @@ def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptToke
     """The frame of a request's prompts; raises `AnswerTooLong` where nothing fits."""
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
-    left = window - _bare(request, family, tokenizer, window)
-    if left < LEAST_ROOM:
+    tokens_left = window - _bare(request, family, tokenizer, window)
+    if tokens_left < LEAST_ROOM:
         raise AnswerTooLong(f"the objectives fill the aligner's window of {window} tokens; write shorter ones")
-    turns = conversation.cut(request.turns, TokenRuler(tokenizer, family), int(left * CONVERSATION))
+    turns = conversation.cut(request.turns, TokenRuler(tokenizer, family), int(tokens_left * CONVERSATION))
     query = prompts.query_field(family, turns)
-    room = longest_answer(left - len(tokenizer.continuation(family.guard(query))))
+    room = longest_answer(tokens_left - len(tokenizer.continuation(family.guard(query))))
     return PromptFrame(family, query, request.objectives, request.common, tokenizer, window, room)
 
 
 def fit(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:
     """The prompt of a request whose answer is one part."""
-    return frame(request, family, tokenizer, window).around(request.answer)
+    return frame(request, family, tokenizer, window).fit_prompt(request.answer)
 
 
 def _bare(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> int:
@@ -161,7 +161,7 @@ def writing_room(answer: int) -> int:
     return answer + max(_ROOM, answer // 2)
 
 
-def longest_answer(left: int) -> int:
+def longest_answer(tokens_left: int) -> int:
     """Tokens of the longest answer that fits beside a room to write in."""
-    short = (left - _ROOM) // 2
-    return max(1, short if short < 2 * _ROOM else left * 2 // 5)
+    short = (tokens_left - _ROOM) // 2
+    return max(1, short if short < 2 * _ROOM else tokens_left * 2 // 5)

@@ -56,7 +56,7 @@ class EditProposer:
         self._lookup = list(lookup)
         self._trusted = tuple(trusted)
         self._rule = rule
-        self._seen = Acceptance()
+        self._acceptance = Acceptance()
         self._anchors = tuple(anchors)
         self._pointer = self._broke = anchors[0] if anchors else 0
         self._index = self._build_index()
@@ -65,9 +65,9 @@ class EditProposer:
         """The next draft tokens, at most `room`; empty when the answer has no more to offer."""
         most = max(0, min(room, len(self._lookup) - self._pointer))
         sure = min(most, self._sure())
-        return self._lookup[self._pointer : self._pointer + sure + self._rule(self._seen, most - sure)]
+        return self._lookup[self._pointer : self._pointer + sure + self._rule(self._acceptance, most - sure)]
 
-    def after(self, draft: Sequence[int]) -> list[int]:
+    def guess_next_token(self, draft: Sequence[int]) -> list[int]:
         """The token that would come behind a draft just proposed, if there is one."""
         end = self._pointer + len(draft)
         return self._lookup[end : end + 1]
@@ -78,16 +78,16 @@ class EditProposer:
         goes_on = accepted == drafted and self._lookup[at : at + 1] == [output[-1]]
         if accepted:
             self._broke = at
-        if self._seen.running and accepted < drafted and any(at in clean for clean in self._trusted):
+        if self._acceptance.running and accepted < drafted and any(at in clean for clean in self._trusted):
             self._trusted = ()  # the detector was wrong once
         self._pointer, located = self._resync(output, at)
         done = Round(drafted + 1, accepted + 1, located)
-        self._seen = self._seen.after(accepted + goes_on, ended=not goes_on, done=done)
+        self._acceptance = self._acceptance.add_step(accepted + goes_on, run_ended=not goes_on, done=done)
 
     def _sure(self) -> int:
         """Tokens from here to the end of an unflagged segment; 0 while the place is a guess."""
         here = next((clean for clean in self._trusted if self._pointer in clean), None)
-        return here.stop - self._pointer if here and self._seen.running else 0
+        return here.stop - self._pointer if here and self._acceptance.running else 0
 
     def _build_index(self) -> dict[tuple[int, ...], list[int]]:
         """Every n-gram of the lookup text with the positions that follow it."""
@@ -99,23 +99,23 @@ class EditProposer:
 
     def _resync(self, output: Sequence[int], at: int) -> tuple[int, bool]:
         """Where the answer goes on, and whether that was found by what was written or is only supposed."""
-        written = output[-1]
-        if self._lookup[at : at + 1] == [written]:
+        last_token = output[-1]
+        if self._lookup[at : at + 1] == [last_token]:
             return at + 1, True
         for size in _NGRAMS:
             places = self._index.get(tuple(output[-size:]), []) if len(output) >= size else []
             if places:
                 return _nearest(places, at + 1), True
-        if self._lookup[self._broke : self._broke + 1] == [written]:
+        if self._lookup[self._broke : self._broke + 1] == [last_token]:
             return self._broke + 1, True
-        place = self._one_token(written, at)
+        place = self._one_token(last_token, at)
         return (at + 1, False) if place is None else (place + 1, True)
 
-    def _one_token(self, written: int, at: int) -> int | None:
+    def _one_token(self, token: int, at: int) -> int | None:
         """The place of a token among the anchors, else nearby."""
         window = range(max(0, at - _BEHIND), min(len(self._lookup), at + _AHEAD + 1))
         for candidates in (self._anchors, window):
-            places = [i for i in candidates if self._lookup[i] == written]
+            places = [i for i in candidates if self._lookup[i] == token]
             if places:
                 return _nearest(places, at)
         return None
@@ -126,11 +126,11 @@ def _nearest(positions: Sequence[int], to: int) -> int:
     return min(positions, key=lambda position: (abs(position - to), position < to))
 
 
-def matching(draft: Sequence[int], chosen: Sequence[int]) -> int:
+def count_matching(draft: Sequence[int], tokens: Sequence[int]) -> int:
     """Length of the longest common prefix of two token sequences."""
-    if draft == chosen[: len(draft)]:
+    if draft == tokens[: len(draft)]:
         return len(draft)
-    for i, (drafted, token) in enumerate(zip(draft, chosen, strict=False)):
+    for i, (drafted, token) in enumerate(zip(draft, tokens, strict=False)):
         if drafted != token:
             return i
-    return min(len(draft), len(chosen))
+    return min(len(draft), len(tokens))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from base64 import b64encode
 
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
-from aligner_proxy.engine.decoding.correct import Aligner, AnswerEditor, framing, scores_segments
+from aligner_proxy.engine.decoding.correct import Aligner, AnswerEditor, build_frame, scores_segments
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
 from aligner_proxy.errors import AnswerTooLong, HeadsUnavailable
 from aligner_proxy.text import structure
@@ -53,7 +53,7 @@ def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest
 
 def _read(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
     """Rows of one answer."""
-    framed = framing(aligner, request)
+    framed = build_frame(aligner, request)
     if not scores_segments(aligner, framed):
         raise HeadsUnavailable(f"prompts of template {framed.family.name!r} name no objectives to teach")
     division = framed.division(structure.split(request.answer) if request.answer.strip() else ())

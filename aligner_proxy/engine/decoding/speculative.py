@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
-from aligner_proxy.engine.decoding.proposer import EditProposer, matching
+from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
 from aligner_proxy.types import DecodeCounts
 
@@ -64,14 +64,14 @@ def generate(
     ask = first
     while True:
         draft = proposer.propose(limits.tokens - len(output) - 1)
-        favoured = [*draft, *proposer.after(draft)]
+        favoured = [*draft, *proposer.guess_next_token(draft)]
         step = yield replace(ask, draft=draft, favoured=favoured, caution=limits.caution)
         scores = scores or step.scores
-        accepted = matching(draft, step.chosen)
+        accepted = count_matching(draft, step.tokens)
         sequence.crop(len(sequence.ids) - len(draft) + accepted)
-        written = take(draft, accepted, step.chosen[accepted], eos_ids, tally)
+        new_tokens = take(draft, accepted, step.tokens[accepted], eos_ids, tally)
         tally.forwards += step.forwards
-        output.extend(written)
+        output.extend(new_tokens)
         if output[-1] in eos_ids:
             return Generated(output[:-1], True, scores)
         if limits.done(output):

@@ -77,7 +77,7 @@ class EditSpan:
     ahead: tuple[str, ...] = ()
     """The segments before it that stay."""
 
-    def filled(self, generated: str, *, finished: bool) -> str:
+    def cut_replacement(self, generated: str, *, finished: bool) -> str:
         """The replacement, of what the model wrote; what is added behind the answer begins with its white space."""
         text = self._without_copies(replacement(generated, self.keys, self.banned, finished=finished))
         if self.run.text or not text:
@@ -96,20 +96,20 @@ class EditSpan:
         ahead = [words for words in map(_words, self.ahead) if not _is_alike(words, own)]
         behind = [words for words in map(_words, self.behind) if not _is_alike(words, own)]
         in_line = bool(self.before) and "\n" not in self.lead
-        written: list[tuple[str, str]] = []
+        pieces: list[tuple[str, str]] = []
         for piece in split(text):
             words = _words(piece.text)
             # In the middle of a line a mark is that of the next item.
             if _is_alike(words, behind) or (in_line and marks.read(piece.text.lstrip()) is not None):
                 break
-            written.append(("" if not words or _is_alike(words, ahead) else piece.text, piece.gap))
-        return join(written)
+            pieces.append(("" if not words or _is_alike(words, ahead) else piece.text, piece.gap))
+        return join(pieces)
 
     def with_text(self, text: str) -> str:
         """The edited answer as far as this place, with `text` in it."""
         return self.before + (self.lead if self.run.text else "") + text
 
-    def followed(self, text: str, more: str) -> str:
+    def append_text(self, text: str, more: str) -> str:
         """`more` behind what was written in this place, on a line of its own where the answer has several."""
         gap = "\n\n" if "\n" in self.before + text else " "
         return text + gap + more if text or not self.run.text else more
@@ -121,7 +121,7 @@ def at_most(most: float, segments: Sequence[Segment], scores: Sequence[float]) -
     return join([(segment.text if score <= most else "", segment.gap) for segment, score in scored])
 
 
-def rewriting(
+def rewrite_flagged_runs(
     segments: Sequence[Segment], flags: Sequence[bool], edited: list[tuple[str, str]] | None = None, skip: int = 0
 ) -> Generator[EditSpan, str, str]:
     """The edited answer: yields the holes in their order and is sent what fills each. The rest is copied.
@@ -146,17 +146,17 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
     """The hole that a flagged run leaves behind `before`."""
     start = run.at + len(run.segments)
     following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if s.text and not flag]
-    kept = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
+    unflagged = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
     # What must not come back in its place: the run's own segments, and long ones of elsewhere, flagged or kept.
     banned = [s.text.strip() for s in run.segments] + [s.text.strip() for s in segments if len(s.text) >= KEY_CHARS]
     banned += [fold(text).text for text in banned]  # as the model read them
-    bare = run.bare(_behind(run, segments[start:], flags[start:]))
+    bare = run.bare(_find_rest_of_line(run, segments[start:], flags[start:]))
     later = tuple(segment.text for segment in following)
-    ahead = tuple(kept[: len(kept) - len([flag for flag in flags[start:] if not flag])])
+    ahead = tuple(unflagged[: len(unflagged) - len([flag for flag in flags[start:] if not flag])])
     return EditSpan(run, before, lead, resumption_keys(following), tuple(banned), bare, later, ahead)
 
 
-def _behind(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
+def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
     """What follows a run in its line, or deeper in its item, up to the next flagged segment."""
     if "\n" in run.segments[-1].gap:
         nested = bool(segments) and not flags[0] and segments[0].text[:1] in (" ", "\t")
@@ -252,9 +252,9 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
     if before is None and not finished:
         text = complete(text)
     dropped = set(map(_strip_number, banned))
-    written = [(piece.text.strip(), piece.gap) for piece in split(text)]
-    written = [(piece, gap) for piece, gap in written if _strip_number(piece) not in dropped]
-    return join([next(same) for _, same in groupby(written, key=itemgetter(0))])
+    pieces = [(piece.text.strip(), piece.gap) for piece in split(text)]
+    pieces = [(piece, gap) for piece, gap in pieces if _strip_number(piece) not in dropped]
+    return join([next(same) for _, same in groupby(pieces, key=itemgetter(0))])
 
 
 def complete(text: str) -> str:

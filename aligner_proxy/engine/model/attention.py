@@ -42,7 +42,7 @@ class AttentionRow:
     context: Tensor
 
     @property
-    def fed(self) -> int:
+    def new_tokens(self) -> int:
         """New tokens."""
         return self.last - self.first
 
@@ -97,8 +97,8 @@ class AttentionPlan:
 
 def plan(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
     """Lay out one step; `slots` are those of its new tokens, in the order of the row."""
-    short = [row for row in rows if row.fed <= SHORT_FEED]
-    long = [row for row in rows if row.fed > SHORT_FEED]
+    short = [row for row in rows if row.new_tokens <= SHORT_FEED]
+    long = [row for row in rows if row.new_tokens > SHORT_FEED]
     multiple = _PADDED if store.multiplies else 1
     groups = [_joint_group(short, multiple)] if short else []
     return AttentionPlan(store, slots, (*groups, *(_single_group(row, multiple) for row in long)), len(rows) == 1)
@@ -107,21 +107,27 @@ def plan(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> Attenti
 def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
     queries = torch.arange(row.first, row.last, device=row.context.device)[None]
     slots = _pad_context(row.context, multiple)
-    plain = row.fed == len(slots)
+    plain = row.new_tokens == len(slots)
     return RowGroup(
-        queries, slots[None], None if plain else _mask([row], row.fed, len(slots)), len(row.context) - row.fed
+        queries,
+        slots[None],
+        None if plain else _mask([row], row.new_tokens, len(slots)),
+        len(row.context) - row.new_tokens,
     )
 
 
 def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
     """Padding repeats the last token and looks where it looks; what comes out of it is thrown away."""
-    fed = max(row.fed for row in rows)
+    new_tokens = max(row.new_tokens for row in rows)
     context = max(len(row.context) for row in rows)
     device = rows[0].context.device
-    queries = [torch.arange(row.first, row.first + fed, device=device).clamp(max=row.last - 1) for row in rows]
+    queries = [torch.arange(row.first, row.first + new_tokens, device=device).clamp(max=row.last - 1) for row in rows]
     slots = torch.stack([_pad_context(row.context, multiple, context) for row in rows])
     return RowGroup(
-        torch.stack(queries), slots, _mask(rows, fed, slots.shape[1]), context - fed if len(rows) == 1 else 0
+        torch.stack(queries),
+        slots,
+        _mask(rows, new_tokens, slots.shape[1]),
+        context - new_tokens if len(rows) == 1 else 0,
     )
 
 
@@ -131,12 +137,12 @@ def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
 
 
-def _mask(rows: Sequence[AttentionRow], fed: int, context: int) -> Tensor:
+def _mask(rows: Sequence[AttentionRow], new_tokens: int, context: int) -> Tensor:
     """Where each query may look: at its own place in its sequence and before."""
     device = rows[0].context.device
-    steps = torch.arange(fed, device=device)
+    steps = torch.arange(new_tokens, device=device)
     places = torch.arange(context, device=device)
-    last = torch.stack([(len(row.context) - row.fed + steps).clamp(max=len(row.context) - 1) for row in rows])
+    last = torch.stack([(len(row.context) - row.new_tokens + steps).clamp(max=len(row.context) - 1) for row in rows])
     return (places <= last[..., None])[:, None]
 
 
@@ -178,17 +184,17 @@ def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scal
 
 def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
     """By products in the tensors' own type and a softmax that computes in fp32, some queries at a time."""
-    (rows, heads, fed, size), (groups, context) = queries.shape, keys.shape[1:3]
+    (rows, heads, new_tokens, size), (groups, context) = queries.shape, keys.shape[1:3]
     mask = group.mask
     old = group.old
     if mask is None:
-        mask = torch.ones(1, 1, fed, context, dtype=torch.bool).tril()
+        mask = torch.ones(1, 1, new_tokens, context, dtype=torch.bool).tril()
     hidden = ~mask[:, :, None, :, old:]
     scaled = queries * (size**-0.5 if scale is None else scale)
     most = max(1, min(_QUERIES, _SCORES // (rows * heads * context)))
     done = []
-    for first in range(0, fed, most):
-        last = min(first + most, fed)
+    for first in range(0, new_tokens, most):
+        last = min(first + most, new_tokens)
         # One sequence's queries look no further than the last of them; of several the longest counts.
         reach = min(context, -(-(old + last) // _PADDED) * _PADDED) if rows == 1 else context
         some = scaled[:, :, first:last].reshape(rows, groups, -1, size)

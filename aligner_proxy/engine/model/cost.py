@@ -36,10 +36,10 @@ def costs(runner: ModelRunner, file: Path) -> CostCurve:
         stored_costs = _KNOWN.validate_json(file.read_bytes())
     points = stored_costs.get(runner.machine)
     if not points:
-        curve = CostCurve.measured(_samples(runner))
+        curve = CostCurve.from_samples(_samples(runner))
         _note(file, stored_costs | {runner.machine: [*curve.points]})
         return curve
-    return CostCurve.measured(points)
+    return CostCurve.from_samples(points)
 
 
 def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:

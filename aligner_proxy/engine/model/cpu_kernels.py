@@ -8,7 +8,7 @@ A CPU that multiplies bf16 matrices in tiles (AMX) needs a tenth of the 4-bit ke
 long for a few. There the numbers are unpacked to bf16: of a small model once, kept beside the packed ones; of a larger
 model each time, one layer after the other into the same piece of memory, where there are rows enough to pay for that.
 
-`enabled` is the one switch: with versions of the libraries that this was not seen with, layers stay as they are.
+`check_versions` is the one switch: with versions of the libraries that this was not seen with, layers stay as they are.
 """
 
 from __future__ import annotations
@@ -49,9 +49,13 @@ Product = Callable[[Tensor], Tensor]
 
 
 @cache
-def enabled() -> bool:
+def check_versions() -> bool:
     """The switch: whether the installed libraries are of versions that this was seen with. Else it is logged once."""
-    others = [f"{name} {version(name)}" for name, seen in SEEN_WITH.items() if not version(name).startswith(f"{seen}.")]
+    others = [
+        f"{name} {version(name)}"
+        for name, tried_version in SEEN_WITH.items()
+        if not version(name).startswith(f"{tried_version}.")
+    ]
     if others:
         log.warning("CPU kernels not used: not tried with %s; corrections are the same, but slower", ", ".join(others))
     return not others
@@ -66,7 +70,7 @@ def has_tiles() -> bool:
 def kept_bytes(weights: int) -> int:
     """Bytes that a model with so many weights in 4 bits takes for keeping them unpacked as well."""
     size = 2 * weights
-    if not (enabled() and has_tiles()) or size > KEPT:
+    if not (check_versions() and has_tiles()) or size > KEPT:
         return 0
     free_bytes = memory.available()
     return size if free_bytes is None or 4 * size <= free_bytes else 0
@@ -75,9 +79,9 @@ def kept_bytes(weights: int) -> int:
 def install(model: nn.Module) -> int:
     """Let every 4-bit layer of a bf16 model on a CPU call its kernel directly; how many now do."""
     layers = [layer for layer in model.modules() if _suits(layer)]
-    if not layers or not enabled():
+    if not layers or not check_versions():
         return 0
-    done = [layer for layer in layers if _shortened(layer)]
+    done = [layer for layer in layers if _install_kernel(layer)]
     if done:
         _leave_file(model, layers)
     if done and has_tiles():
@@ -113,7 +117,7 @@ def _suits(layer: Any) -> bool:
 
 
 @torch.inference_mode()
-def _shortened(layer: Any) -> bool:
+def _install_kernel(layer: Any) -> bool:
     """The layer packs its weights at its first forward."""
     sample = torch.linspace(-1, 1, 3 * layer.in_features, dtype=torch.bfloat16).view(1, 3, layer.in_features)
     before = layer(sample)
@@ -149,7 +153,7 @@ def _call(layer: Any) -> Product | None:
         return out.to(x.dtype)
 
     # The kernel reads from addresses: what stands there must live as long as the call does.
-    call.held = weights, scales  # type: ignore[attr-defined]
+    call.tensors = weights, scales  # type: ignore[attr-defined]
     return call
 
 

@@ -36,13 +36,13 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
     that an ending was asked for, and not whether it was there; docs/lab).
     """
     pieces = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
-    ended = bool(segments) and not segments[-1].text
-    if ended:
+    has_end = bool(segments) and not segments[-1].text
+    if has_end:
         *before, behind = _ranges([*pieces[:-1], (prompt.end, len(prompt.text))], offsets)
         tokens = (*before, range(before[-1].start if before else behind.start, behind.stop))
     else:
         tokens = _ranges(pieces, offsets)
-    return Spans(_ranges(prompt.objectives, offsets), tokens, ended)
+    return Spans(_ranges(prompt.objectives, offsets), tokens, has_end)
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
@@ -94,7 +94,7 @@ def layers_of(config: Any) -> list[int]:
     return sorted({int(share * (config.num_hidden_layers - 1)) for share in DEPTHS})
 
 
-def made_for(config: Any, size: int, layers: Tensor) -> bool:
+def fits_model(config: Any, size: int, layers: Tensor) -> bool:
     """Whether rows of `size` from these layers are those of a model of this config, which has to have them all."""
     return size == len(layers) * config.hidden_size and bool(layers.max() < config.num_hidden_layers)
 
@@ -129,13 +129,13 @@ class DetectorHead(nn.Module):
         self.register_buffer("end_shift", torch.tensor(0.0))
 
     @classmethod
-    def over(cls, config: Any) -> DetectorHead:
+    def create_for_model(cls, config: Any) -> DetectorHead:
         """A new head for a model of this transformers config."""
         return cls(config.hidden_size, layers_of(config))
 
     def fits(self, config: Any) -> bool:
         """Whether it was made for a model of this width that has all the layers it reads."""
-        return made_for(config, self.objective.in_features, self.layers)
+        return fits_model(config, self.objective.in_features, self.layers)
 
     def taps(self, model: Any) -> Taps:
         """Hooks for the layers that this head reads."""
@@ -150,7 +150,7 @@ class DetectorHead(nn.Module):
             scores = scores - (loud - self.floor).clamp(min=0.0)
         return scores
 
-    def judge(self, states: Tensor, where: Spans, taught: TaughtColumns | None = None) -> Tensor:
+    def judge(self, states: Tensor, where: Spans, taught_heads: TaughtColumns | None = None) -> Tensor:
         """Log-odds [segments, objectives] of one prompt, the place behind the last segment by its own point.
 
         That place is the general head's alone: nobody teaches what is missing.
@@ -158,8 +158,8 @@ class DetectorHead(nn.Module):
         rows, objectives = self.read(states, where)
         scores: Tensor = self(rows, objectives)
         segments = len(rows) - where.behind
-        if taught is not None and segments:
-            taught.judge(rows[:segments], scores[:segments])
+        if taught_heads is not None and segments:
+            taught_heads.judge(rows[:segments], scores[:segments])
         if where.behind:
             scores[-1] += self.end_shift
         return scores
@@ -185,9 +185,9 @@ class DetectorHead(nn.Module):
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Projected rows to log-odds [segments, objectives]."""
-        own, left = segments[:, None].chunk(2, dim=-1)
-        text, right = objectives[None].chunk(2, dim=-1)
-        scores: Tensor = self.score(F.gelu(own + text + left * right / 4)).squeeze(-1)
+        own, own_factor = segments[:, None].chunk(2, dim=-1)
+        text, text_factor = objectives[None].chunk(2, dim=-1)
+        scores: Tensor = self.score(F.gelu(own + text + own_factor * text_factor / 4)).squeeze(-1)
         return scores
 
     @staticmethod
@@ -220,9 +220,9 @@ class DetectorHead(nn.Module):
 
 
 def _rows(states: list[Tensor]) -> Tensor:
-    return normalised(torch.stack(states))
+    return normalise_states(torch.stack(states))
 
 
-def normalised(states: Tensor) -> Tensor:
+def normalise_states(states: Tensor) -> Tensor:
     """States [parts, layers, hidden], normalised layer by layer, as rows."""
     return F.layer_norm(states, states.shape[-1:]).flatten(1)

@@ -19,7 +19,7 @@ def represent(states: Sequence[Tensor]) -> Tensor:
     return F.layer_norm(means, means.shape[-1:]).flatten()
 
 
-def shortened(ids: list[int]) -> list[int]:
+def shorten_ids(ids: list[int]) -> list[int]:
     """The tokens of a text that are read: of a long one its beginning and its end, where a request usually stands."""
     half = MOST_TOKENS // 2
     return ids if len(ids) <= MOST_TOKENS else ids[:half] + ids[-half:]
@@ -28,7 +28,7 @@ def shortened(ids: list[int]) -> list[int]:
 @torch.no_grad()
 def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Tensor:
     """Rows [texts, layers * hidden] of tokenised texts; `model` is the causal language model, which stays as it is."""
-    read = [shortened(ids) for ids in texts]
+    read = [shorten_ids(ids) for ids in texts]
     longest = max(map(len, read))
     # Padding stands behind a text, and the model is causal: no text sees it.
     ids = torch.tensor([one + [0] * (longest - len(one)) for one in read], device=model.device)

@@ -49,7 +49,7 @@ class LoraDelta:
     down: Tensor
     up: Tensor
 
-    def of(self, x: Tensor) -> Tensor:
+    def compute_addition(self, x: Tensor) -> Tensor:
         """What is added to the layer's output."""
         return ((x.to(self.down.dtype) @ self.down.T) @ self.up.T).to(x.dtype)
 
@@ -106,7 +106,7 @@ class Adapters:
             _check_shapes(model, layer, deltas.values()).register_forward_hook(partial(self._add, deltas))
 
     @contextmanager
-    def over(self, rows: Iterable[tuple[int, int]]) -> Iterator[None]:
+    def assign_rows(self, rows: Iterable[tuple[int, int]]) -> Iterator[None]:
         """For one forward: which adapter its rows use, as (adapter, number of rows) in the order of the rows."""
         first = 0
         for number, group in groupby(rows, key=lambda row: row[0]):
@@ -125,7 +125,7 @@ class Adapters:
         """Works in place: the output is this layer's own."""
         for number, first, last in self._rows:
             if number in deltas:
-                out[..., first:last, :] += deltas[number].of(inputs[0][..., first:last, :])
+                out[..., first:last, :] += deltas[number].compute_addition(inputs[0][..., first:last, :])
 
 
 def _check_shapes(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:

@@ -36,12 +36,12 @@ from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
 class AdapterWeights:
     """What one aligner has of its own over the base that it shares: an adapter, and a head where it has one.
 
-    `taught` are heads of objectives that it came with.
+    `taught_heads` are heads of objectives that it came with.
     """
 
     adapter: Adapter
     head: DetectorHead | None
-    taught: Sequence[TaughtHead] = ()
+    taught_heads: Sequence[TaughtHead] = ()
 
 
 class ModelRunner:
@@ -54,7 +54,7 @@ class ModelRunner:
         head: DetectorHead | None,
         cache_tokens: int = CACHE_TOKENS,
         others: Sequence[AdapterWeights] = (),
-        taught: Sequence[TaughtHead] = (),
+        taught_heads: Sequence[TaughtHead] = (),
     ) -> None:
         model.train(mode=False)
         self._model = model
@@ -65,8 +65,8 @@ class ModelRunner:
         ]
         self.shelf = HeadShelf(model.device)
         self._shipped = [
-            {head.objective: LoadedHead.of(head, model.device) for head in heads}
-            for heads in (taught, *(other.taught for other in others))
+            {head.objective: LoadedHead.from_head(head, model.device) for head in heads}
+            for heads in (taught_heads, *(other.taught_heads for other in others))
         ]
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT
@@ -83,7 +83,7 @@ class ModelRunner:
             shape = (slots, len(layers) + 1, model.config.hidden_size)
             self._states = torch.empty(shape, dtype=model.dtype, device=model.device)
         # Where each head finds its layers among those kept for all heads; what is behind the final norm comes last.
-        self._kept = [
+        self._layers_of_head = [
             [layers.index(i) for i in detector.layers.tolist()] + [-1] if detector else [] for detector in self._heads
         ]
 
@@ -109,9 +109,9 @@ class ModelRunner:
         """Longest sequence, in tokens, that the model's positions reach."""
         return int(self._model.config.max_position_embeddings)
 
-    def draft_length(self, seen: Acceptance, room: int) -> int:
+    def draft_length(self, acceptance: Acceptance, room: int) -> int:
         """How long a draft pays here, in the company of the last step."""
-        return draft_length(self.costs, seen, room, self._company)
+        return draft_length(self.costs, acceptance, room, self._company)
 
     def probes(self, prompt: int, room: int) -> bool:
         """Whether a draft of this length is too dear here to be tried unasked, or takes a step more than its prompt."""
@@ -125,7 +125,7 @@ class ModelRunner:
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
         slots = self._slots(feeds)
         adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
-        with self._crew.over(len(ids)), self._adapters.over(adapters):
+        with self._crew.time_forward(len(ids)), self._adapters.assign_rows(adapters):
             hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
             self._keep(hidden, slots, feeds)
             return self._choose(hidden, feeds)
@@ -136,8 +136,8 @@ class ModelRunner:
         head = self._heads[feed.job.sequence.adapter]
         if head is None or self._states is None:
             return []
-        taught = feed.job.ask.taught if feed.job.ask else None
-        most = head.judge(self._read_states(feed), spans, taught).max(dim=-1)
+        taught_heads = feed.job.ask.taught_heads if feed.job.ask else None
+        most = head.judge(self._read_states(feed), spans, taught_heads).max(dim=-1)
         return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
 
     @torch.inference_mode()
@@ -156,7 +156,7 @@ class ModelRunner:
         head = self._heads[adapter]
         return head.row_width if head else 0
 
-    def taught(
+    def find_taught_heads(
         self, aligner: str, objectives: Sequence[str], names: Sequence[str], adapter: int = 0
     ) -> TaughtColumns | None:
         """The taught heads of a request to `aligner` (a content hash), None where it has none.
@@ -169,14 +169,14 @@ class ModelRunner:
         heads = select_heads(self.shelf, shipped, aligner, objectives, names)
         return TaughtColumns(heads) if heads else None
 
-    def shipped(self, adapter: int = 0) -> tuple[str, ...]:
+    def list_shipped_objectives(self, adapter: int = 0) -> tuple[str, ...]:
         """Texts of the objectives for which this aligner came with a head."""
         return tuple(self._shipped[adapter])
 
     def _read_states(self, feed: Feed) -> Tensor:
         """What the head of a feed's aligner reads of all tokens up to its end."""
         assert self._states is not None
-        return self._states[self._context(feed)][:, self._kept[feed.job.sequence.adapter]]
+        return self._states[self._context(feed)][:, self._layers_of_head[feed.job.sequence.adapter]]
 
     def ends(self, adapter: int = 0) -> bool:
         """Whether this aligner's head judges the place behind the last segment, too."""
@@ -191,14 +191,14 @@ class ModelRunner:
     @torch.inference_mode()
     def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
         """Rows [texts, layers * hidden] of texts by themselves (encoder.py)."""
-        longest = max(len(encoder.shortened(ids)) for ids in texts)
-        with self._crew.over(longest * len(texts)), self._adapters.over([(adapter, longest)]):
+        longest = max(len(encoder.shorten_ids(ids)) for ids in texts)
+        with self._crew.time_forward(longest * len(texts)), self._adapters.assign_rows([(adapter, longest)]):
             return encoder.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: AttentionPlan) -> Tensor:
         """Hidden states after the final norm, [tokens, hidden size]."""
         device = self._model.device
-        with self._blockwise():
+        with self._use_block_attention():
             output = self._model.base_model(
                 torch.tensor([ids], device=device),
                 position_ids=torch.tensor([places], device=device),
@@ -209,7 +209,7 @@ class ModelRunner:
         return hidden
 
     @contextmanager
-    def _blockwise(self) -> Iterator[None]:
+    def _use_block_attention(self) -> Iterator[None]:
         """Our attention for one forward; afterwards the model is as it was."""
         config: Any = self._model.config
         before = config._attn_implementation
@@ -252,12 +252,12 @@ class ModelRunner:
         if not rows:
             return [[] for _ in feeds]
         logits = cpu_kernels.logits(self._output, hidden[rows])
-        chosen = []
+        tokens = []
         at = 0
         for feed in feeds:
-            chosen.append(_greedy(logits[at : at + len(feed.predicted)], feed))
+            tokens.append(_greedy(logits[at : at + len(feed.predicted)], feed))
             at += len(feed.predicted)
-        return chosen
+        return tokens
 
 
 def _cpu() -> str:

@@ -46,15 +46,15 @@ class LoadedHead:
     """The least that the general head's score counts as."""
 
     @classmethod
-    def of(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
+    def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
         """From the frozen value."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
         sizes = [head.width, head.hidden * head.width, head.hidden, head.hidden]
         weight, inner, offsets, outer = torch.split(numbers, sizes)
         inner = inner.view(head.hidden, head.width)
-        said = (head.objective, head.aligner, head.prior, head.bias)
+        fields = (head.objective, head.aligner, head.prior, head.bias)
         floor = -math.inf if head.floor is None else head.floor
-        return cls(*said, weight, head.either, inner, offsets, outer, floor)
+        return cls(*fields, weight, head.either, inner, offsets, outer, floor)
 
     def units(self, rows: Tensor) -> Tensor:
         """What the hidden units say of these rows [segments, width], in nats [segments]."""
@@ -78,10 +78,10 @@ class TaughtColumns:
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Put their scores of these rows [segments, numbers] into `scores` [segments, objectives], from the general."""
         general = scores[:, self._columns]
-        taught = self._prior * torch.maximum(general, self._floor) + rows @ self._weight + self._bias
+        taught_scores = self._prior * torch.maximum(general, self._floor) + rows @ self._weight + self._bias
         for place, head in self._deep:
-            taught[:, place] += head.units(rows)
-        scores[:, self._columns] = torch.where(self._either, torch.maximum(taught, general), taught)
+            taught_scores[:, place] += head.units(rows)
+        scores[:, self._columns] = torch.where(self._either, torch.maximum(taught_scores, general), taught_scores)
 
 
 class HeadShelf:
@@ -96,7 +96,7 @@ class HeadShelf:
     def put(self, head: TaughtHead) -> str:
         """Keep a head; its content hash."""
         name = head.content_hash
-        loaded = LoadedHead.of(head, self._device)
+        loaded = LoadedHead.from_head(head, self._device)
         with self._lock:
             self._heads[name] = loaded
             self._heads.move_to_end(name)

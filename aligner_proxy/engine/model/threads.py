@@ -40,13 +40,13 @@ class ThreadTuner:
         self._sizes: dict[int, _Size] = {}
 
     @contextmanager
-    def over(self, tokens: int) -> Iterator[None]:
+    def time_forward(self, tokens: int) -> Iterator[None]:
         """For one forward over so many tokens."""
         if self.most == 1:
             yield
             return
         size = self._sizes.setdefault(min(tokens, _LARGE).bit_length(), _Size())
-        threads, tried = self._choose_threads(size)
+        threads, is_new = self._choose_threads(size)
         self._resize(threads)
         started = perf_counter()
         try:
@@ -55,16 +55,16 @@ class ThreadTuner:
             cost = (perf_counter() - started) / (tokens + _FIXED)
             self._resize(self.most)
         # What was known about a number of threads that is tried again is old; nothing of it is kept.
-        before = cost if tried else size.costs[threads]
+        before = cost if is_new else size.costs[threads]
         size.costs[threads] = before + _NEWEST * (cost - before)
 
     def _choose_threads(self, size: _Size) -> tuple[int, bool]:
         """A number of threads, and whether it is one that nothing recent is known of."""
         size.count += 1
-        unknown = next((threads for threads in reversed(self._choices) if threads not in size.costs), None)
-        if unknown is not None:
-            return unknown, True
+        untried = next((threads for threads in reversed(self._choices) if threads not in size.costs), None)
+        if untried is not None:
+            return untried, True
         best = min(self._choices, key=size.costs.__getitem__)
         others = [threads for threads in self._choices if threads != best]
-        turn, left = divmod(size.count, AGAIN)
-        return (best, False) if left else (others[turn % len(others)], True)
+        turn, remainder = divmod(size.count, AGAIN)
+        return (best, False) if remainder else (others[turn % len(others)], True)

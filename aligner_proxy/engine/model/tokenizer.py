@@ -46,19 +46,19 @@ class PromptTokenizer:
         encoding = self._backend.encode(text, add_special_tokens=True)
         return Encoded(list(encoding.ids), list(encoding.offsets))
 
-    def prompt_after(self, known: Encoded, before: str, text: str, same: int) -> Encoded:
-        """Tokens of the prompt `text`, where `known` are those of `before` and both begin with the same characters.
+    def prompt_after(self, previous: Encoded, before: str, text: str, same: int) -> Encoded:
+        """Tokens of the prompt `text`, where `previous` are those of `before` and both begin with the same characters.
 
         `same` is the number of these. Only what stands behind the last but one of the words that both have is read, so
         that a growing text is not read again and again. The result is that of `prompt`.
         """
         start = _word_start(text, same) if self._joins else 0
-        kept = bisect_right(known.offsets, start, key=lambda offset: offset[1]) if start else 0
-        if not kept or known.offsets[kept - 1][1] != start or before[:start] != text[:start]:
+        shared_count = bisect_right(previous.offsets, start, key=lambda offset: offset[1]) if start else 0
+        if not shared_count or previous.offsets[shared_count - 1][1] != start or before[:start] != text[:start]:
             return self.prompt(text)
         rest = self.pieces(text[start:])
         moved = [(first + start, last + start) for first, last in rest.offsets]
-        return Encoded(known.ids[:kept] + rest.ids, known.offsets[:kept] + moved)
+        return Encoded(previous.ids[:shared_count] + rest.ids, previous.offsets[:shared_count] + moved)
 
     def continuation(self, text: str) -> list[int]:
         """Tokens of a text that goes on after a prompt."""

@@ -32,7 +32,7 @@ class Owner:
     tenant: str = ""
     shared: int = 0
 
-    def of(self, end: int) -> str | None:
+    def find_tenant(self, end: int) -> str | None:
         """The tenant of a block that ends with so many tokens; None where all share it."""
         return None if end <= self.shared else self.tenant
 
@@ -54,7 +54,7 @@ class BlockPool:
         self._free: OrderedDict[int, None] = OrderedDict((block, None) for block in range(count))
         self._node_of: dict[int, int] = {}
         self._key_of: dict[int, Key] = {}
-        self._known: dict[Key, int] = {}
+        self._block_of: dict[Key, int] = {}
         self._nodes = _numbers()
 
     def take(self) -> int:
@@ -80,7 +80,7 @@ class BlockPool:
         matched: list[int] = []
         node = -owner.adapter
         for start in range(0, most - self.size + 1, self.size):
-            block = self._known.get(self._key(node, ids, start, owner))
+            block = self._block_of.get(self._key(node, ids, start, owner))
             if block is None:
                 break
             self._hold(block)
@@ -94,14 +94,14 @@ class BlockPool:
         for block, start in zip(blocks, range(0, length - self.size + 1, self.size), strict=False):
             if block not in self._key_of:
                 key = self._key(node, ids, start, owner)
-                if key in self._known:
+                if key in self._block_of:
                     return  # computed twice at the same time: the first one stays, ours is not shared
-                self._known[key] = block
+                self._block_of[key] = block
                 self._key_of[block] = key
                 self._node_of[block] = next(self._nodes)
             node = self._node_of[block]
 
-    def published(self, block: int) -> bool:
+    def is_published(self, block: int) -> bool:
         """Whether others may take it, so that nothing may be written into it any more."""
         return block in self._key_of
 
@@ -111,22 +111,22 @@ class BlockPool:
 
     def use(self) -> BlockUse:
         """For metrics."""
-        kept = sum(block in self._key_of for block in [*self._free])  # the model's thread goes on changing it
+        cached = sum(block in self._key_of for block in [*self._free])  # the model's thread goes on changing it
         used = self.count - len(self._free)
-        return BlockUse(used, sum(n > 1 for n in self._holders), kept, len(self._free) - kept)
+        return BlockUse(used, sum(n > 1 for n in self._holders), cached, len(self._free) - cached)
 
-    def check(self, held: Iterable[int]) -> None:
-        """Raise AssertionError unless exactly `held` (with repetitions) is held; for tests and idle moments."""
+    def check(self, held_blocks: Iterable[int]) -> None:
+        """Raise AssertionError unless exactly `held_blocks` (with repetitions) is held; for tests and idle moments."""
         expected = [0] * self.count
-        for block in held:
+        for block in held_blocks:
             expected[block] += 1
         assert self._holders == expected, "holders of blocks are miscounted"
         assert {b for b in range(self.count) if not expected[b]} == set(self._free), "free blocks are not the unheld"
-        assert all(self._known[key] == block for block, key in self._key_of.items()), "a known block is lost"
+        assert all(self._block_of[key] == block for block, key in self._key_of.items()), "a known block is lost"
 
     def _key(self, node: int, ids: Sequence[int], start: int, owner: Owner) -> Key:
         end = start + self.size
-        return (node, tuple(ids[start:end]), owner.of(end))
+        return (node, tuple(ids[start:end]), owner.find_tenant(end))
 
     def _hold(self, block: int) -> None:
         self._free.pop(block, None)
@@ -136,7 +136,7 @@ class BlockPool:
         """Its content goes. What follows it can then not be found any more and goes in its turn."""
         key = self._key_of.pop(block, None)
         if key is not None:
-            del self._known[key], self._node_of[block]
+            del self._block_of[key], self._node_of[block]
 
 
 def _numbers() -> count[int]:

@@ -40,7 +40,7 @@ class CostCurve:
     points: tuple[tuple[int, float], ...]
 
     @classmethod
-    def measured(cls, samples: Iterable[tuple[int, float]]) -> CostCurve:
+    def from_samples(cls, samples: Iterable[tuple[int, float]]) -> CostCurve:
         """From measurements, of which the least for each number counts; fewer tokens never cost more.
 
         What else uses the machine only adds to a measurement, so the lower of two that disagree is believed.
@@ -52,18 +52,18 @@ class CostCurve:
         costs = [*accumulate((least[size] for size in reversed(sizes)), min)]
         return cls(tuple(zip(sizes, reversed(costs), strict=True)))
 
-    def of(self, tokens: int) -> float:
+    def estimate_cost(self, tokens: int) -> float:
         """The cost of one forward; beyond the last point it goes on as before it."""
         if len(self.points) == 1:
             return self.points[0][1]
         at = min(max(1, bisect_left(self.points, tokens, key=lambda point: point[0])), len(self.points) - 1)
-        (left, low), (right, high) = self.points[at - 1 : at + 1]
-        return max(low + (high - low) * (tokens - left) / (right - left), self.points[0][1])
+        (fewer, low), (more, high) = self.points[at - 1 : at + 1]
+        return max(low + (high - low) * (tokens - fewer) / (more - fewer), self.points[0][1])
 
-    def beside(self, tokens: int, times: float, most: int) -> int:
+    def count_further_tokens(self, tokens: int, times: float, most: int) -> int:
         """How many further tokens, at most `most`, make a forward over `tokens` cost at most so many times as much."""
-        bound = times * self.of(tokens)
-        return bisect_right(range(1, most + 1), bound, key=lambda more: self.of(tokens + more))
+        bound = times * self.estimate_cost(tokens)
+        return bisect_right(range(1, most + 1), bound, key=lambda more: self.estimate_cost(tokens + more))
 
 
 FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
@@ -75,19 +75,19 @@ class Guesses:
     """How often the first token of a draft behind an edit is right; it begins with that of many answers."""
 
     right: float
-    tried: float
+    total: float
 
-    def after(self, right: bool) -> Guesses:
+    def add_guess(self, right: bool) -> Guesses:
         """One more; of older ones less is left."""
-        return Guesses(_GUESSES_LEFT * self.right + right, _GUESSES_LEFT * self.tried + 1)
+        return Guesses(_GUESSES_LEFT * self.right + right, _GUESSES_LEFT * self.total + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """One forward: tokens fed, tokens written, and whether these showed where in the answer the next draft begins."""
 
-    fed: int = 1
-    wrote: int = 1
+    fed_tokens: int = 1
+    written_tokens: int = 1
     located: bool = False
 
 
@@ -97,7 +97,7 @@ class Acceptance:
 
     copied: float = 0.0
     """Tokens that went on a run; of older ones less is left."""
-    ended: float = 0.0
+    ended_runs: float = 0.0
     """Runs that came to an end."""
     located: Guesses = Guesses(3.2, 4.0)
     """Drafts behind such an end whose place was located by tokens written."""
@@ -106,21 +106,25 @@ class Acceptance:
     running: bool = True
     lately: tuple[Round, ...] = ()
 
-    def after(self, run: int, *, ended: bool, done: Round = Round()) -> Acceptance:
+    def add_step(self, run: int, *, run_ended: bool, done: Round = Round()) -> Acceptance:
         """One step more: `run` tokens of the answer in a row were what the model wanted, then the run ended or not."""
-        seen = self
+        acceptance = self
         if not self.running and self.lately:
             name = "located" if self.lately[-1].located else "blind"
-            seen = replace(seen, **{name: getattr(self, name).after(run > 0)})
-        seen = replace(seen, copied=seen.copied + run, running=not ended, lately=(*self.lately, done)[-_LATELY:])
-        if not ended:
-            return seen
-        return replace(seen, copied=seen.copied * _FORGETTING, ended=seen.ended * _FORGETTING + 1)
+            acceptance = replace(acceptance, **{name: getattr(self, name).add_guess(run > 0)})
+        acceptance = replace(
+            acceptance, copied=acceptance.copied + run, running=not run_ended, lately=(*self.lately, done)[-_LATELY:]
+        )
+        if not run_ended:
+            return acceptance
+        return replace(
+            acceptance, copied=acceptance.copied * _FORGETTING, ended_runs=acceptance.ended_runs * _FORGETTING + 1
+        )
 
     @property
     def goes_on(self) -> float:
         """How likely a run goes on with its next token; certain as long as none has ended."""
-        return (self.copied + 1) / (self.copied + self.ended + 1)
+        return (self.copied + 1) / (self.copied + self.ended_runs + 1)
 
     @property
     def begins(self) -> float:
@@ -128,18 +132,18 @@ class Acceptance:
         if self.running:
             return self.goes_on
         behind = self.located if self.lately and self.lately[-1].located else self.blind
-        return behind.right / behind.tried
+        return behind.right / behind.total
 
-    def expected(self, length: int) -> float:
+    def expect_tokens(self, length: int) -> float:
         """Tokens that a step with a draft of this length writes: what is accepted of it, and the model's own."""
         p = self.goes_on
         return 1 + self.begins * (length if p == 1 else (1 - p**length) / (1 - p))
 
     def price(self, costs: CostCurve, company: int = 1) -> float:
         """What a token has cost of late, `company` sequences sharing each forward."""
-        fed = [1, *(recent.fed for recent in self.lately)]
-        written = _AT_FIRST + sum(recent.wrote for recent in self.lately)
-        return sum(costs.of(company * tokens) for tokens in fed) / company / written
+        forward_sizes = [1, *(recent.fed_tokens for recent in self.lately)]
+        written_tokens = _AT_FIRST + sum(recent.written_tokens for recent in self.lately)
+        return sum(costs.estimate_cost(company * tokens) for tokens in forward_sizes) / company / written_tokens
 
 
 Rule = Callable[[Acceptance, int], int]
@@ -148,17 +152,17 @@ Rule = Callable[[Acceptance, int], int]
 
 def probes(costs: CostCurve, room: int) -> bool:
     """Whether a first draft that fills the room would make an answer too dear if it were wrong from the start."""
-    return costs.of(room + 1) > (1 + _WASTE * room) * costs.of(1)
+    return costs.estimate_cost(room + 1) > (1 + _WASTE * room) * costs.estimate_cost(1)
 
 
-def draft_length(costs: CostCurve, seen: Acceptance, room: int, company: int = 1) -> int:
+def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: int = 1) -> int:
     """The length worth most beyond what it adds to a forward, at most `room`; `company` sequences share the forward."""
-    if not seen.ended:
-        return min(room, PROBE) if not seen.copied and probes(costs, room) else room
-    price = seen.price(costs, company)
+    if not acceptance.ended_runs:
+        return min(room, PROBE) if not acceptance.copied and probes(costs, room) else room
+    price = acceptance.price(costs, company)
 
     def gain(length: int) -> float:
-        return price * seen.expected(length) - costs.of(company * (length + 1)) / company
+        return price * acceptance.expect_tokens(length) - costs.estimate_cost(company * (length + 1)) / company
 
     return max(_lengths(room), key=lambda length: (gain(length), length))
 

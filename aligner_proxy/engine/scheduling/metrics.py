@@ -44,25 +44,25 @@ _PHASES = {
 }
 
 
-def refused(reason: str) -> None:
+def count_refusal(reason: str) -> None:
     """A request was not let in."""
     REFUSED.labels(reason).inc()
     _last_refusal[0] = time.monotonic()
 
 
-def refused_at() -> float:
+def read_last_refusal() -> float:
     """When the last one was not let in, in monotonic seconds."""
     return _last_refusal[0]
 
 
 @dataclass(slots=True)
 class Phases:
-    """When one request reached what; monotonic seconds, None: not yet. Only the model's thread calls `fed`, `read`."""
+    """When one request reached what; in monotonic seconds. The model's thread alone calls `read`, `note_forward`."""
 
     trace: Any = None
     """Where its spans hang."""
     arrived: float = field(default_factory=time.monotonic)
-    begun: float | None = None
+    started: float | None = None
     prefilled: float | None = None
     along: float | None = None
     """Since when it was read while the upstream wrote."""
@@ -70,36 +70,39 @@ class Phases:
     """The upstream still writes the answer: no client waits for a result yet."""
     over: bool = False
 
-    def fed(self) -> None:
+    def note_forward(self) -> None:
         """Some of its tokens go through the model."""
-        if self.begun is None:
-            self.begun = time.monotonic()
+        if self.started is None:
+            self.started = time.monotonic()
 
     def read(self) -> None:
         """The model has read all it was given so far."""
         if self.prefilled is None:
             self.prefilled = time.monotonic()
 
-    def completed(self) -> None:
+    def note_complete_answer(self) -> None:
         """The answer that was read along has ended: from here on a client waits."""
-        self.along = self.begun or self.arrived
+        self.along = self.started or self.arrived
         self.arrived = time.monotonic()
-        self.begun = self.prefilled = None
+        self.started = self.prefilled = None
         self.unwanted = False
 
-    def ended(self, end: object, gone: str | None = None) -> None:
-        """The request is over: `end` is its result or error, `gone` why its client left. Counted once."""
+    def note_end(self, end: object, departure: str | None = None) -> None:
+        """The request is over: `end` is its result or error, `departure` why its client left. Counted once."""
         if self.over or self.unwanted:
             return
         self.over = True
         now = time.monotonic()
-        reason = gone or (end.reason if isinstance(end, CorrectionError) else "")
+        reason = departure or (end.reason if isinstance(end, CorrectionError) else "")
         REQUESTS.labels(reason).observe(now - self.arrived)
         attributes: dict[str, dict[str, Value]] = {}
         if isinstance(end, Correction):
             attributes["prefill"] = {"gen_ai__usage__input_tokens": end.prompt_tokens}
-            written = {"aligner__draft_tokens": end.counts.drafted, "aligner__accepted_tokens": end.counts.accepted}
-            attributes["generate"] = {**written, "aligner__forwards": end.counts.forwards}
+            draft_counts = {
+                "aligner__draft_tokens": end.counts.drafted,
+                "aligner__accepted_tokens": end.counts.accepted,
+            }
+            attributes["generate"] = {**draft_counts, "aligner__forwards": end.counts.forwards}
         if self.along is not None:
             tracing.record_span("aligner.read_along", self.arrived - self.along, now - self.arrived, self.trace)
         for name, start, stop in self._spans(now):
@@ -108,11 +111,11 @@ class Phases:
 
     def _spans(self, now: float) -> Iterator[tuple[str, float, float]]:
         """Phases that it went through, each from when to when."""
-        begun = self.begun or now
+        started = self.started or now
         prefilled = self.prefilled or now
-        yield "queue", self.arrived, begun
-        if self.begun is not None:
-            yield "prefill", begun, prefilled
+        yield "queue", self.arrived, started
+        if self.started is not None:
+            yield "prefill", started, prefilled
         if self.prefilled is not None:
             yield "generate", prefilled, now
 
@@ -152,7 +155,7 @@ def _busy(load: Load) -> Iterator[Metric]:
     totals = load.totals
     states = {"running": load.running, "waiting": load.waiting, "reading": load.parked}
     yield _gauge("aligner_engine_sequences", "Sequences by state", "state", states)
-    uses = {"used": blocks.used, "shared": blocks.shared, "kept": blocks.kept, "free": blocks.free}
+    uses = {"used": blocks.used, "shared": blocks.shared, "kept": blocks.cached, "free": blocks.free}
     yield _gauge("aligner_engine_kv_blocks", "Blocks of the KV cache by use", "use", uses)
     for name, text, value in (
         ("forwards", "Passes through the model", totals.forwards),

@@ -24,7 +24,7 @@ from typing import Any
 from aligner_proxy.engine.api import Load, Totals
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
-from aligner_proxy.engine.scheduling.metrics import Phases, refused
+from aligner_proxy.engine.scheduling.metrics import Phases, count_refusal
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.engine.scheduling.shares import GuaranteedShare, Shares, by_size
 from aligner_proxy.engine.weights.memory import STEP_TOKENS
@@ -65,7 +65,7 @@ class ServiceTime:
 
     stay_s: float = 0.0
 
-    def ended(self, seconds: float, *, failed: bool) -> None:
+    def note_end(self, seconds: float, *, failed: bool) -> None:
         """A request has ended; one that failed shows only that it would have taken longer than this."""
         longer = seconds - self.stay_s
         if longer > 0:
@@ -98,10 +98,10 @@ class Job:
     ask: Ask | None = None
     prompt: int = 0
     """Leading tokens that other prompts may share."""
-    chosen: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     forwards: int = 0
     phases: Phases = field(default_factory=Phases)
-    fed: int = 0
+    fed_tokens: int = 0
     """Tokens that went through the model for it."""
     woken: int = 0
     """How often it went on because text had come."""
@@ -122,7 +122,7 @@ class Job:
             self.ask = next(self.work) if step is None else self.work.send(step)
         except StopIteration as end:
             return end.value
-        self.chosen = []
+        self.tokens = []
         self.forwards = 0
         if self.ask.prompt:
             self.prompt = len(self.sequence.ids) + len(self.ask.ids)
@@ -211,11 +211,11 @@ class Scheduler:
 
     def _feed_long(self, rows: dict[str, deque[Job]], feeds: list[Feed]) -> None:
         """What those with long work get: their part of the time beside others, else a step that ends soon."""
-        fed = sum(feed.stop - feed.start for feed in feeds)
-        soon = max(_LEAST, self.costs.beside(1, _SLOWER_THAN_ONE, self.budget))
-        room = self.guaranteed.room(fed) if fed else soon
-        given = self._feed_fairly(rows, feeds, self.shares[False], room)
-        self.guaranteed.took(fed, given)
+        fed_tokens = sum(feed.stop - feed.start for feed in feeds)
+        soon = max(_LEAST, self.costs.count_further_tokens(1, _SLOWER_THAN_ONE, self.budget))
+        room = self.guaranteed.room(fed_tokens) if fed_tokens else soon
+        given_tokens = self._feed_fairly(rows, feeds, self.shares[False], room)
+        self.guaranteed.took(fed_tokens, given_tokens)
 
     def _feed_fairly(
         self, rows: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, most: int | None = None
@@ -224,11 +224,11 @@ class Scheduler:
 
         At most `most` of them; None: as many as the others in the step bear.
         """
-        given = 0
+        given_tokens = 0
         full = False
         while rows:
-            tenant = min(rows, key=shares.had)
-            room = self._beside_others(tenant, feeds) if most is None else most - given
+            tenant = min(rows, key=shares.count_given_tokens)
+            room = self._beside_others(tenant, feeds) if most is None else most - given_tokens
             if not room:
                 break
             job = rows[tenant].popleft()
@@ -236,10 +236,10 @@ class Scheduler:
                 del rows[tenant]
             if job in self.waiting:
                 full = full or not self._let_in(job, feeds)  # who needs much room is not overtaken for ever
-            fed = self._feed(job, feeds, room)
-            shares.give(tenant, fed)
-            given += fed
-        return given
+            fed_tokens = self._feed(job, feeds, room)
+            shares.give(tenant, fed_tokens)
+            given_tokens += fed_tokens
+        return given_tokens
 
     def _rows(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
         """Those that have something to feed, by tenant: those that run, the shortest first, before those that wait."""
@@ -266,7 +266,7 @@ class Scheduler:
         if count >= min(places[job.tenant] for job in waiting) + 2:
             self._push_out(next(job for job in reversed(active) if job.tenant == most))
 
-    def woken(self) -> list[Job]:
+    def find_woken_jobs(self) -> list[Job]:
         """Jobs that wait for text of which some has come: those that clients wait for, and a few of the others."""
         woken = [job for job in (*self.running, *self.waiting) if job.parked and job.awake()]
         awaited = [job for job in woken if not job.reads_ahead()]
@@ -279,15 +279,15 @@ class Scheduler:
         active = [job for job in (*self.running, *self.waiting) if not job.parked]
         return any(not job.reads_ahead() for job in active) or (bool(active) and not self._idle)
 
-    def settle(self, feed: Feed, chosen: list[int]) -> bool:
+    def settle(self, feed: Feed, tokens: list[int]) -> bool:
         """Note that a feed has been run; True when its job has got all it asked for."""
         job = feed.job
         sequence = feed.job.sequence
         sequence.computed = feed.stop
         self.totals.fed_tokens += feed.stop - feed.start
-        job.chosen += chosen
+        job.tokens += tokens
         job.forwards += 1
-        job.fed += feed.stop - feed.start
+        job.fed_tokens += feed.stop - feed.start
         if job.prompt:
             self.pool.publish(sequence.blocks, sequence.ids, min(sequence.computed, job.prompt), sequence.owner)
         if sequence.remaining:
@@ -305,9 +305,9 @@ class Scheduler:
         self._idle = False
         failed = isinstance(end, CorrectionError)
         # One that is let go of while its upstream still writes took as long as that did, and is no failure.
-        if job.phases.begun is not None and not job.phases.unwanted:
-            seconds = time.monotonic() - job.phases.begun
-            self.pace.ended(seconds * min(1.0, _ORDINARY / max(1, job.fed)), failed=failed)
+        if job.phases.started is not None and not job.phases.unwanted:
+            seconds = time.monotonic() - job.phases.started
+            self.pace.note_end(seconds * min(1.0, _ORDINARY / max(1, job.fed_tokens)), failed=failed)
         self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
         if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
@@ -334,12 +334,12 @@ class Scheduler:
             elif now > job.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
             elif self._too_late(job, now):
-                refused(EngineOverloaded.reason)
+                count_refusal(EngineOverloaded.reason)
                 self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
 
     def _too_late(self, job: Job, now: float) -> bool:
         """Whether to begin it would only cost others their time; alone it may try."""
-        return job.phases.begun is None and bool(self._active()) and self.pace.misses(job.deadline, now)
+        return job.phases.started is None and bool(self._active()) and self.pace.misses(job.deadline, now)
 
     def _active(self, *, ahead: bool = False) -> int:
         """Jobs that run and have something to feed; those that only read ahead count for others of their kind."""
@@ -386,34 +386,38 @@ class Scheduler:
                 self.drop(job, EngineFault(self._too_large(job)))
                 return 0
         sequence.blocks += [self.pool.take() for _ in range(missing)]
-        job.phases.fed()
+        job.phases.note_forward()
         feeds.append(Feed(job, sequence.computed, stop))
         return stop - sequence.computed
 
     def _budget(self, feeds: list[Feed]) -> int:
         """Tokens that this step still has room for."""
         sizes = [feed.stop - feed.start for feed in feeds]
-        written = sum(size for size in sizes if size <= _SHORT)
-        room = max(_LEAST, self.costs.beside(written, _SLOWER, self.budget)) if written else self.budget
-        return max(0, min(self.budget, written + room) - sum(sizes))
+        decoding_tokens = sum(size for size in sizes if size <= _SHORT)
+        room = (
+            max(_LEAST, self.costs.count_further_tokens(decoding_tokens, _SLOWER, self.budget))
+            if decoding_tokens
+            else self.budget
+        )
+        return max(0, min(self.budget, decoding_tokens + room) - sum(sizes))
 
     def _beside_others(self, tenant: str, feeds: list[Feed]) -> int:
         """Tokens of this tenant's prompts that the step has room for: few beside a tenant that has had less."""
-        had = self.shares[False].had
+        had = self.shares[False].count_given_tokens
         room = self._budget(feeds)
         less = sum(feed.stop - feed.start for feed in feeds if had(feed.job.tenant) < had(tenant))
         if not less:
             return room
         more = sum(feed.stop - feed.start for feed in feeds) - less
-        beside = max(_FEWEST, self.costs.beside(less, _SLOWER_FOR_OTHERS, self.budget))
+        beside = max(_FEWEST, self.costs.count_further_tokens(less, _SLOWER_FOR_OTHERS, self.budget))
         return max(0, min(room, beside - more))
 
     def _spare(self, feeds: list[Feed]) -> int:
         """Tokens that this step has room for of answers that are only read ahead."""
-        fed = sum(feed.stop - feed.start for feed in feeds)
-        if fed:
-            return self.costs.beside(fed, _BESIDE, max(0, self.budget - fed))
-        return min(self.budget, max(_LEAST, self.costs.beside(1, _SLOWER, self.budget)))
+        fed_tokens = sum(feed.stop - feed.start for feed in feeds)
+        if fed_tokens:
+            return self.costs.count_further_tokens(fed_tokens, _BESIDE, max(0, self.budget - fed_tokens))
+        return min(self.budget, max(_LEAST, self.costs.count_further_tokens(1, _SLOWER, self.budget)))
 
     def _own(self, sequence: Sequence) -> None:
         """Give back what a crop left over, and read again what stands in a block that others may share."""
@@ -421,7 +425,7 @@ class Scheduler:
         surplus = sequence.blocks[last:]
         sequence.blocks = sequence.blocks[:last]
         self.pool.give_back(surplus)
-        if sequence.computed % self.pool.size and self.pool.published(sequence.blocks[-1]):
+        if sequence.computed % self.pool.size and self.pool.is_published(sequence.blocks[-1]):
             self.pool.give_back([sequence.blocks.pop()])
             sequence.computed = len(sequence.blocks) * self.pool.size
 
@@ -449,11 +453,11 @@ class Scheduler:
             spare = [other for other in others if other.tenant in self._long]
         if not spare:
             return None
-        held: Counter[str] = Counter()
+        blocks_by_tenant: Counter[str] = Counter()
         for other in spare:
-            held[other.tenant] += len(other.sequence.blocks)
-        most = max(held, key=lambda tenant: held[tenant])
-        if job.ahead and (most == job.tenant or held[most] <= held[job.tenant] + missing):
+            blocks_by_tenant[other.tenant] += len(other.sequence.blocks)
+        most = max(blocks_by_tenant, key=lambda tenant: blocks_by_tenant[tenant])
+        if job.ahead and (most == job.tenant or blocks_by_tenant[most] <= blocks_by_tenant[job.tenant] + missing):
             return None
         return next(other for other in reversed(spare) if other.tenant == most)
 
@@ -461,7 +465,7 @@ class Scheduler:
         self.running.remove(job)
         self._release(job)
         self.totals.preempted += 1
-        job.chosen = []
+        job.tokens = []
         self.waiting.insert(0, job)
 
     def _release(self, job: Job) -> None:

@@ -32,8 +32,8 @@ class Ask:
     `spans` are the objectives and segments of a prompt to score; such a prompt may be shared with others that begin
     alike. `caution` (nats) lets a favoured token stand unless another beats its logit by more; `favoured` begins like
     the draft and may have one token more, so that what is chosen does not depend on where a draft happens to end.
-    Of a prompt the first `shared` tokens belong to no tenant. `taught` are the taught heads of its objectives, which
-    only the model looks into. With `rows` the scored segments are also wanted as the general head reads them.
+    Of a prompt the first `shared` tokens belong to no tenant. `taught_heads` are those of its objectives, which only
+    the model looks into. With `rows` the scored segments are also wanted as the general head reads them.
     """
 
     ids: list[int]
@@ -43,7 +43,7 @@ class Ask:
     spans: Spans | None = None
     prompt: bool = False
     shared: int = 0
-    taught: Any = None
+    taught_heads: Any = None
     rows: bool = False
 
 
@@ -63,7 +63,7 @@ class Step:
     """
 
     scores: list[tuple[float, int]]
-    chosen: list[int]
+    tokens: list[int]
     forwards: int
     rows: list[SegmentRow] = field(default_factory=list)
 

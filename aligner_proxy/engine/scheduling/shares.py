@@ -32,27 +32,27 @@ class Shares:
     """Tokens that each tenant was given, as far as that decides who is next."""
 
     def __init__(self) -> None:
-        self._given: dict[str, int] = {}
+        self._given_tokens: dict[str, int] = {}
         self._present: frozenset[str] = frozenset()
 
     def see(self, tenants: Iterable[str]) -> None:
         """These have something to do now."""
         present = frozenset(tenants)
-        stayed = [self.had(tenant) for tenant in present & self._present]
-        if not stayed or len(self._given) > _KNOWN:
-            self._given = {tenant: self.had(tenant) for tenant in present & self._present}
+        stayed = [self.count_given_tokens(tenant) for tenant in present & self._present]
+        if not stayed or len(self._given_tokens) > _KNOWN:
+            self._given_tokens = {tenant: self.count_given_tokens(tenant) for tenant in present & self._present}
         least = min(stayed, default=0)
         for tenant in present - self._present:
-            self._given[tenant] = max(least - _CREDIT, min(least, self.had(tenant)))
+            self._given_tokens[tenant] = max(least - _CREDIT, min(least, self.count_given_tokens(tenant)))
         self._present = present
 
     def give(self, tenant: str, tokens: int) -> None:
         """It gets so many tokens of a step."""
-        self._given[tenant] = self._given.get(tenant, 0) + tokens
+        self._given_tokens[tenant] = self._given_tokens.get(tenant, 0) + tokens
 
-    def had(self, tenant: str) -> int:
+    def count_given_tokens(self, tenant: str) -> int:
         """What it was given; only the order of these numbers means anything."""
-        return self._given.get(tenant, 0)
+        return self._given_tokens.get(tenant, 0)
 
 
 def by_size(tokens: Mapping[str, int]) -> tuple[frozenset[str], frozenset[str]]:
@@ -70,20 +70,23 @@ class GuaranteedShare:
         self._budget = budget
         self._due = 0.0
 
-    def room(self, fed: int) -> int:
-        """Tokens of long work in a step with `fed` tokens of others; none until enough time is due to it."""
-        cost = self._costs.of(fed)
-        self._due = min(self._due + _PART * cost, self._costs.of(self._budget))
-        room = self._costs.beside(fed, 1 + self._due / cost, max(0, self._budget - fed))
+    def room(self, fed_tokens: int) -> int:
+        """Tokens of long work in a step with `fed_tokens` tokens of others; none until enough time is due to it."""
+        cost = self._costs.estimate_cost(fed_tokens)
+        self._due = min(self._due + _PART * cost, self._costs.estimate_cost(self._budget))
+        room = self._costs.count_further_tokens(fed_tokens, 1 + self._due / cost, max(0, self._budget - fed_tokens))
         return room if room >= _CHUNK else 0
 
-    def took(self, fed: int, given: int) -> None:
-        """A step with `fed` tokens of others has `given` tokens of long work."""
-        self._due = max(0.0, self._due - (self._costs.of(fed + given) - self._costs.of(fed)))
+    def took(self, fed_tokens: int, given_tokens: int) -> None:
+        """A step with `fed_tokens` tokens of others has `given_tokens` tokens of long work."""
+        self._due = max(
+            0.0,
+            self._due - (self._costs.estimate_cost(fed_tokens + given_tokens) - self._costs.estimate_cost(fed_tokens)),
+        )
 
     def overdue(self) -> bool:
         """Whether a whole step is due to it, for want of room beside the others: it shares the next like anybody."""
-        if self._due < self._costs.of(self._budget):
+        if self._due < self._costs.estimate_cost(self._budget):
             return False
         self._due = 0.0
         return True

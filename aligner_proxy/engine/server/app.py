@@ -127,7 +127,7 @@ async def check(engine: Engine) -> Health:
     except CorrectionError:
         return Health("loading", alive=True, ready=False)
     reasons = ["slow_step"] if stalled > SLOW_S else []
-    if time.monotonic() - metrics.refused_at() < _RECENTLY_S:
+    if time.monotonic() - metrics.read_last_refusal() < _RECENTLY_S:
         reasons.append("overloaded")
     return Health("degraded" if reasons else "ready", alive=True, ready=True, reasons=tuple(reasons))
 
@@ -142,8 +142,8 @@ def routes(engine: Engine) -> list[Route]:
     def probe(name: str) -> Callable[[Request], Awaitable[Response]]:
         async def answer(_: Request) -> Response:
             state = await check(engine)
-            passed = getattr(state, name)
-            return JSONResponse({"status": name if passed else state.status}, 200 if passed else 503)
+            holds = getattr(state, name)
+            return JSONResponse({"status": name if holds else state.status}, 200 if holds else 503)
 
         return answer
 
@@ -191,7 +191,11 @@ def create_app(engine: Engine) -> Starlette:
             *_session_routes(EngineSessions(engine)),
             *(_model_routes(engine) if isinstance(engine, Local) else ()),
         ],
-        exception_handlers={CorrectionError: _refuse, ValidationError: _bad_request, ClientDisconnect: _gone},
+        exception_handlers={
+            CorrectionError: _refuse,
+            ValidationError: _bad_request,
+            ClientDisconnect: _answer_gone_client,
+        },
         middleware=[Middleware(WireVersionCheck), Middleware(RequestTracing)],
     )
 
@@ -224,13 +228,13 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
 
     async def feed(request: Request) -> Response:
         more = TextChunk.model_validate_json(await _body(request))
-        verdicts = await sessions.feed(request.path_params["name"], more.text, ended=more.ended)
+        verdicts = await sessions.feed(request.path_params["name"], more.text, text_ended=more.ended)
         return Response(VERDICTS.dump_json(verdicts[more.known :]), media_type="application/json")
 
-    async def judged(request: Request) -> Response:
+    async def wait_for_verdicts(request: Request) -> Response:
         name = request.path_params["name"]
-        asked = KnownVerdicts.model_validate_json(await _body(request))
-        work = sessions.judged(name, asked.known, asked.received)
+        known_verdicts = KnownVerdicts.model_validate_json(await _body(request))
+        work = sessions.wait_for_verdicts(name, known_verdicts.known, known_verdicts.received)
         return await _unless_gone(request, "judged", work, JUDGED.dump_python)
 
     async def replace(request: Request) -> Response:
@@ -250,7 +254,7 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
         Route("/v1/read", begin, methods=["POST"]),
         Route("/v1/read/{name}", feed, methods=["POST"]),
         Route("/v1/read/{name}", close, methods=["DELETE"]),
-        Route("/v1/read/{name}/judged", judged, methods=["POST"]),
+        Route("/v1/read/{name}/judged", wait_for_verdicts, methods=["POST"]),
         Route("/v1/read/{name}/replace", replace, methods=["POST"]),
         Route("/v1/read/{name}/finish", finish, methods=["POST"]),
     ]
@@ -271,11 +275,11 @@ def _model_routes(engine: Local) -> list[Route]:
         about = await engine.info()
         entry = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
         # vLLM's names, by which clients know what fits and whether it is still the same.
-        served = [
+        entries = [
             entry | {"id": name, "root": other.content_hash, "max_model_len": other.window}
             for name, other in {about.model: about, **about.others}.items()
         ]
-        return JSONResponse({"object": "list", "data": served})
+        return JSONResponse({"object": "list", "data": entries})
 
     async def metrics(_: Request) -> Response:
         try:
@@ -355,7 +359,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _correction(done: Correction) -> object:
-    return AlignResponse.of(done).model_dump(mode="json")
+    return AlignResponse.from_correction(done).model_dump(mode="json")
 
 
 async def _unless_gone(
@@ -374,11 +378,11 @@ async def _unless_gone(
 async def _refuse(_: Request, error: Exception) -> Response:
     if not isinstance(error, CorrectionError):
         raise error
-    sent = refusal(error)
-    return JSONResponse(sent.body.model_dump(), sent.status, sent.headers)
+    response = refusal(error)
+    return JSONResponse(response.body.model_dump(), response.status, response.headers)
 
 
-async def _gone(_: Request, _error: Exception) -> Response:
+async def _answer_gone_client(_: Request, _error: Exception) -> Response:
     """The client left before its request was whole: this answer is not read."""
     return Response(status_code=_GONE)
 

@@ -44,19 +44,21 @@ class EngineSessions:
             self._sweeping = asyncio.create_task(self._keep_sweeping())
         return name
 
-    async def feed(self, name: str, text: str, *, ended: bool = False) -> tuple[SegmentScore, ...]:
+    async def feed(self, name: str, text: str, *, text_ended: bool = False) -> tuple[SegmentScore, ...]:
         """More of an answer; the verdicts so far. Raises `SessionLost` for a name that is not known."""
-        session = self._touched(name)
+        session = self._touch_session(name)
         verdicts = await session.feed(text)
-        if ended:
+        if text_ended:
             await session.end()
         return verdicts
 
-    async def judged(self, name: str, known: int, received: int = 0) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, when there are more than `known`; the first `received` are left out."""
-        session = self._touched(name)
+    async def wait_for_verdicts(
+        self, name: str, known_count: int, received: int = 0
+    ) -> tuple[SegmentScore, ...] | None:
+        """The verdicts, when there are more than `known_count`; the first `received` are left out."""
+        session = self._touch_session(name)
         try:
-            verdicts = await session.judged(known)
+            verdicts = await session.wait_for_verdicts(known_count)
         except asyncio.CancelledError:
             await self.close(name)
             raise
@@ -64,7 +66,7 @@ class EngineSessions:
 
     async def replace(self, name: str, span: Span) -> Correction:
         """What stands in place of a flagged stretch."""
-        session = self._touched(name)
+        session = self._touch_session(name)
         try:
             return await session.replace(span)
         except asyncio.CancelledError:
@@ -73,7 +75,7 @@ class EngineSessions:
 
     async def finish(self, name: str, request: AlignRequest) -> Correction:
         """The end of an answer: its correction."""
-        session = self._touched(name)
+        session = self._touch_session(name)
         self._forget(name)
         return await session.finish(request)
 
@@ -87,7 +89,7 @@ class EngineSessions:
         """Let go of all."""
         await asyncio.gather(*(self.close(name) for name in list(self._open)))
 
-    def _touched(self, name: str) -> Session:
+    def _touch_session(self, name: str) -> Session:
         entry = self._open.get(name)
         if entry is None:
             raise SessionLost("no such reading; it was ended, or forgotten for too long")

@@ -31,8 +31,8 @@ def fill(source: ModelSource, quantization: str, folder: Path) -> None:
     tokenizer(source).save_pretrained(str(folder))
     if source.head:
         shutil.copyfile(source.head, folder / manifest.HEAD)
-    if source.taught:
-        shutil.copyfile(source.taught, folder / manifest.TAUGHT)
+    if source.taught_heads:
+        shutil.copyfile(source.taught_heads, folder / manifest.TAUGHT)
     gc.collect()
 
 

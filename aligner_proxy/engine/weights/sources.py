@@ -61,7 +61,7 @@ class ModelSource:
     template: str
     window: int
     identity: dict[str, str]
-    taught: Path | None = None
+    taught_heads: Path | None = None
     """Taught heads of some objectives."""
     languages: tuple[str, ...] = ()
     """Codes of the languages that it knows; empty where nobody says."""
@@ -104,7 +104,7 @@ def known_template(model: str) -> str | None:
     return KNOWN_TEMPLATES.get(model.partition("@")[0])
 
 
-def unpinned(model: str | Path) -> Iterator[str]:
+def list_unpinned(model: str | Path) -> Iterator[str]:
     """The hub ids without a commit that `model` consists of: its own, and that of the base which its manifest names."""
     if is_hub_id(model) and _revision(str(model))[1] is None:
         yield str(model)
@@ -115,7 +115,7 @@ def unpinned(model: str | Path) -> Iterator[str]:
 
 def refuse_unpinned(models: Iterable[str | Path]) -> None:
     """Raise `ConfigError` for the first hub id without a commit."""
-    for name in (name for model in models for name in unpinned(model)):
+    for name in (name for model in models for name in list_unpinned(model)):
         raise ConfigError(
             f"{name} names no commit, and aligner.require_revision asks for one: {name}@COMMIT (`aligner-proxy pull` "
             "prints it; the base of an adapter stands in its manifest)"
@@ -158,9 +158,9 @@ def languages(model: str | Path) -> tuple[str, ...]:
     return card.languages(folder)
 
 
-def template_of(model: str, configured: str | None, known: str | None) -> str:
+def template_of(model: str, configured: str | None, default_template: str | None) -> str:
     """The configured template, else the known one; a model without either needs a setting."""
-    name = configured or known
+    name = configured or default_template
     if name is None:
         raise ConfigError(
             f"the prompt form of model {model!r} is not known here; "
@@ -173,7 +173,7 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelS
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
     described = manifest.read(folder)
-    known = described.template if described else known_template(label)
+    default_template = described.template if described else known_template(label)
     if described:
         manifest.verify_all(folder, described.files, "copy or export the aligner again")
     adapter = folder if (folder / manifest.ADAPTER).exists() else None
@@ -184,16 +184,16 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelS
     identity = manifest.hashes(folder)
     base = _base(described.base, name) if adapter and described and described.base else Weights(folder, None, {})
     head = folder / manifest.HEAD
-    taught = folder / manifest.TAUGHT
+    taught_heads = folder / manifest.TAUGHT
     return ModelSource(
         model=label,
         base=base,
         adapter=adapter,
         head=head if head.exists() else None,
-        template=template_of(label, template, known),
+        template=template_of(label, template, default_template),
         window=described.window if described else _DEFAULT_WINDOW,
         identity={**identity, **base.identity},
-        taught=taught if taught.exists() else None,
+        taught_heads=taught_heads if taught_heads.exists() else None,
         languages=card.languages(folder),
     )
 
@@ -268,7 +268,7 @@ def _snapshot(model: str) -> Path:
         raise ConfigError(f"{model!r} is no Hugging Face id: {error}") from None
 
 
-def missing(model: str) -> Iterator[str]:
+def list_missing(model: str) -> Iterator[str]:
     """Hub ids to `fetch` for `model`, one after the other: the model itself, then the base that its manifest names."""
     if is_hub_id(model):
         yield model
@@ -324,7 +324,7 @@ def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, 
     if main.adapter is None:
         return Shared(main, others)
     alone = f"base of {main.model}"
-    base = replace(main, model=alone, adapter=None, head=None, taught=None, identity=main.base.identity)
+    base = replace(main, model=alone, adapter=None, head=None, taught_heads=None, identity=main.base.identity)
     return Shared(base, {DEFAULT_ALIGNER: main, **others})
 
 

@@ -85,7 +85,7 @@ class AutoTrainer:
         due = []
         for subject in subjects.subjects(file):
             for aligner in subjects.aligner_names(file):
-                content_hash = about.named(aligner).content_hash
+                content_hash = about.find_aligner(aligner).content_hash
                 if subjects.teaching_state(subject, index, aligner, content_hash) not in _TO_TEACH:
                     continue
                 mark = (subject.title, subject.text, aligner, content_hash, subject.read().digest)

@@ -41,23 +41,23 @@ class StreamBudget:
     def __init__(self, max_mb: int = 512, stream_mb: int = 16) -> None:
         self.most = max_mb * _MIB
         self.most_each = stream_mb * _MIB
-        self.held = 0
+        self.held_bytes = 0
         self._by_tenant: Counter[str] = Counter()
         self._waiting: set[asyncio.Event] = set()
 
     def open(self, tenant: str) -> StreamAccount:
         """The account of a stream that begins."""
-        STREAM_BYTES.set(self.held)
+        STREAM_BYTES.set(self.held_bytes)
         return StreamAccount(self, tenant)
 
     @property
     def full(self) -> bool:
         """Whether all streams together hold too much."""
-        return self.held > self.most
+        return self.held_bytes > self.most
 
     def add(self, tenant: str, size: int) -> None:
         """A stream of this tenant holds more, or less."""
-        self.held += size
+        self.held_bytes += size
         self._by_tenant[tenant] += size
         if not self._by_tenant[tenant]:
             del self._by_tenant[tenant]
@@ -69,9 +69,9 @@ class StreamBudget:
         """How many equal shares of all that may be held a tenant has."""
         return self._by_tenant[tenant] * max(1, len(self._by_tenant)) / self.most
 
-    async def freed(self, within_s: float) -> bool:
+    async def wait_for_room(self, within_s: float) -> bool:
         """Wait until some stream holds less; False when none did for so long."""
-        STREAM_BYTES.set(self.held)
+        STREAM_BYTES.set(self.held_bytes)
         event = asyncio.Event()
         self._waiting.add(event)
         try:
@@ -89,17 +89,17 @@ class StreamAccount:
     def __init__(self, budget: StreamBudget, tenant: str) -> None:
         self._budget = budget
         self._tenant = tenant
-        self.held = 0
-        self._kept = 0
+        self.held_bytes = 0
+        self._kept_bytes = 0
 
     def hold(self, size: int) -> None:
         """More is in line."""
-        self.held += size
+        self.held_bytes += size
         self._budget.add(self._tenant, size)
 
     def keep(self, chars: int) -> None:
         """More text has come, of which something is kept until the stream is over."""
-        self._kept += chars * _KEPT_BYTES
+        self._kept_bytes += chars * _KEPT_BYTES
         self._budget.add(self._tenant, chars * _KEPT_BYTES)
 
     def free(self, size: int) -> None:
@@ -109,7 +109,7 @@ class StreamAccount:
     @property
     def too_long(self) -> bool:
         """Whether this stream holds too much."""
-        return self.held > self._budget.most_each
+        return self.held_bytes > self._budget.most_each
 
     @property
     def full(self) -> bool:
@@ -121,14 +121,14 @@ class StreamAccount:
         """Whether all streams together hold too much, and those of this tenant more than their share."""
         return self._budget.full and self._budget.shares(self._tenant) > 1
 
-    async def freed(self, within_s: float) -> bool:
+    async def wait_for_room(self, within_s: float) -> bool:
         """Wait for some room; False when there was none for so long, and other streams are the reason."""
-        freed = await self._budget.freed(within_s)
+        freed = await self._budget.wait_for_room(within_s)
         return freed or not self._budget.full
 
     def close(self) -> None:
         """The stream is over."""
-        self.hold(-self.held)
-        self._budget.add(self._tenant, -self._kept)
-        self._kept = 0
-        STREAM_BYTES.set(self._budget.held)
+        self.hold(-self.held_bytes)
+        self._budget.add(self._tenant, -self._kept_bytes)
+        self._kept_bytes = 0
+        STREAM_BYTES.set(self._budget.held_bytes)

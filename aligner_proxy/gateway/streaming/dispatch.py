@@ -39,7 +39,7 @@ async def stream(
     side: SideTexts | None = None,
 ) -> AsyncGenerator[Any, None]:
     """The items that the client gets."""
-    way = stream_mode(ledger.policy, corrector.pipeline, held=corrector.records_first)
+    way = stream_mode(ledger.policy, corrector.pipeline, records_first=corrector.records_first)
     # What is delivered at once cannot be corrected. The way that is taken is what metrics and comments tell.
     mode = Mode.SHADOW if way is StreamMode.PASSTHROUGH else ledger.policy.mode
     ledger.policy = replace(ledger.policy, mode=mode, stream=way)
@@ -54,18 +54,18 @@ async def stream(
             async with contextlib.aclosing(queue.play(response)) as items:
                 async for item in items:
                     if item is queue.comment:
-                        litellm_internals.log_served_texts(data, queue.client.served.items)
+                        litellm_internals.log_served_texts(data, queue.client.served_items.items)
                     yield item
     finally:
         metrics.record_stream(ledger.call_id, ledger.policy, queue.client.timeline)
 
 
-def stream_mode(policy: Policy, pipeline: Pipeline, *, held: bool = False) -> StreamMode:
+def stream_mode(policy: Policy, pipeline: Pipeline, *, records_first: bool = False) -> StreamMode:
     """The policy's, where it can be taken: in shadow nothing is held, and not every corrector works by segments.
 
-    `held`: nothing that is enforced may go out before the whole answer is recorded.
+    `records_first`: nothing that is enforced may go out before the whole answer is recorded.
     """
-    if held and policy.mode is Mode.ENFORCE:
+    if records_first and policy.mode is Mode.ENFORCE:
         return StreamMode.HOLD
     if policy.mode is Mode.SHADOW or (policy.stream is StreamMode.PASSTHROUGH and policy.mode is Mode.ENFORCE):
         return StreamMode.PASSTHROUGH

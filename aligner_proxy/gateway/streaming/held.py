@@ -34,7 +34,7 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     _outgoing: Collection[object] = ()
     """What may go out, once that is decided."""
-    _ended = False
+    _has_outcome = False
     _released: ReleasedStream | None = None
     """The stream as which this one goes on, once it cannot be held as a whole."""
 
@@ -52,9 +52,9 @@ class HeldStream(StreamQueue[PrefilledText]):
         if self._released is not None:
             await self._released.take(item)
             return
-        known = len(self._queue)
+        count_before = len(self._queue)
         await super().take(item)
-        is_event = len(self._queue) == known + 1 and not isinstance(item, bytes | str)
+        is_event = len(self._queue) == count_before + 1 and not isinstance(item, bytes | str)
         self._received.append(self._queue.last if is_event else item)
         if self._longest() > longest_part(self._request.ledger.policy):
             await self._go_on_in_parts()
@@ -66,7 +66,7 @@ class HeldStream(StreamQueue[PrefilledText]):
     async def _go_on_in_parts(self) -> ReleasedStream:
         """Release what is held and what comes part by part; raises where the policy wants an error instead."""
         if is_blocked(self._request.ledger.policy, self._longest()):
-            self._ended = True
+            self._has_outcome = True
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
             self._request.corrector.refuse(self._request.ledger.outcomes[0])
         for text in self._texts.values():
@@ -112,14 +112,14 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     async def _end(self) -> None:
         """Correct the answer, unless the upstream broke off: then what came goes out as it is."""
-        self._ended = True
+        self._has_outcome = True
         exchanges = self._exchanges()
-        outcomes = await self._corrected(exchanges)
+        outcomes = await self._correct_texts(exchanges)
         texts = corrected_texts(outcomes)
         outgoing: Collection[object] = self._received
         if texts:
             try:
-                outgoing = await self._replayed(exchanges, texts)
+                outgoing = await self._replay_events(exchanges, texts)
             except NotPutIn:
                 metrics.record_not_applied(self._request.ledger)
                 if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
@@ -130,7 +130,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         self._queue.clear()
         self._outgoing = outgoing  # at last: while others have their turn, nothing may go out
 
-    async def _corrected(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
+    async def _correct_texts(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
         """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
         if self._passes_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
@@ -152,7 +152,7 @@ class HeldStream(StreamQueue[PrefilledText]):
     def _session(self, index: int) -> Session | None:
         return self._texts[index].take_session() if index in self._texts else None
 
-    async def _replayed(self, exchanges: Sequence[Exchange], texts: Mapping[int, str]) -> list[object]:
+    async def _replay_events(self, exchanges: Sequence[Exchange], texts: Mapping[int, str]) -> list[object]:
         """The events with the corrected texts in them."""
         for exchange in exchanges:
             if exchange.index in texts:
@@ -178,7 +178,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         if self._released is not None:
             await self._released.settle(finished=finished)
             return
-        if not self._ended:
+        if not self._has_outcome:
             self._give_up(Status.FAILED, metrics.CANCELLED)
         for text in self._texts.values():
             await text.aclose()
@@ -187,9 +187,9 @@ class HeldStream(StreamQueue[PrefilledText]):
         """Every choice that had begun ends like this."""
         ledger = self._request.ledger
         metrics.record_upstream_end(ledger)
-        begun = [exchange.index for exchange in self._exchanges()] or [0]
+        indices = [exchange.index for exchange in self._exchanges()] or [0]
         ledger.settle(
-            [metrics.record_unprocessed(ledger.call_id, ledger.policy, status, reason, index) for index in begun]
+            [metrics.record_unprocessed(ledger.call_id, ledger.policy, status, reason, index) for index in indices]
         )
 
 
@@ -200,14 +200,14 @@ class LiveStream(HeldStream):
     """
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        kept = litellm_internals.stream_chunks(source)
+        chunks = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
                 self.client.timeline.note_upstream()
                 self.client.note(item, has_text=True)
                 yield item
                 await self.take(item)
-                kept.merge()
+                chunks.merge()
         async with contextlib.aclosing(super()._flow(_nothing())) as comments:
             async for comment in comments:
                 yield comment
@@ -222,8 +222,8 @@ class LiveStream(HeldStream):
         """Nothing waits: all has gone out."""
 
     async def _end(self) -> None:
-        self._ended = True
-        await self._corrected(self._exchanges())
+        self._has_outcome = True
+        await self._correct_texts(self._exchanges())
 
 
 async def _nothing() -> AsyncGenerator[object, None]:

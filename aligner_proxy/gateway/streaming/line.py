@@ -92,7 +92,7 @@ class EventLine(Generic[Text]):
         self._shapes: list[_Shape[Text]] = []
         self._packer = Packer()
 
-    def packed(self, item: object) -> object:
+    def pack(self, item: object) -> object:
         """An item that is to wait, packed where many do."""
         return item if len(self) < PACKED_FROM else self._packer.pack(item)
 

@@ -69,7 +69,7 @@ class ClientSide:
     def __init__(self, ledger: RequestState) -> None:
         self._ledger = ledger
         self.timeline = Timeline()
-        self.served = litellm_internals.ServedItems()
+        self.served_items = litellm_internals.ServedItems()
         self._ending = b""
         """The last bytes that went out: a comment may stand only between two events."""
         self._comment_at: float | None = None
@@ -87,7 +87,7 @@ class ClientSide:
 
     def note(self, item: object, *, has_text: bool) -> None:
         """An item goes out."""
-        self.served.append(item)
+        self.served_items.append(item)
         self._ending = sse.stream_tail(self._ending, item)
         if has_text:
             self.timeline.note_client()
@@ -142,7 +142,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         finally:
             await run_to_end(self._close(finished=finished))
         # A stream that never began stays a plain HTTP error.
-        if (self.client.served.any or self.broken is None) and self.client.is_at_rest:
+        if (self.client.served_items.any or self.broken is None) and self.client.is_at_rest:
             self.comment = self._request.ledger.comment(self.client.timeline)
             yield self.comment
         if self.broken is not None:
@@ -171,11 +171,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Put the whole stream in line."""
-        kept = litellm_internals.stream_chunks(source)
+        chunks = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
                 await self.take(item)
-                kept.merge()
+                chunks.merge()
                 await self._time.pause()
                 if self._room.account.full:
                     await self._make_room()
@@ -213,7 +213,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             await self.relieve()
         while self._room.account.full and self.waits:
             crowded_out = not self._room.is_shed and self._room.account.over_share
-            if crowded_out or not (await self._room.account.freed(PATIENCE_S) or self._room.is_shed):
+            if crowded_out or not (await self._room.account.wait_for_room(PATIENCE_S) or self._room.is_shed):
                 metrics.record_stream_shed(self._request.ledger)
                 self._room.is_shed = True
                 self.give_way()
@@ -233,7 +233,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self._request.side.read(
                 event.original, [*(piece for _, piece in event.pieces), *map(self._original, wholes)]
             )
-        event.item = self._queue.packed(event.item)
+        event.item = self._queue.pack(event.item)
         size = size_of(event) + sum(text.length for text in wholes.values())
         self._room.account.hold(size)
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))

@@ -23,7 +23,7 @@ from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMod
 class ReleasedStream(StreamQueue[GrowingAnswer]):
     """A stream of which each text is corrected while it grows."""
 
-    _lost = False
+    _edit_left_out = False
     """An edit did not go into its event, which went out as it came."""
     _contradicted = False
     """Its events contradict one another, and the policy wants an error in their place."""
@@ -56,12 +56,12 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     async def _enqueue(self, event: StreamEvent) -> None:
         self._check_agreement(event)
-        known = len(self._texts)
+        text_count = len(self._texts)
         await super()._enqueue(event)
         if self._request.side is not None and event.pieces and self._request.side.pending:
             # What stood before the answer has ended.
             await self._request.side.settle((), ended_only=True)
-        if len(self._texts) > known or not event.pieces or event.ends:
+        if len(self._texts) > text_count or not event.pieces or event.ends:
             for text in self._open():
                 text.check()
         self._ended_texts.update(event.ends)
@@ -141,11 +141,11 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         if self._room.is_shed and self._request.side is not None:
             self._request.side.refuse_pending()
         # Others run while an item goes out: what was given up or came beside the answer meanwhile counts.
-        while self._queue and not self._withheld() and _decided(queued := self._queue.first):
+        while self._queue and not self._withholds_all() and _is_decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
             yield self._item(self._next())
 
-    def _withheld(self) -> bool:
+    def _withholds_all(self) -> bool:
         """Whether nothing goes out now, because of a text beside the answer."""
         return (not self._over and self._withholds_refusal()) or (
             self._request.side is not None and self._request.side.pending
@@ -162,7 +162,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         try:
             return queued.item()
         except NotPutIn:
-            self._lost = True
+            self._edit_left_out = True
             self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.ledger.policy))
             return queued.event.original, bool(queued.places)
 
@@ -172,18 +172,22 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)
             await text.aclose()
-        if self._request.ledger.settled:
+        if self._request.ledger.is_settled:
             return
         outcomes = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
         outcomes = outcomes or [self._without_text(finished)]
         if self._request.side is not None and self._request.side.ending_kind is not None:
             reason = self._request.side.ending_kind.value
-            outcomes = [(told, replace(outcome, status=Status.FAILED, reason=reason)) for told, outcome in outcomes]
+            outcomes = [
+                (exchange, replace(outcome, status=Status.FAILED, reason=reason)) for exchange, outcome in outcomes
+            ]
         if self._contradicted:
             reason = SkipReason.INCONSISTENT.value
-            outcomes = [(told, replace(outcome, status=Status.SKIPPED, reason=reason)) for told, outcome in outcomes]
+            outcomes = [
+                (exchange, replace(outcome, status=Status.SKIPPED, reason=reason)) for exchange, outcome in outcomes
+            ]
         self._request.corrector.settle(outcomes)
-        if self._lost:
+        if self._edit_left_out:
             metrics.record_not_applied(self._request.ledger)
 
     def _without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
@@ -198,7 +202,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         return exchange, Outcome(Status.SKIPPED, reason.value, None, policy)
 
 
-def _decided(queued: QueuedEvent[GrowingAnswer]) -> bool:
+def _is_decided(queued: QueuedEvent[GrowingAnswer]) -> bool:
     """Whether it is known what goes out in place of all of its texts."""
     return all(text.is_decided(end) for text, _, end in queued.places) and all(
         text.done for text in queued.wholes.values()

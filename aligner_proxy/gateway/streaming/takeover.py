@@ -24,7 +24,7 @@ _PEEKED = 8
 """Items in which the first words are looked for."""
 
 
-async def watched(
+async def watch_stream(
     response: AsyncIterable[Any], state: RequestState, pipeline: Pipeline, note: Note
 ) -> AsyncIterable[Any]:
     """The same stream, with every item noted before it goes further."""
@@ -41,10 +41,10 @@ async def watched(
             broken = error
             break
         note(first[-1])
-    return WatchedStream(_noted(first, broken, rest, state, note), response)
+    return WatchedStream(_note_items(first, broken, rest, state, note), response)
 
 
-async def _noted(
+async def _note_items(
     first: Sequence[Any], broken: Exception | None, rest: AsyncIterator[Any], state: RequestState, note: Note
 ) -> AsyncGenerator[Any, None]:
     """The items of a stream. How it is delivered stays as it began; the rest of a stricter policy holds from here."""
@@ -54,9 +54,9 @@ async def _noted(
         if broken is not None:
             raise broken
         async for item in rest:
-            begun = state.policy
+            first_policy = state.policy
             note(item)
-            state.policy = replace(state.policy, mode=begun.mode, stream=begun.stream)
+            state.policy = replace(state.policy, mode=first_policy.mode, stream=first_policy.stream)
             yield item
     finally:
         if isinstance(rest, AsyncGenerator):

@@ -170,11 +170,11 @@ class SecondTries:
         room = max(_LEAST_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
 
         async def write() -> Correction:
-            return await writer.anew(request, engine.scorer, tokens=room)
+            return await writer.answer_anew(request, engine.scorer, tokens=room)
 
         if self.cache is None or answer.exchange.no_store:
             return await write()
-        about = (await engine.info()).named(request.aligner)
+        about = (await engine.info()).find_aligner(request.aligner)
         anew = replace(about, content_hash=digest({SECOND_TRY: about.content_hash}))
         key = self.cache.key(anew, answer.policy, answer.exchange)
         deadline = time.monotonic() + request.deadline_s

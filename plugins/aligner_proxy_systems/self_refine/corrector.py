@@ -142,7 +142,7 @@ class SelfRefine:
             deadline_s=budget.seconds(),
         )
         budget.read += answer.read
-        budget.written += answer.written
+        budget.written += answer.written_tokens
         return answer
 
     def _material(self, request: AlignRequest, text: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ from typing import Any
 from litellm.router import Router
 
 from aligner_proxy.correctors.editor import Reply
-from aligner_proxy.correctors.litellm_router import ERRORS, UNTOUCHED, Routers, meant, proxy_router, reply_of
+from aligner_proxy.correctors.litellm_router import ERRORS, UNTOUCHED, Routers, proxy_router, reply_of, translate_error
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable
 
 
@@ -34,7 +34,7 @@ class ChatGroup:
         except TimeoutError:
             raise DeadlineExceeded("the model group did not answer in time") from None
         except ERRORS as error:
-            raise meant(error) from None
+            raise translate_error(error) from None
         return reply_of(response)
 
     def _available_router(self) -> Router:

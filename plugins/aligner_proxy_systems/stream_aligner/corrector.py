@@ -49,7 +49,7 @@ class StreamAligner:
 
     async def identity(self) -> str:
         """Hash of what the server says of its weights, and of the template."""
-        served = await self._completer.about()
+        served = await self._completer.describe_model()
         parts = [served.model, served.identity, STREAM_ALIGNER, self._settings.gemma]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

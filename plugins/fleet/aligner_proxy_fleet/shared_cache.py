@@ -144,7 +144,7 @@ class SharedCache(CorrectionCache):
 
     async def _publish(self, key: str, correction: Correction, claim: Claim | None) -> bool:
         """Store a correction for all gateways; False where nobody will find it there because of this."""
-        content = AlignResponse.of(correction).model_dump_json().encode()
+        content = AlignResponse.from_correction(correction).model_dump_json().encode()
         entry = self._entries.pack(self._shared.entry_name(key), content)
         if entry is None:
             return False

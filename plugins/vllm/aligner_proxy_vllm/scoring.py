@@ -81,7 +81,10 @@ class ScoringPlan:
             prompt_tokens=sum(map(len, self.prompts)),
             aligner=about.content_hash,
         )
-        return {"response": AlignResponse.of(done).model_dump(mode="json"), "scores": [list(row) for row in own]}
+        return {
+            "response": AlignResponse.from_correction(done).model_dump(mode="json"),
+            "scores": [list(row) for row in own],
+        }
 
 
 class Scoring:
@@ -120,7 +123,7 @@ class Scoring:
         if request is None or not request.answer.strip():
             return ScoringPlan(one, {})
         try:
-            self.about.named(request.aligner)
+            self.about.find_aligner(request.aligner)
             heads = self._heads(asked, request)
             framed = frame(request, self._family, self._tokenizer, self.about.window)
             division = framed.division(structure.split(request.answer))
@@ -137,7 +140,7 @@ class Scoring:
         parts: dict[str, Any] = {}
         for part in division.parts:
             passage = division.passage(part)
-            fitted = framed.around(passage.folded)
+            fitted = framed.fit_prompt(passage.folded)
             prompted = PromptedPassage(part, passage.pieces, passage.text, passage.folded, fitted)
             where = prompted.spans(passage.pieces)
             ids = tuple(fitted.ids[: where.segments[-1].stop])
@@ -182,7 +185,7 @@ def shipped_heads(folder: Path, device: torch.device) -> dict[str, LoadedHead]:
     """The taught heads that lie in an aligner's folder, by their objective."""
     path = folder / manifest.TAUGHT
     heads = unpack(path.read_bytes()) if path.exists() else ()
-    return {head.objective: LoadedHead.of(head, device) for head in heads}
+    return {head.objective: LoadedHead.from_head(head, device) for head in heads}
 
 
 def prompt_key(ids: Sequence[int] | np.ndarray) -> str:

@@ -52,8 +52,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(late=st.booleans())
     def a_request_fails(self, late: bool) -> None:
-        before = self.circuit.lost
-        self.circuit.failed(self.now, late=late)
+        before = self.circuit.losses
+        self.circuit.note_failure(self.now, late=late)
         if not late and before + 1 >= THRESHOLD:
             assert self.circuit.state is not State.CLOSED
 
@@ -61,7 +61,7 @@ class Machine(RuleBasedStateMachine):
     def the_engine_speaks(self) -> None:
         self.circuit.alive()
         assert self.circuit.state is State.CLOSED
-        assert not self.circuit.lost
+        assert not self.circuit.losses
         assert not self.circuit.late
 
     @precondition(lambda self: self.circuit.wants_probe(self.now))
@@ -206,7 +206,7 @@ async def test_a_hung_engine_that_still_describes_itself_is_left_alone(monkeypat
     breaker = Breaker(engine)
     for _ in range(THRESHOLD):
         await breaker.info()
-        breaker.circuit.failed(0, late=True)
+        breaker.circuit.note_failure(0, late=True)
     with pytest.raises(BreakerOpen):
         await breaker.align(tiny.request(deadline_s=60.0))
     for ask in (breaker.info, lambda: breaker.align(tiny.request())):
@@ -229,7 +229,7 @@ async def test_one_request_probes_and_the_others_do_not_wait_for_it(monkeypatch:
     engine = Hanging()
     breaker = Breaker(engine)
     for _ in range(THRESHOLD):
-        breaker.circuit.failed(-1e9, late=False)
+        breaker.circuit.note_failure(-1e9, late=False)
     probing = asyncio.create_task(breaker.align(tiny.request()))
     await until(lambda: engine.seen == ["probe"])
     for _ in range(2):
@@ -250,7 +250,7 @@ async def test_of_many_requests_at_once_one_asks() -> None:
     engine = ScriptedEngine()
     breaker = Breaker(engine)
     for _ in range(THRESHOLD):
-        breaker.circuit.failed(-1e9, late=False)
+        breaker.circuit.note_failure(-1e9, late=False)
     results = await asyncio.gather(*(breaker.align(tiny.request()) for _ in range(5)), return_exceptions=True)
     assert [type(result) for result in results] == [Correction] + [BreakerOpen] * 4
     assert engine.seen == ["probe", "r1"]
@@ -306,9 +306,9 @@ async def test_a_description_that_cannot_be_had_counts_and_one_that_is_remembere
             await breaker.info()
     assert breaker.circuit.state is State.OPEN
     remembering = Breaker(ScriptedEngine())
-    remembering.circuit.lost = THRESHOLD - 1
+    remembering.circuit.losses = THRESHOLD - 1
     await remembering.info()
-    assert remembering.circuit.lost == THRESHOLD - 1
+    assert remembering.circuit.losses == THRESHOLD - 1
 
 
 async def test_a_real_model_answers_the_probe_and_leaves_it_as_it_is() -> None:
@@ -368,7 +368,7 @@ async def test_the_end_of_a_reading_counts_once_and_the_way_there_not_at_all() -
         await reading.feed("a coat.")
         with pytest.raises(EngineUnavailable):
             await reading.finish(tiny.request())
-        assert breaker.circuit.lost == lost
+        assert breaker.circuit.losses == lost
         await reading.aclose()
     assert breaker.circuit.state is State.OPEN
     assert engine.closed_readings == THRESHOLD
@@ -377,10 +377,10 @@ async def test_the_end_of_a_reading_counts_once_and_the_way_there_not_at_all() -
 
 async def test_a_reading_that_ends_well_is_a_sign_of_life() -> None:
     breaker = Breaker(Reader())
-    breaker.circuit.lost = breaker.circuit.late = THRESHOLD - 1
+    breaker.circuit.losses = breaker.circuit.late = THRESHOLD - 1
     reading = await breaker.read(tiny.request(""))
     assert (await reading.finish(tiny.request())).text == "edited"
-    assert (breaker.circuit.lost, breaker.circuit.late) == (0, 0)
+    assert (breaker.circuit.losses, breaker.circuit.late) == (0, 0)
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -388,7 +388,7 @@ async def test_an_engine_in_doubt_reads_nothing_ahead_and_is_asked_at_the_end(la
     engine = Reader()
     breaker = Breaker(engine)
     for _ in range(THRESHOLD):
-        breaker.circuit.failed(-1e9, late=late)
+        breaker.circuit.note_failure(-1e9, late=late)
     reading = await breaker.read(tiny.request(""))
     await reading.feed("Bring a coat.")
     assert (engine.heard, engine.seen) == ([], [])
@@ -401,7 +401,7 @@ async def test_a_reading_that_outlives_its_engine_waits_for_nobody() -> None:
     breaker = Breaker(engine, clock=lambda: 0.0)
     reading = await breaker.read(tiny.request(""))
     for _ in range(THRESHOLD):
-        breaker.circuit.failed(0.0, late=False)
+        breaker.circuit.note_failure(0.0, late=False)
     with pytest.raises(BreakerOpen):
         await reading.finish(tiny.request())
     await reading.aclose()

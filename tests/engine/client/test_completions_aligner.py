@@ -16,7 +16,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import CompletionRequest
 from aligner_proxy.engine.client import completions_aligner
 from aligner_proxy.engine.client.completions import CompletionsClient, request_body
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, frame, veiled
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, frame, veil_controls
 from aligner_proxy.engine.decoding.conversation import CUT
 from aligner_proxy.engine.decoding.prompt_fit import writing_room
 from aligner_proxy.engine.local import LocalEngine
@@ -239,7 +239,7 @@ async def test_marks_of_the_server_are_text_there_and_come_back_as_they_were() -
 
 @given(st.text(alphabet="<|>/simendpa_ \u2039", max_size=60))
 def test_veiled_text_holds_no_control_token_and_keeps_its_length(text: str) -> None:
-    hidden = veiled(text)
+    hidden = veil_controls(text)
     assert len(hidden) == len(text)
     assert not any(mark in hidden for mark in ("<|", "<s>", "</s>", "<pad>"))
     assert all(a == b or (a, b) == ("<", "\u2039") for a, b in zip(text, hidden, strict=True))
@@ -252,10 +252,10 @@ def test_what_is_sent_fits_by_estimate(window: int, turns: list[str], answer: st
     division = framed.division(structure.split(answer))
     for part in division.parts:
         passage = division.passage(part)
-        prompt = framed.around(passage.folded)
+        prompt = framed.render_prompt(passage.folded)
         room = writing_room(completions_aligner.tokens(prompt.text[prompt.place(passage.start) : prompt.end]))
         assert completions_aligner.tokens(prompt.text) + room <= window + 2 * len(passage.pieces)
-        assert prompt.original == veiled(passage.folded.text)
+        assert prompt.original == veil_controls(passage.folded.text)
 
 
 def test_objectives_that_fill_the_window_are_refused() -> None:

@@ -59,7 +59,7 @@ async def silent(place: Path) -> AsyncIterator[tuple[Silent, Connections]]:
 async def test_nothing_is_left_at_whatever_step_it_is_cancelled(tmp_path: Path, times: int) -> None:
     async with silent(tmp_path) as (server, connections):
         for steps in range(60):
-            asking = asyncio.create_task(connections.asked("POST", "/x", content=b"x"))
+            asking = asyncio.create_task(connections.fetch_response("POST", "/x", content=b"x"))
             for _ in range(steps):
                 await asyncio.sleep(0)
             for _ in range(times):
@@ -72,8 +72,8 @@ async def test_nothing_is_left_at_whatever_step_it_is_cancelled(tmp_path: Path, 
 
 async def test_a_request_that_waits_is_not_disturbed_by_another_that_is_given_up(tmp_path: Path) -> None:
     async with silent(tmp_path) as (server, connections):
-        well = asyncio.create_task(connections.asked("GET", "/well"))
-        gone = asyncio.create_task(connections.asked("GET", "/gone"))
+        well = asyncio.create_task(connections.fetch_response("GET", "/well"))
+        gone = asyncio.create_task(connections.fetch_response("GET", "/gone"))
         await until(lambda: server.open == 2, "connections that were never made")
         gone.cancel()
         await until(lambda: server.open == 1, "a connection that nobody closes")
@@ -84,7 +84,7 @@ async def test_a_request_that_waits_is_not_disturbed_by_another_that_is_given_up
 
 async def test_closing_ends_what_was_given_up(tmp_path: Path) -> None:
     async with silent(tmp_path) as (server, connections):
-        asking = asyncio.create_task(connections.asked("GET", "/x"))
+        asking = asyncio.create_task(connections.fetch_response("GET", "/x"))
         await asyncio.sleep(0)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)

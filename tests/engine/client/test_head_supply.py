@@ -131,7 +131,7 @@ async def test_a_session_is_opened_with_the_heads_that_it_needs(engine: LocalEng
     async with client_of(LocalAdmission(engine), tmp_path / "e.sock", Store(LOUD)) as client:
         session = await client.read(align_request(NAME).model_copy(update={"answer": ""}))
         await session.feed(tiny.ANSWER)
-        verdicts = await session.judged(0)
+        verdicts = await session.wait_for_verdicts(0)
         assert verdicts
         assert {verdict.score for verdict in verdicts} == {50.0}
         done = await session.finish(align_request(NAME))
@@ -145,7 +145,7 @@ async def test_a_session_without_its_head_is_judged_by_the_general_one(engine: L
         session = await client.read(align_request(NAME).model_copy(update={"answer": ""}))
         await session.feed(tiny.ANSWER)
         await session.end()
-        verdicts = await session.judged(3)
+        verdicts = await session.wait_for_verdicts(3)
         assert verdicts is not None
         assert [verdict.score for verdict in verdicts] == pytest.approx(scores(expected), abs=1e-4)
         done = await session.finish(align_request(NAME))
@@ -160,7 +160,7 @@ async def test_a_head_lost_while_an_answer_was_read_costs_nothing_but_time(tmp_p
     async with client_of(engine, tmp_path / "e.sock", Store(LOUD)) as client:
         session = await client.read(align_request(NAME).model_copy(update={"answer": ""}))
         await session.feed(tiny.ANSWER)
-        assert await session.judged(0)
+        assert await session.wait_for_verdicts(0)
         subject.runner.shelf._heads.clear()
         done = await session.finish(align_request(NAME))
         assert scores(done) == [50.0] * 4
@@ -302,12 +302,12 @@ async def test_a_head_that_was_missing_is_used_as_soon_as_it_is_there_again(engi
     now = [0.0]
     store = Store()
     supply = HeadSupply(store, engine.put_head, clock=lambda: now[0])
-    assert (await supply.supplied(align_request(NAME))).heads == ()
+    assert (await supply.upload_heads(align_request(NAME))).heads == ()
     store.kept[NAME] = LOUD.to_bytes()
-    assert (await supply.supplied(align_request(NAME))).heads == ()
+    assert (await supply.upload_heads(align_request(NAME))).heads == ()
     now[0] += 31.0
-    assert (await supply.supplied(align_request(NAME))).heads == (NAME,)
-    assert supply.trimmed(align_request(NAME)).heads == (NAME,)
+    assert (await supply.upload_heads(align_request(NAME))).heads == (NAME,)
+    assert supply.drop_absent_heads(align_request(NAME)).heads == (NAME,)
 
 
 async def test_an_engine_that_forgets_at_once_is_asked_without_heads(tmp_path: Path) -> None:

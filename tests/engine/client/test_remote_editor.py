@@ -36,7 +36,7 @@ class Memory:
         self.said = list(said)
         self.asked = list[CompletionRequest]()
 
-    async def about(self) -> ServedModel:
+    async def describe_model(self) -> ServedModel:
         return ServedModel("big", window=4096)
 
     async def complete(self, asked: CompletionRequest, deadline_s: float) -> Completion:

@@ -38,7 +38,7 @@ async def test_verdicts_are_waited_for_and_stretches_replaced(path: Path) -> Non
     made = engine()
     async with serving(made, path) as client:
         reading = await client.read(tiny.request(""))
-        waiting = asyncio.create_task(reading.judged(0))
+        waiting = asyncio.create_task(reading.wait_for_verdicts(0))
         await reading.feed(ANSWER[:8])
         await asyncio.sleep(0.1)
         assert not waiting.done()
@@ -50,7 +50,7 @@ async def test_verdicts_are_waited_for_and_stretches_replaced(path: Path) -> Non
         await reading.end()
         verdicts: Any = ()
         while len(verdicts) < 3:
-            verdicts = await reading.judged(len(verdicts))
+            verdicts = await reading.wait_for_verdicts(len(verdicts))
         assert [v.flagged for v in verdicts] == [False, True, False]
         assert (await reading.replace(SPAN)).text == "You friend."
         assert made.sessions[0].spans == [SPAN]
@@ -64,7 +64,7 @@ async def test_an_engine_that_reads_nothing_ahead_says_so(path: Path) -> None:
     async with serving(ScriptedEngine(), path) as client:
         reading = await client.read(tiny.request(""))
         await reading.feed(ANSWER)
-        assert await reading.judged(0) is None
+        assert await reading.wait_for_verdicts(0) is None
         with pytest.raises(EngineFault):
             await reading.replace(SPAN)
         await reading.aclose()
@@ -80,7 +80,7 @@ async def test_nonsense_from_an_engine_is_named_as_such() -> None:
     reading = await Noisy("http://engine").read(tiny.request(""))
     await reading.feed(ANSWER)
     with pytest.raises(InvalidOutput):
-        await reading.judged(0)
+        await reading.wait_for_verdicts(0)
     with pytest.raises(InvalidOutput):
         await reading.replace(SPAN)
     said["/v1/read/r"] = b"noise"
@@ -89,7 +89,7 @@ async def test_nonsense_from_an_engine_is_named_as_such() -> None:
         while not reading._broken:
             await asyncio.sleep(0.01)
     with pytest.raises(InvalidOutput):
-        await reading.judged(0)
+        await reading.wait_for_verdicts(0)
     await reading.aclose()
 
 
@@ -102,7 +102,7 @@ async def test_a_full_engine_says_so_to_whoever_waits_for_verdicts(path: Path) -
         reading = await client.read(tiny.request(""))
         await reading.feed(ANSWER)
         with pytest.raises(EngineOverloaded):
-            await reading.judged(0)
+            await reading.wait_for_verdicts(0)
 
 
 async def test_without_an_engine_nobody_waits_for_verdicts(path: Path) -> None:
@@ -110,7 +110,7 @@ async def test_without_an_engine_nobody_waits_for_verdicts(path: Path) -> None:
     reading = await client.read(tiny.request(""))
     await reading.feed(ANSWER)
     with pytest.raises(EngineUnavailable):
-        await reading.judged(0)
+        await reading.wait_for_verdicts(0)
     await client.aclose()
 
 
@@ -177,7 +177,7 @@ async def test_readings_that_are_let_go_of_at_once_leave_no_place_taken(path: Pa
         await asyncio.gather(*client._closing)
         reading = await client.read(tiny.request(""))
         await reading.feed(ANSWER)
-        assert await reading.judged(0)
+        assert await reading.wait_for_verdicts(0)
         await reading.aclose()
 
 
@@ -210,7 +210,7 @@ async def test_a_reading_that_failed_is_gone_when_it_is_closed(path: Path) -> No
         reading = await client.read(tiny.request(""))
         await reading.feed(ANSWER)
         with pytest.raises(EngineUnavailable):
-            await reading.judged(0)
+            await reading.wait_for_verdicts(0)
         await reading.aclose()
         gone = weakref.ref(reading)
         del reading

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.decoding.conversation import CUT, collapse_repeats, cut, shortened
+from aligner_proxy.engine.decoding.conversation import CUT, collapse_repeats, cut, shorten_text
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
 from aligner_proxy.text.folding import fold
 from aligner_proxy.types import Turn
@@ -142,7 +142,7 @@ def test_a_ruler_gives_no_more_tokens_than_asked_for(text: str, tokens: int) -> 
 
 
 def test_a_cut_text_says_how_long_it_is() -> None:
-    text, size = shortened(prose(100), RULER, 150)
+    text, size = shorten_text(prose(100), RULER, 150)
     assert size == RULER.count(text) <= 150
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import fit, frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
@@ -40,7 +40,7 @@ TEXTS = st.one_of(
 @settings(max_examples=examples(80), deadline=None)
 @given(answer=TEXTS, seed=st.integers(0, 3), caution=st.floats(-0.3, 0.3))
 def test_unflagged_segments_are_in_the_result_character_for_character(answer: str, seed: int, caution: float) -> None:
-    result = alone(tiny.aligner(seed), tiny.request(answer, caution=caution))
+    result = correct_alone(tiny.aligner(seed), tiny.request(answer, caution=caution))
     if not any(s.flagged for s in result.segments):
         assert result.text is answer or result.text == answer
         return
@@ -53,14 +53,14 @@ def test_unflagged_segments_are_in_the_result_character_for_character(answer: st
 @settings(max_examples=examples(30), deadline=None)
 @given(answer=TEXTS, seed=st.integers(0, 3))
 def test_the_segments_told_are_those_of_the_answer(answer: str, seed: int) -> None:
-    result = alone(tiny.aligner(seed), tiny.request(answer))
+    result = correct_alone(tiny.aligner(seed), tiny.request(answer))
     if answer.strip():
         assert [s.text for s in result.segments] == [s.text for s in structure.split(answer)]
         assert all(s.flagged == (s.score is not None and s.score > 0) for s in result.segments)
 
 
 def test_nothing_flagged_takes_one_forward_and_returns_the_answer_itself() -> None:
-    result = alone(tiny.aligner(), tiny.request(caution=1e9))
+    result = correct_alone(tiny.aligner(), tiny.request(caution=1e9))
     assert result.text == tiny.ANSWER
     assert result.counts.forwards == 1
     assert result.counts.drafted == 0
@@ -73,7 +73,7 @@ def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.Mo
     fed = list[Feed]()
     run = aligner.runner.run
     monkeypatch.setattr(aligner.runner, "run", lambda feeds: fed.extend(feeds) or run(feeds))
-    alone(aligner, request)
+    correct_alone(aligner, request)
     fitted = fit(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
     ends = [end for _, end in fitted.offsets]
     assert ends[fed[-1].stop - 1] >= fitted.prompt.end > ends[fed[-1].stop - 2]
@@ -81,39 +81,39 @@ def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.Mo
 
 
 def test_to_score_only_flags_by_the_caution_and_edits_nothing() -> None:
-    result = alone(tiny.aligner(), tiny.request(caution=-1e9, score_only=True))
+    result = correct_alone(tiny.aligner(), tiny.request(caution=-1e9, score_only=True))
     assert result.text == tiny.ANSWER
     assert result.counts == DecodeCounts(forwards=1)
     assert [s.flagged for s in result.segments] == [True] * 4
-    assert result.segments == alone(tiny.aligner(), tiny.request(caution=-1e9)).segments
+    assert result.segments == correct_alone(tiny.aligner(), tiny.request(caution=-1e9)).segments
 
 
 @pytest.mark.parametrize("verify", list(Verify))
 def test_to_score_only_without_a_head_the_model_still_reads_the_prompt(verify: Verify) -> None:
-    result = alone(tiny.aligner(head=False), tiny.request(verify=verify, score_only=True))
+    result = correct_alone(tiny.aligner(head=False), tiny.request(verify=verify, score_only=True))
     assert (result.text, result.counts) == (tiny.ANSWER, DecodeCounts(forwards=1))
     assert [s.score for s in result.segments] == [None] * 4
 
 
 def test_everything_flagged_keeps_nothing_by_copy() -> None:
-    result = alone(tiny.aligner(), tiny.request(caution=-1e9))
+    result = correct_alone(tiny.aligner(), tiny.request(caution=-1e9))
     assert all(s.flagged for s in result.segments)
     assert not any(s.text in result.text for s in result.segments)
 
 
 def test_a_white_space_answer_is_returned_without_a_forward() -> None:
-    result = alone(tiny.aligner(), tiny.request("  \n"))
+    result = correct_alone(tiny.aligner(), tiny.request("  \n"))
     assert (result.text, result.counts.forwards, result.segments) == ("  \n", 0, ())
 
 
 def test_without_a_head_scores_are_absent_and_the_whole_answer_is_verified() -> None:
-    result = alone(tiny.aligner(head=False), tiny.request())
+    result = correct_alone(tiny.aligner(head=False), tiny.request())
     assert [s.score for s in result.segments] == [None] * 4
     assert result.counts.drafted > 0
 
 
 def test_enough_caution_keeps_every_draft_token() -> None:
-    result = alone(tiny.aligner(head=False), tiny.request(caution=1e9, verify=Verify.ALWAYS))
+    result = correct_alone(tiny.aligner(head=False), tiny.request(caution=1e9, verify=Verify.ALWAYS))
     assert result.text == tiny.ANSWER
     assert result.counts.forwards == 1
 
@@ -124,12 +124,12 @@ def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkey
     written = set()
     for rule in (tiny.whole, tiny.at_most(16), tiny.at_most(2), tiny.at_most(0), DEAR):
         monkeypatch.setattr(ModelRunner, "draft_length", lambda _, seen, room, rule=rule: rule(seen, room))
-        written.add(alone(tiny.aligner(head=False), asked).text)
+        written.add(correct_alone(tiny.aligner(head=False), asked).text)
     assert len(written) == 1
 
 
 def test_verifying_with_a_head_also_scores() -> None:
-    result = alone(tiny.aligner(), tiny.request(verify=Verify.ALWAYS, caution=1e9))
+    result = correct_alone(tiny.aligner(), tiny.request(verify=Verify.ALWAYS, caution=1e9))
     assert result.text == tiny.ANSWER
     assert all(s.score is not None for s in result.segments)
 
@@ -183,9 +183,9 @@ def test_where_drafts_are_dear_the_detector_is_asked_first_and_the_text_is_the_s
     aligner = tiny.aligner()
     request = tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=caution)
     monkeypatch.setattr(ModelRunner, "step_tokens", 1024)
-    cheap = alone(aligner, request)
+    cheap = correct_alone(aligner, request)
     monkeypatch.setattr(aligner.runner, "costs", CostCurve(((1, 1.0), (64, 64.0))))
-    dear = alone(aligner, request)
+    dear = correct_alone(aligner, request)
     assert dear.text == cheap.text
     assert [s.score for s in dear.segments] == pytest.approx([s.score for s in cheap.segments], abs=1e-4)
     assert [s.flagged for s in dear.segments] == [s.flagged for s in cheap.segments]
@@ -201,7 +201,7 @@ def test_a_draft_that_would_be_split_waits_for_the_prompt(monkeypatch: pytest.Mo
     whole = len(fitted.ids) + len(fitted.answer) + 1
     for step, forwards in ((whole, 1), (whole - 1, 2)):
         monkeypatch.setattr(ModelRunner, "step_tokens", step)
-        assert alone(aligner, request).counts.forwards == forwards
+        assert correct_alone(aligner, request).counts.forwards == forwards
 
 
 LONG_ANSWER = "\n\n".join(f"{number}. {text}" for number, text in enumerate(tiny.CORPUS * 6))
@@ -223,7 +223,7 @@ def fed_to(aligner: Aligner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_an_answer_beyond_the_window_is_judged_in_parts(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     aligner = tiny.aligner()
     lengths = fed_to(aligner, monkeypatch)
-    result = alone(aligner, tiny.request(answer, caution=1e9))
+    result = correct_alone(aligner, tiny.request(answer, caution=1e9))
     assert result.text == answer
     assert [s.text for s in result.segments] == [s.text for s in structure.split(answer)]
     assert all(s.score is not None for s in result.segments)
@@ -238,7 +238,7 @@ def test_of_an_answer_in_parts_what_is_not_flagged_stays(
 ) -> None:
     aligner = tiny.aligner(3, window=512)
     lengths = fed_to(aligner, monkeypatch)
-    result = alone(aligner, tiny.request(LONG_ANSWER[:1500], caution=caution, verify=verify, deadline_s=600))
+    result = correct_alone(aligner, tiny.request(LONG_ANSWER[:1500], caution=caution, verify=verify, deadline_s=600))
     assert max(lengths) <= aligner.info.window
     if verify is Verify.FLAGGED:
         at = 0
@@ -251,13 +251,13 @@ def test_an_answer_in_parts_that_the_model_copies_comes_back_as_it_was() -> None
     """So cautious that every token of the draft stands."""
     answer = LONG_ANSWER + " \n"
     for head in (True, False):
-        result = alone(tiny.aligner(head=head), tiny.request(answer, caution=1e9, verify=Verify.ALWAYS))
+        result = correct_alone(tiny.aligner(head=head), tiny.request(answer, caution=1e9, verify=Verify.ALWAYS))
         assert result.text == answer
 
 
 def test_an_answer_that_nobody_could_read_is_refused() -> None:
     with pytest.raises(AnswerTooLong, match="at most 1000000 are read"):
-        alone(tiny.aligner(), tiny.request("a" * 1_000_001))
+        correct_alone(tiny.aligner(), tiny.request("a" * 1_000_001))
 
 
 QUESTIONS = {
@@ -273,7 +273,7 @@ QUESTIONS = {
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS.keys())
 def test_no_question_is_too_long(question: str) -> None:
     turns = (Turn("user", question + " When does the harbour open?"),)
-    result = alone(tiny.aligner(), tiny.request(caution=1e9).model_copy(update={"turns": turns}))
+    result = correct_alone(tiny.aligner(), tiny.request(caution=1e9).model_copy(update={"turns": turns}))
     assert [s.text for s in result.segments] == [s.text for s in structure.split(tiny.ANSWER)]
     assert all(s.score is not None for s in result.segments)
     assert result.prompt_tokens < 1024
@@ -297,7 +297,7 @@ def test_the_oldest_turns_go_first() -> None:
         Turn("user" if i % 2 == 0 else "assistant", f"Turn {i}. " + "The harbour opens. " * 12) for i in range(41)
     )
     long = asked.model_copy(update={"turns": turns})
-    result = alone(tiny.aligner(), long)
+    result = correct_alone(tiny.aligner(), long)
     assert 400 < result.prompt_tokens < 1024
     made = frame(long, find_template("ultrafeedback"), tiny.runner().tokenizer, 1024)
     assert made.query.count("\n\nHuman:") + made.query.count("\n\nAssistant: Turn") < 20
@@ -308,18 +308,18 @@ def test_the_oldest_turns_go_first() -> None:
 def test_a_huge_objective_is_refused() -> None:
     huge = tiny.request().model_copy(update={"objectives": ("Huge: " + "word " * 200_000,)})
     with pytest.raises(AnswerTooLong):
-        alone(tiny.aligner(), huge)
+        correct_alone(tiny.aligner(), huge)
 
 
 def test_a_deadline_ends_a_correction_between_forwards() -> None:
     with pytest.raises(DeadlineExceeded):
-        alone(tiny.aligner(), tiny.request(caution=-1e9, deadline_s=1e-9))
+        correct_alone(tiny.aligner(), tiny.request(caution=-1e9, deadline_s=1e-9))
 
 
 def test_what_follows_a_segment_does_not_change_its_score() -> None:
-    result = alone(tiny.aligner(), tiny.request(caution=1e9))
+    result = correct_alone(tiny.aligner(), tiny.request(caution=1e9))
     cut = tiny.ANSWER.index(" The first")
-    shorter = alone(tiny.aligner(), tiny.request(tiny.ANSWER[:cut], caution=1e9))
+    shorter = correct_alone(tiny.aligner(), tiny.request(tiny.ANSWER[:cut], caution=1e9))
     assert len(shorter.segments) == 2 < len(result.segments)
     for a, b in zip(shorter.segments, result.segments, strict=False):
         assert a.score == pytest.approx(b.score, abs=1e-4)
@@ -336,13 +336,13 @@ class Decided(DetectorHead):
 def test_a_segment_names_the_objective_that_speaks_most_against_it() -> None:
     runner = ModelRunner(tiny.model(), tiny.runner().tokenizer, Decided(64, (0, 1), 4).eval())
     asked = tiny.request(caution=1e9).model_copy(update={"objectives": (*tiny.OBJECTIVES, "Brevity: be short")})
-    made = alone(replace(tiny.aligner(), runner=runner), asked)
+    made = correct_alone(replace(tiny.aligner(), runner=runner), asked)
     assert [(s.score, s.objective) for s in made.segments] == [(3.0, 0), (1.0, 1), (3.0, 0), (1.0, 1)]
 
 
 def test_a_whole_answer_that_the_model_leaves_alone_stays_in_disguise() -> None:
     """Verified as a draft, it comes back as it was where the model writes what it read."""
     hidden = "\u200b".join(tiny.ANSWER)
-    shown = alone(tiny.aligner(), tiny.request(tiny.ANSWER, verify=Verify.ALWAYS, caution=1e9))
+    shown = correct_alone(tiny.aligner(), tiny.request(tiny.ANSWER, verify=Verify.ALWAYS, caution=1e9))
     assert shown.text == tiny.ANSWER
-    assert alone(tiny.aligner(), tiny.request(hidden, verify=Verify.ALWAYS, caution=1e9)).text == hidden
+    assert correct_alone(tiny.aligner(), tiny.request(hidden, verify=Verify.ALWAYS, caution=1e9)).text == hidden

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.decoding.correct import Aligner, divided, framing
+from aligner_proxy.engine.decoding.correct import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.text import structure
@@ -65,11 +65,11 @@ def test_a_disguised_insult_in_a_later_part_is_removed(insult: str) -> None:
     texts = [*HARMLESS[:25], insult, *HARMLESS[25:]]
     answer = " ".join(texts)
     aligner, request = detector(), tiny.request(answer)
-    division = divided(aligner, framing(aligner, request), request)
+    division = divide_answer(aligner, build_frame(aligner, request), request)
     [at] = division.range_of(25, 26)
     assert next(number for number, part in enumerate(division.parts) if part.own <= at < part.stop) > 0
 
-    found_and_removed(alone(aligner, request), insult)
+    found_and_removed(correct_alone(aligner, request), insult)
     chunks = [answer[i : i + 24] for i in range(0, len(answer), 24)]
     read_ahead, _, verdicts = read_in(detector(), chunks)
     found_and_removed(read_ahead, insult)
@@ -81,7 +81,7 @@ def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str
     """Folded first, cut afterwards."""
     for before in range(60, 84):
         answer = "and so it goes on " * before + insult.rstrip(".") + " and so it goes on" * 60
-        made = alone(detector(), tiny.request(answer))
+        made = correct_alone(detector(), tiny.request(answer))
         assert [segment.flagged for segment in made.segments] == [True]
 
 
@@ -93,6 +93,6 @@ def test_parts_together_are_the_folded_answer(answer: str, room: int) -> None:
     own = []
     for part in division.parts:
         pieces = division.pieces[part.own : part.stop]
-        own.append(division.folded(replace(part, first=part.own), "".join(p.text + p.gap for p in pieces)))
+        own.append(division.fold_part(replace(part, first=part.own), "".join(p.text + p.gap for p in pieces)))
     whole = join_folded(own)
     assert (whole.text, whole.length) == (fold(answer).text, len(answer))

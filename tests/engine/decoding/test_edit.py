@@ -11,7 +11,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest
 from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import fit, frame
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT
@@ -48,7 +48,7 @@ class Oracle:
         self.fed += [feed.stop - feed.start for feed in feeds]
         return [[self._next(feed.job.sequence.ids[self.prompt : at + 1]) for at in feed.predicted] for feed in feeds]
 
-    def taught(self, *_: object) -> None:
+    def find_taught_heads(self, *_: object) -> None:
         """Nothing was taught to it."""
 
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
@@ -74,7 +74,7 @@ def edit(
 
 def asked(request: AlignRequest, oracle: Oracle, info: AlignerInfo) -> tuple[Correction, Oracle]:
     oracle.prompt = len(fit(request, find_template(info.template), oracle.tokenizer, info.window).ids)
-    return alone(Aligner(oracle, info), request), oracle  # type: ignore[arg-type]
+    return correct_alone(Aligner(oracle, info), request), oracle  # type: ignore[arg-type]
 
 
 OPEN = "The harbour opens at six."
@@ -200,7 +200,7 @@ def test_what_outgrows_the_window_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     fitted = fit(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
     framed = frame(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
     assert asked(request, Oracle(wanted, {1}), info)[0].text == wanted
-    monkeypatch.setattr(correct, "framing", lambda *_: replace(framed, window=len(fitted.ids)))
+    monkeypatch.setattr(correct, "build_frame", lambda *_: replace(framed, window=len(fitted.ids)))
     assert asked(request, Oracle(wanted, {1}), info)[0].text == OPEN
 
 

@@ -21,7 +21,7 @@ from aligner_proxy.engine.decoding.incremental import (
     read,
 )
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.loop import Loop, alone
+from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.errors import EngineFault, EngineUnavailable
@@ -92,7 +92,7 @@ def test_any_cutting_gives_what_the_whole_gives(seed: int, caution: float, alway
     rng = random.Random(seed)
     answer = "".join(rng.choices(PIECES, k=rng.randrange(1, 9)))
     wishes = {"caution": caution, "verify": Verify.ALWAYS if always else Verify.FLAGGED}
-    expected = alone(aligner(seed % 3), tiny.request(answer, **wishes))
+    expected = correct_alone(aligner(seed % 3), tiny.request(answer, **wishes))
     got, _, told = read_in(aligner(seed % 3), cut(rng, answer), **wishes)
     assert got.text == expected.text
     for one, other in zip(got.segments, expected.segments, strict=True):
@@ -126,7 +126,7 @@ async def test_the_engine_reads_while_others_are_corrected() -> None:
             verdicts = await reading.feed("")
             await asyncio.sleep(0.005)
     got = await reading.finish(tiny.request(answer))
-    assert got.text == alone(aligner(), tiny.request(answer)).text
+    assert got.text == correct_alone(aligner(), tiny.request(answer)).text
     assert len({one.text for one in await asyncio.gather(*others)}) == 1
     await engine.aclose()
 
@@ -154,7 +154,7 @@ def small(seed: int) -> Aligner:
 def test_an_answer_that_grows_past_the_window_gives_what_the_whole_gives(seed: int, wishes: dict[str, Any]) -> None:
     rng = random.Random(seed)
     answer = "".join(rng.choices([*PIECES, "long " * 100, "\u200b" * 40], k=rng.randrange(20, 30)))
-    expected = alone(small(seed % 3), tiny.request(answer, deadline_s=600, **wishes))
+    expected = correct_alone(small(seed % 3), tiny.request(answer, deadline_s=600, **wishes))
     got, _, told = read_in(small(seed % 3), cut(rng, answer), deadline_s=600, **wishes)
     assert got.text == expected.text
     for one, other in zip(got.segments, expected.segments, strict=True):
@@ -214,7 +214,7 @@ async def test_stretches_of_a_long_answer_are_replaced_part_by_part() -> None:
     await reading.feed(answer)
     await reading.end()
     count = len(structure.split(answer))
-    verdicts = await reading.judged(count - 1)
+    verdicts = await reading.wait_for_verdicts(count - 1)
     assert verdicts is not None
     assert len(verdicts) == count
     span = Span(first=2, stop=count, end=len(answer), before=answer[:20], deadline_s=600)
@@ -228,13 +228,13 @@ async def test_stretches_of_a_long_answer_are_replaced_part_by_part() -> None:
 
 async def test_reading_ahead_is_told_from_what_a_client_waits_for() -> None:
     growing = PartialAnswer(tiny.request(""))
-    assert growing.unawaited()
-    for name in ("complete", "awaited", "ended"):
+    assert growing.is_read_ahead()
+    for name in ("complete", "awaited", "text_ended"):
         setattr(growing, name, True)
-        assert not growing.unawaited()
+        assert not growing.is_read_ahead()
         setattr(growing, name, False)
     growing.replacing.append(PendingReplacement(Span(first=0, stop=1, end=1, before="", deadline_s=1)))
-    assert not growing.unawaited()
+    assert not growing.is_read_ahead()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -242,18 +242,18 @@ async def test_a_stretch_is_replaced_as_at_the_end_where_nothing_is_unknown(seed
     """The answer ends with the segment after the stretch, so both ways have the same prompt."""
     answer = f"{tiny.CORPUS[0]} {tiny.CORPUS[4]} {tiny.CORPUS[5]}"
     pieces = structure.split(answer)
-    scores = [s.score or 0.0 for s in alone(aligner(seed), tiny.request(answer, caution=1e9)).segments]
+    scores = [s.score or 0.0 for s in correct_alone(aligner(seed), tiny.request(answer, caution=1e9)).segments]
     made = tiny.request(answer, caution=sum(sorted(scores)[-2:]) / 2)
-    expected = alone(aligner(seed), made)
+    expected = correct_alone(aligner(seed), made)
     worst = scores.index(max(scores))
     engine = LocalEngine(lambda: aligner(seed))
     await engine.start()
     reading = await engine.read(made.model_copy(update={"answer": ""}))
     for i in range(0, len(answer), 20):
         await reading.feed(answer[i : i + 20])
-    early = await reading.judged(0)
+    early = await reading.wait_for_verdicts(0)
     await reading.end()
-    verdicts = await reading.judged(len(pieces) - 1)
+    verdicts = await reading.wait_for_verdicts(len(pieces) - 1)
     assert early is not None
     assert verdicts is not None
     assert [v.flagged for v in verdicts] == [n == worst for n in range(len(pieces))]
@@ -277,7 +277,7 @@ async def test_without_verdicts_nobody_waits_for_them(wishes: dict[str, Any]) ->
     engine = LocalEngine(lambda: tiny.aligner(head=bool(wishes)))
     await engine.start()
     reading = await engine.read(tiny.request("", **wishes))
-    assert await reading.judged(0) is None
+    assert await reading.wait_for_verdicts(0) is None
     await engine.aclose()
 
 
@@ -288,7 +288,7 @@ async def test_a_stretch_that_is_not_there_ends_the_reading() -> None:
     with pytest.raises(EngineFault):
         await reading.replace(Span(first=7, stop=9, end=20, before="", deadline_s=60))
     with pytest.raises(EngineFault):
-        await reading.judged(0)
+        await reading.wait_for_verdicts(0)
     await engine.aclose()
 
 

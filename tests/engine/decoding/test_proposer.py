@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.decoding.proposer import EditProposer, matching
+from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching
 from aligner_proxy.engine.scheduling.draft_length import Rule
 from tests.support.tiny import at_most, whole
 
@@ -56,7 +56,7 @@ def forwards(target: list[int], lookup: list[int], rule: Rule) -> int:
         draft = proposer.propose(1 << 30)
         count += 1
         wanted = target[len(written) : len(written) + len(draft) + 1]
-        accepted = matching(draft, wanted)
+        accepted = count_matching(draft, wanted)
         written += wanted[: accepted + 1]
         proposer.update(written, len(draft), accepted)
     return count
@@ -101,7 +101,7 @@ def test_never_more_forwards_than_tokens_whatever_the_draft(target: list[int], l
 
 def step(proposer: EditProposer, written: list[int], wanted: list[int]) -> list[int]:
     draft = proposer.propose(100)
-    accepted = matching(draft, wanted)
+    accepted = count_matching(draft, wanted)
     written += wanted[: accepted + 1]
     proposer.update(written, len(draft), accepted)
     return draft

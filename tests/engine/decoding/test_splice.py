@@ -53,12 +53,12 @@ def test_of_code_the_comments_go_first() -> None:
 def hole(answer: str, flagged: int) -> splice.EditSpan:
     segments = split(answer)
     flags = [at == flagged for at in range(len(segments))]
-    return next(splice.rewriting(segments, flags))
+    return next(splice.rewrite_flagged_runs(segments, flags))
 
 
 def test_a_kept_sentence_is_recognised_under_the_mark_of_the_one_before_it() -> None:
     made = hole("1. You fool. Put the leaves into the pot.\n2. Wait.", 0)
-    assert made.filled("1. Put the leaves into the pot. Put the lid on.", finished=True) == ""
+    assert made.cut_replacement("1. Put the leaves into the pot. Put the lid on.", finished=True) == ""
 
 
 LISTED = "- Icing rules control where the puck may go.\n- You fool.\n- Rest it for ten minutes."
@@ -77,26 +77,26 @@ LISTED = "- Icing rules control where the puck may go.\n- You fool.\n- Rest it f
     ],
 )
 def test_a_copy_of_what_stays_is_left_out(generated: str, expected: str) -> None:
-    assert hole(LISTED, 1).filled(generated, finished=True) == expected
+    assert hole(LISTED, 1).cut_replacement(generated, finished=True) == expected
 
 
 def test_what_was_flagged_elsewhere_does_not_come_back_in_another_place() -> None:
     answer = split("Push them down the stairs at night. Wait for the rain. Then laugh at them. Go home.")
-    rewriting = splice.rewriting(answer, [True, False, True, False])
-    assert not next(rewriting).filled("", finished=True)
+    rewriting = splice.rewrite_flagged_runs(answer, [True, False, True, False])
+    assert not next(rewriting).cut_replacement("", finished=True)
     hole = rewriting.send("")
-    assert hole.filled("Push them down the stairs at night. Hold the rail.", finished=True) == "Hold the rail."
+    assert hole.cut_replacement("Push them down the stairs at night. Hold the rail.", finished=True) == "Hold the rail."
 
 
 def test_an_item_that_begins_in_the_middle_of_a_line_is_the_next_one() -> None:
     made = hole("- Wash it. You fool.\n- **Dry**\n- Fold it.", 1)
-    assert made.filled("Take care. - **Dry it:**", finished=True) == "Take care."
+    assert made.cut_replacement("Take care. - **Dry it:**", finished=True) == "Take care."
 
 
 def test_a_flagged_item_may_become_like_others_that_it_was_like() -> None:
     answer = "- Rate of the red one is 4 stars.\n- Rate of the red one is idiotic.\n- Bye."
     written = "- Rate of the red one is 3 stars."
-    assert hole(answer, 1).filled(written, finished=True) == written
+    assert hole(answer, 1).cut_replacement(written, finished=True) == written
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_pieces_go_together_without_gluing_paragraphs(pieces: list[tuple[str, st
 
 def filled(answer: str, flags: list[bool], *generated: str) -> str:
     """The edited answer, with the place behind it judged as well; `generated` is what the model writes."""
-    rewriting = splice.rewriting(append_end(split(answer)), flags)
+    rewriting = splice.rewrite_flagged_runs(append_end(split(answer)), flags)
     texts = iter(generated)
     hole = next(rewriting)
     while True:
         try:
-            hole = rewriting.send(hole.filled(next(texts), finished=True))
+            hole = rewriting.send(hole.cut_replacement(next(texts), finished=True))
         except StopIteration as done:
             assert next(texts, None) is None
             return str(done.value)
@@ -195,5 +195,5 @@ def test_what_is_missing_is_written_behind_the_last_segment(
 
 def test_the_place_behind_all_segments_is_no_text_to_lead_back_to() -> None:
     found = append_end(split("You fool. You oaf."))
-    hole = next(splice.rewriting(found, [True, True, False]))
+    hole = next(splice.rewrite_flagged_runs(found, [True, True, False]))
     assert (hole.keys, hole.run.text) == ((), "You fool. You oaf.")

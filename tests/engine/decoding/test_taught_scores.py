@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
 from aligner_proxy.engine.decoding import rows as reading_rows
-from aligner_proxy.engine.decoding.correct import Aligner, divided, framing
+from aligner_proxy.engine.decoding.correct import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.decoding.rows import rows
-from aligner_proxy.engine.loop import Loop, alone
+from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import Sequence
@@ -52,21 +52,21 @@ def scores(correction: Correction) -> list[float]:
 def test_a_head_that_adds_nothing_changes_not_one_bit() -> None:
     for caution in (-0.3, 0.0, 0.3, 1e9):
         for verify in Verify:
-            plain = alone(aligner(), request_with(caution=caution, verify=verify))
+            plain = correct_alone(aligner(), request_with(caution=caution, verify=verify))
             loaded = aligner()  # another cache: a prompt that is read again is read in another way
-            taught = alone(loaded, request_with(caution=caution, verify=verify, heads=second(loaded)))
+            taught = correct_alone(loaded, request_with(caution=caution, verify=verify, heads=second(loaded)))
             assert taught.segments == plain.segments
             assert taught.text == plain.text
 
 
 def test_a_head_decides_about_its_objective_and_about_no_other() -> None:
     loaded = aligner()
-    plain = alone(loaded, request_with(score_only=True))
-    loud = alone(loaded, request_with(score_only=True, heads=second(loaded, prior=0.0, bias=50.0)))
+    plain = correct_alone(loaded, request_with(score_only=True))
+    loud = correct_alone(loaded, request_with(score_only=True, heads=second(loaded, prior=0.0, bias=50.0)))
     assert scores(loud) == [50.0] * 4
     assert [segment.objective for segment in loud.segments] == [1] * 4
     assert all(segment.flagged for segment in loud.segments)
-    quiet = alone(loaded, request_with(score_only=True, heads=second(loaded, prior=0.0, bias=-50.0)))
+    quiet = correct_alone(loaded, request_with(score_only=True, heads=second(loaded, prior=0.0, bias=-50.0)))
     for left, before in zip(quiet.segments, plain.segments, strict=True):
         assert left.objective in (0, 2)
         if before.objective != 1:
@@ -76,9 +76,9 @@ def test_a_head_decides_about_its_objective_and_about_no_other() -> None:
 
 def test_what_is_flagged_by_a_head_is_written_anew_and_judged_by_it_again() -> None:
     loaded = aligner()
-    kept = alone(aligner(), request_with(caution=0.0, heads=("",) * 3))
-    assert kept.segments == alone(aligner(), request_with(caution=0.0)).segments
-    loud = alone(loaded, request_with(heads=second(loaded, prior=0.0, bias=50.0)))
+    kept = correct_alone(aligner(), request_with(caution=0.0, heads=("",) * 3))
+    assert kept.segments == correct_alone(aligner(), request_with(caution=0.0)).segments
+    loud = correct_alone(loaded, request_with(heads=second(loaded, prior=0.0, bias=50.0)))
     assert loud.text == "", "whatever is written in place of a flagged segment is flagged, too, and left out"
 
 
@@ -91,7 +91,7 @@ def read_rows(loaded: Aligner, answer: str = tiny.ANSWER, **more: Any) -> RowsRe
 def run_rows(loaded: Aligner, request: RowsRequest) -> RowsResponse:
     ends: list[Any] = []
     loop = Loop(loaded)
-    chosen = loaded.named(request.aligner)
+    chosen = loaded.find_aligner(request.aligner)
     sequence = Sequence(chosen.adapter)
     loop.add(Job("rows", rows(chosen, request, sequence), ends.append, sequence=sequence))
     while not ends:
@@ -121,8 +121,8 @@ def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) ->
         for score, row in zip(general, numbers(read), strict=True)
     ]
     request = request_with(answer, score_only=True, heads=("", loaded.keep(taught), ""))
-    assert (len(divided(loaded, framing(loaded, request), request).parts) > 1) == (answer == LONG)
-    judged = alone(loaded, request)
+    assert (len(divide_answer(loaded, build_frame(loaded, request), request).parts) > 1) == (answer == LONG)
+    judged = correct_alone(loaded, request)
     assert len(judged.segments) == len(read.exchanges[0].segments)
     others = [max(row[0], row[2]) for row in read.exchanges[0].scores]
     for segment, own, rest in zip(judged.segments, expected, others, strict=True):
@@ -134,7 +134,7 @@ def test_rows_are_of_the_segments_and_their_general_scores_those_of_a_correction
     assert (read.aligner, read.width) == ("hash0", WIDTH)
     texts = [tiny.ANSWER[start:end] for start, end in read.exchanges[0].segments]
     assert texts == [segment.text for segment in structure.split(tiny.ANSWER)]
-    judged = alone(aligner(), request_with(score_only=True))
+    judged = correct_alone(aligner(), request_with(score_only=True))
     assert [max(row) for row in read.exchanges[0].scores] == scores(judged)
 
 
@@ -176,7 +176,9 @@ def test_without_a_detector_head_nothing_can_be_taught() -> None:
     bare = tiny.aligner(head=False)
     with pytest.raises(HeadsUnavailable, match="tiny has no detector head"):
         read_rows(bare)
-    assert alone(bare, request_with(heads=("", "f" * 64, ""))).segments[0].score is None, "and heads are not asked for"
+    assert correct_alone(bare, request_with(heads=("", "f" * 64, ""))).segments[0].score is None, (
+        "and heads are not asked for"
+    )
     with pytest.raises(HeadRefused, match="192 numbers, rows of aligner hash0 have 0"):
         bare.keep(head())
 
@@ -189,13 +191,13 @@ def test_a_head_that_does_not_fit_is_refused_with_both_sides() -> None:
         loaded.keep(head(aligner="hash0-1"))
     own = loaded.keep(head(aligner="hash0-1", width=128, prior=0.0, bias=7.0))
     assert (
-        scores(alone(loaded, tiny.request(aligner="1", score_only=True).model_copy(update={"heads": (own,)})))
+        scores(correct_alone(loaded, tiny.request(aligner="1", score_only=True).model_copy(update={"heads": (own,)})))
         == [7.0] * 4
     )
     with pytest.raises(HeadRefused, match="is of aligner hash0-1, the request of hash0"):
-        alone(loaded, tiny.request().model_copy(update={"heads": (own,)}))
+        correct_alone(loaded, tiny.request().model_copy(update={"heads": (own,)}))
     with pytest.raises(UnknownHead, match="no taught head ffffffff"):
-        alone(loaded, tiny.request().model_copy(update={"heads": ("f" * 64,)}))
+        correct_alone(loaded, tiny.request().model_copy(update={"heads": ("f" * 64,)}))
 
 
 def test_two_tenants_with_other_heads_for_one_objective_in_one_batch_do_not_mix() -> None:
@@ -211,7 +213,7 @@ def test_two_tenants_with_other_heads_for_one_objective_in_one_batch_do_not_mix(
         more = {"request_id": str(number), "tenant": kind, "heads": heads, "score_only": True, "deadline_s": 600}
         # The same answer for all, so that only the head can make a difference; the same prompt shares its blocks.
         requests.append(request_with(tiny.ANSWER, **more))
-    expected = alone(aligner(), request_with(score_only=True))
+    expected = correct_alone(aligner(), request_with(score_only=True))
     for budget, most in ((4096, 12), (64, 5), (24, 3)):
         order = rng.sample(range(len(kinds)), len(kinds))
         batch = together(loaded, [requests[at] for at in order], budget, most)
@@ -237,7 +239,7 @@ def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_
         heads = rng.choice((("", kept, ""), ("", kept, ""), ()))
         caution = rng.choice((0.0, 1e9))
         requests.append(request_with(answer, request_id=str(number), heads=heads, caution=caution, deadline_s=600))
-    expected = [alone(loaded, request) for request in requests]
+    expected = [correct_alone(loaded, request) for request in requests]
     batched = together(loaded, requests, rng.randrange(24, 300), rng.randrange(2, 5))
     written = [as_written(loaded, request, rng) for request in requests]
     for wanted, batch, grown in zip(expected, batched, written, strict=True):
@@ -287,24 +289,24 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
 def test_heads_share_the_blocks_of_their_prompts() -> None:
     """What the model computes does not depend on heads: the same prompt under another head reads one block at most."""
     loaded = aligner()
-    alone(loaded, request_with(score_only=True))
+    correct_alone(loaded, request_with(score_only=True))
     fed: list[int] = []
     run = loaded.runner.run
     loaded.runner.run = lambda feeds: fed.append(sum(f.stop - f.start for f in feeds)) or run(feeds)  # type: ignore[func-returns-value, method-assign]
-    alone(loaded, request_with(score_only=True))
-    alone(loaded, request_with(score_only=True, heads=second(loaded, seed=5)))
+    correct_alone(loaded, request_with(score_only=True))
+    correct_alone(loaded, request_with(score_only=True, heads=second(loaded, seed=5)))
     assert fed[1] == fed[0] < 40
 
 
 def test_heads_that_an_aligner_came_with_judge_objectives_of_exactly_their_text() -> None:
     loaded = aligner()
     loud = head(aligner="", prior=0.0, bias=50.0)
-    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner._heads[0], taught=(loud,))
-    assert runner.shipped() == (OBJECTIVE,)
+    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner._heads[0], taught_heads=(loud,))
+    assert runner.list_shipped_objectives() == (OBJECTIVE,)
     with_loud = replace(loaded, runner=runner)
-    assert scores(alone(with_loud, tiny.request(score_only=True))) == [50.0] * 4
+    assert scores(correct_alone(with_loud, tiny.request(score_only=True))) == [50.0] * 4
     other = tiny.request(score_only=True).model_copy(update={"objectives": (OBJECTIVE + ".",)})
-    assert scores(alone(with_loud, other)) == pytest.approx(scores(alone(loaded, other)), abs=1e-4)
+    assert scores(correct_alone(with_loud, other)) == pytest.approx(scores(correct_alone(loaded, other)), abs=1e-4)
     own = with_loud.keep(head(prior=0.0, bias=-3.0))
     named = tiny.request(score_only=True).model_copy(update={"heads": (own,)})
-    assert scores(alone(with_loud, named)) == [-3.0] * 4
+    assert scores(correct_alone(with_loud, named)) == [-3.0] * 4

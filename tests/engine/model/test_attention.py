@@ -55,7 +55,7 @@ def test_products_agree_with_torchs_kernel(
         rows = [
             attention.AttentionRow(end - own, end, row.context) for own, end, row in zip(fed, ends, rows, strict=True)
         ]
-        slots = torch.cat([row.context[-row.fed :] for row in rows])
+        slots = torch.cat([row.context[-row.new_tokens :] for row in rows])
         new = [torch.stack([s[0].index_select(1, slots)]) for s in (store._keys, store._values)]
         step = attention.plan(store, slots, rows)
         found.append(attention.attend(Layer, query.to(dtype), *new, None, step=step)[0])

@@ -37,8 +37,8 @@ def test_costs_are_measured_once_and_kept(tmp_path: Path, counting: Counting) ->
     runner = tiny.together().runner
     first = cost.costs(runner, file)
     assert [tokens for tokens, _ in first.points] == [1, 4, 8, 16, 32, 64, 128, 256]
-    assert first.of(256) > first.of(1) > 0
-    assert (runner.pool.use().used, runner.pool.use().kept) == (0, 0)
+    assert first.estimate_cost(256) > first.estimate_cost(1) > 0
+    assert (runner.pool.use().used, runner.pool.use().cached) == (0, 0)
     before = counting.forwards
     assert cost.costs(runner, file) == first
     assert counting.forwards == before

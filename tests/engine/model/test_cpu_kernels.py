@@ -219,19 +219,19 @@ def test_scores_of_attention_are_the_same_from_either_side(tiles: None) -> None:
 
 def test_the_installed_libraries_are_those_that_the_kernels_were_seen_with() -> None:
     """Another version: run these tests on a CPU with the 4-bit kernel and with tiles, then change `SEEN_WITH`."""
-    cpu_kernels.enabled.cache_clear()
-    assert cpu_kernels.enabled()
+    cpu_kernels.check_versions.cache_clear()
+    assert cpu_kernels.check_versions()
 
 
 def test_other_libraries_turn_the_kernels_off(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cpu_kernels, "SEEN_WITH", {"torch": "1.9"})
-    cpu_kernels.enabled.cache_clear()
+    cpu_kernels.check_versions.cache_clear()
     try:
         assert cpu_kernels.install(nn.Sequential(layer())) == 0
         assert cpu_kernels.kept_bytes(1) == 0
     finally:
-        cpu_kernels.enabled.cache_clear()
+        cpu_kernels.check_versions.cache_clear()
     assert len(caplog.records) == 1
     assert "not tried with torch" in caplog.text

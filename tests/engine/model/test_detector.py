@@ -63,7 +63,7 @@ def test_an_objective_is_scored_whatever_stands_beside_it() -> None:
 
 
 def test_a_saved_head_is_the_same_head(tmp_path: Path) -> None:
-    head = DetectorHead.over(tiny.model().config)
+    head = DetectorHead.create_for_model(tiny.model().config)
     head.save(tmp_path / "detector.safetensors")
     again = DetectorHead.load(tmp_path / "detector.safetensors")
     segments = torch.randn(3, head.segment.in_features)

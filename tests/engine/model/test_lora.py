@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.loop import Loop, alone
+from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model import lora
 from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Job
@@ -45,7 +45,7 @@ def test_rows_of_a_mixed_step_are_those_of_merged_models(monkeypatch: pytest.Mon
     loop = Loop(made, budget=120)
     for i in range(8):
         request = asked(random.Random(i), i)
-        chosen = made.named(request.aligner)
+        chosen = made.find_aligner(request.aligner)
         sequence = Sequence(chosen.adapter)
         loop.add(Job(str(i), correct(chosen, request, sequence), lambda _: None, sequence=sequence))
     mixed = 0
@@ -68,7 +68,7 @@ def test_rows_of_a_mixed_step_are_those_of_merged_models(monkeypatch: pytest.Mon
 
 def words(made: Aligner, name: str) -> list[int]:
     """What one of them writes after a prompt."""
-    chosen = made.named(name)
+    chosen = made.find_aligner(name)
     prompt = made.runner.tokenizer.prompt(tiny.CORPUS[4] + " | Edit: ").ids
     return tiny.written(made.runner, prompt, EditProposer([], tiny.whole), 40, chosen.adapter)[0].ids
 
@@ -82,12 +82,12 @@ def test_each_writes_what_its_merged_model_writes_whatever_was_read_before_under
     alone_in_the_house = [Aligner(ModelRunner(one, made.runner.tokenizer, None), made.info) for one in expected]
     assert got == [words(one, "default") for one in alone_in_the_house] * 2
     assert len({str(ids) for ids in got}) == 4
-    assert made.runner.pool.use().kept > 3
+    assert made.runner.pool.use().cached > 3
 
 
 def test_each_scores_with_a_head_of_its_own() -> None:
     made = tiny.together()
-    ends = [alone(made, tiny.request(caution=1e9, aligner=name)) for name in ("default", "1", "2", "3")]
+    ends = [correct_alone(made, tiny.request(caution=1e9, aligner=name)) for name in ("default", "1", "2", "3")]
     assert len({end.segments[0].score for end in ends}) == 4
     assert [end.aligner for end in ends] == ["hash0", "hash0-1", "hash0-2", "hash0-3"]
 
@@ -119,7 +119,7 @@ def test_a_saved_adapter_does_what_the_library_makes_of_it(folder: Path) -> None
     expected = PeftModel.from_pretrained(tiny.model(), str(folder)).merge_and_unload()
     model = tiny.model()
     adapters = lora.Adapters(model, [lora.read(folder)], torch.float32, torch.device("cpu"))
-    with torch.inference_mode(), adapters.over([(1, ids.shape[1])]):
+    with torch.inference_mode(), adapters.assign_rows([(1, ids.shape[1])]):
         beside = model(ids).logits
     with torch.inference_mode():
         torch.testing.assert_close(beside, expected(ids).logits, atol=1e-4, rtol=1e-4)

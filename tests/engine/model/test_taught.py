@@ -28,7 +28,7 @@ def states() -> torch.Tensor:
 
 
 def columns(*heads: object, at: tuple[int, ...] = (0,)) -> TaughtColumns:
-    return TaughtColumns({place: LoadedHead.of(each, CPU) for place, each in zip(at, heads, strict=True)})  # type: ignore[arg-type]
+    return TaughtColumns({place: LoadedHead.from_head(each, CPU) for place, each in zip(at, heads, strict=True)})  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -131,7 +131,7 @@ def test_the_heads_not_used_for_longest_make_room() -> None:
 
 def test_a_request_gets_its_own_head_before_one_that_the_aligner_came_with() -> None:
     shelf = HeadShelf(CPU)
-    shipped = {wish: LoadedHead.of(head(wish, aligner="", bias=9.0), CPU) for wish in WISHES[:2]}
+    shipped = {wish: LoadedHead.from_head(head(wish, aligner="", bias=9.0), CPU) for wish in WISHES[:2]}
     own = shelf.put(head(bias=1.0))
     assert {at: each.bias for at, each in select_heads(shelf, shipped, "hash0", WISHES, ()).items()} == {0: 9.0, 1: 9.0}
     named = select_heads(shelf, shipped, "hash0", WISHES, (own, "", ""))

@@ -45,7 +45,7 @@ def test_what_nobody_holds_is_kept_until_room_is_needed_the_end_of_a_prompt_firs
     pool = BlockPool(3, SIZE)
     blocks = filled(pool, list(range(12)))
     pool.give_back(blocks)
-    assert pool.use().kept == 3
+    assert pool.use().cached == 3
     assert pool.take() == blocks[2]
     assert pool.match(list(range(12)), 12) == blocks[:2]
 

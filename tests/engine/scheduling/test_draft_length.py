@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.decoding.proposer import EditProposer, matching
+from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching
 from aligner_proxy.engine.scheduling.draft_length import FLAT, PROBE, Acceptance, CostCurve, Round, Rule, draft_length
 from tests.engine.decoding.test_proposer import EOS, answers, edited, word
 from tests.support.tiny import at_most, whole
@@ -19,7 +19,9 @@ from tests.support.tiny import at_most, whole
 NF4 = CostCurve(((1, 1.0), (4, 1.0), (8, 1.52), (16, 2.48), (32, 4.38), (64, 8.24)))
 BF16 = CostCurve(((1, 1.0), (4, 1.0), (8, 1.07), (16, 1.36), (32, 1.96), (64, 2.99), (128, 5.39)))
 
-CURVES = st.lists(st.tuples(st.integers(1, 600), st.floats(0.001, 50)), min_size=1, max_size=8).map(CostCurve.measured)
+CURVES = st.lists(st.tuples(st.integers(1, 600), st.floats(0.001, 50)), min_size=1, max_size=8).map(
+    CostCurve.from_samples
+)
 STEPS = st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.booleans()), max_size=30)
 
 
@@ -27,7 +29,7 @@ def seen(steps: list[tuple[int, bool, bool]]) -> Acceptance:
     """After runs of such lengths, each fed with two tokens too many; whether they ended, and the next was found."""
     what = Acceptance()
     for run, ended, found in steps:
-        what = what.after(run, ended=ended, done=Round(run + 3, run + 1, found))
+        what = what.add_step(run, run_ended=ended, done=Round(run + 3, run + 1, found))
     return what
 
 
@@ -40,11 +42,11 @@ def test_a_length_is_there_is_room_for_and_no_other_of_those_compared_is_worth_m
     assert 0 <= length <= room
     assert 0 < what.begins <= 1
     assert 0 < what.goes_on <= 1
-    if what.ended:
+    if what.ended_runs:
         price = what.price(costs, company)
 
         def worth(length: int) -> float:
-            return price * what.expected(length) - costs.of(company * (length + 1)) / company
+            return price * what.expect_tokens(length) - costs.estimate_cost(company * (length + 1)) / company
 
         assert all(worth(length) >= worth(other) for other in {0, min(3, room), room})
 
@@ -70,7 +72,7 @@ def test_a_place_that_was_found_is_believed_more_than_one_that_is_supposed_until
 
 @given(CURVES, st.integers(1, 700), st.integers(1, 700))
 def test_more_tokens_never_cost_less(costs: CostCurve, one: int, other: int) -> None:
-    assert 0 < costs.of(min(one, other)) <= costs.of(max(one, other))
+    assert 0 < costs.estimate_cost(min(one, other)) <= costs.estimate_cost(max(one, other))
 
 
 @given(STEPS, st.integers(0, 400))
@@ -82,7 +84,7 @@ def test_where_forwards_cost_the_same_the_draft_is_as_long_as_it_can_be(
 
 @given(st.integers(1, 60), st.integers(1, 400))
 def test_what_was_all_copied_so_far_is_drafted_to_the_end(run: int, room: int) -> None:
-    assert draft_length(NF4, Acceptance().after(run, ended=False), room) == room
+    assert draft_length(NF4, Acceptance().add_step(run, run_ended=False), room) == room
 
 
 @given(CURVES, st.integers(1, 400))
@@ -90,7 +92,7 @@ def test_a_first_draft_that_is_all_wrong_costs_three_percent_or_is_a_probe(costs
     length = draft_length(costs, Acceptance(), room)
     assert length in (room, PROBE)
     if length == room > PROBE:
-        assert costs.of(room + 1) <= (1 + 0.03 * room) * costs.of(1)
+        assert costs.estimate_cost(room + 1) <= (1 + 0.03 * room) * costs.estimate_cost(1)
 
 
 def test_edits_shorten_drafts_and_copies_lengthen_them() -> None:
@@ -105,12 +107,12 @@ def cost(target: list[int], lookup: list[int], rule: Rule, costs: CostCurve) -> 
     """Of the forwards until an oracle that wants exactly `target` has written it; the first goes with the prompt."""
     proposer = EditProposer(lookup, rule)
     written = list[int]()
-    total = -costs.of(1)
+    total = -costs.estimate_cost(1)
     while len(written) < len(target):
         draft = proposer.propose(1 << 30)
-        total += costs.of(len(draft) + 1)
+        total += costs.estimate_cost(len(draft) + 1)
         wanted = target[len(written) : len(written) + len(draft) + 1]
-        accepted = matching(draft, wanted)
+        accepted = count_matching(draft, wanted)
         written += wanted[: accepted + 1]
         proposer.update(written, len(draft), accepted)
     return total
@@ -134,4 +136,4 @@ def test_it_keeps_up_with_the_best_fixed_length_at_every_edit_rate(costs: CostCu
     assert ours <= 1.03 * fixed[0]
     assert ours <= 1.25 * min(fixed)  # on 4 bits a guess at the whole answer is dear, and right where nothing changes
     if rate == 0.0:
-        assert ours <= fixed[-1] + costs.of(1)
+        assert ours <= fixed[-1] + costs.estimate_cost(1)

@@ -84,12 +84,12 @@ def test_time_is_counted_from_the_end_of_an_answer_that_was_read_along(monkeypat
     monkeypatch.setattr("aligner_proxy.engine.scheduling.metrics.time.monotonic", lambda: next(clock))
     phases = Phases(arrived=0.0, unwanted=True)
     sums = {p: value(f"aligner_engine_{p}_seconds_sum") for p in ("queue", "prefill", "generate")}
-    phases.fed()  # 10
+    phases.note_forward()  # 10
     phases.read()  # 20
-    phases.completed()  # 30
-    phases.fed()  # 40
+    phases.note_complete_answer()  # 30
+    phases.note_forward()  # 40
     phases.read()  # 50
-    phases.ended(Correction("x"))  # 60
+    phases.note_end(Correction("x"))  # 60
     assert phases.along == 10.0
     assert {p: value(f"aligner_engine_{p}_seconds_sum") - sums[p] for p in sums} == {
         "queue": 10,
@@ -102,8 +102,8 @@ def test_time_is_counted_from_the_end_of_an_answer_that_was_read_along(monkeypat
 def test_an_end_counts_once(end: Any) -> None:
     phases = Phases()
     before = sum(value("aligner_engine_request_seconds_count", reason=reason) for reason in ("", "timeout"))
-    phases.ended(end)
-    phases.ended(end)
+    phases.note_end(end)
+    phases.note_end(end)
     after = sum(value("aligner_engine_request_seconds_count", reason=reason) for reason in ("", "timeout"))
     assert after == before + 1
 

@@ -45,17 +45,17 @@ def walk(prompt: list[int], turns: int, sequence: Sequence) -> Work:
     step = yield Ask(list(prompt), prompt=True)
     written: list[int] = []
     for _ in range(turns):
-        assert step.chosen[0] == sum(sequence.ids) % 7
+        assert step.tokens[0] == sum(sequence.ids) % 7
         draft = [rng.randrange(7) for _ in range(rng.randrange(7))]
-        step = yield Ask([step.chosen[0]], draft)
+        step = yield Ask([step.tokens[0]], draft)
         held = len(sequence.ids) - len(draft)
-        assert step.chosen == [sum(sequence.ids[: held + i]) % 7 for i in range(len(draft) + 1)]
+        assert step.tokens == [sum(sequence.ids[: held + i]) % 7 for i in range(len(draft) + 1)]
         sequence.crop(held)
-        step = Step([], step.chosen[:1], 1)
+        step = Step([], step.tokens[:1], 1)
         if rng.random() < 0.2:  # go back into the prompt, whose blocks others may share, and on with other tokens
             sequence.crop(rng.randrange(len(prompt)))
             step = yield Ask([rng.randrange(7) for _ in range(rng.randrange(1, 4))])
-        written.append(step.chosen[0])
+        written.append(step.tokens[0])
     return Correction(str(written))
 
 
@@ -86,7 +86,7 @@ def drive(scheduler: Scheduler, cache: Cache, meanwhile: Any) -> int:
         assert len({id(feed.job) for feed in feeds}) == len(feeds)
         for feed, chosen in [(feed, cache.run(feed)) for feed in feeds]:
             if scheduler.settle(feed, chosen):
-                result = feed.job.advance(Step([], feed.job.chosen, feed.job.forwards))
+                result = feed.job.advance(Step([], feed.job.tokens, feed.job.forwards))
                 if result is not None:
                     scheduler.drop(feed.job, result)
         scheduler.check()
@@ -142,7 +142,7 @@ def test_who_decodes_is_not_kept_waiting_by_a_long_prompt() -> None:
     first = add(scheduler, [1, 2, 3], 50, lambda _: None)
     for feed in scheduler.schedule(0.0):
         scheduler.settle(feed, cache.run(feed))
-        first.advance(Step([], first.chosen, 1))
+        first.advance(Step([], first.tokens, 1))
     add(scheduler, list(range(7)) * 100, 1, lambda _: None)
     scheduled = {feed.job.name: feed.stop - feed.start for feed in scheduler.schedule(0.0)}
     assert scheduled[first.name] == first.sequence.remaining
@@ -159,7 +159,7 @@ def test_prompts_slow_those_who_write_only_so_far(times_dearer: int) -> None:
     first = add(scheduler, [1, 2, 3], 50, lambda _: None)
     for feed in scheduler.schedule(0.0):
         scheduler.settle(feed, cache.run(feed))
-        first.advance(Step([], first.chosen, 1))
+        first.advance(Step([], first.tokens, 1))
     first.sequence.ids += [1] * (20 - first.sequence.remaining)
     second = add(scheduler, list(range(7)) * 100, 1, lambda _: None)
     scheduled = {feed.job.name: feed.stop - feed.start for feed in scheduler.schedule(0.0)}
@@ -188,7 +188,7 @@ def step(scheduler: Scheduler, cache: Cache) -> dict[str, int]:
     feeds = scheduler.schedule(0.0)
     for feed in feeds:
         if scheduler.settle(feed, cache.run(feed)):
-            feed.job.advance(Step([], feed.job.chosen, feed.job.forwards))
+            feed.job.advance(Step([], feed.job.tokens, feed.job.forwards))
     return sizes(feeds)
 
 
@@ -296,7 +296,7 @@ def test_who_writes_is_hardly_slowed_by_a_tenant_that_has_had_more() -> None:
         given = step(scheduler, cache)
         assert given["few"] == own
         assert 4 <= given["many"] <= 256
-        assert given["many"] == 4 or STRAIGHT.of(sum(given.values())) <= 1.5 * STRAIGHT.of(own)
+        assert given["many"] == 4 or STRAIGHT.estimate_cost(sum(given.values())) <= 1.5 * STRAIGHT.estimate_cost(own)
 
 
 def test_a_tenant_that_has_had_as_much_is_read_as_before() -> None:
@@ -343,13 +343,13 @@ def test_of_many_readings_a_few_go_on_in_one_step() -> None:
     for job in jobs:
         job.ask = Ask([])
         job.awake = lambda: True
-    first = scheduler.woken()
+    first = scheduler.find_woken_jobs()
     assert len(first) == 8
     for job in first:
         job.woken += 1
-    assert not set(map(id, first)) & set(map(id, scheduler.woken()))
+    assert not set(map(id, first)) & set(map(id, scheduler.find_woken_jobs()))
     jobs[-1].reads_ahead = lambda: False
-    assert scheduler.woken()[0] is jobs[-1]
+    assert scheduler.find_woken_jobs()[0] is jobs[-1]
 
 
 @pytest.mark.parametrize("waiting", [0, 2])
@@ -386,9 +386,9 @@ def test_long_work_of_another_tenant_lengthens_short_work_by_an_eighth_at_most()
     all_of_it = 0.0
     while not ends:
         given = step_to_end(scheduler, cache)
-        alone += STRAIGHT.of(given["little"])
-        all_of_it += STRAIGHT.of(sum(given.values()))
-    assert alone < all_of_it <= 1.125 * alone + STRAIGHT.of(32)
+        alone += STRAIGHT.estimate_cost(given["little"])
+        all_of_it += STRAIGHT.estimate_cost(sum(given.values()))
+    assert alone < all_of_it <= 1.125 * alone + STRAIGHT.estimate_cost(32)
 
 
 def step_to_end(scheduler: Scheduler, cache: Cache) -> dict[str, int]:
@@ -396,7 +396,7 @@ def step_to_end(scheduler: Scheduler, cache: Cache) -> dict[str, int]:
     feeds = scheduler.schedule(0.0)
     for feed in feeds:
         if scheduler.settle(feed, cache.run(feed)):
-            end = feed.job.advance(Step([], feed.job.chosen, feed.job.forwards))
+            end = feed.job.advance(Step([], feed.job.tokens, feed.job.forwards))
             if end is not None:
                 scheduler.drop(feed.job, end)
     return sizes(feeds)

@@ -52,16 +52,16 @@ def work(owner: int, prompt: list[int], turns: int, rng: random.Random, sequence
     """Reads a prompt and writes with drafts, some of them wrong; checks every token and signs with the owner's name."""
     step = yield Ask(prompt, prompt=True)
     for _ in range(turns):
-        held = [*sequence.ids, step.chosen[0]]
+        held = [*sequence.ids, step.tokens[0]]
         draft = [rng.randrange(TOKENS) for _ in range(rng.randrange(5))]
-        step = yield Ask([step.chosen[0]], draft)
+        step = yield Ask([step.tokens[0]], draft)
         wanted = [(sequence.adapter + sum(held) + sum(draft[:i])) % TOKENS for i in range(len(draft) + 1)]
-        assert step.chosen == wanted
+        assert step.tokens == wanted
         sequence.crop(len(held) if rng.random() < 0.8 else rng.randrange(1, len(held)))
         if len(sequence.ids) < len(held):  # back into what was written or into the prompt, and on from there
             step = yield Ask([rng.randrange(TOKENS)])
         else:
-            step = Step([], step.chosen[:1], 1)
+            step = Step([], step.tokens[:1], 1)
     return Correction(str(owner), counts=DecodeCounts(drafted=turns))
 
 
@@ -106,7 +106,7 @@ class World:
     def step(self, now: int) -> None:
         for feed in self.scheduler.schedule(float(now)):
             if self.scheduler.settle(feed, self.slots.run(feed)):
-                result = feed.job.advance(Step([], feed.job.chosen, feed.job.forwards))
+                result = feed.job.advance(Step([], feed.job.tokens, feed.job.forwards))
                 if result is not None:
                     self.scheduler.drop(feed.job, result)
 

@@ -11,10 +11,10 @@ def test_nobody_is_turned_away_before_anybody_has_ended() -> None:
 
 def test_it_follows_the_slow_ones_at_once_and_forgets_them_slowly() -> None:
     pace = ServiceTime()
-    pace.ended(2.0, failed=False)
+    pace.note_end(2.0, failed=False)
     risen = pace.stay_s
     for _ in range(3):
-        pace.ended(0.1, failed=False)
+        pace.note_end(0.1, failed=False)
     assert 0.8 < pace.stay_s < risen
     assert pace.misses(deadline=10.5, now=10.0)
     assert not pace.misses(deadline=15.0, now=10.0)
@@ -22,7 +22,7 @@ def test_it_follows_the_slow_ones_at_once_and_forgets_them_slowly() -> None:
 
 def test_one_that_failed_soon_says_nothing_and_one_that_failed_late_does() -> None:
     pace = ServiceTime(1.0)
-    pace.ended(0.01, failed=True)
+    pace.note_end(0.01, failed=True)
     assert pace.stay_s == 1.0
-    pace.ended(3.0, failed=True)
+    pace.note_end(3.0, failed=True)
     assert pace.stay_s == 2.0

@@ -381,9 +381,9 @@ async def test_verdicts_over_the_socket_are_those_of_the_engine(path: Path) -> N
             await reading.feed(answer[i : i + 60])
         known: tuple[SegmentScore, ...] = ()
         while len(known) < len(expected) - 1:
-            known = await reading.judged(len(known)) or ()
+            known = await reading.wait_for_verdicts(len(known)) or ()
         await reading.end()
-        known = await reading.judged(len(expected) - 1) or ()
+        known = await reading.wait_for_verdicts(len(expected) - 1) or ()
         assert [s.text for s in known] == [s.text for s in expected]
         assert [s.score for s in known] == pytest.approx([s.score for s in expected], abs=1e-4)
         await reading.aclose()

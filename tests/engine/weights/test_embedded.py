@@ -25,7 +25,7 @@ def test_every_name_finds_the_same_weights(name: str | Path, tmp_path: Path, mon
     assert source.head is not None
     assert sources.languages(name) == ("en",)
     assert not sources.is_hub_id(name)
-    assert list(sources.missing(str(name))) == list(sources.unpinned(name)) == []
+    assert list(sources.list_missing(str(name))) == list(sources.list_unpinned(name)) == []
 
 
 def test_a_folder_of_that_name_is_a_folder(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_where_it_is_not_installed_one_sentence_says_so(tmp_path: Path, monkeypa
         with pytest.raises(WeightsError, match=r"pip install aligner-proxy-embedded .*\./plugins/embedded"):
             sources.resolve(name)
         assert sources.languages(name) == ()
-        assert list(sources.unpinned(name)) == []
+        assert list(sources.list_unpinned(name)) == []
 
 
 def test_its_prompt_form_is_known_without_its_files() -> None:

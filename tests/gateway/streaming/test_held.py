@@ -117,7 +117,7 @@ async def test_nothing_is_said_before_the_whole_answer_is_aligned() -> None:
     assert not first.done()
     gate.set()
     await first
-    assert ledger.settled
+    assert ledger.is_settled
 
 
 async def test_a_stream_without_choices_is_empty() -> None:
@@ -207,7 +207,7 @@ async def test_in_shadow_mode_items_pass_as_they_come() -> None:
     items = [chunk("a"), chunk("b")]
     replay = stream_of(chat, {}, ledger, align).play(flow(items))
     assert await anext(replay) is items[0]
-    assert not ledger.settled
+    assert not ledger.is_settled
     rest = [item async for item in replay]
     assert rest[0] is items[1]
     assert [without_id(item) for item in rest[1:]] == [b": aligner status=shadow reason=would_correct\n\n"]

@@ -180,7 +180,7 @@ def test_whatever_fails_no_byte_is_lost(seed: int, form: Format, good: int, wher
     if outcome.status is Status.FAILED:
         kept = [s.text for s in split(answer) if score(s.text) < 0]
         in_order(kept, form.read(got))
-    if not (made.client.served.any and outcome.status in (Status.CORRECTED, Status.FAILED)):
+    if not (made.client.served_items.any and outcome.status in (Status.CORRECTED, Status.FAILED)):
         assert form.read(got) == answer
 
 
@@ -237,7 +237,7 @@ async def test_an_edit_that_the_gate_refuses_may_end_the_stream() -> None:
     made, ledger = stream(SegmentEngine(score, lambda _: "Dear friend."), policy=blocking, blocked=[Status.FAILED])
     with pytest.raises(PermissionError, match="gate_lost_number"):
         await played(made, calm(chat_items(["It is so.", " At 7", " you fool.", " Go on."])))
-    assert chat_text(made.client.served.items) == "It is so."
+    assert chat_text(made.client.served_items.items) == "It is so."
     assert ledger.status is Status.FAILED
 
 
@@ -433,7 +433,7 @@ GONE = [SessionLost("forgotten"), EngineUnavailable("killed"), EngineOverloaded(
 
 
 @pytest.mark.parametrize("error", GONE, ids=lambda error: error.reason)
-@pytest.mark.parametrize(("asking", "known"), [("judged", 1), ("judged", 2), ("replace", 0)])
+@pytest.mark.parametrize(("asking", "known"), [("wait_for_verdicts", 1), ("wait_for_verdicts", 2), ("replace", 0)])
 async def test_a_reading_that_is_lost_is_begun_again(asking: str, known: int, error: CorrectionError) -> None:
     engine = Losing(asking, known, error)
     made, ledger = stream(engine)
@@ -448,7 +448,7 @@ async def test_a_reading_that_is_lost_is_begun_again(asking: str, known: int, er
 
 
 @pytest.mark.parametrize("error", GONE, ids=lambda error: error.reason)
-@pytest.mark.parametrize("asking", ["judged", "replace"])
+@pytest.mark.parametrize("asking", ["wait_for_verdicts", "replace"])
 async def test_a_reading_that_is_lost_before_anything_went_out_is_of_no_account(
     asking: str, error: CorrectionError
 ) -> None:
@@ -462,7 +462,7 @@ async def test_a_reading_that_is_lost_before_anything_went_out_is_of_no_account(
 
 
 async def test_one_that_is_lost_again_and_again_lets_the_rest_pass_within_the_deadline() -> None:
-    engine = Losing("judged", 1, EngineOverloaded("full", 0.01), times=10**6)
+    engine = Losing("wait_for_verdicts", 1, EngineOverloaded("full", 0.01), times=10**6)
     made, ledger = stream(engine, policy=replace(POLICY, deadline_s=0.2))
     async with asyncio.timeout(5):
         got = chat_text(await played(made, calm(chat_items(["It is so.", " You fool!", " Go."]))))

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.splice import rewriting
+from aligner_proxy.engine.decoding.splice import rewrite_flagged_runs
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Status
@@ -71,7 +71,7 @@ class Oracle(SegmentEngine):
     def _whole(self, request: AlignRequest) -> Correction:
         segments = split(request.answer)
         verdicts = self.verdicts(request, ended=True)
-        holes = rewriting(segments, [verdict.flagged for verdict in verdicts])
+        holes = rewrite_flagged_runs(segments, [verdict.flagged for verdict in verdicts])
         try:
             made = next(holes)
             while True:

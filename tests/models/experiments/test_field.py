@@ -217,7 +217,7 @@ async def test_what_a_chat_is_asked_while_it_writes_is_answered_together(tmp_pat
     one, *others = await asyncio.gather(*(ask(user, tokens=160) for user in ("a", "a", "b")), ask("a", tokens=2))
     assert together == [4]
     assert one.text == others[0].text
-    assert (others[-1].written, others[-1].finished) == (2, False)
+    assert (others[-1].written_tokens, others[-1].finished) == (2, False)
     policy.write = lambda prompts: (_ for _ in ()).throw(RuntimeError("no memory"))  # type: ignore[method-assign,assignment]
     with pytest.raises(RuntimeError, match="no memory"):
         await ask("a", tokens=160)

@@ -62,5 +62,5 @@ def test_what_is_shipped_scores_as_what_was_learnt(general: DetectorHead, tmp_pa
     shipped = head.shipped(HARMLESS, 0.5)
     assert (shipped.objective, shipped.hidden, shipped.width, shipped.either) == (HARMLESS, 8, WIDTH, False)
     scores = general(test.segments.float(), test.objectives[:1].float()).detach()
-    TaughtColumns({0: LoadedHead.of(shipped, torch.device("cpu"))}).judge(test.segments.float(), scores)
+    TaughtColumns({0: LoadedHead.from_head(shipped, torch.device("cpu"))}).judge(test.segments.float(), scores)
     torch.testing.assert_close(scores, expected, atol=0.02, rtol=0.01)

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.prompts import find_template
 from models.data.pairs import CHANGES, STAYS, Pair, read_pairs, write_pairs
 from models.systems.pku_aligner.identity import identities, main
@@ -104,6 +104,6 @@ def test_warm_up_then_correction_becomes_an_aligner_that_the_engine_serves(tmp_p
     made = open_aligner(EngineSettings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
     assert (made.info.template, made.info.template_hash) == ("aligner", find_template("aligner").hash)
     assert not made.info.has_head
-    correction = alone(made, tiny.request(ANSWER))
+    correction = correct_alone(made, tiny.request(ANSWER))
     assert all(segment.score is None and not segment.flagged for segment in correction.segments)
     assert correction.counts.forwards > 0

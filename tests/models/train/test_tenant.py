@@ -17,7 +17,7 @@ import yaml
 from aligner_proxy.audit.entry import make_entry
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.train import tenant
@@ -104,4 +104,4 @@ def test_one_command_makes_an_adapter_of_what_was_reviewed(tmp_path: Path) -> No
     assert after["base"] == before["base"]
     assert after["files"]["adapter_model.safetensors"] != before["files"]["adapter_model.safetensors"]
     opened = open_aligner(EngineSettings(made), tmp_path / "home")
-    assert alone(opened, tiny.request()).segments
+    assert correct_alone(opened, tiny.request()).segments

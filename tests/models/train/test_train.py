@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
-from aligner_proxy.engine.loop import alone
+from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.pairs import Pair, PairError, write_pairs
 from models.train import batches, checkpoint, train
@@ -224,7 +224,7 @@ def test_the_whole_model_can_be_trained_and_served(tmp_path: Path) -> None:
     export(tmp_path / "next", tmp_path / "aligner", window=1024)
     opened = open_aligner(EngineSettings(tmp_path / "aligner", quantization="none"), tmp_path / "home")
     assert opened.info.has_head
-    assert alone(opened, tiny.request()).segments
+    assert correct_alone(opened, tiny.request()).segments
 
 
 def test_an_adapter_learns_over_a_four_bit_base(tmp_path: Path) -> None:
@@ -341,10 +341,8 @@ def test_a_head_learns_what_is_missing_at_the_end(tmp_path: Path) -> None:
     export(tmp_path / "out", tmp_path / "aligner", window=1024)
     opened = open_aligner(EngineSettings(tmp_path / "aligner", quantization="none", dtype="fp32"), tmp_path / "home")
     assert opened.info.ends
-    lacking, there = (
-        alone(opened, tiny.request(pair.answer, caution=1e9).model_copy(update={"objectives": asked})).segments[-1]
-        for pair in pairs[:2]
-    )
+    requests = [tiny.request(pair.answer, caution=1e9).model_copy(update={"objectives": asked}) for pair in pairs[:2]]
+    lacking, there = (correct_alone(opened, request).segments[-1] for request in requests)
     assert lacking.text == there.text == ""
     assert lacking.score is not None
     assert there.score is not None

@@ -231,7 +231,7 @@ async def test_a_tenant_takes_no_share_on_every_host(gateway: Callable[[], Share
 
     async def exchanged() -> None:
         for host in (*hosts, *hosts):
-            host.everywhere("acme")
+            host.count_places_everywhere("acme")
             await cast(SharedAccounts, host._accounts).exchange()
 
     for _ in range(4):

@@ -56,11 +56,11 @@ async def test_an_engine_that_is_away_is_left_alone_soon() -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_released_families_are_corrected_by_the_engine_without_a_head(name: str) -> None:
     """Random weights: what is seen is that both templates go all the way through the engine's own loop."""
-    from aligner_proxy.engine.loop import alone
+    from aligner_proxy.engine.loop import correct_alone
 
     family = prompts.find_template(name)
     info = replace(tiny.aligner().info, template=name, template_hash=family.hash, has_head=False)
-    correction = alone(Aligner(tiny.runner(0, False), info), tiny.request())
+    correction = correct_alone(Aligner(tiny.runner(0, False), info), tiny.request())
     assert isinstance(correction.text, str)
     assert correction.counts.forwards > 0
     assert not any(segment.flagged for segment in correction.segments)
@@ -70,7 +70,7 @@ def test_the_released_weights_are_loaded_by_their_id_with_the_template_of_their_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `pull` leaves them in the hub's cache; the weights themselves are the tiny model's."""
-    from aligner_proxy.engine.loop import alone
+    from aligner_proxy.engine.loop import correct_alone
 
     commit = "0" * 40
     kept = tmp_path / "hub" / "models--aligner--aligner-7b-v1.0"
@@ -80,4 +80,4 @@ def test_the_released_weights_are_loaded_by_their_id_with_the_template_of_their_
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     made = open_aligner(EngineSettings("aligner/aligner-7b-v1.0", quantization="none"), tmp_path / "home")
     assert (made.info.template, made.info.has_head) == ("aligner-v1", False)
-    assert alone(made, tiny.request()).counts.forwards > 0
+    assert correct_alone(made, tiny.request()).counts.forwards > 0

@@ -36,7 +36,7 @@ async def test_the_router_is_asked_and_its_count_of_tokens_believed() -> None:
     said = await ask(group(mock_response="It is so."))
     assert (said.text, said.finished) == ("It is so.", True)
     assert said.read > 0
-    assert said.written > 0
+    assert said.written_tokens > 0
 
 
 async def test_nobody_there_is_an_engine_that_is_away() -> None:
@@ -65,7 +65,7 @@ async def test_a_group_that_the_litellm_file_does_not_have_is_a_fault() -> None:
     ],
 )
 def test_what_litellm_raises_has_a_meaning_and_loses_its_text(error: Exception, meant: type[CorrectionError]) -> None:
-    made = litellm_router.meant(error)
+    made = litellm_router.translate_error(error)
     assert type(made) is meant
     assert "secret" not in str(made)
 
@@ -74,7 +74,7 @@ def test_an_upstream_that_counts_nothing_is_counted_by_length() -> None:
     done = litellm.ModelResponse(choices=[{"message": {"content": "x" * 300}, "finish_reason": "length"}])
     done.usage = None  # type: ignore[attr-defined]
     said = litellm_router.reply_of(done)
-    assert (said.written, said.finished) == (100, False)
+    assert (said.written_tokens, said.finished) == (100, False)
 
 
 @pytest.mark.parametrize("done", [None, litellm.ModelResponse(choices=[{"message": {"content": None}}])])

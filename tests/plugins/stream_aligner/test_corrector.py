@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.correctors.registry import PluginCorrector, Revising, admitted
+from aligner_proxy.correctors.registry import PluginCorrector, Revising, admit_corrector
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel
 from aligner_proxy.errors import EngineOverloaded
@@ -38,7 +38,7 @@ class Completer:
         self.script = script
         self.asked = list[CompletionRequest]()
 
-    async def about(self) -> ServedModel:
+    async def describe_model(self) -> ServedModel:
         return ServedModel("gemma-2b", {"root": "weights"})
 
     async def complete(self, asked: CompletionRequest, deadline_s: float) -> Completion:
@@ -126,19 +126,19 @@ async def test_its_identity_is_that_of_the_weights_and_the_form() -> None:
     one, _ = made()
     other, completer = made()
     assert await one.identity() == await other.identity() != await made(gemma=False)[0].identity()
-    completer.about = lambda: asyncio.sleep(0, ServedModel("other"))  # type: ignore[method-assign,assignment]
+    completer.describe_model = lambda: asyncio.sleep(0, ServedModel("other"))  # type: ignore[method-assign,assignment]
     assert await one.identity() != await other.identity()
 
 
 def test_it_is_offered_and_reads_along() -> None:
     kind = stream_aligner.correctors()[0]
     corrector = kind.make(kind.settings.model_validate({"engine": "http://there:8000/v1"}))
-    assert isinstance(admitted(PluginCorrector("s", "s", corrector, InlineRunner())), Revising)
+    assert isinstance(admit_corrector(PluginCorrector("s", "s", corrector, InlineRunner())), Revising)
 
 
 def pipeline(script: Any = kinder, caller: Any = None) -> tuple[Pipeline, Completer]:
     corrector, completer = made(script)
-    engine = admitted(PluginCorrector("stream_aligner", "s", corrector, caller or InlineRunner()))
+    engine = admit_corrector(PluginCorrector("stream_aligner", "s", corrector, caller or InlineRunner()))
     return Pipeline(ScriptedEngine(lambda _: "never asked"), correctors={"stream_aligner": engine}), completer
 
 
