@@ -46,7 +46,7 @@ _TITLE_LINES = 4
 _TITLE_CHARS = 80
 _SENTENCE = re.compile(r"\w[.!?][\"'\u201d]?$")
 _STAGE = tuple("([*_#")
-_KNOWN_CHARS = 200_000
+_KNOWN_CHARS = 2**20
 LEAST_CHARS = 12
 """Below this, quotation marks hold a word that the objective speaks of."""
 _QUOTED = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
