@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 
 from aligner_proxy.gateway.endpoints import routes
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
+from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.plugins.registry import PluginEndpoint
 from aligner_proxy.policy.resolver import RequestFacts
 
@@ -56,7 +57,8 @@ async def route_of(endpoint: Endpoint) -> BaseRoute:
         raise HTTPException(401)
 
     app = FastAPI()
-    routes.add_endpoints(app, note_route, types.SimpleNamespace(endpoints=served(endpoint)))  # type: ignore[arg-type]
+    hooks = types.SimpleNamespace(endpoints=served(endpoint), pipeline=types.SimpleNamespace(extensions=Extensions()))
+    routes.add_endpoints(app, note_route, hooks)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway") as http:
         await http.post(endpoint.path)
     return dispatched[0]
