@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from aligner_proxy.errors import ConfigError, MissingPlugin
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy.schema import PolicyFile
+from tests.support.installed import pretend_installed
 
 REDIS = "cache: {redis_env: SOME_REDIS}\n"
 DATABASE = "audit: {enabled: true, database_env: SOME_DATABASE}\n"
@@ -26,15 +27,11 @@ ENDING = "which is not installed: pip install aligner-proxy-fleet"
 
 
 @pytest.fixture
-def _no_fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a gateway without the distribution."""
-    others = tuple(entry for entry in registry.installed_plugins() if entry.name != "fleet")
-    monkeypatch.setattr(registry, "installed_plugins", lambda: others)
+    pretend_installed(monkeypatch, [entry for entry in registry.installed_plugins() if entry.name != "fleet"])
     monkeypatch.setenv("SOME_REDIS", "redis://nobody-asks-it")
     monkeypatch.setenv("SOME_DATABASE", "postgresql://nobody-asks-it")
-    registry.load_plugins.cache_clear()
-    yield
-    registry.load_plugins.cache_clear()
 
 
 def policies(folder: Path, block: str) -> Path:
@@ -85,10 +82,6 @@ def test_a_distribution_that_cannot_be_loaded_is_refused_with_its_fault(
     (ours,) = [entry for entry in registry.installed_plugins() if entry.name == "fleet"]
     broken = importlib.metadata.EntryPoint("fleet", "no_such_module_at_all", registry.GROUP)
     vars(broken)["dist"] = ours.dist
-    monkeypatch.setattr(registry, "installed_plugins", lambda: (broken,))
-    registry.load_plugins.cache_clear()
-    try:
-        with pytest.raises(ConfigError, match=r"cannot be used \(fleet: a plugin raised ModuleNotFoundError\)"):
-            registry.configure_plugins(registry.load_policies(policies(tmp_path, REDIS)))
-    finally:
-        registry.load_plugins.cache_clear()
+    pretend_installed(monkeypatch, [broken])
+    with pytest.raises(ConfigError, match=r"cannot be used \(fleet: a plugin raised ModuleNotFoundError\)"):
+        registry.configure_plugins(registry.load_policies(policies(tmp_path, REDIS)))

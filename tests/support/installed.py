@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from aligner_proxy.plugins.registry import load_plugins
+import pytest
+
+from aligner_proxy.plugins import registry
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "plugins" / "plain_words"
 
@@ -27,7 +31,7 @@ def install(folder: Path, module: str, source: str, *, version: str = "1.0", ent
     # `importlib.metadata` remembers a folder by its time alone, and `invalidate_caches` does not reach it in 3.11.
     os.utime(folder, (before + 1, before + 1))
     importlib.invalidate_caches()
-    load_plugins.cache_clear()
+    registry.load_plugins.cache_clear()
     return folder
 
 
@@ -37,3 +41,13 @@ def install_example(folder: Path) -> Path:
     entries = told["entry-points"]["aligner_proxy"]
     source = (EXAMPLE / "plain_words.py").read_text()
     return install(folder, "plain_words", source, version=told["version"], entries=entries)
+
+
+def pretend_installed(monkeypatch: pytest.MonkeyPatch, entries: Sequence[EntryPoint]) -> None:
+    """Let these plugins be the installed ones during a test.
+
+    The test gets a cache of its own: a thread of an earlier test may be loading the plugins that really are installed,
+    and would keep them in a cache that was only cleared.
+    """
+    monkeypatch.setattr(registry, "installed_plugins", lambda: tuple(entries))
+    monkeypatch.setattr(registry, "load_plugins", cache(registry.load_plugins.__wrapped__))
