@@ -65,7 +65,7 @@ UNJUDGED = frozenset(
 )
 """Skip reasons that leave an answer unjudged although the policy may demand judging. Others left nothing to judge."""
 SIDE_KINDS = frozenset(kind.value for kind in SideKind)
-"""Reasons of answers that ended because of side text, such as reasoning."""
+"""Reasons of answers that ended because of text outside the answer, such as reasoning."""
 MORE_CAUTION = 2.0
 """Nats of caution added after the gate refused an edit, because an identical try would end the same way."""
 _FIRST_TRY = 0.5
