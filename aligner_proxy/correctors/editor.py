@@ -60,8 +60,7 @@ Payer = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A chat model's reply, with the tokens read and written and the duration; `finished` is False if it was cut off.
-    """
+    """A chat model's reply, the tokens read and written, and the duration; `finished` is False if it was cut off."""
 
     text: str
     read: int = 0
@@ -176,9 +175,7 @@ class GroupEditor:
                 self.circuit.alive()
 
     def _check_circuit(self) -> bool:
-        """Whether this call is a probe of a failing group, which it registers; raises `BreakerOpen` if no call is
-        allowed.
-        """
+        """Whether this call probes a failing group; begins the probe. Raises `BreakerOpen` if no call is allowed."""
         now = self._clock()
         if self.circuit.wants_probe(now):
             self.circuit.begin_probe()
@@ -188,9 +185,7 @@ class GroupEditor:
         return False
 
     def _note_error(self, error: CorrectionError) -> bool | None:
-        """Record a failure of the group and return False; None for errors that say nothing about it, such as a spent
-        quota.
-        """
+        """Record a failure of the group and return False; None for errors unrelated to it, such as a spent quota."""
         late = isinstance(error, DeadlineExceeded)
         if not late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
             return None
@@ -419,8 +414,7 @@ def _list_banned_texts(
 def _drop_flagged_sentences(
     text: str, passage: Passage, segments: Sequence[Segment], flagged: Sequence[Segment], place: tuple[int, int]
 ) -> str:
-    """A replacement without its flagged sentences; empty if a segment extends beyond it or the passage opens an item.
-    """
+    """A replacement without its flagged sentences; empty if a segment extends beyond it, or it opens an item."""
     start, end = place
     bad = [segment for segment in flagged if segment.end > start and segment.start < end]
     if not bad:

@@ -32,9 +32,7 @@ from aligner_proxy.types import Correction, Objective
 _GOES_ON = "it goes on"
 """Placeholder for the text that follows a segment in its line."""
 COMPARABLE = 400
-"""Maximum number of segments to compare on either side, as larger comparisons take too long; above it, one edit covers
-all.
-"""
+"""Maximum number of segments compared on either side, because more take too long; then one edit covers all of them."""
 _T = TypeVar("_T")
 
 
@@ -164,9 +162,7 @@ def _places(
 
 
 def _check_fit(pieces: Sequence[Segment], unflagged: range, edited: str, position: int) -> int | None:
-    """`position` if the run ends at a word boundary there, and at the end of the text if it is the last; otherwise
-    None.
-    """
+    """`position` if the run fits there: it ends at a word boundary, and the last run ends the text; otherwise None."""
     end = position + pieces[unflagged.stop - 1].end - pieces[unflagged.start].start
     is_last = unflagged.stop == len(pieces)
     return (
@@ -328,9 +324,7 @@ def _is_mark_alone(old: str, new: Sequence[str]) -> bool:
 
 
 def match_heirs(old: Sequence[str], new: Sequence[str]) -> list[int]:
-    """For each of `new`, the index of the unused `old` text that shares most words with it; the last one once all are
-    used.
-    """
+    """For each `new` text, the index of the unused `old` one that shares most words; once all are used, the last."""
     vocabularies = [word_set(piece) for piece in old]
     rest = list(range(len(old)))
     heirs: list[int] = []
@@ -377,9 +371,7 @@ class ClosedText:
         return self.text[self._line : self._line + _LINE_CHARS]
 
     def read(self, reader: Callable[[str], _T]) -> _T | None:
-        """Facts in the closed text, or None if it is empty; readers that need whole lines skip the unfinished last
-        line.
-        """
+        """Facts in the closed text, None if it is empty; readers of whole lines skip the unfinished last line."""
         form = _FORMS.get(reader, _SET)
         stop = self._line if form.by_line else len(self.text)
         start, facts_so_far = self._facts.get(reader, (0, None))
@@ -444,8 +436,7 @@ class EditGroup:
 
 @dataclass(slots=True, eq=False)
 class ClosedAnswer:
-    """The closed beginning of a growing answer, with the facts in it (`before`) and in the text sent for it (`after`).
-    """
+    """The closed beginning of a growing answer: its text (`before`) and the text sent for it (`after`)."""
 
     before: ClosedText = field(default_factory=ClosedText)
     after: ClosedText = field(default_factory=ClosedText)
