@@ -511,10 +511,7 @@ class Candidate:
         return missing_facts
 
     def _is_mark_now(self, part: Part) -> bool:
-        """Whether a number alone in the middle of a line ("Go.
-
-        2. Rest.") now begins the line, as the marker of an item.
-        """
+        """Whether a number inside a line ("Go. 2. Rest.") now begins the line, as the marker of an item."""
         mark = marks.read(part.text)
         if mark is None or part.text[mark.stop :].strip() or part.index + 1 >= len(self.pieces):
             return False

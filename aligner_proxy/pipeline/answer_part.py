@@ -7,8 +7,8 @@ the part is corrected as a whole. When anything fails, or the answer turns out n
 goes out as the upstream wrote it.
 
 If the engine loses its session, or was full or unreachable, it reads the text again from the beginning, within the
-deadline (resumable_session.py). Verdicts are causal, so they come out the same. As long as nothing went out, holding
-the answer and correcting it whole is better, and is what happens. This module knows no wire formats.
+deadline (resumable_session.py). Verdicts are causal, so they come out the same. If nothing has gone out
+yet, the answer is held and corrected as a whole instead, which is better. This module knows no wire formats.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ The store may fail in any way without failing a request. An entry that fails its
 store is not used for a pause that doubles each time, and is then tried again. Identical requests in flight share one
 computation. The caller honours `no-store` and decides what is worth storing.
 
-A lookup on disk needs another thread, and on a busy event loop that means two thread switches; the memory cache avoids
-them. If a plugin's store raises, returns bad data or is slow, that is a miss, never a failure. Keys, integrity checks
-and sharing remain with the gateway.
+A lookup on disk needs another thread, and with a busy event loop it waits twice for the interpreter lock. The memory
+cache avoids that. If a plugin's store raises, returns bad data or is slow, that is a miss, never a failure. Keys,
+integrity checks and sharing remain with the gateway.
 
 Entries age by a clock that ignores jumps of the machine's clock. diskcache knows only the machine's clock, so it gets
 an expiry time that is later by `_FAR_S`, and this module deletes what has expired.
@@ -66,7 +66,7 @@ _SWEEP_EVERY_S = 600.0
 
 
 class Recent:
-    """Corrections in memory by key until they expire, least recently used out first. `clock` returns seconds."""
+    """Corrections in memory by key until they expire, least recently used evicted first. `clock` returns seconds."""
 
     def __init__(self, most_chars: int = _MOST_CHARS, clock: Callable[[], float] = time.monotonic) -> None:
         self._entries: TLRUCache[str, _Kept] = TLRUCache(

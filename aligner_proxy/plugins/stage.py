@@ -2,12 +2,12 @@
 
 A driver takes an answer through its stages, always in the same order, and asks each of them four questions:
 
-admit    Text has come that nobody has judged. May it be corrected? A stage may stop the correction, or hold the
-         answer until its end.
-release  Text was judged, edited and passed by the gate, and is about to go out. What goes out in its place?
-settle   All is judged, and the rest has not gone out. What is delivered? As long as nothing of a growing answer
-         went out, a stage holds it instead, and settles the whole.
-report   All went out. What do headers, metrics and the audit log say about it?
+    admit    New text has come and is not judged yet. May it be corrected? A stage may stop the correction, or hold
+             the answer until its end.
+    release  Text was judged, edited and passed by the gate, and is about to go out. What should go out instead?
+    settle   All text is judged, and the rest has not gone out. What is delivered? If nothing of a growing answer
+             went out yet, a stage holds it instead, and settles the whole.
+    report   All text went out. What do headers, metrics and the audit log say about it?
 
 A whole answer is treated as a stream that ends at once: it is admitted once, released once from its first character to
 its last, settled and reported. So each concern is written only once, and a stage need not know whether its answer

@@ -313,7 +313,7 @@ def _shows_language(
         }
     )
     own = sum(code not in word_codes and not word_codes.isdisjoint(native_languages) for word_codes in codes)
-    # Capitalised words may be names; words known to English may be loan words with accents.
+    # Capitalised words may be names. English has loan words with accents, so one small word is required, too.
     odd = sum(
         not (word_codes or token.isascii() or token[0].isupper())
         for token, word_codes in zip(tokens, codes, strict=True)

@@ -34,8 +34,8 @@ _LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
 _MARK = re.compile(r"[ \t]*(?:([-*+\u2022])|(\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
 BULLET = "-"
 _SPEAKER_LINE = re.compile(
-    r"[ \t>*_#-]{0,12}\[?(?P<name>[^\W_][^\n:*_\"?!;\[\]()]{0,39}?)"  # who speaks, perhaps set off and in brackets
-    r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps how, the colon, and what
+    r"[ \t>*_#-]{0,12}\[?(?P<name>[^\W_][^\n:*_\"?!;\[\]()]{0,39}?)"  # the speaker, perhaps emphasised or in brackets
+    r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps a remark, then colon and speech
 )
 _WORDS = 4
 _SPEAKERS = 2
@@ -127,7 +127,7 @@ def join_so_far(pieces: Iterable[tuple[str, str]]) -> str:
 
 
 def firm_length(text: str) -> int:
-    """Number of characters before the last word, whose tokens cannot change as the text grows.
+    """Number of leading characters whose tokens cannot change as the text grows: those before the last word.
 
     A full-width sentence mark also ends a word. A finished segment cannot change.
     """

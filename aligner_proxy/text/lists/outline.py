@@ -2,7 +2,7 @@
 
 When segments are removed, others may have to go, too: a lone marker ("a." is a separate segment), a heading with an
 empty section, a line that announces an empty list, a row without content. And something may have to stay: the marker of
-an item that continues, the strokes of a row.
+an item that continues, the pipes of a table row.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Outline:
         return table[-1].segments.stop if table else at
 
     def _empty_rows(self, table: Sequence[OutlineLine], removed: Collection[int]) -> Iterator[Iterable[int]]:
-        """Yield rows with only strokes and a number left, and the head of a table without rows."""
+        """Yield rows with only pipes and a number left, and the head of a table without rows."""
         rows = table[2:]
         for row in rows:
             touched = any(i in removed for i in row.segments)
@@ -223,7 +223,7 @@ class Outline:
         return self._pieces[item.first].text[: item.mark.stop].rstrip() + item.mark.emphasis
 
     def _remaining_strokes(self, removed: Collection[int]) -> dict[int, str]:
-        """What stays of removed cells in a row with others left: the strokes, and numbers that fill a cell."""
+        """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
         remains = {}
         for row in (row for table in self._tables for row in table[2:]):
             if all(i in removed for i in row.segments):
@@ -343,7 +343,7 @@ def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
 
 
 def rows(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
-    """The segments of each table row, and its number of strokes as text."""
+    """The segments of each table row, and its number of pipes as text."""
     if not any("|" in piece.text for piece in pieces):
         return []
     table_rows = (row for table in _tables(list(_lines(pieces))) for row in table)
