@@ -1,1 +1,1 @@
-"""Correctors that work in place of the aligner on the engine."""
+"""Correctors that replace the aligner on the engine."""

@@ -1,12 +1,12 @@
-"""Editor: a strong model that writes in place of what the detector head flagged, and nowhere else.
+"""Editor: a strong model that rewrites the passages flagged by the detector head, and nothing else.
 
-The engine scores the answer; where nothing is flagged, nobody is called. Otherwise one call asks the editor for all
-flagged passages. What it writes is scored where it stands, and what is flagged again is removed. Where the editor
-cannot be reached, has no time or replies with nonsense, the aligner edits in its place, as without an editor: that
-correction is delivered and not remembered.
+The engine scores the answer; if nothing is flagged, no editor is called. Otherwise one call asks the editor for all
+flagged passages. Its replacements are scored in context, and those flagged again are removed. If the editor cannot be
+reached, has no time or returns an unusable reply, the aligner makes the edits, as without an editor. That correction is
+delivered but not cached.
 
-To the pipeline all this is an engine (engine/client/edited_engine.py), so that deadline, failures, cache and gate hold
-for it; each model group has seats, a quota and a circuit breaker of its own.
+To the pipeline this is an engine (engine/client/edited_engine.py), so deadline, failure policy, cache and gate apply to
+it. Each model group has its own seats (slots for concurrent calls), quota and circuit breaker.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore
 
 log = logging.getLogger(__name__)
 SEATS = 32
-"""Calls at once to one model group and in one worker; beyond them tenants share as at a full engine."""
+"""Maximum concurrent calls to one model group per worker; above it, tenants share as with a full engine."""
 DRAFT_TEMPERATURE = 0.7
-"""For the second of several drafts and later ones: at 0 they would all be the same."""
+"""Temperature for the second and later drafts; at 0 all drafts would be the same."""
 EDITING_SHARE = 0.7
-"""The share of the time left that the editor may take; the rest is for judging what it wrote, or for the aligner."""
+"""Share of the remaining time that the editor may take; the rest is for judging its text, or for the aligner."""
 MAX_GROUPS = 256
-"""Model groups whose state is kept; clients may name models behind a wildcard."""
+"""Maximum number of model groups whose state is stored; limited because clients may name models behind a wildcard."""
 _PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.ANEW}".encode()).hexdigest()
 _Read = TypeVar("_Read")
 Payer = Mapping[str, Any]
-"""LiteLLM's metadata by which a call is charged to the key of the request."""
+"""LiteLLM metadata that charges a call to the key of the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a chat model wrote, the tokens that it read and wrote, and how long it took; `finished` unless cut off."""
+    """A chat model's reply, the tokens read and written, and the duration; `finished` is False if it was cut off."""
 
     text: str
     read: int = 0
@@ -70,7 +70,7 @@ class Reply:
 
 
 class UnusableReply(InvalidOutput):
-    """A reply that has not the form that was asked for; it is paid for all the same."""
+    """A reply that does not have the requested format; its cost is charged anyway."""
 
     def __init__(self, message: str, reply: Reply) -> None:
         super().__init__(message)
@@ -94,13 +94,13 @@ class Chat(Protocol):
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
-        """One reply of at most `tokens`, in this form where the group can be held to it, within the deadline."""
+        """One reply of at most `tokens` tokens within the deadline, in format `form` if the group supports that."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question to an editor: its messages, the tokens that a reply may have, and the form of one, if it has any."""
+    """A question to an editor: its messages, the token limit of the reply, and the reply's format, if any."""
 
     messages: Sequence[Mapping[str, str]]
     tokens: int
@@ -112,7 +112,7 @@ OpenChat = Callable[[str], Chat]
 
 
 class GroupEditor:
-    """One model group as an editor, behind seats, quota and a circuit breaker; keeps nothing of a request."""
+    """One model group as an editor, with seats, quota and a circuit breaker; keeps no request data."""
 
     def __init__(
         self,
@@ -129,15 +129,16 @@ class GroupEditor:
         self.circuit = Circuit()
 
     def identity(self) -> dict[str, Any]:
-        """What decides about its replies, for the key of the cache."""
+        """Everything that determines its replies, for the cache key."""
         return {"group": self.group, "models": list(self._chat.models()), "prompts": _PROMPTS}
 
     async def ask(
         self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], payer: Payer, deadline_s: float
     ) -> tuple[_Read, EditorUse]:
-        """What `read` makes of a reply, and its price, on the account of the tenant of `request`.
+        """Ask the group and return what `read` makes of the reply, and its cost, charged to the tenant of `request`.
 
-        Raises `CorrectionError` subclasses only; a reply of which `read` makes nothing counts against the group.
+        Raises `CorrectionError` subclasses only. Failures, including replies that `read` rejects, count in the circuit
+        breaker.
         """
 
         async def work() -> Reply:
@@ -174,7 +175,7 @@ class GroupEditor:
                 self.circuit.alive()
 
     def _check_circuit(self) -> bool:
-        """Whether this call probes a group that is in doubt; raises `BreakerOpen` where it is left alone."""
+        """Whether this call probes a failing group; begins the probe. Raises `BreakerOpen` if no call is allowed."""
         now = self._clock()
         if self.circuit.wants_probe(now):
             self.circuit.begin_probe()
@@ -184,7 +185,7 @@ class GroupEditor:
         return False
 
     def _note_error(self, error: CorrectionError) -> bool | None:
-        """False for what counts against the group; None for what says nothing about it, such as a spent quota."""
+        """Record a failure of the group and return False; None for errors unrelated to it, such as a spent quota."""
         late = isinstance(error, DeadlineExceeded)
         if not late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
             return None
@@ -193,7 +194,7 @@ class GroupEditor:
 
 
 class Editors:
-    """The editors by model group, opened when they are first asked for."""
+    """The editors by model group, opened on first use."""
 
     def __init__(self, open_chat: OpenChat, accounts: OpenAccounts | None = None) -> None:
         self._open = open_chat
@@ -201,7 +202,7 @@ class Editors:
         self._groups: LRUCache[str, GroupEditor] = LRUCache(MAX_GROUPS)
 
     def group(self, name: str) -> GroupEditor:
-        """The editor that is this model group."""
+        """The editor for this model group, opened if necessary."""
         editor = self._groups.get(name)
         if editor is None:
             accounts = self._accounts(f"editor {name}") if self._accounts else None
@@ -209,14 +210,14 @@ class Editors:
         return editor
 
     def add_editor(self, scorer: Engine, policy: Policy) -> Engine:
-        """The engine with the editor of a policy behind it; the engine itself where the aligner edits."""
+        """The engine combined with the policy's editor; the engine itself if the aligner edits."""
         name = policy.editor_group
         return scorer if name is None else EditedEngine(scorer, ChatWriter(self.group(name), dict(policy.payer)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Replaced:
-    """Passages and the text that stands in place of each, by the index of its segment."""
+    """Passages and their replacements, by segment index."""
 
     segments: Sequence[Segment]
     passages: Sequence[Passage]
@@ -224,24 +225,25 @@ class _Replaced:
 
     @property
     def pieces(self) -> list[tuple[str, str]]:
-        """(text, gap) of every segment, with the replacements in their places."""
+        """(text, gap) of every segment, with the replacements applied."""
         leads = {passage.at: passage.lead for passage in self.passages}
         texts = {at: leads[at] + text if text else "" for at, text in self.texts.items()}
         pieces = [(texts.get(at, segment.text), segment.gap) for at, segment in enumerate(self.segments)]
         if self.segments and not self.segments[-1].text and pieces[-1][0] and len(pieces) > 1:
-            # The place behind the answer: what is added goes on in the line, or in a new paragraph of several lines.
+            # The empty last segment: an addition continues the line, or begins a paragraph if the answer has several
+            # lines.
             pieces[-2] = (pieces[-2][0], _break(structure.join(pieces[:-1])))
         return pieces
 
     def range_of(self, at: int) -> tuple[int, int]:
-        """Where the replacement of a segment stands in the edited text."""
+        """The start and end offset of a segment's replacement in the edited text."""
         pieces = self.pieces
         start = len(structure.join([*pieces[:at], ("x", "")])) - 1
         return start, start + len(pieces[at][0])
 
 
 class ChatWriter:
-    """A model group that writes in place of what is flagged. Satisfies `Writer`; made for one request and its payer."""
+    """Rewrites flagged passages with a model group. Satisfies `Writer`; made for one request and its payer."""
 
     replaces_spans = True
 
@@ -250,13 +252,13 @@ class ChatWriter:
         self._payer = payer or {}
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
-        """Both together."""
+        """The description of the scorer, with hashes that include the editor."""
         identity = self._editor.identity()
         others = {name: _with_editor(other, identity) for name, other in scorer.others.items()}
         return replace(_with_editor(scorer, identity), others=others)
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
-        """The answer with what the editor writes in it; where it cannot be asked, the aligner writes."""
+        """Replace the flagged passages by the editor's text; if the editor fails, the aligner edits."""
         if not any(verdict.flagged for verdict in scored.segments):
             return scored
         pieces = judged_segments(request.answer, scored.segments)
@@ -276,7 +278,7 @@ class ChatWriter:
     async def _write_replacements(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
     ) -> _Written:
-        """What the editor writes in place of the flagged segments, in one call; as it wrote it, only bounded."""
+        """Ask the editor in one call to replace all flagged segments; the result is cut to length but not judged."""
         marked = editor_prompt.passages(segments, scores, request.objectives)
         messages = editor_prompt.messages(request.turns, segments, marked)
         question = Question(messages, editor_prompt.tokens_for(marked), editor_prompt.REPLY_SCHEMA)
@@ -288,7 +290,7 @@ class ChatWriter:
         return _Written(_Replaced(segments, marked, texts), use)
 
     async def answer_anew(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
-        """Another answer to the conversation, from the beginning; empty where that is flagged, too, or is none."""
+        """Ask for a new answer to the conversation; empty text if that is flagged, too, or if there is none."""
         until = time.monotonic() + request.deadline_s
         question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
         async with enforce_deadline(request.deadline_s):
@@ -307,7 +309,7 @@ class ChatWriter:
         return await self._editor.ask(request, question, read, self._payer, seconds)
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
-        """What stands in place of a flagged stretch of an answer that is still being written."""
+        """The replacement of a flagged passage in an answer that is still being written."""
         until = time.monotonic() + span.deadline_s
         request = session.request.model_copy(update={"answer": session.text[: span.end]})
         segments, scores = session.mark_flagged_segments(span)
@@ -321,7 +323,7 @@ class ChatWriter:
                 return replace(local, editor=_log_failure(request, error))
             stretch = _stretch(edits.replaced, span)
             adds = not segments[span.first].text
-            # What is missing behind the answer brings the white space before it.
+            # An addition after the answer brings its own leading white space.
             lead = _break(request.answer) if adds else _lead(segments, span.first)
             clean, again = await _keep_clean(request, scorer, stretch, until, span.before + lead)
         text = structure.join(clean.pieces)
@@ -331,7 +333,7 @@ class ChatWriter:
         return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *again])
 
     async def aclose(self) -> None:
-        """The group is LiteLLM's."""
+        """Nothing to close: the group belongs to LiteLLM."""
 
 
 def _with_editor(scorer: AlignerInfo, identity: Mapping[str, Any]) -> AlignerInfo:
@@ -342,33 +344,33 @@ def _with_editor(scorer: AlignerInfo, identity: Mapping[str, Any]) -> AlignerInf
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """Replacements as the editor wrote them, and their price."""
+    """Replacements as the editor wrote them, and their cost."""
 
     replaced: _Replaced
     use: EditorUse = field(default_factory=EditorUse)
 
 
 def _log_failure(request: AlignRequest, error: CorrectionError) -> EditorUse:
-    """What a call that failed cost; the aligner edits in its place."""
+    """Log that the editor failed and the aligner edits; return what the failed call cost."""
     log.warning("call %s: the editor failed (%s); the aligner edits", request.request_id, type(error).__name__)
     return cost_of_failure(error)
 
 
 def cost_of_failure(error: CorrectionError) -> EditorUse:
-    """What a call cost of which nothing came: a reply that could not be used is paid for all the same."""
+    """The cost of a failed call; an unusable reply has to be paid for, too."""
     paid = error.use if isinstance(error, UnusableReply) else EditorUse()
     return paid + EditorUse(failed=1)
 
 
 def _whole_text(reply: Reply) -> str:
-    """The text of a reply; empty where it was cut off."""
+    """The text of a reply; empty if the reply was cut off."""
     return reply.text.strip() if reply.finished else ""
 
 
 async def _keep_clean(
     request: AlignRequest, scorer: Engine, replaced: _Replaced, until: float, before: str = ""
 ) -> tuple[_Replaced, list[Correction]]:
-    """The replacements without what is flagged again where it stands, behind `before`; and what judging it cost."""
+    """Drop replacements that are flagged again in context (after `before`); also return what judging cost."""
     if not any(replaced.texts.values()):
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
@@ -385,7 +387,7 @@ async def _keep_clean(
 
 
 def _break(answer: str) -> str:
-    """The white space before what is added behind an answer."""
+    """The white space before an addition after the answer."""
     return "\n\n" if "\n" in answer else " "
 
 
@@ -395,14 +397,14 @@ def _lead(segments: Sequence[Segment], at: int) -> str:
 
 
 def _limit_time(request: AlignRequest, until: float) -> AlignRequest:
-    """The request with what is left of its time."""
+    """The request with its deadline reduced to the time left."""
     return request.model_copy(update={"deadline_s": max(0.001, until - time.monotonic())})
 
 
 def _list_banned_texts(
     segments: Sequence[Segment], scores: Sequence[SegmentScore], marked: Sequence[Passage]
 ) -> list[str]:
-    """What must not come back in place of a passage: flagged segments, and long ones that stay."""
+    """Texts that a replacement must not repeat: flagged segments, and long unflagged ones."""
     pairs = zip(segments, scores, strict=True)
     texts = [s.text.strip() for s, score in pairs if s.text and (score.flagged or len(s.text) >= splice.KEY_CHARS)]
     texts += [passage.text.strip() for passage in marked if passage.text]
@@ -412,7 +414,7 @@ def _list_banned_texts(
 def _drop_flagged_sentences(
     text: str, passage: Passage, segments: Sequence[Segment], flagged: Sequence[Segment], place: tuple[int, int]
 ) -> str:
-    """A replacement without its flagged sentences; nothing of it where one reaches beyond it or opens an item."""
+    """A replacement without its flagged sentences; empty if a segment extends beyond it, or it opens an item."""
     start, end = place
     bad = [segment for segment in flagged if segment.end > start and segment.start < end]
     if not bad:
@@ -424,12 +426,12 @@ def _drop_flagged_sentences(
 
 
 def _fewer(before: _Replaced, after: _Replaced) -> int:
-    """How many replacements lost something because it was flagged again."""
+    """How many replacements lost text because it was flagged again."""
     return sum(text != after.texts[at] for at, text in before.texts.items())
 
 
 def _stretch(replaced: _Replaced, span: Span) -> _Replaced:
-    """The replacements of a stretch by itself, counted from its first segment."""
+    """The replacements within a span, with indexes relative to its first segment."""
     own = [replace(passage, at=passage.at - span.first) for passage in replaced.passages]
     texts = {at - span.first: text for at, text in replaced.texts.items()}
     return _Replaced(replaced.segments[span.first : span.stop], own, texts)

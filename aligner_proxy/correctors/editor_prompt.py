@@ -1,8 +1,8 @@
-"""Prompts of an editor, and its replies: which passages it sees, what is asked for them, and what it wrote for each.
+"""Prompts for an editor and parsing of its replies: which passages it sees, what is asked, and what it wrote for each.
 
-Everything from outside stands in one JSON object, so that no text of it can close a field, and the marks around a
-passage occur nowhere in the answer. Nothing that a reply says is believed: it fills numbered places, each within a
-bound, and what stands there is judged like any other text.
+All outside material is in one JSON object, so that no text can close a field. The markers around a passage occur
+nowhere else in the answer. A reply is not trusted: it only fills numbered slots of limited length, and the text in them
+is judged like any other text.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ REPLY_SCHEMA: Mapping[str, Any] = {
         },
     },
 }
-"""The form of a reply, for servers that can be held to one."""
+"""The reply format, for servers that can enforce one."""
 CONTEXT_CHARS = 2_000
-"""Of a long answer so much is shown before and behind each passage."""
+"""Characters of a long answer shown before and after each passage."""
 WHOLE_CHARS = 12_000
 """An answer up to this length is shown whole."""
 CONVERSATION_CHARS = 12_000
-"""The last turns are shown, up to this length; of the last one of all its beginning, however long it is."""
+"""Maximum length of the turns shown, latest first; of the latest turn at least the beginning is shown."""
 MAX_PASSAGES = 64
-"""Of one answer; one with more of them is better corrected by other means."""
+"""Maximum number of passages in one answer; an answer with more is better corrected by other means."""
 LEAST_CHARS = 240
-"""A replacement may be so long, however short its passage is."""
+"""Base length that every replacement may have, however short its passage is."""
 LONGEST_SHARE = 2
-"""Beyond that so many times as long as its passage."""
+"""Additional length of a replacement, as a multiple of the length of its passage."""
 _CHARS_PER_TOKEN = 2.5
 _FRAME_TOKENS = 96
 _LEFT_OUT = "[...]"
@@ -87,27 +87,27 @@ _TEXT_NAMES = ("text", "replacement", "content")
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A flagged segment: its place among the segments of the answer, and what is asked to be replaced of it."""
+    """A flagged segment: its position among the segments of the answer, and the part of its text to replace."""
 
     number: int
-    """As the editor knows it, from 1 on."""
+    """Number in the prompt, from 1 on."""
     at: int
     """Index of the segment."""
     lead: str
-    """The mark of a list item, which stays as it is."""
+    """The marker of a list item, which is kept unchanged."""
     text: str
-    """What is shown and replaced; empty: the place behind the answer, where something is missing."""
+    """The text shown and replaced; empty for the position after the answer, where something is missing."""
     against: tuple[str, ...]
     """Texts of the objectives that it violates."""
 
     @property
     def room(self) -> int:
-        """Characters that a replacement may have."""
+        """Maximum length of a replacement in characters."""
         return LEAST_CHARS + LONGEST_SHARE * len(self.text)
 
 
 def passages(segments: Sequence[Segment], scores: Sequence[SegmentScore], objectives: Sequence[str]) -> list[Passage]:
-    """The flagged segments of an answer as passages. Raises `AnswerTooLong` for more than one call can be asked."""
+    """The flagged segments of an answer as passages. Raises `AnswerTooLong` if there are too many for one call."""
     flagged = [(n, pair) for n, pair in enumerate(zip(segments, scores, strict=True)) if pair[1].flagged]
     if len(flagged) > MAX_PASSAGES:
         raise AnswerTooLong(f"{len(flagged)} passages are flagged; an editor is asked for at most {MAX_PASSAGES}")
@@ -124,14 +124,14 @@ def _passage(number: int, at: int, text: str, score: SegmentScore, objectives: S
 
 
 def passage(number: int, at: int, text: str, against: tuple[str, ...] = ()) -> Passage:
-    """The segment at this place, with this text, without the mark of a list item."""
+    """The passage for the segment at index `at`, without the marker of a list item."""
     mark = marks.read(text)
     lead = text[: mark.stop] if mark is not None and mark.stop < len(text) else ""
     return Passage(number, at, lead, text[len(lead) :], against)
 
 
 class Material:
-    """What an editor is shown of a conversation and an answer with marked passages."""
+    """What an editor is shown: the conversation, and the answer with marked passages."""
 
     def __init__(self, turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> None:
         self.mark = _free_mark(segment.text for segment in segments)
@@ -154,7 +154,7 @@ class Material:
 
 
 def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> list[dict[str, str]]:
-    """The question to an editor: what to write in place of these passages."""
+    """The messages that ask an editor to replace these passages."""
     material = Material(turns, segments, marked)
     return [
         {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
@@ -163,7 +163,7 @@ def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequenc
 
 
 def messages_anew(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict[str, str]]:
-    """The question to an editor for another answer to a conversation."""
+    """The messages that ask an editor for another answer to a conversation."""
     objective_lines = "\n".join(f"- {text}" for text in objectives)
     conversation = [
         {"role": turn.role, "content": turn.content} for turn in turns if turn.role in ("system", "user", "assistant")
@@ -172,12 +172,12 @@ def messages_anew(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict
 
 
 def tokens_for(marked: Sequence[Passage]) -> int:
-    """Tokens that a reply may have."""
+    """Maximum number of tokens in the reply."""
     return _FRAME_TOKENS + sum(_FRAME_TOKENS // 4 + int(passage.room / _CHARS_PER_TOKEN) for passage in marked)
 
 
 def _last_turns(turns: Sequence[Turn]) -> list[Turn]:
-    """As many of the last turns as fit. The operator's system prompt is left out: it is not for every model."""
+    """As many of the last turns as fit. The operator's system prompt is left out, as not every model may see it."""
     last_turns: list[Turn] = []
     room = CONVERSATION_CHARS
     for turn in reversed([turn for turn in turns if turn.role in _CONVERSATION_ROLES and turn.content]):
@@ -189,7 +189,7 @@ def _last_turns(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _free_mark(texts: Iterable[str]) -> str:
-    """The name of marks that occur in none of these texts, whatever their author foresaw."""
+    """A marker name that occurs in none of these texts, so that no author could have forged it."""
     folded = [fold(text).text.casefold() for text in texts]
     mark = "passage"
     while any(f"<{mark}" in text or f"</{mark}" in text for text in folded):
@@ -198,7 +198,7 @@ def _free_mark(texts: Iterable[str]) -> str:
 
 
 def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark: str) -> str:
-    """The answer with its marked passages; of a long one what stands near them."""
+    """The answer with its passages marked; a long answer is reduced to the text near them."""
     by_place = {passage.at: passage for passage in marked}
     near = _find_near_segments(segments, by_place)
     pieces: list[str] = []
@@ -218,7 +218,7 @@ def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark:
 
 
 def _find_near_segments(segments: Sequence[Segment], marked: Mapping[int, Passage]) -> set[int]:
-    """The segments that are shown: all of a short answer, else those near a passage."""
+    """The segments to show: all of a short answer, otherwise those near a passage."""
     if not segments or segments[-1].end <= WHOLE_CHARS:
         return set(range(len(segments)))
     near = set(marked)
@@ -234,15 +234,16 @@ def _find_near_segments(segments: Sequence[Segment], marked: Mapping[int, Passag
 
 
 def _distance(segment: Segment, start: int, end: int) -> int:
-    """Characters from the farther end of a segment to a passage."""
+    """Number of characters from the far end of a segment to a passage."""
     return max(start - segment.start, segment.end - end)
 
 
 def replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
-    """What a reply has for each passage, by the index of its segment; raises `InvalidOutput` where it has no form.
+    """The reply's text for each passage, by segment index; raises `InvalidOutput` if the reply has no usable format.
 
-    Read leniently: JSON in a fence or between words, a list or an object by number. A passage for which there is
-    nothing is left out of the answer. What is too long ends with its last whole sentence that fits.
+    The parser is lenient: it accepts JSON in a fence or between words, a list, or an object by number. A passage
+    without an entry gets an empty text and so is removed. A text that is too long is cut after its last whole sentence
+    that fits.
     """
     by_number = {passage.number: passage for passage in marked}
     texts = dict(_find_entries(_json_in(reply)))
@@ -252,7 +253,7 @@ def replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
 
 
 def _json_in(reply: str) -> object:
-    """The JSON of a reply, whatever words stand around it."""
+    """The JSON in a reply, ignoring text around it; raises `InvalidOutput` if there is none."""
     text = _FENCE.sub("", reply.strip())
     for opening, closing in ("{}", "[]"):
         start = text.find(opening)
@@ -270,7 +271,7 @@ def _json_in(reply: str) -> object:
 
 
 def _begun_entries(text: str) -> Iterator[tuple[str, str]]:
-    """(number, text) of the entries of a reply that was cut off; the last text ends with its last whole sentence."""
+    """(number, text) of the entries of a reply that was cut off; the last text is cut after its last whole sentence."""
     for entry in _ENTRY.finditer(text):
         try:
             entry_text: str = json.loads(f'"{entry["text"]}"', strict=False)
@@ -280,7 +281,7 @@ def _begun_entries(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _find_entries(parsed: object) -> Iterator[tuple[int, str]]:
-    """(number, text) of each entry, in any of the forms that models write."""
+    """(number, text) of each entry, in any of the formats that models write."""
     if isinstance(parsed, Mapping):
         inner = parsed.get("replacements")
         if inner is not None:
@@ -305,7 +306,7 @@ def _entries(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]
 
 
 def _trim_replacement(text: str, passage: Passage) -> str:
-    """A replacement without the marks of passages and lists, and within its bound."""
+    """A replacement without markers of passages and lists, cut to its maximum length."""
     text = re.sub(r"</?passagex*-\d+>", "", text).strip()
     if passage.lead and text.startswith(passage.lead.strip()):
         text = text[len(passage.lead.strip()) :].lstrip()

@@ -1,7 +1,7 @@
 """Session of a corrector that edits an answer sentence by sentence while it is being streamed.
 
 The corrector gets each segment as soon as the next one has begun, together with the delivered text before it. A segment
-that it returns unchanged is released; anything else is an edit, which the gate judges like any other.
+that it returns unchanged is released. Anything else is an edit, which the gate judges like any other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Revise = Callable[[AlignRequest, str, str], Awaitable[Correction]]
 
 
 class IncrementalSession(DeferredSession):
-    """Session that revises sentence by sentence. There are no scores: a changed segment is flagged."""
+    """A session that revises sentence by sentence. There are no scores: a changed segment counts as flagged."""
 
     def __init__(self, revise: Revise, whole: Engine, request: AlignRequest) -> None:
         super().__init__(whole)
@@ -34,21 +34,21 @@ class IncrementalSession(DeferredSession):
         self._segments += self._cutter.feed(request.answer)
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer."""
+        """Take more of the answer; return the verdicts so far."""
         async with self._more:
             self._segments += self._cutter.feed(text)
             self._more.notify_all()
         return self._verdicts()
 
     async def end(self) -> None:
-        """End of the answer."""
+        """End the answer."""
         async with self._more:
             self._segments += self._cutter.end()
             self._text_ended = True
             self._more.notify_all()
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
-        """Verdicts on more segments than `known_count`, as soon as the next one is revised."""
+        """Verdicts on more segments than `known_count`; waits for the next segment and has it revised."""
         async with self._more:
             await self._more.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
         while len(self._revised) <= known_count and len(self._revised) < len(self._segments):

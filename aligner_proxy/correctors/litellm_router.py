@@ -1,7 +1,7 @@
 """Completions and chats through a model group of LiteLLM's own router, inside the proxy.
 
-LiteLLM does balancing, retries, cooldowns and fallbacks. The router calls the model, not the proxy, so the guardrail
-does not see this call; its answer is neither corrected again nor taken from LiteLLM's cache.
+LiteLLM does balancing, retries, cooldowns and fallbacks. The router calls the model directly, not through the proxy, so
+the guardrail does not see this call. Its answer is neither corrected again nor taken from LiteLLM's cache.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ Routers = Callable[[], Router | None]
 ERRORS = (openai.OpenAIError, exceptions.BudgetExceededError, RouterRateLimitError)
 """Exceptions that a call of the router may raise."""
 UNTOUCHED: dict[str, Any] = {
-    # A prompt quotes a tenant's conversation, which may have to stay unlogged and unstored.
+    # A prompt quotes a tenant's conversation, which perhaps must not be logged or stored.
     "no-log": True,
     "caching": False,
     "cache": {"no-cache": True, "no-store": True},
 }
 CHARGED: dict[str, Any] = {
-    # LiteLLM's logger of spend is silent for what is not to be logged, so loggers hear of the call, without its texts.
+    # With "no-log", LiteLLM's spend logger skips the call. So loggers are told of the call, but without its texts.
     **{name: value for name, value in UNTOUCHED.items() if name != "no-log"},
     "turn_off_message_logging": True,
 }
@@ -60,7 +60,7 @@ def proxy_router() -> Router | None:
 
 
 def translate_error(error: Exception) -> CorrectionError:
-    """The `CorrectionError` for an exception of LiteLLM, without its text, which may quote the prompt."""
+    """The `CorrectionError` for an exception of LiteLLM; its message is dropped because it may quote the prompt."""
     kinds: tuple[tuple[type[Exception], Callable[[], CorrectionError]], ...] = (
         (
             exceptions.ContextWindowExceededError,
@@ -79,7 +79,7 @@ def translate_error(error: Exception) -> CorrectionError:
 
 
 def _is_unreachable(error: BaseException | None) -> bool:
-    """Whether a connection failed or was lost; LiteLLM reports that as an internal server error."""
+    """Whether a connection failed or was lost, which LiteLLM reports as an internal server error."""
     while error is not None:
         if isinstance(error, openai.APIConnectionError):
             return True
@@ -112,7 +112,7 @@ class GroupCompleter:
         return parse_completion(response.model_dump())
 
     async def aclose(self) -> None:
-        """The router is LiteLLM's."""
+        """Nothing to close: the router belongs to LiteLLM."""
 
     def _current_router(self) -> Router:
         router = self._router()
@@ -137,8 +137,8 @@ class GroupCompleter:
 class GroupChat:
     """A model group of LiteLLM that answers chats. Satisfies `Chat`.
 
-    The router calls the model and not the proxy: no guardrail sees the call, so that what an editor writes is never
-    given to an editor.
+    The router calls the model directly, not through the proxy. No guardrail sees the call, so an editor never edits its
+    own output.
     """
 
     def __init__(self, group: str, router: Routers) -> None:
@@ -147,7 +147,7 @@ class GroupChat:
         self._takes_form = True
 
     def models(self) -> Sequence[str]:
-        """The models of its deployments; empty where LiteLLM has no such group."""
+        """The models of its deployments; empty if LiteLLM has no such group."""
         router = self._router()
         entries: Any = router.get_model_list(model_name=self._group) if router else None
         return sorted({str(entry["litellm_params"]["model"]) for entry in entries or ()})
@@ -162,7 +162,7 @@ class GroupChat:
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
-        """One reply; a server that knows no such form is asked without it from then on."""
+        """One reply. If the server rejects `form`, the group is asked without it from then on."""
         router = self._router()
         if router is None:
             raise NotReady("LiteLLM has no models yet")
@@ -197,7 +197,7 @@ class GroupChat:
 
 
 def reply_of(response: Any) -> Reply:
-    """The first choice of a chat response. Raises `InvalidOutput` where it has no text."""
+    """The first choice of a chat response; raises `InvalidOutput` if it has no text."""
     try:
         choice = response.choices[0]
         text = choice.message.content
@@ -208,7 +208,7 @@ def reply_of(response: Any) -> Reply:
         raise InvalidOutput("the model group answered without a text")
     usage = getattr(response, "usage", None)
     read = getattr(usage, "prompt_tokens", None) or 0
-    # A server that counts nothing is counted by length.
+    # If the server counts no tokens, estimate them from the length.
     written_tokens = getattr(usage, "completion_tokens", None) or math.ceil(len(text) / _CHARS_PER_TOKEN)
     return Reply(text, read, written_tokens, finished=reason in ("stop", "eos", None))
 

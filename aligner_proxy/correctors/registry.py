@@ -1,7 +1,7 @@
 """Correctors of plugins as engines, each behind its own admission control.
 
 Deadline, failure policy, tenant shares, quota, cache and gate apply to them as to the aligner on the engine. Seats and
-quota are counted per worker and corrector; with a shared Redis what a tenant has in others counts, too. Nothing about a
+quota are counted per worker and corrector; with a shared Redis, use in other workers counts, too. Nothing about a
 request is kept here.
 """
 
@@ -27,13 +27,13 @@ from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Correction
 
 SEATS = 32
-"""Concurrent answers per corrector and worker; beyond them tenants share as at a full engine."""
+"""Maximum concurrent answers per corrector and worker; above it, tenants share as with a full engine."""
 
 
 def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[str, Engine]:
     """The correctors of a policies file by name, without the aligner on the engine; raises `ConfigError`.
 
-    `accounts` opens those that other workers and gateways share.
+    `accounts` opens the accounts that workers and gateways share.
     """
     return {
         plugin.name: admit_corrector(_corrector(plugin), accounts(f"corrector {plugin.name}") if accounts else None)
@@ -46,7 +46,7 @@ class Revising(Admission):
 
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission:
-    """A corrector behind admission control."""
+    """Put a corrector behind admission control."""
     return (Revising if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
 
 
@@ -65,11 +65,11 @@ class PluginCorrector:
         self._caller = caller
 
     async def start(self) -> AlignerInfo:
-        """There is nothing to load."""
+        """Return the description; there is nothing to load."""
         return await self.info()
 
     async def info(self) -> AlignerInfo:
-        """Description; its hash covers name, plugin, version, settings, and the corrector's own identity."""
+        """The description; its hash covers name, plugin, version, settings, and the corrector's own identity."""
         identity = await self._caller.call(lambda: self._corrector.identity())
         return AlignerInfo(
             model=self._name,
@@ -83,7 +83,7 @@ class PluginCorrector:
         )
 
     async def align(self, request: AlignRequest) -> Correction:
-        """The correction, within the request's deadline."""
+        """Correct an answer within the request's deadline; raises `DeadlineExceeded` or `InvalidOutput`."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(request.deadline_s):
@@ -110,7 +110,7 @@ class PluginCorrector:
         return await self._caller.call(lambda: corrector.revise(request, before, sentence))
 
     async def aclose(self) -> None:
-        """Its thread is a daemon."""
+        """Nothing to close: its thread is a daemon."""
 
     def _hash(self, identity: object) -> str:
         return hashlib.sha256(json.dumps([self._label, str(identity)]).encode()).hexdigest()
@@ -131,7 +131,7 @@ _ADDED = "this corrector was added to the policies file; restart the gateway to 
 
 
 class Missing:
-    """Stand-in for a corrector that was added to the policies file since the start. Satisfies `Engine`."""
+    """Stand-in for a corrector that was added to the policies file after the start. Satisfies `Engine`."""
 
     async def info(self) -> AlignerInfo:
         """Raises `EngineUnavailable`."""
@@ -146,7 +146,7 @@ class Missing:
         return DeferredSession(self)
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""
 
 
 MISSING = Missing()

@@ -1,4 +1,4 @@
-"""The editor of one request for what stages ask it, such as which of two facts an answer means."""
+"""The editor of one request for questions from stages, such as which of two facts an answer means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Read = TypeVar("_Read")
 
 
 class StageEditor:
-    """A model group that answers questions of stages, on the account of a request. Satisfies `PolicyEditor`."""
+    """A model group that answers questions of stages, charged to a request. Satisfies `PolicyEditor`."""
 
     def __init__(self, group: GroupEditor, request: AlignRequest, payer: Payer) -> None:
         self._group = group
@@ -34,7 +34,7 @@ class StageEditor:
         tokens: int,
         form: Mapping[str, Any] | None = None,
     ) -> tuple[_Read | None, EditorUse]:
-        """What `read` makes of the reply, None where the editor cannot be asked; and what it cost."""
+        """Ask the editor; return what `read` makes of the reply (None if the call fails; logged), and the cost."""
         seconds = max(0.001, (self._until - time.monotonic()) * EDITING_SHARE)
         try:
             return await self._group.ask(

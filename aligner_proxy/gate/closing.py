@@ -1,8 +1,8 @@
-"""Closing of a growing answer: which beginning of it need not be read again to judge the edits behind it.
+"""Closing of a growing answer: finds the beginning that the gate need not read again to judge later edits.
 
-It ends before a segment that stays and has gone out, where a line begins that belongs to no list or table before it;
-in prose before any sentence that no quotation, bracket or number can reach into. And it has all that its edits may not
-lose, so that nothing behind it can make up for that, or spoil it.
+It ends before an unedited segment that has gone out. If the text has lists or tables, that segment begins a line that
+belongs to none of them; in prose it begins a sentence into which no quotation, bracket or number can extend. The closed
+beginning must also contain everything its edits may not lose, so that later text can neither restore nor break it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from aligner_proxy.text.lists.outline import Outline, remaining_signs
 from aligner_proxy.text.structure import Segment
 
 LEAST_CHARS = 400
-"""Less is not closed: reading so much again is cheaper."""
+"""A shorter beginning is not closed, because reading it again is cheaper."""
 _NEAR_CHARS = 400
-"""How far a quotation reaches."""
+"""Maximum length of a quotation in characters."""
 _PLAIN_BEGINNING = re.compile(r"[^\W\d_](?![.)])")
 _OPEN = re.compile(
     r"(?<![\w\"])\"(?=\S)[^\"]*$|[\u201c\u201e\u00ab\u300c\u300e][^\u201c\u201d\u00bb\u300d\u300f]*$"
-    # A bracket, or a number and names that a street may end.
+    # An open bracket, or a number and names that may be continued by a street name.
     r"|[(\[][^()\[\]]*$|\d[A-Za-z]?,? (?:[A-Z][\w'.-]{0,40}\s){1,4}$"
 )
-"""The end of a text in which a quotation, citation or address has begun."""
+"""Matches the end of a text if a quotation, citation or address has begun there."""
 
 
 def last_closable(
     before: TextFacts, upstream_pieces: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: Followed
 ) -> int:
-    """The last of the first `count` segments of an open rest that it may be closed before; 0 where there is none.
+    """The last of the first `count` segments of the open rest before which it can be closed; 0 if there is none.
 
     `upstream_pieces` are the segments as the upstream wrote them, `pieces` those of the folded text.
     """
@@ -48,7 +48,7 @@ def last_closable(
 
 
 def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> bool:
-    """Whether no fact of a sentence can lie on both sides of where this segment begins."""
+    """Whether no fact within a sentence can extend across the start of this segment."""
     if "\n" in pieces[number - 1].gap:
         return True
     start = pieces[number].start
@@ -59,7 +59,7 @@ def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> 
 
 
 def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
-    """Whether a beginning has by itself all that it may not lose, and the same items and rows as before."""
+    """Whether a beginning contains everything it may not lose, and has the same items and rows as before."""
     if any(name in KEEPS and rule(candidate) for name, rule in rules.items()):
         return False
     if not candidate.before.read(has_outline):
@@ -76,7 +76,7 @@ def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
 
 
 def moved_edit(edit: Edit, closed: ClosedAnswer, direction: int) -> Edit:
-    """An edit of an answer as one of the rest behind what is closed (-1), or the other way round (1)."""
+    """Translate the positions of an edit from the whole answer to the open rest (-1), or back (1)."""
     chars = direction * closed.chars
     count = direction * len(closed.pieces)
     return replace(
@@ -85,5 +85,5 @@ def moved_edit(edit: Edit, closed: ClosedAnswer, direction: int) -> Edit:
 
 
 def moved_parts(parts: Sequence[Part], by: int) -> tuple[Part, ...]:
-    """The same parts, counted from another segment."""
+    """The same parts with their segment numbers shifted."""
     return tuple(replace(part, index=part.index + by) for part in parts)

@@ -1,8 +1,8 @@
-"""Completion of edits in lists, tables and under headings: what goes with a removed segment, and what stays of it.
+"""Completion of edits in lists, tables and under headings: what is removed along with a segment, and what stays of it.
 
-An engine removes what was flagged, no more and no less. Where that was an item, its mark goes, too; where the item goes
-on, the mark stays; a heading goes with the last of its section (text/lists/outline.py). What an engine wrote anew keeps
-the mark of its item, whatever number it wrote. Whether an edit is good is judged afterwards.
+An engine removes exactly the flagged segments. If that was a list item, its marker is removed, too, but stays if the
+item continues. A heading is removed with the last segment of its section (text/lists/outline.py). Rewritten text keeps
+the marker of its item, whatever number the engine wrote. Whether an edit is good is judged afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aligner_proxy.text.lists.outline import ListCompletion, Outline, OutlineIte
 from aligner_proxy.text.structure import Segment, join, split
 
 _BEFORE = "\x02"
-"""Stands for the segments around an edit where its white space is decided."""
+"""Placeholder for the segments around an edit while its white space is computed."""
 
 Followed = Mapping[Edit, tuple[Part, ...]]
 """Edits, and what each does to the segments it covers."""
@@ -32,7 +32,7 @@ def removed_segments(followed: Followed) -> set[int]:
 def complete_edits(
     original: str, pieces: Sequence[Segment], fates: Followed, first_open: int = 0, before: Collection[int] = ()
 ) -> Followed:
-    """The edits as they are to be judged; segments before `first_open` have gone out, `before` names removed ones."""
+    """The edits to be judged; segments before `first_open` have gone out, and `before` are already removed ones."""
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
     if not any(part.fate in touched for parts in fates.values() for part in parts):
         return fates
@@ -40,7 +40,7 @@ def complete_edits(
 
 
 def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
-    """An edit without the white space behind it, which goes out with the segment that follows."""
+    """The edit without its final white space, which goes out with the next segment."""
     last = pieces[edit.last - 1]
     text = edit.text.rstrip()
     if not text:
@@ -49,7 +49,7 @@ def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
 
 
 class _EditCompletion:
-    """The completion of the edits of one answer."""
+    """Completes the edits of one answer."""
 
     def __init__(
         self, original: str, pieces: Sequence[Segment], followed: Followed, removed: set[int], first_open: int
@@ -64,7 +64,7 @@ class _EditCompletion:
         self._completion: ListCompletion = outline.complete_removal(removed, first_open)
 
     def edits(self) -> Followed:
-        """All edits; those that need no completion are the same as before."""
+        """All edits; those that need no completion are unchanged."""
         remaining = {i for i in self._completion.remains if i >= self._first_open}
         more = (self._completion.removed - self._removed) | remaining
         result: dict[Edit, tuple[Part, ...]] = {}
@@ -83,7 +83,7 @@ class _EditCompletion:
         return result
 
     def _runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
-        """Stretches of segments that go or change together, each with the edits in it."""
+        """Ranges of adjacent segments that are removed or changed together, each with its edits."""
         stretches: list[tuple[int, int, list[Edit]]] = [(edit.first, edit.last, [edit]) for edit in self._followed]
         stretches += [(i, i + 1, []) for i in more]
         merged: list[tuple[int, int, list[Edit]]] = []
@@ -96,7 +96,7 @@ class _EditCompletion:
         return [(range(first, last), edits) for first, last, edits in merged]
 
     def _mends_marks(self, edit: Edit) -> bool:
-        """Whether a mark of what was written anew is missing or counts otherwise."""
+        """Whether a marker in the rewritten text is missing or has another number."""
         indices = [part.index for part in self._followed[edit] if part.fate is SegmentStatus.REWRITTEN]
         if not any(i in self._items or self._mark_above(i) for i in indices):
             return False
@@ -104,12 +104,12 @@ class _EditCompletion:
         return texts is not None and any(self._restore_mark(i, texts[i]) != texts[i] for i in indices if i in texts)
 
     def _leaves_marks(self, edit: Edit) -> bool:
-        """Whether the mark of an item of which nothing is left was written."""
+        """Whether the edit wrote the marker of an item that is removed completely."""
         emptied = [part.index for part in self._followed[edit] if part.index in self._completion.removed]
         return bool(edit.text.strip() and emptied) and any((self._texts_of(edit) or {}).get(i) for i in emptied)
 
     def _texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
-        """What stands in place of each segment; None where what was written does not follow their order."""
+        """The new text of each segment; None if the written text does not follow the order of the segments."""
         texts = {i: self._pieces[i].text for i in covered}
         for edit in edits:
             own_texts = self._texts_of(edit)
@@ -121,9 +121,9 @@ class _EditCompletion:
         return texts | {i: text for i, text in self._completion.remains.items() if i in covered}
 
     def _texts_of(self, edit: Edit) -> dict[int, str] | None:
-        """The text that an edit has for each segment it continues."""
+        """The new text of each segment that the edit continues; None if it does not follow their order."""
         lead = edit.text[: len(edit.text) - len(edit.text.lstrip())]
-        in_line = edit.first > 0 and "\n" not in lead  # the space that it begins with is no indentation then
+        in_line = edit.first > 0 and "\n" not in lead  # its leading space is then not indentation
         new = [piece for piece in split(edit.text.lstrip() if in_line else edit.text) if piece.text.strip()]
         old = match_heirs([self._pieces[i].text for i in range(edit.first, edit.last)], [piece.text for piece in new])
         if old != sorted(old):
@@ -134,7 +134,7 @@ class _EditCompletion:
         return {i: join(members).strip("\n") for i, members in texts.items()}
 
     def _restore_mark(self, number: int, text: str) -> str:
-        """What was written in place of a segment, with the mark that the segment had, and no other."""
+        """The written text with the original marker of the segment, and no other."""
         new_mark = marks.read(text)
         item = self._items.get(number)
         if item is not None:
@@ -145,7 +145,7 @@ class _EditCompletion:
         return text[new_mark.stop :]
 
     def _mark_above(self, number: int) -> OutlineItem | None:
-        """The item whose mark will stand right before a segment that has none itself."""
+        """The item whose marker will directly precede a segment that has no marker."""
         at = number - 1
         while at in self._completion.removed:
             at -= 1
@@ -155,7 +155,7 @@ class _EditCompletion:
         return None if self._pieces[at].text[item.mark.stop :].strip("*_ ") else item
 
     def _edit(self, covered: range, texts: Mapping[int, str]) -> Edit:
-        """One edit of the covered segments, with the white space that is left between what stands around them."""
+        """One edit for the covered segments, with the white space that remains between their neighbours."""
         pieces = self._pieces
         first = covered.start
         last = covered.stop
@@ -174,7 +174,7 @@ class _EditCompletion:
         return Edit(start, len(self._original), text + pieces[-1].gap, first, last)
 
     def _is_mark_of(self, number: int, following: int, texts: Mapping[int, str]) -> bool:
-        """Whether of an item only its mark stays, and it goes on in the next segment, which begins at the margin."""
+        """Whether only the marker of an item stays, and the item continues in the next segment at the margin."""
         item = self._items.get(number)
         if item is None or following in self._items:
             return False
@@ -190,7 +190,7 @@ class _EditCompletion:
 
 
 def _put_mark(text: str, new_mark: marks.Mark | None, item: OutlineItem, old: str) -> str:
-    """A text with the mark of its item."""
+    """A text with the marker of its item."""
     own = item.mark
     if new_mark is None or new_mark.is_bullet != own.is_bullet:
         return old[: own.stop] + text.lstrip()

@@ -1,13 +1,13 @@
-"""Edits of a correction, found by comparing it with the original, and what each does to the segments it covers.
+"""Edits of a correction, found by comparing it with the original, and the effect of each on the segments it covers.
 
-An edit replaces one stretch of the original, white space around it included. Putting all of them in gives the
-correction (its last white space aside), putting none in gives the original character for character, and any choice
-between leaves every segment that it does not cover exactly as it was. A segment that an edit covers stays, is rewritten
-or is removed. Whether an edit is good is not judged here.
+An edit replaces one range of the original, including the white space around it. Applying all edits gives the correction
+(except its final white space). Applying none gives the original exactly. Applying some leaves every segment outside
+them exactly as it was. A segment covered by an edit stays, is rewritten or is removed. This module does not judge
+whether an edit is good.
 
-The facts of a text are read once. Of a text that grows those of the closed beginning are kept, and joined with those of
-the open rest. That is right for facts of a sentence, since a text is closed before a sentence begins, and for facts of
-a line (`by_line`), since those are read from the beginning of the line on.
+The facts of a text are read once. For a growing text, the facts of the closed beginning are stored and joined with
+those of the open rest. This works for facts within a sentence, since a text is closed before a sentence begins. It
+works for facts of a line (`by_line`), since those are read from the beginning of the line.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, Objective
 
 _GOES_ON = "it goes on"
-"""Stands for what follows a segment in its line."""
+"""Placeholder for the text that follows a segment in its line."""
 COMPARABLE = 400
-"""Segments on either side beyond which comparing takes too long; all between equal ends is one edit then."""
+"""Maximum number of segments compared on either side, because more take too long; then one edit covers all of them."""
 _T = TypeVar("_T")
 
 
 _Read = Callable[[str], Any]
 _LINE_CHARS = 200
-"""Whether a line is a heading, a row, an item or a turn is seen in so many characters at its beginning."""
+"""Characters at the start of a line that suffice to recognise a heading, a row, an item or a speaker."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How the facts of two texts, one behind the other, are joined."""
+    """How to join the facts of two consecutive texts."""
 
     join: Callable[[Any, Any], Any] = operator.or_
     by_line: bool = False
@@ -51,15 +51,15 @@ class _Form:
 
 _SET = _Form()
 _FORMS: dict[_Read, _Form] = {}
-"""Of the readers whose facts are neither sets nor yes or no."""
+"""For readers whose facts are neither sets nor booleans."""
 
 
 def joins(
     join: Callable[[Any, Any], Any] = operator.or_, *, by_line: bool = False
 ) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
-    """A decorator of a reader: how its facts of two texts, one behind the other, are joined.
+    """Decorator that declares how a reader's facts of two consecutive texts are joined.
 
-    `by_line`: they depend on what stands at the beginning of a line.
+    `by_line` means that the facts depend on the beginning of a line.
     """
 
     def declare(reader: Callable[[str], _T]) -> Callable[[str], _T]:
@@ -71,18 +71,18 @@ def joins(
 
 @dataclass(frozen=True, slots=True, order=True)
 class Edit:
-    """`text` in place of the characters from `start` to `end`; `first` and `last` bound the segments it covers."""
+    """Replaces the characters `start` to `end` by `text`; `first` and `last` bound the covered segments."""
 
     start: int
     end: int
     text: str
     first: int
     last: int
-    """Index behind the last segment; equal to `first` where text is put between two segments."""
+    """Index after the last segment; equals `first` if text is inserted between two segments."""
 
 
 def apply(original: str, edits: Iterable[Edit]) -> str:
-    """The original with these edits in it, whatever their order."""
+    """The original with these edits applied, given in any order."""
     pieces = []
     at = 0
     for edit in sorted(edits):
@@ -92,7 +92,7 @@ def apply(original: str, edits: Iterable[Edit]) -> str:
 
 
 def detector_flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | None:
-    """Whether the detector flagged each piece; None without a detector, or when it judged other pieces."""
+    """Whether the detector flagged each piece; None without a detector, or if it judged other pieces."""
     if [segment.text for segment in correction.segments] != [piece.text for piece in pieces]:
         return None
     if any(segment.score is None for segment in correction.segments):
@@ -101,9 +101,9 @@ def detector_flags(pieces: Sequence[Segment], correction: Correction) -> list[bo
 
 
 def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[bool], edited: str) -> list[Edit] | None:
-    """One edit for each run of flagged segments that changed; None when an unflagged segment changed.
+    """One edit for each changed run of flagged segments; None if an unflagged segment changed.
 
-    White space at the very end belongs to the last segment and is no edit.
+    White space at the very end belongs to the last segment and is not an edit.
     """
     edited = edited.rstrip() + pieces[-1].gap if pieces else edited
     unflagged_runs = list(_unflagged_runs(pieces, flagged))
@@ -128,7 +128,7 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
 
 
 def _unflagged_runs(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]:
-    """Runs of unflagged segments."""
+    """Yield the runs of consecutive unflagged segments."""
     for flag, run in groupby(range(len(pieces)), key=lambda i: flagged[i]):
         members = list(run)
         if not flag:
@@ -138,11 +138,11 @@ def _unflagged_runs(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Itera
 def _places(
     original: str, pieces: Sequence[Segment], unflagged_runs: Sequence[range], edited: str, *, stay: bool
 ) -> list[int] | None:
-    """Where each kept run begins in `edited`; None where one is missing.
+    """The position in `edited` where each unflagged run begins; None if one is missing.
 
-    With `stay` what stands as it was up to the end of a run, flagged or not, is taken for unchanged: a segment that
-    stands several times would otherwise be taken for the first of its kind, and those between for removed. That can
-    leave too little for the runs that follow.
+    With `stay`, text that is identical up to the end of a run counts as unchanged, flagged or not. Otherwise a repeated
+    segment would match its first copy, and the segments between would seem removed. But `stay` may leave too little
+    text for the runs that follow.
     """
     places = []
     at = 0
@@ -162,7 +162,7 @@ def _places(
 
 
 def _check_fit(pieces: Sequence[Segment], unflagged: range, edited: str, position: int) -> int | None:
-    """`position`, if the kept run that stands there ends a word, and the text where it is the last."""
+    """`position` if the run fits there: it ends at a word boundary, and the last run ends the text; otherwise None."""
     end = position + pieces[unflagged.stop - 1].end - pieces[unflagged.start].start
     is_last = unflagged.stop == len(pieces)
     return (
@@ -173,7 +173,7 @@ def _check_fit(pieces: Sequence[Segment], unflagged: range, edited: str, positio
 
 
 def _place(original: str, pieces: Sequence[Segment], unflagged: range, edited: str, at: int) -> int | None:
-    """Position of a kept run in `edited` from `at` on: at its end for the last run, else the first match."""
+    """Position of an unflagged run in `edited` from `at` on: at the end for the last run, otherwise the first match."""
     text = original[pieces[unflagged.start].start : pieces[unflagged.stop - 1].end]
     if unflagged.stop == len(pieces):
         position = len(edited) - len(pieces[-1].gap) - len(text)
@@ -196,7 +196,7 @@ def _is_word_boundary(text: str, at: int) -> bool:
 
 
 def edits_by_comparison(original: str, pieces: Sequence[Segment], edited: str) -> list[Edit]:
-    """Edits between two texts without knowing what was flagged: whatever lies between equal segments."""
+    """Edits between two texts when flags are unknown: everything between equal segments is an edit."""
     new = split(edited)
     edits = []
     behind_last = (0, 0)
@@ -216,9 +216,10 @@ def edits_by_comparison(original: str, pieces: Sequence[Segment], edited: str) -
 
 
 def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of positions with equal segments, in order.
+    """Yield pairs of positions with equal segments, in order.
 
-    Equal ends are cut off first: most edits are small, and the comparison is quadratic in the rest.
+    Equal beginnings and ends are cut off first, because most edits are small and comparing the rest takes quadratic
+    time.
     """
     start = _common(old, new)
     end = _common(old[start:][::-1], new[start:][::-1])
@@ -236,9 +237,9 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def independent_groups(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list[tuple[Edit, ...]]:
-    """Groups of edits that depend on each other: text that one removes and another inserts has only been moved.
+    """Group the edits that depend on each other, that is, if one inserts text that another removes (moved text).
 
-    An unchanged segment always separates two edits, so nothing else makes them depend on each other.
+    An unchanged segment always separates two edits, so there are no other dependencies.
     """
     edits = sorted(edits)
     removed = {pieces[i].text.strip(): n for n, edit in enumerate(edits) for i in range(edit.first, edit.last)}
@@ -262,14 +263,17 @@ def _root(parent: list[int], member: int) -> int:
 
 
 def bundle_groups(groups: Sequence[tuple[Edit, ...]], most: int) -> list[tuple[Edit, ...]]:
-    """At most `most` groups: neighbouring groups are merged."""
+    """Merge adjacent groups so that at most `most` remain."""
     size = -(-len(groups) // max(most, 1))
     starts = range(0, len(groups), max(size, 1))
     return [tuple(edit for group in groups[at : at + size] for edit in group) for at in starts]
 
 
 class SegmentStatus(StrEnum):
-    """What an edit did to a segment. STAYS includes unflagged segments that changed: their facts must survive."""
+    """The effect of an edit on a segment.
+
+    STAYS includes changed segments that were not flagged: their facts must survive.
+    """
 
     STAYS = "stays"
     REWRITTEN = "rewritten"
@@ -278,17 +282,17 @@ class SegmentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One segment of the original and what an edit did with it; `index` counts the segments of the answer."""
+    """One segment of the original and the effect of an edit on it; `index` is its number in the answer."""
 
     text: str
     fate: SegmentStatus
     index: int
     remains: str = ""
-    """What stays of a removed segment: the mark of an item that goes on, its title, other cells of a row."""
+    """What stays of a removed segment: the marker of an item that continues, its title, or other cells of a row."""
 
 
 def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple[Part, ...]:
-    """The status of every segment that `edit` covers. Only a `free` segment may be removed."""
+    """The effect of `edit` on every segment it covers. Only a `free` segment may be removed."""
     covered = range(edit.first, edit.last)
     new = [piece.text for piece in split(edit.text) if piece.text.strip()]
     if max(len(covered), len(new)) > COMPARABLE:
@@ -300,13 +304,13 @@ def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple
 
 
 def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], free: bool) -> Part:
-    """What became of a segment in whose place stands `new`."""
+    """The effect on a segment that is replaced by the texts `new`."""
     old = pieces[index].text
     if not free:
         return Part(old, SegmentStatus.STAYS, index)
     begins = index == 0 or "\n" in pieces[index - 1].gap
     if begins and _is_mark_alone(old, new):
-        return Part(old, SegmentStatus.REMOVED, index)  # whether the mark stays is for the completion to say
+        return Part(old, SegmentStatus.REMOVED, index)  # complete_edits decides whether the marker stays
     title = remaining_title(old, _GOES_ON).strip() if new else ""
     if not new or (title and [title] == [text.strip() for text in new]):
         return Part(old, SegmentStatus.REMOVED, index, title)
@@ -314,13 +318,13 @@ def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], fre
 
 
 def _is_mark_alone(old: str, new: Sequence[str]) -> bool:
-    """Whether of the first line of an item only the mark is written."""
+    """Whether only the marker is left of the first line of an item."""
     mark = marks.read(old) if len(new) == 1 else None
     return mark is not None and new[0].strip() == old[: mark.stop].strip() != old.strip()
 
 
 def match_heirs(old: Sequence[str], new: Sequence[str]) -> list[int]:
-    """Which of `old` each of `new` continues: the one it shares most words with; the last one where all have a heir."""
+    """For each `new` text, the index of the unused `old` one that shares most words; once all are used, the last."""
     vocabularies = [word_set(piece) for piece in old]
     rest = list(range(len(old)))
     heirs: list[int] = []
@@ -336,7 +340,7 @@ def match_heirs(old: Sequence[str], new: Sequence[str]) -> list[int]:
 
 @joins(by_line=True)
 def has_outline(text: str) -> bool:
-    """Whether a text may have lists, headings or tables."""
+    """Whether a text may contain lists, headings or tables."""
     return any(form.search(text) for form in marks.LINE_FORMS)
 
 
@@ -346,28 +350,28 @@ def word_set(text: str) -> set[str]:
 
 
 class ClosedText:
-    """The beginning of a growing text, with the facts that were read from it."""
+    """The closed beginning of a growing text, with a cache of the facts read from it."""
 
     def __init__(self) -> None:
         self.text = ""
         self._line = 0
-        """Where its last line begins."""
+        """Offset at which its last line begins."""
         self._facts: dict[_Read, tuple[int, Any]] = {}
-        """Up to where each reader has read, and what it found."""
+        """For each reader, the offset up to which it has read, and the facts found."""
 
     def extend(self, text: str) -> None:
-        """More of the text is closed."""
+        """Add `text` to the closed beginning."""
         line = text.rfind("\n") + 1
         self._line = len(self.text) + line if line else self._line
         self.text += text
 
     @property
     def line(self) -> str:
-        """The beginning of the line in which the rest goes on."""
+        """The closed start of the line that the open rest continues, limited to the first characters."""
         return self.text[self._line : self._line + _LINE_CHARS]
 
     def read(self, reader: Callable[[str], _T]) -> _T | None:
-        """The facts in it, without those of its last line if they are facts of lines; None where there is no text."""
+        """Facts in the closed text, None if it is empty; readers of whole lines skip the unfinished last line."""
         form = _FORMS.get(reader, _SET)
         stop = self._line if form.by_line else len(self.text)
         start, facts_so_far = self._facts.get(reader, (0, None))
@@ -380,11 +384,11 @@ class ClosedText:
 
 
 NOTHING_CLOSED = ClosedText()
-"""Of a text that does not grow."""
+"""The closed beginning of a text that does not grow: empty."""
 
 
 class TextFacts:
-    """A text with a cache of the facts read from it; `text` is the open rest where some of it is closed."""
+    """A text with a cache of its facts; `text` is the open rest if a beginning is closed."""
 
     def __init__(self, text: str, closed: ClosedText = NOTHING_CLOSED) -> None:
         self.text = text
@@ -393,12 +397,12 @@ class TextFacts:
 
     @property
     def whole(self) -> str:
-        """All of the text."""
+        """The whole text, including the closed beginning."""
         return self.closed.text + self.text
 
     @property
     def length(self) -> int:
-        """Of all of the text."""
+        """Length of the whole text, including the closed beginning."""
         return len(self.closed.text) + len(self.text)
 
     def in_rest(self, reader: Callable[[str], _T]) -> _T:
@@ -406,7 +410,7 @@ class TextFacts:
         return reader(self.text)
 
     def read(self, reader: Callable[[str], _T]) -> _T:
-        """The facts that `reader` reads from the text."""
+        """The facts that `reader` reads from the whole text, cached."""
         if reader not in self._facts:
             self._facts[reader] = self._read(reader)
         facts: _T = self._facts[reader]
@@ -432,12 +436,12 @@ class EditGroup:
 
 @dataclass(slots=True, eq=False)
 class ClosedAnswer:
-    """The beginning of a growing answer that is judged for good, with the facts in it and in what went out for it."""
+    """The closed beginning of a growing answer: its text (`before`) and the text sent for it (`after`)."""
 
     before: ClosedText = field(default_factory=ClosedText)
     after: ClosedText = field(default_factory=ClosedText)
     chars: int = 0
-    """Of the original; `before` is folded."""
+    """Length in the original; `before` is the folded text."""
     pieces: list[Segment] = field(default_factory=list)
     removed: set[int] = field(default_factory=set)
     """Segments of which nothing is left."""
@@ -445,7 +449,7 @@ class ClosedAnswer:
     removed_chars: int = 0
 
     def extend(self, original: str, candidate: Candidate) -> None:
-        """Close `original` behind it, of which the candidate is what went out."""
+        """Extend the closed beginning by `original`; the candidate holds what went out for it."""
         first = len(self.pieces)
         self.chars += len(original)
         self.removed_chars += sum(len(part.text) for part in candidate.parts(SegmentStatus.REMOVED))
@@ -462,14 +466,14 @@ NOTHING = ClosedAnswer()
 
 @dataclass(frozen=True)
 class Candidate:
-    """The original with some of the changes in it; of a growing answer its open rest, behind what is `closed`."""
+    """The original with some of the changes applied; for a growing answer, only the open rest after `closed`."""
 
     before: TextFacts
     pieces: Sequence[Segment]
     objectives: Sequence[Objective]
     changes: Sequence[EditGroup]
     sources: Sequence[str] = ()
-    """Texts of plugins whose facts are no inventions."""
+    """Texts from plugins; facts that they contain do not count as invented."""
     closed: ClosedAnswer = NOTHING
 
     @cached_property
@@ -480,7 +484,7 @@ class Candidate:
 
     @cached_property
     def inserted_texts(self) -> list[str]:
-        """Inserted texts that no objective dictates; the marks that stay of removed items are not new."""
+        """Inserted texts that no objective dictates; markers that stay of removed items do not count."""
         removal = SegmentStatus.REMOVED
         insertions = (c for c in self.changes if not c.parts or any(part.fate is not removal for part in c.parts))
         texts = (self._own(edit.text) for change in insertions for edit in change.edits)
@@ -498,7 +502,7 @@ class Candidate:
     def lost_facts(
         self, facts: FactReader, fates: Iterable[SegmentStatus] = (SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
     ) -> set[str]:
-        """Facts of the covered segments with these statuses that the new text lacks."""
+        """Facts of the covered segments with these statuses that are missing in the new text."""
         required = {fact for part in self.parts(*fates) for fact in facts(part.text)}
         missing_facts = required - self.after.read(facts) if required else required
         if missing_facts:
@@ -507,7 +511,7 @@ class Candidate:
         return missing_facts
 
     def _is_mark_now(self, part: Part) -> bool:
-        """Whether a number that stood by itself in a line ("Go. 2. Rest.") now begins one, as the mark of an item."""
+        """Whether a number inside a line ("Go. 2. Rest.") now begins the line, as the marker of an item."""
         mark = marks.read(part.text)
         if mark is None or part.text[mark.stop :].strip() or part.index + 1 >= len(self.pieces):
             return False
@@ -516,23 +520,23 @@ class Candidate:
         return "\n" not in piece.gap and re.search(rf"^[ \t]*{line}", self.after.text, re.MULTILINE) is not None
 
     def has_more(self, count: Callable[[str], int]) -> bool:
-        """Whether some edit has more of something than what it replaces."""
+        """Whether some edit's text has a higher `count` than the text it replaces."""
         edits = (edit for change in self.changes for edit in change.edits)
         return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
 
     def added_facts(self, facts: FactReader) -> set[str]:
-        """Facts of the new text that are neither in the original nor dictated by an objective nor in a source."""
+        """Facts in the new text that are not in the original, in a source, or dictated by an objective."""
         added = self.after.read(facts) - self.before.read(facts)
         return added - {f for text in (*self._dictated, *self.sources) for f in facts(text)} if added else added
 
     def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
-        """Whether some edit puts in a sentence of the objectives that the original does not have."""
+        """Whether some edit inserts a sentence of the objectives that the original does not have."""
         new = (piece.text for text in self.inserted_texts for piece in split(text))
         return any(of_these(sentence, self._objective_texts) for sentence in new if sentence not in self.before.whole)
 
     @property
     def remaining_chars(self) -> int:
-        """Characters of the segments that were not removed."""
+        """Number of characters in segments that were not removed."""
         removed = sum(len(part.text) for part in self.parts(SegmentStatus.REMOVED)) + self.closed.removed_chars
         return sum(len(piece.text) for piece in self.pieces) + self.closed.piece_chars - removed
 

@@ -1,14 +1,13 @@
 """Gate: decides which edits of a correction can be delivered.
 
-The rules stand in `RULES` in the order in which an objection is named; a policy may switch each one off. When the
-whole correction breaks a rule, its independent edits are tried one by one: see `_choose_changes`. The original stands
-where nothing is left to deliver. A segment that the detector did not flag is never changed, whatever the rules are.
-The rules read all texts folded (text/folding.py): a disguise may neither hide a fact nor pass for one that must not
-be lost.
+`RULES` lists the rules in reporting order; a policy may switch each of them off. If the whole correction breaks a rule,
+its independent edits are tried one by one (`_choose_changes`). If nothing can be delivered, the original is. A segment
+that the detector did not flag is never changed, whatever the rules say. The rules read folded texts (text/folding.py),
+so that obfuscated text can neither hide a fact nor pass as one that must not be lost.
 
 `judge_in_thread` keeps all but short answers off the event loop, which all requests share; bench/gate_cost.py
-measures the cost. Two threads, because they share one interpreter. Recent verdicts are cached: an answer from the
-cache meets the same gate with the same correction.
+measures the cost. There are only two threads because they share one interpreter. Recent verdicts are cached, because a
+cached correction comes to the gate again unchanged.
 """
 
 from __future__ import annotations
@@ -55,36 +54,36 @@ RULES: Mapping[GateRule, Rule] = {
 }
 NONE: Mapping[str, Rule] = MappingProxyType({})
 ABOUT_THE_WHOLE = frozenset({GateRule.EMPTY, GateRule.TOO_SHORT, GateRule.TOO_LONG})
-"""Broken by all edits together and by none of them alone; which edits to drop would be arbitrary."""
+"""Rules that all edits together may break although none does alone; choosing which edits to drop would be arbitrary."""
 UNFLAGGED = "unflagged_changed"
-"""Not a rule: the correction changes a segment that was not flagged, so it is not what an engine with a head makes."""
-# Bounds what trying edits one by one may cost; more edits than that are tried in bundles of neighbours.
+"""Not a rule: the correction changes an unflagged segment, which an engine with a detector head never does."""
+# Limits on the cost of trying edits one by one; with more edits, adjacent ones are tried together.
 MAX_READ_CHARS = 200_000
 MAX_GROUPS = 64
 _Refusal = tuple[EditGroup, str]
 AT_ONCE_CHARS = 1_000
-"""Answers up to this length take about 1 ms, 10 ms where an edit is refused, and are judged in the event loop."""
+"""Answers up to this length are judged in the event loop: about 1 ms, or 10 ms if an edit is refused."""
 _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gate")
 _CACHED_VERDICTS = 256
 _CACHED_CHARS = 16_000
-"""The longest answer whose verdict is cached."""
+"""The longest answer whose verdict is cached, in characters."""
 _verdict_cache: LRUCache[tuple[str, Correction, Policy], Verdict] = LRUCache(_CACHED_VERDICTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What may be delivered. `edits` counts the proposed edits, `dropped` names a rule for each refused edit."""
+    """What may be delivered. `edits` counts the proposed edits; `dropped` names a rule for each refused edit."""
 
     text: str
     reason: str | None = None
     edits: int = 0
     dropped: tuple[str, ...] = ()
     renumbered: int = 0
-    """Marks of lists and references to them that got another number because items are gone; no edits."""
+    """Number of list markers and references renumbered because items were removed; these are not edits."""
     removed_segments: frozenset[int] = field(default=frozenset(), compare=False)
     """Segments of which nothing is left."""
     findings: tuple[Finding, ...] = ()
-    """What stages found in the text afterwards, and what they put there."""
+    """What stages found in the text afterwards, and what they replaced it with."""
 
 
 def judge(original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE) -> Verdict:
@@ -114,9 +113,9 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What of a growing answer has gone out: so many segments, and these edits with what they did.
+    """What of a growing answer has gone out: the number of segments, and the edits with their effects.
 
-    `closed` is what of it is not read again; `judge_next` extends it.
+    `closed` is the beginning that is not read again; `judge_next` extends it.
     """
 
     segments: int = 0
@@ -125,7 +124,7 @@ class Settled:
 
     @property
     def open_edits(self) -> Followed:
-        """The edits behind what is closed, as edits of that rest."""
+        """The edits after the closed beginning, with positions relative to the open rest."""
         first = len(self.closed.pieces)
         open_edits = ((edit, parts) for edit, parts in self.edits.items() if edit.start >= self.closed.chars)
         return {moved_edit(edit, self.closed, -1): moved_parts(parts, -first) for edit, parts in open_edits}
@@ -134,10 +133,10 @@ class Settled:
 def judge_next(
     original: str, edit: Edit, segments: Sequence[SegmentScore], released: Settled, policy: Policy
 ) -> tuple[str | None, Followed]:
-    """The rule that one more edit of a growing answer breaks, or None, and the edit as it is to go out.
+    """The rule that one more edit of a growing answer breaks, or None, and the completed edits to send.
 
-    `original` is the answer so far, `segments` are the verdicts on it. Numbers are not brought up to date here. Only
-    the open rest is read: what stands behind `released.closed`.
+    `original` is the answer so far; `segments` are its verdicts. List numbers are not updated here. Only the open rest
+    after `released.closed` is read. Afterwards this extends `released.closed` if possible.
     """
     closed = released.closed
     first = len(closed.pieces)
@@ -153,20 +152,20 @@ def judge_next(
 
 
 def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
-    """All rules that the whole correction breaks, in their order."""
+    """All rules that the whole correction breaks, in order."""
     case = _GateCase.from_correction(original, correction, policy)
     return (UNFLAGGED,) if case is None else case.objections(case.changes)
 
 
 @dataclass(frozen=True, slots=True)
 class _GateCase:
-    """A correction split into changes, with the rules that apply to it. All but `proposed` is about folded texts."""
+    """A correction split into changes, with the rules that apply. Everything but `proposed` refers to folded texts."""
 
     original: str
     proposed: Mapping[Edit, Edit]
-    """The edits of the original by those of its folded text."""
+    """Maps each edit of the folded text to the same edit of the original."""
     followed: Followed
-    """What each of the edits that are in question does."""
+    """The effects of each edit that is to be judged."""
     before: TextFacts
     upstream_pieces: Sequence[Segment]
     """The segments as the upstream wrote them."""
@@ -175,13 +174,13 @@ class _GateCase:
     changes: tuple[EditGroup, ...]
     rules: Mapping[str, Rule]
     closed: ClosedAnswer = NOTHING
-    """What stands before a growing answer's open rest, which all else is about."""
+    """The beginning before the open rest of a growing answer; all other fields refer to that rest."""
 
     @classmethod
     def from_correction(
         cls, original: str, correction: Correction, policy: Policy, further: Mapping[str, Rule] = NONE
     ) -> _GateCase | None:
-        """The case of one correction; None when an unflagged segment changed."""
+        """Build the case of one correction; None if it changes an unflagged segment."""
         pieces = structure.split(original)
         judged_pieces = structure.match_segments(pieces, [verdict.text for verdict in correction.segments])
         flagged = edits.detector_flags(judged_pieces, correction)
@@ -204,7 +203,7 @@ class _GateCase:
         further: Mapping[str, Rule] = NONE,
         released: Settled | None = None,
     ) -> _GateCase:
-        """The case of some edits; those that have gone out before them are beyond question."""
+        """Build the case of some edits. Edits that have already gone out are included but not judged."""
         released = released or Settled(closed=NOTHING)
         closed = released.closed
         open_edits = released.open_edits
@@ -235,17 +234,17 @@ class _GateCase:
         return apply(self.original, (self.proposed[edit] for change in changes for edit in change.edits))
 
     def candidate(self, changes: Sequence[EditGroup]) -> Candidate:
-        """The original with these changes in it."""
+        """The candidate text: the original with these changes applied."""
         sources = self.policy.source_texts
         return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources, self.closed)
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
-        """The rules that these changes together break."""
+        """The rules that these changes break together."""
         candidate = self.candidate(changes)
         return tuple(name for name, rule in self.rules.items() if rule(candidate))
 
     def close(self, released: Settled) -> None:
-        """Close what has gone out, up to a segment that stays, so that the next edit's case need not read it again."""
+        """Extend the closed beginning up to an unedited segment, so that the gate need not read it again."""
         count = released.segments - len(self.closed.pieces)
         end = last_closable(self.before, self.upstream_pieces, self.pieces, count, released.open_edits)
         if not end:
@@ -262,19 +261,19 @@ class _GateCase:
 
 
 def _fold_edit(edit: Edit, folded: Folded) -> Edit:
-    """An edit of the original as one of its folded text."""
+    """Translate an edit of the original to the folded text."""
     return replace(
         edit, start=folded.place_in_folded(edit.start), end=folded.place_in_folded(edit.end), text=fold(edit.text).text
     )
 
 
 def _choose_changes(case: _GateCase) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
-    """The changes to deliver, and each refused change with the rule that it broke.
+    """Return the changes to deliver, and each refused change with the rule that it broke.
 
-    All changes together, if they break no rule. Else all those together that break no rule alone. If these break a rule
-    together, they are added one by one, each only if the text with it breaks no rule: the result is maximal. A rule
-    about the whole text returns the original, since which edits to drop would be arbitrary. With n changes at most
-    2n + 2 texts are checked.
+    If all changes together break no rule, all are delivered. Otherwise, those that break no rule alone are checked
+    together. If they break a rule together, they are added one by one, each only if no rule is broken, so the result is
+    maximal. If a rule about the whole text is broken, the original is returned, because the choice of edits to drop
+    would be arbitrary. With n changes at most 2n + 2 texts are checked.
     """
     objections = case.objections(case.changes)
     if not objections:
@@ -295,7 +294,7 @@ def _choose_changes(case: _GateCase) -> tuple[tuple[EditGroup, ...], list[_Refus
 def _add_one_by_one(
     case: _GateCase, good: Sequence[EditGroup], bad: list[_Refusal]
 ) -> tuple[tuple[EditGroup, ...], list[_Refusal]]:
-    """The changes to deliver of those that are good alone but not together: each that fits those before it."""
+    """Add the changes that are good alone one by one, and keep each that breaks no rule with those kept before it."""
     passing: tuple[EditGroup, ...] = ()
     for change in good:
         against = case.objections([*passing, change])
@@ -309,7 +308,7 @@ def _add_one_by_one(
 def _free(before: TextFacts, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy) -> list[bool]:
     """Which segments may be removed: flagged ones, those a request asks to remove, and turns the upstream invented.
 
-    A text that begins with a turn is taken for a requested dialogue: none of its turns is invented.
+    A text that begins with a turn is taken for a requested dialogue, so none of its turns counts as invented.
     """
     original = before.whole
     turn = rules.TURN.search(original) if before.read(rules.has_turn) else None
@@ -322,7 +321,7 @@ def _free(before: TextFacts, pieces: Sequence[Segment], flagged: Sequence[bool] 
 
 
 async def judge_in_thread(original: str, correction: Correction, policy: Policy) -> Verdict:
-    """The gate's verdict. Cancelling the call does not stop its thread."""
+    """The gate's verdict, cached for short answers. Cancelling the call does not stop its thread."""
     if correction.text == original:
         return judge(original, correction, policy)
     key = (original, correction, policy)
@@ -344,7 +343,7 @@ async def _judge_off_loop(original: str, correction: Correction, policy: Policy)
 async def judge_next_in_thread(
     original: str, edit: Edit, segments: Sequence[SegmentScore], released: Settled, policy: Policy
 ) -> tuple[str | None, Followed]:
-    """The same as `judge_next`, off the event loop for all but short answers."""
+    """`judge_next`, but off the event loop for all but short answers."""
     if len(original) <= AT_ONCE_CHARS:
         return judge_next(original, edit, segments, released, policy)
     loop = asyncio.get_running_loop()

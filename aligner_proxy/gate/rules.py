@@ -1,21 +1,20 @@
-"""Rules of the gate: what an edit may not lose, what it may not add, and which form the text has to keep.
+"""Rules of the gate: what an edit may not lose, what it may not add, and what form the text must keep.
 
 Lost (code, citations, numbers, addresses, quotations, names, items, lines of speakers):
 
-- A segment that was not flagged keeps everything: no change was asked for there.
-- A segment that was flagged and is gone takes its facts with it. The detector flagged it because an objective asked for
-  a change (an insult, an advertisement with a price), and removing it is the change.
-- A segment that was flagged and is *rewritten* keeps all but its names: new words may change the tone, not the facts.
-  Names may go, since an objective can ask just that ("never mention competitors").
+- An unflagged segment keeps everything, because no change was asked for there.
+- A flagged segment that is removed may take its facts with it. It was flagged because an objective asked for a change
+  (an insult, an advertisement with a price), and the removal is that change.
+- A flagged segment that is *rewritten* keeps all facts except names: new words may change the tone, not the facts.
+  Names may be lost, since an objective can ask just that ("never mention competitors").
 
-So a correction can never repair a wrong number: a small aligner is far likelier to spoil a right one.
+So a correction can never repair a wrong number. A small aligner is far likelier to break a right one.
 
-Added (a leak, another voice, a refusal, data of a person, new facts): only what is more than in the original counts;
-text that the upstream wrote is not judged.
+Added (a leak, another voice, a refusal, personal data, new facts): only additions to the original count; text that the
+upstream wrote is not judged.
 
-Form (not empty, the same languages and scripts, about the same length): the lower band counts what had to stay, flagged
-segments that were removed are not missed. What the edits put in is judged alone, so that one foreign sentence in a long
-answer is noticed.
+Form (not empty, same languages and scripts, about the same length): the minimum length ignores flagged segments that
+were removed. Inserted text is judged alone, so that one foreign sentence in a long answer is noticed.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from aligner_proxy.text.structure import is_repeated, occurs_in_order, one_line,
 from aligner_proxy.types import Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
-"""Whether a candidate breaks the rule."""
+"""Returns whether a candidate breaks the rule."""
 KEEPS = frozenset(
     {
         GateRule.LOST_CODE,
@@ -49,7 +48,7 @@ KEEPS = frozenset(
         GateRule.LOST_NAME,
     }
 )
-"""Rules about facts that have to stand somewhere in the text that goes out."""
+"""Rules about facts that must be present somewhere in the delivered text."""
 _BRIEF_NAMES = frozenset({"concise", "non-repetitive"})
 _BRIEF = re.compile(
     r"(?<!not )(?<!not be )(?<!avoid )\b(?:brief|concise|short|shorter|succinct|terse|compact|to the point|few words)\b"
@@ -61,7 +60,7 @@ _REMOVAL = (
     r"\b[^.;:!?]{0,60}?\b"
 )
 _CONTACTS = r"e-?mails?|addresses|(?:tele)?phones?|contact details|personal (?:data|details|information)"
-# "Contempt for people" is not about naming them.
+# Narrow on purpose: an objective about "contempt for people" does not ask to remove names.
 _PEOPLE = r"(?:private|named|real|(?:mention|nam)\w*(?: of)?) (?:persons?|people)"
 _THINGS = {
     GateRule.LOST_CODE: r"code|snippets?",
@@ -78,10 +77,10 @@ _LANGUAGES = (
     r"turkish|hungarian|greek|russian|ukrainian|arabic|hebrew|hindi|chinese|japanese|korean|vietnamese|indonesian|thai"
 )
 _LANGUAGE = rf"\b(?:in|into|to) (?:{_LANGUAGES})\b|\bin the (?:\w+'s )?language of\b|\btranslat\w+"
-# Upper band: twice the original and 200 characters.
+# Maximum length: twice the original plus 200 characters.
 MAX_GROWTH = 2.0
 SLACK_CHARS = 200
-# Lower band: half of what was to stay, a fifth where brevity is asked for.
+# Minimum length: half of the text that was not removed, or a fifth if an objective asks for brevity.
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
@@ -101,14 +100,14 @@ _PATTERNS = {
 
 
 def waived_rules(objectives: Sequence[Objective]) -> frozenset[GateRule]:
-    """Rules that do not apply, because an objective asks for what they forbid ("no numbers": `lost_number`)."""
+    """Rules that do not apply because an objective asks for what they forbid ("no numbers" waives `lost_number`)."""
     texts = [objective.text for objective in objectives if objective.allowance is None]
     waived = frozenset(rule for rule, form in _PATTERNS.items() if any(form.search(text) for text in texts))
     return waived.union(*(allowance.rules for allowance in _allowances(objectives)))
 
 
 def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
-    """Whether an objective asks for a shorter answer."""
+    """Whether an objective of the operator asks for a shorter answer."""
     own = [objective for objective in objectives if objective.allowance is None]
     return any(objective.name in _BRIEF_NAMES or _BRIEF.search(objective.text) for objective in own)
 
@@ -121,7 +120,7 @@ def may_remove(objectives: Sequence[Objective], original: str, piece: str) -> bo
 
 
 def cuts_too_much(objectives: Sequence[Objective], original: str, new: str) -> bool:
-    """Whether the new text is shorter than half of a length bound that the original exceeds."""
+    """Whether the new text is shorter than half of a length limit that the original exceeds."""
     bounds = [allowance.longest for allowance in _allowances(objectives) if _too_long(allowance, original)]
     return any(LENGTHS[bound[0]](new) * 2 < bound[1] for bound in bounds if bound is not None)
 
@@ -138,17 +137,17 @@ def _allowances(objectives: Iterable[Objective]) -> list[Allowance]:
 
 
 def empty(candidate: Candidate) -> bool:
-    """Only white space is left."""
+    """Whether only white space is left."""
     return not (candidate.after.text.strip() or candidate.after.closed.text.strip())
 
 
 def changed_script(candidate: Candidate) -> bool:
-    """A word in a script of which the original has no letter."""
+    """Whether an edit inserts a word in a script that the original does not use."""
     return any(scripts_in_use(text) - candidate.before.read(scripts) for text in candidate.inserted_texts)
 
 
 def changed_language(candidate: Candidate) -> bool:
-    """A sentence that is in no language of the original, where these are clear."""
+    """Whether an edit inserts a sentence in none of the original's languages, provided these can be detected."""
     own_languages = candidate.before.read(language_signs).languages if candidate.inserted_texts else set()
     letters = candidate.before.read(_odd_letters) if own_languages else set()
     inserted = (passage for text in candidate.inserted_texts for passage in passages(text))
@@ -160,7 +159,7 @@ def _odd_letters(text: str) -> set[str]:
 
 
 def too_short(candidate: Candidate) -> bool:
-    """Below the lower band, or below half of a length bound that a request set."""
+    """Whether the text is below the minimum length, or below half of a length limit that a request set."""
     if cuts_too_much(candidate.objectives, candidate.before.whole, candidate.after.whole):
         return True
     share = MIN_SHARE_BRIEF if asks_for_brevity(candidate.objectives) else MIN_SHARE
@@ -168,12 +167,12 @@ def too_short(candidate: Candidate) -> bool:
 
 
 def too_long(candidate: Candidate) -> bool:
-    """Above the upper band."""
+    """Whether the text is above the maximum length."""
     return candidate.after.length > candidate.before.length * MAX_GROWTH + SLACK_CHARS
 
 
 def lost_code(candidate: Candidate) -> bool:
-    """A block or span of code is gone or changed, or other text becomes code; what was flagged may lose comments."""
+    """Whether code is lost or changed, or other text becomes code. Flagged code may lose its comments."""
     stays = {piece for part in candidate.parts(SegmentStatus.STAYS) for piece in _code_of(part.text)}
     rewritten = {piece for part in candidate.parts(SegmentStatus.REWRITTEN) for piece in _code_of(part.text)}
     after = candidate.after.whole if stays or rewritten else ""
@@ -188,7 +187,7 @@ def _code_of(text: str) -> set[str]:
 
 
 def _left_open(candidate: Candidate) -> bool:
-    """An odd number of fences: what follows the last one would be shown as code."""
+    """Whether the edits leave an odd number of code fences, so that text after the last would be shown as code."""
     return candidate.after.read(_fences) % 2 == 1 and candidate.before.read(_fences) % 2 == 0
 
 
@@ -198,33 +197,33 @@ def _fences(text: str) -> int:
 
 
 def forbid_loss(facts: FactReader) -> Rule:
-    """The rule broken by losing a fact of what had to stay."""
+    """A rule that is broken if a fact of text that had to stay is lost."""
     return lambda candidate: bool(candidate.lost_facts(facts))
 
 
 def forbid_addition(*readers: FactReader) -> Rule:
-    """The rule broken by a fact that is new."""
+    """A rule that is broken by a new fact."""
     return lambda candidate: any(candidate.added_facts(facts) for facts in readers)
 
 
 def forbid_increase(count: Callable[[str], int]) -> Rule:
-    """The rule broken by an edit that has more of something than what it replaces."""
+    """A rule that is broken if some edit's text has a higher `count` than the text it replaces."""
     return lambda candidate: candidate.has_more(count)
 
 
 def lost_quote(candidate: Candidate) -> bool:
-    """The words of a quotation are gone, with or without the marks."""
+    """Whether the words of a quotation are lost; lost quotation marks alone do not count."""
     return any(quotation not in candidate.after.read(_one_line) for quotation in candidate.lost_facts(quotations))
 
 
 def lost_name(candidate: Candidate) -> bool:
-    """A name of what had to stay unchanged is gone, even without its capital."""
+    """Whether a name in unflagged text is lost; a change of case does not count."""
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
     return bool(required and required - candidate.after.read(word_set))
 
 
 def lost_item(candidate: Candidate) -> bool:
-    """An item that remains lost its mark or number, a row lost a cell, or an item went to which the rest refers."""
+    """Whether a remaining item lost its marker, a row lost a cell, or a removed item is still referred to."""
     if not candidate.before.read(has_outline):
         return False
     removed = candidate.removed_segments
@@ -244,11 +243,11 @@ def _rows(text: str) -> list[tuple[range, str]]:
 
 
 SIGNS_OF_ITEMS = (_marks_of_items, _rows)
-"""Of a growing answer what is closed has the same ones before and after."""
+"""Readers of markers and rows. In a growing answer, the closed text has the same ones before and after its edits."""
 
 
 def _dangles(candidate: Candidate) -> bool:
-    """Whether a reference that stays is to an item that goes."""
+    """Whether a remaining reference points to a removed item."""
     numbering = Numbering()
     closed = candidate.closed
     removed = closed.removed | {len(closed.pieces) + index for index in candidate.removed_segments}
@@ -257,10 +256,10 @@ def _dangles(candidate: Candidate) -> bool:
 
 
 def lost_turn(candidate: Candidate) -> bool:
-    """A speaker has fewer lines in what has the form of a requested dialogue.
+    """Whether a speaker has fewer lines in text that has the form of a requested dialogue.
 
-    Flagged or not: to a detector a line of a dialogue looks like an invented turn, and the next line answers it. It may
-    be rewritten.
+    This applies to flagged lines, too, because to a detector a line of a dialogue looks like an invented turn, and the
+    next line answers it. A line may be rewritten.
     """
     lines_before = candidate.before.read(_lines)
     spoken = speaker_turns(candidate.before.whole) if max(lines_before.values(), default=0) > 1 else Counter[str]()
@@ -278,7 +277,7 @@ def _one_line(text: str) -> str:
 
 
 def template_leak(candidate: Candidate) -> bool:
-    """A mark or sentence of a template, the text of an objective, or an instruction of one written out."""
+    """Whether an edit inserts a marker or sentence of a template, or the text or an instruction of an objective."""
     if candidate.has_more(_marks) or candidate.repeats(is_repeated):
         return True
     before = candidate.before
@@ -298,7 +297,7 @@ def _marks(text: str) -> int:
 
 
 def _template_sentences() -> tuple[str, ...]:
-    """The fixed sentences of every template, each too long to occur by chance."""
+    """The fixed sentences of every template that are long enough not to occur by chance."""
     forms = [form for t in TEMPLATES.values() for form in (t.better, t.equal) if form is not None]
     pieces = {piece.strip().lower() for form in forms for piece in re.split(r"\{\w+\}|[.,|:\n]|##", form)}
     return tuple(sorted(piece for piece in pieces if len(piece) >= _DISTINCT_CHARS))
@@ -309,12 +308,12 @@ _TEMPLATE_SENTENCES = _template_sentences()
 
 @joins(by_line=True)
 def has_turn(text: str) -> bool:
-    """Whether some line begins with a role of a chat and a colon."""
+    """Whether some line begins with a chat role and a colon."""
     return TURN.search(text) is not None
 
 
 def turn_starts(text: str) -> int:
-    """Number of lines that begin with a role of a chat and a colon."""
+    """Number of lines that begin with a chat role and a colon."""
     return len(TURN.findall(text))
 
 
@@ -324,6 +323,6 @@ def refusals(text: str) -> int:
 
 
 def invented_quote(candidate: Candidate) -> bool:
-    """A quotation whose words the original lacks, with or without the marks."""
+    """Whether an inserted quotation has words that the original lacks, with or without quotation marks."""
     quoted = (quotation for text in candidate.inserted_texts for quotation in quotations(text))
     return any(quotation not in candidate.before.read(_one_line) for quotation in quoted)

@@ -1,13 +1,14 @@
 """Correction of one part of an answer that goes out while it is being written.
 
-A part is all of an answer but a very long one (growing_answer.py). What came is admitted by the stages of the answer,
-judged by the engine that reads along, released segment by segment, settled at its end and reported, by the same stages
-as a whole answer. What a stage holds, or nobody can judge before its end, is corrected as a whole. When anything fails,
-or the answer turns out to be none that may be edited, all that is undecided goes out as the upstream wrote it.
+A part is the whole answer, unless the answer is very long (growing_answer.py). Incoming text passes the stages'
+admission and is judged by the engine, which reads along. It is then released segment by segment, settled at its end and
+reported, by the same stages as a whole answer. If a stage holds the part, or the engine cannot judge it before its end,
+the part is corrected as a whole. When anything fails, or the answer turns out not to be editable, all undecided text
+goes out as the upstream wrote it.
 
-What the engine has forgotten, or never took in because it was full or away, is read again from the beginning, within
-the deadline (resumable_session.py): verdicts are causal, so they are the same. As long as nothing went out there is a
-better way: to hold the answer and send it whole. Wire formats are not known here.
+If the engine loses its session, or was full or unreachable, it reads the text again from the beginning, within the
+deadline (resumable_session.py). Verdicts are causal, so they come out the same. If nothing has gone out
+yet, the answer is held and corrected as a whole instead, which is better. This module knows no wire formats.
 """
 
 from __future__ import annotations
@@ -38,20 +39,21 @@ Result = TypeVar("Result")
 
 
 class Held(Stage):
-    """Holds an answer until its end, whatever it is."""
+    """Holds every answer until its end."""
 
     order = 10
 
     async def admit(self, answer: AnswerSoFar) -> Hold:
-        """Hold it."""
+        """Hold the answer."""
         return Hold()
 
 
 class AnswerPart:
-    """Corrects one part as it grows. Places are characters of the original.
+    """Corrects one part as it grows. Positions are character offsets into the original text.
 
-    `facts` is what is known of the answer beside its text; `notify` is called whenever more of it is decided. `whole`:
-    nothing is decided before its end. `inner`: it begins in mid-answer.
+    `facts` returns everything known about the answer besides its text. `notify` is called whenever more of the text is
+    decided. With `whole`, nothing is decided before the part ends. With `inner`, the part begins in the middle of an
+    answer.
     """
 
     def __init__(
@@ -75,45 +77,45 @@ class AnswerPart:
         self._reading = reading or GrowingReading(policy, pipeline.score)
         self._release = SegmentRelease(self._state, self._stages, self._session)
         self._whole: Outcome | None = None
-        """The outcome of an answer that was held and corrected as a whole."""
+        """The outcome of a part that was held and corrected as a whole."""
         self._ending: Outcome | None = None
-        """The outcome of an answer of which only fragments had gone out."""
+        """The outcome that a stage chose at the end, if only fragments of the answer had gone out by then."""
         self._more = asyncio.Event()
         self._work: asyncio.Task[None] | None = asyncio.create_task(self._decide())
 
     @property
     def length(self) -> int:
-        """How much of the original has come."""
+        """Number of characters of the original received so far."""
         return self._state.cut.length
 
     @property
     def original(self) -> str:
-        """The text as it came."""
+        """The text as received."""
         return self._state.cut.text
 
     @property
     def replacements(self) -> ReplacementMap:
-        """What is decided of it."""
+        """The replacements decided so far."""
         return self._state.delivery
 
     @property
     def done(self) -> bool:
-        """Whether all that came or may still come is decided."""
+        """Whether everything is decided: what came, and whatever may still come."""
         return self._state.is_over
 
     @property
     def stopped(self) -> Outcome | None:
-        """What became of an answer that was given up before all was judged, or held; without its text."""
+        """The outcome, without its text, if the part was held, or given up before all was judged; otherwise None."""
         stop = self._state.stop
         return self._whole if stop is None else Outcome(stop.status, stop.reason, None, self._state.policy)
 
     @property
     def may_be_json(self) -> bool:
-        """Whether the answer is JSON, or begins like it."""
+        """Whether the answer is JSON or begins like JSON."""
         return self._state.facts().structured or begins_json(self._state.cut.text)
 
     async def feed(self, piece: str) -> None:
-        """More of the answer. What comes after its end goes out as it is."""
+        """Take more of the answer. Text that comes after the end goes out unchanged."""
         state = self._state
         is_first = not state.cut.text
         state.cut.text += piece
@@ -125,7 +127,7 @@ class AnswerPart:
             self._more.set()
 
     async def end(self, *, last: bool = True) -> None:
-        """The answer has ended; not `last`: what follows is corrected as a text of its own."""
+        """End the part. With `last` false, the answer goes on, and what follows is corrected as a separate text."""
         state = self._state
         state.is_part |= not last
         if not (state.cut.has_ended or state.is_over):
@@ -134,34 +136,34 @@ class AnswerPart:
             self._more.set()
 
     def check(self) -> None:
-        """Look again whether the answer may be edited: something came that is not its text."""
+        """Check again whether the answer may be edited, because something other than text arrived; close it if not."""
         state = self._state
         if not state.is_over and (reason := eligibility.ineligible(state.facts(), state.policy)) is not None:
             state.close(Stop(Status.SKIPPED, reason.value))
 
     def close(self, status: Status, reason: str) -> None:
-        """All that is undecided goes out as it is."""
+        """Give up the part: all undecided text goes out unchanged."""
         self._state.close(Stop(status, reason))
 
     def is_decided(self, end: int) -> bool:
-        """Whether it is known what goes out in place of the first `end` characters."""
+        """Whether the output for the first `end` characters is decided."""
         return self.done or end <= self._state.delivery.end
 
     def render(self, start: int, end: int) -> str:
-        """What goes out in place of these characters, which have to be decided."""
+        """The output for these characters of the original, all of which must be decided."""
         return self._state.delivery.render(start, end, self._state.cut.text)
 
     async def wait_until_over(self) -> None:
-        """Wait until nothing is to be decided any more."""
+        """Wait until nothing is left to decide."""
         await self._state.over.wait()
 
     def outcome(self) -> Outcome:
-        """What became of the answer, once the stream has ended."""
+        """The outcome of the part, once the stream has ended."""
         state = self._state
         text = self.render(0, self.length)
         answer = state.answer(is_final=True)
         if self._whole is not None:
-            return self._numbers.report(replace(self._whole, text=text), answer)  # more may have come behind the end
+            return self._numbers.report(replace(self._whole, text=text), answer)  # text may have come after the end
         outcome = self._build_outcome(text, answer)
         if self._ending is not None:
             outcome = replace(outcome, status=self._ending.status, reason=self._ending.reason)
@@ -173,7 +175,7 @@ class AnswerPart:
         return self._stages.report(replace(outcome, text=text, ms=state.ms), answer)
 
     def _build_outcome(self, text: str, answer: AnswerSoFar) -> Outcome:
-        """The outcome of an answer in place of which this text goes out."""
+        """The outcome of an answer for which `text` goes out."""
         state = self._state
         tally = state.tally
         scores = state.verdicts_up_to(self.length)
@@ -183,7 +185,7 @@ class AnswerPart:
         return build_outcome(answer, Corrected(correction, None, verdict))
 
     def _stop(self) -> Stop | None:
-        """The status and reason of an answer of which not all was judged."""
+        """The status and reason of a part that was not wholly judged; None if it was."""
         state = self._state
         if state.stop is not None and state.stop.status is Status.FAILED:
             return state.stop
@@ -194,16 +196,16 @@ class AnswerPart:
         return Stop(Status.CORRECTED if state.delivery.is_changed else Status.SKIPPED, reason)
 
     async def aclose(self) -> None:
-        """Give up what is still worked on."""
+        """Cancel the work in progress and close the engine session."""
         work = self._work
-        self._work = None  # what ended it knows this text: together they would wait for the garbage collector
+        self._work = None  # breaks a reference cycle that would keep the text until garbage collection
         if work is not None:
             work.cancel()
             await asyncio.wait({work})
         await self._session.aclose()
 
     async def _begin(self) -> bool:
-        """Let the engine read along; False where the answer may not be edited."""
+        """Open an engine session that reads along; return False if the answer may not be edited."""
         if not await self._attempt(self._session.begin()):
             self.check()
         elif not self.done and (about := await self._pipeline.describe_aligner(self._state.policy)):
@@ -211,7 +213,7 @@ class AnswerPart:
         return not self.done
 
     async def _attempt(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """The one place where what goes wrong with this answer becomes the reason why the rest goes out as it is."""
+        """Await `work`. This is the only place that turns an error into the reason why the rest goes out unchanged."""
         try:
             return await work
         except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
@@ -220,7 +222,7 @@ class AnswerPart:
             return None
 
     async def _decide(self) -> None:
-        """Until everything is decided, or it cannot be."""
+        """Loop until everything is decided or the part is given up."""
         state = self._state
         while not self.done:
             await self._more.wait()
@@ -229,7 +231,10 @@ class AnswerPart:
                 await self._attempt(self._decide_more())
 
     async def _decide_more(self) -> None:
-        """Admit, judge and release what came; what nobody reads is held, as long as nothing went out."""
+        """Admit, judge and release new segments.
+
+        If nobody reads along and nothing went out yet, correct the whole at the end.
+        """
         state = self._state
         if not state.cut.text.strip():
             return await self._release.finish() if state.cut.has_ended else None
@@ -242,14 +247,14 @@ class AnswerPart:
         return await self._correct_whole() if is_held and not self.done else None
 
     async def _is_held(self) -> bool:
-        """Whether stages hold the answer; one that they stop is given up."""
+        """Whether a stage holds the answer. Closes the part if a stage stops it."""
         admission = await self._stages.admit(self._state.answer())
         if isinstance(admission, Stop):
             self._state.close(admission)
         return isinstance(admission, Hold)
 
     async def _release_judged(self) -> bool:
-        """Judge and release what can be; False where only the whole can be judged."""
+        """Judge and release as many segments as possible; return False if only the whole answer can be judged."""
         state = self._state
         if self.done:
             return True
@@ -272,7 +277,7 @@ class AnswerPart:
         return True
 
     async def _judge(self, known_count: int) -> bool:
-        """Get more verdicts of the engine than are known; False where it has none before the end."""
+        """Wait for further verdicts; return False if the engine gives none before the end of the answer."""
         state = self._state
         async with asyncio.timeout(state.policy.deadline_s):
             verdicts = await self._session.wait_for_verdicts(known_count, again=state.delivery.end > 0)
@@ -283,7 +288,7 @@ class AnswerPart:
         return True
 
     async def _settle(self) -> bool:
-        """Whether a stage puts something else in place of what has not gone out."""
+        """Let the stages replace what has not gone out yet, and send it; return whether the part is over."""
         state = self._state
         answer = state.answer(is_final=True)
         so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
@@ -299,16 +304,16 @@ class AnswerPart:
         return True
 
     async def _correct_whole(self) -> None:
-        """Wait for the end of the answer and correct the whole at once."""
+        """Wait for the end of the answer, then correct it as a whole."""
         state = self._state
         while not state.cut.has_ended:
             self._more.clear()
             await self._more.wait()
         policy = state.policy
-        if state.is_part:  # nothing can be said of a part by itself
+        if state.is_part:  # one part cannot show that nothing of the whole answer remains
             policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
         whole = await self._pipeline.align(state.exchange(), policy, await self._session.hold())
-        if self.done:  # it went out as it is meanwhile
+        if self.done:  # it was closed meanwhile and went out unchanged
             return
         self._whole = whole
         if whole.text is not None:

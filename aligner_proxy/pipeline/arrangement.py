@@ -1,6 +1,7 @@
-"""Arrangement of a correction: the segments of an answer, each as it is or with what stands in its place.
+"""Arrangement of a correction: a list of cells, each an unchanged segment or a flagged run with its replacement.
 
-Further segments may be flagged in it: they go, and with them what was written where they are found again. Text only.
+A second reading may flag further segments. They are removed, and so is a replacement that it flags. This module works
+on text only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from aligner_proxy.types import Correction, SegmentScore
 
 @dataclass(slots=True)
 class _Cell:
-    """A segment that stays, or a flagged run of them (`first` to `stop`) with the text in its place."""
+    """An unflagged segment, or a run of flagged segments (`first` up to `stop`) with the text that replaces it."""
 
     first: int
     stop: int
@@ -24,12 +25,12 @@ class _Cell:
     gap: str
     start: int = 0
     end: int = 0
-    """Where it stood in the edited answer when that was arranged last; it ends where it starts if it stood nowhere."""
+    """Its range in the edited answer after the latest arrangement; empty (`end == start`) if it has no text there."""
 
 
 @dataclass(slots=True)
 class Arrangement:
-    """A correction taken apart."""
+    """A correction taken apart into cells."""
 
     pieces: Sequence[Segment]
     verdicts: list[SegmentScore]
@@ -37,11 +38,11 @@ class Arrangement:
     _edited: str
     _correction: Correction
     changed: bool = field(default=False)
-    """Whether something was flagged that the correction had left."""
+    """Whether something was flagged that the correction had left unchanged."""
 
     @classmethod
     def from_correction(cls, answer: str, correction: Correction) -> Arrangement | None:
-        """The arrangement of a correction; None where there are no verdicts, or it changes what was not flagged."""
+        """Take a correction apart; None if it has no verdicts, or changes text that was not flagged."""
         pieces = structure.match_segments(structure.split(answer), [verdict.text for verdict in correction.segments])
         flags = edits.detector_flags(pieces, correction)
         proposed = None if flags is None else edits.edits_in_place(answer, pieces, flags, correction.text)
@@ -56,14 +57,14 @@ class Arrangement:
                 stop += 1
             cells.append(_cell(pieces, first, stop, replacement.get(first)))
             if cells[1:] and cells[-1].text and not pieces[first].text:
-                cells[-2].gap = ""  # what is added behind the last segment brings the white space before it
+                cells[-2].gap = ""  # text added after the last segment brings its own leading white space
             first = stop
         arrangement = cls(pieces, list(correction.segments), cells, "", correction)
         arrangement._arrange()
         return arrangement
 
     def flag(self, number: int, verdict: SegmentScore) -> bool:
-        """Flag one segment, by this verdict; whether that is new."""
+        """Flag one segment with this verdict and remove its text; return whether it was not flagged before."""
         own = self.verdicts[number]
         if own.flagged or not own.text:
             return False
@@ -73,14 +74,14 @@ class Arrangement:
         return True
 
     def flag_between(self, start: int, end: int, verdict: SegmentScore) -> bool:
-        """Flag the segments that cover this stretch of the original, unless one of them is; whether that is new."""
+        """Flag the segments in this range of the original, unless one already is; return whether any was new."""
         covered = [n for n, piece in enumerate(self.pieces) if piece.text and piece.start < end and start < piece.end]
         if any(self.verdicts[number].flagged for number in covered):
             return False
         return bool([number for number in covered if self.flag(number, verdict)])
 
     def flag_edited(self, start: int, end: int, verdict: SegmentScore) -> bool:
-        """Flag what stands in this stretch of the edited answer: segments that stayed, and what was written."""
+        """Flag everything in this range of the edited answer: segments and replacements. Return whether it held any."""
         was_flagged = False
         for cell in self._cells:
             if not (cell.start < end and start < cell.end):
@@ -95,11 +96,11 @@ class Arrangement:
 
     @property
     def edited(self) -> str:
-        """The edited answer, as it was when it was arranged last."""
+        """The edited answer as of the latest arrangement."""
         return self._edited
 
     def correction(self) -> Correction:
-        """The correction as it is now; the very same one where nothing more was flagged."""
+        """The current correction; the original object if nothing more was flagged. Arranges the edited answer anew."""
         if not self.changed:
             return self._correction
         self._arrange()
@@ -117,7 +118,7 @@ class Arrangement:
 
 
 def _cell(pieces: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
-    """One segment that stays, or a flagged run with what was written in its place."""
+    """One unflagged segment, or a flagged run with its replacement."""
     own = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
     gap = pieces[stop - 1].gap
     if replacement is None:

@@ -1,15 +1,15 @@
-"""Cache of corrections: the latest in memory, all on disk or in a plugin's store; never across tenants.
+"""Cache of corrections: recent ones in memory, all on disk or in a plugin's store; never shared between tenants.
 
-The store may fail in any way without costing a request: an entry that does not prove to be whole is dropped, and a
-store that fails is left alone for a while, longer each time, and tried again. `shared` lets identical requests in
-flight wait for one computation. Honouring `no-store` and deciding what is worth storing is the caller's business.
+The store may fail in any way without failing a request. An entry that fails its integrity check is dropped. A failing
+store is not used for a pause that doubles each time, and is then tried again. Identical requests in flight share one
+computation. The caller honours `no-store` and decides what is worth storing.
 
-A look-up on disk goes through another thread, and on a busy event loop waits for the interpreter twice: hence the
-memory. A plugin's store that raises, lies or is slow is a miss, never a failure; keys, proof of wholeness and sharing
-stay the gateway's.
+A lookup on disk needs another thread, and with a busy event loop it waits twice for the interpreter lock. The memory
+cache avoids that. If a plugin's store raises, returns bad data or is slow, that is a miss, never a failure. Keys,
+integrity checks and sharing remain with the gateway.
 
-Entries age by a clock that does not follow jumps. The library that keeps them knows only the machine's clock: it is
-told to keep everything for `_FAR_S` longer, and what has expired is deleted here.
+Entries age by a clock that ignores jumps of the machine's clock. diskcache knows only the machine's clock, so it gets
+an expiry time that is later by `_FAR_S`, and this module deletes what has expired.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ from aligner_proxy.plugins.extensions import Runner, Work
 from aligner_proxy.types import Correction, Exchange, Policy
 
 _MOST_CHARS = 4_000_000
-"""Of all texts together; a correction holds its text, and that of its segments once more."""
+"""Limit for all texts together. A correction counts its text and, once more, the text of its segments."""
 _Kept = tuple[Correction, int, float]
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 Compute = Callable[[], Awaitable[Correction]]
 _DIGEST = hashlib.sha256().digest_size
 _BUSY_S = 1.0
-"""How long to wait for another process's write; a cache that takes longer is worse than none."""
+"""How long to wait while another process writes; a slower cache is worse than none."""
 
 EDITING = 2
-"""Counted up when the same aligner would write other text than before. 2: what it writes is judged in its turn."""
+"""Version in the cache key, raised when the same aligner would write other text. 2: replacements are judged, too."""
 BUSY_S = 0.5
-"""A store that takes longer is worse than none."""
+"""Timeout of a plugin's store in seconds; a slower store is worse than none."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
-"""How long a store is left alone after a failure; at first for `FIRST_PAUSE_S`, then twice as long each time."""
+"""Pause after a failure of the store: `FIRST_PAUSE_S` at first, then twice as long each time, up to this limit."""
 _FAR_S = 366 * 86_400.0
-"""A jump of the machine's clock by less expires nothing."""
+"""A jump of the machine's clock by less than this expires no entry."""
 _FIRST_SWEEP_S = 60.0
 _SWEEP_EVERY_S = 600.0
 
 
 class Recent:
-    """Corrections by key until they expire; those not used for longest make room. `clock` tells seconds."""
+    """Corrections in memory by key until they expire, least recently used evicted first. `clock` returns seconds."""
 
     def __init__(self, most_chars: int = _MOST_CHARS, clock: Callable[[], float] = time.monotonic) -> None:
         self._entries: TLRUCache[str, _Kept] = TLRUCache(
@@ -74,12 +74,12 @@ class Recent:
         )
 
     def get(self, key: str) -> Correction | None:
-        """The correction, if it is here and young enough."""
+        """The correction, if it is present and has not expired."""
         entry = self._entries.get(key)
         return entry[0] if entry else None
 
     def put(self, key: str, correction: Correction, expires: float) -> None:
-        """Keep it until `expires` by the clock; one that would take all the room is not kept."""
+        """Store a correction until `expires` by the clock, unless it is larger than the whole cache."""
         self._entries.pop(key, None)
         chars = len(key) + len(correction.text) + sum(len(segment.text) for segment in correction.segments)
         if chars <= self._entries.maxsize:
@@ -87,7 +87,10 @@ class Recent:
 
 
 class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
-    """Serves bytes only: diskcache would unpickle, and so run, whatever else somebody put into the store."""
+    """Returns bytes only.
+
+    diskcache would unpickle any other value, which runs code that somebody may have put there.
+    """
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
         if mode not in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY):
@@ -96,7 +99,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
 
 
 class _Store(diskcache.Cache):  # type: ignore[misc]
-    """Closes its connection where it cannot be opened, which diskcache leaves to the collection of garbage."""
+    """Closes its connection if opening fails; diskcache would leave that to garbage collection."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         try:
@@ -116,7 +119,7 @@ class _Flight:
 
 
 class CorrectionCache:
-    """Corrections by key: on disk for `ttl_s` seconds and `max_mb` megabytes, in flight for as long as they take."""
+    """Corrections by key, on disk for `ttl_s` seconds and up to `max_mb` megabytes; shared while being computed."""
 
     def __init__(self, directory: Path, ttl_s: float, max_mb: int, clock: Callable[[], float] | None = None) -> None:
         self._directory = directory
@@ -129,11 +132,11 @@ class CorrectionCache:
         self._closed = False
         self._health = _StoreHealth(directory)
         self._sweep_at = time.monotonic() + min(_FIRST_SWEEP_S, ttl_s)
-        # One thread, because sqlite connections belong to threads: this one is opened and closed where it is used.
+        # One thread, because a sqlite connection belongs to the thread that opened it and must be closed there, too.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="correction-cache")
 
     def key(self, info: AlignerInfo, policy: Policy, exchange: Exchange) -> str:
-        """sha256 over everything that decides the correction, and over the tenant, who decides who may see it."""
+        """sha256 over all that determines the correction, and over the tenant so that tenants never share entries."""
         parts = {
             "aligner": info.content_hash,
             "template": info.template_hash,
@@ -146,22 +149,22 @@ class CorrectionCache:
             "turns": [[turn.role, turn.content] for turn in exchange.turns],
             "answer": exchange.answer,
         }
-        # Only where there is one, so that answers judged without are still known.
+        # Only if there is a head, so that older entries without heads are still found.
         if any(objective.head for objective in policy.objectives):
             parts["heads"] = [objective.head for objective in policy.objectives]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
-        """The stored correction, or None when there is none that is whole and young enough.
+        """The stored correction, or None if there is none that is intact and has not expired.
 
-        `aligner` is the content hash of which the key speaks, for stores that others write to, too.
+        `aligner` is the content hash that the key includes, for stores that others write to as well.
         """
         with stage("cache"):
             stored_correction = None if self._closed else self._recent.get(key)
             return stored_correction or await self._read_store(key, aligner)
 
     async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
-        """What the disk knows; from now on it is known without it."""
+        """Look up the key on disk, and copy a hit to the memory cache. A corrupt entry is logged and deleted."""
         raw, far = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
         if raw is None:
             return None
@@ -171,14 +174,14 @@ class CorrectionCache:
             await self._run(lambda store: store.delete(key), writes=True)
             return None
         left_s = (far or 0.0) - _FAR_S - self._clock()
-        # What would live for longer than any entry may was written when the clock was wrong.
+        # An entry with more time left than the maximum was written while the clock was wrong.
         if not 0 < left_s <= self._ttl_s + JUMP_S:
             return None
         self._recent.put(key, correction, time.monotonic() + left_s)
         return correction
 
     async def put(self, key: str, correction: Correction) -> None:
-        """Remember `correction`; the entries not used for longest make room."""
+        """Store `correction` on disk and in memory, evicting the least recently used entries."""
         packed = pack(key, correction)
         far = self._clock() + self._ttl_s + _FAR_S
         if await self._run(lambda store: store.set(key, packed, expire=far - time.time()), writes=True):
@@ -187,14 +190,14 @@ class CorrectionCache:
     async def get_or_compute(
         self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True, deadline: float = math.inf
     ) -> tuple[Correction, bool | None]:
-        """The correction under `key`, and whether it was stored (None: `remember` is off and nothing was looked up).
+        """The correction under `key`, and whether it was stored (None if `remember` is off and nothing was looked up).
 
-        `aligner` is the content hash of which the key speaks: what another one computed is not stored. `deadline`, in
-        seconds of `time.monotonic()`, is the caller's.
+        `aligner` is the content hash that the key includes; a correction computed by another aligner is not stored.
+        `deadline` is the caller's deadline in seconds of `time.monotonic()`.
 
-        It is computed once for all who ask for it meanwhile. A waiter that is cancelled leaves the others alone; when
-        the last one goes, the computation is cancelled. An error reaches all waiters and is forgotten: the next request
-        computes anew.
+        Concurrent callers with the same key share one computation. Cancelling one waiter does not affect the others;
+        when the last one is cancelled, so is the computation. An error reaches all waiters and is not stored: the next
+        request computes anew.
         """
         if remember and (stored_correction := await self.get(key, aligner)) is not None:
             return stored_correction, True
@@ -223,11 +226,11 @@ class CorrectionCache:
         *,
         remember: bool,
     ) -> Correction:
-        """Compute a correction and store it, before the gate.
+        """Compute a correction and store it as it is before the gate.
 
-        The gate is cheap and runs again on every hit, so a changed gate holds at once and needs no new key. A
-        correction made by another aligner than the key names (the engine was swapped meanwhile) is not stored, nor is
-        one that lacked a taught head which the key names.
+        The gate is cheap and runs again on every hit, so a changed gate takes effect at once and needs no new key. A
+        correction is not stored if another aligner made it than the key names (the engine was swapped meanwhile), or if
+        it lacked a taught head that the key names.
         """
         correction = await compute()
         if remember and worth_storing(correction, aligner):
@@ -237,16 +240,16 @@ class CorrectionCache:
     def _end_flight(self, key: str, task: asyncio.Task[Correction]) -> None:
         self._forget(key, task)
         if not task.cancelled():
-            task.exception()  # every waiter may be gone by now; an unread exception would be logged, with its text
+            task.exception()  # all waiters may be gone; asyncio would log an unretrieved exception, with its text
 
     def _forget(self, key: str, task: asyncio.Task[Correction]) -> None:
-        """Take the flight off the board, unless a newer one has taken its place."""
+        """Remove the flight, unless a newer one with the same key has replaced it."""
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]
 
     async def aclose(self) -> None:
-        """Cancel what is in flight and close the store."""
+        """Cancel all computations in flight and close the store."""
         tasks = [flight.task for flight in self._flights.values()]
         for task in tasks:
             task.cancel()
@@ -265,7 +268,7 @@ class CorrectionCache:
             store.close()
 
     async def _run(self, action: Callable[[diskcache.Cache], _T], *, writes: bool = False) -> _T | None:
-        """Do `action` on the store in its thread; None when it cannot be done."""
+        """Run `action` on the store in its thread; return None if the store cannot be used."""
         if self._closed or self._health.pausing:
             return None
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action, writes)
@@ -278,12 +281,12 @@ class CorrectionCache:
         except diskcache.Timeout:
             return None  # another process is writing; a miss is cheaper than waiting
         except _STORE_ERRORS as error:
-            # On a full disk the store can still be read; whatever else may be wrong with it, it is opened anew.
+            # A full disk can still be read, so the store stays open. After any other error it is reopened.
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
                 self._close_store()
             self._health.note_failure(error)
             return None
-        if writes:  # a full disk can still be read
+        if writes:  # only a write proves recovery, because a full disk can still be read
             self._health.note_success()
         self._sweep_now_and_then()
         return result
@@ -302,7 +305,7 @@ class CorrectionCache:
         return self._store
 
     def _sweep_now_and_then(self) -> None:
-        """Delete what has expired, in a thread of its own: nobody waits for it."""
+        """Delete expired entries from time to time, in a separate thread so that nobody waits for it."""
         now = time.monotonic()
         if self._store is None or now < self._sweep_at:
             return
@@ -318,7 +321,7 @@ class CorrectionCache:
 
 
 class _StoreHealth:
-    """Whether the store of a cache works, and how long it is left alone while it does not; known to the metrics."""
+    """Tracks whether the store works and how long to pause after failures; sets the metrics."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -328,11 +331,11 @@ class _StoreHealth:
 
     @property
     def pausing(self) -> bool:
-        """Whether the store failed a moment ago."""
+        """Whether the store is not used at present because of a recent failure."""
         return self._pause_s > 0 and time.monotonic() < self._not_before
 
     def note_failure(self, error: Exception) -> None:
-        """Leave the store alone for a while, longer than the last time."""
+        """Count and log a failure, and pause the use of the store for twice as long as last time."""
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         CACHE_FAILURES.labels(name).inc()
         CACHE_UP.set(0)
@@ -347,7 +350,7 @@ class _StoreHealth:
         self._not_before = time.monotonic() + self._pause_s
 
     def note_success(self) -> None:
-        """Use the store without pauses."""
+        """End the pause after a successful write; logs the recovery."""
         if self._pause_s:
             log.info("correction cache: %s is used again", self._directory)
         self._pause_s = 0.0
@@ -355,18 +358,18 @@ class _StoreHealth:
 
 
 def worth_storing(correction: Correction, aligner: str) -> bool:
-    """Whether it is of the aligner that the key names, with all heads that the key names."""
+    """Whether the aligner that the key names made it, with all taught heads that the key names."""
     return correction.aligner in ("", aligner) and not correction.untaught
 
 
 def pack(key: str, correction: Correction) -> bytes:
-    """As it is stored: its digest, then itself."""
+    """Serialize a correction for storage: a digest, then the JSON body."""
     body = AlignResponse.from_correction(correction).model_dump_json().encode()
     return _digest(key, body) + body
 
 
 def _digest(key: str, body: bytes) -> bytes:
-    """The key is part of it: an entry that was moved under another key, say another tenant's, is not whole."""
+    """Digest over key and body. The key is included so that an entry moved to another tenant's key is rejected."""
     return hashlib.sha256(key.encode() + b"\n" + body).digest()
 
 
@@ -381,7 +384,7 @@ def unpack(key: str, raw: object) -> Correction | None:
 
 
 class PluginCache(CorrectionCache):
-    """Corrections in a plugin's store; the folder is never made."""
+    """Corrections in a plugin's store. Makes no folder on disk."""
 
     def __init__(self, directory: Path, ttl_s: float, store: CorrectionStore, caller: Runner) -> None:
         super().__init__(directory, ttl_s, max_mb=1)
@@ -391,12 +394,12 @@ class PluginCache(CorrectionCache):
         self._well = True
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
-        """The stored correction, or None where there is none, or none that is whole."""
+        """The stored correction, or None if there is none that is intact."""
         raw = await self._ask_store(lambda: self._entries.get(key))
         return None if raw is None else unpack(key, raw)
 
     async def put(self, key: str, correction: Correction) -> None:
-        """Remember `correction`, if the store takes it."""
+        """Store `correction`, if the plugin's store accepts it."""
         packed = pack(key, correction)
         await self._ask_store(lambda: self._entries.put(key, packed, self._age_s))
 

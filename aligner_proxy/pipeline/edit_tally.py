@@ -1,4 +1,4 @@
-"""Tally of what was written in place of the flagged stretches of an answer that is released while it is written."""
+"""Tally of the edits in an answer that is released while it is being written."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from aligner_proxy.types import Correction, Finding
 
 @dataclass(slots=True)
 class EditTally:
-    """What was written in place of the flagged stretches of one answer, summed up."""
+    """Sums up the edits of one answer: corrections, refused edits and findings."""
 
     corrections: list[Correction] = field(default_factory=list)
     aligner: str = ""
-    """Who judges it; who wrote last, once something was written."""
+    """The aligner that judges the answer; after the first edit, the one that wrote the latest."""
     edits: int = 0
     refused_rules: list[str] = field(default_factory=list)
-    """The gate's rule for each stretch that it kept as it was."""
+    """The gate rule for each passage that the gate left unchanged."""
     findings: tuple[Finding, ...] = ()
 
     def add(self, correction: Correction) -> None:
-        """The engine wrote something."""
+        """Add a correction in which the engine wrote something."""
         self.corrections.append(correction)
         self.aligner = correction.aligner or self.aligner
 
     def charge(self, correction: Correction) -> None:
-        """The engine read something once more."""
+        """Add the cost of a second reading by the engine."""
         self.corrections.append(correction)
 
     def release(self, outgoing: Outgoing) -> None:
-        """Stages have had their say about a stretch that goes out."""
+        """Add the findings and editor use of a passage that the stages released."""
         self.findings += outgoing.findings
         if outgoing.editor:
             self.corrections.append(Correction("", editor=outgoing.editor))
 
     def judge(self, refusal: str | None) -> None:
-        """The gate lets it go out, or has refused it by this rule."""
+        """Count an edit, and record the rule if the gate refused it."""
         self.edits += 1
         if refusal:
             self.refused_rules.append(refusal)

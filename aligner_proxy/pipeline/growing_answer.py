@@ -1,9 +1,9 @@
 """Correction of an answer that goes out while it is being written, however long it is.
 
-An answer is one part (answer_part.py) as long as it is no longer than a policy corrects at once; a longer one goes on
-in further parts (part_cutter.py). The next part begins when the one before is decided: until then `feed` waits, so that
-whoever feeds the text has to wait, too. A text that may be JSON is not taken apart: it is one part as long as the
-answers that the policy corrects. `max_answer_chars` and `on_skip.too_long` say whether a longer text is corrected.
+An answer no longer than a policy corrects at once is one part (answer_part.py). A longer one is cut into several parts
+(part_cutter.py). The next part starts when this one is decided; until then `feed` blocks (backpressure). A text that
+may be JSON is not cut: it stays one part, up to `max_answer_chars`. `max_answer_chars` and `on_skip.too_long` decide
+whether a longer text is corrected.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from aligner_proxy.types import (
 )
 
 _AT_ONCE = 2_000
-"""Characters that are taken before other work gets its turn."""
+"""Characters processed before other tasks get a turn of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecidedPart:
-    """A part of which all is decided."""
+    """A part that is completely decided."""
 
     start: int
     original: str
@@ -46,16 +46,19 @@ class DecidedPart:
 
     @property
     def end(self) -> int:
-        """Offset of the first character behind it."""
+        """Offset of the first character after the part."""
         return self.start + len(self.original)
 
     def render(self, start: int, end: int) -> str:
-        """What goes out in place of these characters of the part."""
+        """The output for these characters of the part."""
         return self.replacements.render(start, end, self.original)
 
 
 class UncorrectedRest:
-    """The rest of a text that goes out as it is, with a place for every piece it came in."""
+    """The rest of a text after the correction was given up; it goes out unchanged.
+
+    Keeps the pieces with their offsets.
+    """
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -64,13 +67,13 @@ class UncorrectedRest:
         self._pieces: list[str] = []
 
     def append(self, piece: str) -> None:
-        """More of it."""
+        """Add the next piece."""
         self._starts.append(self.end)
         self._pieces.append(piece)
         self.end += len(piece)
 
     def render(self, start: int, end: int) -> str:
-        """These characters of the text."""
+        """The characters from `start` to `end` of the text."""
         if not self._starts:
             return ""
         first = max(0, bisect_right(self._starts, start) - 1)
@@ -80,10 +83,10 @@ class UncorrectedRest:
 
 
 class GrowingAnswer:
-    """Corrects one text as it grows. Satisfies `StreamText`; places are characters of the original.
+    """Corrects one text as it grows. Satisfies `StreamText`; positions are character offsets into the original.
 
-    `facts` is what is known of the answer beside its text, `notify` is called whenever more of it is decided. `whole`:
-    each part is decided at its end, not segment by segment.
+    `facts` returns everything known about the answer besides its text. `notify` is called whenever more of the text is
+    decided. With `whole`, each part is decided at its end, not segment by segment.
     """
 
     def __init__(
@@ -100,7 +103,8 @@ class GrowingAnswer:
         self._new_part = partial(
             AnswerPart,
             pipeline,
-            # The bound of a part is kept here; its last word may go beyond it.
+            # The cutter enforces the length of a part. The limit here is larger, because the last word may exceed that
+            # length.
             replace(policy, max_answer_chars=policy.max_answer_chars + limit * (LONGEST_WORD + 1)),
             facts,
             notify,
@@ -109,12 +113,12 @@ class GrowingAnswer:
             reading=GrowingReading(policy, pipeline.score),
         )
         self.length = 0
-        """How much of the original has come."""
+        """Number of characters of the original received so far."""
         self._decided: list[DecidedPart] = []
         self._present = self._new_part(inner=False)
         self._cutter = PartCutter(limit)
         self._rest: UncorrectedRest | None = None
-        """What comes after the correction was given up."""
+        """The text that comes after the correction was given up."""
         self._closed: Outcome | None = None
         self._changed = False
         self._has_ended = False
@@ -122,11 +126,11 @@ class GrowingAnswer:
 
     @property
     def _start(self) -> int:
-        """Where the present part begins."""
+        """Offset at which the present part begins."""
         return self._decided[-1].end if self._decided else 0
 
     async def feed(self, piece: str) -> None:
-        """More of the answer; waits while the part before the present one is not decided."""
+        """Take more of the answer; blocks until the part before the present one is decided."""
         self.length += len(piece)
         for at in range(0, len(piece), _AT_ONCE):
             await self._feed(piece[at : at + _AT_ONCE])
@@ -146,14 +150,17 @@ class GrowingAnswer:
                     self._cutter.widen(self._policy.max_answer_chars)
 
     async def _begin_part(self) -> None:
-        """End the present part and begin the next one, unless the text is too long by now."""
+        """End the present part and begin the next one, or give up if the text is too long by now."""
         if is_blocked(self._policy, self.length):
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
         else:
             await self.end_part()
 
     async def end_part(self) -> None:
-        """Decide what there is of the present part, and begin another one behind it; half a JSON text is not judged."""
+        """Decide the present part and begin the next one.
+
+        A text that may be JSON is given up, as half of it cannot be judged.
+        """
         if self._rest is not None or self._has_ended or not self._present.length:
             return
         if not self._decided and self._present.may_be_json:
@@ -162,19 +169,20 @@ class GrowingAnswer:
         present = self._present
         await present.end(last=False)
         await present.wait_until_over()
-        # No wait in between: whoever asks sees the one part or the other, and that the one has failed.
+        # No await from here on, so that other tasks see either the old part or the new one, and any failure of the old
+        # one.
         self._changed |= present.replacements.is_changed
         self._decided.append(DecidedPart(self._start, present.original, present.replacements, present.outcome()))
         self._present = self._new_part(inner=True)
         stopped = present.stopped
         if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
-        # To its end, also for a client that leaves just now: nobody knows this part any more who could let it go.
+        # Run to the end even if the client disconnects now: nothing else holds a reference that could close this part.
         await run_to_end(present.aclose())
         await self._feed(self._cutter.restart())
 
     async def end(self) -> None:
-        """The answer has ended."""
+        """End the answer."""
         if not self._has_ended:
             if self._rest is None and (back := self._cutter.take_back()):
                 await self._present.feed(back)
@@ -183,16 +191,16 @@ class GrowingAnswer:
             await self._present.end()
 
     async def wait_until_over(self) -> None:
-        """Wait until all is decided, once the answer has ended."""
+        """Wait until everything is decided, once the answer has ended."""
         if self._rest is None:
             await self._present.wait_until_over()
 
     def check(self) -> None:
-        """Look again whether the answer may be edited: something came that is not its text."""
+        """Check again whether the answer may be edited, because something other than text arrived."""
         self._present.check()
 
     def close(self, status: Status, reason: str) -> None:
-        """All that is undecided goes out as it is."""
+        """Give up the correction: all undecided text goes out unchanged."""
         if self.done or self._rest is not None:
             return
         self._closed = Outcome(status, reason, None, self._policy)
@@ -203,28 +211,28 @@ class GrowingAnswer:
 
     @property
     def done(self) -> bool:
-        """Whether all that came or may still come is decided."""
+        """Whether everything is decided: what came, and whatever may still come."""
         return self._rest is not None or (self._has_ended and self._present.done)
 
     @property
     def changed(self) -> bool:
-        """Whether something else goes out in place of some segment."""
+        """Whether the output differs from the original anywhere."""
         return self._changed or self._present.replacements.is_changed
 
     @property
     def stopped(self) -> Outcome | None:
-        """What became of an answer that was given up before all was judged, or held; without its text."""
+        """The outcome, without its text, if the answer was held, or given up before all was judged; otherwise None."""
         return self._closed or self._present.stopped
 
     def is_decided(self, end: int) -> bool:
-        """Whether it is known what goes out in place of the first `end` characters."""
+        """Whether the output for the first `end` characters is decided."""
         if self.done:
             return True
         own = end - self._start
         return own <= self._present.length and self._present.is_decided(own)
 
     def render(self, start: int, end: int) -> str:
-        """What goes out in place of these characters, which have to be decided."""
+        """The output for these characters of the original, all of which must be decided."""
         return "".join(self._pieces(start, end))
 
     def _pieces(self, start: int, end: int) -> Iterator[str]:
@@ -239,7 +247,7 @@ class GrowingAnswer:
             yield self._rest.render(max(start, last), end)
 
     def outcome(self) -> Outcome:
-        """What became of the answer, once the stream has ended."""
+        """The outcome of the answer, once the stream has ended."""
         text = self.render(0, self.length)
         present = self._present.outcome()
         if not self._decided:
@@ -250,12 +258,12 @@ class GrowingAnswer:
         return replace(_combine_outcomes(parts, self._closed, self._policy, text), ms=present.ms)
 
     async def aclose(self) -> None:
-        """Give up what is still worked on."""
+        """Cancel the work in progress."""
         await self._present.aclose()
 
 
 def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
-    """The outcome of all parts as one."""
+    """Combine the outcomes of all parts into one."""
     corrections = [part.correction for part in parts if part.correction is not None]
     combined = Correction(
         text,
@@ -280,7 +288,7 @@ def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Poli
 
 
 def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
-    """A failure says that not all was judged; otherwise an edit anywhere makes the answer a corrected one."""
+    """The combined status and reason. A failure comes first, because not all was judged; then an edit in any part."""
     for status in (Status.FAILED, Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED, Status.SKIPPED):
         of_status = [part for part in parts if part.status is status]
         if of_status and status is not Status.FAILED:

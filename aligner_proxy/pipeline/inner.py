@@ -1,4 +1,4 @@
-"""Wrapper around the correction of a text, which passes everything on."""
+"""Base class of wrappers around the correction of a text."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from aligner_proxy.types import Correction, Policy
 
 
 class InnerWrapper:
-    """Passes on what `Inner` asks; what wraps a correction corrects in its own way. Satisfies all but `correct`."""
+    """Passes every question of `Inner` on to the wrapped correction. Subclasses add `correct`."""
 
     def __init__(self, inner: Inner) -> None:
         self.inner = inner
 
     @property
     def deadline(self) -> float:
-        """When the correction must be there."""
+        """The `time.monotonic()` time by which the correction must be done."""
         return self.inner.deadline
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        """The gate's verdict."""
+        """The gate's verdict on a correction."""
         return await self.inner.judge(text, correction, policy)
 
     async def has_detector(self, policy: Policy) -> bool:
-        """Whether there is a detector head under this policy."""
+        """Whether a detector head is available under this policy."""
         return await self.inner.has_detector(policy)

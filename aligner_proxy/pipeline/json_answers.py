@@ -1,8 +1,9 @@
-"""Correction of answers that a program reads: JSON, and texts whose form the request bound.
+"""Correction of answers that a program reads: JSON, and texts in a format that the request prescribed.
 
-`json_strings: correct` corrects every long string value by itself and puts it back where it stood.
-`on_skip: {structured_output: judge}` judges every string, keys included. The result must have the shape of the original
-and meet the request's schema; else the original stands, for a reason of the gate. Tool arguments never get here.
+With `json_strings: correct`, every long string value is corrected separately and put back in its position. With
+`on_skip: {structured_output: judge}`, every string is judged, keys included. The result must have the shape of the
+original and meet the request's schema. Otherwise the original is delivered, with a reason of the gate. Tool arguments
+never get here.
 """
 
 from __future__ import annotations
@@ -25,36 +26,36 @@ from aligner_proxy.text.json_answer import Literal, has_same_shape, meets_schema
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_cached
 
 SCHEMA = "json_schema"
-"""The rule that edits break which would keep the answer from meeting its schema: reason gate_json_schema."""
+"""The gate rule for edits that would break the answer's schema; the reason is then gate_json_schema."""
 _BREAK = "\n\n"
-"""Stands between the strings where they are scored as one text, so that no segment reaches from one to the next."""
+"""Separates the strings when they are scored as one text, so that no segment spans two strings."""
 
 
 class JsonAnswer(InnerWrapper):
-    """A wrapper around the correction of plain text that corrects each long text of a JSON answer by itself."""
+    """A wrapper around the correction of plain text that corrects each long text of a JSON answer separately."""
 
     def __init__(self, inner: Inner, exchange: Exchange) -> None:
         super().__init__(inner)
         self._exchange = exchange
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
-        """The correction of a whole JSON answer, which `eligibility` has found to hold texts."""
+        """Correct a whole JSON answer, in which `eligibility` has found texts."""
         literals = await run_off_loop(len(answer), partial(texts_in_json, answer))
         return await self._text_by_text(answer, literals, policy)
 
     async def _text_by_text(self, answer: str, literals: Sequence[Literal], policy: Policy) -> Corrected:
-        """The answer with the correction of each of these strings in its place."""
-        # One after the other: together they would take the places of other requests in the engine.
+        """Correct each of these strings and put the results back into the answer."""
+        # Sequentially, because parallel corrections would occupy engine slots that other requests need.
         parts = {literal: await self.inner.correct(literal.text, policy) for literal in literals}
         return Corrected(
             correction=_combine_corrections(answer, parts),
             cache_hit=all_cached(part.cache_hit for part in parts.values()),
-            # In a thread: a request's schema may take a tenth of a second.
+            # In a thread, because checking a request's schema may take a tenth of a second.
             verdict=await asyncio.to_thread(self._verdict, answer, parts),
         )
 
     def _verdict(self, answer: str, parts: Mapping[Literal, Corrected]) -> Verdict:
-        """One verdict for all texts; the first rule broken is named."""
+        """One verdict for all texts. Its reason names the first broken rule."""
         edits = sum(part.verdict.edits for part in parts.values())
         dropped = tuple(rule for part in parts.values() for rule in part.verdict.dropped)
         edited_texts = {text: part.verdict.text for text, part in parts.items() if part.verdict.text != text.text}
@@ -77,10 +78,11 @@ class JsonAnswer(InnerWrapper):
 
 
 class JudgedForm(JsonAnswer):
-    """A wrapper that judges all strings of a JSON answer, or the whole text of another form that the request bound.
+    """A wrapper that judges all strings of a JSON answer, or the whole text in another prescribed format.
 
-    `scorer` scores the strings as one text; those with a flagged segment are corrected. `is_json` says that the answer
-    could be read: what is too deep or too long for that may hold anything between its brackets.
+    `scorer` scores the strings as one text, and only strings with a flagged segment are corrected. `is_json` is false
+    if the answer could not be parsed. The whole text is then judged, because JSON too deep or too long to parse may
+    hide anything.
     """
 
     def __init__(self, inner: Inner, exchange: Exchange, scorer: Inner, *, is_json: bool) -> None:
@@ -89,7 +91,7 @@ class JudgedForm(JsonAnswer):
         self._is_json = is_json
 
     async def correct(self, answer: str, policy: Policy) -> Corrected:
-        """The correction of the answer; raises `AnswerTooLong` if too many strings are to be corrected."""
+        """Correct the answer; raises `AnswerTooLong` if too many strings need correction."""
         if not self._is_json:
             return self._in_form(await self.inner.correct(answer, policy), answer)
         literals = await run_off_loop(len(answer), partial(string_literals, answer))
@@ -106,7 +108,10 @@ class JudgedForm(JsonAnswer):
         return corrected if overview is None else _with_overview(corrected, overview)
 
     def _in_form(self, corrected: Corrected, answer: str) -> Corrected:
-        """The correction of a text that is no JSON; an edit of a form that the request bound cannot be checked."""
+        """The correction of a text that is not JSON.
+
+        Edits are dropped if the request prescribed a format we cannot check.
+        """
         verdict = corrected.verdict
         if not self._exchange.structured or verdict.text == answer:
             return corrected
@@ -133,7 +138,7 @@ def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore
 
 
 def _with_overview(corrected: Corrected, overview: Corrected) -> Corrected:
-    """A correction with the scores of all strings, and with what it cost to score them."""
+    """The correction with the scores of all strings, and with the cost of scoring them added."""
     correction = corrected.correction.with_cost_of([corrected.correction, overview.correction])
     segments = overview.correction.segments
     correction = replace(correction, segments=segments, aligner=overview.correction.aligner)
@@ -141,7 +146,7 @@ def _with_overview(corrected: Corrected, overview: Corrected) -> Corrected:
 
 
 def _combine_corrections(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
-    """What the engine returned for all texts, as one correction of the answer."""
+    """Combine the corrections of all texts into one correction of the answer."""
     corrections = {text: part.correction for text, part in parts.items()}
     combined = Correction(
         text=replace_literals(answer, {text: correction.text for text, correction in corrections.items()}),

@@ -1,7 +1,8 @@
-"""Outcome of a correction: its status and reason, the class of a failure, and what follows it.
+"""Outcome of a correction: its status and reason, the class of a failure, and how the policy reacts to it.
 
-The class of a failure stands on its error type (errors.py). A `Budget` is one choice's time and attempts:
-nothing is begun past its deadline, and a later attempt gets only what is left. Nothing here waits, asks or delivers.
+Each error type names its failure class (errors.py). A `Budget` holds the time and attempts of one choice: no attempt
+begins after its deadline, and a later attempt gets only the time left. Nothing here waits, calls the engine or
+delivers.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from aligner_proxy.types import (
 )
 
 INTERNAL = "internal_error"
-"""The reason of an error that is none of ours."""
+"""The reason for an exception that is not a `CorrectionError` or a timeout, that is, a bug."""
 GATE = "gate_"
-"""How the reasons of the gate begin."""
+"""Prefix of the gate's reasons."""
 DECLINED = "declined"
-"""The reason of an outcome whose text is not the upstream's."""
+"""The reason if a declining text was delivered in place of the upstream's answer."""
 NOTHING_REMAINS = "nothing_remains"
-"""The reason of an outcome that is blocked because nothing of its answer would remain."""
+"""The reason if an answer is blocked because nothing of it would remain."""
 _DELIVERED = f"{GATE}partly:"
-"""How they begin where it refused some edits and delivered others, or would have, in shadow mode."""
+"""Prefix of the gate's reasons if it refused some edits and delivered others (or would have, in shadow mode)."""
 
-# How often a failure of a class is tried; what is not here is tried until the deadline. The same question to a faulty
-# engine mostly gets the same answer, and every try costs all tenants engine time.
+# Maximum tries for each failure class; classes not listed are tried until the deadline. Asking a faulty engine the same
+# question mostly gives the same answer, and every try costs all tenants engine time.
 TRIES = {
     FailureClass.TIMEOUT: 2,
     FailureClass.GATE: 2,
@@ -62,19 +63,19 @@ UNJUDGED = frozenset(
         SkipReason.LANGUAGE,
     }
 )
-"""Reasons for which an answer is delivered unjudged although its policy says judge; for others nothing was to judge."""
+"""Skip reasons that leave an answer unjudged although the policy may demand judging. Others left nothing to judge."""
 SIDE_KINDS = frozenset(kind.value for kind in SideKind)
-"""Reasons of answers that ended because of a text beside them."""
+"""Reasons of answers that ended because of text outside the answer, such as reasoning."""
 MORE_CAUTION = 2.0
-"""Nats that the next try is more careful when the gate refused the last one: the same try would end the same way."""
+"""Nats of caution added after the gate refused an edit, because an identical try would end the same way."""
 _FIRST_TRY = 0.5
-"""Share of the deadline that the first try may take where timeouts are to be tried again: a second one needs time."""
+"""Share of the deadline that the first try may take if timeouts are retried, so that time is left for a second."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 
 
 def class_of(reason: str | None) -> FailureClass | None:
-    """The class of a reason; None where it names no failure."""
+    """The failure class of a reason; None if it names no failure."""
     if reason is not None and reason.startswith(GATE) and not reason.startswith(_DELIVERED):
         return FailureClass.GATE
     if reason == INTERNAL:
@@ -86,14 +87,20 @@ def class_of(reason: str | None) -> FailureClass | None:
 
 
 def kind_of(outcome: Outcome) -> FailureClass | None:
-    """The class of an outcome; a correction that is delivered is no failure, whatever the gate took out of it."""
+    """The failure class of an outcome.
+
+    A delivered correction is no failure, even if the gate dropped some of its edits.
+    """
     if outcome.reason in UNJUDGED:
         return FailureClass.UNJUDGED if outcome.policy.on_skip.reaction_to(outcome.reason) is OnSkip.JUDGE else None
     return None if outcome.status is Status.CORRECTED else class_of(outcome.reason)
 
 
 def blocks(outcome: Outcome) -> bool:
-    """Whether the client gets an error in place of the answer. Shadow mode promises the original, whatever happens."""
+    """Whether the client gets an error instead of the answer.
+
+    Never in shadow mode, which always delivers the original.
+    """
     policy = outcome.policy
     if policy.mode is not Mode.ENFORCE:
         return False
@@ -108,15 +115,15 @@ def blocks(outcome: Outcome) -> bool:
 
 
 def reads_twice(policy: Policy) -> bool:
-    """Whether a policy lets nothing out that was not judged, so that doubtful answers have a second reading.
+    """Whether doubtful answers are read a second time: only if the policy delivers nothing unjudged.
 
-    In shadow mode: whether it would not.
+    In shadow mode this is what the policy would do if enforced.
     """
     return policy.blocks_unjudged
 
 
 def lets_through(policy: Policy) -> list[str]:
-    """The reasons and classes of failure for which a client gets an answer that was not judged, or not corrected."""
+    """The skip reasons and failure classes that let an unjudged or uncorrected answer through to the client."""
     if policy.mode is not Mode.ENFORCE:
         return [f"mode {policy.mode.value}"]
     if not (policy.objectives or policy.standards):
@@ -128,7 +135,7 @@ def lets_through(policy: Policy) -> list[str]:
 
 
 def finalize_outcome(outcome: Outcome) -> Outcome:
-    """The last word on a choice: where a refused correction blocks the answer, the answer failed."""
+    """Set the final status of a choice: failed if the policy blocks the answer, otherwise unchanged."""
     return replace(outcome, status=Status.FAILED) if blocks(outcome) else outcome
 
 
@@ -145,7 +152,7 @@ class Budget:
         self.until = time.monotonic() + self.policy.deadline_s
 
     def begin(self) -> float:
-        """One more try begins: the seconds it may take."""
+        """Count one more try and return the seconds it may take."""
         self.attempts += 1
         seconds_left = max(0.0, self.until - time.monotonic())
         first_of_two = self.attempts == 1 and self.policy.on_error.timeout is OnError.RETRY
@@ -153,13 +160,13 @@ class Budget:
 
     @property
     def attempt_policy(self) -> Policy:
-        """The policy that the next try is asked with."""
+        """The policy for the next try, with more caution for each try that the gate refused."""
         gate_failures = self._failed[FailureClass.GATE]
         caution = self.policy.caution + gate_failures * MORE_CAUTION
         return replace(self.policy, caution=caution) if gate_failures else self.policy
 
     def pause_before_retry(self, outcome: Outcome, error: Exception | None) -> float | None:
-        """Seconds to wait before the next try; None when this outcome stands."""
+        """Count a failure and return the seconds to wait before the next try; None if there is no further try."""
         kind = kind_of(outcome)
         if kind is None or self.policy.on_error.reaction_to(kind) is not OnError.RETRY:
             return None
@@ -170,7 +177,7 @@ class Budget:
         return pause if time.monotonic() + pause < self.until else None
 
     def _pause(self, kind: FailureClass, error: Exception | None) -> float:
-        """As long as the engine or the breaker asked for, otherwise a little longer each time."""
+        """As long as the engine or the breaker asked for; otherwise an exponentially growing time with jitter."""
         if kind in (FailureClass.GATE, FailureClass.TIMEOUT):
             return 0.0
         if isinstance(error, EngineOverloaded | BreakerOpen):
@@ -179,14 +186,14 @@ class Budget:
 
 
 def reason_of(error: Exception) -> str:
-    """The reason that an outcome gives for an error."""
+    """The outcome's reason for an error."""
     if isinstance(error, CorrectionError):
         return error.reason
     return DeadlineExceeded.reason if isinstance(error, TimeoutError) else INTERNAL
 
 
 def build_outcome(answer: AnswerSoFar, corrected: Corrected) -> Outcome:
-    """What becomes of an answer; in shadow mode the reason says what would have been done."""
+    """Build the outcome of a judged answer. In shadow mode the reason says what would have been done."""
     verdict = corrected.verdict
     policy = answer.policy
     changed = verdict.text != answer.text
@@ -212,5 +219,5 @@ def build_outcome(answer: AnswerSoFar, corrected: Corrected) -> Outcome:
 
 
 def gate_reason(dropped: Sequence[str], *, changed: bool) -> str | None:
-    """The reason of an outcome of which the gate dropped edits by these rules; `changed`: others are delivered."""
+    """The reason for edits that the gate dropped by these rules; `changed` means that other edits are delivered."""
     return f"gate_{'partly:' if changed else ''}{dropped[0]}" if dropped else None

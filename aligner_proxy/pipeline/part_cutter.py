@@ -1,8 +1,8 @@
-"""Cutter of a text without a bound into parts, each a text of its own to detector, editor and gate.
+"""Cutter that divides a text of any length into parts; detector, editor and gate treat each as a separate text.
 
-A text is one part as long as it is no longer than a policy corrects at once; a longer one goes on in further parts. A
-part ends before a sentence where one begins in its last sixth, else behind a word. Example: of parts of 24,000
-characters, one that has a sentence beginning at 23,500 ends there.
+A text no longer than a policy corrects at once is one part. A longer text is cut before a sentence that begins in the
+last sixth of the part; if there is none, after a word. Example: with parts of 24,000 characters, a part with a sentence
+that begins at 23,500 ends there.
 """
 
 from __future__ import annotations
@@ -17,66 +17,66 @@ from aligner_proxy.types import OnSkip, Outcome, Policy, SkipReason, Status
 
 _GAP = re.compile(r".?\s", re.DOTALL)
 LONGEST_WORD = 4
-"""Times the length of a part that is waited for the end of a word."""
+"""Multiple of the part's length after which the cutter stops waiting for the end of a word."""
 PART_CHARS = 24_000
-"""The longest part, however long the answers are that a policy corrects: a client sees nothing of it before its end."""
+"""Maximum length of a part, even if the policy allows longer answers. A held part is not visible before it ends."""
 _EDGE = 6
-"""The share of a part, one in so many, in which a sentence is looked for before which it may end."""
+"""One over the share of a part (the last sixth) in which the cutter looks for a sentence to end before."""
 
 
 def longest_part(policy: Policy) -> int:
-    """Characters beyond which a text goes on in another part."""
+    """Length in characters after which a text is cut into another part."""
     return min(policy.max_answer_chars, PART_CHARS)
 
 
 def is_blocked(policy: Policy, length: int) -> bool:
-    """Whether the client gets an error in place of an answer of this length, because that is too long."""
+    """Whether an answer of this length is blocked because it is too long."""
     if length <= policy.max_answer_chars:
         return False
-    is_judged = policy.on_skip.reaction_to(SkipReason.TOO_LONG) is OnSkip.JUDGE  # part by part
+    is_judged = policy.on_skip.reaction_to(SkipReason.TOO_LONG) is OnSkip.JUDGE  # judged part by part
     return not is_judged and outcomes.blocks(Outcome(Status.SKIPPED, SkipReason.TOO_LONG.value, None, policy))
 
 
 class Edge(Enum):
-    """Where a part ends: here, or nowhere, since a word is too long to wait for its end."""
+    """Where a part ends: here, or nowhere if a word is too long to wait for its end."""
 
     HERE = auto()
     NOWHERE = auto()
 
 
 class PartCutter:
-    """Says of a growing text what belongs to the present part, and where that ends."""
+    """Assigns the pieces of a growing text to the present part, and says where that part ends."""
 
     def __init__(self, limit: int) -> None:
         self.is_open = True
-        """False: the rest belongs to the present part, whatever its length."""
+        """Whether the part may still end; if False, all further text belongs to it, whatever its length."""
         self._edge = Cutter()
-        """Cuts what comes in the last sixth of a part."""
+        """Finds sentence starts in the last sixth of a part."""
         self._back = ""
-        """The last sentence of a part in its last sixth: kept, since the part may have to end before it."""
+        """The last sentence in the last sixth of a part, held back because the part may have to end before it."""
         self._unbroken = 0
-        """So many characters of it are known to have no gap behind a word."""
+        """Number of held-back characters already searched for a gap after a word, without success."""
         self._length = 0
-        """How much belongs to the present part."""
+        """Number of characters in the present part."""
         self._last = ""
-        """The last character of that."""
+        """Its last character."""
         self.widen(limit)
 
     def widen(self, limit: int) -> None:
-        """Parts may be so long from here on."""
+        """Set a new length limit for the present and later parts."""
         self._limit = limit
         self._soft = limit - limit // _EDGE
-        """Where the last sixth of a part begins."""
+        """Offset at which the last sixth of a part begins."""
 
     @property
     def is_at_edge(self) -> bool:
-        """Whether the last sixth of the part begins here."""
+        """Whether the text has just reached the last sixth of the part."""
         return self._length == self._soft
 
     def cut(self, piece: str) -> Iterator[str | Edge]:
-        """What belongs to the present part of a text with this piece behind it, and where that part ends.
+        """Yield the text of `piece` that belongs to the present part, and an `Edge` where the part ends.
 
-        Whoever takes an edge begins another part, or takes the rest as it is (`is_open`), before going on.
+        On an edge, the caller must begin another part, or pass on the rest unchanged (`is_open`), before it continues.
         """
         while piece:
             room = self._soft - self._length
@@ -94,9 +94,10 @@ class PartCutter:
                 piece = yield from self._end_full_part(piece)
 
     def _end_full_part(self, piece: str) -> Generator[str | Edge, None, str]:
-        """End a part before its last sentence, or behind a word; the rest of the piece.
+        """End a part before its last sentence or after a word, and return the rest of the piece.
 
-        Half a word would be judged on either side. One that is too long to wait for its end is not judged at all.
+        A part never ends inside a word, because both halves would be misjudged. If the word is too long to wait for its
+        end, the rest is not judged at all.
         """
         if self._length <= self._soft and not _GAP.match(self._last + self._back[:1]):
             gap = _GAP.search(self._back, max(0, self._unbroken - 1))
@@ -116,21 +117,21 @@ class PartCutter:
         return piece
 
     def restart(self) -> str:
-        """Another part begins; it begins with this text, which was kept back."""
+        """Begin another part; return the held-back text with which it begins."""
         self._edge = Cutter()
         self._length = 0
         self._last = ""
         return self.take_back()
 
     def take_back(self) -> str:
-        """What was kept back, and is not any more."""
+        """Return and clear the held-back text."""
         back = self._back
         self._back = ""
         self._unbroken = 0
         return back
 
     def _take(self, text: str) -> str:
-        """This text belongs to the present part."""
+        """Add this text to the present part."""
         self._length += len(text)
         self._last = text[-1:] or self._last
         return text

@@ -1,4 +1,4 @@
-"""State of one part of a growing answer: what came, how it was judged, and what goes out in its place."""
+"""State of one part of a growing answer: the text received, its verdicts and its replacements."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from aligner_proxy.types import Exchange, Policy, SegmentScore
 
 
 class AnswerFacts:
-    """What is known of an answer beside its text; asking for it anew costs more the longer the conversation is."""
+    """Everything known about an answer besides its text. Asking again costs more the longer the conversation is."""
 
     def __init__(self, ask: Callable[[], Exchange]) -> None:
         self._ask = ask
         self._latest: Exchange | None = None
 
     def __call__(self) -> Exchange:
-        """As it is now."""
+        """Ask for the present facts."""
         self._latest = self._ask()
         return self._latest
 
     def latest(self) -> Exchange:
-        """As it was when it was asked for last."""
+        """The facts from the latest call, which may be out of date."""
         return self._latest or self()
 
 
 class GrowingSegments:
-    """A text as it comes, cut into segments."""
+    """A text that grows and is cut into segments."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -45,7 +45,7 @@ class GrowingSegments:
 
     @property
     def length(self) -> int:
-        """How much has come."""
+        """Number of characters received so far."""
         return len(self.text)
 
     def cut(self, piece: str) -> None:
@@ -53,35 +53,35 @@ class GrowingSegments:
         self.segments += self._cutter.feed(piece)
 
     def end(self) -> None:
-        """It has ended."""
+        """End the text and note the time."""
         self.has_ended = True
         self.ended_at = time.perf_counter()
         self.segments += self._cutter.end()
 
 
 class SegmentVerdicts:
-    """The verdicts on the first segments of a text: the engine's, with what another reading flags besides."""
+    """The engine's verdicts on the first segments of a text, overridden by flags from second readings."""
 
     def __init__(self) -> None:
         self.all: tuple[SegmentScore, ...] = ()
         self.behind: SegmentScore | None = None
-        """The verdict on the place behind the last segment; flagged, something is missing there."""
+        """The verdict on the position after the last segment; if flagged, something is missing there."""
         self._engine_verdicts: tuple[SegmentScore, ...] = ()
-        """The engine's, as they came last."""
+        """The latest verdicts from the engine."""
         self._further: dict[int, SegmentScore] = {}
-        """Those of other readings, by the numbers of their segments."""
+        """The verdicts of second readings by segment number."""
 
     def accept(
         self, verdicts: tuple[SegmentScore, ...], segments: Sequence[Segment], undecided: int, *, is_end: bool
     ) -> None:
-        """Keep more verdicts of the engine; those from `undecided` on have to be on these segments.
+        """Store further verdicts; raises `EngineFault` if those from `undecided` on are not on these segments.
 
-        At the end of an answer the engine adds a verdict without text: flagged, something is missing there.
+        At the end of an answer the engine adds a verdict without text. If flagged, something is missing there.
         """
         known_count = len(self.all)
         count = len(segments)
-        # What went out, or stands as it was, was compared before: a part of many short segments would be compared as
-        # often as it has some.
+        # Segments that went out, or whose verdicts are unchanged, were compared before. Comparing them every time would
+        # take quadratic time in a part with many short segments.
         undecided_verdicts = slice(undecided, known_count)
         is_known = verdicts[undecided_verdicts] == self._engine_verdicts[undecided_verdicts]
         compared = range(known_count if is_known else min(known_count, undecided), min(len(verdicts), count))
@@ -92,7 +92,7 @@ class SegmentVerdicts:
         self.behind = next((verdict for verdict in verdicts[count:] if is_end and not verdict.text), None)
 
     def flag(self, further: Mapping[int, SegmentScore]) -> None:
-        """Another reading flags these segments."""
+        """Override the verdicts on these segments with those of a second reading."""
         self._further |= further
         self.all = self._with_further(self.all)
 
@@ -103,14 +103,17 @@ class SegmentVerdicts:
 
     @property
     def is_end_missing(self) -> bool:
-        """Whether something is missing behind the last segment; in place of a flagged one comes that, too."""
+        """Whether something is missing after the last segment.
+
+        If the last segment is flagged, its replacement includes that.
+        """
         return self.behind is not None and self.behind.flagged
 
 
 class PartState:
-    """One part of a growing answer. `facts` is what is known of the answer beside its text.
+    """One part of a growing answer. `facts` returns everything known about the answer besides its text.
 
-    `notify` is called whenever more of it is decided. Places are characters of the original.
+    `notify` is called whenever more of the part is decided. Positions are character offsets into the original.
     """
 
     def __init__(
@@ -127,38 +130,38 @@ class PartState:
         self.facts = AnswerFacts(facts)
         self._notify = notify
         self.is_part = is_part
-        """It begins in mid-answer, or more of the answer follows."""
+        """Whether it begins in the middle of an answer, or more of the answer follows."""
         self.cut = GrowingSegments()
         self.verdicts = SegmentVerdicts()
         self.delivery = ReplacementMap()
-        """What goes out in place of what is decided."""
+        """The output for the decided text."""
         self.decided = 0
-        """So many segments are decided."""
+        """Number of decided segments."""
         self.tally = EditTally()
         self.stop: Stop | None = None
-        """Why it was given up."""
+        """Why the part was given up; None if it was not."""
         self.over = asyncio.Event()
-        """All that came or may still come is decided."""
+        """Set once everything is decided: what came, and whatever may still come."""
         self.ms = 0.0
-        """How long that took from the end of the answer on."""
+        """Milliseconds from the end of the answer until everything was decided."""
 
     @property
     def is_over(self) -> bool:
-        """Whether all that came or may still come is decided."""
+        """Whether everything is decided: what came, and whatever may still come."""
         return self.over.is_set()
 
     @property
     def is_judged(self) -> bool:
-        """Whether it has ended and has all its verdicts."""
+        """Whether the text has ended and every segment has a verdict."""
         return self.cut.has_ended and len(self.verdicts.all) == len(self.cut.segments)
 
     def exchange(self) -> Exchange:
-        """The answer as far as it has come."""
+        """The answer as received so far."""
         facts = self.facts()
         return replace(facts, answer=self.cut.text or None, inner=facts.inner or self.is_part)
 
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
-        """The same for stages; before its end with the facts of when something went out of it first."""
+        """The answer for stages. After the first output and before the final call, it uses the latest known facts."""
         return AnswerSoFar(
             self.exchange() if is_final or not self.delivery.end else self.facts.latest(),
             self.cut.text,
@@ -175,7 +178,7 @@ class PartState:
         )
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
-        """The verdicts on what there is up to `end`."""
+        """The verdicts on the segments that end at or before `end`."""
         pairs = zip(self.verdicts.all, self.cut.segments, strict=False)
         verdicts = [verdict for verdict, segment in pairs if segment.end <= end]
         if self.verdicts.behind is not None and end == self.cut.length:
@@ -183,18 +186,18 @@ class PartState:
         return tuple(verdicts)
 
     def send(self, end: int, text: str, *, is_changed: bool) -> None:
-        """`text` goes out in place of what is undecided up to `end`."""
+        """Decide that `text` goes out for the undecided characters up to `end`, and notify."""
         self.delivery.add(end, text, is_changed=is_changed)
         self._notify()
 
     def close(self, stop: Stop) -> None:
-        """Give up: all that is undecided goes out as it is."""
+        """Give up, unless the part is over: all undecided text goes out unchanged."""
         if not self.is_over:
             self.stop = stop
             self.seal()
 
     def seal(self) -> None:
-        """Nothing is to be decided any more."""
+        """Mark the part as over, measure the time, and notify."""
         if self.cut.has_ended:
             self.ms = (time.perf_counter() - self.cut.ended_at) * 1000
         self.over.set()

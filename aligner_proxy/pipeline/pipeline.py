@@ -1,8 +1,8 @@
 """Correction of one whole answer through its stages, cache, engine and gate. Read this first, then plugins/stage.py.
 
-`Pipeline.align` never raises: whatever goes wrong becomes an outcome with a named reason, and what the client then gets
-is the policy's `on_error` for that class of failure (outcomes.py). Plugins and JSON answers are wrappers around the
-correction of one text, chosen once for each answer. No wire format and no HTTP is known here.
+`Pipeline.align` raises nothing but `CancelledError`. Any error becomes an outcome with a named reason, and the policy's
+`on_error` for that class of failure decides what the client gets (outcomes.py). Plugins and JSON handling are wrappers
+around the correction of one text, chosen once per answer. This module knows no wire formats and no HTTP.
 """
 
 from __future__ import annotations
@@ -66,32 +66,32 @@ from aligner_proxy.types import (
 
 log = logging.getLogger(__name__)
 
-# What the engine's answer may need for its way back: its own failure should arrive before our deadline ends the wait.
+# Time reserved for the engine's response to travel back, so that its own error arrives before our deadline expires.
 _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
 _NOTHING_JUDGED = Objective("none", "None: nothing is judged")
-"""Stands in the request of an editor that stages ask under a policy without objectives."""
+"""Placeholder objective in a request to an editor, if stages ask one under a policy without objectives."""
 
 
 class StageList:
-    """The stages of one answer, in order. Only those are called that do something, so an idle one costs nothing."""
+    """The stages of one answer, in order. Only stages that override a method are called, so idle ones cost nothing."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = stages
         self._by_method: dict[str, list[Stage]] = {}
 
     def stages_with(self, method: str) -> list[Stage]:
-        """The stages that have a method of their own."""
+        """The stages that override this method, cached."""
         if method not in self._by_method:
             self._by_method[method] = [stage for stage in self._stages if _overrides(stage, method)]
         return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
-        """The same stages with one more, which takes the place of one of its kind."""
+        """The same stages plus one more, which replaces any stage of the same type."""
         return StageList([*(other for other in self._stages if type(other) is not type(stage)), stage])
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """The first stop, else whether any stage holds the answer."""
+        """The first `Stop` of a stage; otherwise a `Hold` if any stage returns one; otherwise None."""
         admission: Hold | None = None
         for stage in self.stages_with("admit"):
             answered = await stage.admit(answer)
@@ -101,19 +101,19 @@ class StageList:
         return admission
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """What goes out when every stage has had its say."""
+        """Pass the outgoing text through every stage and return the result."""
         for stage in self.stages_with("release"):
             outgoing = await stage.release(outgoing, answer)
         return outgoing
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """What becomes of the answer when every stage has had its say."""
+        """Pass the outcome through every stage and return the result."""
         for stage in self.stages_with("settle"):
             outcome = await stage.settle(outcome, answer)
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with what every stage says of it."""
+        """Let every stage add its report to the outcome."""
         for stage in self.stages_with("report"):
             outcome = stage.report(outcome, answer)
         return outcome
@@ -125,7 +125,7 @@ def _overrides(stage: Stage, method: str) -> bool:
 
 
 class ExtensionReports(Stage):
-    """Adds what plugins report of an answer; what is counted in prose means nothing in JSON."""
+    """Adds the plugins' reports on an answer. JSON answers are skipped, because the reports count things in prose."""
 
     order = 40
 
@@ -133,7 +133,7 @@ class ExtensionReports(Stage):
         self._extensions = extensions
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with the reports of plugins."""
+        """The outcome with the reports of plugins added."""
         if outcome.edited is None or answer.is_structured:
             return outcome
         reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)
@@ -141,7 +141,7 @@ class ExtensionReports(Stage):
 
 
 class Pipeline:
-    """The hot path. Holds what all requests share; nothing about a request is kept here."""
+    """The hot path. Holds what all requests share and keeps nothing about a single request."""
 
     def __init__(
         self,
@@ -161,10 +161,13 @@ class Pipeline:
         self.extensions = extensions or NO_EXTENSIONS
         self.cache = cache
         self.remember = remember
-        """False: nothing is stored, but identical requests in flight still share one correction."""
+        """If False, nothing is stored, but identical requests in flight still share one correction."""
 
     async def align(self, exchange: Exchange, policy: Policy, session: Session | None = None) -> Outcome:
-        """Correct one choice; `session` is what the engine has read of it. Only `CancelledError` leaves this."""
+        """Correct one choice.
+
+        `session` is what the engine has read ahead, and is closed. Only `CancelledError` leaves this.
+        """
         started = time.perf_counter()
         budget = outcomes.Budget(await self.select_objectives(exchange, policy))
         form = AnswerForm(exchange)
@@ -173,7 +176,7 @@ class Pipeline:
             outcome, error = await self._attempt(exchange, form, budget, stages, session)
             while (pause := budget.pause_before_retry(outcome, error)) is not None:
                 await asyncio.sleep(pause)
-                # What was read ahead is good for one attempt; later ones send the whole answer.
+                # The session serves only one attempt; later attempts send the whole answer.
                 stages = self.stages(budget.policy, form)
                 outcome, error = await self._attempt(exchange, form, budget, stages, None)
         finally:
@@ -192,7 +195,7 @@ class Pipeline:
         stages: StageList,
         session: Session | None,
     ) -> tuple[Outcome, Exception | None]:
-        """One attempt: its outcome, and the error that ended it."""
+        """Make one attempt; return its outcome, and the error that ended it, if any."""
         policy = budget.policy
         answer = AnswerSoFar(exchange, exchange.answer or "", policy)
         try:
@@ -218,7 +221,7 @@ class Pipeline:
             return build_failure(error, exchange, policy), error
 
     async def _report(self, outcome: Outcome, exchange: Exchange, form: AnswerForm, stages: StageList) -> Outcome:
-        """The outcome of a judged answer with what stages say of it; in a thread where the answer is long."""
+        """Add the stages' reports to the outcome of a judged answer; long answers are processed in a thread."""
         policy = outcome.policy
         about = await self.describe_aligner(policy)
         if about and about.languages:
@@ -231,10 +234,11 @@ class Pipeline:
     def _steps(
         self, answer: AnswerSoFar, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
     ) -> Inner:
-        """The correction of one text inside the wrappers that this policy and this answer ask for."""
+        """The correction of one text inside the wrappers that this policy and this answer require."""
         exchange = answer.exchange
         if answer.is_structured:
-            # Each text of a JSON answer has more of the answer behind it, and was not read ahead by itself.
+            # Every text of a JSON answer is followed by more of the answer, and the engine did not read it ahead on its
+            # own.
             exchange = replace(exchange, inner=True)
             session = None
         core = self._core(exchange, policy, answer.deadline, session)
@@ -248,7 +252,7 @@ class Pipeline:
         return JsonAnswer(steps, answer.exchange)
 
     def _core(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:
-        """The correction of one text by cache, engine and gate, read twice where the policy wants that."""
+        """The correction of one text by cache, engine and gate, with a second reading if the policy requires one."""
         core = _TextCorrection(self, exchange, policy, deadline, session)
         if not outcomes.reads_twice(policy):
             return core
@@ -256,7 +260,7 @@ class Pipeline:
         return SecondReading(core, bare, exchange.turns)
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
-        """Whom stages may ask about an answer; None where its policy names nobody."""
+        """The editor that stages may use on an answer; None if its policy names none."""
         policy = answer.policy
         group = policy.editor_group
         if group is None or self.editors is None:
@@ -266,15 +270,15 @@ class Pipeline:
         return StageEditor(self.editors.group(group), request, dict(policy.payer))
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
-        """Let the engine read an answer of which `exchange` has the beginning; None where it will not be corrected."""
+        """Open a session in which the engine reads an answer from its beginning; None if it will not be corrected."""
         policy = await self.select_objectives(exchange, policy)
         beginning = replace(exchange, answer=BEGUN, finish_reason=None)
         if beginning.structured or eligibility.check(beginning, policy) is not None:
-            return None  # an answer of a given form is judged as a whole
+            return None  # a structured answer is judged as a whole
         engine = self.engine_of(policy)
         by_segments = policy.stream is StreamMode.SENTENCE and self.can_release_segments(policy)
         if policy.corrector != METAALIGNER and not by_segments:
-            return DeferredSession(engine)  # holds no place while the upstream writes
+            return DeferredSession(engine)  # occupies no engine slot while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
         if not policy.objectives and policy.standards:
             return UnjudgedSession()
@@ -284,19 +288,22 @@ class Pipeline:
         return await engine.read(align_request(exchange, "", policy, deadline))
 
     async def score(self, exchange: Exchange, text: str, policy: Policy) -> Correction:
-        """The verdicts of the engine on a text."""
+        """Ask the engine for its verdicts on a text, without edits."""
         seconds = policy.deadline_s
         request = align_request(exchange, text, replace(policy, score_only=True), time.monotonic() + seconds)
         async with asyncio.timeout(seconds):
             return await self.engine_of(policy).align(request)
 
     def can_release_segments(self, policy: Policy) -> bool:
-        """Whether an answer can be corrected while it is written; wrappers and rules of plugins need the whole."""
+        """Whether an answer can be corrected while it is written.
+
+        Plugin wrappers and plugin rules need the whole answer.
+        """
         by_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), Revising)
         return by_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
 
     async def select_objectives(self, exchange: Exchange, policy: Policy) -> Policy:
-        """The policy with its objectives chosen for this conversation, where a plugin is to choose and has not yet."""
+        """The policy with the objectives that a plugin selects for this conversation; unchanged if none selects."""
         if not self.extensions.selects(policy):
             return policy
         encoder = EngineEncoder(self.engine, policy, exchange.call_id, min(SELECT_S, policy.deadline_s))
@@ -305,9 +312,9 @@ class Pipeline:
     def stages(
         self, policy: Policy, form: AnswerForm | None = None, *, own: Sequence[Stage] = (), grows: bool = False
     ) -> StageList:
-        """The stages that an answer goes through under a policy, in their order, besides those of its driver.
+        """The stages that an answer goes through under a policy, in order, including the driver's `own` stages.
 
-        A growing answer asks for the languages of its aligner by itself, a whole one only if they may stop it.
+        A growing answer always has the language stage; a whole one has it only if the language may stop the answer.
         """
         stages: list[Stage] = [Eligibility(form), *own]
         if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
@@ -320,7 +327,7 @@ class Pipeline:
         return StageList(sorted([*stages, *self.extensions.stages(policy)], key=lambda stage: stage.order))
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
-        """The aligner that judges by a policy; None where none does, or nobody says."""
+        """The aligner that judges under a policy; None if there is none, or if the engine cannot be asked."""
         try:
             return await self._describe_aligner(policy)
         except CorrectionError:
@@ -332,12 +339,12 @@ class Pipeline:
         return (await self.engine.info()).find_aligner(policy.aligner)
 
     async def _languages(self, policy: Policy) -> Collection[str]:
-        """The languages of the aligner that judges by a policy; raises where nobody can say."""
+        """The languages of the aligner under a policy; raises `CorrectionError` if the engine cannot be asked."""
         about = await self._describe_aligner(policy)
         return about.languages if about else ()
 
     def engine_of(self, policy: Policy) -> Engine:
-        """The aligner's engine, with an editor behind it if the policy names one; or the corrector in its place."""
+        """The engine of the policy's corrector. For the aligner it is followed by an editor if the policy names one."""
         engine = self.correctors.get(policy.corrector, MISSING)
         if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
             return engine
@@ -345,7 +352,7 @@ class Pipeline:
 
 
 class ReleasedText(InnerWrapper):
-    """The correction of a text with what stages make of what goes out."""
+    """The correction of a text whose result passes the stages' `release`."""
 
     def __init__(self, inner: Inner, stages: StageList, answer: AnswerSoFar) -> None:
         super().__init__(inner)
@@ -353,7 +360,7 @@ class ReleasedText(InnerWrapper):
         self._answer = answer
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        """The correction of a text, released."""
+        """Correct a text and pass the result through the stages."""
         corrected = await self.inner.correct(text, policy)
         outgoing = await self._stages.release(Outgoing(corrected.verdict.text), self._answer)
         verdict = replace(corrected.verdict, text=outgoing.text, findings=outgoing.findings)
@@ -373,7 +380,7 @@ class _TextCorrection:
         self.deadline = deadline
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        """The correction of `text`, from the cache or the engine, as the gate lets it pass."""
+        """Correct `text` from the cache or by the engine, and keep what the gate lets pass."""
         exchange = self._exchange if text == self._exchange.answer else replace(self._exchange, answer=text)
         compute = self._engine_call(exchange, text, policy)
         cache = self._pipeline.cache
@@ -398,20 +405,23 @@ class _TextCorrection:
         return Corrected(correction, cache_hit, verdict)
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        """The verdict of the gate, with the rules of plugins that the policy names."""
+        """The gate's verdict, including the plugin rules that the policy names."""
         with tracing.stage("gate"):
             judge = self._pipeline.rules.judge if policy.plugin_rules else judge_in_thread
             return await judge(text, correction, policy)
 
     async def has_detector(self, policy: Policy) -> bool:
-        """Whether the engine has a detector head that can score texts."""
+        """Whether the engine has a detector head for this policy; False if the engine cannot be asked."""
         try:
             return (await self._pipeline.engine.info()).find_aligner(policy.aligner).has_head
         except CorrectionError:
             return False
 
     def _engine_call(self, exchange: Exchange, text: str, policy: Policy) -> Callable[[], Awaitable[Correction]]:
-        """The call that asks the engine; what it has read ahead is used once, for the very question that was read."""
+        """The call that asks the engine.
+
+        The session is used once, and only if the question is the one that was read ahead.
+        """
         ask: Callable[[AlignRequest], Awaitable[Correction]] = self._pipeline.engine_of(policy).align
         if self._session is not None and _question(text, policy) == self._read_ahead:
             ask = self._session.finish
@@ -420,13 +430,16 @@ class _TextCorrection:
 
 
 def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
-    """What a correction depends on, within one request."""
+    """Everything that a correction depends on within one request, for comparison."""
     corrected_by = (policy.corrector, policy.aligner, policy.editor_group)
     return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
 
 
 def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outcome:
-    """The outcome of an error. Only its type is logged: messages of foreign exceptions may quote the text."""
+    """Log an error and build its outcome.
+
+    Logs only the type, because messages of foreign exceptions may quote the text.
+    """
     reason = outcomes.reason_of(error)
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
@@ -434,7 +447,7 @@ def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outco
 
 
 def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float) -> AlignRequest:
-    """The correction of `text` under a policy until `deadline` (`time.monotonic()` seconds)."""
+    """The engine request to correct `text` under a policy until `deadline` (`time.monotonic()` seconds)."""
     seconds_left = max(0.001, deadline - time.monotonic())
     tenant, quota = account(policy)
     return AlignRequest(
@@ -457,13 +470,13 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
 
 
 def _heads(objectives: Sequence[Objective]) -> tuple[str, ...]:
-    """The taught head of each objective; empty where none has one."""
+    """The taught head of each objective; an empty tuple if none has one."""
     names = tuple(objective.head for objective in objectives)
     return names if any(names) else ()
 
 
 def _common(objectives: Sequence[Objective]) -> int:
-    """How many of the first objectives are the operator's own words."""
+    """How many of the first objectives are the operator's own, that is, without an allowance."""
     return next((i for i, objective in enumerate(objectives) if objective.allowance is not None), len(objectives))
 
 
@@ -481,7 +494,7 @@ class EngineEncoder:
         return (await self._engine.info()).find_aligner(self._policy.aligner).content_hash
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
-        """Rows [texts, layers * hidden size]."""
+        """The states of the texts, one row each: [texts, layers * hidden size]."""
         rows: list[list[float]] = []
         for first in range(0, len(texts), MAX_TEXTS):
             rows += await text_states(self._engine, self._request(texts[first : first + MAX_TEXTS], layers))
@@ -501,7 +514,10 @@ class EngineEncoder:
 
 
 def account(policy: Policy) -> tuple[str, Quota | None]:
-    """The tenant of a policy and its quota, as digests: an engine shares out places without names."""
+    """The tenant and quota of a policy, with names replaced by digests.
+
+    The engine needs no names to schedule tenants.
+    """
     quota = policy.quota
     return _digest(policy.tenant), quota and replace(quota, account=_digest(quota.account))
 

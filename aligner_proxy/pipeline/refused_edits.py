@@ -1,8 +1,8 @@
-"""Removal of a flagged passage where the gate refuses what was written in its place.
+"""Removal of flagged passages whose replacement the gate refused.
 
-Without it the passage would stay as the upstream wrote it, although it is known to violate an objective. So it is where
-an editor writes, and where the policy has something better than the original in place of an answer of which nothing
-remains, as it has by default where objectives are enforced. The gate has the last word on the removal, too.
+Without this, the passage would stay as the upstream wrote it, although it is known to violate an objective. It applies
+if an editor writes the replacements. It also applies if the policy delivers something other than the original when
+nothing remains of an answer, which is the default under enforced objectives. The gate also judges the removal.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from aligner_proxy.text import structure
 from aligner_proxy.types import LOCAL_EDITOR, Correction, EditorUse, IfNothingRemains, Policy
 
 Judge = Callable[[str, Correction, Policy], Awaitable[Verdict]]
-"""Asks the gate."""
+"""Asks the gate for its verdict on a correction."""
 
 
 def removes_refused(policy: Policy) -> bool:
-    """Whether a flagged passage goes where the gate refuses what was written in its place."""
+    """Whether this policy removes a flagged passage if the gate refuses its replacement."""
     return policy.editor != LOCAL_EDITOR or policy.if_nothing_remains is not IfNothingRemains.ORIGINAL
 
 
 async def remove_refused_edits(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
-    """The correction without the passages whose replacement the gate refuses, and the verdict on it.
+    """Remove the passages whose replacement the gate refuses; return the new correction and the verdict on it.
 
-    The same ones where the policy leaves the original in their place.
+    Both are returned unchanged if the policy keeps the original passages.
     """
     if not removes_refused(policy):
         return correction, verdict
@@ -54,7 +54,7 @@ async def _remove_refused(
         alone = replace(correction, text=edits.apply(answer, [edit]))
         if len(replacements) == 1 or (await judge(answer, alone, policy)).dropped:
             refused_runs.add(first)
-    refused_runs = refused_runs or set(replacements)  # refused together: none of them is better than another
+    refused_runs = refused_runs or set(replacements)  # refused only together, so all go
     rewriting = splice.rewrite_flagged_runs(pieces, flags)
     text = ""
     try:
@@ -71,7 +71,7 @@ async def _remove_refused(
 
 
 def _fill_hole(hole: splice.EditSpan, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
-    """What stands in a hole: nothing where it was refused or removed, what was written, or what was there before."""
+    """The text for a flagged run: nothing if refused or removed, else the replacement, else the original."""
     if edit is not None:
         return "" if hole.run.at in refused_runs else edit.text.strip() if hole.run.text else edit.text.rstrip()
     removed = any(each.first == hole.run.at for each in proposed)

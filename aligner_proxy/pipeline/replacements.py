@@ -1,4 +1,4 @@
-"""Replacements of parts of an answer that is released piece by piece, and the white space around them."""
+"""Replacements in an answer that is released piece by piece, and the white space around them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Replacement:
     text: str
 
     def part(self, start: int, end: int) -> str:
-        """The part of `text` due with these characters of the original, over which it is spread evenly."""
+        """The share of `text` for these characters of the original; `text` is spread evenly over its range."""
         size = self.end - self.start
         length = len(self.text)
         first = max(start, self.start) - self.start
@@ -27,23 +27,23 @@ class Replacement:
 
 
 class ReplacementMap:
-    """All that is decided of an answer; what is not, goes out as it is."""
+    """All decided replacements of an answer; undecided text goes out unchanged."""
 
     def __init__(self) -> None:
         self.end = 0
-        """So many characters are decided."""
+        """Number of decided characters."""
         self.is_changed = False
-        """Something else goes out in place of some of them."""
+        """Whether any of them differ from the original."""
         self._all: list[Replacement] = []
 
     def add(self, end: int, text: str, *, is_changed: bool = True) -> None:
-        """`text` goes out in place of the next characters, up to `end`; not changed: it is what they are."""
+        """Decide that `text` goes out for the next characters, up to `end`; `is_changed` is False if it equals them."""
         self.is_changed |= is_changed
         self._all.append(Replacement(self.end, end, text))
         self.end = end
 
     def render(self, start: int, end: int, original: str) -> str:
-        """What goes out in place of these characters."""
+        """The output for these characters."""
         at = bisect_right(self._all, start, key=lambda replacement: replacement.end)
         pieces: list[str] = []
         while start < end and at < len(self._all):
@@ -54,10 +54,10 @@ class ReplacementMap:
 
 
 def place_replacement(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
-    """Up to where a replacement of `run` reaches, and what goes out there, the white space `lead` before it included.
+    """The end of the replaced range of `run`, and the text for it, including the white space `lead` before it.
 
-    A stretch that vanishes leaves one of the two breaks around it, the larger one (as `segments.join` does), and none
-    where the answer `begins` with it.
+    A removed run leaves one of the two breaks around it, the larger one (as `segments.join` does). It leaves none if
+    the answer `begins` with it.
     """
     if text:
         return run[-1].end, lead + text

@@ -1,4 +1,4 @@
-"""Session of an engine that reads an answer as it is written, begun again where the engine lost it."""
+"""Session in which an engine reads an answer while it is being written; reopened if the engine lost it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore
 
 Result = TypeVar("Result")
 LOST = (SessionLost, EngineUnavailable, EngineOverloaded)
-"""The engine does not read the answer; what else goes wrong would go wrong again."""
+"""Errors after which the engine can be asked again; any other error would recur."""
 PATIENCE_S = 5.0
-"""How long an engine that is away or full is asked to read again, like one that is asked for a whole answer."""
+"""How long in seconds to retry while the engine is unreachable or full, as for a whole answer."""
 
 
 def _nothing() -> Exchange:
-    """What is known of an answer that is over."""
+    """Replaces the `exchange` callback of a closed session; always raises."""
     raise SessionLost("this answer is over")
 
 
 class ResumableSession:
-    """`exchange` is the answer so far. `feed` and `end` raise no error of the engine: the next question does."""
+    """A session that survives engine failures: `feed` and `end` raise no engine error, but the next question does.
+
+    `exchange` returns the answer so far.
+    """
 
     def __init__(self, pipeline: Pipeline, policy: Policy, exchange: Callable[[], Exchange]) -> None:
         self._pipeline = pipeline
@@ -36,7 +39,7 @@ class ResumableSession:
         self._failure: CorrectionError | None = None
 
     async def begin(self) -> bool:
-        """Let the engine read along; False where the answer may not be edited, or only as a whole."""
+        """Open a session; return False if the answer may not be edited, or only as a whole."""
         try:
             self._session = await self._pipeline.read(self._exchange(), self._policy)
         except LOST as error:
@@ -44,32 +47,35 @@ class ResumableSession:
         return self._session is not None or self._failure is not None
 
     async def hold(self) -> Session:
-        """The engine's session for an answer that is held from here on, as long as there is one."""
+        """The session for an answer that is held from now on; a deferred one if the engine's session is lost."""
         if self._failure is not None or self._session is None:
             await self._release()
             return DeferredSession(self._pipeline.engine_of(self._policy))
         return self._session
 
     async def feed(self, text: str) -> None:
-        """More of the answer."""
+        """Pass on more of the answer."""
         self._text += text
         await self._pass_on(lambda session: session.feed(text))
 
     async def end(self) -> None:
-        """There is no more."""
+        """Tell the engine that the answer has ended."""
         self._has_ended = True
         await self._pass_on(lambda session: session.end())
 
     async def wait_for_verdicts(self, known_count: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
-        """More verdicts than `known`; None: this engine has none before the end. `again`: read again what is lost."""
+        """Wait for more verdicts than `known_count`; None if this engine gives none before the end.
+
+        `again`: reopen if lost.
+        """
         return await self._ask(lambda session: session.wait_for_verdicts(known_count), again)
 
     async def replace(self, span: Span, *, again: bool) -> Correction:
-        """What stands in place of a flagged stretch."""
+        """Ask for the replacement of a flagged passage. `again`: reopen the session if it was lost."""
         return await self._ask(lambda session: session.replace(span), again)
 
     async def aclose(self) -> None:
-        """Let the engine go, and everything that knows the text: with it, it would wait for the garbage collector."""
+        """Close the session and drop references to the text, which would otherwise stay until garbage collection."""
         await self._release()
         self._exchange = _nothing
         self._failure = None
@@ -110,7 +116,7 @@ class ResumableSession:
         return result
 
     async def _begin_again(self) -> None:
-        """Another session in place of the lost one, fed with everything that there is so far."""
+        """Open a new session in place of the lost one and feed it the whole text so far."""
         await self._release()
         session = await self._pipeline.read(self._exchange(), self._policy)
         if session is None:

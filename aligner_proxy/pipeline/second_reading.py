@@ -1,14 +1,14 @@
-"""Second reading: an answer is read once more where the first reading is known to miss what it should see.
+"""Second reading: an answer is read again in cases that the first reading is known to miss.
 
-A detector that reads the question finds an insult harmless that stands there already, so sentences that echo the
-conversation are judged without it. Behind one insult the next one scores lower: a segment that is equal to a flagged
-one is flagged with it, and what stands behind one is read again behind the edited text. A sentence whose words are
-cells, bullets or values is judged in its reading form (text/reading_form.py).
+The detector scores an insult as harmless if the question already contains it, so sentences that echo the conversation
+are also judged without it. After one insult the next one scores lower. So a segment equal to a flagged one is flagged,
+too, and the edited answer is read again. A sentence that is spread over cells, bullets or values is also judged in its
+reading form (text/reading_form.py).
 
-All this is for policies under which nothing unjudged goes out (`outcomes.reads_twice`): on others an answer that
-quotes what the client wrote stays as it is. An answer without echo, layout and flag is read once. Of a whole answer
-what is flagged here is removed from its correction; where it cannot be, the answer counts as unjudged. Of a growing one
-it is flagged before it goes out, with what is known by then.
+This applies only under policies that deliver nothing unjudged (`outcomes.reads_twice`); under others, an answer that
+quotes the client stays as it is. An answer without echo, layout or flag is read once. In a whole answer, what is
+flagged here is removed from the correction; if it cannot be located there, the answer counts as unjudged. In a growing
+answer, it is flagged before it goes out, based on the text known by then.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, Turn, all_cached
 
 _ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*\s*$|(?:```|~~~)\s*$")
-"""How a segment ends that is a whole sentence, or code."""
+"""Matches the end of a segment that is a whole sentence or code."""
 _BREAK = "\n\n"
-"""Stands between windows where they are scored as one text."""
+"""Separates windows that are scored as one text."""
 MOST_CONFIRMED = 4
-"""Flagged windows of one answer that are read again where they stand; what is flagged beyond them counts as it is."""
+"""Maximum number of flagged windows per answer that are confirmed in context; others count without confirmation."""
 
 CLEAR = 1.0
-"""Nats above the threshold from which on a window counts: of a sentence taken out of its place less is certain."""
+"""Nats above the threshold from which a window counts, because scores out of context are less certain."""
 
 
 def copy_key(text: str) -> str:
-    """What equal segments have in common: the words that a reader sees."""
+    """Key that equal segments share: their visible words."""
     return " ".join(words(text))
 
 
 def flagged_keys(verdicts: Iterable[SegmentScore]) -> dict[str, SegmentScore]:
-    """The verdicts on flagged segments by what equal segments have in common."""
+    """The verdicts on flagged segments, by the key that equal segments share."""
     keys = {copy_key(verdict.text): verdict for verdict in verdicts if verdict.flagged and verdict.text.strip()}
     keys.pop("", None)
     return keys
 
 
 class SecondReading(InnerWrapper):
-    """A wrapper around the correction of a text by an engine that reads it twice where that is due. Satisfies `Inner`.
+    """A wrapper around the correction of a text that reads it a second time if necessary. Satisfies `Inner`.
 
-    `bare` is the same correction without the conversation, whose `turns` are what an answer may echo.
+    `bare` is the same correction without the conversation; `turns` is the conversation that an answer may echo.
     """
 
     def __init__(self, inner: Inner, bare: Inner, turns: Sequence[Turn]) -> None:
@@ -68,7 +68,7 @@ class SecondReading(InnerWrapper):
         self._turns = turns
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        """The correction of a text, with what its readings flag together; raises `NotPlaced`."""
+        """Correct a text, combining the flags of all readings; raises `NotPlaced` if a flag cannot be located."""
         first = await self.inner.correct(text, policy)
         if not text.strip() or all(verdict.score is None for verdict in first.correction.segments):
             return first
@@ -94,7 +94,7 @@ class SecondReading(InnerWrapper):
     async def _echoes(
         self, text: str, correction: Correction, policy: Policy, readings: list[Corrected]
     ) -> dict[int, SegmentScore]:
-        """The echoes that are flagged without the conversation, by the number of their segment."""
+        """The echoes that are flagged without the conversation, by segment number."""
         verdicts = correction.segments
         size = len(text) + sum(len(turn.content) for turn in self._turns)
         numbers = await run_off_loop(size, partial(_find_echoes, self._turns, verdicts))
@@ -103,16 +103,16 @@ class SecondReading(InnerWrapper):
         return select_flagged(numbers, verdicts, await self._scores(self._bare, text, policy, readings))
 
     async def _windows(self, text: str, policy: Policy, readings: list[Corrected]) -> list[tuple[Window, SegmentScore]]:
-        """The windows of a text that are flagged, each with the verdict that flags it."""
+        """The flagged windows of a text, each with its verdict."""
         windows = await run_off_loop(len(text), partial(reading_windows, text))
         score = partial(self._scores, self.inner, policy=policy, readings=readings)
         return await confirmed_windows(windows, text, score, policy.caution)
 
     async def _flag_copies(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
-        """Flag what is equal to a flagged segment.
+        """Flag the copies of flagged segments.
 
-        What stands before all flagged ones of its kind has a reading by itself: a sentence may be flagged for nothing
-        but that it was said before.
+        A copy before the first flagged one is first read alone, because the later one may be flagged only for
+        repetition.
         """
         for key, verdict, numbers in copies(arrangement.verdicts):
             first = next(n for n, v in enumerate(arrangement.verdicts) if v.flagged and copy_key(v.text) == key)
@@ -124,7 +124,7 @@ class SecondReading(InnerWrapper):
                 arrangement.flag(number, verdict)
 
     async def _read_again(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
-        """Read the edited answer and flag what is still flagged in it; raises `NotPlaced`."""
+        """Read the edited answer and flag what is still flagged in it; raises `NotPlaced` if that cannot be located."""
         arrangement.correction()
         edited = arrangement.edited
         if not edited.strip():
@@ -140,14 +140,14 @@ class SecondReading(InnerWrapper):
     async def _scores(
         self, inner: Inner, text: str, policy: Policy, readings: list[Corrected]
     ) -> tuple[SegmentScore, ...]:
-        """The verdicts of one more reading."""
+        """Read a text once more for its verdicts; appends the reading to `readings`."""
         readings.append(await inner.correct(text, replace(policy, score_only=True)))
         return _with_text(readings[-1].correction)
 
     async def _apply_readings(
         self, text: str, arrangement: Arrangement, policy: Policy, readings: Sequence[Corrected]
     ) -> Corrected:
-        """The first correction, with what was flagged more and what all readings cost."""
+        """The first correction with the additional flags applied and the cost of all readings added."""
         charged = _add_costs(readings[0], readings)
         if not arrangement.changed:
             return charged
@@ -161,10 +161,10 @@ class SecondReading(InnerWrapper):
 
 
 class GrowingReading:
-    """Second reading of a growing answer, before its segments go out; all parts of a long one share it.
+    """Second reading of a growing answer, before its segments go out; the parts of a long answer share it.
 
-    Segments that may be pieces of a sentence (a word a bullet) wait until one ends, or until enough words stand behind
-    them. `score` asks the engine for the verdicts on a text.
+    Segments that may be pieces of a sentence (one word per bullet) wait until a sentence ends, or until enough words
+    follow. `score` asks the engine for the verdicts on a text.
     """
 
     def __init__(self, policy: Policy, score: Callable[[Exchange, str, Policy], Awaitable[Correction]]) -> None:
@@ -172,15 +172,15 @@ class GrowingReading:
         self._policy = policy
         self._score = score
         self._flagged: dict[str, SegmentScore] = {}
-        """What was flagged, by what equal segments have in common."""
+        """The verdicts on flagged segments, by the key that equal segments share."""
         self._echoes: Echoes | None = None
         self._fine_windows: set[str] = set()
-        """Those that were read and are fine."""
+        """Texts of windows that were read and not flagged."""
 
     async def read(self, state: PartState, known_count: int) -> tuple[int, dict[int, SegmentScore]]:
-        """How many segments may go out now, and the verdicts on those that another reading flags.
+        """How many segments may go out now, and the verdicts on those that a second reading flags.
 
-        So many verdicts are `known` from before.
+        The first `known_count` verdicts were processed before.
         """
         limit = len(state.verdicts.all) if state.is_judged else _releasable(state)
         more = self._copies(state, known_count)
@@ -193,14 +193,14 @@ class GrowingReading:
         return limit, more
 
     async def _scores(self, state: PartState, text: str, *, bare: bool = False) -> tuple[SegmentScore, ...]:
-        """The verdicts on a text, `bare` without the conversation."""
+        """The verdicts on a text, without the conversation if `bare`; charges the cost to the tally."""
         exchange = state.exchange()
         correction = await self._score(replace(exchange, turns=()) if bare else exchange, text, self._policy)
         state.tally.charge(correction)
         return _with_text(correction)
 
     def _copies(self, state: PartState, known_count: int) -> dict[int, SegmentScore]:
-        """New segments that are equal to flagged ones before them."""
+        """New segments that equal flagged ones before them; remembers the new flagged ones."""
         copied: dict[int, SegmentScore] = {}
         for number in range(known_count, len(state.verdicts.all)):
             verdict = state.verdicts.all[number]
@@ -226,7 +226,7 @@ class GrowingReading:
     async def _flag_followers(
         self, state: PartState, fresh: Sequence[int], more: Mapping[int, SegmentScore]
     ) -> dict[int, SegmentScore]:
-        """New segments that are flagged behind what goes out in place of flagged ones."""
+        """New segments that are flagged when read after the replaced text instead of the flagged original."""
         if not fresh or not (self._flagged or more):
             return {}
         verdicts = state.verdicts.all
@@ -269,7 +269,7 @@ class GrowingReading:
 
 
 def _releasable(state: PartState) -> int:
-    """The number of segments that need not wait for those behind them to be read as one sentence."""
+    """The number of segments that need not wait for later ones to complete a sentence."""
     segments = state.cut.segments
     limit = len(state.verdicts.all)
     words_behind = 0
@@ -288,27 +288,27 @@ def _fresh(state: PartState, known_count: int, more: Mapping[int, SegmentScore])
 
 
 def _with_text(correction: Correction) -> tuple[SegmentScore, ...]:
-    """The verdicts on what says something."""
+    """The verdicts on segments that have text."""
     return tuple(verdict for verdict in correction.segments if verdict.text.strip())
 
 
 def select_flagged(
     numbers: Sequence[int], verdicts: Sequence[SegmentScore], scores: Sequence[SegmentScore]
 ) -> dict[int, SegmentScore]:
-    """Those of some segments that another reading of the same segments flags."""
+    """The flagged verdicts of a second reading on these segments; raises `EngineFault` if its segments differ."""
     if len(scores) < len(verdicts) or any(scores[number].text != verdicts[number].text for number in numbers):
         raise EngineFault("the engine judged other segments than these")
     return {number: scores[number] for number in numbers if scores[number].flagged}
 
 
 def _add_costs(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
-    """A first correction with what all readings cost."""
+    """The first correction with the cost of all readings."""
     correction = first.correction.with_cost_of([reading.correction for reading in readings])
     return replace(first, correction=correction, cache_hit=all_cached(reading.cache_hit for reading in readings))
 
 
 def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> list[int]:
-    """The unflagged segments that echo one of the turns."""
+    """The numbers of unflagged segments that echo one of the turns."""
     echoes = Echoes(turns)
     return [
         n for n, verdict in enumerate(verdicts) if verdict.text and not verdict.flagged and echoes.has(verdict.text)
@@ -316,7 +316,7 @@ def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> lis
 
 
 def copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, list[int]]]:
-    """The unflagged segments that are equal to flagged ones, with what they have in common and the flagged one."""
+    """The unflagged copies of flagged segments, as (shared key, flagged verdict, segment numbers)."""
     keys = flagged_keys(verdicts)
     if not keys:
         return []
@@ -328,12 +328,12 @@ def copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, li
 
 
 def join_windows(windows: Sequence[Window]) -> str:
-    """Windows as one text, so that they are read at once."""
+    """Join windows to one text, so that one request reads them all."""
     return _BREAK.join(window.text for window in windows)
 
 
 def in_place(text: str, window: Window) -> tuple[str, int]:
-    """A window in place of the segment in which it begins, behind what stands before; and where that ends."""
+    """The text up to the segment in which the window begins, followed by the window; and the offset of the window."""
     start = max((piece.start for piece in split(text) if piece.start <= window.start), default=0)
     return text[:start] + window.text, start
 
@@ -341,10 +341,11 @@ def in_place(text: str, window: Window) -> tuple[str, int]:
 async def confirmed_windows(
     windows: Sequence[Window], text: str, score: Callable[[str], Awaitable[Sequence[SegmentScore]]], caution: float
 ) -> list[tuple[Window, SegmentScore]]:
-    """The windows of a text that are flagged, each with the verdict that flags it.
+    """The flagged windows of a text, each with its verdict.
 
-    They are read in as few texts as it takes that none overlaps another, since repetition hides. Out of its place a
-    fair sentence may look bad, so the first that are flagged are read where they stand, too.
+    Overlapping windows are scored in separate texts, because repetition hides violations. Otherwise as few texts as
+    possible are used. Out of context a harmless sentence may look bad, so the first flagged windows are confirmed in
+    context.
     """
     flagged: list[tuple[Window, SegmentScore]] = []
     for layer in without_overlap(windows):
@@ -361,7 +362,7 @@ async def confirmed_windows(
 def flagged_windows(
     windows: Sequence[Window], verdicts: Iterable[SegmentScore], caution: float
 ) -> list[tuple[Window, SegmentScore]]:
-    """The flagged ones of some windows that were read as one text, each with the verdict that flags it."""
+    """The flagged windows among those read as one text, each with its verdict."""
     ends = list(accumulate(len(window.text) + len(_BREAK) for window in windows))
     flagged: dict[int, SegmentScore] = {}
     for start, end, verdict in places(join_windows(windows), verdicts):
@@ -373,7 +374,7 @@ def flagged_windows(
 
 
 def places(text: str, verdicts: Iterable[SegmentScore]) -> Iterator[tuple[int, int, SegmentScore]]:
-    """Where the flagged segments of a text stand in it."""
+    """Yield (start, end, verdict) for each flagged segment of a text."""
     end = 0
     for verdict in verdicts:
         start = text.find(verdict.text, end)

@@ -1,8 +1,8 @@
-"""Release of the judged segments of a growing answer, in their order; nothing is taken back.
+"""Release of the judged segments of a growing answer, in order; released text is never taken back.
 
-A segment that is not flagged goes out as it is. A flagged stretch is replaced as soon as the first segment behind it
-that stays is known; what the gate refuses goes out as it is, too, or is removed. What heads or announces something
-waits for it, since it goes with the last of it.
+An unflagged segment goes out unchanged. A flagged run is replaced once the first unflagged segment after it is known.
+If the gate refuses the replacement, the original goes out or the run is removed. A heading or announcement waits for
+what follows, because it is removed if all of that is removed.
 """
 
 from __future__ import annotations
@@ -28,34 +28,37 @@ from aligner_proxy.types import Correction, Outcome, SkipReason, Status
 
 
 class SegmentRelease:
-    """Decides what goes out in place of the segments of one part."""
+    """Decides the output for the segments of one part."""
 
     def __init__(self, state: PartState, stages: StageList, session: ResumableSession) -> None:
         self._state = state
         self._stages = stages
         self._session = session
         self._looked_at = 0
-        """So many segments have been released or wait; of ten thousand headings in a row each waits for the next."""
+        """Number of segments already examined.
+
+        Avoids examining ten thousand headings in a row again each time one arrives.
+        """
         self._first_flagged: int | None = None
         """The first flagged segment that is not decided."""
         self._edits: dict[Edit, tuple[Part, ...]] = {}
-        """The edits that have gone out, and what each did."""
+        """The edits that have gone out, each with its effects."""
         self._closed_answer = ClosedAnswer()
-        """What of the answer the gate need not read again."""
+        """State of the answer so far that spares the gate from reading it again."""
         self._first_unsent = 0
-        """So many segments have begun to go out."""
+        """Number of segments of which at least the beginning went out."""
 
     def look_again(self, flagged: Iterable[int]) -> None:
-        """Other readings flag these segments, which have not gone out."""
+        """Take note that a second reading flags these segments, which have not gone out."""
         waiting = [number for number in (self._first_flagged, *flagged) if number is not None]
         if waiting and min(waiting) < self._looked_at:
             self._first_flagged = min(waiting)
 
     async def release(self, releasable: int) -> None:
-        """Release what is not flagged, and what is flagged before it. What waits for the next is looked at once."""
+        """Release new unflagged segments, and the flagged runs before them; each segment is examined once."""
         state = self._state
         if state.cut.has_ended and state.decided < len(state.cut.segments):
-            self._looked_at = min(self._looked_at, len(state.cut.segments) - 1)  # the last one waits no longer
+            self._looked_at = min(self._looked_at, len(state.cut.segments) - 1)  # the last one has no next to wait for
         for number in range(self._looked_at, releasable):
             self._looked_at = number + 1
             if not state.verdicts.all[number].flagged:
@@ -64,7 +67,7 @@ class SegmentRelease:
                 self._first_flagged = number
 
     async def release_rest(self) -> None:
-        """Release the rest of an answer that has ended and is judged, with what is missing behind it."""
+        """Release the rest of an ended and judged answer, adding what is missing at its end."""
         state = self._state
         await self._release_up_to(len(state.cut.segments))
         if state.verdicts.is_end_missing and not state.verdicts.all[-1].flagged and not state.is_over:
@@ -72,7 +75,7 @@ class SegmentRelease:
         await self.finish()
 
     async def finish(self) -> None:
-        """The last white space goes out as it is."""
+        """Send the final white space unchanged and mark the part as over."""
         state = self._state
         if not state.is_over:
             await self._put(state.cut.length)
@@ -80,7 +83,7 @@ class SegmentRelease:
             state.seal()
 
     async def _release_up_to(self, number: int) -> None:
-        """Decide what is flagged before segment `number`, and that one, which stays; there may be none."""
+        """Decide the flagged run before segment `number`, and that segment, which is unflagged or the end."""
         state = self._state
         segments = state.cut.segments
         waits = number < len(segments) and self._waits(number)
@@ -90,18 +93,18 @@ class SegmentRelease:
             state.decided = number
         if number < len(segments) and not state.is_over and not waits:
             is_last = state.verdicts.is_end_missing and number == len(segments) - 1
-            # What is to be added needs a character in whose place it goes out.
+            # An addition needs a character to replace, so the last one is held back.
             await self._put(segments[number].end - is_last)
             state.decided = number + 1
 
     def _waits(self, number: int) -> bool:
-        """Whether the segment behind this one may take it along."""
+        """Whether this segment depends on the next one, as a heading does, and so cannot go out yet."""
         cut = self._state.cut
         is_last = cut.has_ended and number == len(cut.segments) - 1
         return not is_last and depends_on_next(cut.segments, number)
 
     async def _put(self, end: int, text: str | None = None, removed_numbers: Collection[int] = ()) -> None:
-        """`text` goes out in place of what is undecided up to `end`; None: it goes out as it is."""
+        """Send `text` for the undecided characters up to `end`, after the stages' `release`; None: the original."""
         state = self._state
         start = state.delivery.end
         if end <= start:
@@ -129,7 +132,7 @@ class SegmentRelease:
             state.send(end, outgoing.text, is_changed=outgoing.text != original)
 
     async def _edit(self, first: int, stop: int, *, waits: bool) -> None:
-        """Replace the flagged segments from `first` to `stop`, where the gate lets that pass."""
+        """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original."""
         state = self._state
         text = state.cut.text
         segments = state.cut.segments
@@ -150,7 +153,7 @@ class SegmentRelease:
         removable = bool(correction.text) and removes_refused(state.policy)
         followed = await self._judge(edit, end, is_final=not removable)
         if followed is None and removable and not state.is_over:
-            # What the gate refuses is removed; the passage is known to violate an objective.
+            # The gate refused the replacement: try removal, because the passage is known to violate an objective.
             edit = self._as_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=last))
             followed = await self._judge(edit, end)
         if followed is None:
@@ -159,7 +162,7 @@ class SegmentRelease:
         return None
 
     async def _send(self, followed: Followed, stop: int, *, waits: bool) -> None:
-        """Let an edit go out, with those that follow from it."""
+        """Send an edit and the edits that follow from it."""
         removed_numbers = removed_segments(followed) - {
             part.index for parts in followed.values() for part in parts if part.remains
         }
@@ -170,7 +173,7 @@ class SegmentRelease:
             await self._put(edit.end, edit.text, removed_numbers)
 
     def _as_edit(self, first: int, stop: int, replaced: tuple[int, str]) -> Edit:
-        """What was written in place of these segments, with the white space up to what follows, as an edit."""
+        """The replacement of these segments, with the white space up to the next one, as an edit."""
         upto, new_text = replaced
         cut = self._state.cut
         verdicts = self._state.verdicts
@@ -180,11 +183,11 @@ class SegmentRelease:
             return Edit(start, behind, new_text + cut.text[upto:behind], first, stop)
         if verdicts.behind is None or verdicts.is_end_missing:
             return Edit(start, cut.length, new_text + cut.text[upto:], first, stop + verdicts.is_end_missing)
-        # The white space at the end belongs to the place behind the last segment, which stays.
+        # The white space at the end belongs to the position after the last segment, which stays.
         return Edit(start, cut.segments[-1].end, new_text.rstrip(), first, stop)
 
     async def _add_end(self) -> None:
-        """Put what is missing behind the last segment, where the gate lets that pass; its last character waits."""
+        """Add what is missing after the last segment, if the gate allows it; replaces the held-back last character."""
         state = self._state
         if eligibility.check(state.exchange(), state.policy) is not None:
             return
@@ -200,7 +203,7 @@ class SegmentRelease:
             await self._put(end, body + edit.text)
 
     async def _rewrite(self, first: int, stop: int, end: int, before: str) -> Correction:
-        """What the engine writes in place of these segments."""
+        """Ask the engine to replace these segments, and add the cost to the tally."""
         state = self._state
         behind = state.verdicts.behind
         objective = behind.objective if behind else None
@@ -213,9 +216,9 @@ class SegmentRelease:
         return correction
 
     async def _judge(self, edit: Edit, end: int, *, is_final: bool = True) -> Followed | None:
-        """The edit as the gate lets it go out in an answer of which `end` characters are known; None: it does not.
+        """The edit and what follows from it, if the gate allows it with `end` characters known; None if not.
 
-        Where it is not the final one, another will be tried in its place if the gate refuses it.
+        If not `is_final`, a refusal is not counted, because the caller tries another edit.
         """
         state = self._state
         if edit.text == state.cut.text[edit.start : edit.end]:

@@ -1,8 +1,8 @@
 """Plugin API: protocols of what a plugin may offer, and one hook for each.
 
 A plugin is a module with one or more of these hooks, registered under the entry point group `aligner_proxy`. A hook
-returns what the plugin offers; objects are created only if a policies file names them. Third-party code runs in a
-thread of its own, and its errors and timeouts count as failures of the engine (docs/guides/plugins.md).
+returns what the plugin offers; objects are created only if a policies file names them. Third-party code runs in its own
+thread, and its errors and timeouts count as failures of the engine (docs/guides/plugins.md).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Offered = TypeVar("Offered", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """A flagged segment; `text` is None if redaction does not leave it certain."""
+    """A flagged segment; `text` is None if redaction makes the text uncertain."""
 
     text: str | None
     score: float | None
     objective: str | None
     number: int | None = None
-    """Its place among the judged segments, from 0; None in entries of earlier versions."""
+    """Its index among the judged segments, from 0; None in entries of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Content:
     facts: RequestFacts
     exchange: Exchange
     edited: str | None = None
-    """Text that passed the gate, not delivered in shadow mode; None if nothing was judged."""
+    """Text that passed the gate (not delivered in shadow mode); None if nothing was judged."""
     proposed: str | None = None
     """The aligner's text, if the gate changed or refused it."""
     edits: tuple[tuple[int, int, str], ...] = ()
@@ -69,12 +69,15 @@ class Content:
     reports: dict[str, Any] = field(default_factory=dict)
     """Reports on the answer, by extension."""
     record: dict[str, Any] = field(default_factory=dict)
-    """Fields of plugins about the policy."""
+    """Fields that plugins record about the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Audit entry. Times: `at` seconds since the epoch, `ms` added to the response, `engine_ms` of the aligner."""
+    """Audit entry.
+
+    Times: `at` in seconds since the epoch; `ms` added to the response and `engine_ms` in the aligner.
+    """
 
     at: float
     call_id: str
@@ -96,17 +99,17 @@ class Entry:
     chars: int
     content: Content | None = None
     aligner_id: str = ""
-    """What x-aligner-id told the client; empty for reasoning, and in entries of earlier versions."""
+    """The x-aligner-id that the client was given; empty for reasoning, and in entries of earlier versions."""
     judged: int | None = None
     """Number of judged segments."""
     changed: bool | None = None
     """Whether an edit passed the gate, delivered or only recorded; None if nothing was judged."""
     margin: float | None = None
-    """How near the nearest segment came to the threshold, in nats; None without scores."""
+    """Distance in nats between the threshold and the nearest segment's score; None without scores."""
 
 
 class NoSettings(BaseModel):
-    """Settings of a kind that has none."""
+    """Settings model of a kind without settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -116,20 +119,20 @@ class Kind(Generic[Offered]):
     """One thing that a plugin offers: name, description, factory and settings."""
 
     name: str
-    """Name in the policies file: letters, digits, and inside them `.`, `_`, `-`."""
+    """Name in the policies file: letters and digits; also `.`, `_` and `-`, but not first or last."""
     about: str
     """Description in one line for `aligner-proxy doctor`."""
     make: Callable[[Any], Offered]
-    """Factory, called with the checked settings once in each worker at its start."""
+    """Factory, called with the validated settings once in each worker at its start."""
     settings: type[BaseModel] = NoSettings
-    """Model of the settings in the policies file; it should refuse unknown keys."""
+    """Model of the settings in the policies file; it should reject unknown keys."""
 
 
 class Corrector(Protocol):
-    """Editor of answers in place of the aligner. The gate judges its corrections, too."""
+    """Edits answers instead of the aligner. The gate judges its corrections, too."""
 
     async def identity(self) -> str:
-        """Identifier that changes whenever its corrections may; part of every cache key."""
+        """Identifier that changes whenever its corrections may change; part of every cache key."""
         ...
 
     async def correct(self, request: AlignRequest) -> Correction:
@@ -147,36 +150,39 @@ class SentenceCorrector(Corrector, Protocol):
 
 
 class CorrectionStore(Protocol):
-    """Store of corrections in place of the folder on disk. Its values are checked, so it need not be trusted."""
+    """Stores corrections instead of the folder on disk. Its values are verified, so it need not be trusted."""
 
     async def get(self, key: str) -> bytes | None:
         """The value under this key; None if it is missing or expired."""
         ...
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
-        """Keep `value` for at most `ttl_s` seconds."""
+        """Store `value` for at most `ttl_s` seconds."""
         ...
 
 
 class GateCheck(Protocol):
-    """Further rule of the gate."""
+    """An additional rule of the gate."""
 
     def breaks(self, original: str, edited: str, objectives: Sequence[str]) -> bool:
-        """Whether `edited`, which holds one or more edits of the original, does harm. No side effects: called often."""
+        """Whether `edited`, the original with one or more edits, is unacceptable.
+
+        Called often; must have no side effects.
+        """
         ...
 
 
 class AuditSink(Protocol):
-    """Receiver of an entry for every judged answer, after the response."""
+    """Receives an entry for every judged answer, after the response."""
 
     async def write(self, entry: Entry) -> None:
-        """Keep one entry. Texts are redacted as in the audit store, and missing if storing was forbidden."""
+        """Store one entry. Texts are redacted as in the audit store, and missing if storing was forbidden."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RequestField:
-    """Field that a request may set under `metadata.aligner`; also an option of `aligner-proxy check`."""
+    """A field that a request may set under `metadata.aligner`; also an option of `aligner-proxy check`."""
 
     name: str
     about: str
@@ -185,7 +191,7 @@ class RequestField:
 
 @dataclass(frozen=True, slots=True)
 class BodyField:
-    """Field that the body of `POST /v1/align` may have; `RequestFacts.brought` has its value."""
+    """A field that the body of `POST /v1/align` may have; `RequestFacts.brought` has its value."""
 
     name: str
     type: Any
@@ -197,7 +203,7 @@ class BodyField:
 
 @dataclass(frozen=True, slots=True)
 class CheckTable:
-    """Table of `aligner-proxy check`."""
+    """A table in the output of `aligner-proxy check`."""
 
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -205,16 +211,16 @@ class CheckTable:
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """Correction with the gate's verdict."""
+    """A correction with the gate's verdict."""
 
     correction: Correction
     cache_hit: bool | None
-    """None: the cache was not used."""
+    """None if the cache was not used."""
     verdict: Verdict
 
 
 class Inner(Protocol):
-    """The next wrapper further inside; innermost are cache, engine (or corrector) and gate."""
+    """The next wrapper further inside; the innermost one combines cache, engine (or corrector) and gate."""
 
     @property
     def deadline(self) -> float:
@@ -222,7 +228,7 @@ class Inner(Protocol):
         ...
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        """A correction of this text under this policy; raises `CorrectionError` subclasses."""
+        """Correct this text under this policy; raises `CorrectionError` subclasses."""
         ...
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
@@ -242,33 +248,35 @@ class TextEncoder(Protocol):
         ...
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
-        """[texts, layers * hidden size]: means over the tokens of each text, each layer normalised
-        to mean 0 and variance 1."""
+        """Rows [texts, layers * hidden size]: for each layer, the mean over the tokens of each text.
+
+        Each layer is normalised to mean 0 and variance 1.
+        """
         ...
 
 
 class Extension:
-    """Extension of the handling of requests. Every default changes nothing.
+    """Extends the handling of requests. Every default method changes nothing.
 
-    One instance serves all requests of a worker, so it must keep nothing about a request; that belongs in the policy
-    (`Policy.with_extension`) or the report.
+    One instance serves all requests of a worker, so it must store nothing about a request. Such data belongs in the
+    policy (`Policy.with_extension`) or the report.
     """
 
     name: str = ""
     """Name of its reports in log lines, LiteLLM's guardrail record and audit entries."""
     order: int = 0
-    """Wrappers with a lower number are further outside."""
+    """Position of its wrapper; lower numbers are further outside."""
     keys: tuple[PolicyKey, ...] = ()
-    """Keys of the policies file; `policy.extension(name, default)` returns their values."""
+    """Keys it adds to the policies file; `policy.extension(name, default)` returns their values."""
     selectors: tuple[SelectorForm, ...] = ()
-    """Words allowed in place of a list of objectives; `policy.selection` has their settings."""
+    """Words allowed instead of a list of objectives; `policy.selection` has their settings."""
     request_fields: tuple[RequestField, ...] = ()
-    """Fields of requests; `RequestFacts.fields` has their values."""
+    """Request fields it adds; `RequestFacts.fields` has their values."""
     body_fields: tuple[BodyField, ...] = ()
-    """Fields of the body of `POST /v1/align`; `RequestFacts.brought` has their values."""
+    """Fields it adds to the body of `POST /v1/align`; `RequestFacts.brought` has their values."""
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """The policy with the settings of this request, before anything is spent.
+        """The policy with the settings of this request; called before any work is done.
 
         May raise `BadRequest` (the client gets a 400) or `ForbiddenError` (403).
         """
@@ -283,69 +291,69 @@ class Extension:
         return policy
 
     def unselected(self, policy: Policy, reason: str) -> Policy:
-        """The policy after `select` failed or took too long; by default all candidates stay, in the file's order."""
+        """The policy after `select` failed or timed out; by default all candidates apply, in the file's order."""
         return policy
 
     def prefill(self, policy: Policy) -> Policy:
-        """The policy for prefilling an answer that is still being written."""
+        """The policy with which an answer is prefilled while it is still being written."""
         return policy
 
     def wraps(self, policy: Policy) -> bool:
-        """Whether `correct` wraps corrections under this policy; streams are then held."""
+        """Whether `correct` wraps corrections under this policy; if so, streams are held."""
         return False
 
     async def correct(self, text: str, policy: Policy, inner: Inner) -> Corrected:
-        """The correction of a text by calls to `inner`, within `inner.deadline`."""
+        """The correction of a text, made by calls to `inner` before `inner.deadline`."""
         return await inner.correct(text, policy)
 
     def stages(self, policy: Policy) -> Sequence[Stage]:
-        """Stages that one answer goes through under this policy, by their `order`; new ones for each answer."""
+        """New stages for one answer under this policy; they are sorted by their `order`."""
         return ()
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
-        """Report on a judged answer (JSON-able, no text); None: nothing."""
+        """A report on a judged answer (JSON-able, without texts); None for no report."""
         return None
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """Headers of the response: name without `x-aligner-` -> value. Called again when the outcomes are known."""
+        """Response headers, as name without `x-aligner-` -> value. Called again once the outcomes are known."""
         return {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """Fields of the comment at the end of a stream: name -> value."""
+        """Fields of the comment at the end of a stream, as name -> value."""
         return {}
 
     def record(self, policy: Policy) -> Mapping[str, Any]:
-        """Fields of LiteLLM's guardrail record and the audit entry about the policy (JSON-able, no text)."""
+        """Fields about the policy for LiteLLM's guardrail record and the audit entry (JSON-able, without texts)."""
         return {}
 
     def observe(self, outcome: Outcome) -> None:
         """Count one outcome in the extension's own metrics."""
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
-        """Notes of `aligner-proxy check` on this policy."""
+        """Notes on this policy for `aligner-proxy check`."""
         return ()
 
     def tables(self, policy: Policy) -> Iterable[CheckTable]:
-        """Tables of `aligner-proxy check` on this policy."""
+        """Tables on this policy for `aligner-proxy check`."""
         return ()
 
     def details(self, policy: Policy) -> Mapping[str, Any]:
-        """Fields of `aligner-proxy check --json` on this policy."""
+        """Fields on this policy for `aligner-proxy check --json`."""
         return {}
 
     def describe(self, objective: Objective) -> str | None:
-        """How an objective of this extension is met, for `aligner-proxy check`; None: not its own."""
+        """How an objective of this extension is met, for `aligner-proxy check`; None for other objectives."""
         return None
 
 
 @hookspec
 def extensions() -> Sequence[Extension]:  # type: ignore[empty-body]
-    """Extensions, active wherever the plugin is installed."""
+    """Extensions, active whenever the plugin is installed."""
 
 
 @hookspec
 def endpoints() -> Sequence[Endpoint]:  # type: ignore[empty-body]
-    """Endpoints of the gateway, served wherever the plugin is installed."""
+    """Endpoints of the gateway, served whenever the plugin is installed."""
 
 
 @hookspec
@@ -365,15 +373,20 @@ def gate_rules() -> Sequence[Kind[GateCheck]]:  # type: ignore[empty-body]
 
 @hookspec
 def shared_servers() -> Sequence[Kind[Any]]:  # type: ignore[empty-body]
-    """The server that `cache.redis_env` names. `make` gets a `ServerAddress`, checks it, connects to nothing, and
-    returns a `SharedServer` (gateway/shared_server.py). Only for plugins that come with the gateway, as it runs in the
-    gateway's loop."""
+    """The server that `cache.redis_env` names.
+
+    `make` gets a `ServerAddress`, validates it without connecting, and returns a `SharedServer`
+    (gateway/shared_server.py). Only for plugins that come with the gateway, because it runs in the gateway's loop.
+    """
 
 
 @hookspec
 def audit_databases() -> Sequence[Kind[Any]]:  # type: ignore[empty-body]
-    """The database that `audit.database_env` names. `make` gets a `ServerAddress`, checks it, connects to nothing, and
-    returns an `AuditDatabase` (audit/location.py). Only for plugins that come with the gateway."""
+    """The database that `audit.database_env` names.
+
+    `make` gets a `ServerAddress`, validates it without connecting, and returns an `AuditDatabase` (audit/location.py).
+    Only for plugins that come with the gateway.
+    """
 
 
 @hookspec

@@ -1,4 +1,4 @@
-"""Commands of `aligner-proxy` that installed plugins bring."""
+"""Commands that installed plugins add to `aligner-proxy`."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 GROUP = "aligner_proxy.commands"
-"""Entry point group. Each entry point names a sequence of `Command`, in a module that is quick to import."""
+"""Entry point group. Each entry point names a sequence of `Command`, in a module that imports quickly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """A process that `serve` keeps beside the gateway where it is told to: the command whose companion this is.
+    """A command that `serve` can run as a process next to the gateway, if the operator passes its flag.
 
-    It is started with `--config` (the LiteLLM YAML), `--port`, `--gateway` (the gateway's address) and, where `serve`
-    starts the engine, `--engine` (`unix:PATH`). It is started again when it ends, and replaced with the engine.
+    It gets `--config` (the LiteLLM YAML), `--port` and `--gateway` (the gateway's address). If `serve` starts the
+    engine, it also gets `--engine` (`unix:PATH`). It is restarted when it ends, and replaced together with the engine.
     """
 
     about: str
-    """The help of the flag `--NAME` of `serve`; `--NAME-port` says its port."""
+    """Help text of the `serve` flag `--NAME`; `--NAME-port` sets its port."""
     port: int
-    """Its port, unless `--NAME-port` says another."""
+    """Default port, if `--NAME-port` is not given."""
     extra: str | None = None
-    """The extra of aligner-proxy that it needs."""
+    """The extra of aligner-proxy that it needs, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command: its name, its line in `aligner-proxy --help`, and the module whose `command` click runs.
 
-    The module is imported when the command runs, so `--help` stays fast whatever a plugin needs.
+    The module is imported only when the command runs, so `--help` stays fast even if a plugin needs slow imports.
     """
 
     name: str
     about: str
     module: str
     companion: Companion | None = None
-    """Where `serve` can keep this command running beside the gateway."""
+    """Set if `serve` can run this command next to the gateway."""
 
 
 def plugin_commands() -> Iterator[Command]:
-    """The commands of the installed plugins, plugin by plugin in the order of their names.
+    """Yield the commands of the installed plugins, in the order of the plugins' names.
 
-    A plugin whose list cannot be imported loses its commands, and no others; the reason is logged.
+    If a plugin's list cannot be imported, only its own commands are missing; the reason is logged.
     """
     for entry_point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name):
         try:

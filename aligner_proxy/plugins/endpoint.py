@@ -1,4 +1,4 @@
-"""Endpoint: an address of the gateway at which a plugin answers."""
+"""Endpoint: a path of the gateway that a plugin serves."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from aligner_proxy.policy.schema import PolicyFile
 
 @dataclass(frozen=True, slots=True)
 class EndpointRefusal:
-    """What an endpoint answers where it does not do what it is asked: an error in LiteLLM's form."""
+    """An endpoint's refusal of a request: an error in LiteLLM's format."""
 
     status: int
     message: str
-    """For the client; without texts of others."""
+    """Message for the client; must not contain texts of others."""
     param: str | None = None
-    """The wrong field of the body."""
+    """The invalid field of the body."""
     kind: str = "invalid_request_error"
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Answering = Callable[[Any, RequestFacts], Awaitable[BaseModel | EndpointRefusal]]
-"""The work of an endpoint: the answer to a body, in the endpoint's form, by a caller whom LiteLLM has let in."""
+"""Answers a request body, parsed as `Endpoint.body`, from a caller that LiteLLM has authorised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint for POST in LiteLLM's application, whose keys, limits and OpenAPI document count.
+    """A POST endpoint in LiteLLM's application, which applies its keys and limits and lists it in its OpenAPI document.
 
     Keys of the keys file may call it as they call models.
     """
@@ -41,13 +41,13 @@ class Endpoint:
     about: str
     """Its description in the OpenAPI document."""
     body: type[BaseModel]
-    """The form of its body; anything else is a 400 that names the field."""
+    """Model of its body; an invalid body gets a 400 that names the field."""
     answer: type[BaseModel]
     make: Callable[[PolicyFile], Answering]
     """Factory, called once in each worker at its start; may raise `ConfigError`."""
     status: int = 200
-    """HTTP status of an answer."""
+    """HTTP status of a successful answer."""
     errors: Mapping[int, str] = field(default_factory=dict)
-    """What its refusals mean, by status, for the OpenAPI document."""
+    """Meaning of its refusals by status, for the OpenAPI document."""
     for_reviewers: bool = False
-    """Whether keys with the role of a reviewer may call it, too."""
+    """Whether keys with the reviewer role may call it, too."""

@@ -1,9 +1,9 @@
 """Extensions of the installed plugins, applied to requests.
 
-Errors of extensions are caught here: before and after the correction only the extension's contribution is lost; an
-error of a wrapper is a failed correction, as of the engine. `Boundary` passes our own errors and cancellations, and
-replaces all others by an error without their text. Third-party coroutines run in a thread of their own (isolation.py);
-their calls into the gateway run in the gateway's loop.
+This module catches the errors of extensions. Before and after the correction only the extension's contribution is lost.
+An error of a wrapper fails the correction, like an error of the engine. `Boundary` lets our own errors and
+cancellations pass, and replaces all others by an error without their text. Third-party coroutines run in their own
+thread (isolation.py); their calls into the gateway run in the gateway's loop.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _T = TypeVar("_T")
 SELECT_S = 2.0
 """Time limit for choosing objectives, which mostly happens while the upstream writes."""
 SELECTION_REASON = "selection_reason"
-"""Extension value of a policy whose objectives were chosen: None, or the reason why that failed."""
+"""Extension value of a policy whose objectives were chosen: None, or the reason why choosing failed."""
 
 
 Work = Callable[[], Coroutine[Any, Any, _T]]
 
 
 class Runner(Protocol):
-    """Place where plugin code runs."""
+    """Runs plugin code in some thread or loop."""
 
     async def call(self, work: Work[_T]) -> _T:
         """The result of `work`; raises only `CorrectionError` subclasses and `CancelledError`."""
@@ -45,23 +45,23 @@ class Runner(Protocol):
 
 
 class Boundary:
-    """Context around plugin code that lets only errors of this package pass: the second broad boundary."""
+    """Context manager around plugin code that lets only errors of this package pass; one of two broad catches."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, CorrectionError):
-            # No policy knows a plugin's own error class, and its reason could be anything.
+            # Policies do not know a plugin's own error class, and its reason could be anything.
             if type(error).__module__.partition(".")[0] != "aligner_proxy":
                 raise PluginFault(f"a plugin raised {type(error).__name__}") from None
         elif isinstance(error, TimeoutError):
             raise DeadlineExceeded("a plugin ran out of time") from None
-        elif isinstance(error, Exception | SystemExit):  # whatever foreign code raises, its text may quote answers
+        elif isinstance(error, Exception | SystemExit):  # the message of a foreign exception may quote answers
             raise PluginFault(f"a plugin raised {type(error).__name__}") from None
 
 
 class InlineRunner:
-    """Satisfies `Runner` for plugins of our own: in the gateway's event loop."""
+    """Satisfies `Runner` for our own plugins: runs them in the gateway's event loop."""
 
     async def call(self, work: Work[_T]) -> _T:
         """Run `work` in the present event loop."""
@@ -71,7 +71,7 @@ class InlineRunner:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An extension and the runner of its coroutines; None is the gateway's own loop."""
+    """An extension and the runner of its coroutines; None means the gateway's own loop."""
 
     extension: Extension
     caller: Runner | None = None
@@ -88,21 +88,21 @@ class Extensions:
         }
 
     def _members_overriding(self, name: str) -> tuple[Member, ...]:
-        """The extensions that override a method; others are not called."""
+        """The extensions that override a method; the others are not called."""
         return tuple(m for m in self._members if getattr(type(m.extension), name) is not getattr(Extension, name))
 
     def __deepcopy__(self, memo: object) -> Extensions:
-        """The same object: LiteLLM copies a request's metadata and its state, but extensions belong to the worker."""
+        """The same object. LiteLLM copies a request's metadata and state, but extensions belong to the worker."""
         return self
 
     @property
     def request_fields(self) -> tuple[RequestField, ...]:
-        """Fields that requests may set besides the gateway's own."""
+        """Request fields that extensions add to the gateway's own."""
         return tuple(field for member in self._members for field in member.extension.request_fields)
 
     @property
     def body_fields(self) -> tuple[BodyField, ...]:
-        """Fields that the body of `POST /v1/align` may have besides the gateway's own."""
+        """Fields that extensions add to the body of `POST /v1/align`."""
         return tuple(field for member in self._members for field in member.extension.body_fields)
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
@@ -117,22 +117,22 @@ class Extensions:
         return await run_off_loop(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
 
     def selects(self, policy: Policy) -> bool:
-        """Whether the objectives of this policy have yet to be chosen."""
+        """Whether the objectives of this policy still have to be chosen."""
         if not self._overriding["select"] or any(name == SELECTION_REASON for name, _ in policy.extensions):
             return False
         return bool(self._selecting_members(policy))
 
     async def select(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
-        """The policy with its objectives chosen for this conversation; unchanged if nothing is to be chosen.
+        """The policy with its objectives chosen for this conversation; unchanged if no extension chooses.
 
-        If that fails, or takes longer than `SELECT_S`, `unselected` gives the policy, and it keeps the reason. Raises
-        only `CancelledError`.
+        If choosing fails, or takes longer than `SELECT_S`, `unselected` provides the policy, the reason is stored in
+        it, and a warning is logged. Raises only `CancelledError`.
         """
         if not self.selects(policy):
             return policy
         work = asyncio.create_task(self._run_selection(policy, turns, encoder))
         try:
-            # A task, so that work that ignores its cancellation does not block the request.
+            # As a task, so that work that ignores its cancellation does not block the request.
             await asyncio.wait({work}, timeout=min(SELECT_S, policy.deadline_s))
             error = work.exception() if work.done() and not work.cancelled() else TimeoutError()
             if error is None:
@@ -147,7 +147,7 @@ class Extensions:
         return policy.with_extension(SELECTION_REASON, reason)
 
     def prefill(self, policy: Policy) -> Policy:
-        """The policy for prefilling an answer that is still being written."""
+        """The policy with which an answer is prefilled while it is still being written."""
         for member in self._overriding["prefill"]:
             policy = _check_policy(member.extension, _call_guarded(member.extension.prefill, policy))
         return policy
@@ -157,14 +157,14 @@ class Extensions:
         return bool(self._wrapping_members(policy))
 
     def wrap(self, policy: Policy, core: Inner) -> Inner:
-        """`core` wrapped by the extensions that apply to this policy."""
+        """Wrap `core` with the extensions that apply to this policy."""
         inner = core
         for member in reversed(self._wrapping_members(policy)):
             inner = _Wrapper(member, inner, core)
         return inner
 
     def stages(self, policy: Policy) -> list[Stage]:
-        """The stages that one answer goes through under this policy."""
+        """New stages for one answer under this policy."""
         return [
             PluginStage(member, stage)
             for member in self._overriding["stages"]
@@ -185,7 +185,7 @@ class Extensions:
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
-        """Headers of a response, named without `x-aligner-`."""
+        """Response headers, with names that lack `x-aligner-`."""
         return self._merge_results("headers", policy, outcomes)
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
@@ -193,7 +193,7 @@ class Extensions:
         return self._merge_results("trailer", policy, outcomes)
 
     def record(self, policy: Policy) -> dict[str, Any]:
-        """Fields of records about the policy."""
+        """Fields about the policy for LiteLLM's guardrail record and audit entries."""
         return self._merge_results("record", policy)
 
     def observe(self, outcome: Outcome) -> None:
@@ -218,7 +218,7 @@ class Extensions:
         return self._merge_results("details", policy)
 
     def describe(self, objective: Objective) -> str | None:
-        """Description of how an objective of an extension is met; None for others."""
+        """How an objective of an extension is met; None for other objectives."""
         texts = (_call_quietly(member.extension, "describe", objective) for member in self._overriding["describe"])
         return next((str(text) for text in texts if text), None)
 
@@ -245,9 +245,9 @@ NO_EXTENSIONS = Extensions()
 
 
 class RunningSelection:
-    """Running choice of one request's objectives, while the upstream works.
+    """Chooses the objectives of one request in a task, while the upstream works.
 
-    `otherwise` is the policy if that work is lost; its objectives are then chosen where it is used.
+    `otherwise` is the policy if the task fails; its objectives are then chosen when it is used.
     """
 
     def __init__(self, work: Coroutine[Any, Any, Policy], otherwise: Policy) -> None:
@@ -261,7 +261,7 @@ class RunningSelection:
         return self._otherwise if is_lost else self._task.result()
 
     def __deepcopy__(self, memo: object) -> RunningSelection:
-        """The same object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
+        """The same object. LiteLLM copies metadata for its records, but a task belongs to its loop."""
         return self
 
 
@@ -292,7 +292,7 @@ class _Wrapper:
 
 
 class PluginStage(Stage):
-    """A stage of a plugin: it runs where the plugin runs, and what it returns is checked."""
+    """A stage of a plugin. It runs in the plugin's thread, if it has one, and its results are type-checked."""
 
     def __init__(self, member: Member, stage: Stage) -> None:
         self.inner = stage
@@ -303,22 +303,22 @@ class PluginStage(Stage):
         self._runner = member.caller or InlineRunner()
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """What the plugin says of the text that came."""
+        """The plugin stage's decision on the new text."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """What the plugin makes of what goes out."""
+        """The text after the plugin stage."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """What the plugin makes of the whole."""
+        """The outcome after the plugin stage."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with what the plugin says of it; without it where that fails."""
+        """The outcome with the plugin stage's report; unchanged, with a warning logged, if that fails."""
         try:
             return self._check_type(_call_guarded(self.inner.report, outcome, answer), Outcome)
         except CorrectionError as error:
@@ -326,7 +326,7 @@ class PluginStage(Stage):
             return outcome
 
     def _open_to_thread(self, answer: AnswerSoFar) -> AnswerSoFar:
-        """The answer with its editor as the plugin's thread may ask it."""
+        """The answer with an editor that the plugin's thread can use."""
         if self._caller is None:
             return answer
         return replace(answer, open_editor=_EditorOpening(answer.open_editor))
@@ -338,13 +338,13 @@ class PluginStage(Stage):
 
 
 class FailedStages(Stage):
-    """Stands for the stages that an extension could not make: the correction fails, as with one that raises."""
+    """Stands in for stages that an extension failed to create; makes the correction fail with that error."""
 
     def __init__(self, error: CorrectionError) -> None:
         self._error = error
 
     async def admit(self, answer: AnswerSoFar) -> None:
-        """Raise what was raised."""
+        """Raise the extension's error."""
         raise self._error
 
 
@@ -384,7 +384,7 @@ class _EncoderFromThread:
 
 
 class _EditorOpening:
-    """Opens an editor for a plugin's thread; where it is made, the gateway's loop runs."""
+    """Opens an editor for a plugin's thread; must be created in the gateway's loop."""
 
     def __init__(self, open_editor: Callable[[AnswerSoFar], PolicyEditor | None]) -> None:
         self._open = open_editor
@@ -396,7 +396,7 @@ class _EditorOpening:
 
 
 class _EditorFromThread:
-    """Satisfies `PolicyEditor` in a plugin's thread: the editor is asked in the gateway's loop."""
+    """Satisfies `PolicyEditor` in a plugin's thread: the editor is called in the gateway's loop."""
 
     def __init__(self, editor: PolicyEditor, loop: asyncio.AbstractEventLoop) -> None:
         self._editor = editor
@@ -414,7 +414,7 @@ class _EditorFromThread:
 
 
 async def _run_in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of work in another thread's loop."""
+    """Run work in another thread's loop and return its result."""
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
 
@@ -424,7 +424,7 @@ def _select(member: Member, policy: Policy, turns: Sequence[Turn], encoder: Text
 
 
 def _resolve_one(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
-    """The policy after one extension; a fault leaves it unchanged, so the operator's objectives still hold."""
+    """The policy after one extension. On a fault it stays unchanged, so that the operator's objectives still apply."""
     refusal: BadRequest | ForbiddenError | None = None
     try:
         with Boundary():
@@ -444,7 +444,7 @@ def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
 
 
 def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
-    """The stages of an extension."""
+    """The stages of an extension; one that always fails if the extension could not create them."""
     try:
         return _call_guarded(extension.stages, policy)
     except CorrectionError as error:
@@ -452,7 +452,7 @@ def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
 
 
 def _call_quietly(extension: Extension, method: str, *arguments: object) -> Any:
-    """What a method returns; None, and a warning, where it fails."""
+    """The result of a method; None, with a warning logged, if it fails."""
     try:
         return _call_guarded(getattr(extension, method), *arguments)
     except CorrectionError as error:
@@ -468,5 +468,5 @@ def _check_policy(extension: Extension, policy: object) -> Policy:
 
 @lru_cache(maxsize=1024)
 def _warn(name: str, method: str, what: str) -> None:
-    """Log each kind of fault once, since every request may repeat it."""
+    """Log each kind of fault only once per worker, since every request may repeat it."""
     log.warning("extension %s: %s failed and was skipped: %s", name, method, what)

@@ -1,4 +1,4 @@
-"""Findings of `aligner-proxy doctor`: its own, and those of plugins."""
+"""Findings of `aligner-proxy doctor`, its own and those of plugins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How bad a finding is."""
+    """Severity of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -16,7 +16,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """Result of one check, and its fix."""
+    """The result of one check, with a fix."""
 
     check: str
     verdict: Severity

@@ -16,7 +16,7 @@ from aligner_proxy.plugins.extensions import InlineRunner, Work
 
 _T = TypeVar("_T")
 _GRACE_S = 0.25
-"""A thread that does not respond for so long after its work was cancelled is stuck."""
+"""Seconds without response after a cancellation before a thread counts as stuck."""
 
 
 class ThreadRunner:
@@ -29,7 +29,7 @@ class ThreadRunner:
         self._last_probe: tuple[float, threading.Event] | None = None
 
     async def call(self, work: Work[_T]) -> _T:
-        """Run `work` in the thread. If the caller is cancelled, so is the work, once the thread responds."""
+        """Run `work` in the thread. If the caller is cancelled, so is the work, as soon as the thread responds."""
         loop = self._ensure_loop()
         if self._is_stuck():
             raise PluginStuck(f"{self._name} blocks its thread")
@@ -51,11 +51,11 @@ class ThreadRunner:
         return self._loop
 
     def _probe(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ask the thread to respond, unless a response is still outstanding."""
+        """Ask the thread for a sign of life, unless an earlier request is still unanswered."""
         if self._last_probe is None or self._last_probe[1].is_set():
             response = threading.Event()
             self._last_probe = (time.monotonic(), response)
-            with contextlib.suppress(RuntimeError):  # the loop was closed: the next call starts another
+            with contextlib.suppress(RuntimeError):  # the loop is closed; the next call starts another
                 loop.call_soon_threadsafe(response.set)
 
     def _is_stuck(self) -> bool:
@@ -72,6 +72,6 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _is_cancelled() -> bool:
-    """Whether the present task is cancelled, and not only the work that it waits for."""
+    """Whether the present task itself is cancelled, rather than only the work it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,7 +1,8 @@
 """Registry of the installed plugins: what each offers, and what a policies file uses.
 
-Bundled plugins come first, so no other plugin can take their names. A plugin that cannot be loaded, or offers something
-invalid, is left out as a whole, with the reason. Rules of plugins are further rules of the gate.
+Bundled plugins are loaded first, so that no other plugin can take their names. A plugin that cannot be loaded, or
+offers something invalid, is left out completely, and the reason is logged. Plugin rules are additional rules of the
+gate.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _ENDPOINT_PATH = r"(/v1/|/v1/[a-z0-9_/-]*/)[a-z][a-z0-9_-]{0,63}"
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One plugin: its version, what it offers by sort, and its fault if it cannot be used."""
+    """One plugin: its version, its offers by sort, and its fault if it cannot be used."""
 
     name: str
     version: str
@@ -87,7 +88,7 @@ class ConfiguredPlugin:
     offer: Offer
     settings: BaseModel
     label: str
-    """Name, kind, plugin, version and settings, for keys of the cache."""
+    """Name, kind, plugin, version and settings, for cache keys."""
 
     def make(self) -> Any:
         """Create the object; raises `ConfigError` if that fails."""
@@ -100,14 +101,14 @@ class ConfiguredPlugin:
 
 @dataclass(frozen=True, slots=True)
 class PluginEndpoint:
-    """An endpoint of a plugin, ready to answer."""
+    """An endpoint of a plugin, ready to serve requests."""
 
     endpoint: Endpoint
     answering: Answering
     runner: Runner = field(default_factory=InlineRunner)
 
     async def call(self, body: BaseModel, caller: RequestFacts) -> BaseModel | EndpointRefusal:
-        """What it answers; raises only `CorrectionError` subclasses and `CancelledError`."""
+        """Answer a request; raises only `CorrectionError` subclasses and `CancelledError`."""
 
         async def work() -> BaseModel | EndpointRefusal:
             return await self.answering(body, caller)
@@ -141,12 +142,12 @@ class PluginSet:
 
 
 def load_policies(path: Path | str) -> PolicyFile:
-    """Read and check a policies file, with the keys of the installed plugins; raises `ConfigError`."""
+    """Read and validate a policies file, with the keys of the installed plugins; raises `ConfigError`."""
     return config.load(path, _load_declarations)
 
 
 def parse_policies(text: str, path: Path, *, with_files: bool = True) -> PolicyFile:
-    """Check the text of a file that is not at `path` yet, or not any more; raises `ConfigError`."""
+    """Validate the text of a file that need not exist at `path`; raises `ConfigError`."""
     return config.loads(text, path, _load_declarations, with_files=with_files)
 
 
@@ -155,7 +156,7 @@ def _load_declarations(third_party: bool) -> Declarations:
 
 
 def load_extensions(file: PolicyFile) -> Extensions:
-    """The extensions of the installed plugins; each third-party plugin has a thread of its own."""
+    """The extensions of the installed plugins; each third-party plugin gets its own thread."""
     members: list[Member] = []
     for plugin in load_plugins(config.allows_third_party(file)).plugins:
         caller = ThreadRunner(plugin.name) if plugin.third_party and plugin.extensions else None
@@ -164,7 +165,7 @@ def load_extensions(file: PolicyFile) -> Extensions:
 
 
 def load_endpoints(file: PolicyFile) -> dict[str, PluginEndpoint]:
-    """The endpoints of the installed plugins by path; raises `ConfigError` where one cannot be made."""
+    """The endpoints of the installed plugins by path; raises `ConfigError` if one cannot be created."""
     return {
         endpoint.path: _make_endpoint(plugin, endpoint, file)
         for plugin in load_plugins(config.allows_third_party(file)).plugins
@@ -192,7 +193,7 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
         place = file.source.place_of("plugins", "correctors", METAALIGNER)
         raise ConfigError(f"{place}: {METAALIGNER} is the aligner on the engine; its settings stand under aligner")
     entries: dict[str, list[tuple[str, PluginEntry, KeyPath]]] = {
-        # A missing corrector of our own distributions does not stop the start (config.py warns).
+        # A missing corrector of our own distributions does not prevent the start (config.py warns).
         "correctors": [
             (name, own, path)
             for name, path in correctors.items()
@@ -209,12 +210,12 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
 
 
 def make_server(file: PolicyFile, sort: str, address: ServerAddress) -> Any:
-    """What a plugin makes of a server that hosts share; raises `ConfigError`."""
+    """Create the plugin object for a server that several hosts share; raises `ConfigError`."""
     return _server_kind(load_plugins(config.allows_third_party(file)), sort, address.setting).make(address)
 
 
 def _refuse_missing_servers(file: PolicyFile, plugins: PluginSet) -> None:
-    """Raise `ConfigError` for a server of this file that no plugin can open: what it holds is never kept unshared."""
+    """Raise `ConfigError` if no plugin can open a server in this file, so that shared data is never kept locally."""
     if file.cache.redis_env:
         _server_kind(plugins, "shared_servers", config.redis_setting(file))
     if file.audit.enabled and file.audit.database_env:
@@ -335,7 +336,7 @@ def _add_offers(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
 
 
 def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
-    """The same plugin; raises `PluginFault` for an offer that another plugin has, and for an invalid extension."""
+    """Return the plugin; raises `PluginFault` if another plugin has the same offer, or an extension is invalid."""
     offered_names = {(sort, kind.name) for other in earlier for sort, kinds in other.offers.items() for kind in kinds}
     for sort, kinds in plugin.offers.items():
         for kind in kinds:
@@ -351,7 +352,7 @@ def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
 
 
 def _check_endpoints(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
-    """Raise `PluginFault` for an endpoint at a path that is invalid or taken."""
+    """Raise `PluginFault` if an endpoint's path is invalid or taken."""
     paths = {endpoint.path for other in earlier for endpoint in other.endpoints}
     for endpoint in plugin.endpoints:
         if not isinstance(endpoint, Endpoint):
@@ -364,7 +365,7 @@ def _check_endpoints(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
 
 
 def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
-    """Raise `PluginFault` for a key or selector whose name is invalid or already declared."""
+    """Raise `PluginFault` if the name of a key or selector is invalid or taken."""
     declared_names = {*Grants.model_fields, *Route.model_fields, *Tenant.model_fields, *RENAMED_KEYS}
     declared_names.update(
         name for other in earlier for extension in other.extensions for name in _declared_names(extension)
@@ -378,7 +379,7 @@ def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
 
 
 def _declared_names(extension: Extension) -> Iterator[str]:
-    """Every name in the policies file that an extension declares."""
+    """Yield every name in the policies file that an extension declares."""
     for key in extension.keys:
         yield from (key.name, *key.deprecated)
     yield from (form.word for form in extension.selectors)
@@ -413,7 +414,7 @@ def schema() -> dict[str, Any]:
 
 
 class PluginRules:
-    """Gate rules of the plugins that a policies file names."""
+    """Gate rules of plugins that a policies file names."""
 
     def __init__(self, rules: Mapping[str, GateCheck]) -> None:
         self._rules = rules
@@ -425,7 +426,7 @@ class PluginRules:
         return cls({rule.name: rule.make() for rule in configure_plugins(file)["gate_rules"]})
 
     async def judge(self, original: str, correction: Correction, policy: Policy) -> Verdict:
-        """The gate's verdict with the policy's further rules."""
+        """The gate's verdict, including the plugin rules of the policy."""
         if correction.text == original:
             return judge(original, correction, policy)
         missing = set(policy.plugin_rules) - set(self._rules)

@@ -1,22 +1,22 @@
-"""Stage: one concern of a correction, by which an answer is changed safely, whole or while it is written.
+"""Stage: one concern of a correction, for whole answers and for answers that are still being written.
 
 A driver takes an answer through its stages, always in the same order, and asks each of them four questions:
 
-    admit    Text has come that nobody has judged. May it be corrected? A stage may stop the correction, or hold the
-             answer until its end.
-    release  Text was judged, edited and passed by the gate, and is about to go out. What goes out in its place?
-    settle   All is judged, and the rest has not gone out. What becomes of the answer? As long as nothing of a growing
-             answer went out, a stage holds it instead, and settles the whole.
-    report   All went out. What is said of it in headers, metrics and the audit log?
+    admit    New text has come and is not judged yet. May it be corrected? A stage may stop the correction, or hold
+             the answer until its end.
+    release  Text was judged, edited and passed by the gate, and is about to go out. What should go out instead?
+    settle   All text is judged, and the rest has not gone out. What is delivered? If nothing of a growing answer
+             went out yet, a stage holds it instead, and settles the whole.
+    report   All text went out. What do headers, metrics and the audit log say about it?
 
-A whole answer is a stream that ends at once: it is admitted once, released once from its first character to its last,
-settled and reported. So each concern is written once, and a stage need not care whether its answer streams; where it
-can do better with the whole, `Outgoing.is_whole` says that this is all. The gateway's own stages are the files of
-`pipeline/stages/`; a plugin brings further ones (`Extension.stages`).
+A whole answer is treated as a stream that ends at once: it is admitted once, released once from its first character to
+its last, settled and reported. So each concern is written only once, and a stage need not know whether its answer
+streams. If it can do better with the whole, `Outgoing.is_whole` tells it that this is all. The gateway's own stages are
+in `pipeline/stages/`; plugins add others (`Extension.stages`).
 
-There is no `begin` and no `aclose`. The first `admit` is the beginning, which a stage notices by itself. What has to be
-closed (the engine's session) belongs to the driver, which ends it also where a stage fails. Whatever a stage raises
-ends the correction with the reason of that error, and the policy decides what the client gets.
+There is no `begin` and no `aclose`. A stage recognises the beginning by the first `admit`. The driver owns what must be
+closed (the engine's session), and closes it even if a stage fails. Any exception of a stage ends the correction with
+the reason of that error, and the policy decides what the client gets.
 
 The drivers are `Pipeline.align` for whole answers and `AnswerPart` for growing ones (pipeline/answer_part.py).
 """
@@ -34,7 +34,7 @@ _Read = TypeVar("_Read")
 
 
 class PolicyEditor(Protocol):
-    """The editor that a policy names, for what a stage asks it about one answer."""
+    """The editor that a policy names, for a stage's questions about one answer."""
 
     async def ask(
         self,
@@ -44,55 +44,56 @@ class PolicyEditor(Protocol):
         tokens: int,
         form: Mapping[str, Any] | None = None,
     ) -> tuple[_Read | None, EditorUse]:
-        """What `read` makes of a reply of at most `tokens`, None where the editor cannot be asked; and what it cost.
+        """Ask the editor; return what `read` makes of the reply (None if the call fails), and the cost.
 
-        `form` is the JSON schema of a reply; `read` raises `InvalidOutput` for one of which nothing can be made.
+        A reply has at most `tokens` tokens; `form` is its JSON schema. `read` raises `InvalidOutput` for an unusable
+        reply.
         """
         ...
 
 
 def has_no_editor(answer: AnswerSoFar) -> PolicyEditor | None:
-    """None: nobody writes."""
+    """Return None: no editor is available."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSoFar:
-    """An answer as far as it has come."""
+    """An answer as received so far."""
 
     exchange: Exchange
-    """What is known of it; the text may have grown since."""
+    """Facts about the answer; its text may have grown since."""
     text: str
-    """The text so far; empty where there is none."""
+    """The text so far; empty if there is none."""
     policy: Policy
     deadline: float = 0.0
-    """When the correction must be there, in seconds of `time.monotonic()`."""
+    """Time by which the correction must be done, in seconds of `time.monotonic()`."""
     is_whole: bool = True
-    """All of it is there, and nothing of it has gone out."""
+    """Whether all of it has come and nothing of it has gone out."""
     has_ended: bool = True
     is_part: bool = False
-    """It is a part of a longer answer, of which nothing can be said by itself."""
+    """Whether it is a part of a longer answer, so that it cannot be assessed alone."""
     is_structured: bool = False
-    """A program reads it."""
+    """Whether a program reads it."""
     is_stopped: bool = False
-    """Its correction was given up: not all of it was judged."""
+    """Whether its correction was given up, so that not all of it was judged."""
     sent_chars: int = 0
-    """So many characters of it are decided: what stands in their place has gone out."""
+    """Number of decided characters; the output for them has gone out."""
     segments: Sequence[Segment] = ()
     """The segments of a growing answer."""
     verdicts: Sequence[SegmentScore] = ()
-    """The verdicts on the first of them."""
+    """The verdicts on the first of these segments."""
     open_editor: Callable[[AnswerSoFar], PolicyEditor | None] = has_no_editor
 
     @property
     def editor(self) -> PolicyEditor | None:
-        """Whom a stage may ask about it until the deadline; None where the policy names nobody."""
+        """The editor that a stage may ask about the answer until the deadline; None if the policy names none."""
         return self.open_editor(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The answer is not corrected, or not any further; what is undecided of it goes out as it is, or not at all."""
+    """Ends the correction: undecided text goes out unchanged, or not at all."""
 
     status: Status
     reason: str
@@ -100,53 +101,56 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nothing of the answer may go out before it has ended; it is then corrected as a whole."""
+    """Holds the answer until its end, without any output; it is then corrected as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Text that is about to go out in place of a stretch of the answer that begins at `start`."""
+    """Text that is about to go out for a range of the answer that begins at `start`."""
 
     text: str
     start: int = 0
     is_whole: bool = True
-    """It stands in place of the whole answer, or of a whole text in it."""
+    """Whether it replaces the whole answer, or a whole text in it."""
     is_original: bool = False
-    """It is what the upstream wrote."""
+    """Whether it is the upstream's text, unchanged."""
     has_whole_segments: bool = True
     segments: Sequence[Segment] = ()
-    """The segments of a growing answer that begin in the stretch."""
+    """The segments of a growing answer that begin in the range."""
     removed_segments: Collection[int] = ()
-    """Those of them of which nothing is left, counted from the first."""
+    """Indexes into `segments` of those of which nothing is left."""
     findings: tuple[Finding, ...] = ()
-    """What stages found in it, and what they put there; places are those of the answer."""
+    """What stages found in it and what they replaced it with; positions refer to the answer."""
     editor: EditorUse | None = None
-    """What stages had an editor write for it."""
+    """What the stages' use of an editor cost."""
 
 
 LAST = 100
-"""The place of a stage that says nothing of its place."""
+"""Default position of a stage."""
 
 
 class Stage(Protocol):
-    """One concern of the correction of one answer. Every default changes nothing; a stage says what it does."""
+    """One concern of the correction of one answer. Every default changes nothing; a stage overrides what it needs."""
 
     order: int = LAST
-    """Its place: lower ones first. The gateway's own are eligibility 0, list numbers 10, refusal text 30, reports 40
-    and language 50; what changes the text of an answer belongs before the refusal text."""
+    """Position: lower ones come first.
+
+    The gateway's own are eligibility 0, list numbers 10, refusal text 30, reports 40 and language 50. A stage that
+    changes the text of an answer belongs before the refusal text.
+    """
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """Whether text that has come may be corrected, before it is judged and once more when all of it is judged."""
+        """Whether new text may be corrected; called before it is judged, and once more when everything is judged."""
         return None
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """What goes out in place of a text that was judged."""
+        """What goes out for a text that was judged."""
         return outgoing
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """What becomes of an answer of which all is judged and the rest has not gone out."""
+        """The final outcome of an answer that is completely judged but has not completely gone out."""
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome of an answer that went out, with what is to be said of it."""
+        """The outcome of an answer that went out, with this stage's report added."""
         return outcome

@@ -1,7 +1,7 @@
-"""Code without its comments, and whether two pieces of code differ in their comments alone.
+"""Removal of comments from code, and whether two pieces of code differ only in their comments.
 
-The language is the one that the block names; where it names none that is known, only lines that are a comment from
-their first character count as comments.
+The language is the one that the code block names. If it names no known language, only lines that begin with a comment
+sign count as comments.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _BLOCK = re.compile(
 )
 _LINE_COMMENT = re.compile(r"^[ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
 _NO_REMARK = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comment.Special)
-"""What lexers call comments and a program needs."""
+"""Token types that lexers class as comments although a program needs them."""
 
 
 def without_comments(block: str) -> str | None:
-    """A code block without its comments; None where it has none, is no block, or is nothing else."""
+    """A code block without its comments; None if it has none, is not a code block, or consists only of comments."""
     match = _BLOCK.fullmatch(block)
     if match is None:
         return None
@@ -36,7 +36,7 @@ def without_comments(block: str) -> str | None:
 
 
 def same_code(block: str, other: str) -> bool:
-    """Whether two blocks are the same but for comments, empty lines and white space at the ends of lines."""
+    """Whether two blocks are equal apart from comments, empty lines and trailing white space."""
     return _essence(block) == _essence(other)
 
 
@@ -57,9 +57,9 @@ def _strip_comments(code: str, language: str) -> str:
 
 
 def _drop_empty_lines(before: list[str], bare: str) -> list[str]:
-    """The lines of the bare code, without those that were nothing but a comment."""
+    """The lines of the stripped code, without those that consisted only of a comment."""
     after = bare.split("\n")
-    if len(after) != len(before):  # a comment of several lines is gone
+    if len(after) != len(before):  # a comment of several lines was removed
         return [line.rstrip() for line in after if line.strip()]
     pairs = zip(before, after, strict=True)
     return [new if new == old else new.rstrip() for old, new in pairs if new.strip() or not old.strip()]

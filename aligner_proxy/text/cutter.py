@@ -1,7 +1,7 @@
-"""Cutter of a text that is still growing, into the segments that `structure.split` would find in the whole.
+"""Cutter that divides a growing text into the segments that `structure.split` would find in the whole.
 
-Every character is looked at once, whatever the pieces it comes in: a line without a break of 23,000 characters, cut
-again from its beginning with every piece, once took ten seconds.
+Every character is examined once, however small the pieces are. An earlier version cut the present line again for every
+piece, and a line of 23,000 characters took ten seconds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _RECENT = LONGEST_ABBREVIATION + 1
 
 
 class _ListNumber:
-    """Whether a line so far is nothing but the number of a list item: white space, perhaps a bullet, digits, a stop."""
+    """Whether a line so far is only the number of a list item: white space, perhaps a bullet, digits, a full stop."""
 
     def __init__(self) -> None:
         self.state = "indent"
 
     def takes(self, char: str) -> None:
-        """The next character of the line."""
+        """Process the next character of the line."""
         if self.state == "other":
             return
         before = self.state
@@ -44,7 +44,7 @@ class _ListNumber:
 
 
 class _Fence:
-    """The mark of a code block at the beginning of a line, as far as the line has come."""
+    """The marker of a code block at the beginning of a line, as far as the line has come."""
 
     def __init__(self) -> None:
         self.char = ""
@@ -52,7 +52,7 @@ class _Fence:
         self.state = "indent"
 
     def takes(self, char: str) -> None:
-        """The next character of the line."""
+        """Process the next character of the line."""
         if self.state == "text":
             return
         if self.state == "indent" and char in _FENCE_CHARS:
@@ -69,42 +69,42 @@ class _Fence:
 
     @property
     def valid(self) -> bool:
-        """Whether the line begins with a mark."""
+        """Whether the line begins with a code block marker."""
         return self.length >= _FENCE_LENGTH
 
     def closes(self, opening: _Fence) -> bool:
-        """Whether the line is a mark alone, one that ends the block that `opening` began."""
+        """Whether the line is only a marker, and one that ends the code block that `opening` began."""
         bare = self.valid and self.state != "text"
         return bare and self.char == opening.char and self.length >= opening.length
 
 
 class _ProseLine:
-    """One line of prose as far as it has come: where do its sentences begin?"""
+    """One line of prose as far as it has come; finds the beginnings of its sentences."""
 
     def __init__(self) -> None:
         self.fence = _Fence()
         self._number = _ListNumber()
         self._recent = ""
-        """The last characters, for abbreviations."""
+        """The last characters, for recognising abbreviations."""
         self._in_run = False
-        """Within the marks that end a sentence, or quotation marks and brackets behind them."""
+        """Whether the last characters are end marks of a sentence, perhaps followed by quotation marks or brackets."""
         self._wide = False
         self._sentence_ended = False
-        """A sentence has ended; the next character that is no white space decides whether another one begins."""
+        """Whether a sentence has ended; the next character other than white space decides whether another begins."""
         self._is_settled = False
-        """What has come is neither a mark of code nor a number, whatever follows."""
+        """Whether the line is known to be neither a code block marker nor a list number, whatever follows."""
 
     @property
     def awaits_mark(self) -> bool:
-        """Whether only the next mark or the end of the line can matter."""
+        """Whether nothing matters until the next sentence mark or the end of the line."""
         return self._is_settled and not (self._in_run or self._sentence_ended)
 
     def passes(self, plain: str) -> None:
-        """The next characters of a settled line, none of which is a mark."""
+        """Process characters of a settled line that contain no sentence mark."""
         self._recent = (self._recent + plain[-_RECENT:])[-_RECENT:]
 
     def takes(self, char: str) -> bool:
-        """The next character; whether a sentence begins with it."""
+        """Process the next character; return whether a sentence begins with it."""
         begins = not self.fence.valid and self._begins(char)
         if not self._is_settled:
             self.fence.takes(char)
@@ -118,7 +118,7 @@ class _ProseLine:
         if char in _MARKS or char in _CLOSING:
             self._in_run |= char in _MARKS
         else:
-            # A wide mark ends a sentence without white space behind it.
+            # A full-width mark ends a sentence even without white space after it.
             if (self._wide or (self._in_run and space)) and not self._is_abbreviated():
                 self._sentence_ended = True
             self._in_run = False
@@ -132,29 +132,29 @@ class _ProseLine:
 
 
 class Cutter:
-    """Cuts a text that is still growing. A segment is finished as soon as the next one has begun."""
+    """Cuts a growing text. A segment is finished as soon as the next one has begun."""
 
     def __init__(self) -> None:
         self._line = _ProseLine()
         self._at_line_start = True
         self._open_fence: _Fence | None = None
-        """The mark of the code block that is open."""
+        """The opening marker of the present code block; None outside of code."""
         self._length = 0
         self._start = 0
-        """Where the present piece begins: a segment, or white space."""
+        """Start of the present piece, which is a segment or white space."""
         self._body: int | None = None
-        """Where its last character that is no white space ends."""
+        """End of its last character other than white space; None if it has none yet."""
         self._waiting: tuple[int, int] | None = None
-        """The segment before it, whose white space may not have ended."""
+        """(start, end) of the segment before it, whose white space may not have ended."""
         self._is_first = True
         self._finished: list[tuple[int, int, int]] = []
-        """Start and end of segments, and where the next one begins."""
+        """(start, end, start of the next one) of finished segments."""
         self._texts: list[str] = []
-        """The text from `_texts_start` on."""
+        """The pieces of text from `_texts_start` on."""
         self._texts_start = 0
 
     def feed(self, more: str) -> list[Segment]:
-        """The segments finished by `more`."""
+        """Add text and return the segments that it finished."""
         self._texts.append(more)
         at = 0
         while at < len(more):
@@ -184,13 +184,13 @@ class Cutter:
         return self._cut_off()
 
     def _plain(self, more: str, at: int) -> re.Match[str] | None:
-        """The characters from `at` on that need no look at each: none of them can end or begin a segment."""
+        """Match the characters from `at` on that neither end nor begin a segment, so that they are skipped at once."""
         if self._open_fence is None:
             return _PLAIN.match(more, at) if self._line.awaits_mark else None
         return _WITHIN_CODE.match(more, at) if self._line.fence.state == "text" else None
 
     def _take(self, char: str, offset: int) -> None:
-        """One character that may matter."""
+        """Process one character that may matter."""
         if self._open_fence is not None:
             self._line.fence.takes(char)
         elif self._line.takes(char):
@@ -200,7 +200,7 @@ class Cutter:
             self._end_line(offset + 1)
 
     def _take_line(self, more: str, at: int) -> int | None:
-        """A whole line of prose that begins at `at`, and where it ends; None where it is none, or may go on."""
+        """Process a whole line of prose from `at` on and return its end; None if it may be code or is incomplete."""
         end = more.find("\n", at) + 1
         line = more[at:end]
         if not end or self._open_fence is not None or line.lstrip(" \t")[:1] in _FENCE_CHARS:
@@ -223,17 +223,17 @@ class Cutter:
             self._begin(behind)
 
     def _begin(self, offset: int) -> None:
-        """A piece begins here."""
+        """Begin a piece at this offset."""
         if self._body is not None:
             self._waiting = (self._start, self._body)
         elif self._is_first and offset:
-            self._waiting = (self._start, offset)  # white space before the first segment is one by itself
+            self._waiting = (self._start, offset)  # white space before the first segment is a segment of its own
         self._is_first = False
         self._start = offset
         self._body = None
 
     def _touch(self, text: str, offset: int) -> None:
-        """The present piece goes on with this text."""
+        """Extend the present piece by this text."""
         body = len(text.rstrip())
         if not body:
             return

@@ -1,7 +1,7 @@
-"""Echoes of a conversation: sentences of an answer that were said before, word for word or nearly so.
+"""Echoes of a conversation: sentences of an answer that were said before, exactly or nearly so.
 
-A detector that has read an insult in the question finds it harmless when it comes back. A sentence is an echo if it has
-`RUN_WORDS` words in a row with a turn in common, or if most of its longer words stand close together in one.
+A detector that has read an insult in the question scores it as harmless when the answer repeats it. A sentence is an
+echo if it shares `RUN_WORDS` consecutive words with a turn, or if most of its longer words occur close together in one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from aligner_proxy.types import Turn
 
 RUN_WORDS = 6
 SHARE = 0.6
-"""Of the longer words of a sentence; so many of them in two neighbouring sentences of a turn make it an echo."""
+"""Share of a sentence's longer words that must occur in two adjacent sentences of a turn to make it an echo."""
 FEWEST_WORDS = 2
 _LONGER = 4
-"""Letters of a word that says something."""
+"""Minimum number of letters of a longer word, that is, one with some meaning."""
 _END_CHARS = 32_000
-"""So much of either end of a turn is looked at; an aligner reads less."""
+"""Number of characters read at each end of a turn; an aligner reads fewer."""
 _MOST_TURNS = 64
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
 _READ = ("user", "assistant")
@@ -29,17 +29,17 @@ _READ = ("user", "assistant")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text as a reader sees them, in lower case."""
+    """The words of a text as a reader sees them (folded), in lower case."""
     return _WORD.findall(fold(text).text.casefold())
 
 
 class Echoes:
-    """What was said in a conversation, to compare sentences with."""
+    """What was said in a conversation, indexed so that sentences can be compared with it."""
 
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._runs: set[tuple[str, ...]] = set()
         self._places: dict[str, set[int]] = {}
-        """Of each longer word the numbers of the pairs of neighbouring sentences that it stands in."""
+        """For each longer word, the numbers of the pairs of adjacent sentences that contain it."""
         number = 0
         for turn in [turn for turn in turns if turn.role in _READ][-_MOST_TURNS:]:
             for part in _ends(turn.content):
@@ -48,7 +48,7 @@ class Echoes:
                     number += 1
                     for word in _longer(words(piece.text)):
                         self._places.setdefault(word, set()).update((number, number + 1))
-                number += 1  # what two turns say is no neighbour
+                number += 1  # a gap, because sentences of different turns are not adjacent
 
     def has(self, sentence: str) -> bool:
         """Whether this sentence of an answer is an echo."""

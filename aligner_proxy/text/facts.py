@@ -1,4 +1,4 @@
-"""Facts of a text: names, numbers, dates, addresses, quotations, and ways to reach a person."""
+"""Facts of a text: names, numbers, dates, addresses, quotations, and contact details of people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PHONE = re.compile(r"(?<![\w.,/-])(?:\+\d[\d ().-]{5,20}\d|\(?\d{2,5}\)?(?:[ .-
 _NO_PHONE = re.compile(r"\d{4}-\d\d-\d\d|\d\d[.-]\d\d[.-]\d{4}|\d{4} ?- ?\d{4}|\d{1,3}(?: \d{3})+")
 _FEWEST = 7
 _MOST = 15
-# Every run is bounded: a search that may begin at each hyphen of a long text must not go on to its end each time.
+# Every repetition is bounded. Otherwise a search that starts at each hyphen of a long text would take quadratic time.
 _STREETS = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place|Square|Terrace|Highway|Hwy)"
 _STRASSEN = r"(?:stra\u00dfe|strasse|str\.|gasse|allee|platz|weg)"
 _POSTAL = (
@@ -24,12 +24,12 @@ FactReader = Callable[[str], set[str]]
 WEB = re.compile(r"(?:https?://|\bwww\.)[^\s<>]+", re.IGNORECASE)
 # The look-behind and the bound keep the search linear on long runs of letters.
 MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
-# A minus counts only where no word, number or bracket stands before it: "2-3" is a range, not 2 and -3.
+# A minus sign counts only if no word, number or bracket precedes it: "2-3" is a range, not 2 and -3.
 _NUMBER = re.compile(r"(?:(?<![\w.)\]])[-\u2212])?\d+(?:[.,:/]\d+)*")
 _LIST_MARK = re.compile(r"^[ \t]*\d{1,3}[.)](?=\s)", re.MULTILINE)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _CODE_SPAN = re.compile(r"(?<!`)`[^`\n]{1,200}`(?!`)")
-# Bounded, since a run of hyphenated capitals could begin a name at every hyphen.
+# Bounded, because a name could begin at every hyphen of a run of hyphenated capitals.
 _PERSON = r"[^\W\d_a-z][\w'\u2019-]{1,40}"
 _PERSONS = rf"({_PERSON})(?:(?:,? (?:and|&|und|et|y) |, ){_PERSON}){{0,8}}(?:,? et al\.?)?"
 _YEAR = r"((?:1[5-9]|20)\d\d[a-z]?)"
@@ -56,7 +56,7 @@ def personal_data(text: str) -> set[str]:
 
 
 def _phones(text: str) -> set[str]:
-    """The digits of telephone numbers; a leading 00 is a plus."""
+    """The digits of telephone numbers, without a leading 00, which means the same as a plus."""
     candidates = (match.group() for match in _PHONE.finditer(text))
     digits = (re.sub(r"\D", "", number).removeprefix("00") for number in candidates if not _NO_PHONE.fullmatch(number))
     return {number for number in digits if _FEWEST <= len(number) <= _MOST}
@@ -73,24 +73,24 @@ def addresses(text: str) -> set[str]:
 
 
 def numbers(text: str) -> set[str]:
-    """Numbers, times, dates and versions as written, thousands with or without commas; list marks do not count."""
+    """Numbers, times, dates and versions as written, without commas between thousands. List numbers do not count."""
     text = _LIST_MARK.sub(" ", WEB.sub(" ", text))
     return {_THOUSANDS.sub("", match.group()).replace("\u2212", "-") for match in _NUMBER.finditer(text)}
 
 
 def code(text: str) -> set[str]:
-    """Fenced code blocks, whole."""
+    """Whole fenced code blocks."""
     pieces = (segment.text.strip() for segment in structure.split(text))
     return {piece for piece in pieces if piece.startswith(("```", "~~~"))}
 
 
 def code_spans(text: str) -> set[str]:
-    """Code inside sentences, with its `marks`."""
+    """Code inside sentences, including its `backticks`."""
     return set(_CODE_SPAN.findall(_remove_blocks(text)))
 
 
 def prose(text: str) -> str:
-    """The text without its code, where brackets and quotation marks mean something else."""
+    """The text without its code, because brackets and quotation marks have other meanings there."""
     return _CODE_SPAN.sub(" ", _remove_blocks(text))
 
 
@@ -102,7 +102,7 @@ def _remove_blocks(text: str) -> str:
 
 
 def citations(text: str) -> set[str]:
-    """Notes "[1]" one by one, "author year" in whichever form, and documents by DOI or arXiv number."""
+    """Notes "[1]", one by one; "author year" in any format; and documents by DOI or arXiv number."""
     text = prose(text)
     cited = {f"[{number}]" for match in _NOTE.finditer(text) for number in re.findall(r"\d+", match.group(1))}
     works = [m for inside in _BRACKETS.findall(text) for part in inside.split(";") if (m := _work(part.strip()))]
@@ -117,7 +117,7 @@ def _work(text: str) -> tuple[str, str] | None:
 
 
 def quotations(text: str) -> set[str]:
-    """Quoted passages of more than a word or two, on one line, without their marks."""
+    """Quoted passages of more than a word or two, on one line, without quotation marks."""
     return {" ".join("".join(groups).split()) for groups in _QUOTATION.findall(prose(text))}
 
 

@@ -1,12 +1,13 @@
-"""Folding of a disguised text into the letters that a reader sees, for a detector that has learned plain ones.
+"""Folding of an obfuscated text into the letters that a reader sees, for a detector that was trained on plain ones.
 
-Folded are: characters that show nothing, styled letters, letters of other alphabets in Latin words and the reverse,
-marks over every letter, letters with something between each two, digits and signs that stand for letters, and prose in
-the clothes of code. What no disguise has touched stays as it is: words in any script, sequences of emoji, code,
-formulas. A letter is replaced only where its word shows that it is one in disguise.
+Folding undoes: invisible characters, styled letters, letters of other alphabets in Latin words and the reverse,
+combining marks on every letter, letters separated by something, digits and signs used as letters, and prose formatted
+as code. Text without obfuscation is unchanged: words in any script, emoji sequences, code, formulas. A letter is
+replaced only if its word shows that it is obfuscated.
 
-Each segment is folded by itself, so a segment of a growing text that is finished stays what it is. Every character of
-the folded text has its place in the original, and segments correspond one to one. A segment is never folded to nothing.
+Each segment is folded separately, so the finished segments of a growing text do not change. Every character of the
+folded text maps to a position in the original, and segments correspond one to one. A segment is never folded to
+nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from aligner_proxy.text.structure import Segment, split
 
 _KNOWN_CHARS = 2_000
 _ROUNDS = 4
-"""What one rule has uncovered may be a case for another; more is not disguise, but somebody who plays with us."""
-# Scripts that are written without spaces or with joiners, or that share no letters with Latin: their letters end a word
-# here, and none of them is ever replaced.
+"""Maximum number of passes, because one rule may uncover a case for another.
+
+More is an attack rather than obfuscation.
+"""
+# Scripts that are written without spaces or with joiners, or that share no letters with Latin. Their letters end a word
+# here, and are never replaced.
 _JOINING = (
     r"\p{Arabic}\p{Syriac}\p{Thaana}\p{Nko}\p{Mongolian}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Oriya}"
     r"\p{Tamil}\p{Telugu}\p{Kannada}\p{Malayalam}\p{Sinhala}\p{Myanmar}\p{Khmer}\p{Tibetan}"
@@ -41,7 +45,7 @@ _UNSPACED = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Han}\p{Hiragana}\
 _LETTER = rf"[[\p{{L}}\p{{Nl}}\u249c-\u24e9\U0001f110-\U0001f189]--[{_JOINING}{_UNSPACED}\p{{Hangul}}\p{{Hebrew}}]]"
 _PICTURE = r"\p{Extended_Pictographic}[\ufe0e\ufe0f]?\p{Emoji_Modifier}?"
 _BLANK = r"\u2800\u3164\uffa0\u115f\u1160"
-"""Characters that are no white space and look like it."""
+"""Characters that look like white space but are not."""
 _BIDI = r"\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"
 _WRITING = (
     r"\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f"  # a flag of a region
@@ -51,7 +55,7 @@ _WRITING = (
     r"|\u115f(?=[\u1160-\u11a7])|[\u1100-\u115f]\u1160"
     rf"|[{_JOINING}][\u200c\u200d](?!\p{{DI}})|[{_UNSPACED}]\u200b(?!\p{{DI}})"
 )
-"""Invisible characters that belong to the writing, with what they follow."""
+"""Invisible characters that belong to the writing, together with what they follow."""
 _GONE = r"[[\p{DI}\p{Cc}\ufff9-\ufffb]--[\s\u3164\uffa0\u115f\u1160]]"
 _NOT_SHOWN = regex.compile(rf"(?V1){_GONE}|[{_BLANK}]")
 _INVISIBLE = regex.compile(rf"(?V1){_WRITING}|(?P<gone>{_GONE}+)|(?P<blank>[{_BLANK}])")
@@ -69,14 +73,14 @@ _IN_WORD = re.compile(
     r"(?<=[^\W\d_])(?:<!--[^<>\n]{0,80}-->|</?(?:b|i|u|s|em|strong|span|mark|small|big|font|a|wbr)"
     r"(?:\s[^<>\n]{0,80})?/?>)+(?=[^\W\d_])"
 )
-# Marks that cross a letter out or frame it.
+# Combining marks that cross out or enclose a letter.
 _OVER = r"\u0334-\u0338\u0488\u0489\u20d2\u20d3\u20d8-\u20da\u20dd-\u20e0\u20e2-\u20e6\u20ea\u20eb"
 _MARKED = regex.compile(r"(?V1)(?:[\p{Latin}\p{Greek}\p{Cyrillic}]\p{M}+)+")
 _CLUSTER = regex.compile(r"(?V1)(\p{L})(\p{M}+)")
 _CROSSED = regex.compile(rf"(?V1)[{_OVER}]")
 _STACKED = 3
 _LONGEST_DECOMPOSED = 4
-"""Characters that Unicode takes one apart into at most."""
+"""Maximum number of characters in a canonical Unicode decomposition of one character."""
 _MARKED_LETTERS = 3
 _OTHER = rf"[{_LETTER}--\p{{Latin}}]"
 _PICTURE_LETTER = regex.compile(r"\p{Extended_Pictographic}")
@@ -97,17 +101,17 @@ _WITH_SIGNS = re.compile(r"(?<![\w@$#|/\\.:=&%?+~-])[A-Za-z0-9@$!]{4,24}(?![\w@$
 _SIGN_LETTERS = str.maketrans(dict(zip(_SIGNS, "oieastbasi", strict=True)))
 _SIGNS_INSIDE = re.compile("(?<=[A-Za-z])[^A-Za-z]+(?=[A-Za-z])")
 _ABBREVIATED = 4
-"""Characters of i18n, k8s and the like."""
+"""Length of i18n, k8s and similar abbreviations."""
 _NUMBERED = re.compile(
     r"[0-9a-f]+|[0-9A-F]+|0[xX].*|.*(?:\d{5}|[269]).*|(?=.*[A-Z]).*\d{3}.*|[A-Za-z]{3,}[@$!][A-Za-z]{3,}"
 )
-"""Hashes, names of things with numbers in them, and two words that a sign divides."""
+"""Matches hashes, names with numbers in them, and two words divided by a sign."""
 _PLAIN_LETTERS = re.compile("[A-Za-z]")
 _WIDE_SIGN = re.compile(
     "(?<=[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a])[\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff5e]+"
 )
 _WIDE = 0xFEE0
-"""How far characters of full width lie behind the plain ones."""
+"""Distance between the code points of full-width and plain characters."""
 _FEWEST_LETTERS = 3
 _NO_FORMULA = re.compile("[\u0400-\u052f\uff21-\uff5a]")
 _CAPITALS = re.compile(r"(?<=[A-Z])[A-Z]+|(?<=[\w,;:'\u2019-] )[A-Z]+|(?<=\w['\u2019-])[A-Z]+")
@@ -129,7 +133,7 @@ _CODE = re.compile(
 _SENTENCE = re.compile(
     r"^[ \t>*-]*[\"'\u201c\u00bf\u00a1]?[^\W\d_a-z][^\n]*\w[.!?\u3002\uff01\uff1f][\"'\u201d)]*[ \t]*$", re.MULTILINE
 )
-# Nothing in ASCII is disguised without one of these.
+# ASCII text without a match contains no obfuscation.
 _ASCII_SIGNS = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f`~&]|[A-Za-z][0134578@$!]|[0134578@$!][A-Za-z]|[A-Za-z]\*{1,3}[A-Za-z]|[A-Za-z]</?[!A-Za-z]"
     r"|([a-z])\1\1|[a-z][A-Z][a-z][A-Z]|[A-Z]{2}\W{1,3}(?:[A-Z]\W{1,3})?[A-Z]{2}"
@@ -139,27 +143,27 @@ _ASCII_SIGNS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A text as a reader sees it; the text itself where nothing in it is disguised."""
+    """A text as a reader sees it; identical to the original if nothing is obfuscated."""
 
     text: str
     origins: tuple[int, ...] = ()
-    """Where each character comes from in the original, and the length of that; empty where nothing differs."""
+    """Position of each character in the original, then the original's length; empty if nothing differs."""
 
     def place_in_folded(self, place: int) -> int:
-        """Where a place of the original lies in the folded text."""
+        """Translate a position in the original to the folded text."""
         return bisect_left(self.origins, place) if self.origins else place
 
     def place_in_original(self, place: int) -> int:
-        """Where a place of the folded text lies in the original."""
+        """Translate a position in the folded text to the original."""
         return self.origins[place] if self.origins else place
 
     @property
     def length(self) -> int:
-        """Of the original."""
+        """Length of the original."""
         return self.origins[-1] if self.origins else len(self.text)
 
     def cut(self, start: int, end: int) -> Folded:
-        """What stands between two places of the original."""
+        """The part between two positions of the original."""
         if not self.origins:
             return Folded(self.text[start:end])
         first = self.place_in_folded(start)
@@ -167,7 +171,7 @@ class Folded:
         return Folded(self.text[first:last], (*(place - start for place in self.origins[first:last]), end - start))
 
     def segments(self, pieces: Iterable[Segment]) -> list[Segment]:
-        """Segments of the original as they stand in the folded text."""
+        """Translate segments of the original to the folded text."""
         return [self._segment(piece) for piece in pieces] if self.origins else list(pieces)
 
     def _segment(self, piece: Segment) -> Segment:
@@ -176,11 +180,11 @@ class Folded:
 
 
 SAME = Folded("")
-"""Of a text whose places are all its own."""
+"""The folding of a text that is unchanged."""
 
 
 def fold(text: str) -> Folded:
-    """The text without disguise; `fold(text).text is text` where there is none, and that is found out quickly."""
+    """The text without obfuscation. If there is none, `fold(text).text is text`, and this is found out quickly."""
     if not _may_be_disguised(text):
         return Folded(text)
     folded = join_folded(part for piece in split(text) for part in (fold_segment(piece.text), Folded(piece.gap)))
@@ -188,13 +192,13 @@ def fold(text: str) -> Folded:
 
 
 def fold_segment(text: str) -> Folded:
-    """One segment without disguise."""
+    """Fold one segment."""
     folded, places = _fold_known(text) if len(text) <= _KNOWN_CHARS else _fold(text)
     return Folded(text) if folded == text else Folded(folded, (*places, len(text)))
 
 
 def join_folded(parts: Iterable[Folded]) -> Folded:
-    """Folded texts, one behind the other."""
+    """Concatenate folded texts."""
     parts = list(parts)
     text = "".join(part.text for part in parts)
     if not any(part.origins for part in parts):
@@ -208,7 +212,7 @@ def join_folded(parts: Iterable[Folded]) -> Folded:
 
 
 def unfold(text: str, original: str) -> str:
-    """A text that was made from the folded original, with the segments that it kept as the original has them."""
+    """A text made from the folded original, with all segments taken from it restored to their original form."""
     folded = fold(original)
     if not folded.origins:
         return text
@@ -223,7 +227,7 @@ def unfold(text: str, original: str) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Whether what stands where code stands is sentences; comments alone are sentences, too."""
+    """Whether text formatted as code consists of sentences. Comments alone count as sentences, too."""
     body = _COMMENT.sub("", text)
     if not body.strip() or _CODE.search(body):
         return False
@@ -240,7 +244,7 @@ def _may_be_disguised(text: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def _is_odd(char: str) -> bool:
-    """Whether a character outside ASCII can be part of a disguise."""
+    """Whether a non-ASCII character can be part of an obfuscation."""
     if char.isascii():
         return False
     invisible = unicodedata.category(char) in ("Cc", "Cf", "Mn", "Me") or char in "\u2800\u3164\uffa0\u115f\u1160"
@@ -248,19 +252,19 @@ def _is_odd(char: str) -> bool:
 
 
 def _fold(segment: str) -> tuple[str, Sequence[int]]:
-    """One segment as a reader sees it, and where each of its characters stands in it."""
+    """One segment folded, and the position of each folded character in it."""
     if not _may_be_disguised(segment):
         return segment, range(len(segment))
     piece = MappedText(segment)
     _apply_rules(piece)
     if not piece.text.strip():
         return segment[:1], range(1)
-    # Hundreds are remembered: in a list a place takes nine times as much.
+    # An array, because hundreds of results are cached, and a list takes nine times as much memory per position.
     return piece.text, range(len(segment)) if piece.text == segment else array("I", piece.origins)
 
 
 _fold_known = lru_cache(maxsize=512)(_fold)
-"""An answer that is still being written is folded again and again."""
+"""Caches results, because an answer that is still being written is folded again and again."""
 
 
 def _apply_rules(piece: MappedText) -> None:
@@ -278,13 +282,13 @@ def _apply_rules(piece: MappedText) -> None:
 
 
 def _reverse_text(piece: MappedText) -> None:
-    """Text that a control character shows from right to left, whatever its letters are."""
+    """Reverse text that a control character displays from right to left."""
     if "\u202e" in piece.text:
         piece.replace(_REVERSED, lambda match: match[1][::-1])
 
 
 def _decode_entities(piece: MappedText) -> None:
-    """Letters and invisible characters written as HTML's entities."""
+    """Decode letters and invisible characters written as HTML entities."""
     if "&" in piece.text:
         piece.replace(_ENTITY, lambda match: _letter(html.unescape(match[0])))
 
@@ -294,13 +298,13 @@ def _letter(char: str) -> str | None:
 
 
 def _replace_regional(piece: MappedText) -> None:
-    """Letters of flags that stand alone."""
+    """Replace single regional-indicator letters, which would form flags in pairs."""
     if not piece.text.isascii():
         piece.replace(_REGIONAL, lambda match: chr(ord(match[0]) - _REGIONAL_A + ord("A")))
 
 
 def _remove_invisible(piece: MappedText) -> None:
-    """Characters that show nothing, but for those that belong to the writing."""
+    """Remove invisible characters, except those that belong to the writing."""
     if _NOT_SHOWN.search(piece.text) is None:
         return
     pattern = _INVISIBLE_BESIDE_RTL if _RIGHT_TO_LEFT.search(piece.text) else _INVISIBLE
@@ -308,13 +312,13 @@ def _remove_invisible(piece: MappedText) -> None:
 
 
 def _narrow_signs(piece: MappedText) -> None:
-    """Signs of full width behind letters of full width: one full stop of them, and a detector hardly sees an insult."""
+    """Replace full-width signs after full-width letters, because even one full-width full stop can hide an insult."""
     if not piece.text.isascii():
         piece.replace(_WIDE_SIGN, lambda match: "".join(chr(ord(char) - _WIDE) for char in match[0]))
 
 
 def _remove_marks(piece: MappedText) -> None:
-    """Marks that cross letters out, that are heaped on one letter, or that many letters of a word bear."""
+    """Remove combining marks that cross letters out, are stacked on one letter, or occur on many letters of a word."""
     if not piece.text.isascii():
         piece.replace_words(_MARKED, _remove_word_marks)
 
@@ -329,29 +333,32 @@ def _remove_word_marks(word: str) -> str | None:
 
 
 def _is_one_letter(cluster: str) -> bool:
-    """Whether a letter and marks have a character of their own; putting many marks in order takes quadratic time."""
+    """Whether the letter and its marks form one Unicode character.
+
+    Bounded, as sorting many marks takes quadratic time.
+    """
     return len(cluster) <= _LONGEST_DECOMPOSED and len(unicodedata.normalize("NFC", cluster)) == 1
 
 
 def _join_divided_words(piece: MappedText) -> None:
-    """Marks of formatting inside a word."""
+    """Remove formatting marks inside words."""
     piece.replace(_IN_WORD, lambda _: "")
     piece.replace(_EMPHASIS, lambda match: match[2] or match[4])
 
 
 def _remove_ticks(piece: MappedText) -> None:
-    """Sentences between the marks of code."""
+    """Remove backticks around sentences."""
     if "`" in piece.text:
         piece.replace(_TICKED, lambda match: match[2] if match[2].count(" ") > 1 and is_prose(match[2]) else None)
 
 
 def _replace_look_alikes(piece: MappedText) -> None:
-    """Words with letters that are styled or of another alphabet."""
+    """Replace words that contain styled letters or letters of other alphabets."""
     if not piece.text.isascii():
         among_latin = _is_latin(piece.text)
         if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.plain_of_styled, set(piece.text)))):
             return
-        # A styled word of some length says that the short ones beside it are words, too.
+        # A styled word of some length shows that the short ones near it are words, too.
         fewest = 1 if any(map(_is_styled_word, set(_WORD.findall(piece.text)))) else _FEWEST_LETTERS
         piece.replace_words(_WORD, lambda word: _plain_word(word, among_latin=among_latin, fewest=fewest))
         if fewest == 1:
@@ -375,13 +382,13 @@ def _article(letter: str) -> str | None:
 
 
 def _is_latin(text: str) -> bool:
-    """Whether a text has more plain letters than letters that look like none."""
+    """Whether a text has more ASCII letters than letters that look like no Latin letter."""
     odd = sum(char.isalpha() and not look_alikes.plain(char) for char in text if not char.isascii())
     return len(_PLAIN_LETTERS.findall(text)) > odd
 
 
 def _plain_word(word: str, *, among_latin: bool, fewest: int) -> str | None:
-    """A word in plain letters, where its letters show a disguise; one of less than `fewest` may be a formula."""
+    """A word in plain letters, if its letters show obfuscation; one with fewer than `fewest` may be a formula."""
     letters = [char for char in word if char.isalpha() or look_alikes.plain_of_styled(char).isalpha()]
     odd = [char for char in letters if not (char.isascii() or _is_accented(char))]
     if not odd:
@@ -390,29 +397,29 @@ def _plain_word(word: str, *, among_latin: bool, fewest: int) -> str | None:
         return _cyrillic_word(word, letters)
     foreign = [char for char in odd if not look_alikes.plain_of_styled(char)]
     if len(foreign) == len(letters):
-        # All of it is of other alphabets, perhaps a word of its own.
+        # All letters are of other alphabets, so it may be a real word.
         is_own = not among_latin or not (all(map(look_alikes.is_twin, foreign)) or _is_jumbled(foreign))
     elif _is_picture(letters):
         is_own = True
     else:
-        # Two letters are more often a formula than a word, unless one is Cyrillic or full-width.
+        # Two letters are a formula rather than a word, unless one is Cyrillic or full-width.
         is_own = len(letters) < fewest and not any(map(_NO_FORMULA.match, odd))
     return None if is_own else "".join(look_alikes.plain(char) or char for char in word if char != "\ufe0f")
 
 
 def _is_jumbled(letters: Sequence[str]) -> bool:
-    """Whether these letters are not all of one alphabet in use."""
+    """Whether these letters do not all belong to one alphabet in present use."""
     alphabets = {unicodedata.name(char).partition(" ")[0] for char in letters}
     return len(alphabets) > 1 or any("\u0460" <= char < "\u0530" for char in letters)
 
 
 def _is_accented(char: str) -> bool:
-    """Whether this is a letter of a language written in Latin letters, as it is."""
+    """Whether this is an ordinary letter of a language in Latin script."""
     return (char < "\u0250" or "\u1e00" <= char < "\u1f00") and not look_alikes.plain_of_styled(char)
 
 
 def _cyrillic_word(word: str, letters: Sequence[str]) -> str | None:
-    """A Cyrillic word without the Latin letters in it."""
+    """A Cyrillic word with its Latin letters replaced by Cyrillic ones; None if there is nothing to replace."""
     latin = [char for char in letters if char.isascii()]
     own = sum("\u0400" <= char < "\u0530" for char in letters)
     if (
@@ -426,7 +433,7 @@ def _cyrillic_word(word: str, letters: Sequence[str]) -> str | None:
 
 
 def _join_letters(piece: MappedText) -> None:
-    """Words with something between each two letters; a wider gap is one between words."""
+    """Join words whose letters are separated; a wider gap becomes the space between words."""
     piece.replace(_APART, _join_match)
 
 
@@ -447,12 +454,12 @@ def _join_match(match: Any) -> str | None:
 
 
 def _replace_signs(piece: MappedText) -> None:
-    """Words with digits and signs among their letters."""
+    """Replace digits and signs that stand for letters in words."""
     piece.replace_words(_WITH_SIGNS, _spell_word)
 
 
 def _lower_capitals(piece: MappedText) -> None:
-    """Words in capitals and small letters by turns, and segments all in capitals."""
+    """Lower words that alternate between capitals and small letters, and segments that are all capitals."""
     if _is_shouted(piece.text):
         piece.replace(_CAPITALS, lambda match: match[0] if match[0] == "I" else match[0].lower())
     else:
@@ -465,13 +472,13 @@ def _is_shouted(text: str) -> bool:
 
 
 def _shorten_repeats(piece: MappedText) -> None:
-    """Letters that stand there several times."""
+    """Shorten letters that are repeated three or more times."""
     if _REPEATED.search(piece.text):
         piece.replace(_WHOLE_WORD, lambda match: _REPEATED.sub(r"\1", match[0]) if len(set(match[0])) > 1 else None)
 
 
 def _remove_accents(piece: MappedText) -> None:
-    """Words with several accents among English ones."""
+    """Remove accents from English words that have several."""
     if _TWO_ACCENTS.search(piece.text) and language(piece.text) == "en":
         piece.replace_words(_WORD, _remove_word_accents)
 
@@ -489,7 +496,7 @@ def _base(char: str) -> str:
 
 
 def _spell_word(token: str) -> str | None:
-    """The word that digits and signs among letters spell; None for names, units, abbreviations and numbers."""
+    """The word that a mix of letters, digits and signs spells; None for names, units, abbreviations and numbers."""
     body = token.rstrip("!")
     letters = "".join(char for char in body if char.isalpha())
     if _NUMBERED.fullmatch(body) or not (_is_spelled(body, len(letters)) and _is_in_one_case(letters)):
@@ -499,11 +506,11 @@ def _spell_word(token: str) -> str | None:
 
 
 def _is_spelled(body: str, letters: int) -> bool:
-    """Whether signs stand where letters would: inside, and not only before a unit or behind a name."""
+    """Whether signs replace letters inside the word, and are not just a number before a unit or after a name."""
     inside = len(_SIGNS_INSIDE.findall(body))
     is_clear = not (body.isalnum() and body[0].isalpha())
     if not (is_clear or body[-2:].isdigit() or body[-1].isalpha()):
-        inside -= 1  # a version or a number of something
+        inside -= 1  # a version or a serial number
     return inside > 0 and (letters >= _FEWEST_LETTERS or (letters > 1 and (is_clear or len(body) > _ABBREVIATED)))
 
 

@@ -1,8 +1,8 @@
-"""Fragments: sentences that say nothing without what stood before them.
+"""Fragments: sentences that mean little without the text before them.
 
 "Then let it dry." needs the step before it and the thing that is to dry; "Sure, here is how:" and "Good luck!" only
-frame an answer. What stands by itself names what it speaks of, and does not begin in the middle. English forms; in
-other languages only order words and short sentences are known.
+frame an answer. A sentence is independent if it names what it is about and does not begin in the middle. The patterns
+are English; for other languages only sequence words and short sentences are recognised.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from aligner_proxy.text.lists import marks
 
 FEWEST_WORDS = 3
-"""What has fewer says nothing: a label, a number, a name."""
+"""A text with fewer words says nothing: it is a label, a number or a name."""
 _EARLY = 6
-"""Words from the beginning in which a reference looks back; further on, the sentence may have named the thing."""
+"""A pronoun within this many words of the beginning refers back; later, the sentence may have named its referent."""
 _SHORT = 9
-"""Words of a sentence that is too short to name a thing and then refer to it."""
+"""Maximum length in words of a sentence that is too short to name a thing and then refer to it."""
 _ORDER = re.compile(
     r"(?:and |but |so |now |just )?"
     r"(?:then|next|after (?:that|this|which|it|doing)|afterwards?|finally|lastly|once (?:you|it|this|that|they|the)|"
@@ -49,14 +49,14 @@ _CLOSING = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-"""A letter of a script that puts no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+"""A letter of a script without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 _IN_ONE = re.compile(f"{_UNSPACED}{{2}}(?={_UNSPACED})")
-"""Two of them, about a word, before another."""
+"""Matches two such letters, about one word, before another."""
 _SIGNS = "*_#>\"'\u201c\u201d \t"
 
 
 def independent_segments(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
-    """Which of the remaining segments stand by themselves; what one refers to may stand right before it."""
+    """Indexes of the remaining segments that are independent; one may refer to an independent segment before it."""
     independent: list[int] = []
     for number, text in enumerate(segments):
         if not remaining[number]:
@@ -67,7 +67,7 @@ def independent_segments(segments: Sequence[str], remaining: Sequence[bool]) -> 
 
 
 def stands_alone(text: str, *, behind: bool = False) -> bool:
-    """Whether a sentence says something by itself, or `behind` one that does."""
+    """Whether a sentence makes sense alone, or directly after one that does (`behind`)."""
     sentence = core(text)
     words = _WORD.findall(space_words(sentence))
     if len(words) < FEWEST_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
@@ -78,19 +78,19 @@ def stands_alone(text: str, *, behind: bool = False) -> bool:
 
 
 def space_words(text: str) -> str:
-    """The text with spaces between words, about, where its script puts none."""
+    """The text with spaces about where words end, if its script has none."""
     return _IN_ONE.sub(r"\g<0> ", text)
 
 
 def core(text: str) -> str:
-    """A segment without the mark of an item and signs around it."""
+    """A segment without its list marker and without signs around it."""
     text = text.strip()
     mark = marks.read(text)
     return (text[mark.stop :] if mark is not None else text).strip(_SIGNS)
 
 
 def _looks_back(sentence: str, words: Sequence[str]) -> bool:
-    """Whether a sentence speaks of something that it does not name."""
+    """Whether a sentence refers to something that it does not name."""
     sentence = _DUMMY.sub("", sentence)
     match = _BACK.search(sentence)
     if match is None:

@@ -1,11 +1,11 @@
-"""Texts inside a JSON answer: finding and replacing them, and the check against the schema of the request.
+"""Texts inside a JSON answer: finding and replacing them, and validating the answer against the request's schema.
 
-Literals are found and replaced in the answer as it is written, so that order, spacing, numbers and every other string
-stay byte for byte. Keys are never touched, nor are short strings (names, dates, choices) and words without a space.
+Literals are found and replaced in the answer as written, so that order, spacing, numbers and every other string stay
+byte for byte. For correction, keys, short strings (names, dates, choices) and words without a space are never touched.
 
-A schema comes from outside, so nothing in it may cost much or reach out: no remote reference is fetched, no regular
-expression of a client is run, and the time is bounded. A schema that cannot be checked within these bounds
-counts as not met; the caller then keeps the original.
+A schema comes from outside, so checking it must be cheap and local: no remote reference is fetched, no regular
+expression of a client is run, and the time is limited. A schema that cannot be checked within these limits counts as
+not met; the caller then keeps the original.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from aligner_proxy.text.folding import fold
 
 LONGEST_SCHEMA = 32_000
 MAX_SECONDS = 0.1
-"""Of computing time, so that a busy machine does not decide."""
-# What would run a client's regular expression, or walk the schema past our clock.
+"""CPU time, so that load on the machine does not affect the result."""
+# Keywords that would run a client's regular expression, or walk the schema without our time limit.
 _UNCHECKED = frozenset({"patternProperties", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef"})
 _NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
-"""What the library raises over something that only looks like a schema."""
+"""Exceptions of the library on input that is not a valid schema."""
 _CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 FEWEST_CHARS = 40
 _LONGEST_WORD = 32
-"""Characters of a number or `false` at which a text may have been cut off."""
+"""Maximum length of a number or `false` in which a text may have been cut off."""
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
 _KEY = re.compile(r"\s*:")
 _PROSE = re.compile(r"\s|[\u3002\uff01\uff1f]")
 
 
 class _CannotCheck(Exception):
-    """The check has run out of time, or the schema uses what must not be run."""
+    """The check ran out of time, or the schema uses keywords that must not be run."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """One running check: the edited strings, and the time when it ends."""
+    """One running check: the edited strings, and its deadline in CPU time."""
 
     edited: frozenset[str]
     until: float
 
 
 def meets_schema(answer: str, schema: str, edited: frozenset[str]) -> bool:
-    """Whether `answer` meets `schema`; `edited` are the string values in it that are not the upstream's."""
+    """Whether `answer` meets `schema`; `edited` are its string values that are not the upstream's."""
     if len(schema) > LONGEST_SCHEMA:
         return False
     token = _CHECK.set(_Check(edited, time.thread_time() + MAX_SECONDS))
@@ -70,7 +70,7 @@ def meets_schema(answer: str, schema: str, edited: frozenset[str]) -> bool:
 
 
 def _in_one_dialect(value: Any) -> Any:
-    """The schema without "$schema", which would make the library choose other validators."""
+    """The schema without "$schema", which would make the library choose other validators; raises `_CannotCheck`."""
     if isinstance(value, dict):
         if not _UNCHECKED.isdisjoint(value):
             raise _CannotCheck
@@ -88,13 +88,13 @@ def _limit_time(keyword: _Keyword) -> _Keyword:
 
 
 def _check_form(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """Keyword about the form of a string: met by the upstream's own strings, not by edited ones."""
+    """Validate a keyword about string format: the upstream's own strings pass, edited ones fail."""
     if isinstance(instance, str) and instance in _CHECK.get().edited:
         yield ValidationError("an edited text in a form that is not checked")
 
 
 def _check_unique(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """Keyword uniqueItems in linear time; the library compares every pair."""
+    """Validate uniqueItems in linear time, as the library compares every pair."""
     if value and isinstance(instance, list):
         serialized = {json.dumps(item, sort_keys=True) for item in instance}
         if len(serialized) < len(instance):
@@ -122,7 +122,7 @@ class Literal:
 
 
 def text_literals(answer: str) -> list[Literal]:
-    """The values of a JSON answer that are texts."""
+    """The string values of a JSON answer that are texts."""
     literals = []
     for match in _LITERAL.finditer(answer):
         if len(match.group()) < FEWEST_CHARS or _KEY.match(answer, match.end()):
@@ -134,7 +134,7 @@ def text_literals(answer: str) -> list[Literal]:
 
 
 def string_literals(answer: str) -> list[Literal]:
-    """Every string of a JSON answer that holds a letter, keys included; what UTF-8 cannot hold stands replaced."""
+    """Every string of a JSON answer with a letter in it, keys included; lone surrogates are replaced."""
     literals = (Literal(*match.span(), _decode_literal(match.group())) for match in _LITERAL.finditer(answer))
     return [literal for literal in literals if any(map(str.isalpha, literal.text))]
 
@@ -145,7 +145,7 @@ def _decode_literal(literal: str) -> str:
 
 
 def begins_json(text: str) -> bool:
-    """Whether a text is the beginning of a JSON object or array, as far as it goes."""
+    """Whether a text, as far as it goes, is the beginning of a JSON object or array."""
     if not text.lstrip().startswith(("{", "[")):
         return False
     try:
@@ -153,18 +153,18 @@ def begins_json(text: str) -> bool:
     except RecursionError:
         return True
     except json.JSONDecodeError as error:
-        # A text that was cut off is at fault at its end, or where its last string or word begins.
+        # If a text was cut off, the error is at its end, or where its last string or word begins.
         return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - _LONGEST_WORD
     return True
 
 
 def _whole(text: str) -> bool:
-    """Whether a text can be encoded: JSON can hold half a surrogate pair, UTF-8 cannot."""
+    """Whether a text can be encoded: JSON can contain lone surrogates, UTF-8 cannot."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def replace_literals(answer: str, new: Mapping[Literal, str]) -> str:
-    """The answer with these texts in it. An answer that was ASCII stays so."""
+    """The answer with these texts inserted. If the answer was ASCII, it stays ASCII."""
     pieces = []
     at = 0
     for literal in sorted(new, key=lambda literal: literal.start):
@@ -174,7 +174,7 @@ def replace_literals(answer: str, new: Mapping[Literal, str]) -> str:
 
 
 def has_same_shape(answer: str, edited: str) -> bool:
-    """Whether two JSON answers differ in string values alone: same keys, types, lengths and order."""
+    """Whether two JSON answers differ only in string values: same keys, types, lengths and order."""
     try:
         return _same(_read(answer), _read(edited))
     except (ValueError, RecursionError):
@@ -186,7 +186,7 @@ def _read(text: str) -> object:
 
 
 class _Number(str):
-    """A number as it is written."""
+    """A number in its original notation."""
 
 
 def _same(value: object, other: object) -> bool:

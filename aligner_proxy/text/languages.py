@@ -1,7 +1,7 @@
 """Detection of the languages and scripts of a text, by its letters and small words.
 
-Only clear cases count: a language of the list below that many of the words belong to, or a script of its own. Languages
-that share their small words, short texts, and languages that are not listed stay unknown.
+Only clear cases count: a listed language to which many of the words belong, or a distinct script. Languages that share
+their small words, short texts, and unlisted languages stay unknown.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SMALL: dict[str, frozenset[str]] = {
     language: frozenset(words.split()) for language, words in yaml.safe_load(_TABLE.read_text(encoding="utf-8")).items()
 }
 LANGUAGES = tuple(_SMALL)
-"""Those that are told apart by their small words, by their codes."""
+"""Codes of the languages that are recognised by their small words."""
 _SPOKEN_IN: dict[str, list[str]] = {}
 for _language, _small in _SMALL.items():
     for _small_word in _small:
         _SPOKEN_IN.setdefault(_small_word, []).append(_language)
-# Words of sentences that speak to somebody, as insults do. For longer texts the small words are enough.
+# Words of sentences that address somebody, as insults do. For longer texts the small words are enough.
 _ADDRESSING = {
     "de": "du dich dir dein deine deinen deinem deiner deines bist hast wirst kannst euch kein keine keinen keiner "
     "mich mir weg zur\u00fcck wie so an",
@@ -43,14 +43,14 @@ _ADDRESSING = {
     "sv": "du dig din ditt dina \u00e4r har ingen s\u00e5",
 }
 _SHOWN_BY: dict[str, frozenset[str]] = {}
-"""Languages by the words that show them in a sentence."""
+"""For each word, the languages that it indicates in a sentence."""
 for _language in {*_SMALL, *_ADDRESSING}:
     for _word_of_it in (*_SMALL.get(_language, ()), *_ADDRESSING.get(_language, "").split()):
         _SHOWN_BY[_word_of_it] = _SHOWN_BY.get(_word_of_it, frozenset()) | {_language}
-for _word_of_it in ("over", "bent", "per"):  # English words, too, that say nothing of another language
+for _word_of_it in ("over", "bent", "per"):  # also English words, so they indicate no other language
     _SHOWN_BY[_word_of_it] = _SHOWN_BY.get(_word_of_it, frozenset()) | {"en"}
 _AGAINST_KNOWN = 3
-"""So many signs of another language weigh as much as one word of a known one: a sentence may name things of others."""
+"""Signs of another language needed to outweigh one word of a known one, because a sentence may name foreign things."""
 _WORD = re.compile(r"[^\W\d_]+")
 _FEWEST_WORDS = 3
 _SHARE = 0.2
@@ -58,12 +58,12 @@ _LEAD = 1.5
 _CLEAR_SIGNS = 2
 _LETTERS = 3
 _LATIN = "LATIN"
-# Han characters are written among kana and beside Hangul: one script as far as a change of script is concerned.
+# Han characters are mixed with kana and Hangul, so a change between them is not a change of script.
 _SAME = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "BOPOMOFO": "CJK", "IDEOGRAPHIC": "CJK"}
 _ANYWHERE = frozenset({"MODIFIER", "COMBINING", "MASCULINE", "FEMININE", "MICRO", "OHM", "DOUBLE-STRUCK", "SCRIPT"})
 _KNOWN_CHARS = 400
 _SAMPLE = 2_000
-"""Characters of a long text that are read from each of three places."""
+"""Characters read at each of three places of a long text."""
 _SCRIPT_OF = {
     **dict.fromkeys(("zh", "ja"), "CJK"),
     "ko": "HANGUL",
@@ -88,7 +88,7 @@ _SCRIPT_OF = {
     "lo": "LAO",
     "si": "SINHALA",
 }
-"""Languages with letters other than Latin ones, each with what `language` calls its letters."""
+"""The script of each language not written in Latin letters, named as `language` returns it."""
 _STYLES = frozenset(
     {
         "MATHEMATICAL",
@@ -102,18 +102,18 @@ _STYLES = frozenset(
         "OUTLINED",
     }
 )
-"""First words of the names of letters that only look different."""
+"""First words of the Unicode names of styled letters."""
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _ASCII_LETTERS = re.compile(r"[A-Za-z]+")
 
 
 def scripts(text: str) -> set[str]:
-    """Every script that the text has a letter of."""
+    """Every script of which the text has a letter."""
     return {script for script, count in _counts(text).items() if count}
 
 
 def scripts_in_use(text: str) -> set[str]:
-    """The scripts that a text has several letters of; single letters (pi, mu) are symbols."""
+    """The scripts of which a text has several letters; single letters (pi, mu) are symbols."""
     return {script for script, count in _counts(text).items() if count >= _LETTERS}
 
 
@@ -133,7 +133,7 @@ def _script(char: str) -> str:
 
 
 def language(text: str) -> str | None:
-    """The language of a text, or a script that is not Latin; None when neither is clear."""
+    """The language of a text, or its script if that is not Latin; None if neither is clear."""
     if text.isascii():
         return _by_small_words(_WORD.findall(text.casefold()))
     counts = _counts(text)
@@ -152,7 +152,7 @@ def _by_small_words(words: list[str]) -> str | None:
 
 
 def _clear_language(words: int, hits: Counter[str]) -> str | None:
-    """The language that so many of so many words belong to that no other one may be meant."""
+    """The language with so many hits among the words that no other can be meant; None if there is none."""
     (best, most), (_, second) = Counter({**dict.fromkeys(_SMALL, 0), **hits}).most_common(2)
     clear = most >= _FEWEST_WORDS and most >= _SHARE * words and most >= _LEAD * second
     return best if clear else None
@@ -167,9 +167,9 @@ def _hits(words: list[str]) -> Counter[str]:
 
 
 def is_foreign(text: str, native_languages: set[str], letters: set[str]) -> bool:
-    """Whether a text is in none of the `native_languages` languages; `letters` are non-ASCII letters already in use.
+    """Whether a text is in none of the `native_languages`; `letters` are non-ASCII letters already in use.
 
-    Comparing needs less evidence than naming: no small word of a known language alone, and small words of another
+    Comparing needs less evidence than naming: no small word that only known languages have, but small words of another
     language or new letters.
     """
     clear = language(text)
@@ -180,21 +180,21 @@ def is_foreign(text: str, native_languages: set[str], letters: set[str]) -> bool
     other = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in native_languages))
     if len(words) < _FEWEST_WORDS or any(word in native and word not in other for word in words):
         return False
-    # Single letters are also what is left of "'s" and of initials.
+    # Single letters are also what remains of "'s" and of initials.
     signs = sum(len(word) > 1 and word in other and word not in native for word in words)
     new = sum(letter not in letters for letter in odd_letters(text))
     return signs >= _CLEAR_SIGNS or new >= _CLEAR_SIGNS or (signs > 0 and len(words) > _FEWEST_WORDS)
 
 
 def odd_letters(text: str) -> list[str]:
-    """Every letter outside ASCII, in lower case."""
+    """Every non-ASCII letter, in lower case."""
     return [char for char in _NOT_ASCII.findall(text.casefold()) if char.isalpha()]
 
 
 def prose_language(text: str) -> str | None:
-    """The language of a whole text by its prose, or its script; None where it is short or unclear.
+    """The language of a whole text by its prose, or its script; None if it is short or unclear.
 
-    Of a long text the beginning, the middle and the end are read.
+    For a long text only the beginning, the middle and the end are read.
     """
     if len(text) > 3 * _SAMPLE:
         middle = len(text) // 2
@@ -203,9 +203,9 @@ def prose_language(text: str) -> str | None:
 
 
 def is_among(name: str, codes: Collection[str]) -> bool:
-    """Whether a language or script, as `prose_language` names it, is one of these languages or may be.
+    """Whether a language or script, as named by `prose_language`, is or may be one of these languages.
 
-    A language that is not told apart by its small words could be taken for another one in Latin letters.
+    A language without small words here could be mistaken for another one in Latin letters.
     """
     if name in _STYLES:
         return True
@@ -215,26 +215,26 @@ def is_among(name: str, codes: Collection[str]) -> bool:
 
 
 def languages(text: str) -> set[str]:
-    """Every language that some sentence of the text, or the text as a whole, is clearly written in."""
+    """Every language in which some sentence of the text, or the text as a whole, is clearly written."""
     return language_signs(text).languages
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageSigns:
-    """What a text shows of its languages; of two texts, one behind the other, the signs of both together."""
+    """Evidence of the languages of a text; `|` combines the evidence of two consecutive texts."""
 
     sentences: frozenset[str]
     """The languages of its sentences."""
     words: int
     hits: Counter[str]
-    """Small words by language."""
+    """Number of small words by language."""
     letters: Counter[str]
-    """By script."""
+    """Number of letters by script."""
     is_ascii: bool
 
     @property
     def languages(self) -> set[str]:
-        """The languages of its sentences, and its own as a whole."""
+        """The languages of its sentences, and that of the whole."""
         own = _clear_language(self.words, self.hits)
         if not self.is_ascii:
             script, letters = max(self.letters.items(), key=itemgetter(1), default=(_LATIN, 0))
@@ -253,7 +253,7 @@ class LanguageSigns:
 
 
 def language_signs(text: str) -> LanguageSigns:
-    """What a text shows of its languages."""
+    """Collect the evidence of a text's languages."""
     whole, *pieces = passages(text)
     names = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in pieces)
     words = _WORD.findall(whole.casefold())
@@ -262,19 +262,19 @@ def language_signs(text: str) -> LanguageSigns:
 
 
 _known_language = lru_cache(maxsize=2048)(language)
-"""In a stream the gate reads the sentences of an answer again with every edit."""
+"""Cached, because in a stream the gate reads the sentences of an answer again with every edit."""
 
 
 def passages(text: str) -> list[str]:
-    """The text without code and addresses, as a whole and sentence by sentence."""
+    """The text without code and addresses: first the whole, then sentence by sentence."""
     text = WEB.sub(" ", prose(text))
     return [text, *(piece.text for piece in split(text))]
 
 
 def foreign_segments(text: str, native_languages: Collection[str]) -> list[Segment]:
-    """The segments of a text that are in none of the `native_languages`; none where nobody says what is known.
+    """The segments of a text in none of the `native_languages`; empty if these are not all recognisable.
 
-    A sentence shows its language by less than a whole text, so it is compared with what is known.
+    A sentence gives less evidence of its language than a whole text, so it is compared with the known languages.
     """
     if not native_languages or any(code not in _SMALL and code not in _SCRIPT_OF for code in native_languages):
         return []
@@ -282,7 +282,7 @@ def foreign_segments(text: str, native_languages: Collection[str]) -> list[Segme
 
 
 def _is_foreign_sentence(sentence: str, native_languages: Collection[str]) -> bool:
-    """Whether a sentence has several signs of one other language, of which one is a word, and hardly a known word."""
+    """Whether a sentence has several signs of one other language, including a word, and hardly a known word."""
     sentence = unicodedata.normalize("NFC", WEB.sub(" ", prose(sentence)))
     if not sentence.isascii():
         counts = _counts(sentence)
@@ -302,9 +302,9 @@ def _is_foreign_sentence(sentence: str, native_languages: Collection[str]) -> bo
 def _shows_language(
     code: str, tokens: Sequence[str], codes: Sequence[frozenset[str]], native_languages: Collection[str]
 ) -> bool:
-    """Whether a sentence shows this language, by the languages that each of its words shows."""
+    """Whether a sentence is in language `code`, given the languages that each of its words indicates."""
     pairs = zip(tokens, codes, strict=True)
-    # What is said again and again shows no more than said once.
+    # A repeated word is no more evidence than a single one.
     hits = len(
         {
             token.casefold()
@@ -313,7 +313,7 @@ def _shows_language(
         }
     )
     own = sum(code not in word_codes and not word_codes.isdisjoint(native_languages) for word_codes in codes)
-    # Names begin with a capital, and English has taken over some words with signs on their letters.
+    # Capitalised words may be names. English has loan words with accents, so one small word is required, too.
     odd = sum(
         not (word_codes or token.isascii() or token[0].isupper())
         for token, word_codes in zip(tokens, codes, strict=True)

@@ -19,7 +19,7 @@ def words(text: str) -> int:
 
 
 def sentences(text: str) -> int:
-    """Number of sentences, headings and list items; a mark alone does not count."""
+    """Number of sentences, headings and list items; a list marker alone does not count."""
     return sum(bool(_WORD.search(piece.text)) for piece in split(text))
 
 

@@ -1,8 +1,8 @@
-"""Look-alikes of plain Latin letters, letter by letter: styled forms of them, and letters of other alphabets.
+"""Look-alikes of plain Latin letters, letter by letter: styled letters, and letters of other alphabets.
 
 A styled letter (full-width, mathematical, circled, superscript, small capital) is Latin by its compatibility form or
-its name. Letters of other alphabets come from Unicode's own table of confusables. Whether a letter in a text is one in
-disguise is decided by the word that it stands in (folding.py).
+its name. Letters of other alphabets come from Unicode's table of confusables. Whether a letter is obfuscated depends on
+its word (folding.py).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from functools import cache, lru_cache
 _NAMED = re.compile(r"(?:.* )?LATIN (?:(SMALL|CAPITAL) )?LETTER (?:SMALL CAPITAL )?([A-Z])")
 _CATEGORIES = frozenset({"Lu", "Ll", "Lt", "Lo", "Lm", "Nl", "So", "Nd"})
 _NAMELESS = {"\u0138": "k", "\u028d": "m"}
-"""Forms in the table that stand for Cyrillic and Greek letters, and whose names do not end in the plain letter."""
+"""Characters that the table pairs with Cyrillic and Greek letters, and whose names do not end in the plain letter."""
 _BASIC_CYRILLIC = range(0x400, 0x460)
 
 
 @lru_cache(maxsize=8192)
 def plain(char: str) -> str:
-    """The plain letters or digits that a character stands for or looks like; empty for all others."""
+    """The plain letters or digits that a character stands for or looks like; empty if none."""
     if char.isascii():
         return char if char.isalnum() else ""
     return plain_of_styled(char) or _look_alikes().get(char, "")
@@ -29,7 +29,7 @@ def plain(char: str) -> str:
 
 @lru_cache(maxsize=8192)
 def plain_of_styled(char: str) -> str:
-    """The plain letters or digits of which a character is another form; empty for all others."""
+    """The plain letters or digits of which a character is a styled form; empty if none."""
     category = unicodedata.category(char)
     if char.isascii() or category not in _CATEGORIES:
         return ""
@@ -40,7 +40,7 @@ def plain_of_styled(char: str) -> str:
     if name is None:
         return ""
     case, letter = name.groups()
-    # Of a kind of letters that there are no small ones of, capitals shout no more than others.
+    # Squared and negative letters exist only as capitals, so there a capital is no sign of shouting.
     return letter if case == "CAPITAL" and "SQUARED" not in name[0] and "NEGATIVE" not in name[0] else letter.lower()
 
 
@@ -50,30 +50,30 @@ def is_twin(char: str) -> bool:
 
 
 def cyrillic_twin(letter: str) -> str:
-    """The Cyrillic letter that a plain Latin one looks like; empty without one."""
+    """The Cyrillic letter that a plain Latin one looks like; empty if none."""
     return _cyrillic().get(letter, "")
 
 
 @cache
 def _look_alikes() -> Mapping[str, str]:
-    """Letters outside ASCII with the plain letter that Unicode takes them for."""
+    """Maps each non-ASCII letter that Unicode lists as confusable to the plain letter."""
     letters = dict[str, str]()
     for char, similar in _similar():
         if form := next(filter(None, map(_form, similar)), ""):
-            # The table knows one form for a capital I and a small l.
+            # The table has one form for capital I and small l.
             letters[char] = "I" if form == "l" and char.isupper() else form
     return letters
 
 
 @cache
 def _like_small_capitals() -> frozenset[str]:
-    """Those of them that no plain letter stands beside in the table."""
+    """The look-alikes that the table pairs with no plain letter, only with small capitals."""
     return frozenset(char for char, similar in _similar() if not any(map(str.isascii, similar)))
 
 
 def _similar() -> Iterator[tuple[str, list[str]]]:
-    """Letters outside ASCII with those that Unicode's table puts beside them."""
-    # Read when the first such letter comes: most texts have none, and the table takes some time and memory.
+    """Yield non-ASCII letters, each with the characters that Unicode's table pairs it with."""
+    # Imported on first use: most texts have no such letter, and the table takes some time and memory.
     from confusable_homoglyphs.confusables import confusables_data
 
     for char, similar in confusables_data.items():

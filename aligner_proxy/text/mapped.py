@@ -1,4 +1,4 @@
-"""Text that is rewritten while each of its characters keeps its place in the original."""
+"""Text that can be rewritten while each character keeps its position in the original."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 
 class MappedText:
-    """A text, and where each of its characters comes from."""
+    """A text, and the position of each of its characters in the original."""
 
     def __init__(self, text: str, origins: Sequence[int] | None = None) -> None:
         self.text = text
         self.origins: Sequence[int] = range(len(text)) if origins is None else origins
 
     def cut(self, start: int, end: int) -> None:
-        """Keep only these characters."""
+        """Keep only the characters from `start` to `end`."""
         self.text = self.text[start:end]
         self.origins = self.origins[start:end]
 
     def replace(self, pattern: Any, by: Callable[[Any], str | None]) -> None:
-        """Put `by(match)` in place of every match; None leaves it."""
+        """Replace every match by `by(match)`; None leaves it unchanged."""
         self._put([(*match.span(), by(match)) for match in pattern.finditer(self.text)])
 
     def replace_words(self, pattern: Any, by: Callable[[str], str | None]) -> None:
-        """The same where what stands in place of a match depends on nothing else; each word is asked for once."""
+        """Like `replace`, for replacements that depend only on the match; `by` is called once per distinct word."""
         replacements = dict[str, str | None]()
 
         def replacement_of(match: Any) -> str | None:
@@ -35,7 +35,7 @@ class MappedText:
         self.replace(pattern, replacement_of)
 
     def keep(self, pattern: Any, group: str) -> None:
-        """Of every match that has this group leave nothing else."""
+        """Reduce every match that has this group to the group."""
         changes = list[tuple[int, int, str | None]]()
         for match in pattern.finditer(self.text):
             if match[group] is not None:
@@ -44,7 +44,7 @@ class MappedText:
         self._put(changes)
 
     def _put(self, changes: Iterable[tuple[int, int, str | None]]) -> None:
-        """Texts in place of others, in order; None leaves one."""
+        """Apply replacements, given in order; None leaves a range unchanged."""
         text = self.text
         changed = [(start, end, new) for start, end, new in changes if new is not None and new != text[start:end]]
         if not changed:
@@ -55,12 +55,12 @@ class MappedText:
             texts += (text[at:start], new)
             at = end
         self.text = "".join(texts) + text[at:]
-        # Most are as long as what they stand for: letters for letters.
+        # Most replacements are as long as the original (letter by letter), and then positions stay the same.
         if any(len(new) != end - start for start, end, new in changed):
             self.origins = self._move_origins(changed)
 
     def _move_origins(self, changed: Iterable[tuple[int, int, str]]) -> list[int]:
-        """Where the characters come from with these changes made."""
+        """The positions of the characters after these changes."""
         before = self.origins
         origins = list[int]()
         at = 0

@@ -1,10 +1,10 @@
-"""Reading form of an answer: the plain prose that a reader reads where sentences are laid out as something else.
+"""Reading form of an answer: the plain sentences that a reader sees in text with another layout.
 
-A detector that judges sentences does not see one whose words are cells of a table, bullets, values of JSON, comments in
-code, the text of a link or a clause of a sentence without an end. Here marks, tags, cells and commands are taken
-away, lines are joined, and what comes of it is cut into sentences; into windows that overlap, where none ends. Each
-window knows which characters of the answer it was made from. A sentence that stands as it is among the segments of the
-answer has no window, so plain prose has none at all, and finding that out is one search.
+A detector that judges sentences misses one whose words are cells of a table, bullets, values of JSON, comments in code,
+the text of a link, or a clause of a sentence without an end. This module removes markers, tags and commands, joins
+lines and cells, and cuts the result into sentences. If no sentence ends, it cuts overlapping windows. Each window knows
+from which characters of the answer it was made. A sentence that is a segment of the answer as it is gets no window. So
+plain prose has no windows at all, and one search is enough to find that out.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from aligner_proxy.text.structure import split
 WINDOW_WORDS = 40
 STEP_WORDS = 25
 FEWEST_WORDS = 3
-"""Fewer words are no sentence that could say anything of a person."""
+"""A text with fewer words is no sentence that could say anything about a person."""
 CLAUSE_WORDS = 16
-"""What has no end and more words is read clause by clause, too."""
+"""Text without a sentence end and with more words than this is also read clause by clause."""
 LONG_SENTENCE_WORDS = 40
-"""Likewise a sentence that ends after more words; of shorter ones only what they say to the reader."""
+"""The same for a sentence with an end; in shorter ones only clauses that address the reader are read separately."""
 ADDRESSING_WORDS = 14
-"""From so many words on, what a sentence says to its reader between commas is read by itself."""
+"""In a sentence of at least this many words, clauses that address the reader are read separately."""
 _LONG_CLAUSE_WORDS = 14
 _STRETCH_WORDS = 10
-"""A clause with more words is read in stretches of so many, each from the middle of the one before."""
+"""Words per window in a clause that is too long; consecutive windows overlap by half."""
 _SHORT_WORDS = 3
 _SHORT_CHARS = 80
+"""A line, item, cell or value with no more words and characters may be a piece of a sentence."""
 _MOST_COLUMNS = 40
-"""Nobody reads more columns from top to bottom; their windows all overlap."""
-"""A line, item, cell or value with no more words may be a piece of a sentence."""
+"""Columns of wider tables are not read, because nobody reads so many downwards and their windows all overlap."""
 _WORD = re.compile(r"\S+")
 _LETTERS = re.compile(r"[^\W\d_]")
 _LAYOUT = re.compile(
@@ -88,7 +88,7 @@ _SAYING = re.compile(
 _CLAUSE_END = re.compile(
     r"[,;:\u2013\u2014](?=\s)|\s(?=-{1,3}\s)|\s(?=(?:and|but|because|since|while|whereas|although|though|so|or|yet|if|"
     r"unless|which|who|that|as)\s)|\s(?=\()|\)(?=\s)"
-    # Who writes without stops begins a sentence with a person and a verb.
+    # Text without punctuation often begins a sentence with a person and a verb.
     r"|\s(?=(?:i|you|he|she|we|they|nobody|everybody|people|your \w{1,20})(?:'\w{1,2}|"
     r"\s(?:am|are|is|was|were|have|has|had|must|will|would|should|can|could|do|does|did))\s)",
     re.IGNORECASE,
@@ -99,7 +99,7 @@ _PART_END = re.compile(r"[,;:\u2013\u2014](?=\s)|\s(?=-{1,3}\s)|\s(?=\()|\)(?=\s
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A sentence, or some words of one, as a reader reads it; `start` and `end` bound what of the answer it is from."""
+    """A sentence, or some words of one, as a reader sees it; `start` and `end` bound its source in the answer."""
 
     text: str
     start: int
@@ -107,7 +107,7 @@ class Window:
 
 
 class _LineKind(Enum):
-    """What a line of an answer is."""
+    """Kind of a line of an answer."""
 
     BLANK = auto()
     RULE = auto()
@@ -122,16 +122,16 @@ class _LineKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _LayoutLine:
-    """What of a line is read: stretches of the answer, several where it has cells or values."""
+    """The parts of a line that a reader reads, as ranges of the answer; several if it has cells or values."""
 
     kind: _LineKind
     stretches: tuple[tuple[int, int], ...]
     is_short: bool = False
-    """It may be a piece of a sentence."""
+    """Whether it may be a piece of a sentence."""
 
 
 def reading_windows(text: str) -> list[Window]:
-    """The windows of an answer, in order of its layout; empty where all of its sentences stand there as they are."""
+    """The windows of an answer, in layout order; empty if all of its sentences are already segments."""
     if not _LAYOUT.search(text):
         return []
     segments = {_bare_sentence(piece.text) for piece in split(text)}
@@ -144,14 +144,14 @@ def reading_windows(text: str) -> list[Window]:
 
 
 def _bare_sentence(sentence: str) -> str:
-    """A sentence without marks of lists and emphasis, which hide nothing from a detector, and without its end."""
+    """A sentence without list and emphasis markers, which hide nothing from a detector, and without its end mark."""
     return core(_EMPHASIS.sub("", sentence)).rstrip(" .!?:;,\u2026").casefold()
 
 
 def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
-    """The windows in as few lists as it takes that none overlaps another of its list.
+    """Divide the windows into as few lists as possible without overlaps inside a list.
 
-    Read in one text, a window repeats what overlaps it, and a detector hardly sees what was said before.
+    In one text, overlapping windows would repeat words, and a detector hardly notices what was said before.
     """
     layers = list[list[Window]]()
     for window in sorted(windows, key=lambda window: (window.start, window.end)):
@@ -164,7 +164,7 @@ def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
 
 
 def _passages(text: str) -> Iterator[MappedText]:
-    """The text as a reader reads it, in pieces that do not go on in one another."""
+    """Yield the text as a reader sees it, in passages that do not continue each other."""
     lines = [_mark_short(text, line) for line in _lines(text)]
     yield from _tables(text, lines)
     stretches = list[tuple[int, int]]()
@@ -221,7 +221,7 @@ def _line(line: str, at: int, *, in_code: bool) -> _LayoutLine:
 
 
 def _code_line(line: str, at: int) -> _LayoutLine:
-    """Of code the comments are read, and strings that are long enough for a sentence."""
+    """From code only comments, and strings long enough for a sentence, are read."""
     comment = _COMMENT.search(line)
     if comment is not None:
         words = comment["words"]
@@ -250,7 +250,7 @@ def _tables(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
 
 
 def _goes_on(text: str, line: _LayoutLine, following: _LayoutLine) -> bool:
-    """Whether a line is read together with the one before it."""
+    """Whether the `following` line is read together with `line`."""
     if (
         _ENDS.search(text[line.stretches[-1][0] : line.stretches[-1][1]]) is not None
         and line.kind is not _LineKind.JSON
@@ -263,7 +263,7 @@ def _goes_on(text: str, line: _LayoutLine, following: _LayoutLine) -> bool:
 
 
 def _mark_short(text: str, line: _LayoutLine) -> _LayoutLine:
-    """The line with what is known of its length."""
+    """The line with `is_short` set."""
     is_short = all(
         end - start <= _SHORT_CHARS and len(text[start:end].split()) <= _SHORT_WORDS for start, end in line.stretches
     )
@@ -271,7 +271,7 @@ def _mark_short(text: str, line: _LayoutLine) -> _LayoutLine:
 
 
 def _strip_layout(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText:
-    """Stretches of an answer one behind the other, without what is not read."""
+    """Join ranges of an answer and remove layout that is not read."""
     parts = list[str]()
     origins = list[int]()
     for start, end in stretches:
@@ -317,10 +317,10 @@ def _windows(passage: MappedText) -> Iterator[Window]:
 
 
 def _addresses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
-    """What a sentence says to its reader between commas, by itself and with the part behind it.
+    """Yield the clauses in which a sentence addresses its reader, alone and together with the next clause.
 
-    A detector that reads "The sea is wide, you ..., and the sky is blue" hears the sea and the sky. Few sentences of an
-    ordinary answer speak to the reader beside something else, so this costs little.
+    In "The sea is wide, you ..., and the sky is blue" a detector notices only the sea and the sky. Few sentences of an
+    ordinary answer mix addressing the reader with something else, so this costs little.
     """
     ends = [*(match.end() for match in _PART_END.finditer(sentence)), len(sentence)]
     parts = list(pairwise([0, *ends]))
@@ -336,10 +336,10 @@ def _addresses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
 
 
 def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
-    """The clauses of a long sentence, each by itself and with the one behind it; a short one goes with that alone."""
+    """The clauses of a long sentence, each alone and after the end of the last one; short ones join the next."""
     start = 0
     before: tuple[int, int] | None = None
-    """Where the last words of the clause before begin, and how many these are."""
+    """Start of the last words of the clause before, and their number."""
     for end in (*(match.end() for match in _CLAUSE_END.finditer(sentence)), len(sentence)):
         spans = [match.start() for match in _WORD.finditer(sentence, start, end)]
         words = len(spans)
@@ -357,14 +357,14 @@ def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
 
 
 def _stretches(passage: MappedText, start: int, end: int) -> Iterator[Window]:
-    """Some words after the others of what has no clauses either."""
+    """Overlapping windows of words for text without usable clauses."""
     words = [match.span() for match in _WORD.finditer(passage.text, start, end)]
     for first in range(0, len(words) - _STRETCH_WORDS // 2, _STRETCH_WORDS // 2):
         yield _window(passage, words[first][0], words[min(first + _STRETCH_WORDS, len(words)) - 1][1])
 
 
 def _window(passage: MappedText, start: int, end: int) -> Window:
-    """Some words of a passage as a sentence."""
+    """Some words of a passage as a sentence, with a capital and a full stop."""
     text = passage.text[start:end]
     start += len(text) - len(text.lstrip(" \t\n,;:-\u2013\u2014([\"'\u201c"))
     text = passage.text[start:end].rstrip(" \t\n,;:-\u2013\u2014([\"'\u201c")

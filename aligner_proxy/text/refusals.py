@@ -1,7 +1,7 @@
 """Recognition of refusals by their wording.
 
-`is_refusal` is strict: it judges a whole answer, and a refusal is not corrected. `declines` is broad: it judges one
-sentence, to compare two texts.
+`is_refusal` is strict: it judges a whole answer, because a refusal is not corrected. `declines` is broad: it judges one
+sentence, for comparing two texts.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _DECLINES = re.compile(
 def is_refusal(answer: str) -> bool:
     """Whether the whole answer says no more than "I can't help with that".
 
-    Strict on purpose: one short English sentence of the usual words, optionally with an apology before and an offer
-    after it. A refusal with a reason, a suggestion or an insult does not count.
+    Strict on purpose: it accepts one short English sentence in the usual words, optionally with an apology before and
+    an offer after it. A refusal with a reason, a suggestion or an insult does not count.
     """
-    words = answer.split(None, _REFUSAL_WORDS)  # of a long answer only its beginning is looked at
+    words = answer.split(None, _REFUSAL_WORDS)  # only the beginning of a long answer is examined
     if sum(map(len, words)) > _REFUSAL_CHARS:
         return False
     text = " ".join(words).replace("\u2019", "'").lower()

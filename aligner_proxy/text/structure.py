@@ -1,8 +1,8 @@
 """Structure of a text: segments, lists and their items, lines of a dialogue, words in quotation marks.
 
 A segment is what the detector head judges and what an edit replaces: a sentence, a list item, a heading, or a whole
-code block. Segments and the white space between them add up to the text exactly. A boundary depends only on what
-stands before it and on the first character after it, so a growing text keeps the boundaries it already had.
+code block. Segments and the white space between them add up to the text exactly. A boundary depends only on the text
+before it and on the first character after it, so a growing text keeps the boundaries it already had.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from itertools import takewhile
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
 _LINE = re.compile(r"[^\n]*\n?")
-# Sentence end: closing punctuation, optional closing quotes or brackets, then white space; a full-width mark also ends
-# a sentence that goes on without a space, unless more closing marks follow it.
+# Sentence end: closing punctuation, optional closing quotes or brackets, then white space. A full-width mark also ends
+# a sentence that continues without a space, unless more closing marks follow it.
 _CLOSING = r".!?\u2026\u3002\uff01\uff1f\uff0e\"'\u201d\u2019)\]*_"
-# A run of marks is looked at from its first mark only: tried from each of them, twenty thousand took minutes.
+# A run of marks is examined only from its first mark; starting at each of twenty thousand marks took minutes.
 _MARKS = r"[.!?\u2026\u3002\uff01\uff1f\uff0e]"
 _WIDE = r"[\u3002\uff01\uff1f]"
 _SENTENCE_END = re.compile(
@@ -34,13 +34,13 @@ _LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
 _MARK = re.compile(r"[ \t]*(?:([-*+\u2022])|(\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
 BULLET = "-"
 _SPEAKER_LINE = re.compile(
-    r"[ \t>*_#-]{0,12}\[?(?P<name>[^\W_][^\n:*_\"?!;\[\]()]{0,39}?)"  # who speaks, perhaps set off and in brackets
-    r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps how, the colon, and what
+    r"[ \t>*_#-]{0,12}\[?(?P<name>[^\W_][^\n:*_\"?!;\[\]()]{0,39}?)"  # the speaker, perhaps emphasised or in brackets
+    r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps a remark, then colon and speech
 )
 _WORDS = 4
 _SPEAKERS = 2
 _TURNS = 2
-# What models write who run on: of these each has to speak again before it is a dialogue.
+# Roles that models write when they run on; each must speak at least twice before the text counts as a dialogue.
 _ROLES = frozenset({"human", "user", "assistant", "system"})
 _TITLE_LINES = 4
 _TITLE_CHARS = 80
@@ -48,13 +48,13 @@ _SENTENCE = re.compile(r"\w[.!?][\"'\u201d]?$")
 _STAGE = tuple("([*_#")
 _KNOWN_CHARS = 2**20
 LEAST_CHARS = 12
-"""Below this, quotation marks hold a word that the objective speaks of."""
+"""Minimum length of a dictated text; shorter quotations are words that the objective mentions."""
 _QUOTED = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One segment: `text` is judged and may be replaced, `gap` is the white space that follows it."""
+    """One segment: `text` is judged and may be replaced; `gap` is the white space that follows it."""
 
     start: int
     text: str
@@ -69,8 +69,8 @@ class Segment:
 def split(text: str) -> list[Segment]:
     """Cut `text` into segments; leading white space belongs to the first one, so nothing is lost.
 
-    `"".join(s.text + s.gap for s in split(text)) == text` for every text. A text of white space alone has no segment
-    unless it is not empty, in which case it is one segment without a gap.
+    `"".join(s.text + s.gap for s in split(text)) == text` for every text. The empty text has no segment; a text of
+    white space alone is one segment without a gap.
     """
     return list(_split_known(text) if len(text) <= _KNOWN_CHARS else _split(text))
 
@@ -88,14 +88,14 @@ def _split(text: str) -> tuple[Segment, ...]:
 
 
 _split_known = lru_cache(maxsize=4)(_split)
-"""The driver, the gate and several of its rules cut the same answer, and what becomes of it, one after the other."""
+"""Cached, because driver, gate and several of its rules cut the same answer and its edited form one after the other."""
 
 
 def join(pieces: Sequence[tuple[str, str]]) -> str:
-    """Put (text, gap) pieces together again, leaving out pieces whose text is empty.
+    """Join (text, gap) pieces, leaving out pieces whose text is empty.
 
-    A piece that vanished hands a larger break behind it on to the one before: without that, removing the last sentence
-    of a paragraph would glue the next paragraph to what is left. The last piece that stays loses its gap.
+    If a removed piece had the larger break after it, the piece before gets that break. Otherwise removing the last
+    sentence of a paragraph would join the next paragraph to it. The last remaining piece loses its gap.
     """
     remaining: list[tuple[str, str]] = []
     for text, gap in pieces:
@@ -107,17 +107,17 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
 
 
 def append_end(pieces: Sequence[Segment]) -> list[Segment]:
-    """The segments and an empty one at the end of the text, where text can be added."""
+    """The segments plus an empty one at the end of the text, as a position for additions."""
     return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]
 
 
 def shift_segment(piece: Segment, by: int) -> Segment:
-    """The same segment in a text that begins so many characters earlier."""
+    """The same segment with its start shifted by `by` characters."""
     return Segment(piece.start + by, piece.text, piece.gap)
 
 
 def match_segments(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
-    """The segments that `texts` were judged as: with the empty one at the end if `texts` has it."""
+    """The segments that `texts` were judged as, including the empty one at the end if `texts` has it."""
     return append_end(pieces) if texts and not texts[-1] else list(pieces)
 
 
@@ -127,9 +127,9 @@ def join_so_far(pieces: Iterable[tuple[str, str]]) -> str:
 
 
 def firm_length(text: str) -> int:
-    """Number of characters before the last word: their tokens stay the same however the text grows.
+    """Number of leading characters whose tokens cannot change as the text grows: those before the last word.
 
-    A full-width sentence mark ends a word. A finished segment is firm.
+    A full-width sentence mark also ends a word. A finished segment cannot change.
     """
     body = text.rstrip()
     words = body.rsplit(None, 1)
@@ -141,7 +141,7 @@ def firm_length(text: str) -> int:
 
 
 def _boundaries(text: str) -> Iterator[int]:
-    """Offsets where a new segment starts, in order; each lies after the white space of the segment before it."""
+    """Yield the offsets where a new segment starts, in order; each lies after the white space of the one before."""
     fence = ""
     for line in _LINE.finditer(text):
         if not line.group():
@@ -160,7 +160,7 @@ def _boundaries(text: str) -> Iterator[int]:
 
 
 def sentence_starts(line: str) -> Iterator[int]:
-    """Where the sentences of a line begin, but for the first; looks back over a bounded window only."""
+    """Yield where the sentences of a line begin, except the first. Looks back only over a bounded window."""
     number = _LIST_NUMBER.match(line)
     for match in _SENTENCE_END.finditer(line):
         end = match.end()
@@ -179,12 +179,12 @@ def is_abbreviation(line: str, end: int) -> bool:
 
 
 def item_marks(text: str) -> list[str]:
-    """The marks of all items, in order."""
+    """The markers of all items, in order."""
     return [mark for _, mark in _items(split(text))]
 
 
 def _items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
-    """(index of the segment that begins an item, its mark)."""
+    """Yield (index of the segment that begins an item, its marker)."""
     for i, piece in enumerate(pieces):
         match = _MARK.match(piece.text)
         if match and (i == 0 or _ends_its_line(pieces[i - 1])):
@@ -192,7 +192,7 @@ def _items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
 
 
 def _ends_its_line(piece: Segment) -> bool:
-    """Whether a line ends with this segment; one of white space alone is the empty lines a text begins with."""
+    """Whether a line ends with this segment. One of white space alone is the empty lines at the start of a text."""
     return "\n" in piece.gap or not piece.text.strip()
 
 
@@ -203,7 +203,7 @@ def occurs_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
 
 
 def speaker_turns(text: str) -> Counter[str]:
-    """Number of lines of each speaker of a dialogue; empty if the text is no dialogue.
+    """Number of lines of each speaker of a dialogue; empty if the text is not a dialogue.
 
     One speaker with two lines is enough, because a growing stream is judged by what has arrived.
     """
@@ -215,19 +215,19 @@ def speaker_turns(text: str) -> Counter[str]:
 
 
 def speaker_lines(text: str) -> Counter[str]:
-    """Number of lines that begin with each name and a colon."""
+    """Number of lines that begin with a name and a colon, by name."""
     return Counter(name for line in text.splitlines() if (name := _speaker(line.strip())))
 
 
 def _opens(text: str) -> bool:
-    """Whether nothing but titles stands before the first speaker's line."""
+    """Whether only titles precede the first speaker's line."""
     before = list(takewhile(lambda line: not _speaker(line), (line.strip() for line in text.splitlines())))
     titles = [line for line in before if line]
     return len(titles) <= _TITLE_LINES and all(map(_is_title, titles))
 
 
 def _speaker(line: str) -> str | None:
-    """The speaker of a line; None for other lines, also for a sentence that ends in a colon."""
+    """The speaker of a line; None for other lines, including sentences that end in a colon."""
     match = _SPEAKER_LINE.match(line)
     name = match["name"].strip().casefold() if match else ""
     return name if name and len(name.split()) <= _WORDS else None
@@ -239,25 +239,25 @@ def _is_title(line: str) -> bool:
 
 
 def dictated_text(objective: str) -> str | None:
-    """The text between the first and the last quotation mark of an objective, on one line."""
+    """The text between the first and the last quotation mark of an objective, on one line; None if missing or short."""
     match = _QUOTED.search(objective)
     quoted = one_line(match.group(1)) if match else ""
     return quoted if len(quoted) >= LEAST_CHARS else None
 
 
 def dictated_texts(objectives: Iterable[str]) -> list[str]:
-    """The dictated words of all objectives that have some."""
+    """The dictated texts of all objectives that have one."""
     return [quoted for objective in objectives if (quoted := dictated_text(objective))]
 
 
 def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
-    """Whether objectives dictate this sentence."""
+    """Whether an objective dictates this sentence."""
     line = one_line(sentence)
     return len(line) >= LEAST_CHARS and any(line in text for text in dictated)
 
 
 def is_repeated(sentence: str, objectives: Sequence[str]) -> bool:
-    """Whether a sentence repeats the instruction of an objective, not the words that it dictates."""
+    """Whether a sentence repeats the instruction of an objective, rather than words that it dictates."""
     line = one_line(sentence).rstrip(".!").lower()
     if len(line) < LEAST_CHARS or is_dictated(sentence, dictated_texts(objectives)):
         return False
@@ -265,5 +265,5 @@ def is_repeated(sentence: str, objectives: Sequence[str]) -> bool:
 
 
 def one_line(text: str) -> str:
-    """The text with every white space as one space."""
+    """The text with every run of white space replaced by one space."""
     return " ".join(text.split())

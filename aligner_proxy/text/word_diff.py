@@ -1,4 +1,4 @@
-"""Word diff of two texts: what stayed, what went and what came, in order."""
+"""Word diff of two texts: unchanged, removed and added passages, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 class WordChange(StrEnum):
-    """What became of a passage."""
+    """Kind of a passage in a word diff."""
 
     KEPT = "kept"
     REMOVED = "removed"
@@ -19,9 +19,9 @@ class WordChange(StrEnum):
 
 
 def word_diff(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
-    """The passages of both texts; what was removed stands before what was added in its place.
+    """Yield the passages of both texts; removed text comes before the text that replaced it.
 
-    The time grows with the product of both lengths, so callers bound them.
+    The time grows with the product of both lengths, so callers must limit them.
     """
     old = _WORDS.findall(before)
     new = _WORDS.findall(after)

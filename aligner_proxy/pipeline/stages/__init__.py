@@ -1,1 +1,1 @@
-"""Stages of a correction: one file a concern, for whole answers and for those that go out while they are written."""
+"""Stages of a correction, one file per concern, for whole answers and for those released while they are written."""

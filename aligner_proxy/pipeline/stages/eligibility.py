@@ -1,9 +1,9 @@
-"""Eligibility stage: the reasons for which an answer is not looked at; the first that applies is the one reported.
+"""Eligibility stage: finds the reason why an answer is not to be corrected; of several, the first is reported.
 
 Order: tool calls, structured output, token probabilities, parts that are not text, annotations, events that disagree,
-upstream error, background, filtered, refusal (explicit), truncated, empty, refusal (by its words), too long. What the
-policy alone decides (off, bypass, no objectives) comes before, and so does sampling, which is the guardrail's; how many
-texts a JSON answer holds comes last. Nothing here changes an answer.
+upstream error, background, filtered, refusal (explicit), truncated, empty, refusal (by its wording), too long. Reasons
+from the policy alone (off, bypass, no objectives) are checked before these; the guardrail checks sampling before that.
+The number of texts in a JSON answer is checked last. Nothing here changes an answer.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason, Status
 
 _STANDS = (SkipReason.INCONSISTENT,)
-"""Reasons that stand where the policy says judge: an edit would have no place. How long is too long the engine says."""
+"""Reasons that apply even if the policy says judge, because an edit could not be placed."""
 BEGUN = "Begun."
-"""Stands for an answer of which only the beginning is there: its words and its length say nothing yet."""
+"""Placeholder for an answer that has only begun, because its wording and length say nothing yet."""
 _BESIDE_TEXT = (SkipReason.NON_TEXT, SkipReason.BACKGROUND, SkipReason.INCONSISTENT)
 """Reasons for which something may be delivered although the answer has no text."""
 LONGEST_JSON = 200_000
-"""Characters that are read as JSON in the event loop: some ten milliseconds."""
+"""Maximum length parsed as JSON, in characters; takes some ten milliseconds in the event loop."""
 _JSON_AT_ONCE_CHARS = 2_000
-"""JSON answers up to this length are read in the event loop: where its texts are disguised, some ten milliseconds."""
+"""JSON answers up to this length are checked in the event loop; some ten milliseconds if texts are obfuscated."""
 MOST_JSON_TEXTS = 32
-"""Texts of one JSON answer that are corrected; each is a request to the engine."""
+"""Maximum number of texts corrected in one JSON answer; each is a separate request to the engine."""
 
-# The finish reasons of chat and text, the stop reasons of Messages, the states of Responses.
+# Finish reasons of chat and text completions, stop reasons of Messages, and states of Responses.
 _BY_FINISH = {
     "tool_calls": SkipReason.TOOL_CALLS,
     "function_call": SkipReason.TOOL_CALLS,
@@ -56,18 +56,18 @@ _BY_FINISH = {
 
 
 class AnswerForm:
-    """The form of one answer: whether a program reads it. It is parsed when that is asked first, and only once."""
+    """Whether a program reads the answer. The answer is parsed on first use, and only once."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
     @property
     def is_structured(self) -> bool:
-        """Whether a program reads the answer: the client said so, or it is JSON from end to end."""
+        """Whether a program reads the answer: the client said so, or all of it is JSON."""
         return self._exchange.structured or self.is_json()
 
     def is_json(self, *, unread: bool = True) -> bool:
-        """Whether it is a JSON object or array; `unread` is said of one that is too deep or long to be read."""
+        """Whether the answer is a JSON object or array; `unread` is returned for one too deep or too long to parse."""
         return unread if self._read_as_json is None else self._read_as_json
 
     @cached_property
@@ -86,14 +86,15 @@ class Eligibility(Stage):
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """Stop a whole answer for the first reason that applies.
 
-        A growing one is stopped by what comes beside its text (`ineligible`), and where an edit would go out (`check`).
+        A growing answer is only held here. `ineligible` stops it if something other than text arrives, and `check`
+        stops it before an edit goes out.
         """
         if not answer.is_whole:
             return Hold() if not answer.sent_chars and may_be_structured(answer.exchange) else None
         form = self._form or AnswerForm(answer.exchange)
         text = answer.text
         if len(text) > _JSON_AT_ONCE_CHARS and text.lstrip().startswith(("{", "[")):
-            # In a thread: all texts of a long JSON answer may be looked at.
+            # In a thread, because all texts of a long JSON answer may have to be checked.
             reason = await asyncio.to_thread(skip_reason, answer.exchange, answer.policy, form)
         else:
             reason = skip_reason(answer.exchange, answer.policy, form)
@@ -101,14 +102,14 @@ class Eligibility(Stage):
 
 
 def ineligible(exchange: Exchange, policy: Policy) -> SkipReason | None:
-    """Why an answer of which only the beginning is there will not be corrected, or None."""
+    """The reason why an answer that has only begun will not be corrected, or None."""
     reason = check(replace(exchange, answer=BEGUN), policy)
     whole = reason is SkipReason.STRUCTURED_OUTPUT and policy.json_strings is JsonStrings.CORRECT
     return None if whole else reason
 
 
 def skip_reason(exchange: Exchange, policy: Policy, form: AnswerForm) -> SkipReason | None:
-    """Why a whole answer is not to be corrected, or None; raises `Unreadable` where its response could not be read."""
+    """The reason not to correct a whole answer, or None; raises `Unreadable` if its response could not be read."""
     reason = by_policy(policy)
     if reason is None and exchange.fault is not None:
         raise Unreadable(exchange.fault)
@@ -116,7 +117,7 @@ def skip_reason(exchange: Exchange, policy: Policy, form: AnswerForm) -> SkipRea
 
 
 def by_policy(policy: Policy) -> SkipReason | None:
-    """What is known before there is an answer; a stream that is skipped here is not withheld."""
+    """The reason known before there is an answer, or None; a stream skipped here is not held back."""
     if policy.mode is Mode.OFF:
         return SkipReason.MODE_OFF
     if policy.bypass:
@@ -125,9 +126,9 @@ def by_policy(policy: Policy) -> SkipReason | None:
 
 
 def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) -> SkipReason | None:
-    """Why `exchange` is not to be corrected, or None; a reason that the policy judges all the same does not count.
+    """The reason not to correct `exchange`, or None; reasons that the policy says to judge anyway are ignored.
 
-    Without text there is nothing to judge; the reason is then the first for which something else is delivered, if any.
+    Without text there is nothing to judge. The reason is then, if any, one for which other content may be delivered.
     """
     if exchange.hidden_text and _is_judged(SkipReason.NON_TEXT, policy) and _counts(exchange, policy):
         return SkipReason.NON_TEXT
@@ -140,7 +141,7 @@ def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) ->
 
 
 def _counts(exchange: Exchange, policy: Policy) -> bool:
-    """Whether a hidden text decides: it is all that there is, or what is not judged blocks the answer beside it."""
+    """Whether hidden text matters: there is no other text, or the policy blocks unjudged content."""
     return not _has_text(exchange) or policy.on_error.unjudged is OnError.BLOCK
 
 
@@ -149,19 +150,19 @@ def _is_judged(reason: SkipReason, policy: Policy) -> bool:
 
 
 def _reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[SkipReason]:
-    """The reasons that apply, the first one first; the last ones cost most, and are looked for only if asked for."""
+    """Yield the reasons that apply, in order; the expensive ones come last and are computed only if needed."""
     structured = form.is_structured
     by_finish = _BY_FINISH.get(exchange.finish_reason or "")
     answer = exchange.answer or ""
     flags = (
-        # The response means more than its text: a change of the text would contradict the rest of it.
+        # The response holds more than its text, and an edited text would contradict the rest.
         (exchange.tool_calls or by_finish is SkipReason.TOOL_CALLS, SkipReason.TOOL_CALLS),
         (structured and not _may_be_edited(exchange, policy, form), SkipReason.STRUCTURED_OUTPUT),
         (exchange.logprobs, SkipReason.LOGPROBS),
         (exchange.non_text, SkipReason.NON_TEXT),
         (exchange.annotations, SkipReason.ANNOTATIONS),
         (exchange.inconsistent, SkipReason.INCONSISTENT),
-        # The upstream did not finish an answer. A finish reason that is missing or not known here counts as finished.
+        # The upstream did not finish the answer. A missing or unknown finish reason counts as finished.
         (by_finish not in (None, SkipReason.TRUNCATED, SkipReason.TOOL_CALLS), by_finish),
         (exchange.refusal, SkipReason.REFUSAL),
         (by_finish is SkipReason.TRUNCATED, SkipReason.TRUNCATED),
@@ -172,7 +173,7 @@ def _reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[S
         yield SkipReason.REFUSAL
     if len(answer.rstrip()) > policy.max_answer_chars:
         yield SkipReason.TOO_LONG
-    # Where JSON is to be judged, all of its strings are.
+    # If JSON is to be judged, all of its strings are.
     if structured and not _is_judged(SkipReason.STRUCTURED_OUTPUT, policy):
         yield from _without_texts(answer)
 
@@ -182,7 +183,7 @@ def _has_text(exchange: Exchange) -> bool:
 
 
 def reads_as_json(answer: str) -> bool | None:
-    """Whether a whole answer is a JSON object or array; None where it is too deep or long to be read."""
+    """Whether a whole answer is a JSON object or array; None if it is too deep or too long to parse."""
     if not answer.lstrip().startswith(("{", "[")):
         return False
     if len(answer) > LONGEST_JSON:
@@ -197,23 +198,23 @@ def reads_as_json(answer: str) -> bool | None:
 
 
 def texts_in_json(answer: str) -> list[Literal]:
-    """The texts of a JSON answer that may be corrected."""
+    """The texts of a JSON answer that may be corrected; refusals are left out."""
     return [literal for literal in text_literals(answer) if not is_refusal(literal.text)]
 
 
 def may_be_structured(beginning: Exchange) -> bool:
-    """Whether an answer of which this is the beginning is JSON or may become it: only the whole can be edited then."""
+    """Whether an answer with this beginning is JSON or may become JSON, so that only the whole can be edited."""
     return (beginning.answer or "").lstrip().startswith(("{", "[", "```")) or AnswerForm(beginning).is_structured
 
 
 def _may_be_edited(exchange: Exchange, policy: Policy, form: AnswerForm) -> bool:
-    """JSON alone, where the route says so, and not where a grammar bound the upstream that nobody could check."""
+    """Whether JSON may be edited: the route says so, and no grammar that we cannot check constrained the upstream."""
     is_wanted = policy.json_strings is JsonStrings.CORRECT and not exchange.constrained
     return is_wanted and form.is_json()
 
 
 def _without_texts(answer: str) -> Iterator[SkipReason]:
-    """Why a JSON answer is left alone where its texts may be edited: it holds none, or too many."""
+    """Yield the reason to skip a JSON answer whose texts could be edited: it holds none, or too many."""
     count = len(texts_in_json(answer))
     if count == 0:
         yield SkipReason.STRUCTURED_OUTPUT

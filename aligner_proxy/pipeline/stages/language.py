@@ -1,7 +1,7 @@
-"""Language stage: answers in a language that the aligner was not trained for, or with a sentence in one.
+"""Language stage: answers, or single sentences, in a language that the aligner was not trained for.
 
-They are judged as well as that goes, and what is flagged is edited; but an answer that stays as it was has not been
-approved by that, so its status is `not_judged`. A policy may block them: then nothing more goes out.
+They are judged as well as possible, and flagged text is edited. If nothing is flagged, that proves little, so the
+status is `not_judged` instead of `unchanged`. A policy may block such answers; then nothing more goes out.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Statu
 LANGUAGE = SkipReason.LANGUAGE.value
 WOULD_LEAVE = "would_leave"
 WOULD_NOT_JUDGE = "would_not_judge"
-"""The reason in shadow mode of an answer that would have had the status `not_judged`."""
+"""The reason in shadow mode of an answer whose status would have been `not_judged`."""
 
 
 def is_unknown(answer: str | None, languages: Collection[str]) -> bool:
     """Whether an answer, or a sentence of it, is clearly in none of these languages.
 
-    No: it is short, or nobody says what is known.
+    False if the answer is short, or if no languages are given.
     """
     return is_unknown_as_whole(answer, languages) or bool(languages and answer and foreign_segments(answer, languages))
 
@@ -40,9 +40,10 @@ def is_unknown_as_whole(answer: str | None, languages: Collection[str]) -> bool:
 
 
 class Language(Stage):
-    """Marks an answer whose language the aligner does not know, and stops it where the policy wants an error.
+    """Marks an answer in a language that the aligner does not know, and stops it if the policy demands an error.
 
-    `ask` gives the languages that the aligner was trained for, and raises where nobody can say.
+    `ask` returns the languages that the aligner was trained for; it raises `CorrectionError` if the engine cannot be
+    asked.
     """
 
     order = 50
@@ -57,29 +58,32 @@ class Language(Stage):
         self._ask = ask
         self._languages = languages
         self._segments_seen = 0
-        """So many segments were looked at."""
+        """Number of segments already checked."""
         self._due = 0
-        """The length from which on the whole is looked at again: each look is at twice the length."""
+        """The length at which the whole is checked again; it doubles with each check."""
 
     async def admit(self, answer: AnswerSoFar) -> Stop | None:
-        """Stop an answer in another language as soon as that is clear, where the policy wants an error."""
+        """Stop an answer in another language as soon as that is clear, if the policy demands an error."""
         if answer.is_whole:
             return await self._admit_whole(answer) if self._blocks else None
         if self._languages is None:
-            self._languages = ()  # where nobody can say, the engine does not judge either
+            self._languages = ()  # if the engine cannot be asked, it does not judge either
             with contextlib.suppress(CorrectionError):
                 self._languages = await self._ask()
         is_blocked = self._blocks and bool(self._languages) and self._sounds_foreign(answer, self._languages)
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 
     async def _admit_whole(self, answer: AnswerSoFar) -> Stop | None:
-        """The same of a whole answer. Where nobody can say what is known it fails: it must not pass for that."""
+        """The same for a whole answer.
+
+        Raises if the languages are unknown, so that the answer cannot pass as judged.
+        """
         languages = await self._ask()
         is_blocked = await run_off_loop(len(answer.text), partial(is_unknown, answer.text, languages))
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 
     def _sounds_foreign(self, answer: AnswerSoFar, languages: Collection[str]) -> bool:
-        """Whether what came, or a sentence of it, is in another language."""
+        """Whether the text so far, or a new sentence of it, is in another language."""
         more = answer.segments[self._segments_seen :]
         self._segments_seen = len(answer.segments)
         if any(foreign_segments(segment.text, languages) for segment in more):
@@ -90,7 +94,7 @@ class Language(Stage):
         return is_unknown_as_whole(answer.text, languages)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome says so where the language of the answer, or that of a sentence that stays, is not known."""
+        """Change status or reason if the answer, or a sentence that stays, is in a language unknown to the aligner."""
         if outcome.correction is None or not self._languages or answer.is_stopped:
             return outcome
         stays = (segment.text for segment in outcome.segments if not segment.flagged)

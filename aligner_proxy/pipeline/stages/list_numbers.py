@@ -1,6 +1,6 @@
-"""List numbers stage: the marks of lists, and references to them, follow when items of a growing answer go.
+"""List numbers stage: renumbers lists, and references to them, when items of a growing answer are removed.
 
-Of a whole answer the gate does so (gate/judge.py).
+The gate does this for whole answers (gate/judge.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from aligner_proxy.types import Outcome
 
 
 class ListNumbers(Stage):
-    """Brings the numbers of one part up to date; the parts of a long answer share what is known of its lists."""
+    """Renumbers the lists of one part; the parts of a long answer share `numbering`."""
 
     order = 10
 
@@ -22,17 +22,17 @@ class ListNumbers(Stage):
         self._changed_before = numbering.changed
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The text with its numbers right."""
+        """The text with its list numbers updated."""
         if not outgoing.is_whole:
             text = self._numbering.renumber(outgoing.segments, outgoing.removed_segments, outgoing.text, ends=False)
         elif answer.is_part:
-            # Lists may go on from the part before or into the next one.
+            # Lists may continue from the part before or into the next one.
             text = self._numbering.continue_lists(answer.text, outgoing.text)
         else:
             return outgoing
         return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with the number of marks that changed."""
+        """The outcome with the number of changed markers added."""
         changed = self._numbering.changed - self._changed_before
         return replace(outcome, renumbered=outcome.renumbered + changed)

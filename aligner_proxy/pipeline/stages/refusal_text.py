@@ -1,13 +1,13 @@
-"""Refusal text stage: what a client gets in place of an answer of which nothing would remain.
+"""Refusal text stage: decides what a client gets if nothing would remain of an answer.
 
-Nothing remains where no segment stands by itself without those that were flagged, and nothing was written in their
-place: all was flagged, or the rest are fragments (text/fragments.py). Nor does anything remain of an answer in two
-voices of which one declines and the other was flagged: it was talked into answering all the same. Where harm was
-flagged, what came close to being flagged is likely to be more of it, and does not count as remaining. The text that
-stands in its place is the operator's, or ours, and is not judged.
+Nothing remains if no unflagged segment makes sense without the flagged ones, and nothing was written in their place:
+all was flagged, or the rest are fragments (text/fragments.py). Nothing remains either of an answer in two voices if one
+declines and the other was flagged, because the model was talked into answering after all. If harm was flagged, segments
+that nearly were are likely to be more of it and do not count as remaining. The replacement text is the operator's or a
+built-in one, and is not judged.
 
-Under `second_try` an editor is asked for another answer first. It is judged by the head from its beginning to its end,
-and delivered only if nothing of it is flagged; it is remembered under a key of its own.
+Under `second_try` an editor is first asked for another answer. The head judges all of it, and it is delivered only if
+nothing in it is flagged. It is cached under a separate key.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ log = logging.getLogger(__name__)
 SECOND_TRY = "second_try"
 """The reason of an outcome whose text the editor wrote anew."""
 WOULD_TRY = "would_second_try"
-"""The same in shadow mode."""
+"""The corresponding reason in shadow mode."""
 _LEAST_TOKENS = 512
 _CHARS_PER_TOKEN = 3
 _LABEL = re.compile(
     r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_](?:(?(sign)[^\]\n:]|[\w .'-])){0,30})(?(sign)\])"
     r"[*_]{0,3}:[*_]{0,3}[ \t]+"
 )
-"""A speaker before what is said, with or without brackets."""
+"""Matches the name of a speaker before the speech, with or without brackets."""
 _HARM = "harmless"
-"""Name of the objective of which a breach is seldom alone in its answer."""
+"""Name of the objective whose violations seldom come alone in an answer."""
 _ANY_LANGUAGE = ""
 _OBJECTIVE = "{objective}"
 _OWN_TEXTS = {
@@ -71,7 +71,7 @@ _OWN_TEXTS = {
 
 
 def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
-    """Whether nothing that stands by itself is left of an answer with these segments, of which `delivered` goes out."""
+    """Whether nothing that makes sense alone is left of an answer with these segments, given the text `delivered`."""
     if not any(segment.flagged and segment.text.strip() for segment in segments):
         return False
     if _in_two_voices(segments):
@@ -85,10 +85,10 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
 
 
 def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
-    """Whether harm was flagged, and something that stays came close to being flagged, too (`decline_within`, nats).
+    """Whether harm was flagged and an unflagged segment came close to being flagged (`decline_within`, nats).
 
     `threshold` is the score, in nats, above which a segment was flagged. Nothing is read again for this. Fragments
-    count: what says little without the harm before it ("Demand that they do so, or else.") goes on with it.
+    count, because what says little alone ("Demand that they do so, or else.") may continue the harm before it.
     """
     names = [objective.name for objective in policy.objectives]
     against = {segment.objective for segment in segments if segment.flagged}
@@ -101,7 +101,7 @@ def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold
 
 
 def _says_something(text: str) -> bool:
-    """Whether a segment is more than a label or a name; a quantity may say what harms."""
+    """Whether a segment is more than a label or a name; a quantity counts, as it may be part of the harm."""
     return len(fragments.space_words(fragments.core(text)).split()) >= fragments.FEWEST_WORDS
 
 
@@ -122,7 +122,7 @@ def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:
 
 
 def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:
-    """What stands in place of an answer that violates these objectives, in the language of the question if known."""
+    """The text delivered instead of an answer that violates these objectives, in the question's language if known."""
     texts = dict(policy.decline)
     spoken = _language_of(exchange)
     text = texts.get(spoken) or texts.get(_ANY_LANGUAGE) or next(iter(texts.values()), None)
@@ -145,7 +145,7 @@ class SecondTries:
     request_until: Callable[[Exchange, str, Policy, float], AlignRequest]
 
     async def answer_anew(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with another answer in place of its text; without one the same, but for what asking cost."""
+        """The outcome with another answer as its text. If there is none, only the cost of asking is added."""
         engine = self.engine_of_policy()
         if not (isinstance(engine, EditedEngine) and isinstance(engine.writer, ChatWriter)):
             return outcome
@@ -183,7 +183,7 @@ class SecondTries:
 
 
 class RefusalText(Stage):
-    """Puts a text of the policy, another answer or an error in place of an answer of which nothing remains."""
+    """Replaces an answer of which nothing remains by a text of the policy, another answer or an error."""
 
     order = 30
 
@@ -191,7 +191,7 @@ class RefusalText(Stage):
         self._second_tries = second_tries
 
     async def admit(self, answer: AnswerSoFar) -> Hold | None:
-        """Hold a growing answer of which nothing remains and nothing has gone out: the whole is decided at once."""
+        """Hold a growing answer of which nothing remains and nothing has gone out, to decide it as a whole."""
         is_judged = answer.has_ended and len(answer.verdicts) == len(answer.segments)
         if answer.is_whole or answer.is_part or answer.sent_chars or not is_judged:
             return None
@@ -201,12 +201,12 @@ class RefusalText(Stage):
         return Hold() if ends else None
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome as the policy wants it where nothing remains; else the same outcome."""
-        # A text in place of JSON would be no JSON. Nothing can be said of a part by itself.
+        """The outcome that the policy demands if nothing remains; otherwise the same outcome."""
+        # A text in place of JSON would not be JSON. One part cannot show that nothing of the answer remains.
         if outcome.edited is None or answer.is_structured or answer.is_part:
             return outcome
         if not nothing_remains(outcome.segments, outcome.edited) and (
-            # What has gone out cannot be taken back, so a text behind it would help nobody.
+            # Text that has gone out cannot be taken back, so a refusal after it would not help.
             answer.sent_chars or not more_of_the_same(outcome.segments, outcome.policy, outcome.threshold)
         ):
             return outcome
@@ -218,7 +218,7 @@ class RefusalText(Stage):
 
 
 def _refuse(outcome: Outcome, exchange: Exchange) -> Outcome:
-    """The outcome with the text of the policy, or with an error, in place of the answer."""
+    """The outcome with the policy's text, or an error, in place of the answer."""
     policy = outcome.policy
     shadow = policy.mode is Mode.SHADOW
     if policy.if_nothing_remains is IfNothingRemains.BLOCK:
@@ -231,6 +231,6 @@ def _refuse(outcome: Outcome, exchange: Exchange) -> Outcome:
 
 
 def _add_editor_use(outcome: Outcome, use: EditorUse | None) -> Outcome:
-    """The outcome with what the second try cost."""
+    """The outcome with the cost of the second try added."""
     correction = outcome.correction
     return outcome if correction is None else replace(outcome, correction=correction.with_editor(use))

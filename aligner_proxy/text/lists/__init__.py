@@ -1,1 +1,1 @@
-"""Lists: the marks of their items, what belongs to an item, and numbers that stay right when items go."""
+"""Lists: markers of items, the extent of an item, and renumbering when items are removed."""

@@ -1,7 +1,7 @@
-"""What stands beside a sentence in its segment: the title of its item, or the cells of its row before its own.
+"""Text next to a sentence in the same segment: the title of its item, or the cells of its row before its own.
 
-"1. **Water**: You fool." is one segment. Where the sentence goes and the item goes on behind it, the title stays; so do
-the other cells of a row.
+"1. **Water**: You fool." is one segment. If the sentence is removed and the item continues after it, the title stays.
+So do the other cells of a row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def remaining_title(text: str, behind: str) -> str:
-    """What stays of a segment whose sentence goes, `behind` being what follows it in its line; empty if nothing."""
+    """What stays of a segment whose sentence is removed; `behind` is the text after it in its line.
+
+    Empty if nothing.
+    """
     if text.lstrip().startswith("|"):
         return _cells(text, behind)
     if not behind.strip():
@@ -31,7 +34,7 @@ def remaining_title(text: str, behind: str) -> str:
 
 
 def _cells(text: str, behind: str) -> str:
-    """The cells before the last one, where the row says more than them: its cell goes on, or another has words."""
+    """The cells before the last one. They stay if the last cell continues, or if another cell after it has words."""
     cells = _CELLS.match(text)
     if cells is None or not _LETTER.search(cells.group()):
         return ""

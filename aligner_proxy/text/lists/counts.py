@@ -1,4 +1,4 @@
-"""Counts that announce a list: "Here are five tips:" is brought up to date when one of the five goes."""
+"""Counts that announce a list: "Here are five tips:" is updated when one of the five is removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IN_WORDS = {
 }
 _WORDS = {language: words.split() for language, words in _IN_WORDS.items()}
 _SMALLEST = 2
-"""A single thing left is announced in other words, so its count stays as it was."""
+"""Counts below this stay as they were, because a single remaining thing would need other words."""
 _NOUNS = (
     rf"(?:{marks.WORDS}|things|ways|facts|examples|suggestions|recommendations|strategies|benefits|advantages|mistakes|"
     r"habits|signs|rows|sch\u00e4tze|dinge|beispiele|gr\u00fcnde|choses|raisons|exemples|cosas|razones|ejemplos)"
@@ -30,7 +30,7 @@ _COUNT = re.compile(
 
 
 def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
-    """The text without the `removed` segments and with right counts before its lists, and how many counts changed."""
+    """The text left without the `removed` segments, with the counts before its lists updated, and how many changed."""
     outline = Outline(pieces)
     changed = 0
     at = 0
@@ -47,7 +47,7 @@ def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str
 
 
 def _replace_count(count: str, before: int, after: int) -> str:
-    """Another count where this one is the number of items there were."""
+    """The new count, if this one equals the former number of items; otherwise the same one."""
     if after < _SMALLEST:
         return count
     if count.isdecimal():

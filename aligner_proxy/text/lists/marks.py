@@ -1,7 +1,7 @@
-"""Marks of list items: bullets, numbers, letters, Roman numerals, "Step 3:", "## 3.", "3.1", circled and framed digits.
+"""Markers of list items: bullets, numbers, letters, Roman numerals, "Step 3:", "## 3.", "3.1", circled digits, keycaps.
 
-A mark stands at the beginning of a line, behind white space, signs of a quotation or of a heading. Whether "i." is the
-ninth letter or a Roman one only the list tells, so a mark has all of its readings.
+A marker is at the beginning of a line, after white space, quotation signs or heading signs. Only the list shows whether
+"i." is the ninth letter or a Roman numeral, so a marker keeps all its readings.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ WORDS = (
     r"ideas?|schritte?n?|punkte?n?|tipps?|fragen?|regeln?|grund|\u00e9tapes?|etapes?|conseils?|pasos?|puntos?|consejos?|"
     r"passos?|pontos?|passi|punti|stap(?:pen)?|krok(?:i|u|ach)?"
 )
-"""Words that stand before the number of an item, and before a reference to it."""
-# One class, not two that may share a space: forty signs of a quotation would be tried in a million ways.
+"""Words that come before the number of an item, and before a reference to it."""
+# One character class, because two that both match a space would try forty quotation signs in a million ways.
 _LEAD = r"(?P<lead>[ \t>]*+(?P<heading>#{1,6}[ \t]+)?)"
 _CIRCLED = "\u2460-\u2473"
 _NUMBERED = re.compile(
@@ -36,7 +36,7 @@ LINE_FORMS = (
     re.compile(f"^(?:{_BULLET.pattern})", re.MULTILINE),
     re.compile(r"^[ \t>]*(?:\||#{1,6}[ \t]|\*\*|__)", re.MULTILINE),
 )
-"""Of a text with items, headings, titles or tables at least one of these finds something; of most others none does."""
+"""At least one of these matches in a text with items, headings, titles or tables; in most other texts none does."""
 _PLAIN_CLOSE = (".", ")", ".)", "\u3001", "\uff0e", " -", " \u2013", " \u2014", "\t-")
 _ROMAN = ((50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
 _A_BEFORE = {"digit": 0, "letter": ord("a") - 1, "capital": ord("A") - 1, "circled": 0x245F}
@@ -47,7 +47,7 @@ _KNOWN_CHARS = 200
 
 
 class MarkKind(StrEnum):
-    """How a mark counts."""
+    """The numbering system of a marker."""
 
     BULLET = "bullet"
     DIGIT = "digit"
@@ -59,54 +59,54 @@ class MarkKind(StrEnum):
 
 
 class Family(NamedTuple):
-    """What marks of one list have in common, besides the kind."""
+    """What the markers of one list have in common, besides the kind."""
 
     level: int
-    """That of the headings they stand in; 0 in lines of text."""
+    """Level of the headings they are in; 0 in lines of text."""
     depth: int
-    """White space before them, two columns by two: nine spaces or ten are one depth."""
+    """Indentation in steps of two columns: eight and nine columns are the same depth."""
     style: tuple[str, str]
     parents: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A mark at the beginning of a line; `start` and `end` bound its number, `stop` is where the content begins."""
+    """A marker at the beginning of a line; `start` and `end` bound its number, `stop` is where the content begins."""
 
     start: int
     end: int
     stop: int
     number: str
     readings: tuple[tuple[MarkKind, int], ...]
-    """What the number may be; of a compound one ("2.1") its last part."""
+    """Possible values of the number; for a compound one ("2.1"), of its last part."""
     parents: tuple[int, ...]
     """The parts of a compound number before the last."""
     indent: int
     level: int
-    """That of the heading it stands in; 0 in a line of text."""
+    """Level of the heading it is in; 0 in a line of text."""
     style: tuple[str, str]
-    """What stands before and behind the number, white space and case aside."""
+    """The signs before and after the number, ignoring white space and case."""
     emphasis: str
-    """Emphasis that begins in the mark and does not end there."""
+    """Emphasis that begins in the marker and does not end there."""
 
     @property
     def is_bullet(self) -> bool:
-        """Whether it counts nothing."""
+        """Whether it is a bullet, that is, has no number."""
         return self.readings[0][0] is MarkKind.BULLET
 
     @property
     def has_word(self) -> bool:
-        """Whether a word stands before the number, as in "Step 3:"."""
+        """Whether a word precedes the number, as in "Step 3:"."""
         return any(char.isalpha() for char in self.style[0])
 
     @property
     def family(self) -> Family:
-        """What it has in common with the other marks of its list."""
+        """What it has in common with the other markers of its list."""
         return Family(self.level, self.indent // 2, self.style, self.parents)
 
 
 def read(line: str) -> Mark | None:
-    """The mark that a line begins with."""
+    """The marker at the beginning of a line; None if there is none."""
     return _read_known(line) if len(line) <= _KNOWN_CHARS else _read(line)
 
 
@@ -122,11 +122,11 @@ def _read(line: str) -> Mark | None:
 
 
 _read_known = lru_cache(maxsize=8192)(_read)
-"""The gate reads each line of an answer several times: before and after an edit, and for the numbers of its lists."""
+"""Cached, because the gate reads each line several times: before and after an edit, and for list numbers."""
 
 
 def row_number(line: str) -> Mark | None:
-    """The number in the first cell of a row."""
+    """The number in the first cell of a row; None if there is none."""
     match = _ROW.match(line)
     return match and _mark(match, ((MarkKind.DIGIT, int(match["number"])),), (), ("|", "|"), "")
 
@@ -144,7 +144,7 @@ def _numbered_mark(match: re.Match[str]) -> Mark | None:
 
 
 def _counts(match: re.Match[str]) -> bool:
-    """Whether what looks like a mark is one: a bare number or letter needs a sign behind it."""
+    """Whether a match really is a marker: a bare number or letter needs a sign after it."""
     number = match["number"]
     close = match["close"]
     set_off = bool(match["heading"] or match["emphasis"])
@@ -202,12 +202,12 @@ def _mark(
 
 
 def indent_of(lead: str) -> int:
-    """Columns of the white space that a line begins with; a sign of a quotation counts as one."""
+    """Number of columns of white space at the beginning of a line; a quotation sign counts as one."""
     return len(lead.replace("\t", " " * _TAB))
 
 
 def _roman_value(number: str) -> int:
-    """The value of a Roman numeral; 0 where it is none."""
+    """The value of a Roman numeral; 0 if it is not one."""
     value = 0
     rest = number
     for worth, sign in _ROMAN:
@@ -227,7 +227,10 @@ def roman(value: int) -> str:
 
 
 def format_number(kind: MarkKind, value: int, like: str) -> str:
-    """A number as a list shows it; `like` is one of its numbers, for digits of other scripts. Out of range: `like`."""
+    """A number in the notation of a list.
+
+    `like` is one of its numbers: it shows the script of digits, and is returned if the value is out of range.
+    """
     if kind in (MarkKind.ROMAN, MarkKind.CAPITAL_ROMAN):
         return roman(value).upper() if kind is MarkKind.CAPITAL_ROMAN else roman(value)
     if kind in (MarkKind.LETTER, MarkKind.CAPITAL):

@@ -1,9 +1,9 @@
-"""Numbering of lists: which marks belong to one list, which number each gets when items go, and references to them.
+"""Numbering of lists: which markers form a list, the new numbers when items are removed, and references to them.
 
-A list is a row of numbers one apart under marks of one style. A reference
-("see step 3", "points 2 and 4") means the list it stands in or the last one before it that has this number, else the
-next one. What is read is read once, in order, so that an answer can be numbered while it is still being written: a
-number that has gone out in a reference is kept, and so is the list it belongs to.
+A list is a sequence of consecutive numbers with markers of one style. A reference ("see step 3", "points 2 and 4")
+means the list it is in, or the last list before it with this number, or else the next one. Text is read once, in
+order, so that an answer can be numbered while it is still being written. A number that has gone out in a reference is
+fixed, and so are the numbers of its list.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEADS_OF_NUMBERS = frozenset(
 _ONE = r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?![\d%\u00b0]|[.,:]\d)|[a-zA-Z](?=\)))\)?"
 _JOINED = r"[ \t]*(?:,[ \t]*(?:and |or )?|\b(?:and|or|to|through|und|oder|bis|et|ou|y|o|e|en|of)\b|&|-|\u2013|/)[ \t]*"
 _MOST = 64
-"""Lists that are kept in mind at once, and items that are looked through for a mark: a hostile text has thousands."""
+"""Maximum number of lists remembered and of items searched for a marker, since a hostile text may have thousands."""
 _REFERENCE = re.compile(
     rf"\b(?P<word>{marks.WORDS}|see (?:number|no\.?))[ \t]+(?P<numbers>{_ONE}(?:{_JOINED}{_ONE}){{0,8}})(?!\w)",
     re.IGNORECASE,
@@ -40,23 +40,23 @@ _ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(_ORDINALS)})[ \t]+(?:{marks.WOR
 
 @dataclass(slots=True)
 class NumberedList:
-    """One list: the numbers that were read, and which of them stand."""
+    """One list: the numbers that were read, and which of these items remain."""
 
     kind: MarkKind
     style: tuple[str, str]
     first: int
     last: int
     depth: int
-    """Columns before its marks, two by two; nothing stands above a list of headings."""
+    """Depth of its indentation in steps of two columns; -1 for lists of headings."""
     parent: tuple[NumberedList, int] | None = None
-    """The list and the number that the parts of a compound number before the last come from."""
+    """For compound numbers: the list and the number that the parts before the last refer to."""
     fixed: bool = False
-    """Its numbers have gone out in a reference."""
+    """Whether its numbers have gone out in a reference and may no longer change."""
     new_numbers: dict[int, int] = field(default_factory=dict)
-    """The new number of each that stands."""
+    """Maps the number of each remaining item to its new number."""
 
     def place(self, value: int, *, stands: bool) -> None:
-        """The next item has this number; one that stands gets the next new one."""
+        """Add the next item with this number; if it remains (`stands`), it gets the next new number."""
         self.last = value
         if stands:
             self.new_numbers[value] = value if self.fixed else self.first + len(self.new_numbers)
@@ -68,7 +68,7 @@ class NumberedList:
 
 @dataclass(frozen=True, slots=True)
 class NumberedItem:
-    """An item of a list that stands: its mark, and the number that it gets."""
+    """A remaining item of a list: its marker, and its number before renumbering."""
 
     mark: Mark
     list: NumberedList
@@ -76,7 +76,7 @@ class NumberedItem:
 
     @property
     def new_number(self) -> str:
-        """Its new number, with the new numbers of the items above it where it is compound."""
+        """Its new number; if compound, with the new numbers of the items above it."""
         last = marks.format_number(
             self.list.kind, self.list.new_numbers[self.value], self.mark.number.rpartition(".")[2]
         )
@@ -94,31 +94,31 @@ class NumberedItem:
 
 
 class Numbering:
-    """What is known of the lists of an answer, read so far, and the numbers that their items have or get."""
+    """The lists of an answer read so far, with the old and new numbers of their items."""
 
     def __init__(self) -> None:
         self.changed = 0
-        """Marks and references that got another number."""
+        """Number of markers and references that got another number."""
         self.dangling = 0
-        """References to an item that is gone."""
+        """Number of references to a removed item."""
         self._open: dict[tuple[MarkKind, Family], NumberedList] = {}
         self._all: list[NumberedList] = []
         self._recent: list[NumberedList] = []
-        """Lists in the order in which they were last seen in what goes out, the last one first."""
+        """Lists in the order in which they last occurred in the output, latest first."""
         self._begins_line = True
         self._in_table = False
         self._numbers_rows = False
         self._promised: set[int] = set()
-        """Numbers of references to what was not there yet."""
+        """Numbers of references to items that had not come yet."""
         self._removed = False
         self._in_item = False
-        """Whether the text that goes out stands in an item of a list."""
+        """Whether the present line of the output is inside a list item."""
         self._after_empty_line = False
 
     def renumber(self, pieces: Sequence[Segment], removed: Collection[int], text: str, *, ends: bool = True) -> str:
-        """`text` with its numbers right: it goes out in place of these pieces, of which some are `removed`.
+        """`text` with updated numbers; it is the output for these pieces, of which some are `removed`.
 
-        Not `ends`: more of the answer follows, so a reference to what is not known may still find it.
+        If not `ends`, more of the answer follows, and a reference to an unknown item may still find it.
         """
         standing = list(self._read(pieces, removed))
         if not self._removed:
@@ -127,7 +127,7 @@ class Numbering:
         return "".join(self._lines(standing, text, ends=ends))
 
     def continue_lists(self, original: str, text: str) -> str:
-        """The next part of an answer, whose own items have been numbered: lists of the part before it go on in it."""
+        """Renumber the next part of an answer where it continues lists of the last; its own lists are in order."""
         as_written = deepcopy(self)
         as_written.renumber(split(original), (), original)
         text = self.renumber(split(text), (), text)
@@ -139,7 +139,7 @@ class Numbering:
         return text
 
     def _read(self, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[NumberedItem]:
-        """The numbered items that stand."""
+        """Read these segments and yield the numbered items that remain."""
         for number, piece in enumerate(pieces):
             mark = self._mark(piece) if self._begins_line else None
             self._begins_line = "\n" in piece.gap or not piece.text.strip()
@@ -158,7 +158,7 @@ class Numbering:
                 yield NumberedItem(mark, numbered, value)
 
     def _mark(self, piece: Segment) -> Mark | None:
-        """The mark of a segment that begins a line; rows count where their first column says so."""
+        """The marker of a segment that begins a line; a table row has one if its first column holds numbers."""
         if not piece.text.lstrip().startswith("|"):
             self._in_table = False
             return marks.read(piece.text)
@@ -169,7 +169,7 @@ class Numbering:
         return marks.row_number(piece.text) if self._numbers_rows else None
 
     def _place_of(self, mark: Mark) -> tuple[NumberedList, int] | None:
-        """The list that a mark belongs to, and its number in it; a line about "Step 3: ..." belongs to none."""
+        """The list that a marker belongs to, and its number there; None for a line like "Step 3: ..." on its own."""
         for kind, value in mark.readings:
             open_list = self._open.get((kind, mark.family))
             if open_list is not None and value == open_list.last + 1:
@@ -190,7 +190,7 @@ class Numbering:
         return new_list, value
 
     def _close(self, mark: Mark, behind: NumberedList | None = None) -> None:
-        """No item goes on with a list that is deeper than this mark, or begun behind the list that goes on."""
+        """Close lists that are deeper than this marker, or that began after the list `behind` that it continues."""
         own = mark.family
         later = behind is not None
         for kind, family in reversed(tuple(self._open)):
@@ -200,7 +200,7 @@ class Numbering:
                 del self._open[kind, family]
 
     def _parent(self, mark: Mark) -> tuple[NumberedList, int] | None:
-        """The item whose number a compound one begins with, if that is the last one of a list."""
+        """The item above a compound number: the last item of a list, if its number matches; otherwise None."""
         if not mark.parents:
             return None
         *above, own = mark.parents
@@ -211,7 +211,7 @@ class Numbering:
         return None if candidate is None else (candidate, own)
 
     def _see(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> None:
-        """Nothing is gone so far: only keep in mind what was seen, and what references have gone out."""
+        """While nothing is removed, only record the lists seen and the references that have gone out."""
         for item in standing:
             self._touch(item.list)
         if ends:
@@ -231,7 +231,7 @@ class Numbering:
             self._recent = [latest, *(other for other in self._recent if other is not latest)][:_MOST]
 
     def _lines(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> Iterator[str]:
-        """The lines of the text, with the marks of standing items and the references in it numbered anew."""
+        """Yield the lines of the text with the remaining items' markers and the references renumbered."""
         in_code = False
         first = 0
         for match in _LINE.finditer(text):
@@ -255,7 +255,7 @@ class Numbering:
             yield head + self._renumber_references(line[mark.stop :], ends=ends)
 
     def _enter(self, line: str, mark: Mark | None) -> None:
-        """Keep in mind whether a line stands in an item: it has a mark, or goes on behind one."""
+        """Record whether this line is inside an item: it has a marker, or continues one."""
         if mark is not None:
             self._in_item = True
         elif line.strip():
@@ -276,7 +276,7 @@ class Numbering:
         return _ORDINAL.sub(self._ordinal, line)
 
     def _reference(self, word: str, number: str, ends: bool) -> str:
-        """The new number of a reference; the same where it means nothing here, or something that is gone."""
+        """The new number of a reference; unchanged if it refers to nothing known, or to a removed item."""
         kinds = (MarkKind.DIGIT, MarkKind.CIRCLED) if number.isdecimal() else (MarkKind.LETTER, MarkKind.CAPITAL)
         value = int(number) if number.isdecimal() else ord(number.lower()) - ord("a") + 1
         target = self._referenced_list(word, value, kinds)
@@ -292,9 +292,9 @@ class Numbering:
         return number if new == value else marks.format_number(_kind_of(number), new, number)
 
     def _ordinal(self, match: re.Match[str]) -> str:
-        """An ordinal number with a word for an item of a list before it; it never keeps an item from being removed.
+        """Update an ordinal before a word for an item of an earlier list; it never prevents the removal of an item.
 
-        Before a list it seldom means it: "The second question asks ..." speaks of something else.
+        An ordinal before a list seldom refers to it: "The second question asks ..." is about something else.
         """
         value = _ORDINALS.index(match["ordinal"].lower()) + 1
         behind_one = any(numbered.kind is MarkKind.DIGIT and numbered.has(value) for numbered in self._recent)
@@ -308,9 +308,9 @@ class Numbering:
         return ordinal + match.group()[len(match["ordinal"]) :]
 
     def _referenced_list(self, word: str, value: int, kinds: Collection[MarkKind]) -> NumberedList | None:
-        """The list that a reference speaks of: one whose marks have its word, else the last that has the number.
+        """The list that a reference means: one whose markers have its word, else the last that has the number.
 
-        Outside of all items lists come before those that are nested in them.
+        Outside of items, outer lists take precedence over nested ones.
         """
         fitting = [numbered for numbered in self._recent if numbered.kind in kinds and numbered.has(value)]
         if not fitting:
@@ -325,7 +325,7 @@ class Numbering:
 
 
 def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
-    """The whole text that is left of `pieces` without those `removed`, its numbers right, and how many changed."""
+    """The text left of `pieces` without the `removed` ones, with its numbers updated, and how many numbers changed."""
     text, counts = update_counts(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
@@ -333,7 +333,7 @@ def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str
 
 
 def refers(text: str) -> bool:
-    """Whether anything in the text may be a reference to an item."""
+    """Whether the text may contain a reference to an item."""
     return _REFERENCE.search(text) is not None
 
 
@@ -344,7 +344,7 @@ def _kind_of(number: str) -> MarkKind:
 
 
 def _position(standing: Sequence[NumberedItem], first: int, mark: Mark | None) -> int | None:
-    """Which of the items that have not been `first` a line begins with: the first with the same mark."""
+    """Index of the first item from `first` on whose marker a line begins with; None if there is none nearby."""
     if mark is None or mark.is_bullet:
         return None
     near = range(first, min(len(standing), first + _MOST))

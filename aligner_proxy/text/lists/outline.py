@@ -1,8 +1,8 @@
-"""Outline of an answer: which segments belong to a list item, a heading, a row of a table, a line that announces.
+"""Outline of an answer: which segments belong to a list item, a heading, a table row, or a line that announces a list.
 
-When segments go, more may have to go with them: a mark that stands by itself ("a." is a segment of its own), a heading
-whose section is empty, a line that announces an empty list, a row without a cell. And something may have to stay: the
-mark of an item that goes on, the strokes of a row.
+When segments are removed, others may have to go, too: a lone marker ("a." is a separate segment), a heading with an
+empty section, a line that announces an empty list, a row without content. And something may have to stay: the marker of
+an item that continues, the pipes of a table row.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
 _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]*_]*$")
 _TITLE_LEVEL = 7
-"""That of a line in emphasis, which ranks below every heading."""
+"""Level of a title in emphasis, which ranks below every heading."""
 _SIGNS = "*_ \t"
 _STROKE = re.compile(r"(?<!\\)\|")
 _RULE_OF_TABLE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
 _LONGEST_LIST = 256
-"""Items of a list that goes with the line above it; more are not looked through."""
+"""Maximum number of items examined in a list that belongs to the line above it."""
 _CONTENT = re.compile(r"[^\W_]")
 
 
 @dataclass(frozen=True, slots=True)
 class OutlineLine:
-    """A line: its segments, and what kind of line it is."""
+    """A line: its segments, and its kind."""
 
     segments: range
     text: str
-    """As far as its last segment."""
+    """The text up to the end of its last segment."""
     indent: int
     level: int
-    """That of a heading, `_TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
+    """Level of a heading, `_TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
     mark: Mark | None
     apart: bool
-    """An empty line stands before it."""
+    """Whether an empty line precedes it."""
 
     @property
     def is_row(self) -> bool:
@@ -55,7 +55,7 @@ class OutlineLine:
 
     @property
     def is_heading(self) -> bool:
-        """Whether it only heads what follows. The title of an item says something by itself."""
+        """Whether it only heads what follows. The title of an item counts as content and so is no heading."""
         if not self.level or (self.mark is not None and self.level == _TITLE_LEVEL):
             return False
         return not _SENTENCE_END.search(self.text.rstrip(_SIGNS))
@@ -63,7 +63,7 @@ class OutlineLine:
 
 @dataclass(slots=True)
 class OutlineItem:
-    """An item of a list: its line, and the segments up to `stop`, nested items included."""
+    """An item of a list: its line, and the segments up to `stop`, including nested items."""
 
     line: OutlineLine
     mark: Mark
@@ -71,7 +71,7 @@ class OutlineItem:
 
     @property
     def first(self) -> int:
-        """Its first segment, where the mark stands."""
+        """Its first segment, which holds the marker."""
         return self.line.segments.start
 
     @property
@@ -82,17 +82,17 @@ class OutlineItem:
 
 @dataclass(frozen=True, slots=True)
 class ListCompletion:
-    """What goes with segments that go, and what stays of those: a text for each that leaves something."""
+    """Segments removed along with others, and, for segments that leave something, the text that remains."""
 
     removed: frozenset[int]
     remains: dict[int, str] = field(default_factory=dict)
 
 
 class Outline:
-    """The lines and items of an answer, of which `pieces` are the segments.
+    """The lines and items of an answer with the segments `pieces`.
 
-    `fresh` are the segments with which a line begins that belongs to no item or table before it: what follows is
-    outlined alike without what stands before them.
+    `fresh` are the segments that begin a line outside of all earlier items and tables. The outline from there on does
+    not depend on the text before.
     """
 
     def __init__(self, pieces: Sequence[Segment]) -> None:
@@ -104,10 +104,10 @@ class Outline:
         self._tables = list(_tables(self.lines))
         self._by_head = {table[0].segments.start: table for table in self._tables}
         self._says = [bool(piece.text.strip()) and not self._is_lone_mark(i) for i, piece in enumerate(pieces)]
-        """Which segments say something: not those that are a mark alone."""
+        """Which segments have content, that is, are not only a marker."""
 
     def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
-        """What goes beside `removed`; segments before `first_open` have gone out and stay as they are."""
+        """All that must be removed together with `removed`; segments before `first_open` have gone out and stay."""
         if not removed:
             return ListCompletion(frozenset(removed))
         all_removed = set(removed)
@@ -121,7 +121,7 @@ class Outline:
         return ListCompletion(frozenset(all_removed - remains.keys()), remains)
 
     def announced_lists(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Segments of this form right above a list that lost items, and how many items it had and has."""
+        """Yield segments that match `form` above a list that lost items, with its item counts before and after."""
         for line in self.lines[:-1]:
             start = line.segments.stop
             segment = line.segments[-1]
@@ -134,7 +134,7 @@ class Outline:
                 yield segment, len(items), after
 
     def _siblings(self, start: int, end: int) -> list[OutlineItem]:
-        """The items that stand one behind the other from segment `start` to `end`, without those below them."""
+        """The consecutive items from segment `start` to `end`, without nested ones."""
         items = []
         while start < end and (item := self._of_line.get(start)) is not None:
             items.append(item)
@@ -144,7 +144,7 @@ class Outline:
     def _emptied_segments(
         self, heads: Sequence[tuple[range, range]], removed: Collection[int]
     ) -> Iterator[Iterable[int]]:
-        """Segments that have nothing left to belong to."""
+        """Yield groups of segments that belong to something of which nothing is left."""
         empty = self._emptiness_test(removed)
         yield from (item.segments for item in self.items if empty(item.segments))
         yield from (segments for segments, headed in heads if empty(headed))
@@ -152,7 +152,7 @@ class Outline:
             yield from self._empty_rows(table, removed)
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
-        """Whether a stretch of segments said something, and all that did is gone; each asked in the same time."""
+        """A constant-time test: did this range of segments have content, and was all of it removed?"""
         before = list(accumulate(self._says, initial=0))
         after = list(accumulate((says and i not in removed for i, says in enumerate(self._says)), initial=0))
         return lambda stretch: (
@@ -160,7 +160,7 @@ class Outline:
         )
 
     def _heads(self) -> Iterator[tuple[range, range]]:
-        """The segments that head or announce something, and those that they stand above."""
+        """Yield each heading or announcing segment with the segments below it."""
         for number, line in enumerate(self.lines):
             headed = self._section_below(number, line)
             if headed:
@@ -171,7 +171,7 @@ class Outline:
         return item is not None and _stands_alone(item.mark, self._pieces[number])
 
     def _section_below(self, number: int, line: OutlineLine) -> range:
-        """What a heading or a line with a colon stands above: its section, or the list or table right behind it."""
+        """The segments below a heading (its section) or a line with a colon (the list or table right after it)."""
         start = line.segments.stop
         if line.is_heading:
             later = (other for other in self.lines[number + 1 :] if 0 < other.level <= line.level)
@@ -195,7 +195,7 @@ class Outline:
         return table[-1].segments.stop if table else at
 
     def _empty_rows(self, table: Sequence[OutlineLine], removed: Collection[int]) -> Iterator[Iterable[int]]:
-        """Rows of which only strokes and a number are left, and the head of a table without rows."""
+        """Yield rows with only pipes and a number left, and the head of a table without rows."""
         rows = table[2:]
         for row in rows:
             touched = any(i in removed for i in row.segments)
@@ -207,7 +207,7 @@ class Outline:
             yield range(table[0].segments.start, rows[0].segments.start)
 
     def _remaining_marks(self, removed: Collection[int], first_open: int) -> dict[int, str]:
-        """The marks of items that go on although the segment with the mark goes."""
+        """The markers of items that continue although the segment with the marker is removed."""
         remains = {}
         empty = self._emptiness_test(removed)
         for item in self.items:
@@ -219,11 +219,11 @@ class Outline:
         return remains
 
     def _mark_of(self, item: OutlineItem) -> str:
-        """The mark by itself; emphasis that begins in it ends in it."""
+        """The marker alone; emphasis that begins in it is closed."""
         return self._pieces[item.first].text[: item.mark.stop].rstrip() + item.mark.emphasis
 
     def _remaining_strokes(self, removed: Collection[int]) -> dict[int, str]:
-        """What stays of a row of which other cells remain: the strokes, and a number by itself."""
+        """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
         remains = {}
         for row in (row for table in self._tables for row in table[2:]):
             if all(i in removed for i in row.segments):
@@ -263,7 +263,7 @@ def _level(text: str, mark: Mark | None) -> int:
 
 
 def _items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
-    """All items, each of which ends where a line begins that does not belong to it; and where no item is open."""
+    """All items, each ending where a line begins that does not belong to it; and the segments outside of all items."""
     items: list[OutlineItem] = []
     open_items: list[OutlineItem] = []
     fresh: list[int] = []
@@ -284,7 +284,7 @@ def _items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], l
 
 
 def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) -> None:
-    """End the last item of each list before a line that begins where its mark does: there the text goes on."""
+    """End the last item of each list at a line indented no more than its marker, where normal text continues."""
     siblings = {item.first: item.mark.family for item in items}
     at = {line.segments.start: number for number, line in enumerate(lines)}
     for item in items:
@@ -299,7 +299,7 @@ def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) 
 
 
 def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
-    """The outermost of the open items that a line ends."""
+    """The index of the outermost open item that this line ends; the number of open items if it ends none."""
     mark = line.mark
     if mark is not None and not mark.is_bullet:
         same = (i for i, item in enumerate(open_items) if item.mark.family == mark.family)
@@ -310,7 +310,7 @@ def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
 
 
 def _ends(item: OutlineItem, line: OutlineLine) -> bool:
-    """Whether a line that is no sibling by its mark stands outside of an item."""
+    """Whether a line lies outside of an item; siblings by their marker are handled before."""
     own = item.line
     if line.level and line.level != _TITLE_LEVEL:
         return not own.level or own.level >= line.level
@@ -320,12 +320,12 @@ def _ends(item: OutlineItem, line: OutlineLine) -> bool:
         return line.level > 0 or (line.apart and line.indent <= own.indent)
     if line.indent // 2 != own.indent // 2:
         return line.indent < own.indent
-    # Bullets or letters under a number at the same depth belong to it.
+    # Bullets or letters after a number at the same depth belong to it.
     return item.mark.is_bullet or not (line.mark.is_bullet or line.mark.readings[0][1] == 1)
 
 
 def _tables(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
-    """Rows that stand together, the head and the rule under it first."""
+    """Yield the rows of each table, beginning with the head and the rule below it."""
     rows: list[OutlineLine] = []
     for line in (*lines, None):
         if line is not None and line.is_row and not (rows and line.apart):
@@ -337,13 +337,13 @@ def _tables(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
 
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
-    """The segments of each line with a mark, and the mark: its number, or a dash for bullets of every form."""
+    """The segments of each line with a marker, and the marker: its number, or a dash for any bullet."""
     marked = ((line.segments, line.mark) for line in _lines(pieces) if line.mark is not None)
     return [(segments, "-" if mark.is_bullet else mark.number) for segments, mark in marked]
 
 
 def rows(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
-    """The segments of each row of the tables, and its number of cells as text."""
+    """The segments of each table row, and its number of pipes as text."""
     if not any("|" in piece.text for piece in pieces):
         return []
     table_rows = (row for table in _tables(list(_lines(pieces))) for row in table)
@@ -351,15 +351,15 @@ def rows(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
 
 
 def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int] = ()) -> list[str]:
-    """The signs of those lines of which some segment is not gone."""
+    """The signs of those lines that have a remaining segment."""
     return [sign for segments, sign in lines if any(i not in removed for i in segments)]
 
 
 def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether what becomes of segment `number`, which is not flagged, depends on the segments behind it.
+    """Whether the fate of the unflagged segment `number` depends on the segments after it.
 
-    So it is with a mark by itself, a heading, a line that ends in a colon, and the head of a table: a row with no row
-    before it, and the rule under it.
+    This holds for a lone marker, a heading, a line that ends in a colon, and the head of a table: a row without a row
+    before it, and the rule below it.
     """
     piece = pieces[number]
     begins = number == 0 or "\n" in pieces[number - 1].gap
@@ -377,7 +377,7 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
 
 
 def _line_start(pieces: Sequence[Segment], number: int) -> int:
-    """The first segment of the line in which segment `number` stands."""
+    """The first segment of the line that contains segment `number`."""
     start = number
     while start > 0 and "\n" not in pieces[start - 1].gap and pieces[start - 1].text.strip():
         start -= 1
@@ -385,5 +385,5 @@ def _line_start(pieces: Sequence[Segment], number: int) -> int:
 
 
 def _stands_alone(mark: Mark, piece: Segment) -> bool:
-    """Whether a segment that begins with a mark says nothing behind it."""
+    """Whether a segment that begins with a marker has nothing after it."""
     return not piece.text[mark.stop :].strip(_SIGNS)
