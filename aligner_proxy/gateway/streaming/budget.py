@@ -38,7 +38,7 @@ def size_of(event: StreamEvent) -> int:
 
 
 class StreamBudget:
-    """Limits what the streams of one worker may hold; limits in MiB."""
+    """Limits the memory that the streams of one worker may hold; arguments in MiB."""
 
     def __init__(self, max_mb: int = 512, stream_mb: int = 16) -> None:
         self.most = max_mb * _MIB

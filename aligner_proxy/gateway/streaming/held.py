@@ -184,7 +184,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             await text.aclose()
 
     def _give_up(self, status: Status, reason: str) -> None:
-        """Settle every choice that had begun with this status and reason."""
+        """Settle every choice that had begun, each with this status and reason."""
         ledger = self._request.ledger
         metrics.record_upstream_end(ledger)
         indices = [exchange.index for exchange in self._exchanges()] or [0]

@@ -74,7 +74,7 @@ class QueuedEvent(Generic[Text]):
 
 @dataclass(frozen=True, slots=True)
 class _Shape(Generic[Text]):
-    """The parts that many events have in common."""
+    """What many events of one text have in common, stored once for all of them."""
 
     template: object
     paths: Paths

@@ -30,8 +30,8 @@ from aligner_proxy.types import OnSkip
 
 KEEPALIVE = b": keep-alive\n\n"
 """A comment of server-sent events; every parser ignores it."""
-# An upstream stream may break with any exception. LiteLLM maps provider errors to its own, but its own bugs
-# (ValueError, KeyError) end a stream as well. All of them are raised again after the items that had arrived.
+# An upstream stream may break with any exception. LiteLLM maps provider errors to its own types, but its internal
+# errors (ValueError, KeyError) end a stream as well. All are raised again after the items that had arrived.
 UPSTREAM_ERRORS = (Exception,)
 RELIEVED_S = 1.0
 """Shortest time between two parts that are cut because all streams together hold too much; keeps parts useful."""

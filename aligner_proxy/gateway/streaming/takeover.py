@@ -1,7 +1,7 @@
 """Takeover of a stream by another model, which LiteLLM starts if the first broke before its first words.
 
-Each item says which model it comes from. If the stream would not be withheld, nothing is delivered until it is certain
-which model answers. If the stream is withheld, each item is checked as it arrives.
+Each item says which model it comes from. A stream that would pass at once is held until it is certain which model
+answers. In a stream that is corrected before delivery, the model of each item is checked as it arrives.
 """
 
 from __future__ import annotations
