@@ -1,4 +1,4 @@
-"""`python -m aligner_proxy` is the console script `aligner-proxy`."""
+"""Entry point of `python -m aligner_proxy`, which is the same as the command `aligner-proxy`."""
 
 from aligner_proxy.cli import main
 

@@ -1,4 +1,4 @@
-"""The address by which LiteLLM's configuration names `custom_auth`; the code is in `gateway/auth.py`."""
+"""Import path that LiteLLM's configuration uses for `custom_auth`; the code is in `gateway/auth.py`."""
 
 from aligner_proxy.gateway.auth import user_api_key_auth
 

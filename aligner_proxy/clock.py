@@ -1,8 +1,8 @@
 """Time of day that ignores jumps of the machine's clock.
 
-A wrongly set clock must not delete a month of records. While the machine's clock and the monotonic clock agree about
-elapsed time, `SteadyClock` follows the machine's clock. After a jump it continues from the earlier time until the
-machine's clock returns or has kept its new time long enough.
+A wrongly set clock must not delete a month of records. As long as the machine's clock and the monotonic clock agree
+about elapsed time, `SteadyClock` follows the machine's clock. After a jump it continues from the earlier time until the
+machine's clock jumps back or has kept its new time for `BELIEVED_AFTER_S`.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from aligner_proxy.observability.metrics import CLOCK_JUMP
 log = logging.getLogger(__name__)
 
 JUMP_S = 300.0
-"""Difference between both clocks, about the time that has passed, above which the machine's clock has jumped."""
+"""The machine's clock has jumped if both clocks differ in elapsed time by more than this."""
 BELIEVED_AFTER_S = 86_400.0
-"""After this time without another jump, the new time is accepted."""
+"""Seconds without another jump after which the new time is accepted."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """Both clocks at one moment, and what is believed of them; all in seconds."""
+    """Readings of both clocks at one moment, and the correction to apply; all in seconds."""
 
     wall: float
-    """Since 1970, by the machine's clock."""
+    """Seconds since 1970 by the machine's clock."""
     uptime: float = 0.0
-    """Since the machine was started."""
+    """Seconds since the machine started."""
     boot: str = ""
-    """Id of that start; empty if unknown."""
+    """Id of this boot; empty if unknown."""
     offset: float = 0.0
-    """What must be added to `wall`; 0 while the machine's clock is believed."""
+    """Correction to add to `wall`; 0 while the machine's clock is trusted."""
     jumped_at: float = 0.0
-    """When the machine's clock jumped, by its new time."""
+    """Time of the last jump, by the machine's clock after it."""
 
     @property
     def believed_time(self) -> float:
-        """The time of day that counts."""
+        """The corrected time of day."""
         return self.wall + self.offset
 
 
@@ -55,21 +55,21 @@ def _boot_id() -> str:
 
 
 _BOOT = _boot_id()
-# The one that counts a machine's sleep, where there is one: otherwise waking up would look like a jump.
+# Prefer a clock that also runs while the machine sleeps; otherwise waking up would look like a jump.
 _UPTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def read_clocks() -> ClockReading:
-    """Both clocks now."""
+    """Read both clocks."""
     uptime = time.monotonic() if _UPTIME is None else time.clock_gettime(_UPTIME)
     return ClockReading(time.time(), uptime, _BOOT)
 
 
 class SteadyClock:
-    """Clock that does not follow jumps. `name` is its label in the metric and in the log.
+    """Clock that ignores jumps; `name` is its label in the metric and in the log.
 
-    `last` is a reading of an earlier process: of the same start of the machine it is compared with the monotonic
-    clock; of another one, a gap of up to `gap_s` seconds is believed to be the time between the processes.
+    `last` is a reading by an earlier process. If it is from the same boot, it is compared with the monotonic clock. If
+    it is from another boot, a gap of up to `gap_s` seconds counts as the time between the processes.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class SteadyClock:
         self._update_metric()
 
     def read_time(self) -> float:
-        """Seconds since 1970."""
+        """The corrected time in seconds since 1970."""
         return self.take_reading().believed_time
 
     def take_reading(self) -> ClockReading:
-        """Both clocks now, and what is believed of them."""
+        """Read both clocks, update the correction, and log and export it if it changed."""
         with self._lock:
             before = self._last
             self._last = self._follow_machine(before, self._read())
@@ -113,7 +113,7 @@ class SteadyClock:
         return replace(reading, offset=last.offset, jumped_at=last.jumped_at)
 
     def _jump(self, last: ClockReading, reading: ClockReading) -> float:
-        """By how much the machine's clock has jumped between two readings; 0 if it has not."""
+        """Seconds by which the machine's clock has jumped between two readings; 0 if it has not."""
         elapsed = reading.wall - last.wall
         if reading.boot and reading.boot == last.boot and reading.uptime >= last.uptime:
             jump = elapsed - (reading.uptime - last.uptime)

@@ -1,8 +1,8 @@
 """Concurrency helpers: shielded work, deadlines, disconnected clients, and fair turns on an event loop.
 
-LiteLLM's hooks do not see the connection, so a response would be corrected after its client has left.
-`DisconnectMiddleware` wraps the application and puts the connection where the hooks of the request find it. Streams do
-not need this, because the server closes them itself.
+LiteLLM's hooks do not see the connection, so they would correct responses whose client has disconnected.
+`DisconnectMiddleware` wraps the application and makes the connection available to the hooks of the request. Streams do
+not need this because the server closes them itself.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from aligner_proxy.errors import ClientGone, DeadlineExceeded
 
 AT_ONCE_CHARS = 500
-"""Texts up to this length are read in the event loop."""
+"""Texts up to this many characters are processed in the event loop; longer ones in a thread."""
 _T = TypeVar("_T")
 _client: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("aligner_proxy_client", default=None)
 _ending: set[asyncio.Task[None]] = set()
-"""The loop itself holds tasks only weakly."""
+"""Strong references to running tasks, since the loop itself keeps only weak ones."""
 
 
 async def run_to_end(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` to its end even if the caller is cancelled.
 
-    When a client leaves a stream, its server cancels again at every await (anyio), so no awaiting cleanup would finish.
+    After a client leaves a stream, its server (anyio) cancels at every await, so cleanup that awaits would never
+    finish.
     """
     task = asyncio.create_task(work)
     _ending.add(task)
@@ -43,21 +44,21 @@ async def run_to_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def run_off_loop(chars: int, work: Callable[[], _T]) -> _T:
-    """Run `work` in a thread if it reads so many characters that the loop would stall, else directly."""
+    """Run `work` in a thread if it processes enough characters to stall the loop, else directly."""
     return work() if chars <= AT_ONCE_CHARS else await asyncio.to_thread(work)
 
 
 class TimeSlice:
-    """Share of one task in an event loop: long work pauses now and then, so that others get their turn.
+    """One task's share of an event loop: long work pauses regularly so that other tasks run.
 
-    Of all tasks with long work one has its turn in each round of the loop, however many there are: short work in
-    between, such as a new request, waits for one of them and not for all.
+    In each round of the loop only one of all tasks with long work runs. Short work in between, such as a new request,
+    therefore waits for one of them and not for all.
     """
 
     LONGEST_S = 0.002
 
     async def pause(self) -> None:
-        """Let others run if this task has had its turn for long enough, or has none."""
+        """Let other tasks run if this one has used up its turn or does not have the turn."""
         loop = asyncio.get_running_loop()
         turns = _turns.get(loop) or _turns.setdefault(loop, _Turns())
         task = id(asyncio.current_task())
@@ -68,13 +69,13 @@ class TimeSlice:
 
 
 class _Turns:
-    """Tasks of one loop that wait for their turn, in order."""
+    """Queue of the tasks of one loop that wait for their turn."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_due = False
         self.holder = 0
-        """The id of the task that has its turn; the task itself would be kept for longer than it lives."""
+        """Id of the task that has the turn; a reference to the task would keep it alive."""
         self.began = 0.0
 
     async def next(self) -> None:
@@ -88,7 +89,7 @@ class _Turns:
         await turn
 
     def _give_turn(self) -> None:
-        """Give the next turn, and come back in the next round of the loop."""
+        """Give the turn to the next task, and reschedule for the next round of the loop while tasks wait."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():  # its task was not cancelled
@@ -103,7 +104,7 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary
 
 
 async def join_chunks(chunks: AsyncIterator[bytes], most: int, error: Exception) -> bytes:
-    """All chunks as one; raises `error` as soon as they have more than `most` bytes."""
+    """Join all chunks; raise `error` as soon as they exceed `most` bytes."""
     body = bytearray()
     async for chunk in chunks:
         body += chunk
@@ -113,11 +114,12 @@ async def join_chunks(chunks: AsyncIterator[bytes], most: int, error: Exception)
 
 
 class ErrorTranslation:
-    """Block whose errors of some kinds become others.
+    """Context manager that converts errors of the given kinds with `become`.
 
-    A class, and no generator under `contextmanager`: from Python 3.12 on the frame of a generator that raises another
-    error than the one it was given refers to its caller's frame, which holds the first error, whose traceback holds the
-    generator's frame. In this circle the frames of all callers, with their texts, wait for the garbage collector.
+    This is a class and not a generator with `contextmanager` to avoid a reference cycle. From Python 3.12 on, a
+    generator that raises a new error keeps a reference to its caller's frame. That frame holds the first error, whose
+    traceback holds the generator's frame. The frames of all callers, with their texts, would stay in memory until the
+    garbage collector runs.
     """
 
     def __init__(
@@ -135,12 +137,12 @@ class ErrorTranslation:
 
 
 def enforce_deadline(deadline_s: float) -> AbstractAsyncContextManager[None]:
-    """Deadline around a block; raises `DeadlineExceeded`."""
+    """Context manager that raises `DeadlineExceeded` if its block takes longer than `deadline_s`."""
     return _Deadline(deadline_s)
 
 
 class _Deadline:
-    """A deadline around a block; a class for the reason that `ErrorTranslation` gives."""
+    """Implementation of `enforce_deadline`; a class for the reason given at `ErrorTranslation`."""
 
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
@@ -167,12 +169,12 @@ async def wait_until_closed(receive: Receive) -> None:
 def cancel_when_gone(
     wait_gone: Callable[[], Awaitable[None]] | None,
 ) -> AbstractAsyncContextManager[None]:
-    """Block that is cancelled with `ClientGone` when `wait_gone` returns first; None: nothing is watched."""
+    """Context manager that ends its block with `ClientGone` when `wait_gone` returns first; None: no watching."""
     return contextlib.nullcontext() if wait_gone is None else _Watch(wait_gone)
 
 
 class _Watch:
-    """A watch over a client while a block runs; a class for the reason that `ErrorTranslation` gives."""
+    """Watches a client while a block runs; a class for the reason given at `ErrorTranslation`."""
 
     def __init__(self, wait_gone: Callable[[], Awaitable[None]]) -> None:
         self._wait_gone = wait_gone
@@ -204,7 +206,7 @@ class _Watch:
 
 
 class DisconnectMiddleware:
-    """ASGI middleware around `app` that makes the client's connection available; changes no message."""
+    """ASGI middleware that makes the client's connection available to `app`; it changes no message."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -221,8 +223,8 @@ class DisconnectMiddleware:
 class _Client:
     """Connection of one request.
 
-    After the answer a server reports it as closed even if the client is still connected: work behind the answer (such
-    as LiteLLM's background responses) is not cancelled.
+    After the answer, servers report the connection as closed even if the client is still connected. Work that runs
+    after the answer (such as LiteLLM's background responses) must not be cancelled then.
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
@@ -231,20 +233,23 @@ class _Client:
         self._answered = False
 
     async def send(self, message: Message) -> None:
-        """Send a message, noting the end of the answer."""
+        """Send a message and remember whether it ends the answer."""
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._answered = True
         await self._send(message)
 
     async def wait_gone(self) -> None:
-        """Return when the client leaves before its answer is complete."""
+        """Return when the client leaves before its answer is complete; otherwise never return."""
         await wait_until_closed(self._receive)
         if self._answered:
             await asyncio.Event().wait()
 
 
 def install_disconnect_watch(app: Starlette) -> None:
-    """Wrap `app` once. A running application accepts no middleware, so its stack is replaced."""
+    """Add `DisconnectMiddleware` to `app` unless present.
+
+    A running application accepts no new middleware, so its stack is wrapped instead.
+    """
     if app.middleware_stack is None:
         installed: list[object] = [middleware.cls for middleware in app.user_middleware]
         if DisconnectMiddleware not in installed:
@@ -254,5 +259,5 @@ def install_disconnect_watch(app: Starlette) -> None:
 
 
 def client_gone_waiter() -> Callable[[], Awaitable[None]] | None:
-    """Function that returns when the client of the present request leaves; None without the middleware."""
+    """A function that returns when the client of the current request leaves; None without the middleware."""
     return _client.get()

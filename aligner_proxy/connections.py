@@ -1,14 +1,15 @@
-"""Bounds of an HTTP server's connections: how long a client may take, how much it may send, how many there may be.
+"""Limits on an HTTP server's connections: client timeouts, body size, and number of connections.
 
-uvicorn limits none of these itself. `BoundedProtocol` is its HTTP protocol with timeouts for what the client has to do:
-send the head of a request, send its body, read the response. When the connection limit is reached, the connection that
-has waited longest for its client is closed, so that slow clients cannot lock out fast ones.
+uvicorn itself limits none of these. `BoundedProtocol` is uvicorn's HTTP protocol with a timeout for each thing that a
+client has to do: send the head of a request, send its body, and read the response. When the connection limit is
+reached, the connection that has waited longest for its client is closed, so that slow clients cannot lock out fast
+ones.
 
-When the server stops, idle connections are not closed at once, since a request on its way would be lost. It is answered
-with `connection: close`, and only connections that stay silent are closed.
+When the server stops, it keeps idle connections open for a while because closing them would lose a request that is on
+its way. Such a request is answered with `connection: close`; connections that stay silent are closed.
 
-No server here has WebSockets: uvicorn's protocol for them knows none of these bounds, and nothing corrects what LiteLLM
-sends in one. Their handshakes are answered like any other request, as HTTP allows.
+No server here offers WebSockets, because uvicorn's WebSocket protocol has none of these limits and nothing corrects
+what LiteLLM sends over one. A WebSocket handshake is answered like any other request, as HTTP allows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 LEAST_BYTES_PER_S = 8 << 10
-"""A body may take a second more for each so many bytes."""
+"""A body gets one more second for each this many bytes."""
 _REASONS = {408: "Request Timeout", 503: "Service Unavailable"}
 _CLOSE = (b"connection", b"close")
 _LOG_S = 60.0
@@ -42,21 +43,21 @@ class ConnectionLimits:
 
     connections: int = 1024
     head_s: float = 10.0
-    """From the first byte of a request, or from the connection, to the end of its head."""
+    """Time to receive the head, from the request's first byte or, for the first request, from the connection."""
     body_s: float = 30.0
-    """From the head to the end of the body, and what `LEAST_BYTES_PER_S` adds."""
+    """Time to receive the body after the head, plus the allowance of `LEAST_BYTES_PER_S`."""
     idle_s: float = 60.0
-    """Between two requests: longer than clients keep a connection (httpx: 5 s), or one loses a request on it."""
+    """Idle time between requests; must be longer than clients keep a connection (httpx: 5 s), or requests get lost."""
     unread_s: float = 60.0
-    """How long a client may read nothing of a response that does not fit the buffers."""
+    """How long a client may stop reading a response that exceeds the buffers."""
     drain_s: float = 6.0
-    """How long a stopping server still answers on a silent connection: longer than clients keep one, too."""
+    """How long a stopping server keeps a silent connection open; also longer than clients keep one."""
     body_bytes: int = 32 << 20
 
 
 @dataclass(slots=True)
 class _ServerConnections:
-    """The connections of one server that wait for their clients, longest first."""
+    """The connections of one server that wait for their clients, longest wait first."""
 
     connections: dict[BoundedProtocol, None] = field(default_factory=dict)
     draining: bool = False
@@ -68,12 +69,12 @@ _servers: WeakKeyDictionary[ServerState, _ServerConnections] = WeakKeyDictionary
 
 
 def uvicorn_settings(limits: ConnectionLimits) -> dict[str, Any]:
-    """uvicorn's settings for these limits; they can be sent to worker processes."""
+    """uvicorn settings for these limits; they can be pickled for worker processes."""
     return {"http": partial(BoundedProtocol, limits=limits), "timeout_keep_alive": limits.idle_s, "ws": "none"}
 
 
 class _PendingInput(Enum):
-    """What the server still expects from the client of a connection."""
+    """What the server expects next from the client of a connection."""
 
     NOTHING = auto()
     NEXT_REQUEST = auto()
@@ -83,7 +84,7 @@ class _PendingInput(Enum):
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 protocol with bounds."""
+    """uvicorn's HTTP/1.1 protocol with `ConnectionLimits`."""
 
     def __init__(
         self,
@@ -106,11 +107,11 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def draining(self) -> bool:
-        """Whether this server takes no further connections."""
+        """Whether this server is stopping."""
         return self._server.draining
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection if there is a place; the one that has waited longest for its client makes room."""
+        """Accept the connection; at the limit, close the one that waits longest for its client, or refuse with 503."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
             self._log_full()
@@ -122,7 +123,7 @@ class BoundedProtocol(H11Protocol):
         self._update_clock()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; the clock follows what the client has still to send."""
+        """Process received bytes and update the timeout for what the client still has to send."""
         self._body_bytes += len(data)
         super().data_received(data)
         self._update_clock()
@@ -134,18 +135,18 @@ class BoundedProtocol(H11Protocol):
             self.transport.abort()  # it has its answer and keeps sending
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, which may have come in part."""
+        """Start waiting for the next request, part of which may already be here."""
         super().on_response_complete()
         self._update_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Stop the timers of the closed connection."""
         self._stop_clock()
         self._stop_unread()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Let a request that is worked on finish, and wait a while for one that may be on its way."""
+        """Stop: let a running request finish, and wait `drain_s` for a request that may be on its way."""
         self._server.draining = True
         if self.cycle is None or self.cycle.response_complete:
             self._unset_keepalive_if_required()
@@ -154,22 +155,22 @@ class BoundedProtocol(H11Protocol):
             super().shutdown()
 
     def pause_writing(self) -> None:
-        """Start the clock of a client that does not read."""
+        """Start the timeout for a client that does not read."""
         super().pause_writing()
         self._stop_unread()
         self._unread = self.loop.call_later(self.limits.unread_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop it: the client reads."""
+        """Stop the timeout because the client reads again."""
         self._stop_unread()
         super().resume_writing()
 
     def give_up(self) -> None:
-        """Close a connection whose client has not sent what it owes."""
+        """Close the connection because its client is too slow, with 408 if a request was due."""
         self._close(None if self._pending is _PendingInput.NEXT_REQUEST else 408)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Log nothing: anybody can ask for another protocol, again and again, and is answered in this one."""
+        """Log nothing, since any client could fill the log with upgrade requests; they are answered over HTTP."""
 
     def _log_full(self) -> None:
         now = self.loop.time()
@@ -180,7 +181,7 @@ class BoundedProtocol(H11Protocol):
             )
 
     def _update_clock(self) -> None:
-        """Start or stop the clock where what the client owes has changed."""
+        """Start or stop the timeout if the expected input has changed."""
         pending = self._pending_input()
         if pending is self._pending or self.transport.is_closing():
             return
@@ -224,7 +225,7 @@ class BoundedProtocol(H11Protocol):
             self._unread = None
 
     def _check_overdue(self) -> None:
-        """Close the connection, unless its client is quick enough, or it is the application that does not read."""
+        """Close the connection, unless its body arrives fast enough or the application itself pauses reading."""
         if self._pending is _PendingInput.BODY and not self.cycle.response_complete:
             seconds_left = self._since + self.limits.body_s + self._body_bytes / LEAST_BYTES_PER_S - self.loop.time()
             if self.flow.read_paused or self.cycle.waiting_for_100_continue:
@@ -235,7 +236,7 @@ class BoundedProtocol(H11Protocol):
         self.give_up()
 
     def _close(self, status: int | None) -> None:
-        """Close the connection, with a status where the client waits for a response and none has begun."""
+        """Close the connection; send `status` first unless a response has already begun."""
         self._stop_clock()
         answered = self._pending is _PendingInput.BODY and self.cycle.response_started
         if status is not None and not answered:
@@ -245,28 +246,28 @@ class BoundedProtocol(H11Protocol):
 
 
 class _BoundedExchange:
-    """ASGI application of one connection: 413 for a body that is too long, `connection: close` in a stopping server."""
+    """ASGI application of one connection: sends 413 for too long a body, and `connection: close` when draining."""
 
     def __init__(self, app: ASGIApp, connection: BoundedProtocol) -> None:
         self._app = app
         self._connection = connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         most = self._connection.limits.body_bytes
         exchange = _BoundedRequest(self._connection, receive, send, most)
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if int(length) > most:  # h11 refuses what is no number
+        if int(length) > most:  # h11 has already refused a value that is not a number
             await exchange.refuse()
         else:
             await self._app(scope, exchange.receive, exchange.send)
 
 
 class _BoundedRequest:
-    """One request and its response, with the bytes of the body counted."""
+    """One request and its response; counts the bytes of the body."""
 
     def __init__(self, connection: BoundedProtocol, receive: Receive, send: Send, most: int) -> None:
         self._connection = connection
@@ -277,7 +278,7 @@ class _BoundedRequest:
         self._is_refused = False
 
     async def receive(self) -> Message:
-        """The next message; after a body that is too long the client is gone for the application."""
+        """The next message; once the body is too long, the application is told that the client disconnected."""
         if self._is_refused:
             return {"type": "http.disconnect"}
         message = await self._receive()
@@ -288,7 +289,7 @@ class _BoundedRequest:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application, unless the request has been refused."""
+        """Forward a message of the application, unless the request has been refused."""
         if self._is_refused:
             return
         if message["type"] == "http.response.start":
@@ -298,7 +299,7 @@ class _BoundedRequest:
         await self._send(message)
 
     async def refuse(self) -> None:
-        """Answer 413 and close, or just close where the response has begun."""
+        """Answer 413 and close, or just close if the response has begun."""
         self._is_refused = True
         if self._has_started:
             self._connection.transport.abort()

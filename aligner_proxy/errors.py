@@ -1,6 +1,6 @@
 """Errors that the package raises.
 
-Messages of `ConfigError`, `AuditError` and `WeightsError` are shown to the operator: they name the thing and the fix.
+Operators see the messages of `ConfigError`, `AuditError` and `WeightsError`, so these name the problem and the fix.
 A `CorrectionError` means that one correction did not happen; it carries the reason that the outcome records.
 """
 
@@ -17,11 +17,11 @@ class AlignerProxyError(Exception):
 
 
 class ConfigError(AlignerProxyError):
-    """A setting is wrong; the message names the key, the place and the fix."""
+    """A setting is wrong; the message names the key, its location and the fix."""
 
 
 class MissingExtra(ConfigError):
-    """Packages of an extra are not installed, and something needs them; the message says how to install the extra."""
+    """Required packages of an extra are not installed; the message says how to install the extra."""
 
     def __init__(self, extra: str, user: str, packages: Sequence[str]) -> None:
         are = "is" if len(packages) == 1 else "are"
@@ -32,7 +32,7 @@ class MissingExtra(ConfigError):
 
 
 class MissingPlugin(ConfigError):
-    """A distribution of plugins is not installed, and a setting needs it; the message says how to install it."""
+    """A setting needs a plugin distribution that is not installed; the message says how to install it."""
 
     def __init__(self, distribution: str, setting: str) -> None:
         needed = f"the plugin distribution {distribution}"
@@ -40,15 +40,15 @@ class MissingPlugin(ConfigError):
 
 
 class NothingRecorded(ConfigError):
-    """The audit is on, and no answer has been recorded yet."""
+    """The audit is on, but no answer has been recorded yet."""
 
 
 class ForbiddenError(AlignerProxyError):
-    """The request asks for something that its tenant may not have (HTTP 403)."""
+    """The request asks for something that its tenant is not allowed (HTTP 403)."""
 
 
 class BadRequest(AlignerProxyError):
-    """The request cannot be served as it is (HTTP 400); `param` is the wrong field."""
+    """The request is invalid (HTTP 400); `param` names the wrong field."""
 
     param: str
 
@@ -60,49 +60,49 @@ class SeveralPolicies(BadRequest):
 
 
 class AuditError(AlignerProxyError):
-    """The audit store has another version or key, or is damaged; the message never quotes its content."""
+    """The audit store has a different version or key, or is damaged; the message never quotes its content."""
 
 
 class NotRecorded(AlignerProxyError):
-    """There is no audit entry of an answer, and the operator requires one: the answer is refused (HTTP 503)."""
+    """The answer has no audit entry although the operator requires one, so it is refused (HTTP 503)."""
 
     reason: ClassVar[str] = "audit_unwritten"
-    """Its name in outcomes, metrics and headers."""
+    """Name of this error in outcomes, metrics and headers."""
 
 
 class NoRoomForRecord(NotRecorded):
-    """So many entries wait for the audit store that there is no room for another one."""
+    """The queue of entries for the audit store is full."""
 
     reason = "audit_full"
 
 
 class ClientGone(AlignerProxyError):
-    """The client left before the work for it was done."""
+    """The client disconnected before its request was finished."""
 
 
 class Unreadable(AlignerProxyError):
-    """A response that cannot be read, and is delivered unchanged; the message names the exception."""
+    """A response cannot be parsed and is delivered unchanged; the message names the exception."""
 
 
 class NotPutIn(AlignerProxyError):
-    """A correction could not be put into its response; policies that prefer an error answer with `status_code`."""
+    """A correction could not be inserted into its response; policies that prefer an error answer with `status_code`."""
 
     status_code: ClassVar[int] = 503
 
 
 class WeightsError(AlignerProxyError):
-    """Weights are missing, corrupt or out of reach; the message names the folder and the fix."""
+    """Weights are missing, corrupt or unreachable; the message names the folder and the fix."""
 
 
 class MalformedHead(WeightsError):
-    """Bytes that are no taught head; the message says what is wrong with them."""
+    """The bytes are not a valid taught head; the message says why."""
 
 
 class CorrectionError(AlignerProxyError):
     """A correction did not happen."""
 
     reason: ClassVar[str] = "engine_error"
-    """Its name in outcomes, metrics, headers and on the wire."""
+    """Name of this error in outcomes, metrics, headers and on the wire."""
     failure: ClassVar[FailureClass | None] = FailureClass.BUG
     """The class by which policies choose a reaction; None: reported as skipped, not as failed."""
     status: ClassVar[int] = 500
@@ -134,7 +134,7 @@ class PluginStuck(EngineUnavailable):
 
 
 class EngineOverloaded(CorrectionError):
-    """The engine's admission queue is full; `retry_after_s` is its own estimate."""
+    """The engine's admission queue is full; `retry_after_s` is the engine's estimate."""
 
     reason = "overloaded"
     failure = FailureClass.OVERLOAD
@@ -160,7 +160,7 @@ class QuotaSpent(CorrectionError):
 
 
 class SessionLost(CorrectionError):
-    """The engine has dropped the session of a partly sent answer; the whole answer can be sent instead."""
+    """The engine dropped the session of a partly sent answer; the client can send the whole answer instead."""
 
     reason = "reading_lost"
     failure = FailureClass.ENGINE_DOWN
@@ -192,7 +192,7 @@ class InvalidOutput(CorrectionError):
 
 
 class NotPlaced(CorrectionError):
-    """What a second reading flags has no place in the answer from which it could be removed."""
+    """A second reading flagged text that cannot be located in the answer, so it cannot be removed."""
 
     reason = "not_placed"
     failure = FailureClass.UNJUDGED
@@ -216,21 +216,21 @@ class StatesUnavailable(CorrectionError):
 
 
 class UnknownHead(CorrectionError):
-    """The engine does not have a taught head that a request names; the client gives it to the engine and asks again."""
+    """The engine lacks a taught head that the request names; the client uploads the head and asks again."""
 
     reason = "unknown_head"
     status = 404
 
 
 class HeadRefused(CorrectionError):
-    """A taught head that the engine does not take: malformed, of another aligner, objective or width."""
+    """The engine rejects a taught head: it is malformed, or for another aligner, objective or width."""
 
     reason = "head_refused"
     status = 422
 
 
 class HeadsUnavailable(CorrectionError):
-    """The engine has no detector head, so that nothing can be taught to it."""
+    """The engine has no detector head, so it cannot be taught."""
 
     reason = "no_heads"
     status = 501

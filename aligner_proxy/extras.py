@@ -1,7 +1,7 @@
-"""Extras of the distribution: which packages each brings, and the error that names the extra where one is missing.
+"""Optional extras of the distribution: the packages of each, and the error when one is missing.
 
-`pip install aligner-proxy` brings what a gateway in front of a remote engine needs. A command or a key of the policies
-file that needs more asks here first, so that its user reads one sentence with the fix. Nothing is imported here.
+`pip install aligner-proxy` installs what a gateway with a remote engine needs. A command or policy key that needs more
+checks here first, so that the user gets a one-sentence error with the fix. This module imports none of the packages.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ PACKAGES: Mapping[str, Sequence[str]] = MappingProxyType(
         REVIEW: ("jinja2", "markupsafe"),
     }
 )
-"""The packages of each extra by the name that Python imports."""
+"""The packages of each extra, by import name."""
 
 
 def list_missing(extra: str, packages: Sequence[str] | None = None) -> list[str]:
-    """The packages of an extra that are not installed; `packages` limits the question to some of them."""
+    """The packages of an extra that are not installed; `packages` limits the check to these."""
     return [name for name in packages or PACKAGES[extra] if not _is_installed(name)]
 
 
 def require_extra(extra: str, user: str, packages: Sequence[str] | None = None) -> None:
-    """Raise `MissingExtra` where a package of an extra is not installed; `user` is the command or key that needs it."""
+    """Raise `MissingExtra` if a package of the extra is not installed; `user` is the command or key that needs it."""
     if missing := list_missing(extra, packages):
         raise MissingExtra(extra, user, missing)
 

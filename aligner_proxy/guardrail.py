@@ -1,4 +1,4 @@
-"""The address by which LiteLLM's configuration names the guardrail; the code is in `gateway/guardrail.py`."""
+"""Import path that LiteLLM's configuration uses for the guardrail; the code is in `gateway/guardrail.py`."""
 
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 

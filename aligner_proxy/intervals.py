@@ -1,4 +1,4 @@
-"""Intervals of shares that were counted in a sample."""
+"""Confidence intervals of proportions that were counted in a sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _Z = 1.96
 
 
 def wilson_interval(count: int, total: int) -> tuple[float, float, float]:
-    """(share, low, high): a share with Wilson's 95 % interval, valid for small and zero counts."""
+    """(share, low, high): the proportion with its Wilson 95 % interval, which is valid for small and zero counts."""
     if total == 0:
         return 0.0, 0.0, 1.0
     p = count / total

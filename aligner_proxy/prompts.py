@@ -1,12 +1,13 @@
 """Prompt templates of the aligners, exact to the trailing space; the only copy.
 
-Text from outside (query, answer, objectives) can neither close a field nor open another: a bar that would look like a
-field mark is written as a broken bar, and `Prompt.restore` undoes that in the output. Query and answer are folded
-first: what the aligner reads is without disguise (text/folding.py).
+Text from outside (query, answer, objectives) can neither close a field nor open another. A bar that looks like a field
+mark is written as a broken bar, and `Prompt.restore` undoes that in the output. Query and answer are folded first, so
+the aligner reads them without disguise (text/folding.py).
+
 Sources: MetaAligner (arXiv 2403.17141, released code) and Aligner (arXiv 2402.02416, released code).
 
-MetaAligner's three families exist twice: as its inference code feeds them, and inside the chat form of its trainer,
-FastChat. `models.evaluate.prompt_form` measures which of them released weights know.
+MetaAligner's three families exist twice: as its inference code feeds them, and inside the chat format of its trainer,
+FastChat. `models.evaluate.prompt_form` measures which of the two given weights were trained on.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from aligner_proxy.types import Turn
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Template of one family: `better` is used at inference, `equal` only in training (the paper's stage two)."""
+    """Template of one family: `better` is used for inference, `equal` only in training (stage two of the paper)."""
 
     name: str
     better: str
     equal: str | None
     marks: tuple[str, ...]
-    """Strings that would open or close a field inside a text from outside."""
+    """Field names that, in a text from outside, could open or close a field."""
     dialogue: bool = False
-    """Whether a single question is also written as a dialogue."""
+    """Whether even a single question is written as a dialogue."""
     guarded: tuple[tuple[str, str], ...] = ()
-    """(mark, look-alike of the same length): further ends of a field in this family."""
+    """(mark, look-alike of the same length): further marks that end a field in this family."""
 
     @property
     def names_objectives(self) -> bool:
-        """Whether the prompt states objectives; Aligner has one purpose, which its weights know."""
+        """Whether the prompt states objectives; Aligner's has none because its weights were trained for one purpose."""
         return "{aspects}" in self.better
 
     def guard(self, text: str) -> str:
-        """A text from outside, made safe for a field."""
+        """A text from outside with its field marks replaced, so that it stays inside its field."""
         text = neutralise_marks(text)
         for mark, safe in self.guarded:
             text = text.replace(mark, safe)
@@ -49,7 +50,7 @@ class Template:
 
     @property
     def hash(self) -> str:
-        """sha256 of the unfilled better form; part of the model manifest and of every cache key."""
+        """sha256 of the unfilled `better` template; part of the model manifest and of every cache key."""
         return hashlib.sha256(self.better.encode()).hexdigest()
 
 
@@ -74,7 +75,7 @@ _BARS = ("Context", "Query", "Question", "Answer", "Edit")
 BROKEN_BAR = "\u00a6"
 FULLWIDTH_HASHES = "\uff03\uff03"
 _ROLES = (("USER:", "USER\uff1a"), ("ASSISTANT:", "ASSISTANT\uff1a"))
-# Vicuna v1.1, the form of FastChat's trainer.
+# Vicuna v1.1, the chat format of FastChat's trainer.
 _VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the user's questions. USER: {prompt} ASSISTANT:"
@@ -106,7 +107,7 @@ TEMPLATES = {
 
 _SEPARATOR = "; "
 _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", re.IGNORECASE)
-# A run of line breaks is looked at from its first one only: tried from each of them, ten thousand took seconds.
+# The lookbehind tries a run of line breaks only from its first; trying each one took seconds for ten thousand.
 _ROLE_TURN = re.compile(r"(?<!\n)\n{2,}+(?=[^\S\n]*+(?:Human|Assistant)[^\S\n]*+:)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
 _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
@@ -122,24 +123,25 @@ class Prompt:
     original: str
     """The answer, folded."""
     objectives: tuple[tuple[int, int], ...] = ()
-    """Position of each objective in the text (start and exclusive end); empty for a template that names none."""
+    """(start, exclusive end) of each objective in the text; empty for a template without objectives."""
     folded: Folded = SAME
     question: int = 0
-    """Where the conversation begins: what stands before it is the template's and the objectives'."""
+    """Index where the conversation begins; the text before it is template and objectives."""
 
     def place(self, at: int) -> int:
-        """Where a place of the answer, as it was given, lies in the text."""
+        """Map an offset in the original (unfolded) answer to an offset in the prompt text."""
         return self.start + self.folded.place_in_folded(at)
 
     @property
     def shown_answer(self) -> str:
-        """The answer inside the prompt; equal to the original unless it held a field mark."""
+        """The answer as written in the prompt; equal to `original` unless it contained a field mark."""
         return self.text[self.start : self.end]
 
     def restore(self, generated: str) -> str:
-        """Undo the neutralising of field marks in generated text, if the answer had any.
+        """Restore field marks in generated text, if the answer had any.
 
-        Copied lines become the original lines; elsewhere a look-alike becomes its mark unless the answer has both.
+        Lines copied from the answer become the original lines. In other lines a look-alike becomes its mark, unless the
+        original answer itself contains that look-alike.
         """
         if self.shown_answer == self.original:
             return generated
@@ -156,7 +158,7 @@ class Prompt:
 
 
 def find_template(name: str) -> Template:
-    """The family called `name`; never guessed from a path or a model name."""
+    """The template called `name`, never guessed from a path or model name; raises `ConfigError` if unknown."""
     try:
         return TEMPLATES[name]
     except KeyError:
@@ -165,21 +167,21 @@ def find_template(name: str) -> Template:
 
 
 def neutralise_marks(text: str) -> str:
-    """Write field marks in `text` with look-alikes of the same length, so that it stays inside its field."""
+    """Replace field marks in `text` with look-alikes of the same length, so that it stays inside its field."""
     return _HASH_MARK.sub(FULLWIDTH_HASHES, _BAR_MARK.sub(BROKEN_BAR, text))
 
 
 def fold_for_prompt(text: str) -> str:
-    """A part of an answer as it would stand in a prompt."""
+    """A part of an answer as a prompt would show it."""
     return neutralise_marks(fold(text).text)
 
 
 def render(
     family: Template, query: str, answer: str | Folded, objectives: Sequence[str], *, equal: bool = False
 ) -> Prompt:
-    """Fill a template. `objectives` are whole texts ("Name: description"), kept in their order.
+    """Fill a template; `objectives` are whole texts ("Name: description") in order.
 
-    An answer that is folded already, as a part of a longer one is, stays as it is.
+    An answer that is already folded, such as a part of a longer one, is not folded again.
     """
     form = family.equal if equal else family.better
     if form is None:
@@ -217,9 +219,9 @@ def _one_line(text: str) -> str:
 def query_field(family: Template, turns: Sequence[Turn]) -> str:
     """The conversation before the answer as the family's query field.
 
-    HH-RLHF always takes the dialogue form of its data (space before the last "\\n\\nAssistant:" included); the others
-    take a single user turn as it is and a longer conversation as a dialogue. System turns are not part of what the
-    aligners were trained to read and are left out.
+    HH-RLHF always uses the dialogue form of its data (including the space before the last "\\n\\nAssistant:"). The
+    others use a single user turn unchanged, and the dialogue form for a longer conversation. System turns are left out
+    because the aligners were not trained on them.
     """
     kept_turns = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
     folded_turns = [replace(turn, content=fold(turn.content).text) for turn in kept_turns]

@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Mode(StrEnum):
-    """Mode of a route: deliver corrections, only record them, or do not correct at all."""
+    """Mode of a route: deliver corrections, only record them, or correct nothing."""
 
     ENFORCE = "enforce"
     SHADOW = "shadow"
@@ -43,7 +43,7 @@ class OnError(StrEnum):
 
 
 class OnSkip(StrEnum):
-    """Reaction to an answer that is usually skipped: judge what can be judged, deliver it, or answer with an error."""
+    """Reaction to an answer that is skipped by default: judge what can be judged, deliver it, or return an error."""
 
     JUDGE = "judge"
     PASSTHROUGH = "passthrough"
@@ -51,9 +51,9 @@ class OnSkip(StrEnum):
 
 
 class IfNothingRemains(StrEnum):
-    """Reaction to an answer of which nothing would remain: a text in its place, another answer, an error, the original.
+    """Reaction when edits would leave nothing: a fixed text, another answer, an error, or the original.
 
-    Another answer (`second_try`) comes from the editor; where it is no better, the text stands in its place.
+    The other answer (`second_try`) comes from the editor. If it is no better, the fixed text is delivered.
     """
 
     DECLINE = "decline"
@@ -63,7 +63,7 @@ class IfNothingRemains(StrEnum):
 
 
 class SideTreatment(StrEnum):
-    """Treatment of one kind of text beside an answer: leave it, judge it, take it out, or answer with an error."""
+    """Treatment of one kind of text that comes with an answer: leave, judge or remove it, or return an error."""
 
     PASS = "pass"
     JUDGE = "judge"
@@ -72,7 +72,10 @@ class SideTreatment(StrEnum):
 
 
 class SideKind(StrEnum):
-    """Kinds of text beside an answer; each is a setting of policies, and the reason of an answer that it ended."""
+    """Kinds of text that come with an answer.
+
+    Each is a setting of policies, and the recorded reason when a text of this kind blocked an answer.
+    """
 
     REASONING = "reasoning"
     TOOL_ARGUMENTS = "tool_arguments"
@@ -82,80 +85,84 @@ class SideKind(StrEnum):
 
 
 class Standard:
-    """What a plugin holds answers to besides objectives, as the value of a key. Every default asks for nothing.
+    """A plugin's requirement on answers besides the objectives, given as the value of a policy key.
 
-    Under a policy with one, answers are looked at although it has no objectives. A value that is empty counts as none.
+    Every default requires nothing. With a standard in its policy, an answer is checked even without objectives. An
+    empty value counts as no standard.
     """
 
     __slots__ = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """How operators are shown it."""
+        """Labels that describe the standard to operators."""
         return ()
 
     @property
     def source_texts(self) -> tuple[str, ...]:
-        """Texts whose facts an edit may state: to the gate they are no inventions."""
+        """Texts whose facts an edit may state; the gate does not count them as invented."""
         return ()
 
     @property
     def configured(self) -> object:
-        """What of it the operator configured (JSON-able), for the hash of a policy; nothing of a request."""
+        """The operator's part of the standard as JSON-able data, for the policy hash; nothing from the request."""
         return ()
 
     @property
     def header_names(self) -> tuple[str, ...]:
-        """Headers of a request that it reads (`RequestFacts.given`)."""
+        """Request headers that the standard reads (`RequestFacts.given`)."""
         return ()
 
     @property
     def reads_tool_results(self) -> bool:
-        """Whether it reads what tools returned (`RequestFacts.tool_results`)."""
+        """Whether the standard reads tool results (`RequestFacts.tool_results`)."""
         return False
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """Files that it names, by their paths as written."""
+        """Paths of the files that the standard uses, as written in the policies file."""
         return ()
 
     def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> Mapping[str, str]:
-        """The text of each file by its name; raises `ConfigError`, with the place of an entry by its number."""
+        """Read the files; return each text by file name.
+
+        `place` maps the number of an entry to its position in the policies file, which a `ConfigError` names.
+        """
         return {}
 
     def with_files(self, texts: Mapping[str, str]) -> Standard:
-        """The same with the texts of its files."""
+        """A copy of the standard that holds the texts of its files."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a stage found in an answer, and what it put there; places are those of the text before."""
+    """A problem that a stage found in an answer, and its replacement; offsets refer to the text before the edit."""
 
     against: str
-    """Name of what the place goes against, as an objective has one."""
+    """Name of the standard or rule that the passage violates, comparable to an objective's name."""
     start: int
     end: int
     kind: str
     source: str
-    """What says so, such as a line, as "name:line"."""
+    """The evidence for it, such as a reference line, written "name:line"."""
     text: str | None = field(default=None, repr=False)
-    """What stands there now; None where nothing was put in its place."""
+    """The replacement text; None if the passage was not replaced."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether something was put in its place."""
+        """Whether the passage was replaced."""
         return self.text is not None
 
 
 MOST_FINDINGS = 32
-"""Findings that a record names one by one, of each kind of end."""
+"""At most this many findings are listed in a record, for replaced and for unsettled ones each."""
 
 
 class FailureClass(StrEnum):
     """Classes of failure that a policy distinguishes; each error type names its class (errors.py).
 
-    `unjudged` is the answer that a policy wants judged (`on_skip: judge`) and that could not be.
+    `unjudged` means that the policy wants the answer judged (`on_skip: judge`), but it could not be.
     """
 
     TIMEOUT = "timeout"
@@ -168,7 +175,7 @@ class FailureClass(StrEnum):
 
 
 class Status(StrEnum):
-    """Status of one answer; the value of the header x-aligner-status."""
+    """Status of one answer, as in the header x-aligner-status."""
 
     CORRECTED = "corrected"
     UNCHANGED = "unchanged"
@@ -206,14 +213,14 @@ class SkipReason(StrEnum):
 
 
 class JsonStrings(StrEnum):
-    """Treatment of texts inside a JSON answer: `keep` never edits them, `correct` corrects each long one."""
+    """Treatment of strings inside a JSON answer: `keep` never edits them, `correct` corrects each long one."""
 
     KEEP = "keep"
     CORRECT = "correct"
 
 
 class GateRule(StrEnum):
-    """Rules of the gate, in the order in which a broken one is reported."""
+    """Rules of the gate, in the order in which they are reported when several are broken."""
 
     EMPTY = "empty"
     LEAK = "template_leak"
@@ -238,15 +245,15 @@ class GateRule(StrEnum):
 
 _HALF = re.compile("[\ud800-\udfff]")
 DEFAULT_ALIGNER = "default"
-"""The aligner of policies that name none."""
+"""The aligner used if a policy names none."""
 METAALIGNER = "metaaligner"
-"""The corrector that is an aligner on the engine."""
+"""Name of the default corrector: an aligner that runs on the engine."""
 LOCAL_EDITOR = "local"
-"""The editor of policies that name none: the aligner that found what is flagged also writes in its place."""
+"""The default editor: the aligner that flags a passage also rewrites it."""
 UPSTREAM_EDITOR = "upstream"
-"""The editor that is the model group which answers the request."""
+"""The editor is the model group that answers the request."""
 EDITOR_GROUP = "model:"
-"""Stands before the name of the model group that is the editor."""
+"""Prefix of an editor that is a model group: `model:GROUP`."""
 
 
 class LengthUnit(StrEnum):
@@ -262,13 +269,13 @@ class LengthUnit(StrEnum):
 class Allowance:
     """Exceptions from the gate's rules that an objective of a request grants.
 
-    Only this is trusted: the wording of a client's objective is never searched for exceptions.
+    Exceptions come only from here: the wording of a client's objective is never searched for them.
     """
 
     rules: tuple[GateRule, ...] = ()
-    """Rules that do not apply."""
+    """Gate rules that do not apply."""
     longest: tuple[LengthUnit, int] | None = None
-    """Segments of a longer answer may be removed while at least half of this bound remains."""
+    """(unit, bound): if the answer is longer, segments may be removed while at least half of the bound remains."""
     banned: tuple[str, ...] = ()
     """Segments with one of these words or phrases may be removed."""
 
@@ -280,9 +287,9 @@ class Objective:
     name: str
     text: str
     allowance: Allowance | None = None
-    """Set on objectives of a request; None on the operator's."""
+    """Set for objectives of a request; None for the operator's."""
     head: str = ""
-    """Content hash of its taught head; empty where it has none."""
+    """Content hash of its taught head; empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +314,7 @@ class FailurePolicy:
 class SkipPolicy:
     """Reaction to each reason for skipping an answer; the fields are named like the reasons.
 
-    The reasons that are no fields (`mode_off`, `bypass`, `empty` ...) always skip.
+    Reasons without a field (`mode_off`, `bypass`, `empty` ...) always skip.
     """
 
     not_sampled: OnSkip = OnSkip.PASSTHROUGH
@@ -333,12 +340,12 @@ class SkipPolicy:
 
 
 GOVERNED_SKIPS = tuple(SkipReason(f.name) for f in fields(SkipPolicy))
-"""The reasons for skipping that a policy decides about (`on_skip`)."""
+"""The skip reasons for which a policy can set a reaction (`on_skip`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Seconds of engine time that `account` may use a minute."""
+    """Seconds of engine time that `account` may use per minute."""
 
     account: str
     seconds: float
@@ -346,7 +353,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Choice of a route's objectives by a plugin for each prompt (`objectives: WORD` in the policies file)."""
+    """A plugin chooses the route's objectives for each prompt (`objectives: WORD` in the policies file)."""
 
     word: str
     candidates: tuple[str, ...]
@@ -354,30 +361,30 @@ class Selection:
     enforced: tuple[str, ...] = ()
     """Names of the objectives that always apply."""
     options: Any = field(default=None, hash=False)
-    """Settings in the file: an instance of the form's pydantic model."""
+    """Settings from the file: an instance of the plugin's pydantic model."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlignerShare:
-    """One of several aligners of a policy."""
+    """One of the aligners among which a policy divides its traffic."""
 
     name: str
     percent: int = 0
-    """Of the tenant's traffic."""
+    """Percent of the tenant's traffic."""
     heads: tuple[tuple[str, str], ...] = ()
-    """(objective, content hash of the head taught for it and this aligner)."""
+    """(objective, content hash of the head taught for this objective and this aligner)."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandOff:
-    """Where doubtful answers are reported to: those of which a segment came within so many nats of the threshold."""
+    """Webhook for doubtful answers: those with a segment score within `within` nats of the threshold."""
 
     url: str
     secret_env: str
     """Environment variable with the secret that signs reports."""
     within: float
     text: bool = False
-    """Whether a report has question, answer and edited answer."""
+    """Whether a report includes question, answer and edited answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,14 +404,14 @@ class Policy:
     on_skip: SkipPolicy = SkipPolicy()
     if_nothing_remains: IfNothingRemains = IfNothingRemains.ORIGINAL
     decline: tuple[tuple[str, str], ...] = ()  # (language, text) in place of an answer; "" is any language
-    decline_within: float = 2.0  # nats below the threshold from which on what stands beside harm counts as harm, too
+    decline_within: float = 2.0  # next to a harmful segment, others count as harmful from this far below
     caution: float = 0.0
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED
     aligner: str = DEFAULT_ALIGNER
-    aligner_shares: tuple[AlignerShare, ...] = ()  # of several aligners, until one is drawn for a conversation
-    shadow_aligner: AlignerShare | None = None  # judges the same answers beside, and changes none
-    hand_off: HandOff | None = None  # where doubtful answers are reported to
+    aligner_shares: tuple[AlignerShare, ...] = ()  # several aligners, until one is drawn for the conversation
+    shadow_aligner: AlignerShare | None = None  # also scores the same answers, for comparison only
+    hand_off: HandOff | None = None  # webhook to which doubtful answers are reported
     sample: float = 1.0
     max_answer_chars: int = 400_000
     gate: tuple[GateRule, ...] = tuple(GateRule)
@@ -415,44 +422,44 @@ class Policy:
     transcripts: SideTreatment = SideTreatment.PASS
     other_text: SideTreatment = SideTreatment.PASS
     corrector: str = METAALIGNER
-    editor: str = LOCAL_EDITOR  # who writes in place of what is flagged: local, upstream, or model:GROUP
-    upstream: str = ""  # model group that answers, as far as it is known; the editor may be the same one
+    editor: str = LOCAL_EDITOR  # writes replacements of flagged text: local, upstream, or model:GROUP
+    upstream: str = ""  # model group that answers; empty if unknown; `editor: upstream` uses it
     payer: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False)
-    """(name, value) of LiteLLM's metadata by which what the editor costs is charged to the key of the request."""
+    """(name, value) pairs of LiteLLM metadata that charge the editor's cost to the key of the request."""
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
-    bypass: bool = False  # the request opted out, and its tenant may do so
+    bypass: bool = False  # the request opted out, and its tenant is allowed to
     tenant: str = "-"  # namespace of cache and in-flight work: tenants never share an entry
     quota: Quota | None = None
     selection: Selection | None = None  # a plugin chooses among the objectives
     extensions: tuple[tuple[str, Any], ...] = field(default=(), hash=False)
-    """(name, value) of plugins: their keys of the policies file that differ from the default, and their own values."""
+    """(name, value) pairs of plugins: policy keys that differ from their default, and values that plugins set."""
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, origin of its value), for `check`."""
 
     def side_treatment(self, kind: SideKind) -> SideTreatment:
-        """What is done with text of this kind beside an answer."""
+        """The treatment of this kind of text."""
         treatment: SideTreatment = getattr(self, kind.value)
         return treatment
 
     def final_action(self, kind: FailureClass) -> OnError:
-        """What follows a failure of this class when no retry is left."""
+        """The reaction to a failure of this class when no retry is left."""
         action = self.on_error.reaction_to(kind)
         return self.after_retry if action is OnError.RETRY else action
 
     @property
     def blocks_unjudged(self) -> bool:
-        """Whether the client gets an error where something could not be judged; in shadow mode: whether it would."""
+        """Whether the client gets an error if something could not be judged; shadow mode: whether it would."""
         return self.final_action(FailureClass.UNJUDGED) is OnError.BLOCK
 
     @property
     def looks_at_side_texts(self) -> bool:
-        """Whether any kind of text beside an answer does not simply pass."""
+        """Whether any kind of text that comes with an answer is judged, dropped or blocked."""
         return any(self.side_treatment(kind) is not SideTreatment.PASS for kind in SideKind)
 
     @property
     def editor_group(self) -> str | None:
-        """The model group that is the editor; None where the aligner edits, or where nobody knows who answers."""
+        """The model group that acts as editor; None if the aligner edits, or if the answering group is unknown."""
         if self.editor == UPSTREAM_EDITOR:
             return self.upstream or None
         return self.editor.removeprefix(EDITOR_GROUP) if self.editor.startswith(EDITOR_GROUP) else None
@@ -463,16 +470,16 @@ class Policy:
 
     @property
     def standards(self) -> tuple[tuple[str, Standard], ...]:
-        """(name, value) of what plugins hold answers to."""
+        """(name, value) of each standard that a plugin sets."""
         return tuple((name, value) for name, value in self.extensions if isinstance(value, Standard) and value)
 
     @property
     def source_texts(self) -> tuple[str, ...]:
-        """Texts of plugins whose facts are no inventions."""
+        """Texts from plugins whose facts do not count as invented."""
         return tuple(text for _, standard in self.standards for text in standard.source_texts)
 
     def without_standards(self) -> Policy:
-        """The same policy, whose answers plugins hold to nothing."""
+        """The same policy without the standards of plugins."""
         others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Standard))
         return replace(self, extensions=others)
 
@@ -483,9 +490,9 @@ class Policy:
 
 
 def replace_surrogates(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair, as long as before; the same object if there is none.
+    """Replace each lone surrogate with U+FFFD; the length stays the same, and so does the object if there is none.
 
-    JSON can hold such halves, UTF-8 cannot.
+    JSON can contain lone surrogates, but UTF-8 cannot encode them.
     """
     try:
         text.encode()
@@ -525,7 +532,7 @@ class Exchange:
     inconsistent: bool = False
     """The events of a stream disagree about the text, so an edit has no defined place."""
     hidden_text: bool = False
-    """A field that is delivered as it is holds a text: something else than a refusal in the field for refusals."""
+    """A field that is delivered unchanged holds text, such as a refusal field with something other than a refusal."""
     no_store: bool = False
     """The client or upstream asked for `Cache-Control: no-store`."""
     fault: str | None = None  # why the response could not be read
@@ -534,7 +541,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class SegmentScore:
-    """A segment and its log-odds (nats; None: no detector) of needing a change; empty text: the end of the answer."""
+    """A segment and its log-odds of needing a change (nats; None: no detector); empty text: the end of the answer."""
 
     text: str
     score: float | None
@@ -560,19 +567,19 @@ class DecodeCounts:
 
 @dataclass(frozen=True, slots=True)
 class EditorUse:
-    """Calls of an editor for one answer, their tokens and milliseconds, and what came of them."""
+    """Editor calls for one answer: their number, tokens, milliseconds and results."""
 
     calls: int = 0
-    """Calls whose reply could be used."""
+    """Calls with a usable reply."""
     read: int = 0
     """Tokens of the prompts."""
     written: int = 0
     """Tokens of the replies."""
     ms: float = 0.0
     failed: int = 0
-    """How often there was no reply, or none that could be used: the aligner edited in the editor's place."""
+    """Calls without a usable reply; the aligner edited instead."""
     refused: int = 0
-    """Replacements that were flagged again or that the gate refused: the passages were removed."""
+    """Replacements that were flagged again or refused by the gate, so the passages were removed."""
 
     def __add__(self, other: EditorUse) -> EditorUse:
         """Sum of both."""
@@ -591,23 +598,23 @@ class Correction:
     aligner: str = ""
     """Content hash of the aligner."""
     untaught: int = 0
-    """So many objectives were judged by the general head alone because their taught head was missing."""
+    """Number of objectives that only the general head judged because their taught head was missing."""
     editor: EditorUse | None = None
-    """What an editor outside of the engine was asked for it; None where none was, also where the cache knew it."""
+    """Use of an editor outside the engine; None if there was none, including when the cache had the result."""
 
     @property
     def deliverable(self) -> Correction:
-        """This correction with a text that can be encoded; the very same one as a rule."""
+        """This correction with lone surrogates replaced, so that it can be encoded; usually the same object."""
         text = replace_surrogates(self.text)
         return self if text is self.text else replace(self, text=text)
 
     @property
     def without_editor(self) -> Correction:
-        """This correction as it is for whoever gets it without a call of an editor."""
+        """This correction without the editor's use, for recipients for whom no editor was called."""
         return replace(self, editor=None) if self.editor else self
 
     def with_editor(self, use: EditorUse | None) -> Correction:
-        """This correction with what an editor was asked for it besides; the very same one where none was."""
+        """This correction with `use` added to its editor use; the same object if `use` is None."""
         return replace(self, editor=self.editor + use if self.editor else use) if use else self
 
     def with_cost_of(self, parts: Iterable[Correction]) -> Correction:
@@ -628,7 +635,7 @@ def _used_editor(parts: Iterable[Correction]) -> bool:
 
 
 def all_cached(hits: Iterable[bool | None]) -> bool | None:
-    """Whether every cache look-up was a hit; None without look-ups."""
+    """Whether every cache look-up was a hit; None if there were no look-ups."""
     results = {hit for hit in hits if hit is not None}
     return all(results) if results else None
 
@@ -650,20 +657,20 @@ class Outcome:
     edits: int = 0
     """Number of proposed edits."""
     dropped: tuple[str, ...] = ()
-    """The broken rule of each dropped edit."""
+    """For each dropped edit, the gate rule that it broke."""
     renumbered: int = 0
-    """Marks of lists, and references to them, with another number because items are gone; they are no edits."""
+    """Number of list markers, and references to them, renumbered after items were removed; these are not edits."""
     findings: tuple[Finding, ...] = ()
-    """What stages found in the text beside the engine's verdicts, and what they put there."""
+    """Problems that stages found in addition to the engine's verdicts, and their replacements."""
     attempts: int = 0
     caution: float | None = None
-    """Caution of the try that gave this outcome, where that is not the policy's."""
+    """Caution of the attempt that gave this outcome; None if it is the policy's."""
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), hash=False)
-    """(extension, its report on the answer): JSON-able, never text of the conversation."""
+    """(extension, its report on the answer); reports are JSON-able and contain no text of the conversation."""
 
     @property
     def violated_objectives(self) -> list[str]:
-        """Names of the objectives that segments were flagged for, each once, sorted; and what findings go against."""
+        """Sorted names, without duplicates, of the objectives of flagged segments and of unsettled findings."""
         names = {name for segment in self.segments if (name := self.objective_of(segment))}
         return sorted(names | {finding.against for finding in self.findings if not finding.is_settled})
 
@@ -674,14 +681,14 @@ class Outcome:
 
     @property
     def margin(self) -> float | None:
-        """How near the nearest segment came to the threshold, in nats; None where no segment has a score."""
+        """Distance of the nearest segment score from the threshold, in nats; None if no segment has a score."""
         scores = (segment.score for segment in self.segments)
         finite = [score for score in scores if score is not None and math.isfinite(score)]
         return min((abs(score - self.threshold) for score in finite), default=None)
 
     @property
     def findings_record(self) -> dict[str, Any]:
-        """What stages found, by what it goes against, for records: counts, kinds and sources, never text."""
+        """Findings for records, grouped by what they violate: counts, kinds and sources, never text."""
         names = dict.fromkeys(finding.against for finding in self.findings)
         return {name: _findings_summary([one for one in self.findings if one.against == name]) for name in names}
 
@@ -704,7 +711,7 @@ class Outcome:
 
 
 def _findings_summary(findings: Sequence[Finding]) -> dict[str, Any]:
-    """How many findings were settled, and kind and source of the first."""
+    """Number of settled findings, with kind and source of the first `MOST_FINDINGS` settled and unsettled ones."""
     settled = [{"kind": one.kind, "source": one.source} for one in findings if one.is_settled]
     unsettled = [{"kind": one.kind, "source": one.source} for one in findings if not one.is_settled]
     return {"edits": len(settled), "replaced": settled[:MOST_FINDINGS], "unsettled": unsettled[:MOST_FINDINGS]}

@@ -1,6 +1,6 @@
-"""Wire formats, one a file: from LiteLLM's objects to exchanges and back, touching nothing but the text.
+"""Wire formats, one per file: convert LiteLLM's objects to exchanges and back, and change only the text.
 
-`wire(route)` is the format of a proxy route; None means that we leave it alone.
+`wire(route)` is the format of a proxy route; None means that the gateway does not touch the route.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ ALIGN = "/v1/align"
 WEBHOOK = "/v1/align/webhook"
 GENERIC_GUARDRAIL = "/beta/litellm_basic_guardrail_api"
 ANSWERS = (ALIGN, WEBHOOK, GENERIC_GUARDRAIL)
-"""Routes of the gateway's own, at which a client brings the answer itself."""
+"""The gateway's own routes, to which a client sends the answer itself."""
 _ANSWERS = re.compile("|".join(re.escape(route) for route in ANSWERS))
 
 
 def wire(route: str | None) -> SafeFormat | None:
-    """The wire format behind a request route of the proxy."""
+    """The wire format of a proxy route; None if the route is not corrected."""
     path = _strip_line_break(route)
     return next((format_ for pattern, format_ in _WIRES if pattern.fullmatch(path)), None)
 
 
 def reasoning(route: str | None) -> SafeReasoning | None:
-    """Where the answers of a route show reasoning; None: nowhere."""
+    """The format in which a route's answers show reasoning; None if they show none."""
     path = _strip_line_break(route)
     return next((form for pattern, form in _REASONING if pattern.fullmatch(path)), None)
 
 
 def is_stored_answer(route: str | None) -> bool:
-    """Whether the route fetches an answer that the upstream kept: which model gave it is known only with the answer."""
+    """Whether the route fetches an answer stored upstream, whose model is known only once the answer arrives."""
     return _STORED.fullmatch(_strip_line_break(route)) is not None
 
 
 def _strip_line_break(route: str | None) -> str:
-    """The path without a line break at its end, which Starlette overlooks: such a path reaches the same endpoint."""
+    """The path without a final line break: Starlette ignores it and routes such a path to the same endpoint."""
     return (route or "").removesuffix("\n")
 
 
 def count_choices(response: object) -> int:
-    """The number of answers in a whole response that is not looked at; one where they are not listed."""
+    """The number of answers in a whole response that is not read further; 1 if it has no list of choices."""
     answers = getattr(response, "choices", None)
     return len(answers) if isinstance(answers, list) and answers else 1
 
@@ -60,7 +60,7 @@ _WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (
     (_RESPONSES, SafeFormat(responses)),
     (_STORED, SafeFormat(responses)),
     (_MESSAGES, SafeFormat(messages)),
-    # An answer that a client brings is judged as one choice of a chat completion.
+    # An answer that a client sends is judged as one choice of a chat completion.
     (_ANSWERS, SafeFormat(chat)),
 )
 _REASONING = (

@@ -1,10 +1,11 @@
-"""What all wire formats share: a choice as it is built up, a stream as it is decoded, and texts put back.
+"""What all wire formats share: building a choice, decoding a stream, and writing texts back.
 
-A `TextFacts` gathers a choice from one message or from many deltas, so that a stream and a whole response come to the
-same exchange. Copies are made along the path to the text only: what is not on that path stays the same object.
+A `ChoiceBuilder` gathers a choice from one message or from many deltas, so that a stream and a whole response give the
+same exchange. Only the objects on the path to a changed text are copied; all others stay the same object.
 
-A `Telling` belongs to one stream. It numbers the texts of the stream as they begin, says of every event which of them
-it carries on, repeats as a whole, or ends, and remembers what eligibility asks about. Nothing here decides or waits.
+A `StreamDecoder` belongs to one stream. It numbers the texts of the stream in the order in which they begin. For each
+event it says which texts the event continues, repeats as a whole, or ends. It also remembers what eligibility asks
+about. Nothing here decides or waits.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, Outcome, Status, Turn, replace_surrogates
 
-# Besides OpenAI's response_format: the names under which vLLM and llama.cpp take a grammar for the output.
+# Besides OpenAI's response_format: the fields in which vLLM and llama.cpp accept a grammar for the output.
 _GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
 _NO_STORE = "no-store"
 MOST_TEXTS = 256
-"""Texts of one stream; one with more is not read, since each of them costs work with every event."""
+"""Most texts in one stream. A stream with more is not read, since each text costs work on every event."""
 _JOINED = 64
 Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 _T = TypeVar("_T")
 
 
 def wants_structure(data: Mapping[str, Any]) -> bool:
-    """Whether the client wants output that stays machine-readable, by the fields of any endpoint."""
+    """Whether the client asks for machine-readable output, in the request fields of any endpoint."""
     return bool(_formats(data)) or has_constraint(data)
 
 
 def has_constraint(data: Mapping[str, Any]) -> bool:
-    """Whether the client bound the output by something that we could not check after an edit."""
+    """Whether the client constrained the output in a way that cannot be checked after an edit."""
     extra = data.get("extra_body")
     places = (data, extra) if isinstance(extra, Mapping) else (data,)
     grammar = any(place.get(name) for place in places for name in _GRAMMARS)
@@ -43,11 +44,11 @@ def has_constraint(data: Mapping[str, Any]) -> bool:
 
 
 def json_schema(data: Mapping[str, Any]) -> str | None:
-    """The schema that the output must meet, as JSON text; "false" (which nothing meets) where it is none."""
+    """The JSON schema for the output as text; None without one, "false" (which nothing satisfies) if it is invalid."""
     formats = [format_ for format_ in _formats(data) if _kind(format_) == "json_schema"]
     if not formats:
         return None
-    # Only chat has it one level deeper, and may leave it out. No endpoint knows two schemas for one answer.
+    # Only chat nests the schema one level deeper, and may omit it. No endpoint accepts two schemas for one answer.
     chat = formats[0] is data.get("response_format")
     holder = _inner(formats[0], "json_schema") if chat else formats[0]
     schema = holder.get("schema", chat) if isinstance(holder, Mapping) and len(formats) == 1 else False
@@ -58,7 +59,7 @@ def json_schema(data: Mapping[str, Any]) -> str | None:
 
 
 def _formats(data: Mapping[str, Any]) -> list[object]:
-    """What the output must be, if anything but plain text."""
+    """The output formats that the request asks for, other than plain text."""
     formats = (
         data.get("response_format"),  # chat
         _inner(data.get("text"), "format"),  # Responses
@@ -77,12 +78,12 @@ def _inner(value: object, name: str) -> object:
 
 
 def system_turn(text: object) -> tuple[Turn, ...]:
-    """What Responses calls `instructions` and Messages `system_turn`, as the turn that it is."""
+    """The system prompt as a turn: `instructions` of Responses, `system` of Messages; empty without one."""
     return turns([{"role": "system", "content": text}]) if text else ()
 
 
 def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
-    """The turns before the answer, or those of these roles; of a turn made of parts, the text parts."""
+    """The turns before the answer, limited to `roles` if given; of a turn made of parts, only the text parts."""
     if not isinstance(messages, (list, tuple)):
         return ()
     by_role = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
@@ -90,7 +91,7 @@ def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, 
 
 
 def turn(role: str, content: str) -> Turn:
-    """A turn that can be sent on."""
+    """A turn with lone surrogates replaced, so that it can be encoded."""
     return Turn(replace_surrogates(role), replace_surrogates(content))
 
 
@@ -111,14 +112,14 @@ def _part_texts(parts: Iterable[object]) -> Iterable[str]:
 
 
 def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
-    """The client's request headers, names in lower case."""
+    """The client's request headers, with names in lower case."""
     request = data.get("proxy_server_request")
     fields = request.get("headers") if isinstance(request, Mapping) else None
     return {str(name).lower(): str(value) for name, value in fields.items()} if isinstance(fields, Mapping) else {}
 
 
 def no_store(data: Mapping[str, Any], response: object = None) -> bool:
-    """`Cache-Control: no-store` of client or upstream, or LiteLLM's own body field for the same wish."""
+    """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it."""
     control = data.get("cache")
     if isinstance(control, Mapping) and control.get("no-store"):
         return True
@@ -129,14 +130,14 @@ def no_store(data: Mapping[str, Any], response: object = None) -> bool:
 
 
 def _upstream_cache_control(response: object) -> object:
-    """The upstream's Cache-Control, which LiteLLM keeps beside a response, a chunk or a whole stream."""
+    """The upstream's Cache-Control, which LiteLLM stores in the hidden parameters of a response, chunk or stream."""
     hidden = getattr(response, "_hidden_params", None)
     fields = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
     return _inner(fields, "llm_provider-cache-control")
 
 
 def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """LiteLLM's metadata dicts, the one that the proxy itself filled first. Which of the two depends on the route."""
+    """LiteLLM's metadata dicts, first the one that the proxy itself filled; which one that is depends on the route."""
     both = [data.get(name) for name in ("metadata", "litellm_metadata")]
     present = [bucket for bucket in both if isinstance(bucket, dict)]
     return sorted(present, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
@@ -144,7 +145,7 @@ def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class RequestedForm:
-    """Form that a request asks of its answer; the same for all choices and for every event of a stream."""
+    """The output format that a request asks for; the same for all choices and for every event of a stream."""
 
     call_id: str
     structured: bool
@@ -153,41 +154,42 @@ class RequestedForm:
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
-        """The form that a request asks for."""
+        """Read the format from a request."""
         call_id = str(data.get("litellm_call_id") or "")
         return cls(call_id, wants_structure(data), json_schema(data), has_constraint(data))
 
 
 class GrowingText:
-    """A text that comes in pieces and is kept in few objects, however small the pieces are."""
+    """A text that arrives in pieces and is stored in few objects, however small the pieces are."""
 
     def __init__(self, *pieces: str) -> None:
         self._blocks: list[str] = []
         self._recent: list[str] = list(pieces)
 
     def append(self, piece: str) -> None:
-        """More of the text."""
+        """Append a piece of the text."""
         self._recent.append(piece)
         if len(self._recent) == _JOINED:
             self._blocks.append("".join(self._recent))
             self._recent = []
-            # Blocks are joined like the digits of a number carry over, so that each character moves a few times only.
+            # Merge blocks of similar size, as a binary counter carries, so that each character is copied only a few
+            # times.
             while len(self._blocks) > 1 and len(self._blocks[-2]) <= len(self._blocks[-1]):
                 last = self._blocks.pop()
                 self._blocks[-1] += last
 
     def __bool__(self) -> bool:
-        """Whether any piece has come, if only an empty one."""
+        """Whether any piece has arrived, even an empty one."""
         return bool(self._blocks or self._recent)
 
     def __str__(self) -> str:
-        """The text as far as it has come."""
+        """The text so far."""
         return "".join((*self._blocks, *self._recent))
 
 
 @dataclass(slots=True)
 class ChoiceBuilder:
-    """One choice as far as it was read. The flags are those that eligibility looks at."""
+    """One choice as read so far; the flags are those that eligibility checks."""
 
     pieces: GrowingText = field(default_factory=GrowingText)
     finish_reason: str | None = None
@@ -198,12 +200,12 @@ class ChoiceBuilder:
     annotations: bool = False
     inconsistent: bool = False
     declined: GrowingText = field(default_factory=GrowingText)
-    """What the pieces of the field for refusals say."""
+    """Text of the refusal field that arrived in pieces."""
     declined_wholes: list[str] = field(default_factory=list)
-    """What that field says where it is whole."""
+    """Texts of the refusal field that arrived whole."""
 
     def decline(self, text: object, *, piece: bool) -> None:
-        """Note a text of the field for refusals, which is delivered as it is."""
+        """Record a text of the refusal field, which is delivered unchanged; `piece` if it is part of a stream."""
         if not has_content(text):
             return
         self.refusal = True
@@ -214,7 +216,7 @@ class ChoiceBuilder:
 
     @property
     def hidden_text(self) -> bool:
-        """Whether the field for refusals says something else than that the upstream declines."""
+        """Whether the refusal field holds anything other than a refusal."""
         texts = (str(self.declined), *self.declined_wholes)
         return self.refusal and not all(is_refusal(text) for text in texts if text.strip())
 
@@ -226,7 +228,7 @@ class ChoiceBuilder:
         response: object,
         form: RequestedForm | None = None,
     ) -> Exchange:
-        """The choice as an exchange; `response` is the whole response or the first item of a stream."""
+        """Make an exchange of the choice; `response` is the whole response or the first item of a stream."""
         form = form or RequestedForm.from_request(data)
         return Exchange(
             call_id=form.call_id,
@@ -250,7 +252,7 @@ class ChoiceBuilder:
     def exchanges(
         self, data: Mapping[str, Any], texts: Mapping[int, str], turns: tuple[Turn, ...], response: object
     ) -> list[Exchange]:
-        """One exchange per text part of an answer (by number, in order); without any, one with no answer."""
+        """One exchange per text part of an answer (by number, in order), or a single one without an answer."""
         form = RequestedForm.from_request(data)
         parts = [
             replace(self, pieces=GrowingText(text)).exchange(data, index, turns, response, form)
@@ -260,7 +262,7 @@ class ChoiceBuilder:
 
 
 def corrected_texts(outcomes: Sequence[Outcome]) -> dict[int, str]:
-    """Index and new text of the choices that are to be changed."""
+    """New text of each corrected choice, by index."""
     return {
         outcome.index: outcome.text
         for outcome in outcomes
@@ -269,7 +271,10 @@ def corrected_texts(outcomes: Sequence[Outcome]) -> dict[int, str]:
 
 
 def replace_choice_texts(response: Any, outcomes: Sequence[Outcome], put: Callable[[Any, str], Any]) -> Any:
-    """The same response if nothing is corrected, else a copy; `put` makes a choice with a new text."""
+    """A copy of the response with corrected texts, or the same response if there are none.
+
+    `put` returns a copy of a choice with a new text.
+    """
     texts = corrected_texts(outcomes)
     if not texts:
         return response
@@ -279,12 +284,12 @@ def replace_choice_texts(response: Any, outcomes: Sequence[Outcome], put: Callab
 
 
 def has_content(value: object) -> bool:
-    """Whether an optional field of a choice holds anything (None, white space, [] and {} do not)."""
+    """Whether an optional field of a choice is set (None, white space, [] and {} count as not set)."""
     return value is not None and (bool(value.strip()) if isinstance(value, str) else value not in ([], {}))
 
 
 CITATIONS = ("citations", "citation")
-"""LiteLLM's provider fields with Anthropic's citations."""
+"""LiteLLM's provider fields that hold Anthropic's citations."""
 
 
 def has_citations(fields: object) -> bool:
@@ -298,26 +303,26 @@ def has_citations(fields: object) -> bool:
 
 @dataclass(slots=True)
 class StreamEvent:
-    """One event of a stream, and how texts stand in it."""
+    """One event of a stream and the texts in it."""
 
     item: object
-    """The event as it came, or `Packed`."""
+    """The event as it arrived, or a `PackedChunk` of it."""
     pieces: Sequence[tuple[int, str]] = ()
-    """(text, piece): what it adds to which text."""
+    """(number of a text, piece that the event adds to it)."""
     wholes: Sequence[int] = ()
-    """The texts that it repeats as a whole."""
+    """Numbers of the texts that the event repeats as a whole."""
     ends: Sequence[int] = ()
-    """The texts behind which nothing follows."""
+    """Numbers of the texts that end with this event."""
     rewrite: Rewrite | None = None
-    """Makes the same event of an item, other pieces and, by text, other wholes: those that changed."""
+    """Copies the event with new pieces and, by text number, those whole texts that changed."""
 
     @property
     def original(self) -> object:
-        """The event as it came."""
+        """The event as it arrived."""
         return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
     def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
-        """This event with other texts in it; the very same object where they are the ones that it came with."""
+        """The event with these texts; the same object if no text differs."""
         same = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
         if self.rewrite is None or (same and not wholes):
             return self.original
@@ -325,36 +330,36 @@ class StreamEvent:
 
 
 class StreamDecoder(Protocol):
-    """Takes one stream apart."""
+    """Splits one stream into events and texts."""
 
     def feed(self, item: object) -> list[StreamEvent]:
-        """The events that are complete with this item."""
+        """Read an item; return the events that it completes."""
         ...
 
     def flush(self) -> list[StreamEvent]:
-        """What is left when the stream has ended, whole or not."""
+        """The remaining events when the stream has ended, complete or not."""
         ...
 
     def exchange(self, index: int) -> Exchange:
-        """A text as far as it has come; its finish reason is None until the stream gives one."""
+        """A text so far; its finish reason is None until the stream gives one."""
         ...
 
     def facts(self, index: int) -> Exchange:
-        """The same without the text itself, at a price that does not grow with it."""
+        """The same without the text itself, at a cost that does not grow with the text."""
         ...
 
     @property
     def refusing(self) -> bool:
-        """Whether the upstream says something in a field for refusals, which is delivered as it is."""
+        """Whether the upstream filled a refusal field, which is delivered unchanged."""
         ...
 
     @property
     def disagrees(self) -> bool:
-        """Whether events contradict one another, as far as they have come."""
+        """Whether the events so far contradict one another."""
         ...
 
     def exchanges(self) -> list[Exchange]:
-        """All texts of a stream that has ended, in the order of the response; empty if it is none of this format."""
+        """All texts of a stream that has ended, in response order; empty if the stream does not have this format."""
         ...
 
 
@@ -362,11 +367,11 @@ class Wire(Protocol):
     """A wire format."""
 
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
-        """One exchange per choice of a whole response; empty if it is no response of this format."""
+        """One exchange per choice of a whole response; empty if the response does not have this format."""
         ...
 
     def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
-        """The response with the corrected texts in it; the very same object where none is corrected."""
+        """The response with the corrected texts; the same object if none is corrected."""
         ...
 
     def decoder(self, data: Mapping[str, Any]) -> StreamDecoder:
@@ -375,12 +380,12 @@ class Wire(Protocol):
 
 
 class ChunkDecoder:
-    """Decoder of chunks with choices, as chat and text completions have them.
+    """Decoder of chunks with choices, the stream format of chat and text completions.
 
-    Whatever has a list of choices is a chunk: with its response cache LiteLLM gives those of the other endpoint. `text`
-    gives the text that a choice adds, `with_text` a copy of the choice with another one; `absorb` gathers a choice, of
-    which `exchange` makes the exchange, given also its index and the first item of the stream (LiteLLM keeps the
-    upstream's headers beside it).
+    Anything with a list of choices counts as a chunk, since LiteLLM's response cache may return chunks of the other
+    endpoint. `text` returns the text that a choice adds, and `with_text` copies the choice with another text. `absorb`
+    adds a choice to a builder. `exchange` makes an exchange of the builder, the index and the first item of the stream,
+    with which LiteLLM stores the upstream's headers.
     """
 
     def __init__(
@@ -398,7 +403,7 @@ class ChunkDecoder:
         self._first: object = None
 
     def feed(self, item: Any) -> list[StreamEvent]:
-        """The item: a chunk is one event."""
+        """The item as one event."""
         if self._first is None:
             self._first = item
         if getattr(item, "choices", None) is None:
@@ -415,11 +420,11 @@ class ChunkDecoder:
         return [StreamEvent(item, tuple(pieces), (), tuple(ends), self._rewrite_chunk)]
 
     def flush(self) -> list[StreamEvent]:
-        """Nothing: chunks come whole."""
+        """Nothing, since chunks arrive whole."""
         return []
 
     def exchange(self, index: int) -> Exchange:
-        """A choice as far as it has come."""
+        """A choice so far."""
         return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
 
     def facts(self, index: int) -> Exchange:
@@ -429,12 +434,12 @@ class ChunkDecoder:
 
     @property
     def refusing(self) -> bool:
-        """Whether some choice says something in its field for refusals."""
+        """Whether any choice has filled its refusal field."""
         return any(builder.refusal for builder in self._builders.values())
 
     @property
     def disagrees(self) -> bool:
-        """Never: no chunk repeats what another one said."""
+        """Always false, since no chunk repeats the text of another."""
         return False
 
     def exchanges(self) -> list[Exchange]:
@@ -454,7 +459,10 @@ class ChunkDecoder:
 
 
 class SafeFormat:
-    """A wire format whose failures cost no answer. What it does not name is the format's own."""
+    """Wrapper of a wire format that turns its failures into exchanges with a fault, so that no answer is lost.
+
+    Attributes that are not defined here are those of the wrapped format.
+    """
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -463,25 +471,26 @@ class SafeFormat:
         return getattr(self._wire, name)
 
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
-        """The exchanges of a whole response, or one that says why it cannot be read."""
+        """The exchanges of a whole response, or one exchange that says why the response cannot be read."""
         try:
             return _check_numbers(name_errors(Unreadable, self._wire.exchanges, data, response))
         except Unreadable as error:
             return [_faulty_exchange(data, str(error))]
 
     def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
-        """The corrected copy; raises `NotPutIn`."""
+        """The corrected copy of the response; raises `NotPutIn`."""
         return name_errors(NotPutIn, self._wire.apply, response, outcomes)
 
     def first_exchange(self, data: Mapping[str, Any], index: int) -> Exchange:
-        """A choice before the upstream has sent anything of it."""
+        """A choice before the upstream has sent any part of it."""
         return self._wire.decoder(data).exchange(index)
 
 
 class SafeDecoder:
-    """A `StreamDecoder` that passes all items as they came from the first one on that cannot be read.
+    """Wrapper of a `StreamDecoder` that passes all items through unchanged once one cannot be read.
 
-    `fault` then says why. No byte is lost: what the format had taken in and not given out yet goes first.
+    `fault` then gives the reason. No byte is lost: the bytes that the decoder has read but not returned are passed
+    first.
     """
 
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
@@ -492,7 +501,7 @@ class SafeDecoder:
         self.fault: str | None = None
 
     def feed(self, item: object) -> list[StreamEvent]:
-        """The events that are complete with this item, or the item itself."""
+        """Read an item; return the events that it completes, or the item itself after a fault."""
         events = self._attempt(self._decoder.feed, item)
         if events is None:
             return [*self._rest(), StreamEvent(item)]
@@ -502,26 +511,26 @@ class SafeDecoder:
         return events
 
     def flush(self) -> list[StreamEvent]:
-        """What is left when the stream has ended."""
+        """The remaining events when the stream has ended."""
         events = self._attempt(self._decoder.flush)
         return self._rest() if events is None else events
 
     def exchange(self, index: int) -> Exchange:
-        """A text as far as it has come, or why it cannot be read."""
+        """A text so far, or an exchange that says why it cannot be read."""
         return self._read(self._decoder.exchange, index)
 
     @property
     def refusing(self) -> bool:
-        """Whether the upstream says something in a field for refusals, which is delivered as it is."""
+        """Whether the upstream filled a refusal field, which is delivered unchanged."""
         return self._decoder.refusing
 
     @property
     def disagrees(self) -> bool:
-        """Whether events contradict one another, as far as they have come."""
+        """Whether the events so far contradict one another."""
         return self._decoder.disagrees
 
     def facts(self, index: int) -> Exchange:
-        """What is known of a text beside the text, or why it cannot be read."""
+        """The facts about a text without the text, or an exchange that says why it cannot be read."""
         return self._read(self._decoder.facts, index)
 
     def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
@@ -532,7 +541,7 @@ class SafeDecoder:
             return _faulty_exchange(self._data, str(error))
 
     def exchanges(self) -> list[Exchange]:
-        """All texts of a stream that has ended, or one that says why it cannot be read."""
+        """All texts of a stream that has ended, or one exchange that says why the stream cannot be read."""
         try:
             if self.fault is None:
                 return _check_numbers(name_errors(Unreadable, self._decoder.exchanges))
@@ -541,7 +550,7 @@ class SafeDecoder:
         return [_faulty_exchange(self._data, self.fault)]
 
     def _attempt(self, decode: Callable[..., list[StreamEvent]], *arguments: object) -> list[StreamEvent] | None:
-        """The events that `decode` gives; None from the first failure on."""
+        """The events that `decode` returns; None from the first failure on."""
         try:
             if self.fault is None:
                 return self._check_events(name_errors(Unreadable, decode, *arguments))
@@ -550,7 +559,10 @@ class SafeDecoder:
         return None
 
     def _check_events(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Upstreams number choices and send text; LiteLLM's objects may hold anything in their place."""
+        """Check the types of indices and texts, since LiteLLM's objects may hold anything; replace lone surrogates.
+
+        Raises `Unreadable` for a wrong type, or for more than `MOST_TEXTS` texts.
+        """
         for event in events:
             for index, piece in event.pieces:
                 if not (isinstance(index, int) and isinstance(piece, str)):
@@ -568,12 +580,12 @@ class SafeDecoder:
 
 
 def replace_event_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
-    """The event with other texts in it; raises `NotPutIn`."""
+    """The event with these texts; raises `NotPutIn`."""
     return name_errors(NotPutIn, event.with_texts, pieces, wholes)
 
 
 def name_errors(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arguments: object) -> _T:
-    """What `call` returns. What it raises becomes a `kind` that gives only its type: a message may quote the text."""
+    """Return the result of `call`; re-raise errors as `kind` with only their type, since messages may quote text."""
     try:
         return call(*arguments)
     except Exception as error:
@@ -587,7 +599,7 @@ def _raw(item: object) -> bytes:
 
 
 def _check_numbers(exchanges: list[Exchange]) -> list[Exchange]:
-    """Upstreams number choices; a name there would end up in logs."""
+    """Raise `Unreadable` if an index is not a number, because the index is logged."""
     if not all(isinstance(exchange.index, int) for exchange in exchanges):
         raise Unreadable(TypeError.__name__)
     return exchanges

@@ -1,9 +1,9 @@
-"""/v1/chat/completions: between LiteLLM's responses, whole and streamed, and exchanges.
+"""Wire format of /v1/chat/completions: converts LiteLLM's responses, whole and streamed, to exchanges and back.
 
-A choice is read by its form, not by its class: with LiteLLM's response cache an endpoint gives chunks of the other one,
-and some upstreams write `text` where a message belongs. So `text.py` reads its choices by what stands here. Only the
-text is ever replaced; reasoning, tool calls, refusals, audio and provider fields are carried as they are. An edited
-text loses its annotations, citations and token probabilities: they describe the old.
+A choice is recognised by its fields, not by its class: LiteLLM's response cache may return chunks of the other
+endpoint, and some upstreams write `text` in place of a message. `text.py` therefore uses these functions, too. Only the
+text is ever replaced; reasoning, tool calls, refusals, audio and provider fields are kept unchanged. An edited text
+loses its annotations, citations and token probabilities because they describe the old text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
-    """The same response if nothing is corrected, else a copy with new texts in it."""
+    """A copy of the response with the corrected texts, or the same response if there are none."""
     return base.replace_choice_texts(response, outcomes, with_choice_text)
 
 
@@ -46,18 +46,18 @@ def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
 
 
 def choices_of(response: object) -> Any:
-    """The choices of a response or chunk, whatever stands in their place; None where it has none."""
+    """The `choices` of a response or chunk, of whatever type; None if it has none."""
     return getattr(response, "choices", None)
 
 
 def choice_text(choice: Any) -> str:
-    """The text of a choice, or the piece that it adds."""
+    """The text of a choice, or the piece that a delta adds."""
     content = _content(choice)
     return content if isinstance(content, str) else ""
 
 
 def with_choice_text(choice: Any, text: str) -> Any:
-    """A copy of the choice with another text in its place, without what describes or points into the old one."""
+    """A copy of the choice with a new text, without fields that describe or point into the old one."""
     name = _body_name(choice)
     edited = choice.model_copy()
     if name is None:
@@ -70,14 +70,14 @@ def with_choice_text(choice: Any, text: str) -> Any:
 
 
 def build_choice(choice: Any) -> ChoiceBuilder:
-    """A whole choice."""
+    """A builder filled with one whole choice."""
     builder = ChoiceBuilder()
     absorb_choice(builder, choice)
     return builder
 
 
 def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
-    """Gather a choice, or a piece of one."""
+    """Add a choice, or a delta of one, to a builder."""
     body = next((body for name in _BODIES if (body := getattr(choice, name, None)) is not None), None)
     content = _content(choice)
     if isinstance(content, str):
@@ -93,7 +93,7 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
 
 
 def _body_name(choice: Any) -> str | None:
-    """The body that holds the text of a choice; None where the choice holds it itself."""
+    """Name of the field whose object holds the text; None if the choice holds the text itself."""
     for name in _BODIES:
         if getattr(getattr(choice, name, None), "content", None) is not None:
             return name
@@ -117,7 +117,7 @@ def _with_content(body: Any, text: str) -> Any:
 
 
 def _refusal(body: Any) -> object:
-    """OpenAI puts a refusal beside the content; LiteLLM keeps it as an attribute or among the provider's fields."""
+    """The refusal field, which LiteLLM stores as an attribute of the body or among the provider fields."""
     fields = getattr(body, "provider_specific_fields", None)
     inner = fields.get("refusal") if isinstance(fields, Mapping) else None
     own = getattr(body, "refusal", None)
@@ -125,7 +125,7 @@ def _refusal(body: Any) -> object:
 
 
 def _points_into_text(body: Any) -> bool:
-    """Citations that give offsets into the answer, or quote it, would point to the wrong words after an edit."""
+    """Whether citations refer to the text by offset or quotation; an edit would make them wrong."""
     for note in getattr(body, "annotations", None) or ():
         citation = note.get("url_citation") if isinstance(note, Mapping) else getattr(note, "url_citation", None)
         if citation is not None:

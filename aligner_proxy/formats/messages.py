@@ -1,7 +1,7 @@
-"""/v1/messages: between Anthropic messages and exchanges, whole (a dict) and streamed (server-sent events, `sse.py`).
+"""Wire format of /v1/messages: converts Anthropic messages, whole (dicts) and streamed, to exchanges and back.
 
-Each text block is an answer by itself. Thinking, tool use, tool results and usage are carried as they are. A stream
-keeps its events; only those that hold a text which was corrected are written anew.
+Each text block is a separate answer. Thinking, tool use, tool results and usage are kept unchanged. A stream of
+server-sent events (`sse.py`) keeps its events; only events with a corrected text are rewritten.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from aligner_proxy.formats.base import (
 )
 from aligner_proxy.types import Exchange, Outcome, Turn
 
-# Blocks beside which a text is still an answer to the user: the upstream ran these tools itself. Any other block may be
-# read together with the text.
+# A text next to these blocks is still an answer to the user, since the upstream ran these tools itself. With any other
+# block, text and block may have to be read together.
 _BESIDE = ("text", "thinking", "redacted_thinking", "server_tool_use", "mcp_tool_use")
 _RESULT = "_tool_result"
 
 Edit = Callable[[int, str], str]
-"""Given the index of a block and a piece of its text; returns the piece that is to stand there."""
+"""Maps the index of a block and a piece of its text to the new piece."""
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
-    """One exchange per text block that is not empty, numbered in order."""
+    """One exchange per non-empty text block, numbered in order."""
     content = _blocks(response)
     if content is None:
         return []
@@ -44,7 +44,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
-    """The same message if nothing is corrected, else a copy with new texts in it."""
+    """A copy of the message with the corrected texts, or the same message if there are none."""
     texts = corrected_texts(outcomes)
     if not texts:
         return response
@@ -57,7 +57,7 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
 
 
 def _blocks(response: object) -> list[Any] | None:
-    """The blocks of a message; some upstreams give one block, or its text, in place of a list."""
+    """The blocks of a message; some upstreams send a single block or a plain text instead of a list."""
     content = response.get("content") if isinstance(response, dict) else None
     if isinstance(content, str | dict):
         return [content]
@@ -65,7 +65,7 @@ def _blocks(response: object) -> list[Any] | None:
 
 
 def _with_new_text(block: Any, text: str) -> object:
-    """A copy of a block with another text, without citations, which point into the old one."""
+    """A copy of a block with a new text, without the citations that point into the old one."""
     if not isinstance(block, Mapping):
         return [text] if isinstance(block, list) else text
     form = [text] if isinstance(block["text"], list) else text
@@ -73,7 +73,7 @@ def _with_new_text(block: Any, text: str) -> object:
 
 
 class MessagesDecoder:
-    """Decoder of one stream of events; text blocks are numbered as they begin to have text."""
+    """Decoder of one stream of events; text blocks are numbered in the order in which they receive text."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
@@ -85,18 +85,18 @@ class MessagesDecoder:
         self._texts: list[GrowingText] = []
         self._form = RequestedForm.from_request(data)
         self._any = False
-        """Whether there was an event at all."""
+        """Whether the stream had any event."""
 
     def feed(self, item: object) -> list[StreamEvent]:
-        """The events that are complete with this item."""
+        """Read an item; return the events that it completes."""
         return [self._event(frame) for frame in self._cutter.feed(item)]
 
     def flush(self) -> list[StreamEvent]:
-        """The rest, which may be half an event."""
+        """The remaining bytes as an event, which may be incomplete."""
         return [self._event(frame) for frame in self._cutter.flush()]
 
     def exchange(self, index: int) -> Exchange:
-        """A block as far as it has come."""
+        """A block so far."""
         builder = replace(self._builder, pieces=self._texts[index] if self._texts else GrowingText())
         return builder.exchange(self._data, index, self._turns, None, self._form)
 
@@ -106,16 +106,16 @@ class MessagesDecoder:
 
     @property
     def refusing(self) -> bool:
-        """Whether the upstream says something in a field for refusals."""
+        """Whether the upstream filled a refusal field."""
         return self._builder.refusal
 
     @property
     def disagrees(self) -> bool:
-        """Whether events contradict one another, as far as they have come."""
+        """Whether the events so far contradict one another."""
         return self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:
-        """Every text block; a stream that never gives a reason why it stopped did not come to an end."""
+        """Every text block; a stream without a stop reason counts as broken off ("error")."""
         if not self._any:
             return []
         builder = replace(self._builder, finish_reason=self._builder.finish_reason or "error")
@@ -163,7 +163,7 @@ def _rewrite_event(item: object, pieces: Sequence[str], _: Mapping[int, str]) ->
 
 
 def _walk(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
-    """The event with `edit` applied to the place that holds a text; the same object if nothing changed."""
+    """The event with `edit` applied to its text, if it has one; the same object if nothing changed."""
     for kind, name, inner in _PLACES:
         body = event.get(name)
         if event.get("type") == kind and isinstance(body, Mapping) and body.get("type", _TEXT) in inner:
@@ -174,7 +174,7 @@ def _walk(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
 
 
 _TEXT = "text"
-# Some upstreams leave the type of a delta out, or call it like its block.
+# Some upstreams omit the type of a delta, or use the type of its block.
 _PLACES = (
     ("content_block_start", "content_block", (_TEXT,)),
     ("content_block_delta", "delta", (_TEXT, "text_delta")),
@@ -187,7 +187,7 @@ def _index(event: Mapping[str, Any]) -> int:
 
 
 def _text(block: object) -> str:
-    """The text of a block, which may be a list of its pieces."""
+    """The text of a block, which some upstreams send as a list of pieces."""
     text = block.get("text") if isinstance(block, Mapping) and block.get("type", _TEXT) == _TEXT else block
     if isinstance(text, list) and all(isinstance(piece, str) for piece in text):
         return "".join(text)

@@ -1,7 +1,7 @@
-"""Chunks of a held stream, kept as what tells them apart.
+"""Compact storage for the chunks of a held stream.
 
-A chunk of LiteLLM is some 3 kB of objects around a few letters. All that wait but the first are kept as a reference to
-a chunk like them and the values in which they differ: the text, a number, a time.
+A chunk of LiteLLM takes some 3 kB of objects for a few letters. All waiting chunks but the first are therefore stored
+as a reference to a similar chunk and the values that differ: the text, a number, a time.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ _Path = tuple[str | int, ...]
 Paths = tuple[_Path, ...]
 _MOST_DIFFERENCES = 4
 _PLAIN = (str, int, float, type(None))
-"""Types of which a value may be kept by itself: nothing in it can change."""
+"""Immutable types, whose values can be stored on their own."""
 
 
 class _TooDifferent(Exception):
-    """Two chunks differ in more than a few plain values."""
+    """Two chunks differ in more than `_MOST_DIFFERENCES` plain values, or in their structure."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedChunk:
-    """A chunk as another one with other values at some places in it."""
+    """A chunk stored as a template chunk and the values that differ from it."""
 
     template: Any
     paths: Paths
     values: tuple[object, ...]
 
     def unpack(self) -> object:
-        """The chunk: equal to the one that was packed, though not the same object."""
+        """Rebuild the chunk; it equals the packed one but is a different object."""
         chunk = self.template.model_copy()
         for path, value in zip(self.paths, self.values, strict=True):
             _set(chunk, self.template, path, value)
@@ -47,7 +47,10 @@ class Packer:
         self._paths: Paths = ()
 
     def pack(self, chunk: object) -> object:
-        """The chunk as the values in which it differs from one before; itself where it is unlike that."""
+        """Return the chunk as its differences from the template.
+
+        A chunk that is too different is returned unchanged and becomes the new template.
+        """
         if not isinstance(chunk, BaseModel):
             return chunk
         if self._template is not None:
@@ -65,14 +68,14 @@ class Packer:
 
 
 def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, object]]) -> None:
-    """Add the plain values in which `new` differs; raises `_TooDifferent` where there are other differences."""
+    """Append the plain values that differ in `new` to `differences`; raise `_TooDifferent` for other differences."""
     alike = type(new) is type(old)
     if alike and isinstance(new, BaseModel):
         _compare_models(new, old, path, differences)
     elif alike and isinstance(new, list):
         _compare_lists(new, old, path, differences)
     elif not alike or new != old:
-        # A text where there was none is a plain difference, too.
+        # None against a text is a plain difference, too.
         if not (isinstance(new, _PLAIN) and isinstance(old, _PLAIN)) or len(differences) == _MOST_DIFFERENCES:
             raise _TooDifferent
         differences.append((path, new))
@@ -102,7 +105,7 @@ def _private(model: BaseModel) -> object:
 
 
 def _set(chunk: Any, template: Any, path: _Path, value: object) -> None:
-    """Set a value in a copy; what is on the way to it and still the template's is copied first."""
+    """Set a value in a copy of the template; objects on the path that it still shares are copied first."""
     for step in path[:-1]:
         inner = _get(chunk, step)
         original = _get(template, step)
@@ -126,6 +129,6 @@ def _put(thing: Any, step: str | int, value: object) -> None:
 
 
 def _fields(model: BaseModel, name: str) -> dict[str, Any]:
-    """Where a model keeps this field: LiteLLM's choices have no declared ones."""
+    """The dict in which a model stores this field; LiteLLM's choices store theirs as undeclared extras."""
     values = vars(model)
     return values if name in values else model.model_extra or values

@@ -1,7 +1,7 @@
-"""Reasoning that an upstream shows beside its answer: read, or taken out, whole and streamed.
+"""Reads or removes the reasoning that an upstream sends with its answer, in whole and streamed responses.
 
-Nothing in it is ever edited. What a client may have to send back as it came stays where the request offers tools:
-thinking blocks, which are signed, and reasoning items of Responses.
+Reasoning is never edited. If the request offers tools, reasoning that the client may have to send back unchanged is
+kept: thinking blocks, which are signed, and reasoning items of Responses.
 """
 
 from __future__ import annotations
@@ -31,49 +31,49 @@ _MOST_PIECES = 200_000
 
 
 class ReasoningStream(Protocol):
-    """Takes the reasoning of one stream, item by item."""
+    """Reads or removes the reasoning of one stream, item by item."""
 
     def feed(self, item: object) -> list[object]:
-        """What goes on in place of an item."""
+        """The items to pass on in place of `item`."""
         ...
 
     def flush(self) -> list[object]:
-        """What is left when the stream has ended."""
+        """The remaining items when the stream has ended."""
         ...
 
     def unread_items(self) -> list[object]:
-        """What was fed before the present item and has not gone on."""
+        """Items that were fed earlier and not yet passed on."""
         ...
 
     @property
     def size(self) -> int:
-        """How much reasoning has come: pieces."""
+        """Number of pieces of reasoning so far."""
         ...
 
     @property
     def texts(self) -> Mapping[int, str]:
-        """The reasoning as far as it has come, by choice."""
+        """The reasoning so far, by choice."""
         ...
 
 
 class ReasoningForm(Protocol):
-    """Where a wire format keeps reasoning."""
+    """How a wire format transports reasoning."""
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of a whole response, by choice."""
         ...
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy without reasoning; the same response where there is none that may go."""
+        """A copy without reasoning; the same response if there is none that may be removed."""
         ...
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
-        """A reader of one stream, which takes the reasoning out if `drop`."""
+        """A reader of one stream, which also removes the reasoning if `drop`."""
         ...
 
 
 class SafeReasoning:
-    """A form whose failures have a name: `Unreadable` where reasoning is read, `NotPutIn` where it is taken out."""
+    """Wrapper of a form that raises `Unreadable` if reading reasoning fails and `NotPutIn` if removing it fails."""
 
     def __init__(self, form: ReasoningForm) -> None:
         self._form = form
@@ -93,37 +93,37 @@ class SafeReasoning:
 
 
 class SafeReasoningStream:
-    """A reader of one stream whose failures have a name."""
+    """Wrapper of a stream reader that re-raises every error as `failure`."""
 
     def __init__(self, stream: ReasoningStream, failure: type[NotPutIn | Unreadable]) -> None:
         self._stream = stream
         self._failure = failure
 
     def feed(self, item: object) -> list[object]:
-        """What goes on in place of an item; raises what it was made with."""
+        """The items to pass on in place of `item`; raises the `failure` given at construction."""
         return name_errors(self._failure, self._stream.feed, item)
 
     def flush(self) -> list[object]:
-        """What is left when the stream has ended."""
+        """The remaining items when the stream has ended."""
         return name_errors(self._failure, self._stream.flush)
 
     def unread_items(self) -> list[object]:
-        """What was fed before the present item and has not gone on."""
+        """Items that were fed earlier and not yet passed on."""
         return self._stream.unread_items()
 
     @property
     def size(self) -> int:
-        """How much reasoning has come: pieces."""
+        """Number of pieces of reasoning so far."""
         return self._stream.size
 
     @property
     def texts(self) -> dict[int, str]:
-        """The reasoning as far as it has come, by choice."""
+        """The reasoning so far, by choice."""
         return {index: replace_surrogates(text) for index, text in self._stream.texts.items() if text.strip()}
 
 
 def _must_come_back(data: Mapping[str, Any]) -> bool:
-    """Whether the client may have to send reasoning back as it came: the request offers tools."""
+    """Whether the client may have to send reasoning back unchanged, because the request offers tools."""
     return has_content(data.get("tools")) or has_content(data.get("functions"))
 
 
@@ -133,11 +133,11 @@ class _CollectedReasoning:
     def __init__(self) -> None:
         self._texts: dict[int, GrowingText] = defaultdict(GrowingText)
         self._breaks: set[int] = set()
-        """Choices of which another part begins."""
+        """Choices whose next piece begins a new part."""
         self.size = 0
 
     def add(self, index: int, piece: str) -> None:
-        """More of the reasoning of a choice; of a very long one the beginning is kept."""
+        """Add a piece to the reasoning of a choice; beyond `_MOST_PIECES` pieces are ignored."""
         if piece and self.size < _MOST_PIECES:
             self.size += 1
             if index in self._breaks and index in self._texts:
@@ -146,25 +146,25 @@ class _CollectedReasoning:
             self._texts[index].append(piece)
 
     def unread_items(self) -> list[object]:
-        """Nothing: items are taken whole."""
+        """Nothing, since no item is held back."""
         return []
 
     def flush(self) -> list[object]:
-        """Nothing: items are taken whole."""
+        """Nothing, since no item is held back."""
         return []
 
     def begin_part(self, index: int) -> None:
-        """What follows is another part."""
+        """Begin a new part, separated by a blank line."""
         self._breaks.add(index)
 
     @property
     def texts(self) -> Mapping[int, str]:
-        """The reasoning as far as it has come, by choice."""
+        """The reasoning so far, by choice."""
         return {index: str(text) for index, text in self._texts.items()}
 
 
 class ChatReasoning:
-    """Fields of a chat message and its deltas."""
+    """Reasoning in the fields of a chat message and its deltas."""
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of each choice."""
@@ -201,7 +201,7 @@ class _ChatReasoningStream(_CollectedReasoning):
 
 
 def _body_reasoning(body: Any) -> str:
-    """The reasoning of a message or delta, from the first field that has some."""
+    """The reasoning of a message or delta, from the first field that has any."""
     for name in _PLAIN:
         text = getattr(body, name, None)
         if isinstance(text, str) and text:
@@ -215,7 +215,7 @@ def _thinking_text(block: object) -> str:
 
 
 def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
-    """The response with bodies that have no reasoning; the same object if none had some that may go."""
+    """The response with the reasoning of its bodies removed; the same object if there is none that may be removed."""
     bodies = [getattr(choice, name, None) for choice in response.choices]
     bare_bodies = [_strip_body(body, keeps_signed=keeps_signed) for body in bodies]
     if all(new is old for new, old in zip(bare_bodies, bodies, strict=True)):
@@ -228,7 +228,7 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
 
 
 def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
-    """A copy of a message or delta without reasoning."""
+    """A copy of a message or delta without reasoning; the same object if nothing may be removed."""
     fields = getattr(body, "provider_specific_fields", None)
     fields = fields if isinstance(fields, Mapping) else {}
     beside = [name for name in _FIELDS if name in fields]
@@ -237,14 +237,14 @@ def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
         return body
     copy = body.model_copy()
     for name in own:
-        delattr(copy, name)  # LiteLLM's own way of leaving a field out
+        delattr(copy, name)  # LiteLLM itself omits a field in this way
     if beside:
         copy.provider_specific_fields = {name: value for name, value in fields.items() if name not in beside} or None
     return copy
 
 
 def _carries_more(chunk: Any) -> bool:
-    """Whether a chunk from which reasoning was taken has anything left to say."""
+    """Whether a chunk still has content after its reasoning was removed."""
     if has_content(getattr(chunk, "usage", None)):
         return True
     for choice in chunk.choices:
@@ -258,7 +258,7 @@ class MessagesReasoning:
     """Thinking blocks of a Messages response."""
 
     def texts(self, response: Any) -> dict[int, str]:
-        """The thinking of the message, as that of one choice."""
+        """The thinking of the message, listed as choice 0."""
         blocks = as_list(get(response, "content")) if isinstance(response, dict) else []
         return {0: _BETWEEN.join(filter(None, map(_thinking_text, blocks)))}
 
@@ -308,23 +308,23 @@ class _MessagesReasoningStream(_CollectedReasoning):
 
 
 class _RemainingNumbers:
-    """Numbers of the blocks or items of a stream without those that were taken out."""
+    """Renumbers the blocks or items of a stream after some were removed."""
 
     def __init__(self, *, drop: bool) -> None:
         self._drop = drop
         self._removed: set[int] = set()
 
     def remove(self, index: object) -> None:
-        """One is taken out."""
+        """Mark a block or item as removed."""
         if self._drop and isinstance(index, int):
             self._removed.add(index)
 
     def is_removed(self, index: object) -> bool:
-        """Whether this one was taken out."""
+        """Whether the block or item was removed."""
         return isinstance(index, int) and index in self._removed
 
     def new_number(self, index: object) -> object:
-        """The number that stands for this one; what is none stays as it is."""
+        """The new number of a block or item; a value that is not a number is returned unchanged."""
         return index - sum(removed < index for removed in self._removed) if isinstance(index, int) else index
 
 
@@ -332,7 +332,7 @@ class ResponsesReasoning:
     """Reasoning items of a Responses response."""
 
     def texts(self, response: Any) -> dict[int, str]:
-        """The reasoning of the response, as that of one choice."""
+        """The reasoning of the response, listed as choice 0."""
         items = as_list(get(response, "output")) if isinstance(response, ResponsesAPIResponse) else []
         return {0: _BETWEEN.join(filter(None, map(_item_reasoning, items)))}
 
@@ -372,7 +372,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
 
 
 def _item_reasoning(item: object) -> str:
-    """The texts of a reasoning item: its summary, else its content."""
+    """The text of a reasoning item: its summary or, without one, its content."""
     if kind_of(item) != _REASONING:
         return ""
     for name in ("summary", "content"):

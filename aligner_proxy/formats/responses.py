@@ -1,9 +1,9 @@
-"""Wire format of /v1/responses: between `ResponsesAPIResponse` / its stream events and exchanges.
+"""Wire format of /v1/responses: converts `ResponsesAPIResponse` and its stream events to exchanges and back.
 
-Each text part of an output message is an answer by itself; it is judged against the conversation of the request alone
-(what `previous_response_id` stands for is not visible here). A stream tells a part several times: in deltas, when the
-text, the part and the item are done, and in the last event. One walk reads all of these places and the same walk writes
-them, so they always agree; where they disagree from the start, nothing is touched.
+Each text part of an output message is a separate answer. It is judged only against the conversation in the request,
+because the turns behind `previous_response_id` are not visible here. A stream sends a part several times: in deltas;
+when the text, the part and the item are done; and in the last event. The same walk reads and writes all of these
+places, so they always agree. If they disagree in what the upstream sent, nothing is changed.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ ITEM = ("response.output_item.added", ITEM_DONE)
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 Where = tuple[int, int]
-"""Output index and content index."""
+"""(output index, content index) of a text."""
 Edit = Callable[[Where, str, bool], str]
-"""Given where a text stands, the text, and whether it is a piece; returns the text that is to stand there."""
+"""Maps the position of a text, the text, and whether it is only a piece, to the new text."""
 _REFUSAL = ("response.refusal.delta", "response.refusal.done")
 _ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
 _DONE = (TEXT_DONE, PART_DONE, ITEM_DONE)
-# Calls that the client has to carry out, and items beside which a message is still an answer to the user. Any other
-# item may be read together with the text.
+# First the calls that the client has to execute. Then the items next to which a message is still an answer to the user;
+# with any other item, text and item may have to be read together.
 _CALLS = {
     "function_call",
     "custom_tool_call",
@@ -66,7 +66,7 @@ _BESIDE = {
 
 
 def walk(event: object, edit: Edit) -> object:
-    """The event with `edit` applied to each place that holds a text; the same object if nothing changed."""
+    """The event with `edit` applied to each of its texts; the same object if nothing changed."""
     kind = kind_of(event)
     where = (_number(get(event, "output_index")), _number(get(event, "content_index")))
     if kind in (DELTA, TEXT_DONE):
@@ -91,7 +91,7 @@ def _walk_message(item: object, index: int, edit: Edit) -> object:
     if get(item, "type") != "message":
         return item
     content = get(item, "content")
-    if isinstance(content, str):  # some upstreams give the text in place of its parts
+    if isinstance(content, str):  # some upstreams send the text in place of its parts
         return _replace_text(item, "content", edit((index, 0), content, False))
     parts = as_list(content)
     edited = [_walk_part(part, (index, number), edit) for number, part in enumerate(parts)]
@@ -105,7 +105,7 @@ def _walk_part(part: object, where: Where, edit: Edit) -> object:
 
 
 def _replace_text(thing: Any, name: str, text: str) -> Any:
-    """A copy with another text, without what describes the old one; the same object if nothing changed."""
+    """A copy with a new text, without annotations and logprobs of the old one; the same object if nothing changed."""
     if get(thing, name) == text:
         return thing
     for pointers in ("annotations", "logprobs"):
@@ -119,28 +119,28 @@ def _same(edited: list[Any], original: list[Any]) -> bool:
 
 
 def as_list(value: object) -> list[Any]:
-    """A list, or what is none as an empty one."""
+    """The value if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
 
 
 def _number(value: object) -> int:
-    """An index of an event; some upstreams leave it out."""
+    """An index of an event; -1 if the upstream omits it."""
     return value if isinstance(value, int) else -1
 
 
 def kind_of(event: object) -> str:
-    """The type of an event or item, enum or text."""
+    """The type of an event or item, given as an enum or as text."""
     kind = get(event, "type")
     return str(getattr(kind, "value", kind) or "")
 
 
 def get(thing: object, name: str) -> Any:
-    """LiteLLM's types, the OpenAI client's types and plain dicts stand side by side in one response."""
+    """A field of a dict or object: one response may mix LiteLLM's types, the OpenAI client's types and plain dicts."""
     return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
 
 
 def put(thing: Any, name: str, value: object) -> Any:
-    """A copy with another value in it; the same object if it is the same value."""
+    """A copy with a field set to `value`; the same object if the field has this value already."""
     old = get(thing, name)
     if old is value or (isinstance(value, str) and old == value):
         return thing
@@ -148,7 +148,7 @@ def put(thing: Any, name: str, value: object) -> Any:
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
-    """One exchange per text part that is not empty, numbered in the order of the output."""
+    """One exchange per non-empty text part, numbered in the order of the output."""
     if not isinstance(response, ResponsesAPIResponse):
         return []
     builder = ChoiceBuilder()
@@ -158,22 +158,22 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
-    """The same response if nothing is corrected, else a copy with new texts in it."""
+    """A copy of the response with the corrected texts, or the same response if there are none."""
     return _replace_texts(response, corrected_texts(outcomes), count())
 
 
 @dataclass(slots=True)
 class _OutputPart:
-    """One text part of a stream: the pieces it came in, and the texts that were given as the whole of it."""
+    """One text part of a stream: its pieces, and the whole texts that events gave for it."""
 
     pieces: GrowingText = field(default_factory=GrowingText)
     whole: str | None = None
-    """The first text that was given as the whole of it."""
+    """The first whole text that an event gave."""
     agrees: bool = True
-    """Whether the others are the same as the first."""
+    """Whether all later whole texts equal the first."""
 
     def repeat(self, whole: str) -> bool:
-        """A text is given as the whole of it; whether its pieces say the same so far."""
+        """Record a whole text that an event gave; return whether it equals earlier ones and the pieces so far."""
         if self.whole is None:
             self.whole = whole
         self.agrees &= whole == self.whole
@@ -181,12 +181,12 @@ class _OutputPart:
 
     @property
     def text(self) -> str:
-        """The text as far as it has come."""
+        """The text so far."""
         return str(self.pieces) if self.pieces else self.whole or ""
 
 
 class ResponsesDecoder:
-    """Decoder of one stream of typed events; parts are numbered as they are first given a text."""
+    """Decoder of one stream of typed events; parts are numbered in the order in which they receive text."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
@@ -195,17 +195,17 @@ class ResponsesDecoder:
         self._numbers: dict[Where, int] = {}
         self._parts: list[_OutputPart] = []
         self._response: list[str] | None = None
-        """The texts of the first event that holds a whole response with texts."""
+        """Texts of the first event that contains a whole response with texts."""
         self._form = RequestedForm.from_request(data)
         self._unplaced = False
-        """Some event does not say which part it is about: a part could not be followed from event to event."""
+        """Whether some event did not say which part it belongs to, so that parts cannot be followed."""
         self._disagrees = False
-        """A text was given as the whole of one whose pieces do not say the same so far."""
+        """Whether a whole text differed from the pieces before it."""
         self._has_events = False
         self._is_complete = False
 
     def feed(self, item: object) -> list[StreamEvent]:
-        """The item: every one is an event."""
+        """The item as one event."""
         kind = kind_of(item)
         self._has_events |= bool(kind)
         self._is_complete |= kind in TERMINAL
@@ -230,11 +230,11 @@ class ResponsesDecoder:
         return [StreamEvent(item, tuple(pieces), tuple(wholes), tuple(ends), self._rewrite_event)]
 
     def flush(self) -> list[StreamEvent]:
-        """Nothing: events come whole."""
+        """Nothing, since events arrive whole."""
         return []
 
     def exchange(self, index: int) -> Exchange:
-        """A part as far as it has come in pieces."""
+        """The pieces of a part so far."""
         return self._exchange(index, self._parts[index].pieces if self._parts else GrowingText())
 
     def facts(self, index: int) -> Exchange:
@@ -248,16 +248,16 @@ class ResponsesDecoder:
 
     @property
     def refusing(self) -> bool:
-        """Whether the upstream says something in a field for refusals."""
+        """Whether the upstream filled a refusal field."""
         return self._builder.refusal
 
     @property
     def disagrees(self) -> bool:
-        """Whether events contradict one another, as far as they have come."""
+        """Whether the events so far contradict one another."""
         return self._disagrees or self._unplaced or self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:
-        """Every part in the order of the output; a stream without its last event did not come to an end."""
+        """Every part in the order of the output; a stream without a terminal event counts as broken off ("error")."""
         if not self._has_events:
             return []
         texts = {number: self._parts[number].text for number in self._order()}
@@ -283,7 +283,10 @@ class ResponsesDecoder:
         return [number for _, number in sorted(self._numbers.items()) if self._parts[number].text]
 
     def _holds_response(self, event: object) -> bool:
-        """Whether the event holds a response with texts: they stand for the parts, whatever their numbers are there."""
+        """Whether the event contains a response with texts.
+
+        Also compares these texts with the parts, by order and not by index, and records any contradiction.
+        """
         texts = _texts(get(event, "response"))
         for where, _ in texts:
             self._number(where)
@@ -311,7 +314,7 @@ decoder = ResponsesDecoder
 
 
 def _texts(response: object) -> list[tuple[Where, str]]:
-    """Every text of a response that is not empty, in order, and where it stands."""
+    """Every non-empty text of a response with its position, in order."""
     texts: list[tuple[Where, str]] = []
 
     def note(where: Where, text: str, _: bool) -> str:
@@ -324,7 +327,7 @@ def _texts(response: object) -> list[tuple[Where, str]]:
 
 
 def _replace_texts(response: object, texts: Mapping[int, str], numbers: Iterable[int]) -> object:
-    """The response with other texts in it; `numbers` are those of its texts in order."""
+    """The response with new texts by number; `numbers` are the numbers of its texts in order."""
     rest = iter(numbers)
 
     def edit(_where: Where, text: str, _: bool) -> str:
@@ -334,7 +337,7 @@ def _replace_texts(response: object, texts: Mapping[int, str], numbers: Iterable
 
 
 def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """The conversation as far as this request holds it. Items without a role are calls, their outputs and reasoning."""
+    """The conversation in this request; items without a role (calls, their outputs, reasoning) are left out."""
     items = data.get("input")
     messages = [{"role": "user", "content": items}] if isinstance(items, str) else items
     with_role = [message for message in messages if get(message, "role")] if isinstance(messages, list) else []
@@ -347,7 +350,8 @@ def _absorb_response(builder: ChoiceBuilder, response: object) -> None:
     reason = details if status == "incomplete" and details else status
     builder.finish_reason = str(reason) if reason else None
     builder.annotations |= has_citations(get(response, "provider_specific_fields"))
-    # A second copy of the text on the wire, which we do not know; LiteLLM's type also has a property of this name.
+    # On the wire, `output_text` would be a second copy of the text that is not edited; LiteLLM's own property is not
+    # meant.
     fields = response if isinstance(response, dict) else getattr(response, "model_extra", None)
     builder.inconsistent |= has_content((fields or {}).get("output_text"))
     for item in as_list(get(response, "output")):

@@ -1,7 +1,8 @@
-"""Text beside an answer: every string of a body or event that a person could read, by its kind and place.
+"""Side texts: every string in a body or event, other than the answer, that a person could read.
 
-Nothing here knows a provider. A string is prose by its form, and of a kind by the names and types around it; what no
-name or type explains is `other_text`. Pieces that a stream adds to one place are read as the one text they make.
+Nothing here is specific to a provider. The characters of a string decide whether it is prose; the names and types
+around it decide its kind. A string that no name or type explains is `other_text`. Pieces that a stream adds at one path
+are read as one text.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from aligner_proxy.formats.base import name_errors
 from aligner_proxy.types import SideKind
 
 SHORTEST_PROSE = 20
-"""Characters below which a text is not looked at by itself."""
+"""A text with fewer characters is not checked on its own."""
 _LEAST_LETTERS = 10
 _GAP = re.compile(r"\s")
 _LETTER = re.compile(r"[^\W\d_]")
 _JSON = re.compile(r'(?<!\S)[{\["]')
 _SPACE = "%20"
 _SPELLING = "top_logprobs"
-"""A field in which names spell a text."""
+"""A field whose names can spell out a text."""
 _LONGEST_WORD = 4_096
-"""Characters of a text without any gap that are remembered: ids, signatures, sound."""
+"""Most characters remembered of a text without white space, such as an id, a signature or sound."""
 _MOST_PIECES = 64
-"""Pieces that are looked for one by one in what is delivered."""
+"""Up to this many pieces, each is searched for separately in the delivered texts."""
 Path = tuple[object, ...]
-"""Where a string stands: names of fields, `index` of the elements of lists, "*" for elements without one."""
+"""Path to a string: field names and, for list elements, their `index` or "*" without one."""
 SideString = tuple[SideKind, Path, str]
 
 _BY_NAME = {
@@ -53,18 +54,18 @@ _BY_TYPE = (
     (re.compile(r"(response\.)?(.*_call|.*tool_use|input_json_delta|.*_call_.*)(\..*)?"), SideKind.TOOL_ARGUMENTS),
 )
 _MARKS = ("type", "index", "output_index", "content_index", "summary_index")
-"""What tells the places of a stream's events apart."""
+"""Fields that identify which part of a response an event belongs to."""
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object with every pair that was written, also where a name stands there twice."""
+    """A JSON object as a list of all pairs, including repeated names."""
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_Pairs)
 
 
 def is_prose(text: str) -> bool:
-    """Whether somebody could read a text as a sentence: long enough, of letters, and not one long word."""
+    """Whether a text could be read as a sentence: long enough, with enough letters, and not one long word."""
     stripped = text.strip()
     if len(stripped) < SHORTEST_PROSE or not (_GAP.search(stripped) or not stripped.isascii()):
         return False
@@ -72,7 +73,7 @@ def is_prose(text: str) -> bool:
 
 
 def _letters(text: str) -> int:
-    """How many letters a text has, counted up to what makes prose."""
+    """The number of letters in a text, counted up to `_LEAST_LETTERS`."""
     count = 0
     for count, _ in enumerate(_LETTER.finditer(text), 1):
         if count >= _LEAST_LETTERS:
@@ -81,7 +82,7 @@ def _letters(text: str) -> int:
 
 
 def side_strings(value: object) -> list[SideString]:
-    """Every string in a value, with its kind and place; of an event as bytes, those of its data and other lines."""
+    """Every string in a value, with kind and path; for an event as bytes, the strings in its data and other lines."""
     if isinstance(value, bytes | str):
         raw = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
         return _frame_strings(raw)
@@ -95,7 +96,7 @@ def _frame_strings(raw: bytes) -> list[SideString]:
     data, lines = sse.split_frame(raw.decode(errors="replace"))
     result: list[SideString] = []
     for name, text in (*lines, ("data", data)):
-        # A line that only looks like data to some readers holds an event all the same.
+        # Some readers take other lines for data, so JSON is looked for in every line.
         start = text.find("{")
         try:
             event, end = _DECODER.raw_decode(text, max(0, start))
@@ -109,7 +110,7 @@ def _frame_strings(raw: bytes) -> list[SideString]:
 
 
 def _collect(value: object, kind: SideKind, path: Path, result: list[SideString]) -> None:
-    """Add the strings of a value to those that were found. It runs for each event of a stream: no generators."""
+    """Append the strings of a value to `result`; no generators, since this runs for each event of a stream."""
     if isinstance(value, str):
         result.append((kind, path, value))
     elif isinstance(value, list | tuple) and not isinstance(value, _Pairs):
@@ -118,13 +119,13 @@ def _collect(value: object, kind: SideKind, path: Path, result: list[SideString]
         declared = value.__dict__ if isinstance(value, BaseModel) else ()
         _collect_fields(pairs, kind, path, result, declared)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
-        raise TypeError  # what is only read once would not be there to be sent
+        raise TypeError  # an iterator would be used up and could not be sent
 
 
 def _collect_fields(
     pairs: Sequence[tuple[str, Any]], kind: SideKind, path: Path, result: list[SideString], declared: Container[str]
 ) -> None:
-    """The strings of an object; names count, too, but for those that a class declares."""
+    """Append the strings of an object, including field names that its class does not declare."""
     kind = _kind_of_type(pairs, kind)
     spelt = _SPELLING in path
     for name, inner in pairs:
@@ -135,7 +136,7 @@ def _collect_fields(
 
 
 def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: list[SideString]) -> None:
-    """The strings of a list; words one by one are a text."""
+    """Append the strings of a list; a list of single words counts as one text."""
     if len(values) > 1 and all(isinstance(inner, str) and not _GAP.search(inner) for inner in values):
         result.append((kind, (*path, "words"), " ".join(values)))
         return
@@ -145,7 +146,7 @@ def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: lis
 
 
 def _pairs(value: object) -> Sequence[tuple[str, Any]] | None:
-    """The fields of an object; None of what is none."""
+    """The fields of an object; None for other values."""
     if isinstance(value, _Pairs):
         return value
     if isinstance(value, BaseModel):
@@ -157,7 +158,7 @@ def _pairs(value: object) -> Sequence[tuple[str, Any]] | None:
 
 
 def _mark(value: object, name: str) -> object:
-    """What tells an object from others: its type, or one of its indices."""
+    """An identifying field of an object (its type or one of its indices); None if unset."""
     if isinstance(value, _Pairs):
         inner = dict(value).get(name)
     elif isinstance(value, Mapping):
@@ -168,7 +169,7 @@ def _mark(value: object, name: str) -> object:
 
 
 def _kind_of_type(pairs: Iterable[tuple[str, Any]], kind: SideKind) -> SideKind:
-    """The kind of what stands in an object of this type."""
+    """The kind of text in an object according to its `type` field; `kind` if that says nothing."""
     for name, inner in pairs:
         if name == "type" and inner:
             return _kind_by_type(str(getattr(inner, "value", inner))) or kind
@@ -182,12 +183,12 @@ def _kind_by_type(name: str) -> SideKind | None:
 
 def _kind_of_field(name: str, inner: object, kind: SideKind) -> SideKind:
     if name == "output" and isinstance(inner, str) and kind is SideKind.TOOL_ARGUMENTS:
-        return SideKind.TOOL_OUTPUT  # a call that stands beside its result
+        return SideKind.TOOL_OUTPUT  # the object holds a call and its result
     return _BY_NAME.get(name, kind)
 
 
 def remove_prose(value: Any, kinds: Iterable[SideKind]) -> Any:
-    """A copy without prose of these kinds; the same object where there is none."""
+    """A copy with prose of these kinds emptied; the same object if there is none."""
     return _empty_prose(value, SideKind.OTHER_TEXT, frozenset(kinds))
 
 
@@ -212,20 +213,20 @@ def _empty_prose(value: Any, kind: SideKind, dropped: Container[SideKind]) -> An
 
 
 class SideText:
-    """The text of one place beside an answer, as far as it has come."""
+    """One side text of a response, as far as it has arrived."""
 
     def __init__(self, kind: SideKind, path: Path) -> None:
         self.kind = kind
         self.path = path
         self.pieces: list[str] = []
         self.is_released = False
-        """Whether it may go out as far as it has come."""
+        """Whether the text so far may be delivered."""
         self._chars = 0
         self._letters = 0
         self._has_gap = False
 
     def add(self, piece: str) -> None:
-        """More of it; what is said once more in the same words adds nothing."""
+        """Add a piece; an exact repetition of the last piece is ignored."""
         piece = unquote(piece) if _SPACE in piece else piece
         if not piece or (self.pieces and piece == self.pieces[-1] and len(piece) > 1):
             return
@@ -241,11 +242,11 @@ class SideText:
 
     @property
     def may_be_prose(self) -> bool:
-        """Whether there is enough to read; what it says is looked at when it has ended."""
+        """Whether the text is long enough to be prose; its content is checked when it has ended."""
         return self._has_gap and self._chars >= SHORTEST_PROSE and self._letters >= _LEAST_LETTERS
 
     def uncovered_text(self, delivered: Iterable[str], *, streamed: bool) -> str:
-        """What of it a person could read and is not part of a delivered text; empty where there is nothing."""
+        """The readable text in it that is not part of a delivered text; empty if there is none."""
         texts = tuple(delivered)
         joined = "".join(self.pieces)
         if any(joined in text for text in texts):
@@ -262,7 +263,7 @@ class SideText:
 
 
 def _readings(text: str) -> Iterator[str]:
-    """A text as it is read: the strings of JSON, and what percent signs stand for."""
+    """The text outside of embedded JSON, and each string in the JSON."""
     start = next((match.start() for match in _JSON.finditer(text)), len(text))
     try:
         value, end = _DECODER.raw_decode(text, start)
@@ -274,16 +275,16 @@ def _readings(text: str) -> Iterator[str]:
 
 
 class SideTextReader:
-    """Reads the texts beside the answers of one response, whole or event by event."""
+    """Reads the side texts of one response, whole or event by event."""
 
     def __init__(self, *, streamed: bool) -> None:
         self._streamed = streamed
         self._texts: dict[Path, SideText] = {}
 
     def read(self, value: object, answer_texts: Sequence[str] = ()) -> set[SideKind]:
-        """Read a body or event, of which `answer_texts` are those that belong to the answer; the kinds that grew.
+        """Read a body or event; return the kinds of side text that grew.
 
-        Raises `Unreadable`.
+        `answer_texts` belong to the answer and are skipped. Raises `Unreadable`.
         """
         return name_errors(Unreadable, self._read, value, answer_texts)
 
@@ -301,9 +302,9 @@ class SideTextReader:
         return grown_kinds
 
     def pending_texts(self) -> list[SideText]:
-        """The texts that people could read, and that may not go out yet."""
+        """The texts that may be prose and may not be delivered yet."""
         return [text for text in self._texts.values() if not text.is_released and text.may_be_prose]
 
     def uncovered_text(self, text: SideText, delivered: Iterable[str]) -> str:
-        """What of a text is not part of a delivered text."""
+        """The readable text in `text` that is not part of a delivered text."""
         return text.uncovered_text(delivered, streamed=self._streamed)

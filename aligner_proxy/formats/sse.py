@@ -1,7 +1,7 @@
-"""Server-sent events: a stream of bytes cut into frames, one an event.
+"""Server-sent events: splits a stream of bytes into frames, one per event.
 
-LiteLLM hands a Messages stream on as it was read from the socket: bytes that may hold many events or a part of one, or,
-where it made the events itself, dicts. Here both become frames, one an event, and go back into the form they came in.
+LiteLLM passes a Messages stream on as it was read from the socket: bytes that may hold many events or part of one.
+Streams that LiteLLM made itself consist of dicts. Here both become frames, and are written back in their own form.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from aligner_proxy.errors import Unreadable
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 _DATA = re.compile(r"[ \t]*data:", re.IGNORECASE)
-"""What begins a line of data. The standard wants it in small letters and without a space; some readers do not."""
+"""Start of a data line. The standard requires lower case and no space before it; some readers accept either."""
 _FIELDS = ("event", "id", "retry", "")
-"""Fields beside data; a comment has none."""
+"""Fields other than data; a comment has an empty name."""
 _LONGEST_END = 4
 _LONGEST_EVENT = 16 << 20
-"""Bytes of one event; a stream with a longer one is not read."""
+"""Most bytes of one event; a stream with a longer one is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventFrame:
-    """One event: the bytes as they came, and the data in them (None for a comment or an empty frame)."""
+    """One event: its bytes as they arrived, and the data in them (None for a comment or an empty frame)."""
 
     item: object
     """Bytes with their closing blank line, or LiteLLM's dict."""
     event: Mapping[str, Any] | None
     broken: bool = False
-    """Its data is no JSON object."""
+    """Whether its data is not a JSON object."""
 
     def with_event(self, event: Mapping[str, Any]) -> object:
-        """This frame with another event in it."""
+        """The frame in its original form with another event."""
         if event is self.event:
             return self.item
         return _with_data(self.item, event) if isinstance(self.item, bytes) else event
 
 
 class FrameCutter:
-    """Cuts a stream into events as it comes, in linear time; keeps the beginning of an event that has not ended."""
+    """Splits a growing stream into events in linear time; keeps the beginning of an unfinished event."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
 
     def feed(self, item: object) -> list[EventFrame]:
-        """The events that end with this item."""
+        """Read an item; return the events that it completes."""
         if isinstance(item, str):
             item = item.encode(errors="surrogatepass")
         if not isinstance(item, bytes):
@@ -65,33 +65,33 @@ class FrameCutter:
         return [_read(piece) for piece in whole]
 
     def flush(self) -> list[EventFrame]:
-        """What is left as an event, ended or not."""
+        """The remaining bytes as an event, complete or not."""
         rest = bytes(self._rest)
         self._rest.clear()
         return [_read(rest)] if rest else []
 
 
 def as_frame(item: object) -> EventFrame:
-    """One event in either form."""
+    """A frame from one event, given as bytes or as a dict."""
     if isinstance(item, bytes):
         return _read(item)
     return EventFrame(item, item if isinstance(item, Mapping) else None)
 
 
 def stream_tail(before: bytes, item: object) -> bytes:
-    """The last bytes of a stream after `item`, `before` being those before it; `is_between_events` reads them."""
+    """The last bytes of a stream after `item`, for `is_between_events`; `before` are the last bytes before it."""
     if isinstance(item, str):
         item = item[-_LONGEST_END:].encode(errors="surrogatepass")
     return (before + item[-_LONGEST_END:])[-_LONGEST_END:] if isinstance(item, bytes) else b""
 
 
 def is_between_events(ending: bytes) -> bool:
-    """Whether a stream that ends like this is between two events: only there may a comment be put in."""
+    """Whether a stream with this ending is between two events; only there may a comment be inserted."""
     return not ending or ending.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
 
 
 def _cut(whole: bytes) -> Iterator[bytes]:
-    """Whole events, and at last what follows them, which may be nothing."""
+    """The complete events, and last the remaining bytes, which may be empty."""
     start = 0
     for match in _END.finditer(whole):
         yield whole[start : match.end()]
@@ -114,7 +114,7 @@ def _read(raw: bytes) -> EventFrame:
 
 
 def split_frame(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
-    """The data of a frame, and its other lines as (field, value); what has no known field is a value as a whole."""
+    """The data of a frame, and its other lines as (field, value); a line without a known field is ("", line)."""
     data: list[str] = []
     others: list[tuple[str, str]] = []
     for line in _LINE.findall(frame_text):
@@ -127,7 +127,7 @@ def split_frame(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
-    """The frame's other lines stay; its data becomes one line."""
+    """The frame with `event` as its single data line; its other lines stay."""
     data = json.dumps(event, ensure_ascii=raw.isascii())
     lines: list[str] = []
     for line in _LINE.findall(raw.decode()):

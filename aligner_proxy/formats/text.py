@@ -1,7 +1,7 @@
-"""/v1/completions: between LiteLLM's responses, whole and streamed, and exchanges.
+"""Wire format of /v1/completions: converts LiteLLM's responses, whole and streamed, to exchanges and back.
 
-The prompt is the one user turn. Prompts made of token ids, `echo` (the text begins with the prompt) and `suffix` (the
-text must join onto what follows) are no question with an answer, so they count as non-text and are left alone.
+The prompt is the only user turn. Prompts made of token ids, `echo` (the text begins with the prompt) and `suffix` (the
+text must join onto what follows) are not a question with an answer, so they count as non-text and stay unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
-    """The same response if nothing is corrected, else a copy with new texts in it."""
+    """A copy of the response with the corrected texts, or the same response if there are none."""
     return replace_choice_texts(response, outcomes, chat.with_choice_text)
 
 
@@ -46,7 +46,7 @@ def _exchange(
 
 
 def _prompt(data: Mapping[str, Any], index: int) -> str | None:
-    """The prompt of one choice; of a list of prompts each has `n` choices in a row. None: it is not text."""
+    """The prompt of one choice, or None if it is not text; in a list of prompts, each has `n` consecutive choices."""
     prompt = data.get("prompt")
     if isinstance(prompt, list):
         n = data.get("n")

@@ -1,4 +1,4 @@
-"""Results of tools that a request carries, in the forms of chat, Responses and Messages."""
+"""Reads the tool results in a request, in the formats of chat, Responses and Messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 def tool_results(data: Mapping[str, Any]) -> str:
-    """What the tools returned, one result behind the other; empty where there is none."""
+    """The texts that the tools returned, joined by blank lines; empty if there are none."""
     entries: list[object] = []
     for name in ("messages", "input"):
         items = data.get(name)
@@ -23,7 +23,7 @@ def tool_results(data: Mapping[str, Any]) -> str:
 
 
 def _results(entry: object) -> Iterator[str]:
-    """The results in one entry: a message of chat, an item of Responses, parts of a turn of Messages."""
+    """The results in one entry: a chat message, a Responses item, or the parts of a Messages turn."""
     if not isinstance(entry, Mapping):
         return
     content = entry.get("content")
@@ -37,7 +37,7 @@ def _results(entry: object) -> Iterator[str]:
 
 
 def _text(content: object) -> str:
-    """The text of a content, or of its text parts."""
+    """The content if it is a text, else its text parts."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list | tuple):

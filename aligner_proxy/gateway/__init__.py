@@ -1,1 +1,1 @@
-"""LiteLLM guardrail: its hooks, the state of a request, streams, reload and process supervision."""
+"""The LiteLLM guardrail: its hooks, request state, streams, reload of files, and process supervision."""

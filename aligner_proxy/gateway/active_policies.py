@@ -1,9 +1,9 @@
-"""The active policies file, shared by all processes of one `serve`: the last valid text that took nothing from a
-tenant.
+"""The active policies file, shared by all processes of one `serve`.
 
-`serve` stores it in its run folder. A restarted worker or a second generation therefore has the same policies as the
-others, even if the file on disk is refused now, and all processes detect the same changes. LiteLLM without `serve`
-compares a change with the policies of each process itself.
+It is the last valid text that took no enforced objective from a tenant. `serve` stores it in its run folder. A
+restarted worker or a second generation therefore has the same policies as the others, even if the file on disk is
+refused now, and all processes detect the same changes. Without `serve`, each LiteLLM process compares a change with its
+own policies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ActivePolicies:
     state_file: Path | None
 
     def read_text(self) -> str | None:
-        """The active text; None if it is not stored."""
+        """The active text; None if none is stored."""
         if self.state_file is None:
             return None
         try:
@@ -50,13 +50,13 @@ class ActivePolicies:
         return None if text is None else registry.parse_policies(text, self.path)
 
     def refuse_losses(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
-        """Raise `ConfigError` if a file takes enforced objectives from a tenant; `current` is the caller's own file."""
+        """Raise `ConfigError` if `file` takes enforced objectives from a tenant; `current` is the caller's own file."""
         before = self._file_to_compare(file, current)
         if before is not None:
             refuse_losses(before, file)
 
     def activate(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
-        """Make a file the active one, unless it takes something away; raises `ConfigError`."""
+        """Store a file as the active one; raise `ConfigError` if it takes enforced objectives from a tenant."""
         if self.state_file is None:
             self.refuse_losses(file, current)
             return
@@ -66,7 +66,7 @@ class ActivePolicies:
                 self.save(file)
 
     def save(self, file: PolicyFile) -> None:
-        """Store a file as the active one. If the disk cannot be written, every process uses its own from now on."""
+        """Store a file as the active one. If that fails, remove the stored one; each process then uses its own file."""
         assert self.state_file is not None
         new = self.state_file.with_suffix(".new")
         try:
@@ -89,18 +89,19 @@ class ActivePolicies:
         try:
             return registry.parse_policies(text, self.path, with_files=False)
         except ConfigError:
-            # Another version of us took it, before an upgrade; `serve`, which is of that version, has compared.
+            # A version before an upgrade accepted this text; `serve`, which still runs that version, has compared the
+            # files.
             log.warning("%s: cannot be compared with what was in force: that is refused by now", self.path.name)
             return current
 
     @contextlib.contextmanager
     def _lock_state(self) -> Iterator[None]:
-        """Lock the stored file, so that one process decides at a time."""
+        """Lock the stored file so that only one process changes it at a time."""
         assert self.state_file is not None
         try:
             lock = self.state_file.with_suffix(".lock").open("w")
         except OSError:
-            yield  # the disk takes nothing; `save` says so
+            yield  # the disk cannot be written; `save` logs that
             return
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -108,18 +109,18 @@ class ActivePolicies:
 
 
 def process_policies(path: Path) -> ActivePolicies:
-    """The active policies of this process, which `serve` may have started."""
+    """The active policies for this process, shared if `serve` started it."""
     return ActivePolicies(path, config.active_policies_file())
 
 
 def state_file_path() -> Path:
-    """The file in which this `serve` stores its policies."""
+    """The path at which this `serve` process stores its active policies."""
     return config.default_socket().with_name(f"{_PREFIX}{os.getpid()}.json")
 
 
 @contextlib.contextmanager
 def keep_active(path: Path, file: PolicyFile) -> Iterator[ActivePolicies]:
-    """Store a file while this `serve` runs, and remove those of ended processes."""
+    """Store a file while this `serve` runs; also remove the files of ended processes."""
     for other in _state_files():
         if not is_running(other):
             _remove_state(other)
@@ -132,7 +133,7 @@ def keep_active(path: Path, file: PolicyFile) -> Iterator[ActivePolicies]:
 
 
 def running_policies(path: Path) -> Iterator[ActivePolicies]:
-    """The active policies of each `serve` of this user and home that uses the policies file at `path`."""
+    """The active policies of each running `serve` of this user and home that uses the policies file at `path`."""
     for state_file in _state_files():
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             if is_running(state_file) and json.loads(state_file.read_text(encoding="utf-8"))["path"] == os.path.abspath(
@@ -142,7 +143,7 @@ def running_policies(path: Path) -> Iterator[ActivePolicies]:
 
 
 def is_running(path: Path) -> bool:
-    """Whether the process runs whose id is at the end of the file's name."""
+    """Whether the process whose id ends the file name is running."""
     try:
         os.kill(int(path.stem.rpartition("-")[2]), 0)
     except (ProcessLookupError, ValueError):

@@ -1,8 +1,8 @@
-"""LiteLLM's `custom_auth` without a database: keys from a file of hashes, and the master key.
+"""Authentication for LiteLLM (`custom_auth`) without a database, by a file of key hashes and the master key.
 
-Register it as `general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. A key of the file may use the
-endpoints whose answers are corrected, those that answer no text, and what its entry adds. LiteLLM itself counts its
-requests by the limits that its entry sets.
+Register it as `general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. A key from the file may use the
+endpoints whose answers are corrected, the endpoints that return no model text, and any that its entry adds. LiteLLM
+itself enforces the limits that the entry sets.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ _WITHOUT_TEXT = frozenset(
     }.items()
     for prefix in prefixes
 )
-"""Endpoints that answer no text of a model, as FastAPI writes them."""
+"""Endpoints that return no model text, as FastAPI path templates."""
 
 
 async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
-    """The caller of this request; 401 for an unknown key, 403 for an endpoint or a model that it may not use."""
+    """The caller of this request.
+
+    Raises HTTP 401 for a missing, unknown or expired key, 403 for an endpoint or model that the key may not use, and
+    503 if the keys file cannot be read.
+    """
     body_limits.install()
     if not api_key:
         raise _refusal("no key was sent; send it as Authorization: Bearer KEY", 401)
@@ -78,9 +82,9 @@ def _find_entry(digest: str) -> KeyEntry:
 def _may_call(entry: KeyEntry, request: Request) -> bool:
     """Whether the key may use this endpoint.
 
-    FastAPI's own template decides what is allowed by default, so that no spelling of a path passes for another; but the
-    guardrail, which sees the path, must take it for the same. What has no template (WebSockets, mounted applications)
-    needs an entry.
+    FastAPI's path template decides what is allowed by default, so that no spelling of a path can pass for another. The
+    guardrail sees only the path, so the path must also match. Routes without a template (WebSockets, mounted
+    applications) need an entry in `routes`.
     """
     route = request.scope.get("route")
     template = getattr(route, "path", None)
@@ -95,13 +99,13 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
 
 
 def _make_caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAuth:
-    """The caller as LiteLLM knows callers."""
+    """The caller as LiteLLM's type for authenticated users."""
     return UserAPIKeyAuth(
         api_key=digest,
         key_alias=entry.alias,
         team_id=entry.team,
         team_alias=entry.team,
-        # LiteLLM lets everybody fetch a stored response that has neither a team nor a user.
+        # LiteLLM lets anyone fetch a stored response that has neither a team nor a user.
         user_id=None if entry.team else f"key:{digest}",
         user_role=LitellmUserRoles.INTERNAL_USER,
         models=list(entry.models or ()),
@@ -113,7 +117,7 @@ def _make_caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAu
 
 
 def _parent_span(request: Request) -> Any:
-    """LiteLLM's span of this request, which a custom_auth has to pass on; None without its otel callback."""
+    """LiteLLM's span of this request, which a custom_auth must pass on; None without LiteLLM's otel callback."""
     return getattr(request.state, "parent_otel_span", None)
 
 

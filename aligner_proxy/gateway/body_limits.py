@@ -1,7 +1,7 @@
 """Limits on the size of a request body, by client key.
 
-LiteLLM reads and parses a whole body before it authenticates the sender. `BodyLimitMiddleware` runs before that: it
-reads a body up to the limit of its sender and answers 413 beyond it, so that the application never starts.
+LiteLLM reads and parses a whole body before it authenticates the sender. `BodyLimitMiddleware` runs earlier. It reads
+the body up to the sender's limit and answers 413 to a larger one, so that the application never sees it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aligner_proxy.policy.keys_file import MIB
 
 _AUTH = "aligner_proxy.gateway.auth"
 _UNKNOWN_SENDER_BYTES = MIB
-"""Limit for senders without a known key, who are refused in any case."""
+"""Limit for senders without a known key, whom authentication refuses later anyway."""
 
 _LINGER_BYTES = 32 * MIB
 _LINGER_S = 5.0
@@ -31,7 +31,7 @@ Bound = Callable[[Scope], int | None]
 
 
 class BodyLimitMiddleware:
-    """ASGI middleware around `app` that refuses bodies over the bound of their sender."""
+    """ASGI middleware around `app` that refuses bodies above the sender's limit."""
 
     def __init__(self, app: ASGIApp, bound: Bound) -> None:
         self.app = app
@@ -47,7 +47,7 @@ class BodyLimitMiddleware:
             await self._read_body(scope, receive, send, most)
 
     async def _read_body(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
-        """Read the body, then run the application, unless the client disconnects."""
+        """Read the whole body, then run the application; stop if the client disconnects or the body is too large."""
         messages: deque[Message] = deque()
         size = 0
         more = True
@@ -69,7 +69,7 @@ class BodyLimitMiddleware:
 
 
 def _declared_bytes(scope: Scope) -> int:
-    """The declared length; 0 without one, since the body is counted anyway."""
+    """The declared content length; 0 without one, since the received bytes are counted anyway."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value[:20])
@@ -77,7 +77,7 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True) -> None:
-    """Answer 413 and discard part of the rest, since a client that still sends would miss the answer."""
+    """Answer 413, then discard part of the rest, because a client that is still sending would miss the answer."""
     error = {
         "message": f"the body of this request is larger than {most // MIB} MiB, the most that this key may send",
         "type": "invalid_request_error",
@@ -105,7 +105,7 @@ async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True)
 def sender_bound(scope: Scope) -> int | None:
     """The limit for this request; None for the master key, or if the gateway does not check keys itself."""
     proxy = litellm_internals.proxy_module()
-    alone = not proxy.general_settings.get("custom_auth_settings")  # else LiteLLM may know keys that we do not
+    alone = not proxy.general_settings.get("custom_auth_settings")  # else LiteLLM may accept keys that we do not know
     if not alone or getattr(proxy.user_custom_auth, "__module__", None) != _AUTH:
         return None
     try:
@@ -123,7 +123,7 @@ def sender_bound(scope: Scope) -> int | None:
 
 
 def _credentials(scope: Scope) -> Iterator[str]:
-    """Every possible key: LiteLLM reads keys from many headers, a configured header, and the query."""
+    """Everything that could be a key, since LiteLLM accepts keys in many headers, a custom header, and the query."""
     for _, value in scope["headers"]:
         text = value.decode("latin-1")
         yield text
@@ -134,14 +134,17 @@ def _credentials(scope: Scope) -> Iterator[str]:
 
 
 def install() -> None:
-    """Bound the bodies of the running proxy; does nothing outside it."""
+    """Limit the request bodies of the running proxy; does nothing outside the proxy."""
     app = litellm_internals.proxy_application()
     if app is not None:
         wrap_application(app, sender_bound)
 
 
 def wrap_application(app: Starlette, bound: Bound) -> None:
-    """Wrap `app` once. A running application accepts no middleware, so its stack is replaced."""
+    """Add `BodyLimitMiddleware` to `app` unless present.
+
+    A running application accepts no new middleware, so its stack is wrapped instead.
+    """
     if app.middleware_stack is None:
         installed: list[object] = [middleware.cls for middleware in app.user_middleware]
         if BodyLimitMiddleware not in installed:

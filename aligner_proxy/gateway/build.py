@@ -1,6 +1,7 @@
-"""Factory of engines: from `aligner.engine` of the policies file to an object that satisfies `Engine`.
+"""Factory of the engine, cache and pipeline that a policies file configures.
 
-Nothing is connected to here. The caller passes the way to reach a LiteLLM model group, which works only inside LiteLLM.
+`aligner.engine` of the file decides which implementation of `Engine` is built. No connection is made here. The caller
+passes the function that reaches a LiteLLM model group, since that works only inside LiteLLM.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from aligner_proxy.policy.schema import PolicyFile
 OpenGroup = Callable[[str], Completer]
 """Opens a LiteLLM model group."""
 _PATIENCE_S = 0.0
-"""In the gateway the engine client does not retry; `on_error: retry` of a policy does."""
+"""In the gateway the engine client does not retry, because `on_error: retry` of a policy does."""
 
 
 def open_engine(
@@ -50,10 +51,10 @@ def open_engine(
     patience_s: float = 5.0,
     head_source: HeadSource | None = None,
 ) -> Engine:
-    """The engine of a policies file, as the environment may override it. Raises `ConfigError`.
+    """Build the engine of a policies file, with overrides from the environment. Raises `ConfigError`.
 
-    `local` is used in place of the engine that listens on this machine's socket. `head_source` gives the taught heads
-    that an engine lacks; without it the general head judges objectives whose head is not there.
+    `local` replaces the engine that listens on this machine's socket. `head_source` supplies taught heads that an
+    engine lacks; without it, the general head judges objectives whose head is missing.
     """
     backend = config.engine_backend(file)
 
@@ -88,7 +89,7 @@ def open_engine(
 
 
 def completions_template(file: PolicyFile, backend: Backend) -> str:
-    """The prompt form of an aligner that is served elsewhere: as set, else that of a known model.
+    """The prompt template of an aligner on another server: the configured one, else that of the known model.
 
     With a scorer, `aligner.model` and `aligner.template` describe the scorer; the editor's form is in its own block.
     """
@@ -107,7 +108,7 @@ def _make_editor(backend: Backend, completer: Completer, family: prompts.Templat
 
 
 def _replica_patience(backend: Backend, patience_s: float) -> float:
-    """Seconds to wait for one engine: none if there is another one to try."""
+    """Seconds to wait for one engine; 0 if there is another replica to try."""
     return patience_s if len(backend.at) == 1 else 0.0
 
 
@@ -116,7 +117,7 @@ def _join_replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engi
 
 
 def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> CorrectionCache:
-    """The cache of this file: on disk, in a plugin's store, or on this server; raises `ConfigError`."""
+    """The file's correction cache: on disk, in a plugin's store, or on the shared server; raises `ConfigError`."""
     folder = config.cache_dir(file)
     ttl_s = file.cache.ttl_s
     for plugin in registry.configure_plugins(file)["caches"]:
@@ -133,15 +134,15 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
 def build_pipeline(
     file: PolicyFile, head_source: HeadSource | None = None, server: SharedServer | None = None
 ) -> Pipeline:
-    """Pipeline with the engine and cache of the policies file; does not connect yet.
+    """Build the pipeline with engine and cache of the policies file; makes no connection yet.
 
-    `head_source` gives the taught heads that policies name, `server` is what hosts share.
+    `head_source` supplies the taught heads that policies name; `server` is the server that several hosts share.
     """
     engine = Breaker(
         open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.record_breaker
     )
     accounts = server.open_accounts if server else None
-    # The engine bounds its places itself: here is counted what tenants use through all gateways.
+    # The engine limits its own slots. Here only the tenants' use through all gateways is counted.
     counted = AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts("engine")) if accounts else engine
     return Pipeline(
         counted,

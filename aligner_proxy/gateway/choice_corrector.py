@@ -1,4 +1,4 @@
-"""Correction of the choices of one request, with their records and the error if the policy blocks."""
+"""Corrects the choices of one request, records their outcomes, and raises the error if the policy blocks."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from aligner_proxy.policy import shares
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
 
 Publish = Callable[[float], None]
-"""Writes LiteLLM's guardrail record of a request whose correction began at this time (seconds since the epoch)."""
+"""Writes LiteLLM's guardrail record of the request; the argument is when correction began (seconds since the epoch)."""
 
 _UNRECORDED = (NotRecorded.reason, NoRoomForRecord.reason)
-"""Reasons of answers that are refused because there is no audit entry of them."""
+"""Reasons of answers that are refused because they have no audit entry."""
 
 
 class Blocked(ProxyException):
-    """An answer that may not be delivered as it is, under the policy or without its audit entry (HTTP 503)."""
+    """The policy or a missing audit entry forbids delivering this answer (HTTP 503)."""
 
     # LiteLLM reads `code` on whole responses and `status_code` on streams.
     status_code = 503
@@ -45,7 +45,7 @@ class Blocked(ProxyException):
 
 
 class ChoiceCorrector:
-    """Corrects whole choices through the pipeline, and records those that a stream corrected piece by piece."""
+    """Corrects whole choices through the pipeline, and records choices that a stream corrected segment by segment."""
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class ChoiceCorrector:
     async def correct(
         self, exchanges: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
     ) -> Sequence[Outcome]:
-        """The outcomes of all choices of a response, corrected at once and settled.
+        """Correct all choices of a response concurrently, settle the request's state and return the outcomes.
 
-        `session_of` gives the engine's session on a prefilled choice. Raises `Blocked` if the policy prefers an error
-        to an uncorrected answer.
+        `session_of` returns the engine's session for a choice that was read ahead. Raises `Blocked` if the policy
+        prefers an error to an uncorrected answer.
         """
         started = time.time()
         state = self._state
@@ -95,7 +95,7 @@ class ChoiceCorrector:
         return outcomes
 
     def settle(self, outcomes: Sequence[tuple[Exchange, Outcome]]) -> None:
-        """Record and settle choices that a stream corrected piece by piece."""
+        """Record and settle choices that a stream corrected segment by segment."""
         for exchange, outcome in outcomes:
             metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
             self._keep(exchange, outcome)
@@ -110,7 +110,7 @@ class ChoiceCorrector:
             raise Blocked(outcome.reason)
 
     async def correct_one(self, exchange: Exchange, session: Session | None = None) -> Outcome:
-        """The outcome of one choice, recorded also if the client leaves meanwhile."""
+        """Correct one choice and record its outcome, even if the client disconnects meanwhile."""
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
         self._end_beside()
@@ -128,7 +128,7 @@ class ChoiceCorrector:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Block in which a stream is corrected piece by piece: meanwhile nothing is judged beside."""
+        """Context manager around a stream corrected segment by segment; shadow aligners pause meanwhile."""
         self._end_beside()
         self._shadows.busy += 1
         self._streaming = 1
@@ -139,23 +139,23 @@ class ChoiceCorrector:
             self._shadows.busy -= 1
 
     def _end_beside(self) -> None:
-        """End what aligners beside judge, so that no answer waits for it."""
+        """Cancel running judgements of shadow aligners, so that no answer waits for them."""
         for task in tuple(self._shadows.judgements):
             task.cancel()
 
     def _start_judging_beside(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Let the policy's aligner beside judge the same answer in the background, where there is one."""
+        """Start a background judgement of the same answer by the policy's shadow aligner, if it has one."""
         if outcome.policy.shadow_aligner is None or outcome.correction is None or self._auditor is None:
             return
         policy = shares.shadow_policy(outcome.policy)
         if policy is not None:
-            # Its entry must not pass for that of the answer, nor count among those of the route.
+            # This entry must not be taken for the answer's own entry, nor count among the entries of the route.
             policy = replace(policy, name=f"{policy.name}/beside")
             judge = partial(self._judge_beside, policy)
             self._shadows.judge_alongside(exchange, policy, judge, self._streaming)
 
     async def _judge_beside(self, policy: Policy, exchange: Exchange) -> Outcome:
-        """What another aligner makes of an answer, recorded beside it."""
+        """Judge an answer with the shadow aligner and record the result in a separate audit entry."""
         outcome = await self.pipeline.align(exchange, policy)
         state = self._state
         if outcome.status is not Status.SKIPPED and state.facts is not None and self._auditor is not None:
@@ -167,11 +167,11 @@ class ChoiceCorrector:
 
     @property
     def records_first(self) -> bool:
-        """Whether no answer under `enforce` may go out before its audit entry is on the disk."""
+        """Whether an answer under `enforce` must be written to the audit store before it is delivered."""
         return self._auditor is not None and self._auditor.required
 
     async def _record_outcome(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """The outcome, queued for the audit store, or written to it where that is required; a failure if it is not."""
+        """Queue the outcome for the audit store, or write it if that is required; return a failure if writing fails."""
         event = self._make_event(exchange, outcome)
         if event is None or self._auditor is None:
             return outcome
@@ -191,7 +191,10 @@ class ChoiceCorrector:
             self._auditor.note(event)
 
     def _make_event(self, exchange: Exchange, outcome: Outcome) -> AuditEvent | None:
-        """The audit event of an outcome, once the extensions have seen it; None if there is nothing to record."""
+        """The audit event of an outcome; None if nothing is to be recorded.
+
+        Also shows the outcome to the extensions and offers it to the webhook for doubtful answers.
+        """
         state = self._state
         if outcome.status is Status.SKIPPED:
             return None

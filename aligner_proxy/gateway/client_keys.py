@@ -1,4 +1,4 @@
-"""Client keys that the gateway accepts itself: those of the active keys file, and LiteLLM's master key.
+"""Client keys that the gateway checks itself: those in the active keys file, and LiteLLM's master key.
 
 Keys are compared as SHA-256 digests and never stored or logged.
 """
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class KeysUnreadable(AlignerProxyError):
-    """No keys file could be read since the start, so no client can be authenticated."""
+    """No keys file has been readable since the start, so no client can be authenticated."""
 
 
 def key_digest(key: str) -> str:
@@ -32,7 +32,7 @@ def key_digest(key: str) -> str:
 
 
 def is_master(sha256: str) -> bool:
-    """Whether this is LiteLLM's master key."""
+    """Whether this digest is that of LiteLLM's master key."""
     master = litellm_internals.proxy_module().master_key
     return bool(master) and hmac.compare_digest(sha256, _master_digest(str(master)))
 
@@ -43,7 +43,7 @@ def _master_digest(master: str) -> str:
 
 
 def active_keys() -> Mapping[str, KeyEntry]:
-    """The active keys; raises `KeysUnreadable` if no keys file was valid since the start."""
+    """The active keys by digest; raises `KeysUnreadable` if no keys file has been valid since the start."""
     try:
         policies = policies_path()
         if policies is not None:
@@ -57,7 +57,7 @@ def active_keys() -> Mapping[str, KeyEntry]:
 
 @lru_cache(maxsize=1)
 def policies_path() -> Path | None:
-    """The policies file that names the keys file: the environment's, else the one that LiteLLM's file registers."""
+    """The policies file that names the keys file: from the environment, else from LiteLLM's configuration."""
     path = config.policies_in_environment()
     litellm_file = litellm_internals.proxy_module().user_config_file_path
     if path is not None or not litellm_file:
@@ -72,7 +72,7 @@ def policies_path() -> Path | None:
 
 @lru_cache(maxsize=2)
 def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
-    """Watcher of a keys file without policies."""
+    """Start a watcher for a keys file that is used without a policies file."""
 
     def log_change(reason: str | None) -> None:
         reload.log_keys(watcher.current, reason)

@@ -1,6 +1,6 @@
-"""Duplicate `model` keys in a request body, of which LiteLLM's parser keeps the last.
+"""Finds duplicate `model` keys in a request body, of which LiteLLM's parser keeps only the last.
 
-Another parser may take the first, so every name counts when the policy is chosen.
+Another parser may use the first, so every name counts when the policy is chosen.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from litellm.proxy._types import ProxyException
 
 _KEY = b'"model"'
 _ESCAPED = b"\\u006"
-"""Start of an escaped letter of the key."""
+"""Start of an escaped letter, which could hide the key."""
 names: ContextVar[tuple[str, ...]] = ContextVar("aligner_proxy_doubled_models", default=())
-"""The names in the body of this request, if it has the key several times."""
+"""All model names in the body of this request, if the key may occur several times."""
 
 
 def note_models(body: bytes) -> None:
-    """Record the names in a JSON body before it is parsed; raises HTTP 400 if it is ambiguous."""
+    """Store the model names of a JSON body in `names` before it is parsed; raises HTTP 400 if the body is ambiguous."""
     names.set(_all_models(body) if body.count(_KEY) > 1 or _ESCAPED in body else ())
 
 
 def _all_models(body: bytes) -> tuple[str, ...]:
-    """The values of all `model` keys of the object itself, not of those inside it."""
+    """The values of all `model` keys of the outer object, without those of nested objects."""
     try:
-        # Numbers are never looked at, and one of many digits would be refused as an int.
+        # Numbers are not used here, and parsing one with very many digits as an int would fail.
         pairs = json.loads(body, object_pairs_hook=tuple, parse_int=float)
     except (ValueError, RecursionError):
         kind = "invalid_request_error"

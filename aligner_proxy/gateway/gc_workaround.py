@@ -1,8 +1,8 @@
-"""Workaround for a crash of CPython 3.11: garbage is collected only between two callbacks of the event loop.
+"""Workaround for a crash of CPython 3.11: collect garbage only between two callbacks of the event loop.
 
-Before 3.12 a collection can start whenever an object is created, also inside `ContextVar.set`; a finaliser that sets a
-context variable then frees what is being copied, and the process crashes (python/cpython#148891). Old garbage is the
-business of malloc_trim.py.
+Before 3.12 a collection can start whenever an object is created, even inside `ContextVar.set`. A finaliser that sets a
+context variable then frees the data that is being copied, and the process crashes (python/cpython#148891). Collecting
+the oldest generation is left to malloc_trim.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import gc
 import sys
 
-# Pause between two checks: short while garbage is produced, long in an idle process.
+# Pause between two checks in seconds: short while garbage is produced, long in an idle process.
 SHORTEST_S = 0.01
 LONGEST_S = 0.1
 IS_SAFE = sys.version_info >= (3, 12)
@@ -20,7 +20,7 @@ _running: set[asyncio.Task[None]] = set()
 
 
 def collect_between_callbacks() -> None:
-    """Collect between callbacks until the running loop ends; does nothing without a loop or from Python 3.12 on."""
+    """Start collecting between callbacks of the running loop; does nothing without a loop or from Python 3.12 on."""
     if IS_SAFE or _running or not gc.isenabled():
         return
     with contextlib.suppress(RuntimeError):
@@ -46,7 +46,7 @@ async def _collect_repeatedly() -> None:
 
 
 def due_generation() -> int | None:
-    """The older one of the two young generations whose count has passed its threshold."""
+    """The oldest of the two young generations whose count exceeds its threshold; None if neither does."""
     counts = gc.get_count()
     thresholds = gc.get_threshold()
     return next((age for age in (1, 0) if 0 < thresholds[age] < counts[age]), None)

@@ -1,8 +1,8 @@
-"""LiteLLM guardrail: thin native hooks around the pipeline.
+"""The LiteLLM guardrail: thin native hooks around the pipeline.
 
-Registered under `guardrails:` with mode post_call. All hooks are methods of `AlignerGuardrail` itself, because LiteLLM
-looks for most of them there only. Nothing about a request is kept on `self`: a `RequestState` travels in the request's
-own metadata. A policy that prefers an error to an uncorrected answer causes a 503.
+It is registered under `guardrails:` with mode post_call. All hooks are methods of `AlignerGuardrail` itself, because
+LiteLLM looks for most of them only there. No data of a request is kept on `self`; a `RequestState` travels in the
+request's own metadata. If a policy prefers an error to an uncorrected answer, the client gets a 503.
 """
 
 from __future__ import annotations
@@ -77,16 +77,16 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 
 
 def is_sampled(share: float) -> bool:
-    """Random draw that is true with probability `share`."""
+    """Draw at random; true with probability `share`."""
     return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
 
 
 class AlignerGuardrail(CustomGuardrail):
-    """Guardrail that corrects answers of upstream models, by the policies of `policies.yaml`."""
+    """Guardrail that corrects answers of upstream models according to `policies.yaml`."""
 
     use_native_lifecycle_hooks: ClassVar[bool] = True
     _gaps: tuple[str, ...] = ()
-    """What in LiteLLM's entry keeps answers from the hooks."""
+    """Descriptions of settings in LiteLLM's entry that keep answers from the hooks."""
     _enforcing: tuple[PolicyFile, bool] | None = None
 
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
@@ -113,7 +113,7 @@ class AlignerGuardrail(CustomGuardrail):
                 litellm_internals.run_at_shutdown(membership.aclose)
         self._shadows = ShadowCorrections(file.shadow.running, file.shadow.waiting)
         self._watchdog = LoopWatchdog()
-        with contextlib.suppress(RuntimeError):  # the proxy makes its guardrails in the loop that will serve
+        with contextlib.suppress(RuntimeError):  # the proxy creates guardrails in the event loop that will serve
             self._watchdog.watch()
         self._streams = StreamBudget(file.streams.max_mb, file.streams.stream_mb)
         self._model = file.aligner.model
@@ -134,7 +134,7 @@ class AlignerGuardrail(CustomGuardrail):
 
     @property
     def run_in_parallel(self) -> bool:
-        """False, whatever the entry says: LiteLLM would throw away what the hooks return."""
+        """Always False, because LiteLLM would discard what the hooks return."""
         return False
 
     @run_in_parallel.setter
@@ -143,7 +143,7 @@ class AlignerGuardrail(CustomGuardrail):
 
     @property
     def scan_raw_request(self) -> bool:
-        """False, whatever the entry says: the pre-call hook would get a copy of the request, which is thrown away."""
+        """Always False, because the pre-call hook would get a copy of the request that LiteLLM discards."""
         return False
 
     @scan_raw_request.setter
@@ -151,7 +151,7 @@ class AlignerGuardrail(CustomGuardrail):
         pass
 
     def apply_stream_scope(self, stream_scope: object) -> None:
-        """Take over the entry's last setting, and log what in the entry lets answers pass."""
+        """Apply the entry's last setting, and log which settings of the entry let answers pass."""
         super().apply_stream_scope(stream_scope)
         before = self._gaps
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
@@ -160,14 +160,14 @@ class AlignerGuardrail(CustomGuardrail):
             log.warning("%s (where the policies file enforces, every answer is corrected all the same)", gap)
 
     def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
-        """Whether a hook runs: as the entry says, and for every request where the policies file in force enforces."""
+        """Whether a hook runs: as the entry says, but for every request if the active policies file enforces."""
         if self._gaps and event_type in _HOOKS and self._enforces():
             opted_out = self.guardrail_name in self.get_opted_out_global_guardrails_from_metadata(data)
             return not (opted_out or self.get_disable_global_guardrail(data))
         return bool(super().should_run_guardrail(data, event_type))
 
     def _enforces(self) -> bool:
-        """Whether the policies file in force keeps back what was not judged."""
+        """Whether the active policies file withholds answers that were not judged."""
         file = self._policies.current.file
         if self._enforcing is None or self._enforcing[0] is not file:
             self._enforcing = (file, guardrail_entry.find_enforcement(file) is not None)
@@ -176,7 +176,7 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
-        """Resolve the policy before anything is spent; 403 for requests that the tenant may not make."""
+        """Resolve the policy before any tokens are spent; raises 403 for requests that the tenant may not make."""
         route = user_api_key_dict.request_route
         if not formats.is_stored_answer(route):
             if formats.wire(route) is not None:
@@ -185,12 +185,12 @@ class AlignerGuardrail(CustomGuardrail):
         return data
 
     def get_disable_global_guardrail(self, data: dict[str, Any]) -> bool:
-        """Whether metadata of team or key switches guardrails off, as far as the policies file trusts it."""
+        """Whether metadata of team or key turns guardrails off; only metadata that the policies file trusts counts."""
         trusted = request_policy.trusted_metadata(data, self._policies.current.file.trust)
         return trusted.get("disable_global_guardrails") is True
 
     def get_opted_out_global_guardrails_from_metadata(self, data: dict[str, Any]) -> list[str]:
-        """The guardrails that metadata of team or key switches off, as far as the policies file trusts it."""
+        """The guardrails that metadata of team or key turns off; only metadata that the policies file trusts counts."""
         trusted = request_policy.trusted_metadata(data, self._policies.current.file.trust)
         names = trusted.get("opted_out_global_guardrails")
         return names if isinstance(names, list) else []
@@ -198,7 +198,7 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
-        """Correct a whole response; None leaves it as it is."""
+        """Correct a whole response; None leaves it unchanged."""
         state = await self._state(data, user_api_key_dict)
         if state.is_settled:
             return None
@@ -229,7 +229,7 @@ class AlignerGuardrail(CustomGuardrail):
         return delivered if outcomes or delivered is not response else None
 
     def _read_exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
-        """The exchanges of a response; none where it is left as it is."""
+        """The exchanges of a response; empty, with the skip recorded, if the response stays unchanged."""
         if state.skip:
             self._skip_choices(data, state, SkipReason(state.skip), formats.count_choices(response))
             return ()
@@ -240,7 +240,7 @@ class AlignerGuardrail(CustomGuardrail):
         return exchanges
 
     def _apply_outcomes(self, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
-        """The corrected response; the original if that fails and the policy does not block."""
+        """The corrected response; the original if inserting the corrections fails and the policy does not block."""
         wire = formats.wire(state.route)
         try:
             return wire.apply(response, outcomes) if wire else response
@@ -251,12 +251,12 @@ class AlignerGuardrail(CustomGuardrail):
             return response
 
     async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
-        """Leave the response: LiteLLM caches this hook's result under a key without the tenant."""
+        """Do nothing, because LiteLLM caches this hook's result under a key without the tenant."""
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterable[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Correct a stream in the policy's mode. Skipped streams pass item by item."""
+        """Correct a stream in the policy's stream mode. Skipped streams pass item by item."""
         state = await self._state(request_data, user_api_key_dict)
         self._note_answering(request_data, state)
         if routing.may_switch_model(request_data):
@@ -279,7 +279,7 @@ class AlignerGuardrail(CustomGuardrail):
     async def _pass_stream(
         self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, commented: bool
     ) -> AsyncGenerator[Any, None]:
-        """A skipped stream, item by item."""
+        """Pass a skipped stream item by item, then record the skip and append our comment."""
         ending = b""
         try:
             async for item in response:
@@ -298,7 +298,7 @@ class AlignerGuardrail(CustomGuardrail):
         user_api_key_dict: UserAPIKeyAuth,
         traceback_str: str | None = None,
     ) -> HTTPException | None:
-        """Take out of an upstream's error what it quotes, where that may not go out."""
+        """Remove quoted text from an upstream's error if that text may not be delivered."""
         is_covered = formats.wire(user_api_key_dict.request_route) is not None
         if not is_covered or not litellm_internals.is_from_upstream(original_exception):
             return None
@@ -314,7 +314,7 @@ class AlignerGuardrail(CustomGuardrail):
         request_headers: dict[str, str] | None = None,
         litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:
-        """The x-aligner headers; those of a stream are sent before its first chunk, with status `pending`."""
+        """The x-aligner headers; a stream's are sent before its first chunk, with status `pending`."""
         state = find_state(data)
         if state is None:
             return None
@@ -326,7 +326,7 @@ class AlignerGuardrail(CustomGuardrail):
         return state.headers()
 
     async def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
-        """The request's state, opened by the first hook that runs; which one depends on the configuration."""
+        """The request's state, created by whichever hook runs first, which depends on the configuration."""
         state = find_state(data)
         if state is None:
             state = await self._open_state(data, user)
@@ -362,14 +362,14 @@ class AlignerGuardrail(CustomGuardrail):
         return state
 
     def _start_selection(self, data: dict[str, Any], state: RequestState) -> None:
-        """Begin to choose the objectives of a policy that leaves the choice to a plugin."""
+        """Start choosing the objectives if the policy leaves the choice to a plugin."""
         wire = formats.wire(state.route)
         if wire is not None and state.skip is None and state.extensions.selects(state.policy):
             work = self.pipeline.select_objectives(wire.first_exchange(data, 0), state.policy)
             state.selecting = RunningSelection(work, state.policy)
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
-        """Take the stricter policy if another model group answers than the one that was asked."""
+        """Switch to the stricter policy if a different model group answers than the requested one."""
         group = routing.answering_group(data, response)
         if group is None or group == state.answered_by or state.facts is None or state.is_settled:
             return
@@ -385,11 +385,11 @@ class AlignerGuardrail(CustomGuardrail):
         self._start_selection(data, state)
 
     def _aligner_of(self, policy: Policy) -> str:
-        """The aligner of a policy as configured."""
+        """The configured name of a policy's aligner."""
         return self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
 
     def _open_reasoning(self, data: dict[str, Any], state: RequestState) -> reasoning.Reasoning | None:
-        """The reasoning beside the answers of this request; None where it stays as it comes."""
+        """The handler of this request's reasoning; None if reasoning passes unchanged."""
         if state.policy.reasoning is SideTreatment.PASS:
             return None
         return reasoning.open_reasoning(data, state, partial(self._make_corrector, data))
@@ -397,14 +397,14 @@ class AlignerGuardrail(CustomGuardrail):
     def _open_side_texts(
         self, data: dict[str, Any], state: RequestState, source: object, *, streamed: bool = False
     ) -> SideTexts | None:
-        """The texts beside the answers of a response or stream; None where nobody looks at them."""
+        """The handler of side texts of a response or stream; None if they are not checked."""
         if not state.policy.looks_at_side_texts:
             return None
         corrector_of = partial(self._make_corrector, data)
         return SideTexts.open(data, state, corrector_of, source=source, streamed=streamed)
 
     def _make_corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
-        """Corrector of the choices of this request."""
+        """A corrector for the choices of this request."""
         publish = partial(self._add_record, data, state)
         return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._webhook)
 
@@ -412,7 +412,7 @@ class AlignerGuardrail(CustomGuardrail):
         metrics.record_upstream_end(state)
         record = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
         state.settle([record(index) for index in range(choices)])
-        if reason is not SkipReason.MODE_OFF:  # without a report LiteLLM records `not_run`
+        if reason is not SkipReason.MODE_OFF:  # without our record, LiteLLM records `not_run`
             self._add_record(data, state, time.time())
 
     def _add_record(self, data: dict[str, Any], state: RequestState, started: float) -> None:

@@ -1,9 +1,9 @@
-"""Bounds on LiteLLM's metric labels whose values clients choose: models, user agents, addresses, paths.
+"""Limits LiteLLM's metric labels whose values clients choose: models, user agents, addresses, paths.
 
-prometheus_client keeps a series for each combination of values forever, so one client with a counter in its user agent
-could fill the memory and every scrape. Names configured by the operator are kept. Other values have a number of
-combinations per key; beyond it they become `other`, so no client uses up another's share. All unknown keys share one
-number. Totals stay exact.
+prometheus_client keeps a series for each combination of label values forever. A client with a counter in its user agent
+could therefore fill the memory and every scrape. Names that the operator configured are kept. For other values each key
+has a limited number of combinations; further ones become `other`, so no client uses up another's share. All unknown
+keys share one limit. Totals stay exact.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MOST_COMBINATIONS = 100
 _THEIRS = "litellm_"
 _MODELS = frozenset({"model", "requested_model", "model_group", "fallback_model", "litellm_model_name"})
 _CLIENT_LABELS = _MODELS | {"user_agent", "client_ip", "service_tier"}
-"""LiteLLM bounds `end_user` by itself, where it is turned on."""
+"""Without `end_user`, which LiteLLM limits itself if that label is turned on."""
 _KEY = "hashed_api_key"
 _OWNER = ("api_key_alias", "team", "user")
-"""By these labels a key is known; where all are empty, the hash of the key is whatever a client sent."""
+"""Labels that identify a known key; if all are empty, the key's hash is whatever a client sent."""
 _NAMES_S = 10.0
 _UNSET = frozenset({"", "None"})
 
 
 class LabelBounds:
-    """The combinations of values that have a series of their own. `models` gives the configured names of models."""
+    """The combinations of label values with their own series; `models` returns the configured model names."""
 
     def __init__(self, models: Callable[[], frozenset[str]], clock: Callable[[], float] = time.monotonic) -> None:
         self._models = models
@@ -42,7 +42,10 @@ class LabelBounds:
         self._of_owners: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels with `other` for what a client chose, where its owner has too many combinations already."""
+        """The labels, with `other` for client-chosen values once their key has `MOST_COMBINATIONS`.
+
+        A new combination below the limit is registered.
+        """
         owner = tuple(labels.get(name, "") for name in _OWNER)
         is_known = any(value not in _UNSET for value in owner)
         client_labels = tuple(pair for pair in labels.items() if self._is_client_value(*pair, is_known=is_known))
@@ -57,7 +60,7 @@ class LabelBounds:
         return {**labels, **dict.fromkeys((name for name, _ in client_labels), OTHER)}
 
     def _is_client_value(self, name: str, value: str, *, is_known: bool) -> bool:
-        """Whether a client chose this value, and the operator configured no such name."""
+        """Whether a client chose this value, rather than the operator in the configuration."""
         if value in _UNSET:
             return False
         if name in _MODELS:
@@ -76,20 +79,20 @@ class LabelBounds:
 
 @cache
 def _fixed_routes() -> frozenset[str]:
-    """The paths of LiteLLM that hold no name."""
+    """The paths of LiteLLM without a variable part."""
     return frozenset(
         path for group in LiteLLMRoutes for path in group.value if isinstance(path, str) and not set("{*") & set(path)
     )
 
 
 def install() -> None:
-    """Bound the labels of all metrics of LiteLLM in this process, those that it makes later as well; once."""
+    """Limit the labels of all LiteLLM metrics in this process, including later ones; does nothing the second time."""
     if not hasattr(MetricWrapperBase.labels, "unbounded"):
         patch_labels(LabelBounds(litellm_internals.model_names))
 
 
 def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
-    """Let LiteLLM's metrics ask `bounds`; what is returned undoes it."""
+    """Patch prometheus_client so that LiteLLM's metrics use `bounds`; the returned function undoes the patch."""
     before = MetricWrapperBase.labels
     labels_of = getattr(before, "unbounded", before)
 

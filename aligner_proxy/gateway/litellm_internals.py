@@ -1,4 +1,4 @@
-"""Uses of LiteLLM beyond its public interface: all that the hooks need besides their arguments."""
+"""All uses of LiteLLM beyond its public interface, for what the hooks need besides their arguments."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ _CHARGED = tuple(
     f"user_api_key_{name}"
     for name in ("hash", "alias", "team_id", "team_alias", "user_id", "org_id", "project_id", "end_user_id")
 )
-"""Fields of LiteLLM's metadata that say whose spend a call is."""
+"""Fields of LiteLLM's metadata that determine to whom a call is charged."""
 _QUOTING = ("message", "body", "litellm_debug_info", "provider_specific_fields")
-"""Attributes of errors that may quote an upstream."""
+"""Attributes of errors that may quote an upstream's text."""
 _ROOM = 200
-"""Entries of LiteLLM's cache of counters by default."""
+"""Default size of LiteLLM's counter cache, in entries."""
 _COUNTERS_OF_A_KEY = 8
-"""Twice what a limited key takes: window, requests, tokens, and requests in flight."""
+"""Twice the entries that a limited key needs: window, requests, tokens, and requests in flight."""
 
 
 def proxy_module() -> Any:
-    """LiteLLM's globals. Importing them takes seconds, except inside the proxy."""
+    """LiteLLM's module of globals; importing it takes seconds, except inside the proxy."""
     from litellm.proxy import proxy_server
 
     return proxy_server
 
 
 def config_folder() -> Path:
-    """Folder of the LiteLLM YAML, to which paths are relative."""
+    """Folder of LiteLLM's YAML file, to which paths are relative."""
     path = proxy_module().user_config_file_path
     return Path(path).resolve().parent if path else Path.cwd()
 
 
 async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
-    """Raise `ProxyException` for a model, a fallback included, that is not among the caller's.
+    """Raise `ProxyException` if the request names a model, or a fallback, that the caller may not use.
 
-    LiteLLM checks this itself for its own keys, but for those of a custom_auth only on request.
+    LiteLLM checks this itself for its own keys, but for keys of a custom_auth only when asked.
     """
     from litellm.proxy.auth.user_api_key_auth import enforce_key_and_fallback_model_access
     from litellm.proxy.common_utils.http_parsing_utils import read_request_body
@@ -78,7 +78,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
     proxy = proxy_module()
-    # LiteLLM compares one name, that of the body, and answers by the path's or the query's.
+    # LiteLLM checks only the name in the body, but a name in the path or query may decide which model answers.
     for body_model in ({}, *({"model": name} for name in _models_in_address(request))):
         await enforce_key_and_fallback_model_access(
             valid_token=caller,
@@ -98,7 +98,7 @@ def _models_in_address(request: Request) -> Iterator[str]:
 
 
 def watch_bodies(note: Callable[[bytes], None]) -> None:
-    """Show each JSON body to `note` before LiteLLM parses it; what it raises as `ProxyException` goes to the client."""
+    """Pass each JSON body to `note` before LiteLLM parses it; a `ProxyException` that it raises goes to the client."""
     from litellm.proxy.common_utils import http_parsing_utils
 
     bodies: Any = http_parsing_utils
@@ -107,7 +107,7 @@ def watch_bodies(note: Callable[[bytes], None]) -> None:
 
 
 class _WatchedParser:
-    """LiteLLM's parser of bodies, which shows each one first."""
+    """Wrapper of LiteLLM's body parser that passes each body to `note` first."""
 
     def __init__(self, parser: Any, note: Callable[[bytes], None]) -> None:
         self._parser = parser
@@ -122,7 +122,7 @@ class _WatchedParser:
 
 
 def admit_paths(paths: Iterable[str]) -> None:
-    """Let LiteLLM's own keys call these paths as they call those of models; they are in its OpenAPI document, too."""
+    """Let LiteLLM's own keys call these paths like model endpoints; also adds the paths to its OpenAPI document."""
     for group in (LiteLLMRoutes.openai_routes, LiteLLMRoutes.llm_api_routes):
         routes = group.value
         routes += [path for path in paths if path not in routes]
@@ -131,7 +131,7 @@ def admit_paths(paths: Iterable[str]) -> None:
 async def make_request_data(
     request: Request, caller: UserAPIKeyAuth, body: Mapping[str, Any], call_id: str | None = None
 ) -> dict[str, Any]:
-    """A request as LiteLLM hands it to hooks: with metadata of key and team, tags, headers, and the call's id."""
+    """Request data as LiteLLM passes it to hooks, with metadata of key and team, tags, headers, and the call id."""
     proxy = proxy_module()
     data = await proxy.add_litellm_data_to_request(
         data=dict(body),
@@ -148,9 +148,10 @@ async def make_request_data(
 
 @contextlib.asynccontextmanager
 async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> AsyncIterator[None]:
-    """Block in which a request counts among those of its key, team and tags; raises HTTP 429 beyond their limits.
+    """Context manager that counts a request towards the limits of its key, team and tags; raises HTTP 429 above them.
 
-    What LiteLLM set aside of their budgets for it is given back: an answer that is only judged costs nothing there.
+    Any budget that LiteLLM reserved for the request is released at the end, because judging an answer costs nothing
+    there.
     """
     limiter = proxy_module().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
     try:
@@ -172,9 +173,9 @@ async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> Asyn
 
 
 def payer_metadata(caller: UserAPIKeyAuth) -> dict[str, Any]:
-    """LiteLLM's metadata by which a call of its router is charged to the key of a request.
+    """LiteLLM metadata that charges a call of its router to the key of a request.
 
-    Neither budgets nor reservations are among them: those of the request itself are settled with its own answer.
+    It contains no budgets or reservations, because those of the request are settled with its own answer.
     """
     from litellm.proxy.litellm_pre_call_utils import LiteLLMProxyRequestSetup
 
@@ -185,7 +186,7 @@ def payer_metadata(caller: UserAPIKeyAuth) -> dict[str, Any]:
 
 
 def make_room_for_counters(keys: int) -> None:
-    """Let LiteLLM count so many keys at once; otherwise the counters of some would push out those of others."""
+    """Enlarge LiteLLM's counter cache for this many keys, so that counters of some keys do not evict others."""
     cache = proxy_module().proxy_logging_obj.internal_usage_cache.dual_cache.in_memory_cache
     cache.max_size_in_memory = max(cache.max_size_in_memory, _ROOM + _COUNTERS_OF_A_KEY * keys)
 
@@ -197,7 +198,7 @@ def proxy_application() -> Starlette | None:
 
 
 def model_names() -> frozenset[str]:
-    """The names of models that an operator has configured: groups, aliases, and what deployments call upstream."""
+    """The configured model names: groups, aliases, and the upstream models of deployments."""
     router = proxy_module().llm_router
     if router is None:
         return frozenset()
@@ -206,7 +207,7 @@ def model_names() -> frozenset[str]:
 
 
 def price_map(catalog_only: bool) -> dict[str, Any]:
-    """LiteLLM's map of prices by model: all that is known, or the catalog as it was loaded."""
+    """LiteLLM's prices by model: everything it knows, or only the catalog as loaded."""
     import litellm
     from litellm.litellm_core_utils.get_model_cost_map import GetModelCostMap
 
@@ -221,14 +222,14 @@ def watch_clients() -> None:
 
 
 def count_in_readiness(reason: readiness.Reason) -> None:
-    """Let a reason count in the proxy's /health/readiness; does nothing outside the proxy."""
+    """Add a reason to the proxy's /health/readiness; does nothing outside the proxy."""
     server = sys.modules.get("litellm.proxy.proxy_server")
     if server is not None:
         readiness.add_reason(server.app, reason)
 
 
 def run_at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
-    """Run `last` when the proxy has served its last request, before it shuts down."""
+    """Run `last` after the proxy's last request, before its own shutdown handler."""
     module = sys.modules.get("litellm.proxy.proxy_server")
     if module is None:
         return
@@ -242,9 +243,9 @@ def run_at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
 
 
 def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
-    """Refuse long lists of fallbacks (HTTP 400) where LiteLLM checks a body, which it does before any hook runs.
+    """Patch LiteLLM's check of a body to refuse long lists of fallbacks (HTTP 400).
 
-    It compares each entry with some hundred names of parameters.
+    LiteLLM runs this check before any hook, and compares each entry with about a hundred parameter names.
     """
     from litellm.proxy.auth import auth_utils
 
@@ -263,9 +264,9 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
 
 
 def add_pre_call(event_hook: Any) -> Any:
-    """The guardrail's modes with pre_call, without which LiteLLM does not call its pre-call hook.
+    """The guardrail's modes with pre_call added, since LiteLLM calls the pre-call hook only then.
 
-    Raises `ConfigError` for a word that is no mode, for which LiteLLM would start without the guardrail.
+    Raises `ConfigError` for an unknown mode, with which LiteLLM would start without the guardrail.
     """
     if event_hook is None or isinstance(event_hook, ModeByTag):
         return event_hook
@@ -282,7 +283,7 @@ def add_pre_call(event_hook: Any) -> Any:
 
 
 def check_entry(params: Mapping[str, Any]) -> None:
-    """Refuse settings of the guardrail with which LiteLLM would skip it, after a line in its log."""
+    """Raise `ConfigError` for guardrail settings with which LiteLLM would log a line and skip the guardrail."""
     literal = {name: value for name, value in params.items() if not str(value).startswith("os.environ/")}
     try:
         settings = LitellmParams(**{"mode": "post_call", **literal} if "mode" in params else literal)
@@ -294,54 +295,57 @@ def check_entry(params: Mapping[str, Any]) -> None:
 
 
 def log_served_texts(data: dict[str, Any], items: Sequence[object]) -> None:
-    """Log the served text of a stream, which LiteLLM itself does not because our comment is no chunk."""
+    """Record a stream's served text for LiteLLM's log; our final comment keeps LiteLLM from doing this itself."""
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     if isinstance(details, dict):
         record_served_output_texts(details, served_stream_output_texts(items))
 
 
 _MERGED_FROM = 512
-"""Kept chunks from which on the older ones are merged."""
+"""Number of kept chunks from which the older ones are merged."""
 _RECENT = 64
-"""The last ones stay as they are: LiteLLM looks for repetitions there."""
+"""Number of recent chunks that stay separate, because LiteLLM looks for repetitions in them."""
 
 
 class MergedItems:
-    """A list of chunks that grows, kept short: what carries text alone is merged, now and then."""
+    """A growing list of chunks that is kept short by merging chunks that carry only text."""
 
     def __init__(self, items: list[object]) -> None:
         self.items = items
         self._due = _MERGED_FROM
 
     def merge(self) -> None:
-        """Merge what has become too long, in place. Doubling keeps that linear where nothing can be merged."""
+        """Merge the older chunks in place once the list is too long.
+
+        The limit then doubles, so that the total work stays linear even if nothing can be merged.
+        """
         if len(self.items) >= self._due:
             self.items[:-_RECENT] = merge_items(self.items[:-_RECENT])
             self._due = max(_MERGED_FROM, 2 * len(self.items))
 
 
 def stream_chunks(stream: object) -> MergedItems:
-    """The chunks that LiteLLM keeps of a chat stream for its log: 3 kB each, for a few letters that it joins later."""
+    """The chunks of a chat stream that LiteLLM keeps for its log, 3 kB each for a few letters that it joins later."""
     chunks = getattr(stream, "chunks", None)
     return MergedItems(chunks if isinstance(chunks, list) else [])
 
 
 class ServedItems(MergedItems):
-    """What went out in a stream, for LiteLLM's log; of a long one texts rather than chunks."""
+    """The delivered items of a stream for LiteLLM's log; older text chunks of a long stream are merged."""
 
     def __init__(self) -> None:
         super().__init__([])
         self.any = False
 
     def append(self, item: object) -> None:
-        """One more went out."""
+        """Add a delivered item and merge older ones if there are too many."""
         self.any = True
         self.items.append(item)
         self.merge()
 
 
 def merge_items(items: Iterable[object]) -> list[object]:
-    """The items with neighbouring ones of text alone as one."""
+    """The items, with neighbouring text-only ones merged into one."""
     joined: list[object] = []
     for index, run in groupby(items, key=_text_choice):
         group = list(run)
@@ -358,7 +362,7 @@ _BYTES = -1
 
 
 def _text_choice(item: object) -> int | None:
-    """The choice of a chunk that carries text alone; None for other chunks."""
+    """The choice index of a text-only chunk, `_BYTES` for bytes, None for any other item."""
     if isinstance(item, bytes):
         return _BYTES
     if not isinstance(item, ModelResponseStream) or len(item.choices) != 1:
@@ -371,7 +375,7 @@ def _text_choice(item: object) -> int | None:
 
 
 def _join_chunks(chunks: Sequence[Any]) -> object:
-    """One chunk with the texts of all."""
+    """One chunk with the joined texts of all."""
     whole = chunks[0].model_copy()
     whole.choices = [chunks[0].choices[0].model_copy()]
     whole.choices[0].delta = chunks[0].choices[0].delta.model_copy()
@@ -380,7 +384,7 @@ def _join_chunks(chunks: Sequence[Any]) -> object:
 
 
 class WatchedStream:
-    """A stream whose items are looked at; what LiteLLM keeps beside the stream, such as headers, stays beside it."""
+    """A stream of `items` that keeps LiteLLM's attributes of the original stream, such as headers."""
 
     def __init__(self, items: AsyncGenerator[Any, None], source: AsyncIterable[Any]) -> None:
         self._items = items
@@ -391,14 +395,14 @@ class WatchedStream:
 
 
 def is_from_upstream(error: Exception) -> bool:
-    """Whether an error may quote what an upstream said: any but those that the proxy and its guardrails raise."""
+    """Whether an error may quote an upstream, which is any error not raised by the proxy or its guardrails."""
     return not isinstance(error, ProxyException | HTTPException)
 
 
 def silence_error(error: Exception) -> HTTPException | None:
-    """Take what an upstream said out of its error, in place: not every endpoint takes another error from the hook.
+    """Remove an upstream's text from its error in place, since not every endpoint accepts a new error from the hook.
 
-    Returns what has to be raised in its stead where the text cannot be taken out.
+    Returns the error to raise instead if the text cannot be removed.
     """
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) else 500

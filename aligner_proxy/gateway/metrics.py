@@ -1,6 +1,6 @@
-"""Records of outcomes in metrics, spans and the log: one per choice, whatever its status.
+"""Records the outcome of each choice, whatever its status, in metrics, spans and the log.
 
-The log line is one JSON object of ids, reasons, lengths and counts; it never holds text.
+The log line is one JSON object with ids, reasons, lengths and counts; it never contains text.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from aligner_proxy.types import METAALIGNER, Outcome, Policy, SideKind, Status
 log = logging.getLogger("aligner_proxy.outcome")
 
 CANCELLED = "cancelled"
-"""The reason when the client left before there was an outcome."""
+"""The reason of a choice whose client disconnected before there was an outcome."""
 
 _BREAKER_LEVEL = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 prometheus.INFO.labels(__version__).set(1)
 
 
 def record_not_applied(state: RequestState) -> None:
-    """Count a correction that could not be put into its response, and mark its choice as failed."""
+    """Count a correction that could not be inserted into its response, and mark the corrected choices as failed."""
     prometheus.NOT_PUT_IN.inc()
     state.fail_corrected(INTERNAL)
 
 
 def record_side_text_refusal(state: RequestState, kind: SideKind) -> None:
-    """Count a text beside an answer that may not go out, and mark what is settled of the answer as failed."""
+    """Count a side text that may not be delivered, and mark the answer as failed if it is already settled."""
     prometheus.SIDE_TEXTS_REFUSED.labels(kind.value, state.policy.name).inc()
     if state.is_settled:
         state.fail_all(kind.value)
 
 
 def record_upstream_end(state: RequestState) -> None:
-    """Record the upstream stage: the answer is complete, or there will be none."""
+    """Record the duration of the upstream stage, which ends when the answer is complete or will not come."""
     seconds = time.monotonic() - state.opened_at
     record_stage("upstream", seconds, state.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name)
 
 
 def record_stream_shed(state: RequestState) -> None:
-    """Count a stream for which there was no room, and log it."""
+    """Count and log a stream that was shed because the stream budget was full."""
     prometheus.STREAMS_SHED.labels(state.policy.name).inc()
     log.info(json.dumps({"event": "aligner_stream_shed", "call_id": state.call_id, "policy": state.policy.name}))
 
@@ -80,7 +80,7 @@ def describe_span(span: TraceSpan, outcome: Outcome) -> None:
 
 
 def worst_scores(outcome: Outcome) -> dict[str, float]:
-    """The highest log-odds of the segments flagged for each objective."""
+    """The highest log-odds among the flagged segments of each objective."""
     scores: dict[str, float] = {}
     for segment in outcome.segments:
         name = outcome.objective_of(segment)
@@ -90,7 +90,7 @@ def worst_scores(outcome: Outcome) -> dict[str, float]:
 
 
 def record_unprocessed(call_id: str, policy: Policy, status: Status, reason: str, index: int = 0) -> Outcome:
-    """A recorded outcome that did not reach the pipeline (endpoint, policy, upstream error)."""
+    """Record and return an outcome that did not reach the pipeline (endpoint, policy, upstream error)."""
     outcome = Outcome(status, reason, None, policy, index)
     record_outcome(call_id, 0, outcome)
     return outcome
@@ -107,7 +107,7 @@ def record_outcome(call_id: str, answer_chars: int, outcome: Outcome) -> None:
 
 
 def _count_outcome(outcome: Outcome) -> None:
-    """Count the work for a choice that was judged."""
+    """Count the work done for a choice that was not skipped."""
     policy = outcome.policy
     by = policy.aligner if policy.corrector == METAALIGNER else policy.corrector
     prometheus.BY_ALIGNER.labels(by, outcome.status.value, policy.name).inc()
@@ -122,7 +122,7 @@ def _count_outcome(outcome: Outcome) -> None:
 
 
 def _count_editor(outcome: Outcome) -> None:
-    """Count what an editor was asked for this choice."""
+    """Count the editor calls for this choice."""
     use = outcome.correction.editor if outcome.correction else None
     if use is None:
         return
@@ -152,7 +152,7 @@ def record_stream(call_id: str, policy: Policy, timeline: Timeline) -> None:
 
 
 def _count_edits(outcome: Outcome) -> None:
-    """Count the gate's verdicts; cache hits are judged again, so they count, too."""
+    """Count the gate's verdicts; cache hits count, too, because the gate checks them again."""
     for rule in outcome.dropped:
         prometheus.EDITS.labels(rule).inc()
     if kept_count := outcome.edits - len(outcome.dropped):
@@ -167,13 +167,13 @@ def record_breaker(state: State) -> None:
 
 
 def record_policy_change(*, is_refused: bool, stale: bool) -> None:
-    """Count a change of the policies or keys file; `stale`: one of them is refused and an older one is in force."""
+    """Count a change of the policies or keys file; `stale` means that one is refused and an older one stays active."""
     prometheus.RELOADS.labels("refused" if is_refused else "taken").inc()
     prometheus.POLICY_REFUSED.set(stale)
 
 
 def record_taught(index: Index) -> None:
-    """Record what is taught: of each objective and aligner the examples of the head in force, 0 without one."""
+    """Set the metrics of taught heads: examples and time of each active head, 0 without one."""
     for scope, names in index.scopes.items():
         for name, objective in names.items():
             for aligner in objective.current:

@@ -1,8 +1,8 @@
 """Cache of LiteLLM's expensive public pages, rendered once in a thread.
 
-Its OpenAPI document (seconds of CPU) and its price map (a fifth of a second per request) need no key, and LiteLLM
-renders both on the event loop, which blocks all requests. Here one thread renders a page, concurrent requests share
-the result, and it is stored compressed.
+LiteLLM's OpenAPI document (seconds of CPU) and price map (a fifth of a second per request) need no key. LiteLLM renders
+both on the event loop, which blocks all requests. Here one thread renders a page, concurrent requests share the result,
+and the page is stored compressed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from aligner_proxy.gateway import litellm_internals
 
 COST_MAP = "/public/litellm_model_cost_map"
 _COST_MAP_S = 60.0
-"""The map of prices has what an operator adds to it; a page of it is made again after so many seconds."""
+"""Seconds after which the price map is rendered again, since an operator may add prices to it."""
 _MOST_VARIANTS = 8
-"""An operator configures prefixes of paths, and the OpenAPI document names the one under which it is read."""
+"""Most pages kept per address; the OpenAPI document differs by the path prefix under which it is read."""
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 _INSTALLED = "aligner_public_pages"
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class PublicPage:
 
     @classmethod
     def from_document(cls, document: object) -> PublicPage:
-        """The page of a document. It takes long: call it in a thread."""
+        """Render a document; this takes long, so call it in a thread."""
         text = json.dumps(
             document, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=jsonable_encoder
         )
@@ -52,7 +52,7 @@ class PublicPage:
         return cls(plain, gzip.compress(plain, 6))
 
     def response(self, request: Request) -> Response:
-        """The page as this client takes it."""
+        """The page as a response, compressed if this client accepts gzip."""
         headers = {"vary": "accept-encoding"}
         if not _takes_gzip(request.headers.get("accept-encoding", "")):
             return Response(self.plain, media_type="application/json", headers=headers)
@@ -60,13 +60,13 @@ class PublicPage:
 
 
 def _takes_gzip(accepted: str) -> bool:
-    """Whether a header `accept-encoding` allows it."""
+    """Whether an `accept-encoding` header allows gzip."""
     choices = (choice.replace(" ", "").lower().partition(";q=") for choice in accepted.split(","))
     return any(name == "gzip" and (not weight or weight.strip("0.")) for name, _, weight in choices)
 
 
 class PublicPages:
-    """The pages of one address, by variant. `document` makes one, in a thread; after `lasts_s` it is made again."""
+    """The pages of one address by variant; `document` creates one in a thread, and again after `lasts_s` seconds."""
 
     def __init__(self, path: str, document: Callable[[Any], object], lasts_s: float = math.inf) -> None:
         self._path = path
@@ -77,14 +77,14 @@ class PublicPages:
         self._making: dict[Hashable, asyncio.Task[None]] = {}
 
     async def get_page(self, variant: Hashable) -> PublicPage:
-        """The page, from memory if there is one; an old one is shown while the next is made."""
+        """The page from memory, rendered first if there is none; an old page is served while the next is rendered."""
         if time.monotonic() - self._made_at.get(variant, -math.inf) >= self._lasts_s or variant not in self._pages:
             making = self._making.get(variant)
             if making is None:
                 making = asyncio.ensure_future(self._make(variant))
                 self._making[variant] = making
             if variant not in self._pages:
-                await asyncio.shield(making)  # a client that leaves does not stop it: others wait for it, too
+                await asyncio.shield(making)  # not stopped if this client leaves, since others wait, too
         return self._pages[variant]
 
     async def _make(self, variant: Hashable) -> None:
@@ -101,7 +101,7 @@ class PublicPages:
 
 
 def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
-    """The OpenAPI document as FastAPI would serve it under this prefix."""
+    """The OpenAPI document as FastAPI serves it under this prefix."""
     document = app.openapi()
     servers = document.get("servers", [])
     if not root_path or not app.root_path_in_servers or root_path in {server.get("url") for server in servers}:
@@ -110,14 +110,17 @@ def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
 
 
 def install() -> None:
-    """Serve these pages in the running proxy; does nothing outside it."""
+    """Serve these pages in the running proxy; does nothing outside the proxy."""
     app = litellm_internals.proxy_application()
     if isinstance(app, FastAPI):
         install_routes(app, litellm_internals.price_map)
 
 
 def install_routes(app: FastAPI, prices: Callable[[bool], dict[str, Any]]) -> None:
-    """Put our routes of the pages before those of the application, once. `prices` gives the map, a catalog alone."""
+    """Put our routes for the pages before those of the application, once.
+
+    `prices(catalog_only)` returns the price map.
+    """
     if getattr(app.state, _INSTALLED, False):
         return
     setattr(app.state, _INSTALLED, True)

@@ -1,7 +1,7 @@
-"""Readiness: if a policy blocks without an engine, a gateway without one is not ready.
+"""Readiness: if a policy blocks answers without an engine, the gateway is not ready while the engine is down.
 
 LiteLLM's `/health/readiness` does not check the engine, so a load balancer would send requests to a gateway that
-answers all of them with 503. If no policy blocks, answers pass without an engine and the gateway stays ready.
+answers all of them with 503. If no policy blocks, answers pass without an engine, and the gateway stays ready.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
 log = logging.getLogger(__name__)
 PATH = "/health/readiness"
 _WAIT_S = 3.0
-"""Less than probes wait: Kubernetes and our `health` give up after 5 s."""
+"""Must be shorter than probes wait; Kubernetes and our `health` command give up after 5 s."""
 
 Reason = Callable[[], Awaitable[str | None]]
-"""Returns why the gateway is not ready, in one word; None if it is."""
+"""Async function that returns why the gateway is not ready, in one word; None if it is ready."""
 
 
 def blocks_without_engine(file: PolicyFile) -> bool:
-    """Whether some route, for some tenant of the file, prefers an error to an answer that no engine has seen."""
+    """Whether any route, for any tenant of the file, prefers an error to an answer that no engine has checked."""
     return any(map(_blocks_without_aligner, PolicyResolver(file).active_settings()))
 
 
@@ -62,7 +62,7 @@ class EngineReadiness:
     async def _needs_engine(self) -> bool:
         file = self._file()
         if self._needed is None or self._needed[0] is not file:
-            # In a thread: with thousands of routes and tenants it takes tenths of a second.
+            # In a thread, because thousands of routes and tenants take tenths of a second.
             self._needed = (file, await asyncio.to_thread(blocks_without_engine, file))
         return self._needed[1]
 
@@ -90,14 +90,14 @@ class EngineReadiness:
 
 
 class ReadinessMiddleware:
-    """ASGI middleware that answers 503 to LiteLLM's readiness probe when one of `reasons` has a word to say."""
+    """ASGI middleware that answers LiteLLM's readiness probe with 503 if any of `reasons` returns a word."""
 
     def __init__(self, app: ASGIApp, reasons: list[Reason]) -> None:
         self.app = app
         self._reasons = reasons
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
             for reason in self._reasons:
                 if (why := await reason()) is not None:
@@ -110,7 +110,7 @@ _reasons: WeakKeyDictionary[Any, list[Reason]] = WeakKeyDictionary()
 
 
 def add_reason(app: Starlette, reason: Reason) -> None:
-    """Let a reason count in the readiness of `app`; of a running application the middleware stack is replaced."""
+    """Add a reason to the readiness of `app`; if `app` is running, its middleware stack is wrapped."""
     existing = _reasons.get(app)
     if existing is not None:
         existing.append(reason)

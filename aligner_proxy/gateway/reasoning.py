@@ -1,6 +1,6 @@
-"""Reasoning beside the answers of one request: removed, or scored for the record; never edited.
+"""Handles the reasoning in one response: removes it, or scores it for the record, but never edits it.
 
-Scoring changes only a header or comment of the response. Its record is that of a shadow correction, under the policy's
+Scoring changes only a header or comment of the response. It is recorded like a shadow correction, under the policy's
 name followed by `/reasoning`.
 """
 
@@ -33,20 +33,20 @@ from aligner_proxy.types import (
 
 
 def reasoning_treatment(state: RequestState) -> SideTreatment:
-    """What is done with the reasoning of this request."""
+    """The treatment of reasoning in this module for this request; PASS if it is handled elsewhere or not at all."""
     policy = state.policy
     off = policy.bypass or policy.mode is Mode.OFF
     if off or (policy.reasoning is SideTreatment.DROP and policy.mode is not Mode.ENFORCE):
         return SideTreatment.PASS
     if policy.reasoning is SideTreatment.DROP:
         return SideTreatment.DROP
-    # Where reasoning may end the answer, it is judged with all other texts beside it.
+    # If reasoning may block the answer, it is judged together with the other side texts.
     ends = policy.reasoning is SideTreatment.BLOCK or side_texts.blocks_kind(policy, SideKind.REASONING)
     return SideTreatment.PASS if ends or state.skip else policy.reasoning
 
 
 def open_reasoning(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf) -> Reasoning | None:
-    """The reasoning of a request; None where it stays as it comes."""
+    """The handler of a request's reasoning; None if reasoning passes unchanged here."""
     form = formats.reasoning(state.route)
     wire = formats.wire(state.route)
     if form is None or wire is None or reasoning_treatment(state) is SideTreatment.PASS:
@@ -57,13 +57,13 @@ def open_reasoning(data: dict[str, Any], state: RequestState, corrector_of: Corr
 
 @dataclass(slots=True)
 class Reasoning:
-    """The reasoning of one request."""
+    """Removes or scores the reasoning of one request."""
 
     _form: SafeReasoning
     _data: Mapping[str, Any]
     _state: RequestState
     _opening: Exchange
-    """A choice before anything of it came."""
+    """A choice before any part of it has arrived."""
     _corrector: ChoiceCorrector
 
     @property
@@ -72,7 +72,7 @@ class Reasoning:
 
     @contextlib.asynccontextmanager
     async def judge_alongside(self, response: Any) -> AsyncIterator[Any]:
-        """Block that gets the response as it may go on; reasoning is scored meanwhile."""
+        """Context manager that yields the response to process further, and scores its reasoning in parallel."""
         if self._drops:
             yield self._remove_reasoning(response)
             return
@@ -91,7 +91,7 @@ class Reasoning:
             return response
 
     def _handle_failure(self) -> None:
-        """Handle reasoning that could not be removed: the policy decides whether it is delivered."""
+        """Count reasoning that could not be removed; raise `Blocked` if the policy prefers an error to that."""
         metrics.record_not_applied(self._state)
         if outcomes.blocks(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._state.policy)):
             raise Blocked(outcomes.INTERNAL)
@@ -103,7 +103,7 @@ class Reasoning:
             return {}
 
     async def _judge(self, texts: Mapping[int, str], response: object = None) -> None:
-        """Score the reasoning of each choice; the results go into the request's state."""
+        """Score the reasoning of each choice and store the outcomes in the request's state."""
         unstored = no_store(self._data, response)
         exchanges = [
             make_side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
@@ -112,7 +112,7 @@ class Reasoning:
         self._state.reasoning = list(scored)
 
     def wrap_stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
-        """The same stream, without reasoning or with it read as it passes."""
+        """The stream with its reasoning removed, or read for scoring as it passes."""
         reader = self._form.open_stream(self._data, drop=self._drops)
         items = self._drop_reasoning(source, reader) if self._drops else self._read_along(source, reader)
         return WatchedStream(items, source)
@@ -120,7 +120,7 @@ class Reasoning:
     async def _drop_reasoning(
         self, source: AsyncIterable[Any], reader: SafeReasoningStream
     ) -> AsyncGenerator[Any, None]:
-        """The items of a stream without reasoning; from a failure on as they come."""
+        """The items of a stream without reasoning; unchanged from the first failure on."""
         broken = False
         async with _close_at_end(source) as items:
             async for item in items:
@@ -136,7 +136,7 @@ class Reasoning:
             yield each
 
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
-        """The items of a stream as they come. Its reasoning is scored as soon as something else follows it."""
+        """The unchanged items of a stream; its reasoning is scored as soon as something else follows it."""
         work: asyncio.Task[None] | None = None
         judged_size = size = 0
         try:
@@ -161,7 +161,7 @@ class Reasoning:
 
 
 def _replace_task(work: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
-    """Cancel an earlier task and start one with more text."""
+    """Cancel the earlier task, if any, and start a new one."""
     if work is not None:
         work.cancel()
     return asyncio.create_task(coroutine)
@@ -169,7 +169,7 @@ def _replace_task(work: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Ta
 
 @contextlib.asynccontextmanager
 async def _close_at_end(source: AsyncIterable[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    """The items of a stream, which is closed at the end."""
+    """Context manager over the items of a stream that closes the stream at the end."""
     items = aiter(source)
     try:
         yield items

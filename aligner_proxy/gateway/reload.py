@@ -1,14 +1,14 @@
-"""Reload of policies and keys when their files change; the last valid ones stay active.
+"""Reloads policies and keys when their files change; the last valid ones stay active.
 
-A change applies once the files were equal in two checks (the writer is done) and are valid as a whole. Two more
-changes are refused: an empty policies file, since a writer may have truncated it and been stopped (a full disk), and
-one that takes all enforced objectives from a tenant (`active_policies.py`). The value is swapped in one assignment, so
-readers get the old or the new one, never a mix. A thread checks the files, because reading may be slow and LiteLLM's
-workers share no signal.
+A change applies once two checks have found the same files (so the writer is done) and all of them are valid. Two kinds
+of valid changes are refused as well. One is an empty policies file, since a writer may have truncated it and then
+failed (a full disk). The other takes all enforced objectives from a tenant (`active_policies.py`). The value is swapped
+in one assignment, so readers get the old or the new one, never a mix. A thread checks the files, because reading may be
+slow and LiteLLM's workers share no signal.
 
-Keys are read and refused separately, so that a mistake in the policies file does not keep a revoked key valid; a
-missing keys file means no keys. A refusal, or a change that needs a restart, is logged once, counted, and written to
-the run folder for `aligner-proxy doctor`.
+Keys are read and refused separately, so that a mistake in the policies file does not keep a revoked key valid. A
+missing keys file means that no key is valid. A refusal, or a change that needs a restart, is logged once, counted, and
+written to the run folder for `aligner-proxy doctor`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.store import Version
 
 LOOK_S = 1.0
-"""Seconds between two checks; a change applies after one to two of them."""
-# Errors of parsers on hostile files (deep nesting, for example); none may stop the watcher.
+"""Seconds between two checks; a change applies after one or two checks."""
+# Parser errors for hostile files (deep nesting, for example); none of them may stop the watcher.
 _PARSER_ERRORS = (
     OSError,
     RuntimeError,
@@ -50,28 +50,28 @@ _PARSER_ERRORS = (
     TypeError,
     LookupError,
     AttributeError,
-    SystemError,  # Python 3.11, where two threads parse source at once, as models with documented fields do
+    SystemError,  # Python 3.11, if two threads parse source at once, as pydantic does for field docs
 )
 _T = TypeVar("_T")
 Signature = tuple[tuple[int, int, int] | None, ...]
 Listener = Callable[[str | None], None]
 log = logging.getLogger(__name__)
 _FIXED = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
-"""Blocks of the file that are read only at the start of the process."""
+"""Blocks of the file that are read only when the process starts."""
 _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
 
 
 class Watcher(Protocol):
-    """Watcher of files."""
+    """An object that checks files for changes."""
 
     def look(self) -> None:
-        """Apply a change that is complete."""
+        """Check the files and apply a completed change."""
 
 
 class WatchedFiles(Generic[_T]):
-    """Value that is read again when its files change.
+    """A value that is read again when its files change.
 
-    `read` returns the value and its files; if it raises, the change is refused. `changed` is called once for each
+    `read` returns the value and its files; if it raises, the change is refused. `on_change` is called once for each
     change: with None if it was applied, else with the reason for its refusal.
     """
 
@@ -80,21 +80,21 @@ class WatchedFiles(Generic[_T]):
         self._on_change = on_change
         self.current, self._files = read()
         self.refusal: str | None = None
-        # Nothing counts as read yet: the files may have changed between being read and being checked.
+        # Treat nothing as read yet, since the files may have changed between being read and being checked.
         self._applied: Signature | None = None
         self._last_signature = self._signature()
 
     def look(self) -> None:
-        """Apply a change that is complete. Called by one thread at a time."""
+        """Check the files and apply a completed change. Only one thread may call this at a time."""
         now = self._signature()
         still = now == self._last_signature
         self._last_signature = now
-        # After a refusal the files are read again: a file they name may have been missing.
+        # After a refusal, read the files again even if unchanged, since a file that they name may have been missing.
         if still and (now != self._applied or self.refusal):
             self._apply(now)
 
     def read_again(self) -> None:
-        """Read at the next look even if no file has changed; `read` may look at other files now."""
+        """Read again at the next check even if no file has changed, because `read` may use other files now."""
         self._applied = None
 
     def _apply(self, now: Signature) -> None:
@@ -142,7 +142,7 @@ def _look_repeatedly(watcher: weakref.ref[Watcher], every_s: float) -> None:
 
 
 def _file_signature(path: Path) -> tuple[int, int, int] | None:
-    """Inode, time and size of a file, which change with it; None for a missing file."""
+    """(inode, modification time, size) of a file, to detect changes; None for a missing file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -152,44 +152,44 @@ def _file_signature(path: Path) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class ActiveConfig:
-    """The policies for new requests."""
+    """The active configuration, which applies to new requests."""
 
     file: PolicyFile
     resolver: PolicyResolver = field(compare=False)
     heads: ActiveHeads
-    """The active heads of this file, which the resolver puts into policies."""
+    """The active taught heads for this file, which the resolver adds to policies."""
     head_versions: Mapping[str, Version] = field(compare=False)
-    """The same by head."""
+    """The active heads' versions, by head hash."""
     has_editors: bool = False
-    """Whether a model group writes in place of what is flagged, for some requests."""
+    """Whether a model group rewrites flagged passages for some requests."""
 
     @classmethod
     def from_file(cls, file: PolicyFile) -> ActiveConfig:
-        """A policies file with the heads in force for it."""
+        """The configuration from a policies file and its active taught heads."""
         heads = ActiveHeads.read_or_empty(file)
         versions = heads.versions()
-        # Where nothing was taught no request looks for it.
+        # If nothing was taught, requests skip the look-up of heads.
         resolver = PolicyResolver(file, heads.head_of if versions else find_no_head)
         return cls(file, resolver, heads, versions, has_editors=find_outside_editor(file.blocks()) is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class ClientKeys:
-    """The keys of a keys file by sha256."""
+    """The keys in a keys file, by sha256."""
 
     entries: Mapping[str, KeyEntry]
     path: Path | None
     missing: bool = False
-    """Whether there is no such file, and therefore no key."""
+    """Whether the file does not exist, so that there are no keys."""
 
     @property
     def fault(self) -> str | None:
-        """What the operator should know about the file."""
+        """A problem with the file that the operator should know; None if there is none."""
         return f"{self.path.name} does not exist: no key of it is accepted" if self.path and self.missing else None
 
 
 def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
-    """The keys of this file, and the files to watch; none without a file. Raises `ConfigError`."""
+    """The keys in this file and the files to watch; both empty if `path` is None. Raises `ConfigError`."""
     if path is None:
         return ClientKeys({}, None), ()
     if not path.exists():
@@ -198,7 +198,7 @@ def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
 
 
 def log_keys(keys: ClientKeys, reason: str | None) -> None:
-    """Log the result of a change of the keys file."""
+    """Log the result of a change of the keys file; `reason` if it was refused."""
     name = keys.path.name if keys.path else "keys"
     if reason is not None:
         log.error("%s: the change is invalid, the previous keys stay active: %s", name, reason)
@@ -219,13 +219,14 @@ class ReloadReport:
     refused_at: float | None = None
     restart: tuple[str, ...] = ()
     keys: str | None = None
-    """What is wrong with the keys file."""
+    """Problem with the keys file; None if there is none."""
 
 
 class Policies:
-    """The policies file at `path` and its keys, kept up to date. Raises `ConfigError` if one is invalid at first.
+    """The policies file at `path` and its keys, kept up to date; raises `ConfigError` if one is invalid at the start.
 
-    Where `serve` keeps what is in force, an invalid file is a change of that, also for a process that starts.
+    If `serve` has stored an active version, an invalid file counts as a refused change of it, even when a process
+    starts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -242,7 +243,7 @@ class Policies:
 
     @property
     def current(self) -> ActiveConfig:
-        """The active policies. Read them once per request."""
+        """The active policies. Read this only once per request, since it may change."""
         return self._watched.current
 
     @property
@@ -251,12 +252,12 @@ class Policies:
         return self._keys.current.entries
 
     def look(self) -> None:
-        """Apply changed files now, if they are complete."""
+        """Check both files and apply completed changes."""
         self._watched.look()
         self._keys.look()
 
     def keep_looking(self) -> None:
-        """Check for changes from now on."""
+        """Start checking for changes in a thread."""
         keep_looking(self)
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
@@ -268,7 +269,7 @@ class Policies:
         return config_now, (self.path, config_now.heads.store.index_path, *file.file_paths)
 
     def _read_disk(self) -> PolicyFile:
-        """The file on disk, made the active one; raises `ConfigError`."""
+        """Load the file on disk and make it the active one; raises `ConfigError`."""
         file = registry.load_policies(self.path)
         config.refuse_without_policies(file)
         registry.configure_plugins(file)
@@ -276,7 +277,7 @@ class Policies:
         return file
 
     def _read_at_start(self) -> PolicyFile:
-        """The file on disk, or the active one if that is refused; the next check logs why."""
+        """The file on disk, or the stored active one if the disk's is refused; the next check logs why."""
         try:
             return self._read_disk()
         except ConfigError:
@@ -286,7 +287,7 @@ class Policies:
             return last
 
     def _catch_up(self) -> None:
-        """Adopt the version that another process has made active, if this process has not read it yet."""
+        """Adopt the version that another process has made active, if this process does not have it yet."""
         text = self._active.read_text()
         if text is None or text == self.current.file.source.text:
             return
@@ -313,7 +314,7 @@ class Policies:
             for change in restart:
                 log.warning("%s", change)
             self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart)
-            self._keys.read_again()  # the file may name other keys now
+            self._keys.read_again()  # the file may name another keys file now
         self._write_report()
 
     def _handle_keys_change(self, reason: str | None) -> None:
@@ -323,7 +324,7 @@ class Policies:
         self._write_report()
 
     def _count_change(self, reason: str | None) -> None:
-        """Count a change of one of the files; a refusal lasts until that file is valid."""
+        """Count a change of one of the files, and set whether either file is refused now."""
         stale = self._watched.refusal is not None or self._keys.refusal is not None
         metrics.record_policy_change(is_refused=reason is not None, stale=stale)
 
@@ -341,9 +342,9 @@ def _warn_once(warning: str) -> None:
 
 
 def watched_policies(path: Path) -> Policies:
-    """The watched file at `path`, one object per process.
+    """The watched policies file at `path`, one object per process.
 
-    Links are not resolved: a mounted file may be changed by replacing its link.
+    Symbolic links are not resolved, because a mounted file may be changed by replacing its link.
     """
     return _watch_policies(Path(os.path.abspath(path)))
 
@@ -356,7 +357,7 @@ def _watch_policies(path: Path) -> Policies:
 
 
 def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
-    """The keys; an error names only the place, because its text may quote a misplaced key."""
+    """Load the keys; an error names only the location, because its original text may quote a misplaced key."""
     try:
         return load_keys(path)
     except ConfigError as error:
@@ -366,7 +367,7 @@ def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
 
 
 def _fixed_changes(started: PolicyFile, now: PolicyFile) -> Iterator[str]:
-    """Messages about changes that apply only after a restart."""
+    """Messages about changes that take effect only after a restart."""
     for block in _FIXED:
         before = getattr(started, block)
         after = getattr(now, block)
@@ -393,7 +394,7 @@ def write_report(report: ReloadReport) -> None:
 
 
 def read_reports() -> Iterator[ReloadReport]:
-    """Reports of the running processes of this user and home."""
+    """The reports of running processes of this user and home."""
     for path in sorted(_report_folder().glob("policies-*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             fields: dict[str, Any] = json.loads(path.read_text())

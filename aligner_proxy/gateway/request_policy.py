@@ -1,7 +1,8 @@
-"""Policy of one request: the facts it depends on, and the policy that follows, also if another model answers.
+"""Resolves the policy of one request from its facts, and again if another model answers.
 
-The caller comes only from LiteLLM's authentication (`UserAPIKeyAuth`). Metadata of the body comes from the client and
-only requests settings. Requests for what a client may not have become HTTP errors here, before anything is spent.
+The caller's identity comes only from LiteLLM's authentication (`UserAPIKeyAuth`). Metadata in the body comes from the
+client and can only request settings. If a client requests something it is not allowed, an HTTP error is raised here,
+before any tokens are spent.
 """
 
 from __future__ import annotations
@@ -41,24 +42,24 @@ _ABOVE = frozenset({"system", "developer"})
 BODY_REQUEST = "aligner_proxy_objectives"
 """Field of a request's data that holds the `BodyRequest` of `POST /v1/align`."""
 _BASE64 = "base64:"
-"""How a header begins whose text has lines or letters that headers cannot hold."""
+"""Prefix of a header value in base64, for text with line breaks or characters that headers cannot contain."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class BodyRequest:
-    """Objectives and fields of plugins in the body of `POST /v1/align`. JSON of a client can never be an instance."""
+    """Objectives and plugin fields in the body of `POST /v1/align`; client JSON can never be an instance."""
 
     names: tuple[str, ...] = ()
-    """Of objectives."""
+    """Names of requested objectives."""
     texts: tuple[str, ...] = ()
-    """Objectives in the request's own words."""
+    """Objectives that the request itself words ("Name: description")."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Values of the fields that plugins declare, by name."""
 
 
 def check_body(data: Mapping[str, Any], trust: Trust) -> None:
-    """Refuse a body (HTTP 400) that directs LiteLLM's router as clients may not."""
+    """Refuse a body (HTTP 400) with router settings that clients may not use."""
     with _as_http_errors():
         routing.check_router_fields(data, trust.router_fields)
 
@@ -66,7 +67,10 @@ def check_body(data: Mapping[str, Any], trust: Trust) -> None:
 async def resolve_request(
     policies: Policies, extensions: Extensions, data: dict[str, Any], user: UserAPIKeyAuth
 ) -> tuple[RequestFacts, Policy]:
-    """The facts of a request and its policy; raises LiteLLM's error for what it may not have."""
+    """The facts of a request and its policy; raises LiteLLM's error if it requests something it is not allowed.
+
+    Also removes our fields from the request's metadata.
+    """
     current = policies.current
     fields = [field.name for field in extensions.request_fields]
     try:
@@ -77,7 +81,7 @@ async def resolve_request(
             targets = (routing.resolve_name(model, user.team_id) for model in routing.further_models(data))
             further = (replace(request, model=model, groups=groups) for model, groups in targets)
             policy = resolve_for_models(current.resolver, request, further)
-            if policy.aligner_shares:  # of metadata
+            if policy.aligner_shares:  # shares set by metadata
                 request = _add_position(request, data, user)
                 policy = policy if request.position is None else shares.draw_aligner(policy, request.position)
             policy = await extensions.resolve_async(policy, request)
@@ -89,7 +93,7 @@ async def resolve_request(
 
 
 def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
-    """The facts with the position of this conversation, by which one of several aligners is drawn."""
+    """Add the conversation's position, which decides which of several aligners is drawn."""
     form = wire(user.request_route)
     if form is None:
         return request
@@ -99,27 +103,30 @@ def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIK
 def resolve_answer(
     policies: Policies, extensions: Extensions, request: RequestFacts, policy: Policy, group: str
 ) -> Policy | None:
-    """The policy of a request that this model group answered, not laxer than `policy`; None if it stays the same."""
+    """The policy if this model group answered, at least as strict as `policy`; None if the policy stays the same."""
     if routing.is_same_group(request.names, group):
         return None
     answering = replace(request, model=group, groups=())
     try:
         answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
     except ForbiddenError:
-        # It asked for something that only its own route allows, which its policy contains already.
+        # It requested something that only its own route allows; `policy` contains that already.
         answering = replace(answering, asked=(), own=(), fields={})
         answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
     return replace(stricter_policy(answered, policy), upstream=group, payer=policy.payer)
 
 
 def _add_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
-    """The policy with the model group that answers, and whom LiteLLM charges for what an editor writes."""
+    """Add the answering model group, and the metadata by which LiteLLM charges the editor's calls."""
     payer = tuple(litellm_internals.payer_metadata(user).items())
     return replace(policy, upstream=next(iter(request.groups), request.model), payer=payer)
 
 
 def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
-    """LiteLLM's metadata of team and key, the key's over the team's, as far as the policies file trusts them."""
+    """The metadata of team and key that the policies file trusts, merged; the key's overrides the team's.
+
+    Logs once for each source if untrusted metadata tries to switch the guardrail off.
+    """
     merged: dict[str, Any] = {}
     for bucket in metadata_buckets(data):
         team = bucket.get("user_api_key_team_metadata")
@@ -136,7 +143,7 @@ _SWITCHES = ("disable_global_guardrails", "opted_out_global_guardrails")
 
 
 def _as_http_errors() -> ErrorTranslation:
-    """Errors of the client, as LiteLLM sends them."""
+    """Context manager that turns client errors into LiteLLM's HTTP errors."""
     return ErrorTranslation((BadRequest, ForbiddenError), _http_error)
 
 
@@ -148,7 +155,7 @@ def _http_error(error: BadRequest | ForbiddenError) -> ProxyException:
 
 @lru_cache(maxsize=1024)
 def _warn_ignored(source: str, setting: str) -> None:
-    """Log once for each source that its opt-out from the guardrail has no effect."""
+    """Log, once for each source, that its opt-out from the guardrail has no effect."""
     log.warning("%s: ignoring its opt-out from the guardrail: %s is false", source, setting)
 
 
@@ -159,9 +166,10 @@ def request_facts(
     keys: Container[str] = (),
     resolver: PolicyResolver | None = None,
 ) -> RequestFacts:
-    """All facts that a policy depends on.
+    """Collect all facts on which a policy depends.
 
-    `fields` are those that plugins read, `keys` the hashes of the keys file; `resolver` says which headers count.
+    `fields` are metadata fields that plugins read, `keys` are the hashes in the keys file, and `resolver` says which
+    headers and tool results are needed.
     """
     sent_headers = request_headers(data)
     metadata = metadata_buckets(data)
@@ -198,7 +206,7 @@ def request_facts(
 
 
 def decode_header(header: str) -> str:
-    """The text of a header: as it is, or in base64 behind `base64:`; empty where that is not valid."""
+    """The text of a header, decoded if it begins with `base64:`; empty if the base64 is invalid."""
     if not header.startswith(_BASE64):
         return header
     try:
@@ -215,7 +223,7 @@ def _system_prompt(data: Mapping[str, Any]) -> str:
 
 
 def _wish_fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
-    """The fields with these names, each from the first metadata that has it."""
+    """(name, value) of the fields with these names, each from the first metadata that has it."""
     for name in names:
         values = [wish[name] for wish in wishes if isinstance(wish, Mapping) and name in wish]
         if values:
@@ -223,7 +231,7 @@ def _wish_fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tup
 
 
 def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
-    """The model that answers, and the groups behind it; and whatever else the request wrote as its model."""
+    """The requested model, and its groups together with any other model names in the request."""
     requested = _requested_model(data, user.request_route)
     model, groups = routing.resolve_name(requested, user.team_id)
     if is_stored_answer(user.request_route):
@@ -233,9 +241,9 @@ def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tu
 
 
 def _requested_model(data: Mapping[str, Any], route: str | None) -> str:
-    """The requested model; for a stored answer the group that gave it, which LiteLLM knows by the answer's id.
+    """The requested model; for a stored answer, the group that gave it, which LiteLLM derives from the answer's id.
 
-    For a stored answer the body may name any model, so that must not choose the policy.
+    The body of a request for a stored answer may name any model, so it must not choose the policy.
     """
     if is_stored_answer(route):
         return str(getattr(data.get("deployment"), "model_name", None) or "")
@@ -251,14 +259,14 @@ def forget_wishes(data: Mapping[str, Any]) -> None:
 
 
 def _hash_key(key: str | None) -> str | None:
-    """The hash of a key. LiteLLM hashes keys that begin with `sk-`; others of a custom auth are hashed here."""
+    """The hash of a key; LiteLLM hashes only keys that begin with `sk-`, so others of a custom auth are hashed here."""
     if key is None or _SHA256.fullmatch(key):
         return key
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _user_id(user: UserAPIKeyAuth) -> str | None:
-    """LiteLLM's user, else the subject of a token: LiteLLM takes it for a user only where a setting names the claim."""
+    """LiteLLM's user id, else the subject of a JWT, used by LiteLLM only if a setting names the claim."""
     claims = user.jwt_claims or {}
     subject = claims.get("sub")
     return user.user_id or (f"{claims.get('iss', '')}#{subject}" if subject else None)

@@ -1,6 +1,6 @@
 """State of one request: its policy, the outcome of each choice, and the times of its text.
 
-It travels in the request's own metadata. Headers, comments and LiteLLM's records are made from it.
+The state travels in the request's own metadata. Headers, comments and LiteLLM's records are made from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aligner_proxy.teaching.active_heads import taught_versions
 from aligner_proxy.teaching.store import Version
 from aligner_proxy.types import METAALIGNER, EditorUse, Outcome, Policy, Status, all_cached
 
-# The status of a response whose choices differ is the first of these.
+# If the choices of a response differ in status, the first of these that occurs is the response's status.
 _RANK = (
     Status.CORRECTED,
     Status.FAILED,
@@ -34,12 +34,12 @@ _RANK = (
 
 _STATE = "aligner_proxy_state"
 _COARSEST_DIGITS = 2
-"""Times below 100 ms are reported as 100."""
+"""Fewest digits of a rounded time; times below 100 ms are reported as 100."""
 
 
 @dataclass(slots=True)
 class Timeline:
-    """Times of a stream's text; roles, usage and other events do not count."""
+    """Times at which a stream's text arrived and left; roles, usage and other events do not count."""
 
     began: float = field(default_factory=time.perf_counter)
     upstream_first: float | None = None
@@ -48,12 +48,12 @@ class Timeline:
     client_last: float | None = None
 
     def note_upstream(self) -> None:
-        """Note text from the upstream."""
+        """Record that text arrived from the upstream."""
         self.upstream_last = time.perf_counter()
         self.upstream_first = self.upstream_first or self.upstream_last
 
     def note_client(self) -> None:
-        """Note text to the client."""
+        """Record that text went to the client."""
         self.client_last = time.perf_counter()
         self.client_first = self.client_first or self.client_last
 
@@ -79,34 +79,34 @@ def _delay(upstream: float | None, client: float | None) -> float | None:
 
 @dataclass(slots=True, repr=False)
 class RequestState:
-    """State of one request. Metadata of a client is JSON, so it can never be an instance."""
+    """State of one request; client metadata is JSON, so it can never be an instance of this class."""
 
     call_id: str
     policy: Policy
     model: str
-    """The aligner as configured."""
+    """The configured name of the aligner."""
     route: str | None = None
     stream: bool = False
     facts: RequestFacts | None = None
     """Facts about the caller and the request; None if no policy was resolved."""
     answered_by: str | None = None
-    """The model group that answers, as far as LiteLLM has said."""
+    """The model group that answers; None if LiteLLM has not said yet."""
     skip: str | None = None
-    """Reason, known before the answer, why no choice will be judged."""
+    """Reason, known before the answer, why no choice will be judged; None if choices are judged."""
     is_settled: bool = False
-    """Whether the outcomes are final; further hooks for this call do nothing."""
+    """Whether the outcomes are final; later hooks for this call then do nothing."""
     selecting: RunningSelection | None = None
-    """Running choice of the policy's objectives for this prompt; `wait_for_selection` waits for it."""
+    """A plugin's running choice of objectives for this prompt; `wait_for_selection` waits for it."""
     extensions: Extensions = NO_EXTENSIONS
     """Extensions, which add to headers, comments and records."""
     heads_in_force: Mapping[str, Version] = field(default_factory=dict)
-    """Every taught head in force when the request came, by its hash."""
+    """Every taught head that was active when the request arrived, by hash."""
     trace: Any = None
-    """Parent of the spans of this request (tracing.under)."""
+    """Parent of this request's spans (`tracing.context_of`)."""
     aligner_id: str = field(default_factory=lambda: secrets.token_hex(16))
-    """Id of this request's audit entries: ours and not to be guessed, while clients may choose call ids."""
+    """Id of this request's audit entries; it is random and cannot be guessed, while clients may choose call ids."""
     opened_at: float = field(default_factory=time.monotonic)
-    """When the request went on to the upstream, monotonic seconds."""
+    """Time at which the request went to the upstream, in monotonic seconds."""
     outcomes: list[Outcome] = field(default_factory=list)
     reasoning: list[Outcome] = field(default_factory=list)
     """Outcomes of scored reasoning, by choice."""
@@ -115,18 +115,18 @@ class RequestState:
         return f"RequestState({self.call_id}, policy={self.policy.name}, status={self.status.value})"
 
     async def wait_for_selection(self) -> None:
-        """Wait until the policy's objectives have been chosen."""
+        """Wait until the objectives have been chosen, and set the policy to the result."""
         if self.selecting is not None:
             self.policy = await self.selecting.policy()
             self.selecting = None
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Set the final outcomes."""
+        """Set the final outcomes and mark the state as settled."""
         self.outcomes = list(outcomes)
         self.is_settled = True
 
     def fail_corrected(self, reason: str) -> None:
-        """Mark corrected choices as failed: the client gets the original."""
+        """Mark corrected choices as failed, because the client gets the original."""
         self.outcomes = [
             replace(outcome, status=Status.FAILED, reason=reason, text=None)
             if outcome.status is Status.CORRECTED
@@ -135,7 +135,7 @@ class RequestState:
         ]
 
     def fail_all(self, reason: str) -> None:
-        """Mark every choice as failed: the client gets an error in place of the answer."""
+        """Mark every choice as failed, because the client gets an error in place of the answer."""
         self.outcomes = mark_failed(self.outcomes, reason)
 
     @property
@@ -147,7 +147,7 @@ class RequestState:
 
     @property
     def reason(self) -> str | None:
-        """The reason of the choice that gave the status."""
+        """The reason of the choice that determines the status."""
         return self._decisive_outcome().reason if self.outcomes else self.skip
 
     @property
@@ -161,7 +161,7 @@ class RequestState:
         return None if self.status is Status.SKIPPED else self.aligner_id
 
     def headers(self) -> dict[str, str]:
-        """The x-aligner headers of the response (docs/reference/headers.md). Unknown values are left out."""
+        """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
         hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
         pairs = self.extensions.headers(self.policy, self.outcomes) | {
             "id": self.public_id,
@@ -179,21 +179,21 @@ class RequestState:
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
 
     def _editor_summary(self) -> str | None:
-        """The editor with its calls and tokens, for a header; None without one."""
+        """The editor with its calls and tokens, for a header; None if no editor was called."""
         use = editor_use(self.outcomes)
         if use is None:
             return None
         return f"{self.policy.editor_group} calls={use.calls} read={use.read} written={use.written}"
 
     def added_ms(self) -> str | None:
-        """Milliseconds of the slowest choice; the power of ten above them, unless the policy says otherwise."""
+        """Milliseconds of the slowest choice, rounded up to a power of ten unless the policy sets `exact_times`."""
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
             return None if slowest is None else f"{slowest:.0f}"
         return str(10 ** max(_COARSEST_DIGITS, len(str(int(slowest)))))
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
-        """SSE comments for the end of a stream, which every parser ignores; the last one has the status."""
+        """SSE comments for the end of a stream, which every parser ignores; the last one contains the status."""
         trail = self._trail_comment(timeline) if timeline is not None and self.policy.debug_trailer else b""
         fields = [f"status={self.status.value}"]
         if self.reason:
@@ -210,7 +210,7 @@ class RequestState:
         return trail + f": aligner {_header_value(' '.join(fields))}\n\n".encode()
 
     def _trail_comment(self, timeline: Timeline) -> bytes:
-        """The flagged segments and the latency: numbers and names of objectives, never text."""
+        """A comment with flagged segments and latency: only numbers and objective names, never text."""
         trailer = {
             "stream": self.policy.stream.value,
             "first_token_ms": _milliseconds(timeline.first_s),
@@ -221,7 +221,7 @@ class RequestState:
         return f": aligner-trail {json.dumps(trailer)}\n\n".encode()
 
     def policy_record(self, policy: Policy) -> dict[str, Any]:
-        """What is recorded of a policy beside its settings: what plugins say, and which objectives were taught."""
+        """Facts recorded with a policy in addition to its settings: plugins' records, and the taught heads it uses."""
         in_force = taught_versions(policy, self.heads_in_force) if self.heads_in_force else {}
         heads_record = {
             name: {"head": version.head[:16], "examples": version.against + version.fine, "at": round(version.at)}
@@ -230,7 +230,7 @@ class RequestState:
         return self.extensions.record(policy) | ({"taught": heads_record} if heads_record else {})
 
     def record(self) -> dict[str, Any]:
-        """LiteLLM's guardrail information: ids, names, lengths and counts."""
+        """The data for LiteLLM's guardrail record: ids, names, lengths and counts."""
         if self.skip:
             return {"policy": self.policy.name, "status": self.status.value, "reason": self.reason}
         return self.policy_record(self.policy) | {
@@ -247,29 +247,29 @@ class RequestState:
 
 
 def store_state(data: dict[str, Any], state: RequestState) -> None:
-    """Put the state of a request into its metadata."""
+    """Store the state of a request in its metadata."""
     get_or_create_metadata_bucket(data)[1][_STATE] = state
 
 
 def find_state(data: Mapping[str, Any]) -> RequestState | None:
-    """The state that a hook of this request has opened. JSON from a client can never be a `RequestState`."""
+    """The state that an earlier hook stored, or None; client JSON can never be a `RequestState`."""
     values = (bucket.get(_STATE) for bucket in metadata_buckets(data))
     return next((state for state in values if isinstance(state, RequestState)), None)
 
 
 def mark_failed(outcomes: Iterable[Outcome], reason: str) -> list[Outcome]:
-    """The same outcomes as failures: nothing of the answer is delivered."""
+    """The outcomes as failures, of which no text is delivered."""
     return [replace(outcome, status=Status.FAILED, reason=reason, text=None) for outcome in outcomes]
 
 
 def editor_use(outcomes: Sequence[Outcome]) -> EditorUse | None:
-    """What an editor was asked for all choices of a response; None where none was."""
+    """The summed editor use of all choices of a response; None if no editor was called."""
     uses = [outcome.correction.editor for outcome in outcomes if outcome.correction and outcome.correction.editor]
     return sum(uses, EditorUse()) if uses else None
 
 
 def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:
-    """The flagged segments: number, log-odds and objective; no text."""
+    """Number, log-odds and objective of each flagged segment, without text."""
     return [
         {
             "segment": number,
@@ -282,7 +282,7 @@ def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:
 
 
 def _reasoning_summary(outcomes: Sequence[Outcome]) -> str:
-    """Of each choice how many segments of its reasoning are flagged, of how many, for what; else why none is."""
+    """For each choice's reasoning: flagged/total segments and the objectives; without segments, status and reason."""
     return ",".join(
         f"{outcome.flagged_count}/{len(outcome.segments)}"
         + (f":{'+'.join(outcome.violated_objectives)}" if outcome.violated_objectives else "")
@@ -293,7 +293,7 @@ def _reasoning_summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def _taught_summary(versions: Mapping[str, Version]) -> str:
-    """Each taught objective of a request, from how many examples, and when."""
+    """Each taught objective of a request, with its number of examples and the day it was taught."""
     return ",".join(f"{name}={version.against}@{version.day}" for name, version in versions.items())
 
 
@@ -325,7 +325,7 @@ def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
 
 
 def editor_counts(outcome: Outcome) -> dict[str, Any]:
-    """The editor's part in an outcome for records; empty where none was asked."""
+    """The editor's use in an outcome, for records; empty if no editor was called."""
     use = outcome.correction.editor if outcome.correction else None
     if use is None:
         return {}
@@ -333,5 +333,5 @@ def editor_counts(outcome: Outcome) -> dict[str, Any]:
 
 
 def _header_value(value: str) -> str:
-    """The value as printable ASCII on one line; configured names may hold anything."""
+    """The value as printable ASCII on one line, since configured names may contain anything."""
     return "".join(char if " " <= char <= "~" else "?" for char in value)

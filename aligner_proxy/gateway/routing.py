@@ -1,10 +1,10 @@
-"""LiteLLM's router in a request: the model groups behind a name, which group answered, and what clients may say to it.
+"""How a request uses LiteLLM's router: groups behind a model name, the answering group, and allowed router fields.
 
-A client may name a model group, an alias, a deployment id or an upstream model. Routes are written for groups, so
-every other name is resolved to its group. Several body fields could let another model answer than the one the policy
-was chosen for, or answer another conversation than the judged one. LiteLLM declares its fields by purpose, and the
-purpose decides, so an unknown field of a newer LiteLLM is refused until it has been reviewed. The policies file may
-allow single fields (`trust.router_fields`).
+A client may name a model group, an alias, a deployment id or an upstream model. Routes are written for groups, so every
+other name is resolved to its group. With several body fields a client could make another model answer than the one for
+which the policy was chosen, or make it answer another conversation than the judged one. LiteLLM declares its fields by
+purpose, and the purpose decides which are refused, so an unknown field of a newer LiteLLM is refused until it has been
+reviewed. The policies file may allow single fields (`trust.router_fields`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from aligner_proxy.formats.base import metadata_buckets
 from aligner_proxy.gateway import duplicate_models
 
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
-"""Settings of the router, and fields of a request, that name models to answer in place of one that fails."""
+"""Router settings and request fields that name models to use if one fails."""
 MAX_FALLBACKS = 16
-"""Models that one request may name besides its own; LiteLLM itself tries no more than five."""
+"""Most models that one request may name besides its own; LiteLLM itself tries at most five."""
 MAX_TAGS = 128
 MAX_NAME_CHARS = 1_000
 _DIRECTING = (
@@ -45,7 +45,7 @@ _DIRECTING = (
     purposes.ProxyRequestState,
     purposes.EntrypointState,
 )
-# Not among LiteLLM's declared fields, but read from the body by its proxy and router.
+# Not among LiteLLM's declared fields, but LiteLLM's proxy and router read them from the body.
 _UNDECLARED = (
     "context_window_fallbacks",
     "content_policy_fallbacks",
@@ -76,7 +76,7 @@ _HARMLESS = frozenset(
         "timeout",
     }
 )
-# What `extra_body` may not say: it goes over the body from which policy and judged conversation were read.
+# Fields that `extra_body` may not contain, since it overrides the body from which policy and conversation were read.
 _OF_THE_BODY = frozenset(
     {
         "conversation",
@@ -91,7 +91,7 @@ _OF_THE_BODY = frozenset(
         "system",
     }
 )
-# What LiteLLM adds to the data of every request.
+# Fields that LiteLLM adds to the data of every request.
 _ADDED = frozenset({"litellm_call_id", "litellm_logging_obj", "proxy_server_request", "secret_fields"})
 _SETTING = "trust.router_fields"
 _IN_PATH = re.compile(r"/(?:engines|openai/deployments)/(.+?)(?:/chat)?/completions/?\s*\Z", re.DOTALL)
@@ -99,9 +99,9 @@ TOO_MANY = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
 
 
 def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
-    """The name to match routes with, and the groups behind it where it is another name of theirs.
+    """The name to match with routes, and the groups behind it if it is not itself a group's name.
 
-    An id gives the group alone: nobody writes a route for it, and a glob could fit it by chance.
+    A deployment id yields only its group, since nobody writes a route for an id and a glob could match it by chance.
     """
     router = _router()
     if router is None or not model or _is_group(router, model):
@@ -112,9 +112,9 @@ def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]
 
 
 def written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Every name of a model that a client wrote into one request: in path, query and body, there even twice.
+    """Every model name in one request: in path, query and body, including duplicate keys of the body.
 
-    LiteLLM answers by that of the path, else of the query (chat and text completions), else by the body's last one.
+    LiteLLM uses the path's name, else the query's (chat and text completions), else the body's last one.
     """
     request = data.get("proxy_server_request")
     if not isinstance(request, Mapping):
@@ -136,7 +136,7 @@ def _names_in_address(url: str) -> Iterator[str]:
 
 
 def further_names(names: Iterable[str], model: str, team_id: str | None) -> tuple[str, ...]:
-    """Other names that the request wrote as its model, besides the one LiteLLM routes by, with their groups.
+    """Model names in the request other than the one by which LiteLLM routes, with their groups.
 
     Names that LiteLLM cannot route are ignored.
     """
@@ -148,7 +148,7 @@ def further_names(names: Iterable[str], model: str, team_id: str | None) -> tupl
 
 
 def answering_group(data: Mapping[str, Any], response: object = None) -> str | None:
-    """The model group whose deployment gave this response, or this item of a stream; None if LiteLLM does not say."""
+    """The model group whose deployment gave this response or stream item; None if LiteLLM does not say."""
     router = _router()
     deployment = _deployment_id(response)
     if router is not None and deployment:
@@ -157,12 +157,12 @@ def answering_group(data: Mapping[str, Any], response: object = None) -> str | N
 
 
 def is_same_group(names: Sequence[str], group: str) -> bool:
-    """Whether a group is one of the models with these names; the name of a group may hold wildcards."""
+    """Whether a group is one of the named models; a group's name may contain wildcards."""
     return group in names or ("*" in group and any(fnmatchcase(name, group) for name in names))
 
 
 def may_switch_model(data: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM may continue a stream with another group if it breaks before its first words."""
+    """Whether LiteLLM may switch a stream to another group if it breaks before its first words."""
     router = _router()
     return any(data.get(name) or getattr(router, name, None) for name in FALLBACKS)
 
@@ -184,7 +184,7 @@ def _router() -> Any:
 
 
 def _is_group(router: Any, model: str) -> bool:
-    """Whether this is the name of a group itself; LiteLLM looks for an alias and a routing group first."""
+    """Whether this is a group's own name, and not an alias or routing group, which LiteLLM looks up first."""
     return model in router.model_names and model not in router.model_group_alias and not router.get_routing_group(model)
 
 
@@ -198,7 +198,7 @@ def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str,
 
 
 def _groups_of_rows(router: Any, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The group of each deployment; the rows of an alias have the alias for a name."""
+    """The group of each deployment; it is looked up by id because rows of an alias carry the alias as their name."""
     for row in rows:
         group = _deployment_group(router, str((row.get("model_info") or {}).get("id")))
         if group is not None:
@@ -206,7 +206,7 @@ def _groups_of_rows(router: Any, rows: Iterable[Mapping[str, Any]]) -> Iterator[
 
 
 def _deployment_group(router: Any, deployment_id: str) -> str | None:
-    """The `model_name` of a deployment; `team_public_model_name` where it belongs to one team."""
+    """The `model_name` of a deployment, or its `team_public_model_name` if it belongs to one team."""
     row = router.get_model_info(deployment_id)
     if not isinstance(row, Mapping):
         return None
@@ -215,9 +215,9 @@ def _deployment_group(router: Any, deployment_id: str) -> str | None:
 
 
 def _expand_wildcard(router: Any, model: str, pattern: str) -> str:
-    """The model that LiteLLM takes a name for where a group has a wildcard: `gpt-4o` is `openai/gpt-4o` to `openai/*`.
+    """The model that a name means to a group with a wildcard: for `openai/*`, `gpt-4o` is `openai/gpt-4o`.
 
-    LiteLLM tries the name with its provider in front, too, and reads no further than the pattern goes.
+    Like LiteLLM, this also tries the name with its provider in front, and ignores text after the end of the pattern.
     """
     expression = router.pattern_router.pattern_to_regex(pattern)
     for name in (model, f"{inferred_provider(model)}/{model}"):
@@ -228,14 +228,14 @@ def _expand_wildcard(router: Any, model: str, pattern: str) -> str:
 
 
 def _deployment_id(response: object) -> str | None:
-    """The id that LiteLLM keeps beside a response and beside the items of a stream that another model took over."""
+    """The deployment id that LiteLLM stores with a response, and with stream items after another model took over."""
     hidden = get_hidden_params(response)
     deployment = hidden.get("model_id") if hidden else None
     return deployment if isinstance(deployment, str) else None
 
 
 class RouterFieldRefused(BadRequest):
-    """The body directs LiteLLM's router in a way that clients may not."""
+    """The body contains router settings that clients may not use."""
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(why)
@@ -243,7 +243,7 @@ class RouterFieldRefused(BadRequest):
 
 
 def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> None:
-    """Refuse a body that directs the router by other fields than those that are harmless or `opened`."""
+    """Raise `RouterFieldRefused` for a body with router fields that are neither harmless nor `allowed`."""
     body = _client_body(data)
     _check_sizes(data)
     for name in sorted(directing_fields().intersection(body) - set(allowed)):
@@ -263,7 +263,7 @@ def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> No
 
 
 def _check_sizes(data: Mapping[str, Any]) -> None:
-    """Refuse more tags or longer names than routes can be matched with in no time."""
+    """Refuse so many tags or so long names that matching them with routes would take noticeable time."""
     if len(str(data.get("model") or "")) > MAX_NAME_CHARS:
         raise RouterFieldRefused("model", f"the model's name is longer than {MAX_NAME_CHARS:,} characters")
     for tags in (bucket.get("tags") for bucket in metadata_buckets(data)):
@@ -273,7 +273,7 @@ def _check_sizes(data: Mapping[str, Any]) -> None:
 
 @cache
 def directing_fields() -> frozenset[str]:
-    """The fields that direct LiteLLM's router, save those that only time or repeat a call."""
+    """The fields that control LiteLLM's router, except harmless ones such as timeouts and retries."""
     from litellm.router import Router  # importing it takes seconds, except inside the proxy
 
     declared = (name for purpose in _DIRECTING for name in purposes.wire_names(purpose))
@@ -281,14 +281,14 @@ def directing_fields() -> frozenset[str]:
 
 
 def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The models that the request lets answer besides its own, no more of them than `check_router_fields` lets pass."""
+    """The fallback models that the request names, at most as many as `check_router_fields` permits."""
     body = _client_body(data)
     names = (str(name) for field in FALLBACKS for name in _named_models(body.get(field)))
     return tuple(dict.fromkeys(islice(names, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
 
 
 def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The body as the client sent it; LiteLLM adds fields of the operator's to `data` later."""
+    """The body as the client sent it; LiteLLM later adds the operator's fields to `data`."""
     request = data.get("proxy_server_request")
     body = request.get("body") if isinstance(request, Mapping) else None
     if isinstance(body, Mapping):
@@ -297,7 +297,7 @@ def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_fallbacks(field: str, value: object, free: bool) -> None:
-    """Refuse fallbacks that are no list of names, or too many, before any of them is looked at one by one."""
+    """Refuse fallbacks that are not a list of names, or are too many; the count is checked before any single entry."""
     if value is None:
         return
     if not isinstance(value, list):
@@ -311,7 +311,7 @@ def _check_fallbacks(field: str, value: object, free: bool) -> None:
 
 
 def too_many(fallbacks: object) -> bool:
-    """Whether fallbacks, with those inside their entries, are more than the bound; looks at no more than the bound."""
+    """Whether there are more than `MAX_FALLBACKS` fallbacks, nested ones included; stops counting at the limit."""
     lists = [fallbacks] if isinstance(fallbacks, list) else []
     count = 0
     while lists:
@@ -319,7 +319,7 @@ def too_many(fallbacks: object) -> bool:
         count += len(entries)
         if count > MAX_FALLBACKS:
             return True
-        # LiteLLM looks into all lists of an entry, or into the fallbacks of one that names its model.
+        # LiteLLM reads all lists in an entry, or only the fallback fields if the entry names its model.
         for entry in (entry for entry in entries if isinstance(entry, Mapping)):
             has_model = isinstance(entry.get("model"), str)
             inner = (

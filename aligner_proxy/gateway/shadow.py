@@ -1,7 +1,7 @@
 """Shadow corrections: background corrections of shadow mode, with bounded concurrency.
 
-The client does not wait for them. An answer beyond the bound is skipped with the reason `shadow_full`; results of the
-others appear in telemetry and audit only.
+The client does not wait for them. An answer above the limit is skipped with the reason `shadow_full`. Results of the
+others appear only in telemetry and audit.
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ Settle = Callable[[Exchange], Awaitable[object]]
 
 
 class ShadowCorrections:
-    """Background corrections: `running` at a time and `waiting` more; further answers are skipped."""
+    """Background corrections: at most `running` at a time and `waiting` in the queue; further answers are skipped."""
 
     def __init__(self, running: int, waiting: int) -> None:
         self._limit = running + waiting
         self._slots = asyncio.Semaphore(running)
         self._tasks: set[asyncio.Task[None]] = set()
         self.busy = 0
-        """Corrections in progress, of answers that clients get or of shadow mode."""
+        """Number of corrections in progress, for clients or in shadow mode."""
         self.judgements: set[asyncio.Future[object]] = set()
-        """Tasks of shadow aligners. Any other work cancels them, since they matter least."""
+        """Tasks of shadow aligners; any other work cancels them, since they have the lowest priority."""
 
     def start(self, exchange: Exchange, policy: Policy, settle: Settle) -> Outcome:
-        """The immediate outcome of a choice; `settle` corrects and records it in the background."""
+        """Start a background correction and return the immediate outcome; `settle` corrects and records the choice."""
         skip = eligibility.check(exchange, policy)
         if skip is None and len(self._tasks) >= self._limit:
             skip = SkipReason.SHADOW_FULL
         if skip is not None:
             return metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, skip.value, exchange.index)
         task = asyncio.create_task(self._run_settle(exchange, settle))
-        self._tasks.add(task)  # the loop itself holds tasks only weakly
+        self._tasks.add(task)  # the loop itself keeps only weak references to tasks
         task.add_done_callback(self._finish_correction)
         return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
 
     def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Settle, own: int = 0) -> None:
-        """Let the shadow aligner judge an answer if nothing else runs; `judge` judges and records it.
+        """Let the shadow aligner judge an answer if nothing else runs, else count it as shed.
 
-        `own` is how many of the corrections in progress belong to this answer.
+        `judge` judges and records the answer. `own` is the number of corrections in progress that belong to this
+        answer.
         """
         if self.busy > own or self._tasks - {asyncio.current_task()} or self.judgements:
             SHADOW_JUDGEMENTS.labels(policy.aligner, "shed").inc()
@@ -71,12 +72,12 @@ class ShadowCorrections:
         SHADOW_JUDGEMENTS.labels(aligner, result).inc()
 
     async def wait_until_done(self) -> None:
-        """Wait until all pending corrections are settled, and counted: that is done in a callback of each."""
+        """Wait until all pending corrections are settled and their callbacks have counted them."""
         while pending := self._tasks | self.judgements:
             await asyncio.wait(pending)
 
     async def finish(self, then: Callable[[], Awaitable[object]]) -> None:
-        """Settle pending corrections for at most `LAST_S` at the end of the process, then call `then`."""
+        """At the end of the process, wait at most `LAST_S` seconds for pending corrections, then call `then`."""
         for task in tuple(self.judgements):
             task.cancel()
         if self._tasks:

@@ -1,7 +1,7 @@
-"""The server through which gateways of several hosts share corrections, quotas and taught heads; a plugin brings it.
+"""The server through which gateways on several hosts share corrections, quotas and taught heads; a plugin provides it.
 
-A gateway without one counts quotas for itself alone, so a policies file that names a server which no plugin can open
-is refused.
+A gateway without a shared server counts quotas only for itself. A policies file that names a server for which no plugin
+is installed is therefore refused.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from aligner_proxy.policy.schema import PolicyFile
 
 
 class Membership(Protocol):
-    """This process as one of those that share a server: it tells what is in force here, in the background."""
+    """This process's membership of a shared server: a background task that reports the active configuration."""
 
     def start(self) -> None:
-        """Start; raises `RuntimeError` if no loop runs."""
+        """Start the background work; raises `RuntimeError` if no event loop runs."""
         ...
 
     async def aclose(self) -> None:
-        """End."""
+        """Stop the background work."""
         ...
 
 
 class SharedServer(Protocol):
-    """A server that gateways share. While it is away each goes on alone, and no request waits for it."""
+    """A server that gateways share; while it is unreachable, each gateway continues alone and no request waits."""
 
     def open_cache(self, directory: Path, ttl_s: float, max_mb: int) -> CorrectionCache:
-        """The cache of corrections there; `directory` and `max_mb` are of the disk, for while it is away."""
+        """The shared correction cache; `directory` and `max_mb` are for the disk cache used while it is unreachable."""
         ...
 
     def open_accounts(self, work: str) -> Accounts:
-        """The accounts of one kind of work, apart from those of others."""
+        """The quota accounts of one kind of work, separate from other kinds."""
         ...
 
     def join(self, policies: Policies) -> Membership:
-        """The membership of this process, which goes by these policies; not started."""
+        """The membership of this process with these policies; not started yet."""
         ...
 
     def examine(self, file: PolicyFile) -> Iterator[DoctorFinding]:
-        """What `aligner-proxy doctor` says of it, and of the gateways that share it."""
+        """Findings for `aligner-proxy doctor` about the server and the gateways that share it."""
         ...
 
 
 def open_shared_server(file: PolicyFile) -> SharedServer | None:
-    """The server that this file names; None without one. Raises `ConfigError`, and does not connect."""
+    """The shared server that this file names, not connected yet; None without one. Raises `ConfigError`."""
     address = config.redis_address(file)
     if address is None:
         return None

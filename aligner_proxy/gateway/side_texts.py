@@ -1,8 +1,9 @@
-"""Texts beside the answers of a response: collected, and judged before delivery if the policy says so.
+"""Side texts of a response: collects them, and judges them before delivery if the policy says so.
 
-One rule decides: a response is delivered if every human-readable text in it was judged or is of a kind that the policy
-lets pass. Parts of a delivered answer were judged with it, and repeated parts of the request belong to the client.
-Nothing is edited here: a text that is flagged, or cannot be judged, is a failure of class `unjudged` whose reason is
+A side text is any text in a response other than its answers, such as reasoning or tool output. One rule decides: a
+response is delivered if every human-readable text in it was judged or is of a kind that the policy lets pass. Parts of
+a delivered answer were judged with it, and repeated parts of the request came from the client, so neither is judged
+here. Nothing is edited: a text that is flagged, or cannot be judged, is a failure of class `unjudged` whose reason is
 its kind.
 """
 
@@ -52,23 +53,23 @@ from aligner_proxy.types import (
 )
 
 CorrectorOf = Callable[[RequestState], ChoiceCorrector]
-"""Makes the corrector of a request with this state."""
+"""Creates the corrector for a request with this state."""
 _ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
-"""Fields of a request that a response repeats under the same name."""
+"""Request fields that a response repeats under the same name."""
 _JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
 _BETWEEN = "\n\n"
 _JUDGED = "_aligner_judged"
 DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
-"""Kinds that are emptied where they stand; reasoning is taken out with what surrounds it (reasoning.py)."""
+"""Kinds whose strings are emptied in place; reasoning is removed with its enclosing objects (reasoning.py)."""
 
 
 def blocks_kind(policy: Policy, kind: SideKind) -> bool:
-    """Whether the client gets an error if a text of this kind beside the answer is not judged."""
+    """Whether the client gets an error if a side text of this kind is not judged."""
     return outcomes.blocks(Outcome(Status.FAILED, kind.value, None, policy))
 
 
 def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
-    """The state under which texts of a kind are scored, by the detector head alone and for their own record."""
+    """The state for scoring texts of one kind: only the detector head runs, and the result gets its own record."""
     name = kind.value
     policy = replace(
         state.policy,
@@ -82,7 +83,7 @@ def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
         plugin_rules=(),
         extensions=(),
     )
-    # Entries of these texts must not pass for those of the answer, which has choices with the same numbers.
+    # Entries of these texts must not be taken for the answer's entries, which have the same choice numbers.
     return replace(
         state,
         policy=policy,
@@ -94,7 +95,7 @@ def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
 
 
 def make_side_exchange(opening: Exchange, index: int, text: str, *, no_store: bool) -> Exchange:
-    """A text beside an answer as an answer to the same conversation."""
+    """An exchange with a side text as an answer to the same conversation."""
     return replace(
         opening,
         index=index,
@@ -109,24 +110,24 @@ def make_side_exchange(opening: Exchange, index: int, text: str, *, no_store: bo
 
 
 class _KindTreatments:
-    """What a policy does with each kind. It is asked for every item of a stream, and made once for each policy."""
+    """A policy's treatment of each kind; created once for each policy, since it is used for every item of a stream."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         treatments = {kind: policy.side_treatment(kind) for kind in SideKind}
         self.dropped = frozenset(kind for kind in DROPPED if treatments[kind] is SideTreatment.DROP)
-        """Kinds that are taken out."""
+        """Kinds that are removed."""
         ending = (SideTreatment.JUDGE, SideTreatment.BLOCK)
         may_end = frozenset(kind for kind, treatment in treatments.items() if treatment in ending)
         self.holding = frozenset(kind for kind in may_end if blocks_kind(policy, kind))
-        """Kinds that may end the answer, which waits for them."""
-        # Reasoning that ends nothing is scored elsewhere, for the record (reasoning.py).
+        """Kinds that may block the answer, which therefore waits for them."""
+        # Reasoning that cannot block the answer is scored in reasoning.py for the record.
         self.looked_at = self.holding | (may_end - {SideKind.REASONING})
-        """Kinds that are judged here, or end the answer."""
+        """Kinds that are judged here or block the answer."""
 
 
 class SideTexts:
-    """Texts beside the answers of one response. `read` takes them, `settle` raises where they end the answer."""
+    """Side texts of one response: `read` collects them, and `settle` raises `Blocked` if they block the answer."""
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class SideTexts:
     ) -> None:
         self._data = data
         self._source = source
-        """The response, or the stream: LiteLLM keeps the upstream's headers beside it."""
+        """The response or stream, with which LiteLLM stores the upstream's headers."""
         self._state = state
         self._opening = opening
         self._corrector_of = corrector_of
@@ -148,12 +149,12 @@ class SideTexts:
         self._streamed = streamed
         self._kinds = _KindTreatments(state.policy)
         self._body: object = None
-        """The body that was read last."""
+        """The body that was last read."""
         self._grown_kinds: set[SideKind] = set()
         self.ending_kind: SideKind | None = None
-        """The kind that ended the answer."""
+        """The kind that blocked the answer; None if none did."""
         self._clean: list[str] = []
-        """Texts beside the answer that were judged, and that no objective speaks against."""
+        """Side texts that were judged and not flagged."""
 
     @classmethod
     def open(
@@ -165,7 +166,7 @@ class SideTexts:
         source: object = None,
         streamed: bool = False,
     ) -> SideTexts | None:
-        """The texts of a request; None where its policy lets every kind pass, or nothing of it is judged."""
+        """Create the collector for a request; None if its policy lets every kind pass or the request is not judged."""
         policy = state.policy
         wire = formats.wire(state.route)
         if wire is None or state.skip or policy.mode is not Mode.ENFORCE:
@@ -176,7 +177,7 @@ class SideTexts:
         return cls(data, state, wire.first_exchange(data, 0), corrector_of, source=source, streamed=streamed)
 
     def reopen(self) -> SideTexts:
-        """The same for a stream that is read again from its beginning."""
+        """A new collector for the same stream, to be read again from its beginning."""
         return SideTexts(
             self._data,
             self._state,
@@ -187,9 +188,9 @@ class SideTexts:
         )
 
     def read(self, value: object, answer_texts: Sequence[str] = ()) -> None:
-        """Read a body or event, of which `answer_texts` are those that belong to the answer.
+        """Read a body or event; `answer_texts` belong to the answer and are skipped.
 
-        Raises `Blocked` where it cannot be read and the policy wants an error in its place.
+        Raises `Blocked` if the value cannot be read and the policy prefers an error.
         """
         self._body = value
         try:
@@ -199,7 +200,7 @@ class SideTexts:
 
     @contextlib.asynccontextmanager
     async def judge_alongside(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
-        """Block that gets a whole response as it may go on, while what stands beside its answers is judged."""
+        """Context manager that yields a whole response without dropped kinds, and judges its side texts in parallel."""
         remaining = self.drop_kinds(response)
         self.read(remaining)
         answers = [exchange.answer or "" for exchange in exchanges]
@@ -211,7 +212,7 @@ class SideTexts:
             work.cancel()
 
     async def settle_body(self, body: Any, delivered: Iterable[str]) -> None:
-        """Judge what stands beside the answers of a body as it goes out; raises `Blocked` where it may not."""
+        """Judge the side texts of a body before delivery; raises `Blocked` if one may not be delivered."""
         if body is not self._body:
             self._reader = SideTextReader(streamed=self._streamed)
             self.read(body)
@@ -219,15 +220,15 @@ class SideTexts:
 
     @property
     def pending(self) -> bool:
-        """Whether something was read that may not go out yet."""
+        """Whether a text was read that may not be delivered yet."""
         holding = self._current_kinds().holding
         return any(text.kind in holding for text in self._reader.pending_texts())
 
     async def settle(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
-        """Judge what is not part of `delivered`; raises `Blocked` where that may not go out.
+        """Judge text that is not part of `delivered`; raises `Blocked` if it may not be delivered.
 
-        Not `final`: other texts may yet be delivered than these. `ended_only`: only kinds to which the last event added
-        nothing.
+        If `final` is False, the delivered texts may still change, so the texts are not released. `ended_only` limits
+        this to kinds to which the last event added nothing.
         """
         covering = (*delivered, *self._clean)
         texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown_kinds)]
@@ -235,7 +236,7 @@ class SideTexts:
         for text in texts:
             if uncovered_text := self._uncovered_text(text, covering):
                 uncovered.setdefault(text.kind, []).append(uncovered_text)
-        # One reading a kind, however many fields an upstream fills.
+        # One judgement per kind, however many fields an upstream fills.
         for kind, parts in uncovered.items():
             await self._judge(kind, _BETWEEN.join(dict.fromkeys(parts)))
             self._clean += parts
@@ -243,16 +244,13 @@ class SideTexts:
             text.is_released = final
 
     def _uncovered_text(self, text: SideText, covering: Sequence[str]) -> str:
-        """What of a text was not judged with something else, and is not the request's own."""
+        """The part of a text that was not judged with another text and does not repeat the request."""
         if not self._state.policy.objectives or not self._reader.uncovered_text(text, covering):
             return ""
         return self._reader.uncovered_text(text, (*covering, *self._echoed_texts(text)))
 
     async def silence(self, error: Exception) -> HTTPException | None:
-        """Take out of an upstream's error what it says, where that may not go out; what is to be raised in its stead.
-
-        Which hook meets an error first depends on when it comes; none judges it twice.
-        """
+        """Judge an upstream's error text and remove it if needed; return the error to raise instead, or None."""
         if not litellm_internals.is_from_upstream(error) or getattr(error, _JUDGED, False):
             return None
         setattr(error, _JUDGED, True)
@@ -265,18 +263,18 @@ class SideTexts:
         return None
 
     def drop_kinds(self, value: Any) -> Any:
-        """A body without the kinds that the policy takes out; the same object where there is nothing of them."""
+        """A body without the kinds that the policy drops; the same object if it has none."""
         kinds = self._current_kinds().dropped
         return remove_prose(value, kinds) if kinds else value
 
     def drop_from_stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
-        """A stream without the kinds that the policy takes out."""
+        """A stream without the kinds that the policy drops."""
         if not self._current_kinds().dropped:
             return source
         return WatchedStream(self._drop_items(source), source)
 
     async def _drop_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-        """The items of a stream, bytes event by event, without what is taken out."""
+        """The items of a stream without dropped kinds; bytes are split into events."""
         cutter = sse.FrameCutter()
         async for item in source:
             if isinstance(item, bytes | str):
@@ -291,7 +289,7 @@ class SideTexts:
         return frame.item if frame.event is None else frame.with_event(self.drop_kinds(frame.event))
 
     def _current_kinds(self) -> _KindTreatments:
-        """What becomes of each kind; another model that answers may bring a stricter policy."""
+        """The treatment of each kind, updated if the policy has changed because another model answers."""
         if self._kinds.policy is not self._state.policy:
             self._kinds = _KindTreatments(self._state.policy)
         return self._kinds
@@ -301,13 +299,13 @@ class SideTexts:
         return [text for text in self._reader.pending_texts() if text.kind in looked_at]
 
     def _echoed_texts(self, text: SideText) -> Iterator[str]:
-        """What the request itself says in a field of this name."""
+        """Strings of the request's own field of the same name."""
         for name in _ECHOED:
             if name in text.path:
                 yield from (own for _, _, own in side_strings({name: self._data.get(name)}))
 
     async def _judge(self, kind: SideKind, text: str) -> None:
-        """Score a text; raises `Blocked` where it may not go out."""
+        """Score a text; raises `Blocked` if it may not be delivered."""
         state = self._state
         if state.policy.side_treatment(kind) is not SideTreatment.JUDGE:
             self.refuse(kind)
@@ -324,26 +322,26 @@ class SideTexts:
             self.refuse(kind)
 
     def refuse(self, kind: SideKind) -> None:
-        """Raise `Blocked` where the policy wants an error in place of an answer beside which this stands."""
+        """Raise `Blocked`, and record it, if the policy prefers an error to an answer with such a text."""
         if blocks_kind(self._state.policy, kind):
             self.ending_kind = kind
             metrics.record_side_text_refusal(self._state, kind)
             raise Blocked(kind.value)
 
     def refuse_pending(self) -> None:
-        """Raise `Blocked` for what was not judged in time."""
+        """Raise `Blocked` if texts that block the answer were not judged in time."""
         for text in self._unsettled_texts():
             self.refuse(text.kind)
 
 
 def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], *, changed: bool) -> list[str]:
-    """The answers as they go out: the originals, but for those that were corrected."""
+    """The answers as delivered: the corrected ones if `changed`, and the originals of the others."""
     texts = {exchange.index: exchange.answer or "" for exchange in exchanges}
     return list((texts | (corrected_texts(outcomes) if changed else {})).values())
 
 
 def _is_clean(outcome: Outcome, policy: Policy) -> bool:
-    """Whether a text was judged and nothing speaks against it; a language counts as far as the policy cares."""
+    """Whether a text was judged and not flagged; an unsupported language is fine if `on_skip.language` lets it pass."""
     if outcome.correction is None or outcome.flagged_count:
         return False
     return outcome.reason != WOULD_NOT_JUDGE or policy.on_skip.language is OnSkip.PASSTHROUGH

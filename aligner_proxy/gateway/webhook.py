@@ -1,8 +1,8 @@
-"""Webhook: reports of doubtful answers to an address of the operator (`hand_off` of a route), after the answers.
+"""Webhook that reports doubtful answers to the operator (`hand_off` of a route) after they were delivered.
 
-`offer` neither waits nor raises: reports wait in a bounded queue, and a task of each worker sends them one by one. The
-address comes only from the policies file; redirects are not followed and proxies of the environment are not used, so
-that no other address is reached. A report is signed, and contains no text unless the route asks for it.
+`offer` neither waits nor raises: reports wait in a bounded queue, and one task per worker sends them one by one. The
+address comes only from the policies file. Redirects are not followed and proxies from the environment are not used, so
+no other address is reached. A report is signed, and contains no text unless the route asks for it.
 
     x-aligner-signature: t=1732400000,v1=<hex of HMAC-SHA256 over "1732400000." and the body>
 """
@@ -34,26 +34,26 @@ from aligner_proxy.types import Exchange, HandOff, Outcome, Status
 log = logging.getLogger(__name__)
 SIGNATURE = "x-aligner-signature"
 MOST_WAITING = 256
-"""Reports that may be queued in each worker; further ones are dropped and counted."""
+"""Most reports queued in each worker; further ones are dropped and counted."""
 ATTEMPTS = 4
 LAST_S = 2.0
-"""How long queued reports are still sent when the process ends."""
+"""Seconds for which queued reports are still sent when the process ends."""
 _TIMEOUT_S = 5.0
 _AGAIN = frozenset({408, 425, 429})
 _BACKOFF = wait_exponential(multiplier=0.5, max=10.0) + wait_random(0, 0.25)
 
 
 class _RetryLater(Exception):
-    """The webhook did not accept a report; it is sent again later."""
+    """The webhook did not accept a report for now; it is sent again later."""
 
 
 class _Rejected(Exception):
-    """The webhook rejects this report for good; the message is a reason without text."""
+    """The webhook rejected a report for good; the message is a reason without conversation text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _WebhookReport:
-    """One queued report. Its body is made when it is sent, so that redaction does not delay answers."""
+    """One queued report; its body is created only when it is sent, so that redaction does not delay answers."""
 
     exchange: Exchange
     outcome: Outcome
@@ -63,7 +63,7 @@ class _WebhookReport:
 
 
 def is_doubtful(outcome: Outcome) -> bool:
-    """Whether to report an answer: it was judged, and a segment is near the threshold."""
+    """Whether to report an answer, because it was judged and a segment score is near the threshold."""
     to = outcome.policy.hand_off
     margin = outcome.margin
     is_judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
@@ -71,7 +71,7 @@ def is_doubtful(outcome: Outcome) -> bool:
 
 
 def sign_report(secret: bytes, at: int, body: bytes) -> str:
-    """The signature header of a body that is sent at this time (seconds since the epoch)."""
+    """The signature header for a body sent at this time (seconds since the epoch)."""
     return f"t={at},v1={hmac.new(secret, f'{at}.'.encode() + body, hashlib.sha256).hexdigest()}"
 
 
@@ -88,7 +88,7 @@ class WebhookSender:
         self._failing = False
 
     def offer(self, exchange: Exchange, outcome: Outcome, aligner_id: str) -> None:
-        """Queue the report of an answer, if it is doubtful."""
+        """Queue a report if the answer is doubtful; drop and count it if the queue is full."""
         to = outcome.policy.hand_off
         if to is None or not is_doubtful(outcome):
             return
@@ -105,7 +105,7 @@ class WebhookSender:
         await self._queue.join()
 
     async def aclose(self) -> None:
-        """Send queued reports for at most `LAST_S`; the rest is dropped and counted."""
+        """Send queued reports for at most `LAST_S` seconds; drop and count the rest."""
         task = self._task
         if task is None:
             return
@@ -128,7 +128,7 @@ class WebhookSender:
                     self._queue.task_done()
 
     async def _send_report(self, client: httpx.AsyncClient, report: _WebhookReport) -> str:
-        """Send one report and return the result. Only reasons are logged, and only when failures begin."""
+        """Send one report and return "sent" or "failed"; log the reason only when a series of failures begins."""
         try:
             with Boundary():  # redaction is the operator's code
                 body = await asyncio.to_thread(_report_body, report, self._redact)
@@ -157,13 +157,13 @@ class WebhookSender:
 
 
 async def _post_report(client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
-    """Post a signed report once; raises `_RetryLater` and `_Rejected`."""
+    """Post a signed report once; raises `_RetryLater` or `_Rejected` if it is not accepted."""
     secret = config.hand_off_secret(to.secret_env)
     if secret is None:
         raise _Rejected(f"{to.secret_env} holds no secret")
     headers = {"content-type": "application/json", SIGNATURE: sign_report(secret, int(time.time()), body)}
     try:
-        # The response body is not read: it is not needed, and it may be endless.
+        # The response body is not read, since it is not needed and may be endless.
         async with client.stream("POST", to.url, content=body, headers=headers) as response:
             status = response.status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -175,7 +175,7 @@ async def _post_report(client: httpx.AsyncClient, to: HandOff, body: bytes) -> N
 
 
 def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
-    """The body of a report."""
+    """The JSON body of a report; it includes texts only if the route asks for them and storing is allowed."""
     outcome = report.outcome
     policy = outcome.policy
     fields: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""Logs, traces and metrics, which hold ids, reasons, lengths and counts, and never text."""
+"""Logs, traces and metrics, which contain ids, reasons, lengths and counts, but never text."""

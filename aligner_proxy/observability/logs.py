@@ -1,7 +1,7 @@
-"""Log formats: text for people, or one JSON object a line for programs. Never text of a conversation.
+"""Log formats: text for people, or one JSON object per line for programs; never conversation text.
 
-An exception is logged by its type and place, without its message, which may quote the answer. The records of
-`aligner_proxy.outcome` are JSON already and become fields of the line.
+An exception is logged with its type and location but without its message, which may quote the answer. Records of the
+logger `aligner_proxy.outcome` are JSON already and become fields of the line.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _NOISY = ("httpx", "httpcore", "uvicorn.error")
 
 
 class JsonLine(logging.Formatter):
-    """One record as one JSON object on one line."""
+    """Formats a record as one JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format the record as one line."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -32,13 +32,13 @@ class JsonLine(logging.Formatter):
 
 
 class TextLine(logging.Formatter):
-    """One record as one line, with as little about an exception as `JsonLine`."""
+    """Formats a record as one line of text, with no more about an exception than `JsonLine`."""
 
     def __init__(self) -> None:
         super().__init__(_TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format the record as one line."""
         bare = {"msg": _one_line(record.getMessage()), "args": (), **dict.fromkeys(_STACKS)}
         error = _exception_fields(record)
         line = super().format(logging.makeLogRecord({**vars(record), **bare}))
@@ -46,7 +46,7 @@ class TextLine(logging.Formatter):
 
 
 def _one_line(text: str) -> str:
-    """The text with control characters escaped, since ids from outside must not start a line or move a cursor."""
+    """Escape control characters, since ids from outside must not start a new line or move the cursor."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -66,21 +66,21 @@ def _exception_fields(record: logging.LogRecord) -> dict[str, str]:
 
 
 def make_handler(form: str) -> logging.Handler:
-    """Handler that writes lines of one form to stderr, as a service manager expects them."""
+    """Create a handler that writes lines in this format to stderr, where service managers expect them."""
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setFormatter(JsonLine() if form == "json" else TextLine())
     return stderr
 
 
 def configure_logging(form: str) -> None:
-    """Log everything from INFO on, without connection details; for our own processes."""
+    """Log everything from INFO up except connection details; for processes that belong to this package alone."""
     logging.basicConfig(level=logging.INFO, handlers=[make_handler(form)], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def configure_own_logging(form: str) -> None:
-    """Log our own lines only, whatever LiteLLM logs; for LiteLLM's process."""
+    """Set up logging for this package's loggers only and leave LiteLLM's alone; for LiteLLM's process."""
     ours = logging.getLogger("aligner_proxy")
     if not any(isinstance(existing.formatter, JsonLine | TextLine) for existing in ours.handlers):
         ours.addHandler(make_handler(form))

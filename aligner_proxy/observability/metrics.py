@@ -1,7 +1,7 @@
 """Prometheus metrics of the gateway.
 
-They live in prometheus_client's default registry, which LiteLLM serves under /metrics when its "prometheus" callback is
-on (no licence needed). With several workers set PROMETHEUS_MULTIPROC_DIR, as for LiteLLM's own metrics.
+They are in prometheus_client's default registry, which LiteLLM serves under /metrics when its "prometheus" callback is
+on (no licence needed). With several workers, set PROMETHEUS_MULTIPROC_DIR, as for LiteLLM's own metrics.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-# From a rule of the gate to an upstream that thinks for minutes.
+# From the duration of one gate rule to that of an upstream that thinks for minutes.
 _BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 IN_FLIGHT = Gauge("aligner_in_flight", "Answers being aligned right now", multiprocess_mode="livesum")
 ENGINE_UP = Gauge(
@@ -21,15 +21,15 @@ ENGINE_UP = Gauge(
     multiprocess_mode="livemin",
 )
 Metric = TypeVar("Metric", bound=MetricWrapperBase)
-# From a cache hit to the longest deadline.
+# From the latency of a cache hit to the longest deadline.
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0)
 
 
 def register_once(kind: type[Metric], name: str, text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
-    """The metric called `name`, registered once: LiteLLM may load this module again under another name."""
+    """Return the metric called `name`, created once, since LiteLLM may load this module again under another name."""
     existing = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
     metric = existing if isinstance(existing, kind) else kind(name, text, list(labels), **settings)
-    # Our labels are names of the operator's; what bounds those of LiteLLM's metrics (label_bounds.py) need not run.
+    # Our labels are names that the operator chose, so the limits for LiteLLM's labels (label_bounds.py) are bypassed.
     setattr(metric, "labels", metric.labels)  # noqa: B010 - of this object alone
     return metric
 

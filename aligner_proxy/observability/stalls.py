@@ -1,6 +1,6 @@
-"""Watchdog of an event loop: how long it stalled, in which line, and to which package the line belongs.
+"""Watchdog of an event loop: reports how long it stalled, at which line, and which package the line belongs to.
 
-A thread checks whether the loop still runs scheduled callbacks. A stall that is too long counts in a histogram, and a
+A thread checks whether the loop still runs scheduled callbacks. A stall above the limit counts in a histogram, and a
 log line names the innermost frames by file and line, never texts or variables. On Linux the log also says how long the
 loop's thread computed and how long it waited for a CPU, because a busy machine stalls even an idle loop.
 """
@@ -25,17 +25,17 @@ from aligner_proxy.observability.metrics import LOOP_STALLS
 
 log = logging.getLogger(__name__)
 _COLLECTING = threading.Lock()
-"""Held while thresholds of the garbage collector are changed: each loop has a watchdog of its own."""
+"""Held while thresholds of the garbage collector are changed, because each loop has its own watchdog."""
 
 LONGEST_S = 0.1
-"""A loop that does not answer for longer stalls everybody who waits for it."""
+"""Seconds without a callback from which on a stall counts."""
 EVERY_STALL = "ALIGNER_PROXY_EVERY_STALL"
-"""Environment variable with which each stall is written down, for a measurement."""
+"""Environment variable that makes every stall be logged, for measurements."""
 OWNERS = ("aligner", "litellm", "other", "machine")
-"""Whose line the loop was in; `machine`: it waited for a processor."""
+"""Owners of the line at which the loop stalled; `machine` means that the thread waited for a CPU."""
 _BEAT_S = 0.025
 _QUIET_S = 5.0
-"""Seconds between two log lines; every stall counts, not every one is written down."""
+"""Least seconds between two log lines; every stall is counted, but not every one is logged."""
 _FRAMES = 3
 _PACKAGES = {
     "aligner_proxy": "aligner",
@@ -46,24 +46,24 @@ _PACKAGES = {
     "litellm": "litellm",
 }
 _WAITING = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})
-"""Files in which a thread waits, and computes nothing."""
+"""Files in which a thread waits rather than computes."""
 _HALF = 0.5
 CodePlace = tuple[str, ...]
 
 
 class LoopWatchdog:
-    """Watches the loop that it is started in; starts again where another loop has taken its place."""
+    """Watches the event loop in which it is started; can be started again if another loop replaces it."""
 
     def __init__(self, longest_s: float = LONGEST_S, beat_s: float = _BEAT_S) -> None:
         self._longest_s = longest_s
         self._beat_s = beat_s
         for each in OWNERS:
-            LOOP_STALLS.labels(each)  # known from the beginning, as a metric without labels would be
+            LOOP_STALLS.labels(each)  # exported from the start, as a metric without labels would be
         self._quiet_s = 0.0 if os.environ.get(EVERY_STALL) else _QUIET_S
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self) -> None:
-        """Watch the running loop, once; raises `RuntimeError` where none runs."""
+        """Start watching the running loop, once; raises `RuntimeError` if none runs."""
         loop = asyncio.get_running_loop()
         if loop is self._loop:
             return
@@ -74,7 +74,7 @@ class LoopWatchdog:
         thread.start()
 
     def __deepcopy__(self, memo: object) -> LoopWatchdog:
-        """The same object: it belongs to the worker."""
+        """Return the same object, because it belongs to the worker."""
         return self
 
     def _watch(self, pulse: _Pulse) -> None:
@@ -103,18 +103,18 @@ class LoopWatchdog:
 
 @dataclass(frozen=True, slots=True)
 class ThreadUsage:
-    """Seconds that a thread has computed, and waited for a processor, since it began."""
+    """Seconds that a thread has computed and has waited for a CPU since it began."""
 
     computed_s: float = 0.0
     queued_s: float = 0.0
 
     def subtract(self, before: ThreadUsage) -> ThreadUsage:
-        """The seconds since an earlier look."""
+        """The usage since an earlier measurement."""
         return ThreadUsage(self.computed_s - before.computed_s, self.queued_s - before.queued_s)
 
 
 class _Pulse:
-    """The loop's sign of life: when it last ran what was due."""
+    """Heartbeat of the loop: the time at which it last ran a scheduled callback."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, every_s: float) -> None:
         self.loop = loop
@@ -124,12 +124,12 @@ class _Pulse:
         self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
 
     def beat(self) -> None:
-        """The loop runs; look again soon."""
+        """Record that the loop runs, and schedule the next beat."""
         self.last_beat = time.monotonic()
         self.loop.call_later(self._every_s, self.beat)
 
     def usage(self) -> ThreadUsage | None:
-        """What the loop's thread has used so far; None where the system does not say."""
+        """The loop thread's usage so far; None if the system does not report it."""
         try:
             computed, queued, _ = self._schedstat.read_text().split()
         except (OSError, ValueError):
@@ -138,11 +138,12 @@ class _Pulse:
 
 
 def current_frames() -> dict[int, FrameType]:
-    """The frame of each thread by its identifier.
+    """The current frame of each thread, by thread identifier.
 
-    In CPython 3.11 a collection that starts within the call may let another thread go on while a lock of the
-    interpreter is held; one that starts a thread then stops the process for good (python/cpython#106883). So none
-    starts. The thresholds say so, since gc_workaround.py owns whether collections are enabled.
+    In CPython 3.11, a garbage collection that starts within this call may let another thread run while a lock of the
+    interpreter is held. If that thread starts a thread, the process hangs for good (python/cpython#106883). Collections
+    are therefore suppressed here by setting the thresholds to 0, because gc_workaround.py controls whether they are
+    enabled.
     """
     with _COLLECTING:
         thresholds = gc.get_threshold()
@@ -155,20 +156,20 @@ def current_frames() -> dict[int, FrameType]:
 
 @dataclass(slots=True)
 class _Stall:
-    """One stall, as far as it has come."""
+    """One stall so far."""
 
     began: float
     usage: ThreadUsage | None
-    """What the loop's thread had used before it."""
+    """The loop thread's usage before the stall; after `end`, its usage during the stall."""
     seconds: float = 0.0
     owner: str = "other"
     _places: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
-    """Where the loop's thread was, by owner and place."""
+    """Number of times the loop's thread was seen, by owner and position."""
     _others: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
-    """Where other threads were that did not wait."""
+    """The same for other threads that were not waiting."""
 
     def look(self, thread: int) -> None:
-        """Note where everybody is."""
+        """Record the current position of all threads."""
         frames = current_frames()
         frame = frames.pop(thread, None)
         self._places[line_owner(frame), tuple(line_places(frame))] += 1
@@ -177,13 +178,17 @@ class _Stall:
                 self._others[line_owner(other), tuple(line_places(other))] += 1
 
     def end(self, at: float, usage: ThreadUsage | None) -> None:
-        """The loop answers again."""
+        """End the stall: set its duration, usage and owner."""
         self.seconds = at - self.began
         self.usage = usage.subtract(self.usage) if usage and self.usage else None
         self.owner = self._find_owner()
 
     def _find_owner(self) -> str:
-        """Who kept the loop: its own line, unless it did not get a processor, or another thread had the interpreter."""
+        """The owner of the blocking line.
+
+        This is `machine` if the thread mostly waited for a CPU. If the thread computed little and other threads were
+        active, the owner of their lines is blamed; otherwise the owner of the loop's own lines.
+        """
         if self.usage is not None and self.usage.queued_s > _HALF * self.seconds:
             return "machine"
         idle = self.usage is not None and self.usage.computed_s < _HALF * self.seconds
@@ -191,14 +196,15 @@ class _Stall:
         by_owner = Counter[str]()
         for (whose, _), looks in counts.items():
             by_owner[whose] += looks
-        # Threads that wait in a library's read are seen at every look, ours only where it computes: it is asked first.
+        # Threads that wait in a library's read are seen at every check, our threads only while they compute. So a lower
+        # count is enough for `aligner`.
         most = max(by_owner.values(), default=0)
         if by_owner["aligner"] > _HALF * most:
             return "aligner"
         return max(by_owner, key=by_owner.__getitem__, default="other")
 
     def report(self) -> None:
-        """Write it down."""
+        """Log the stall."""
         line: dict[str, object] = {"event": "aligner_loop_stall", "ms": round(self.seconds * 1000)}
         line |= {"owner": self.owner, "place": _commonest_place(self._places)}
         if self.usage is not None:
@@ -214,13 +220,13 @@ def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
 
 
 def line_owner(frame: FrameType | None) -> str:
-    """Whose line a thread is in: of libraries that of the package that called them."""
+    """The owner of a thread's current line; for a library, the package that called it."""
     packages = (package for outer in _outer_frames(frame) for package in _packages(outer))
     return next((_PACKAGES[package] for package in packages), "other")
 
 
 def line_places(frame: FrameType | None) -> list[str]:
-    """The innermost frame as file:line, where it is foreign, and then our innermost ones, the innermost first."""
+    """The innermost frame as file:line if it is not ours, then our `_FRAMES` innermost ones, innermost first."""
     frames = list(_outer_frames(frame))
     ours = [place for place in map(_own_place, frames) if place is not None][:_FRAMES]
     if not frames or ours[:1] == [_own_place(frames[0])]:
@@ -237,13 +243,13 @@ def _outer_frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _packages(frame: FrameType) -> list[str]:
-    """The package that a frame's file is in, if it is one that is named."""
+    """The innermost known package that contains a frame's file, as a list of at most one."""
     folders = Path(frame.f_code.co_filename).parts[:-1]
     return [folder for folder in reversed(folders) if folder in _PACKAGES][:1]
 
 
 def _own_place(frame: FrameType) -> str | None:
-    """A frame of ours as file:line."""
+    """A frame as file:line if it is in this project; None otherwise."""
     path = Path(frame.f_code.co_filename)
     parts = path.parts
     names = [at for at, part in enumerate(parts[:-1]) if _PACKAGES.get(part) == "aligner"]

@@ -1,11 +1,11 @@
 """OpenTelemetry spans of a request and of its stages; no-ops if no exporter is set up.
 
-Spans carry ids, names, lengths and reasons (the gen_ai conventions name them), never text, keys, headers or the message
-of an exception. In the gateway LiteLLM's `otel` callback sets up the provider; the engine, a process of its own,
-calls `export`. Only W3C `traceparent` travels between the two, never a client's baggage.
+Spans contain ids, names, lengths and reasons, named after the gen_ai conventions. They never contain text, keys,
+headers or exception messages. In the gateway, LiteLLM's `otel` callback sets up the provider. The engine is a separate
+process and calls `export`. Only the W3C `traceparent` is sent between the two, never a client's baggage.
 
-Stages of the gateway are `upstream` (until the answer is complete), `cache`, `engine` (with queue and network) and
-`gate`: each is a span and counts in one histogram. The engine times its own stages.
+The stages of the gateway are `upstream` (until the answer is complete), `cache`, `engine` (including queue and network)
+and `gate`. Each is a span and is counted in one histogram. The engine times its own stages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _W3C = TraceContextTextMapPropagator()
 
 
 class TraceSpan:
-    """One open span. Attributes are named with `__` for a dot; those that are None are left out."""
+    """One open span; in attribute names `__` stands for a dot, and attributes that are None are left out."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
@@ -38,7 +38,7 @@ class TraceSpan:
         self._span.set_attributes(_dot_attributes(attributes))
 
     def add_event(self, name: str, **attributes: Value | None) -> None:
-        """Add an event at the present time."""
+        """Add an event at the current time."""
         self._span.add_event(name, _dot_attributes(attributes))
 
     def fail(self, kind: str) -> None:
@@ -51,8 +51,8 @@ class TraceSpan:
 def span(
     name: str, parent: Context | None = None, *, kind: str = "INTERNAL", **attributes: Value | None
 ) -> Iterator[TraceSpan]:
-    """Span around a block, under `parent` (from `context_of` or `extract_context`) or the present span."""
-    # An exception's message may quote the text: only its type is kept.
+    """Span around a block, under `parent` (from `context_of` or `extract_context`) or the current span."""
+    # Only an exception's type is recorded, because its message may quote the text.
     with _tracer().start_as_current_span(
         name,
         context=parent,
@@ -72,36 +72,36 @@ def span(
 def record_span(
     name: str, seconds: float, ago: float = 0.0, parent: Context | None = None, **attributes: Value | None
 ) -> None:
-    """Record a past span that took `seconds` and ended `ago` seconds before now."""
+    """Record a past span that took `seconds` and ended `ago` seconds ago."""
     end = time.time_ns() - int(ago * 1e9)
     start = end - int(seconds * 1e9)
     _tracer().start_span(name, context=parent, start_time=start, attributes=_dot_attributes(attributes)).end(end)
 
 
 def current_context() -> Context:
-    """The present context, to hang spans below it from another thread."""
+    """The current context, with which another thread can add spans under the current one."""
     return context.get_current()
 
 
 def context_of(parent: trace.Span | None) -> Context:
-    """The context of a given span (LiteLLM passes one to its hooks), else the present context."""
+    """The context of the given span (LiteLLM passes one to its hooks), else the current context."""
     return current_context() if parent is None else trace.set_span_in_context(parent)
 
 
 def propagation_headers() -> dict[str, str]:
-    """HTTP headers that carry the present span; empty without one."""
+    """HTTP headers that identify the current span; empty without one."""
     carrier: dict[str, str] = {}
     _W3C.inject(carrier)
     return carrier
 
 
 def extract_context(carrier: Mapping[str, str]) -> Context:
-    """The context in another process's `propagation_headers`; an invalid traceparent is ignored."""
+    """The context from another process's `propagation_headers`; an invalid traceparent is ignored."""
     return _W3C.extract(carrier)
 
 
 def export(service: str) -> None:
-    """Export the spans of this process as the standard OTEL_EXPORTER_OTLP_... variables say."""
+    """Export this process's spans as the standard OTEL_EXPORTER_OTLP_... variables say; raises `ConfigError`."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -132,7 +132,7 @@ def _dot_attributes(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
 
 @contextmanager
 def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[TraceSpan]:
-    """Span and timer around a stage; failures count, too."""
+    """Span and timer around a stage; failed stages are timed, too."""
     began = time.perf_counter()
     try:
         with span(f"aligner.{name}", None, kind=kind, **attributes) as stage_span:
@@ -142,6 +142,6 @@ def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> I
 
 
 def record_stage(name: str, seconds: float, parent: Any = None, **attributes: Value | None) -> None:
-    """Record a stage that took `seconds` and ends now."""
+    """Record the span and duration of a stage that took `seconds` and ends now."""
     SECONDS.labels(name).observe(seconds)
     record_span(f"aligner.{name}", seconds, 0.0, parent, **attributes)

@@ -1,1 +1,1 @@
-"""Endpoints of the gateway's own, in LiteLLM's application: answers that a client brings, judged like the traffic."""
+"""The gateway's own endpoints in LiteLLM's application; they judge answers that a client sends."""

@@ -1,7 +1,8 @@
-"""Adapters for other gateways: their guardrail calls in, their verdicts out. What is judged is the answer alone.
+"""Adapters that let other gateways call this one as a guardrail. Only answers are judged, never prompts.
 
-Shapes: LiteLLM's `generic_guardrail_api`, agentgateway's guardrail webhook, and Portkey's webhook guardrail
-(docs/guides/adapters.md). An answer that the policy blocks is a verdict; what the key may not have is an HTTP error.
+Formats: LiteLLM's `generic_guardrail_api`, agentgateway's guardrail webhook, and Portkey's webhook guardrail
+(docs/guides/adapters.md). If the policy blocks an answer, the adapter returns a verdict. If the key lacks a permission,
+it returns an HTTP error.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from aligner_proxy.gateway.endpoints.judgement import MOST_ANSWERS, STOP, Answer
 from aligner_proxy.policy.objective_schema import RequestedObjective
 
 Judge = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
-"""Judges answers for the present request."""
+"""Judges answers for the current request."""
 TextPlace = tuple[dict[str, Any], str]
-"""A JSON object and the key under which a text stands in it."""
+"""A JSON object and the key of a text in it."""
 _TOOL_CALLS = "tool_calls"
 _ANSWERED = "afterRequestHook"
 _TEXT = "text"
@@ -28,20 +29,20 @@ _ROLES = ("system", "instructions", "messages", "prompt", "input")
 
 
 class _Foreign(BaseModel):
-    """A body in the form of another gateway, whose further fields are not looked at."""
+    """A request body in another gateway's format; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
 
 class GenericSettings(_Foreign):
-    """`additional_provider_specific_params` of the other proxy's configuration."""
+    """The `additional_provider_specific_params` in the other proxy's configuration."""
 
     objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
     """As in `POST /v1/align`."""
 
 
 class GenericRequest(_Foreign):
-    """What LiteLLM's `generic_guardrail_api` sends."""
+    """Request body of LiteLLM's `generic_guardrail_api`."""
 
     input_type: Literal["request", "response"]
     texts: Annotated[tuple[str, ...], Field(max_length=MOST_ANSWERS)] | None = None
@@ -53,7 +54,7 @@ class GenericRequest(_Foreign):
 
 
 async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[str, Any]:
-    """The verdict for LiteLLM; prompts pass."""
+    """The verdict in LiteLLM's format; prompts always pass."""
     texts = body.texts or ()
     if body.input_type == "request" or not (texts or body.tool_calls):
         return {"action": "NONE"}
@@ -75,7 +76,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[st
 
 
 class AgentgatewayMessage(_Foreign):
-    """A message of a choice; what else it says is judged, too."""
+    """A message of a choice; its other fields are judged, too."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -84,7 +85,7 @@ class AgentgatewayMessage(_Foreign):
 
 
 class AgentgatewayChoice(_Foreign):
-    """One of the answers of a response; what else it says is judged, too."""
+    """One answer of a response; its other fields are judged, too."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -99,7 +100,7 @@ class AgentgatewayBody(_Foreign):
 
 
 class PortkeyPart(_Foreign):
-    """The request or the response that Portkey looks at; what else it says is judged, too."""
+    """The request or response that Portkey checks; other fields of a response are judged, too."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -107,7 +108,7 @@ class PortkeyPart(_Foreign):
 
 
 class WebhookRequest(_Foreign):
-    """What agentgateway sends (`body`), or Portkey (`eventType`, `request`, `response`)."""
+    """Request body of agentgateway (`body`) or of Portkey (`eventType`, `request`, `response`)."""
 
     body: AgentgatewayBody | None = None
     event_type: str | None = Field(default=None, alias="eventType")
@@ -116,12 +117,12 @@ class WebhookRequest(_Foreign):
 
 
 async def judge_webhook(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
-    """The verdict for agentgateway or Portkey; prompts pass."""
+    """The verdict in the format of agentgateway or Portkey; prompts always pass."""
     return await (_judge_portkey(body, judge) if body.body is None else _judge_agentgateway(body.body, judge))
 
 
 async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
-    """Its actions: pass, mask with as many choices as came, or reject."""
+    """The agentgateway action: pass, mask (with the same number of choices), or reject."""
     if not body.choices:
         return {"action": {"reason": "prompts are not judged"}}
     try:
@@ -140,7 +141,7 @@ async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str,
 
 
 async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
-    """Its verdict: whether the answer may pass, with another response where it was corrected."""
+    """The Portkey verdict: whether the answer may pass, with the corrected response if there is one."""
     request = body.request.content or {}
     response = body.response.content or {}
     if body.event_type != _ANSWERED or not (response or body.response.model_extra):
@@ -167,7 +168,7 @@ async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
 
 
 def _text_places(response: dict[str, Any]) -> Iterator[tuple[TextPlace, str]]:
-    """Every text of a response of chat, text completions, Messages or Responses, and why its answer ended."""
+    """Every text of a chat, text completion, Messages or Responses response, with its finish reason."""
     for choice in _objects(response.get("choices")):
         reason = _finish_reason(choice.get("finish_reason"))
         message = choice.get("message")
@@ -179,7 +180,7 @@ def _text_places(response: dict[str, Any]) -> Iterator[tuple[TextPlace, str]]:
 
 
 def _texts_in(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
-    """The text under a key, or those of the parts there."""
+    """The text under a key, or the texts of the parts under it."""
     if isinstance(holder.get(key), str):
         yield holder, key
     for part in _objects(holder.get(key)):
@@ -188,7 +189,7 @@ def _texts_in(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
 
 
 def _copy_without_texts(response: dict[str, Any], places: Sequence[TextPlace]) -> dict[str, Any]:
-    """A copy of a response without the texts of these places."""
+    """A copy of a response in which the texts at `places` are empty."""
     texts = [holder[key] for holder, key in places]
     for holder, key in places:
         holder[key] = ""
@@ -199,7 +200,7 @@ def _copy_without_texts(response: dict[str, Any], places: Sequence[TextPlace]) -
 
 
 def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The turns of a request of any of these endpoints."""
+    """The conversation in a request to any of these endpoints."""
     for name in _ROLES:
         value = request.get(name)
         if isinstance(value, str) or (name == "system" and value):

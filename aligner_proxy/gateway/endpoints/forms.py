@@ -1,4 +1,4 @@
-"""Body of `POST /v1/align`: what a request says, and what it gets."""
+"""Request and response bodies of `POST /v1/align`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aligner_proxy.policy.schema import extend_model
 MOST_OBJECTIVES = 32
 _MOST_FAULTS = 5
 _LONGEST_NAME = 100
-"""Characters of a field's name in an error: unknown fields are named, too, as the client wrote them."""
+"""Most characters of a field name in an error message, since unknown fields are quoted as the client wrote them."""
 
 
 class _Body(BaseModel):
@@ -24,7 +24,7 @@ class _Body(BaseModel):
 
 
 class Message(BaseModel):
-    """One turn of the conversation, in the form of chat completions; other fields of it are not looked at."""
+    """One turn of the conversation, in the format of chat completions; other fields are ignored."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -33,81 +33,82 @@ class Message(BaseModel):
 
 
 class AlignBody(_Body):
-    """What is asked of `POST /v1/align`."""
+    """Request body of `POST /v1/align`."""
 
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
-    """The conversation before the answer, in the form of chat completions."""
+    """The conversation before the answer, in the format of chat completions."""
     answer: str
-    """The answer to judge and to correct."""
+    """The answer to judge and correct."""
     model: str | None = None
-    """The model that gave the answer: its route decides, as for the traffic. Without it, routes for every model do."""
+    """The model that gave the answer; its route decides, as for proxied requests. If unset, routes for any model do."""
     objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
-    """Objectives besides those of route and tenant: names of configured ones, or "Name: description" in own words; the
-    tenant's `allow` must let them be asked for ("*" lets own words)."""
+    """Objectives added to those of route and tenant: names of configured ones, or own ones as "Name: description". The
+    tenant's `allow` must permit them ("*" permits own ones).
+    """
 
     @property
     def plugin_fields(self) -> dict[str, Any]:
-        """What the body says in fields of plugins, by name."""
+        """Values that the body sets in fields of plugins, by name."""
         names = [name for name in type(self).model_fields if name not in AlignBody.model_fields]
         return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 
 
 @lru_cache(maxsize=8)
 def align_form(extensions: Extensions) -> type[AlignBody]:
-    """The body of `POST /v1/align` with the fields of plugins."""
+    """The request body model of `POST /v1/align`, extended with the fields of plugins."""
     fields = extensions.body_fields
     return extend_model(AlignBody, {f.name: (f.type, Field(default=f.default, description=f.about)) for f in fields})
 
 
 class AlignSegment(_Body):
-    """A judged sentence, heading or list item of the answer; with an empty text: its end, where something lacks."""
+    """A judged sentence, heading or list item; empty text stands for the end, where something may be missing."""
 
     text: str
     score: float | None
-    """Log-odds (nats) that it must change; null without a detector."""
+    """Log-odds (nats) that the segment must change; null without a detector."""
     flagged: bool
     against: str | None = None
-    """The objective that it was flagged for."""
+    """The objective for which the segment was flagged."""
 
 
 class TextEdit(_Body):
-    """One change: the characters from `start` to `end` of the answer as it was sent become `text`."""
+    """One change: the characters from `start` to `end` of the original answer are replaced with `text`."""
 
     start: int
     end: int
     text: str
     objective: str | None = None
-    """The objective for which it was made; null where no single segment tells."""
+    """The objective for which the change was made; null if no flagged segment or finding explains it."""
     score: float | None = None
-    """The highest score of the segments that it replaces."""
+    """The highest score among the flagged segments that the change replaces."""
     source: str | None = None
-    """What says so, as a plugin names it: of a fact the reference and its line, "POLICY.md:12" or "request 1:3"."""
+    """Evidence given by a plugin; for a fact, the reference and line, such as "POLICY.md:12" or "request 1:3"."""
 
 
 class AlignAnswer(_Body):
-    """What `POST /v1/align` answers."""
+    """Response body of `POST /v1/align`."""
 
     id: str
-    """The call's id, which logs, traces and the audit store have, too."""
+    """The call id, which also appears in logs, traces and the audit store."""
     aligner_id: str | None = None
-    """As x-aligner-id of the traffic, for `POST /v1/feedback`; null where nothing looked at the answer."""
+    """Like the header x-aligner-id, for `POST /v1/feedback`; null if the answer was skipped."""
     answer: str
-    """What a client of the traffic would get."""
+    """The answer that a client of the proxy would get."""
     status: str
-    """As x-aligner-status of the traffic: corrected, unchanged, skipped, shadow, failed ..."""
+    """Like the header x-aligner-status: corrected, unchanged, skipped, shadow, failed ..."""
     reason: str | None = None
-    """As x-aligner-reason."""
+    """Like the header x-aligner-reason."""
     segments: tuple[AlignSegment, ...] = ()
     edits: tuple[TextEdit, ...] = ()
     ms: float | None = None
-    """Milliseconds that the correction took; a power of ten unless the policy says `exact_times`."""
+    """Milliseconds that the correction took, rounded up to a power of ten unless the policy sets `exact_times`."""
 
 
 _Form = TypeVar("_Form", bound=BaseModel)
 
 
 async def parse_body(request: Request, form: type[_Form]) -> _Form:
-    """The body of a request in this form; HTTP 400 that names the field otherwise."""
+    """Parse the request body into this model; raise HTTP 400, naming the field, if it is invalid."""
     try:
         return form.model_validate_json(await request.body())
     except ValidationError as error:
@@ -115,7 +116,7 @@ async def parse_body(request: Request, form: type[_Form]) -> _Form:
 
 
 def _refusal(error: ValidationError) -> ProxyException:
-    """The first faults of a body by field, never with their values."""
+    """An HTTP 400 that names the first invalid fields, without their values."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_FAULTS]
     places = [".".join(map(str, fault["loc"]))[:_LONGEST_NAME] or "body" for fault in faults]
     message = "; ".join(f"{place}: {fault['msg']}" for place, fault in zip(places, faults, strict=True))

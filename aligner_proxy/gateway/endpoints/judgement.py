@@ -1,4 +1,4 @@
-"""Judgement of answers that a client brings: the hooks of the traffic, run on a chat completion made of them."""
+"""Judges answers that a client sends, by running the guardrail's hooks on a chat completion made of them."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from aligner_proxy.types import Finding, Outcome, SegmentScore
 
 STOP = "stop"
 MOST_ANSWERS = 64
-"""Answers of one request; each is a request to the engine."""
+"""Most answers in one request, since each is a request to the engine."""
 _CALL_TYPE = "align"
 _BESIDE = "beside"
 
 
 class Hooks(Protocol):
-    """The hooks of the guardrail through which an answer of the traffic goes."""
+    """The guardrail's hooks that also process proxied answers."""
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
-        """Resolve the policy; raises what the request may not have."""
+        """Resolve the policy; raises if the request asks for something that it is not allowed."""
         ...
 
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
-        """Correct a whole response; None leaves it as it is."""
+        """Correct a whole response; None leaves it unchanged."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerBatch:
-    """Answers to one conversation, each judged by itself."""
+    """Answers to one conversation, each judged separately."""
 
     texts: Sequence[str]
     messages: Sequence[Mapping[str, Any]] = ()
     model: str | None = None
     objectives: Sequence[str] = ()
-    """What is asked for besides the policy's: names of configured objectives, or "Name: description"."""
+    """Objectives in addition to the policy's: names of configured ones, or "Name: description"."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Values of the fields that plugins declare, by name."""
     finish_reasons: Sequence[str] = ()
-    """Of each answer; without them all are whole."""
+    """The finish reason of each answer; empty if all are complete."""
     call_id: str | None = None
     side_content: object = None
-    """What the body says besides the answers; it is judged like the text beside the answers of the traffic."""
+    """Other content of the body; it is judged like the side texts of proxied responses."""
 
     @classmethod
     def from_body(cls, body: AlignBody) -> AnswerBatch:
-        """The answer of a body of `POST /v1/align`."""
+        """The answer in a body of `POST /v1/align`."""
         return cls(
             texts=(body.answer,),
             messages=[message.model_dump() for message in body.messages],
@@ -74,7 +74,7 @@ class AnswerBatch:
 
     @property
     def body_request(self) -> BodyRequest:
-        """The objectives by name and those in own words, which have a colon; and the fields of plugins."""
+        """The requested objectives, split into names and own ones (with a colon), and the fields of plugins."""
         names = tuple(text for text in self.objectives if ":" not in text)
         texts = tuple(text for text in self.objectives if ":" in text)
         return BodyRequest(names, texts, self.fields)
@@ -89,32 +89,32 @@ class AnswerBatch:
         return ModelResponse(choices=choices, **({} if self.side_content is None else {_BESIDE: self.side_content}))
 
     def make_data(self) -> dict[str, Any]:
-        """The request as LiteLLM's hooks see requests."""
+        """The request data as LiteLLM passes it to hooks."""
         data: dict[str, Any] = {"messages": [dict(message) for message in self.messages]}
         return data | ({"model": self.model} if self.model else {})
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedBatch:
-    """What became of answers that a client brought."""
+    """The judged answers of one request."""
 
     before: Sequence[str]
     after: Sequence[str]
-    """The texts that a client of the traffic would get."""
+    """The texts that a client of the proxy would get."""
     state: RequestState = field(repr=False)
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of a response: the call's id, and those of the traffic."""
+        """The response headers: the call id and the x-aligner headers."""
         return {litellm_internals.CALL_ID_HEADER: self.state.call_id} | self.state.headers()
 
     @property
     def changed(self) -> bool:
-        """Whether some text is another."""
+        """Whether any text was changed."""
         return list(self.before) != list(self.after)
 
     async def make_report(self) -> AlignAnswer:
-        """The first answer with its scores and edits."""
+        """The report on the first answer, with its scores and edits."""
         outcome = self.state.outcomes[0]
         before, after = self.before[0], self.after[0]
         changes = await run_off_loop(len(before), partial(_list_changes, before, after, outcome))
@@ -132,7 +132,7 @@ class JudgedBatch:
 
 
 async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, answers: AnswerBatch) -> JudgedBatch:
-    """Judge answers like those of the traffic; raises LiteLLM's error for what the caller may not have, or blocks."""
+    """Judge answers like proxied ones; raises LiteLLM's error if the caller lacks permission or the policy blocks."""
     if len(answers.texts) > MOST_ANSWERS:
         raise ProxyException(f"at most {MOST_ANSWERS} texts are judged at once", "invalid_request_error", "texts", 400)
     data = await litellm_internals.make_request_data(request, caller, answers.make_data(), answers.call_id)
@@ -148,7 +148,7 @@ async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, 
         raise
     delivered = response if corrected is None else corrected
     state = find_state(data)
-    assert state is not None  # the first hook opens it
+    assert state is not None  # the first hook creates it
     after = [choice.message.content or "" for choice in delivered.choices]
     return JudgedBatch(answers.texts, after, state)
 
@@ -164,7 +164,7 @@ def _align_segments(outcome: Outcome) -> Iterator[AlignSegment]:
 
 
 def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
-    """Every change between two texts, with the objective of the worst flagged segment that it replaces."""
+    """Every change between two texts, with the objective of the highest-scored flagged segment that it replaces."""
     if before == after:
         return []
     names = client_names(outcome.policy.objectives)
@@ -189,20 +189,20 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
 
 
 def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
-    """(start, end, finding) of what stages put into the delivered text."""
+    """(start, end, finding) of each replacement that stages made, by position in the delivered text."""
     shift = 0
     for finding in outcome.findings:
         if finding.text is None:
             continue
         start = finding.start + shift
         end = start + len(finding.text)
-        if after[start:end] == finding.text:  # places of a text inside JSON are not those of the whole
+        if after[start:end] == finding.text:  # offsets of a text inside JSON do not refer to the whole answer
             yield start, end, finding
         shift += len(finding.text) - (finding.end - finding.start)
 
 
 def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
-    """(first, last, segment) of the flagged segments; none where others were judged than those of the whole answer."""
+    """(first, last, segment) of each flagged segment; none if the judged segments are not those of the whole answer."""
     pieces = split(answer)
     segments = outcome.segments
     if [segment.text for segment in segments[: len(pieces)]] != [piece.text for piece in pieces]:
@@ -211,7 +211,7 @@ def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, S
         if segment.flagged:
             yield piece.start, piece.end - 1, segment
     for segment in segments[len(pieces) :]:
-        if segment.flagged:  # what lacks behind the end
+        if segment.flagged:  # something is missing at the end
             yield len(answer.rstrip()), len(answer), segment
 
 

@@ -1,4 +1,4 @@
-"""Routes of the gateway's own endpoints in LiteLLM's application, whose keys, limits and OpenAPI document count."""
+"""Routes of the gateway's own endpoints; LiteLLM's keys, limits and OpenAPI document apply to them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class GatewayHooks(Hooks, Protocol):
-    """The guardrail behind the endpoints."""
+    """The guardrail that the endpoints use."""
 
     endpoints: Mapping[str, PluginEndpoint]
-    """The endpoints of plugins, by path."""
+    """Endpoints of plugins, by path."""
     pipeline: Pipeline
 
 
@@ -42,13 +42,13 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"description": "The policy prefers an error to this answer (`aligner_error`)."},
 }
 _hooks: WeakKeyDictionary[FastAPI, GatewayHooks] = WeakKeyDictionary()
-"""The guardrail that answers in an application: LiteLLM may make a new one while its application stays."""
+"""The current guardrail of each application; LiteLLM may create a new guardrail while the application stays."""
 _plugin_endpoints: WeakKeyDictionary[Callable[..., Any], Endpoint] = WeakKeyDictionary()
-"""The endpoints of plugins, by the functions that FastAPI calls for them."""
+"""Endpoints of plugins, by the function that FastAPI calls for them."""
 
 
 def install_endpoints(hooks: GatewayHooks) -> None:
-    """Serve the endpoints in the running proxy by these hooks; does nothing outside the proxy."""
+    """Serve the endpoints in the running proxy with these hooks; does nothing outside the proxy."""
     app = litellm_internals.proxy_application()
     if isinstance(app, FastAPI):
         from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
@@ -58,7 +58,10 @@ def install_endpoints(hooks: GatewayHooks) -> None:
 
 
 def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -> None:
-    """Add the endpoints to an application, once; `auth` is the dependency that knows the caller."""
+    """Add the endpoints to an application, or only replace the hooks if they are there already.
+
+    `auth` is the FastAPI dependency that authenticates the caller.
+    """
     is_served = app in _hooks
     _hooks[app] = hooks
     if not is_served:
@@ -68,7 +71,7 @@ def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -
 
 
 def find_endpoint(route: object) -> Endpoint | None:
-    """The endpoint of a plugin behind a route of an application; None for any other route."""
+    """The plugin endpoint of an application's route; None for any other route."""
     function = getattr(route, "endpoint", None)
     return None if function is None else _plugin_endpoints.get(function)
 
@@ -86,7 +89,7 @@ def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
 
     @router.post(ALIGN, response_model=AlignAnswer, openapi_extra=_body_schema(align_body))
     async def align(request: Request, response: Response, caller: Any = authenticated) -> AlignAnswer:
-        """Judge and correct an answer that you bring, as an answer of the traffic is judged and corrected."""
+        """Judge and correct an answer that you send, in the same way as a proxied answer."""
         body = await parse_body(request, align_body)
         result = await _make_judge(request, caller)(AnswerBatch.from_body(body))
         response.headers.update(result.headers)
@@ -94,13 +97,13 @@ def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
 
     @router.post(GENERIC_GUARDRAIL, openapi_extra=_body_schema(adapters.GenericRequest))
     async def generic_guardrail(request: Request, caller: Any = authenticated) -> JSONResponse:
-        """Guardrail of another LiteLLM proxy: `guardrail: generic_guardrail_api`, with this gateway as its api_base."""
+        """Guardrail for another LiteLLM proxy: `guardrail: generic_guardrail_api`, with this gateway as api_base."""
         body = await parse_body(request, adapters.GenericRequest)
         return JSONResponse(await adapters.judge_generic_guardrail(body, _make_judge(request, caller)))
 
     @router.post(WEBHOOK, openapi_extra=_body_schema(adapters.WebhookRequest))
     async def webhook(request: Request, caller: Any = authenticated) -> JSONResponse:
-        """Guardrail of agentgateway or Portkey, by a webhook."""
+        """Webhook guardrail for agentgateway or Portkey."""
         body = await parse_body(request, adapters.WebhookRequest)
         return JSONResponse(await adapters.judge_webhook(body, _make_judge(request, caller)))
 
@@ -108,7 +111,7 @@ def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
 
 
 def _plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
-    """The routes of the endpoints that plugins bring."""
+    """The routes of plugin endpoints."""
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
     for plugin_endpoint in hooks.endpoints.values():
         endpoint = plugin_endpoint.endpoint
@@ -139,7 +142,7 @@ def _make_route(endpoint: Endpoint, authenticated: Any) -> Callable[..., Any]:
 
 
 async def _ask_plugin(endpoint: PluginEndpoint, body: BaseModel, caller: Any) -> BaseModel:
-    """The answer of a plugin; LiteLLM's error where it refuses or fails."""
+    """Call a plugin's endpoint; raise LiteLLM's error if the plugin refuses or fails."""
     try:
         answer = await endpoint.call(body, request_policy.request_facts({}, caller))
     except CorrectionError as error:
@@ -150,14 +153,14 @@ async def _ask_plugin(endpoint: PluginEndpoint, body: BaseModel, caller: Any) ->
 
 
 def _body_schema(form: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI of a body that is read by hand: FastAPI's own errors would be no errors of LiteLLM."""
+    """The OpenAPI entry of a body that the route parses itself, since FastAPI's errors lack LiteLLM's format."""
     schema = form.model_json_schema()
     content = {"application/json": {"schema": _inline_schema(schema, schema.pop("$defs", {}))}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def _inline_schema(schema: Any, parts: Mapping[str, Any]) -> Any:
-    """A schema with its named parts in place: in an OpenAPI document their names would lead nowhere."""
+    """A schema with its `$defs` inlined, because their references would not resolve in an OpenAPI document."""
     if isinstance(schema, list):
         return [_inline_schema(entry, parts) for entry in schema]
     if not isinstance(schema, dict):

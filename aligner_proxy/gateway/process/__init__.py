@@ -1,1 +1,1 @@
-"""Processes of a gateway: the supervisor of engine and LiteLLM, and how LiteLLM is started."""
+"""Process management of a gateway: the supervisor of engine and LiteLLM, and how LiteLLM is started."""

@@ -1,8 +1,9 @@
-"""Automatic training: teaches objectives that have examples and no head yet, in a subprocess.
+"""Automatic training: teaches objectives that have examples but no head yet, in a subprocess.
 
-It polls the policies file, the examples and the index of heads, so it also covers a reloaded file and an engine with
-another aligner. The general head judges requests meanwhile. Objectives that an operator has forgotten stay forgotten,
-changed examples wait for `aligner-proxy teach`, and failures are retried after a change or after ten minutes.
+The trainer polls the policies file, the examples and the index of heads, so it also notices a reloaded file or an
+engine with another aligner. Until a head is ready, the general head judges requests. Objectives that an operator has
+forgotten are not taught again, and changed examples wait for `aligner-proxy teach`. Failures are retried after a change
+or after ten minutes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _TO_TEACH = (TeachingState.UNTAUGHT, TeachingState.STALE)
 
 @dataclass(frozen=True, slots=True)
 class ServingEngine:
-    """The engine that serves: its address for a subprocess (None: as in the policies file), and how to open it."""
+    """The serving engine: its address for a subprocess (None: the one in the policies file), and how to open it."""
 
     address: str | None
     open_engine: Callable[[], Engine]
@@ -48,14 +49,14 @@ class ServingEngine:
 
 @dataclass(slots=True)
 class AutoTrainer:
-    """Keeps the objectives of one policies file trained. `serving` returns the serving engine, None before."""
+    """Keeps a policies file's objectives taught; `serving` returns the serving engine, or None before one serves."""
 
     policies: Path
     serving: Callable[[], ServingEngine | None]
     environment: Mapping[str, str]
     look_s: float = LOOK_S
     _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MOST_TRIED, AGAIN_S))
-    """Title, aligner and digests of recent attempts."""
+    """Recent attempts, by title, text, aligner and digests."""
     _fault: str = ""
 
     async def keep_training(self) -> None:
@@ -80,7 +81,7 @@ class AutoTrainer:
             await self._run_training(target, [subject.title for subject in due])
 
     def _due_subjects(self, file: PolicyFile, about: AlignerInfo) -> list[Subject]:
-        """Objectives without a head for the serving aligner that have not been attempted in their current form."""
+        """Objectives that lack a head for the serving aligner and were not attempted recently; records the attempt."""
         index = HeadStore.for_file(file).index()
         due = []
         for subject in subjects.subjects(file):
@@ -120,7 +121,7 @@ class AutoTrainer:
         _log_result(output, process.returncode)
 
     def _log_fault(self, fault: str) -> None:
-        """Log why nothing can be taught, once for each reason."""
+        """Log why nothing can be taught, unless the reason is the same as last time."""
         if fault != self._fault:
             log.warning("nothing is taught: %s", fault)
         self._fault = fault
@@ -136,7 +137,7 @@ async def _read_info(target: ServingEngine) -> AlignerInfo:
 
 
 def _log_result(output: bytes, status: int | None) -> None:
-    """Log names and figures from the subprocess, never texts."""
+    """Log names and figures from the subprocess's report, never texts."""
     try:
         report: dict[str, Any] = json.loads(output.splitlines()[-1])
     except (ValueError, IndexError):

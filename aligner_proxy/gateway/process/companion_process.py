@@ -1,6 +1,7 @@
-"""Process that `serve` keeps beside the gateway: a child that is replaced with its engine and restarted when it ends.
+"""Keeps a companion process running next to the gateway.
 
-Its end never ends the gateway.
+The companion is replaced together with the engine generation and restarted when it ends. Its end never ends the
+gateway.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ _GRACE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CompanionKeeper:
-    """`serving` returns the number of the serving generation (None before one serves), `make` its companion."""
+    """Runs one companion for each serving generation.
+
+    `serving` returns the number of the serving generation (None before one serves); `make` creates its companion.
+    """
 
     serving: Callable[[], int | None]
     make: Callable[[], ChildProcess]
@@ -40,7 +44,7 @@ class CompanionKeeper:
                 await asyncio.sleep(self.look_s)
 
     async def _run_companion(self) -> None:
-        """One companion, restarted whenever it ends; stopped when cancelled."""
+        """Run one companion: restart it whenever it ends, and stop it when cancelled."""
         child = self.make()
         try:
             await child.start()

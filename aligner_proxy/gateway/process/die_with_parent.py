@@ -1,7 +1,8 @@
-"""Runner of a command that ends with its parent: `python -m ...process.die_with_parent PARENT COMMAND...`.
+"""Runs a command that ends when its parent ends: `python -m ...process.die_with_parent PARENT COMMAND...`.
 
-On Linux the kernel sends SIGTERM when the parent ends, even by SIGKILL. The runner becomes the command by exec, so
-there is no further process. On other systems a killed parent leaves the command running.
+On Linux the kernel sends SIGTERM to the command when the parent ends, even if the parent is killed by SIGKILL. The
+runner becomes the command by exec, so there is no additional process. On other systems the command keeps running if its
+parent is killed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def tether(parent: int) -> None:
-    """End this process with SIGTERM when `parent` ends; at once when it has ended already."""
+    """End this process with SIGTERM when `parent` ends, or at once if it has ended already; Linux only."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -24,7 +25,7 @@ def tether(parent: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Tether this process, then replace it by the command."""
+    """Tether this process to its parent, then replace it with the command."""
     parent, *command = arguments
     tether(int(parent))
     os.execvp(command[0], command)

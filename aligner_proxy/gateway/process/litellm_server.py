@@ -1,9 +1,9 @@
-"""Runner of LiteLLM's proxy on sockets that it inherits, with bounds on its connections.
+"""Runs LiteLLM's proxy on inherited sockets, with limits on its connections.
 
 `python -m ...process.litellm_server SETTINGS ARGUMENTS...`: SETTINGS is a JSON object with the descriptors of the
-listening sockets and the `Limits`, ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
-successor takes what comes in while this one finishes. On Linux workers end with the process that started them, even
-where that is killed: nobody would replace them, or tell them to end.
+listening sockets and the `ConnectionLimits`; ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
+successor accepts new connections while this one finishes. On Linux, workers end with the process that started them,
+even if that process is killed, because nobody would replace or stop them otherwise.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from aligner_proxy.gateway.process.die_with_parent import tether
 
 
 def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits) -> str:
-    """SETTINGS for these sockets and limits."""
+    """The SETTINGS argument for these sockets and limits."""
     return json.dumps({"sockets": [listener.fileno() for listener in listeners], "limits": asdict(limits)})
 
 
 class _TetheredConfig(uvicorn.Config):
-    """uvicorn's settings, as a worker gets them from the process that starts it."""
+    """uvicorn settings that tether each worker to the process that started it."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self._starter = os.getpid()
         super().__init__(*arguments, **keywords)
 
     def configure_logging(self) -> None:
-        """What a worker does first: from here on it ends with its parent."""
+        """Configure logging; in a worker this runs first, so it also tethers the worker to its parent."""
         if os.getpid() != self._starter:
             tether(self._starter)
         super().configure_logging()
@@ -48,7 +48,7 @@ class _TetheredConfig(uvicorn.Config):
 def serve(
     listeners: list[socket.socket], limits: ConnectionLimits, app: str, *, workers: int, **arguments: Any
 ) -> None:
-    """uvicorn's `run`, on these sockets and with these limits."""
+    """Replacement of `uvicorn.run` that uses these sockets and limits."""
     config = _TetheredConfig(app, workers=workers, **{**arguments, **connections.uvicorn_settings(limits)})
     if config.workers > 1:
         Multiprocess(config, listeners).run()
@@ -60,7 +60,7 @@ def serve(
 
 
 def main(arguments: list[str]) -> None:
-    """Run LiteLLM, whose command line ends in uvicorn's `run`."""
+    """Run LiteLLM's command line with `uvicorn.run` replaced by `serve`."""
     decoded = json.loads(arguments[0])
     listeners = [socket.socket(fileno=descriptor) for descriptor in decoded["sockets"]]
     uvicorn.run = partial(serve, listeners, ConnectionLimits(**decoded["limits"]))

@@ -1,7 +1,7 @@
-"""Memory limit of one LiteLLM process: near it, a successor replaces the process; beyond it, the process ends.
+"""Memory limit of one LiteLLM process: near the limit a successor replaces it; above the limit it ends.
 
-Memory that Python's allocator and libraries do not return is only freed when a process ends. The resident sets of a
-process and its descendants are read from /proc on Linux.
+Memory that Python's allocator and libraries keep is freed only when a process ends. On Linux, the resident sizes of a
+process and its descendants are read from /proc.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 LOOK_S = 5.0
 _LOOKS = 3
-"""Consecutive looks near the limit that count, so that a burst passes."""
+"""Consecutive checks near the limit before it counts, so that a short burst is ignored."""
 _NEAR = 0.75
-"""Share of the limit that counts as near: a successor needs time to start, and running requests still grow."""
+"""Share of the limit that counts as near, since a successor needs time to start and running requests still grow."""
 _PROC = Path("/proc")
 _MIB = 1 << 20
 LEAST_MB = 768
-"""LiteLLM holds about 400 MB before its first request."""
+"""Smallest limit allowed; LiteLLM takes about 400 MB before its first request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,13 @@ def largest_mb(pid: int) -> int:
 def _process_tree(pid: int) -> Iterator[int]:
     yield pid
     for path in _PROC.glob(f"{pid}/task/*/children"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             for child in path.read_text().split():
                 yield from _process_tree(int(child))
 
 
 def _resident_bytes(pid: int) -> int:
-    """Bytes."""
+    """Resident size of one process in bytes; 0 if unknown."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0

@@ -1,13 +1,14 @@
-"""Supervisor of the engine and LiteLLM: starts them in order, restarts the engine, replaces both, drains both.
+"""Supervisor of the engine and LiteLLM: starts, restarts, replaces and drains both.
 
-LiteLLM starts after the aligner is loaded, so its readiness means that both are ready. A process that ends is restarted
-with growing pauses; if LiteLLM ends before it was ever ready, it would end again, so `serve` exits with its status. A
-child's remaining subprocesses are ended before the next child starts, so that nothing else answers on the port.
+LiteLLM starts after the aligner is loaded, so LiteLLM's readiness means that both are ready. A process that ends is
+restarted with growing pauses. If LiteLLM ends before it was ever ready, a restart would fail again, so `serve` exits
+with its status. The remaining subprocesses of a child are ended before the next child starts, so that nothing else
+answers on the port.
 
-On SIGHUP a second generation of both starts beside the first. Once it serves, the first LiteLLM stops accepting and
-finishes its requests with the engine they began with; then its engine ends. If the second generation does not become
-ready, it is stopped and the first one stays. If only LiteLLM must be replaced, because of its memory, the next
-generation shares the engine, which ends with its last user.
+On SIGHUP a second generation of both starts next to the first. Once it serves, the first LiteLLM stops accepting
+connections and finishes its requests with the engine they began with; then that engine ends. If the second generation
+does not become ready, it is stopped and the first one stays. If only LiteLLM must be replaced because of its memory,
+the next generation shares the engine, which ends with its last user.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STDERR = 2
 _REST_S = 5.0
-"""Seconds that subprocesses of an ended child get to finish."""
+"""Seconds that the subprocesses of an ended child get to finish."""
 _LOOK_S = 0.05
 
 Ready = Callable[[], Awaitable[None]]
-"""Returns when the child is ready."""
+"""Async function that returns when the child is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Pauses between restarts in seconds. A child that ran for `stable` starts again with the first pause.
+    """Pauses and time limits of the supervisor, in seconds.
 
+    The pause before a restart grows from `first` to `most`, and is reset once a child has run for `stable` seconds.
     Running requests get `grace` seconds at shutdown, `handover` seconds when a new generation serves, and `last`
     seconds when memory is short. A new generation gets `start` seconds to become ready.
     """
@@ -60,7 +62,7 @@ class Pace:
 class ChildProcess:
     """Child process in its own session, so that Ctrl-C does not reach it; it ends with this process.
 
-    Of our descriptors it inherits `descriptors` alone.
+    Of this process's file descriptors it inherits only `descriptors`.
     """
 
     name: str
@@ -69,11 +71,11 @@ class ChildProcess:
     descriptors: Sequence[int] = ()
     process: asyncio.subprocess.Process | None = None
     since: float = -math.inf
-    """When it was started last, on the monotonic clock."""
+    """Time of its last start, on the monotonic clock."""
     _end_task: asyncio.Task[int] | None = None
 
     async def start(self) -> None:
-        """Start the process; it shares our output."""
+        """Start the process; it writes to this process's output."""
         tethered = [
             sys.executable,
             "-m",
@@ -89,7 +91,7 @@ class ChildProcess:
         log.info("%s: started (pid %d)", self.name, self.process.pid)
 
     async def wait(self) -> int:
-        """Wait until it and its subprocesses have ended; returns the exit status."""
+        """Wait until the child and its subprocesses have ended; return the exit status."""
         assert self._end_task is not None
         return await asyncio.shield(self._end_task)
 
@@ -106,7 +108,7 @@ class ChildProcess:
         return status
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM, `grace` seconds to finish, then SIGKILL for the child and its own children."""
+        """Send SIGTERM, wait `grace` seconds, then send SIGKILL to the child and its own children."""
         if self.process is None:
             return
         if self.process.returncode is None:
@@ -119,12 +121,15 @@ class ChildProcess:
             await self.wait()
 
     def kill(self) -> None:
-        """SIGKILL for the child and its own children."""
+        """Send SIGKILL to the child and its own children."""
         if self._end_task is not None and not self._end_task.done():
             self._send_group(signal.SIGKILL)
 
     def _send_group(self, number: int) -> bool:
-        """Send a signal to the child and its subprocesses; returns whether any is left. Not after its end."""
+        """Send a signal to the child's process group; return whether any process is left.
+
+        Must not be called once `_wait_end` is done, since the id of the group may be reused then.
+        """
         assert self.process is not None
         try:
             os.killpg(self.process.pid, number)
@@ -139,9 +144,9 @@ class ChildProcess:
 
 
 class EngineProcess:
-    """The engine of one generation or several: kept alive until the last of them has ended.
+    """The engine of one or several generations; kept alive until the last of them has ended.
 
-    `child` is None if the engine is run elsewhere.
+    `child` is None if the engine runs elsewhere.
     """
 
     def __init__(self, child: ChildProcess | None, wait_loaded: Ready) -> None:
@@ -151,7 +156,7 @@ class EngineProcess:
         self._keeping: asyncio.Task[None] | None = None
 
     async def start(self, user: Generation, pace: Pace) -> None:
-        """Start the engine unless it runs, wait until it is ready, and restart it whenever it ends."""
+        """Start the engine unless it is running, wait until it is ready, and keep restarting it whenever it ends."""
         shared = bool(self._users)
         self._users.add(user)
         if shared:
@@ -164,7 +169,7 @@ class EngineProcess:
         self._keeping = asyncio.ensure_future(keep_alive(self.child, pace))
 
     async def stop(self, user: Generation, grace: float) -> None:
-        """Stop it if nobody else uses it."""
+        """Stop the engine unless another generation uses it."""
         self._users.discard(user)
         if self._users:
             return
@@ -175,7 +180,7 @@ class EngineProcess:
             await self.child.stop(grace)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL to the engine, if it is our child."""
         if self.child:
             self.child.kill()
 
@@ -190,7 +195,7 @@ class Generation:
     has_served: bool = False
 
     async def start_engine(self, pace: Pace) -> None:
-        """Start the engine, unless it is another generation's and runs."""
+        """Start the engine, unless another generation already runs it."""
         await self.engine.start(self, pace)
 
     async def start_gateway(self) -> None:
@@ -204,14 +209,14 @@ class Generation:
         self.has_served = True
 
     async def stop(self, gateway_grace: float, engine_grace: float) -> None:
-        """Drain LiteLLM, then the engine, which its last requests need."""
+        """Drain LiteLLM first, since its last requests need the engine; then stop the engine."""
         try:
             await self.gateway.stop(gateway_grace)
         finally:
             await self.engine.stop(self, engine_grace)
 
     def kill(self) -> None:
-        """SIGKILL for both."""
+        """Send SIGKILL to both."""
         self.gateway.kill()
         self.engine.kill()
 
@@ -224,7 +229,7 @@ class _Pauses:
         self._next = pace.first
 
     def next_pause(self, ran: float) -> float:
-        """The pause after a child that ran for `ran` seconds."""
+        """The next pause, given that the child ran for `ran` seconds; advances the growing pause."""
         if ran >= self._pace.stable:
             self._next = self._pace.first
         pause = self._next
@@ -244,12 +249,13 @@ async def keep_alive(child: ChildProcess, pace: Pace) -> None:
 
 
 Make = Callable[[EngineProcess | None], Generation]
-"""Makes the next generation: with this engine, which runs, or with its own from the configuration as it is now, which
-may raise `ConfigError`."""
+"""Creates the next generation: with the given running engine, or with a new engine from the current configuration,
+which may raise `ConfigError`.
+"""
 
 
 class _Demand(Enum):
-    """What happens next to the generation that serves."""
+    """What happens next to the serving generation."""
 
     END = "its LiteLLM has ended"
     REPLACE = "both processes are to be replaced"
@@ -262,9 +268,9 @@ async def run(
     on_drain: Callable[[], None] = lambda: None,
     memory: MemoryLimit | None = None,
 ) -> int:
-    """Run until a signal, or the end of a gateway that never served; the exit status.
+    """Run until a signal arrives or a gateway that never served ends; return the exit status.
 
-    `draining` is called when no successor will come.
+    `on_drain` is called when no successor will start any more.
     """
     supervisor = _Supervisor(make, pace or Pace(), memory or MemoryLimit())
     with supervisor.signals():
@@ -282,7 +288,7 @@ async def run(
 
 
 class _Supervisor:
-    """The generations that run: the one that serves, one that starts, and those that finish their requests."""
+    """The running generations: the one that serves, one that starts, and those that finish their requests."""
 
     def __init__(self, make: Make, pace: Pace, memory: MemoryLimit) -> None:
         self.stop = asyncio.Event()
@@ -297,7 +303,10 @@ class _Supervisor:
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
-        """Start the first generation and replace it on demand; the status of a LiteLLM that ends before it serves."""
+        """Start the first generation and replace it on demand.
+
+        Returns the exit status of a LiteLLM that ends before it serves.
+        """
         current = self._make_generation()
         await current.start_engine(self._pace)
         await current.gateway.start()
@@ -317,7 +326,7 @@ class _Supervisor:
             await asyncio.gather(announcing, return_exceptions=True)
 
     async def _next_demand(self, current: Generation) -> _Demand:
-        """Wait for what happens next."""
+        """Wait for the next demand on the current generation."""
         waiting = {
             asyncio.ensure_future(current.gateway.wait()): _Demand.END,
             asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,
@@ -333,7 +342,7 @@ class _Supervisor:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _wait_too_large(self, current: Generation) -> None:
-        """Wait until LiteLLM uses too much memory; not right after a replacement or an attempt at one."""
+        """Wait until LiteLLM uses too much memory, at least `stable` seconds after the last replacement or attempt."""
         await asyncio.sleep(max(0.0, self._renewed + self._pace.stable - time.monotonic()))
         assert current.gateway.process is not None
         resident_mb = await self._memory.wait_near(current.gateway.process.pid)
@@ -343,9 +352,9 @@ class _Supervisor:
         log.warning("litellm: holds %d MB of %d, another process takes its place", resident_mb, self._memory.most_mb)
 
     async def _end_earlier(self, pid: int) -> None:
-        """Wait until no earlier generation is draining: a third process would use too much memory.
+        """Wait until no earlier generation is draining, because a third process would use too much memory.
 
-        They may take their time until the serving process `pid` exceeds the limit.
+        If the serving process `pid` exceeds the limit, draining generations are told to finish quickly.
         """
         before = set(self._leaving)
         over_limit = asyncio.ensure_future(self._memory.wait_passed(pid))
@@ -362,9 +371,9 @@ class _Supervisor:
             await asyncio.gather(over_limit, departures, return_exceptions=True)
 
     async def _revive(self, predecessor: Generation) -> Generation:
-        """Replace a generation whose LiteLLM has ended; the engine stays, unless SIGHUP arrives.
+        """Replace a generation whose LiteLLM has ended; keep the engine, unless SIGHUP arrives.
 
-        The port stays open, so clients wait meanwhile.
+        The listening port stays open, so clients wait instead of being refused.
         """
         status = await predecessor.gateway.wait()
         ran = time.monotonic() - predecessor.gateway.since
@@ -383,9 +392,10 @@ class _Supervisor:
     async def _replace_generation(
         self, current: Generation, shared: EngineProcess | None, otherwise: str
     ) -> Generation | None:
-        """Start a generation in place of `current`, with its own engine or a shared one.
+        """Start a generation in place of `current`, with its own or a shared engine.
 
-        None if it could not be started; `otherwise` says what follows then.
+        Retires `current` in the background. Returns None if the new generation could not be started; `otherwise` is the
+        log text for what happens then.
         """
         log.info("restart: another %sLiteLLM starts", "" if shared else "engine and ")
         successor = None
@@ -407,14 +417,14 @@ class _Supervisor:
         return successor
 
     async def _retire(self, generation: Generation) -> None:
-        """Drain a generation, as far as memory allows, and stop it."""
+        """Drain a generation as long as memory allows, then stop it."""
         await self._drain(generation.gateway)
         await generation.stop(self._pace.last, self._pace.grace)
         self._generations.remove(generation)
         log.info("restart: done, the processes before have ended")
 
     async def _drain(self, gateway: ChildProcess) -> None:
-        """Drain LiteLLM; cut it short if it or its successor exceeds the memory limit."""
+        """Drain LiteLLM; stop waiting if it or its successor exceeds the memory limit."""
         assert gateway.process is not None
         finished = asyncio.ensure_future(gateway.stop(self._pace.handover))
         over_limit = asyncio.ensure_future(self._memory.wait_passed(gateway.process.pid))
@@ -434,7 +444,7 @@ class _Supervisor:
         return generation
 
     async def stop_all(self) -> None:
-        """Drain all generations at once."""
+        """Drain and stop all generations concurrently."""
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
@@ -442,7 +452,7 @@ class _Supervisor:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Signal handlers: SIGHUP replaces; of the others the first drains, a second one kills."""
+        """Install signal handlers: SIGHUP replaces; the first SIGTERM or SIGINT drains, a second one kills."""
         loop = asyncio.get_running_loop()
 
         def handle_signal(number: int) -> None:
@@ -453,7 +463,7 @@ class _Supervisor:
             self.stop.set()
 
         def handle_hangup(terminal: bool) -> None:
-            # The same signal says that the terminal has been closed: then nobody wants a second generation.
+            # SIGHUP is also sent when the terminal closes; that asks for an end, not for a second generation.
             if terminal and not os.isatty(_STDERR):
                 handle_signal(signal.SIGHUP)
             else:
@@ -470,7 +480,7 @@ class _Supervisor:
 
 
 async def _wait_ready(child: ChildProcess, ready: Ready) -> None:
-    """Wait until a started child is ready; if it ends before that, it would end again, so it is not restarted."""
+    """Wait until a started child is ready; raise `WeightsError` if it ends first, since a restart would fail again."""
     waiting = asyncio.ensure_future(ready())
     end = asyncio.ensure_future(child.wait())
     try:

@@ -1,1 +1,1 @@
-"""Streamed responses: held back until they are corrected, or released sentence by sentence."""
+"""Streamed responses: held back until they are corrected, or released segment by segment."""

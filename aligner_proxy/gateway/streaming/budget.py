@@ -1,8 +1,9 @@
-"""Budget of bytes that streams hold back: for each stream, and for all of a worker together.
+"""Memory budget for held streams: for each stream, and for all streams of a worker together.
 
-A stream that holds too much is not read on until some of it went out. Where all together hold too much, a tenant that
-holds more than an equal share is refused first, and one that holds less than half of it is not held up at all. Sizes
-are estimates: what LiteLLM and we keep of a chunk is not its text but the objects around it.
+If a stream holds too much, its upstream is not read further until some of it is delivered. If all streams together hold
+too much, a tenant with more than an equal share is refused first, and a tenant with less than half of it does not have
+to wait. Sizes are estimates, because most of a chunk's memory is not its text but the objects of LiteLLM and this
+package around it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.observability.metrics import STREAM_BYTES
 
 _EVENT_BYTES = 800
-"""Our own objects around one event."""
+"""Bytes of our own objects for one event."""
 _CHUNK_BYTES = 3_300
-"""One of LiteLLM's chunks, its text aside."""
+"""Bytes of one LiteLLM chunk without its text."""
 _KEPT_BYTES = 12
-"""Of each character, until its stream is over: for the log, the audit and the events that repeat the text; 9 to 15 were
-counted in streams of two million characters."""
+"""Bytes kept for each character until its stream ends: for the log, the audit and events that repeat the text.
+9 to 15 were measured in streams of two million characters.
+"""
 _SMALL = 0.5
-"""The part of an equal share below which a tenant is not held up."""
+"""Fraction of an equal share below which a tenant does not have to wait."""
 _MIB = 1 << 20
 
 
 def size_of(event: StreamEvent) -> int:
-    """Bytes that an event in line takes up, about."""
+    """Approximate bytes that a queued event takes."""
     if isinstance(event.item, bytes | str):
         return _EVENT_BYTES + len(event.item)
     around = 0 if isinstance(event.item, PackedChunk) else _CHUNK_BYTES
@@ -36,7 +38,7 @@ def size_of(event: StreamEvent) -> int:
 
 
 class StreamBudget:
-    """What the streams of one worker may hold, in MiB."""
+    """Limits the memory that the streams of one worker may hold; arguments in MiB."""
 
     def __init__(self, max_mb: int = 512, stream_mb: int = 16) -> None:
         self.most = max_mb * _MIB
@@ -46,7 +48,7 @@ class StreamBudget:
         self._waiting: set[asyncio.Event] = set()
 
     def open(self, tenant: str) -> StreamAccount:
-        """The account of a stream that begins."""
+        """Open an account for a new stream."""
         STREAM_BYTES.set(self.held_bytes)
         return StreamAccount(self, tenant)
 
@@ -56,7 +58,7 @@ class StreamBudget:
         return self.held_bytes > self.most
 
     def add(self, tenant: str, size: int) -> None:
-        """A stream of this tenant holds more, or less."""
+        """Add `size` bytes (negative if freed) to a tenant's streams; wake waiting streams if bytes were freed."""
         self.held_bytes += size
         self._by_tenant[tenant] += size
         if not self._by_tenant[tenant]:
@@ -66,11 +68,11 @@ class StreamBudget:
                 freed.set()
 
     def shares(self, tenant: str) -> float:
-        """How many equal shares of all that may be held a tenant has."""
+        """A tenant's use in multiples of an equal share of the whole budget."""
         return self._by_tenant[tenant] * max(1, len(self._by_tenant)) / self.most
 
     async def wait_for_room(self, within_s: float) -> bool:
-        """Wait until some stream holds less; False when none did for so long."""
+        """Wait until some stream frees bytes; False if none did within `within_s` seconds."""
         STREAM_BYTES.set(self.held_bytes)
         event = asyncio.Event()
         self._waiting.add(event)
@@ -84,7 +86,7 @@ class StreamBudget:
 
 
 class StreamAccount:
-    """What one stream holds."""
+    """The bytes that one stream holds."""
 
     def __init__(self, budget: StreamBudget, tenant: str) -> None:
         self._budget = budget
@@ -93,41 +95,41 @@ class StreamAccount:
         self._kept_bytes = 0
 
     def hold(self, size: int) -> None:
-        """More is in line."""
+        """Add bytes of a queued event."""
         self.held_bytes += size
         self._budget.add(self._tenant, size)
 
     def keep(self, chars: int) -> None:
-        """More text has come, of which something is kept until the stream is over."""
+        """Add the bytes that each arrived character takes until the stream ends."""
         self._kept_bytes += chars * _KEPT_BYTES
         self._budget.add(self._tenant, chars * _KEPT_BYTES)
 
     def free(self, size: int) -> None:
-        """Something went out."""
+        """Subtract bytes of a delivered event."""
         self.hold(-size)
 
     @property
     def too_long(self) -> bool:
-        """Whether this stream holds too much."""
+        """Whether this stream alone holds too much."""
         return self.held_bytes > self._budget.most_each
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for more, in this stream or in all of them."""
+        """Whether there is no room for more, in this stream or in the budget of all."""
         return self.too_long or (self._budget.full and self._budget.shares(self._tenant) > _SMALL)
 
     @property
     def over_share(self) -> bool:
-        """Whether all streams together hold too much, and those of this tenant more than their share."""
+        """Whether all streams together hold too much, and this tenant's more than an equal share."""
         return self._budget.full and self._budget.shares(self._tenant) > 1
 
     async def wait_for_room(self, within_s: float) -> bool:
-        """Wait for some room; False when there was none for so long, and other streams are the reason."""
+        """Wait for room; False if none was freed within `within_s` seconds and the budget of all streams is full."""
         freed = await self._budget.wait_for_room(within_s)
         return freed or not self._budget.full
 
     def close(self) -> None:
-        """The stream is over."""
+        """Release all bytes of the ended stream."""
         self.hold(-self.held_bytes)
         self._budget.add(self._tenant, -self._kept_bytes)
         self._kept_bytes = 0

@@ -1,6 +1,6 @@
-"""Stream dispatch: held, released segment by segment, or delivered at once, as the policy says.
+"""Stream dispatch: holds a stream, releases it segment by segment, or delivers it at once, as the policy says.
 
-Whatever the way, LiteLLM learns what was served and the metrics how long it took.
+In every mode, the served text is recorded for LiteLLM and the added latency for the metrics.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ async def stream(
     budget: StreamBudget,
     side: SideTexts | None = None,
 ) -> AsyncGenerator[Any, None]:
-    """The items that the client gets."""
+    """The items that the client gets; sets the policy's effective mode and stream mode first."""
     way = stream_mode(ledger.policy, corrector.pipeline, records_first=corrector.records_first)
-    # What is delivered at once cannot be corrected. The way that is taken is what metrics and comments tell.
+    # Text that is delivered at once cannot be corrected. Metrics and comments report the mode that was used.
     mode = Mode.SHADOW if way is StreamMode.PASSTHROUGH else ledger.policy.mode
     ledger.policy = replace(ledger.policy, mode=mode, stream=way)
     if way is StreamMode.PASSTHROUGH:
@@ -61,9 +61,10 @@ async def stream(
 
 
 def stream_mode(policy: Policy, pipeline: Pipeline, *, records_first: bool = False) -> StreamMode:
-    """The policy's, where it can be taken: in shadow nothing is held, and not every corrector works by segments.
+    """The stream mode to use, which may differ from the policy's.
 
-    `records_first`: nothing that is enforced may go out before the whole answer is recorded.
+    In shadow mode nothing is held, and not every corrector can release segments. `records_first` means that no enforced
+    answer may be delivered before all of it is recorded.
     """
     if records_first and policy.mode is Mode.ENFORCE:
         return StreamMode.HOLD

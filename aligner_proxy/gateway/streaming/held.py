@@ -1,7 +1,7 @@
-"""Streams that are corrected as a whole: held until the answer is there, or live, where the original passes at once.
+"""Streams that are corrected as a whole: held until the answer is complete, or live, with the original passing at once.
 
-A held stream is replayed in the shapes it came in, a new text spread over the events that carried the old one. If
-nothing is corrected the upstream's own items are replayed. A stream that grows beyond what may be held goes on as one
+A held stream is replayed in its original events, with a new text distributed over the events of the old one. If nothing
+is corrected, the upstream's own items are replayed. A stream that grows beyond the limit for holding continues as one
 that is released part by part (released.py), unless the policy blocks it.
 """
 
@@ -30,17 +30,17 @@ from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
 
 
 class HeldStream(StreamQueue[PrefilledText]):
-    """A stream of which nothing goes out before its whole answer is corrected; the engine reads along meanwhile."""
+    """A stream that is delivered only after its whole answer is corrected; the engine reads it ahead meanwhile."""
 
     _outgoing: Collection[object] = ()
-    """What may go out, once that is decided."""
+    """The items to deliver, set once the answer is decided."""
     _has_outcome = False
     _released: ReleasedStream | None = None
-    """The stream as which this one goes on, once it cannot be held as a whole."""
+    """The stream that takes over once this one is too long to be held."""
 
     @cached_property
     def _received(self) -> deque[object]:
-        """What the upstream sent: items, or what the line keeps in their place."""
+        """Everything that the upstream sent, as items or in the compact form of the queue."""
         return deque()
 
     def _new_text(self, index: int) -> PrefilledText:
@@ -48,7 +48,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         return PrefilledText(pipeline, self._request.ledger.policy, index, partial(self._decoder.facts, index))
 
     async def take(self, item: object) -> None:
-        """Decode an item and put it in line."""
+        """Decode an item and queue its events; switch to release by parts if a text is too long."""
         if self._released is not None:
             await self._released.take(item)
             return
@@ -64,7 +64,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         return max((text.length for text in self._texts.values()), default=0)
 
     async def _go_on_in_parts(self) -> ReleasedStream:
-        """Release what is held and what comes part by part; raises where the policy wants an error instead."""
+        """Switch to release by parts, for held and future items; raises `Blocked` if the policy prefers an error."""
         if is_blocked(self._request.ledger.policy, self._longest()):
             self._has_outcome = True
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
@@ -88,7 +88,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         return released
 
     async def finish(self) -> None:
-        """The upstream has sent all, or broke off."""
+        """Finish after the upstream has ended or broken off."""
         if self._released is None:
             await super().finish()
         else:
@@ -96,22 +96,22 @@ class HeldStream(StreamQueue[PrefilledText]):
             await self._released.finish()
 
     async def relieve(self) -> None:
-        """Hold no more than there is."""
+        """Free memory by switching to release by parts."""
         released = self._released or await self._go_on_in_parts()
         await released.relieve()
 
     def give_way(self) -> None:
-        """Give up what is undecided."""
+        """Give up undecided parts, if parts are released."""
         if self._released is not None:
             self._released.give_way()
 
     @property
     def waits(self) -> bool:
-        """Whether there are events in line."""
+        """Whether events are queued."""
         return super().waits if self._released is None else self._released.waits
 
     async def _end(self) -> None:
-        """Correct the answer, unless the upstream broke off: then what came goes out as it is."""
+        """Correct the answer and set the items to deliver; if the upstream broke off, these are the original items."""
         self._has_outcome = True
         exchanges = self._exchanges()
         outcomes = await self._correct_texts(exchanges)
@@ -128,10 +128,10 @@ class HeldStream(StreamQueue[PrefilledText]):
             changed = outgoing is not self._received
             await self._request.side.settle(delivered_texts(exchanges, outcomes, changed=changed))
         self._queue.clear()
-        self._outgoing = outgoing  # at last: while others have their turn, nothing may go out
+        self._outgoing = outgoing  # set last, since nothing may be delivered while other tasks have their turn
 
     async def _correct_texts(self, exchanges: Sequence[Exchange]) -> Sequence[Outcome]:
-        """The outcomes of all texts of the response; empty where the upstream failed or there is no text."""
+        """Correct all texts of the response; no outcomes if the upstream failed or there is no text."""
         if self._passes_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
@@ -141,7 +141,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
             self._give_up(Status.SKIPPED, reason.value)
             return ()
-        # The upstream's headers may stand on the stream only, not on its items.
+        # LiteLLM may store the upstream's headers only with the stream, not with its items.
         if no_store(self._request.data, self._source):
             exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
         return await self._request.corrector.correct(exchanges, self._session)
@@ -153,7 +153,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         return self._texts[index].take_session() if index in self._texts else None
 
     async def _replay_events(self, exchanges: Sequence[Exchange], texts: Mapping[int, str]) -> list[object]:
-        """The events with the corrected texts in them."""
+        """The items of all events with the corrected texts."""
         for exchange in exchanges:
             if exchange.index in texts:
                 self._text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
@@ -166,7 +166,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         return items
 
     def ready(self) -> Iterator[tuple[object, bool]]:
-        """All items, once the answer is corrected."""
+        """All items, once the answer is corrected; each is returned only once."""
         if self._released is not None:
             yield from self._released.ready()
         outgoing = self._outgoing
@@ -174,7 +174,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         yield from ((self._queue.original(item), True) for item in outgoing)
 
     async def settle(self, *, finished: bool) -> None:
-        """Let go of what is still worked on, and settle what is not settled."""
+        """Close the engine's sessions, and settle the choices that are not settled yet."""
         if self._released is not None:
             await self._released.settle(finished=finished)
             return
@@ -184,7 +184,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             await text.aclose()
 
     def _give_up(self, status: Status, reason: str) -> None:
-        """Every choice that had begun ends like this."""
+        """Settle every choice that had begun, each with this status and reason."""
         ledger = self._request.ledger
         metrics.record_upstream_end(ledger)
         indices = [exchange.index for exchange in self._exchanges()] or [0]
@@ -194,9 +194,9 @@ class HeldStream(StreamQueue[PrefilledText]):
 
 
 class LiveStream(HeldStream):
-    """A stream whose original passes as it comes (shadow mode, `stream: live`); its correction is for the record.
+    """A stream whose original passes at once (shadow mode, `stream: live`) and is corrected only for the record.
 
-    Each item is decoded when it has gone out, and only its text is kept.
+    Each item is decoded after it was delivered, and only its text is kept.
     """
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
@@ -213,13 +213,13 @@ class LiveStream(HeldStream):
                 yield comment
 
     async def take(self, item: object) -> None:
-        """Decode an item that has gone out."""
+        """Decode an item that was already delivered."""
         for piece in slices(item):
             self._decoder.feed(piece)
             await self._time.pause()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Nothing waits: all has gone out."""
+        """Do nothing, since every item was already delivered."""
 
     async def _end(self) -> None:
         self._has_outcome = True
@@ -227,6 +227,6 @@ class LiveStream(HeldStream):
 
 
 async def _nothing() -> AsyncGenerator[object, None]:
-    """A stream of no items."""
+    """An empty stream."""
     for item in list[object]():
         yield item

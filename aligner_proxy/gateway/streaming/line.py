@@ -1,9 +1,8 @@
-"""Line of a stream's events on their way to the client, in which most are kept as plain values.
+"""Compact queue of a stream's events on their way to the client.
 
-An event is a handful of objects that refer to each other, and Python's garbage collector looks at every one of them:
-with half a million events in line, one collection kept the loop from answering for most of a second. An event that only
-adds a piece to a text is therefore kept as a tuple of plain values, which the collector lets alone, and made again when
-it goes out.
+An event is a handful of objects that refer to each other, and Python's garbage collector visits every one of them. With
+half a million queued events, one collection blocked the loop for most of a second. An event that only adds a piece to a
+text is therefore kept as a tuple of plain values, which the collector ignores, and is rebuilt for delivery.
 """
 
 from __future__ import annotations
@@ -18,33 +17,33 @@ from aligner_proxy.formats.base import Rewrite, StreamEvent, replace_event_texts
 from aligner_proxy.formats.packing import PackedChunk, Packer, Paths
 
 PACKED_FROM = 256
-"""Events in line from which on chunks are kept packed: an ordinary answer is replayed in its own objects."""
+"""Number of queued events from which chunks are packed; an answer of ordinary length keeps its own objects."""
 NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
 _MOST_SHAPES = 16
-"""Shapes that are known in one line; an event of yet another one is kept as it is."""
+"""Most shapes known in one queue; an event of any further shape is kept unpacked."""
 Plain = tuple[int, tuple[object, ...], str, int, int]
-"""An event as plain values: its shape, the values of its chunk, its piece, where that begins, and its size."""
+"""An event as plain values: number of its shape, values of its chunk, its piece, the piece's offset, and its size."""
 
 
 class StreamText(Protocol):
-    """One text of the stream: a choice, or a text part of one. Places in it are characters of the original."""
+    """One text of the stream: a choice or a text part of one. Offsets count characters of the original."""
 
     @property
     def changed(self) -> bool:
-        """Whether something else goes out in place of some of it."""
+        """Whether any part of the text is replaced."""
         ...
 
     @property
     def length(self) -> int:
-        """How much of the original has come."""
+        """Characters of the original so far."""
         ...
 
     async def feed(self, piece: str) -> None:
-        """More of the original."""
+        """Add a piece of the original."""
         ...
 
     def render(self, start: int, end: int) -> str:
-        """What goes out in place of these characters."""
+        """The text to deliver in place of these original characters."""
         ...
 
 
@@ -53,7 +52,7 @@ Text = TypeVar("Text", bound=StreamText)
 
 @dataclass(frozen=True, slots=True)
 class QueuedEvent(Generic[Text]):
-    """An event in line: where its pieces stand in their texts, and the texts that it repeats as a whole."""
+    """A queued event, with the position of each of its pieces in its text and the texts that it repeats as a whole."""
 
     event: StreamEvent
     places: tuple[tuple[Text, int, int], ...]
@@ -61,9 +60,9 @@ class QueuedEvent(Generic[Text]):
     size: int
 
     def item(self) -> tuple[object, bool]:
-        """What goes out, the very same object where its texts did not change, and whether it adds any text.
+        """The item to deliver (the same object if its texts did not change), and whether it adds any text.
 
-        Raises `NotPutIn`.
+        Raises `NotPutIn` if a changed text cannot be inserted.
         """
         pieces = [
             text.render(start, end) if text.changed else piece
@@ -75,7 +74,7 @@ class QueuedEvent(Generic[Text]):
 
 @dataclass(frozen=True, slots=True)
 class _Shape(Generic[Text]):
-    """What many events have in common."""
+    """What many events of one text have in common, stored once for all of them."""
 
     template: object
     paths: Paths
@@ -85,7 +84,7 @@ class _Shape(Generic[Text]):
 
 
 class EventLine(Generic[Text]):
-    """The events of one stream that wait, first in, first out."""
+    """First-in, first-out queue of the waiting events of one stream."""
 
     def __init__(self) -> None:
         self._entries: deque[QueuedEvent[Text] | Plain] = deque()
@@ -93,30 +92,30 @@ class EventLine(Generic[Text]):
         self._packer = Packer()
 
     def pack(self, item: object) -> object:
-        """An item that is to wait, packed where many do."""
+        """An item for the queue, packed if the queue is long."""
         return item if len(self) < PACKED_FROM else self._packer.pack(item)
 
     def append(self, queued: QueuedEvent[Text]) -> None:
-        """One more event."""
+        """Append an event."""
         self._entries.append(self._plain(queued) or queued)
 
     def popleft(self) -> QueuedEvent[Text]:
-        """The first one, which leaves the line."""
+        """Remove and return the first event."""
         return self._whole(self._entries.popleft())
 
     @property
     def first(self) -> QueuedEvent[Text]:
-        """The first one."""
+        """The first event."""
         return self._whole(self._entries[0])
 
     @property
     def last(self) -> StreamEvent | Plain:
-        """The last one as it is kept; `original` makes its item of it."""
+        """The last entry as stored; `original` rebuilds its item."""
         entry = self._entries[-1]
         return entry if isinstance(entry, tuple) else entry.event
 
     def original(self, entry: object) -> object:
-        """An item as it came, out of what it was kept as."""
+        """The original item of a stored entry."""
         if isinstance(entry, tuple):
             return self._whole(entry).event.original
         if isinstance(entry, StreamEvent):
@@ -124,7 +123,7 @@ class EventLine(Generic[Text]):
         return entry.unpack() if isinstance(entry, PackedChunk) else entry
 
     def clear(self) -> None:
-        """Nothing waits any more."""
+        """Remove all events."""
         self._entries.clear()
 
     def __len__(self) -> int:
@@ -134,7 +133,7 @@ class EventLine(Generic[Text]):
         return map(self._whole, self._entries)
 
     def _plain(self, queued: QueuedEvent[Text]) -> Plain | None:
-        """An event as plain values; None where it is more than a piece of one text in a chunk like others."""
+        """An event as plain values; None if it is more than one text piece in a packed chunk."""
         event = queued.event
         chunk = event.item
         if not isinstance(chunk, PackedChunk) or len(queued.places) != 1 or queued.wholes or event.wholes or event.ends:
@@ -145,7 +144,7 @@ class EventLine(Generic[Text]):
         return None if shape is None else (shape, chunk.values, piece, start, queued.size)
 
     def _shape(self, new: _Shape[Text]) -> int | None:
-        """The number of a shape; None where too many are known."""
+        """The number of a shape, which is registered if new; None if too many are known."""
         for number, shape in enumerate(self._shapes):
             alike = shape.template is new.template and shape.text is new.text and shape.index == new.index
             if alike and shape.paths == new.paths and shape.rewrite == new.rewrite:
@@ -156,7 +155,7 @@ class EventLine(Generic[Text]):
         return len(self._shapes) - 1
 
     def _whole(self, entry: QueuedEvent[Text] | Plain) -> QueuedEvent[Text]:
-        """An event out of what it was kept as."""
+        """The event of a stored entry."""
         if not isinstance(entry, tuple):
             return entry
         number, values, piece, start, size = entry

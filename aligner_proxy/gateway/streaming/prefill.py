@@ -1,7 +1,7 @@
-"""Streaming prefill: the engine reads a held answer while the upstream still writes it.
+"""Streaming prefill: the engine reads a held answer while the upstream is still writing it.
 
-The verdicts are then there when the answer ends, and only its last words remain to be read. What is not used is let go
-of: an answer that turns out to be cached, skipped or cut off was read for nothing, at the price of a prefill.
+When the answer ends, the engine has only its last words to read before its verdicts are ready. If the answer turns out
+to be cached, skipped or cut off, the session is closed unused, at the cost of a prefill.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class PrefilledText:
-    """One text of a held stream, and the engine's session on it: none where it may not be read, or that failed once.
+    """One text of a held stream, with the engine's session on it.
 
-    Satisfies `StreamText`. `exchange` is the text as far as it has come.
+    There is no session if the text may not be read ahead or reading failed once. Satisfies `StreamText`. `exchange`
+    returns the text so far.
     """
 
     def __init__(self, pipeline: Pipeline, policy: Policy, index: int, exchange: Callable[[], Exchange]) -> None:
@@ -36,11 +37,11 @@ class PrefilledText:
         self.changed = False
 
     async def feed(self, piece: str) -> None:
-        """More of the original. Session ahead may cost no stream, so this raises nothing."""
+        """Add a piece of the original and pass it to the engine; never raises, since reading ahead is optional."""
         first = self.length == 0
         self.length += len(piece)
         if self.length > self._policy.max_answer_chars:
-            return  # it will not be corrected as a whole, so nobody will ask for what was read
+            return  # too long to be corrected as a whole, so a session would not be used
         try:
             if first:
                 self._session = await self._pipeline.read(self._exchange(), self._policy)
@@ -52,23 +53,23 @@ class PrefilledText:
                 await self.aclose()
 
     def take_session(self) -> Session | None:
-        """The engine's session, which the caller closes."""
+        """Hand over the engine's session, which the caller must close; None if there is none."""
         session = self._session
         self._session = None
         return session
 
     def replace(self, length: int, text: str) -> None:
-        """`text` goes out in place of the original, which has this length."""
+        """Replace the whole original of this length with `text`."""
         self._replacements.add(length, text)
         self.length = length
         self.changed = True
 
     def render(self, start: int, end: int) -> str:
-        """What goes out in place of these characters."""
+        """The text to deliver in place of these original characters."""
         return self._replacements.render(start, end, "")
 
     async def aclose(self) -> None:
-        """Let the engine go."""
+        """Close the engine's session, if there is one."""
         session = self.take_session()
         if session is not None:
             await session.aclose()

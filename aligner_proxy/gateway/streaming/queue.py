@@ -1,10 +1,10 @@
-"""Queue of a stream's events on their way to the client.
+"""The path of a stream's events from the upstream to the client.
 
-All state of one stream is in one `StreamQueue` and goes away with it. A task reads the upstream, decodes it and puts
-its events in line; they go out in order. A subclass decides what goes out in place of a text, and when: held.py
-the whole answer at its end, released.py segment by segment. Comments keep the connection alive where nothing can go
-out, and the last item is one, unless the stream ended inside an event. While the line is too long (budget.py), the
-upstream is not read on.
+All state of one stream is in one `StreamQueue` and is freed with it. A task reads the upstream, decodes it and queues
+its events, which are delivered in order. A subclass decides what replaces a text, and when: held.py decides about the
+whole answer at its end, released.py segment by segment. Comments keep the connection alive while nothing can be
+delivered. The last item is a comment, too, unless the stream ended inside an event. While the queue is too long
+(budget.py), the upstream is not read further.
 """
 
 from __future__ import annotations
@@ -30,63 +30,63 @@ from aligner_proxy.types import OnSkip
 
 KEEPALIVE = b": keep-alive\n\n"
 """A comment of server-sent events; every parser ignores it."""
-# How an upstream stream breaks: in any way. LiteLLM maps what providers do to errors of its own, but what it stumbles
-# over itself (ValueError, KeyError) ends a stream as well. All of them are raised again behind what had come.
+# An upstream stream may break with any exception. LiteLLM maps provider errors to its own types, but its internal
+# errors (ValueError, KeyError) end a stream as well. All are raised again after the items that had arrived.
 UPSTREAM_ERRORS = (Exception,)
 RELIEVED_S = 1.0
-"""Shortest time between two parts that end because all streams together hold too much: parts stay worth a look."""
+"""Shortest time between two parts that are cut because all streams together hold too much; keeps parts useful."""
 PATIENCE_S = 5.0
-"""How long a stream waits for room that other streams take up."""
+"""Seconds that a stream waits for room taken by other streams."""
 _SLICE_BYTES = 1 << 16
-"""Bytes of one item that are decoded before other work gets its turn."""
+"""Bytes of one item that are decoded at once, before other tasks get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """The request that a stream answers, and what works on its answer."""
+    """The request of a stream, and the objects that process its answer."""
 
     wire: Wire
     data: Mapping[str, Any]
     ledger: RequestState
     corrector: ChoiceCorrector
     side: SideTexts | None
-    """Texts beside the answer, where they are looked at before they go out."""
+    """Collector of side texts; None if they are not checked before delivery."""
 
 
 @dataclass(slots=True)
 class StreamRoom:
-    """The room that a stream takes up."""
+    """Memory use of a stream."""
 
     account: StreamAccount
     relieved_at: float = 0.0
     is_shed: bool = False
-    """There was no room for what it holds; the rest goes out as it is, or not at all."""
+    """Whether the stream was shed for lack of room; the rest is delivered unchanged, or blocked."""
 
 
 class ClientSide:
-    """What went out to the client, and when a comment has to keep its connection alive."""
+    """Tracks what was delivered to the client, and when a keep-alive comment is due."""
 
     def __init__(self, ledger: RequestState) -> None:
         self._ledger = ledger
         self.timeline = Timeline()
         self.served_items = litellm_internals.ServedItems()
         self._ending = b""
-        """The last bytes that went out: a comment may stand only between two events."""
+        """The last delivered bytes, needed because a comment is allowed only between two events."""
         self._comment_at: float | None = None
-        """When a comment is due, in the loop's time."""
+        """Monotonic time at which a comment is due; None for never."""
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether what went out ends between two events."""
+        """Whether the delivered bytes end between two events."""
         return sse.is_between_events(self._ending)
 
     @property
     def seconds_to_comment(self) -> float | None:
-        """How long nothing may go out before a comment is due; None: for as long as it takes."""
+        """Seconds until a comment is due; None for never."""
         return None if self._comment_at is None else self._comment_at - time.monotonic()
 
     def note(self, item: object, *, has_text: bool) -> None:
-        """An item goes out."""
+        """Record a delivered item."""
         self.served_items.append(item)
         self._ending = sse.stream_tail(self._ending, item)
         if has_text:
@@ -94,13 +94,13 @@ class ClientSide:
         self.put_off_comment()
 
     def put_off_comment(self) -> None:
-        """A comment is due so long after now."""
+        """Schedule the next comment, `keepalive_s` seconds from now."""
         every_s = self._ledger.policy.keepalive_s
         self._comment_at = time.monotonic() + every_s if every_s else None
 
 
 class StreamQueue(abc.ABC, Generic[Text]):
-    """One stream on its way through."""
+    """One stream between upstream and client."""
 
     def __init__(
         self,
@@ -118,19 +118,19 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._room = StreamRoom(account or StreamBudget().open("-"))
         self._time = TimeSlice()
         self.changed = asyncio.Event()
-        """Something may go out now."""
+        """Set when items may be ready for delivery."""
         self._source: object = None
         self._work: asyncio.Task[None] | None = None
         self.broken: Exception | None = None
-        """What broke the upstream's stream."""
+        """The exception that broke the upstream's stream; None if it is intact."""
         self.client = ClientSide(ledger)
         self.comment: bytes | None = None
-        """The last item, once it is due."""
+        """The final comment, set when it is delivered."""
 
     async def play(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """All items of the stream. One that breaks upstream is delivered as far as it came, and then breaks.
+        """All items of the stream. If the upstream breaks off, deliver what arrived, then raise its error.
 
-        A client that leaves closes this generator and ends the work behind it.
+        When the client leaves, this generator is closed and the reading task ends.
         """
         self._source = source
         finished = False
@@ -141,7 +141,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             finished = True
         finally:
             await run_to_end(self._close(finished=finished))
-        # A stream that never began stays a plain HTTP error.
+        # No comment for a stream that broke before its first item, so that it stays a plain HTTP error.
         if (self.client.served_items.any or self.broken is None) and self.client.is_at_rest:
             self.comment = self._request.ledger.comment(self.client.timeline)
             yield self.comment
@@ -151,8 +151,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
             raise self.broken
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """Everything in order until nothing is left; a comment now and then where nothing can go out."""
-        # A task of its own: what a stream is made of may be bound to the task that reads it.
+        """All items in order, with keep-alive comments while nothing can be delivered."""
+        # A single task reads the stream, since objects in it may be bound to the task that reads them.
         work = self._work = asyncio.create_task(self._read(source))
         work.add_done_callback(lambda _: self.changed.set())
         self.client.put_off_comment()
@@ -170,7 +170,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                 yield KEEPALIVE
 
     async def _read(self, source: AsyncIterable[object]) -> None:
-        """Put the whole stream in line."""
+        """Read and queue the whole stream; pause for room when the budget is full."""
         chunks = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
@@ -182,13 +182,13 @@ class StreamQueue(abc.ABC, Generic[Text]):
         await self.finish()
 
     async def finish(self) -> None:
-        """The upstream has sent all, or broke off."""
+        """Finish after the upstream has ended or broken off."""
         for event in self._decoder.flush():
             await self._enqueue(event)
         await self._end()
 
     async def _upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """The upstream's items; where it breaks off, they end."""
+        """The upstream's items; if it breaks off, store the error in `broken` and end."""
         try:
             async for item in source:
                 yield item
@@ -196,17 +196,17 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self.broken = error
 
     async def take(self, item: object) -> None:
-        """Decode an item and put its events in line."""
+        """Decode an item and queue its events."""
         for piece in slices(item):
             for event in self._decoder.feed(piece):
                 await self._enqueue(event)
                 await self._time.pause()
 
     async def _make_room(self) -> None:
-        """Decide what can be decided, and wait until enough of it went out.
+        """Decide what can be decided, and wait until enough of it was delivered.
 
-        Where other streams take up the room and the wait is too long, or this tenant has more than its share, the
-        stream is shed.
+        The stream is shed if other streams take the room and the wait is too long, or if this tenant has more than its
+        share.
         """
         if self._room.account.too_long or time.monotonic() - self._room.relieved_at > RELIEVED_S:
             self._room.relieved_at = time.monotonic()
@@ -239,18 +239,18 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
 
     def _original(self, index: int) -> str:
-        """A text as far as it has come, as the upstream wrote it."""
+        """The original of a text so far."""
         return self._decoder.exchange(index).answer or ""
 
     def _next(self) -> QueuedEvent[Text]:
-        """The first event in line, which leaves it."""
+        """Remove and return the first queued event, and free its room."""
         queued = self._queue.popleft()
         self._room.account.free(queued.size)
         return queued
 
     @property
     def waits(self) -> bool:
-        """Whether there are events in line."""
+        """Whether events are queued."""
         return bool(self._queue)
 
     def _text(self, index: int) -> Text:
@@ -260,35 +260,35 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     @property
     def _passes_broken(self) -> bool:
-        """Whether the upstream failed, and what had come goes out unjudged, not like an answer that was cut off."""
+        """Whether the upstream failed and the text that arrived is delivered without being judged."""
         return self.broken is not None and self._request.ledger.policy.on_skip.upstream_error is not OnSkip.JUDGE
 
     @abc.abstractmethod
     def _new_text(self, index: int) -> Text:
-        """A text of which nothing has come yet."""
+        """Create the object for a text of which nothing has arrived yet."""
 
     @abc.abstractmethod
     async def _end(self) -> None:
-        """The upstream has sent all, or broke off."""
+        """Finish after the upstream has ended or broken off."""
 
     @abc.abstractmethod
     def ready(self) -> Iterator[tuple[object, bool]]:
-        """The items that may go out now, and whether each adds any text; raises where a failure ends the stream."""
+        """The items to deliver now, each with whether it adds any text; raises if a failure ends the stream."""
 
     @abc.abstractmethod
     async def relieve(self) -> None:
-        """Decide what waits only for more of the stream."""
+        """Decide texts that only wait for more of the stream."""
 
     @abc.abstractmethod
     def give_way(self) -> None:
-        """Give up what is undecided: the stream is shed."""
+        """Give up undecided texts, because the stream is shed."""
 
     @abc.abstractmethod
     async def settle(self, *, finished: bool) -> None:
-        """Let go of what is still worked on, and settle what is not settled; `finished`: all went out."""
+        """Stop running work and settle unsettled choices; `finished` means that everything was delivered."""
 
     async def _silent(self) -> bool:
-        """Wait until something may go out; True when it took so long that a comment is due, and one may go out here."""
+        """Wait until something can be delivered; True if a comment is due first and is allowed at this point."""
         try:
             async with asyncio.timeout(self.client.seconds_to_comment):
                 await self.changed.wait()
@@ -299,9 +299,9 @@ class StreamQueue(abc.ABC, Generic[Text]):
         return False
 
     async def _close(self, *, finished: bool) -> None:
-        """End the work and settle it, also when the client has left."""
+        """End the reading task and settle the stream, even if the client has left."""
         work = self._work
-        self._work = None  # what ended it knows the stream: together they would wait for the garbage collector
+        self._work = None  # avoids a reference cycle, since its error refers to the stream
         if work is not None:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -310,7 +310,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
 
 def slices(item: object) -> Iterator[object]:
-    """An item as it is, or in pieces where it is a long run of bytes."""
+    """The item itself, or slices of it if it is a long run of bytes."""
     if isinstance(item, bytes) and len(item) > _SLICE_BYTES:
         yield from (item[at : at + _SLICE_BYTES] for at in range(0, len(item), _SLICE_BYTES))
     else:

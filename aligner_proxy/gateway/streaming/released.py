@@ -1,6 +1,6 @@
-"""Streams that are released segment by segment: an event goes out as soon as its texts are decided.
+"""Streams that are released segment by segment: an event is delivered as soon as its texts are decided.
 
-What repeats a whole text waits until that text is decided, and agrees with it.
+An event that repeats a whole text waits until all of that text is decided, and gets the same edits.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMod
 
 
 class ReleasedStream(StreamQueue[GrowingAnswer]):
-    """A stream of which each text is corrected while it grows."""
+    """A stream whose texts are corrected while they grow."""
 
     _edit_left_out = False
-    """An edit did not go into its event, which went out as it came."""
+    """Whether an edit could not be inserted into its event, which was delivered unchanged."""
     _contradicted = False
-    """Its events contradict one another, and the policy wants an error in their place."""
+    """Whether events contradict one another and the policy prefers an error."""
 
     _undecided: Sequence[GrowingAnswer] = ()
-    """The texts that may not be decided yet."""
+    """Texts that may still be undecided."""
     _over = False
-    """The upstream has sent all."""
+    """Whether the upstream has ended."""
 
     @cached_property
     def _ended_texts(self) -> set[int]:
-        """The texts behind which nothing may follow."""
+        """Numbers of the texts that have ended."""
         return set()
 
     def _new_text(self, index: int) -> GrowingAnswer:
@@ -49,7 +49,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         return text
 
     async def take(self, item: object) -> None:
-        """Decode an item and put its events in line."""
+        """Decode an item, queue its events, and check for faults."""
         await super().take(item)
         self._check_fault()
         self.changed.set()
@@ -59,7 +59,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         text_count = len(self._texts)
         await super()._enqueue(event)
         if self._request.side is not None and event.pieces and self._request.side.pending:
-            # What stood before the answer has ended.
+            # Side texts before the answer have ended.
             await self._request.side.settle((), ended_only=True)
         if len(self._texts) > text_count or not event.pieces or event.ends:
             for text in self._open():
@@ -70,28 +70,27 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                 await self._texts[index].end()
 
     def _open(self) -> Sequence[GrowingAnswer]:
-        """The texts of which something is undecided."""
+        """The texts that are not completely decided."""
         self._undecided = tuple(text for text in self._undecided if not text.done)
         return self._undecided
 
     async def relieve(self) -> None:
-        """Decide what waits only for more of the stream."""
+        """Decide texts that only wait for more of the stream, by ending their current part."""
         for text in self._open():
             await text.end_part()
 
     def give_way(self) -> None:
-        """Give up what is undecided: the stream is shed."""
+        """Give up undecided texts, because the stream is shed."""
         self._room.is_shed = True
         for text in self._open():
             text.close(Status.FAILED, Shed.reason)
         self.changed.set()
 
     def _check_agreement(self, event: StreamEvent) -> None:
-        """Events that contradict one another go out as they came, unless the policy wants an error in their place.
+        """Raise `Blocked` if the event contradicts earlier ones and the policy prefers an error; otherwise let it pass.
 
-        An event that adds to a text behind its end is one of them.
-
-        What is released was judged by its pieces: an event that says another text as the whole must not follow them.
+        An event that adds to a text after its end is a contradiction. So is one that repeats a whole text differently
+        from its pieces, since released text was judged by its pieces.
         """
         if not self._decoder.disagrees and not any(index in self._ended_texts for index, _ in event.pieces):
             return
@@ -101,7 +100,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._request.corrector.refuse(outcome)
 
     def _check_fault(self) -> None:
-        """What cannot be read goes out as it is, unless the policy wants an error in its place."""
+        """Close all texts as failed if the stream cannot be read; it then passes unless the policy prefers an error."""
         if self._decoder.fault is None:
             return
         for text in self._texts.values():
@@ -128,7 +127,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         self._over = True
 
     def _withholds_refusal(self) -> bool:
-        """Whether what stands in the field for refusals may end the stream: how it reads is known at its end."""
+        """Whether the refusal field may block the stream, which is known only when the field is complete."""
         policy = self._request.ledger.policy
         reasons = (SkipReason.NON_TEXT, SkipReason.REFUSAL)
         return self._decoder.refusing and any(
@@ -136,29 +135,29 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         )
 
     def ready(self) -> Iterator[tuple[object, bool]]:
-        """The items of which all texts are decided."""
+        """The items whose texts are all decided."""
         self._refuse(self._texts.values())
         if self._room.is_shed and self._request.side is not None:
             self._request.side.refuse_pending()
-        # Others run while an item goes out: what was given up or came beside the answer meanwhile counts.
+        # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
         while self._queue and not self._withholds_all() and _is_decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
             yield self._item(self._next())
 
     def _withholds_all(self) -> bool:
-        """Whether nothing goes out now, because of a text beside the answer."""
+        """Whether delivery pauses because of a side text or a refusal."""
         return (not self._over and self._withholds_refusal()) or (
             self._request.side is not None and self._request.side.pending
         )
 
     def _refuse(self, texts: Iterable[GrowingAnswer]) -> None:
-        """End the stream where the policy wants an error in place of one of these texts."""
+        """Raise `Blocked` if the policy prefers an error to one of these texts."""
         for text in texts:
             if (outcome := text.stopped) is not None:
                 self._request.corrector.refuse(outcome)
 
     def _item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
-        """What goes out in place of an event: the event itself where an edit does not go into it."""
+        """The item to deliver for an event; its original if an edit cannot be inserted and the policy permits that."""
         try:
             return queued.item()
         except NotPutIn:
@@ -167,7 +166,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             return queued.event.original, bool(queued.places)
 
     async def settle(self, *, finished: bool) -> None:
-        """Let go of what is still worked on, and settle what is not settled."""
+        """Close all texts and settle their outcomes."""
         for text in self._texts.values():
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)
@@ -191,7 +190,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             metrics.record_not_applied(self._request.ledger)
 
     def _without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
-        """The outcome of a stream in which there is no text."""
+        """Exchange and outcome of a stream without any text."""
         policy = self._request.ledger.policy
         exchange = self._decoder.exchange(0)
         if not finished:
@@ -203,7 +202,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
 
 def _is_decided(queued: QueuedEvent[GrowingAnswer]) -> bool:
-    """Whether it is known what goes out in place of all of its texts."""
+    """Whether all texts of the event are decided."""
     return all(text.is_decided(end) for text, _, end in queued.places) and all(
         text.done for text in queued.wholes.values()
     )

@@ -1,7 +1,7 @@
-"""Takeover of a stream by another model: LiteLLM lets one go on where the first broke before its first words.
+"""Takeover of a stream by another model, which LiteLLM starts if the first broke before its first words.
 
-Each item says whose it is. Where nothing of the stream would be withheld, nothing goes out before it is certain who
-answers; where the answer is held, the items are noted as they come.
+Each item says which model it comes from. A stream that would pass at once is held until it is certain which model
+answers. In a stream that is corrected before delivery, the model of each item is checked as it arrives.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import StreamMode
 
 Note = Callable[[object], None]
-"""Takes over the policy of the model group that an item of the stream comes from."""
+"""Adopts the policy of the model group from which a stream item comes."""
 _PEEKED = 8
-"""Items in which the first words are looked for."""
+"""Most items to read ahead in search of the first words."""
 
 
 async def watch_stream(
     response: AsyncIterable[Any], state: RequestState, pipeline: Pipeline, note: Note
 ) -> AsyncIterable[Any]:
-    """The same stream, with every item noted before it goes further."""
+    """The same stream, with `note` called for every item before it is passed on."""
     withheld = state.skip is None and stream_mode(state.policy, pipeline) is not StreamMode.PASSTHROUGH
     rest = aiter(response)
     first: list[Any] = []
@@ -47,7 +47,7 @@ async def watch_stream(
 async def _note_items(
     first: Sequence[Any], broken: Exception | None, rest: AsyncIterator[Any], state: RequestState, note: Note
 ) -> AsyncGenerator[Any, None]:
-    """The items of a stream. How it is delivered stays as it began; the rest of a stricter policy holds from here."""
+    """The items of a stream; a stricter policy applies from then on, but mode and stream mode never change."""
     try:
         for item in first:
             yield item
