@@ -89,6 +89,7 @@ async def _round(client: Client, seconds: float, seed: int) -> tuple[float, int]
 
 
 async def _pairs(running: gateway.Running, console: str, pairs: int, seconds: float) -> dict[str, Any]:
+    """Run pairs of rounds with and without open pages, in alternating order, and compare them."""
     browser = await _logged_in(console, running.key)
     client = Client(running)
     pages = Pages(console, browser)
@@ -183,6 +184,7 @@ def queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
 
 
 async def _opened(address: str, key: str, count: int) -> dict[str, Any]:
+    """Time the pages of a console that has just started."""
     browser = await _logged_in(address, key)
     took: dict[str, list[float]] = {}
     for path in ("/review", "/review", "/review", "/review", "/review", "/review/figures", "/live", "/rates"):

@@ -101,6 +101,7 @@ def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int
 
 
 def _case(made: Any, adapters: Sequence[Adapter], number: int, tokens: int) -> Case:
+    """Make case `number`: a random prompt, what `generate` writes after it, and a draft that differs from that."""
     rng = Random(number)
     adapter = number % (len(adapters) + 1)
     prompt = rng.choices(WORDS, k=rng.randrange(30, _LONGEST - _SHARED))

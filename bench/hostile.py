@@ -137,6 +137,7 @@ class Crowd:
         return f"{got.status_code} {got.headers.get('x-aligner-status', '')}".rstrip()
 
     async def _stream(self, attack: Attack, seen: Seen) -> str:
+        """Send a streamed request and read it as the attack says; return how it ended."""
         began = time.perf_counter()
         first = None
         end = b""

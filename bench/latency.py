@@ -113,6 +113,7 @@ def run(requests: int) -> dict[str, Any]:
 def _row(
     proxies: Sequence[Proxy], numbers: itertools.count[int], requests: int, together: int, case: Case
 ) -> dict[str, Any]:
+    """Time one kind of request on all proxies, in turns; raises RuntimeError on an unexpected status."""
     times: dict[Proxy, list[float]] = {proxy: [] for proxy in proxies}
     asked = [*proxies]
     with ThreadPoolExecutor(together) as pool:

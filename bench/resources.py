@@ -106,6 +106,7 @@ async def _tell(folder: Path) -> None:
 
 
 def _engine(socket: Path) -> tuple[int | None, int | None]:
+    """Used blocks and open sequences of the engine; None if it does not answer."""
     if not socket.exists():
         return None, None  # else httpcore would leave a socket open
     try:

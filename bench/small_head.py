@@ -75,6 +75,8 @@ def _written(shape: str, folder: Path) -> None:
 
 
 async def _measured(address: str, rounds: int) -> dict[str, Any]:
+    """Time three ways: head and editor on good answers, the same on insulted ones, and the editor alone."""
+
     def editor() -> CompletionsAligner:
         return CompletionsAligner(CompletionsClient(address), prompts.find_template(_FAMILY), window=_WINDOW)
 

@@ -34,6 +34,7 @@ def run(model: str, rounds: int) -> dict[str, Any]:
 
 
 async def _run(model: str, rounds: int) -> dict[str, Any]:
+    """Teach one head for each tenant's objective, then time all ways in turns."""
     engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home_folder()))
     await engine.start()
     heads: dict[str, str] = {}

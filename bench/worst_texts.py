@@ -250,6 +250,7 @@ async def _whole(text: str, engine: _Engine) -> object:
 
 
 async def _streamed(text: str, engine: _Engine) -> object:
+    """Correct the text as a stream that arrives in small pieces."""
     decided = asyncio.Event()
     made = GrowingAnswer(Pipeline(engine), _POLICY, lambda: _ASKED, decided.set)
     for at in range(0, len(text), _PIECE):

@@ -279,6 +279,7 @@ def _print_all(survey: Survey, room: str | None) -> None:
 
 
 def _hold_to_allowances(survey: Survey, *, lower: bool) -> list[str]:
+    """The excesses over the allowances; with `lower` also writes smaller allowances."""
     allowed = json.loads(ALLOWANCES.read_text(encoding="utf-8"))
     best = lowered(survey, allowed)
     if lower and best != allowed:

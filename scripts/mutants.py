@@ -73,6 +73,7 @@ def mutants(file: Path) -> Iterator[Mutant]:
 
 
 def _changes(node: ast.AST) -> Iterator[ast.expr]:
+    """The changed versions of one expression; none for other nodes."""
     match node:
         case ast.Compare(left, [operator], comparators) if type(operator) in OPPOSITES:
             yield ast.Compare(left, [OPPOSITES[type(operator)]], comparators)

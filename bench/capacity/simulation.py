@@ -148,6 +148,7 @@ def simulate(
 def _come(
     engine: Engine, asks: list[dict[str, int]], number: int, at: float, deadline_s: float, found: Found, clock: Clock
 ) -> None:
+    """Add a request to an engine, or count it as failed if the engine is full."""
     if engine.house >= SEATS:
         found.failed += 1
         return

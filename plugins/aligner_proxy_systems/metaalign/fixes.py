@@ -115,6 +115,8 @@ def _sub(pattern: re.Pattern[str], replacement: _Replacement, text: str) -> str:
 
 
 def _no_emoji(text: str) -> str:
+    """Remove emojis at safe places, except those that carry a meaning."""
+
     def gone(match: re.Match[str]) -> str:
         return match.group() if _MEANT.search(match.group()) else (match.group(1) if match.lastindex == 2 else "")
 
@@ -124,6 +126,7 @@ def _no_emoji(text: str) -> str:
 
 
 def _calmed(text: str) -> str:
+    """Replace exclamation marks by full stops, or drop them next to other punctuation."""
     text = _sub(_SPANISH, r"\1!", text)
     text = _sub(_SHOUTED_QUESTION, "", text)
     text = _sub(_EXCLAIMED_TWICE, "", text)
@@ -131,6 +134,7 @@ def _calmed(text: str) -> str:
 
 
 def _plain(text: str) -> str:
+    """Remove Markdown: rules, headings, quotes, emphasis; stars before list items become hyphens."""
     text = _sub(_RULE, "", text)
     text = _sub(_HEADING, lambda match: match.group(1).rstrip().rstrip("#").rstrip() or match.group(), text)
     text = _sub(_QUOTE_MARK, "", text)
@@ -140,6 +144,8 @@ def _plain(text: str) -> str:
 
 
 def _cased(change: Callable[[str], str]) -> Fix:
+    """Apply a change of case to everything outside of protected spans."""
+
     def fix(text: str) -> str:
         pieces: list[str] = []
         at = 0
@@ -205,6 +211,7 @@ def _without_lists(text: str) -> str:
 
 
 def _blocks(text: str) -> Iterator[_Block]:
+    """Split a text into lists and other text, by lines."""
     lines = text.split("\n")
     fenced = _fenced(text)
     next_full = _next_lines(lines)

@@ -63,6 +63,7 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
 
 
 def _preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
+    """Yield every preference in a sentence, with the span that states it."""
     refusals = [Refusal(*no.span(), _reach(plain, no.end())) for no in lexicon.NOT.finditer(plain)]
     yield from _lengths(plain, refusals, source)
     yield from _unwanted(plain, refusals, source)
@@ -205,6 +206,7 @@ def _forms(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) ->
 
 
 def _banned(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
+    """Yield lists of banned words, whether quoted or not."""
     for match in lexicon.BANNED.finditer(plain):
         group = next(name for name in ("rest", "rest2", "rest3", "rest4", "rest5") if match.group(name))
         start, end = match.span(group)

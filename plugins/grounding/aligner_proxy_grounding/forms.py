@@ -362,6 +362,7 @@ def _as_weight(fact: Fact) -> Fact:
 
 
 def _addresses(reading: _FactReading) -> None:
+    """Read mail and web addresses and telephone numbers."""
     for kind, pattern in (
         (FactKind.MAIL, MAIL),
         (FactKind.WEB, WEB),
@@ -383,6 +384,7 @@ def _address(address: str) -> str:
 
 
 def _places(reading: _FactReading) -> None:
+    """Read street addresses, and labels such as "room 12" or "form B-7"."""
     for match in reading.matches(_ADDRESS):
         value = re.sub(r"[\s,]+", " ", match.group().lower())
         reading.take(Fact(FactKind.ADDRESS, value, match.start(), match.end(), match.group()))
@@ -397,6 +399,7 @@ def _places(reading: _FactReading) -> None:
 
 
 def _dates(reading: _FactReading) -> None:
+    """Read dates in words, ISO dates and dates with points."""
     for match in reading.matches(_DATE):
         parts = match.groupdict()
         day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"]
@@ -411,6 +414,7 @@ def _dates(reading: _FactReading) -> None:
 
 
 def _days_of_month(reading: _FactReading) -> None:
+    """Read days of a month without a month's name: "the 3rd of each month"."""
     for match in reading.matches(_DAY_OF_MONTH):
         name = "day" if match["day"] else "day2"
         day_text = match[name]
@@ -422,6 +426,7 @@ def _days_of_month(reading: _FactReading) -> None:
 
 
 def _ages(reading: _FactReading) -> None:
+    """Read age limits and age ranges, and skip ages of persons; blanks their "years", which are no duration."""
     for match in reading.matches(_AGE):
         name = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
         low = {"old": "low", "aged": "low2", "child": "low3"}.get(name, "")
@@ -446,6 +451,7 @@ def _ages(reading: _FactReading) -> None:
 
 
 def _fractions(reading: _FactReading) -> None:
+    """Read fractions in words: "half an hour", "three quarters of the price"."""
     for match in reading.matches(_FRACTION_OF_TIME):
         number, unit = _FRACTIONS[match.group().lower()]
         reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
@@ -461,6 +467,7 @@ def _month(name: str) -> int:
 
 
 def _times(reading: _FactReading) -> None:
+    """Read times of day and ranges of them: "9 to 5:30 pm", "half past six"."""
     for match in reading.matches(_TIME):
         late = _clock(match, "b")
         if late is None:
@@ -554,7 +561,10 @@ def _end_of_clock(match: re.Match[str], n: str) -> int:
 
 
 def _bare_clock(text: str, late: int) -> int | None:
-    """Minutes of the first of two times; moved to the afternoon if the second is in the afternoon and later."""
+    """Minutes of the first of two times; None if it is not a time of day.
+
+    If the second is in the afternoon, an hour before 6 is too, provided that it then still precedes the second.
+    """
     hour, _, rest = text.replace(".", ":").partition(":")
     minutes = int(hour) * 60 + int(rest or 0)
     if int(hour) > 24:
@@ -565,6 +575,7 @@ def _bare_clock(text: str, late: int) -> int | None:
 
 
 def _money(reading: _FactReading) -> None:
+    """Read amounts of money; skips "3 million euros" and the like."""
     for pattern in (_MONEY_BEFORE, _MONEY_BEHIND):
         for match in reading.matches(pattern):
             if _MILLIONS.match(reading.rest, match.end()):
@@ -580,6 +591,7 @@ def _percentages(reading: _FactReading) -> None:
 
 
 def _sizes(reading: _FactReading) -> None:
+    """Read measures with two or three sides: "60 x 40 cm"."""
     for match in reading.matches(_SIZE):
         sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
         unit = f"{match['unit']} {len(sides)}"
@@ -588,6 +600,7 @@ def _sizes(reading: _FactReading) -> None:
 
 
 def _durations(reading: _FactReading) -> None:
+    """Read durations, except rates such as "a day"."""
     for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
         before = reading.text[max(0, match.start() - _LOOK_BACK) : match.start()]
@@ -606,6 +619,7 @@ def _amounts(reading: _FactReading) -> None:
 
 
 def _counts(reading: _FactReading) -> None:
+    """Read numbers of things; skips identifiers and numbers without a thing."""
     for match in reading.matches(_COUNT):
         if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
             continue
@@ -668,6 +682,7 @@ def _joins(before: str, join: str) -> bool:
 
 
 def _names(reading: _FactReading) -> None:
+    """Read names of persons after words such as "contact" or "Dr."."""
     for match in reading.matches(_NAME):
         name = match["name"]
         if any(is_common(token) for token in re.findall(r"[^\W\d_]+", name)):
@@ -678,6 +693,7 @@ def _names(reading: _FactReading) -> None:
 
 
 def _weekdays(reading: _FactReading) -> None:
+    """Read days of the week, which must have a capital."""
     for match in reading.matches(_WEEKDAY):
         day_text = match.group()
         if len(match["day"]) < len("monday") and not _SHORT_DAY.match(day_text):

@@ -170,6 +170,7 @@ class Matcher:
         *,
         is_confirmed: bool,
     ) -> FactCandidate | None:
+        """Choose the likeliest of the statements with another value, and compute the features for its certainty."""
         weighed = scored[:MOST_WEIGHED]
         chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         free = [
@@ -205,6 +206,7 @@ class Matcher:
         return None if match is None else match.statement
 
     def _confirming_match(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
+        """The best-ranked statement with the same value, if its score is close enough to the best score."""
         for score, statement in scored:
             near = CONFIRMS_BESIDE if statement.stretch == scored[0][1].stretch else CONFIRMS
             if score >= near * scored[0][0] and fact.agrees(statement.fact):

@@ -38,6 +38,7 @@ def rewrite_fact(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None
 
 
 def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+    """Choose the way of rewriting by the kind of fact; the article before the fact is not considered yet."""
     match old.kind:
         case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.LABEL | FactKind.ADDRESS:
             instead: str | None = new.text

@@ -40,6 +40,7 @@ def value_of(text: str) -> Decimal:
 
 
 def _in_words(text: str) -> int:
+    """The value of a number in words."""
     parts = [part for part in re.split(r"[- ]", text) if part != "a"]
     if parts[-1] == "hundred":
         return _BIG

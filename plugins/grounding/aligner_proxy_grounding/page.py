@@ -247,7 +247,7 @@ def neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
 
 
 def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, float]:
-    """The days of the week to which a time applies, if the sentence names any."""
+    """The days of the week to which a fact applies, if the sentence names any."""
     days = [other for other in facts if other.kind is FactKind.WEEKDAY]
     before = [day for day in days if day.start < fact.start]
     workdays = max((match.start() for match in _WORKDAYS.finditer(text, 0, fact.start)), default=-1)
@@ -347,6 +347,7 @@ class _PageReader:
         yield from self._text_line(number, line)
 
     def _text_line(self, number: int, line: str) -> Iterator[_PagePassage]:
+        """Read a line outside of code: a table row, heading, list item, or part of a paragraph."""
         row = _ROW.match(line)
         heading = _HEADING.match(line)
         item = _ITEM.match(line)
@@ -378,6 +379,7 @@ class _PageReader:
         return tuple((title, TITLE if level == _TITLE_LEVEL else ABOVE) for level, title in titles)
 
     def _row(self, number: int, row: str) -> Iterator[_PagePassage]:
+        """Yield the cells of a table row, each with its column's heading and the row's first cell as context."""
         cells = [cell.strip() for cell in row.split("|")]
         if _RULE.fullmatch(row):
             return
@@ -393,6 +395,7 @@ class _PageReader:
             yield _PagePassage(_with_unit(cell, column, above, self._money), number, tuple(above), number, is_cell=True)
 
     def _item(self, number: int, indent: int, text: str) -> None:
+        """Start a list item; items with the same or a larger indent are no longer its parents."""
         self._parents = [(at, parent) for at, parent in self._parents if at < indent]
         self._indent = indent
         self._paragraph = [(number, text)]

@@ -115,6 +115,7 @@ def sequences(text: str) -> Iterator[Procedure]:
 
 
 def _numbered_lists(text: str) -> Iterator[Procedure]:
+    """Yield the numbered lists of a text; a list ends where the count does not continue."""
     steps: list[ProcedureStep] = []
     above = ""
     last = ""
@@ -136,6 +137,7 @@ def _numbered_lists(text: str) -> Iterator[Procedure]:
 
 
 def _ordinal_sentences(text: str) -> Iterator[Procedure]:
+    """Yield the runs of sentences that begin with "First" and go on with other ordinals."""
     steps: list[ProcedureStep] = []
     for segment in split(text):
         match = _ORDINAL.fullmatch(segment.text.rstrip())
@@ -200,6 +202,7 @@ def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[Proce
 
 
 def _share(one: ProcedureStep, other: ProcedureStep, weights: Mapping[str, float]) -> float:
+    """Share of the lighter step's word weight that both steps have in common."""
     both = sum(weights.get(word, 1.0) for word in one.words & other.words)
     least = min(sum(weights.get(word, 1.0) for word in step.words) for step in (one, other))
     return both / least if least else 0.0

@@ -128,6 +128,10 @@ def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
 
 
 def _fill_texts(references: Iterable[Reference], facts: RequestFacts, may_bring: bool) -> Iterator[Reference]:
+    """Fill in the references' texts from the request and drop those without a text.
+
+    Raises `ForbiddenError` for a header with a text if the tenant may not bring references.
+    """
     for reference in references:
         match reference.kind:
             case ReferenceKind.SYSTEM:
@@ -157,6 +161,7 @@ def _body_references(texts: Iterable[str], may_bring: bool) -> list[Reference]:
 
 
 def _read_file(name: str, path: Path, place: str) -> str:
+    """Read a reference file; raises `ConfigError` if it is unreadable, not UTF-8, too long or empty."""
     try:
         with path.open("rb") as file:
             raw = file.read(4 * MOST_CHARS + 1)
@@ -181,6 +186,7 @@ def _read_file(name: str, path: Path, place: str) -> str:
 
 
 def _refuse_contradiction(one: ReferencePage, other: ReferencePage, place: str) -> None:
+    """Raise `ConfigError` if two files contradict each other, naming both lines."""
     conflict = find_contradiction(one, other)
     if conflict is not None:
         first, second = conflict

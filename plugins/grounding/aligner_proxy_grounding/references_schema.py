@@ -35,6 +35,7 @@ def _parse_references(value: object) -> object:
 
 
 def _parse_reference(entry: object) -> Reference:
+    """Parse one entry of the list; raises `ValueError` with a hint at the right form."""
     if isinstance(entry, str):
         if entry not in _WORDS:
             hint = (

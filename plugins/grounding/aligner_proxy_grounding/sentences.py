@@ -33,7 +33,7 @@ from aligner_proxy_grounding.procedures import ORDER, Reordering, find_reorderin
 from aligner_proxy_grounding.words import words
 
 REPLACE_FACTS_FROM = 0.85
-"""Default of the certainty from which on a contradicted fact is replaced."""
+"""Least certainty at which a contradicted fact is replaced, if the policy sets no other."""
 MOST_FACTS = 400
 """Limit on the facts checked in one answer; the text after them stays unchanged."""
 _COMPUTED = re.compile(
@@ -75,7 +75,7 @@ class FactEdit:
 
 @dataclass(frozen=True, slots=True)
 class UnsettledFact:
-    """A passage that references contradict without a single certain replacement."""
+    """A passage that references contradict, but without one replacement that is certain enough."""
 
     start: int
     end: int
@@ -190,6 +190,7 @@ class Grounder:
         return edits, doubts
 
     def _sentence(self, start: int, text: str) -> AnswerSentence:
+        """Read the facts of the next sentence with their subjects, and add them to the state of the answer."""
         is_read = self.facts < MOST_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
@@ -235,6 +236,7 @@ class Grounder:
             subject.paragraphs = near
 
     def _decide_sentence(self, sentence: AnswerSentence) -> tuple[list[FactEdit], list[UnsettledFact]]:
+        """Return the edits and the unsettled facts of one sentence."""
         edits: list[FactEdit] = []
         doubts: list[UnsettledFact] = []
         matches = [(fact, self._match(sentence, number)) for number, fact in enumerate(sentence.facts)]

@@ -65,6 +65,10 @@ class GroundingStage(Stage):
         return _with_edits(outgoing, edits, doubtful, use)
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """Check a whole answer, and let the editor decide doubts if the policy names one.
+
+        If the editor cannot be called, the answer is checked again without it.
+        """
         text = outgoing.text
         references = self._references
         editor = _fact_editor(answer)

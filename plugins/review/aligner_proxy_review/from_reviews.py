@@ -82,6 +82,7 @@ def digest(listing: Iterable[Suggestion]) -> str:
 
 
 def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject) -> Iterator[Suggestion]:
+    """Suggestions from the reviews of one answer; none if people disagree or its text is missing."""
     if entry.content is None or reviewers_disagree(reviews):
         return
     segments = judged_segments(entry.content)

@@ -111,6 +111,7 @@ def recorded_run(entry: Entry, content: Content) -> ReplayRun:
 async def _replay_answer(
     content: Content, resolver: PolicyResolver, pipeline: Pipeline, deadline_s: float | None
 ) -> ReplayRun:
+    """Run one answer through the pipeline under the current policy, without tenants' quotas."""
     exchange = content.exchange
     try:
         policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
@@ -135,6 +136,7 @@ def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
 
 
 def _classify_ending(status: Status, reason: str | None, changed: bool) -> Ending:
+    """Map a status, with the gate's reason and whether the text changed, to an ending."""
     if status in (Status.FAILED, Status.SKIPPED, Status.NOT_JUDGED):
         return Ending.FAILED if status is Status.FAILED else Ending.SKIPPED
     if changed:

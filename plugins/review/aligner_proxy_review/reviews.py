@@ -139,6 +139,7 @@ class Reviews:
             yield self._decode_review(dict(zip(_COLUMNS, row, strict=True)))
 
     def _decode_review(self, columns: dict[str, Any]) -> Review:
+        """Build a review from a row, with its texts decrypted; raises `AuditError` if they are damaged."""
         sealed_by = columns.pop("sealed_by")
         content = columns.pop("content")
         columns["verdict"] = ReviewVerdict(str(columns["verdict"]))

@@ -67,6 +67,7 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
         return plan.answer([output.outputs.data.tolist() for output in model_output], self._scoring.about)
 
     def _remember(self, name: str, plan: ScoringPlan) -> None:
+        """Store a request's plan by its id, and delete expired plans; raises ValueError if the id is in use."""
         now = time.monotonic()
         with self._lock:
             while self._plans and next(iter(self._plans.values()))[0] < now - _KEPT_S:

@@ -70,6 +70,7 @@ class HeadPooler(Pooler):
         ]
 
     def _judge(self, states: Tensor, ids: Tensor, about: dict[str, Any]) -> Tensor:
+        """Scores of one prompt; empty if the request has no positions for it."""
         places = about.get("parts", {}).get(prompt_key(ids.numpy()))
         if places is None:
             return torch.zeros(0)  # the placeholder token of a request without prompts, or vLLM's own warm-up

@@ -136,6 +136,7 @@ class Scoring:
     def _planned(
         self, request: AlignRequest, framed: PromptFrame, division: Division, heads: Mapping[str, bytes]
     ) -> ScoringPlan:
+        """Build the prompts of all parts and the positions that the head needs for each."""
         made: list[tuple[int, ...]] = []
         parts: dict[str, Any] = {}
         for part in division.parts:

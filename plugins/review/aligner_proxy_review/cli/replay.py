@@ -297,6 +297,7 @@ async def _run_replay(
     open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[ReplayCase]:
+    """Replay the entries with a progress bar, or with `report_progress` as lines of JSON."""
     total = sum(entry.content is not None for entry in entries)
     done = 0
     with Progress(console=Terminal(stderr=True), disable=report_progress is not None) as progress:

@@ -204,6 +204,10 @@ class Console:
         return RedirectResponse(_FIRST_PAGE, 303)
 
     async def _login(self, request: Request) -> Response:
+        """Show the log-in page, or check a key and open a session.
+
+        Failed log-ins are counted; with too many, the browser or address has to wait.
+        """
         if request.method != "POST":
             return self._login_page(request)
         form = await forms.read_fields(request)

@@ -88,6 +88,7 @@ class ConsoleJobs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
+        """Run a job when its turn comes, and record a failure as its fault."""
         try:
             async with self._turn:
                 job.waits = False
@@ -101,6 +102,7 @@ class ConsoleJobs:
 
 
 async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
+    """Run one command and read its progress lines; kills it if the job is cancelled."""
     tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
     process = await asyncio.create_subprocess_exec(
         *tether,

@@ -140,6 +140,7 @@ class LiveFeed:
         return self._last
 
     def _hand_out(self, batch: Batch | None) -> None:
+        """Put a batch into every page's queue; a full queue is emptied and gets `MISSED` first."""
         for queue in self._pages:
             if queue.full():
                 while not queue.empty():

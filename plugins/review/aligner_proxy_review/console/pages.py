@@ -106,6 +106,7 @@ async def stream_events(visit: Visit) -> Response:
 
 
 async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
+    """Yield the page's events: first recent entries, then new batches, until the session ends."""
     row = visit.services.templates.get_template("answer_row.html")
     filters = visit.filters
 

@@ -53,6 +53,7 @@ def _hash_prefix(text: str) -> str:
 
 
 def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
+    """Read the newest answers, count them by aligner, and compare two aligners if both are given."""
     condition, values = AnswerFilter(since=time.time() - PERIOD_S).condition()
     inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:

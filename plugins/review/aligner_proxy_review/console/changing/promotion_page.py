@@ -104,6 +104,7 @@ async def show_replay(visit: Visit) -> Response:
 
 
 def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **more: Any) -> Response:
+    """Render the page with its form, the proposed change, and the replay of this change."""
     file = visit.services.files.current().policies
     job = visit.services.jobs.find(_job_name(visit))
     # Do not show the replay of another change.
