@@ -358,7 +358,7 @@ def _is_quoted(text: str, fact: Fact) -> bool:
 
 
 def apply_fact_edits(text: str, edits: Sequence[FactEdit]) -> str:
-    """Apply the edits to the text."""
+    """Return the text with the edits applied."""
     pieces: list[str] = []
     at = 0
     for edit in sorted(edits, key=lambda edit: edit.start):

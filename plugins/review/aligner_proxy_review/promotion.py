@@ -243,7 +243,7 @@ class Ruling:
 
     @property
     def warning(self) -> str | None:
-        """What the reviews do not prove about an allowed change; None if nothing is open."""
+        """What the reviews do not prove yet about an allowed change; None if they prove enough."""
         if self.refusal or (self.wrong is not None and self.wrong.interval[2] <= self.bound):
             return None
         more = (

@@ -111,7 +111,7 @@ def recorded_run(entry: Entry, content: Content) -> ReplayRun:
 async def _replay_answer(
     content: Content, resolver: PolicyResolver, pipeline: Pipeline, deadline_s: float | None
 ) -> ReplayRun:
-    """Run one answer through the pipeline under the current policy, without tenants' quotas."""
+    """Run one answer through the pipeline under the policies of the replay, without tenants' quotas."""
     exchange = content.exchange
     try:
         policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
