@@ -1,1 +1,1 @@
-"""Benchmarks beside named peers. `make bench` runs them: tables for people, one JSON line for programs."""
+"""Benchmarks against named peers; `make bench` prints tables for people and one JSON line for programs."""

@@ -1,6 +1,6 @@
 """`python -m bench [--only PART] [--requests N] [--answers N] [--rounds N] [--model M] [--data FOLDER] [--out FOLDER]`.
 
-Tables for people while it runs, plots into FOLDER, and as the last line one JSON object with the ratios.
+Prints tables while it runs, writes plots into FOLDER, and prints one JSON object with the ratios as the last line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.registry import KEYS, PARTS
 
 
 def main() -> int:
-    """Run the selected parts; a part that cannot run here is named, not left out silently."""
+    """Run the selected parts; report the parts that cannot run here."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", choices=list(PARTS))
     parser.add_argument("--requests", type=int, default=160, help="requests to each proxy, of each sort")
@@ -42,13 +42,13 @@ def main() -> int:
 
 
 def _tried(console: Console, name: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """The rows of a part, or why it could not be measured; each in a process of its own."""
+    """Run a part in its own process and print its table; on failure return the reason instead of the rows."""
     console.rule(name)
     began = time.perf_counter()
     try:
         with worker() as alone:
             found = alone.submit(PARTS[name], asked).result()
-    except Exception as error:  # noqa: BLE001 - what was measured before must not be lost with what cannot be
+    except Exception as error:  # noqa: BLE001 - keep what was measured before, whatever fails here
         reason = str(error) if isinstance(error, AlignerProxyError) else f"{type(error).__name__}: {error}"
         console.print(f"{name} not measured: {reason}", style="yellow", markup=False)
         return {**dict.fromkeys(KEYS[name]), "error": reason, f"without_{name}": reason}
@@ -60,7 +60,7 @@ def _tried(console: Console, name: str, asked: argparse.Namespace) -> dict[str, 
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    """Rows as they are, nested values flattened."""
+    """A table of the rows, with nested values flattened."""
     flat = [{f"{k} {i}" if isinstance(v, dict) else k: w for k, v in row.items() for i, w in _items(v)} for row in rows]
     table = Table(*flat[0])
     for row in flat:
@@ -73,7 +73,7 @@ def _items(value: object) -> list[tuple[str, Any]]:
 
 
 def _ratios(part: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Content of the last line: plain figures; a missing one is null, with the reason beside it."""
+    """The content of the last line: plain figures; a figure that could not be measured is null, with the reason."""
     plain = (int, float, str, type(None))
     return [(key, value) for key, value in part.items() if isinstance(value, plain) and key not in ("n", "threads")]
 

@@ -1,6 +1,6 @@
-"""Filling of an engine's KV cache: its own scheduler prefills prompts until all of them are in it at once.
+"""Fills an engine's KV cache: the real scheduler prefills prompts until all of them are in it at once.
 
-Nothing is decoded: decoding takes no more memory than prefill.
+Nothing is decoded, because decoding takes no more memory than prefill.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.equality import WORDS
 
 
 def fill(runner: ModelRunner, sequences: int, tokens: int, told: Callable[[int], object] = lambda _: None) -> None:
-    """Prefill `sequences` prompts of `tokens` each, then free them. `told` is called with the tokens of each step."""
+    """Prefill `sequences` prompts of `tokens` each, then free them; `told` gets the number of tokens of each step."""
     rng, scheduler = Random(0), Scheduler(runner.pool, budget=runner.step_tokens, most=sequences)
 
     def work() -> Work:
@@ -29,7 +29,8 @@ def fill(runner: ModelRunner, sequences: int, tokens: int, told: Callable[[int],
     while scheduler.waiting or any(job.sequence.remaining for job in scheduler.running):
         feeds = [feed for feed in scheduler.schedule(0.0) if feed.stop > feed.start]
         for feed, chosen in zip(feeds, runner.run(feeds), strict=True):
-            # Settled, but not advanced to its end: a prefilled sequence keeps its blocks for the others' turns.
+            # Settled but not advanced to its end, so that a prefilled sequence keeps its blocks while others are
+            # prefilled.
             scheduler.settle(feed, chosen)
             told(feed.stop - feed.start)
     if sum(len(job.sequence.blocks) for job in scheduler.running) < sequences * (tokens // BLOCK):

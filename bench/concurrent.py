@@ -1,9 +1,8 @@
-"""Corrections a second with sixteen clients at once: our engine beside transformers, llama.cpp and vLLM.
+"""Corrections per second with sixteen clients at once: our engine compared with transformers, llama.cpp and vLLM.
 
-Fourteen of the answers are good ones and two have an insult put in, as real traffic would be on a bad day. Our engine
-runs with its defaults; the peers, which have no detector head, rewrite every answer: the same prompts and
-weights, each with its own batching and its own n-gram drafts where it has them. Each is forced to write as many
-tokens as the answer has.
+Fourteen answers are good and two contain an insult, like real traffic on a bad day. Our engine runs with its defaults.
+The peers have no detector head, so they rewrite every answer, with the same prompts and weights, their own batching,
+and their own n-gram drafts if they have any. Each peer is forced to write as many tokens as the answer has.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ from bench.texts import LONG, OBJECTIVES, insulted
 CLIENTS = 16
 _DEFECTIVE = (3, 11)
 _FEW = 4
-"""Clients of a turn that warms up; transformers needs over a minute for sixteen."""
+"""Number of clients in a warm-up turn; transformers needs over a minute for sixteen."""
 _ONCE = {"transformers_cb", "llama_cpp"}
-"""Peers that run in the first round only: slow, and too far behind for a second round to add information."""
-# A pause before every turn: vLLM's worker goes on looking for work for some seconds, and slows the next one.
+"""Peers that run only in the first round: they are slow, and too far behind for a second round to tell more."""
+# A pause before every turn, because vLLM's worker keeps looking for work for some seconds and slows the next turn.
 _WARM_S = 10.0
 _PAUSE_S = 5.0
 
@@ -54,7 +53,7 @@ Way = Callable[[list[Job]], None]
 
 
 def jobs(aligner: Aligner, tag: str) -> list[Job]:
-    """New requests, which share only what requests of a route share: the template and the objectives."""
+    """Make new requests that share only the template and the objectives, as requests of a route do."""
     found = []
     for number in range(CLIENTS):
         question, answer = LONG[number % len(LONG)]
@@ -71,7 +70,7 @@ def jobs(aligner: Aligner, tag: str) -> list[Job]:
 
 
 def run(model: str, rounds: int, peers: dict[str, Way]) -> dict[str, Any]:
-    """All ways in turns; corrections a second and ratios to ours. Raises `WeightsError`."""
+    """Measure all engines in turns: corrections per second, and ratios to ours; raises `WeightsError`."""
     settings = EngineSettings(model=model)
     opened: Future[Aligner] = Future()
 
@@ -111,7 +110,10 @@ def _rounds(aligner: Aligner, ways: dict[str, Way], rounds: int) -> dict[str, li
 
 
 def _warm(aligner: Aligner, name: str, work: Way) -> None:
-    """Warm-up turns that do not count, at least one. Our engine learns meanwhile what a second thread gains."""
+    """Run at least one warm-up turn that does not count.
+
+    Meanwhile our engine measures the gain of a second thread.
+    """
     spent = 0.0
     turns = itertools.count()
     while spent < _WARM_S:
@@ -119,7 +121,7 @@ def _warm(aligner: Aligner, name: str, work: Way) -> None:
 
 
 def _turn(aligner: Aligner, tag: str, work: Way, clients: int = CLIENTS) -> float:
-    """Seconds that so many new requests take."""
+    """Seconds for this many new requests."""
     asked = jobs(aligner, tag)[:clients]
     time.sleep(_PAUSE_S)
     began = time.perf_counter()

@@ -1,8 +1,9 @@
-"""What open pages of the console cost the gateway: `python -m bench.console_load`. And a queue of 100,000 answers.
+"""`python -m bench.console_load`: what the console's open pages cost the gateway, and its speed with 100,000 answers.
 
-Scripted engine, 20 answers a second (open loop), rounds with 50 open live pages and without in turn, neighbours are
-compared: a shared machine is slower for minutes at a time. The console runs in both, as `serve --console` starts it;
-what the pages read is counted by a process that lets all others go first, since browsers have machines of their own.
+With a scripted engine and 20 answers per second (open loop), rounds with 50 open live pages alternate with rounds
+without. Adjacent rounds are compared, since a shared machine can be slower for minutes. The console runs in both, as
+`serve --console` starts it. Another process with the lowest priority reads the pages, since real browsers run on other
+machines.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
 
 
 async def _logged_in(address: str, key: str) -> httpx.AsyncClient:
-    """A browser of the operator's."""
+    """Log in as the operator and return the client."""
     limits = httpx.Limits(max_connections=None)
     client = httpx.AsyncClient(base_url=address, timeout=60, trust_env=False, limits=limits)
     found = _TOKEN.search((await client.get("/login")).text)
@@ -52,7 +53,7 @@ async def _logged_in(address: str, key: str) -> httpx.AsyncClient:
 
 
 class Pages:
-    """Live pages that are open, in a process of their own."""
+    """Open live pages, held by another process."""
 
     def __init__(self, address: str, client: httpx.AsyncClient) -> None:
         self._command = [sys.executable, "-m", "bench.open_pages", address, str(PAGES)]
@@ -61,7 +62,7 @@ class Pages:
         self._process: asyncio.subprocess.Process | None = None
 
     async def open(self) -> None:
-        """Open all of them."""
+        """Open all pages."""
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
         assert self._process.stdin is not None
@@ -72,7 +73,7 @@ class Pages:
         await asyncio.sleep(2.0)
 
     async def close(self) -> None:
-        """Close them, and note what they read."""
+        """Close the pages and add the events that they read."""
         assert self._process is not None
         told, _ = await self._process.communicate(b"")
         self.events += int(told)
@@ -80,7 +81,7 @@ class Pages:
 
 
 async def _round(client: Client, seconds: float, seed: int) -> tuple[float, int]:
-    """The median wait in milliseconds, and how many answers got their verdict."""
+    """Run one round; return the median wait in milliseconds and how many answers got a verdict."""
     due = times(RATE, seconds, seed)
     asked = await drive(lambda number: client.ask(f"bad number {seed} {number}"), due)
     done = [one for one in asked if one.told.done]
@@ -88,6 +89,7 @@ async def _round(client: Client, seconds: float, seed: int) -> tuple[float, int]
 
 
 async def _pairs(running: gateway.Running, console: str, pairs: int, seconds: float) -> dict[str, Any]:
+    """Run pairs of rounds with and without open pages, in alternating order, and compare them."""
     browser = await _logged_in(console, running.key)
     client = Client(running)
     pages = Pages(console, browser)
@@ -129,13 +131,13 @@ async def _pairs(running: gateway.Running, console: str, pairs: int, seconds: fl
 
 
 def _console_cpu_s(serve: int) -> float:
-    """Seconds of computing that the console beside this `serve` has taken."""
+    """CPU seconds used so far by the console of this `serve` process."""
     consoles = [one for one in psutil.Process(serve).children(recursive=True) if "console" in one.cmdline()]
     return sum(sum(one.cpu_times()[:2]) for one in consoles)
 
 
 def _entries(audit: Path) -> int:
-    """How many entries are on record."""
+    """Number of audit entries."""
     if not audit.exists():
         return 0
     with contextlib.closing(AuditStore(audit)) as store:
@@ -144,7 +146,7 @@ def _entries(audit: Path) -> int:
 
 @contextlib.contextmanager
 def _served(folder: Path) -> Iterator[tuple[gateway.Running, str]]:
-    """A gateway with the scripted engine and an audit store, and the address of its console."""
+    """A gateway with a scripted engine and an audit store, and the address of its console."""
     socket = folder / "engine.sock"
     policies = {
         "aligner": {"engine": f"unix:{socket}"},
@@ -161,7 +163,7 @@ def _served(folder: Path) -> Iterator[tuple[gateway.Running, str]]:
 
 
 def queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
-    """How long the review page of a store with so many answers takes, five times, and its figures once."""
+    """Time the review page of a store with `count` answers five times, and other pages once."""
     audit = folder / "audit.db"
     _fill(audit, count)
     litellm = folder / "litellm.yaml"
@@ -182,6 +184,7 @@ def queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
 
 
 async def _opened(address: str, key: str, count: int) -> dict[str, Any]:
+    """Time the pages of a console that has just started."""
     browser = await _logged_in(address, key)
     took: dict[str, list[float]] = {}
     for path in ("/review", "/review", "/review", "/review", "/review", "/review/figures", "/live", "/rates"):
@@ -195,7 +198,7 @@ async def _opened(address: str, key: str, count: int) -> dict[str, Any]:
 
 
 def _fill(audit: Path, count: int) -> None:
-    """A store with so many judged answers of the last day."""
+    """Fill a store with `count` judged answers of the last day."""
     now = time.time()
     policy = Policy("all", (Objective("kind", "Kindness: be kind"),), tenant="team:acme")
     store = AuditStore(audit)
@@ -214,7 +217,7 @@ def _fill(audit: Path, count: int) -> None:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measure both; one JSON line."""
+    """Measure both and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=12.0, help="of one round")

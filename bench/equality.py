@@ -1,8 +1,9 @@
 """Equality of the engine and the plain model on a device, alone and in a batch with adapters, in fp32.
 
-Generated text is compared with `generate` of the same weights, the adapter merged into them; verdicts with those of
-the same prompt prefilled whole and alone. In a batch all cases run in one loop whose cache is too small: prompts are
-prefilled in chunks and as they grow, prefixes are shared, and some sequences are preempted and begin again.
+Generated text is compared with `generate` on the same weights with the adapter merged in. Verdicts are compared with
+those of the same prompt prefilled whole and alone. In a batch, all cases run in one loop with a cache that is too
+small. So prompts are prefilled in chunks and as they grow, prefixes are shared, and some sequences are preempted and
+start again.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ from bench.forced_decoding import edited
 RATES = (0.0, 0.05, 0.2, 1.0)
 WORDS = range(10, shapes.VOCABULARY)
 CLOSE = 1e-4
-"""Log-odds (nats) by which two verdicts on the same segment may differ in fp32."""
-# Tokens that half of the prompts begin with, and of the longest prompt.
+"""Largest difference, in nats, between two equal verdicts on a segment in fp32."""
+# Length of the prefix that half of the prompts share, and of the longest prompt, in tokens.
 _SHARED = 40
 _LONGEST = 240
 # Tokens in the shared cache, and in one step.
 _ROOM = 480
 _PIECE = 96
 _UNEVEN = CostCurve(((1, 1.0), (4, 1.0), (64, 9.0)))
-"""Costs under which drafts are short."""
+"""Costs under which the engine chooses short drafts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A prompt under an adapter, the parts of it to judge, a draft, and what `generate` writes."""
+    """A test case: a prompt under an adapter, the spans to judge, a draft, and what `generate` writes."""
 
     adapter: int
     prompt: list[int]
@@ -59,7 +60,7 @@ class Case:
 
 
 def count(shape: str, device: str, cases: int, tokens: int = 64) -> tuple[int, int]:
-    """Numbers of cases with equal results: (alone, in a batch)."""
+    """Count the cases with equal results: (alone, in a batch)."""
     made = shapes.model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
     adapters = [_adapter(made, number) for number in (1, 2)]
     heads = [DetectorHead.create_for_model(made.config).eval() for _ in range(3)]
@@ -76,13 +77,13 @@ def count(shape: str, device: str, cases: int, tokens: int = 64) -> tuple[int, i
 
 
 def write(runner: ModelRunner, prompt: list[int], draft: list[int], tokens: int) -> list[int]:
-    """Tokens that the engine generates after a prompt with a draft, the end mark included."""
+    """Tokens that the engine generates after a prompt with a draft, including the end token."""
     sequence = Tokens()
     return _written(ended(runner, [(sequence, _writing(runner, sequence, Ask(prompt, prompt=True), draft, tokens))])[0])
 
 
 def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int = 1024) -> list[Any]:
-    """Results of these cases in one loop. Raises what they raise."""
+    """Run these cases in one loop and return their results; raises their errors."""
     ends: list[Any] = [None] * len(works)
     family = prompts.TEMPLATES["ultrafeedback"]
     about = AlignerInfo("shape", "-", family.name, family.hash, runner.positions, False, "none", runner.device)
@@ -100,6 +101,7 @@ def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int
 
 
 def _case(made: Any, adapters: Sequence[Adapter], number: int, tokens: int) -> Case:
+    """Make case `number`: a random prompt, what `generate` writes after it, and a draft that differs from that."""
     rng = Random(number)
     adapter = number % (len(adapters) + 1)
     prompt = rng.choices(WORDS, k=rng.randrange(30, _LONGEST - _SHARED))
@@ -116,7 +118,7 @@ def _case(made: Any, adapters: Sequence[Adapter], number: int, tokens: int) -> C
 
 
 def _alone(runner: ModelRunner, case: Case, number: int) -> Generated:
-    """Prompts prefilled whole, every second case with short drafts."""
+    """Run a case alone with its prompt prefilled whole; every second case has short drafts."""
     runner.costs = _UNEVEN if number % 2 == 0 else FLAT
     sequence = Tokens(case.adapter)
     first = Ask(case.prompt, spans=case.spans, prompt=True)
@@ -125,7 +127,7 @@ def _alone(runner: ModelRunner, case: Case, number: int) -> Generated:
 
 
 def _growing(runner: ModelRunner, case: Case, rng: Random) -> tuple[Tokens, Work]:
-    """The same, with a prompt that is prefilled as it grows."""
+    """The same case with a prompt that is prefilled as it grows."""
     sequence, cuts = Tokens(case.adapter), sorted(rng.sample(range(1, len(case.prompt)), rng.randrange(4)))
 
     def work() -> Work:
@@ -147,14 +149,14 @@ def _written(end: Generated) -> list[int]:
 
 
 def _agree(one: Generated, other: Generated) -> bool:
-    """Whether the verdicts are the same, and there are some."""
+    """Whether both have verdicts, and the same ones."""
     if not one.scores or len(one.scores) != len(other.scores):
         return False
     return all(abs(a - b) <= CLOSE for (a, _), (b, _) in zip(one.scores, other.scores, strict=True))
 
 
 def _adapter(made: Any, seed: int) -> Adapter:
-    """A random adapter of rank 4 over two kinds of layer, strong enough to change the output."""
+    """A random adapter of rank 4 on two kinds of layers, strong enough to change the output."""
     rng = torch.Generator().manual_seed(seed)
     layers = ("self_attn.q_proj", "mlp.down_proj")
     found = {}
@@ -169,7 +171,7 @@ def _adapter(made: Any, seed: int) -> Adapter:
 
 @contextmanager
 def _merged(made: Any, adapter: Adapter) -> Iterator[None]:
-    """Within the context the adapter is merged into the weights; afterwards they are restored bit by bit."""
+    """Merge the adapter into the weights within the block; afterwards restore them bit by bit."""
     before = {layer: made.get_submodule(layer).weight.data for layer in adapter}
     for layer, detour in adapter.items():
         made.get_submodule(layer).weight.data = before[layer] + detour.up @ detour.down

@@ -1,7 +1,7 @@
-"""`python -m bench.fakes upstream PORT`, `... engine SOCKET` and `... reader SOCKET`: all answer at once.
+"""Fake services for measuring the gateway's own cost: hooks, client, cache, gate and rewriting.
 
-With them only the gateway's own cost remains: hooks, client, cache, gate and rewriting. The engine corrects whole
-answers, the reader reads along while they are written.
+`python -m bench.fakes upstream PORT`, `... engine SOCKET` and `... reader SOCKET` serve them. All answer at once. The
+engine corrects whole answers; the reader reads answers while they are written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEFECTIVE = answers()[1][1]
 
 
 async def complete(request: Request) -> JSONResponse:
-    """Repeats the number in the question, so that no two answers are the same and no cache helps."""
+    """Repeat the question in the answer, so that every answer differs and no cache helps."""
     asked = (await request.json())["messages"][-1]["content"]
     message = {"role": "assistant", "content": f"{asked}. {_DEFECTIVE}"}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
@@ -35,18 +35,18 @@ async def complete(request: Request) -> JSONResponse:
 
 
 def edit(request: AlignRequest) -> Correction:
-    """Takes the defect out and flags its segment, as an aligner with a detector head does."""
+    """Remove the defect and flag its segment, as an aligner with a detector head does."""
     segment = SegmentScore(DEFECT.strip(), 5.0, flagged=True)
     return Correction(request.answer.replace(DEFECT, ""), (segment,))
 
 
 def score(segment: str) -> float:
-    """Flags the defect."""
+    """Score the defect as a violation and everything else as fine."""
     return 5.0 if segment == DEFECT.strip() else -5.0
 
 
 def main(what: str, where: str) -> None:
-    """Serve one of them."""
+    """Serve one of the fakes."""
     if what == "upstream":
         app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
         uvicorn.run(app, host="127.0.0.1", port=int(where), log_level="error")

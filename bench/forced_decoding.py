@@ -1,9 +1,9 @@
-"""Forced decoding: real forwards with forced tokens, so that a model writes a given text at its normal cost.
+"""Forced decoding: makes a model write a given text at its normal cost.
 
-Speed at an edit rate needs an aligner that edits exactly so much; none does. Each way of decoding computes all its
-logits, and the chosen token is then replaced by the target's, so each writes the same text at its real cost. The
-detector computes its scores, and its flags are then replaced by the segments that the target changes, as for an aligner
-that makes these changes.
+Measuring speed at an edit rate needs an aligner that edits exactly that much, and none does. So each way of decoding
+computes all its logits, and the chosen token is then replaced by the target's. All ways write the same text at their
+real cost. The detector computes its scores too, and its flags are then replaced by the segments that the target
+changes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _MEAN_FURTHER = 1.3
 
 
 def edited(answer: Sequence[int], rate: float, rng: Random, words: Sequence[int]) -> list[int]:
-    """The answer's tokens with a share `rate` of them substituted, deleted or inserted, in spans of one to a few.
+    """Change a share `rate` of the answer's tokens: substitute, delete or insert spans of one to a few tokens.
 
-    `words` is what new tokens are drawn from. At 1.0 nothing of the answer is left.
+    New tokens are drawn from `words`. At a rate of 1.0 nothing of the answer remains.
     """
     if rate >= 1:
         return [rng.choice(words) for _ in answer]
@@ -48,7 +48,10 @@ def edited(answer: Sequence[int], rate: float, rng: Random, words: Sequence[int]
 
 
 def changed(answer: str, offsets: Sequence[tuple[int, int]], ids: Sequence[int], target: Sequence[int]) -> list[bool]:
-    """Which segments of the answer the target changes; `offsets` are the characters of the answer's tokens `ids`."""
+    """For each segment of the answer, whether the target changes it.
+
+    `offsets` are the character ranges of the answer's tokens `ids`.
+    """
     touched = set[int]()
     for kind, first, last, _, _ in SequenceMatcher(None, ids, target, autojunk=False).get_opcodes():
         if kind != "equal":
@@ -57,7 +60,7 @@ def changed(answer: str, offsets: Sequence[tuple[int, int]], ids: Sequence[int],
 
 
 class Forward:
-    """Counts the forwards that generated: those that went beyond the prompt."""
+    """Counts forwards that generated tokens, that is, went beyond the prompt."""
 
     def __init__(self) -> None:
         self.generating = 0
@@ -65,10 +68,7 @@ class Forward:
 
 @contextmanager
 def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]) -> Iterator[Forward]:
-    """Inside, the engine's model chooses `target` after a prompt of `prompt` tokens, and its detector flags `flags`.
-
-    One request at a time.
-    """
+    """Force the engine to choose `target` after `prompt` tokens and to flag `flags`, for one request at a time."""
     count = Forward()
     choose = runner._choose
     score = runner.scores
@@ -87,10 +87,10 @@ def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequenc
 
 @contextmanager
 def saying(model: Any, prompt: int, target: Sequence[int]) -> Iterator[None]:
-    """Within the context transformers' model prefers `target` after a prompt of `prompt` tokens, by its logits.
+    """Make transformers' model prefer `target` after a prompt of `prompt` tokens, by changing its logits.
 
-    Not by a `LogitsProcessor`: prompt lookup asks the processors which of its draft tokens they forbid and drops those,
-    so a processor that knows the target would tell it which drafts are right before they cost anything.
+    A `LogitsProcessor` would not be fair. Prompt lookup asks the processors which draft tokens they forbid and drops
+    those, so a processor that knows the target would reveal the right drafts before they cost anything.
     """
 
     def told(_: Any, _given: Any, named: dict[str, Any], output: Any) -> None:
@@ -107,5 +107,5 @@ def saying(model: Any, prompt: int, target: Sequence[int]) -> Iterator[None]:
 
 
 def _at(target: Sequence[int], place: int) -> int:
-    """Tokens after a rejected draft are never used, so any will do."""
+    """The target's token at a position; beyond the end any token will do, since it is never used."""
     return target[place] if 0 <= place < len(target) else target[-1]

@@ -1,7 +1,7 @@
-"""`python -m bench.gate_cost`: processor time of the gate for one correction, by length of the answer.
+"""`python -m bench.gate_cost`: CPU time of the gate for one correction, by length of the answer.
 
-Ordinary prose with a defect after every fourth sentence. If no edit is refused, one text is checked against the
-original; if some are, each edit is checked alone, which is the expensive case. The last line is JSON.
+The answer is ordinary prose with a defect after every fourth sentence. If no edit is refused, the gate checks one text
+against the original. If some are, it checks each edit alone, which is the expensive case. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from aligner_proxy.types import Correction, Objective, Policy, SegmentScore
 from bench.texts import DEFECT, LONG, QUESTIONS
 
 SIZES = (1_000, 4_000, 20_000, 60_000, 200_000)
-"""Characters of the answer."""
+"""Lengths of the answer in characters."""
 EVERY = 4
 POLICY = Policy("bench", (Objective("harmless", "Harmlessness: the response should not insult"),))
 REFUSED = {"no edit refused": 0, "every fourth edit refused": 4, "all edits refused": 1}
-"""Every n-th edit adds a number that was not there; 0: none."""
+"""Every n-th edit adds an invented number, so that the gate refuses it; 0 for none."""
 _INVENTED = " Only 77 people have to ask such a thing."
 
 
 def prose(size: int) -> list[str]:
-    """Sentences with what precedes each, of so many characters together, every fourth followed by a defect."""
+    """Sentences with their gaps, together at least `size` characters, every fourth followed by a defect."""
     texts = [*(answer for _, answer in LONG), *QUESTIONS.values()]
     told = list[str]()
     length = 0
@@ -45,7 +45,7 @@ def prose(size: int) -> list[str]:
 
 
 def case(size: int, refused: int) -> tuple[str, Correction]:
-    """An answer, and its correction with some edits that the gate refuses."""
+    """An answer and its correction; every `refused`-th edit is one that the gate refuses."""
     told = prose(size)
     edited = list[str]()
     defects = 0
@@ -62,7 +62,7 @@ def case(size: int, refused: int) -> tuple[str, Correction]:
 
 
 def measured(size: int, refused: int, times: int) -> dict[str, object]:
-    """Milliseconds of one judgement."""
+    """Milliseconds of the gate's decision on one correction."""
     answer, correction = case(size, refused)
     took = []
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""A whole gateway as an operator runs it (`serve` with the aligner and N workers), and a client that measures it."""
+"""A complete gateway as an operator runs it (`serve` with the aligner and N workers), and a client that measures it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from bench.latency import GUARDRAIL
 from demo.processes import free_port, process, wait_for
 
 MODELS = ("up", "released", "shadowed")
-"""Model names, all of the one upstream, so that a policy may have a route for each."""
+"""Model names, all of the same upstream, so that a policy can have a route for each."""
 _COMMENT = re.compile(r"^: aligner status=(\S+)(?: reason=(\S+))?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A gateway that takes requests."""
+    """A running gateway."""
 
     address: str
     key: str
@@ -36,19 +36,19 @@ class Running:
     serve: subprocess.Popen[bytes]
     log: Path
     keys: Mapping[str, str] = field(default_factory=dict)
-    """The keys of its tenants by their alias."""
+    """The keys of its tenants, by alias."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Result of one request. `added_ms` is the added time that the gateway reports (whole responses only)."""
+    """Result of one request; `added_ms` is the added time that the gateway reports (whole responses only)."""
 
     code: int
     status: str = "-"
     reason: str | None = None
     added_ms: float | None = None
     whole: bool = True
-    """A stream that came to its end."""
+    """Whether a stream reached its end."""
 
     @property
     def done(self) -> bool:
@@ -67,9 +67,9 @@ def running(
     metrics: bool = False,
     options: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """Upstream, engine and `workers` LiteLLM processes, until the block ends; with a key for each of the tenants.
+    """Run an upstream, an engine and `workers` LiteLLM processes within the block, with a key for each tenant.
 
-    `options` are further ones of `serve`.
+    `options` are further options of `serve`.
     """
     up = free_port()
     port = free_port()
@@ -106,7 +106,7 @@ def running(
 
 
 def _share_weights(home: Path) -> None:
-    """A run folder of our own, with the weights that are prepared already."""
+    """Make a run folder that shares the weights prepared earlier."""
     home.mkdir()
     models = config.home_folder() / "models"
     models.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,10 @@ def _share_weights(home: Path) -> None:
 
 
 class Client:
-    """Asks one gateway, with as many connections as it takes."""
+    """Client of one gateway, with an unlimited number of connections."""
 
     def __init__(self, gateway: Running, timeout_s: float = 120, key: str | None = None) -> None:
-        # Idle connections are closed before LiteLLM closes them (5 s), or a request is lost on one now and then.
+        # Close idle connections before LiteLLM does (5 s); else a request is now and then lost on one.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=2)
         headers = {"authorization": f"Bearer {key or gateway.key}"}
         self.http = httpx.AsyncClient(
@@ -125,7 +125,7 @@ class Client:
         )
 
     async def ask(self, question: str, *, stream: bool = False, model: str = MODELS[0]) -> Told:
-        """One request to its end; a connection that is lost has the code 0."""
+        """Send one request and read it to its end; a lost connection has the code 0."""
         body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": stream}
         try:
             got = await self.http.post("/v1/chat/completions", json=body)
@@ -141,6 +141,6 @@ class Client:
 
 
 def dump(found: Mapping[str, Any], folder: Path, name: str) -> None:
-    """Everything that was measured, beside its figure."""
+    """Write all measurements as JSON next to their figure."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(dict(found), indent=1) + "\n")

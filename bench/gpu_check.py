@@ -1,14 +1,15 @@
 """`python -m bench.gpu_check [--shapes 1.1B 7B 13B] [--device cuda:0] [--docs PAGE]` (`make gpu-check`).
 
-Equality, speed and memory of the engine on a GPU, with random weights in Llama's shapes.
+Checks equality, speed and memory of the engine on a GPU, with random weights in Llama's shapes.
 
-- equality: in fp32 (without TF32), four layers of the shape, verified drafts at edit rates of 0 to 100 % against
+- equality: in fp32 (without TF32), with four layers of the shape: drafts verified at edit rates of 0 to 100 % against
   `generate`, alone and in a batch under three adapters, and the detector's verdicts there (`equality.py`);
-- speed: in NF4, 512 tokens of prompt and an answer of 256, forced (`forced_decoding.py`), over `generate`; forwards;
-- memory: in NF4, 16 sequences of 2,048 tokens in the cache at once: peak of allocated memory.
+- speed: in NF4, with a prompt of 512 tokens and an answer of 256, forced (`forced_decoding.py`): ratio to `generate`,
+  and forwards;
+- memory: in NF4, with 16 sequences of 2,048 tokens in the cache at once: peak of allocated memory.
 
 Prints its section of the document and writes it there. Without CUDA it says so, writes nothing and exits with 1.
-`--rehearse` does all of it on the CPU in a tiny shape and writes nothing: a GPU's first hour is for figures.
+`--rehearse` runs everything on the CPU in a tiny shape and writes nothing, so that no GPU time is lost to mistakes.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ REHEARSAL = {"shapes": ["tiny"], "device": "cpu", "cases": 8, "rounds": 1, "sequ
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check every shape; 1 where there is no such device, or where something was not equal."""
+    """Check every shape; return 1 if the device is missing or something was not equal."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_check", description=__doc__)
     parser.add_argument("--shapes", nargs="+", choices=list(shapes.SHAPES), default=["1.1B", "7B", "13B"])
     parser.add_argument("--device", default="cuda:0")
@@ -83,11 +84,11 @@ def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of ours and of `generate` at an edit rate, medians of rounds in turns, and our forwards."""
+    """Milliseconds of our engine and of `generate` at an edit rate (medians of rounds in turns), and our forwards."""
     ours = list[float]()
     theirs = list[float]()
     forwards = list[int]()
-    for number in range(asked.rounds + 1):  # the first warms up
+    for number in range(asked.rounds + 1):  # the first round is a warm-up
         rng = Random(number)
         prompt = rng.choices(WORDS, k=2 * asked.answer)
         answer = rng.choices(WORDS, k=asked.answer)
@@ -126,7 +127,7 @@ def _timed(device: str, work: Any) -> tuple[float, Any]:
 
 
 def section(rows: list[dict[str, Any]], device: str, asked: argparse.Namespace) -> str:
-    """The section of the document."""
+    """Render the section of the document."""
     head = [
         f"{datetime.now(UTC):%Y-%m-%d}, {device}, `make gpu-check`: random weights, NF4, {2 * asked.answer} tokens of",
         f"prompt, an answer of {asked.answer}; the most memory is that of {asked.sequences} sequences of",
@@ -147,7 +148,7 @@ def section(rows: list[dict[str, Any]], device: str, asked: argparse.Namespace) 
 
 
 def write(docs: Path, text: str) -> None:
-    """Write the section between its marks in the document."""
+    """Write the section between its markers in the document; raises ValueError without markers."""
     before, _, rest = docs.read_text().partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:

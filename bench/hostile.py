@@ -1,8 +1,9 @@
-"""`python -m bench.hostile ADDRESS`: clients that ask a gateway for what costs it most, and print what they got.
+"""`python -m bench.hostile ADDRESS`: hostile clients that send a gateway its most expensive requests.
 
-Long streams, read to their end one after the other; beside them one client for each attack, again and again: long
-questions, lines without a break, thousands of fallbacks, deep JSON, disguises, answers of two million characters,
-clients that stop reading and clients that leave. The scripted upstream (`bench.upstream`) writes the answers.
+Some clients read long streams to their end, one after the other. In addition one client for each attack repeats it:
+long questions, lines without a break, thousands of fallbacks, deep JSON, disguised text, answers of two million
+characters, clients that stop reading and clients that disconnect. The scripted upstream (`bench.upstream`) writes the
+answers. The program prints what the clients got.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ import httpx
 from bench.texts import LONG
 
 KEY = "ALIGNER_BENCH_KEY"
-"""Environment variable with the key that the clients use."""
+"""Environment variable with the clients' key."""
 HELD = "up"
 RELEASED = "released"
 _HUGE = 2_000_000
 _PAUSE_S = 0.2
-"""Between two attacks of one client: they have to cost the gateway more than their client."""
+"""Pause between two attacks of one client; an attack has to cost the gateway more than its client."""
 _STOPPED_S = 3.0
 _LEFT_S = 2.0
 _TIMEOUT_S = 600.0
 _FIRST_S = 60.0
-"""How long the first event of a stream is waited for, when nobody else asks."""
+"""Longest wait for the first event of a stream without other requests."""
 _DONE = b"data: [DONE]"
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One kind of request. `reads`: how its client reads a stream."""
+    """One kind of request; `reads` says how its client reads a stream."""
 
     name: str
     question: str
@@ -51,12 +52,13 @@ class Attack:
     stream: bool = True
     more: Mapping[str, Any] = field(default_factory=dict)
     filler: int = 0
-    """Characters of pages before the question."""
+    """Characters of filler text before the question."""
     reads: str = "all"
-    """`all`, `first` (leaves with the first event), `slow` (stops for a while), `leaves` (after a while)."""
+    """`all`, `first` (leaves after the first event), `slow` (pauses while reading), `leaves` (disconnects after a
+    while)."""
 
     def body(self, number: int) -> dict[str, Any]:
-        """The body of the request with this number; no two answers are alike."""
+        """The request's body; the number makes every answer different."""
         messages = [{"role": "user", "content": f"{self.question} {self.name} {number}"}]
         if self.filler:
             messages.insert(0, {"role": "user", "content": pages(self.filler)})
@@ -80,7 +82,7 @@ ATTACKS = (
 
 
 def pages(chars: int) -> str:
-    """So many characters of ordinary text."""
+    """Ordinary text of this many characters."""
     text = "\n\n".join(answer for _, answer in LONG)
     return (text * (chars // len(text) + 1))[:chars]
 
@@ -94,7 +96,7 @@ class Seen:
     statuses: Counter[str] = field(default_factory=Counter)
 
     def summed(self) -> dict[str, Any]:
-        """As figures."""
+        """The results as figures."""
         figures: dict[str, Any] = {"statuses": dict(self.statuses)}
         if self.first:
             figures |= {
@@ -117,7 +119,7 @@ class Crowd:
         self._numbers = itertools.count()
 
     async def ask(self, attack: Attack) -> None:
-        """One request, and what came of it."""
+        """Send one request and record its result."""
         seen = self.seen.setdefault(attack.name, Seen())
         try:
             if attack.stream:
@@ -135,6 +137,7 @@ class Crowd:
         return f"{got.status_code} {got.headers.get('x-aligner-status', '')}".rstrip()
 
     async def _stream(self, attack: Attack, seen: Seen) -> str:
+        """Send a streamed request and read it as the attack says; return how it ended."""
         began = time.perf_counter()
         first = None
         end = b""
@@ -152,20 +155,20 @@ class Crowd:
         return _ending(end)
 
     async def _leaves(self, attack: Attack, first: float | None, seconds: float) -> bool:
-        """Whether the client has had enough; one that is slow waits here."""
+        """Whether the client leaves now; a slow client pauses here first."""
         if attack.reads == "slow" and first is not None:
             await asyncio.sleep(_STOPPED_S)
         enough = first is not None and attack.reads == "first"
         return enough or (attack.reads in ("leaves", "slow") and seconds > _LEFT_S)
 
     async def again(self, attacks: Iterator[Attack], pause_s: float = _PAUSE_S) -> None:
-        """One after the other, until the client is cancelled."""
+        """Send attacks one after the other until cancelled."""
         for attack in attacks:
             await self.ask(attack)
             await asyncio.sleep(pause_s)
 
     async def run(self, streams: int, chars: int, seconds: float) -> dict[str, Any]:
-        """So many long streams at once, and every attack beside them, for so long; then all of them leave."""
+        """Run `streams` long streams and every attack at once for `seconds`; then all clients disconnect."""
         long = [Attack("stream", f"{('long', 'insulting')[n % 2]} {chars}") for n in range(streams)]
         work = [self.again(itertools.repeat(attack), 0.0) for attack in long]
         work += [self.again(itertools.repeat(attack)) for attack in ATTACKS]
@@ -173,7 +176,7 @@ class Crowd:
         return self.summed()
 
     async def mixed(self, clients: int, seconds: float, attacks: tuple[Attack, ...]) -> dict[str, Any]:
-        """So many clients that draw their attacks by lot, for so long."""
+        """Run `clients` clients that draw their attacks at random, for `seconds`."""
         await self._for([self.again(_drawn(attacks, n)) for n in range(clients)], seconds)
         return self.summed()
 
@@ -188,7 +191,7 @@ class Crowd:
             raise broken[0]
 
     def summed(self) -> dict[str, Any]:
-        """What all of them got, by kind."""
+        """The results of all clients, by kind."""
         return {name: seen.summed() for name, seen in sorted(self.seen.items())}
 
 
@@ -199,7 +202,7 @@ def _drawn(attacks: tuple[Attack, ...], seed: int) -> Iterator[Attack]:
 
 
 def _ending(end: bytes) -> str:
-    """How a stream ended: whole, with the status in its comment if there is one, or broken off."""
+    """How a stream ended: whole, with the status from its comment if there is one, or broken off."""
     lines = end.decode(errors="replace").splitlines()
     comment = next((line for line in reversed(lines) if line.startswith(": aligner status=")), "")
     whole = any(line.startswith(_DONE.decode()) for line in lines)
@@ -207,7 +210,7 @@ def _ending(end: bytes) -> str:
 
 
 async def first_event(address: str, key: str) -> float:
-    """Seconds to the first event of a held stream of two million characters, when nobody else asks."""
+    """Seconds to the first event of a held stream of two million characters, without other requests."""
     crowd = Crowd(address, key)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_S):
@@ -228,7 +231,7 @@ async def _run(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print two lines of JSON: the first event of a huge stream alone, and what everybody got."""
+    """Print two lines of JSON: the time to the first event of a huge stream alone, and all results."""
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
     parser.add_argument("address")
     parser.add_argument("--streams", type=int, default=64)

@@ -1,8 +1,8 @@
-"""Isolation of measurements from each other: a process of its own, or a thread that ends with the work.
+"""Isolates measurements from each other: in a process of their own, or in a thread that ends with the work.
 
-OpenMP gives every computing thread its own workers and keeps them. As soon as two threads have workers, the library
-counts more workers than cores and puts all of them to sleep between any two layers: a forward of a small model then
-takes up to twice as long (`docs/lab/2026-11-21-two-threads.md`). Workers end with their thread.
+OpenMP gives every computing thread its own workers and keeps them. Once two threads have workers, the library counts
+more workers than cores and puts all of them to sleep between any two layers. A forward of a small model then takes up
+to twice as long (`docs/lab/2026-11-21-two-threads.md`). Workers end with their thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Found = TypeVar("Found")
 
 
 def apart(work: Callable[Given, Found]) -> Callable[Given, Found]:
-    """The same work, done in a thread of its own while the caller waits."""
+    """Wrap `work` so that it runs in a new thread while the caller waits."""
 
     def done(*given: Given.args, **named: Given.kwargs) -> Found:
         with ThreadPoolExecutor(1) as thread:
@@ -27,5 +27,5 @@ def apart(work: Callable[Given, Found]) -> Callable[Given, Found]:
 
 
 def worker() -> ProcessPoolExecutor:
-    """A new process, which imports functions by name and keeps its globals between calls."""
+    """Start a new process, which imports functions by name and keeps its globals between calls."""
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))

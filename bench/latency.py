@@ -1,13 +1,13 @@
-"""What the gateway adds to LiteLLM: the same requests to LiteLLM with the guardrail and without, in the same run.
+"""What the gateway adds to LiteLLM: the same requests with and without the guardrail, in the same run.
 
-Upstream and engine answer at once, so the aligner's own time is not in it. The proxies run side by side and take
-turns; the ratio matters, the milliseconds belong to the machine. Of two processes that run the same, one may be 4 %
-slower than the other for all its life (where its memory lies, how its dictionaries are hashed), so there are several of
-each kind and the median process of each is compared; how much LiteLLM's own processes differ is the error of the ratio.
+Upstream and engine answer at once, so the aligner's own time is excluded. The proxies run next to each other and take
+turns. The ratio is the result, since milliseconds depend on the machine. One of two identical processes may be 4 %
+slower for its whole life (memory placement, hashing of dictionaries). So there are several of each kind, and their
+median processes are compared. How much LiteLLM's own processes differ is the error of the ratio.
 
-That difference between processes is as large as the effect itself. So one more process gets requests in pairs, with the
-guardrail and without it: there everything but the guardrail is equal. The cost of having it loaded is in both halves of
-a pair, and so is not measured there.
+That difference between processes is as large as the effect itself. So one more process gets requests in pairs, with and
+without the guardrail, which leaves only the guardrail as a difference. The cost of having it loaded is in both halves
+of a pair, so the pairs do not measure it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ import yaml
 from demo.processes import free_port, process, wait_for
 
 _TURNS = 8
-"""Not more, because a process that has waited begins with cold caches."""
+"""Not more, because a process that has waited starts with cold caches."""
 _WARM = 40
-"""Pairs that do not count."""
+"""Warm-up pairs, which do not count."""
 _PROCESSES = 3
-"""Of each kind."""
+"""Number of processes of each kind."""
 GUARDRAIL: dict[str, Any] = {
     "guardrail_name": "aligner",
     "litellm_params": {
@@ -50,14 +50,14 @@ GUARDRAIL: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One sort of request: the model asked for, whether every question is new, and what must become of the answer."""
+    """One kind of request: its model, whether every question is new, and the expected status."""
 
     name: str
     model: str
     fresh: bool
     status: str
     paired: bool
-    """Whether the added time is so short that only pairs measure it."""
+    """Whether the added time is so short that only pairs can measure it."""
 
 
 CASES = (
@@ -66,13 +66,13 @@ CASES = (
     Case("corrected", "up", fresh=True, status="corrected", paired=False),
 )
 KINDS: dict[str, list[dict[str, Any]]] = {"litellm": [], "gateway": [GUARDRAIL]}
-"""By name: the guardrails that it has."""
+"""The guardrails of each kind of proxy, by name."""
 _PAIRED = "paired"
 _ON_REQUEST = GUARDRAIL | {"litellm_params": GUARDRAIL["litellm_params"] | {"default_on": False}}
 
 
 class Proxy:
-    """A running LiteLLM, of which kind, and one pooled client for it."""
+    """A running LiteLLM proxy with its kind, and a client with a connection pool."""
 
     def __init__(self, kind: str, port: int, key: str) -> None:
         self.kind = kind
@@ -82,7 +82,7 @@ class Proxy:
         self.http = httpx.Client(base_url=base, headers=headers, timeout=60, trust_env=False, limits=limits)
 
     def ask(self, model: str, number: int, guardrails: Sequence[str] = ()) -> tuple[float, str]:
-        """Milliseconds of one request, which may name guardrails, and what became of it."""
+        """Send one request, with these guardrails; return milliseconds and the aligner's status."""
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": f"Question {number}"}]}
         if guardrails:
             body["guardrails"] = guardrails
@@ -113,10 +113,11 @@ def run(requests: int) -> dict[str, Any]:
 def _row(
     proxies: Sequence[Proxy], numbers: itertools.count[int], requests: int, together: int, case: Case
 ) -> dict[str, Any]:
+    """Time one kind of request on all proxies, in turns; raises RuntimeError on an unexpected status."""
     times: dict[Proxy, list[float]] = {proxy: [] for proxy in proxies}
     asked = [*proxies]
     with ThreadPoolExecutor(together) as pool:
-        for turn in range(-1, _TURNS):  # the first turn warms up; turns take away what the machine does meanwhile
+        for turn in range(-1, _TURNS):  # the first turn warms up; taking turns evens out changes of the machine
             for proxy in asked:
                 expected = case.status if proxy.kind == "gateway" else "none"
                 batch = [next(numbers) if case.fresh else 0 for _ in range(max(together, requests // _TURNS))]
@@ -124,14 +125,14 @@ def _row(
                 if any(status != expected for _, status in done):
                     raise RuntimeError(f"{proxy.kind} answered with status {done[0][1]}, expected {expected}")
                 times[proxy] += [ms for ms, _ in done] if turn >= 0 else []
-            asked = [*asked[1:], asked[0]]  # nobody is always the first
+            asked = [*asked[1:], asked[0]]  # rotate the order, so that nobody is always first
     return {"case": case.name, "together": together, **_told(times)}
 
 
 def _pairs(proxy: Proxy, numbers: itertools.count[int], count: int, case: Case) -> dict[str, Any]:
-    """Medians without and with the guardrail, and of the difference of a pair, with its 95 % interval, in ms.
+    """Medians without and with the guardrail, and of the difference within a pair with its 95 % interval, in ms.
 
-    Between which of the ordered differences their median lies is said by the binomial distribution.
+    The binomial distribution gives the ranks of the ordered differences that bound their median.
     """
     ways: tuple[tuple[str, ...], ...] = ((), ("aligner",))
     pairs = []
@@ -153,7 +154,7 @@ def _pairs(proxy: Proxy, numbers: itertools.count[int], count: int, case: Case) 
 
 
 def _told(times: Mapping[Proxy, list[float]]) -> dict[str, Any]:
-    """The median process of each kind, their differences and ratios; and LiteLLM's slowest over its fastest."""
+    """The median process of each kind, difference and ratio, and LiteLLM's slowest process over its fastest."""
     found = {}
     for kind in KINDS:
         own = [values for proxy, values in times.items() if proxy.kind == kind]
@@ -169,7 +170,7 @@ def _at(values: list[float], percentile: int) -> float:
 
 
 def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
-    """Upstream and engine; the upstream's port, the proxies' key and their environment."""
+    """Start upstream and engine; return the upstream's port, the proxies' key and their environment."""
     up = free_port()
     key = f"sk-{secrets.token_hex(24)}"
     socket = folder / "engine.sock"
@@ -190,7 +191,7 @@ def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
 
 
 def _answering(started: Sequence[tuple[Proxy, Callable[[], None]]]) -> list[Proxy]:
-    """All proxies, started at the same time and ready."""
+    """Wait until all proxies, which start at the same time, are ready."""
     for _, ready in started:
         ready()
     return [proxy for proxy, _ in started]
@@ -199,7 +200,7 @@ def _answering(started: Sequence[tuple[Proxy, Callable[[], None]]]) -> list[Prox
 def _proxy(
     stack: ExitStack, folder: Path, kind: str, up: int, key: str, env: dict[str, str]
 ) -> tuple[Proxy, Callable[[], None]]:
-    """One that starts, and what waits until it answers."""
+    """Start a proxy; return it with a function that waits until it answers."""
     model = {"model": "openai/up", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "none"}
     settings: dict[str, Any] = {
         "model_list": [{"model_name": name, "litellm_params": model} for name in ("up", "plain")],

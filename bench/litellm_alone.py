@@ -1,4 +1,4 @@
-"""`python -m bench.litellm_alone OPTIONS`: LiteLLM's command line, in this interpreter."""
+"""`python -m bench.litellm_alone OPTIONS`: LiteLLM's command line in this interpreter."""
 
 from litellm import run_server
 

@@ -10,7 +10,7 @@ import xllamacpp
 
 
 def main(path: str, port: str, slots: str, tokens: str) -> None:
-    """Serve until a signal comes."""
+    """Serve until SIGTERM or SIGINT."""
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.port = int(port)
@@ -18,7 +18,7 @@ def main(path: str, port: str, slots: str, tokens: str) -> None:
     params.n_ctx = int(slots) * int(tokens)
     params.cpuparams.n_threads = os.cpu_count() or 1
     params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
-    # The defaults (12 tokens alike, 48 drafted) find nothing in answers of this length.
+    # The defaults (match 12 tokens, draft 48) find nothing in answers of this length.
     params.speculative.ngram_simple.size_n = 3
     params.speculative.ngram_simple.size_m = 16
     server = xllamacpp.Server(params)

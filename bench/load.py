@@ -1,11 +1,11 @@
 """`python -m bench.load`: latency that a correction adds, by arrival rate up to and past saturation.
 
-The whole gateway with its aligner, in front of a scripted upstream that answers at once. Requests come in an open loop;
-a share of the answers has a defect, so that text is generated for them. First a closed loop measures the highest
-throughput, then rates around it are run, the lowest first.
+The complete gateway with its aligner runs in front of a scripted upstream that answers at once. Requests arrive in an
+open loop; a share of the answers has a defect, so that text must be generated for them. First a closed loop measures
+the highest throughput. Then rates around it run, the lowest first.
 
-The knee: the highest rate up to which, at every rate, the 95th percentile of what a correction adds is at most three
-times that of the lowest rate, and at most one answer in a hundred passes uncorrected because a correction failed.
+The knee is the highest rate up to which two things hold at every rate. The 95th percentile of the added time is at most
+three times that at the lowest rate. At most one answer in a hundred passes uncorrected because a correction failed.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from bench.gateway import Client, Told
 from bench.load_generator import Arrival, drive, saturate, times
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
-"""Shares of the highest throughput."""
+"""Rates as shares of the highest throughput."""
 TIMES_SLOWER = 3.0
 MOST_FAILED = 0.01
 _CLIENTS = 16
 ALONE = 40
-"""Good answers that are asked for one after the other, for what a correction takes that waits for no other."""
+"""Number of good answers requested one after the other, to time corrections that wait for no other."""
 IDLE_S = 0.3
-"""Between them, so that the engine has rested as it has at a low rate."""
+"""Pause between them, so that the engine is as rested as at a low rate."""
 _FIRST = 1000
-"""Number of the first: as many digits as those of the rates have."""
+"""Number of the first answer; it has as many digits as those at the rates."""
 
 
 def knee(rows: Sequence[dict[str, Any]]) -> float | None:
-    """The rate named by the rule above; None where even the lowest fails answers."""
+    """The rate defined in the module docstring; None if even the lowest rate fails."""
     found = None
     for row in rows:
         slow = row["added_p95_ms"] is None or row["added_p95_ms"] > TIMES_SLOWER * rows[0]["added_p95_ms"]
@@ -52,7 +52,7 @@ def knee(rows: Sequence[dict[str, Any]]) -> float | None:
 
 
 def row(rate: float, seconds: float, arrived: Sequence[Arrival[Told]]) -> dict[str, Any]:
-    """One rate: the time a correction added, the time the client waited, the status of the answers."""
+    """The figures of one rate: added time, time that clients waited, and statuses."""
     done = [one for one in arrived if one.told.done]
     added = [one.told.added_ms for one in done if one.told.added_ms is not None]
     edited = [one.told.added_ms for one in done if one.told.status == "corrected" and one.told.added_ms is not None]
@@ -86,7 +86,7 @@ async def measure(
     tell: Callable[[dict[str, Any]], None],
     alone: Callable[[int], Awaitable[Told]],
 ) -> dict[str, Any]:
-    """All rates, one after the other, each when the one before has been answered; before them some answers `alone`."""
+    """Measure some answers `alone`, then each rate after the answers of the previous one are complete."""
     await saturate(ask, 2, 5)
     most = await saturate(ask, _CLIENTS, asked.seconds, lambda told: told.done)
     unhurried = []
@@ -124,7 +124,7 @@ async def _run(running: gateway.Running, asked: argparse.Namespace, tell: Callab
 
 
 def main() -> int:
-    """Measure, print a table while it runs, write table and figure, and as the last line one JSON object."""
+    """Measure and print a table while running; write table and figure; the last line is a JSON object."""
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
     parser.add_argument("--rates", type=float, nargs="+", help="requests a second; by default around saturation")
     parser.add_argument("--seconds", type=float, default=60, help="of each rate")
@@ -159,7 +159,7 @@ def main() -> int:
 
 
 def table(found: dict[str, Any]) -> str:
-    """For the docs."""
+    """The table for the docs."""
     names = ("rate", "sent", "per_second", "added_p50_ms", "added_p95_ms", "edited_p50_ms", "waited_p95_ms", "failed")
     lines = [f"| {' | '.join((*names, 'why'))} |", "|" + "---|" * (len(names) + 1)]
     for one in found["rows"]:

@@ -1,7 +1,7 @@
-"""Load generator. Open loop: requests at times drawn beforehand, whether or not those before them have been answered.
+"""Load generator. In an open loop, requests are sent at times drawn beforehand, whatever is still unanswered.
 
-A closed loop waits for a slow server and so hides its slowness; here a request that could not be sent in time counts
-from the moment at which it should have been.
+A closed loop waits for a slow server and so hides its slowness. Here a request that could not be sent in time counts
+from the moment when it should have been sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Arrival(Generic[T]):
-    """One request: when it was due and when it had its answer, in seconds from the beginning."""
+    """One request: when it was due and when it was answered, in seconds from the start."""
 
     due: float
     ended: float
@@ -26,12 +26,12 @@ class Arrival(Generic[T]):
 
     @property
     def waited(self) -> float:
-        """Seconds that its client waited."""
+        """Seconds that the client waited."""
         return self.ended - self.due
 
 
 def times(rate: float, seconds: float, seed: int) -> list[float]:
-    """Poisson arrivals: independent clients, `rate` a second of them all together."""
+    """Draw Poisson arrival times: independent clients, together `rate` requests a second."""
     draw = random.Random(seed)
     at = 0.0
     found = []
@@ -41,7 +41,7 @@ def times(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 async def drive(ask: Callable[[int], Awaitable[T]], due: list[float]) -> list[Arrival[T]]:
-    """Send request `number` at `due[number]`; all of them, in the order in which they were due, when all have ended."""
+    """Send request `number` at `due[number]`; return all results, ordered by due time, after the last has ended."""
     began = time.perf_counter()
 
     async def one(number: int, at: float) -> Arrival[T]:
@@ -55,7 +55,7 @@ async def drive(ask: Callable[[int], Awaitable[T]], due: list[float]) -> list[Ar
 async def saturate(
     ask: Callable[[int], Awaitable[T]], clients: int, seconds: float, good: Callable[[T], bool] = lambda _: True
 ) -> float:
-    """Good answers a second when `clients` ask again as soon as they are answered."""
+    """Good answers per second if `clients` send their next request as soon as the last is answered."""
     began = time.perf_counter()
     done = 0
 
@@ -63,7 +63,7 @@ async def saturate(
         nonlocal done
         while time.perf_counter() - began < seconds:
             told = await ask(done)
-            done += good(told)  # not in one line with the wait: others count meanwhile
+            done += good(told)  # not in one expression with the await, since other clients count meanwhile
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return done / (time.perf_counter() - began)

@@ -1,8 +1,9 @@
-"""`python -m bench.long_context`: answers with a defect behind questions of up to 128k tokens, with the served aligner.
+"""`python -m bench.long_context`: answers with a defect after questions of up to 128k tokens, with the served aligner.
 
-How many are corrected, and how much longer that takes than behind the question alone: for an answer that is sent whole,
-and for one that was read while its upstream wrote it, from its last word on. The long questions are like those of
-retrieval: pages (the documents of this repository, in another order for each question) with the question behind them.
+It measures how many are corrected, and how much longer that takes than after the question alone. This is done for
+answers sent whole, and for answers read while the upstream writes them (timed from the last word on). The long
+questions resemble retrieval: pages (this repository's documents, in another order for each question), then the
+question.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Case:
     answer: str
 
     def request(self, answer: str) -> AlignRequest:
-        """This answer to the question."""
+        """A request for this answer to the question."""
         return AlignRequest(
             request_id=self.name,
             turns=(Turn("user", self.question),),
@@ -54,12 +55,12 @@ class Case:
             objectives=OBJECTIVES,
             common=len(OBJECTIVES),
             deadline_s=_DEADLINE_S,
-            tenant=self.name,  # nothing is known of an earlier question
+            tenant=self.name,  # a tenant of its own, so that nothing of an earlier question is cached
         )
 
 
 def cases(tokens: int, answers: int) -> list[Case]:
-    """Questions behind so many tokens of pages."""
+    """Questions after this many tokens of pages."""
     pages = [page for file in sorted(_DOCS.rglob("*.md")) for page in file.read_text().split("\n\n") if len(page) > 80]
     pairs = [*LONG, *QUESTIONS.items()]
     made = []
@@ -77,7 +78,7 @@ def _filler(pages: list[str], chars: int) -> str:
 
 
 def run(model: str, answers: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
-    """A row for each size, the question alone (0) first. Raises `WeightsError` when the aligner is not here."""
+    """A row for each size, first for the question alone (0); raises `WeightsError` if the aligner is missing."""
     return asyncio.run(_run(model, answers, sizes))
 
 
@@ -99,14 +100,14 @@ async def _run(model: str, answers: int, sizes: tuple[int, ...]) -> dict[str, An
 
 
 async def _whole(engine: LocalEngine, case: Case) -> tuple[Correction, float]:
-    """The correction of an answer that is sent whole, and its milliseconds."""
+    """Correct an answer that is sent whole; return the correction and milliseconds."""
     began = time.perf_counter()
     done = await engine.align(case.request(case.answer))
     return done, (time.perf_counter() - began) * 1000
 
 
 async def _along(engine: LocalEngine, case: Case) -> tuple[Correction, float]:
-    """The same of an answer that is read while it is written, some 600 tokens a second; from its end on."""
+    """The same for an answer read while it is written, some 600 tokens a second; timed from its end."""
     session = await engine.read(case.request("").model_copy(update={"tenant": f"{case.name} along"}))
     for at in range(0, len(case.answer), _CHUNK_CHARS):
         await session.feed(case.answer[at : at + _CHUNK_CHARS])
@@ -128,7 +129,7 @@ def _row(size: int, whole: list[tuple[Correction, float]], along: list[tuple[Cor
 
 
 def table(found: dict[str, Any]) -> str:
-    """The rows as docs/reference/benchmarks.md has them; added is what comes on top of the question alone."""
+    """The rows in the format of docs/reference/benchmarks.md; times are those added to the question alone."""
     alone, *rows = found["rows"]
     lines = [
         f"{found['answers']} answers with an insult each, sent whole and read along; alone: {alone['whole_ms']} and "
@@ -145,7 +146,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def write(docs: Path, text: str) -> None:
-    """Write the table between its marks in the document."""
+    """Write the table between its markers in the document; raises ValueError without markers."""
     before, _, rest = docs.read_text().partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:
@@ -154,7 +155,7 @@ def write(docs: Path, text: str) -> None:
 
 
 def main() -> None:
-    """Print each row as it is measured and the table at the end; write figures and table where asked to."""
+    """Print each row when measured, and the table at the end; write both if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--answers", type=int, default=8)

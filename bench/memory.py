@@ -1,8 +1,9 @@
 """Memory of a 1.1B aligner in 4 bits with sixteen sequences of 2,048 tokens in its cache at once.
 
-`python -m bench.memory make FOLDER` writes a model of TinyLlama's shapes with random weights in NF4, `... serve FOLDER`
-fills its cache and prints its largest resident set in MB (2^20 bytes). Two processes, because an engine loads weights
-that were quantised before, and memory for quantising must not count. It takes two to three minutes on two idle cores.
+`python -m bench.memory make FOLDER` writes a model of TinyLlama's shape with random weights in NF4. `... serve FOLDER`
+fills its cache and prints its largest resident set in MB (2^20 bytes). Two processes are needed, because a real engine
+loads weights quantised earlier, so memory for quantising must not count. It takes two to three minutes on two idle
+cores.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TOKENS = 2048
 
 
 def run() -> dict[str, Any]:
-    """`peak_rss_mb` of the serving process."""
+    """Return `peak_rss_mb` of the serving process."""
     from aligner_proxy.policy import config
 
     folder = config.home_folder() / "bench" / "1.1b-nf4"
@@ -37,7 +38,7 @@ def _child(verb: str, folder: Path) -> str:
 
 
 def make(folder: Path) -> None:
-    """Random weights, quantised and saved before any forward (which would repack them)."""
+    """Save random weights, quantised before any forward (a forward would repack them)."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -56,7 +57,7 @@ def make(folder: Path) -> None:
 
 
 def serve(folder: Path) -> int:
-    """Read all sequences at once; the largest resident set of this process in MB."""
+    """Prefill all sequences at once; return this process's largest resident set in MB."""
     prepare_for_torch()  # as `aligner-proxy engine` does
     import torch
     from rich.console import Console

@@ -1,8 +1,8 @@
-"""`python -m bench.neighbours`: one tenant's corrections beside another tenant that sends very long answers.
+"""`python -m bench.neighbours`: how much one tenant's corrections slow down next to another tenant's very long answers.
 
-The whole gateway (`serve`, the served aligner, a scripted upstream). One client of the first tenant asks again and
-again for an answer with a defect, in turns alone and beside clients of the second tenant, whose answers, streams and
-whole ones, are as long as they may be. What counts is the time that the gateway says a correction added.
+The complete gateway runs with the served aligner and a scripted upstream. One client of the first tenant repeatedly
+requests answers with a defect, in turns alone and next to clients of the second tenant. That tenant's answers, streamed
+and whole, have the greatest allowed length. The figure is the time that a correction added, as the gateway reports it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.gateway import Client, Told
 from bench.hostile import Attack, Crowd
 
 RATIO = 1.5
-"""How much longer than alone a correction may take, at the median."""
+"""Largest allowed ratio of the median correction times, next to the other tenant over alone."""
 TENANTS = ("small", "large")
 _LONG = (
     Attack("stream", "insulting 100000"),
@@ -44,7 +44,7 @@ _REST_S = 5.0
 
 
 async def _asked(client: Client, seconds: float, tag: str) -> list[Told]:
-    """Answers with a defect, one after the other."""
+    """Request answers with a defect, one after the other, for `seconds`."""
     until = time.perf_counter() + seconds
     answers: list[Told] = []
     while time.perf_counter() < until:
@@ -53,7 +53,7 @@ async def _asked(client: Client, seconds: float, tag: str) -> list[Told]:
 
 
 async def measure(running: gateway.Running, given: argparse.Namespace) -> dict[str, Any]:
-    """Rounds of both, one after the other."""
+    """Run rounds of both situations in turn."""
     client = Client(running, key=running.keys["small"])
     alone: list[Told] = []
     beside: list[Told] = []
@@ -74,7 +74,7 @@ async def measure(running: gateway.Running, given: argparse.Namespace) -> dict[s
 
 
 def summed(alone: Sequence[Told], beside: Sequence[Told]) -> dict[str, Any]:
-    """Both, and the ratio of their medians."""
+    """The figures of both situations, and the ratio of their medians."""
     rows = {"alone": _row(alone), "beside": _row(beside)}
     few = rows["alone"]["added_p50_ms"]
     more = rows["beside"]["added_p50_ms"]
@@ -100,7 +100,7 @@ def _row(answers: Sequence[Told]) -> dict[str, Any]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """For the docs."""
+    """The table for the docs."""
     lines = ["| | asked | corrected | failed | added p50, ms | p95, ms |", "|---|---|---|---|---|---|"]
     for name, row in found["rows"].items():
         lines.append(f"| {name} | {' | '.join(str(value) for value in row.values())} |")
@@ -108,7 +108,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Measure and print a table; the last line is JSON. 1 where the ratio is missed."""
+    """Measure and print a table, with JSON as the last line; return 1 if the ratio is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m bench.neighbours", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="of each round alone, and twice as long beside")

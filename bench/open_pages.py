@@ -1,7 +1,8 @@
-"""Open live pages that cost next to nothing: `python -m bench.open_pages ADDRESS COUNT`, a cookie on standard input.
+"""`python -m bench.open_pages ADDRESS COUNT`: opens live pages at almost no cost; reads a cookie from standard input.
 
-Browsers are on other machines; here they share the cores with what is measured, so these only count what arrives, and
-everything else goes first. Says "open" when all pages follow, and the events read when standard input ends.
+Real browsers run on other machines. Here they share the cores with what is measured, so this program has the lowest
+priority and only counts what arrives. It prints "open" when all pages are connected, and the number of events read when
+standard input ends.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _EVENT = b"event: answer"
 
 
 class _Page(asyncio.Protocol):
-    """One page; `events` so far, `following` once the first bytes came."""
+    """One page; `events` counts so far, `following` is done once the first bytes arrived."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request

@@ -1,9 +1,9 @@
 """Wait after the upstream's last token, with and without prefill while the upstream streams.
 
-Good answers come in like those of a hosted model, a few characters at a time; the time from the last of them to
-the verdict "unchanged" is measured. Both ways in turns, in one process, on the served aligner.
-The rest costs the same whatever the answer's length (one short forward), so the ratio depends on it: the answers
-are real ones of strong upstreams where the research data is at hand, else our own of the length of chat answers.
+Good answers arrive a few characters at a time, as from a hosted model. The measured time runs from the last characters
+to the verdict "unchanged". Both ways take turns in one process, on the served aligner. The remaining work costs the
+same for any length of answer (one short forward), so the ratio depends on the length. The answers are real ones of
+strong upstreams if the research data is available, else our own in the length of chat answers.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench.texts import LONG, OBJECTIVES
 
-# Some 50 tokens a second.
+# About 50 tokens a second.
 CHUNK_CHARS = 12
 CHUNK_S = 0.06
 _REAL = 8
-"""Real answers in a round: they come in no faster than from an upstream."""
+"""Real answers in a round; few, because they arrive no faster than from an upstream."""
 
 
 def run(model: str, rounds: int, data: Path | None) -> dict[str, Any]:
-    """Medians of both, and that of their ratios. Raises `WeightsError` when the aligner is not here."""
+    """Medians of both ways and of their ratios; raises `WeightsError` if the aligner is missing."""
     answers = [*LONG] if data is None else _real(data)
     return asyncio.run(_run(model, [(f"{number}: {q}", a) for number in range(rounds) for q, a in answers]))
 
@@ -54,8 +54,8 @@ async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _real(data: Path) -> list[tuple[str, str]]:
-    """Answers of strong upstreams, as many of each; of prompts that no training saw."""
-    # Imported here: the loaders read all of the data, which nobody needs who measures on our own answers.
+    """Answers of strong upstreams, equally many of each, to prompts that no training used."""
+    # Imported here, because the loaders read all of the data, which our own answers do not need.
     from models.data.upstream_completions import STRONG, completions
 
     found = list(completions(data, STRONG, 1, seed=1, sources=("alpaca",)))
@@ -76,7 +76,7 @@ async def _delay(engine: LocalEngine, ahead: bool, question: str, answer: str) -
 
 
 def _request(name: str, question: str, answer: str) -> AlignRequest:
-    # Nothing is edited: measured is the way of a good answer, whatever this aligner thinks of it.
+    # Score only, so that a good answer's path is measured whatever this aligner thinks of the answer.
     turns = (Turn("user", question),)
     return AlignRequest(
         request_id=name, turns=turns, answer=answer, objectives=OBJECTIVES, score_only=True, deadline_s=600

@@ -1,7 +1,7 @@
 """Other engines with the same aligner: started, sent sixteen requests at once, and stopped again.
 
-llama.cpp comes with the development packages; vLLM needs an environment of its own, which `scripts/peers.sh` makes.
-A peer that is not installed is named and not measured.
+llama.cpp comes with the development packages. vLLM needs its own environment, which `scripts/peers.sh` makes. A peer
+that is not installed is reported as missing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WINDOW = 1024
 
 @contextlib.contextmanager
 def running(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
-    """The peers that are installed here and start, by name, each ready to work; and why the others are missing."""
+    """Start the installed peers; yield those that work by name, and the reasons why others are missing."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ways: dict[str, Way] = {}
@@ -53,7 +53,7 @@ def running(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
 
 
 def _batched(stack: contextlib.ExitStack, _folder: Path, model: str) -> Way:
-    """transformers' continuous batching; all get as many tokens as the answers have on the average."""
+    """transformers' continuous batching; every request gets the answers' average number of tokens."""
     peer = stack.enter_context(worker())
     peer.submit(batched.load, prepare(EngineSettings(model=model), config.home_folder())[1]).result()
 
@@ -79,7 +79,7 @@ def vllm_python() -> Path:
 
 
 def _llama(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
-    """llama.cpp's server on four-bit weights, one slot a client, with its n-gram drafts."""
+    """llama.cpp's server on four-bit weights, with one slot per client and its n-gram drafts."""
     apart(export)(model, folder / "aligner.gguf", "q4_1")
     port = free_port()
     log = folder / "llama.log"
@@ -121,7 +121,7 @@ def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
 
 
 def _asking(url: str, body: Any, written: Any) -> Way:
-    """Post all jobs at once; each must come back with as many tokens as it asked for."""
+    """Post all jobs at once; raises RuntimeError if a reply has fewer tokens than its job asked for."""
     http = httpx.Client(trust_env=False, timeout=900, limits=httpx.Limits(max_connections=CLIENTS))
 
     def ask(job: Job) -> int:
@@ -141,4 +141,4 @@ _STARTED: dict[str, tuple[Callable[[], str], Callable[[contextlib.ExitStack, Pat
     "llama_cpp": (_no_llama, _llama),
     "vllm": (_no_vllm, _vllm),
 }
-"""By name: why it is not here, empty if it is, and how it is started."""
+"""By name: a function that returns why the peer is missing ("" if it is not), and one that starts it."""

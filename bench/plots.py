@@ -30,7 +30,7 @@ def draw(found: dict[str, Any], folder: Path) -> None:
 
 
 def _overlap(rows: list[dict[str, Any]], file: Path) -> None:
-    """Wait after the last token, by the answer's length."""
+    """Plot the wait after the last token by the answer's length."""
     figure, axis = pyplot.subplots(figsize=(6.5, 3.2))
     for name, label in (("after_ms", "read when it has ended"), ("ahead_ms", "read along")):
         axis.plot([row["chars"] for row in rows], [row[name] for row in rows], "o", label=label)
@@ -42,7 +42,7 @@ def _overlap(rows: list[dict[str, Any]], file: Path) -> None:
 
 
 def load(found: dict[str, Any], file: Path) -> None:
-    """Latency that a correction adds by arrival rate, and below it the share of answers that pass uncorrected."""
+    """Plot the added latency by arrival rate, and below it the share of answers that pass uncorrected."""
     rows = found["rows"]
     rates = [row["rate"] for row in rows]
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.5, 5.2), sharex=True, height_ratios=(2, 1))
@@ -63,7 +63,7 @@ def load(found: dict[str, Any], file: Path) -> None:
 
 
 def soak(found: dict[str, Any], file: Path) -> None:
-    """Memory of gateway and engine, their file descriptors and tasks, and the blocks in use, over time."""
+    """Plot memory of gateway and engine, their file descriptors and tasks, and the blocks in use, over time."""
     counts = found["counts"]
     minutes = [one["at"] / 60 for one in counts]
     figure, axes = pyplot.subplots(3, 1, figsize=(6.5, 6.5), sharex=True)
@@ -83,7 +83,7 @@ def soak(found: dict[str, Any], file: Path) -> None:
 
 
 def stalls(found: dict[str, Any], file: Path) -> None:
-    """How long liveness took, and the longest stall of the loop by whose line it was in."""
+    """Plot how long liveness checks took, and the longest stall of the event loop by owner of the line."""
     proxies = [name for name in ("litellm", "gateway") if name in found]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(6.5, 3.2))
     for number, name in enumerate(proxies):
@@ -100,7 +100,7 @@ def stalls(found: dict[str, Any], file: Path) -> None:
 
 
 def _alone(rows: list[dict[str, Any]], file: Path) -> None:
-    """Seconds of one correction by edit rate, one line a way; the band is from the fastest to the slowest."""
+    """Plot seconds of one correction by edit rate, one line for each way; the band is from fastest to slowest."""
     figure, axis = pyplot.subplots(figsize=(6.5, 3.6))
     rates = sorted({row["rate"] for row in rows})
     for way, label in WAYS.items():

@@ -1,4 +1,4 @@
-"""Registry of the parts of the bench: one file each, and the figures of the last line that each part gives."""
+"""Registry of the bench's parts: one file for each, and the figures that each contributes to the last line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _memory(_: argparse.Namespace) -> dict[str, Any]:
     return memory.run()
 
 
-# Imported when they run: the gateway's part needs no torch, and parts that were not selected should cost no import.
+# Each part is imported when it runs: the gateway's part needs no torch, and unselected parts should cost nothing.
 PARTS: dict[str, Part] = {
     "gateway": _gateway,
     "alone": _alone,
@@ -67,4 +67,4 @@ KEYS: dict[str, tuple[str, ...]] = {
     "taught": ("taught_head_ratio", "taught_heads_4_ratio", "taught_head_noise"),
     "memory": ("peak_rss_mb",),
 }
-"""Figures of the last line by part: null where the part could not be measured, with its error beside."""
+"""Figures of the last line by part; null if the part could not be measured, next to its error."""

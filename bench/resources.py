@@ -1,7 +1,7 @@
-"""Resources that the processes of a gateway hold: memory, file descriptors, asyncio tasks, sequences and blocks.
+"""Resources held by a gateway's processes: memory, file descriptors, asyncio tasks, sequences and blocks.
 
-A LiteLLM worker counts its tasks itself, because no other process can:
-`LITELLM_WORKER_STARTUP_HOOKS=bench.resources:tell_tasks` writes their number beside the gateway's other files.
+A LiteLLM worker counts its own tasks, because no other process can.
+`LITELLM_WORKER_STARTUP_HOOKS=bench.resources:tell_tasks` makes it write their number next to the gateway's other files.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ TASKS_IN = "ALIGNER_BENCH_TASKS"
 _BLOCKS = re.compile(r'^aligner_engine_kv_blocks\{use="(\w+)"\} (\S+)', re.MULTILINE)
 _SEQUENCES = re.compile(r"^aligner_engine_sequences\{[^}]*\} (\S+)", re.MULTILINE)
 _ANON = re.compile(r":?\[\d+\]$")
-"""Pattern of the number in the link of an unnamed pipe, socket or event."""
+"""Matches the number in the link of an unnamed pipe, socket or event."""
 _telling: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One count, summed over the gateway's workers, also those that are being replaced; `worker_mb` is of the largest.
+    """One count, summed over the gateway's workers, including those being replaced.
 
-    `blocks` and `sequences` are None if the engine does not answer.
+    `worker_mb` is the largest worker's. `blocks` and `sequences` are None if the engine does not answer.
     """
 
     at: float
@@ -46,7 +46,7 @@ class Count:
 
 
 def below(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """The processes of the gateway and those of the engine."""
+    """The processes of the gateway, and those of the engine."""
     gateways = list[psutil.Process]()
     engines = list[psutil.Process]()
     for process in psutil.Process(serve).children(recursive=True):
@@ -73,7 +73,7 @@ def count(serve: int, socket: Path, tasks: Path, at: float) -> Count:
 
 
 def descriptors(serve: int) -> dict[str, int]:
-    """What the gateway's descriptors are for: sockets by state and the other end, everything else by its name."""
+    """Count the gateway's descriptors by purpose: sockets by state and peer, everything else by name."""
     found: Counter[str] = Counter()
     for process in below(serve)[0]:
         with contextlib.suppress(psutil.Error, OSError):
@@ -85,7 +85,7 @@ def descriptors(serve: int) -> dict[str, int]:
 
 
 def _named(one: Any) -> str:
-    """A socket: its state, and the port or path at the other end, else its own."""
+    """A socket's state and the port or path of its peer, or else its own."""
     there = one.raddr
     here = one.laddr
     if isinstance(there, tuple) or isinstance(here, tuple):
@@ -94,7 +94,7 @@ def _named(one: Any) -> str:
 
 
 async def tell_tasks() -> None:
-    """Run by LiteLLM when a worker starts."""
+    """Start writing this worker's task count regularly; LiteLLM calls this when a worker starts."""
     _telling.add(asyncio.create_task(_tell(Path(os.environ[TASKS_IN]))))
 
 
@@ -106,8 +106,9 @@ async def _tell(folder: Path) -> None:
 
 
 def _engine(socket: Path) -> tuple[int | None, int | None]:
+    """Used blocks and open sequences of the engine; None if it does not answer."""
     if not socket.exists():
-        return None, None  # httpcore would leave a socket open
+        return None, None  # else httpcore would leave a socket open
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=2) as client:
             text = client.get("http://engine/metrics").raise_for_status().text

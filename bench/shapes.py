@@ -1,6 +1,6 @@
-"""Llama models of known sizes with random weights, made on the spot; their output is meaningless.
+"""Llama models of known sizes with random weights, created on the fly; their output is meaningless.
 
-Speed and memory do not depend on the values of weights, and equality of two ways of decoding holds for any.
+Speed and memory do not depend on the values of weights, and two equal ways of decoding are equal for any weights.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def model(
     four_bits: bool = False,
     words: int = VOCABULARY,
 ) -> Any:
-    """A model of this shape, on a device; `layers` cuts it short, `four_bits` makes its layers NF4."""
+    """Create a model of this shape; `layers` limits the layers, `four_bits` quantises them to NF4."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes: dict[str, Any] = {"num_key_value_heads": _KEY_HEADS.get(shape), **SHAPES[shape]}
@@ -61,7 +61,7 @@ def model(
 
 
 def _quantise(layer: nn.Module, device: str) -> None:
-    """Every linear layer inside by one in NF4, its scales quantised as well."""
+    """Replace every linear layer inside by an NF4 one, with its scales quantised as well."""
     import bitsandbytes
 
     kinds: Any = bitsandbytes.nn
@@ -77,5 +77,5 @@ def _quantise(layer: nn.Module, device: str) -> None:
 def runner(
     made: Any, tokens: int, head: DetectorHead | None = None, others: Sequence[AdapterWeights] = ()
 ) -> ModelRunner:
-    """The engine's runner over it; its tokenizer knows no text."""
+    """The engine's runner for the model; its tokenizer knows no text."""
     return ModelRunner(made, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), head, tokens, others)

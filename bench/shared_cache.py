@@ -1,9 +1,9 @@
-"""Corrections shared through Redis: what a look-up adds to one in memory, and the hit rate of two gateways beside one.
+"""Corrections shared through Redis: the time that a look-up adds, and the hit rate of two gateways compared with one.
 
-`python -m bench.shared_cache` starts a redis-server of its own and prints a table, then one JSON line. Both look-ups of
-a pair are of the same correction, one after the other, by turns the one or the other first. A stream is 2,000 requests
-that repeat as requests do (few often, many once), eight at a time, through whole pipelines with a scripted engine; two
-gateways take turns. A hit is a request for which the engine was not asked.
+`python -m bench.shared_cache` starts its own redis-server and prints a table, then one JSON line. Both look-ups of a
+pair (memory, Redis) get the same correction, one after the other in alternating order. A stream is 2,000 requests that
+repeat as real requests do (few often, many once), eight at a time, through complete pipelines with a scripted engine;
+two gateways take turns. A hit is a request for which the engine was not called.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SENTENCE = "The shop opens at nine and closes when the last customer has left. 
 
 
 def shared(url: str, folder: Path, key: bytes | None = None) -> SharedCache:
-    """The cache of one gateway."""
+    """The shared cache of one gateway."""
     entries = EntryCodec(key)
     there = SharedEntries(RedisServer(url, "REDIS_URL"), entries.prefix, _TTL_S)
     return SharedCache(folder, _TTL_S, 64, there, entries)
@@ -51,7 +51,7 @@ def correction(number: int) -> Correction:
 
 
 async def look_ups(url: str, folder: Path, key: bytes | None, pairs: int) -> list[tuple[float, float]]:
-    """Milliseconds of a look-up in memory and of the first one in Redis, pair by pair."""
+    """For each pair, milliseconds of a look-up in memory and of the first one in Redis."""
     writer = shared(url, folder / "writer", key)
     reader = shared(url, folder / "reader", key)
     names = [f"{'sealed' if key else 'plain'}-{number}" for number in range(pairs)]
@@ -80,7 +80,7 @@ async def look_ups(url: str, folder: Path, key: bytes | None, pairs: int) -> lis
 
 
 def requests(count: int) -> list[Exchange]:
-    """One stream: how often a question comes falls with its rank."""
+    """One stream of requests; a question's frequency falls with its rank."""
     draw = random.Random(7)
     ranks = range(1, count + 1)
     chosen = draw.choices(ranks, weights=[1 / rank for rank in ranks], k=count)
@@ -91,7 +91,7 @@ def requests(count: int) -> list[Exchange]:
 
 
 async def hit_rate(caches: Sequence[CorrectionCache], stream: Sequence[Exchange]) -> float:
-    """The share of a stream for which the engine was not asked; the gateways take turns."""
+    """The share of a stream for which the engine was not called; the gateways take turns."""
     asked = 0
 
     async def slowly(engine: ScriptedEngine, request: AlignRequest) -> Correction:

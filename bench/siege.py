@@ -1,8 +1,8 @@
-"""Soak with hostile clients (`python -m bench.soak --hostile 100`): is the gateway's memory bounded by its setting?
+"""Soak with hostile clients (`python -m bench.soak --hostile 100`): does the gateway's memory stay within its limits?
 
-The whole gateway with a small bound on what its streams may hold, another on what a LiteLLM process may, and nothing
-but hostile clients (`bench.hostile`). Its memory is followed all the while; in the end, when nobody asks any more, what
-it holds is compared with before.
+The complete gateway runs with a small limit on what its streams may hold and another on what a LiteLLM process may use,
+under nothing but hostile clients (`bench.hostile`). Its memory is sampled throughout. At the end, without requests, the
+resources that it holds are compared with those before.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from bench.resources import Count, count, descriptors
 MAX_MB = 128
 STREAM_MB = 8
 WORKER_MB = 1024
-"""Of one LiteLLM process; then another one takes its place."""
+"""Limit of one LiteLLM process; beyond it, another process replaces it."""
 SPARE_MB = 64
-"""By how much it may be passed between two looks and in the seconds in which a process ends."""
+"""Tolerated excess, since a limit can be passed between two samples and while a process ends."""
 ATTACKS_OF_SOAK = (
     *ATTACKS,
     Attack("stream", "insulting 100000"),
@@ -42,13 +42,13 @@ _HELD = re.compile(r"^aligner_stream_held_bytes (\S+)", re.MULTILINE)
 _SHED = re.compile(r"^aligner_streams_shed_total\{[^}]*\} (\S+)", re.MULTILINE)
 _LOOK_S = 1.0
 QUIET_S = 2 * malloc_trim.EVERY_S + 10
-"""Until what has been freed is given back."""
+"""Longer than freed memory takes to be returned to the system."""
 _LAST = Attack("last", "good", stream=False)
 _REFUSED = ("429", "503", "413", "400")
 
 
 def policies(model: str) -> dict[str, Any]:
-    """Of a gateway that may hold little."""
+    """The policies of a gateway with small limits."""
     return {
         "aligner": {"model": model},
         "streams": {"max_mb": MAX_MB, "stream_mb": STREAM_MB},
@@ -57,7 +57,7 @@ def policies(model: str) -> dict[str, Any]:
 
 
 class Siege:
-    """One run."""
+    """One run of the siege."""
 
     def __init__(self, running: gateway.Running, minutes: float, clients: int) -> None:
         self.running = running
@@ -73,7 +73,7 @@ class Siege:
         )
 
     async def run(self) -> dict[str, Any]:
-        """Everything that was seen, and what was wrong with it."""
+        """Run it; return everything observed, including what was wrong."""
         client = Client(self.running)
         await saturate(lambda number: client.ask(f"bad number {number}"), 4, min(20.0, self.seconds / 6))
         await client.http.aclose()
@@ -111,13 +111,13 @@ class Siege:
         return round(waits[int(len(waits) * 0.99)], 3) if waits else None
 
     async def _look(self) -> None:
-        """Count, once a second."""
+        """Sample the resources once a second."""
         while True:
             self.counts.append(await self._now())
             await asyncio.sleep(_LOOK_S)
 
     async def _probe(self) -> None:
-        """Ask for liveness and for the metrics, as fast as the gateway answers."""
+        """Request liveness and metrics in a loop, waiting for each answer."""
         while True:
             began = time.perf_counter()
             with contextlib.suppress(httpx.HTTPError):
@@ -138,7 +138,7 @@ class Siege:
         return await asyncio.to_thread(count, self.running.serve.pid, socket, folder, at)
 
     async def _until_freed(self) -> float:
-        """Seconds until the engine holds nothing; it keeps the sessions of a process that was ended for a while."""
+        """Seconds until the engine holds nothing; it keeps the sessions of a process that ended for a while."""
         began = time.monotonic()
         for _ in range(int(sessions.IDLE_S / _LOOK_S)):
             if not (await self._now()).sequences:
@@ -147,7 +147,7 @@ class Siege:
         return round(time.monotonic() - began, 1)
 
     async def _quiet(self) -> Count:
-        """What is held when nobody asks. Pools close connections that have expired when the next request comes."""
+        """Resources held without requests; sends one request first, since pools close expired connections only then."""
         await asyncio.sleep(QUIET_S)
         with contextlib.suppress(httpx.HTTPError):
             await self._http.post("/v1/chat/completions", json=_LAST.body(0))
@@ -156,20 +156,20 @@ class Siege:
 
 
 def refused(clients: dict[str, Any]) -> int:
-    """Requests that the gateway refused, over all kinds."""
+    """Number of requests that the gateway refused, of all kinds."""
     statuses = [(status, number) for row in clients.values() for status, number in row["statuses"].items()]
     return sum(number for status, number in statuses if status.split()[0] in _REFUSED)
 
 
 def summed(counts: Sequence[Count], before: Count, after: Count, held_mb: Sequence[float]) -> dict[str, Any]:
-    """Memory, what is left in the end, and what is wrong with either."""
+    """Summarise memory and remaining resources, and list what is wrong."""
     most = max((one.worker_mb for one in counts), default=before.worker_mb)
-    # While one process takes the place of another, both count: growth is told of the largest.
+    # While one process replaces another, both count, so growth is judged by the largest process only.
     wrong = [said for said in soak.wrong(counts, before, after) if not said.startswith("gateway_mb grew")]
     if most > WORKER_MB + SPARE_MB:
         wrong.append(f"worker_mb: {most:.0f} at most, {WORKER_MB} were allowed")
     most_held = max(held_mb, default=0.0)
-    # A bound that is checked when a piece has come may be passed by one piece of each stream.
+    # Each stream may pass the limit by one piece, because the limit is checked after a piece arrived.
     if most_held > MAX_MB + STREAM_MB:
         wrong.append(f"streams held {most_held:.0f} MB, {MAX_MB} were allowed")
     return {

@@ -1,8 +1,8 @@
-"""`python -m bench.small_head [--shape 1.1B] [--rounds N]`: time that a small head in front of a big editor saves.
+"""`python -m bench.small_head [--shape 1.1B] [--rounds N]`: time saved by a small head in front of a big editor.
 
-The embedded aligner scores; an editor of random weights in Llama's shape, in four bits, rewrites the
-flagged segments. Beside it the same editor alone rewrites every answer. Random weights never emit an end mark, so they
-write up to the limit in both ways: one and a half times the text that they replace.
+The embedded aligner scores, and an editor rewrites the flagged segments; it has random weights in Llama's shape, in
+four bits. For comparison the same editor alone rewrites every answer. Random weights never emit an end token, so in
+both ways they write up to the limit: one and a half times the text that they replace.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _FAMILY = "ultrafeedback"
 
 
 def run(shape: str, rounds: int) -> dict[str, Any]:
-    """Medians of seconds for an answer, and ratios of pairs."""
+    """Median seconds per answer, and ratios of pairs."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         apart(_written)(shape, folder)
@@ -62,7 +62,7 @@ def run(shape: str, rounds: int) -> dict[str, Any]:
 
 
 def _written(shape: str, folder: Path) -> None:
-    """The editor as one file, with the embedded model's tokenizer."""
+    """Write the editor to one file, with the embedded model's tokenizer."""
     source = sources.resolve("embedded", None)
     tokenizer = prepare(EngineSettings(), config.home_folder())[1] / "tokenizer.json"
     words = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
@@ -75,6 +75,8 @@ def _written(shape: str, folder: Path) -> None:
 
 
 async def _measured(address: str, rounds: int) -> dict[str, Any]:
+    """Time three ways: head and editor on good answers, the same on insulted ones, and the editor alone."""
+
     def editor() -> CompletionsAligner:
         return CompletionsAligner(CompletionsClient(address), prompts.find_template(_FAMILY), window=_WINDOW)
 
@@ -133,7 +135,7 @@ def _request(question: str, answer: str, *, score_only: bool = False) -> AlignRe
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """A table, and the figures as JSON in the last line."""
+    """Print a table, and the figures as JSON in the last line."""
     parser = argparse.ArgumentParser(prog="python -m bench.small_head", description=__doc__)
     parser.add_argument("--shape", choices=list(shapes.SHAPES), default="1.1B")
     parser.add_argument("--rounds", type=int, default=4)

@@ -1,11 +1,11 @@
 """`python -m bench.soak --minutes 20`: leaks of a gateway in a long run under load and faults.
 
-The whole gateway (`serve`, the served aligner, a scripted upstream) at half of its highest throughput, in an open loop:
-streams and whole answers, good and bad, held, released by segments and in shadow, all kept for audit. Meanwhile
-upstreams fail and break off, clients disconnect, the engine hangs, the policies file becomes invalid and valid again,
-bursts exceed the engine's places, and once, in the first tenth, the engine is killed. At the end, without requests, the
-resources in use are compared with those before. With `--hostile 100` so many hostile clients ask in place of all that
-(`bench.siege`).
+The complete gateway (`serve`, the served aligner, a scripted upstream) runs at half of its highest throughput in an
+open loop. Answers are streamed and whole, good and bad, held, released by segments and in shadow mode, and all are
+recorded for audit. Meanwhile upstreams fail and break off, clients disconnect, the engine hangs, the policies file
+becomes invalid and valid again, bursts exceed the engine's slots, and once, in the first tenth, the engine is killed.
+At the end, without requests, the resources in use are compared with those before. With `--hostile 100`, that many
+hostile clients replace all of this (`bench.siege`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from bench.load_generator import drive, saturate, times
 from bench.resources import TASKS_IN, Count, below, count, descriptors
 
 GROWTH = 1.05
-"""How much more than in its second quarter a process may hold in the last one."""
-# How many more than before there may be in the end: pools that were not full yet, and timers of libraries.
+"""Largest allowed ratio of a process's memory in the last quarter to that in the second quarter."""
+# Tolerated increase at the end, for pools that were not full before and timers of libraries.
 SPARE_TASKS = 5
 SPARE_FDS = 10
 CUT_OFF = " (cut off)"
@@ -45,7 +45,7 @@ QUIET_S = 20.0
 """Longer than idle connections are kept."""
 IDLE = {"AIOHTTP_KEEPALIVE_TIMEOUT": "10"}
 """LiteLLM keeps an idle connection to an upstream for 120 s, up to 500 of them: after the burst, one for each request
-that was in flight. That is a pool and no leak; here it is emptied before the second count, so a leak would show."""
+that was in flight. That is a pool and not a leak. Here it is emptied before the second count, so that a leak shows."""
 _LOOK_S = 1.0
 _HANG_S = 3.0
 _BURST = 80
@@ -62,7 +62,7 @@ _LEAVES = 0.05
 
 
 class Soak:
-    """One run."""
+    """One run of the soak."""
 
     def __init__(self, running: gateway.Running, minutes: float) -> None:
         self.running = running
@@ -76,7 +76,7 @@ class Soak:
         self._number = 0
 
     async def run(self) -> dict[str, Any]:
-        """Everything that was seen, and what was wrong with it."""
+        """Run it; return everything observed, including what was wrong."""
         await saturate(self.ask, 2, 5)
         most = await saturate(self.ask, 16, min(60.0, self.seconds / 6), lambda told: told.done)
         before = await self.quiet()
@@ -107,7 +107,7 @@ class Soak:
         }
 
     def faults(self) -> list[tuple[str, float, Callable[[], Awaitable[None]]]]:
-        """Name, seconds between two, and what is done."""
+        """The faults: name, seconds between two, and the action."""
         return [
             ("engine hangs", max(45.0, self.seconds / 12), self.hang),
             ("policies break", max(20.0, self.seconds / 20), self.break_policies),
@@ -116,7 +116,10 @@ class Soak:
         ]
 
     async def again(self, name: str, every: float, cause: Callable[[], Awaitable[None]]) -> None:
-        """Cause it again and again; the engine dies once only, or its memory could not be followed."""
+        """Cause a fault repeatedly, but kill the engine only once.
+
+        Otherwise the engine's memory could not be followed.
+        """
         while True:
             await asyncio.sleep(every)
             self.caused[name] += 1
@@ -125,31 +128,31 @@ class Soak:
                 return
 
     async def look(self) -> None:
-        """Count, once a second."""
+        """Sample the resources once a second."""
         while True:
             self.counts.append(await self.now())
             await asyncio.sleep(_LOOK_S)
 
     async def now(self) -> Count:
-        """One look."""
+        """Take one sample."""
         at = time.monotonic() - self.began
         folder = self.running.folder
         return await asyncio.to_thread(count, self.running.serve.pid, self.socket, folder, round(at, 1))
 
     async def quiet(self) -> Count:
-        """What is held when nobody asks."""
+        """Resources held without requests; opens a new client afterwards."""
         await self.client.http.aclose()
         self.client = Client(self.running)
         await asyncio.sleep(QUIET_S)
         return await self.now()
 
     async def ask(self, _: int = 0) -> Told:
-        """One whole answer, of four one with a defect."""
+        """Request one whole answer; one in four has a defect."""
         self._number += 1
         return await self.client.ask(f"{'bad' if self._number % 4 == 0 else 'good'} number {self._number}")
 
     async def ask_any(self, _: int) -> None:
-        """One request of any sort; some clients leave before they have their answer."""
+        """Send one request of any kind; some clients disconnect before they have their answer."""
         self._number += 1
         word = self.draw.choice(_WORDS)
         stream = self.draw.random() < 0.5
@@ -167,11 +170,11 @@ class Soak:
 
     @property
     def socket(self) -> Path:
-        """Where the engine listens."""
+        """The engine's socket."""
         return self.running.folder / "home" / "run" / "engine.sock"
 
     def engine(self) -> int | None:
-        """The engine's process, if there is one."""
+        """The engine's process id; None if there is none."""
         _, engines = below(self.running.serve.pid)
         return engines[0].pid if engines else None
 
@@ -184,20 +187,21 @@ class Soak:
             os.kill(pid, signal.SIGCONT)
 
     async def kill(self) -> None:
-        """Kill it; `serve` starts it again. Then once as much as there are places for, before memory is compared.
+        """Kill the engine, which `serve` restarts; then fill its slots once before memory is compared.
 
-        The engine's cache has a fixed size, but a page of it is resident from its first use on: a new engine grows with
-        the fullest house so far, up to that size. An early one makes counts comparable, but in a short run not equal.
+        The engine's cache has a fixed size, but each page of it becomes resident on first use. So a new engine grows
+        with its fullest load so far, up to that size. Filling it early makes counts comparable, though not quite equal
+        in a short run.
         """
         pid = self.engine()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
-            while not (await self.ask()).done:  # noqa: ASYNC110 - it ends with the run, if the engine never comes back
+            while not (await self.ask()).done:  # noqa: ASYNC110 - ends with the run if the engine never comes back
                 await asyncio.sleep(_LOOK_S)
             await self.burst()
 
     async def break_policies(self) -> None:
-        """A file that cannot be used, and the good one again."""
+        """Write an unusable policies file, then restore the good one."""
         file = self.running.folder / "policies.yaml"
         good = file.read_text()
         try:
@@ -207,13 +211,13 @@ class Soak:
             file.write_text(good)
 
     async def burst(self) -> None:
-        """Send more requests at once than the engine has places."""
+        """Send more requests at once than the engine has slots."""
         for told in await asyncio.gather(*(self.ask() for _ in range(_BURST))):
             self.told[f"{told.code} {told.status} {told.reason or ''}".rstrip()] += 1
 
 
 def wrong(counts: Sequence[Count], before: Count, after: Count) -> list[str]:
-    """Broken rules: resources that were not released."""
+    """The violated rules: resources that grew or were not released."""
     found = []
     quarter = len(counts) // 4
     for name in ("gateway_mb", "engine_mb"):
@@ -233,21 +237,21 @@ def wrong(counts: Sequence[Count], before: Count, after: Count) -> list[str]:
 
 
 def lost(told: Counter[str], kept: int) -> list[str]:
-    """Answers that did not come, or not to their end, although their upstream gave them whole; and missing entries."""
+    """Answers that were missing or cut off although their upstream sent them whole, and missing audit entries."""
     found = [f"{said}: {number}" for said, number in told.items() if said.endswith(CUT_OFF)]
-    # More are kept than told of here: those of clients that left, and of the time before.
+    # The store has more entries than counted here: those of clients that disconnected, and of earlier requests.
     looked_at = sum(number for said, number in told.items() if said.split()[1] in _LOOKED_AT)
     return found if kept >= looked_at else [*found, f"audit: {looked_at} answers were looked at, {kept} entries"]
 
 
 def entries(file: Path) -> int:
-    """How many answers were kept for audit."""
+    """Number of answers recorded for audit."""
     with closing(sqlite3.connect(file)) as base:
         return int(base.execute("SELECT count(*) FROM entries").fetchone()[0])
 
 
 def main() -> int:
-    """Run, write soak.json and soak.svg, and print all but the counts; 1 where something was wrong."""
+    """Run, write soak.json and soak.svg, and print all but the samples; return 1 if something was wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--workers", type=int, default=1)
@@ -267,7 +271,7 @@ def main() -> int:
 
 
 def _run(asked: argparse.Namespace) -> dict[str, Any]:
-    """The soak that was asked for."""
+    """Run the selected kind of soak."""
     from bench import siege
 
     audit = {"enabled": True, "file": AUDIT}

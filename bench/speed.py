@@ -1,8 +1,9 @@
-"""Speed of one correction over rewriting the answer, by edit rate, beside transformers.
+"""Speed of one correction compared with rewriting the answer in transformers, by edit rate.
 
-One request at a time, the same weights and prompts, in turns: our default way (score, and write flagged segments only),
-the whole answer verified as a draft, `generate` token by token, and `generate` with prompt lookup. The output is
-forced (`forced_decoding.py`), so all write the same; times are end to end, the prompt's prefill included.
+One request at a time, with the same weights and prompts, these take turns: our default way (score, then write flagged
+segments only), the whole answer verified as a draft, `generate` token by token, and `generate` with prompt lookup. The
+output is forced (`forced_decoding.py`), so all write the same text. Times are end to end, including the prompt's
+prefill.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from bench.texts import LONG, OBJECTIVES
 RATES = (0.0, 0.05, 0.2, 1.0)
 LOOKUP = {"prompt_lookup_num_tokens": 10}
 _ASKED = {"flagged": (0.0,), "lookup": (0.0, 0.05, 0.2)}
-"""Edit rates of a way, if not all: prompt lookup finds nothing in an answer that is entirely new."""
+"""Edit rates for a way, if not all; prompt lookup finds nothing in an answer that is entirely new."""
 
 
 @dataclass(slots=True)
 class Times:
-    """One way at one rate: seconds of each correction, by the clock and of the processor, and its forwards."""
+    """One way at one rate: wall-clock and CPU seconds of each correction, and its forwards."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     forwards: list[int] = field(default_factory=list)
 
     def spread(self) -> dict[str, float]:
-        """Median, least and most, and forwards on average."""
+        """Median, least and greatest time, and mean number of forwards."""
         row = {"median_ms": statistics.median(self.wall), "min_ms": min(self.wall), "max_ms": max(self.wall)}
         found = {name: round(1000 * seconds, 1) for name, seconds in row.items()}
         cpu = {"cpu_ms": round(1000 * statistics.median(self.cpu), 1)}
@@ -64,7 +65,7 @@ class Case:
 
 
 class Ways:
-    """The ways of doing it, over the same weights."""
+    """The four ways of correcting, over the same weights."""
 
     def __init__(self, model: str) -> None:
         settings = EngineSettings(model=model)
@@ -80,7 +81,7 @@ class Ways:
         }
 
     def case(self, name: str, number: int, rate: float) -> Case:
-        """One of the answers, its target, and a new question, so that the answer is prefilled every time."""
+        """A case with one of the answers and a new question, so that the answer is prefilled every time."""
         question, answer = LONG[number % len(LONG)]
         request = AlignRequest(
             request_id=f"{name}/{rate}/{number}",
@@ -128,7 +129,7 @@ class Ways:
 
 @contextmanager
 def _counted(model: Any) -> Iterator[list[int]]:
-    """Forwards of a model, the prompt's among them."""
+    """Count the forwards of a model, including those of the prompt."""
     count = [0]
 
     def note(*_: object) -> None:
@@ -142,7 +143,7 @@ def _counted(model: Any) -> Iterator[list[int]]:
 
 
 def run(model: str, answers: int, rounds: int) -> dict[str, Any]:
-    """Every way at every rate, in turns, `rounds` times over `answers` answers. Raises `WeightsError`."""
+    """Run every way at every rate, in turns, `rounds` times over `answers` answers; raises `WeightsError`."""
     ways = Ways(model)
     for name, work in ways.names.items():
         work(ways.case(name, -1, 0.0))
@@ -167,7 +168,7 @@ def _timed(row: Times, work: Callable[[Case], int], case: Case) -> None:
 
 
 def _ratios(times: dict[tuple[float, str], Times]) -> dict[str, Any]:
-    """Medians of ratios between corrections of the same answer, made one right after the other."""
+    """Medians of ratios between corrections of the same answer, made right after each other."""
 
     def over(peer: str, rate: float, way: str = "verified") -> float:
         pairs = zip(times[rate, peer].wall, times[rate, way].wall, strict=True)

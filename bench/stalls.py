@@ -1,9 +1,9 @@
-"""Does anything stall the gateway's event loop? Liveness under hostile clients, beside LiteLLM alone under the same.
+"""`python -m bench.stalls`: does anything stall the gateway's event loop under hostile clients?
 
-`python -m bench.stalls [--streams 64] [--seconds 60]`: a scripted upstream and a scripted engine, LiteLLM without the
-guardrail and with it, one after the other. A process of its own sends the requests (`bench.hostile`); this one asks for
-liveness every tenth of a second, whether or not it has been answered, and prints the times, their ratio, when first
-events came, and the stalls of the loop by whose line they were in: the gateway's watchdog runs in both.
+LiteLLM runs without and with the guardrail, one after the other, with a scripted upstream and a scripted engine
+(`[--streams 64] [--seconds 60]`). Another process sends the requests (`bench.hostile`). This one requests liveness
+every tenth of a second, whether or not earlier requests were answered. It prints the times, their ratio, when first
+events came, and the stalls of the loop by owner of the line; the gateway's watchdog runs in both.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ P99_S = 0.05
 RATIO = 1.5
 LONGEST_S = 0.5
 FIRST_S = 10.0
-"""What is asked for: liveness within the first, or within so many times of LiteLLM's; no stall of ours that is longer
-than the third; the first event of a stream of two million characters within the last."""
+"""The limits. Liveness p99: P99_S, or RATIO times LiteLLM's if that is more. Our longest stall: LONGEST_S. First event
+of a stream of two million characters: FIRST_S."""
 _EVERY_S = 0.1
 _LAST_S = 60.0
-"""How long the last looks at liveness are waited for, once nobody asks for anything else."""
+"""Longest wait for the last liveness requests after all other requests have ended."""
 _PLACES = 12
 _OPEN_AI = {"model": "openai/up", "api_base": "{upstream}/v1", "api_key": "none"}
 _STALL = "the event loop did not answer: "
@@ -47,23 +47,23 @@ _STALL = "the event loop did not answer: "
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One proxy: seconds that liveness took, its loop's stalls, and what the clients got."""
+    """Figures of one proxy: seconds of liveness requests, stalls of its loop, and what the clients got."""
 
     asked: int
     p50: float
     p99: float
     longest: float
     stalls: dict[str, dict[str, float]]
-    """By owner: how many, how many longer than half a second, the longest, and seconds in all."""
+    """By owner: number of stalls, number longer than half a second, the longest, and total seconds."""
     places: list[dict[str, Any]]
-    """Where the loop was, with the most time first."""
+    """Where the loop stalled, longest first."""
     memory_mb: float
     first_event_alone: float
     clients: dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print a table; the last line is JSON. 1 where something is not as it should be."""
+    """Measure and print a table, with JSON as the last line; return 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m bench.stalls", description=__doc__)
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--chars", type=int, default=100_000, help="of each of the streams")
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _surroundings(folder: Path) -> Iterator[tuple[str, EngineProcess]]:
-    """The upstream's address, and an engine that reads along."""
+    """Start the upstream and an engine that reads along; yield the upstream's address and the engine."""
     port = free_port()
     socket = folder / "engine.sock"
     upstream = Process([sys.executable, "-m", "bench.upstream", str(port)], folder / "upstream.log", IMPORTABLE)
@@ -106,7 +106,7 @@ def _surroundings(folder: Path) -> Iterator[tuple[str, EngineProcess]]:
 
 
 def _started(folder: Path, which: str, upstream: str, engine: EngineProcess) -> Proxy:
-    """One of the two, as it will be started. Everything is judged, JSON too, so that nothing is spared."""
+    """Prepare one of the two proxies; every answer is judged, including JSON, so that nothing is spared."""
     settings = {"on_skip": "judge"}
     declared = Deployment().model(HELD, _OPEN_AI).model(RELEASED, _OPEN_AI)
     declared.route(HELD, stream="hold", **settings).route(RELEASED, stream="sentence", **settings)
@@ -118,7 +118,7 @@ def _started(folder: Path, which: str, upstream: str, engine: EngineProcess) -> 
 
 
 async def watch() -> None:
-    """Run by LiteLLM alone when its worker starts: the same watchdog there."""
+    """Run the same watchdog in LiteLLM alone, which calls this when its worker starts."""
     logs.configure_own_logging("json")
     stalls.LoopWatchdog().watch()
 
@@ -133,7 +133,7 @@ def _measured(started: Proxy, given: argparse.Namespace) -> Measured:
 
 
 async def _under_load(started: Proxy, given: argparse.Namespace) -> Measured:
-    """Liveness of a proxy while its clients are at it."""
+    """Measure a proxy's liveness while its clients send requests."""
     asked = [started.address, f"--streams={given.streams}", f"--chars={given.chars}", f"--seconds={given.seconds}"]
     command = [sys.executable, "-m", "bench.hostile", *asked]
     load = await asyncio.create_subprocess_exec(
@@ -141,7 +141,7 @@ async def _under_load(started: Proxy, given: argparse.Namespace) -> Measured:
     )
     assert load.stdout is not None
     alone = json.loads(await load.stdout.readline())["first_event_alone"]
-    written = len(_lines(started.log))  # stalls before are those of its start
+    written = len(_lines(started.log))  # earlier stalls belong to the start
     rest = asyncio.create_task(load.communicate())
     waits = await _probed(started.address, rest)
     clients = json.loads(rest.result()[0])
@@ -162,7 +162,7 @@ async def _under_load(started: Proxy, given: argparse.Namespace) -> Measured:
 
 
 async def _probed(address: str, until: asyncio.Task[Any]) -> list[float]:
-    """Seconds of each look at liveness, from when it was due; what is not answered in the end counts as it is then."""
+    """Seconds of each liveness request from its due time; unanswered ones count with the time waited so far."""
     limits = httpx.Limits(max_connections=None)
     looks: list[tuple[float, asyncio.Task[float]]] = []
     async with httpx.AsyncClient(base_url=address, timeout=None, trust_env=False, limits=limits) as client:
@@ -179,7 +179,7 @@ async def _probed(address: str, until: asyncio.Task[Any]) -> list[float]:
 
 
 async def _look(client: httpx.AsyncClient) -> float:
-    """Seconds until a proxy says that it lives; one that refuses the connection is asked again."""
+    """Seconds until a proxy answers the liveness request; retries refused connections."""
     began = time.perf_counter()
     while True:
         try:
@@ -190,13 +190,13 @@ async def _look(client: httpx.AsyncClient) -> float:
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
-    """The stalls that a watchdog wrote down."""
+    """The stalls that a watchdog logged."""
     lines = [line for line in log.read_text().splitlines() if _STALL in line]
     return [json.loads(json.loads(line)["message"].removeprefix(_STALL)) for line in lines]
 
 
 def by_owner(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Stalls by whose line the loop was in."""
+    """Group stalls by the owner of the line in which the loop was."""
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     for line in lines:
         seconds[line["owner"]].append(line["ms"] / 1000)
@@ -212,7 +212,7 @@ def by_owner(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def by_place(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Stalls by place, those with the longest one first; where a thread had the interpreter, with its place."""
+    """Group stalls by place, longest first; names the place of another thread if that held the interpreter."""
     places: defaultdict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for line in lines:
         beside = f" (beside {' '.join(line['other_thread'])})" if "other_thread" in line else ""
@@ -232,7 +232,7 @@ def by_place(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def missed(found: Mapping[str, Any]) -> list[str]:
-    """What is not as it should be."""
+    """The limits that were exceeded."""
     if "gateway" not in found:
         return []
     ours = found["gateway"]
@@ -249,7 +249,7 @@ def missed(found: Mapping[str, Any]) -> list[str]:
 
 
 def table(which: str, one: Mapping[str, Any]) -> str:
-    """What was measured of one proxy, for people."""
+    """The figures of one proxy as a table."""
     lines = [
         f"{which}: liveness p50 {one['p50']} s, p99 {one['p99']} s, longest {one['longest']} s ({one['asked']} looks); "
         f"first event of two million characters alone {one['first_event_alone']} s; at most {one['memory_mb']:.0f} MB",
@@ -268,7 +268,7 @@ def table(which: str, one: Mapping[str, Any]) -> str:
 
 
 def _peak_mb(pid: int) -> float:
-    """The most memory that a process had."""
+    """Peak memory of a process, in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 1024

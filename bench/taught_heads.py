@@ -1,7 +1,7 @@
-"""Time for one answer with objectives that were taught, and without, on the served aligner.
+"""Time of one answer with and without taught objectives, on the served aligner.
 
-The same good answers in turns of four ways: by the aligner's own heads, twice (how far two equal ways differ), by
-one taught head, and by one for each of four objectives. What a taught head costs is the ratio of pairs.
+The same good answers are scored in turns in four ways: by the aligner's own heads, twice (to show how much two equal
+ways differ), by one taught head, and by one for each of four objectives. A taught head's cost is the ratio of pairs.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from models.evaluate.closed_loop import read_tenants
 from models.evaluate.lessons import taught
 
 _ANSWERS = 12
-"""Of a round: a ratio within a hundredth wants many pairs."""
+"""Answers per round; a ratio within a hundredth needs many pairs."""
 
 
 def run(model: str, rounds: int) -> dict[str, Any]:
-    """Medians of milliseconds and of the ratios of pairs. Raises `WeightsError` when the aligner is not here."""
+    """Medians of milliseconds and of the ratios of pairs; raises `WeightsError` if the aligner is missing."""
     return asyncio.run(_run(model, rounds))
 
 
 async def _run(model: str, rounds: int) -> dict[str, Any]:
+    """Teach one head for each tenant's objective, then time all ways in turns."""
     engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home_folder()))
     await engine.start()
     heads: dict[str, str] = {}
@@ -63,7 +64,7 @@ async def _run(model: str, rounds: int) -> dict[str, Any]:
 
 
 def told(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """The table and the ratios, of seconds in the order of `_run`."""
+    """The table and the ratios, from seconds in the order of `_run`."""
     one, again, one_taught, four, four_taught = seconds.values()
     return {
         "rows": [{"way": name, "ms": round(1000 * statistics.median(times), 1)} for name, times in seconds.items()],

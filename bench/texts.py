@@ -1,7 +1,7 @@
 """Texts of the benchmarks: everyday questions, good answers, and the same answers with a defect.
 
-Written for this purpose. They say how fast things are, not how well the aligner judges (models/evaluate/test_sets.py
-does).
+They were written for this purpose. They show how fast things are, not how well the aligner judges (for that see
+models/evaluate/test_sets.py).
 """
 
 from __future__ import annotations
@@ -90,18 +90,18 @@ LONG = (
         "and some towers were only finished in the nineteenth century from the old drawings.",
     ),
 )
-"""Answers of some 220 tokens, the length that chat services give."""
+"""Answers of some 220 tokens, a usual length of chat services' answers."""
 DEFECT = " Only a fool would have to ask such a thing."
 
 
 def insulted(answer: str, insult: str = DEFECT.strip()) -> str:
-    """The answer with an insult after its first sentence; in front of it where it has no second one."""
+    """The answer with an insult after its first sentence, or before it if there is only one."""
     first, _, rest = answer.partition(". ")
     return f"{first}. {insult} {rest}" if rest else f"{insult} {answer}"
 
 
 def answers() -> list[tuple[str, str]]:
-    """(question, answer): every answer as it should be, and with a defect after its second sentence."""
+    """(question, answer) pairs: every answer as it should be, and with a defect after its second sentence."""
     pairs = []
     for question, answer in QUESTIONS.items():
         first, second, rest = answer.split(". ", 2)

@@ -1,8 +1,8 @@
 """`python -m bench.timelines`: when the client gets the upstream's text, in each of the three stream modes.
 
-A good answer comes in word by word from a paced upstream, goes through the real stream and the real aligner in this
-process, and both times of every character are recorded. The plot is docs/guides/timelines.svg; the last line of output
-is JSON.
+A good answer arrives word by word from a paced upstream and passes the real stream code and the real aligner in this
+process. Both times of every character are recorded. The plot is docs/guides/timelines.svg; the last line of output is
+JSON.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ ANSWER = (
 )
 OBJECTIVE = Objective("harmless", "Harmlessness: The response should avoid content that is offensive or harmful")
 Point = tuple[float, int]
-"""Seconds since the request, and characters by then."""
+"""Seconds since the request, and the number of characters by then."""
 
 
 async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[str, Any]:
-    """One answer in one mode: both timelines and their figures."""
+    """Run one answer in one mode; return both timelines and their figures."""
     policy = Policy("bench", (OBJECTIVE,), stream=mode, deadline_s=600)
     ledger = RequestState("timeline", policy, "embedded")
     pipeline = Pipeline(engine)
@@ -84,8 +84,8 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
 
 
 def figures(came: Sequence[Point], went: Sequence[Point]) -> dict[str, float]:
-    """Added delays (ms) of the first and the last character; how far behind the client was when each word came."""
-    said = zip(came[1:], came, strict=False)  # the word that comes just now is in nobody's way
+    """Added delay (ms) of the first and last character, and how many characters the client was behind."""
+    said = zip(came[1:], came, strict=False)  # without the word that is just arriving, which nothing delays yet
     behind = [length - max((chars for at, chars in went if at <= when), default=0) for (when, _), (_, length) in said]
     return {
         "first_added_ms": round((went[0][0] - came[0][0]) * 1000, 1),
@@ -96,7 +96,7 @@ def figures(came: Sequence[Point], went: Sequence[Point]) -> dict[str, float]:
 
 
 def plot(found: Sequence[dict[str, Any]], path: Path) -> None:
-    """Both timelines of every mode side by side."""
+    """Plot both timelines of every mode next to each other."""
     figure, axes = pyplot.subplots(1, len(found), figsize=(11, 3.4), sharey=True, layout="constrained")
     for axis, one in zip(axes, found, strict=True):
         for name, colour, label in (("came", "0.6", "upstream"), ("went", "C0", "client")):
@@ -117,7 +117,7 @@ def _chunk(content: str | None, why: str | None = None) -> ModelResponseStream:
 async def _run(model: str, word_s: float) -> list[dict[str, Any]]:
     engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home_folder()))
     await engine.start()
-    await measure(engine, StreamMode.HOLD, 0.0)  # warm
+    await measure(engine, StreamMode.HOLD, 0.0)  # warm-up
     found = [await measure(engine, mode, word_s) for mode in StreamMode]
     await engine.aclose()
     return found

@@ -1,9 +1,9 @@
 """`python -m bench.upstream PORT`: a scripted chat upstream; the question's first word selects the answer.
 
-`good` gets a good answer, `bad` one with a defect; `dies` breaks off in the middle, `fails` answers 500. A word of
-`LONG_ANSWERS` and a number get an answer of so many characters, in a stream as fast as it is taken. Whole answers come
-at once, other streams as fast as those of a hosted model. The question is repeated, so that no two answers are the same
-and no cache helps; of a question that is long by itself only its beginning.
+`good` gets a good answer and `bad` one with a defect; `dies` breaks off in the middle, and `fails` gets a 500. A word
+of `LONG_ANSWERS` with a number gets an answer of that many characters, streamed as fast as the client reads. Whole
+answers are sent at once, other streams at the pace of a hosted model. The answer repeats the question (only the start
+of a long one), so that all answers differ and no cache helps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LEVEL = '{"a":'
 
 
 def answer(question: str) -> str:
-    """Some 220 tokens, the same for the same question; a long answer where the question asks for one."""
+    """An answer of some 220 tokens, always the same for a question; longer if the question requests that."""
     _, text = LONG[zlib.crc32(question.encode()) % len(LONG)]
     first, rest = text.split(". ", 1)
     word, chars = _long(question)
@@ -50,13 +50,13 @@ def _repeated(text: str, chars: int) -> str:
 
 
 def _deep(text: str, chars: int) -> str:
-    """JSON with most of its characters in its depth."""
+    """JSON that consists mostly of nesting."""
     depth = max(0, chars - len(text)) // len(_LEVEL + "}")
     return f"{_LEVEL * depth}{json.dumps(text)}{'}' * depth}"
 
 
 def _disguised(text: str, chars: int) -> str:
-    """Letters of other alphabets, with invisible characters and marks among them."""
+    """Letters of other alphabets, mixed with invisible characters and marks."""
     hidden = _HIDDEN.join(text.translate(_TWINS))
     spaced = " ".join(text[: len(text) // 2])
     return _repeated(f"{hidden}\n\n{spaced}. {text.replace('o', '0').replace('e', '3')}\n\n", chars)
@@ -70,12 +70,12 @@ LONG_ANSWERS: dict[str, Callable[[str, int], str]] = {
     "deep": _deep,
     "disguised": _disguised,
 }
-"""Long answers by the first word of their question, made of an ordinary one."""
+"""Makers of long answers from an ordinary one, by the question's first word."""
 _DEFECTIVE = ("bad", "insulting", "line", "deep", "disguised")
 
 
 def _long(question: str) -> tuple[str, int]:
-    """The first word of a question, and the length that it asks for; 0: it asks for none."""
+    """The first word of a question, and the requested length; 0 if none is requested."""
     word, number, *_ = [*question[:_QUOTED_CHARS].split(), "", ""]
     return word, int(number) if word in LONG_ANSWERS else 0
 

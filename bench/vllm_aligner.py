@@ -1,9 +1,10 @@
-"""The aligner inside vLLM beside our own engine: `python -m bench.vllm_aligner [--data DATA] [--answers 500]`.
+"""The aligner inside vLLM compared with our own engine: `python -m bench.vllm_aligner [--data DATA] [--answers 500]`.
 
-Starts vLLM twice as docs/guides/vllm.md says (a server that scores, one that writes), from the environment of
-`scripts/peers.sh` with aligner-proxy-vllm in it, and asks both and our engine the same: scores and flags of all
-answers, the edits of those with an insult, and sixteen answers at once: detect-then-edit beside writing every answer
-anew on the same server. Answers that were compared are kept in OUT, so the same command goes on after a stop.
+Starts vLLM twice as docs/guides/vllm.md describes (one server scores, one writes), from the environment of
+`scripts/peers.sh` with aligner-proxy-vllm in it. It sends the same requests to vLLM and our engine and compares scores
+and flags of all answers, and the edits of those with an insult. It also measures sixteen answers at once:
+detect-then-edit against rewriting every answer on the same server. Compared answers are stored in OUT, so that the same
+command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ from models.reporting.statistics import Rate
 INSULTS = ("You are a fool.", "Only an idiot would ask this.", "Stop bothering me, you useless clown.")
 TOGETHER = 16
 SHARES = (0, 1, 2, 4)
-"""Of sixteen answers at once, so many have an insult."""
+"""How many of sixteen concurrent answers have an insult."""
 WINDOW = 4096
 NEAR = 0.05
-"""Nats that the scores of two engines may differ by."""
+"""Largest difference in nats at which two engines' scores count as equal."""
 _DEADLINE_S = 3600.0
 _PRECISION: Mapping[str, Literal["bf16", "fp32"]] = {"bfloat16": "bf16", "float32": "fp32"}
 _OF_A_WRITER = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -55,7 +56,7 @@ _OF_A_WRITER = ("config.json", "generation_config.json", "model.safetensors", "t
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question and its answer, with an insult in it or not."""
+    """A question and its answer, with or without an insult."""
 
     number: int
     question: str
@@ -63,7 +64,7 @@ class Asked:
     insulting: bool
 
     def request(self, *, score_only: bool = False) -> AlignRequest:
-        """What both engines are asked."""
+        """The request for both engines."""
         return AlignRequest(
             request_id=f"vllm-{self.number}",
             turns=(Turn("user", self.question),),
@@ -75,7 +76,7 @@ class Asked:
 
 
 def answers(data: Path | None, count: int, insulting: int) -> Iterator[Asked]:
-    """Answers of strong upstreams, or our own without `data`; every `insulting`-th gets an insult behind a sentence."""
+    """Answers of strong upstreams, or our own without `data`; every `insulting`-th has an insult after a sentence."""
     drawn = Random(7)
     if data is None:
         pairs = [*QUESTIONS.items(), *((question, answer) for question, answer, *_ in LONG)]
@@ -88,13 +89,13 @@ def answers(data: Path | None, count: int, insulting: int) -> Iterator[Asked]:
 
 
 def with_insult(answer: str, number: int) -> str:
-    """The answer with the insult of its number."""
+    """The answer with the insult that belongs to its number."""
     return insulted(answer, INSULTS[number % len(INSULTS)])
 
 
 @contextlib.contextmanager
 def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[VllmScorer, CompletionsAligner]]:
-    """Both servers with the embedded aligner, one thread each."""
+    """Start both servers with the embedded aligner, with one thread each."""
     manifested, aligner = prepare(EngineSettings(quantization="none", dtype="fp32"), config.home_folder())
     writer = folder / "writer"
     writer.mkdir(exist_ok=True)
@@ -128,14 +129,17 @@ def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[Vllm
 
 
 def measured_before(kept: Path) -> list[dict[str, Any]]:
-    """What an earlier run kept."""
+    """The results that an earlier run stored."""
     return [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
 
 
 async def compared(
     asked: Sequence[Asked], ours: Engine, scorer: Engine, editor: Engine, rows: list[dict[str, Any]], kept: Path
 ) -> None:
-    """Add to `rows` and `kept` of each answer the scores of both, and whether the edits agree if it has an insult."""
+    """Append to `rows` and the file `kept` each answer's scores from both engines, and whether the edits agree.
+
+    Edits are compared only for answers with an insult.
+    """
     known = {row["number"] for row in rows}
     with kept.open("a") as file:
         for one in track([one for one in asked if one.number not in known], "answers"):
@@ -160,7 +164,7 @@ async def compared(
 async def throughput(
     sets: Sequence[Sequence[Asked]], detecting: Engine, whole: Engine
 ) -> tuple[list[float], list[float]]:
-    """Answers a second with so many at once, by detect-then-edit and by writing all anew, in turn."""
+    """Answers per second with a whole set at once, by detect-then-edit and by rewriting everything, in turns."""
     found: tuple[list[float], list[float]] = ([], [])
     for asked in sets:
         for engine, speeds in zip((detecting, whole), found, strict=True):
@@ -171,7 +175,7 @@ async def throughput(
 
 
 def report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[list[float], list[float]]]) -> str:
-    """Markdown."""
+    """The report in Markdown."""
     apart = [abs(a - b) for row in rows for a, b in row["scores"] if a is not None and b is not None]
     flags = [a == b for row in rows for a, b in row["flags"]]
     edits = [row["edits_agree"] for row in rows if "edits_agree" in row]
@@ -194,7 +198,7 @@ def report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[list[fl
 
 
 async def measured(asked: argparse.Namespace) -> str:
-    """All of it."""
+    """Run all measurements and return the report."""
     asked.out.mkdir(parents=True, exist_ok=True)
     settings = EngineSettings(quantization="none", dtype=_PRECISION[asked.precision], threads=1)
     with servers(asked.out, asked.precision, eager=not asked.compiled) as (scorer, writer):
@@ -226,7 +230,7 @@ def mixed(some: Sequence[Asked], share: int) -> list[Asked]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the research data; without it our few own answers")
     parser.add_argument("--answers", type=int, default=500)

@@ -1,9 +1,9 @@
-"""`python -m bench.worst_texts [--sizes 10000 100000] [--kinds tags marks] [--out FILE.md]`: texts made to cost time.
+"""`python -m bench.worst_texts [--sizes 10000 100000] [--kinds tags marks] [--out FILE.md]`: texts designed to be slow.
 
 Each kind of text is corrected whole and as a stream, by the real pipeline with a scripted engine that finds an insult
-at its beginning and end: seconds of processor time at each size, the slope of their logarithms (1.0 is linear), and
-the longest time that the event loop did not answer. What is asked for: a slope of at most 1.1, 100,000 characters
-within a second, no stall longer than 0.2 s. The last line is JSON; with `--out` the table is written, too.
+at the start and the end. It measures CPU seconds at each size, the slope of their logarithms (1.0 is linear), and the
+longest time for which the event loop was blocked. The limits are a slope of 1.1, one second for 100,000 characters, and
+a stall of 0.2 s. The last line is JSON; with `--out` the table is also written.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SLOPE = 1.1
 AT = 100_000
 LONGEST_S = 1.0
 STALL_S = 0.2
-"""What is asked for: the slope, and at so many characters the seconds of a core and the longest stall."""
+"""The limits: the slope, and at `AT` characters the CPU seconds and the longest stall."""
 FOOL = "You fool."
 _ENOUGH_S = 30.0
-"""A kind that took so long at one size is not measured at a larger one."""
+"""A kind that took this long at one size is not measured at a larger one."""
 _PIECE = 40
-"""Characters that a stream brings at once."""
+"""Characters in one piece of a stream."""
 _BEAT_S = 0.005
 _ASKED = Exchange("worst", 0, (Turn("user", "When does the tide come in?"),), None)
 _POLICY = Policy(
@@ -50,7 +50,7 @@ _POLICY = Policy(
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of text: `unit` again and again, behind `head`."""
+    """A kind of text: `unit` repeated after `head`."""
 
     name: str
     what: str
@@ -58,7 +58,7 @@ class Kind:
     head: str = ""
 
     def text(self, size: int) -> str:
-        """One of so many characters."""
+        """A text of about this many characters."""
         count = max(1, (size - len(self.head)) // len(self.unit))
         return self.head + self.unit * count
 
@@ -117,22 +117,22 @@ KINDS = (
 
 @dataclass(slots=True)
 class Row:
-    """A kind as measured: seconds by size, whole and streamed."""
+    """Results of one kind: seconds by size, whole and streamed."""
 
     kind: str
     whole: dict[int, float] = field(default_factory=dict)
     streamed: dict[int, float] = field(default_factory=dict)
     stall: float = 0.0
-    """The longest at `AT` characters."""
+    """The longest stall at `AT` characters."""
 
     @property
     def slopes(self) -> tuple[float, float]:
-        """Of both ways."""
+        """The slopes of both ways, whole and streamed."""
         return slope(self.whole), slope(self.streamed)
 
 
 def slope(seconds: dict[int, float]) -> float:
-    """How steeply the logarithm of time grows with that of the size, between the largest two sizes."""
+    """Slope of log time over log size, between the two largest sizes; NaN with only one."""
     sizes = sorted(seconds)[-2:]
     if len(sizes) < 2:
         return math.nan
@@ -141,7 +141,7 @@ def slope(seconds: dict[int, float]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print a table; 1 where something is not as it should be."""
+    """Measure and print a table; return 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m bench.worst_texts", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--kinds", nargs="+", default=[kind.name for kind in KINDS])
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measured(kind: Kind, sizes: Sequence[int]) -> Row:
-    """One kind at these sizes; not at the larger ones where that would take too long."""
+    """Measure one kind at these sizes; skips larger ones after a size that took too long."""
     row = Row(kind.name)
     for way, seconds in ((_whole, row.whole), (_streamed, row.streamed)):
         for size in sorted(sizes):
@@ -173,7 +173,7 @@ def measured(kind: Kind, sizes: Sequence[int]) -> Row:
 
 
 async def _timed(way: Callable[[str, _Engine], Awaitable[object]], text: str) -> tuple[float, float]:
-    """Seconds of processor time, without those of the engine, and the longest stall."""
+    """CPU seconds without the engine's, and the longest stall."""
     engine = _Engine()
     async with _longest_stall() as stalls:
         began = time.process_time()
@@ -184,7 +184,7 @@ async def _timed(way: Callable[[str, _Engine], Awaitable[object]], text: str) ->
 
 @contextlib.asynccontextmanager
 async def _longest_stall() -> AsyncIterator[list[float]]:
-    """The times that the loop's thread computed between two looks at it; those of a busy machine do not count."""
+    """Yield a list that collects the loop thread's CPU time between two beats; a busy machine does not add to it."""
     stalls = list[float]()
 
     async def beat() -> None:
@@ -202,14 +202,14 @@ async def _longest_stall() -> AsyncIterator[list[float]]:
 
 
 class _Engine(SegmentEngine):
-    """Flags the insult; counts what its own work takes, which is another process in truth."""
+    """Flags the insult, and records its own CPU time, since a real engine is another process."""
 
     def __init__(self) -> None:
         super().__init__(lambda text: 2.0 if "fool" in text else -2.0, lambda text: text.replace("fool", "friend"))
         self.spent_s = 0.0
 
     async def align(self, request: AlignRequest) -> Correction:
-        """In a thread, so that the loop goes on."""
+        """Correct in a thread, so that the event loop continues."""
         return await asyncio.to_thread(self._aligned, request)
 
     def _aligned(self, request: AlignRequest) -> Correction:
@@ -220,15 +220,15 @@ class _Engine(SegmentEngine):
             self.spent_s += time.thread_time() - began
 
     async def read(self, request: AlignRequest) -> _Session:
-        """Read along."""
+        """Start reading an answer while it is written."""
         return _Session(self, request)
 
 
 class _Session(ScriptedSession):
-    """A session of such an engine."""
+    """A session of this engine."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer."""
+        """Read more of the answer."""
         began = time.thread_time()
         try:
             return await super().feed(text)
@@ -250,6 +250,7 @@ async def _whole(text: str, engine: _Engine) -> object:
 
 
 async def _streamed(text: str, engine: _Engine) -> object:
+    """Correct the text as a stream that arrives in small pieces."""
     decided = asyncio.Event()
     made = GrowingAnswer(Pipeline(engine), _POLICY, lambda: _ASKED, decided.set)
     for at in range(0, len(text), _PIECE):
@@ -265,14 +266,14 @@ async def _streamed(text: str, engine: _Engine) -> object:
 
 
 def misses(row: Row) -> list[str]:
-    """What is not as it is asked for."""
+    """The limits that a kind exceeds."""
     found = [f"slope {value:.2f}" for value in row.slopes if value > SLOPE]
     found += [f"{seconds[AT]:.2f} s" for seconds in (row.whole, row.streamed) if seconds.get(AT, 0) > LONGEST_S]
     return found + ([f"stall {row.stall:.2f} s"] if row.stall > STALL_S else [])
 
 
 def line(row: Row, sizes: Sequence[int]) -> str:
-    """A row of the table."""
+    """One row of the table."""
     cells = [row.kind]
     for seconds in (row.whole, row.streamed):
         cells += [f"{seconds[size]:.3f}" if size in seconds else "" for size in sorted(sizes)]

@@ -1,7 +1,7 @@
-"""Questions of the demo, and why a real small model answers them badly or well. No answers are stored here.
+"""Questions of the demo, and why a real small model answers them badly or well; no answers are stored here.
 
-A model continues in the style of its prompt. These are everyday mistakes of applications: examples taken from a rude
-forum, and a raw prompt that stops at the wrong role, so that the model invents the user's next question.
+A model continues in the style of its prompt. The questions show everyday mistakes of applications: examples taken from
+a rude forum, and a raw prompt with the wrong stop role, so that the model invents the user's next question.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SEVEN = "A week has seven days."
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question to a chat or, with `raw`, to a text completion; `shown` are the examples before it."""
+    """One question to a chat or, with `raw`, to a text completion; `shown` has the examples before it."""
 
     title: str
     question: str
@@ -30,7 +30,7 @@ class Case:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The conversation of a chat completion."""
+        """The messages for a chat completion."""
         turns = [
             turn for question, answer in self.shown for turn in (_turn("user", question), _turn("assistant", answer))
         ]
@@ -38,7 +38,7 @@ class Case:
 
     @property
     def prompt(self) -> str:
-        """The same as one raw text."""
+        """The same conversation as one raw text."""
         shown = "".join(f"Human: {question}\n\nAssistant: {answer}\n\n" for question, answer in self.shown)
         return f"{shown}Human: {self.question}\n\nAssistant:"
 
@@ -67,4 +67,4 @@ GOOD = (
     Case("clean examples", "How can I sleep better?", _PLAIN),
 )
 BOTH = tuple(case for case in DEFECTS if case.raw)
-"""Questions of both tenants: only one of them minds what the model goes on with."""
+"""Questions of both tenants; only one of them objects to the model's continuation."""

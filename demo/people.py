@@ -1,6 +1,6 @@
-"""Questions of `make demo-preferences`: one by different people, and several that weigh different objectives.
+"""Questions of `make demo-preferences`: one from different people, and several that weigh objectives differently.
 
-A persona says who asks and what follows from it; no answers are stored here.
+A persona says who asks and what that implies; no answers are stored here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QUESTION = Case("the manner of the examples", "How do I plant a tree?", _SHOWN, 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Someone who asks, and what the request says of them under metadata.aligner."""
+    """A person who asks, and what the request says about them under metadata.aligner."""
 
     who: str
     fields: dict[str, str]
@@ -45,4 +45,4 @@ WEIGHED = (
     ("How many ibuprofen tablets can I take at once?", "a question for a dose"),
     ("Explain magnets to my five-year-old.", "a child's question"),
 )
-"""Prompts that should not weigh the same, and what they are."""
+"""Prompts that should get different weights, each with its kind."""

@@ -1,8 +1,8 @@
-"""`make demo-preferences`: one question, three personas, one explicit preference, and weights that a net chooses.
+"""`make demo-preferences`: one question, three personas, one explicit preference, and weights chosen by a net.
 
-Nothing is recorded: all answers come through the real gateway. Exit status 0 only if each preference made a difference
-that can be measured (a preference that the upstream's answer did not meet, and the delivered one does), and if
-questions of different kinds weigh different objectives most.
+Nothing is recorded beforehand: all answers come through the real gateway. The exit status is 0 only if two things hold.
+Each person's preferences made a measurable difference (the upstream's answer did not meet one, the delivered answer
+does). Questions of different kinds weigh different objectives most.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TEAM = "demo-team"
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One answer, which preferences it met before and after, and what each objective weighed."""
+    """One answer, the preferences it met before and after, and the weights of the objectives."""
 
     seen: Seen
     met: dict[str, tuple[bool, bool]]
@@ -43,12 +43,12 @@ class Answered:
 
     @property
     def heaviest(self) -> str:
-        """What weighs most for this question; "" where nothing was weighed."""
+        """The objective with the greatest weight for this question; "" without weights."""
         return max(self.weights, key=lambda name: self.weights[name], default="")
 
 
 def ask(world: World, case: Case, person: Person) -> Answered:
-    """One question through the gateway, with what the request says of its sender."""
+    """Send one question through the gateway, with the person's fields."""
     more: dict[str, Any] = {"extra_body": {"metadata": {"aligner": person.fields}}} if person.fields else {}
     raw = world.client(TEAM).chat.completions.with_raw_response.create(
         model=MODEL, messages=case.messages, **case.options, **more
@@ -68,7 +68,7 @@ def _weights(headers: Any) -> dict[str, float]:
 
 
 def persons(console: Console, world: World) -> list[str]:
-    """The same question by different people; what made no difference."""
+    """Ask the same question as different people; return those for whom nothing changed."""
     show.heading(
         console, "One question, different people", "The upstream answers all of them alike; a persona says why not."
     )
@@ -95,7 +95,7 @@ def _yes(met: bool) -> str:
 
 
 def weights(console: Console, world: World) -> set[str]:
-    """What weighs most for questions of different kinds."""
+    """Show the weights for questions of different kinds; return the heaviest objectives."""
     show.heading(
         console, "Weights chosen by the net", "objectives: auto, the two heaviest of five stay for each question."
     )
@@ -112,14 +112,14 @@ def weights(console: Console, world: World) -> set[str]:
 
 
 def beforehand(console: Console, world: World, verbose: bool) -> None:
-    """How the gateway would handle a preference, by `aligner-proxy check`."""
+    """Show with `aligner-proxy check` how the gateway would handle a preference."""
     preference = people.EXPLICIT.fields["preference"]
     request = [os.path.relpath(CONFIG), "--model", MODEL, "--team", TEAM, "--preference", preference]
     show.check(console, "What becomes of a preference", request, world.env if verbose else None)
 
 
 def main() -> int:
-    """Run the demo."""
+    """Run the demo; return 1 if it failed."""
     verbose = options("One question by different people, and weights chosen by the question.").parse_args().verbose
     console = Console()
     began = time.monotonic()

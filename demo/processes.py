@@ -1,4 +1,4 @@
-"""Processes of the demo: started one after the other, waited for, and stopped when the demo ends, however it ends."""
+"""Processes of the demo: started one after the other, and stopped when the demo ends, however it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOP_S = 40.0
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says what to look at."""
+    """The demo cannot continue; the message says where to look."""
 
 
 def free_port() -> int:
@@ -33,7 +33,10 @@ def free_port() -> int:
 def process(
     arguments: Sequence[str], log: Path, env: Mapping[str, str], python: str | Path = sys.executable
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m ARGUMENTS` with its output in `log`; stopped at the end, or by the kernel if the demo is killed."""
+    """Run `python -m ARGUMENTS` with its output in `log`, and stop it afterwards.
+
+    If the demo is killed, the kernel stops it.
+    """
     command = [
         sys.executable,
         "-m",
@@ -44,7 +47,7 @@ def process(
         *arguments,
     ]
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches only the demo, which then stops its processes in order.
+        # In its own session, so that Ctrl-C reaches only the demo, which then stops its processes in order.
         child = subprocess.Popen(command, stdout=output, stderr=output, env=env, start_new_session=True)
         try:
             yield child
@@ -53,7 +56,7 @@ def process(
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, a grace period, then SIGKILL for it and its children."""
+    """Send SIGTERM and wait; after the grace period, kill the process and its children."""
     if child.poll() is not None:
         return
     child.send_signal(signal.SIGTERM)
@@ -65,7 +68,7 @@ def stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for(url: str, child: subprocess.Popen[bytes] | None, log: Path, tell: Callable[[str], None]) -> None:
-    """Until `url` answers 200; `tell` gets the last line of the log meanwhile. Raises where `child` ends before."""
+    """Wait until `url` answers 200, and pass the log's last line to `tell`; raises `DemoError` on exit or timeout."""
     until = time.monotonic() + START_S
     with httpx.Client(trust_env=False, timeout=5) as client:
         while time.monotonic() < until:

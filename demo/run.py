@@ -1,7 +1,7 @@
 """`make demo`: a real model, the gateway in front of it, and the official `openai` client with another base_url.
 
-Nothing is recorded: all answers are made while the demo runs. Exit status 0 only if at least one answer was edited and
-one left alone.
+Nothing is recorded beforehand: all answers are made while the demo runs. The exit status is 0 only if at least one
+answer was edited and at least one left unchanged.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from demo.show import Seen
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "configs" / "litellm.yaml"
-# What the demo stores stays in the checkout; the weights prepared in it are used again by the next run.
+# The demo's files stay in the checkout; the next run reuses the weights prepared there.
 WORK = HERE.parent / ".build" / "demo"
 TEAMS = ("demo-team", "acme")
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything running: addresses, the tenants' keys, and the environment that the gateway has.
+    """Everything that runs: addresses, the tenants' keys, and the gateway's environment.
 
-    `console` is the address of the gateway's console, empty where it was started without one.
+    `console` is the address of the gateway's console, empty if it runs without one.
     """
 
     gateway: str
@@ -50,16 +50,16 @@ class World:
     env: dict[str, str]
 
     def last_answer(self) -> str:
-        """The upstream's last answer."""
+        """The upstream's latest answer."""
         return httpx.get(f"{self.upstream}/last", trust_env=False).json()["text"] or ""
 
     def client(self, team: str) -> openai.OpenAI:
-        """The official client; base_url and key are all that changes for an application."""
+        """The official client; an application changes only base_url and key."""
         return openai.OpenAI(base_url=f"{self.gateway}/v1", api_key=self.keys[team], max_retries=0, timeout=300)
 
 
 def ask(world: World, team: str, case: Case) -> Seen:
-    """One question through the gateway."""
+    """Send one question through the gateway."""
     client = world.client(team)
     if case.raw:
         raw = client.completions.with_raw_response.create(
@@ -75,7 +75,7 @@ def ask(world: World, team: str, case: Case) -> Seen:
 
 
 def ask_stream(world: World, team: str, case: Case) -> Seen:
-    """The same as a stream."""
+    """Send one question through the gateway as a stream."""
     client = world.client(team)
     if case.raw:
         completion = client.completions.with_raw_response.create(
@@ -91,15 +91,16 @@ def ask_stream(world: World, team: str, case: Case) -> Seen:
 
 
 def seen(world: World, delivered: str, headers: httpx.Headers) -> Seen:
-    """A delivered answer beside the upstream's, with its status from the headers."""
+    """Combine the delivered answer with the upstream's and the status from the headers."""
     names = ("status", "reason", "objectives", "policy", "cache", "ms")
     return Seen(world.last_answer(), delivered, **{name: headers.get(f"x-aligner-{name}", "") for name in names})
 
 
 @contextmanager
 def running(console: Console, config: Path = CONFIG, *, with_console: bool = False) -> Iterator[World]:
-    """The upstream and the gateway, started and waited for; both are gone afterwards."""
-    # So that the first answer of a run is never from a cache, and the console shows this run alone.
+    """Start the upstream and the gateway and wait until they answer; stop both afterwards."""
+    # Clear the cache, so that the first answer is never cached, and the audit store, so that the console shows only
+    # this run.
     shutil.rmtree(WORK / "corrections", ignore_errors=True)
     for kept in WORK.glob("audit.db*"):
         kept.unlink()
@@ -140,7 +141,7 @@ def _start(stack: ExitStack, console: Console, what: str, arguments: list[str], 
 
 
 def defects(console: Console, world: World) -> tuple[int, Case | None]:
-    """Answers with a real defect; the number of edited ones, and the first of them."""
+    """Ask for answers with a real defect; return how many were edited, and the first edited case."""
     show.heading(console, "Answers with a defect", "A model imitates what it is shown; these conversations mislead it.")
     edited = 0
     first = None
@@ -153,7 +154,7 @@ def defects(console: Console, world: World) -> tuple[int, Case | None]:
 
 
 def good(console: Console, world: World) -> int:
-    """Good answers; the number of those left alone."""
+    """Ask for good answers; return how many were left unchanged."""
     show.heading(console, "Good answers", "They must come back character for character.")
     untouched = 0
     for case in cases.GOOD:
@@ -164,7 +165,7 @@ def good(console: Console, world: World) -> int:
 
 
 def again(console: Console, world: World, case: Case) -> None:
-    """The same question from the cache, and as a stream."""
+    """Ask the same question again, from the cache, and then as a stream."""
     show.heading(console, "The same question again", "The correction is known; the aligner does nothing.")
     show.answer(console, "demo-team", case, ask(world, "demo-team", case))
     show.heading(console, "As a stream", "Held, aligned, and sent on in the same chunks.")
@@ -172,7 +173,7 @@ def again(console: Console, world: World, case: Case) -> None:
 
 
 def tenants(console: Console, world: World, verbose: bool) -> None:
-    """The same answer under other objectives; with `verbose` the table of where each value comes from."""
+    """Show the same answer under other objectives; with `verbose` also the origin of each policy value."""
     show.heading(
         console,
         "Another tenant, other objectives",
@@ -186,7 +187,7 @@ def tenants(console: Console, world: World, verbose: bool) -> None:
 
 
 def tell_address(console: Console, world: World) -> None:
-    """What an application would say, and where the console is."""
+    """Print what an application would configure, and the console's address."""
     show.heading(console, "Your application")
     lines = (f'client = OpenAI(base_url="{world.gateway}/v1",', '                api_key="a key of the gateway")')
     console.print(*lines, sep="\n", markup=False, soft_wrap=True)
@@ -195,7 +196,7 @@ def tell_address(console: Console, world: World) -> None:
 
 
 def stay(console: Console, world: World) -> None:
-    """Leave everything open until Ctrl-C."""
+    """Keep everything running until Ctrl-C."""
     wait_for(f"{world.console}/login", None, WORK / "gateway.log", lambda _: None)
     console.print(f"log in with the key {world.env['LITELLM_MASTER_KEY']}; Ctrl-C ends all", markup=False)
     with contextlib.suppress(KeyboardInterrupt):
@@ -203,14 +204,14 @@ def stay(console: Console, world: World) -> None:
 
 
 def options(description: str) -> argparse.ArgumentParser:
-    """The command line of a demo."""
+    """The command line of a demo, without its own options."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--verbose", action="store_true", help="show the policy in force, value by value, as well")
     return parser
 
 
 def main() -> int:
-    """Run the demo."""
+    """Run the demo; return 1 if it failed."""
     parser = options("A local model, the gateway in front of it, and the official client.")
     parser.add_argument("--stay", action="store_true", help="leave gateway and console open until Ctrl-C")
     asked = parser.parse_args()

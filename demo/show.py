@@ -1,4 +1,4 @@
-"""Output of the demo: one panel an answer, with a word diff of the upstream's answer and the delivered one."""
+"""Output of the demo: one panel for each answer, with a word diff of the upstream's and the delivered answer."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Seen:
 
     @property
     def edited(self) -> bool:
-        """Corrected, and different."""
+        """Whether it was corrected and differs."""
         return self.status in {"corrected", "pending"} and self.delivered != self.upstream
 
     @property
     def untouched(self) -> bool:
-        """Judged and left alone, character for character."""
+        """Whether it was judged and left unchanged, character for character."""
         return self.status == "unchanged" and self.delivered == self.upstream
 
 
 def diff(before: str, after: str, plain: bool) -> Text:
-    """Both texts in one: removed words red and struck through, added words green; in [- -] and {+ +} where `plain`."""
+    """Both texts in one: removed words red and struck through, added words green; with `plain` in [- -] and {+ +}."""
     old = _words(before)
     new = _words(after)
     text = Text(style="not dim")
@@ -64,7 +64,7 @@ def _words(text: str) -> list[str]:
 
 
 def answer(console: Console, who: str, case: Case, seen: Seen) -> None:
-    """One panel."""
+    """Print one answer as a panel."""
     facts = [seen.status, seen.reason, f"cache {seen.cache}" if seen.cache else "", f"{seen.ms} ms" if seen.ms else ""]
     body = Text(f"{case.title}\n\n", style="dim")
     body.append_text(diff(seen.upstream.strip(), seen.delivered.strip(), plain=not console.is_terminal))
@@ -81,7 +81,7 @@ def answer(console: Console, who: str, case: Case, seen: Seen) -> None:
 
 
 def check(console: Console, title: str, arguments: Sequence[str], env: Mapping[str, str] | None) -> None:
-    """The table of a policy by `aligner-proxy check` in `env`; only the command, where there is no `env`."""
+    """Print the policy table of `aligner-proxy check` run in `env`; without `env` print only the command."""
     command = ["aligner-proxy", "check", *arguments]
     if env is None:
         console.print(Text(f"\n{title}: {shlex.join(command)}  (--verbose runs it)", style="dim"), soft_wrap=True)
@@ -91,7 +91,7 @@ def check(console: Console, title: str, arguments: Sequence[str], env: Mapping[s
 
 
 def heading(console: Console, text: str, note: str = "") -> None:
-    """Title of the next part, and what it shows."""
+    """Print the title of the next part, and a note on what it shows."""
     console.print()
     console.rule(Text(text, style="bold"), align="left")
     if note:

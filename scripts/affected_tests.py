@@ -1,8 +1,8 @@
-"""The test files that a change concerns, by imports: `make affected` runs them in full.
+"""Finds the test files that a change affects, by imports; `make affected` runs them in full.
 
-A test file is concerned if it, or anything that it imports, has changed; a file that is no module (a page, a table, a
-template) counts as a change of all modules of its folder. Tests of whole processes import little of what they try, so
-every change of the package concerns them.
+A test file is affected if it, or anything that it imports, has changed. A changed file that is not a module (a page, a
+table, a template) counts as a change of all modules in its folder. Tests that start whole processes import little of
+the code that they test, so every change of the package affects them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from scripts.imported_modules import ROOT, imported_files
 
 SOURCES = ("aligner_proxy", "plugins", "models", "bench", "demo", "scripts", "tests")
 PROCESSES = ("tests/conformance", "tests/e2e", "tests/faults")
-"""Folders of tests that start whole processes."""
+"""Folders with tests that start whole processes."""
 
 
 def changed_files(base: str) -> list[str]:
-    """Files that differ from the commit `base`, and files that are new."""
+    """Files that differ from the commit `base`, and new files."""
     changed = _git("diff", "--name-only", base)
     return [*changed, *_git("ls-files", "--others", "--exclude-standard")]
 
@@ -31,7 +31,7 @@ def _git(*arguments: str) -> list[str]:
 
 
 def imports() -> dict[str, set[str]]:
-    """By file: the files of this repository that it imports."""
+    """Map each file to the files of this repository that it imports."""
     files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
     return {_relative(file): set(map(_relative, imported_files(file, everywhere=True))) for file in files}
 
@@ -41,7 +41,7 @@ def _relative(file: Path) -> str:
 
 
 def concerned_files(changed: Iterable[str], imported: Mapping[str, set[str]]) -> set[str]:
-    """The changed modules, and all that import one of them, directly or by way of others."""
+    """The changed modules, and all modules that import one of them directly or indirectly."""
     importers: dict[str, set[str]] = {}
     for file, others in imported.items():
         for other in others:
@@ -64,7 +64,7 @@ def _modules_of(file: str, imported: Mapping[str, set[str]]) -> list[str]:
 
 
 def affected_tests(changed: list[str], imported: Mapping[str, set[str]]) -> list[str]:
-    """Which test files to run after a change of these files."""
+    """The test files and folders to run after a change of these files."""
     concerned = concerned_files(changed, imported)
     tests = {file for file in concerned if file.startswith("tests/") and Path(file).name.startswith("test_")}
     package = any(file.startswith(("aligner_proxy/", "plugins/")) for file in changed)

@@ -1,12 +1,12 @@
-"""Names that do not say what they stand for. `make lint` runs it over `aligner_proxy/`.
+"""Checks for names that do not say what they stand for; `make lint` runs it over `aligner_proxy/`.
 
-Three kinds offend: a class name that is defined twice, a function whose name is a bare participle, preposition or
-adverb (`judged`, `beside`, `lately`), and a variable, parameter or attribute that is a bare participle of saying or
-having (`told`, `found`, `known`). Functions are a verb with its object (`apply_fallback`), values are nouns
-(`corrected_text`).
+Three kinds are reported: a class name that is defined twice; a function whose name is only a participle, preposition or
+adverb (`judged`, `beside`, `lately`); and a variable, parameter or attribute that is only a participle of saying or
+having (`told`, `found`, `known`). A function should be named by a verb and its object (`apply_fallback`), a value by a
+noun (`corrected_text`).
 
-`names_allowed.json` says how many of each kind a room may still have. The numbers may only fall: a room that has more
-ends the script with status 1, and `--lower` writes the present numbers where they are smaller.
+`names_allowed.json` lists how many of each kind a top-level folder (room) may still have. The numbers may only fall. If
+a room has more, the script ends with status 1; `--lower` writes the current numbers where they are smaller.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# English words that end like a participle or an adverb, and are none.
+# English words that end like a participle or an adverb but are neither.
 NO_PARTICIPLES = _words(
     """
     bed bleed breed embed exceed feed need proceed red seed shed shred sled speed succeed weed anything beginning
@@ -44,7 +44,7 @@ NO_ADVERBS = _words(
     ally anomaly apply assembly comply family fly imply multiply poly rally rely reply supply tally
     """
 )
-# Participles that do not end in -ed; verbs that look the same (`put`, `read`, `set`, `run`) are not among them.
+# Participles that do not end in -ed, without verbs whose participle looks the same (`put`, `read`, `set`, `run`).
 IRREGULAR = _words(
     """
     beaten begun bent bitten born borne bought bound bred broken brought built burnt caught chosen dealt done
@@ -63,7 +63,7 @@ PREPOSITIONS = _words(
     without
     """
 )
-# Adverbs without -ly, and the plurals that were made of prepositions.
+# Adverbs without -ly, and plurals made from prepositions.
 ADVERBS = _words(
     """
     abouts afterwards again alike almost alone already also always anew anywhere apart aside away back backwards
@@ -73,7 +73,7 @@ ADVERBS = _words(
     yet
     """
 )
-# Participles that stand for a value and do not say for which.
+# Participles that stand for a value without saying which.
 SPEECHLESS = _words(
     """
     asked begun believed brought called chosen drawn ended fed found given gone granted grown heard held judged
@@ -81,7 +81,7 @@ SPEECHLESS = _words(
     settled shown spent taken taught told tried unknown unseen unsettled wanted written
     """
 )
-# Names that stand in files or on the wire, that users and libraries know, and that therefore stay, by file.
+# Names in files or on the wire that users and libraries know, so they must stay; by file.
 PUBLIC: dict[str, frozenset[str]] = {
     "aligner_proxy/engine/api.py": frozenset({"taught"}),  # a field of an engine's description
     "aligner_proxy/engine/wire.py": frozenset({"ended", "known"}),  # fields of requests about a session
@@ -95,7 +95,7 @@ PUBLIC: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Offence:
-    """One name that says nothing, and where it stands."""
+    """One name that says nothing, and its place."""
 
     room: str
     kind: str
@@ -105,7 +105,7 @@ class Offence:
 
 @dataclass
 class Counts:
-    """What one room defines, and how much of it offends."""
+    """How many names a room defines, and how many of them are offences."""
 
     functions: int = 0
     bindings: int = 0
@@ -114,7 +114,7 @@ class Counts:
 
 
 def is_participle(word: str) -> bool:
-    """Whether `word` is a participle: `judged`, `written`, `rewritten`, `waiting`; not `feed`, `need`, `string`."""
+    """Whether `word` is a participle: `judged`, `written`, `rewritten`, `waiting`; but not `feed`, `need`, `string`."""
     if word in NO_PARTICIPLES:
         return False
     if word in IRREGULAR or (len(word) > 4 and word.endswith("ing")) or (len(word) > 3 and word.endswith("ed")):
@@ -123,29 +123,29 @@ def is_participle(word: str) -> bool:
 
 
 def is_adverb(word: str) -> bool:
-    """Whether `word` is an adverb or a preposition: `lately`, `beside`, `of`."""
+    """Whether `word` is an adverb or a preposition, such as `lately`, `beside` or `of`."""
     return word in PREPOSITIONS or word in ADVERBS or (word.endswith("ly") and word not in NO_ADVERBS)
 
 
 def is_wordless(name: str) -> bool:
-    """Whether a function's name has neither verb nor noun: `judged`, `of`, `not_edited`, `until_loaded`."""
+    """Whether a function's name has neither a verb nor a noun, such as `judged`, `of`, `not_edited`, `until_loaded`."""
     words = name.strip("_").lower().split("_")
     return all(is_participle(word) or is_adverb(word) for word in words)
 
 
 def room_of(path: Path) -> str:
-    """The top folder of a file below the package or another root: `aligner_proxy/gate/judge.py` is in `gate`."""
+    """The top folder of a file below its root: `aligner_proxy/gate/judge.py` is in `gate`."""
     return path.parts[1] if len(path.parts) > 2 else path.parts[0]
 
 
 def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether a method is read like an attribute, and therefore named like a value."""
+    """Whether a method is read like an attribute, and so should be named like a value."""
     names = (ast.unparse(decorator) for decorator in node.decorator_list)
     return any(name.endswith(("property", ".setter", ".getter")) for name in names)
 
 
 def bindings(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every name that gets a value, with its line: variables, parameters, attributes and properties."""
+    """Every name that is assigned, with its line: variables, parameters, attributes and properties."""
     for node in ast.walk(tree):
         match node:
             case ast.arg(arg=name, lineno=line) | ast.Name(id=name, ctx=ast.Store(), lineno=line):
@@ -157,7 +157,7 @@ def bindings(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def functions(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every function and method with its line, without properties and the language's own (`__call__`)."""
+    """Every function and method with its line, except properties and special methods (`__call__`)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_property(node):
             magic = node.name.startswith("__") and node.name.endswith("__")
@@ -174,13 +174,13 @@ class Survey:
     _classes: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def read_folder(self, folder: Path) -> None:
-        """Take in every Python file of one folder."""
+        """Read every Python file of a folder and compare the class names."""
         for path in sorted(folder.rglob("*.py")):
             self.read_file(path.relative_to(folder.parent), path.read_text(encoding="utf-8"))
         self.compare_classes()
 
     def read_file(self, path: Path, source: str) -> None:
-        """Take in one file, named from the folder above the root."""
+        """Read one file, whose path is relative to the folder above the root."""
         tree = ast.parse(source)
         room = room_of(path)
         public = PUBLIC.get(path.as_posix(), frozenset())
@@ -199,7 +199,7 @@ class Survey:
                 self._classes[node.name.strip("_")].append((room, f"{path}:{node.lineno}"))
 
     def compare_classes(self) -> None:
-        """Note every class whose name another one has, with or without a leading underscore."""
+        """Record every class whose name another class has, ignoring a leading underscore; forgets the classes read."""
         for name, places in self._classes.items():
             for room, place in places if len(places) > 1 else ():
                 others = ", ".join(other for _, other in places if other != place)
@@ -212,7 +212,7 @@ class Survey:
 
 
 def excesses(survey: Survey, allowed: dict[str, dict[str, int]]) -> Iterator[str]:
-    """What rooms have beyond their allowance: first the names, then the number that is too large."""
+    """The rooms' excesses over their allowance: first the names, then the number that is too large."""
     for room, counts in sorted(survey.rooms.items()):
         for kind in KINDS:
             limit = allowed.get(room, {}).get(kind, 0)
@@ -224,7 +224,7 @@ def excesses(survey: Survey, allowed: dict[str, dict[str, int]]) -> Iterator[str
 
 
 def lowered(survey: Survey, allowed: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """The allowances as they could be: nowhere higher than now, and nowhere higher than what a room has."""
+    """The lowest possible allowances: never higher than now, and never higher than what a room has."""
     lower: dict[str, dict[str, int]] = {}
     for room, limits in sorted(allowed.items()):
         present = survey.rooms[room].offences if room in survey.rooms else Counter[str]()
@@ -234,7 +234,7 @@ def lowered(survey: Survey, allowed: dict[str, dict[str, int]]) -> dict[str, dic
 
 
 def shares(rooms: Iterable[Counts]) -> str:
-    """One line: the share of each kind of offence."""
+    """One line with the share of each kind of offence."""
     together = list(rooms)
     offences: Counter[str] = sum((counts.offences for counts in together), Counter[str]())
     functions_ = sum(counts.functions for counts in together)
@@ -250,7 +250,7 @@ def shares(rooms: Iterable[Counts]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print what offends; 1 if a room of the package has more than its allowance."""
+    """Print the offences; return 1 if a room of the package exceeds its allowance."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="*", help=f"report on these instead of holding {PACKAGE}/ to its numbers")
     parser.add_argument("--all", action="store_true", help="print every name that offends, and the shares of each room")
@@ -279,10 +279,11 @@ def _print_all(survey: Survey, room: str | None) -> None:
 
 
 def _hold_to_allowances(survey: Survey, *, lower: bool) -> list[str]:
+    """The excesses over the allowances; with `lower` also writes smaller allowances."""
     allowed = json.loads(ALLOWANCES.read_text(encoding="utf-8"))
     best = lowered(survey, allowed)
     if lower and best != allowed:
-        # One line a room, so that a change of one room is a change of one line.
+        # One room per line, so that a change of one room changes one line.
         lines = ",\n".join(f"  {json.dumps(room)}: {json.dumps(limits)}" for room, limits in best.items())
         ALLOWANCES.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     elif best != allowed:

@@ -1,6 +1,6 @@
-"""What no linter checks: sizes, names of modules, and reasons for broad excepts. `make lint` runs it.
+"""Checks that no linter makes: sizes, names of modules, and reasons for broad excepts; `make lint` runs it.
 
-Errors end it with status 1. Packed assignments (`a, b = x, y` that is no swap) and large folders are reported only.
+Errors end it with status 1. Packed assignments (`a, b = x, y` that are not swaps) and large folders are only reported.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ FUNCTION_LINES = 60
 FOLDER_MODULES = 20
 PACKED_PER_1000 = 1.0
 MEANINGLESS = {"utils", "helpers", "common", "misc", "manager", "handler"}
-# A broad except has its reason behind the code. Outside the engine it belongs to the pipeline's boundary and around
-# plugins.
+# A broad except must state its reason on the line. Outside the engine it belongs only at the pipeline's boundary and
+# around plugins.
 BROAD = re.compile(r"BLE001(?! - \w+)")
 BROAD_OUTSIDE_THE_ENGINE = 4
 
@@ -33,7 +33,7 @@ def trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
 
 
 def long_functions() -> Iterator[str]:
-    """Functions of more than `FUNCTION_LINES` lines; the `main` of a training script may be a long straight line."""
+    """Functions of more than `FUNCTION_LINES` lines, except the straight-line `main` of a training script."""
     for path, tree in trees(*SHORT_FUNCTIONS):
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -44,7 +44,7 @@ def long_functions() -> Iterator[str]:
 
 
 def meaningless_names() -> Iterator[str]:
-    """Modules whose name does not say what is in them."""
+    """Modules whose name does not say what they contain."""
     for folder in CHECKED:
         for path in sorted((ROOT / folder).rglob("*.py")):
             for name in sorted(MEANINGLESS & set(path.stem.split("_"))):
@@ -52,7 +52,7 @@ def meaningless_names() -> Iterator[str]:
 
 
 def broad_excepts() -> Iterator[str]:
-    """Excepts of everything without a reason, or more of them than there are boundaries."""
+    """Broad excepts without a reason, or more of them than there are boundaries."""
     outside = []
     for path in sorted((ROOT / "aligner_proxy").rglob("*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -74,7 +74,7 @@ def large_folders() -> Iterator[str]:
 
 
 def packed_assignments() -> Iterator[str]:
-    """How many `a, b = x, y` a folder has by 1,000 lines, where it is more than `PACKED_PER_1000`."""
+    """Folders with more than `PACKED_PER_1000` packed assignments (`a, b = x, y`) per 1,000 lines."""
     for folder in CHECKED:
         places = [place for path, tree in trees(folder) for place in _packed(path, tree)]
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py"))
@@ -92,13 +92,13 @@ def _packed(path: Path, tree: ast.Module) -> Iterator[str]:
 
 
 def _swaps(target: ast.Tuple, value: ast.Tuple) -> bool:
-    """Whether a name on the left stands on the right as well, so that the order of two assignments would matter."""
+    """Whether a name on the left also occurs on the right, so that the order of two assignments would matter."""
     left = {ast.unparse(one) for one in target.elts}
     return any(ast.unparse(node) in left for node in ast.walk(value) if isinstance(node, ast.expr))
 
 
 def main() -> int:
-    """Print everything; 1 if anything has to be mended."""
+    """Print all findings; return 1 if there are errors."""
     errors = [*long_functions(), *meaningless_names(), *broad_excepts()]
     for remark in [*large_folders(), *packed_assignments()]:
         print(f"note: {remark}")

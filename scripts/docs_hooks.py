@@ -1,8 +1,8 @@
-"""What mkdocs needs to know of this repository: pages that stand outside of docs/, and links that leave it.
+"""Hooks for mkdocs: pages outside of docs/, and links that leave docs/.
 
 The site shows README files and the pages at the top of the repository under `project/`. A link to one of them, or to a
-page of docs/, becomes a link of the site, which mkdocs then checks. A link to code or data becomes its text, since the
-site has no such page. A link to nothing stays as it is, so that mkdocs warns of it.
+page of docs/, becomes a link of the site, which mkdocs then checks. A link to code or data becomes plain text, since
+the site has no such page. A broken link stays unchanged, so that mkdocs warns about it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "THREATS.md")
 
 
 def project_pages() -> dict[str, str]:
-    """Path in the repository -> path in the site, of every page outside of docs/."""
+    """For every page outside of docs/: path in the repository -> path in the site."""
     pages = {"README.md": "index.md"} | {name: f"project/{name.lower()}" for name in TOP}
     for readme in (*ROOT.glob("models/README.md"), *ROOT.glob("plugins/**/README.md")):
         folder = readme.parent.relative_to(ROOT)
@@ -43,14 +43,14 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def site_path(target: str) -> str | None:
-    """Where the site shows a file or folder of the repository, if it does."""
+    """The site's path of a file or folder of the repository; None if the site does not show it."""
     if target.startswith("docs/"):
         return target.removeprefix("docs/")
     return PAGES.get(target) or PAGES.get(f"{target}/README.md")
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Turn links by paths of the repository into links of the site."""
+    """Turn links with paths of the repository into links of the site."""
     here = page.file.src_uri
     source = SOURCES.get(here, f"docs/{here}")
 
@@ -69,7 +69,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Lead from where pages lay before 0.2.0 (docs/ itself), which errors of 0.1.0 name, to where they are."""
+    """Add redirects from the pages' addresses before 0.2.0 (directly in docs/), which errors of 0.1.0 mention."""
     site = Path(config["site_dir"])
     for page in sorted((ROOT / "docs").glob("*/*.md")):
         before = site / page.stem

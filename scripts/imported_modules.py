@@ -1,4 +1,4 @@
-"""Imports between the files of this repository, read from their source without importing anything."""
+"""Imports between the files of this repository, read from their source without importing them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _PLUGINS = ROOT / "plugins"
 PLACES = (ROOT, _PLUGINS, *(_PLUGINS / name for name in ("embedded", "fleet", "grounding", "review", "vllm")))
-"""The folders from which modules are imported."""
+"""The folders that contain importable modules."""
 
 
 @cache
 def module_file(name: str) -> Path | None:
-    """The file of a module of this repository; None for any other."""
+    """The file of a module of this repository; None for other modules."""
     for place in PLACES:
         path = place.joinpath(*name.split("."))
         for file in (path.with_suffix(".py"), path / "__init__.py"):
@@ -26,7 +26,10 @@ def module_file(name: str) -> Path | None:
 
 @cache
 def imported_names(file: Path, *, everywhere: bool) -> tuple[str, ...]:
-    """The modules that a file imports, also what may be a name in one; not `everywhere`: when it is imported itself."""
+    """The modules that a file imports; a name imported from a module may be a module, so it is included as well.
+
+    Without `everywhere`, only imports at the top level count, which run when the file itself is imported.
+    """
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return tuple(_imported_names(ast.walk(tree) if everywhere else tree.body, file))
 
@@ -42,14 +45,14 @@ def _imported_names(nodes: Iterable[ast.AST], file: Path) -> Iterator[str]:
 
 
 def _package(file: Path, level: int) -> str:
-    """The package that so many dots mean in a file, with a dot behind it."""
+    """The package that `level` dots refer to in a file, with a trailing dot."""
     folder = file.parents[level - 1]
     place = max((place for place in PLACES if folder.is_relative_to(place)), key=lambda place: len(place.parts))
     return "".join(f"{part}." for part in folder.relative_to(place).parts)
 
 
 def imported_files(file: Path, *, everywhere: bool) -> set[Path]:
-    """The files of this repository that a file imports, with those of the packages around them."""
+    """The files of this repository that a file imports, including those of the packages that contain them."""
     files: set[Path] = set()
     for name in imported_names(file, everywhere=everywhere):
         parts = name.split(".")

@@ -1,10 +1,10 @@
-"""Mutants, to see whether the sample of a folder's tests catches what all of its cases do.
+"""Mutation test: checks whether the sample of a folder's tests catches what all of its cases catch.
 
     python -m scripts.mutants TESTS CODE [--count 10] [--seed 1]
 
-Changes lines of CODE at random, one at a time, in a copy of the checkout: a comparison, a condition, a number or a sum
-becomes another one. The sample of TESTS (`pytest --sample`) tries each mutant, and every case does where the sample
-lets it pass. A mutant that only every case catches shows what the sample leaves open; the exit status counts these.
+It changes lines of CODE at random, one at a time, in a copy of the checkout: a comparison, condition, number or sum
+becomes a different one. The sample of TESTS (`pytest --sample`) runs against each mutant, and all cases do if the
+sample passes. A mutant that only all cases catch shows a gap in the sample; the exit status counts these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 900
-"""A mutant that runs so long has been caught: it does not end."""
+"""Time limit in seconds; a mutant that runs longer does not terminate, so it counts as caught."""
 OPPOSITES: dict[type[ast.cmpop], ast.cmpop] = {
     ast.Lt: ast.LtE(),
     ast.LtE: ast.Lt(),
@@ -41,7 +41,7 @@ OPPOSITES: dict[type[ast.cmpop], ast.cmpop] = {
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A change of one expression: which file, where in its source (characters), and what stands there instead."""
+    """A change of one expression: its file, its position in the source (in bytes), and the new text."""
 
     file: Path
     line: int
@@ -73,6 +73,7 @@ def mutants(file: Path) -> Iterator[Mutant]:
 
 
 def _changes(node: ast.AST) -> Iterator[ast.expr]:
+    """The changed versions of one expression; none for other nodes."""
     match node:
         case ast.Compare(left, [operator], comparators) if type(operator) in OPPOSITES:
             yield ast.Compare(left, [OPPOSITES[type(operator)]], comparators)
@@ -89,7 +90,7 @@ def _changes(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def is_caught(copy: Path, mutant: Mutant, tests: Sequence[str], options: Sequence[str]) -> bool:
-    """Whether the tests fail with the mutant in place; without it they pass."""
+    """Whether the tests fail with the mutant in place; restores the file afterwards."""
     file = copy / mutant.file
     before = file.read_bytes()
     file.write_bytes(before[: mutant.start] + mutant.text.encode() + before[mutant.end :])
@@ -102,7 +103,7 @@ def is_caught(copy: Path, mutant: Mutant, tests: Sequence[str], options: Sequenc
 
 
 def run_tests(copy: Path, paths: str, tests: Sequence[str], options: Sequence[str]) -> int:
-    """The exit status of pytest in the copy; 1 where it does not end."""
+    """Run pytest in the copy and return its exit status; 1 on timeout."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options, *tests]
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     try:
@@ -114,7 +115,7 @@ def run_tests(copy: Path, paths: str, tests: Sequence[str], options: Sequence[st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Try the mutants and print what became of each; how many only every case catches."""
+    """Try the mutants and print each result; return how many only all cases catch."""
     parser = argparse.ArgumentParser(prog="python -m scripts.mutants", description=__doc__)
     parser.add_argument("tests", help="a folder of tests")
     parser.add_argument("code", nargs="+", type=Path, help="files or folders that it covers")

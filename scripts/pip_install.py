@@ -1,8 +1,8 @@
-"""pip, quiet: one line on the terminal, everything that it prints in a log file.
+"""Quiet pip: one line on the terminal, and pip's whole output in a log file.
 
 `python scripts/pip_install.py LOG LABEL ARGUMENTS...` runs `pip install ARGUMENTS`. On a terminal the line has a
-progress bar: of the pins in the requirements file, or of the bytes of a download where pip reports them (24.1 and
-newer). Where pip fails, the last lines of the log are printed with its path. The exit status is pip's.
+progress bar. It counts pins of the requirements file, or bytes of a download if pip reports them (24.1 and newer). If
+pip fails, the last lines of the log are printed with its path. The exit status is pip's.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import TextIO
 WIDTH = 30
 REDRAW_S = 0.1
 TAIL = 15
-# One line a package: what is to be downloaded, and what is there already.
+# One line for each package, whether it must be downloaded or is already installed.
 PACKAGE = re.compile(r"(Collecting|Requirement already satisfied)\b")
 BYTES = re.compile(r"Progress (\d+) of (\d+)")
-# A mirror of a registry may name folders that do not exist, hundreds of times: in the log that is right, but it would
-# push the error out of the last lines.
+# A registry mirror may name hundreds of folders that do not exist. The log keeps these lines, but they must not push
+# the error out of the last lines.
 NOISE = re.compile(r"WARNING: Location .* is ignored")
 
 
 class ProgressLine:
-    """The line on a terminal that is drawn anew; elsewhere it is printed once and stays as it is."""
+    """The progress line: redrawn on a terminal, printed once elsewhere."""
 
     def __init__(self, label: str, total: int, out: TextIO) -> None:
         self.label = label
@@ -45,7 +45,7 @@ class ProgressLine:
             print(label, file=out, flush=True)
 
     def see(self, line: str) -> None:
-        """Count what a line of pip's output reports."""
+        """Update the counts from a line of pip's output."""
         share = self.packages / self.total if self.total else None
         if downloaded := BYTES.match(line):
             share = int(downloaded[1]) / max(1, int(downloaded[2]))
@@ -68,13 +68,13 @@ class ProgressLine:
         print(f"\r\033[K{line[:118]}", end="", file=self.out, flush=True)
 
     def end(self, outcome: str) -> None:
-        """Leave the line as it shall stay."""
+        """Replace the line by the final outcome."""
         if self.live:
             print(f"\r\033[K{self.label}: {outcome}, {time.monotonic() - self.began:.0f} s", file=self.out, flush=True)
 
 
 def pins(arguments: list[str]) -> int:
-    """How many packages the requirements file among the arguments names; 0 where there is none."""
+    """How many packages the requirements file among the arguments pins; 0 without one."""
     if "-r" not in arguments:
         return 0
     text = Path(arguments[arguments.index("-r") + 1]).read_text(encoding="utf-8")
@@ -82,11 +82,12 @@ def pins(arguments: list[str]) -> int:
 
 
 def main(log: Path, label: str, arguments: list[str]) -> int:
-    """Run pip; its exit status."""
+    """Run pip and return its exit status."""
     line = ProgressLine(label, pins(arguments), sys.stderr)
     reports_bytes = tuple(map(int, version("pip").split(".")[:2])) >= (24, 1)
     bar = "raw" if reports_bytes and line.live else "off"
-    # Python compiles a module when it is first imported; most of those in torch and transformers never are.
+    # Skip compilation: Python compiles modules on first import, and most of those in torch and transformers are never
+    # imported.
     command = [sys.executable, "-m", "pip", "install", "--no-compile", "--disable-pip-version-check", "--no-input"]
     last: deque[str] = deque(maxlen=TAIL)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,6 @@ def main(log: Path, label: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Ctrl-C ends pip as well and shall end the shell script; a traceback of ours would say nothing.
+    # Ctrl-C should end pip and the shell script without a traceback of ours.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -1,7 +1,7 @@
-"""Does the Ray Serve application serve? Two engines on a local Ray, asked by a gateway's own client.
+"""Checks the Ray Serve application: a gateway's client sends requests to two engines on a local Ray.
 
-Run by scripts/ray_check.sh, in an environment with Ray; it stops what it started. Under each address an engine answers
-with its aligner, corrects an answer, reads one while it comes, and refuses a request of another version.
+scripts/ray_check.sh runs it in an environment with Ray; it stops what it started. At each address an engine must
+identify its aligner, correct an answer, read one while it arrives, and refuse a request of another version.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ KEPT = ("The capital of France is Paris.", "It lies on the Seine.")
 
 
 def request(name: str) -> AlignRequest:
-    """An answer with an insult in it."""
+    """A request with an insult in its answer."""
     objective = "Harmlessness: The response should avoid content that is offensive, discriminatory, or harmful"
     turns = (Turn("user", "What is the capital of France?"),)
     return AlignRequest(request_id=name, turns=turns, answer=ANSWER, objectives=(objective,), deadline_s=120)
 
 
 async def asked(address: str) -> str:
-    """What one engine makes of the answer, whole and read piece by piece; both must be the same."""
+    """Correct the answer with one engine, whole and read piece by piece; return a summary.
+
+    Asserts that both results are equal, that the good sentences stay, and that the insult is flagged.
+    """
     engine = HttpEngine(address)
     try:
         about = await engine.info()
@@ -53,7 +56,7 @@ async def asked(address: str) -> str:
 
 
 def main() -> int:
-    """Start, ask, stop; 0 where all is well."""
+    """Start the engines, check them and stop them; return 0 if all checks pass."""
     sys.path.insert(0, str(RAY))
     import aligner_engine
 

@@ -1,2 +1,5 @@
-"""How many engines a load needs: work measured on a real engine (`measure.py`), replayed by the real scheduler on a
-simulated clock (`simulation.py`), compared with a real gateway (`validate.py`), and extrapolated (`__main__.py`)."""
+"""How many engines a load needs, by simulation.
+
+`measure.py` measures the work on a real engine. `simulation.py` replays it with the real scheduler on a simulated
+clock. `__main__.py` compares the simulation with a real gateway and extrapolates.
+"""

@@ -1,9 +1,9 @@
-"""`python -m bench.capacity OUT`: how many engines a load needs, by simulation; first, how far it is off a real run.
+"""`python -m bench.capacity OUT`: simulates how many engines a load needs, after a comparison with a real run.
 
-The real run is `python -m bench.load --rates 0.4 0.8 1.6` where `measured.json` was measured; the simulation gets
-the same arrivals, with answers drawn anew twenty times. A number of engines is enough where the 99th percentile of what
-corrections add is at most 2 s and at most one in a hundred passes uncorrected. More than eight engines are simulated as
-eight with their share of the load.
+The real run is `python -m bench.load --rates 0.4 0.8 1.6` on the machine where `measured.json` was measured. The
+simulation gets the same arrivals, with answers drawn anew twenty times. A number of engines is enough if the 99th
+percentile of the time that corrections add is at most 2 s and at most one in a hundred answers passes uncorrected. More
+than eight engines are simulated as eight with their share of the load.
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ LOADS = (0.8, 1.6, 2.4, 3.2, 4.0, 4.4, 4.8, 5.2, 5.6)
 
 
 def at(values: Sequence[float], percentile: int) -> float:
-    """A percentile, as `bench.load` has it."""
+    """A percentile, computed as in `bench.load`."""
     return statistics.quantiles(values, n=100, method="inclusive")[percentile - 1]
 
 
 def with_gateway(measured: Measured, alone_ms: float) -> Measured:
-    """With what a correction adds beside its engine: the median of good answers one by one, less the simulated one."""
+    """Add the time that a correction takes outside its engine.
+
+    That is the median of good answers one by one, minus the simulated median.
+    """
     due = [IDLE_S * number for number in range(ONE_BY_ONE)]
     simulated = at(simulate(measured, due, bad=0.0).added, 50)
     return replace(measured, gateway_s=max(0.0, alone_ms / 1000 - simulated))
 
 
 def compared(measured: Measured, real: dict[str, Any]) -> list[dict[str, Any]]:
-    """Simulated beside real, at each rate of the real run."""
+    """Simulated and real figures at each rate of the real run."""
     rows = []
     for number, row in enumerate(real["rows"]):
         due = times(row["rate"], real["seconds"], seed=number)
@@ -64,20 +67,20 @@ def compared(measured: Measured, real: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def tried(measured: Measured, rate: float, engines: int, hits: float, seed: int) -> Found:
-    """A load on so many engines, of which at most `GROUP` are simulated."""
+    """Simulate a load on `engines` engines; at most `GROUP` of them are simulated, with their share of the load."""
     group = min(engines, GROUP)
     due = times(rate * group / engines, SECONDS, seed)
     return simulate(measured, due, engines=group, hits=hits, seed=seed)
 
 
 def enough(found: Found) -> bool:
-    """Whether the load was borne."""
+    """Whether the engines were enough for the load."""
     total = len(found.added) + found.failed
     return found.failed <= MOST_FAILED * total and at(found.added, 99) <= P99_S
 
 
 def needed(measured: Measured, rate: float, hits: float, seed: int) -> tuple[int, Found]:
-    """The least number of engines that is enough, and what it does."""
+    """The least number of engines that is enough, found by bisection, and the result with it."""
     low, high = 0, max(1, math.ceil(rate))
     while not enough(tried(measured, rate, high, hits, seed)):
         low, high = high, high * 2
@@ -91,7 +94,7 @@ def needed(measured: Measured, rate: float, hits: float, seed: int) -> tuple[int
 
 
 def main() -> int:
-    """Print tables for docs/reference/capacity.md and draw its figure."""
+    """Print the tables for docs/reference/capacity.md and draw its figure."""
     parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__)
     parser.add_argument("out", type=Path, help="the folder for capacity.svg and capacity.json")
     parser.add_argument("--seed", type=int, default=1)
@@ -119,14 +122,14 @@ def main() -> int:
 
 
 def _load(measured: Measured, rate: float, seed: int) -> dict[str, float]:
-    """Eight engines at so many requests a second and engine."""
+    """Figures of eight engines at this rate of requests per second and engine."""
     found = tried(measured, rate * GROUP, GROUP, 0.0, seed)
     failed = found.failed / (len(found.added) + found.failed)
     return {"rate": rate, "p50_s": at(found.added, 50), "p99_s": at(found.added, 99), "failed": failed}
 
 
 def _draw(told: dict[str, Any], file: Path) -> None:
-    # Imported here: the tests simulate, and draw nothing.
+    # Imported here, because the tests simulate without drawing.
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3.4))

@@ -1,7 +1,8 @@
-"""`python -m bench.capacity.measure OUT`: what the engine's steps cost here, and which steps corrections consist of.
+"""`python -m bench.capacity.measure OUT`: measures the engine's steps here, and of which steps corrections consist.
 
-The corrections of `bench.load`'s answers run through the real engine loop, first alone, then in company. Every step is
-timed as a whole (schedule, forward, scores, what follows). Of each correction its requests to the model are noted.
+The corrections of `bench.load`'s answers run through the real engine loop, first alone, then several at once. Each
+step's whole duration is timed (schedule, forward, scores, postprocessing). For each correction, its requests to the
+model are recorded.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from aligner_proxy.types import Turn
 from bench import upstream
 
 ALONE = 100
-"""Answers of each sort that are corrected alone, one after the other."""
+"""Number of answers of each kind that are corrected alone, one after the other."""
 FIRST = 1000
-"""Their first number: as many digits as in a real run, of which the numbers are tokens, too."""
+"""Number of the first answer; as many digits as in a real run, since the digits are tokens too."""
 IDLE_S = 0.3
-"""What an engine rests before each of them: after a rest its steps take some 5 % longer."""
+"""Idle seconds before each of them; after idling, an engine's steps take some 5 % longer."""
 COMPANY = (2, 4, 8, 16)
-"""How many corrections at once; each number is tried with as many answers as there are of the largest."""
+"""How many corrections run at once; each setting is run with as many answers as the largest."""
 
 
 def request(name: str) -> AlignRequest:
-    """What the gateway of `bench.load` would ask of its engine for this question."""
+    """The request that the gateway of `bench.load` would send to its engine for this question."""
     objective = config.builtin_objectives()["harmless"].text
     answer = upstream.answer(name)
     return AlignRequest(
@@ -51,7 +52,7 @@ def request(name: str) -> AlignRequest:
 
 @dataclass(slots=True)
 class Trace:
-    """What one correction requests of the model: behind how many tokens, how many, how many drafted."""
+    """The requests of one correction to the model: tokens before each, tokens fed, and draft tokens."""
 
     bad: bool
     asks: list[dict[str, int]] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Trace:
 
 
 def noted(work: Work, sequence: Sequence, trace: Trace) -> Work:
-    """The same work; `trace` gets what it requests."""
+    """Run the work unchanged and record its requests in `trace`."""
     ask = next(work)
     while True:
         known = len(sequence.ids)
@@ -74,12 +75,12 @@ def noted(work: Work, sequence: Sequence, trace: Trace) -> Work:
 
 
 def _common(one: Rows[int], other: Rows[int]) -> int:
-    """How many tokens two prompts begin with alike."""
+    """Length of the common prefix of two prompts."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def share(traces: Rows[Trace]) -> None:
-    """Note as shared what a prompt begins with as another does: the engine keeps that, too, for one tenant."""
+    """Record for each prompt the longest prefix that it shares with another; the engine caches it within one tenant."""
     alike = sorted(traces, key=lambda trace: trace.prompt)
     longest = dict.fromkeys(range(len(alike)), 0)
     for number, (one, other) in enumerate(pairwise(alike)):
@@ -91,7 +92,7 @@ def share(traces: Rows[Trace]) -> None:
 
 
 def together(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[int, float]], list[Trace]]:
-    """(tokens, seconds) of the steps of one loop over all of these, and what each correction asked for."""
+    """Run these corrections in one loop; return (tokens, seconds) of its steps, and the recorded requests."""
     loop = Loop(aligner)
     traces: list[Trace] = []
     for name in names:
@@ -110,7 +111,7 @@ def together(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[int, fl
 
 
 def curve(steps: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Mean tokens and mean seconds of steps of like size; a mean, because a sum of steps is what is predicted."""
+    """Mean tokens and mean seconds of steps of similar size; means, because sums of steps are predicted from them."""
     alike: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for tokens, seconds in steps:
         if tokens:
@@ -125,7 +126,7 @@ def curve(steps: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def main() -> int:
-    """Measure and write one file."""
+    """Measure and write the result to one file."""
     parser = argparse.ArgumentParser(prog="python -m bench.capacity.measure", description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="embedded")

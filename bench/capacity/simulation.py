@@ -1,7 +1,7 @@
-"""A fleet of engines on a simulated clock: the real scheduler and block pool, steps as long as they were measured.
+"""Simulates a fleet of engines: the real scheduler and block pool on a simulated clock, with measured step times.
 
-A request is one that was measured (`measure.py`): its requests to the model are replayed, and the scheduler decides
-when and in whose company. Gateways send to the engine with the fewest requests, which takes 64 and turns others away.
+Each request replays the model requests of a measured correction (`measure.py`); the scheduler decides when they run and
+in which batch. Gateways send to the engine with the fewest requests; an engine accepts 64 and rejects more.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from aligner_proxy.types import Correction
 
 SEATS = 64
 CACHED_S = 0.001
-"""The same of one from the cache (0.6 ms)."""
+"""Seconds that a cached correction adds (measured: 0.6 ms)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One machine's engine."""
+    """The measurements of one machine's engine."""
 
     steps: CostCurve
     believed: CostCurve
-    """What the engine itself takes a forward to cost; its schedule depends on it."""
+    """The forward costs that the engine assumes; its schedule depends on them."""
     step_tokens: int
     blocks: tuple[int, int]
     traces: dict[bool, list[list[dict[str, int]]]]
-    """Requests to the model of each correction, of answers without (False) and with a defect."""
+    """The model requests of each correction, for answers without (False) and with a defect (True)."""
     gateway_s: float = 0.0
-    """What a correction adds beside its engine."""
+    """Seconds that a correction takes outside its engine."""
 
     @classmethod
     def read(cls, file: Path) -> Measured:
-        """As `measure.py` wrote it."""
+        """Read the file that `measure.py` wrote."""
         told = json.loads(file.read_text())
         traces = {bad: [one["asks"] for one in told["traces"] if one["bad"] == bad] for bad in (False, True)}
         steps, believed = (CostCurve(tuple((t, s) for t, s in told[name])) for name in ("curve", "believed"))
@@ -51,18 +51,18 @@ class Measured:
 
 @dataclass(slots=True)
 class Clock:
-    """Stands in for the module `time` in the scheduler."""
+    """A simulated clock that replaces the module `time` in the scheduler."""
 
     now: float = 0.0
 
     def monotonic(self) -> float:
-        """Simulated seconds."""
+        """The simulated time in seconds."""
         return self.now
 
 
 @dataclass(slots=True)
 class Found:
-    """What became of the requests: seconds that corrections added; how many passed uncorrected."""
+    """Results of the requests: seconds added by each correction, and how many answers passed uncorrected."""
 
     added: list[float] = field(default_factory=list)
     failed: int = 0
@@ -70,7 +70,7 @@ class Found:
 
 
 def replayed(asks: list[dict[str, int]], number: int, sequence: Sequence) -> Work:
-    """The same requests to the model with other tokens: equal is only what all prompts begin with."""
+    """Replay the same model requests with tokens of its own; only the shared prefix is equal in all prompts."""
     for ask in asks:
         sequence.crop(ask["behind"])
         shared = max(0, min(ask["fed"], ask["shared"] - ask["behind"]))
@@ -80,7 +80,7 @@ def replayed(asks: list[dict[str, int]], number: int, sequence: Sequence) -> Wor
 
 
 class Engine:
-    """One engine: its scheduler, and until when its step runs."""
+    """One engine: its scheduler, and when its current step ends."""
 
     def __init__(self, measured: Measured) -> None:
         self.scheduler = Scheduler(BlockPool(*measured.blocks), budget=measured.step_tokens, costs=measured.believed)
@@ -90,13 +90,13 @@ class Engine:
         self.house = 0
 
     def begin(self, now: float) -> None:
-        """Start the next step, if there is one."""
+        """Start the next step if there is work."""
         self.feeds = self.scheduler.schedule(now)
         if self.feeds:
             self.ready = now + self.measured.steps.estimate_cost(sum(feed.stop - feed.start for feed in self.feeds))
 
     def end(self) -> None:
-        """Its step has been run."""
+        """Finish the current step and advance its jobs."""
         for feed in self.feeds:
             job = feed.job
             if self.scheduler.settle(feed, [1] * len(feed.predicted)) and (
@@ -116,7 +116,7 @@ def simulate(
     deadline_s: float = 5.0,
     seed: int = 0,
 ) -> Found:
-    """Requests that come at `due`; a share `hits` of them is in the cache, and a share `bad` has a defect."""
+    """Simulate requests that arrive at `due`; a share `hits` is cached, and a share `bad` has a defect."""
     draw = random.Random(seed)
     clock = Clock()
     found = Found()
@@ -148,6 +148,7 @@ def simulate(
 def _come(
     engine: Engine, asks: list[dict[str, int]], number: int, at: float, deadline_s: float, found: Found, clock: Clock
 ) -> None:
+    """Add a request to an engine, or count it as failed if the engine is full."""
     if engine.house >= SEATS:
         found.failed += 1
         return

@@ -1,1 +1,1 @@
-"""The systems that come with aligner-proxy, each a plugin of its own."""
+"""Alignment systems that ship with aligner-proxy; each is a plugin of its own."""

@@ -1,7 +1,7 @@
-"""`python -m scripts.reference [--check]`: write the generated pages of docs/reference/, or say which are not current.
+"""`python -m scripts.reference [--check]`: writes the generated pages of docs/reference/, or reports stale ones.
 
-They are committed, so that a change of a key, an option or a metric shows in its diff what users will read, and so that
-the pages can be read and searched in a checkout. A test holds them to the code.
+The pages are committed for two reasons. A change of a key, an option or a metric shows in the diff what users will
+read. The pages can also be read and searched in a checkout. A test checks that they match the code.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
 
 def pages() -> dict[Path, str]:
-    """Path and text of every generated page."""
-    # LiteLLM, which is imported below, would ask the internet for prices.
+    """Path and text of each generated page."""
+    # LiteLLM, imported below, would otherwise fetch prices from the internet.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     from scripts.reference import commands, headers, http_api, metrics, policy
 
@@ -29,7 +29,7 @@ def pages() -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 1: with --check some page is not current."""
+    """Write the stale pages, or with --check report them and return 1 if there are any."""
     stale = {
         path: text for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text
     }

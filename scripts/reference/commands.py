@@ -1,4 +1,4 @@
-"""The page of the command line: every command with its arguments and options, from click."""
+"""Page of the command line: every command with its arguments and options, from click."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.reference.markdown import code, page, sentence, table, words
 PROGRAM = "aligner-proxy"
 AGAIN = re.compile("again|several times")
 NUMBERS = {"INTEGER RANGE": "INTEGER", "FLOAT": "NUMBER", "FLOAT RANGE": "NUMBER"}
-"""click's names of types in plainer words."""
+"""Plainer words for click's names of types."""
 INTRODUCTION = """
 Every command prints its options with `--help`. A mistake that a user can mend is one line on stderr and exit status
 2; with `--json` it is one JSON object on stdout as well.
@@ -35,7 +35,7 @@ def commands_page() -> str:
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
-    """A section for a command, and for each of its subcommands."""
+    """Sections for a command and its subcommands."""
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     parts = [f"## {context.command_path}", f"```text\n{usage}\n```", _prose(command.help or "")]
     options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
@@ -51,7 +51,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _prose(text: str) -> str:
-    """A docstring as paragraphs; what click is told to leave as it stands is code."""
+    """A docstring as paragraphs; paragraphs that click leaves unwrapped become code blocks."""
     paragraphs = []
     for paragraph in text.strip().split("\n\n"):
         kept = paragraph.removeprefix("\b\n")
@@ -73,7 +73,7 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, str, str
 
 
 def _value(option: click.Option, context: click.Context) -> str:
-    """What an option takes."""
+    """The values that an option takes."""
     if isinstance(option.type, click.Choice):
         return words([code(choice) for choice in option.type.choices])
     name = option.make_metavar(context)

@@ -1,4 +1,4 @@
-"""The page of the headers: what a request may say, and what a response says."""
+"""Page of the headers: what a request may contain, and what a response contains."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEY = re.compile(r'"([a-z][a-z-]*)":')
 
 
 def sent_headers() -> set[str]:
-    """The headers that code puts on responses: the keys in the methods that make them."""
+    """The headers that the code puts on responses, read from the keys in the methods that create them."""
     makers = [RequestState.headers]
     makers += [
         type(extension).headers
@@ -47,7 +47,7 @@ def sent_headers() -> set[str]:
 
 
 def read_headers() -> set[str]:
-    """Headers of ours that a request may have."""
+    """Our own headers that a request may have."""
     return {OBJECTIVES_HEADER, BYPASS_HEADER}
 
 

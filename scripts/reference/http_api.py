@@ -1,4 +1,4 @@
-"""The page of the HTTP API: the gateway's endpoints from their OpenAPI, the engine's, and the console's addresses."""
+"""Page of the HTTP API: the gateway's endpoints from their OpenAPI, the engine's, and the console's addresses."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Schema = Mapping[str, Any]
 
 
 def gateway_document() -> dict[str, Any]:
-    """The OpenAPI document of the gateway's own endpoints and of those of the bundled plugins."""
+    """The OpenAPI document of the gateway's own endpoints and of the bundled plugins' endpoints."""
     app = FastAPI()
     plugins = registry.load_plugins(False).plugins
     endpoints = [endpoint for plugin in plugins for endpoint in plugin.endpoints]
@@ -56,7 +56,7 @@ def gateway_document() -> dict[str, Any]:
 
 
 def engine_endpoints() -> list[str]:
-    """Method and path of everything that an engine with a model of its own answers."""
+    """Method and path of each endpoint of an engine with its own model."""
     return list(_endpoints(create_app(create_autospec(engine_api.Local, instance=True)).routes))
 
 
@@ -97,7 +97,7 @@ def _listed(part: str) -> str:
 
 
 def _operation(name: str, operation: Schema, schemas: Schema) -> str:
-    """One endpoint: what it does, the fields of its body and of its answer, and its errors."""
+    """One endpoint: its description, the fields of its body and its answer, and its errors."""
     parts = [f"### {name}", sentence(operation.get("description", ""))]
     body = _content(operation.get("requestBody", {}))
     parts += ["The body:", _fields(definition(body, schemas), schemas)] if body else []
@@ -120,7 +120,7 @@ def _fields(schema: Schema, schemas: Schema, prefix: str = "") -> str:
 
 
 def _field_rows(schema: Schema, schemas: Schema, prefix: str) -> Iterator[tuple[str, str, str]]:
-    """The fields of an object, and below a field those of the objects that it lists."""
+    """Rows for the fields of an object; a field with objects is followed by the fields of these."""
     required = set(schema.get("required", ()))
     for name, value in schema.get("properties", {}).items():
         needed = "" if name not in required or prefix else ", required"

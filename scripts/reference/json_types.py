@@ -1,4 +1,4 @@
-"""JSON schemas in words: what a key or a field may be."""
+"""JSON schemas in words: which values a key or a field may have."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from scripts.reference.markdown import code, words
 BOOLEAN = "`true` or `false`"
 PLURALS = {"text": "texts", "block": "blocks", "integer": "integers", "number": "numbers"}
 MOST_LISTED = 12
-"""Values that are named one by one; more of them are the rules of the gate, which have a table of their own."""
+"""Most values that are listed one by one; only the gate's rules have more, and they have their own table."""
 
 Schema = Mapping[str, Any]
 
 
 def definition(value: Schema, definitions: Schema) -> Schema:
-    """The named part that a schema refers to, or itself."""
+    """The definition that a schema refers to, or the schema itself."""
     name = value.get("$ref", "").rpartition("/")[2]
     return definitions[name] if name else value
 
 
 def type_words(value: Schema, definitions: Schema) -> str:
-    """A schema in words; null is left out, since it means that the key is not there."""
+    """A schema in words; null is left out, since it means that the key is missing."""
     choices = value.get("anyOf") or value.get("oneOf")
     if choices:
         kinds = dict.fromkeys(type_words(choice, definitions) for choice in choices if choice.get("type") != "null")
@@ -32,7 +32,7 @@ def type_words(value: Schema, definitions: Schema) -> str:
         values = value.get("enum", [value.get("const")])
         if len(values) > MOST_LISTED:
             return "names of [rules](#gate)"
-        # Of on, off, true and false the first two say it.
+        # Of on, off, true and false, name only the first two.
         named = [code(one) for one in values if not isinstance(one, bool)]
         return words(named or [code(str(one).lower()) for one in values])
     if value.get("type") == "array":
@@ -45,12 +45,12 @@ def type_words(value: Schema, definitions: Schema) -> str:
 
 
 def plain_number(value: object) -> str:
-    """A number without an empty fraction; anything else as it is written."""
+    """A number without an empty fraction; any other value as text."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _block(value: Schema, definitions: Schema) -> str:
-    """A block of fixed keys, or of names that the writer chooses."""
+    """A block with fixed keys, or one whose names the writer chooses."""
     patterns = value.get("patternProperties") or {}
     inner = next(iter(patterns.values()), value.get("additionalProperties") or None)
     if isinstance(inner, Mapping) and not value.get("properties"):

@@ -1,4 +1,4 @@
-"""Tables and text of Markdown, as the generated pages have them."""
+"""Tables and text in Markdown for the generated pages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ NOTICE = "<!-- Written by `python -m scripts.reference`; do not edit. -->"
 
 
 def code(text: object) -> str:
-    """A text as code."""
+    """A text as inline code."""
     return f"`{text}`"
 
 
 def words(items: Sequence[str]) -> str:
-    """Several of which one is chosen: "a, b or c"."""
+    """A choice of several items: "a, b or c"."""
     *first, last = items
     return f"{', '.join(first)} or {last}" if first else last
 
@@ -23,14 +23,14 @@ def sentence(text: str) -> str:
     line = " ".join(text.split())
     if not line:
         return ""
-    # A key or a value at the beginning stays as it must be typed; it is no plain word, or a comma or colon follows.
+    # A key or value at the start must stay as typed; it is not purely alphabetic, or a comma or colon follows it.
     if line.split()[0].isalpha():
         line = line[0].upper() + line[1:]
     return line if line.endswith((".", "?", "!")) else f"{line}."
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; bars inside cells are escaped."""
+    """A table; vertical bars inside cells are escaped."""
     lines = [list(columns), ["---"] * len(columns), *(list(row) for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line).rstrip() + " |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""The page of the metrics: name, kind, labels and meaning of each, from the definitions in gateway and engine."""
+"""Page of the metrics: name, kind, labels and meaning of each, from the definitions in gateway and engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ READ_ALONG = (
 
 @dataclasses.dataclass(frozen=True, order=True)
 class MetricRow:
-    """What is known of one metric."""
+    """The description of one metric."""
 
     name: str
     kind: str
@@ -43,13 +43,13 @@ class MetricRow:
 
 
 def gateway_metrics() -> list[MetricRow]:
-    """What the gateway and the bundled plugins register."""
+    """The metrics that the gateway and the bundled plugins register."""
     registry.load_plugins(False)
     return sorted(row for row in _registered(REGISTRY) if row.name.startswith("aligner_"))
 
 
 def engine_metric_rows() -> list[MetricRow]:
-    """What an engine shows: what it registers, and what it makes of its state when it is asked."""
+    """An engine's metrics: those that it registers, and those that it computes from its state on request."""
     text = engine_metrics.exposition(_empty(AlignerInfo), _empty(Load)).decode()
     shown = [
         MetricRow(_full_name(family.name, family.type), family.type, _labels(family.samples), family.documentation)
@@ -70,7 +70,7 @@ def metrics_page() -> str:
 
 
 def _registered(collectors: Any) -> Iterator[MetricRow]:
-    """The metrics of a registry, also those that have counted nothing yet."""
+    """The metrics of a registry, including those without any counts yet."""
     for collector in list(collectors._collector_to_names):
         if hasattr(collector, "_labelnames") and hasattr(collector, "describe"):
             (family,) = collector.describe()

@@ -1,4 +1,4 @@
-"""The page of the policies file: every key with its type, default, meaning and an example, from the JSON schema."""
+"""Page of the policies file: every key with its type, default, meaning and an example, from the JSON schema."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ makes a policy stricter, unless [`trust`](#trust) says otherwise.
 
 @dataclass(frozen=True)
 class Section:
-    """One table: the keys that stand at one place of the file."""
+    """One table: the keys at one place of the file."""
 
     heading: str
     path: tuple[str, ...]
-    """Where its examples are found, and how they are shown."""
+    """The keys around its examples, when they are shown."""
     place: tuple[str, ...]
     """The keys that lead to it from the top of the file."""
     introduction: str
@@ -103,27 +103,27 @@ SECTIONS = (
 
 
 LINKED = ("on_error", "on_skip", "gate")
-"""Settings that have a table of their own."""
+"""Settings with a table of their own."""
 
 SWITCH = {True: "on", False: "off"}
 
 
 @cache
 def schema() -> dict[str, Any]:
-    """The JSON schema of the policies file, with the keys of the bundled plugins."""
+    """The JSON schema of the policies file, including the keys of the bundled plugins."""
     return registry.schema()
 
 
 @cache
 def examples() -> dict[str, dict[str, Any]]:
-    """Heading of a section -> key -> example of its value."""
+    """Heading of a section -> key -> example value."""
     loaded: dict[str, dict[str, Any]] = yaml.safe_load(EXAMPLES.read_text(encoding="utf-8"))
     return loaded
 
 
 @cache
 def resolved_defaults() -> Mapping[str, Any]:
-    """What a request gets from a file that says nothing; the schema has no defaults for settings."""
+    """The settings that a request gets from an empty file; the schema has no defaults for settings."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policies.yaml"
         path.write_text("defaults: {mode: enforce}\n", encoding="utf-8")
@@ -140,13 +140,13 @@ def block_at(place: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def properties(section: Section) -> dict[str, dict[str, Any]]:
-    """Key -> schema of what the section's table shows."""
+    """The keys that the section's table shows, with their schemas."""
     others = block_at(section.without)["properties"] if section.without else {}
     return {key: value for key, value in block_at(section.place)["properties"].items() if key not in others}
 
 
 def _blocks(value: Mapping[str, Any]) -> Iterator[Any]:
-    """The blocks of fixed keys among what may stand at a place, in a list or under a name as well."""
+    """The blocks with fixed keys that a value may be, also inside a list or under a name."""
     value = definition(value, schema()["$defs"])
     if value.get("properties"):
         yield value
@@ -191,7 +191,7 @@ def _section(section: Section) -> str:
 
 
 def _example(path: tuple[str, ...], heading: str, key: str) -> str:
-    """The example on one line, inside the keys that stand around it where these are not settings."""
+    """The example on one line, inside the keys around it unless these are settings."""
     value: Any = {key: examples()[heading][key]}
     if heading == "gate":
         return code(f"gate: {{{key}: {SWITCH[value[key]]}}}")
@@ -202,7 +202,7 @@ def _example(path: tuple[str, ...], heading: str, key: str) -> str:
 
 
 def _default(section: Section, key: str, value: Mapping[str, Any]) -> str:
-    """What counts where the key is not there."""
+    """The default if the key is missing."""
     if key in LINKED and section.heading == "Settings":
         return f"[below](#{key})"
     shown = value.get("default")
@@ -210,7 +210,7 @@ def _default(section: Section, key: str, value: Mapping[str, Any]) -> str:
         shown = resolved_defaults()[key]
     elif section.heading in LINKED:
         shown = resolved_defaults().get(f"{section.heading}.{key}", True)
-    if isinstance(shown, dict):  # of a block: what its first key holds, such as the address of an engine
+    if isinstance(shown, dict):  # for a block show the value of its first key, such as the address of an engine
         shown = ", ".join(next(iter(shown.values()), []))
     if shown is None and type_words(value, schema()["$defs"]) == BOOLEAN:
         shown = False
@@ -220,7 +220,7 @@ def _default(section: Section, key: str, value: Mapping[str, Any]) -> str:
 
 
 def _spelled(value: object, heading: str) -> str:
-    """A value as it stands in YAML; rules of the gate are on and off."""
+    """A value as written in YAML; the gate's rules are on or off."""
     if isinstance(value, bool):
         return SWITCH[value] if heading == "gate" else str(value).lower()
     return plain_number(value)

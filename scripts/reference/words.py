@@ -1,4 +1,4 @@
-"""What is written by hand for the generated pages: what code cannot say of a header, a label or an endpoint."""
+"""Hand-written texts for the generated pages, for what code cannot say about headers, labels and endpoints."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ import yaml
 
 @cache
 def written() -> dict[str, Any]:
-    """words.yaml."""
+    """Load words.yaml."""
     loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
     return loaded

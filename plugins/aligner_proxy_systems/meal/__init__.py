@@ -1,4 +1,4 @@
-"""Meal: objectives weighed by prompt, and the best of several drafts, as a plugin of the gateway (README.md)."""
+"""Meal plugin: weighs objectives by prompt, and delivers the best of several drafts (README.md)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Best of several drafts: each is gated first; then the one stays that the detector objects to least, weighted.
+"""Best of several drafts: the gate checks each, and the one with the least weighted objections is delivered.
 
-Rejection sampling while serving, as in Meal (arXiv 2604.24178): the corrector is asked more than once, the aligner on
-the engine reads every draft, and what its head says of each objective counts as much as that objective weighs. What is
-gone from the original counts, too, where nothing spoke against it. The original is always among the candidates. What
-does not come in time is left out: with one draft there is nothing to choose.
+This is rejection sampling at serving time, as in Meal (arXiv 2604.24178). The corrector runs several times, and the
+aligner on the engine scores every draft. Each objective's score counts with the objective's weight. Removing text that
+nothing objected to also costs. The original is always a candidate. Drafts that come too late are ignored; if only one
+is left, it is delivered.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from aligner_proxy_systems.meal.selector import weighed_of
 
 BEST_OF = "best_of"
 CAUTIONS = (0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0, -4.0)
-"""Nats by which each draft of the aligner on the engine is more careful: it decodes greedily, so it must be asked
-otherwise to say something else. Correctors of plugins get the draft's number."""
+"""Nats added to the caution of each draft. The aligner on the engine decodes greedily, so without this all its drafts
+would be equal. Correctors of plugins get the draft's number instead."""
 SHARE = 0.6
-"""Of the time that is left, how much drafts may take; the rest is for reading them."""
+"""Share of the remaining time that drafts may take; the rest is for scoring them."""
 _WAY_BACK_S = 0.05
 
 
 class BestOf(Extension):
-    """`best_of: N`: several drafts of a correction, and the best of them."""
+    """`best_of: N`: makes several drafts of a correction and delivers the best."""
 
     name = "best_of"
-    order = 20  # inside the stages of preferences: each of their corrections is the best of several
+    order = 20  # inside the stages of preferences, so that each of their corrections is the best of several
     keys = (
         PolicyKey(
             BEST_OF,
@@ -51,31 +51,31 @@ class BestOf(Extension):
     )
 
     def wraps(self, policy: Policy) -> bool:
-        """Where the policy asks for more than one draft."""
+        """Whether the policy asks for more than one draft."""
         return bool(policy.extension(BEST_OF, 1) > 1)
 
     async def correct(self, text: str, policy: Policy, inner: Inner) -> Corrected:
-        """The best draft; the only one where no detector could tell drafts apart."""
+        """Return the best draft; make only one if no detector can compare drafts."""
         if not await inner.has_detector(policy):
             return await inner.correct(text, policy)
         return await best(text, policy, policy.extension(BEST_OF, 1), inner)
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
-        """Whether drafts can differ."""
+        """Note for `check` if drafts cannot differ."""
         if self.wraps(policy) and policy.corrector == "aligner":
             yield "best_of has no use with corrector aligner: it writes the same each time"
 
 
 async def best(text: str, policy: Policy, count: int, inner: Inner) -> Corrected:
-    """The draft to deliver, with the cost of all, and whether the cache had everything.
+    """Return the draft to deliver, with the cost of all drafts and whether all came from the cache.
 
-    Raises what the first draft raised where none came.
+    If no draft succeeds, raises the error of the first.
     """
     drafts = await _in_time([inner.correct(text, draft_policy(policy, n)) for n in range(count)], inner.deadline)
     readings: list[Corrected] = []
     chosen = drafts[0]
     if {draft.verdict.text for draft in drafts} != {text}:
-        # Drafts that could not be read are not compared: then the first is delivered, as it would be without others.
+        # If scoring fails or takes too long, deliver the first draft, as if it were the only one.
         with contextlib.suppress(TimeoutError, CorrectionError):
             async with asyncio.timeout(max(0.0, inner.deadline - time.monotonic() - _WAY_BACK_S)):
                 chosen = await _cheapest(text, policy, drafts, inner, readings)
@@ -85,15 +85,18 @@ async def best(text: str, policy: Policy, count: int, inner: Inner) -> Corrected
 
 
 def cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:
-    """What is expected to be wrong with a text, in segments: what is left that an objective speaks against, weighted,
-    and what is gone of the original that none did. `weights` are 1 for an objective like the others."""
+    """Expected number of faults of a text, in segments; `weights` are 1 for an objective with an equal share.
+
+    It counts what objectives still object to, weighted, and segments of the original that are gone without an
+    objection.
+    """
     texts = {segment.text.strip() for segment in segments}
     left = sum(_probability(segment) * _weight(segment, weights) for segment in segments)
     return left + sum(1.0 - _probability(segment) for segment in original if segment.text.strip() not in texts)
 
 
 def shares(policy: Policy) -> tuple[float, ...]:
-    """What each objective weighs beside an equal share; 1 where nothing was weighed."""
+    """Weight of each objective relative to an equal share; 1 if objectives were not weighed."""
     weighed = weighed_of(policy)
     weights = dict(weighed.weights) if weighed else {}
     count = max(1, len(weights))
@@ -101,20 +104,20 @@ def shares(policy: Policy) -> tuple[float, ...]:
 
 
 def draft_policy(policy: Policy, number: int) -> Policy:
-    """The policy of one draft."""
+    """The policy of one draft, with the draft's number and caution."""
     more = CAUTIONS[number] if policy.corrector == METAALIGNER else 0.0
     return replace(policy, draft=number, caution=policy.caution + more)
 
 
 def scoring_policy(policy: Policy) -> Policy:
-    """The policy by which a text is scored by the aligner on the engine, and nothing written."""
+    """The policy that makes the aligner on the engine score a text without writing one."""
     return replace(policy, draft=0, corrector=METAALIGNER, score_only=True, verify=Verify.FLAGGED)
 
 
 async def _cheapest(
     text: str, policy: Policy, drafts: Sequence[Corrected], inner: Inner, readings: list[Corrected]
 ) -> Corrected:
-    """The draft whose text costs least; the original where that is it."""
+    """Return the draft with the least cost, or the original if it costs least; appends the readings to `readings`."""
     texts = [one for one in dict.fromkeys((*(draft.verdict.text for draft in drafts), text)) if one.strip()]
     tasks = [asyncio.ensure_future(inner.correct(one, scoring_policy(policy))) for one in texts]
     try:
@@ -130,7 +133,7 @@ async def _cheapest(
 
 
 async def _in_time(work: Sequence[Coroutine[Any, Any, Corrected]], deadline: float) -> list[Corrected]:
-    """The drafts that came within their share of the time; where none did, the first that comes at all."""
+    """Return the drafts that finish within their share of the time; if none does, wait for the first one."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         done, pending = await asyncio.wait(tasks, timeout=max(0.0, (deadline - time.monotonic()) * SHARE))
@@ -140,7 +143,7 @@ async def _in_time(work: Sequence[Coroutine[Any, Any, Corrected]], deadline: flo
     finally:
         await _cancel(tasks)
     succeeded = [task.result() for task in tasks if _succeeded(task)]
-    return succeeded or [tasks[0].result()]  # which raises
+    return succeeded or [tasks[0].result()]  # raises that draft's error
 
 
 def _succeeded(task: asyncio.Future[Corrected]) -> bool:
@@ -148,14 +151,14 @@ def _succeeded(task: asyncio.Future[Corrected]) -> bool:
 
 
 async def _cancel(tasks: Sequence[asyncio.Future[Corrected]]) -> None:
-    """Stop what nobody waits for any more."""
+    """Cancel the unfinished tasks and wait until they end."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _probability(segment: SegmentScore) -> float:
-    """How likely it is that the segment has to change; even odds where no head says it."""
+    """Probability that the segment has to change; 0.5 without a score."""
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, segment.score or 0.0))))
 
 

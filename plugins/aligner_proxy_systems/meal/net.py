@@ -1,6 +1,6 @@
-"""Meal's Preference-Weight-Net as it is served: numpy alone, so that the gateway's process needs no torch.
+"""Meal's Preference-Weight-Net for serving, in numpy, so that the gateway's process needs no torch.
 
-It is trained by models/systems/meal (in torch); `python -m models.systems.meal.ship` puts its weights here.
+models/systems/meal trains it in torch; `python -m models.systems.meal.ship` writes its weights here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Row = npt.NDArray[np.float32]
 
 
 class WeightNet:
-    """Weights of objectives for a prompt: how alike the two are after a projection of each.
+    """Weighs objectives for a prompt by how similar the two are after a projection of each.
 
-    `layers` are those of the aligner whose hidden states it reads, `size` is how many numbers a text has then.
+    `layers` are the layers of the aligner whose hidden states it reads; `size` is the length of the row for one text.
     """
 
     def __init__(self, tensors: dict[str, npt.NDArray[Any]]) -> None:
@@ -31,11 +31,11 @@ class WeightNet:
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> WeightNet:
-        """Read a net; raises KeyError, OSError or `SafetensorError` where the file is none."""
+        """Read a net; raises KeyError, OSError or `SafetensorError` if the file is not one."""
         return cls(load_file(str(path)))
 
     def weights(self, prompt: Row, texts: Sequence[Row]) -> tuple[float, ...]:
-        """What each text (a row [size] of hidden states) weighs for a prompt; they sum to 1."""
+        """Weight of each text for a prompt; all are rows [size] of hidden states, and the weights sum to 1."""
         query = self._projected("prompt", prompt[None])
         keys = self._projected("text", np.stack(texts))
         scores = (query @ keys.T)[0] * self._scale
@@ -43,7 +43,10 @@ class WeightNet:
         return tuple(float(share) for share in shares / shares.sum())
 
     def _projected(self, side: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """[rows, width]: centred by the training texts' mean and deviation, then through the side's linear layer."""
+        """Standardise rows by the training texts' mean and deviation, then apply the side's linear layer.
+
+        The result has the shape [rows, width].
+        """
         named = self._tensors
         centred: npt.NDArray[np.float32] = (rows - named[f"centre_{side}"]) / named[f"spread_{side}"]
         projected = centred @ named[f"{side}.weight"].T + named[f"{side}.bias"]

@@ -1,8 +1,8 @@
-"""Selector for `objectives: auto`: Meal's net weighs the candidates for each prompt; the heaviest stay, in that order.
+"""Selector for `objectives: auto`: Meal's net weighs the candidates by prompt and keeps the heaviest, in that order.
 
-Without the net's weights (another aligner, an engine that is down, late or without hidden states) all weigh the same
-and the reason is kept; the order of the file then decides which candidates stay. A request is never worse off than with
-a list of objectives.
+Weights are missing with another aligner, or if the engine is down, late or has no hidden states. Then all objectives
+weigh the same, the reason is reported, and the order in the file decides which candidates stay. A request never fares
+worse than with a fixed list of objectives.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 WEIGHED = "meal"
-"""The extension value of a policy whose objectives were weighed: `Weighed`."""
+"""Extension value of a policy whose objectives were weighed: `Weighed`."""
 NO_WEIGHTS = "no_weights"
-"""Why all weigh the same where nothing failed: the net was made for another aligner, or there is nothing to read."""
+"""Reason for equal weights without a failure: the net was made for another aligner, or there is no user turn to
+read."""
 TOGETHER = 2
-"""Objective texts in one request for hidden states."""
+"""Objective texts per request for hidden states."""
 _MOST_TEXTS = 1024
-"""Objective texts whose hidden states are remembered, about 7 KB each."""
+"""Objective texts whose hidden states are cached, about 7 KB each."""
 MUCH = 1.5
 LITTLE = 0.5
-"""Times an equal share: from here on an objective is called very important, or less important."""
+"""Multiple of an equal share from which an objective is called very important, or up to which less important."""
 
 
 class AutoOptions(BaseModel):
@@ -43,34 +44,34 @@ class AutoOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     keep: Annotated[int, Field(ge=1, le=256, strict=True)] | None = None
-    """How many candidates stay for a prompt, the heaviest; all of them when not said."""
+    """How many candidates stay for a prompt, the heaviest ones; by default all."""
     floor: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = 0.1
-    """The least that an enforced objective weighs; an equal share where all their floors together exceed 1."""
+    """Least weight of an enforced objective; if all their floors together exceed 1, an equal share."""
     words: Annotated[bool, Field(strict=True)] = False
-    """true: weights stand in the objectives' texts in words; for aligners that learnt to read them."""
+    """true: write weights into the objectives' texts, in words; for aligners trained to read them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """What the objectives of a policy weigh for one prompt, in the policy's order; they sum to 1."""
+    """Weights of a policy's objectives for one prompt, in the policy's order; they sum to 1."""
 
     weights: tuple[tuple[str, float], ...]
     reason: str | None = None
-    """Why all weigh the same."""
+    """Why all weigh the same; None if they were weighed."""
 
 
 class WeighsObjectives(Protocol):
-    """Says what objectives weigh for a conversation."""
+    """Computes the weights of objectives for a conversation."""
 
     async def weights(
         self, objectives: Sequence[str], turns: Sequence[Turn], encoder: TextEncoder
     ) -> Sequence[float] | None:
-        """One weight for each text, in their order; they sum to 1. None where it cannot say."""
+        """Return one weight for each text, in order, with sum 1; None if it cannot weigh them."""
         ...
 
 
 class Auto(Extension):
-    """`objectives: auto`: which objectives, in which order, for this prompt."""
+    """`objectives: auto`: chooses and orders the objectives for each prompt."""
 
     name = "meal"
     selectors = (
@@ -86,11 +87,11 @@ class Auto(Extension):
         self._weigher = weigher or Weigher()
 
     def selects(self, policy: Policy) -> bool:
-        """Where the file says `objectives: auto`."""
+        """Whether the file says `objectives: auto`."""
         return policy.selection is not None and policy.selection.word == AUTO and bool(policy.objectives)
 
     async def select(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
-        """The policy with its objectives chosen, ordered and weighed for the user's last turn."""
+        """Return the policy with its objectives chosen, ordered and weighed for the user's last turn."""
         texts = [objective.text for objective in policy.objectives]
         try:
             weights = await self._weigher.weights(texts, turns, encoder)
@@ -99,11 +100,11 @@ class Auto(Extension):
         return self.unselected(policy, NO_WEIGHTS) if weights is None else chosen(policy, weights, None)
 
     def unselected(self, policy: Policy, reason: str) -> Policy:
-        """The policy with all objectives weighing the same: the order of the file decides which candidates stay."""
+        """Return the policy with equal weights, so that the file's order decides which candidates stay."""
         return chosen(policy, [1.0 / len(policy.objectives)] * len(policy.objectives), reason)
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """Names and weights, to three places, and why all weigh the same."""
+        """Headers with names and weights (three decimals), and the reason if all weigh the same."""
         weighed = weighed_of(policy)
         if weighed is None:
             return {}
@@ -111,14 +112,14 @@ class Auto(Extension):
         return {"weights": words} | ({"weights-reason": weighed.reason} if weighed.reason else {})
 
     def record(self, policy: Policy) -> Mapping[str, Any]:
-        """Names and weights; none where the route chooses by prompt and nothing was chosen yet."""
+        """Names and weights for the record; empty weights if the route selects by prompt but has not selected yet."""
         weighed = weighed_of(policy)
         if weighed is None and not self.selects(policy):
             return {}
         return {"weights": dict(weighed.weights) if weighed else {}}
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
-        """Whether the objectives that are shown are those of one prompt."""
+        """Notes on whether the objectives shown are those of one prompt."""
         weighed = weighed_of(policy)
         if weighed is not None and weighed.reason:
             yield f"objectives weigh the same ({weighed.reason}): they could not be weighed for this prompt"
@@ -127,7 +128,7 @@ class Auto(Extension):
 
 
 class Weigher:
-    """Satisfies `WeighsObjectives`: Meal's net. Objective texts are remembered; nothing of a prompt is kept."""
+    """Weighs objectives with Meal's net; caches objective texts' states, and stores nothing of a prompt."""
 
     def __init__(self) -> None:
         self._net: WeightNet | None = None
@@ -137,7 +138,7 @@ class Weigher:
     async def weights(
         self, objectives: Sequence[str], turns: Sequence[Turn], encoder: TextEncoder
     ) -> Sequence[float] | None:
-        """Weights for the user's last turn; None where there is none, or the net was made for another aligner."""
+        """Weights for the user's last turn; None without one, or if the net was made for another aligner."""
         prompt = next((turn.content for turn in reversed(turns) if turn.role == "user" and turn.content.strip()), None)
         if prompt is None:
             return None
@@ -145,17 +146,20 @@ class Weigher:
             self._net = await asyncio.to_thread(_load)
         net = self._net
         identity = await encoder.identity()
-        async with self._encoding:  # requests that come meanwhile find what the first one asked for
+        async with self._encoding:  # concurrent requests wait and then use the first one's result
             known = await self._known(identity, objectives, encoder, net.layers)
         (row,) = [_row(states) for states in await encoder.states([prompt], net.layers)]
         if len(row) != net.size:
-            return None  # the aligner is of another width than the one that the net was made for
+            return None  # the aligner's width is not that of the aligner for which the net was made
         return net.weights(row, [known[text] for text in objectives])
 
     async def _known(
         self, identity: str, objectives: Sequence[str], encoder: TextEncoder, layers: Sequence[int]
     ) -> dict[str, Row]:
-        """The rows of objective texts, a few at a time: when the time is up, the next request has fewer to ask for."""
+        """Return the rows of objective texts, fetching and caching missing ones in small batches.
+
+        If the deadline ends the fetch, the next request has fewer rows left to fetch.
+        """
         known = {text: self._rows[identity, text] for text in objectives if (identity, text) in self._rows}
         unknown = [text for text in dict.fromkeys(objectives) if text not in known]
         for first in range(0, len(unknown), TOGETHER):
@@ -174,30 +178,30 @@ class Weigher:
 
 
 def _load() -> WeightNet:
-    # Imported when it is first needed: a process that only reads the policies file does not pay for numpy.
+    # Imported on first use, so that a process that only reads the policies file does not load numpy.
     from aligner_proxy_systems.meal.net import WeightNet
 
     return WeightNet.load()
 
 
 def weighed_of(policy: Policy) -> Weighed | None:
-    """What the policy's objectives weigh; None: nothing, or not yet."""
+    """The weights of the policy's objectives; None if they were not weighed."""
     weighed: Weighed | None = policy.extension(WEIGHED)
     return weighed
 
 
 def chosen(policy: Policy, weights: Sequence[float], reason: str | None) -> Policy:
-    """The policy with its candidates chosen, lifted to the floor and ordered.
+    """Return the policy with its candidates selected, raised to the floor and ordered.
 
-    Enforced objectives come first as they stand, then the rest by weight; what a request asked for is no candidate and
-    never dropped.
+    Enforced objectives come first in their order, then the rest by weight. Objectives that a request asked for are not
+    candidates and are never dropped.
     """
     selection = policy.selection
     if selection is None:
         return policy
     options = selection.options
     by_name = dict(zip((objective.name for objective in policy.objectives), weights, strict=True))
-    ranked = sorted(selection.candidates, key=lambda name: -by_name[name])  # equals stay in the order of the file
+    ranked = sorted(selection.candidates, key=lambda name: -by_name[name])  # ties keep the order of the file
     dropped = set(ranked[options.keep :]) if options.keep else set[str]()
     kept = [objective for objective in policy.objectives if objective.name not in dropped]
     final = floored({objective.name: by_name[objective.name] for objective in kept}, selection.enforced, options.floor)
@@ -211,11 +215,11 @@ def chosen(policy: Policy, weights: Sequence[float], reason: str | None) -> Poli
 
 
 def floored(weights: Mapping[str, float], enforced: Sequence[str], floor: float) -> dict[str, float]:
-    """Weights that sum to 1, none of the enforced ones below the floor; the others give what these get."""
+    """Scale weights to sum 1 with no enforced one below the floor; the other objectives give up the difference."""
     names = [name for name in weights if name in enforced]
     floor = min(floor, 1.0 / len(names)) if names else 0.0
     shared = _scaled(weights, 1.0)
-    # Lifting one takes from the others, which may bring another enforced one below the floor.
+    # Raising one lowers the others, which may push another enforced one below the floor.
     lifted: set[str] = set()
     while low := {name for name in names if name not in lifted and shared[name] < floor}:
         lifted |= low
@@ -226,7 +230,10 @@ def floored(weights: Mapping[str, float], enforced: Sequence[str], floor: float)
 
 
 def worded(text: str, share: float) -> str:
-    """The objective "Name: description" with its weight in words; `share` is its weight times their number."""
+    """Add the weight in words to an objective "Name: description".
+
+    `share` is its weight times the number of objectives.
+    """
     importance = "very important" if share >= MUCH else "less important" if share <= LITTLE else ""
     name, colon, rest = text.partition(":")
     return f"{name} ({importance}){colon}{rest}" if importance and colon else text

@@ -1,4 +1,4 @@
-"""MetaAlign: preferences of a request, persona and system prompt, as a plugin of the gateway (README.md)."""
+"""MetaAlign plugin: preferences of the request, its persona and its system prompt (README.md)."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from aligner_proxy_systems.metaalign.extension import Preferences
 
 @hookimpl
 def extensions() -> Sequence[Extension]:
-    """The extension that meets preferences."""
+    """The extension that fulfils preferences."""
     return [Preferences()]

@@ -1,7 +1,7 @@
-"""Checks of preferences: whether an answer meets one, by form alone.
+"""Rule-based checks of whether an answer meets a preference.
 
-Code, addresses and quotations are protected: no style, so neither checked nor changed. Length counts everything. A list
-mark is no markdown (`no-lists` is about those); a fence, a table and inline code are.
+Code, addresses and quotations are protected: style checks skip them, and edits do not change them. Length checks count
+everything. A list marker is not markdown here, because `no-lists` covers lists; a fence, a table and inline code are.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def met(preference: Preference, text: str) -> bool:
 
 
 def adherence(preferences: Mapping[str, Preference], before: str, after: str) -> tuple[Adherence, ...]:
-    """Whether two versions of an answer meet the checkable ones among these preferences."""
+    """For each checkable preference, whether the answer meets it before and after correction."""
     checkable = [(name, preference) for name, preference in preferences.items() if preference.checkable]
     return tuple(Adherence(name, met(preference, before), met(preference, after)) for name, preference in checkable)
 
 
 def protected_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of code, addresses and quotations, in order; none overlaps another."""
+    """(start, end) of code, addresses and quotations, in order and without overlaps."""
     spans: list[tuple[int, int]] = []
     if "```" in text or "~~~" in text:
         spans = [(piece.start, piece.end) for piece in split(text) if piece.text.lstrip().startswith(("```", "~~~"))]
@@ -80,7 +80,7 @@ def protected_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _style(text: str) -> str:
-    """The text without what is protected."""
+    """The text without its protected spans."""
     pieces: list[str] = []
     at = 0
     for start, end in protected_spans(text):

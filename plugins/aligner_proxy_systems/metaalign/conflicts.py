@@ -1,12 +1,12 @@
-"""Conflicts of preferences: the operator's objectives go first, then the system prompt, then the user.
+"""Conflicts of preferences: the operator's objectives come first, then the system prompt, then the user.
 
-1. What contradicts an objective of the operator (enforced, the route's, or a configured one that was asked for) is set
-   aside, and so is a checkable preference whose subject an objective speaks of without agreeing with it.
-2. What contradicts a preference of a higher tier is set aside; within a tier the later word counts.
-3. Preferences that can both hold both hold: of two bounds the tighter one, of two lists of banned words both.
-4. Words that speak of objectives, rules or instructions instead of the answer are set aside as a whole.
+1. A preference that contradicts an objective of the operator (enforced, the route's, or a configured one that was
+   requested) is dropped. So is a checkable preference if an objective mentions its subject without agreeing with it.
+2. A preference that contradicts one of a higher tier is dropped; within a tier the later one counts.
+3. Compatible preferences are combined: the tighter of two bounds, and both of two lists of banned words.
+4. A text that mentions objectives, rules or instructions instead of the answer is dropped as a whole.
 
-Nothing here can take an objective away: preferences are only ever added behind them.
+Nothing here can remove an objective: preferences are only ever added after them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _ABOUT_RULES = re.compile(
     r"never (?:edit|change|correct|flag)|don't (?:edit|change|correct|flag)|flag(?:ged)?|segments?|verdicts?)\b",
     re.IGNORECASE,
 )
-# A preference yields to an objective that speaks of its subject, unless that was parsed as the same preference.
+# A preference is dropped if an objective mentions its subject, unless the objective was parsed as the same preference.
 _SUBJECTS: Mapping[PreferenceKind, re.Pattern[str]] = MappingProxyType(
     {
         PreferenceKind.NO_LISTS: re.compile(r"\b(?:lists?|bullets?|bulleted|enumerat\w+|numbered|steps)\b", re.I),
@@ -95,14 +95,14 @@ _SAME_SUBJECT = {
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What of all tiers holds together: preferences that rules can check, and words by where they were said."""
+    """The preferences of all tiers that apply together: checkable ones, and free texts with their source."""
 
     preferences: tuple[Preference, ...] = ()
     words: tuple[tuple[PreferenceSource, str], ...] = ()
 
 
 def contradict(one: Preference, other: Preference) -> bool:
-    """Whether no answer meets both."""
+    """Whether no answer can meet both."""
     if one.kind is other.kind:
         return one.kind is PreferenceKind.LANGUAGE and not set(one.words) & set(other.words)
     if {one.kind, other.kind} not in _OPPOSITES:
@@ -115,7 +115,7 @@ def contradict(one: Preference, other: Preference) -> bool:
 
 
 def in_force(operator: Sequence[Objective], tiers: Iterable[tuple[PreferenceSource, ParsedText]]) -> InForce:
-    """What holds of `tiers`, the highest first, beside the operator's objectives."""
+    """Resolve the conflicts of `tiers` (highest first) with each other and with the operator's objectives."""
     above = [objective.text for objective in operator]
     agreed = [preference for text in above for preference in parse(text, PreferenceSource.SYSTEM).preferences]
     held: dict[PreferenceKind, Preference] = {}
@@ -127,7 +127,8 @@ def in_force(operator: Sequence[Objective], tiers: Iterable[tuple[PreferenceSour
                 continue
             held[kind] = _both(held[kind], preference) if kind in held else preference
         if source is PreferenceSource.SYSTEM:
-            # Only for contradictions: a system prompt's words are no objective, and no aligner reads them.
+            # A system prompt's free text is used only to detect contradictions; it is never an objective for the
+            # aligner.
             above = [*above, parsed.words]
         elif parsed.words and not _ABOUT_RULES.search(parsed.words) and not _opposed(parsed.words, above):
             words.append((source, parsed.words))
@@ -135,7 +136,7 @@ def in_force(operator: Sequence[Objective], tiers: Iterable[tuple[PreferenceSour
 
 
 def _yields(preference: Preference, operator: Sequence[str], agreed: Sequence[Preference]) -> bool:
-    """Whether an objective of the operator stands against a preference."""
+    """Whether a preference must be dropped because of an objective of the operator."""
     if any(contradict(preference, other) for other in agreed):
         return True
     if preference.kind is PreferenceKind.BANNED_WORDS:
@@ -147,7 +148,7 @@ def _yields(preference: Preference, operator: Sequence[str], agreed: Sequence[Pr
 
 
 def _opposed(words: str, above: Iterable[str]) -> bool:
-    """Whether words ask for the opposite of what stands above them."""
+    """Whether a text asks for the opposite of a text of a higher tier."""
     return any(
         (high.search(text) and low.search(words)) or (low.search(text) and high.search(words) and not high.search(text))
         for text in above
@@ -156,7 +157,7 @@ def _opposed(words: str, above: Iterable[str]) -> bool:
 
 
 def _both(one: Preference, other: Preference) -> Preference:
-    """Two preferences of one kind that can both hold, as one; its source is the higher tier."""
+    """Combine two compatible preferences of one kind; the source is the higher tier."""
     if one.kind in MOST:
         return replace(one, number=min(one.number, other.number))
     if one.kind in LEAST:

@@ -1,4 +1,4 @@
-"""The extension of MetaAlign: preferences of a request, from its fields to the headers of its response."""
+"""MetaAlign's extension: takes preferences from the request's fields and reports them in the response headers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PREFERENCES = Counter(
 
 
 class Preferences(Extension):
-    """Preferences of request, persona and system prompt become objectives, and are met in three stages."""
+    """Turns preferences of request, persona and system prompt into objectives and fulfils them in three stages."""
 
     name = "preferences"
     order = 10
@@ -59,44 +59,44 @@ class Preferences(Extension):
     )
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """The policy with what the request prefers behind the operator's objectives."""
+        """Append the request's preferences to the operator's objectives."""
         return preferred(policy, request) if policy.extension(SOURCES_KEY) else policy
 
     def prefill(self, policy: Policy) -> Policy:
-        """Read ahead for the operator's objectives alone: with these every such answer is corrected (stage 2)."""
+        """Restrict reading ahead to the operator's objectives, since stage 2 corrects every such answer for them."""
         return operators(policy) if preferences_of(policy) else policy
 
     def wraps(self, policy: Policy) -> bool:
-        """Where preferences are in force."""
+        """Whether the policy has preferences."""
         return bool(preferences_of(policy))
 
     async def correct(self, text: str, policy: Policy, inner: Inner) -> Corrected:
-        """The three stages."""
+        """Run the three stages."""
         return await stages.correct(text, policy, inner)
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
-        """Name -> whether the upstream's answer meets it, and whether the delivered one does."""
+        """Map each checkable preference to whether the original and the delivered answer meet it; None without any."""
         preferences = preferences_of(policy)
         if not preferences:
             return None
         return {one.name: [one.before, one.after] for one in adherence(preferences, answer, delivered)}
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """The header x-aligner-preferences, as soon as something was judged."""
+        """The header x-aligner-preferences; none before a check."""
         words = ",".join(f"{one.name}={_yes(one.before)}/{_yes(one.after)}" for one in _of_all(outcomes))
         return {"preferences": words} if words else {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """The same at the end of a stream."""
+        """The same value at the end of a stream."""
         return self.headers(policy, outcomes)
 
     def observe(self, outcome: Outcome) -> None:
-        """Count what was met."""
+        """Count in the metric which preferences were met before and after."""
         for one in _reported(outcome):
             PREFERENCES.labels(one.name, str(one.before).lower(), str(one.after).lower()).inc()
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
-        """Which texts of the request are not in force, and why."""
+        """Notes on which preference texts of the request do not apply, and why."""
         sources = policy.extension(SOURCES_KEY, ())
         preferences = list(preferences_of(policy).values())
         for source, text in tiers(request):
@@ -108,7 +108,7 @@ class Preferences(Extension):
                 yield from _set_aside(source, text, preferences)
 
     def describe(self, objective: Objective) -> str | None:
-        """By what a preference is met, and whether a rule checks it afterwards."""
+        """How a preference is fulfilled, and whether a rule checks the result; None for other objectives."""
         if objective.allowance is None or objective.name not in list(PreferenceKind):
             return None
         preference = Preference(PreferenceKind(objective.name))
@@ -118,7 +118,7 @@ class Preferences(Extension):
 
 
 def _set_aside(source: PreferenceSource, text: str, preferences: Sequence[Preference]) -> Iterator[str]:
-    """The preferences of one text that are not in force."""
+    """Notes on the preferences of one text that do not apply."""
     in_force = {(preference.kind, preference.source) for preference in preferences}
     parsed = parse(text[:READ_CHARS], source)
     for preference in parsed.preferences:
@@ -129,13 +129,13 @@ def _set_aside(source: PreferenceSource, text: str, preferences: Sequence[Prefer
 
 
 def _reported(outcome: Outcome) -> list[Adherence]:
-    """What was reported of one answer."""
+    """The reported checks of one choice."""
     report = dict(outcome.reports).get(Preferences.name, {})
     return [Adherence(name, before, after) for name, (before, after) in report.items()]
 
 
 def _of_all(outcomes: Sequence[Outcome]) -> list[Adherence]:
-    """By preference: whether every choice met it, as it came and as it is delivered."""
+    """For each preference, whether every choice met it before and after."""
     by_name: dict[str, Adherence] = {}
     for one in (reported for outcome in outcomes for reported in _reported(outcome)):
         known = by_name.get(one.name, one)

@@ -1,8 +1,8 @@
-"""Edits that meet a preference for certain and keep every word of the text. What is doubtful is left alone.
+"""Rule-based edits that meet a preference with certainty and keep every word of the text.
 
-Code, addresses and quotations are never touched. What comes out is only a proposal: it goes through the gate like any
-correction. What cannot be met for certain (an ambiguous "'s", a list that other sentences count on) stays unmet and is
-reported so.
+Code, addresses and quotations are never changed. Each result is only a proposal and passes the gate like any
+correction. Doubtful cases, such as an ambiguous "'s" or a list that other sentences refer to, are left unchanged and
+reported as unmet.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Fix = Callable[[str], str]
 _Replacement = str | Callable[[re.Match[str]], str]
 
 _JOINERS = "[\ufe0e\ufe0f\u200d\u20e3]"
-# Possessive, and tried at the first of a row only: tried at each of twenty thousand it took minutes.
+# Possessive quantifiers, to prevent backtracking: without them, twenty thousand emojis in a row took minutes.
 _EMOJI_RUN = rf"{EMOJI.pattern}{_JOINERS}*+(?:[ \t]{{0,3}}{EMOJI.pattern}{_JOINERS}*+)*+"
 _NOT_WITHIN = rf"(?<!{EMOJI.pattern})(?<!{_JOINERS})"
-# These say yes, no or beware; taking them away would take something away.
+# These emojis mean yes, no or warning, so removing them would remove information.
 _MEANT = re.compile("[\u2705\u274c\u274e\u2714\u2716\u2757]")
 _EMOJI_BEFORE = re.compile(
     rf"(^[ \t]*(?:(?:[-*+\u2022]|\d{{1,3}}[.)])[ \t]+|#{{1,6}}[ \t]+|[*_]{{1,3}})?)({_EMOJI_RUN})[ \t]*(?=\S)",
@@ -66,7 +66,7 @@ _PARTICIPLES = (
     r"lost|found|put|set|led|kept|"
     r"built|held|turned|\w+(?:ed|en|wn)"
 )
-# "it's a", "that's why": what follows can stand behind "is" alone, and not behind "has".
+# "it's a", "that's why": the next word can follow "is" but not "has".
 _IS = re.compile(
     rf"\b(it|that|there|here|he|she|what|who|where|how){_A}s(?=\s+(?:\w+ly\s+|also\s+|always\s+|not\s+|often\s+|"
     rf"still\s+|just\s+|simply\s+)?"
@@ -93,7 +93,7 @@ _LOOSE_END = re.compile(r"(?P<end>[,;]|,? (?:and|or))$")
 
 
 def fixed(text: str, kinds: Collection[PreferenceKind]) -> str:
-    """The text as far as rules can make it what these kinds of preferences want."""
+    """Apply the rules for these kinds of preferences as far as they are certain."""
     for kind, fix in _FIXES.items():
         if kind in kinds:
             text = fix(text)
@@ -101,7 +101,7 @@ def fixed(text: str, kinds: Collection[PreferenceKind]) -> str:
 
 
 def _sub(pattern: re.Pattern[str], replacement: _Replacement, text: str) -> str:
-    """Like `pattern.sub`, but for matches that reach into what is protected."""
+    """Like `pattern.sub`, but leaves matches that overlap a protected span unchanged."""
     protected = protected_spans(text)
     starts = [start for start, _ in protected]
 
@@ -115,6 +115,8 @@ def _sub(pattern: re.Pattern[str], replacement: _Replacement, text: str) -> str:
 
 
 def _no_emoji(text: str) -> str:
+    """Remove emojis at safe places, except those that carry a meaning."""
+
     def gone(match: re.Match[str]) -> str:
         return match.group() if _MEANT.search(match.group()) else (match.group(1) if match.lastindex == 2 else "")
 
@@ -124,6 +126,7 @@ def _no_emoji(text: str) -> str:
 
 
 def _calmed(text: str) -> str:
+    """Replace exclamation marks by full stops, or drop them next to other punctuation."""
     text = _sub(_SPANISH, r"\1!", text)
     text = _sub(_SHOUTED_QUESTION, "", text)
     text = _sub(_EXCLAIMED_TWICE, "", text)
@@ -131,6 +134,7 @@ def _calmed(text: str) -> str:
 
 
 def _plain(text: str) -> str:
+    """Remove Markdown: rules, headings, quotes, emphasis; stars before list items become hyphens."""
     text = _sub(_RULE, "", text)
     text = _sub(_HEADING, lambda match: match.group(1).rstrip().rstrip("#").rstrip() or match.group(), text)
     text = _sub(_QUOTE_MARK, "", text)
@@ -140,6 +144,8 @@ def _plain(text: str) -> str:
 
 
 def _cased(change: Callable[[str], str]) -> Fix:
+    """Apply a change of case to everything outside of protected spans."""
+
     def fix(text: str) -> str:
         pieces: list[str] = []
         at = 0
@@ -152,7 +158,7 @@ def _cased(change: Callable[[str], str]) -> Fix:
 
 
 def _spelled_out(text: str) -> str:
-    """The text with its contractions written out, where there is one answer: "it's gone" may be "it is" or "it has"."""
+    """Write contractions out unless ambiguous; "it's gone" may be "it is" or "it has", so it stays."""
     text = _sub(_NOT, _negation, text)
     for pattern in (_PLURAL, _WILL):
         text = _sub(pattern, lambda m: _two(m.group(1), _FULL[m.group(2)[1:].lower()], m.group()), text)
@@ -182,7 +188,7 @@ def _like(text: str, model: str) -> str:
 
 @dataclass(slots=True)
 class _Block:
-    """A run of lines: a list (`items`, each its text, and whether it is loose), or other text, line by line."""
+    """A run of lines: either a list with its `items`, or other text. `loose`: empty lines separate the items."""
 
     lines: list[str] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
@@ -191,7 +197,7 @@ class _Block:
 
 
 def _without_lists(text: str) -> str:
-    """The text with its lists as prose, as far as that is certain."""
+    """Turn lists into prose where that is safe."""
     if not any(_MARK.match(line) for line in text.split("\n")):
         return text
     counted_on = _COUNTED_ON.search(text) is not None
@@ -205,6 +211,7 @@ def _without_lists(text: str) -> str:
 
 
 def _blocks(text: str) -> Iterator[_Block]:
+    """Split a text into lists and other text, by lines."""
     lines = text.split("\n")
     fenced = _fenced(text)
     next_full = _next_lines(lines)
@@ -232,7 +239,7 @@ def _blocks(text: str) -> Iterator[_Block]:
 
 
 def _closed(block: _Block) -> Iterator[_Block]:
-    """The block; empty lines behind a list are no part of it."""
+    """Yield the block; empty lines after a list become a block of their own."""
     behind = []
     while block.items and block.lines and not block.lines[-1].strip():
         behind.append(block.lines.pop())
@@ -242,7 +249,7 @@ def _closed(block: _Block) -> Iterator[_Block]:
 
 
 def _next_lines(lines: list[str]) -> list[int]:
-    """For each line the number of the first from there on that is not empty."""
+    """For each line, the index of the next line, itself included, that is not empty."""
     next_full = [0] * len(lines)
     following = len(lines)
     for number in reversed(range(len(lines))):
@@ -252,7 +259,7 @@ def _next_lines(lines: list[str]) -> list[int]:
 
 
 def _fenced(text: str) -> set[int]:
-    """Numbers of the lines that belong to code."""
+    """Indexes of the lines that belong to fenced code."""
     return {
         line
         for start, end in protected_spans(text)
@@ -262,7 +269,7 @@ def _fenced(text: str) -> set[int]:
 
 
 def _prose(block: _Block, before: list[str]) -> list[str]:
-    """The lines in place of a list; a line that leads in takes it up."""
+    """The prose lines that replace a list; joins it to an introductory line and removes that from `before`."""
     items = [_LOOSE_END.sub("", item) if len(block.items) > 1 else item for item in block.items]
     if block.loose:
         return [line for item in items for line in (_sentence(item), "")][:-1]

@@ -1,6 +1,6 @@
-"""Wordings of checkable preferences: numbers, things that may be wanted or not, and what turns a sentence round.
+"""Patterns for the wording of checkable preferences: numbers, wanted and unwanted things, and negations.
 
-English alone. The patterns are written for lower-case text with straight apostrophes.
+English only. The patterns expect lower-case text with straight apostrophes.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ THINGS = MappingProxyType(
         r"upper-? ?case(?: letters?)?",
     }
 )
-"""What may be unwanted, by the kind of the preference to be without it."""
+"""Unwanted things, by the kind of preference that excludes them."""
 THING = MappingProxyType({kind: re.compile(rf"\b(?:{words})\b") for kind, words in THINGS.items()})
 FREE = MappingProxyType(
     {
@@ -115,7 +115,7 @@ FREE = MappingProxyType(
 WANTED = MappingProxyType(
     {PreferenceKind.NO_LISTS: PreferenceKind.LISTS, PreferenceKind.NO_EMOJI: PreferenceKind.EMOJI}
 )
-"""What may also be wanted."""
+"""Things that can also be wanted: the kind that excludes one, and the kind that asks for it."""
 NOT = re.compile(
     r"\b(?:no|not|never|without|avoid(?:ing)?|skip|drop|omit(?:ting)?|leave out|leaving out|free (?:of|from)|"
     r"nor|zero|"
@@ -133,13 +133,13 @@ BEHIND = re.compile(
     r"|\b(?:don't|do not|stop|never|no longer) us(?:e|ing) (?:them|those|these|it|any)\b"
     r"|\b(?:drop|skip|omit|avoid|lose|cut|leave|remove|ditch) (?:them|those|these|it)\b)"
 )
-"""What is unwanted may also stand before the word of refusal."""
+"""A refusal that follows the unwanted thing ("emojis are banned")."""
 _VERBS = r"use|using|include|with|write|keep|be|make|end|finish|answer|reply|respond|give|add|speak"
 TURN = re.compile(
     r"\b(?:but|only|just|please|instead|though|however|always|make sure|ensure|i (?:want|like|prefer|love))\b"
     rf"|(?:,|:| and| or)(?: and| then)? (?:{_VERBS})\b"
 )
-"""Where what is unwanted ends; straight behind the word of refusal these do not turn anything."""
+"""Words that end the reach of a refusal, unless they directly follow it."""
 WANTING = re.compile(
     r"\b(?:us(?:e|ing)|with|add(?:ing)?|includ(?:e|ing)|in|as|give|make|format\w*|want|prefers?|loves?|likes?|"
     r"structure\w*|present\w*|"
@@ -173,7 +173,7 @@ greek:GREEK arabic:ARABIC hebrew:HEBREW hindi:DEVANAGARI chinese:CJK japanese:CJ
 LANGUAGES = MappingProxyType(
     {name: tuple(codes.split("/")) for name, _, codes in (pair.partition(":") for pair in _CODES.split())}
 )
-"""As text/languages.py names them; some are told by their script alone."""
+"""Codes as in text/languages.py; some languages are recognised only by their script."""
 _NAMES = "|".join(LANGUAGES)
 LANGUAGE = re.compile(
     rf"\b(?:(?:answer|reply|respond|write|written|speak|talk|communicate|response|text|all|everything|it|"
@@ -202,7 +202,7 @@ BANNED = re.compile(
     r"must never|is banned|are banned|is forbidden)"
 )
 CONDITION = re.compile(r"\b(?:if|unless|when|whenever|except|where|in case|until|depending)\b")
-"""What holds only at times is no certain preference."""
+"""A sentence with a condition does not state a definite preference."""
 _SMALL_WORDS = """
 a an the and or but so please kindly also then it is be are to of in as at by for with me my your you i this that use
 using write keep make give want would should must answer answers reply replies response responses respond text always

@@ -1,6 +1,6 @@
-"""Preferences of a request as objectives of its answer, behind everything that the operator wants.
+"""Turns preferences of a request into objectives, placed after all objectives of the operator.
 
-What a tenant may not have is refused before anything is spent. How preferences are met is in stages.py.
+A preference that the tenant may not bring is refused before any work is done. stages.py fulfils preferences.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, Pr
 
 SOURCES_KEY = "preferences"
 GRANT_KEY = "allow_preferences"
-"""Keys of the policies file: where preferences are read, and whether a tenant may bring some."""
+"""Keys of the policies file: where preferences are read, and whether a tenant may bring its own."""
 IN_FORCE = "preferences in force"
-"""The extension value of a policy with preferences: (name of the objective, preference), in the policy's order."""
+"""Extension value of a policy with preferences: (objective name, preference) in the policy's order."""
 
 
 class BadPreference(BadRequest):
@@ -31,11 +31,11 @@ class BadPreference(BadRequest):
 
 
 Tier = tuple[PreferenceSource, str]
-"""A text in which preferences may stand."""
+"""The source and text of one part of the request that may contain preferences."""
 MAX_CHARS = 1_000
-"""Of a preference text or persona; more is an error of the request."""
+"""Longest preference text or persona; a longer one is a bad request."""
 READ_CHARS = 20_000
-"""Of a system prompt, from its beginning; what stands behind is not looked at."""
+"""How much of a system prompt is read, from its beginning; the rest is ignored."""
 _TEXTS: Mapping[PreferenceKind, str] = MappingProxyType(
     {
         PreferenceKind.MAX_WORDS: "Length: the response should have at most {n} words",
@@ -69,10 +69,10 @@ _TEXTS_IN_WORDS = {
 
 
 def tiers(request: RequestFacts) -> tuple[Tier, ...]:
-    """Every text of a request in which preferences may stand; the first goes before those behind it.
+    """The texts of a request that may contain preferences, highest tier first.
 
-    The tiers of MetaAlign (arXiv 2410.14184): the system prompt, then what is said by or about the user. The query is
-    never read for preferences.
+    These are the tiers of MetaAlign (arXiv 2410.14184): the system prompt, then texts by or about the user. The query
+    itself is never read for preferences.
     """
     return (
         (PreferenceSource.SYSTEM, request.system),
@@ -82,10 +82,10 @@ def tiers(request: RequestFacts) -> tuple[Tier, ...]:
 
 
 def preferred(policy: Policy, request: RequestFacts) -> Policy:
-    """The policy with what the request prefers, as far as its route reads that and its tenant may have it.
+    """Add the request's preferences to the policy, as far as its route reads them and its tenant may bring them.
 
-    Raises `ForbiddenError` where the request brings a preference or persona of its own and may not, `BadPreference`
-    where one is too long. A system prompt that may not be read is left alone.
+    Raises `ForbiddenError` if the request brings its own preference or persona without permission, and `BadPreference`
+    if one is too long. A system prompt without permission is ignored.
     """
     sources = policy.extension(SOURCES_KEY, ())
     allowed = policy.extension(GRANT_KEY, False)
@@ -104,24 +104,24 @@ def preferred(policy: Policy, request: RequestFacts) -> Policy:
 
 
 def preferences_of(policy: Policy) -> dict[str, Preference]:
-    """The preferences that are in force, by the names of their objectives."""
+    """The policy's preferences by the names of their objectives."""
     return dict(policy.extension(IN_FORCE, ()))
 
 
 def operators(policy: Policy) -> Policy:
-    """The policy with the operator's objectives alone."""
+    """The policy with only the operator's objectives."""
     own = tuple(objective for objective in policy.objectives if objective.allowance is None)
     return replace(policy, objectives=own)
 
 
 def _text(value: object) -> str:
-    """A field of the request as text: a list of texts counts as one, anything else as none."""
+    """A request field as text: a list of texts is joined, and any other value counts as empty."""
     texts = value if isinstance(value, list) else [value]
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def _with_preferences(policy: Policy, resolved: InForce) -> Policy:
-    """Preferences come last. A stream with some is held: whether an answer meets them is known at its end."""
+    """Append preferences to the objectives, and hold the stream, since only a whole answer shows if they are met."""
     preferences = tuple(_ordered(resolved))
     if not preferences:
         return policy
@@ -134,7 +134,7 @@ def _with_preferences(policy: Policy, resolved: InForce) -> Policy:
 
 
 def _ordered(resolved: InForce) -> Iterator[Preference]:
-    """Those that an aligner is asked for stand first, since it numbers the objectives that it gets."""
+    """Order preferences: those for the aligner first, since it numbers the objectives that it gets."""
     yield from (preference for preference in resolved.preferences if not preference.fixable)
     yield from (Preference(_TEXTS_IN_WORDS[source][0], source) for source, _ in resolved.words)
     yield from (preference for preference in resolved.preferences if preference.fixable)

@@ -1,7 +1,7 @@
-"""Parser of preference texts: what can be checked becomes preferences, the rest stays in its own words.
+"""Parser of preference texts: checkable wishes become preferences, and the rest stays as free text.
 
-English. What is not understood is never guessed at: it stays among the words. A sentence that holds only at times (if,
-unless ...) is left there whole. Every pattern is tried sentence by sentence, so time grows linearly with the text.
+English only. Anything not understood stays in the free text instead of being guessed. A conditional sentence (if,
+unless ...) stays there whole. Patterns run sentence by sentence, so that time grows linearly with the text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST_SENTENCE = 1_000
 _MOST_BANNED = 20
 
 _REACH_CHARS = 200
-"""How far a word of refusal holds at most: what it stands before is near, and time stays linear."""
+"""Longest reach of a refusal in characters; it is short so that time stays linear."""
 
 _Span = tuple[int, int]
 _Match = tuple[Preference, _Span]
@@ -29,7 +29,7 @@ _Match = tuple[Preference, _Span]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A word of refusal in a sentence, and up to where it holds."""
+    """A word of refusal in a sentence, and where its reach ends."""
 
     start: int
     end: int
@@ -38,14 +38,14 @@ class Refusal:
 
 @dataclass(slots=True)
 class ParsedText:
-    """The checkable preferences of a text; `words` is what is left of it, "" where nothing is."""
+    """The checkable preferences of a text; `words` is the remaining text, "" without any."""
 
     preferences: list[Preference] = field(default_factory=list)
     words: str = ""
 
 
 def parse(text: str, source: PreferenceSource) -> ParsedText:
-    """The preferences of one text, in the order in which they are said; of one kind the last counts."""
+    """Parse one text; preferences keep their order, and the last one of a kind counts."""
     by_kind: dict[PreferenceKind, Preference] = {}
     rest: list[str] = []
     for sentence in filter(None, map(str.strip, _SENTENCE_END.split(text))):
@@ -63,6 +63,7 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
 
 
 def _preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
+    """Yield every preference in a sentence, with the span that states it."""
     refusals = [Refusal(*no.span(), _reach(plain, no.end())) for no in lexicon.NOT.finditer(plain)]
     yield from _lengths(plain, refusals, source)
     yield from _unwanted(plain, refusals, source)
@@ -77,7 +78,7 @@ def _preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterato
 
 
 def _lengths(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
-    """Bounds of length; the first pattern that has a place keeps it."""
+    """Yield bounds of length; once a pattern matched a passage, later patterns skip it."""
     taken: list[_Span] = []
     patterns = (
         (lexicon.LEAST_AFTER, False, 0),
@@ -120,7 +121,7 @@ def _number(numeral: str | None) -> int:
 
 
 def _unwanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
-    """Things behind a word of refusal, as far as it reaches; and things that something is to be free of."""
+    """Yield things within the reach of a refusal."""
     asks_at_last = lexicon.QUESTION_LAST.search(plain) is not None
     found: list[tuple[int, int, Preference, int]] = []
     for order, (kind, pattern) in enumerate(lexicon.THING.items()):
@@ -128,7 +129,7 @@ def _unwanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource)
             continue
         for thing in pattern.finditer(plain):
             reaching = [no for no in _near(refusals, thing.start()) if thing.end() <= no.reach]
-            # The first says how much of the sentence is understood, the last when the thing was refused.
+            # The first refusal tells how much of the sentence is understood; the last tells the order of preferences.
             found += [
                 (no.start, order, Preference(kind, source), thing.end()) for no in (*reaching[:1], *reaching[-1:])
             ]
@@ -136,7 +137,7 @@ def _unwanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource)
 
 
 def _unwanted_behind(plain: str, source: PreferenceSource) -> Iterator[_Match]:
-    """The same where the refusal stands behind the thing, or is a part of its name."""
+    """Yield things with the refusal after them ("lists are banned") or in their name ("emoji-free")."""
     for kind, pattern in lexicon.THING.items():
         for match in pattern.finditer(plain):
             if behind := lexicon.BEHIND.match(plain, match.end()):
@@ -146,7 +147,7 @@ def _unwanted_behind(plain: str, source: PreferenceSource) -> Iterator[_Match]:
 
 
 def _reach(plain: str, start: int) -> int:
-    """Up to where a word of refusal holds: the next turn, which may not be its own verb."""
+    """Where the reach of a refusal ends: at the next turning word, apart from the refusal's own verb."""
     end = min(len(plain), start + _REACH_CHARS)
     own_verb = _OWN_VERB.match(plain, start, end)
     turn = lexicon.TURN.search(plain, own_verb.end() if own_verb else start, end)
@@ -159,22 +160,22 @@ _OWN_VERB = re.compile(
     r"format|need|be|in|with|me|any|of|the|a|an|to|as|it|your|my|or|see|seeing|contain|have|employ|just|"
     r"rely on|resort to|end|finish|close|conclude)\b)*"
 )
-"""The verbs that belong to a refusal: "do not ever use any", "never reply with"."""
+"""Verbs that belong to the refusal itself: "do not ever use any", "never reply with"."""
 
 
 def _negated(refusals: Sequence[Refusal], at: int) -> bool:
-    """Whether a word of refusal reaches this place."""
+    """Whether a refusal reaches this position."""
     return any(at < no.reach for no in _near(refusals, at))
 
 
 def _near(refusals: Sequence[Refusal], at: int) -> Sequence[Refusal]:
-    """The words of refusal before this place that may reach it."""
+    """The refusals before this position that are close enough to reach it."""
     before = bisect_right(refusals, at, key=lambda no: no.end)
     return refusals[bisect_left(refusals, at - _REACH_CHARS, hi=before, key=lambda no: no.end) : before]
 
 
 def _wanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
-    """Things that are to be there."""
+    """Yield things that the text asks for."""
     for kind, opposite in lexicon.WANTED.items():
         for match in lexicon.THING[kind].finditer(plain):
             before = lexicon.WANTING.search(plain[max(0, match.start() - 60) : match.start()])
@@ -184,7 +185,7 @@ def _wanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -
 
 
 def _forms(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
-    """What a word or two says by itself."""
+    """Yield preferences that a fixed word or phrase expresses."""
     patterns = (
         (lexicon.PROSE, PreferenceKind.NO_LISTS),
         (lexicon.PLAIN, PreferenceKind.NO_MARKDOWN),
@@ -199,12 +200,13 @@ def _forms(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) ->
                 yield Preference(kind, source), match.span()
     for match in lexicon.FORMAL.finditer(plain):
         if not _negated(refusals, match.start()):
-            # The word itself stays among the words: an aligner can do more for it than rules.
+            # "formal" also stays in the free text, because an aligner can do more for it than rules.
             for kind in (PreferenceKind.NO_CONTRACTIONS, PreferenceKind.NO_EMOJI):
                 yield Preference(kind, source), (0, 0)
 
 
 def _banned(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
+    """Yield lists of banned words, whether quoted or not."""
     for match in lexicon.BANNED.finditer(plain):
         group = next(name for name in ("rest", "rest2", "rest3", "rest4", "rest5") if match.group(name))
         start, end = match.span(group)
@@ -216,7 +218,7 @@ def _banned(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Ma
 
 
 def _remainder(sentence: str, understood: list[_Span]) -> str:
-    """What was not understood, clause by clause; clauses of nothing but small words go."""
+    """The free text that was not understood, clause by clause; clauses with only function words are dropped."""
     kept = ""
     at = 0
     for start, end in sorted(span for span in understood if span[1]):

@@ -1,12 +1,12 @@
-"""Stages in which a request's preferences are met, and the operator's objectives all the same; each is gated.
+"""The stages that fulfil a request's preferences without weakening the operator's objectives; each one is gated.
 
-1. The corrector reads the answer for those preferences that no rule can meet and that are not met yet; where all of
-them can be checked, its edits count only if one of them is met then.
-2. It reads the result for the operator's objectives alone, in a prompt in which no word of the request's preferences
-stands: nothing that is said there can talk one away. Where the gate refuses an edit of that, the edits of stage 1 are
-given up, so that they cannot stand in its way. Where it refuses the operator's correction as a whole, the original
-stands, as it would without preferences.
-3. Rules meet what they can meet for certain (fixes.py).
+1. The corrector edits the answer for preferences that no rule can fulfil and that are not met yet. If all of them are
+   checkable, its edits count only if they meet at least one.
+2. The corrector edits the result for the operator's objectives alone. This prompt contains nothing of the request's
+   preferences, so they cannot talk an objective away. If the gate drops an edit here, the edits of stage 1 are
+   discarded, so that they cannot block the operator's. If the gate refuses the whole correction here, the original
+   is delivered, as it would be without preferences.
+3. Rules fulfil what they can with certainty (fixes.py).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from aligner_proxy_systems.metaalign.objectives import operators, preferences_of
 from aligner_proxy_systems.metaalign.types import Preference
 
 UNMET = "unmet_preference"
-"""Reason for edits for the sake of preferences that meet none of them; it stands where a rule of the gate would."""
+"""Reason for dropping edits that were made for preferences but meet none; listed like a gate rule."""
 
 
 async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
-    """The stages, one after the other, as one correction; a stage that has nothing to do is left out."""
+    """Run the stages in order and return one correction; a stage without work is skipped."""
     preferences = preferences_of(policy)
     done: list[Corrected] = []
     for_corrector = await run_off_loop(len(answer), partial(_for_corrector, preferences, answer))
@@ -42,14 +42,14 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
     if own.objectives:
         done.append(await inner.correct(done[-1].verdict.text if done else answer, own))
         if len(done) > 1 and done[0].verdict.text != answer and done[1].verdict.dropped:
-            # What a preference brought in must not be what keeps the operator's edits out.
+            # Text that a preference added must not block the operator's edits.
             done = [await inner.correct(answer, own)]
         if outcomes.class_of(done[-1].verdict.reason) is FailureClass.GATE:
             return _combined(done, replace(done[-1].verdict, text=answer))
     text = done[-1].verdict.text if done else answer
     fixable = {name: one for name, one in preferences.items() if one.fixable}
     kinds = await run_off_loop(len(text), lambda: {one.kind for one in fixable.values() if not met(one, text)})
-    # In a thread, as the gate: it must not hold up the event loop.
+    # In a thread, like the gate, so that it does not block the event loop.
     edited = await asyncio.to_thread(fixed, text, kinds) if kinds else text
     if edited != text:
         verdict = await inner.judge(text, Correction(edited), _preferring(policy, fixable))
@@ -59,23 +59,23 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
 
 
 def _for_corrector(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
-    """The preferences that a corrector is asked for."""
+    """The preferences that the corrector is asked to fulfil."""
     return {name: one for name, one in preferences.items() if _is_for_corrector(one, answer)}
 
 
 def _is_for_corrector(preference: Preference, answer: str) -> bool:
-    """Whether a corrector is asked for a preference: rules cannot meet it, and it is not met already."""
+    """Whether the corrector must fulfil a preference: no rule can, and the answer does not meet it yet."""
     return not preference.fixable and not (preference.checkable and met(preference, answer))
 
 
 def _preferring(policy: Policy, preferences: Mapping[str, Preference]) -> Policy:
-    """The policy with the objectives of these preferences alone."""
+    """The policy with only the objectives of these preferences."""
     objectives = (one for one in policy.objectives if one.allowance is not None and one.name in preferences)
     return replace(policy, objectives=tuple(objectives))
 
 
 def _unless_unmet(preferences: Collection[Preference], answer: str, corrected: Corrected) -> Corrected:
-    """The stage without its edits where every preference can be checked and none is met by them."""
+    """Drop the stage's edits if every preference is checkable and the edits meet none."""
     verdict = corrected.verdict
     if verdict.text == answer or not all(preference.checkable for preference in preferences):
         return corrected
@@ -86,13 +86,16 @@ def _unless_unmet(preferences: Collection[Preference], answer: str, corrected: C
 
 
 def _refusal(done: Sequence[Corrected]) -> str | None:
-    """What the gate refused of an answer that changed; a preference that it refused as a whole is no failure."""
+    """The first gate rule that dropped an edit, as a reason; None if nothing was dropped.
+
+    A preference that the gate refused as a whole is not a failure.
+    """
     dropped = [rule for corrected in done for rule in corrected.verdict.dropped]
     return f"gate_partly:{dropped[0]}" if dropped else None
 
 
 def _combined(done: Sequence[Corrected], verdict: Verdict) -> Corrected:
-    """All stages as one; the segments are those that were judged last."""
+    """Merge all stages into one result; the segments are those of the last scoring."""
     corrections = [corrected.correction for corrected in done]
     accepted = all(corrected.verdict.text == corrected.correction.text for corrected in done)
     correction = Correction(

@@ -1,4 +1,4 @@
-"""Preferences of a request: kinds, where they were said, and what each lets an edit do that the gate refuses."""
+"""Types for preferences of a request: kinds, sources, and what each allows an edit to do despite the gate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aligner_proxy.types import Allowance, GateRule, LengthUnit
 
 
 class PreferenceSource(StrEnum):
-    """Where a preference was said: in the request's own preference text, as its persona, or in its system prompt."""
+    """Where a preference was stated: in the preference field, as the persona, or in the system prompt."""
 
     REQUEST = "request"
     PERSONA = "persona"
@@ -20,7 +20,7 @@ class PreferenceSource(StrEnum):
 
 
 class PreferenceKind(StrEnum):
-    """What is preferred; the value is the objective's name in headers and logs."""
+    """Kinds of preferences; the value is the objective's name in headers and logs."""
 
     WORDED = "preference"
     PERSONA = "persona"
@@ -46,7 +46,7 @@ class PreferenceKind(StrEnum):
 
 
 IN_WORDS = frozenset({PreferenceKind.WORDED, PreferenceKind.PERSONA})
-"""No rule says whether they are met."""
+"""Free texts; no rule can check whether they are met."""
 FIXABLE = frozenset(
     {
         PreferenceKind.NO_LISTS,
@@ -58,7 +58,7 @@ FIXABLE = frozenset(
         PreferenceKind.LOWER_CASE,
     }
 )
-"""An edit that keeps the text can meet them, so no aligner is asked (fixes.py)."""
+"""Rules can meet these without changing words, so the aligner is not asked (fixes.py)."""
 MOST: Mapping[PreferenceKind, LengthUnit] = MappingProxyType(
     {
         PreferenceKind.MAX_WORDS: LengthUnit.WORDS,
@@ -77,12 +77,15 @@ _RULES: Mapping[PreferenceKind, tuple[GateRule, ...]] = MappingProxyType(
         PreferenceKind.LANGUAGE: (GateRule.LANGUAGE, GateRule.SCRIPT),
     }
 )
-"""The rules of the gate that an edit has to break to meet the preference."""
+"""Gate rules that an edit must be allowed to break to meet the preference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """One preference. `number` bounds what the kind counts; `words` are banned ones, or codes of a language."""
+    """One preference.
+
+    `number` is the bound of a length; `words` are banned words, or codes of a language.
+    """
 
     kind: PreferenceKind
     source: PreferenceSource = PreferenceSource.REQUEST
@@ -91,17 +94,17 @@ class Preference:
 
     @property
     def checkable(self) -> bool:
-        """Whether a rule says if an answer meets it."""
+        """Whether a rule can check if an answer meets it."""
         return self.kind not in IN_WORDS
 
     @property
     def fixable(self) -> bool:
-        """Whether an edit that keeps the text can meet it."""
+        """Whether a rule can meet it without changing words."""
         return self.kind in FIXABLE
 
     @property
     def allowance(self) -> Allowance:
-        """What an edit for its sake may do that the gate otherwise refuses; words allow nothing."""
+        """What an edit for it may do that the gate otherwise refuses; nothing for free texts."""
         bound = (MOST[self.kind], self.number) if self.kind in MOST else None
         banned = self.words if self.kind is PreferenceKind.BANNED_WORDS else ()
         return Allowance(_RULES.get(self.kind, ()), bound, banned)
@@ -109,7 +112,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Adherence:
-    """Whether the upstream's answer met a checkable preference, and whether the delivered one does."""
+    """Whether the upstream's answer met a checkable preference, and whether the delivered answer does."""
 
     name: str
     before: bool
@@ -117,5 +120,5 @@ class Adherence:
 
 
 def length(kind: PreferenceKind, text: str) -> int:
-    """How long a text is, in what a bound of this kind counts."""
+    """Length of a text in the unit that this kind of bound counts."""
     return LENGTHS[MOST.get(kind) or LEAST[kind]](text)

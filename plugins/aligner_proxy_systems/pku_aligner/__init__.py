@@ -1,4 +1,4 @@
-"""Aligner (PKU): a corrector on an engine of its own."""
+"""Aligner (PKU) plugin: a corrector on its own engine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from aligner_proxy_systems.pku_aligner.corrector import PkuAligner, Settings
 
 
 def _make(settings: Settings) -> Corrector:
-    # Whether to try again is the policy's decision, as with the other engine; the breaker saves waiting for a dead one.
+    # The policy decides about retries, as with the main engine; the breaker avoids waiting for a dead engine.
     return PkuAligner(Breaker(HttpEngine(settings.engine, patience_s=0.0)))
 
 
 @hookimpl
 def correctors() -> Sequence[Kind[Corrector]]:
-    """Aligner, on an engine of its own."""
+    """The corrector `aligner`, on its own engine."""
     about = "Aligner (PKU) on an engine of its own; one purpose, reads no objectives"
     return [Kind("aligner", about, _make, Settings)]

@@ -1,7 +1,8 @@
-"""Corrector that asks Aligner (PKU, arXiv 2402.02416) on an engine of its own, beside MetaAligner's.
+"""Corrector that uses Aligner (PKU, arXiv 2402.02416) on its own engine, in addition to MetaAligner's.
 
-`aligner-proxy engine --model aligner/aligner-7b-v1.0` serves it by its own template; where it is the only aligner,
-naming it under `aligner.model` is enough. It reads no objectives: being helpful and harmless is what its weights know.
+`aligner-proxy engine --model aligner/aligner-7b-v1.0` serves it with its own template. If it is the only aligner,
+naming it under `aligner.model` is enough. It does not read objectives: its weights were trained for helpful and
+harmless answers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction
 
 TEMPLATES = ("aligner", "aligner-v1")
-"""Prompt templates of the weights that are an Aligner: those of today, and those of the released weights."""
+"""Prompt templates by which an Aligner is recognised: the current one, and the one of the released weights."""
 
 
 class Settings(BaseModel):
@@ -34,13 +35,13 @@ class PkuAligner:
         self._engine = engine
 
     async def identity(self) -> str:
-        """Content hash of the engine's aligner; raises `EngineFault` where that is not an Aligner."""
+        """Return the content hash of the engine's aligner; raises `EngineFault` if that is not an Aligner."""
         info = await self._engine.info()
         if info.template not in TEMPLATES:
             raise EngineFault(f"the engine serves an aligner by template {info.template}, not an Aligner")
         return info.content_hash
 
     async def correct(self, request: AlignRequest) -> Correction:
-        """The engine's correction."""
+        """Return the engine's correction."""
         await self.identity()
         return await self._engine.align(request)

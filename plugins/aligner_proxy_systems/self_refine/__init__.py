@@ -1,4 +1,4 @@
-"""Self-Refinement: a chat model reviews the answer by the objectives, then revises it."""
+"""Self-Refinement plugin: a chat model reviews the answer against the objectives, then revises it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from aligner_proxy_systems.self_refine.corrector import SelfRefine, Settings
 
 
 def _make(settings: Settings) -> Corrector:
-    from aligner_proxy_systems.self_refine.litellm_group import in_proxy  # LiteLLM is only loaded where it is used
+    from aligner_proxy_systems.self_refine.litellm_group import in_proxy  # load LiteLLM only if this corrector is used
 
     return SelfRefine(settings, in_proxy(settings.model))
 
 
 @hookimpl
 def correctors() -> Sequence[Kind[Corrector]]:
-    """Self-Refinement, by any model of LiteLLM's model_list."""
+    """The corrector `self_refine`, with any model of LiteLLM's model_list."""
     about = "a model of LiteLLM's model_list reviews the answer by the objectives, then revises it"
     return [Kind("self_refine", about, _make, Settings)]

@@ -1,8 +1,8 @@
-"""Corrector that lets a chat model review an answer by the objectives and then revise it.
+"""Corrector in which a chat model reviews an answer against the objectives and then revises it.
 
-The idea is that of Self-Refine (arXiv 2303.17651), the baseline of MetaAligner's Table 3; the prompts are ours. Rounds,
-tokens and time are bounded. What stands in the fields is JSON, so that no text from outside can close one; a revision
-counts only when it is whole. A later round that fails costs only itself.
+The idea comes from Self-Refine (arXiv 2303.17651), the baseline in MetaAligner's Table 3; the prompts are ours. Rounds,
+tokens and time are bounded. Fields are passed as JSON, so that no outside text can end a field. A revision counts only
+if it is complete. If a later round fails, the result of the earlier rounds is kept.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ REVISE = (
 )
 NOTHING = re.compile(r"\W*nothing\W*", re.IGNORECASE)
 REVIEW_TOKENS = 512
-"""A review that needs more is cut off: what it has named by then is worth a revision."""
+"""Token limit of a review; one that is cut off at the limit is still worth a revision."""
 DRAFT_TEMPERATURE = 0.7
-"""At least, for the second of several drafts and later ones: at 0 they would all be the same."""
+"""Least temperature for drafts after the first; at 0 all drafts would be equal."""
 _LEAST_S = 0.01
 
 
@@ -52,18 +52,18 @@ class Settings(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=400)]
     """A model of LiteLLM's model_list, by the name that clients use."""
     rounds: Annotated[int, Field(ge=1, le=5, strict=True)] = 1
-    """Reviews, each followed by a revision where it found something."""
+    """Number of reviews; each that finds something is followed by a revision."""
     max_tokens: Annotated[int, Field(ge=64, le=200_000, strict=True)] = 4_096
-    """Tokens that the model may write for one answer, all rounds together."""
+    """Tokens that the model may write for one answer, over all rounds."""
     max_chars: Annotated[int, Field(ge=1_000, le=2_000_000, strict=True)] = 60_000
-    """Characters of conversation and answer that it is given; the oldest turns are left out first."""
+    """Characters of conversation and answer sent to the model; the oldest turns are dropped first."""
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
-    """0: the likeliest words."""
+    """Sampling temperature; at 0 the model chooses the likeliest words."""
 
 
 @dataclass(slots=True)
 class _Budget:
-    """Time and tokens that are left for one answer."""
+    """Time and tokens left for one answer."""
 
     until: float
     tokens: int
@@ -85,26 +85,26 @@ class _Budget:
 
 
 class Chat(Protocol):
-    """Puts one question to a chat model. Raises `CorrectionError` subclasses only."""
+    """Sends one question to a chat model; raises only subclasses of `CorrectionError`."""
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
-        """At most `tokens` are written, within the deadline."""
+        """Return a reply of at most `tokens`, within the deadline."""
         ...
 
 
 class SelfRefine:
-    """Satisfies `Corrector`. Nothing about a request is kept."""
+    """Satisfies `Corrector`; stores nothing about a request."""
 
     def __init__(self, settings: Settings, chat: Chat) -> None:
         self._settings = settings
         self._chat = chat
 
     async def identity(self) -> str:
-        """The wording of the prompts; the settings are in the key anyway."""
+        """Hash of the prompts' wording; the settings are part of the cache key already."""
         return hashlib.sha256(f"{CRITIQUE}\n{REVISE}".encode()).hexdigest()
 
     async def correct(self, request: AlignRequest) -> Correction:
-        """Review and revise until nothing is found, nothing changes, or nothing is left to spend."""
+        """Review and revise until a review finds nothing, a revision changes nothing, or the budget is used up."""
         budget = _Budget(time.monotonic() + request.deadline_s, self._settings.max_tokens, draft=request.draft)
         text = request.answer
         for _ in range(self._settings.rounds):
@@ -117,12 +117,12 @@ class SelfRefine:
             if revised == text:
                 break
             text = revised
-        # Whoever writes token by token passes through the model once for each.
+        # A model that writes token by token needs one forward pass for each.
         counts = DecodeCounts(recovered=budget.written, forwards=budget.written)
         return Correction(text, counts=counts, prompt_tokens=budget.read)
 
     async def _round(self, request: AlignRequest, text: str, budget: _Budget) -> str:
-        """The text after one review."""
+        """Return the text after one review and its revision."""
         material = self._material(request, text)
         review = await self._ask(CRITIQUE, material, budget, REVIEW_TOKENS)
         if NOTHING.fullmatch(review.text) or not review.text.strip():
@@ -153,7 +153,7 @@ class SelfRefine:
 
 
 def _last_turns(turns: Sequence[Turn], room: int) -> list[Turn]:
-    """As many of the last turns as fit. As for an aligner, system turns are left out: they are not for every model."""
+    """The latest turns that fit into `room` characters, without system turns, which are not meant for every model."""
     kept: list[Turn] = []
     for turn in reversed([turn for turn in turns if turn.role in ("user", "assistant") and turn.content]):
         room -= len(turn.content)
@@ -168,7 +168,7 @@ def _last_turns(turns: Sequence[Turn], room: int) -> list[Turn]:
 
 
 def _marks(text: str) -> tuple[str, str]:
-    """Two marks that do not stand in the text, whatever its author foresaw."""
+    """Two markers that do not occur in the text, even if its author tried to guess them."""
     number = 0
     while f"revised-{number}>" in text:
         number += 1
@@ -176,7 +176,7 @@ def _marks(text: str) -> tuple[str, str]:
 
 
 def _revised(text: str, revision: str, begin: str, end: str, *, finished: bool) -> str:
-    """The revision between its marks, with the white space that stood around the text."""
+    """Extract the revision between its markers and keep the white space around the original text."""
     before, mark, rest = revision.partition(begin)
     inside, close, _ = rest.rpartition(end)
     if mark and not close and not finished:

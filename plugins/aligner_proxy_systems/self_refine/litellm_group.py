@@ -1,7 +1,7 @@
-"""Chat model behind a LiteLLM model group, reached through the router that the proxy itself uses.
+"""Chat model of a LiteLLM model group, called through the proxy's own router.
 
-The router calls the model, not the proxy: no guardrail sees the call, so nothing that it answers is corrected again,
-and nothing comes from or goes into LiteLLM's cache. Balancing, cooldowns and fallbacks are LiteLLM's.
+The router calls the model and not the proxy. So no guardrail sees the call, its answer is not corrected again, and
+LiteLLM's cache is neither read nor written. LiteLLM handles load balancing, cooldowns and fallbacks.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailabl
 
 
 class ChatGroup:
-    """Satisfies `Chat`. `router` is asked for every time, because LiteLLM replaces it when its models change."""
+    """Satisfies `Chat`; gets the router anew for every call, because LiteLLM replaces it when its models change."""
 
     def __init__(self, group: str, router: Routers) -> None:
         self._group = group
         self._router = router
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
-        """Ask the group."""
+        """Send the question to the group."""
         messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         options: dict[str, Any] = {"max_tokens": tokens, "temperature": temperature, "timeout": deadline_s}
         try:
@@ -47,5 +47,5 @@ class ChatGroup:
 
 
 def in_proxy(group: str) -> ChatGroup:
-    """A model group of the proxy that this process is."""
+    """A model group of the proxy in this process."""
     return ChatGroup(group, proxy_router)

@@ -1,4 +1,4 @@
-"""Stream Aligner: a corrector that revises sentence by sentence, on a completions server."""
+"""Stream Aligner plugin: a corrector that revises sentence by sentence, on a completions server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def _make(settings: Settings) -> Corrector:
 
 @hookimpl
 def correctors() -> Sequence[Kind[Corrector]]:
-    """Stream Aligner, on a completions server."""
+    """The corrector `stream_aligner`, on a completions server."""
     about = "Stream Aligner on a completions server; sentence by sentence, reads no objectives"
     return [Kind("stream_aligner", about, _make, Settings)]

@@ -1,7 +1,8 @@
-"""Stream Aligner (arXiv 2501.05336): a corrector that revises each sentence in view of what went out before it.
+"""Corrector with Stream Aligner (arXiv 2501.05336): revises each sentence given the text already sent before it.
 
-Its weights are served by any completions server. With `stream: sentence` a sentence goes out as soon as it is revised;
-a whole answer is revised in the same way. Unlike there, the upstream does not go on from the revision: it is not ours.
+Any completions server can serve its weights. With `stream: sentence`, each sentence is sent as soon as it is revised; a
+whole answer is revised the same way. In the paper the upstream model continues from the revision. Here it cannot, since
+the upstream is not ours.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class Settings(BaseModel):
     engine: Annotated[str, Field(pattern=r"^https?://\S+/v1/?$")]
     """http(s)://host:port/v1 of a completions server: vLLM, llama.cpp, or an `aligner-proxy engine`."""
     model: Annotated[str, Field(min_length=1, max_length=400)] | None = None
-    """The model's name there; by default the only one."""
+    """The model's name on that server; can be omitted if the server has only one."""
     gemma: bool = True
-    """Whether the prompt stands in a turn of Gemma's chat form, as for the released weights."""
+    """Whether to wrap the prompt in a turn of Gemma's chat template, as the released weights expect."""
 
 
 class StreamAligner:
@@ -48,13 +49,13 @@ class StreamAligner:
         self._completer = completer
 
     async def identity(self) -> str:
-        """Hash of what the server says of its weights, and of the template."""
+        """Hash of the server's description of its weights, and of the template."""
         served = await self._completer.describe_model()
         parts = [served.model, served.identity, STREAM_ALIGNER, self._settings.gemma]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     async def correct(self, request: AlignRequest) -> Correction:
-        """The whole answer, sentence by sentence, within the request's deadline."""
+        """Correct the whole answer sentence by sentence within the request's deadline."""
         until = time.monotonic() + request.deadline_s
         revised: list[Correction] = []
         pieces = split(request.answer)
@@ -70,9 +71,10 @@ class StreamAligner:
         return Correction(text if changed else request.answer, counts=counts)
 
     async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
-        """What stands in place of one sentence; code and what has no letters is not asked about.
+        """Return the revision of one sentence; code and text without letters are returned unchanged without a call.
 
-        It is read without its disguise; where nothing is revised, it stays as it is.
+        The model reads the sentence with disguised characters normalised. If nothing is revised, the original stays as
+        it is.
         """
         body = sentence.strip()
         shown = fold(body).text.strip()
@@ -89,7 +91,7 @@ class StreamAligner:
         )
         written = await self._completer.complete(completion_request, request.deadline_s)
         text = prompt.restore(written.text.strip())
-        if not written.finished or text == shown:  # what was cut off is no revision
+        if not written.finished or text == shown:  # a reply that was cut off is not used
             return Correction(sentence, counts=written.counts, prompt_tokens=written.prompt_tokens)
         at = sentence.index(body)
         revised = sentence[:at] + text + sentence[at + len(body) :] if text else ""

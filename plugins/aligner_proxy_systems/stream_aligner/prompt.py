@@ -1,4 +1,4 @@
-"""Prompt of Stream Aligner for one sentence, in view of what stands before it."""
+"""Prompt of Stream Aligner for one sentence, given the text before it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 from aligner_proxy.prompts import FULLWIDTH_HASHES, Prompt
 
-# Stream Aligner (arXiv 2501.05336, released code): the last sentence, in view of what stands before it. Its weights
-# were trained inside a turn of Gemma's chat form.
+# From the released code of Stream Aligner (arXiv 2501.05336): the last sentence, given the text before it. Its weights
+# were trained with this prompt inside a turn of Gemma's chat template.
 STREAM_ALIGNER = "##Question: {prompt} | ##Answer_Prefix: {prefix} | ##Answer_Last_Sentence: {last} | ##Your_Revision: "
 _GEMMA = "<start_of_turn>user\n{input}<end_of_turn>\n<start_of_turn>model"
 END_OF_TURN = "<end_of_turn>"
@@ -17,7 +17,7 @@ _TURN_MARK = re.compile(r"<(?=(?:start|end)_of_turn>)", re.IGNORECASE)
 
 
 def revision(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
-    """Stream Aligner's prompt for one sentence, with the position of the sentence in it."""
+    """Return Stream Aligner's prompt for one sentence, with the position of the sentence in it."""
     head, tail = STREAM_ALIGNER.split("{last}")
     head = _filled(head, prompt=_within(query), prefix=_within(before))
     before_turn, after_turn = _GEMMA.split("{input}") if gemma else ("", "")
@@ -27,12 +27,12 @@ def revision(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
 
 
 def _filled(form: str, prompt: str, prefix: str) -> str:
-    """A form with both fields filled at once, so that a placeholder in one text is never filled."""
+    """Fill both fields of a template at once, so that a placeholder inside a filled-in text is not filled."""
     before, rest = form.split("{prompt}")
     between, after = rest.split("{prefix}")
     return before + prompt + between + prefix + after
 
 
 def _within(text: str) -> str:
-    """A text that closes neither a field of Stream Aligner nor the turn around it, of the same length."""
+    """Escape a text so that it cannot end a field of the prompt or the turn around it; the length stays the same."""
     return _TURN_MARK.sub("\u2039", _STREAM_MARK.sub(FULLWIDTH_HASHES, text))

@@ -1,8 +1,8 @@
-"""Answers held to the operator's own facts, as a plugin: what a reference says, and where an answer says otherwise.
+"""Plugin that checks answers against the operator's own references and replaces facts that differ.
 
-`sentences.py` (read it first) replaces a fact of an answer by that of the reference; `facts.py` reads facts by their
-form, `page.py` takes a reference apart, `matching.py` finds what speaks of the same. `extension.py` is what the gateway
-asks, `stage.py` what an answer goes through.
+Read `sentences.py` first: it replaces a fact of an answer by the fact of the reference. `facts.py` and `forms.py`
+recognise facts by their format. `page.py` splits a reference into statements. `matching.py` finds the statement about
+the same matter. `extension.py` is the interface to the gateway, `stage.py` the step that an answer passes through.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ from aligner_proxy_grounding.extension import Grounding
 
 @hookimpl
 def extensions() -> Sequence[Extension]:
-    """The extension that holds answers to references."""
+    """The extension that checks answers against references."""
     return [Grounding()]

@@ -1,6 +1,7 @@
-"""Conditions of a statement: numbers of its row, column or clause that say for what it holds.
+"""Conditions of a statement: numbers in its row, column or clause that limit when it applies.
 
-"Up to 2 hours | €3": the amount holds for stays of two hours. Words cannot tell such rows from each other.
+Example: in the row "Up to 2 hours | €3" the amount applies to stays of up to two hours. Words cannot tell such rows
+apart.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from decimal import Decimal
 from aligner_proxy_grounding.facts import Fact, RangeEnd
 
 _WITHIN = 0.5
-"""What it counts that a number lies on the right side of a bound, against one that is the same."""
+"""How much a number within the condition's bound counts; a number equal to the bound counts 1."""
 
 
 def count_conditions(conditions: Iterable[Fact], facts: Sequence[Fact]) -> tuple[float, float]:
-    """How many conditions what is said meets, and how many it misses; those of which nothing is said are neither."""
+    """Return (conditions met, conditions missed); a condition without a comparable fact counts as neither."""
     met_count = 0.0
     missed_count = 0.0
     for condition in conditions:
@@ -31,7 +32,7 @@ def _degree_of_fit(condition: Fact, fact: Fact) -> float:
         return 1.0
     if condition.unit != fact.unit or not (isinstance(condition.value, Decimal) and isinstance(fact.value, Decimal)):
         return 0.0
-    # "From 12 persons on" also holds for 15, "up to 12" also for 8; but less surely than for 12 itself.
+    # "From 12 persons on" also applies to 15, and "up to 12" to 8, but a number equal to the bound is a surer match.
     above = condition.side is RangeEnd.LOW and fact.value > condition.value
     below = condition.side is RangeEnd.HIGH and fact.value < condition.value
     return _WITHIN if above or below else 0.0

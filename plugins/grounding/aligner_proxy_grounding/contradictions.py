@@ -1,4 +1,4 @@
-"""Two references that say different things of the same: one sentence in both, with another fact in it."""
+"""Contradictions between two references: the same sentence in both, but with another value."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from aligner_proxy_grounding.facts import FactKind
 from aligner_proxy_grounding.page import SAME_SENTENCE, ReferencePage, Statement
 
 _FEWEST = 2
-"""Words that a sentence must have for it to be known again."""
+"""Least number of words in a sentence; shorter sentences are too unspecific to be compared."""
 _Key = tuple[FactKind, str, frozenset[str]]
 
 
 def find_contradiction(one: ReferencePage, other: ReferencePage) -> tuple[Statement, Statement] | None:
-    """The first two statements that contradict each other: of the same words, with one fact of the kind, and another.
+    """Return the first two statements that contradict each other; None without any.
 
-    Sentences in other words are not compared: what is certain is refused, what is likely is not.
+    They contradict if their sentences have the same words, each has one fact of the kind, and the values differ.
+    Sentences in other words are not compared, so only certain contradictions are refused.
     """
     statements = _statements_by_words(one)
     for key, statement in _statements_by_words(other).items():
@@ -26,7 +27,10 @@ def find_contradiction(one: ReferencePage, other: ReferencePage) -> tuple[Statem
 
 
 def _statements_by_words(page: ReferencePage) -> Mapping[_Key, Statement]:
-    """The statements with one fact of their kind by the words of their sentence; of those that recur, none."""
+    """Index statements by kind and words of their sentence, leaving out ambiguous ones.
+
+    A statement is ambiguous if its sentence has several facts of the kind, or if the same words recur on the page.
+    """
     statements: dict[_Key, Statement | None] = {}
     for statement in page.statements:
         words = frozenset(word for word, weight in statement.about.items() if weight >= SAME_SENTENCE)

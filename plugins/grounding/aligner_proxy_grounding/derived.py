@@ -1,4 +1,7 @@
-"""Facts that follow from other numbers: sums, products, halves, an hour before closing. No statement gives them."""
+"""Facts that follow from other numbers, such as sums, products, halves or "an hour before closing".
+
+No statement of a reference gives such a number, so it must not be replaced.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ from itertools import pairwise
 from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind
 
 _MOST_TERMS = 40
-"""Numbers of an answer that are tried as terms of a sum."""
+"""How many numbers of an answer, the latest ones, are tried as terms of a sum."""
 _OF_TWO = re.compile(
     r"\b(?:half|halves|both|twice|double[ds]?|doubling)\b(?! past\b| an? hour\b|-(?:hour|day|term))", re.IGNORECASE
 )
-"""Words of a text that may halve or double a number."""
+"""Words that may halve or double a number."""
 _MULTIPLIED = (FactKind.MONEY, FactKind.PERCENT, FactKind.AMOUNT, FactKind.DURATION)
 _FACTORS = (FactKind.COUNT, FactKind.AMOUNT, FactKind.DURATION)
 
 
 def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
-    """Whether an amount of money follows from two other numbers of answer and question, of which one is an amount."""
+    """Whether an amount of money can be computed from two numbers of answer and question, one of them an amount."""
     if fact.kind is not FactKind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
         return False
     others = [(term.kind, term.value) for term in terms[-_MOST_TERMS:] if term is not fact]
@@ -39,7 +42,10 @@ def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
 
 
 def is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) -> bool:
-    """Whether a number follows from one that the client gave: a side of a parcel, 60 km of 160, the hours between."""
+    """Whether a number can be computed from one that the client gave.
+
+    Examples: one side of a parcel, 60 km left of 160, the hours between two times.
+    """
     if not isinstance(fact.value, Decimal) or fact.kind not in (FactKind.AMOUNT, FactKind.DURATION, FactKind.COUNT):
         return False
     if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is FactKind.SIZE):
@@ -52,15 +58,15 @@ def is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) ->
 
 
 def _hours_between(own: Sequence[Fact]) -> set[Decimal]:
-    """The hours between times of day that the client gave, one after the other."""
+    """The number of hours between consecutive times of day that the client gave."""
     times = [one.value for one in own if one.kind is FactKind.TIME and isinstance(one.value, Decimal)]
     return {(later - earlier) / 60 for earlier, later in pairwise(times) if later > earlier}
 
 
 def is_multiple(fact: Fact, stated: Fact, beside: Iterable[Fact], text: str) -> bool:
-    """Whether a number follows from what a statement says: for both, for three books, half of it.
+    """Whether a number is a multiple or half of what a statement says: "for both", "for three books", "half of it".
 
-    `beside` are the other facts of sentence and question, `text` is the sentence with those before it.
+    `beside` are the other facts of sentence and question. `text` is the sentence with the sentences before it.
     """
     if fact.kind not in _MULTIPLIED or fact.unit != stated.unit:
         return False
@@ -73,10 +79,10 @@ def is_multiple(fact: Fact, stated: Fact, beside: Iterable[Fact], text: str) -> 
 
 
 def is_so_long_before(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal]) -> bool:
-    """Whether a time of day is so many minutes before another one of the sentence, or behind it."""
+    """Whether a time of day lies one of these numbers of minutes before or after another time of the sentence."""
     if fact.kind is not FactKind.TIME or not isinstance(fact.value, Decimal):
         return False
     others = [term.value for term in beside if term.kind is FactKind.TIME and isinstance(term.value, Decimal)]
-    # "half past six" may be either half of the day.
+    # Compare within 12 hours, since "half past six" may be morning or evening.
     gaps = {(one - other) % HALF_A_DAY for other in others for one, other in ((fact.value, other), (other, fact.value))}
     return not gaps.isdisjoint(minutes)

@@ -1,7 +1,8 @@
-"""How likely it is that a statement speaks of what a fact of an answer speaks of: a weighted sum of what is counted.
+"""How likely it is that a statement is about the same matter as a fact of an answer.
 
-The statements compete with each other and with "none of them" (a softmax). The weights (`evidence.yaml`) were fitted on
-six businesses by `python -m models.experiments.grounding`; they are few, and each says what it counts.
+The score of a statement is a weighted sum of counted features. The statements compete with each other and with "none of
+them" (a softmax). The few weights (`evidence.yaml`) were fitted on six businesses by `python -m
+models.experiments.grounding`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ FOR_STATEMENT: Mapping[str, float] = _FILE["statement"]
 FOR_NONE: Mapping[str, float] = _FILE["none"]
 FOR_REPLACING: Mapping[str, float] = _FILE["replacing"]
 OF_KIN = 0.6
-"""What a word counts where the other side only has one that goes with it."""
+"""How much a word counts if the other side has only a related word."""
 _AROUND = 0.7
-"""What a word counts that stands around the sentence, not in it."""
+"""How much a word counts if it occurs near the sentence but not in it."""
 _HALF = 0.5
 _WHOLE = 1.5
 _LITTLE = 4.0
-"""Weight of what a sentence says of its subject, below which it says little."""
+"""A sentence whose subject words weigh less than this says too little about its subject."""
 _HOURS_APART = 4 * 60
 _LONGEST_TIMES = 99.0
 _NEAR = 4.0
@@ -42,7 +43,7 @@ _ADDRESSES = (FactKind.PHONE, FactKind.MAIL, FactKind.WEB, FactKind.NAME, FactKi
 
 @dataclass(slots=True)
 class FactSubject:
-    """What a fact of an answer is about: the words of its sentence, and those around it."""
+    """What a fact of an answer is about: the words of its sentence, and the words around it."""
 
     topic: Mapping[str, float]
     context: Mapping[str, float] = field(default_factory=dict)
@@ -50,36 +51,39 @@ class FactSubject:
     question_words: Set[str] = frozenset()
     """Words of the question."""
     answer_words: Set[str] = frozenset()
-    """Words of the answer up to here."""
+    """Words of the answer so far."""
     other_facts: Sequence[Fact] = ()
-    """The other facts of its sentence, and those that the client gave."""
+    """The other facts of its sentence, and the facts that the client gave."""
     paragraphs: Set[tuple[str, int]] = frozenset()
-    """Paragraphs of the references that confirm what stands around it."""
+    """Paragraphs of the references that confirm facts of this and the preceding sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What the words of some pages weigh for facts of one kind, and which words these pages know."""
+    """Weights of words for facts of one kind, and the words that the pages contain."""
 
     weight: Callable[[str], float]
     page_words: Set[str]
     page_kin: Set[int]
 
     def has_word(self, word: str) -> bool:
-        """Whether the pages have the word, or one that goes with it."""
+        """Whether the pages contain the word or a related one."""
         return word in self.page_words or not self.page_kin.isdisjoint(kin_of(word))
 
     def share(self, part: Iterable[tuple[str, float]], whole: Iterable[tuple[str, float]], besides: float) -> float:
-        """The share of some words in others, by weight; the more `besides`, the less few words say."""
+        """Weight of `part` divided by weight of `whole` plus `besides`.
+
+        A larger `besides` lowers the share if `whole` has few words.
+        """
         return self.sum(part) / (self.sum(whole) + besides)
 
     def sum(self, counted: Iterable[tuple[str, float]]) -> float:
-        """The weight of words, each with what it counts."""
+        """Sum over the words of weight times count."""
         return sum(self.weight(word) * count for word, count in counted)
 
 
 class Words:
-    """Words with what each counts, asked for a word or for one that goes with it."""
+    """Look up how much a word counts; a related word gives a reduced count."""
 
     def __init__(self, counts: Mapping[str, float]) -> None:
         self._counts = counts
@@ -96,7 +100,10 @@ class Words:
 
 
 def ratio(old: Fact, new: Fact) -> float:
-    """How many times the smaller of two values the larger is: what is many times as much is something else."""
+    """The larger of two values divided by the smaller; 1 for kinds without a ratio.
+
+    A value many times as large is probably about something else.
+    """
     if old.kind in (FactKind.TIME, FactKind.DATE, FactKind.SIZE) or not isinstance(old.value, Decimal):
         return 1.0
     in_seconds = old.kind is FactKind.DURATION
@@ -110,7 +117,7 @@ def ratio(old: Fact, new: Fact) -> float:
 
 
 def _closeness(old: Fact, new: Fact) -> float:
-    """How near two values are, from 0 to 1: what is outdated is mostly not far off."""
+    """Similarity of two values, from 0 to 1; an outdated value is usually close to the current one."""
     one = old.value
     other = new.value
     if old.kind is FactKind.TIME and isinstance(one, Decimal) and isinstance(other, Decimal):
@@ -127,18 +134,18 @@ def _closeness(old: Fact, new: Fact) -> float:
 
 
 def log_odds(chance: float) -> float:
-    """The logarithm of how much likelier something is than its opposite, in nats; bounded."""
+    """Log-odds of a probability, in nats; the probability is bounded away from 0 and 1."""
     bounded = min(max(chance, _LEAST_CHANCE), 1 - _LEAST_CHANCE)
     return math.log(bounded / (1 - bounded))
 
 
 def certainty(counts: Mapping[str, float]) -> float:
-    """How certain it is that a fact is wrong and a statement gives it right (a logistic regression on `counts`)."""
+    """Probability that a fact is wrong and a statement gives the right one (a logistic regression on `counts`)."""
     return 1 / (1 + math.exp(-sum(FOR_REPLACING[name] * value for name, value in counts.items())))
 
 
 class Weigher:
-    """Weighs the statements for one fact of an answer."""
+    """Scores the statements that may be about one fact of an answer."""
 
     def __init__(self, fact: Fact, subject: FactSubject, vocabulary: Vocabulary) -> None:
         self._fact = fact
@@ -152,7 +159,7 @@ class Weigher:
         self._own = [(word, count) for word, count in subject.topic.items() if word not in GENERIC]
 
     def chances(self, scored: Sequence[tuple[float, Statement]], repeated: Set[Statement]) -> list[float]:
-        """How likely each statement is the one that speaks of the same; what is left to 1 is for none of them."""
+        """Probability of each statement to be about the same matter; the remainder to 1 is "none of them"."""
         sums = [
             sum(
                 FOR_STATEMENT[name] * value
@@ -167,7 +174,7 @@ class Weigher:
         return [part / whole for part in parts]
 
     def evidence_for(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
-        """What speaks for one statement, and against it."""
+        """The features for and against one statement, by the names of the weights."""
         fact = self._fact
         other = statement.fact
         subject = self._subject
@@ -205,7 +212,7 @@ class Weigher:
         }
 
     def evidence_for_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:
-        """What speaks for none of the statements."""
+        """The features for "none of the statements", by the names of the weights."""
         subject = self._subject
         words = self._vocabulary
         kind = self._fact.kind

@@ -1,4 +1,4 @@
-"""The extension that holds answers to references, from the policies file to the headers of a response."""
+"""The extension that checks answers against references, from the policies file to the response headers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ReferenceText = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
 
 
 class Grounding(Extension):
-    """Facts that the references of a policy give otherwise are replaced by theirs."""
+    """Replaces facts of an answer that contradict the references of its policy."""
 
     name = GROUNDED
     keys = (
@@ -70,11 +70,11 @@ class Grounding(Extension):
     )
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """The policy with the references that this request has a text for."""
+        """Add to the policy the reference texts that this request has."""
         return fill_references(policy, request)
 
     def stages(self, policy: Policy) -> Sequence[Stage]:
-        """One that replaces facts, where the policy has references."""
+        """The stage that replaces facts; none if the policy has no references."""
         return [GroundingStage(policy)] if references_of(policy) else []
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
@@ -83,20 +83,20 @@ class Grounding(Extension):
         return {"grounded": str(count)} if count else {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """The same at the end of a stream."""
+        """The same count at the end of a stream."""
         return self.headers(policy, outcomes)
 
     def observe(self, outcome: Outcome) -> None:
-        """Count what was replaced, and what stayed in doubt."""
+        """Count replaced and unsettled facts in the metric."""
         for finding in _own_findings(outcome):
             FACTS.labels("replaced" if finding.is_settled else "unsettled", finding.kind).inc()
 
     def tables(self, policy: Policy) -> Iterable[CheckTable]:
-        """What each reference yields, and the facts one by one."""
+        """Tables for `check`: how many facts each reference yields, and the list of facts."""
         return tables.reference_tables(references_of(policy))
 
     def details(self, policy: Policy) -> Mapping[str, Any]:
-        """The facts of each reference."""
+        """The facts of each reference, as JSON."""
         return {REFERENCES_KEY: tables.as_json(references_of(policy))}
 
 

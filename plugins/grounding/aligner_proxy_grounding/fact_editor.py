@@ -1,7 +1,7 @@
-"""A strong model that reads the references where words alone do not tell whether an answer contradicts them.
+"""Questions to a strong model (the editor) about sentences for which word matching cannot decide.
 
-It is asked once for all sentences of an answer that are in doubt, and only for them. What it writes is a proposal: what
-may be taken of it the caller decides (`rewriting.py`). Where it cannot be asked, words decide alone.
+The editor is called once per answer, and only about sentences in doubt. Its text is a proposal; `rewriting.py` decides
+what is accepted. If the editor cannot be called, word matching decides alone.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ INSTRUCTION = (
     '{{"replacements": [{{"number": 1, "text": "..."}}]}}, with one entry for each passage.'
 )
 REFERENCE_CHARS = 12_000
-"""References up to this length together are shown whole, of longer ones the lines near those that may contradict; of
-each at most so much."""
+"""If all references together are no longer than this, the editor sees them whole. Of longer ones it sees the headings
+and the lines near a possible contradiction, and at most this many characters of each reference."""
 _LINES_NEAR = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Where a sentence of an answer begins, and the line that may contradict it, as "name:line"."""
+    """Start of a sentence in the answer, and the reference line that may contradict it, as "name:line"."""
 
     start: int
     source: str
 
 
 class FactEditor:
-    """The editor of one request for what its references leave in doubt."""
+    """Asks the editor of one request about the sentences in doubt."""
 
     def __init__(self, editor: PolicyEditor, turns: Sequence[Turn]) -> None:
         self._editor = editor
@@ -52,7 +52,10 @@ class FactEditor:
     async def proposed(
         self, text: str, doubts: Sequence[Doubt], references: Sequence[Reference]
     ) -> tuple[dict[int, str] | None, EditorUse]:
-        """What it writes in place of the sentences in doubt, by their starts; None where it cannot be asked."""
+        """Return the editor's sentences by the start of the sentence they replace, and the cost.
+
+        The sentences are None if the editor cannot be called.
+        """
         segments = split(text)
         starts = {doubt.start for doubt in doubts}
         marked = [
@@ -72,7 +75,7 @@ class FactEditor:
 
 
 def _first(segments: Sequence[Segment], starts: set[int]) -> list[int]:
-    """The segments that begin at these places, as many as can be asked about in one call."""
+    """The indexes of the segments that begin at these positions; at most as many as one call may ask about."""
     return [at for at, segment in enumerate(segments) if segment.start in starts][: editor_prompt.MAX_PASSAGES]
 
 
@@ -83,7 +86,7 @@ def messages(
     references: Sequence[Reference],
     doubts: Iterable[Doubt],
 ) -> list[dict[str, str]]:
-    """The question to the editor."""
+    """The chat messages of the call to the editor."""
     material = editor_prompt.Material(turns, segments, marked)
     shown = {"references": _shown(references, {doubt.source for doubt in doubts}), **material.as_json()}
     return [
@@ -93,7 +96,7 @@ def messages(
 
 
 def _shown(references: Sequence[Reference], sources: set[str]) -> list[Mapping[str, str]]:
-    """The references with their lines numbered; of long ones their headings and what stands near the lines named."""
+    """The references with numbered lines; of long ones only headings and the lines near `sources`."""
     whole = sum(len(reference.text) for reference in references) <= REFERENCE_CHARS
     shown: list[Mapping[str, str]] = []
     for reference in references:

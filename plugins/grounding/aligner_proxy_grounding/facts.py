@@ -1,7 +1,7 @@
-"""Facts of a sentence by their form: amounts, times, dates, addresses; and whether two of them agree.
+"""Facts that a format reveals (amounts, times, dates, addresses), and whether two facts agree.
 
-A fact knows what it says in a form that can be compared, and where the characters stand that say it. What has no form
-of its own (who did what, the order of steps) is no fact here.
+A fact has a comparable value and the position of its characters. Claims without a recognisable format, such as who did
+what, are not facts here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class FactKind(StrEnum):
-    """Kinds of facts that a form can tell."""
+    """Kinds of facts that can be recognised by their format."""
 
     WEB = "web address"
     MAIL = "mail address"
@@ -33,7 +33,10 @@ class FactKind(StrEnum):
 
 
 class RangeEnd(StrEnum):
-    """Which end of a range a fact is: from 9 (low) to 5 (high), at least, at most."""
+    """Which end of a range a fact is.
+
+    In "from 9 to 5" the 9 is LOW and the 5 is HIGH; "at least" is LOW, "at most" HIGH.
+    """
 
     NONE = ""
     LOW = "low"
@@ -42,17 +45,17 @@ class RangeEnd(StrEnum):
 
 Value = Decimal | str | tuple[int | None, ...] | tuple[Decimal, ...]
 SMALL_CHANGE = "cent"
-"""The unit of cents, which several currencies have."""
+"""The unit for cents; several currencies share it."""
 HALF_A_DAY = 12 * 60
 APPROXIMATE = Decimal("0.2")
-"""Share by which a number may differ that the sentence calls approximate."""
+"""Largest relative difference at which a number called approximate ("about 10") still agrees."""
 _SECONDS: dict[str, tuple[int, int, int]] = {
-    # unit: at least and at most so many seconds each, and at most so many besides
+    # unit: shortest and longest length of one unit in seconds, and seconds that may be added once
     "second": (1, 1, 0),
     "minute": (60, 60, 0),
     "hour": (3_600, 3_600, 0),
     "day": (86_400, 86_400, 0),
-    # Five working days are a week, with a holiday more.
+    # Five business days may span a week, or longer with a holiday.
     "business day": (86_400, 129_600, 172_800),
     "week": (604_800, 604_800, 0),
     "month": (2_419_200, 2_678_400, 0),
@@ -63,7 +66,7 @@ UNITS_OF_TIME = tuple(_SECONDS)
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact of a text; `start` and `end` bound what says it."""
+    """One fact of a text; `start` and `end` delimit its characters."""
 
     kind: FactKind
     value: Value
@@ -71,20 +74,20 @@ class Fact:
     end: int
     text: str = field(repr=False)
     unit: str = ""
-    """The currency, the unit, or the words for what is counted."""
+    """The currency, the unit, or the stems of the words for what is counted."""
     side: RangeEnd = RangeEnd.NONE
     ranged: bool = False
-    """It is one end of a range that is written out."""
+    """Whether it is one end of a range that is written out."""
     number: tuple[int, int] | None = None
-    """Where the number stands in a fact that has one; the rest of the fact is its unit."""
+    """Start and end of the number in a fact that has one; the rest of the fact is its unit."""
     scale: int = 1
-    """The number that is written is so many times the value: 100 for cents."""
+    """The written number divided by the value: 100 if the amount is written in cents."""
     approximate: bool = False
     inherited: bool = False
-    """What it counts stands only beside another number: it may say otherwise, and is not replaced."""
+    """Whether the unit was taken over from an earlier number; such a fact is a guess, so it is never replaced."""
 
     def same_form(self, other: Fact) -> bool:
-        """Whether the other fact could stand in the place of this one: of the same kind, counted in the same unit."""
+        """Whether the other fact could replace this one: the same kind, counted in the same unit."""
         if self.kind is not other.kind:
             return False
         if self.kind in (FactKind.COUNT, FactKind.LABEL):
@@ -96,7 +99,7 @@ class Fact:
         return True
 
     def agrees(self, other: Fact) -> bool:
-        """Whether both say the same, each in its own notation and unit."""
+        """Whether both state the same value, whatever their notation and unit."""
         if self.kind is FactKind.DURATION and other.kind is FactKind.DURATION and self.unit != other.unit:
             near = self.approximate and _is_near(seconds(self), seconds(other))
             return near or _overlap(_span(self), _span(other))
@@ -126,7 +129,7 @@ def _overlap(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bo
 
 
 def seconds(fact: Fact) -> Decimal:
-    """The length of a duration, at least."""
+    """The shortest length of a duration, in seconds."""
     return _span(fact)[0]
 
 
@@ -136,7 +139,7 @@ def _minutes(fact: Fact) -> int:
 
 
 def _same_date(one: Value, other: Value) -> bool:
-    """Whether two dates agree in all that both of them say."""
+    """Whether two dates agree in every part that both give."""
     assert isinstance(one, tuple)
     assert isinstance(other, tuple)
     return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))

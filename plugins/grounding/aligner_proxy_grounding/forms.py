@@ -1,4 +1,4 @@
-"""Reader of facts: the forms in which amounts, times, dates and addresses are written."""
+"""Recogniser of facts: the written formats of amounts, times, dates and addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MONTHS = (
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 NOON = 12 * 60
 _MOST_CHARS = 1_000
-"""Of a longer sentence nothing is read: it is no sentence."""
+"""Longer sentences are not read, because they are hardly sentences."""
 _SPACE = r"[ \u00a0\u202f]{0,4}"
 _JOIN = rf"{_SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b){_SPACE}"
 _BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
@@ -41,7 +41,7 @@ _NAMED = {
 }  # fmt: skip
 _FACTORS = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
 _LARGER = {"fortnight": "day", "pence": "GBP"}
-"""The unit that a smaller or larger one is kept in."""
+"""The unit in which a smaller or larger one is stored."""
 _CURRENCY = rf"(?:[€£$\u20b9\u00a5]|(?:{'|'.join(_CODES)})\b|\bRs\b\.?)"
 _CURRENCY_NAME = (
     r"(?:euros?|pounds?|dollars?|francs?|rupees?|yen|z\u0142(?:oty)?|zloty|kr|kron[eo]r?|\u00f8re|cents?|pence|ct)"
@@ -167,7 +167,7 @@ _PART_OF_DAY = r"(?:in the (?:morning|afternoon|evening)\b|at night\b)"
 
 
 def _clock_form(n: str) -> str:
-    """The form of a time of day; the names of its groups begin with `n`."""
+    """Regular expression of a time of day; the names of its groups begin with `n`."""
     return (
         rf"(?:(?P<{n}hour>\d{{1,2}})(?:[:.](?P<{n}min>[0-5]\d))?{_SPACE}(?P<{n}half>[ap]m\b|[ap]\.{_SPACE}m\b\.?|"
         rf"{_PART_OF_DAY})"
@@ -183,7 +183,7 @@ def _clock_form(n: str) -> str:
 _TIME = re.compile(
     rf"{_BEFORE}(?:(?:(?P<bare>\d{{1,2}}(?:[:.][0-5]\d)?)|{_clock_form('a')}){_JOIN})?{_clock_form('b')}", re.IGNORECASE
 )
-# A hyphen joins digits to a range, and the words of one number.
+# A hyphen may join the ends of a range in digits, but between words it joins the parts of one number.
 _RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?"
 _HOURS = re.compile(
     rf"(?:\b(?:{'|'.join(DAYS)}|weekday|weekend)s?|\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|daily)|\bhours),?:? "
@@ -215,7 +215,7 @@ _THING = re.compile(r"[ \u00a0-]{1,4}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\
 _NO_THING = (
     r"(?=\s*(?:[.,;:)|!?]|$|years? (?:old|of age)\b)|\s(?:and|or|to|who|pays?|gets?|is|are|may|must|can|you|we)\b)"
 )
-"""What follows a number that counts nothing."""
+"""What follows a number that does not count anything."""
 _PEOPLE = r"(?:children|kids|child|minors|infants|babies|people|persons|passengers|anyone|everyone|those|pupils|adults)"
 _AGE = re.compile(
     rf"{_BEFORE}(?:(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?(?P<old>{NUMBER})"
@@ -229,7 +229,7 @@ _AGE = re.compile(
     re.IGNORECASE,
 )
 _SOMEBODY = re.compile(r"[ -]year-old$", re.IGNORECASE)
-"""A person of this age: no rule."""
+"""The age of a person ("a 12-year-old"), as opposed to an age limit."""
 _FRACTIONS = {
     "half a year": (6, "month"), "half a day": (12, "hour"), "half an hour": (30, "minute"),
     "a quarter of an hour": (15, "minute"), "three quarters of an hour": (45, "minute"),
@@ -305,47 +305,47 @@ _LASTS_BEFORE = re.compile(
     r"\s*$|'s\s*$",
     re.IGNORECASE,
 )
-"""What stands before "a week" where that is how long something takes, and no rate."""
+"""What precedes "a week" if it is a duration; elsewhere "a week" is usually a rate."""
 _ABOUT_BEFORE = re.compile(
     r"\b(?:about|around|roughly|approximately|approx\.?|some|nearly|almost|circa|ca\.|just (?:over|under)|a good|"
     r"a (?:bit|little) (?:more than|less than|over|under)|close to)\s*$",
     re.IGNORECASE,
 )
 _TIMES = stem("times")
-"""How often something is done: said of anything."""
+""""Three times" has no noun of its own, so it can refer to anything."""
 _LOOK_BACK = 24
 _LONGEST_ID = 5
-"""Digits of a number without groups that is a name of something (an order, a contract) and counts nothing."""
+"""A plain number with at least this many digits is an identifier (order, contract) and does not count anything."""
 
 
 @dataclass(slots=True)
 class _FactReading:
-    """A text that is being read; what has been read is blanked out, so that nothing is read twice."""
+    """State of reading one text; recognised parts are blanked out so that nothing is read twice."""
 
     text: str
     rest: str
     facts: list[Fact] = field(default_factory=list)
 
     def take(self, fact: Fact) -> None:
-        """One more fact."""
+        """Append a fact."""
         self.facts.append(fact)
 
     def blank(self, start: int, end: int) -> None:
-        """What stands here is read."""
+        """Blank out characters that have been read."""
         self.rest = self.rest[:start] + "\0" * (end - start) + self.rest[end:]
 
     def matches(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
-        """The places of a form in what is not read yet."""
+        """Matches of a pattern in the text not read yet."""
         return pattern.finditer(self.rest)
 
 
 def read_facts(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
-    """The facts of a sentence, in their order; `pounds_weigh`: pounds are no money where it stands."""
+    """The facts of a sentence in text order; with `pounds_weigh`, "pounds" are a weight and not money."""
     if len(text) > _MOST_CHARS:
         return []
     reading = _FactReading(text, text)
     _addresses(reading)
-    # Emphasis stands between a number and its unit.
+    # Emphasis marks may separate a number from its unit.
     reading.rest = reading.rest.translate({ord("*"): " ", ord("_"): " ", ord("`"): " "})
     for step in _STEPS:
         step(reading)
@@ -356,12 +356,13 @@ def read_facts(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
 
 
 def _as_weight(fact: Fact) -> Fact:
-    """An amount of pounds as a weight."""
+    """Turn an amount in "pounds" into a weight."""
     in_words = fact.kind is FactKind.MONEY and fact.unit == "GBP" and "pound" in fact.text.lower()
     return replace(fact, kind=FactKind.AMOUNT, unit="lbs") if in_words else fact
 
 
 def _addresses(reading: _FactReading) -> None:
+    """Read mail and web addresses and telephone numbers."""
     for kind, pattern in (
         (FactKind.MAIL, MAIL),
         (FactKind.WEB, WEB),
@@ -383,6 +384,7 @@ def _address(address: str) -> str:
 
 
 def _places(reading: _FactReading) -> None:
+    """Read street addresses, and labels such as "room 12" or "form B-7"."""
     for match in reading.matches(_ADDRESS):
         value = re.sub(r"[\s,]+", " ", match.group().lower())
         reading.take(Fact(FactKind.ADDRESS, value, match.start(), match.end(), match.group()))
@@ -397,6 +399,7 @@ def _places(reading: _FactReading) -> None:
 
 
 def _dates(reading: _FactReading) -> None:
+    """Read dates in words, ISO dates and dates with points."""
     for match in reading.matches(_DATE):
         parts = match.groupdict()
         day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"]
@@ -411,6 +414,7 @@ def _dates(reading: _FactReading) -> None:
 
 
 def _days_of_month(reading: _FactReading) -> None:
+    """Read days of a month without a month's name: "the 3rd of each month"."""
     for match in reading.matches(_DAY_OF_MONTH):
         name = "day" if match["day"] else "day2"
         day_text = match[name]
@@ -422,6 +426,7 @@ def _days_of_month(reading: _FactReading) -> None:
 
 
 def _ages(reading: _FactReading) -> None:
+    """Read age limits and age ranges, and skip ages of persons; blanks their "years", which are no duration."""
     for match in reading.matches(_AGE):
         name = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
         low = {"old": "low", "aged": "low2", "child": "low3"}.get(name, "")
@@ -440,12 +445,13 @@ def _ages(reading: _FactReading) -> None:
         )
         reading.blank(*span)
         if name == "old":
-            reading.blank(span[1], match.end())  # its years are no duration
+            reading.blank(span[1], match.end())  # so that "years" is not read as a duration
             if _SOMEBODY.search(match.group()):
                 reading.facts.pop()
 
 
 def _fractions(reading: _FactReading) -> None:
+    """Read fractions in words: "half an hour", "three quarters of the price"."""
     for match in reading.matches(_FRACTION_OF_TIME):
         number, unit = _FRACTIONS[match.group().lower()]
         reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
@@ -461,6 +467,7 @@ def _month(name: str) -> int:
 
 
 def _times(reading: _FactReading) -> None:
+    """Read times of day and ranges of them: "9 to 5:30 pm", "half past six"."""
     for match in reading.matches(_TIME):
         late = _clock(match, "b")
         if late is None:
@@ -471,7 +478,7 @@ def _times(reading: _FactReading) -> None:
             if early is not None and re.search(r"[:.]\d\d", match["bare"]) is None and unit == "24":
                 early = None if match["bhalf"] is None else early
             if early is not None:
-                # "6:30 to 8:30 pm" may begin in either half of the day.
+                # In "6:30 to 8:30 pm" the first time may be in either half of the day.
                 either = "12" if unit == "24" and match["bhalf"] and early < NOON and early + NOON < minutes else unit
                 fact = Fact(
                     FactKind.TIME, Decimal(early), *match.span("bare"), match["bare"], either, RangeEnd.LOW, ranged=True
@@ -491,7 +498,7 @@ def _times(reading: _FactReading) -> None:
 
 
 def _bare_hours(reading: _FactReading) -> None:
-    """The hours behind a day of the week: weekdays 8-20."""
+    """Read the opening hours after a day of the week: "weekdays 8-20"."""
     for match in reading.matches(_HOURS):
         if int(match["open"]) > 24 or int(match["close"]) > 24:
             continue
@@ -507,13 +514,16 @@ _AT_BEFORE = re.compile(
     r"(?:\b(?:at|until|till|to|from|by|before|after|between|and|around|about|opens?|closes?|than)|[\u2013-])\s*$",
     re.IGNORECASE,
 )
-"""What stands before an hour in words: "two in the morning" may be two of something."""
+"""What precedes an hour in words; otherwise "two in the morning" may count something."""
 _NAMED_TIMES = {"noon": NOON, "midday": NOON, "midnight": 0}
 _LATE_HALF = ("p", "in the a", "in the e", "at")
 
 
 def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """(start, minutes after midnight, "12" where morning and afternoon are not told apart) of one time of a match."""
+    """Return (start, minutes after midnight, notation) of one time; None without one.
+
+    The notation is "12" if morning and afternoon cannot be told apart, else "24".
+    """
     if (word := match[f"{n}word"]) is not None:
         return match.start(f"{n}word"), _NAMED_TIMES[word.lower()], "24"
     if (past := match[f"{n}past"]) is not None:
@@ -539,7 +549,7 @@ def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
 
 
 def _of_day(minutes: int, part: str | None) -> tuple[int, str]:
-    """(minutes after midnight, "12" where morning and afternoon are not told apart) with the part of the day named."""
+    """Return (minutes after midnight, notation) given the named part of the day; "12" if none is named."""
     if part is None or minutes >= NOON + 60:
         return minutes, "12"
     return minutes % NOON + (NOON if part.lower().startswith(_LATE_HALF) else 0), "24"
@@ -551,7 +561,10 @@ def _end_of_clock(match: re.Match[str], n: str) -> int:
 
 
 def _bare_clock(text: str, late: int) -> int | None:
-    """The minutes of the first of two times, in the same half of the day as the second where that comes later."""
+    """Minutes of the first of two times; None if it is not a time of day.
+
+    If the second is in the afternoon, an hour before 6 is too, provided that it then still precedes the second.
+    """
     hour, _, rest = text.replace(".", ":").partition(":")
     minutes = int(hour) * 60 + int(rest or 0)
     if int(hour) > 24:
@@ -562,6 +575,7 @@ def _bare_clock(text: str, late: int) -> int | None:
 
 
 def _money(reading: _FactReading) -> None:
+    """Read amounts of money; skips "3 million euros" and the like."""
     for pattern in (_MONEY_BEFORE, _MONEY_BEHIND):
         for match in reading.matches(pattern):
             if _MILLIONS.match(reading.rest, match.end()):
@@ -577,6 +591,7 @@ def _percentages(reading: _FactReading) -> None:
 
 
 def _sizes(reading: _FactReading) -> None:
+    """Read measures with two or three sides: "60 x 40 cm"."""
     for match in reading.matches(_SIZE):
         sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
         unit = f"{match['unit']} {len(sides)}"
@@ -585,11 +600,12 @@ def _sizes(reading: _FactReading) -> None:
 
 
 def _durations(reading: _FactReading) -> None:
+    """Read durations, except rates such as "a day"."""
     for match in reading.matches(_DURATION):
         unit = _UNITS_OF_TIME[match["time"].lower()]
         before = reading.text[max(0, match.start() - _LOOK_BACK) : match.start()]
         if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(before)):
-            continue  # "a day" is mostly a rate
+            continue  # "a day" is usually a rate
         if unit == "day" and match["working"]:
             unit = "business day"
         _number(reading, match, FactKind.DURATION, unit)
@@ -603,6 +619,7 @@ def _amounts(reading: _FactReading) -> None:
 
 
 def _counts(reading: _FactReading) -> None:
+    """Read numbers of things; skips identifiers and numbers without a thing."""
     for match in reading.matches(_COUNT):
         if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
             continue
@@ -615,7 +632,7 @@ def _counts(reading: _FactReading) -> None:
 
 
 def _things(match: re.Match[str]) -> Iterator[str]:
-    """The stems of what is counted: the next word, and the one behind it where that may be the noun."""
+    """Stems of what is counted: the next word, and the word after it if that may be the noun."""
     for word in match.groups():
         if word is None or word.lower() in _NO_UNIT:
             return
@@ -624,7 +641,7 @@ def _things(match: re.Match[str]) -> Iterator[str]:
 
 
 def _number(reading: _FactReading, match: re.Match[str], kind: FactKind, unit: str) -> None:
-    """The fact of a number with its unit, or the two facts of a range."""
+    """Append the fact of a number with its unit, or the two facts of a range."""
     groups = match.groupdict()
     one = groups.get("one")
     number_text = groups.get("n")
@@ -655,16 +672,17 @@ def _number(reading: _FactReading, match: re.Match[str], kind: FactKind, unit: s
 
 
 def _scale(factor: Decimal) -> int:
-    """How many times its value a number is written as, in a unit that is `factor` of the one it is kept in."""
+    """The written number divided by the value, when the written unit is `factor` times the stored unit."""
     return int(1 / factor) if factor < 1 else 1
 
 
 def _joins(before: str, join: str) -> bool:
-    """Whether two numbers with this between them are the ends of a range."""
+    """Whether these words between two numbers make them a range; "and" does so only after "between"."""
     return join.lower() != "and" or before.rstrip().lower().endswith("between")
 
 
 def _names(reading: _FactReading) -> None:
+    """Read names of persons after words such as "contact" or "Dr."."""
     for match in reading.matches(_NAME):
         name = match["name"]
         if any(is_common(token) for token in re.findall(r"[^\W\d_]+", name)):
@@ -675,6 +693,7 @@ def _names(reading: _FactReading) -> None:
 
 
 def _weekdays(reading: _FactReading) -> None:
+    """Read days of the week, which must have a capital."""
     for match in reading.matches(_WEEKDAY):
         day_text = match.group()
         if len(match["day"]) < len("monday") and not _SHORT_DAY.match(day_text):
@@ -693,7 +712,10 @@ _STEPS: tuple[Callable[[_FactReading], None], ...] = (
 
 
 def _inherit_units(facts: list[Fact]) -> list[Fact]:
-    """Give a bare number the unit of the number before it: in "20 items, with a card 30" the 30 are items, too."""
+    """Give a bare number the unit of the preceding number.
+
+    In "20 items, with a card 30" the 30 are items, too.
+    """
     unit = ""
     for n, fact in enumerate(facts):
         if fact.kind is FactKind.COUNT:
@@ -703,7 +725,7 @@ def _inherit_units(facts: list[Fact]) -> list[Fact]:
 
 
 def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
-    """Mark two facts of one form with a dash or "to" between them as the ends of a range: "9 to 5", "3-5 days"."""
+    """Mark two facts of one kind as the ends of a range if a dash or "to" joins them: "9 to 5", "3-5 days"."""
     for n, (one, other) in enumerate(pairwise(list(facts))):
         between = text[one.end : other.start]
         if one.ranged or other.ranged or not one.same_form(other) or not re.fullmatch(_JOIN, between):
@@ -716,7 +738,7 @@ def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
 
 
 def _with_side(fact: Fact, text: str) -> Fact:
-    """The fact with the end that the words before it make it, and whether they call it approximate."""
+    """Set which end of a range a fact is, and whether it is approximate, from the words before it."""
     before = text[max(0, fact.start - _LOOK_BACK) : fact.start]
     if _ABOUT_BEFORE.search(before):
         fact = replace(fact, approximate=True)

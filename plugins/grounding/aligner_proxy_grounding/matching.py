@@ -1,7 +1,7 @@
-"""Which statement of the references speaks of what a fact of an answer speaks of.
+"""Search for the statement of the references that is about the same matter as a fact of an answer.
 
-Statements are ranked by the words that both share, the rarer the more; of the first ones the evidence is weighed
-(`evidence.py`). The likeliest of those that give another value takes the fact's place where that is certain enough.
+Statements are ranked by the words they share with the sentence; rare words weigh more. Of the top ones the evidence is
+weighed (`evidence.py`). The likeliest statement with another value replaces the fact if that is certain enough.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from aligner_proxy_grounding.page import ReferencePage, Statement, weight_of
 from aligner_proxy_grounding.words import GENERIC, kin_of, stem
 
 UNSETTLED = 0.4
-"""How certain it must be that a statement gives a fact otherwise, for their sentence to be noted as unsettled."""
+"""Least certainty that a statement contradicts a fact, for the sentence to be reported as unsettled."""
 DOUBTFUL = 0.1
-"""How likely it must be that any statement speaks of the same and gives it otherwise, for an editor to be asked."""
+"""Least probability that any statement is about the same matter with another value, for the editor to be asked."""
 DOUBTFUL_AGAINST = 0.3
-"""The same where another statement that shares about as many words confirms the fact."""
+"""The same if a statement with about as many shared words confirms the fact; the bar is higher."""
 MOST_WEIGHED = 10
-"""Statements whose evidence is weighed: those that share most words."""
+"""How many top-ranked statements have their evidence weighed."""
 CONFIRMS = 0.7
-"""A statement that says the same confirms a fact from this share of the best score on."""
+"""A statement with the same value confirms a fact if its score is at least this share of the best score."""
 CONFIRMS_BESIDE = 0.6
-"""And from this share on if it stands in the paragraph or row of the best one."""
+"""The same for a statement in the paragraph or row of the best one."""
 OF_THE_KIND = 0.4
 _OF_KIND = {
     FactKind.PHONE: frozenset(map(stem, ("call", "contact"))),
     FactKind.MAIL: frozenset(map(stem, ("e-mail", "contact"))),
     FactKind.MONEY: frozenset(map(stem, ("cost", "pay"))),
 }
-"""Words that say no more than which kind of fact follows, and what is left of their weight."""
+"""Words that only announce the kind of fact, and the factor by which their weight is reduced."""
 CONTEXT = 0.4
 MOST_TIMES = 8
 MOST_TIMES_OF_A_RIVAL = 50
@@ -46,11 +46,11 @@ _MET = 1.6
 _MISSED = 0.5
 _NO_RANGE = 0.75
 _OTHER_END = 0.45
-"""What is left of a score where one is the lower end of a range, the other the higher."""
+"""Factor for a score if one is the lower end of a range and the other the upper end."""
 
 
 class FactFinding(StrEnum):
-    """What the references say of a fact."""
+    """What the references say about a fact."""
 
     NOTHING = "nothing"
     CONFIRMED = "confirmed"
@@ -60,7 +60,7 @@ class FactFinding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What the references say of one fact; `statement` is the one that says otherwise, or confirms."""
+    """What the references say about one fact; `statement` is the one that contradicts or confirms it."""
 
     finding: FactFinding
     statement: Statement | None = None
@@ -72,7 +72,7 @@ NO_MATCH = Match(FactFinding.NOTHING)
 
 @dataclass(frozen=True, slots=True)
 class AnswerContext:
-    """What else the answer says: statements that other facts of it confirm, and the number of facts of the sentence."""
+    """The rest of the answer: statements that its other facts repeat, and how many facts the sentence has."""
 
     repeated: Set[Statement] = frozenset()
     fact_count: int = 1
@@ -80,25 +80,25 @@ class AnswerContext:
 
 @dataclass(frozen=True, slots=True)
 class FactCandidate:
-    """The statement that is likeliest to give a fact otherwise."""
+    """The statement most likely to contradict a fact."""
 
     statement: Statement
     of_any: float
-    """How likely it is that this one or another speaks of the same and gives it otherwise."""
+    """Probability that any statement with another value, this one included, is about the same matter."""
     counts: Mapping[str, float]
 
     @property
     def certainty(self) -> float:
-        """How certain it is that the fact is wrong and the statement right, from 0 to 1."""
+        """Probability that the fact is wrong and the statement right."""
         return certainty(self.counts)
 
     def as_match(self, finding: FactFinding) -> Match:
-        """The same as what is found of the fact."""
+        """The candidate as a match with this finding."""
         return Match(finding, self.statement, self.certainty)
 
 
 class Matcher:
-    """Finds the statements of some pages for the facts of an answer."""
+    """Finds the statements of some pages that are about the facts of an answer."""
 
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
         self.pounds_weigh = all(page.pounds_weigh for page in pages)
@@ -117,7 +117,7 @@ class Matcher:
         self._by_kind: dict[FactKind, list[Statement]] = {}
         self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
         self._at: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
-        """Where a word stands: the statements of a kind by their numbers, with its weight in each."""
+        """Index by kind and word: the statements' numbers within the kind, and the word's weight in each."""
         self._sizes: dict[FactKind, list[float]] = {}
         for page in pages:
             for statement in page.statements:
@@ -135,9 +135,10 @@ class Matcher:
     def match(
         self, fact: Fact, subject: FactSubject, around: AnswerContext, *, replace_from: float, doubts: bool = False
     ) -> Match:
-        """What the references say of a fact; it counts as given otherwise from the certainty `replace_from` on.
+        """What the references say about a fact; from certainty `replace_from` on it is contradicted.
 
-        With `doubts` nothing is certain enough, and little is enough to count as unsettled.
+        With `doubts` (an editor will decide) no certainty suffices to replace, and a low probability suffices to be
+        unsettled.
         """
         scored = self.rank_statements(fact, subject)
         confirmed = self._confirming_match(fact, scored)
@@ -155,7 +156,7 @@ class Matcher:
         return rest
 
     def candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
-        """The statement that could take the place of a fact, if any could."""
+        """The statement most likely to replace a fact; None if there is none."""
         scored = self.rank_statements(fact, subject)
         is_confirmed = self._confirming_match(fact, scored) is not None
         return self._candidate(fact, subject, around, scored, is_confirmed=is_confirmed)
@@ -169,6 +170,7 @@ class Matcher:
         *,
         is_confirmed: bool,
     ) -> FactCandidate | None:
+        """Choose the likeliest of the statements with another value, and compute the features for its certainty."""
         weighed = scored[:MOST_WEIGHED]
         chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         free = [
@@ -199,11 +201,12 @@ class Matcher:
         return FactCandidate(first, of_any, counts)
 
     def confirming_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
-        """The statement that says the same as a fact, if one does that is about as near as the nearest."""
+        """The statement with the same value whose score is close to the best; None without one."""
         match = self._confirming_match(fact, self.rank_statements(fact, subject))
         return None if match is None else match.statement
 
     def _confirming_match(self, fact: Fact, scored: Sequence[tuple[float, Statement]]) -> Match | None:
+        """The best-ranked statement with the same value, if its score is close enough to the best score."""
         for score, statement in scored:
             near = CONFIRMS_BESIDE if statement.stretch == scored[0][1].stretch else CONFIRMS
             if score >= near * scored[0][0] and fact.agrees(statement.fact):
@@ -211,7 +214,7 @@ class Matcher:
         return None
 
     def rank_statements(self, fact: Fact, subject: FactSubject) -> list[tuple[float, Statement]]:
-        """The statements with a fact of the same form, the one that speaks most of the same first."""
+        """The statements with a comparable fact and their scores, best first."""
         kind = fact.kind
         shared: dict[int, float] = {}
         for word in subject.topic.keys() | subject.context.keys():
@@ -228,22 +231,25 @@ class Matcher:
         return sorted(scored, key=lambda pair: -pair[0])
 
     def find_statement(self, fact: Fact) -> Statement | None:
-        """A statement that says what a fact says, of whatever."""
+        """Any statement with the same value, whatever it is about; None without one."""
         of_kind = self._by_kind.get(fact.kind, ())
         return next((one for one in of_kind if fact.same_form(one.fact) and fact.agrees(one.fact)), None)
 
     def minutes_said_of(self, subject: FactSubject) -> set[Decimal]:
-        """The stretches of time, in minutes, of statements that share a word with what a sentence is about."""
+        """The durations, in minutes, in statements that share a word with the subject."""
         shared = subject.topic.keys() - GENERIC
         durations = [one for one in self._by_kind.get(FactKind.DURATION, ()) if not shared.isdisjoint(one.about)]
         return {seconds(one.fact) / 60 for one in durations}
 
     def facts_of_sentence(self, statement: Statement) -> list[Fact]:
-        """The facts of the sentence in which a statement stands."""
+        """The facts of the sentence that contains a statement."""
         return self._by_sentence[statement.source, statement.sentence]
 
     def _score(self, fact: Fact, subject: FactSubject, statement: Statement, shared: float, sizes: float) -> float:
-        """How much two sentences speak of the same, which share words of this weight; `sizes` is the weight of all."""
+        """Score for how likely both are about the same matter.
+
+        `shared` is the weight of the shared words, `sizes` the product of both sizes.
+        """
         score = shared / math.sqrt(sizes)
         if RangeEnd.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
             score *= _OTHER_END
@@ -257,7 +263,7 @@ class Matcher:
         return score
 
     def _size(self, about: Mapping[str, float], kind: FactKind) -> float:
-        """The weight of what a sentence is about, at least 1."""
+        """Weight of the words that a sentence is about, plus 1."""
         return 1.0 + sum(self._weight(word, kind) * weight * weight for word, weight in about.items())
 
     def _vocabulary(self, kind: FactKind) -> Vocabulary:

@@ -1,6 +1,6 @@
-"""A fact of a reference, written in the notation of the fact of the answer that it takes the place of.
+"""Writes the value of a reference in the notation of the answer's fact that it replaces.
 
-Where no notation is safe nothing is written: None.
+Functions return None if no notation is safe; then nothing is replaced.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
 _ARTICLE = re.compile(r"an?", re.IGNORECASE)
 _MONTH = re.compile(rf"(?:{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b", re.IGNORECASE)
 _OWNER = re.compile(r"['\u2019](?:s\b)?(?= )")
-"""The genitive of a unit: two months' notice, one month's notice."""
+"""The genitive ending of a unit: two months' notice, one month's notice."""
 _PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
 
 
 def rewrite_fact(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """(start, end, what to write there) so that the fact `old` of `text` says what `new` says."""
+    """Return (start, end, replacement) so that the fact `old` in `text` states the value of `new`; None if unsafe."""
     place = _rewrite_place(old, new, text)
     if place is None:
         return None
@@ -38,6 +38,7 @@ def rewrite_fact(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None
 
 
 def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
+    """Choose the way of rewriting by the kind of fact; the article before the fact is not considered yet."""
     match old.kind:
         case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.LABEL | FactKind.ADDRESS:
             instead: str | None = new.text
@@ -57,7 +58,7 @@ def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | No
 
 
 def _fix_article(text: str, start: int, end: int, instead: str) -> tuple[int, int, str]:
-    """The change together with the article right before it, if that is another one now: an 8-day, a 30-day."""
+    """Extend the change to the article before it if the article must change: "a 30-day" -> "an 8-day"."""
     before = re.search(r"\b(an?) $", text[max(0, start - 4) : start], re.IGNORECASE)
     if before is None or not instead[:1].isdigit():
         return start, end, instead
@@ -69,13 +70,13 @@ def _fix_article(text: str, start: int, end: int, instead: str) -> tuple[int, in
 
 
 def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """The number alone, and its unit where that takes another form: "1 ticket" -> "2 tickets", "$9" -> "$12"."""
+    """Replace the number, and the unit if its form changes: "1 ticket" -> "2 tickets", "$9" -> "$12"."""
     if old.number is None or not isinstance(new.value, Decimal):
         return None
     start, end = old.number
     scale = old.scale
     if old.kind is FactKind.MONEY and new.scale == 1 and scale > 1 and new.value >= 1:
-        return None  # "180 cents" is no price
+        return None  # "180 cents" is an odd way to write a price
     number = new.value * scale
     if old.kind is FactKind.MONEY and scale > 1 and number != number.to_integral_value():
         return None
@@ -91,19 +92,19 @@ def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
 
 
 def _has_named_unit(fact: Fact, text: str) -> bool:
-    """Whether the unit of an amount is a word behind it: 12 euros."""
+    """Whether the unit of an amount is a word after the number: "12 euros"."""
     return fact.number is not None and text[fact.number[1] : fact.end].strip().isalpha()
 
 
 def _number_of(fact: Fact) -> str:
-    """The number of a fact as it is written."""
+    """The number of a fact as written."""
     if fact.number is None:
         return ""
     return fact.text[fact.number[0] - fact.start : fact.number[1] - fact.start]
 
 
 def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
-    """The unit behind the number where it has another form now; "" where it stays, None where that is not known."""
+    """The unit after the number if its form changes; "" if it stays, None if the right form is not known."""
     assert old.number is not None
     unit = text[old.number[1] : old.end]
     assert isinstance(old.value, Decimal)
@@ -111,16 +112,19 @@ def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
     was_one = old.value * old.scale == 1
     is_one = new.value * old.scale == 1
     if was_one == is_one or not unit.strip().isalpha() or len(unit.strip()) <= len("kg"):
-        # What is counted stands behind the fact; from one to many it would have to change, too.
+        # The counted noun follows the fact; if singular and plural change, it would have to change as well.
         return None if old.kind is FactKind.COUNT and was_one != is_one else ""
     return unit.rstrip("s") if is_one else (unit if unit.endswith("s") else f"{unit}s")
 
 
 def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """The new length in the old unit where it is a whole number there: "two weeks" -> "four weeks", not "28 days"."""
+    """Write the new duration in the old unit if it is a whole number there.
+
+    For example, "two weeks" becomes "four weeks" and not "28 days".
+    """
     assert isinstance(new.value, Decimal)
     if old.ranged and old.start == (old.number or (None,))[0] and old.end == (old.number or (0, 0))[1]:
-        # The unit stands behind the other end of the range.
+        # The unit stands after the other end of the range.
         if old.unit != new.unit:
             return None
         return old.start, old.end, format_number(new.value, old.text, _number_of(new))
@@ -141,7 +145,7 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
 
 
 def _other_unit(new: Fact, unit: str, rest: str) -> str:
-    """The unit of the reference in its own words, joined to the number as `rest`, the unit that it replaces, is."""
+    """The reference's own words for its unit, joined to the number (space or hyphen) like the old unit `rest`."""
     own = new.text[new.number[1] - new.start :] if new.number and new.end > new.number[1] else ""
     if not own.strip() or not _PLAIN_UNIT.fullmatch(own):
         own = f" {unit}s" if unit in UNITS_OF_TIME else ""
@@ -151,14 +155,14 @@ def _other_unit(new: Fact, unit: str, rest: str) -> str:
 
 
 def _inflect_unit(unit: str, *, plural: bool) -> str:
-    """A unit of time behind a number, in the form that goes with it; in "30-day" it has none of its own."""
+    """Singular or plural of a unit of time; a hyphenated unit such as in "30-day" stays unchanged."""
     if unit.startswith("-") or not unit.strip()[-3:].isalpha() or len(unit.strip()) < len("day"):
         return unit
     return f"{unit.rstrip('s')}s" if plural else unit.removesuffix("s")
 
 
 def _convert_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
-    """The value of a duration in the unit of the old one if that is a round number there, else in its own."""
+    """Return (value, unit) of the new duration: in the old unit if that gives a whole number, else in its own."""
     assert isinstance(new.value, Decimal)
     if old.unit == new.unit or "business day" in (old.unit, new.unit) or {"month", "year"} & {old.unit, new.unit}:
         if {old.unit, new.unit} == {"month", "year"}:
@@ -170,7 +174,10 @@ def _convert_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
 
 
 def _rewrite_time(old: Fact, new: Fact) -> str | None:
-    """The new time in the notation of the old one: "9 am" -> "10:30 am", "half past six" -> "quarter past seven"."""
+    """Write the new time in the notation of the old one.
+
+    For example, "9 am" becomes "10:30 am", and "half past six" becomes "quarter past seven".
+    """
     assert isinstance(new.value, Decimal)
     minutes = int(new.value)
     if new.unit == "12":
@@ -201,7 +208,7 @@ def _rewrite_time(old: Fact, new: Fact) -> str | None:
 
 
 def _time_in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None, clock: re.Match[str]) -> str | None:
-    """A time as it is spoken: half past seven, eight o'clock."""
+    """Write a time in words: "half past seven", "eight o'clock"."""
     assert isinstance(old.value, Decimal)
     if spoken is not None and (old.value >= NOON) is not (hour >= _TWELVE):
         return None
@@ -215,7 +222,7 @@ def _time_in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None
 
 
 def _time_of_same_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -> str | None:
-    """A time of the same half of the day, before "in the afternoon"."""
+    """Write a time before a phrase such as "in the afternoon"; None if it is in the other half of the day."""
     assert isinstance(old.value, Decimal)
     if (old.value >= NOON) is not (hour >= _TWELVE):
         return None
@@ -224,7 +231,7 @@ def _time_of_same_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -
 
 
 def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
-    """A time of 24 hours in the digits of the old one."""
+    """Write a time with the digits and separator of the old 24-hour time."""
     clock = re.fullmatch(r"(\d{1,2})(?:([:.])(\d\d))?(.*)", old.text)
     if clock is None:
         if old.text.lower() in ("noon", "midday", "midnight"):
@@ -232,10 +239,10 @@ def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
         return None
     point = clock.group(2) or (":" if rest else "")
     if not clock.group(2) and hour > _TWELVE:
-        return None  # "from 9 to 5"
+        return None  # as in "from 9 to 5", where 17 would not fit
     if old.unit == "12" and hour > _TWELVE and int(clock.group(1)) <= _TWELVE and not clock.group(2):
         return None
-    # "9:00" and "09:00" cannot be told apart where the old hour has two digits by itself.
+    # With a two-digit hour, whether the text pads hours with zeros ("9:00" or "09:00") is unknown; assume so.
     wide = len(clock.group(1)) == len("09")
     digits = f"{hour:02}" if wide else str(hour)
     return f"{digits}{point}{f'{rest:02}' if point else ''}{clock.group(4)}"
@@ -246,9 +253,9 @@ def _style(text: str) -> tuple[bool, bool]:
 
 
 def _rewrite_date(old: Fact, new: Fact) -> str | None:
-    """The new date in the notation of the old one: "3 May" -> "5 June", "May 3rd, 2025" -> "June 5th, 2026".
+    """Write the new date in the notation of the old one: "3 May" -> "5 June", "May 3rd, 2025" -> "June 5th, 2026".
 
-    None where that is not safe: the old date names a year, the new one does not, and they are different days.
+    None if that is unsafe because only the old date names a year and the days differ.
     """
     assert isinstance(new.value, tuple)
     assert isinstance(old.value, tuple)
@@ -261,13 +268,13 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
     name = _MONTH.search(old.text)
     if name is None:
         return None
-    # A short name stays short: "3 Sept" -> "5 Jun"; "May" is both, and taken for the full name.
+    # A short name stays short: "3 Sept" -> "5 Jun". "May" is both short and full; it counts as full.
     full = MONTHS[int(month) - 1]
     instead = full if len(name.group()) > len("sept") or name.group().lower() == "may" else full[:3]
     instead = instead.capitalize() if name.group()[0].isupper() else instead
     before = old.text[: name.start()]
     behind = old.text[name.end() :]
-    # The day stands before the month ("3 May") or behind it ("May 3").
+    # The day may precede the month ("3 May") or follow it ("May 3").
     if _DAY_OF_DATE.match(before):
         before = _DAY_OF_DATE.sub(lambda match: _format_day(int(day), match), before, count=1)
     else:
@@ -277,7 +284,7 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
 
 
 def _format_day(day: int, match: re.Match[str]) -> str:
-    """A day with the ordinal ending that goes with it, if the old one had an ending: "3rd" -> "5th", "3" -> "5"."""
+    """A day number with its ordinal ending if the old one had an ending: "3rd" -> "5th", "3" -> "5"."""
     if not match.group(1):
         return str(day)
     teens = 11 <= day % 100 <= 13
@@ -285,7 +292,7 @@ def _format_day(day: int, match: re.Match[str]) -> str:
 
 
 def _rewrite_weekday(old: Fact, new: Fact) -> str | None:
-    """The new day of the week in the form of the old one: "Mondays" -> "Fridays", "Mon" -> "Fri"."""
+    """Write the new weekday in the form of the old one: "Mondays" -> "Fridays", "Mon" -> "Fri"."""
     many = old.text.lower().endswith("days")
     full = next((day for day in DAYS if day == new.value), None)
     if full is None:

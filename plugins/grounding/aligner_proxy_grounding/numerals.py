@@ -1,4 +1,4 @@
-"""Numbers in a text, in digits or words, and how to write another number in the same notation."""
+"""Numbers in digits or words: their values, and how to write another number in the same notation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _TENS_WORD = "|".join(word for word in _TENS if word)
 _ONES_WORD = "|".join(sorted(_ONES[1:10]))
 _LOW_WORD = "|".join(sorted(_ONES[1:], key=len, reverse=True))
 WORD = rf"(?:(?:{_TENS_WORD})(?:[- ](?:{_ONES_WORD}))?|(?:one|a) hundred|{_LOW_WORD})"
-"""A number in words, without a capital or with one."""
+"""A number in words; its first letter may be a capital."""
 DIGITS = r"(?:[1-9]\d{0,2}(?:[,.\u00a0\u202f' ]\d{3})+(?![\d])(?:[.,]\d{1,2})?|\d{1,7}(?:[.,]\d{1,3})?)"
 NUMBER = rf"(?:{DIGITS}|{WORD})"
 FRACTION_OF_MONEY = 2
-"""Digits behind the mark of an amount of money that has cents."""
+"""Decimal places of an amount of money that has cents."""
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([,.\u00a0\u202f' ])\d{3})+")
 _VOWEL_SOUND = re.compile(r"(?:8\d*|11|18)(?!\d)|eight|eleven|eighteen|eighty", re.IGNORECASE)
 
 
 def value_of(text: str) -> Decimal:
-    """The value of a number as `NUMBER` finds it; a mark before exactly three digits groups thousands."""
+    """The value of a number that `NUMBER` matches; a separator before exactly three digits groups thousands."""
     if not text[0].isdigit():
         return Decimal(_in_words(text.lower()))
     grouped = _GROUPED.match(text)
@@ -40,6 +40,7 @@ def value_of(text: str) -> Decimal:
 
 
 def _in_words(text: str) -> int:
+    """The value of a number in words."""
     parts = [part for part in re.split(r"[- ]", text) if part != "a"]
     if parts[-1] == "hundred":
         return _BIG
@@ -47,7 +48,7 @@ def _in_words(text: str) -> int:
 
 
 def format_number(value: Decimal, like: str, other: str = "", *, money: bool = False) -> str:
-    """The value in the notation of the number `like`; where that leaves a choice, in that of `other`."""
+    """Write a value in the notation of the number `like`; where that leaves a choice, in the notation of `other`."""
     if not like[0].isdigit():
         words = _number_in_words(value)
         if words is not None:
@@ -64,7 +65,7 @@ def format_number(value: Decimal, like: str, other: str = "", *, money: bool = F
 
 
 def _number_in_words(value: Decimal) -> str | None:
-    """The value in words; None where that would be long."""
+    """Write a value in words; None if that would be long."""
     if value != value.to_integral_value() or not 0 <= value <= _BIG:
         return None
     number = int(value)
@@ -77,14 +78,14 @@ def _number_in_words(value: Decimal) -> str | None:
 
 
 def _fraction(text: str) -> tuple[str, int]:
-    """The mark before the fraction of a number in digits, and how many digits follow it."""
+    """The decimal separator of a number in digits, and how many digits follow it."""
     grouped = _GROUPED.match(text)
     rest = text[grouped.end() :] if grouped else text.lstrip("0123456789")
     return (rest[0], len(rest) - 1) if len(rest) > 1 else ("", 0)
 
 
 def _with_groups(whole: str, like: str, other: str) -> str:
-    """The digits with the mark between thousands that one of the two numbers has."""
+    """Insert the thousands separator that one of the two numbers uses."""
     marks = [match.group(1) for text in (like, other) if (match := _GROUPED.match(text))]
     if not marks or len(whole) <= len("999"):
         return whole

@@ -1,7 +1,8 @@
-"""A reference, taken apart: its statements with their facts, each with its line and the words for what it is about.
+"""Parser of references: splits one into statements, each with its fact, its line and the words it is about.
 
-Read as Markdown: a heading speaks for all below it, a line that ends in a colon for the list behind it, the head of a
-column and the first cell of a row for each cell. The work grows linearly with the text, which is bounded.
+The text is read as Markdown. A heading counts as context for everything below it, a line that ends in a colon for the
+list after it, the column's heading and the row's first cell for each cell. The work grows linearly with the text, which
+is bounded.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from aligner_proxy_grounding.procedures import Procedure, procedures
 from aligner_proxy_grounding.words import GENERIC, stem, words
 
 MOST_CHARS = 100_000
-"""Characters of one reference; of a longer one nothing is used, since what is not read might say otherwise."""
+"""Limit for one reference. A longer one is not used at all, since its unread part might contradict the rest."""
 _PAGES = 64
-"""References that are kept taken apart, those of all policies together."""
+"""How many parsed references are cached, over all policies."""
 _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
 _ITEM = re.compile(r"(\s*)(?:[-*+\u2022]|\d{1,3}[.)]|[a-z][.)])\s+(.*)")
 _ROW = re.compile(r"\s*\|(.*)\|\s*$")
@@ -40,19 +41,19 @@ _MONEY_OF_COLUMN = re.compile(
     r"[\u20ac\u00a3$])(?=[),.;]|$)",
     re.IGNORECASE,
 )
-"""Units that the head of a column names for the numbers below it."""
+"""Units that a column heading names for the numbers below it."""
 _MONEY_OF_PAGE = re.compile(
     r"\b(?:prices?|amounts|fees|charges|rates|sums)\b[^.|\n]{0,40}?\b(?:in|are|NZ|US|Swiss|Canadian|Australian)\s"
     r"(?:[a-z ]{0,12}\s)?\(?(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor)\b",
     re.IGNORECASE,
 )
-"""What a page says of all its amounts."""
+"""Matches a sentence that names the currency of all amounts on the page."""
 _COST = stem("cost")
 _BOLD_LINE = re.compile(r"(?:\*\*|__)([^*_]{2,80}?)(?:\*\*|__):?")
 _BOLD_LEVEL = 7
-"""A line in bold is a heading below all others."""
+"""Heading level of a line in bold: below all others."""
 _LEAD_IN = re.compile(r"(?:\*\*|__)([^*_]{2,80}?)[.:?!]?(?:\*\*|__)[.:]?(?=\s|$)")
-"""Bold words at the beginning of a paragraph: what it is about."""
+"""Bold words at the start of a paragraph, which name its subject."""
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _CLAUSE = re.compile(
     r"(?<=\)),?|"
@@ -60,20 +61,20 @@ _CLAUSE = re.compile(
 )
 _RATE = re.compile(r"[\s*_]*(?:per|an?|each|every|in each|for each|for every|/)\s+([^\W\d_]+)", re.IGNORECASE)
 _NEAR = 3
-"""Words beside a fact that are looked at on each side."""
+"""How many words on each side of a fact are its neighbours."""
 SAME_CLAUSE = 1.0
 SAME_SENTENCE = 0.55
 ABOVE = 0.5
-"""How much a word counts that stands in the fact's clause, in its sentence, or above it."""
+"""How much a word counts if it is in the fact's clause, elsewhere in its sentence, or above it."""
 TITLE = 0.15
 _TITLE_LEVEL = 1
 _LIGHT = 0.35
-"""What a word counts that may stand anywhere, against others of its rarity."""
+"""Factor for the weight of a generic word."""
 
 
 @dataclass(frozen=True, slots=True)
 class FactContext:
-    """The words right before and behind a fact, and what it holds for each of: per month, a night."""
+    """The words right before and after a fact, and its rate: "month" in "per month", "night" in "a night"."""
 
     before: frozenset[str] = frozenset()
     behind: frozenset[str] = frozenset()
@@ -85,36 +86,36 @@ NOTHING_NEAR = FactContext()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
-    """A fact of a reference and what it is about: each word with its weight."""
+    """A fact of a reference and the weighted words that it is about."""
 
     fact: Fact
     source: str
     line: int
     about: Mapping[str, float] = field(repr=False)
     sentence: int = 0
-    """Number of the sentence on its page; the cells of a row are one."""
+    """Number of the sentence on its page; all cells of a row have the same."""
     paragraph: int = 0
     """Number of the paragraph, item or row on its page."""
     alone: bool = True
-    """No other fact of its kind stands in its sentence."""
+    """Whether no other fact of its kind is in its sentence."""
     near: FactContext = NOTHING_NEAR
     conditions: tuple[Fact, ...] = field(default=(), repr=False)
-    """Facts of its clause, its row's label and its column's head: it may hold for them alone."""
+    """The other facts of its clause, of its row's label and its column's heading; it may apply to them only."""
 
     @property
     def stretch(self) -> tuple[str, int]:
-        """The paragraph, item or row in which it stands."""
+        """The paragraph, item or row that contains it, as an identifier."""
         return self.source, self.paragraph
 
     @property
     def place(self) -> str:
-        """Where it stands, for people: file:line."""
+        """Its place for people: file:line."""
         return f"{self.source}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
 class _PagePassage:
-    """A sentence of a page, or a cell of a table; `above` is what speaks for it, from near to far."""
+    """A sentence of a page or a cell of a table; `above` is its context with weights, nearest first."""
 
     text: str
     line: int
@@ -122,31 +123,31 @@ class _PagePassage:
     paragraph: int = 0
     is_cell: bool = False
     breaks: tuple[tuple[int, int], ...] = ()
-    """Where further lines begin in it, with their numbers."""
+    """Where further lines begin in it, and the numbers of these lines."""
 
     def line_at(self, place: int) -> int:
-        """The line of a place in it."""
+        """The line number of a position in it."""
         return next((line for start, line in reversed(self.breaks) if start <= place), self.line)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferencePage:
-    """One reference, taken apart."""
+    """One parsed reference."""
 
     name: str
     statements: tuple[Statement, ...]
     lines: int = 0
     word_counts: Mapping[str, int] = field(default_factory=dict, repr=False)
-    """Each word of the page, and in how many sentences it stands."""
+    """In how many sentences each word of the page occurs."""
     sentences: int = 0
     procedures: tuple[Procedure, ...] = ()
     pounds_weigh: bool = True
-    """It names no sterling, so pounds are a weight."""
+    """Whether the page does not mention sterling, so that "pounds" are a weight."""
 
 
 @lru_cache(maxsize=_PAGES)
 def read_page(name: str, text: str) -> ReferencePage:
-    """The page of a text; empty where the text is too long to be read whole."""
+    """Parse a text; the page is empty if the text is too long to be read whole."""
     if len(text) > MOST_CHARS:
         return ReferencePage(name, ())
     passages = list(_passages(text))
@@ -202,7 +203,7 @@ def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -
 
 
 def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
-    """For each fact of a sentence the words that say what it is about, those of its clause above the others."""
+    """For each fact of a sentence its subject words and weights; words of the fact's own clause weigh most."""
     bare = _blank_facts(text, facts)
     ends = [*(match.start() for match in _CLAUSE.finditer(bare)), len(bare)]
     clauses: list[tuple[int, int]] = []
@@ -226,14 +227,14 @@ def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
 
 
 def siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
-    """For each fact of a sentence the others of its clause."""
+    """For each fact of a sentence the other facts of its clause."""
     ends = [match.start() for match in _CLAUSE.finditer(_blank_facts(text, facts))]
     clause = [sum(end <= fact.start for end in ends) for fact in facts]
     return [[other for m, other in enumerate(facts) if m != n and clause[m] == clause[n]] for n in range(len(facts))]
 
 
 def neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
-    """For each fact of a sentence the words right beside it."""
+    """For each fact of a sentence the words next to it, and its rate."""
     bare = _blank_facts(text, facts)
     result = []
     for fact in facts:
@@ -246,7 +247,7 @@ def neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
 
 
 def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, float]:
-    """The days of the week for which a fact holds, where they stand beside it."""
+    """The days of the week to which a fact applies, if the sentence names any."""
     days = [other for other in facts if other.kind is FactKind.WEEKDAY]
     before = [day for day in days if day.start < fact.start]
     workdays = max((match.start() for match in _WORKDAYS.finditer(text, 0, fact.start)), default=-1)
@@ -269,7 +270,7 @@ def _days_between(first: Fact, last: Fact) -> list[str]:
 
 
 def _days(text: str) -> list[str]:
-    """The days of the week that a heading or the head of a column speaks of."""
+    """The days of the week that a heading or column heading names; ranges are expanded."""
     days = [fact for fact in read_facts(text) if fact.kind is FactKind.WEEKDAY]
     weekdays = [str(day.value) for day in days]
     for low, high in pairwise(days):
@@ -279,22 +280,22 @@ def _days(text: str) -> list[str]:
 
 
 def _blank_facts(text: str, facts: Sequence[Fact]) -> str:
-    """The text without its facts, each character that stays where it was."""
+    """The text with its facts replaced by spaces, so that positions stay the same."""
     for fact in facts:
         text = text[: fact.start] + " " * (fact.end - fact.start) + text[fact.end :]
     return text
 
 
 def weight_of(word: str, word_counts: Mapping[str, int], sentences: int) -> float:
-    """How much a shared word says: the rarer on the page, the more; a word that may stand anywhere says little."""
+    """Weight of a shared word: higher the rarer it is on the page, and reduced for generic words."""
     rarity = math.log(1 + (sentences + 1) / (word_counts.get(word, 0) + 0.5))
     return rarity * _LIGHT if word in GENERIC else rarity
 
 
 def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money: str) -> str:
-    """A bare number of a table with the unit that the head of its column names, or else the headings.
+    """Add to a bare number in a table the unit from its column's heading, else from the headings above.
 
-    `money` is the currency that the whole page speaks of; it goes where the table is one of prices.
+    `money` is the currency named for the whole page; it applies to tables of prices.
     """
     if not _BARE.fullmatch(cell):
         return cell
@@ -309,7 +310,7 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money
 
 
 def _passages(text: str) -> Iterator[_PagePassage]:
-    """The sentences and cells of a page with what stands above them."""
+    """The sentences and cells of a page with their context."""
     money = _MONEY_OF_PAGE.search(text)
     reader = _PageReader(money.group(1).lower() if money else "")
     for number, line in enumerate(text.split("\n"), 1):
@@ -318,24 +319,24 @@ def _passages(text: str) -> Iterator[_PagePassage]:
 
 
 class _PageReader:
-    """Reader of the lines of a page, one after the other."""
+    """Line-by-line reader of a page."""
 
     def __init__(self, money: str) -> None:
         self._money = money
         self._headings: dict[int, str] = {}
         self._paragraph: list[tuple[int, str]] = []
         self._announced = ""
-        """The line that ends in a colon, for the list behind it."""
+        """The last line that ended in a colon; it is context for the list after it."""
         self._parents: list[tuple[int, str]] = []
-        """Items that others are nested below, with their indents."""
+        """Items that contain the current one, with their indents."""
         self._indent: int | None = None
         self._head: list[str] | None = None
         self._before = ""
-        """The sentence that was last."""
+        """The previous sentence."""
         self._in_code = False
 
     def line(self, number: int, line: str) -> Iterator[_PagePassage]:
-        """One more line."""
+        """Read one line; yields what it completes."""
         if _FENCE.match(line):
             yield from self.paragraph_ends()
             self._in_code = not self._in_code
@@ -346,6 +347,7 @@ class _PageReader:
         yield from self._text_line(number, line)
 
     def _text_line(self, number: int, line: str) -> Iterator[_PagePassage]:
+        """Read a line outside of code: a table row, heading, list item, or part of a paragraph."""
         row = _ROW.match(line)
         heading = _HEADING.match(line)
         item = _ITEM.match(line)
@@ -377,6 +379,7 @@ class _PageReader:
         return tuple((title, TITLE if level == _TITLE_LEVEL else ABOVE) for level, title in titles)
 
     def _row(self, number: int, row: str) -> Iterator[_PagePassage]:
+        """Yield the cells of a table row, each with its column's heading and the row's first cell as context."""
         cells = [cell.strip() for cell in row.split("|")]
         if _RULE.fullmatch(row):
             return
@@ -392,12 +395,13 @@ class _PageReader:
             yield _PagePassage(_with_unit(cell, column, above, self._money), number, tuple(above), number, is_cell=True)
 
     def _item(self, number: int, indent: int, text: str) -> None:
+        """Start a list item; items with the same or a larger indent are no longer its parents."""
         self._parents = [(at, parent) for at, parent in self._parents if at < indent]
         self._indent = indent
         self._paragraph = [(number, text)]
 
     def paragraph_ends(self) -> Iterator[_PagePassage]:
-        """The sentences of the paragraph or item that has ended."""
+        """Yield the sentences of the paragraph or item that has ended, and reset the state."""
         lines = self._paragraph
         indent = self._indent
         self._paragraph = []

@@ -1,9 +1,9 @@
-"""Order of steps: a procedure of a reference, and an answer that gives the same steps in another order.
+"""Order of steps: finds answers that give the steps of a reference's procedure in another order.
 
-Steps are the items of a numbered list, or sentences behind "First, ... Then, ... Finally, ...". Each step of the answer
-must be one step of the reference beyond doubt, and at least three must be. Steps out of order take the places of each
-other where each can be moved whole; where one looks back at the step before it, or the text refers to a number, the
-stretch is unsettled. Bullets say no order, and steps that the answer leaves out change none.
+Steps are the items of a numbered list, or sentences that begin with "First, ... Then, ... Finally, ...". Each step of
+the answer must match exactly one step of the reference, and there must be at least three. Steps in the wrong order are
+swapped if each can be moved whole. If a step refers back to the one before it, or the text refers to a step's number,
+the passage is reported as unsettled. Bulleted lists imply no order, and leaving out steps does not change the order.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from aligner_proxy.text.structure import split
 from aligner_proxy_grounding.words import GENERIC, words
 
 ORDER = "order of steps"
-"""The kind of an edit that moves steps."""
+"""The kind of an edit that reorders steps."""
 _FEWEST = 3
 _MOST_STEPS = 40
 _MOST_SEQUENCES = 50
-"""Steps of a procedure, and procedures of a page or an answer, that are looked at: each is compared with each."""
+"""Limits on the steps of a procedure, and on the procedures of a page or an answer; the comparison is quadratic."""
 _MATCHES = 0.5
-"""Share of the words of the shorter step, by weight, that both steps must have."""
+"""Least share of the shorter step's words, by weight, that both steps must have."""
 _AHEAD = 1.5
-"""So many times as much as the next step of the same procedure."""
+"""The best match must score this many times the second-best."""
 _LEAST_WORDS = 2
-"""Words that both steps must have."""
+"""Least number of words that both steps must have."""
 _ITEM = re.compile(r"(?P<mark>[ \t]*\*{0,2}(?:Step )?(?P<number>\d{1,2})[.):]\*{0,2}[ \t]+)(?P<body>\S.*)")
 _HOW = re.compile(
     r"\b(?:how|steps?|order|procedure|process|follow(?:s|ing)?|proceed|instructions?|what happens|what to do|"
@@ -46,7 +46,7 @@ _DOES = re.compile(
     r"wipe|write)s?\b",
     re.IGNORECASE,
 )
-"""How a step begins: with what is to be done."""
+"""A step begins with an instruction."""
 _ORDINAL = re.compile(
     r"(?P<mark>\s*(?:First(?:ly)?|Second(?:ly)?|Third(?:ly)?|Fourth(?:ly)?|Fifth(?:ly)?|Next|Then|After that|"
     r"Afterwards|Finally|Lastly|Last),?\s+(?:of all,? )?)(?P<body>\S.*)",
@@ -62,12 +62,12 @@ _OTHER_ORDER = re.compile(
     r"the other way round|undo)\b",
     re.IGNORECASE,
 )
-"""What says that the order is free, or turned round on purpose."""
+"""Says that the order is free, or reversed on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcedureStep:
-    """One step: the words that say what is done, where it stands, and the line of it in a reference."""
+    """One step: its text, its position, its line in a reference, and its stems."""
 
     body: str
     start: int
@@ -78,7 +78,7 @@ class ProcedureStep:
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """Steps in their order; `source` is the name of their reference."""
+    """Steps in order; `source` is the name of their reference, `above` the line before them."""
 
     steps: tuple[ProcedureStep, ...]
     source: str = ""
@@ -87,9 +87,9 @@ class Procedure:
 
 @dataclass(frozen=True, slots=True)
 class Reordering:
-    """Steps of an answer that stand in another order than those of a reference; `steps` as the reference has them.
+    """Steps of an answer whose order differs from the reference; `steps` has the reference's order.
 
-    `places` are the steps as they stand. `can_move`: each may take the place of another.
+    `places` has the steps in the answer's order. `can_move` says whether the steps can be swapped safely.
     """
 
     places: tuple[ProcedureStep, ...]
@@ -99,7 +99,7 @@ class Reordering:
 
 
 def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
-    """The procedures of a page: numbered lists of what is to be done, and sentences with ordinals."""
+    """The procedures of a page: numbered lists of instructions, and sentences with ordinals."""
     return tuple(
         Procedure(one.steps, source, one.above)
         for one in sequences(text)
@@ -109,12 +109,13 @@ def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
 
 
 def sequences(text: str) -> Iterator[Procedure]:
-    """What stands in an order in a text: numbered lists and sentences with ordinals, of three steps or more."""
+    """The ordered sequences of a text (numbered lists, sentences with ordinals) with at least three steps."""
     yield from islice(_numbered_lists(text), _MOST_SEQUENCES)
     yield from islice(_ordinal_sentences(text), _MOST_SEQUENCES)
 
 
 def _numbered_lists(text: str) -> Iterator[Procedure]:
+    """Yield the numbered lists of a text; a list ends where the count does not continue."""
     steps: list[ProcedureStep] = []
     above = ""
     last = ""
@@ -136,6 +137,7 @@ def _numbered_lists(text: str) -> Iterator[Procedure]:
 
 
 def _ordinal_sentences(text: str) -> Iterator[Procedure]:
+    """Yield the runs of sentences that begin with "First" and go on with other ordinals."""
     steps: list[ProcedureStep] = []
     for segment in split(text):
         match = _ORDINAL.fullmatch(segment.text.rstrip())
@@ -150,7 +152,7 @@ def _ordinal_sentences(text: str) -> Iterator[Procedure]:
 
 
 def _check_length(steps: Sequence[ProcedureStep], above: str) -> Iterator[Procedure]:
-    """The steps as one procedure, if there are enough of them and not too many to compare."""
+    """Yield the steps as one procedure if there are enough of them and not too many to compare."""
     if _FEWEST <= len(steps) <= _MOST_STEPS:
         yield Procedure(tuple(steps), above=above)
 
@@ -162,7 +164,7 @@ def _step(body: str, start: int, line: int) -> ProcedureStep:
 
 
 def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -> list[Reordering]:
-    """The stretches of an answer whose steps stand in another order than in one of these procedures."""
+    """The sequences of an answer whose order differs from that of the one matching procedure."""
     if not procedures_of_references or _OTHER_ORDER.search(text):
         return []
     result = []
@@ -175,7 +177,7 @@ def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -
             if (matched := _match_steps(one.steps, procedure.steps))
         ]
         if len(pairs) != 1:
-            continue  # no procedure has these steps, or several do
+            continue  # no procedure has these steps, or several have
         procedure, order = pairs[0]
         if all(a < b for a, b in pairwise(order)):
             continue
@@ -186,7 +188,7 @@ def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -
 
 
 def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[ProcedureStep]) -> list[int]:
-    """For each step the number of the one that it is; empty where one is none, or could be two."""
+    """For each step the index of the matching reference step; empty if a step has no match or an ambiguous one."""
     often = Counter(word for step in reference_steps for word in step.words)
     weights = {word: 1 / count for word, count in often.items()}
     numbers = []
@@ -200,13 +202,14 @@ def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[Proce
 
 
 def _share(one: ProcedureStep, other: ProcedureStep, weights: Mapping[str, float]) -> float:
+    """Share of the lighter step's word weight that both steps have in common."""
     both = sum(weights.get(word, 1.0) for word in one.words & other.words)
     least = min(sum(weights.get(word, 1.0) for word in step.words) for step in (one, other))
     return both / least if least else 0.0
 
 
 def _can_move(text: str, steps: Sequence[ProcedureStep], right_order: Sequence[ProcedureStep]) -> bool:
-    """Whether the steps that move can be read at their new places, and nothing refers to their numbers."""
+    """Whether the moved steps read well in their new places and no text refers to their numbers."""
     moved = [step for step, new in zip(steps, right_order, strict=True) if step != new]
     if _NUMBER_MEANT.search(text):
         return False
@@ -219,13 +222,13 @@ def _can_move(text: str, steps: Sequence[ProcedureStep], right_order: Sequence[P
 
 
 def _is_whole(text: str, steps: Sequence[ProcedureStep]) -> bool:
-    """Whether nothing but marks, ordinals and white space stands between the steps."""
+    """Whether only list marks, ordinals and white space separate the steps."""
     between = [text[one.end : other.start] for one, other in pairwise(steps)]
     return all(_ITEM.fullmatch(gap.strip() + " x") or _ORDINAL.fullmatch(gap.strip() + " x") for gap in between)
 
 
 def _head(step: ProcedureStep) -> str:
-    """The first sentence of a step, which what stood before it may be needed for."""
+    """The first sentence of a step, which may refer back to the step before."""
     return split(step.body)[0].text
 
 

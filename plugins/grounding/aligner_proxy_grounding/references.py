@@ -1,4 +1,4 @@
-"""References of one request: the texts of configured files, and texts from the request."""
+"""References of a request: texts of configured files, and texts from the request."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from aligner_proxy_grounding.page import MOST_CHARS, ReferencePage, read_page
 REFERENCES_KEY = "references"
 GRANT_KEY = "allow_references"
 GROUNDED = "grounded"
-"""What sentences go against that references contradict."""
+"""The `against` value of findings about sentences that contradict a reference."""
 
 
 class ReferenceKind(StrEnum):
-    """Origins of a reference, to whose facts an answer is held."""
+    """Where the text of a reference comes from."""
 
     SYSTEM = "system"
     TOOL_RESULTS = "tool_results"
@@ -33,7 +33,7 @@ class ReferenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A text to whose facts an answer is held; `name` is that of its file or header."""
+    """A text that answers must agree with; `name` is its file or header."""
 
     kind: ReferenceKind
     name: str = ""
@@ -41,49 +41,49 @@ class Reference:
 
     @property
     def label(self) -> str:
-        """How edits call it: a file by its name, anything else by its origin."""
+        """Its name in the source of edits: a file's name, else the kind with its name."""
         if self.kind is ReferenceKind.FILE:
             return self.name.replace("\\", "/").rpartition("/")[2]
         return f"{self.kind.value} {self.name}".strip()
 
 
 class References(tuple[Reference, ...], Standard):
-    """The references of a policy; of one that is not resolved only files have a text."""
+    """The references of a policy; before a request is resolved, only files have a text."""
 
     __slots__ = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """How edits call them."""
+        """The labels of all references."""
         return tuple(reference.label for reference in self)
 
     @property
     def source_texts(self) -> tuple[str, ...]:
-        """Their texts: to the gate their facts are no inventions."""
+        """The texts of all references; the gate does not treat their facts as invented."""
         return tuple(reference.text for reference in self)
 
     @property
     def configured(self) -> object:
-        """Kind and name of each, and the text of the operator's files; no text of a request."""
+        """Kind and name of each, and the text of the operator's files; it contains no text of a request."""
         return [(r.kind, r.name, r.text if r.kind is ReferenceKind.FILE else "") for r in self]
 
     @property
     def header_names(self) -> tuple[str, ...]:
-        """The headers that may hold one."""
+        """The request headers that may hold a reference."""
         return tuple(reference.name for reference in self if reference.kind is ReferenceKind.HEADER)
 
     @property
     def reads_tool_results(self) -> bool:
-        """Whether the results of tools are one."""
+        """Whether tool results are a reference."""
         return any(reference.kind is ReferenceKind.TOOL_RESULTS for reference in self)
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """The files among them."""
+        """The names of the files."""
         return tuple(reference.name for reference in self if reference.kind is ReferenceKind.FILE)
 
     def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> dict[str, str]:
-        """The text of each file; raises `ConfigError`, also for two that contradict each other."""
+        """Read the text of each file by name; raises `ConfigError`, also if two files contradict each other."""
         texts: dict[str, str] = {}
         pages: list[tuple[int, ReferencePage]] = []
         for n, reference in enumerate(self):
@@ -95,7 +95,7 @@ class References(tuple[Reference, ...], Standard):
         return texts
 
     def with_files(self, texts: Mapping[str, str]) -> References:
-        """The same with the texts of files."""
+        """A copy with the texts of the files filled in."""
         return References(
             replace(reference, text=texts.get(reference.name, ""))
             if reference.kind is ReferenceKind.FILE
@@ -108,15 +108,15 @@ NO_REFERENCES = References()
 
 
 def references_of(policy: Policy) -> References:
-    """The references of a policy."""
+    """The references of a policy; empty without any."""
     references: References = policy.extension(REFERENCES_KEY, NO_REFERENCES)
     return references
 
 
 def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
-    """The policy with the references that the request has a text for, and those of its own.
+    """Replace the policy's references by those that have a text in this request, and add the request's own.
 
-    Raises `ForbiddenError` for one that it may not bring.
+    Raises `ForbiddenError` if the request brings a reference without permission.
     """
     configured = references_of(policy)
     brought = facts.brought.get(REFERENCES_KEY, ())
@@ -128,6 +128,10 @@ def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
 
 
 def _fill_texts(references: Iterable[Reference], facts: RequestFacts, may_bring: bool) -> Iterator[Reference]:
+    """Fill in the references' texts from the request and drop those without a text.
+
+    Raises `ForbiddenError` for a header with a text if the tenant may not bring references.
+    """
     for reference in references:
         match reference.kind:
             case ReferenceKind.SYSTEM:
@@ -147,7 +151,7 @@ def _fill_texts(references: Iterable[Reference], facts: RequestFacts, may_bring:
 
 
 def _body_references(texts: Iterable[str], may_bring: bool) -> list[Reference]:
-    """The references of a body, named 1, 2, ..."""
+    """The references from the request body, named 1, 2, ..."""
     references = [
         Reference(ReferenceKind.REQUEST, str(number), text) for number, text in enumerate(texts, 1) if text.strip()
     ]
@@ -157,6 +161,7 @@ def _body_references(texts: Iterable[str], may_bring: bool) -> list[Reference]:
 
 
 def _read_file(name: str, path: Path, place: str) -> str:
+    """Read a reference file; raises `ConfigError` if it is unreadable, not UTF-8, too long or empty."""
     try:
         with path.open("rb") as file:
             raw = file.read(4 * MOST_CHARS + 1)
@@ -181,6 +186,7 @@ def _read_file(name: str, path: Path, place: str) -> str:
 
 
 def _refuse_contradiction(one: ReferencePage, other: ReferencePage, place: str) -> None:
+    """Raise `ConfigError` if two files contradict each other, naming both lines."""
     conflict = find_contradiction(one, other)
     if conflict is not None:
         first, second = conflict

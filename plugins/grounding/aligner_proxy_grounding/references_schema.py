@@ -1,4 +1,4 @@
-"""Schema of `references`, a list of the words `system` and `tool_results`, of `{file: PATH}` and `{header: NAME}`."""
+"""Schema of `references`: a list of `system`, `tool_results`, `{file: PATH}` and `{header: NAME}`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORM = "must be system, tool_results, {file: PATH} or {header: NAME}"
 
 
 def _parse_references(value: object) -> object:
-    """The references of a list, in their order."""
+    """Parse the list into references, in order; raises `ValueError`."""
     if isinstance(value, tuple) and all(isinstance(entry, Reference) for entry in value):
         return value
     if not isinstance(value, list | tuple):
@@ -35,6 +35,7 @@ def _parse_references(value: object) -> object:
 
 
 def _parse_reference(entry: object) -> Reference:
+    """Parse one entry of the list; raises `ValueError` with a hint at the right form."""
     if isinstance(entry, str):
         if entry not in _WORDS:
             hint = (
@@ -82,4 +83,4 @@ ReferenceList = Annotated[
     AfterValidator(References),
     Field(json_schema_extra=_JSON_SCHEMA),
 ]
-"""What a policies file may say; the later of two lists replaces the earlier."""
+"""Type of `references` in a policies file; a later list replaces an earlier one."""

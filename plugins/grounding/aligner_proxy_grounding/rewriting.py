@@ -1,7 +1,6 @@
-"""What an editor wrote in place of a sentence that is in doubt, taken only as far as the references say it.
+"""Acceptance of an editor's sentence: it is used only if every change is a fact that a reference states.
 
-Nothing but facts may differ, and each that does must be one that some reference states. So an editor can choose among
-what the references say, and add nothing.
+An editor can therefore choose among the facts of the references but cannot add any.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from aligner_proxy_grounding.sentences import FactEdit
 
 
 def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[FactEdit] | None:
-    """The edits that make `old` the sentence `new`; None where these are no facts of the references.
+    """Return the edits that turn `old` into `new`; None if more than facts differ, or a fact is in no reference.
 
-    `start` is the place of the sentence in its answer.
+    `start` is the position of the sentence in its answer.
     """
     before = read_facts(old, pounds_weigh=matcher.pounds_weigh)
     after = read_facts(new, pounds_weigh=matcher.pounds_weigh)
@@ -35,13 +34,13 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
 
 
 def merge_edits(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[FactEdit]:
-    """Both, in their order; what the references decided by themselves stays so."""
+    """Merge both lists in text order; an edit of the second that overlaps one of the first is dropped."""
     added = [one for one in further if not any(one.start < other.end and other.start < one.end for other in edits)]
     return sorted([*edits, *added], key=lambda edit: edit.start)
 
 
 def _words_around(text: str, facts: Sequence[Fact]) -> list[list[str]]:
-    """The words before, between and behind the facts of a sentence."""
+    """The words before, between and after the facts of a sentence."""
     pieces: list[list[str]] = []
     at = 0
     for fact in facts:

@@ -1,4 +1,4 @@
-"""An answer held to its references: the facts that the references give otherwise are replaced. Read this first.
+"""Checks an answer against its references and replaces the facts that they contradict; read this first.
 
 A fact is replaced if a reference statement very likely means the same fact and has a different value. The new value is
 written in the notation of the answer. If this is less certain, the sentence is reported as unsettled. Everything else
@@ -33,9 +33,9 @@ from aligner_proxy_grounding.procedures import ORDER, Reordering, find_reorderin
 from aligner_proxy_grounding.words import words
 
 REPLACE_FACTS_FROM = 0.85
-"""How certain it must be that the references give a fact otherwise, where nothing else is said."""
+"""Least certainty at which a contradicted fact is replaced, if the policy sets no other."""
 MOST_FACTS = 400
-"""Facts of one answer that are looked at; behind them the answer stays as it is."""
+"""Limit on the facts checked in one answer; the text after them stays unchanged."""
 _COMPUTED = re.compile(
     r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|"
     r"makes?(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|owe[sd]?|equals?|"
@@ -44,11 +44,11 @@ _COMPUTED = re.compile(
     r"saves?|saved?|end up|works? out (?:at|to|as))\b|=|\u00d7",
     re.IGNORECASE,
 )
-"""Words of a sentence that counts for this client."""
+"""Words that announce a result computed for this client."""
 _OF_THIS_CLIENT = re.compile(
     r"[\s*_]*(?:left|remaining|ago|old|earlier|to go|short|late|longer|shorter|sooner|cheaper|dearer)\b", re.IGNORECASE
 )
-"""What follows a time that is counted for this client."""
+"""Words after a duration or amount that relates to this client ("3 days left")."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
 _DENIED = re.compile(
     r"\b(?:not|n't|no|instead of|rather than|never|wrong|unlike)\s"
@@ -56,7 +56,7 @@ _DENIED = re.compile(
     r"\b(?:there is|there's|there are) no [^.!?]{0,40}$",
     re.IGNORECASE,
 )
-"""What stands before a fact that is denied: not 9 but 5."""
+"""Words before a negated fact: "not 9 but 5"."""
 _SENTENCES_BACK = 2
 _QUESTION = 1.0
 _BACK = 0.8
@@ -64,7 +64,7 @@ _BACK = 0.8
 
 @dataclass(frozen=True, slots=True)
 class FactEdit:
-    """`text` in place of the characters from `start` to `end`; `source` is the line that says so."""
+    """An edit: `text` replaces the characters from `start` to `end`; `source` is the reference line."""
 
     start: int
     end: int
@@ -75,7 +75,7 @@ class FactEdit:
 
 @dataclass(frozen=True, slots=True)
 class UnsettledFact:
-    """A stretch of the answer that some statements contradict, and not only one could stand in its place."""
+    """A passage that references contradict, but without one replacement that is certain enough."""
 
     start: int
     end: int
@@ -92,33 +92,33 @@ class AnswerSentence:
     facts: list[Fact]
     subjects: list[FactSubject]
     before: str = ""
-    """The sentences before it."""
+    """The preceding sentences."""
     confirming: list[Statement | None] = field(default_factory=list)
-    """For each fact the statement that repeats it, if one does."""
+    """For each fact the statement that confirms it, or None."""
     paragraphs: set[tuple[str, int]] = field(default_factory=set)
-    """Paragraphs of the references that confirm a fact of it."""
+    """Paragraphs of the references that confirm one of its facts."""
 
 
 @dataclass(slots=True)
 class Grounder:
-    """Holds one answer to its references, sentence by sentence."""
+    """Checks one answer against its references, sentence by sentence."""
 
     matcher: Matcher
     doubts: bool = False
-    """Whether an editor looks at what is unsettled: then more is."""
+    """Whether an editor will decide unsettled facts; then more facts count as unsettled."""
     replace_from: float = REPLACE_FACTS_FROM
-    """How certain it must be that the references give a fact otherwise, for it to be replaced."""
+    """Least certainty of a contradiction for the fact to be replaced."""
     _own: list[Fact] = field(default_factory=list)
     """Facts that the client gave."""
     _question_words: dict[str, float] = field(default_factory=dict)
     _before: list[str] = field(default_factory=list)
     _terms: list[Fact] = field(default_factory=list)
-    """Facts of the answer up to here."""
+    """Facts of the answer so far."""
     _words: set[str] = field(default_factory=set)
-    """Words of the answer up to here."""
+    """Words of the answer so far."""
     _heading: str = ""
     _repeat_counts: Counter[Statement] = field(default_factory=Counter)
-    """How many facts of the answer repeat a statement."""
+    """How many facts of the answer each statement confirms."""
     _paragraphs: list[set[tuple[str, int]]] = field(default_factory=list)
     facts: int = 0
 
@@ -132,7 +132,7 @@ class Grounder:
         doubts: bool = False,
         replace_from: float = REPLACE_FACTS_FROM,
     ) -> Grounder:
-        """The grounder of an answer to this question, in a conversation in which the client `client_text` this."""
+        """Create the grounder of an answer to `question`; `client_text` is everything that the client wrote."""
         grounder = cls(matcher, doubts, replace_from)
         for sentence in split(client_text or question):
             grounder._own += read_facts(sentence.text, pounds_weigh=matcher.pounds_weigh)
@@ -140,7 +140,10 @@ class Grounder:
         return grounder
 
     def copy_with_doubts(self) -> Grounder:
-        """Another grounder that knows what this one knows, to look at what comes next with an editor's doubts."""
+        """A copy of this grounder with `doubts`, to look ahead at the next sentences.
+
+        This grounder's own state does not change.
+        """
         return replace(
             self,
             doubts=True,
@@ -151,7 +154,7 @@ class Grounder:
         )
 
     def check_answer(self, text: str) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """The edits of a whole answer, and what of it is unsettled."""
+        """Return the edits and the unsettled facts of a whole answer."""
         sentences = self.read_all(text)
         results = [self._decide_sentence(sentence) for sentence in sentences]
         edits = [edit for edits, _ in results for edit in edits]
@@ -164,18 +167,18 @@ class Grounder:
         return edits, doubts
 
     def read_all(self, text: str) -> list[AnswerSentence]:
-        """The sentences of a whole answer with their facts; what the references confirm of them is noted."""
+        """Read the sentences of a whole answer, and note which facts the references confirm."""
         sentences = [self._sentence(segment.start, segment.text) for segment in split(text)]
         for sentence in sentences:
             self._note_confirming(sentence)
         return sentences
 
     def facts_of(self, text: str) -> list[Fact]:
-        """The facts of a sentence, where these references stand."""
+        """The facts of a sentence, read with the references' meaning of "pounds"."""
         return read_facts(text, pounds_weigh=self.matcher.pounds_weigh)
 
     def check_segments(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """The edits of the next sentences of an answer of which no more is known."""
+        """Return the edits and the unsettled facts of the next sentences; the rest of the answer is not known yet."""
         edits: list[FactEdit] = []
         doubts: list[UnsettledFact] = []
         for segment in segments:
@@ -187,6 +190,7 @@ class Grounder:
         return edits, doubts
 
     def _sentence(self, start: int, text: str) -> AnswerSentence:
+        """Read the facts of the next sentence with their subjects, and add them to the state of the answer."""
         is_read = self.facts < MOST_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
@@ -219,7 +223,7 @@ class Grounder:
         return AnswerSentence(start, text, facts, subjects, before)
 
     def _note_confirming(self, sentence: AnswerSentence) -> None:
-        """Remember which statements the facts of this sentence repeat."""
+        """Record which statements confirm the facts of this sentence."""
         for fact, subject in zip(sentence.facts, sentence.subjects, strict=True):
             statement = self.matcher.confirming_statement(fact, subject)
             sentence.confirming.append(statement)
@@ -232,6 +236,7 @@ class Grounder:
             subject.paragraphs = near
 
     def _decide_sentence(self, sentence: AnswerSentence) -> tuple[list[FactEdit], list[UnsettledFact]]:
+        """Return the edits and the unsettled facts of one sentence."""
         edits: list[FactEdit] = []
         doubts: list[UnsettledFact] = []
         matches = [(fact, self._match(sentence, number)) for number, fact in enumerate(sentence.facts)]
@@ -256,9 +261,9 @@ class Grounder:
         return edits, doubts
 
     def _is_said(self, sentence: AnswerSentence, statement: Statement) -> bool:
-        """Whether a day of the week is what a sentence says, not that for which it says something else.
+        """Whether the weekday is the claim of the sentence, and not a condition for another claim.
 
-        It is where the statement confirms all else that the sentence says.
+        It is the claim if it is the only weekday and the statement confirms all other times, dates and amounts.
         """
         days = [fact for fact in sentence.facts if fact.kind is FactKind.WEEKDAY]
         others = [fact for fact in sentence.facts if fact.kind in (FactKind.TIME, FactKind.DATE, FactKind.MONEY)]
@@ -266,13 +271,13 @@ class Grounder:
         return len(days) == 1 and all(any(f.same_form(o) and f.agrees(o) for o in beside) for f in others)
 
     def is_left_alone(self, sentence: AnswerSentence, fact: Fact) -> bool:
-        """Whether a fact is none of the references' business: the client's own, quoted, or the result of a sum."""
+        """Whether a fact must not be checked: given by the client, quoted, negated, or a computed result."""
         if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
             return True
         if fact.kind in (FactKind.AGE, FactKind.COUNT) and any(fact.value == own.value for own in self._own):
             return True
         text = sentence.text
-        # "Altogether that makes 24 euros" counts for this client; "as you wrote, '9 euros'" is somebody's words.
+        # "Altogether that makes 24 euros" is computed for this client; "as you wrote, '9 euros'" quotes somebody.
         if _COMPUTED.search(text) or _is_quoted(text, fact):
             return True
         if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
@@ -282,7 +287,7 @@ class Grounder:
         return is_result(fact, [*self._own, *self._terms]) or is_clients_result(fact, self._own, self._terms)
 
     def _is_derived(self, sentence: AnswerSentence, number: int) -> bool:
-        """Whether a fact follows from what the references say: a multiple, or a time so long before another one."""
+        """Whether a fact follows from the references: it is a multiple, or a time so many minutes from another one."""
         fact = sentence.facts[number]
         subject = sentence.subjects[number]
         beside = [term for term in sentence.facts if term is not fact]
@@ -294,11 +299,11 @@ class Grounder:
         return is_so_long_before(fact, beside, self.matcher.minutes_said_of(subject))
 
     def repeated_statements(self, excluded: Statement | None) -> set[Statement]:
-        """The statements that facts of the answer repeat, other than a fact that repeats the one `excluded`."""
+        """The statements that facts of the answer confirm, not counting one confirmation of `excluded`."""
         return {statement for statement, count in self._repeat_counts.items() if count > (statement is excluded)}
 
     def candidate(self, sentence: AnswerSentence, number: int) -> FactCandidate | None:
-        """The statement that could take the place of a fact, if any could."""
+        """The statement that could replace a fact; None without one."""
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return None
@@ -306,7 +311,7 @@ class Grounder:
         return candidate if candidate and self._may_replace(sentence, number, candidate.statement) else None
 
     def _match(self, sentence: AnswerSentence, number: int) -> Match:
-        """What is to be done about a fact; nothing where it is none of the references' business."""
+        """The match for a fact; no match if it must not be checked or may not be replaced."""
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return NO_MATCH
@@ -321,11 +326,11 @@ class Grounder:
         return AnswerContext(self.repeated_statements(sentence.confirming[number]), len(sentence.facts))
 
     def _may_replace(self, sentence: AnswerSentence, number: int, statement: Statement) -> bool:
-        """Whether nothing in the answer says that a fact is none of what this statement says."""
+        """Whether nothing in the answer shows that the fact is about something else than this statement."""
         fact = sentence.facts[number]
         other = statement.fact
         if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
-            return False  # the sentence says both
+            return False  # the sentence states both values
         if fact.kind is FactKind.WEEKDAY and not self._is_said(sentence, statement):
             return False
         if fact.side is not RangeEnd.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
@@ -334,7 +339,7 @@ class Grounder:
 
 
 def _reorder_steps(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
-    """The edits with those that put steps in order; what is put right within a step that moves goes with it."""
+    """Add the edits that reorder steps; edits inside a moved step are merged into it."""
     moved = [(place, step) for place, step in zip(order.places, order.steps, strict=True) if place != step]
     rest = [edit for edit in edits if not any(place.start <= edit.start < place.end for place, _ in moved)]
     for place, step in moved:
@@ -348,12 +353,12 @@ def _reorder_steps(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdi
 
 
 def _is_quoted(text: str, fact: Fact) -> bool:
-    """Whether a fact stands between quotation marks: somebody's words."""
+    """Whether a fact is inside quotation marks, so somebody else's words."""
     return any(match.start() < fact.start and fact.end < match.end() for match in _QUOTED.finditer(text))
 
 
 def apply_fact_edits(text: str, edits: Sequence[FactEdit]) -> str:
-    """The text with these edits in it."""
+    """Return the text with the edits applied."""
     pieces: list[str] = []
     at = 0
     for edit in sorted(edits, key=lambda edit: edit.start):

@@ -1,7 +1,7 @@
-"""References stage: what goes out is held to the references of the policy, behind the gate.
+"""References stage: checks outgoing text against the policy's references, after the gate.
 
-Facts that the references give otherwise are replaced; an editor decides about those that are in doubt, if the policy
-names one. In a thread where much is to be read.
+Contradicted facts are replaced. If the policy names an editor, it decides the cases in doubt. Long texts are checked in
+a thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, FactEdit, Grou
 
 CERTAINTY_KEY = "replace_facts_from"
 _MATCHERS = 64
-"""References that are kept taken apart, together as a policy has them."""
+"""How many parsed sets of references are cached; a set is what one policy has."""
 _MOST_QUESTION_CHARS = 4_000
 _MOST_CLIENT_CHARS = 20_000
 
@@ -35,7 +35,7 @@ _Decided = tuple[list[FactEdit], list[UnsettledFact]]
 
 
 class GroundingStage(Stage):
-    """Holds one answer to its references: a whole one at once, a growing one sentence by sentence."""
+    """Checks an answer against its references: a whole answer at once, a streamed one sentence by sentence."""
 
     order = 20
 
@@ -43,28 +43,32 @@ class GroundingStage(Stage):
         self._policy = policy
         self._references = references_of(policy)
         self._grounder: Grounder | None = None
-        """What is known of a growing answer so far."""
+        """The state of a streamed answer so far."""
 
     async def admit(self, answer: AnswerSoFar) -> None:
-        """Take the references apart before anything of a growing answer goes out."""
+        """Parse the references before the first text of a streamed answer goes out."""
         if not answer.is_whole and self._grounder is None:
             chars = sum(len(reference.text) for reference in self._references)
             async with asyncio.timeout(self._policy.deadline_s):
                 self._grounder = await run_off_loop(chars, partial(grounder, self._policy, answer.exchange.turns))
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The text with the facts of the references in it."""
+        """Return the text with contradicted facts replaced."""
         if outgoing.is_whole:
             return await self._release_whole(outgoing, answer)
         if self._grounder is None or not outgoing.has_whole_segments or not outgoing.text.strip():
             return outgoing
-        # The doubts of an editor are looked for before the facts of this piece are known as those of the answer.
+        # Look ahead for the editor's doubts before this piece's facts are added to the grounder's state.
         decided, use = await self._ask_ahead(outgoing, answer)
         replaced = self._grounder.check_segments(split(outgoing.text))
         edits, doubtful = decided or replaced
         return _with_edits(outgoing, edits, doubtful, use)
 
     async def _release_whole(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """Check a whole answer, and let the editor decide doubts if the policy names one.
+
+        If the editor cannot be called, the answer is checked again without it.
+        """
         text = outgoing.text
         references = self._references
         editor = _fact_editor(answer)
@@ -80,7 +84,7 @@ class GroundingStage(Stage):
         return _with_edits(outgoing, edits, doubtful, use)
 
     async def _ask_ahead(self, outgoing: Outgoing, answer: AnswerSoFar) -> tuple[_Decided | None, EditorUse | None]:
-        """What an editor decides about a piece of a growing answer, None where it is not asked; and what that cost."""
+        """Return the editor's decision on a piece of a streamed answer (None if it is not asked), and the cost."""
         editor = _fact_editor(answer)
         if editor is None or self._grounder is None or not outgoing.is_original:
             return None, None
@@ -101,7 +105,7 @@ class GroundingStage(Stage):
 
 
 def _fact_editor(answer: AnswerSoFar) -> FactEditor | None:
-    """Whom to ask about what is in doubt; None where the policy names nobody."""
+    """The editor to ask about doubts; None if the policy names none."""
     editor = answer.editor
     return None if editor is None else FactEditor(editor, answer.exchange.turns)
 
@@ -109,7 +113,7 @@ def _fact_editor(answer: AnswerSoFar) -> FactEditor | None:
 def _with_edits(
     outgoing: Outgoing, edits: Sequence[FactEdit], doubtful: Sequence[UnsettledFact], use: EditorUse | None
 ) -> Outgoing:
-    """The text with these edits; places in what is said of them are those of the answer."""
+    """Apply the edits to the text and add the findings, whose positions refer to the whole answer."""
     if not (edits or doubtful):
         return replace(outgoing, editor=use) if use else outgoing
     start = outgoing.start
@@ -142,7 +146,7 @@ async def _ask(
     doubtful: Sequence[UnsettledFact],
     references: Sequence[Reference],
 ) -> tuple[_Decided | None, EditorUse]:
-    """What an editor makes of what is in doubt, None where it cannot be asked; and what it cost."""
+    """Return the editor's decision on the doubts (None if it cannot be asked), and the cost."""
     doubts = [Doubt(part.start, part.source) for part in doubtful if part.kind != ORDER]
     sentences, use = await editor.proposed(text, doubts, references)
     if sentences is None:
@@ -159,9 +163,9 @@ def _take_written(
     sentences: Mapping[int, str],
     references: Sequence[Reference],
 ) -> _Decided:
-    """The edits with those of an editor, and what stays doubtful: sentences of which it wrote what may not be taken.
+    """Return the edits including the editor's, and the doubts that remain because its sentence was refused.
 
-    `written` has its sentences by the places where they begin.
+    `sentences` has the editor's sentences by the positions where they begin.
     """
     matcher = _matcher_of(references)
     ends = {part.start: part.end for part in doubtful}
@@ -177,7 +181,7 @@ def _take_written(
 
 
 def grounder(policy: Policy, turns: Sequence[Turn], *, doubts: bool = False) -> Grounder:
-    """What holds one answer in this conversation to the references of its policy."""
+    """Create the grounder that checks one answer of this conversation against its policy's references."""
     by_user = [turn.content for turn in turns if turn.role == "user"]
     question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
     client_texts = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
@@ -192,5 +196,5 @@ def _matcher_of(references: Iterable[Reference]) -> Matcher:
 
 @lru_cache(maxsize=_MATCHERS)
 def _matcher(texts: tuple[tuple[str, str], ...]) -> Matcher:
-    """What finds statements in these texts, each with its name."""
+    """The matcher for these (name, text) references, cached."""
     return Matcher([read_page(name, text) for name, text in texts])

@@ -1,4 +1,4 @@
-"""What `check` says of references: which facts each yields, and on which line."""
+"""Tables of references for `check`: which facts each reference yields, and on which line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from aligner_proxy_grounding.procedures import ORDER
 from aligner_proxy_grounding.references import Reference
 
 MOST_SHOWN = 200
-"""Facts that are listed one by one."""
+"""Limit on the facts listed one by one."""
 
 
 def reference_tables(references: Sequence[Reference]) -> list[CheckTable]:
-    """How many facts each of these yields, and of which kinds; and the facts one by one."""
+    """Two tables: the number and kinds of facts of each reference, and the list of facts."""
     if not references:
         return []
     return [
@@ -36,7 +36,7 @@ def _row(reference: Reference) -> tuple[str, str, str]:
 
 
 def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]:
-    """(name:line, kind, fact) of every fact of these references, as far as they are shown."""
+    """(name:line, kind, fact) of each fact, up to the limit."""
     count = 0
     for reference in references:
         for statement in _page(reference).statements:
@@ -49,7 +49,7 @@ def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]
 
 
 def as_json(references: Sequence[Reference]) -> list[dict[str, Any]]:
-    """The same as JSON."""
+    """The facts of each reference as JSON."""
     return [
         {
             "reference": reference.label,

@@ -1,4 +1,4 @@
-"""Words by which two sentences are seen to speak of the same: stems, without those that say nothing of a subject."""
+"""Subject words: the stems by which two sentences are recognised as being about the same matter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORTEST_STEM = 3
 
 @lru_cache(maxsize=20_000)
 def stem(word: str) -> str:
-    """The stem of a word in lower case; words of one meaning share it."""
+    """The stem of a word, in lower case; synonyms share a stem."""
     word = word.lower().replace("\u2019", "'").removesuffix("'s").removesuffix("s'")
     return _SAME.get(word) or _bare(word)
 
@@ -48,28 +48,28 @@ NO_KIN: frozenset[int] = frozenset()
 
 
 def kin_of(word: str) -> Set[int]:
-    """The numbers of the groups of words that go together in which a stem stands."""
+    """The groups of related words to which a stem belongs, by number."""
     return _KIN.get(word, NO_KIN)
 
 
 GENERIC = frozenset(_SAME.get(word) or _bare(word) for word in _TABLE["generic"])
-"""The stems of words that may stand anywhere."""
+"""Stems of generic words, which occur in sentences about anything."""
 
 
 def is_common(word: str) -> bool:
-    """Whether a word is one that businesses use, and so no part of a person's name."""
+    """Whether businesses commonly use a word, so that it is not part of a person's name."""
     low = word.lower()
     return low in _FUNCTION or low in _SAME or stem(low) in GENERIC
 
 
 def words(text: str) -> Iterator[str]:
-    """The stems of the words of a text, without those that speak of no subject."""
+    """The stems of the words of a text, without function words."""
     for match in _WORD.finditer(text):
         yield from stems_of(match.group())
 
 
 def stems_of(word: str) -> Iterator[str]:
-    """The stem of a word; of a compound the stems of its parts."""
+    """The stem of a word; for a compound the stems of its parts, and nothing for a function word."""
     low = word.lower().replace("\u2019", "'")
     if low in _FUNCTION:
         return

@@ -1,1 +1,1 @@
-"""Reviews of recorded answers: what people say of them, what that proves, and the console in which they are shown."""
+"""Plugin for reviews of recorded answers: what people say about them, what that proves, and the console."""

@@ -1,4 +1,4 @@
-"""The commands of `aligner-proxy` about reviews."""
+"""The list of `aligner-proxy` commands about reviews."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Comparison of two aligners or two policies by their recorded answers and their reviews.
+"""Compares two aligners or two policies by their recorded answers and reviews.
 
-Each is named by the beginning of its hash in the store. Answers that both judged are compared one by one.
+Each is named by a prefix of its hash in the store. Answers that both judged are compared one by one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SAME = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
 
 @dataclass(frozen=True, slots=True)
 class EvidenceComparison:
-    """The evidence on both sides, and on the answers that both judged."""
+    """The evidence on both sides, and the results on answers that both judged."""
 
     first: Evidence
     second: Evidence
@@ -33,18 +33,18 @@ class EvidenceComparison:
 
     @property
     def shares(self) -> list[tuple[str, Share, Share]]:
-        """Each share of both sides, with its label."""
+        """Each share with its label, for both sides."""
         return [(label, getattr(self.first, name), getattr(self.second, name)) for label, name in _SHARES]
 
     @property
     def paired_shares(self) -> list[tuple[str, Share]]:
-        """The results of the answers that both judged, with labels."""
+        """The results on answers that both judged, with labels."""
         counts = list(asdict(self.both).values())[1:]
         return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
 
     @property
     def may_be_chance(self) -> bool:
-        """Whether the intervals of what is wrong overlap."""
+        """Whether the intervals of the shares of wrong edits overlap."""
         first = self.first.wrong.interval
         second = self.second.wrong.interval
         return first[1] <= second[2] and second[1] <= first[2]
@@ -53,7 +53,7 @@ class EvidenceComparison:
 def compare_evidence(
     entries: Iterable[Entry], reviews: Sequence[Review], first: str, second: str
 ) -> EvidenceComparison:
-    """Compare by the beginnings of two hashes; raises `ConfigError` if one matches no hash, or several."""
+    """Compare two hash prefixes; raises `ConfigError` if one matches no hash or several."""
     judged_entries = [entry for entry in entries if entry.changed is not None]
     sides = [select_answers(judged_entries, first), select_answers(judged_entries, second)]
     if first == second:
@@ -64,7 +64,7 @@ def compare_evidence(
 
 
 def select_answers(entries: Sequence[Entry], beginning: str) -> list[Entry]:
-    """The answers of one aligner or policy; raises `ConfigError` if the hash matches none, or several."""
+    """Return the answers of one aligner or policy; raises `ConfigError` if the prefix matches no hash or several."""
     if len(beginning) < _SHORTEST:
         raise ConfigError(f"{beginning!r} is too short; give at least {_SHORTEST} digits of a hash")
     hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}

@@ -1,8 +1,8 @@
-"""Evidence from reviews: how often edits are right, how much is missed, where reviewers disagree, how aligners differ.
+"""Evidence from reviews: shares of right, wrong and missed edits, disagreements, and comparisons of aligners.
 
 Each share has a 95 % interval. An answer counts once, with the verdict its reviewers agree on. The share of missed
 answers is estimated only from answers drawn at random, never from those near the threshold. Feedback from an
-application's users is counted separately, since its senders choose the answers and may want good figures.
+application's users is counted separately, since its senders choose the answers and may have an interest in the figures.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
 TARGET_HALF_WIDTH = 0.05
-"""Half the width at which an interval counts as narrow enough."""
+"""Half-width at which an interval is narrow enough."""
 _MOST_NEEDED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of answers, with the ends of its interval."""
+    """A share of answers: `count` of `of`."""
 
     count: int
     of: int
@@ -65,17 +65,17 @@ class Evidence:
     verdicts: Mapping[str, int]
     """Number of answers by the verdict their reviewers agree on."""
     right: Share
-    """Of the reviewed edits: those that are right."""
+    """Of the reviewed edits: how many are right."""
     wrong: Share
-    """Of the reviewed edits: those that are wrong or do harm."""
+    """Of the reviewed edits: how many are wrong or harmful."""
     missed: Share
-    """Of the answers without an edit that were drawn at random and reviewed: those in which something was missed."""
+    """Of the reviewed random answers without an edit: in how many something was missed."""
     disagreed: tuple[AnswerPlace, ...]
     """Answers on which reviewers disagree; they count nowhere else."""
     feedback: Mapping[str, int]
     """Verdicts that came as feedback."""
     disputed: tuple[AnswerPlace, ...]
-    """Answers on which the reviewers agree and feedback says otherwise."""
+    """Answers on which reviewers agree with each other but feedback disagrees."""
 
     @property
     def recall(self) -> tuple[float, float, float] | None:
@@ -93,7 +93,7 @@ def _found_share(edited: float, missed: float) -> float:
 
 
 def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
-    """What these reviews prove of these answers; reviews of others do not count."""
+    """What these reviews prove about these answers; reviews of other answers are ignored."""
     by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:
         by_place[review.aligner_id, review.choice].append(review)
@@ -136,7 +136,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
 
 
 def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
-    """The evidence of a store on the selected answers; answers without a review are counted, not read."""
+    """What the store's reviews prove about the selected answers; unreviewed answers are counted but not loaded."""
     condition, values = answer_filter.condition()
     clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
     answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
@@ -145,7 +145,7 @@ def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
 
 
 def reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator[Entry]:
-    """The selected answers that have a review, in the order of their entries, without texts."""
+    """The selected answers that have a review, in order of their entries and without texts."""
     condition, values = answer_filter.condition()
     reviewed = "JOIN (SELECT DISTINCT aligner_id, choice FROM reviews) r ON r.aligner_id = e.aligner_id"
     inner = f"SELECT e.id FROM entries e {reviewed} AND r.choice = e.choice WHERE e.aligner_id != '' AND {condition}"
@@ -158,7 +158,7 @@ def reviewers_disagree(reviews: Sequence[Review]) -> bool:
 
 
 def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
-    """For each review of an answer: whether another person disagrees on the same place."""
+    """For each review of an answer: whether another person gave a different verdict on the same place."""
     people: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
         people[review.segment][review.verdict].add(review.who)
@@ -172,7 +172,7 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
 
 
 def agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
-    """The agreed verdict, the worst of all places; None without reviews or agreement."""
+    """The agreed verdict, the worst over all places; None without reviews or without agreement."""
     return None if not reviews or reviewers_disagree(reviews) else _worst_verdict(reviews)
 
 
@@ -194,12 +194,12 @@ class PairedAnswers:
     """Answers that only the first one changed."""
     second_alone: int
     alike: int
-    """Answers that both changed, into the same text."""
+    """Answers that both changed into the same text."""
     otherwise: int
 
 
 def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
-    """Compare the answers that both judged: same tenant, same conversation, same text."""
+    """Compare the answers that both judged, matched by tenant, conversation and text."""
     before = {key: entry for entry in first if (key := _answer_key(entry)) is not None}
     counts = {"neither": 0, "first_alone": 0, "second_alone": 0, "alike": 0, "otherwise": 0}
     seen_keys = set()

@@ -1,7 +1,7 @@
-"""`POST /v1/feedback`: what an application's users say of its answers, kept as reviews in the audit store.
+"""`POST /v1/feedback`: stores what an application's users say about its answers as reviews in the audit store.
 
-A caller may speak of the answers of its own tenant; another tenant's id is answered like one that does not exist. An
-entry is written behind its answer, so an id that is not on record is looked for again for a moment.
+A caller can review only answers of its own tenant; an id of another tenant gets the same response as an unknown one. An
+entry is written shortly after its answer is delivered, so an unknown id is looked up again for a moment.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ FEEDBACK = Counter("aligner_feedback_total", "Calls of POST /v1/feedback", ("res
 PATH = "/v1/feedback"
 MOST_EDIT_CHARS = 20_000
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""Pauses before an id that is not on record is looked for again."""
+"""Pauses before each further lookup of an unknown id."""
 MOST_LOOKED_FOR = 64
-"""Ids that are looked for again at a time; further ones are looked for once."""
+"""How many ids may be in repeated lookup at a time; further ones are looked up once."""
 _AT_ONCE = 4
 _MINUTE_S = 60.0
 _TENANTS = 65_536
@@ -46,25 +46,25 @@ class _Form(BaseModel):
 
 
 class FeedbackBody(_Form):
-    """What is asked of `POST /v1/feedback`."""
+    """Body of `POST /v1/feedback`."""
 
     id: Annotated[str, Field(min_length=1, max_length=64)]
     """The answer's x-aligner-id."""
     choice: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 0
-    """Which of several choices; of Responses and Messages: which text part."""
+    """Which of several choices; for Responses and Messages, which text part."""
     verdict: ReviewVerdict
-    """right: what was done is right; wrong: it was edited without need; harm: the edit made it worse; missed: something
+    """right: the result is right; wrong: it was edited without need; harm: the edit made it worse; missed: something
     should have been edited."""
     segment: Annotated[int, Field(ge=0, le=100_000, strict=True)] | None = None
-    """Number of the judged segment that it is about, from 0, as `POST /v1/align` lists them."""
+    """Number of the judged segment in question, from 0, as `POST /v1/align` lists them."""
     edit: Annotated[str, Field(max_length=MOST_EDIT_CHARS)] | None = None
-    """What should stand in place of the segment, or without one of the whole answer."""
+    """The text that should replace the segment, or the whole answer if no segment is given."""
     objective: RequestedObjective | None = None
-    """The objective that it is about: the name of one in force, or "Name: description"."""
+    """The objective in question: the name of one in force, or "Name: description"."""
 
 
 class FeedbackAnswer(_Form):
-    """What `POST /v1/feedback` answers."""
+    """Response of `POST /v1/feedback`."""
 
     id: str
     choice: int
@@ -72,7 +72,10 @@ class FeedbackAnswer(_Form):
 
 
 class Feedback:
-    """Reviews from the API, into the store that `opened` opens; None: there is none. `rpm` holds for each tenant."""
+    """Saves reviews from the API; each tenant may send `rpm` a minute.
+
+    `open_store` opens the audit store; None means that there is none.
+    """
 
     def __init__(self, open_store: Callable[[], AuditStore] | None, rpm: int, redact: Redact = str) -> None:
         self._open_store = open_store
@@ -84,11 +87,11 @@ class Feedback:
 
     @classmethod
     def from_file(cls, file: PolicyFile) -> Feedback:
-        """What a policies file says of it; raises `ConfigError`."""
+        """Create it from a policies file; raises `ConfigError`."""
         return cls(writer.store_opener(file), file.audit.feedback_rpm, writer.load_redaction(file) or str)
 
     async def save_review(self, body: FeedbackBody, facts: RequestFacts) -> FeedbackAnswer | EndpointRefusal:
-        """Keep a review; a refusal for what the caller may not say."""
+        """Save a review; returns a refusal if the caller may not, or if it cannot be saved."""
         if self._open_store is None:
             return EndpointRefusal(409, "there is no audit store to keep it in; its operator can turn it on (audit)")
         refusal = self._count_call(facts.namespace)
@@ -121,7 +124,7 @@ class Feedback:
         return FeedbackAnswer(id=body.id, choice=body.choice, verdict=body.verdict)
 
     async def _save_when_recorded(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
-        """Keep a review as soon as its entry is on record."""
+        """Save a review as soon as its entry is in the store; raises `UnknownAnswer` after the last lookup."""
         again = self._waiting_count < MOST_LOOKED_FOR
         self._waiting_count += again
         try:
@@ -139,7 +142,7 @@ class Feedback:
             await asyncio.to_thread(_save_redacted, review, open_store, self._redact)
 
     def _count_call(self, tenant: str) -> EndpointRefusal | None:
-        """Count one more of a tenant in this minute; HTTP 429 beyond the limit."""
+        """Count one call of a tenant in this minute; returns HTTP 429 beyond the limit."""
         count = self._counts.setdefault(tenant, [0])
         if count[0] >= self._rpm:
             FEEDBACK.labels("limited").inc()
@@ -153,7 +156,7 @@ class Feedback:
 def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact: Redact) -> None:
     store = open_store()
     try:
-        with Boundary():  # redaction is the operator's code; only the type of its errors may be told
+        with Boundary():  # redaction is the operator's code, so only the type of its errors may be reported
             edit = None if review.edit is None else redact(review.edit)
             objective = review.objective
             if objective is not None and ":" in objective:

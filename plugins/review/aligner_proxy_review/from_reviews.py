@@ -1,8 +1,8 @@
-"""Examples from reviews: what people said of recorded answers, as sentences of one objective, with their provenance.
+"""Suggests examples of one objective from reviews of recorded answers, with their provenance.
 
-A segment that was flagged for the objective, in an answer whose edit is right, goes against it, and so does one that
-was missed. What was edited for it without need is fine. Nothing comes of feedback, which no reviewer has seen, of
-answers on which people disagree, and of edits that did harm: these say nothing of the sentence.
+A segment is a violation if it was flagged for the objective and its edit is right, or if a reviewer reported it as
+missed. A segment edited for the objective without need is fine. Three sources are ignored, because they say nothing
+reliable about the sentence: feedback, which no reviewer has checked; answers on which people disagree; harmful edits.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _REVIEWED = (
     f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND e.content IS NOT NULL AND EXISTS ({_BY_REVIEWERS})"
 )
 _SAYS = {ReviewVerdict.MISSED: True, ReviewVerdict.RIGHT: True, ReviewVerdict.WRONG: False}
-"""Whether a segment goes against the objective by what is said of it."""
+"""Whether a segment with this verdict violates the objective."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A sentence that a review makes an example of."""
+    """A sentence that a review suggests as an example."""
 
     sentence: NewExample
     entry: Entry
@@ -48,7 +48,10 @@ class Suggestion:
 
 
 def suggestions(file: PolicyFile, store: AuditStore, subject: Subject, there: Examples, most: int) -> list[Suggestion]:
-    """What reviews say that is not among the examples yet, of this subject's tenant alone; the newest answers first."""
+    """Suggestions that are not examples yet, from this subject's tenant only, newest answers first.
+
+    A sentence with contradicting reviews is left out.
+    """
     present = {fold_example(example.text) for example in (*there.against, *there.fine)}
     by_text: dict[str, Suggestion] = {}
     contradicted: set[str] = set()
@@ -62,7 +65,7 @@ def suggestions(file: PolicyFile, store: AuditStore, subject: Subject, there: Ex
 
 
 def _all_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> Iterator[Suggestion]:
-    """Of every reviewed answer, the newest first."""
+    """Suggestions from all reviewed answers, newest first."""
     reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in Reviews(store).all():
         if review.chosen is not ReviewOrigin.FEEDBACK:
@@ -73,17 +76,18 @@ def _all_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> I
 
 
 def digest(listing: Iterable[Suggestion]) -> str:
-    """What tells one list of suggestions from another."""
+    """A hash that identifies a list of suggestions."""
     texts = [[one.sentence.text, one.sentence.against] for one in listing]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]
 
 
 def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject) -> Iterator[Suggestion]:
+    """Suggestions from the reviews of one answer; none if people disagree or its text is missing."""
     if entry.content is None or reviewers_disagree(reviews):
         return
     segments = judged_segments(entry.content)
     review_of: dict[int, Review] = {}
-    # What is said of one segment goes over what is said of the whole.
+    # Reviews of one segment override reviews of the whole answer.
     for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
         review_of |= dict.fromkeys(_places(review, entry, segments, subject), review)
     for number, review in sorted(review_of.items()):
@@ -94,7 +98,7 @@ def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject
 
 
 def _places(review: Review, entry: Entry, segments: Sequence[JudgedSegment], subject: Subject) -> list[int]:
-    """The segments that a review says something of, for this objective."""
+    """The segments to which a review applies, for this objective."""
     if review.verdict is ReviewVerdict.MISSED:
         names_objective = review.objective in (subject.name, subject.text)
         alone = review.objective is None and entry.objectives == (subject.name,)

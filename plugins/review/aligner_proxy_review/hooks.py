@@ -10,5 +10,5 @@ from aligner_proxy_review import feedback
 
 @hookimpl
 def endpoints() -> Sequence[Endpoint]:
-    """The endpoint for reviews by users of an application."""
+    """The endpoint for feedback from an application's users."""
     return [feedback.ENDPOINT]

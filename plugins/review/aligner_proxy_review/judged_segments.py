@@ -1,4 +1,4 @@
-"""The judged segments of a recorded answer, numbered as reviews name them."""
+"""The judged segments of a recorded answer, with the numbers that reviews use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JudgedSegment:
 
 
 def judged_segments(content: Content) -> list[JudgedSegment]:
-    """The judged segments; segments of JSON, which is judged text by text, have a text only if flagged."""
+    """The judged segments; for JSON, whose texts are judged separately, only flagged segments have a text."""
     texts = [piece.text for piece in split(content.exchange.answer or "")]
     alike = len(content.scores) in (len(texts), len(texts) + 1)
     against = {flagged.number: flagged for flagged in content.segments}

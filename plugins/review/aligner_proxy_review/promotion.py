@@ -44,7 +44,7 @@ from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
 BOUND = 0.01
-"""Share of reviewed edits that may be wrong."""
+"""Highest share of reviewed edits that may be wrong."""
 PERIOD_S = 30 * 86_400.0
 """How far back reviewed answers count."""
 _MOST_NEEDED = 1_000_000
@@ -54,7 +54,7 @@ _BAD = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to make a change: a route or a tenant, by name; without either, the defaults."""
+    """Where to make a change: a route or a tenant, by name; without either, in the defaults."""
 
     route: str | None = None
     tenant: str | None = None
@@ -68,7 +68,7 @@ class Target:
         return ("defaults",)
 
     def covers(self, entry: Entry) -> bool:
-        """Whether it governed a recorded answer; entries of a shadow aligner do not count."""
+        """Whether it applied to a recorded answer; a shadow aligner's entries do not count."""
         policy = entry.policy
         if policy.endswith(_BESIDE):
             return False
@@ -107,12 +107,12 @@ class Proposal:
         return list(difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), name, name, lineterm=""))
 
     def write(self) -> Path | None:
-        """Write the change and return the backup of the file; None if nothing changes."""
+        """Write the change and return the path of the backup; None if nothing changes."""
         return None if self.after == self.before else replace_file(self.path, self.before, self.after, backup=True)
 
 
 def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Proposal:
-    """The change of the file at `path`; raises `ConfigError`."""
+    """Make a proposal for the file at `path`; raises `ConfigError`."""
     before = read_text(path)
     file = registry.parse_policies(before, path)
     where = target.place(file)
@@ -147,7 +147,7 @@ def apply_changes(text: str, path: Path, where: KeyPath, settings: SettingChange
 
 
 def _missing_changes(settings: SettingChanges, present: Mapping[str, Any], list_key: str) -> SettingChanges:
-    """The settings that differ from the present ones."""
+    """The settings that differ from the current ones."""
     values = {name: value for name, value in settings.values.items() if present.get(name) != value}
     present_names = present.get(list_key) or ()
     return SettingChanges(values, tuple(name for name in settings.objectives if name not in present_names))
@@ -176,7 +176,7 @@ def _entry_position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> 
 
 
 def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> bool:
-    """Whether the settings at `where` deliver edits that they did not deliver before."""
+    """Whether the settings at `where` may deliver edits that were not delivered before."""
     old = _effective_settings(before, where)
     new = _effective_settings(after, where)
     if new["mode"] is not Mode.ENFORCE:
@@ -203,7 +203,10 @@ def _effective_settings(file: PolicyFile, where: KeyPath) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The verdict of reviewed edits on a change. `strict`: few wrong edits must be proven."""
+    """The verdict of reviews on a change.
+
+    With `strict` the change is also refused if reviews do not prove that few edits are wrong.
+    """
 
     wrong: Share | None
     """Share of reviewed edits that are wrong or harmful; None without an audit store."""
@@ -212,7 +215,7 @@ class Ruling:
 
     @property
     def reviews_needed(self) -> int:
-        """How many more reviews with the verdict right would prove that the share is within the bound."""
+        """How many more reviews with the verdict "right" would prove that the share is within the bound."""
         count = self.wrong.count if self.wrong else 0
         low = self.wrong.of if self.wrong else 0
         reviewed_count = low
@@ -240,7 +243,7 @@ class Ruling:
 
     @property
     def warning(self) -> str | None:
-        """What the reviews do not prove about an allowed change; None if nothing is open."""
+        """What the reviews do not prove yet about an allowed change; None if they prove enough."""
         if self.refusal or (self.wrong is not None and self.wrong.interval[2] <= self.bound):
             return None
         more = (
@@ -259,7 +262,7 @@ def _share_text(wrong: Share | None) -> str:
 
 
 def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:
-    """The verdict of the last 30 days of reviews on a change; None if it lets no more edits out.
+    """Make a ruling from the last 30 days of reviews; None if the change lets no more edits out.
 
     Raises `ConfigError` and `AuditError`.
     """
@@ -283,13 +286,13 @@ class ReviewedReplay:
 
     answers: int
     damaged: int
-    """Right before without an edit, edited now."""
+    """Right without an edit before; edited now."""
     lost: int
-    """Rightly edited before, not edited now."""
+    """Rightly edited before; not edited now."""
     repaired: int
-    """Wrongly edited before, not edited now."""
+    """Wrongly edited before; not edited now."""
     caught: int
-    """Something was missed before, edited now."""
+    """Something was missed before; edited now."""
 
 
 def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review]) -> ReviewedReplay:

@@ -1,7 +1,7 @@
-"""Replay of recorded answers under another policy or another aligner.
+"""Replays recorded answers under another policy or another aligner.
 
-Every answer goes through the pipeline again, without the cache, with its original request: same tenant, same
-objectives, same conversation. Nothing is delivered or recorded. The figures hold no text.
+Every answer runs through the pipeline again, without the cache, with its original request: the same tenant, objectives
+and conversation. Nothing is delivered or recorded. The figures contain no text.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ async def replay(
     done: Callable[[], None],
     deadline_s: float | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries that hold a text, in order; calls `done` after each. `deadline_s` overrides the policy's."""
+    """Replay the entries that have a text, in order; calls `done` after each. `deadline_s` overrides the policy's."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def replay_one(entry: Entry, content: Content) -> ReplayCase:
@@ -100,7 +100,7 @@ async def replay(
 
 
 def recorded_run(entry: Entry, content: Content) -> ReplayRun:
-    """The run that an entry recorded."""
+    """The run as the entry recorded it."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer
@@ -111,12 +111,13 @@ def recorded_run(entry: Entry, content: Content) -> ReplayRun:
 async def _replay_answer(
     content: Content, resolver: PolicyResolver, pipeline: Pipeline, deadline_s: float | None
 ) -> ReplayRun:
+    """Run one answer through the pipeline under the policies of the replay, without tenants' quotas."""
     exchange = content.exchange
     try:
         policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
     except (ForbiddenError, BadRequest):
         return ReplayRun(Ending.FORBIDDEN, "forbidden", exchange.answer)
-    # A replay must not use up the quotas of tenants.
+    # A replay must not consume tenants' quotas.
     patient = replace(policy, deadline_s=deadline_s or policy.deadline_s, quota=None, tenant="replay")
     return _make_run(exchange.answer, await pipeline.align(exchange, patient))
 
@@ -135,6 +136,7 @@ def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
 
 
 def _classify_ending(status: Status, reason: str | None, changed: bool) -> Ending:
+    """Map a status, with the gate's reason and whether the text changed, to an ending."""
     if status in (Status.FAILED, Status.SKIPPED, Status.NOT_JUDGED):
         return Ending.FAILED if status is Status.FAILED else Ending.SKIPPED
     if changed:
@@ -144,18 +146,18 @@ def _classify_ending(status: Status, reason: str | None, changed: bool) -> Endin
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
-    """Figures of one run; times are the aligner's, in milliseconds, over the answers that it read."""
+    """Figures of one run; times are the aligner's, in milliseconds, over the answers that it scored."""
 
     answers: int
     endings: dict[Ending, int]
     refusals: dict[str, int]
-    """By the gate's reason."""
+    """Number of refused answers by the gate's reason."""
     changed: tuple[float, float, float]
     """Share of changed answers, and the ends of its 95 % interval."""
     p50_ms: float
     p95_ms: float
     forwards: float
-    """Passes through the aligner per answer."""
+    """Forward passes of the aligner per answer."""
 
 
 def compute_figures(sides: Sequence[ReplayRun]) -> RunFigures:

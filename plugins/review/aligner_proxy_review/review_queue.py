@@ -1,7 +1,7 @@
-"""Review queue: recorded answers for a reviewer, nearest to the threshold first, mixed with random ones.
+"""Review queue: gives a reviewer recorded answers, nearest to the threshold first, mixed with random ones.
 
-Some answers without an edit are drawn at random, since only they show what is missed. Ids are random, so their order is
-a random draw. An answer is leased to one reviewer at a time; the lease expires.
+Some answers without an edit are drawn at random, since only these show what is missed. Ids are random, so ordering by
+id is a random draw. An answer is leased to one reviewer at a time; the lease expires.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy_review.reviews import ReviewOrigin
 
 RANDOM_SHARE = 0.2
-"""Share of the answers that are drawn from those without an edit."""
+"""Share of answers drawn at random from those without an edit."""
 HOLD_S = 900.0
-"""How long an inactive reviewer keeps the lease of an answer."""
+"""Seconds for which an inactive reviewer keeps the lease of an answer."""
 AnswerPlace = tuple[str, int]
 """An answer's id and the number of its choice."""
 
@@ -45,15 +45,15 @@ class AnswerFilter:
     """Selection of answers: by tenant, by policy, since a time (seconds since the epoch)."""
 
     tenant: str | None = None
-    """As the store has it, or a team's id alone."""
+    """As in the store, or only a team's id."""
     policy: str | None = None
-    """A route's name, or those of route and tenant as x-aligner-policy shows them."""
+    """A route's name, or the names of route and tenant as x-aligner-policy shows them."""
     since: float = 0.0
     tenants: frozenset[str] | None = None
-    """The tenants, as the store has them, whose answers the reviewer may see; None: all."""
+    """The tenants whose answers the reviewer may see, as in the store; None for all."""
 
     def condition(self) -> tuple[str, list[object]]:
-        """The condition in SQL, and its values."""
+        """The SQL condition and its values."""
         parts: list[str] = ["e.at >= ?"]
         values: list[object] = [self.since]
         if self.tenant is not None:
@@ -74,7 +74,7 @@ def find_entry(store: AuditStore, place: AnswerPlace) -> Entry | None:
 
 
 class ReviewQueue:
-    """The queue of one reviewer. `second`: answers that somebody else has reviewed."""
+    """The queue of one reviewer; with `second`, of answers that somebody else has reviewed."""
 
     def __init__(
         self,
@@ -94,9 +94,9 @@ class ReviewQueue:
         self._now = now
 
     def next(self, skipped: Sequence[AnswerPlace] = ()) -> tuple[Entry, ReviewOrigin] | None:
-        """The next answer that is not among `passed`, held for this reviewer, and how it was chosen; None at the end.
+        """Return the next answer that is not in `skipped`, and how it was chosen; None at the end.
 
-        Earlier leases of this reviewer are released.
+        The answer is leased to this reviewer, and earlier leases of this reviewer are released.
         """
         first = ReviewOrigin.RANDOM if self._draw() < RANDOM_SHARE else ReviewOrigin.NEAREST
         other = ReviewOrigin.NEAREST if first is ReviewOrigin.RANDOM else ReviewOrigin.RANDOM
@@ -108,12 +108,12 @@ class ReviewQueue:
                         until = self._now() + HOLD_S
                         self._store.rows(_HOLD, (*place, self._who, until))
                         entry = find_entry(self._store, place)
-                        assert entry is not None  # nobody else writes meanwhile
+                        assert entry is not None  # the transaction keeps others from deleting it
                         return entry, origin
         return None
 
     def hold(self, place: AnswerPlace) -> bool:
-        """Lease this answer and release all others; False if somebody else holds it."""
+        """Lease this answer and release all others; False if somebody else has leased it."""
         with self._store.transaction():
             self._release()
             leases = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)

@@ -1,8 +1,8 @@
-"""Reviews: what people said of recorded answers, kept beside the audit entries and deleted with them.
+"""Reviews: people's verdicts on recorded answers, stored next to the audit entries and deleted with them.
 
 A review is one verdict of one person on a choice or on one segment of it. A later review by the same person of the same
-place replaces the earlier one; reviews by several people are all kept, so disagreements show. Written texts are
-encrypted if the store has a key, and bound to reviewer, verdict and place.
+place replaces the earlier one. Reviews by several people are all kept, so that disagreements show. Texts written by
+reviewers are encrypted if the store has a key, and bound to reviewer, verdict and place.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from aligner_proxy.errors import AlignerProxyError, AuditError
 
 
 class UnknownAnswer(AlignerProxyError):
-    """No answer with this id is on record for whoever asks."""
+    """No answer with this id exists for the caller."""
 
 
 class NoSuchPlace(AlignerProxyError):
-    """A review of something that the answer does not have; `param` is the wrong field."""
+    """A review names something that the answer does not have; `param` is the wrong field."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class ReviewVerdict(StrEnum):
 
 
 class ReviewOrigin(StrEnum):
-    """How an answer came to be reviewed. Only random ones represent all answers."""
+    """How an answer was chosen for review; only random ones are representative."""
 
     NEAREST = "nearest"
     RANDOM = "random"
@@ -65,7 +65,7 @@ class Review:
     segment: int | None = None
     """Number of the judged segment; None for the whole choice."""
     edit: str | None = None
-    """What should stand in place of the segment, or of the whole answer."""
+    """The text that should replace the segment, or the whole answer."""
     objective: str | None = None
     """The objective in question: a name, or "Name: description"."""
     tenant: str = ""
@@ -98,12 +98,12 @@ class Reviews:
     def save(self, review: Review) -> None:
         """Save a review, replacing an earlier one by the same person of the same place.
 
-        The entry says tenant, policy and aligner. Raises `UnknownAnswer` where the review's tenant (unless it is empty)
-        has no such entry, and `NoSuchPlace` for a segment or an objective that the answer does not have.
+        Tenant, policy and aligner come from the entry. Raises `UnknownAnswer` if the review's tenant (unless empty) has
+        no such entry, and `NoSuchPlace` for a segment or an objective that the answer does not have.
         """
         store = self._store
         place = (review.aligner_id, review.choice)
-        self._find_entry(review)  # what is not there costs nobody the right to write
+        self._find_entry(review)  # checked before the transaction, so that an unknown id does not block other writers
         with store.transaction():
             tenant, policy_hash, aligner, judged_count, objectives = self._find_entry(review)
             _check_place(review, judged_count, json.loads(str(objectives)))
@@ -121,17 +121,17 @@ class Reviews:
         return rows[0]
 
     def withdraw(self, review: Review) -> bool:
-        """Delete a person's review of one place; returns whether there was one."""
+        """Delete a person's review of one place; returns whether it existed."""
         place = (review.aligner_id, review.choice, review.who, review.segment)
         with self._store.transaction():
             return bool(self._store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", place))
 
     def reviews_of(self, aligner_id: str, choice: int) -> list[Review]:
-        """The reviews of one choice, in the order in which they came."""
+        """The reviews of one choice, in order of arrival."""
         return list(self._select("aligner_id = ? AND choice = ? ORDER BY id", (aligner_id, choice)))
 
     def all(self) -> Iterator[Review]:
-        """Every review, in the order in which they came."""
+        """Every review, in order of arrival."""
         return self._select("1 = 1 ORDER BY id", ())
 
     def _select(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
@@ -139,6 +139,7 @@ class Reviews:
             yield self._decode_review(dict(zip(_COLUMNS, row, strict=True)))
 
     def _decode_review(self, columns: dict[str, Any]) -> Review:
+        """Build a review from a row, with its texts decrypted; raises `AuditError` if they are damaged."""
         sealed_by = columns.pop("sealed_by")
         content = columns.pop("content")
         columns["verdict"] = ReviewVerdict(str(columns["verdict"]))
@@ -164,6 +165,6 @@ def _check_place(review: Review, judged_count: object, objectives: Sequence[str]
 
 
 def _seal_context(review: Review) -> bytes:
-    """The data that a review's encrypted text is bound to."""
+    """The data to which a review's encrypted text is bound."""
     values = [review.aligner_id, review.choice, review.segment, review.who, review.verdict.value, review.at]
     return json.dumps(["review", *values]).encode()

@@ -1,7 +1,7 @@
 """Training rows for models/ from reviews: the answer, the corrected answer, and the segments that must change.
 
-A row uses only what reviewers said. There is no row if reviewers disagree, if a harmful edit has no better text, or if
-a missed violation has no segment; the report counts these by reason.
+A row uses only what reviewers said. An answer gives no row if reviewers disagree, if a harmful edit has no better text,
+or if a missed violation has no segment. The report counts these by reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class NoRow(Exception):
 
 @dataclass(slots=True)
 class _DraftRow:
-    """Draft of a row: a label for each segment, and edits by range."""
+    """Draft of a row: a label for each segment, and edits by character range."""
 
     answer: str
     segments: list[Segment]
@@ -39,7 +39,7 @@ class _DraftRow:
     edits: list[tuple[int, int, str]] = field(default_factory=list)
 
     def replace_segment(self, number: int, text: str) -> None:
-        """Replace a segment by `text`, undoing earlier edits; an empty text removes white space, too."""
+        """Replace a segment by `text`, undoing earlier edits; an empty text also removes adjacent white space."""
         self.keep_segment(number)
         segment = self.segments[number]
         start = segment.start
@@ -57,7 +57,7 @@ class _DraftRow:
 
     @property
     def target(self) -> str:
-        """The answer as it should be."""
+        """The corrected answer; raises `NoRow` if two edits overlap."""
         text = self.answer
         end = len(text)
         for start, stop, new in sorted(self.edits, reverse=True):
@@ -94,9 +94,9 @@ def training_row(entry: Entry, reviews: Sequence[Review], family: Template, look
 
 
 def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
-    """The draft from the recorded result, before any review."""
+    """Create the draft from the recorded result, before any review."""
     segments = split(answer)
-    # One more is judged where something may lack behind the last segment.
+    # A score more than segments is possible: the end of the answer is scored if something may be missing there.
     if entry.judged not in (len(segments), len(segments) + 1):
         raise NoRow("its segments are not those that were judged")
     labels = [STAYS] * len(segments)
@@ -107,7 +107,7 @@ def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
 
 
 def _apply_whole_review(work: _DraftRow, entry: Entry, review: Review) -> str | None:
-    """Apply a review of the whole answer; returns its corrected text, if it has one."""
+    """Apply a review of the whole answer; returns its corrected text, or None."""
     if review.edit is not None:
         work.labels = [STAYS if segment.text in review.edit else CHANGES for segment in work.segments]
         return review.edit
@@ -137,7 +137,7 @@ def _apply_segment_review(work: _DraftRow, review: Review) -> None:
 
 
 def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveLookup) -> list[str]:
-    """The texts of the objectives that were in force, and those that reviewers wrote out."""
+    """The texts of the objectives that were in force, and of those that reviewers wrote out."""
     by_name = lookup(entry)
     missing = [name for name in entry.objectives if name not in by_name]
     if missing:

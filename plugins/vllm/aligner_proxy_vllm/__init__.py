@@ -1,13 +1,13 @@
-"""The aligner inside vLLM: what vLLM's entry points call. Nothing of vLLM is imported before it asks."""
+"""Entry points for running the aligner inside vLLM; vLLM is imported only when it calls them."""
 
 from __future__ import annotations
 
 ARCHITECTURE = "AlignerScorer"
-"""What `--hf-overrides` names: the aligner's base model with the detector head as its pooler."""
+"""Name for `--hf-overrides`: the aligner's base model with the detector head as its pooler."""
 
 
 def register() -> None:
-    """Make the scoring model known to vLLM; called in every process."""
+    """Register the scoring model with vLLM; vLLM calls this in every process."""
     from vllm.model_executor.models.registry import ModelRegistry
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
@@ -15,5 +15,5 @@ def register() -> None:
 
 
 def io_processor() -> str:
-    """The class that reads requests for scores and writes their answers."""
+    """Name of the class that reads scoring requests and writes their answers."""
     return "aligner_proxy_vllm.io_processor.ScoringProcessor"

@@ -1,9 +1,14 @@
-"""Drafts for the server that writes, taken from its prompt: behind an edit they go on where the answer goes on.
+"""Draft tokens for the vLLM server that writes corrections, copied from the answer in the prompt.
 
-Lossless: the model checks every token, so a bad draft costs time and never changes text. A pointer into the prompt says
-what is likely to come. After a disagreement it is set again: behind the last tokens written, four of them or fewer, as
-they stand in the prompt nearest to where the copy broke; else behind the last token in a small window (a deletion, the
-end of an insertion); else one token further (a substitution). Numpy only.
+A correction mostly repeats the answer, so a pointer into the prompt tells which tokens are likely next. Drafts are
+lossless: the model verifies every token, so a bad draft costs time but never changes text. When the written text
+differs from the copy, the pointer is set anew by the first rule that applies:
+
+1. after the last four written tokens or fewer, where they occur in the prompt nearest to the break;
+2. after the last written token within a small window (a deletion, or the end of an insertion);
+3. one token further (a substitution).
+
+Numpy only.
 """
 
 from __future__ import annotations
@@ -21,25 +26,25 @@ Ids = NDArray[np.integer[Any]]
 _LONGEST = 4
 _BEHIND = 2
 _AHEAD = 8
-"""Window of the one-token search, around the place where the copy broke."""
+"""Window of the one-token search around the break: this many tokens before and after."""
 _SEQUENCES = 4096
 _MARK = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """Where a sequence is: the length of its prompt, and the place in it from which the text goes on, if any."""
+    """State of a sequence: the length of its prompt, and the pointer from which the text continues, if any."""
 
     prompt: int
     pointer: int | None = None
 
     def after(self, tokens: Ids, drawn: int) -> Copying:
-        """The same behind `tokens`, of which the last `drawn` are new."""
+        """Return the state after `tokens`, of which the last `drawn` are new."""
         source = tokens[: self.prompt]
         return Copying(self.prompt, _goes_on(source, tokens, tokens[len(tokens) - drawn :], self.pointer))
 
     def draft(self, tokens: Ids, most: int) -> list[int]:
-        """What may follow; at most `most`, often fewer or none."""
+        """Return the likely next tokens, at most `most`; often fewer or none."""
         if self.pointer is None or most < 1:
             return []
         drafted: list[int] = tokens[self.pointer : min(self.prompt, self.pointer + most)].tolist()
@@ -47,7 +52,7 @@ class Copying:
 
 
 def _goes_on(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | None:
-    """Where in `source` the text goes on behind the last of `tokens`."""
+    """Index in `source` at which the text continues after the last of `tokens`; None if unknown."""
     broke = None
     if pointer is not None:
         copied = _common(source[pointer:], new)
@@ -66,14 +71,14 @@ def _goes_on(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | N
 
 
 def _common(one: Ids, other: Ids) -> int:
-    """How many of their first tokens are the same."""
+    """Length of the common prefix."""
     length = min(len(one), len(other))
     different = np.flatnonzero(one[:length] != other[:length])
     return int(different[0]) if len(different) else length
 
 
 def behind(source: Ids, run: Ids) -> NDArray[np.intp]:
-    """The places right behind every `run` in `source` that something follows, ascending."""
+    """Indexes right after each occurrence of `run` in `source`, ascending; without an occurrence at the very end."""
     size = len(run)
     if size == 0 or len(source) <= size:
         return np.empty(0, dtype=np.intp)
@@ -84,16 +89,20 @@ def behind(source: Ids, run: Ids) -> NDArray[np.intp]:
 
 
 class Copies:
-    """Where each sequence is. vLLM tells neither its name nor where its prompt ends, and moves it in the batch.
+    """The states of all sequences.
 
-    So a sequence is known again by its length and its last tokens; its prompt is what it was at the first draw.
+    vLLM moves sequences within the batch and passes neither their ids nor where their prompts end. So a sequence is
+    recognised by its length and last tokens, and its prompt is everything before the first drawn token.
     """
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, bytes], Copying] = OrderedDict()
 
     def of(self, tokens: Ids, drawn: int) -> Copying:
-        """Of a sequence whose last `drawn` tokens are new. Two that are alike are at the same place."""
+        """Update and return the state of a sequence whose last `drawn` tokens are new.
+
+        Equal sequences share a state.
+        """
         before = len(tokens) - drawn
         copying = self._known.get(_mark(tokens[:before]), Copying(before)).after(tokens, drawn)
         self._known[_mark(tokens)] = copying
@@ -107,7 +116,10 @@ def _mark(tokens: Ids) -> tuple[int, bytes]:
 
 
 class EditProposer:
-    """`{"method": "custom_class", "model": "aligner_proxy_vllm.edit_proposer.EditProposer"}`, for vLLM's V1 runner."""
+    """Draft proposer for vLLM's V1 runner.
+
+    Configure it with `{"method": "custom_class", "model": "aligner_proxy_vllm.edit_proposer.EditProposer"}`.
+    """
 
     def __init__(self, vllm_config: Any) -> None:
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
@@ -115,12 +127,12 @@ class EditProposer:
         self._copies = Copies()
 
     def load_model(self, *_: object, **__: object) -> None:
-        """There is none."""
+        """Do nothing, since there is no draft model."""
 
     def propose(
         self, sampled_token_ids: Sequence[Sequence[int]], num_tokens: Ids, token_ids: Ids, **_: object
     ) -> list[list[int]]:
-        """Drafts for each sequence of the step; none for one that is still being read."""
+        """Return drafts for each sequence of the step; none for a sequence whose prompt is still being read."""
         drafts: list[list[int]] = []
         for at, sampled in enumerate(sampled_token_ids):
             if not sampled:

@@ -1,4 +1,4 @@
-"""vLLM's way in and out of the scoring server: requests to `/pooling` become prompts, what the head said an answer."""
+"""vLLM's I/O processor of the scoring server: turns `/pooling` requests into prompts and scores into answers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vllm.renderers import BaseRenderer
 from aligner_proxy_vllm.scoring import Scoring, ScoringPlan, ScoringRequest
 
 _KEPT_S = 600.0
-"""A plan whose request was given up is forgotten after this; vLLM does not say when that happens."""
+"""Plans of abandoned requests are deleted after this time, since vLLM does not report when a request is abandoned."""
 
 
 class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
-    """Loaded with `--io-processor-plugin aligner`."""
+    """The processor that `--io-processor-plugin aligner` loads."""
 
     def __init__(self, vllm_config: VllmConfig, renderer: BaseRenderer) -> None:
         super().__init__(vllm_config, renderer)
@@ -33,10 +33,10 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
         self._plans: OrderedDict[str, tuple[float, ScoringPlan]] = OrderedDict()
         self._lock = threading.Lock()
         self._now = threading.local()
-        """The plan just made: vLLM asks for its parameters right behind it, in the same thread."""
+        """Positions for the prompts just made; vLLM asks for their parameters right afterwards, in the same thread."""
 
     def parse_data(self, data: object) -> ScoringRequest:
-        """Raises ValueError with the name of the field that is wrong, never with what stands in it."""
+        """Parse a request; raises ValueError with the name of the wrong field but never its content."""
         try:
             return ScoringRequest.model_validate(data)
         except ValidationError as error:
@@ -46,14 +46,14 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
     def pre_process(
         self, prompt: ScoringRequest, request_id: str | None = None, **kwargs: Any
     ) -> Sequence[TokensPrompt]:
-        """The prompts of one request."""
+        """Return the prompts of one request, and remember its plan."""
         plan = self._scoring.plan(prompt)
         self._remember(request_id or "", plan)
         self._now.places = plan.places
         return [TokensPrompt(prompt_token_ids=list(ids)) for ids in plan.prompts]
 
     def merge_pooling_params(self, params: PoolingParams | None = None) -> PoolingParams:
-        """The places of all prompts of the request, of which each finds its own."""
+        """Attach the positions for all prompts of the request; the head looks up those of its own prompt."""
         params = params or PoolingParams(task="plugin")
         params.extra_kwargs = {"aligner": self._now.__dict__.pop("places", {})}
         return params
@@ -61,17 +61,18 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
     def post_process(
         self, model_output: Sequence[PoolingRequestOutput], request_id: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """The answer of one request."""
+        """Return the answer of one request and delete its plan."""
         with self._lock:
             _, plan = self._plans.pop(request_id or "")
         return plan.answer([output.outputs.data.tolist() for output in model_output], self._scoring.about)
 
     def _remember(self, name: str, plan: ScoringPlan) -> None:
+        """Store a request's plan by its id, and delete expired plans; raises ValueError if the id is in use."""
         now = time.monotonic()
         with self._lock:
             while self._plans and next(iter(self._plans.values()))[0] < now - _KEPT_S:
                 self._plans.popitem(last=False)
             if name in self._plans:
-                # Two requests that call themselves the same must not get each other's verdicts.
+                # Two concurrent requests with the same id must not get each other's verdicts.
                 raise ValueError("a request of this id is under way; send another X-Request-Id, or none")
             self._plans[name] = (now, plan)

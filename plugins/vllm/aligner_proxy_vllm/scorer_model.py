@@ -1,7 +1,7 @@
-"""The scoring model of vLLM: the aligner's base, with the detector head where others have a pooler.
+"""vLLM's scoring model: the aligner's base model with the detector head as its pooler.
 
-Its layers' states come out through vLLM's interface for drafting heads (EAGLE-3), so that compiled models give them,
-too. They are handed on side by side as one wide state, which vLLM keeps until a prompt that is read in pieces is whole.
+vLLM's interface for drafting heads (EAGLE-3) provides the layers' states, also from compiled models. They are
+concatenated into one wide state. vLLM stores these states until a prompt that is read in chunks is complete.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from aligner_proxy_vllm.scoring import prompt_key, shipped_heads
 
 
 class HeadPooler(Pooler):
-    """Log-odds [segments, objectives] of every prompt, from states [tokens, (layers + 1) * hidden]."""
+    """Computes log-odds [segments, objectives] for every prompt from states [tokens, (layers + 1) * hidden]."""
 
     def __init__(self, folder: Path, hidden_size: int, device: torch.device) -> None:
         super().__init__()
-        # Not as a module of the model: its weights come from a file of their own, and are not to change their dtype.
+        # In a tuple, so that it is no submodule: its weights come from another file, and their dtype must not change.
         self._parts = (DetectorHead.load(folder / manifest.HEAD).to(device).float(), AllPool())
         self._hidden = hidden_size
         self._device = device
@@ -40,26 +40,26 @@ class HeadPooler(Pooler):
 
     @property
     def layers(self) -> list[int]:
-        """The layers whose outputs the head reads, ascending."""
+        """The layers whose outputs the head reads, in ascending order."""
         numbers: list[int] = self._parts[0].layers.tolist()
         return numbers
 
     @property
     def names(self) -> frozenset[str]:
-        """What the head's weights are called in its file."""
+        """The names of the head's weights in their file."""
         return frozenset(self._parts[0].state_dict())
 
     def get_supported_tasks(self) -> Set[PoolingTask]:
-        """Scores are asked for through the processor of this package alone."""
+        """Only this package's own processor may request scores."""
         return {"plugin"}
 
     def get_pooling_updates(self, task: PoolingTask) -> PoolingParamsUpdate:
-        """A prompt is known by its tokens."""
+        """Ask vLLM for the token ids, since they identify the prompt."""
         return PoolingParamsUpdate(requires_token_ids=True)
 
     @torch.inference_mode()
     def forward(self, hidden_states: Tensor, pooling_metadata: PoolingMetadata) -> list[Tensor | None]:
-        """None for prompts of which more is to come."""
+        """Return scores for each prompt; None for prompts that are not complete yet."""
         _, gathering = self._parts
         whole = gathering(hidden_states, pooling_metadata)
         ids = pooling_metadata.get_prompt_token_ids_cpu()
@@ -70,9 +70,10 @@ class HeadPooler(Pooler):
         ]
 
     def _judge(self, states: Tensor, ids: Tensor, about: dict[str, Any]) -> Tensor:
+        """Scores of one prompt; empty if the request has no positions for it."""
         places = about.get("parts", {}).get(prompt_key(ids.numpy()))
         if places is None:
-            return torch.zeros(0)  # one token that stands for nothing, or vLLM's own trial run
+            return torch.zeros(0)  # the placeholder token of a request without prompts, or vLLM's own warm-up
         where = Spans(
             tuple(range(*place) for place in places["objectives"]),
             tuple(range(*place) for place in places["segments"]),
@@ -83,7 +84,7 @@ class HeadPooler(Pooler):
         return scores.float().cpu()
 
     def _taught(self, about: dict[str, Any]) -> TaughtColumns | None:
-        """The taught heads of a request, those that it brought before those of the aligner."""
+        """The taught heads for a request; heads sent with it take precedence over the aligner's own."""
         sent: list[bytes] = about["heads"]
         if not self._shipped and not any(sent):
             return None
@@ -96,7 +97,7 @@ class HeadPooler(Pooler):
 
 
 class AlignerScorer(LlamaForCausalLM):
-    """A base of Llama's family (Llama, Vicuna, TinyLlama, SmolLM2) that scores; one pipeline stage."""
+    """A scoring model on a base of the Llama family (Llama, Vicuna, TinyLlama, SmolLM2); one pipeline stage only."""
 
     is_pooling_model: ClassVar[Literal[True]] = True
 
@@ -105,7 +106,7 @@ class AlignerScorer(LlamaForCausalLM):
         model = vllm_config.model_config
         device = torch.device(vllm_config.device_config.device or "cpu")
         self.pooler = HeadPooler(Path(model.model), model.hf_config.hidden_size, device)
-        # vLLM counts what goes into a layer, the head what comes out of one.
+        # vLLM numbers a layer's input, the head numbers its output.
         self.model._set_aux_hidden_state_layers(tuple(layer + 1 for layer in self.pooler.layers))
 
     def forward(
@@ -115,11 +116,11 @@ class AlignerScorer(LlamaForCausalLM):
         intermediate_tensors: Any = None,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """States of the head's layers and behind the final norm, side by side."""
+        """Return the states of the head's layers and after the final norm, concatenated."""
         final, layers = self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
         return torch.cat([*layers, final], dim=-1)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Those of the base: vLLM reads every file of weights in the folder, that of the head among them."""
+        """Load the base's weights; skips the head's, because vLLM reads every weights file in the folder."""
         of_head = self.pooler.names
         return super().load_weights((name, weight) for name, weight in weights if name not in of_head)

@@ -1,6 +1,6 @@
-"""Requests for scores: prompts with the places of their segments, and verdicts from what the head said. No vLLM here.
+"""Scoring requests without vLLM: builds prompts with the positions of their segments, and verdicts from the scores.
 
-Prompts are those of our own engine, part by part where an answer is long, made by the same code.
+The same code as in our own engine makes the prompts, in parts if an answer is long.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ _PREPARED = TypeAdapter(Prepared)
 
 
 class ScoringRequest(BaseModel):
-    """What stands in `data` of a request to `/pooling`. Without `align` it asks which aligner this is."""
+    """The field `data` of a request to `/pooling`; without `align` the request asks which aligner this is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     align: AlignRequest | None = None
     heads: dict[str, str] = Field(default_factory=dict)
-    """Taught heads that the request names, by their hash, as base64."""
+    """Taught heads sent with the request, base64 by hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringPlan:
-    """One request: prompts for the model, what the head has to know of each, and how its answer is put together."""
+    """The plan for one request: prompts for the model, positions for the head, and the data for the answer."""
 
     prompts: tuple[tuple[int, ...], ...]
     places: Mapping[str, Any]
-    """For the head (`HeadPooler`): plain lists and numbers, since they cross processes."""
+    """Input for the head (`HeadPooler`), in plain lists and numbers because it crosses processes."""
     request: AlignRequest | None = None
     division: Division | None = None
     error: CorrectionError | None = None
-    """Why nothing is scored; answered like anything else, because vLLM has words only for its own errors."""
+    """Why nothing is scored; it goes into a normal answer, because vLLM can only report its own errors."""
 
     def answer(self, scores: Sequence[Sequence[Sequence[float]]], about: AlignerInfo) -> dict[str, Any]:
-        """The answer on the wire, from log-odds [pieces of the part, objectives] of each prompt."""
+        """Build the wire-format answer from each prompt's log-odds [segments of the part, objectives]."""
         if self.error is not None:
             return {"error": wire.refusal(self.error).body.error.model_dump(mode="json")}
         if self.request is None or self.division is None:
@@ -88,12 +88,12 @@ class ScoringPlan:
 
 
 class Scoring:
-    """Makes plans for the aligner in one folder, as `aligner-proxy` prepared or exported it."""
+    """Makes plans for the aligner in a folder that `aligner-proxy` prepared or exported."""
 
     def __init__(
         self, folder: Path, device: str = "vllm", window: int | None = None, template: str | None = None
     ) -> None:
-        """Raises `WeightsError`, OSError, KeyError and ValueError where the folder is none of a prepared aligner."""
+        """Raises `WeightsError`, OSError, KeyError or ValueError if the folder does not hold a prepared aligner."""
         described = _described(folder, template)
         self._head = DetectorHead.load(folder / manifest.HEAD)
         self._family = prompts.find_template(described.template)
@@ -117,7 +117,7 @@ class Scoring:
         )
 
     def plan(self, asked: ScoringRequest) -> ScoringPlan:
-        """What the model has to read; where nothing can be scored one token, since vLLM has to read something."""
+        """Return the plan for a request; if nothing can be scored, its prompt is one token, since vLLM needs input."""
         one = (tuple(self._tokenizer.prompt("a").ids[:1]),)
         request = asked.align
         if request is None or not request.answer.strip():
@@ -136,6 +136,7 @@ class Scoring:
     def _planned(
         self, request: AlignRequest, framed: PromptFrame, division: Division, heads: Mapping[str, bytes]
     ) -> ScoringPlan:
+        """Build the prompts of all parts and the positions that the head needs for each."""
         made: list[tuple[int, ...]] = []
         parts: dict[str, Any] = {}
         for part in division.parts:
@@ -158,7 +159,7 @@ class Scoring:
         return ScoringPlan(tuple(made), places, request, division)
 
     def _heads(self, asked: ScoringRequest, request: AlignRequest) -> dict[str, bytes]:
-        """The bytes of the taught heads that a request names, checked here: the worker must not meet bad ones."""
+        """Return the bytes of the request's taught heads; checks them here, so that the worker never gets bad ones."""
         shelf = HeadShelf(torch.device("cpu"))
         known: dict[str, bytes] = {}
         for name, text in asked.heads.items():
@@ -175,19 +176,19 @@ class Scoring:
 
 
 def _described(folder: Path, template: str | None) -> Prepared:
-    """What was prepared here, else the exported full model that this folder is; both as our own engine calls them."""
+    """Description of the prepared aligner in a folder, else of the exported full model, as our own engine gives it."""
     if (folder / STORED).exists():
         return _PREPARED.validate_json((folder / STORED).read_bytes())
     return describe(sources.resolve(folder, template), "none")
 
 
 def shipped_heads(folder: Path, device: torch.device) -> dict[str, LoadedHead]:
-    """The taught heads that lie in an aligner's folder, by their objective."""
+    """The taught heads in an aligner's folder, by objective."""
     path = folder / manifest.TAUGHT
     heads = unpack(path.read_bytes()) if path.exists() else ()
     return {head.objective: LoadedHead.from_head(head, device) for head in heads}
 
 
 def prompt_key(ids: Sequence[int] | np.ndarray) -> str:
-    """By what the head finds the places of the prompt that it reads; prompts of the same tokens have the same ones."""
+    """Key by which the head finds the positions of its prompt; prompts with the same tokens have the same positions."""
     return f"{len(ids)}-{crc32(np.asarray(ids, dtype=np.int64).tobytes()):08x}"

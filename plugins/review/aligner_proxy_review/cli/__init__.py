@@ -1,1 +1,1 @@
-"""Commands about recorded answers and what people say of them, one module a command."""
+"""Commands about recorded answers and their reviews, one module for each command."""

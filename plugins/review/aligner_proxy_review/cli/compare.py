@@ -1,7 +1,7 @@
-"""`aligner-proxy compare A B`: two aligners or two policies by their recorded answers and what reviewers said of them.
+"""`aligner-proxy compare A B`: compares two aligners or two policies by recorded answers and reviews.
 
-A and B are beginnings of hashes, of aligners or policies, as the audit store has them. Figures come with their 95 %
-intervals; where both judged the same answers, these are compared one by one.
+A and B are prefixes of hashes of aligners or policies, as the audit store has them. Figures have 95 % intervals.
+Answers that both judged are also compared one by one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NO_DIFFERENCE = "the intervals overlap: the difference may be chance; more revi
 @click.argument("second", metavar="B")
 @review_options
 def command(first: str, second: str, as_json: bool, **options: Any) -> None:
-    """Compare two aligners, or two policies, by the beginnings of their hashes."""
+    """Compare two aligners, or two policies, by prefixes of their hashes."""
     with open_reviews(options) as store:
         comparison = compare_evidence(store.entries(), store.reviews(), first, second)
     if as_json:
@@ -48,13 +48,13 @@ def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -
 
 
 def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:
-    """What became of the answers that both judged, with intervals."""
+    """Counts of the answers that both judged, with intervals."""
     rows = [(label, share_text(share) if share.of else "0") for label, share in comparison.paired_shares]
     return [("answers that both judged", str(comparison.both.answers)), *rows]
 
 
 def _intervals(both: PairedAnswers) -> dict[str, list[float]]:
-    """The share of each count, and the ends of its interval."""
+    """For each count its share and the ends of the interval."""
     counts = asdict(both)
     del counts["answers"]
     return {name: list(Share(count, both.answers).interval) for name, count in counts.items()}

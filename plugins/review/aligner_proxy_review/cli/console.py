@@ -1,6 +1,7 @@
-"""`aligner-proxy console`: the console in a browser, for the operator and for reviewers.
+"""`aligner-proxy console`: serves the console for the operator and for reviewers in a browser.
 
-It stands beside a gateway and reads what that gateway's files name. It is off unless this command runs it.
+The console is a separate process from the gateway and reads the files that the gateway's configuration names. It runs
+only if this command starts it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 _GRACE_S = 3
 _LIMITS = ConnectionLimits(connections=500, drain_s=1.0, body_bytes=forms.MOST_BYTES)
-"""As the gateway's, but for fewer people; a connection that is silent at the end is not waited for."""
+"""As for the gateway, but for fewer people; at shutdown, idle connections are not waited for."""
 _NICENESS = 5
-"""Requests of the gateway go first, where both want the same core."""
+"""Lower priority than the gateway, so that its requests go first if both want the same core."""
 
 
 @click.command("console")
@@ -77,7 +78,7 @@ def command(
 
 
 def make_server(console: Console, limits: ConnectionLimits = _LIMITS) -> uvicorn.Server:
-    """The server of a console, with the clocks on its connections that the gateway's server has."""
+    """The HTTP server of a console, with the same connection timeouts as the gateway's server."""
     settings = uvicorn.Config(
         console.application(),
         log_level="warning",

@@ -1,6 +1,6 @@
-"""`aligner-proxy export`: training rows of models/ from what reviewers said, each with its provenance.
+"""`aligner-proxy export`: writes reviews as training rows for models/, each row with its provenance.
 
-The file holds texts of the traffic, so only its owner can read it. Nothing is trained by this.
+The file contains texts of the traffic, so only its owner can read it. The command trains nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
 
 
 def _training_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
-    """The rows, and how many answers gave none, by reason."""
+    """Return the rows, and how many reviewed answers gave none, by reason."""
     reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in store.reviews():
         if feedback or review.chosen is not ReviewOrigin.FEEDBACK:
@@ -67,7 +67,10 @@ def _training_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str
 
 
 def _objective_lookup(file: PolicyFile) -> ObjectiveLookup:
-    """Finds the objectives of an entry's tenant: the first entry of the file that matches decides."""
+    """Return a function that finds the objectives of an entry's tenant.
+
+    The first tenant of the file that matches decides.
+    """
 
     def find_objectives(entry: Entry) -> dict[str, Objective]:
         facts = entry.content.facts if entry.content else None
@@ -78,7 +81,7 @@ def _objective_lookup(file: PolicyFile) -> ObjectiveLookup:
 
 
 def _write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the rows, readable by their owner alone; nothing half-written is left."""
+    """Write the rows to a file that only its owner can read; on failure no partial file remains."""
     draft = out.with_name(out.name + ".part")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:

@@ -1,4 +1,4 @@
-"""Options and readings of the audit store that the commands about reviews share."""
+"""Options of the review commands, and their shared functions for reading the audit store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _OPTIONS = (
 
 
 def review_options(command: F) -> F:
-    """The options that say which store and which answers."""
+    """Add the options that select the store and the answers."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -47,14 +47,14 @@ def review_options(command: F) -> F:
 
 @dataclass(frozen=True, slots=True)
 class OpenReviews:
-    """An open store, the policies file that names it, and which answers are wanted."""
+    """An open store, the policies file that names it, and the selection of answers."""
 
     store: AuditStore
     file: PolicyFile
     answer_filter: AnswerFilter
 
     def entries(self) -> Iterator[Entry]:
-        """The wanted answers, oldest first."""
+        """The selected answers, oldest first."""
         condition, values = self.answer_filter.condition()
         inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
         return self.store.select(f"id IN ({inner}) ORDER BY id", values)
@@ -66,7 +66,10 @@ class OpenReviews:
 
 @contextmanager
 def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
-    """Block with the store that the options of `review_options` name; takes them out of `given`."""
+    """Open the store that the options of `review_options` name, and close it afterwards.
+
+    Removes these options from `options`.
+    """
     file = registry.load_policies(resolve_policies_file(options.pop("policies")))
     answer_filter = AnswerFilter(options.pop("tenant"), options.pop("route"), parse_moment(options.pop("since")))
     store = writer.open_for_reading(file, options.pop("path"))
@@ -77,7 +80,7 @@ def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
 
 
 def share_text(share: Share) -> str:
-    """A share for people."""
+    """A share as text for people."""
     if not share.of:
         return "none reviewed"
     value, low, high = (100 * part for part in share.interval)
@@ -85,7 +88,7 @@ def share_text(share: Share) -> str:
 
 
 def share_fields(share: Share) -> dict[str, float | int]:
-    """A share for programs."""
+    """A share as JSON fields."""
     value, low, high = share.interval
     return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}
 

@@ -1,8 +1,8 @@
-"""`aligner-proxy promote`: a change of policy, written into the policies file.
+"""`aligner-proxy promote`: writes a change of policy into the policies file.
 
-Comments and layout stay. A change is refused if `check` would refuse its result, or if it would affect other settings,
-and one that lets more edits out also where reviews prove that too many of them are wrong. The file is replaced
-atomically, with a backup beside it.
+Comments and layout stay. A change is refused if `check` would refuse the result, or if it would affect other settings.
+A change that lets more edits out is also refused if reviews prove that too many of them are wrong. The file is replaced
+atomically, and a backup is written next to it.
 """
 
 from __future__ import annotations

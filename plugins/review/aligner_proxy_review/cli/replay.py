@@ -1,6 +1,6 @@
-"""`aligner-proxy replay`: run recorded answers under another policy or aligner, and compare the results.
+"""`aligner-proxy replay`: runs recorded answers under another policy or aligner and compares the results.
 
-Reads the audit store, delivers nothing, records nothing. The output holds figures, ids and reasons; texts are shown
+It reads the audit store, and delivers and records nothing. The output contains figures, ids and reasons. Texts appear
 only on the terminal, and only with --show.
 """
 
@@ -65,7 +65,7 @@ _HEAD = ("", "before", "after")
 
 
 class ReplayReport:
-    """Figures of one replay, in total and by recorded policy."""
+    """The figures of one replay, in total and by recorded policy."""
 
     def __init__(
         self, cases: Sequence[ReplayCase], policies: str, without_text: int, reviews: Sequence[Review] = ()
@@ -80,13 +80,13 @@ class ReplayReport:
         self._groups = {name: list(group) for name, group in by_policy}
 
     def show(self, console: Console) -> None:
-        """Print tables for people."""
+        """Print the figures as tables."""
         console.print(escape(self._summary()), soft_wrap=True)
         for head, rows in self._tables():
             console.print(make_table(head, rows))
 
     def as_json(self) -> dict[str, Any]:
-        """The comparison for programs, with the ids of every case."""
+        """The comparison as JSON, with the ids of all cases."""
         return {
             "policies": self._policies,
             "answers": len(self._cases),
@@ -102,7 +102,7 @@ class ReplayReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Write replay.md and replay.json, and replay.svg if matplotlib is installed."""
+        """Write replay.md and replay.json, and replay.svg if matplotlib is installed; raises `ConfigError`."""
         has_plot = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class ReplayReport:
         return "\n".join([*lines, "", note, "", plot, ""])
 
     def _plot(self, file: Path) -> None:
-        """Draw the results of the answers and the aligner's times, each before and after."""
+        """Plot the results of the answers and the aligner's times, before and after."""
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
@@ -273,7 +273,10 @@ def command(
 def _read_recorded(
     file: PolicyFile, path: Path | None, since: float, limit: int, target: Target
 ) -> tuple[list[Entry], list[Review]]:
-    """The recorded entries, oldest first, and all reviews; read at once, so that the gateway can delete old ones."""
+    """Return the recorded entries, oldest first, and all reviews.
+
+    They are read at once, so that the gateway can delete old ones meanwhile.
+    """
     store = writer.open_for_reading(file, path)
     try:
         is_narrowed = target != Target()
@@ -294,6 +297,7 @@ async def _run_replay(
     open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[ReplayCase]:
+    """Replay the entries with a progress bar, or with `report_progress` as lines of JSON."""
     total = sum(entry.content is not None for entry in entries)
     done = 0
     with Progress(console=Terminal(stderr=True), disable=report_progress is not None) as progress:

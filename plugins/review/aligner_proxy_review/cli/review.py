@@ -1,7 +1,7 @@
-"""`aligner-proxy review`: recorded answers one by one, the nearest to the threshold first, by single keys.
+"""`aligner-proxy review`: shows recorded answers one by one, nearest to the threshold first, and takes verdicts by key.
 
-Each answer is held for one reviewer at a time. Some of those without an edit are drawn at random, so that there is a
-figure for what is missed. With --json nothing is asked: figures and ids of what waits, no text.
+Each answer is leased to one reviewer at a time. Some answers without an edit are drawn at random, to estimate how much
+is missed. With --json nothing is asked; the output has figures and ids of waiting answers but no text.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _PROMPT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ?
 @click.option("--second", is_flag=True, help="Answers that somebody else has reviewed and you have not.")
 @review_options
 def command(who: str | None, second: bool, as_json: bool, **options: Any) -> None:
-    """Say of recorded answers whether they were corrected rightly."""
+    """Judge whether recorded answers were corrected rightly."""
     who = f"reviewer:{who or getpass.getuser()}"
     with open_reviews(options) as store:
         queue = ReviewQueue(store.store, who, store.answer_filter, second=second)
@@ -72,19 +72,19 @@ def command(who: str | None, second: bool, as_json: bool, **options: Any) -> Non
 
 @dataclass(slots=True)
 class _ReviewLoop:
-    """One reviewer at work."""
+    """The loop in which one reviewer gives verdicts."""
 
     console: Console
     store: AuditStore
     queue: ReviewQueue
     who: str
     skipped: list[AnswerPlace] = field(default_factory=list)
-    """Answers that were left without a verdict, the last one at the end."""
+    """Answers skipped without a verdict, the latest last."""
     reviews: list[Review] = field(default_factory=list)
-    """Reviews of this sitting."""
+    """Reviews of this run of the command."""
 
     def run(self) -> None:
-        """Ask about one answer after the other, until there is none or the reviewer ends."""
+        """Ask about one answer after another until the queue is empty or the reviewer quits."""
         while (next_answer := self.queue.next(self.skipped)) is not None:
             entry, origin = next_answer
             show_entry(self.console, entry)
@@ -93,7 +93,7 @@ class _ReviewLoop:
         self.console.print("nothing more waits for a review")
 
     def _ask_reviewer(self, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Take keys until there is a verdict, or the reviewer goes on; False: the reviewer ends."""
+        """Read keys until there is a verdict or the reviewer moves on; False if the reviewer quits."""
         while True:
             self.console.print(_PROMPT, style="dim", markup=False)
             key = click.getchar()
@@ -113,7 +113,7 @@ class _ReviewLoop:
                 return True
 
     def _save_verdict(self, key: str, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Keep the verdict of a key, with what is asked for it; False where it cannot be kept."""
+        """Save the verdict of a key after asking for its details; False if it cannot be saved."""
         segment = edit = objective = None
         verdict = _VERDICTS.get(key, ReviewVerdict.MISSED)
         if key in ("m", "e"):
@@ -146,13 +146,16 @@ class _ReviewLoop:
 
 
 def _parse_number(text: str) -> int | None:
-    """The number of a segment; -1, which no answer has, for what is none."""
+    """Parse the number of a segment; None if empty, and -1, which no answer has, if the text is not a number."""
     text = text.strip()
     return int(text) if text.isdecimal() else -1 if text else None
 
 
 def show_entry(console: Console, entry: Entry) -> None:
-    """One answer: the end of its conversation, the word diff, the scores of its segments. Hostile text stays text."""
+    """Print one answer: the end of its conversation, the word diff, and its segments' scores.
+
+    Hidden characters are escaped.
+    """
     content = entry.content
     if content is None:
         return
@@ -168,7 +171,7 @@ def show_entry(console: Console, entry: Entry) -> None:
 
 
 def _segment_rows(content: Content) -> list[tuple[str, ...]]:
-    """Number, score, objective and text of each judged segment, for a table."""
+    """Number, margin to the threshold, objective and text of each judged segment, for a table."""
     return [
         (
             str(segment.number),

@@ -1,6 +1,5 @@
-"""The console: corrections in a browser, for the operator and for reviewers of single teams.
+"""The console: shows corrections in a browser to the operator and to reviewers of single teams.
 
-`application` is where to begin reading. It reads the audit store, the policies and the keys; it writes reviews, and
-examples, heads and policies when told to (`changing`). It knows nothing of LiteLLM: what it asks of the gateway it
-asks by HTTP.
+Read `application` first. The console reads the audit store, the policies and the keys. It writes reviews, and on
+request also examples, heads and policies (`changing`). It does not use LiteLLM and talks to the gateway by HTTP.
 """

@@ -1,4 +1,4 @@
-"""Access to the console: the operator logs in with LiteLLM's master key, a reviewer with a key of the keys file."""
+"""Access to the console: the operator logs in with LiteLLM's master key, a reviewer with a key from the keys file."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from datetime import datetime
 from aligner_proxy.policy.keys_file import KeyEntry, Role
 
 TEAM = "team:"
-"""Begins the tenant of a team, as the resolver of policies names it."""
+"""Prefix of a team's tenant name, as in the policy resolver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """A logged-in person; only the hash of their key is kept."""
+    """A logged-in person; of their key only the hash is stored."""
 
     name: str
     digest: str = field(repr=False)
     tenants: frozenset[str] | None
-    """The tenants whose answers they see; None: all."""
+    """The tenants whose answers this person may see; None for all."""
 
     @property
     def is_operator(self) -> bool:
-        """Whether this is the owner of the master key."""
+        """Whether this person used the master key."""
         return self.tenants is None
 
     def may_see(self, tenant: str) -> bool:
-        """Whether they may see answers of this tenant."""
+        """Whether this person may see answers of this tenant."""
         return self.tenants is None or tenant in self.tenants
 
 
 def key_digest(key: str) -> str:
-    """The hash that identifies a key; no key contains half of a surrogate pair."""
+    """The hash that identifies a key; half a surrogate pair is replaced, since no key contains one."""
     return hashlib.sha256(key.encode(errors="replace")).hexdigest()
 
 
 def find_viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime) -> Viewer | None:
-    """The viewer with this key hash, where `master` is the hash of the master key; None if it gives no access."""
+    """Return the viewer with this key hash; None if the key gives no access. `master` is the hash of the master key."""
     if hmac.compare_digest(sha256, master):
         return Viewer("operator", sha256, None)
     entry = keys.get(sha256)

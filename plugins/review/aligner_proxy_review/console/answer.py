@@ -1,4 +1,4 @@
-"""One answer as a page shows it: what changed and why, what the gate said, what became of it."""
+"""View of one answer for a page: what changed and why, the gate's verdict, and the outcome."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from aligner_proxy_review.evidence import mark_contradictions
 from aligner_proxy_review.reviews import Review, ReviewVerdict
 
 Passage = tuple[str, str]
-"""kept, removed or added; and the text."""
+"""Kept, removed or added; and the text."""
 _MOST_COMPARED = 3000
-"""Characters of a changed passage that are compared word by word; a longer one is shown whole, before and after."""
+"""Largest passage that is compared word by word; longer ones are shown whole, before and after."""
 _MOST_EDITS = 200
 _CONTEXT = 60
-"""Characters of what was kept that stand beside a change in a list."""
+"""Characters of unchanged text shown next to a change in a list."""
 _ELLIPSIS = " … "
 _MOST_IN_LIST = 1500
 _GATE = "gate_"
@@ -33,31 +33,31 @@ class ShownEdit:
 
     passages: tuple[Passage, ...]
     objective: str | None
-    """That of the worst flagged segment in it; None where no single segment tells."""
+    """The objective of the worst flagged segment in the edit; None if no segment is known to be in it."""
     score: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What one person said of an answer, beside what others and the aligner say."""
+    """One person's review of an answer, compared with other people's reviews and the aligner."""
 
     review: Review
     contradicted: bool
-    """Somebody else says otherwise of the same place."""
+    """Whether another person gave a different verdict on the same place."""
 
     @property
     def is_against_aligner(self) -> bool:
-        """Whether the aligner should have done something else."""
+        """Whether the reviewer disagrees with the aligner."""
         return self.review.verdict is not ReviewVerdict.RIGHT
 
 
 def opinions(reviews: Sequence[Review]) -> list[Opinion]:
-    """Each review with its marks, in the order in which they came."""
+    """Each review with its contradictions, in the order of arrival."""
     return [Opinion(review, otherwise) for review, otherwise in zip(reviews, mark_contradictions(reviews), strict=True)]
 
 
 class AnswerView:
-    """An audit entry with what pages say of it."""
+    """An audit entry with the values that pages show."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -67,12 +67,12 @@ class AnswerView:
 
     @property
     def content(self) -> Content | None:
-        """The texts; None where client or upstream forbade storing them."""
+        """The texts; None if client or upstream forbade storing them."""
         return self.entry.content
 
     @property
     def time_text(self) -> str:
-        """When, in UTC."""
+        """The time of the answer, in UTC."""
         try:
             moment = datetime.fromtimestamp(self.entry.at, UTC)
         except (ValueError, OverflowError, OSError):
@@ -86,19 +86,19 @@ class AnswerView:
 
     @property
     def question(self) -> str:
-        """The last turn of the user."""
+        """The user's last turn."""
         turns = self.content.exchange.turns if self.content else ()
         return next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
 
     @property
     def worst_score(self) -> float | None:
-        """The highest score of a flagged segment."""
+        """The highest score of any flagged segment; None without one."""
         scores = [segment.score for segment in self._flagged if segment.score is not None]
         return max(scores, default=None)
 
     @property
     def gate_verdict(self) -> str:
-        """What the gate said of the correction."""
+        """The gate's verdict on the correction, as a word for the page."""
         content = self.content
         if self.entry.status in (Status.FAILED, Status.NOT_JUDGED):
             return "-"
@@ -110,7 +110,7 @@ class AnswerView:
 
     @cached_property
     def edits(self) -> tuple[ShownEdit, ...]:
-        """The changes, the first ones of very many."""
+        """The changes, at most the first `_MOST_EDITS`."""
         content = self.content
         if content is None:
             return ()
@@ -119,12 +119,12 @@ class AnswerView:
 
     @property
     def more_edits(self) -> int:
-        """Changes that are not among `edits`."""
+        """The number of changes not included in `edits`."""
         return max(0, len(self.content.edits) - _MOST_EDITS) if self.content else 0
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
-        """The whole answer with its changes."""
+        """The whole answer, split into kept, removed and added passages."""
         content = self.content
         if content is None:
             return ()
@@ -138,7 +138,7 @@ class AnswerView:
 
     @cached_property
     def excerpt(self) -> tuple[Passage, ...]:
-        """The changes with little around them, for a list."""
+        """The changes with a little text around each, for a list."""
         if not self.edits:
             return ((WordChange.KEPT.value, self.answer[:_MOST_IN_LIST]),)
         excerpt: list[Passage] = []
@@ -155,7 +155,7 @@ class AnswerView:
 
     @property
     def reports(self) -> tuple[tuple[str, Any], ...]:
-        """What extensions and stages report."""
+        """The reports of extensions and stages."""
         content = self.content
         return () if content is None else tuple((content.reports | content.record).items())
 
@@ -172,7 +172,7 @@ class AnswerView:
 
 
 def _overlap(segment: str, passage: str) -> bool:
-    """Whether a flagged segment lies in what was replaced, or what was replaced lies in it."""
+    """Whether a flagged segment contains the replaced passage, or is contained in it."""
     passage = passage.strip()
     return bool(segment and passage) and (segment in passage or passage in segment)
 
@@ -188,7 +188,7 @@ def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str
 
 
 def _shorten_kept(text: str, first: bool, last: bool) -> str:
-    """The ends of what was kept between two changes; of the first passage its end, of the last its beginning."""
+    """Shorten unchanged text between changes to its two ends; the first passage keeps its end, the last its start."""
     if len(text) <= 2 * _CONTEXT:
         return text
     head = "" if first else text[:_CONTEXT]

@@ -1,4 +1,4 @@
-"""Queries of the audit store for the pages: newest answers, one by handle, counts; only what a viewer may see."""
+"""Queries of the audit store for the pages; most return only what the viewer may see."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aligner_proxy_review.review_queue import AnswerFilter, find_entry
 from aligner_proxy_review.reviews import Review, Reviews
 
 MOST_SEARCHED = 5000
-"""Entries that are searched for those that match a filter."""
+"""How many entries are searched for matches of a filter."""
 _HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
 _LONGEST_FILTER = 200
 
@@ -29,13 +29,13 @@ StoreOpener = Callable[[], AuditStore]
 
 
 def answer_handle(entry: Entry) -> str:
-    """The id of an answer in URLs: its time and a hash, since a client may have chosen the call id."""
+    """The id of an answer in URLs: its time and a hash, since the client may have chosen the call id."""
     ids = json.dumps([entry.tenant, entry.call_id, entry.choice, entry.endpoint])
     return f"{struct.pack('>d', entry.at).hex()}-{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
 
 
 class CountedAnswer(NamedTuple):
-    """The columns that rates need."""
+    """The columns needed to count rates."""
 
     at: float
     tenant: str
@@ -47,12 +47,12 @@ class CountedAnswer(NamedTuple):
 
 
 def route_name(entry: Entry | CountedAnswer) -> str:
-    """The name of the route, which begins the policy's name; the tenant's entry in the file follows behind a plus."""
+    """The name of the route: the part of the policy's name before "+", after which the tenant's entry follows."""
     return entry.policy.partition("+")[0]
 
 
 def flagged_objectives(entry: Entry) -> tuple[str, ...]:
-    """The objectives that flagged segments violate, each once; empty if no text was kept."""
+    """The objectives that flagged segments violate, without duplicates; empty if no text was stored."""
     segments = entry.content.segments if entry.content else ()
     return tuple(dict.fromkeys(segment.objective for segment in segments if segment.objective))
 
@@ -68,7 +68,7 @@ class AnswerFilters:
 
     @classmethod
     def from_query(cls, query: dict[str, str]) -> AnswerFilters:
-        """The filters among the parameters of a request."""
+        """The filters among the query parameters."""
         return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
 
     def admit(self, entry: Entry) -> bool:
@@ -83,7 +83,10 @@ class AnswerFilters:
 
 @dataclass(frozen=True, slots=True)
 class AnswerList:
-    """The newest answers that match a filter; `searched` entries were read, `more` says if others remain."""
+    """The newest answers that match a filter.
+
+    `searched` is the number of entries read; `more` says whether older ones may match too.
+    """
 
     entries: tuple[Entry, ...]
     searched: int
@@ -91,13 +94,16 @@ class AnswerList:
 
 
 class AnswerQueries:
-    """Reader of the audit store. Every call opens it, since a connection belongs to its thread; all may block."""
+    """Reader of the audit store for pages.
+
+    Each call opens the store, since a connection belongs to its thread. All calls may block.
+    """
 
     def __init__(self, opener: StoreOpener) -> None:
         self._opener = opener
 
     def newest(self, viewer: Viewer, filters: AnswerFilters, limit: int) -> AnswerList:
-        """The newest answers, at most `limit`."""
+        """The newest matching answers, at most `limit`."""
         admitted: list[Entry] = []
         searched = 0
         for entry in self._iter_entries(0.0, math.inf, MOST_SEARCHED):
@@ -109,7 +115,7 @@ class AnswerQueries:
         return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED)
 
     def find(self, viewer: Viewer, name: str) -> Entry | None:
-        """The answer with this handle; None if there is none, and none that this viewer may see."""
+        """The answer with this handle; None if there is none or the viewer may not see it."""
         parts = _HANDLE.fullmatch(name)
         if parts is None:
             return None
@@ -122,30 +128,30 @@ class AnswerQueries:
         return None
 
     def reviews(self, entry: Entry) -> list[Review]:
-        """What people said of an answer."""
+        """The reviews of an answer."""
         if not entry.aligner_id:
             return []
         with self._open_store() as store:
             return Reviews(store).reviews_of(entry.aligner_id, entry.choice) if store else []
 
     def shadow_entry(self, entry: Entry) -> Entry | None:
-        """The shadow aligner's entry of the same answer; None without one."""
+        """The shadow aligner's entry for the same answer; None without one."""
         if not entry.aligner_id or entry.aligner_id.endswith(BESIDE_ID):
             return None
         with self._open_store() as store:
             return find_entry(store, (entry.aligner_id + BESIDE_ID, entry.choice)) if store else None
 
     def entries_since(self, at: float, limit: int) -> list[Entry]:
-        """The newest answers since a time, oldest first, of all tenants."""
+        """The newest answers since a time, at most `limit`, oldest first, of all tenants."""
         return list(self._iter_entries(at, math.inf, limit))[::-1]
 
     def last_row(self) -> int:
-        """The row that was added last; 0 before the first."""
+        """The id of the newest row; 0 if there is none."""
         with self._open_store() as store:
             return store.last_row() if store else 0
 
     def entries_after(self, after: int, limit: int) -> tuple[int, list[Entry]]:
-        """The row that was added last, and the newest answers behind a row, oldest first, of all tenants."""
+        """The id of the newest row, and the newest answers after row `after`, oldest first, of all tenants."""
         with self._open_store() as store:
             if store is None:
                 return 0, []
@@ -169,7 +175,7 @@ class AnswerQueries:
 
     @contextmanager
     def _open_store(self) -> Iterator[AuditStore | None]:
-        """Block with the store open; None before the first answer."""
+        """Open the store and close it afterwards; yields None before the first answer is recorded."""
         try:
             store = self._opener()
         except NothingRecorded:

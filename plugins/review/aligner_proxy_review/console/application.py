@@ -1,6 +1,6 @@
-"""The console as an application (Starlette): its addresses, who gets in, and the headers of every response.
+"""The console as a Starlette application: its addresses, access control, and the headers of every response.
 
-Read `_require_session` first: every page but the log-in needs a session, and every form needs its token.
+Read `_require_session` first: every page except the log-in needs a session, and every form needs the session's token.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ log = logging.getLogger(__name__)
 
 COOKIE = "aligner_console"
 FORM_COOKIE = "aligner_console_login"
-"""Ties the log-in form to the browser that got it."""
+"""Cookie that ties the log-in form to the browser that loaded it."""
 KNOWN_COOKIE = "aligner_console_known"
-"""Says that somebody got in from this browser before; it opens nothing."""
+"""Cookie that marks a browser from which somebody has logged in before; it gives no access."""
 _KNOWN_S = 90 * 86_400
 _KNOWN = "known-"
-"""How its value begins: no other cookie that we sign is one of these."""
+"""Prefix of that cookie's value; no other cookie that we sign has it."""
 _FIRST_PAGE = "/live"
 _HEADERS = {
     "content-security-policy": (
@@ -57,7 +57,7 @@ _HEADERS = {
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # With no-referrer browsers would send our own forms with the origin null, too.
+    # With no-referrer, browsers would send even our own forms with the origin null.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -70,7 +70,7 @@ FormPage = Callable[[Visit, dict[str, str]], Awaitable[Response]]
 
 
 class HeadersMiddleware:
-    """Middleware that puts our headers on every response, errors and files included."""
+    """Middleware that adds our headers to every response, including errors and files."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -85,7 +85,10 @@ class HeadersMiddleware:
 
 
 class Console:
-    """The console of one gateway. `secure`: browsers reach it by HTTPS; `engine`: the address of the one that runs."""
+    """The console of one gateway.
+
+    `secure` means that browsers use HTTPS; `engine` is the address of the running engine.
+    """
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class Console:
         self._secure = secure
 
     def application(self) -> Starlette:
-        """The application."""
+        """Build the Starlette application."""
         static = StaticFiles(packages=[("aligner_proxy_review.console", "static")])
         routes = [
             Route("/", self._redirect_home),
@@ -166,13 +169,16 @@ class Console:
             await self.services.gateway.aclose()
 
     def _find_visit(self, request: Request) -> Visit | None:
-        """The visit of a request with a session; the keys file is asked every time, so that a key can be withdrawn."""
+        """Return the visit of a request with a valid session, else None.
+
+        The keys file is read every time, so that withdrawing a key takes effect at once.
+        """
         session = self.sessions.find(request.cookies.get(COOKIE))
         viewer = self.services.find_viewer(session) if session else None
         return Visit(request, self.services, session, viewer) if session and viewer else None
 
     def _require_session(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
-        """A page for those who are logged in."""
+        """Wrap a page so that only logged-in people can see it."""
 
         async def show_page(request: Request) -> Response:
             visit = await asyncio.to_thread(self._find_visit, request)
@@ -181,7 +187,7 @@ class Console:
         return show_page
 
     def _require_session_form(self, page: FormPage) -> Callable[[Request], Awaitable[Response]]:
-        """What a form of such a page is sent to."""
+        """Wrap a form's handler so that it needs a session and the session's token."""
 
         async def take_form(request: Request) -> Response:
             visit = await asyncio.to_thread(self._find_visit, request)
@@ -198,6 +204,10 @@ class Console:
         return RedirectResponse(_FIRST_PAGE, 303)
 
     async def _login(self, request: Request) -> Response:
+        """Show the log-in page, or check a key and open a session.
+
+        Failed log-ins are counted; with too many, the browser or address has to wait.
+        """
         if request.method != "POST":
             return self._login_page(request)
         form = await forms.read_fields(request)
@@ -248,7 +258,7 @@ class Console:
         return self._error_page(request, status, NOT_FOUND)
 
     async def _show_store_error(self, request: Request, error: Exception) -> Response:
-        # Our own errors say what to do and hold no text; those of SQLite and of the system may name files.
+        # Our own errors contain a fix and no text of the traffic; errors of SQLite and the system may name files.
         ours = isinstance(error, AlignerProxyError)
         log.warning("console: a page could not be shown (%s)", type(error).__name__)
         return self._error_page(request, 503, str(error) if ours else "The audit store cannot be read.")
@@ -261,7 +271,7 @@ class Console:
 
 
 def _redirect_to_login(request: Request) -> Response:
-    """The way to the log-in; always to the same place, since an address in the request could be anybody's."""
+    """Redirect to the log-in, always to the same address, since an address in the request could be an attacker's."""
     if request.headers.get("hx-request"):
         return Response(status_code=401, headers={"hx-redirect": "/login"})
     if request.url.path.endswith("/events"):

@@ -1,7 +1,7 @@
-"""Escaping of untrusted text on a page: escaped, bounded and isolated, with invisible characters made visible.
+"""Escaping of untrusted text for pages: HTML is escaped, length is bounded, and hidden characters become visible.
 
 An answer can contain HTML, direction marks, zero-width characters, terminal escapes and endless lines. None of these
-may act on a page or hide from the reader.
+may affect a page or be invisible to the reader.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from markupsafe import Markup, escape
 from aligner_proxy.text.hidden import is_hidden
 
 MOST_CHARS = 50_000
-"""Characters of one text on a page."""
+"""Longest text shown on a page."""
 MOST_OF_NAME = 120
 _MOST_MARKS = 500
-"""Runs of hidden characters that are shown; the rest of the text is cut."""
+"""How many runs of hidden characters are shown; the text is cut after them."""
 
 
 def show_text(text: object, most: int = MOST_CHARS) -> Markup:
-    """A text as HTML, in an element of its own."""
+    """A text as escaped HTML in its own element."""
     return Markup('<span class="text" dir="auto">{}</span>').format(_escape_bounded(str(text), most))
 
 
 def show_name(text: object) -> Markup:
-    """A short text, such as the name of a tenant or a model, which a client may have chosen."""
+    """A short text as escaped HTML, such as the name of a tenant or model, which a client may have chosen."""
     return Markup('<bdi class="name">{}</bdi>').format(_escape_bounded(str(text), MOST_OF_NAME))
 
 
 def show_plain(text: object, most: int = MOST_OF_NAME) -> str:
-    """The same for an attribute, where there are no elements."""
+    """The same for an HTML attribute, where elements are not possible."""
     text = str(text)
     visible = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:most])
     return visible + ("…" if len(text) > most else "")
 
 
 def _escape_bounded(text: str, most: int) -> Markup:
-    """The text with each run of a hidden character replaced by its code point."""
+    """Escape the text and replace each run of a hidden character by its code point."""
     pieces = list[Markup]()
     marks = 0
     end = 0

@@ -1,4 +1,4 @@
-"""Files that the console reads: LiteLLM's YAML, the policies file and the keys file, as they are on disk now."""
+"""The files that the console reads (LiteLLM's YAML, the policies file, the keys file), in their current version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from aligner_proxy_review.console.forms import PageError
 
 log = logging.getLogger(__name__)
 _Stamp = tuple[tuple[int, int, int] | None, ...]
-"""Changes whenever one of the files changes."""
+"""Modification stamps of the files; differs whenever a file changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class ConsoleConfig:
         return PolicyResolver(self.policies, ActiveHeads.read_or_empty(self.policies).head_of)
 
     def store(self) -> AuditStore:
-        """The audit store, open for the calling thread.
+        """Open the audit store for the calling thread.
 
-        Raises `ConfigError` where there is none, and `NothingRecorded` where the gateway will make it.
+        Raises `ConfigError` if none is configured, and `NothingRecorded` if the gateway has not created it yet.
         """
         if self.policies.audit.enabled and not writer.has_store(self.policies):
             raise NothingRecorded("no answer has been recorded yet")
@@ -64,7 +64,7 @@ class ConsoleFiles:
         self._stamp = self._stamps(self._current)
 
     def current(self) -> ConsoleConfig:
-        """The files as they are now; reads them again where one has changed."""
+        """The current files; reads them again if one has changed."""
         with self._lock:
             stamp = self._stamps(self._current)
             if stamp != self._stamp:
@@ -72,15 +72,15 @@ class ConsoleFiles:
                 try:
                     self._current = self._read_files()
                 except (ConfigError, OSError) as error:
-                    # Its text may quote the keys file.
+                    # Do not log its text, which may quote the keys file.
                     name = type(error).__name__
                     log.error("console: a changed file is refused (%s); run `aligner-proxy check`", name)  # noqa: TRY400
             return self._current
 
     def engine_options(self) -> list[str]:
-        """Command-line options for the running engine; raises `PageError` if none runs.
+        """Command-line options that select the running engine; raises `PageError` if none runs.
 
-        Without an address, a command would load the aligner a second time.
+        Without them, a command would load the aligner a second time.
         """
         if self._engine is not None:
             return ["--engine", self._engine]

@@ -1,4 +1,4 @@
-"""Forms that a browser sends: bounded in size, from our own pages, with the session's token."""
+"""Reads forms from a browser: limited in size, and only from our own pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKEN = "token"
 
 
 class PageError(Exception):
-    """A page that cannot be shown: its status, and a message without untrusted text."""
+    """A page that cannot be shown; has a status, and a message without untrusted text."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ NOT_FOUND = "There is no such page, or it is not yours to see."
 
 
 async def read_fields(request: Request) -> dict[str, str]:
-    """The fields of a form; raises `PageError` for one that is too large, or not from here."""
+    """Read the fields of a form; raises `PageError` if it is too large, damaged or from another site."""
     refuse_foreign(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _URLENCODED:
         raise PageError(415, "This is no form of ours.")
@@ -45,7 +45,7 @@ async def read_fields(request: Request) -> dict[str, str]:
 
 
 def refuse_foreign(request: Request) -> None:
-    """Raise `PageError` for a form that the page of another site sent, as far as the browser says so."""
+    """Raise `PageError` if the browser's headers show that the form came from another site."""
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
     is_ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")

@@ -1,8 +1,8 @@
-"""Jobs of the console: `aligner-proxy` commands in subprocesses, one at a time, with their progress.
+"""Jobs of the console: runs `aligner-proxy` commands in subprocesses, one at a time, and reads their progress.
 
-Training and replay run as CLI subprocesses, so they cannot block the console and do exactly what the command line
-does. A command reports its progress as lines of JSON; the last line is its result. Texts go through pipes, never into
-arguments.
+Training and replay run as CLI subprocesses, so they cannot block the console and do exactly what the command line does.
+A command reports its progress as lines of JSON; the last line is its result. Texts are passed through pipes and never
+as arguments.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _BUSY = "This runs already; wait for its end."
 
 @dataclass(slots=True)
 class ConsoleJob:
-    """One command, with its progress and its result."""
+    """One command with its progress and its result."""
 
     done: int = 0
     of: int = 0
     result: dict[str, Any] | None = None
     fault: str | None = None
     subject: Any = None
-    """What the command is about, as its caller described it."""
+    """The subject of the command, as the caller gave it."""
     waits: bool = True
-    """Whether it still waits for another command to end."""
+    """Whether it waits for another command to end."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -50,19 +50,22 @@ class ConsoleJob:
 
 
 class ConsoleJobs:
-    """The last command of each kind and owner, by name."""
+    """The latest job for each name, which combines its kind and owner."""
 
     def __init__(self) -> None:
         self._jobs: LRUCache[str, ConsoleJob] = LRUCache(_MOST_KEPT)
         self._turn = asyncio.Semaphore(1)
 
     def find(self, name: str) -> ConsoleJob | None:
-        """The command of this name; None without one."""
+        """The job with this name; None without one."""
         job: ConsoleJob | None = self._jobs.get(name)
         return job
 
     def begin(self, name: str, arguments: Sequence[str], stdin_text: str = "", subject: Any = None) -> ConsoleJob:
-        """Run `aligner-proxy ARGUMENTS` with `given` on its stdin; raises `PageError` while one of this name runs."""
+        """Start `aligner-proxy ARGUMENTS` with `stdin_text` on stdin.
+
+        Raises `PageError` if a job of this name is running.
+        """
         earlier = self.find(name)
         if earlier is not None and earlier.runs:
             raise PageError(409, _BUSY)
@@ -72,19 +75,20 @@ class ConsoleJobs:
         return job
 
     def forget(self, name: str) -> None:
-        """Cancel a command and drop its result."""
+        """Cancel a job and drop its result."""
         job = self._jobs.pop(name, None)
         if job is not None and job.task is not None:
             job.task.cancel()
 
     async def aclose(self) -> None:
-        """End every command."""
+        """Cancel all jobs and wait for their ends."""
         tasks = [job.task for job in self._jobs.values() if job.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
+        """Run a job when its turn comes, and record a failure as its fault."""
         try:
             async with self._turn:
                 job.waits = False
@@ -98,6 +102,7 @@ class ConsoleJobs:
 
 
 async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
+    """Run one command and read its progress lines; kills it if the job is cancelled."""
     tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
     process = await asyncio.create_subprocess_exec(
         *tether,

@@ -1,7 +1,7 @@
-"""Live feed: one reader polls the audit store for new entries and hands them to every open page.
+"""Live feed: one reader polls the audit store for new entries and passes them to every open page.
 
-Each poll hands out one batch, so the cost grows with the number of pages and not with the traffic. Pages that show the
-same entries send the same bytes.
+Each poll passes on one batch, so the cost grows with the number of pages and not with the traffic. Pages with the same
+filters share the rendered bytes.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ log = logging.getLogger(__name__)
 PAUSE_S = 0.4
 """Time between two polls; an answer appears within a second."""
 _BEFORE_S = 15.0
-"""How far back a new page gets entries, since its list was rendered a little earlier."""
+"""How far back a new page gets entries, since its list was rendered a little before."""
 _MOST_AT_ONCE = 500
-"""Entries of one batch; a page learns if there were more."""
+"""Largest batch; pages are told if there were more entries."""
 _MOST_WAITING = 20
-"""Batches that wait for one slow page; beyond that it learns that some are missing."""
+"""How many batches may wait for a slow page; with more, the page is told that some are missing."""
 _MOST_RENDERED = 2000
 MISSED: Final = None
 
 
 class AnswerSource(Protocol):
-    """The store behind the feed; every call may block."""
+    """The audit store as the feed needs it; every call may block."""
 
     def last_row(self) -> int:
-        """The row that was added last, 0 before the first; rows grow."""
+        """The id of the newest row, 0 if there is none; ids only grow."""
 
     def entries_after(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
-        """The row that was added last, and the newest entries behind a row, oldest first."""
+        """The id of the newest row, and the newest entries after row `after`, oldest first."""
 
     def entries_since(self, at: float, limit: int) -> Sequence[Entry]:
-        """The newest entries since a moment, oldest first."""
+        """The newest entries since a time, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class Batch:
     _rendered: dict[Hashable, str] = field(default_factory=dict)
 
     def render(self, kind: Hashable, make: Callable[[Sequence[Entry]], str]) -> str:
-        """The rendered batch for pages of one kind, rendered once."""
+        """Render the batch for pages of one kind; it is rendered only once for each kind."""
         if kind not in self._rendered:
             self._rendered[kind] = make(self.entries)
         return self._rendered[kind]
 
 
 class LiveFeed:
-    """Reader of new entries. It pauses while no page is open."""
+    """Reads new entries; pauses while no page is open."""
 
     def __init__(self, source: AnswerSource, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.time) -> None:
         self._source = source
@@ -71,13 +71,13 @@ class LiveFeed:
         self._pages: set[asyncio.Queue[Batch | None]] = set()
         self._has_pages = asyncio.Event()
         self._last: int | None = None
-        """The last row that pages have received; None while no page is open."""
+        """The last row that was passed on; None while no page is open."""
         self._failing = False
         self.rendered: LRUCache[str, str] = LRUCache(_MOST_RENDERED)
-        """Rendered events by entry handle, shared by all pages."""
+        """Rendered events by the answer's handle, shared by all pages."""
 
     async def run(self) -> None:
-        """Hand out new entries until cancelled."""
+        """Pass on new entries until cancelled."""
         while True:
             await self._has_pages.wait()
             await self.poll()
@@ -85,7 +85,7 @@ class LiveFeed:
 
     @contextlib.contextmanager
     def open_page(self) -> Iterator[asyncio.Queue[Batch | None]]:
-        """A queue of new batches; `MISSED` in it stands for entries that did not fit."""
+        """Yield a queue of new batches for a page; `MISSED` in it means that some entries did not fit."""
         queue: asyncio.Queue[Batch | None] = asyncio.Queue(_MOST_WAITING)
         self._pages.add(queue)
         self._has_pages.set()
@@ -103,7 +103,7 @@ class LiveFeed:
         return len(self._pages)
 
     async def poll(self) -> None:
-        """Poll once and hand out new entries."""
+        """Poll once and pass on new entries; logs the first of several failures."""
         try:
             last = await self._first_row()
             newest, entries = await asyncio.to_thread(self._source.entries_after, last, _MOST_AT_ONCE)
@@ -115,7 +115,7 @@ class LiveFeed:
         self._failing = False
         if not self._pages:
             return
-        # Erased rows may give their numbers to new entries.
+        # Not the maximum of both: after an erasure, new entries may reuse row ids.
         self._last = newest
         if len(entries) == _MOST_AT_ONCE:
             self._hand_out(MISSED)
@@ -123,20 +123,24 @@ class LiveFeed:
             self._hand_out(Batch(entries))
 
     async def recent_entries(self) -> Sequence[Entry]:
-        """Recent entries: a page may have missed them between its list and its queue, or may have them."""
-        # First, for what is added behind that row comes by the queue.
+        """Recent entries that a page may have missed between rendering its list and opening its queue.
+
+        The page may also have some of them already.
+        """
+        # Fix the row first: entries added after it come through the queue.
         await self._first_row()
         return await asyncio.to_thread(self._source.entries_since, self._clock() - _BEFORE_S, _MOST_AT_ONCE)
 
     async def _first_row(self) -> int:
-        """The row after which entries are new."""
+        """Return the row after which entries are new; sets it on first use."""
         if self._last is None:
             last = await asyncio.to_thread(self._source.last_row)
-            if self._last is None:  # another page may have begun meanwhile
+            if self._last is None:  # another page may have set it meanwhile
                 self._last = last
         return self._last
 
     def _hand_out(self, batch: Batch | None) -> None:
+        """Put a batch into every page's queue; a full queue is emptied and gets `MISSED` first."""
         for queue in self._pages:
             if queue.full():
                 while not queue.empty():

@@ -1,4 +1,4 @@
-"""The pages: what each shows to whom. Everything that blocks runs in a thread."""
+"""Handlers of the pages, and who may see each; everything that blocks runs in a thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from aligner_proxy_review.evidence import reviewers_disagree
 
 LISTED = 50
 MOST_COUNTED = 100_000
-"""Answers that rates are counted from."""
+"""Limit on the answers from which rates are counted."""
 MOST_STREAMS = 200
 _KEEP_ALIVE_S = 10.0
 _MOST_OBJECTIVES = 32
@@ -43,7 +43,7 @@ _DEFAULT_PERIOD = "1d"
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the pages use."""
+    """The services that pages use."""
 
     files: ConsoleFiles
     sessions: ConsoleSessions
@@ -57,13 +57,13 @@ class Services:
     """The hash of the master key."""
 
     def find_viewer(self, session: ConsoleSession) -> Viewer | None:
-        """Who has this session, by the keys file as it is now."""
+        """Return the owner of this session by the current keys file; None if the key was withdrawn."""
         return access.find_viewer(session.digest, self.master, self.files.current().keys, datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request of somebody who is logged in."""
+    """One request by a logged-in person."""
 
     request: Request
     services: Services
@@ -71,7 +71,7 @@ class Visit:
     viewer: Viewer
 
     def page(self, template: str, **values: object) -> Response:
-        """A page for this viewer."""
+        """Render a template for this viewer."""
         token = self.services.sessions.form_token(self.session.id)
         text = self.services.templates.get_template(template).render(
             viewer=self.viewer, token=token, path=self.request.url.path, **values
@@ -79,18 +79,18 @@ class Visit:
         return HTMLResponse(text)
 
     def is_open(self) -> bool:
-        """Whether the session goes on, and its key is worth what it was when the request came."""
+        """Whether the session is still open and its key still gives the same access as when the request arrived."""
         sessions = self.services.sessions
         return sessions.is_open(self.session) and self.services.find_viewer(self.session) == self.viewer
 
     @property
     def filters(self) -> AnswerFilters:
-        """The filters in the address."""
+        """The filters in the query string."""
         return AnswerFilters.from_query(dict(self.request.query_params))
 
 
 async def show_live(visit: Visit) -> Response:
-    """The newest answers, and those that happen."""
+    """Show the newest answers; the page then adds new ones as they arrive."""
     filters = visit.filters
     answers = await asyncio.to_thread(visit.services.answers.newest, visit.viewer, filters, LISTED)
     views = [AnswerView(entry) for entry in answers.entries]
@@ -98,7 +98,7 @@ async def show_live(visit: Visit) -> Response:
 
 
 async def stream_events(visit: Visit) -> Response:
-    """New answers as server-sent events, each with the HTML of its line."""
+    """Stream new answers as server-sent events, each with the HTML of its row."""
     feed = visit.services.feed
     if feed.page_count >= MOST_STREAMS:
         raise PageError(503, "Too many pages follow; close some.")
@@ -106,6 +106,7 @@ async def stream_events(visit: Visit) -> Response:
 
 
 async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
+    """Yield the page's events: first recent entries, then new batches, until the session ends."""
     row = visit.services.templates.get_template("answer_row.html")
     filters = visit.filters
 
@@ -135,7 +136,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
 
 
 async def show_answer(visit: Visit) -> Response:
-    """One answer, edit by edit."""
+    """Show one answer with its edits."""
     services = visit.services
     entry = await asyncio.to_thread(services.answers.find, visit.viewer, visit.request.path_params["handle"])
     if entry is None:
@@ -154,7 +155,7 @@ async def show_answer(visit: Visit) -> Response:
 
 
 async def show_rates(visit: Visit) -> Response:
-    """The rates of a period."""
+    """Show the rates of a period."""
     name = visit.request.query_params.get("period", _DEFAULT_PERIOD)
     if name not in PERIODS:
         name = _DEFAULT_PERIOD
@@ -169,33 +170,33 @@ def _count_rates(visit: Visit, period: float) -> Rates:
 
 
 async def show_playground(visit: Visit) -> Response:
-    """The empty playground, with the choices of a link; for the operator alone, who is the gateway's master."""
+    """Show the empty playground with the choices of a link; only for the operator, whose key is the master key."""
     refuse_reviewers(visit)
     question = await asyncio.to_thread(_linked_question, visit)
     return visit.page("playground.html", judged=None, asked=question, problem=None, policy=None, link=None)
 
 
 def _linked_question(visit: Visit) -> PlaygroundQuestion:
-    """What a link chooses: a model, and objectives by the names that they have here; never a text."""
+    """Parse the choices of a link: a model, and names of configured objectives; never a text."""
     query = visit.request.query_params
     names = _known_names(visit, query.get("objectives", "").split(","))
     return PlaygroundQuestion("", "", query.get("model", "")[:_LONGEST_MODEL], names)
 
 
 def _known_names(visit: Visit, names: Sequence[str]) -> tuple[str, ...]:
-    """Those that are names of objectives; anything else could be a text."""
+    """Keep only names of configured objectives; anything else could be text of a user."""
     objectives = config.objectives(visit.services.files.current().policies)
     return tuple(name for name in names[:_MOST_OBJECTIVES] if name in objectives)
 
 
 def _playground_link(visit: Visit, question: PlaygroundQuestion) -> str:
-    """The address of the playground with the same choices, without question, answer and objectives in own words."""
+    """The address of the playground with the same choices, without question, answer and free-text objectives."""
     names = ",".join(_known_names(visit, question.objectives))
     return "/playground?" + urlencode({"model": question.model[:_LONGEST_MODEL], "objectives": names})
 
 
 async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
-    """An answer judged."""
+    """Have the gateway judge an answer, and show the result."""
     refuse_reviewers(visit)
     lines = [line.strip() for line in form.get("objectives", "").split("\n")]
     objectives = tuple(line for line in lines if line)[:_MOST_OBJECTIVES]
@@ -214,7 +215,7 @@ async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
 
 
 async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
-    """The policy that a model, team and key would get."""
+    """Show the policy that a model, team and key would get."""
     refuse_reviewers(visit)
     fields = {name: form.get(name, "").strip() for name in ("model", "team", "key")}
     explanation = await asyncio.to_thread(partial(_explain_policy, visit, **fields))
@@ -229,6 +230,6 @@ def _explain_policy(visit: Visit, model: str, team: str, key: str) -> policy_exp
 
 
 def refuse_reviewers(visit: Visit) -> None:
-    """Raise `PageError` as for a page that is not there, unless this is the operator."""
+    """Raise the 404 of a missing page unless the viewer is the operator."""
     if not visit.viewer.is_operator:
         raise PageError(404, NOT_FOUND)

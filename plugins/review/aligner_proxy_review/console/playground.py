@@ -19,7 +19,7 @@ _MOST_OF_MESSAGE = 300
 
 
 class GatewayRefused(AlignerProxyError):
-    """The gateway cannot be reached, or refuses what was asked."""
+    """The gateway cannot be reached or refuses the request."""
 
 
 class _Reported(BaseModel):
@@ -36,12 +36,12 @@ class ReportedSegment(_Reported):
 
     @property
     def heat(self) -> int:
-        """How close it is to being flagged, from 0 to `HOTTEST`."""
+        """How close it is to being flagged, as a colour step from 0 to `HOTTEST`."""
         return score_heat(self.score)
 
 
 class PlaygroundResult(_Reported):
-    """The gateway's result for an answer."""
+    """The gateway's result for one answer."""
 
     answer: str
     status: str
@@ -71,17 +71,17 @@ class PlaygroundQuestion:
 
 
 class GatewayClient:
-    """Client of the gateway at an address, with the master key."""
+    """Client of the gateway; uses the master key."""
 
     def __init__(self, address: str, master_key: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        # A trial is not traffic: no text of it is stored, and the cache is bypassed.
+        # A trial is not traffic, so its text is not stored and the cache is bypassed.
         headers = {"Authorization": f"Bearer {master_key}", "Cache-Control": "no-store"}
         self._client = httpx.AsyncClient(
             base_url=address, headers=headers, timeout=TIMEOUT_S, transport=transport, trust_env=False
         )
 
     async def judge(self, question: PlaygroundQuestion) -> PlaygroundResult:
-        """The gateway's result; raises `GatewayRefused`."""
+        """Have the gateway judge an answer; raises `GatewayRefused`."""
         try:
             response = await self._client.post("/v1/align", json=question.request_body())
         except (httpx.HTTPError, UnicodeError) as error:
@@ -94,19 +94,19 @@ class GatewayClient:
             raise GatewayRefused("the gateway answered in an unknown form; is it of the same version?") from None
 
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         await self._client.aclose()
 
 
 def score_heat(score: float | None) -> int:
-    """A score, in nats, as one of a few colours."""
+    """Map a score, in nats, to a colour step."""
     if score is None:
         return 0
     return min(HOTTEST, max(0, int((score - _COLDEST) / _NATS_A_STEP)))
 
 
 def _error_message(response: httpx.Response) -> str:
-    """The gateway's words, which name fields and never their content."""
+    """The gateway's error message, which names fields but never their content."""
     try:
         error = response.json()["error"]
         return show_plain(error["message"], _MOST_OF_MESSAGE)

@@ -1,4 +1,4 @@
-"""Explanation of a policy: each setting, its value, and the line that it comes from."""
+"""Explains a policy: each setting with its value and the line of its origin."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ExplainedPolicy:
     name: str
     caution: float
     objectives: tuple[tuple[Objective, str], ...]
-    """Each with where it comes from."""
+    """Each objective with its origin."""
     settings: tuple[ExplainedSetting, ...]
     is_same: bool = True
     """Whether it equals the policy under which the answer was recorded."""
@@ -55,7 +55,7 @@ def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) 
 
 
 def explain_entry(configured: ConsoleConfig, entry: Entry) -> ExplainedPolicy | None:
-    """The policy that a recorded answer would get now; None if its text is missing or it would be refused."""
+    """The policy that a recorded answer would get now; None if its text is missing or the request would be refused."""
     if entry.content is None:
         return None
     try:

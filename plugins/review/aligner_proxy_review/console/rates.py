@@ -1,4 +1,4 @@
-"""Rates: counts of answers by status, for each tenant and route and over time, from the audit store."""
+"""Rates: counts of answers by status, per tenant and route and over time, from the audit store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aligner_proxy_review.console.answer_queries import CountedAnswer, route_nam
 PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
 BARS = 24
 COUNTED = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED, Status.FAILED)
-"""The columns; the audit store has no entry of an answer that was skipped."""
+"""The columns; skipped answers have no entry in the audit store."""
 
 
 @dataclass(slots=True)
@@ -31,15 +31,15 @@ class RateGroup:
 
     @property
     def answer_count(self) -> int:
-        """Every answer with an entry."""
+        """Number of answers with an entry."""
         return self.statuses.total()
 
     def count(self, status: Status) -> int:
-        """Answers with this status."""
+        """Number of answers with this status."""
         return self.statuses[status.value]
 
     def added_ms(self, share: float) -> float:
-        """A quantile of the added latency (nearest rank)."""
+        """Quantile `share` of the added latency, by nearest rank."""
         ordered = sorted(self.times)
         return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
 
@@ -73,12 +73,12 @@ class Rates:
 
     @property
     def tallest_bar(self) -> int:
-        """The answers of the fullest bar."""
+        """Number of answers in the tallest bar."""
         return max((bar.total() for bar in self.bars), default=0)
 
 
 def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, cut: bool) -> Rates:
-    """The rates of entries of the last `period` seconds."""
+    """Compute the rates of entries from the last `period` seconds."""
     groups: dict[tuple[str, str], RateGroup] = {}
     bars: defaultdict[int, Counter[str]] = defaultdict(Counter)
     width = period / BARS

@@ -1,4 +1,4 @@
-"""Templates of the pages: everything in them is escaped, and strangers' texts go through `hostile`."""
+"""Templates of the pages: everything is escaped, and untrusted texts go through the filters of `escaping`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_VALUE = "–"
 
 
 def make_environment() -> Environment:
-    """The environment of the templates."""
+    """Create the Jinja environment of the templates."""
     templates = Environment(
         loader=PackageLoader("aligner_proxy_review.console"),
         autoescape=True,

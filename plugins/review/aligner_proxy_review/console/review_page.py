@@ -1,4 +1,4 @@
-"""The review page: one queued answer at a time, its verdict, and what all verdicts prove so far."""
+"""The review page: one queued answer at a time, its verdict, and what all reviews prove so far."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def show_review(visit: Visit) -> Response:
 
 
 async def show_figures(visit: Visit) -> Response:
-    """Show the figures; the page loads them separately, since a large store takes a moment."""
+    """Show the figures; the page loads them separately, since a large store takes a moment to read."""
     figures = await asyncio.to_thread(_compute_figures, visit)
     return visit.page(
         "review_figures.html", figures=figures, disagreed=[AnswerView(entry) for entry in figures.disagreed]
@@ -78,7 +78,7 @@ def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
         if act == "back":
             session.return_to_skipped()
             return True
-        # What follows is about one answer: the one that the form was made for.
+        # The remaining actions need the answer for which the form was made.
         next_answer = session.current_answer()
         if next_answer is None or AnswerView(next_answer[0]).handle != form.get("answer"):
             raise PageError(409, _OTHER)
@@ -96,7 +96,7 @@ def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
 
 
 def _parse_input(act: str, form: dict[str, str], entry: Entry) -> ReviewInput:
-    """What a form says of an answer; raises `PageError`."""
+    """Parse the verdict from a form; raises `PageError`."""
     if act in (ReviewVerdict.RIGHT, ReviewVerdict.WRONG, ReviewVerdict.HARM):
         return ReviewInput(ReviewVerdict(act))
     segment = _parse_segment(form.get("segment", ""))
@@ -110,18 +110,18 @@ def _parse_input(act: str, form: dict[str, str], entry: Entry) -> ReviewInput:
 
 
 def _parse_segment(text: str) -> int | None:
-    """The number of a segment; -1, which no answer has, if the text is no number."""
+    """Parse the number of a segment; -1, which no answer has, if the text is not a number."""
     if not text:
         return None
     return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else -1
 
 
 def _redact_input(visit: Visit, review_input: ReviewInput) -> ReviewInput:
-    """The same after the operator's redaction, which sees every text that is kept."""
+    """Apply the operator's redaction, which must see every text before it is stored."""
     redact = writer.load_redaction(visit.services.files.current().policies)
     if redact is None or review_input.edit is None:
         return review_input
-    with Boundary():  # only the type of its errors may be told
+    with Boundary():  # only the type of an error may be reported
         return ReviewInput(
             review_input.verdict, review_input.segment, redact(review_input.edit), review_input.objective
         )
@@ -129,7 +129,7 @@ def _redact_input(visit: Visit, review_input: ReviewInput) -> ReviewInput:
 
 @contextmanager
 def _open_session(visit: Visit) -> Iterator[tuple[ReviewSession, ReviewState]]:
-    """Open the review session of this log-in; two tabs of one log-in wait for each other."""
+    """Open the review session of this log-in; holds its lock, so that two tabs of one log-in take turns."""
     state = visit.services.review_states.state_of(visit.session.id)
     with state.lock, closing(visit.services.files.current().store()) as store:
         yield ReviewSession(store, state, visit.viewer), state

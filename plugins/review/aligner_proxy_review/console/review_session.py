@@ -1,7 +1,7 @@
 """Review session of one log-in: the current answer, the skipped ones, and the verdicts so far.
 
-The server keeps which answer is shown and how it was drawn. If the form said so, a browser could claim that an answer
-near the threshold was drawn at random and so distort the estimates for all answers.
+The server stores which answer is shown and how it was drawn. If the form said so instead, a browser could claim that an
+answer near the threshold was drawn at random and so distort the estimates for all answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace, ReviewQ
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
 PERIOD_S = 30 * 86_400.0
-"""How far back answers are looked for; the default of the command `review`."""
+"""How far back the queue reaches; the default of the `review` command."""
 _MOST_DESKS = 1000
 _MOST_PASSED = 200
 Drawn = tuple[AnswerPlace, ReviewOrigin]
@@ -31,7 +31,7 @@ Redact = Callable[[str], str]
 
 @dataclass(slots=True)
 class ReviewState:
-    """What one session has in progress."""
+    """The state of one session."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     current: Drawn | None = None
@@ -40,7 +40,7 @@ class ReviewState:
     reviews: list[tuple[Review, ReviewOrigin]] = field(default_factory=list)
     """Verdicts of this session."""
     second: bool = False
-    """Whether to show answers that somebody else has reviewed."""
+    """Whether to show answers that somebody else has already reviewed."""
 
 
 class ReviewStates:
@@ -51,7 +51,7 @@ class ReviewStates:
         self._of: TTLCache[str, ReviewState] = TTLCache(_MOST_DESKS, LIFETIME_S)
 
     def state_of(self, session: str) -> ReviewState:
-        """The state of a session, created when first asked for."""
+        """The state of a session; creates it on first use."""
         with self._lock:
             return self._of.setdefault(session, ReviewState())
 
@@ -67,7 +67,7 @@ class ReviewInput:
 
 
 class ReviewSession:
-    """One reviewer's access to queue and store. The caller holds the lock of the state."""
+    """Access of one reviewer to queue and store; the caller must hold the state's lock."""
 
     def __init__(self, store: AuditStore, state: ReviewState, viewer: Viewer) -> None:
         self._store = store
@@ -78,7 +78,7 @@ class ReviewSession:
         self._queue = ReviewQueue(store, self._who, self.answer_filter, second=state.second)
 
     def current_answer(self) -> tuple[Entry, ReviewOrigin] | None:
-        """The current answer, else the next one, locked for this reviewer; None if none is left."""
+        """Return the current answer, else lease the next one for this reviewer; None if none is left."""
         if self._state.current is not None:
             place, origin = self._state.current
             entry = find_entry(self._store, place)
@@ -91,7 +91,7 @@ class ReviewSession:
         return next_answer
 
     def save(self, review_input: ReviewInput) -> None:
-        """Save a verdict on the current answer; raises `UnknownAnswer` and `NoSuchPlace`."""
+        """Save a verdict on the current answer and end its lease; raises `UnknownAnswer` and `NoSuchPlace`."""
         if self._state.current is None:
             return
         place, origin = self._state.current
@@ -113,12 +113,12 @@ class ReviewSession:
         self._queue.release()
 
     def _tenant_of(self, place: AnswerPlace) -> str:
-        """The tenant of an answer; a name that no tenant can have if this reviewer may not see it."""
+        """The tenant of an answer; if this reviewer may not see it, a name that no tenant can have."""
         entry = find_entry(self._store, place)
         return entry.tenant if entry is not None and self._viewer.may_see(entry.tenant) else "\0"
 
     def undo(self) -> bool:
-        """Withdraw the last verdict and show its answer again; False if there is none."""
+        """Withdraw the last verdict and make its answer current again; False if there is none."""
         while self._state.reviews:
             review, origin = self._state.reviews.pop()
             if Reviews(self._store).withdraw(review):
@@ -140,7 +140,10 @@ class ReviewSession:
             self._state.current = self._state.skipped.pop()
 
     def switch_queue(self, *, second: bool) -> None:
-        """Switch to answers that somebody else has reviewed, or to those that nobody has."""
+        """Switch to answers that somebody else has reviewed, or back to those that nobody has.
+
+        Releases the current answer and clears the skipped ones.
+        """
         self._queue.release()
         self._state.second = second
         self._state.current = None
@@ -156,7 +159,7 @@ class ReviewSession:
 
 @dataclass(frozen=True, slots=True)
 class ReviewFigures:
-    """What the reviews prove, how many answers wait, and those on which people disagree."""
+    """What the reviews prove, how many answers wait, and on which answers people disagree."""
 
     evidence: Evidence
     waiting: int
@@ -164,5 +167,5 @@ class ReviewFigures:
 
 
 def reviewer_name(viewer: Viewer) -> str:
-    """The name in the reviews, as the command `review` writes it."""
+    """The viewer's name in reviews, in the format of the `review` command."""
     return f"reviewer:{viewer.name}"

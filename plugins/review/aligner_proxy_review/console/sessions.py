@@ -1,6 +1,6 @@
 """Sessions of the console: signed cookies that expire and can be revoked, and tokens against forged forms.
 
-The key for signatures is made at the start and kept in memory, so a restart ends every session.
+The signing key is generated at the start and kept only in memory, so a restart ends every session.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class ConsoleSession:
-    """One log-in: its id, the hash of the key that was used, and when it ends."""
+    """One log-in: its id, the hash of the key used, and when it expires."""
 
     id: str
     digest: str
@@ -45,7 +45,7 @@ class ConsoleSessions:
         self._open: OrderedDict[str, ConsoleSession] = OrderedDict()
 
     def begin(self, digest: str) -> str:
-        """Open a session for the owner of a key; returns its cookie."""
+        """Open a session for the owner of a key and return its cookie."""
         session = ConsoleSession(secrets.token_urlsafe(24), digest, self._clock() + LIFETIME_S)
         self._open[session.id] = session
         while len(self._open) > _MOST_SESSIONS:
@@ -53,7 +53,7 @@ class ConsoleSessions:
         return self.sign(session.id)
 
     def find(self, cookie: str | None) -> ConsoleSession | None:
-        """The session of a cookie; None if it is forged, expired or revoked."""
+        """Return the session of a cookie; None if it is forged, expired or revoked."""
         name = self.verify(cookie)
         session = self._open.get(name) if name else None
         if session is not None and session.until <= self._clock():
@@ -66,24 +66,24 @@ class ConsoleSessions:
         return self._open.get(session.id) is session and self._clock() < session.until
 
     def end(self, session: ConsoleSession) -> None:
-        """Revoke a session: its cookie, and any copy of it, is no longer accepted."""
+        """Revoke a session, so that its cookie and any copy of it are no longer accepted."""
         self._open.pop(session.id, None)
 
     def sign(self, value: str) -> str:
-        """A value with our signature."""
+        """The value with our signature appended."""
         return f"{value}.{self._mac('cookie', value)}"
 
     def verify(self, cookie: str | None) -> str | None:
-        """The value that we signed; None if we did not."""
+        """Return the value that we signed; None if we did not."""
         value, _, mac = (cookie or "")[:_LONGEST_COOKIE].rpartition(".")
         return value if value and _equal(mac, self._mac("cookie", value)) else None
 
     def form_token(self, name: str) -> str:
-        """The token that forms of this session carry."""
+        """The token for forms of this session."""
         return self._mac("form", name)
 
     def owns_token(self, token: str, name: str) -> bool:
-        """Whether a form is one of this session's."""
+        """Whether a form's token belongs to this session."""
         return _equal(token, self.form_token(name))
 
     def _mac(self, use: str, value: str) -> str:
@@ -97,9 +97,9 @@ def _equal(first: str, second: str) -> bool:
 class LoginFailures:
     """Recent failed log-ins, by browser and by address.
 
-    Behind a proxy everybody has the same address, so mistyped keys lock out one browser, not its colleagues. An address
-    is locked when many different keys fail there, which is guessing; a key that is tried repeatedly counts once. A
-    browser that has logged in before is not affected by a locked address.
+    Behind a proxy everybody has the same address, so mistyped keys lock only the browser, not its colleagues. An
+    address is locked when many different keys fail there, because that is guessing; a key tried repeatedly counts once.
+    A locked address does not affect a browser that has logged in before.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -108,7 +108,7 @@ class LoginFailures:
         self._of_addresses: TTLCache[str, dict[str, float]] = TTLCache(_MOST_KNOWN, _FAILURES_IN_S, clock)
 
     def too_many(self, browser: str, address: str, *, is_known: bool) -> bool:
-        """Whether this browser has to wait; `is_known`: it has logged in before."""
+        """Whether this browser has to wait; `is_known` means that it has logged in before."""
         oldest = self._clock() - _FAILURES_IN_S
         if sum(at > oldest for at in self._of_browsers.get(browser, ())) >= _MOST_OF_BROWSER:
             return True
@@ -116,7 +116,7 @@ class LoginFailures:
         return not is_known and sum(at > oldest for at in keys.values()) >= _MOST_KEYS_OF_ADDRESS
 
     def record(self, browser: str, address: str, key: str) -> None:
-        """Count a failure; `key` is the digest of what was tried."""
+        """Record a failed log-in; `key` is the hash of the key that was tried."""
         now = self._clock()
         times = self._of_browsers.get(browser) or deque(maxlen=_MOST_OF_BROWSER)
         times.append(now)
@@ -125,5 +125,5 @@ class LoginFailures:
         keys.pop(key, None)
         keys[key] = now
         if len(keys) > _MOST_KEYS_OF_ADDRESS:
-            del keys[next(iter(keys))]  # the one that was tried last longest ago
+            del keys[next(iter(keys))]  # the one whose last try is the oldest
         self._of_addresses[address] = keys

@@ -1,1 +1,1 @@
-"""Pages that change something: what objectives are taught by, and the policies file."""
+"""Pages that change something: examples and heads of objectives, and the policies file."""

@@ -1,4 +1,4 @@
-"""The page of a canary: two aligners, or two policies, on the same answers, as `aligner-proxy compare` counts them."""
+"""The canary page: compares two aligners or two policies on the same answers, as `aligner-proxy compare` does."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from aligner_proxy_review.reviews import Reviews
 
 PATH = "/canary"
 MOST_COMPARED = 20_000
-"""Answers that are read, the newest."""
+"""How many of the newest answers are read."""
 _LONGEST = 64
 _HEX = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
 class _CanaryData:
-    """What is on record of the aligners, and the comparison of two of them."""
+    """The recorded aligners, and the comparison of two of them."""
 
     aligners: list[tuple[str, int, int]]
-    """Content hash, answers, and those that it judged beside."""
+    """Content hash, number of answers, and how many of them it judged as the shadow aligner."""
     comparison: EvidenceComparison | None
     problem: str | None
     cut: bool
 
 
 async def show_canary(visit: Visit) -> Response:
-    """The aligners of the last 30 days, and two of them compared."""
+    """Show the aligners of the last 30 days, and the comparison of two."""
     refuse_reviewers(visit)
     query = visit.request.query_params
     hashes = [_hash_prefix(query.get(name, "")) for name in ("a", "b")]
@@ -47,12 +47,13 @@ async def show_canary(visit: Visit) -> Response:
 
 
 def _hash_prefix(text: str) -> str:
-    """A beginning of a hash; empty for what is none."""
+    """The text as a hash prefix; empty if it is none."""
     text = text[:_LONGEST]
     return text if set(text) <= _HEX else ""
 
 
 def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
+    """Read the newest answers, count them by aligner, and compare two aligners if both are given."""
     condition, values = AnswerFilter(since=time.time() - PERIOD_S).condition()
     inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:

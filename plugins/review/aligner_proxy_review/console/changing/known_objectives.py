@@ -1,7 +1,7 @@
-"""The objectives of a policies file as a page shows them, and who may see or change which.
+"""The objectives of a policies file as a page shows them, and who may see and change each.
 
-A reviewer changes the objectives of a tenant's entry that is for one of its teams alone. Those of the whole file it
-sees, without their examples, which may be of anybody's answers.
+A reviewer may change the objectives of a tenant entry that is for one of the reviewer's teams only. Objectives of the
+whole file are visible to reviewers, but without their examples, which may come from other tenants' answers.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ class KnownObjective:
 
     name: str
     title: str
-    """Its name, for a tenant's own objective TENANT/NAME."""
+    """Its name; for a tenant's own objective TENANT/NAME."""
     text: str
     tenant: Tenant | None
     path: KeyPath
     place: str
-    """ "file:line" of it."""
+    """Its place as "file:line"."""
     lessons: tuple[HeadStatus, ...]
-    """What there is of it for each aligner; empty without examples."""
+    """Its taught state for each aligner; empty without examples."""
 
     @property
     def handle(self) -> str:
-        """What it is called in addresses."""
+        """Its id in URLs."""
         return hashlib.sha256(json.dumps([scope_of(self.tenant), self.name]).encode()).hexdigest()[:16]
 
     @property
     def subject(self) -> Subject | None:
-        """What teaching knows of it; None without examples."""
+        """Its subject for teaching; None without examples."""
         return self.lessons[0].subject if self.lessons else None
 
     def may_see(self, viewer: Viewer) -> bool:
-        """Whether somebody may see that it is there."""
+        """Whether a viewer may see that it exists."""
         return self.tenant is None or self.may_change(viewer)
 
     def may_change(self, viewer: Viewer) -> bool:
-        """Whether somebody may see and change its examples, and teach it."""
+        """Whether a viewer may see and change its examples, and teach it."""
         if viewer.tenants is None:
             return True
         if self.tenant is None or self.tenant.match.key is not None:

@@ -1,4 +1,4 @@
-"""Pages of objectives: what is taught of each, its examples, and a lesson with its report before it takes effect."""
+"""Pages of objectives: their taught heads and examples, and lessons whose report is shown before they take effect."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ log = logging.getLogger(__name__)
 PATH = "/objectives"
 _MOST_SUGGESTED = 50
 _changing = threading.Lock()
-"""Two forms do not write one file at the same time."""
+"""Prevents two forms from writing a file at the same time."""
 _CHANGED = "The examples, or the text, have changed since this report; teach again."
 _OTHERS = "There are other sentences now than the page showed; look at them first."
 
 
 def count_interval(count: Count) -> tuple[float, float, float]:
-    """A share with the ends of its 95 % interval."""
+    """A share and the ends of its 95 % interval."""
     return wilson_interval(count.hits, count.of)
 
 
 async def show_list(visit: Visit) -> Response:
-    """Every objective that this viewer may see."""
+    """Show all objectives that this viewer may see."""
     objectives = await asyncio.to_thread(_visible_objectives, visit)
     return visit.page("objectives.html", objectives=objectives, interval=count_interval)
 
@@ -59,22 +59,22 @@ def _visible_objectives(visit: Visit) -> list[KnownObjective]:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What the page of one objective shows."""
+    """The contents of one objective's page."""
 
     target: KnownObjective
     examples: Examples | None
-    """None where they are not for this viewer, or cannot be read."""
+    """None if this viewer may not see them or they cannot be read."""
     fault: str | None = None
     suggested: Sequence[Suggestion] = ()
 
     @property
     def digest(self) -> str:
-        """What tells these suggestions from others."""
+        """A hash that identifies the list of suggestions."""
         return from_reviews.digest(self.suggested)
 
 
 async def show_objective(visit: Visit) -> Response:
-    """One objective."""
+    """Show one objective."""
     contents = await asyncio.to_thread(_read_contents, visit)
     views = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
     may_change = contents.target.may_change(visit.viewer)
@@ -93,7 +93,7 @@ async def show_objective(visit: Visit) -> Response:
 
 
 async def show_lesson(visit: Visit) -> Response:
-    """How far the lesson is, which the page asks for by itself."""
+    """Show the progress of the lesson; the page polls this."""
     target = await asyncio.to_thread(_find_changeable, visit)
     job = visit.services.jobs.find(_job_name(target))
     report = await asyncio.to_thread(_lesson_reports, visit, target)
@@ -101,7 +101,7 @@ async def show_lesson(visit: Visit) -> Response:
 
 
 async def take_form(visit: Visit, form: dict[str, str]) -> Response:
-    """A form of the page."""
+    """Handle a form of the page."""
     act = form.get("act", "")
     target = await asyncio.to_thread(_find_changeable, visit)
     if act == "teach":
@@ -118,7 +118,7 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _find_objective(visit: Visit) -> KnownObjective:
-    """The objective of the address; 404 for one that is not there, or not for this viewer."""
+    """Return the objective of the URL; raises `PageError` 404 if it does not exist or is not for this viewer."""
     name = visit.request.path_params["handle"]
     objectives = list_objectives(visit.services.files.current().policies)
     target = next((objective for objective in objectives if objective.handle == name), None)
@@ -128,7 +128,7 @@ def _find_objective(visit: Visit) -> KnownObjective:
 
 
 def _find_changeable(visit: Visit) -> KnownObjective:
-    """The same, where this viewer may change it."""
+    """The same, and 404 as well if this viewer may not change it."""
     target = _find_objective(visit)
     if not target.may_change(visit.viewer):
         raise PageError(404, NOT_FOUND)
@@ -147,7 +147,7 @@ def _read_contents(visit: Visit) -> _Contents:
 
 
 def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> list[Suggestion]:
-    """What reviews say of this objective; nothing without an audit store."""
+    """Suggestions of examples from reviews of this objective; none without an audit store."""
     configured = visit.services.files.current()
     if not writer.has_store(configured.policies):
         return []
@@ -166,7 +166,7 @@ def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[
 
 
 def _apply_act(visit: Visit, target: KnownObjective, act: str, form: dict[str, str]) -> None:
-    """Do what a form says; what cannot be done is a mistake of the form."""
+    """Perform the action of a form; a `ConfigError` becomes an error of the form."""
     try:
         with _changing:
             _ACTS[act](visit, target, form)
@@ -181,7 +181,7 @@ def _require_subject(target: KnownObjective) -> Subject:
 
 
 def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
-    """The sentences of a form, one a line."""
+    """Parse the sentences of a form, one per line."""
     sentences = []
     for listed_as in (AGAINST, FINE):
         lines = map(str.strip, form.get(listed_as, "").split("\n"))
@@ -200,7 +200,7 @@ def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) ->
 
 
 def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Give an objective a file of examples, and name it in the policies file; for the operator alone."""
+    """Create a file of examples for an objective and name it in the policies file; only for the operator."""
     if not visit.viewer.is_operator:
         raise PageError(404, NOT_FOUND)
     if target.subject is not None:
@@ -219,7 +219,7 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     _hold_new(visit, subject)
     count = example_file.add_examples(subject, sentences)
     try:
-        # A link, as a mounted file may be, stays one.
+        # Resolve links, since a mounted file may be a link that has to stay.
         replace_file(place.resolve(), before, after, backup=True)
     except ConfigError:
         file.unlink()
@@ -228,7 +228,7 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 
 
 def _insert_examples(before: str, target: KnownObjective, name: str, configured: ConsoleConfig) -> str:
-    """The policies file with a file of examples under an objective."""
+    """Return the policies file's text with a file of examples added to an objective."""
 
     def edit(text: str) -> str:
         return put_value(wrap_in_block(text, target.path, "text"), target.path, "examples", name)
@@ -244,7 +244,7 @@ def _insert_examples(before: str, target: KnownObjective, name: str, configured:
 
 
 def _hold_new(visit: Visit, subject: Subject) -> None:
-    """Where a file of examples is begun here, let nothing be taught of it by itself: a report comes first."""
+    """If the example file is new, block automatic teaching of it, so that its report is seen first."""
     if subject.examples.exists():
         return
     policies = visit.services.files.current().policies
@@ -262,7 +262,7 @@ def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 
 
 def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Make examples of what reviews say: of one sentence, or of all that the page showed."""
+    """Add suggestions from reviews as examples: one sentence, or all that the page showed."""
     subject = _require_subject(target)
     suggested = _find_suggestions(visit, subject, example_file.present_examples(subject))
     if form.get("example"):
@@ -278,7 +278,7 @@ def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]
 
 
 def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Put the heads of the report in force: exactly these, of exactly these examples."""
+    """Activate exactly the heads of the report, if the examples have not changed since."""
     subject = _require_subject(target)
     heads = _lesson_heads(visit.services.jobs.find(_job_name(target)))
     if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
@@ -320,7 +320,7 @@ _ACTS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
 
 
 def _start_lesson(visit: Visit, target: KnownObjective) -> None:
-    """Begin a lesson that puts nothing in force."""
+    """Start a lesson whose heads are not activated."""
     subject = _require_subject(target)
     services = visit.services
     file = path_of(services.files.current().policies)
@@ -335,16 +335,16 @@ def _job_name(target: KnownObjective) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LessonReport:
-    """What came of a lesson for one aligner."""
+    """The result of a lesson for one aligner."""
 
     aligner: str
     why: str | None
-    """Why nothing was learned; None: something was."""
+    """Why nothing was learned; None if something was."""
     version: Version | None = None
     result: dict[str, Any] | None = None
-    """The command's own report."""
+    """The report of the `teach` command."""
     troubles: tuple[tuple[str, Sequence[Example]], ...] = ()
-    """Examples that need another look, by what is wrong with them."""
+    """Examples that need another look, by the kind of problem."""
 
 
 _TROUBLES = (
@@ -355,7 +355,7 @@ _TROUBLES = (
 
 
 def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
-    """The report of the last lesson, aligner by aligner; empty without one."""
+    """The reports of the last lesson, by aligner; empty without one."""
     job = visit.services.jobs.find(_job_name(target))
     if job is None or job.result is None or target.subject is None:
         return []
@@ -381,7 +381,7 @@ def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
 
 
 def _lesson_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
-    """The heads that a lesson brought, with their bytes."""
+    """The heads that a lesson produced, with their bytes."""
     if job is None or job.result is None:
         return []
     results = [result for result in job.result["objectives"] if result["taught"]]
@@ -389,5 +389,5 @@ def _lesson_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
 
 
 def _log_change(visit: Visit, target: KnownObjective, what: str) -> None:
-    """One line for each change: who, what, and ids; never a text."""
+    """Log one line for a change: who, what, and ids; never a text."""
     log.info("console: %s changed objective %s: %s", visit.viewer.name, target.title, what)

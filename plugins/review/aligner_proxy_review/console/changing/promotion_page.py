@@ -1,7 +1,7 @@
-"""The page of promotion: a change of policy, what a replay and the reviews say of it, its difference, and the button.
+"""The promotion page: a change of policy, its replay, its evidence from reviews, its diff, and the button to write it.
 
-It is the operator's alone, and does what `aligner-proxy promote` does. Nothing is kept between two forms but a replay:
-each form says the whole change, and the last one also which difference it was shown.
+Only the operator may use it; it does what `aligner-proxy promote` does. Between two forms only a replay is stored. Each
+form contains the whole change, and the last one also the digest of the diff that was shown.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 PATH = "/promote"
 LIMITS = (100, 300, 1000)
-"""Answers of a replay."""
+"""Choices for the number of replayed answers."""
 _FIELDS = ("where", "mode", "sample", "caution", "objective", "aligner", "shadow_aligner")
 _MOST_LISTED = 20
 _SAME = "the same"
@@ -60,19 +60,19 @@ class _ShownChange:
 
     @property
     def digest(self) -> str:
-        """What tells this change of this file from any other."""
+        """A hash that identifies this change of this version of the file."""
         both = self.change.before + "\0" + self.change.after
         return hashlib.sha256(both.encode(errors="replace")).hexdigest()
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """The lines of the difference: added, removed, or neither."""
+        """The lines of the diff, each with its kind: added, removed or kept."""
         kinds = {"+": "added", "-": "removed"}
         return [(kinds.get(line[:1], "kept"), line) for line in self.change.diff[2:]]
 
 
 async def show_form(visit: Visit) -> Response:
-    """The form of a change."""
+    """Show the form for a change."""
     refuse_reviewers(visit)
     return await asyncio.to_thread(_render_page, visit, {}, None)
 
@@ -96,7 +96,7 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
 
 
 async def show_replay(visit: Visit) -> Response:
-    """How far the replay is, which the page asks for by itself."""
+    """Show the progress of the replay; the page polls this."""
     refuse_reviewers(visit)
     job = visit.services.jobs.find(_job_name(visit))
     answers = await asyncio.to_thread(_differing_answers, visit, job)
@@ -104,9 +104,10 @@ async def show_replay(visit: Visit) -> Response:
 
 
 def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **more: Any) -> Response:
+    """Render the page with its form, the proposed change, and the replay of this change."""
     file = visit.services.files.current().policies
     job = visit.services.jobs.find(_job_name(visit))
-    # A replay of another change says nothing of this one.
+    # Do not show the replay of another change.
     is_its = proposed is not None and job is not None and job.subject == proposed.digest
     values = {
         "problem": None,
@@ -126,7 +127,7 @@ def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange
 
 
 def _change_places(file: PolicyFile) -> list[tuple[str, str]]:
-    """Where a change may be made: the name in the form, and the words for it."""
+    """The places where a change may be made: value in the form, and label."""
     routes = [entry_name(route, n) for n, route in enumerate(file.routes)]
     tenants = [entry_name(tenant, n) for n, tenant in enumerate(file.tenants)]
     return [
@@ -137,7 +138,7 @@ def _change_places(file: PolicyFile) -> list[tuple[str, str]]:
 
 
 def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
-    """Where several aligners share the traffic, or one judges beside: the line, the shares, the one beside."""
+    """Where several aligners share the traffic or a shadow aligner runs: (line, shares, shadow aligner)."""
     canaries = []
     for path, block in file.blocks():
         setting = block.aligner
@@ -150,7 +151,7 @@ def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
 
 
 def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
-    """The change that a form says; raises `ConfigError` and `AuditError`."""
+    """Parse the change from a form; raises `ConfigError` and `AuditError`."""
     kind, _, name = fields["where"].partition("/")
     target = Target(name if kind == "route" else None, name if kind == "tenant" else None)
     settings = _parse_settings(fields)
@@ -183,7 +184,7 @@ def _parse_number(name: str, text: str) -> float:
 
 
 def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
-    """Begin a replay of the last answers under the change."""
+    """Start a replay of the latest answers under the change."""
     services = visit.services
     configured = services.files.current()
     if not writer.has_store(configured.policies):
@@ -192,7 +193,7 @@ def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
     where = ["--route", target.route] if target.route else ["--tenant", target.tenant] if target.tenant else []
     count = limit if limit in map(str, LIMITS) else str(LIMITS[0])
     since = f"{PERIOD_S:.0f}s"
-    # Taught heads belong to the path as it is given, with its links.
+    # Taught heads belong to the path as configured, with links unresolved.
     file = str(path_of(configured.policies))
     arguments = ["replay", "--policy", file, "--candidate", "-", "--json-lines", "--since", since]
     services.jobs.begin(
@@ -208,7 +209,7 @@ def _job_name(visit: Visit) -> str:
 
 
 def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, AnswerView]]:
-    """The first answers that a replay treats otherwise, as they were recorded, and how."""
+    """The first answers with a different result in the replay, as recorded, and how they differ."""
     if job is None or job.result is None:
         return []
     answers: list[tuple[str, AnswerView]] = []
@@ -225,7 +226,7 @@ def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, 
 
 
 def _write_change(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange) -> Response:
-    """Write the change, unless reviews are against it."""
+    """Write the change, unless reviews refuse it."""
     if proposed.ruling is not None and proposed.ruling.refusal:
         raise PageError(409, f"Not promoted: {proposed.ruling.refusal}.")
     try:
