@@ -1,7 +1,7 @@
 """Requests, results and protocols of engines: what a gateway and an engine exchange.
 
-The gateway uses every engine through the protocol `Engine`. The in-process engine, the HTTP client, and the scripted
-engine of tests implement it. No torch here.
+The gateway uses every engine through the protocol `Engine`, which the in-process engine, the clients and the scripted
+engine of the tests implement. No torch here.
 """
 
 from __future__ import annotations

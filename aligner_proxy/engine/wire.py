@@ -87,7 +87,10 @@ class WireVersionCheck:
 
 
 def check(status: int, headers: Mapping[str, str]) -> None:
-    """Check an engine's answer in the gateway; raises `EngineMismatch` if its wire version differs from ours."""
+    """Check an engine's answer in the gateway; raises `EngineMismatch` if its wire version differs from ours.
+
+    A missing version counts as different only if the engine rejects the request (422).
+    """
     number = headers.get(HEADER)
     if number != str(WIRE) and (number is not None or status == _REFUSED):
         raise mismatch("engine", headers, "gateway")

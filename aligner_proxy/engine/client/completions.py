@@ -33,7 +33,7 @@ from aligner_proxy.errors import (
 from aligner_proxy.types import DecodeCounts
 
 MAX_STOPS = 4
-"""Most stop texts sent, which is OpenAI's limit. Servers that allow more lose nothing: stops only save tokens."""
+"""Most stop texts that are sent, which is OpenAI's limit; with servers that allow more, nothing is lost by it."""
 _PLAIN = re.compile(r"[\w.-]{1,64}")
 _TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "ContextWindowExceededError", "too_long"}
 _TOO_LONG_FIELDS = {"input_tokens", "input_text", "max_tokens"}

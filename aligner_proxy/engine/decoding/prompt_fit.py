@@ -36,7 +36,7 @@ CONVERSATION = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt, its tokens with their character offsets, the answer's tokens, and `room`, the tokens left for writing.
+    """A prompt, its tokens with their offsets, the answer's tokens, and `room`, how many tokens may be written.
 
     Tenants may share the cached model states of the first `shared` tokens.
     """

@@ -66,8 +66,8 @@ def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]
 
 NEUTRAL_QUANTILE = 0.9
 NEUTRAL_FLOOR = -1.0
-"""Target in nats for neutral segments: if the `NEUTRAL_QUANTILE` of an objective's scores of them is above this, all
-scores of the objective are lowered by the difference."""
+"""Highest score in nats that an objective may give to neutral segments, at their `NEUTRAL_QUANTILE`. If an objective
+scores them higher, all its scores are lowered by the difference."""
 
 
 class Taps:

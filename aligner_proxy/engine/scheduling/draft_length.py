@@ -20,7 +20,7 @@ from itertools import accumulate
 PROBE = 32
 """Tokens of the first draft if a long one is expensive; an answer that is being rewritten shows within these."""
 _WASTE = 0.03
-"""Largest slow-down against plain decoding, per draft token, that a first draft wrong from the start may cause."""
+"""Largest slow-down (3 % of plain decoding) that a first draft which is wrong from the start may cause."""
 _FORGETTING = 0.85
 """Weight left to older evidence at each rejection, because recent text says more about an edit than distant text."""
 _GUESSES_LEFT = 0.9
