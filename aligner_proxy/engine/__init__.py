@@ -1,1 +1,1 @@
-"""The aligner: its model, what schedules and decodes it, its server and its clients."""
+"""The engine: an aligner's model, its scheduling and decoding, its HTTP server and its clients."""

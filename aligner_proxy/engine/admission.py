@@ -1,10 +1,11 @@
-"""Admission to an engine: places are shared equally among the tenants that use it, engine time by quota.
+"""Admission to an engine: shares request slots ("places") equally among tenants, and engine time by quota.
 
-It stands in the engine's process, before the engine, because only there the requests of all gateway workers are seen,
-and nothing behind it has a bound of its own. A full engine first takes places from answers that are only read ahead.
-Then it turns away a tenant that has more than an equal share; one that has less gets the place of the latest request of
-the tenant that has most. Places that gateways know a tenant to have elsewhere count as if they were here, so that no
-tenant gets a share on every host. It knows tenants as digests only and keeps nothing of a request.
+Admission runs in the engine's process, in front of the engine, because only there are the requests of all gateway
+workers visible. Nothing after it limits the number of requests. When the engine is full, admission first takes slots
+from answers that are only read ahead. Then it refuses a tenant that has more than an equal share. A tenant that has
+less gets the slot of the latest request of the tenant that has most. Slots that a gateway reports for a tenant on other
+hosts count as if they were here, so that no tenant gets a share on every host. Admission sees tenants only as digests
+and stores nothing of a request.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _SMOOTHING = 0.2
 _SHORTEST_WAIT_S = 0.1
 _MINUTE_S = 60.0
 _NOBODY = "-"
-"""The tenant of a request that names none."""
+"""The tenant name used for requests that name none."""
 
 _T = TypeVar("_T")
 _Request = TypeVar("_Request", bound=Asked)
@@ -53,45 +54,45 @@ _Request = TypeVar("_Request", bound=Asked)
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A place in the engine. `work` ends when the place is free; `shed` is set when it was given to another."""
+    """A slot in the engine. `work` ends when the slot is free; `shed` is set when another request got the slot."""
 
     tenant: str
     since: float
     session: Session | None = None
-    """An answer that is only read ahead: no client waits for it yet."""
+    """The session of an answer that is only read ahead: no client waits for it yet. None for other requests."""
     work: asyncio.Future[Any] | None = None
     shed: bool = False
     awaited: bool = False
-    """A client waits for the verdicts on what is read: its place is as good as any other."""
+    """True when a client waits for verdicts on the read-ahead: the slot then has normal priority."""
     tenant_places: int = 0
-    """Places of its tenant in all engines and gateways, as the gateway knew when it asked; 0: not known."""
+    """Slots of its tenant in all engines and gateways, as the gateway reported them; 0 if unknown."""
 
     def gave_way(self) -> bool:
-        """Whether its place was given to another; asked anew, because that happens while it is being served."""
+        """Whether another request got the slot. A method, because this can change while the request is served."""
         return self.shed
 
 
 @dataclass(slots=True)
 class Accounts:
-    """Engine time used, by account. What was used is forgotten evenly: within a minute, one minute's quota."""
+    """Engine time used, by account. Use decays linearly: each minute forgives one minute's quota."""
 
     clock: Callable[[], float] = time.monotonic
     _used: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def spent(self, quota: Quota) -> bool:
-        """Whether nothing is left. What is worked on counts when it is done, so a burst may run into debt."""
+        """Whether the quota is used up. Running work counts only when done, so a burst may overdraw the account."""
         return self._current_use(quota) >= quota.seconds
 
     def charge(self, quota: Quota, seconds: float) -> None:
-        """Count what was used."""
+        """Add `seconds` of engine time to the account of `quota`."""
         used = self._current_use(quota) + seconds
         self._used[quota.account] = (used, self.clock())
 
     def counting(self, places: Callable[[], Counter[str]]) -> None:
-        """`places` says how many of the places here each tenant has; for accounts that tell others of it."""
+        """Register `places`, which counts local slots by tenant; shared accounts report them to other processes."""
 
     def elsewhere(self, tenant: str) -> int:
-        """Places that this tenant has in other processes, as far as is known."""
+        """Known number of slots that this tenant has in other processes; 0 here, shared accounts override it."""
         return 0
 
     def _current_use(self, quota: Quota) -> float:
@@ -100,11 +101,11 @@ class Accounts:
 
 
 OpenAccounts = Callable[[str], Accounts]
-"""Opens the accounts of one kind of work by its name, where they are shared with other processes."""
+"""Opens, by name, the accounts of one kind of work that are shared with other processes."""
 
 
 class FairAdmission:
-    """Places that are shared equally among tenants, and the time that each may use by its quota."""
+    """Shares slots equally among tenants and limits each tenant's engine time to its quota."""
 
     def __init__(
         self, seats: int, clock: Callable[[], float] = time.monotonic, accounts: Accounts | None = None
@@ -114,13 +115,13 @@ class FairAdmission:
         self._tickets: list[Ticket] = []
         self._accounts = accounts or Accounts(clock)
         self._accounts.counting(self._places)
-        self._cost_s = 1.0  # time of a request, lately
-        self._stay_s = 1.0  # seconds from its arrival to its end, lately
+        self._cost_s = 1.0  # recent average engine time of a request, in seconds
+        self._stay_s = 1.0  # recent average time from arrival to end, in seconds
 
     async def admit_work(
         self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]], tenant_places: int = 0
     ) -> _T:
-        """The result of `work`, if there is a place and time for it; its `ms`, if it has any, are charged."""
+        """Run `work` if a slot and quota are free, and return its result; charge the result's `ms` if it has them."""
         self._check(quota)
         self._make_room(tenant, tenant_places)
         ticket = Ticket(tenant, self._clock(), tenant_places=tenant_places)
@@ -134,7 +135,7 @@ class FairAdmission:
             self._tickets.remove(ticket)
 
     async def _serve(self, ticket: Ticket, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Work on the request; what it cost is charged however it ends."""
+        """Run the admitted work and charge its cost, however it ends."""
         if ticket.gave_way():
             raise self._shed_error()
         began = self._clock()
@@ -162,7 +163,10 @@ class FairAdmission:
             raise QuotaSpent(f"the tenant's {quota.seconds:g} s of engine time a minute are used up")
 
     def charge(self, quota: Quota | None, elapsed: float, cost: float | None) -> None:
-        """How long the engine worked on what did not end is not known; waiting for others must cost nothing."""
+        """Charge `cost` seconds to the quota's account, or an estimate if the cost is None (the work did not end).
+
+        The estimate is the elapsed time, at most the recent average cost, because waiting for others must be free.
+        """
         if quota:
             self._accounts.charge(quota, min(elapsed, self._cost_s) if cost is None else cost)
 
@@ -170,12 +174,12 @@ class FairAdmission:
         return Counter(ticket.tenant for ticket in self._tickets if not ticket.shed)
 
     def count_places_everywhere(self, tenant: str) -> int:
-        """Places of a tenant here and in other processes; 0 where nothing is known of others."""
+        """Slots of a tenant here and in other processes; 0 if it is known to have none in other processes."""
         others = self._accounts.elsewhere(tenant)
         return min(MAX_PLACES, others + self._places()[tenant]) if others else 0
 
     def _count_places(self, tenant: str, tenant_places: int) -> Counter[str]:
-        """Places by tenant, one of them about to come: those here, and those that it is known to have elsewhere."""
+        """Slots by tenant, here and elsewhere; `tenant_places` is the gateway's newest count for `tenant`."""
         here = self._places()
         latest = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.shed} | {
             tenant: tenant_places
@@ -186,7 +190,7 @@ class FairAdmission:
         return counted
 
     def _make_room(self, tenant: str, tenant_places: int) -> None:
-        """See that there is a place for one more of `tenant`; raises when it is this one that has to go."""
+        """Free a slot for a new request of `tenant`, by shedding another if needed; raises if `tenant` must yield."""
         here = self._places()
         if here.total() < self._seats:
             return
@@ -209,7 +213,7 @@ class FairAdmission:
             leaving.work.cancel()
 
     def _stop_reading(self, ticket: Ticket) -> None:
-        """An answer that loses its place has to be read as a whole at its end."""
+        """Take the slot of a read-ahead session and close it; its answer is then read as a whole at the end."""
         ticket.shed = True
         if ticket.session is not None:
             ticket.work = asyncio.ensure_future(ticket.session.aclose())
@@ -227,12 +231,12 @@ class FairAdmission:
         return f"all {self._seats} places are taken"
 
     def _wait_s(self) -> float:
-        """Until the requests of now are done, as long as that lately took."""
+        """Seconds to suggest for a retry: how long recent requests took to finish."""
         return max(_SHORTEST_WAIT_S, self._stay_s)
 
 
 class AdmittedEngine(FairAdmission):
-    """An engine with a bound on the requests that it takes: `seats`, waiting and worked on."""
+    """An engine that holds at most `seats` requests, waiting and running together."""
 
     def __init__(
         self,
@@ -254,35 +258,35 @@ class AdmittedEngine(FairAdmission):
         await self._engine.aclose()
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Correct one answer, if there is a place and time for it."""
+        """Correct one answer if a slot and quota are free."""
         engine_request = self._add_tenant_places(request)
         return await self.admit_work(
             request.tenant, request.quota, lambda: self._engine.align(engine_request), request.places
         )
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states of texts, if there is a place and time for it."""
+        """Return hidden states of texts if a slot and quota are free."""
         engine_request = self._add_tenant_places(request)
         work = partial(text_states, self._engine, engine_request)
         return await self.admit_work(request.tenant, request.quota, work, request.places)
 
     async def put_head(self, data: bytes) -> str:
-        """Let the engine keep a taught head: that takes no place."""
+        """Store a taught head in the engine and return its hash; this needs no slot."""
         return await with_heads(self._engine).put_head(data)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows of segments, if there is a place and time for it."""
+        """Return rows of segments if a slot and quota are free."""
         engine_request = self._add_tenant_places(request)
         work = partial(with_heads(self._engine).rows, engine_request)
         return await self.admit_work(request.tenant, request.quota, work, request.places)
 
     def _add_tenant_places(self, request: _Request) -> _Request:
-        """The request, with what is known here of its tenant's places in other processes."""
+        """The request, with `places` set to its tenant's slots everywhere if other processes report any."""
         places = self.count_places_everywhere(request.tenant)
         return request.model_copy(update={"places": places}) if places else request
 
     async def read(self, request: AlignRequest) -> Session:
-        """Read ahead, if there is a place to spare; an answer may lose it any time until it is whole."""
+        """Start reading an answer ahead if a slot is free; the answer may lose the slot until it is complete."""
         self._check(request.quota)
         if self._places().total() >= self._seats:
             raise self._overload_error()
@@ -292,7 +296,10 @@ class AdmittedEngine(FairAdmission):
         return _AdmittedSession(self, ticket, request.quota, session)
 
     async def finish(self, ticket: Ticket, request: AlignRequest) -> Correction:
-        """An answer that was read ahead is whole: from now on its place is as good as any other."""
+        """Correct an answer that was read ahead and is now complete; its slot gets normal priority.
+
+        Raises `SessionLost` if another request got the slot.
+        """
         session = ticket.session
         ticket.session = None
         ticket.since = self._clock()
@@ -308,7 +315,7 @@ class AdmittedEngine(FairAdmission):
             await session.aclose()
 
     async def let_go(self, ticket: Ticket, quota: Quota | None) -> None:
-        """What was read ahead is given up; what it cost is charged."""
+        """Give up a read-ahead session: free its slot, charge its time and close it."""
         session = ticket.session
         ticket.session = None
         if session is None or ticket.gave_way():
@@ -319,7 +326,7 @@ class AdmittedEngine(FairAdmission):
 
 
 class Admission(AdmittedEngine):
-    """Admission to an engine that is loaded here."""
+    """Admission to an engine that this process loads."""
 
     def __init__(
         self,
@@ -338,27 +345,27 @@ class Admission(AdmittedEngine):
 
 
 class LocalAdmission(Admission):
-    """Before an engine with a model of its own: completions take places, too."""
+    """Admission to an engine with its own model, where completions take slots, too."""
 
     def __init__(self, engine: Local, *, seats: int = 64) -> None:
         super().__init__(engine, seats=seats)
         self._local = engine
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
-        """Complete one prompt, if there is a place for it."""
+        """Complete one prompt if a slot is free."""
         return await self.admit_work(_NOBODY, None, lambda: self._local.complete(request, name, deadline_s))
 
     def load(self) -> Load:
-        """What the engine is busy with."""
+        """The engine's current load."""
         return self._local.load()
 
     def stalled_s(self) -> float:
-        """How long the step that runs now has been running."""
+        """Seconds that the current step has been running."""
         return self._local.stalled_s()
 
 
 class _AdmittedSession(ForwardingSession):
-    """A session that lasts as long as no other request needs its place."""
+    """A session that ends when another request needs its slot."""
 
     def __init__(self, admission: AdmittedEngine, ticket: Ticket, quota: Quota | None, session: Session) -> None:
         super().__init__(session)
@@ -367,32 +374,32 @@ class _AdmittedSession(ForwardingSession):
         self._quota = quota
 
     def inner(self) -> Session:
-        """The engine's session; raises `SessionLost` once its place was given to another."""
+        """The engine's session; raises `SessionLost` once another request got the slot."""
         if self._ticket.session is None or self._ticket.gave_way():
             raise SessionLost("its place was needed")
         return self._ticket.session
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Its verdicts; from now on a client waits for it."""
+        """Return the verdicts, and give the slot normal priority because a client now waits."""
         self._ticket.awaited = True
         return await super().wait_for_verdicts(known_count)
 
     async def replace(self, span: Span) -> Correction:
-        """What stands in place of a flagged stretch, charged as it is made."""
+        """Return the replacement for a flagged range, and charge its time to the quota."""
         replacement = await super().replace(span)
         self._admission.charge(self._quota, 0.0, replacement.ms / 1000)
         return replacement
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The correction of the whole answer, whose place is from now on as good as any other."""
+        """Return the correction of the whole answer; its slot gets normal priority."""
         return await self._admission.finish(self._ticket, request)
 
     async def aclose(self) -> None:
-        """Give the place back."""
+        """Free the slot and close the session."""
         await self._admission.let_go(self._ticket, self._quota)
 
 
 def _is_cancelling() -> bool:
-    """Whether this task is cancelled, and not only the work that it waits for."""
+    """Whether this task itself is being cancelled, and not only the work that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

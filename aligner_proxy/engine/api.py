@@ -1,7 +1,7 @@
 """Requests, results and protocols of engines: what a gateway and an engine exchange.
 
-The gateway knows an engine as `Engine`; the server, the client, the in-process engine and the scripted one all satisfy
-it. No torch here.
+The gateway uses every engine through the protocol `Engine`, which the in-process engine, the clients and the scripted
+engine of the tests implement. No torch here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota
 class AlignerInfo:
     """The aligner that an engine serves. `content_hash` changes whenever its weights, head or template do.
 
-    An engine may serve others over the same base; requests choose by their names in `others`.
+    An engine may serve further aligners over the same base model; a request chooses one by its name in `others`.
     """
 
     model: str
@@ -35,14 +35,14 @@ class AlignerInfo:
     device: str
     others: Mapping[str, AlignerInfo] = field(default_factory=dict)
     ends: bool = False
-    """Whether its head judges the place behind the last segment, too: what is missing there can be added."""
+    """Whether its head also judges the end of the answer, so that missing text can be added there."""
     taught: tuple[str, ...] = ()
-    """Texts of the objectives for which it has a taught head of its own."""
+    """Texts of the objectives for which the aligner comes with a taught head."""
     languages: tuple[str, ...] = ()
-    """Codes of the languages that it was trained for; empty: all, as far as anybody knows."""
+    """Codes of the languages that it was trained for; empty if its model card names none (no limit is known)."""
 
     def find_aligner(self, name: str) -> AlignerInfo:
-        """The one that requests call so; raises `UnknownAligner`."""
+        """The aligner of this name in requests; raises `UnknownAligner`."""
         if name == DEFAULT_ALIGNER:
             return self
         if name not in self.others:
@@ -52,49 +52,49 @@ class AlignerInfo:
 
 
 MAX_PLACES = 1_000_000
-"""More than any tenant has at once."""
+"""Upper bound on the slots of one tenant; no tenant has that many at once."""
 
 
 class Asked(BaseModel):
-    """What every request to an engine says: on whose account, to which aligner."""
+    """The fields that every request to an engine has: the tenant, its quota, and the aligner to use."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     request_id: str
     aligner: str = Field(default=DEFAULT_ALIGNER, max_length=64)
     tenant: str = Field(default="-", max_length=64)
-    """A digest of whose answer it is: a full engine shares its places equally among tenants."""
+    """A digest of the tenant; a full engine shares its slots equally among tenants."""
     quota: Quota | None = None
-    """What the tenant may use; None: as much as there is."""
+    """Engine time that the tenant may use; None means no limit."""
     places: int = Field(default=0, ge=0, le=MAX_PLACES)
-    """Requests of the tenant in all gateways, as far as this one knows; 0: nothing is known of others."""
+    """Running requests of the tenant in all gateways, as far as the sender knows; 0 if it knows of no others."""
 
 
 HeadHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
-"""Content hash of a taught head; empty: none."""
+"""Content hash of a taught head; empty for none."""
 HeadSource = Callable[[str], bytes | None]
-"""Gives the bytes of a taught head by its content hash, None where there is none; called in the event loop."""
+"""Returns the bytes of a taught head by its content hash, or None if there is none; called in the event loop."""
 
 
 class AlignRequest(Asked):
-    """One answer to correct. Objectives are whole texts in their final order; `deadline_s` counts from arrival."""
+    """One answer to correct. `objectives` are full texts in their final order; `deadline_s` counts from arrival."""
 
     turns: tuple[Turn, ...]
     answer: str
     objectives: tuple[str, ...] = Field(min_length=1)
     common: int = Field(default=0, ge=0)
-    """So many of the first objectives are the operator's: what the model computed of them serves other tenants, too."""
+    """How many of the first objectives are the operator's. Tenants may share the cached model states of these."""
     caution: float = Field(default=0.0, allow_inf_nan=False)
     verify: Verify = Verify.FLAGGED
     deadline_s: float = Field(default=20.0, gt=0, le=3600)
     draft: int = Field(default=0, ge=0, lt=8)
-    """Which of several drafts of the same answer this is to be: what can write otherwise does so from 1 on."""
+    """Index of this draft when several corrections of one answer are wanted; writers that can vary do so from 1 on."""
     open_ended: bool = True
-    """Whether something may be added behind the answer; no where it stands in a larger text."""
+    """Whether text may be added after the answer; False if the answer is part of a larger text."""
     score_only: bool = False
-    """Score the segments and leave the answer as it is. An engine that cannot score reads the answer all the same."""
+    """Score the segments and leave the answer unchanged. An engine that cannot score still reads the answer."""
     heads: tuple[HeadHash, ...] = ()
-    """Of each objective its taught head; empty where none has one."""
+    """The taught head of each objective, in their order; an empty tuple if no objective has one."""
 
     @model_validator(mode="after")
     def _one_head_each(self) -> Self:
@@ -106,11 +106,11 @@ class AlignRequest(Asked):
 
 
 MAX_TEXTS = 64
-"""Of one request for hidden states."""
+"""Most texts in one request for hidden states, and most answers in one request for rows."""
 
 
 class StatesRequest(Asked):
-    """Texts whose hidden states are wanted, each by itself, and from which layers (counted from 0)."""
+    """A request for the hidden states of texts, each read separately, at some layers (counted from 0)."""
 
     texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, max_length=MAX_TEXTS)
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, max_length=8)
@@ -118,7 +118,7 @@ class StatesRequest(Asked):
 
 
 class ExchangeText(BaseModel):
-    """A conversation and the answer of which rows are wanted."""
+    """A conversation and its answer, for which rows are requested."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -127,7 +127,7 @@ class ExchangeText(BaseModel):
 
 
 class RowsRequest(Asked):
-    """Answers of whose segments the rows are wanted that heads are taught on, each read like one to be corrected."""
+    """A request for segment rows, on which heads are taught; each answer is read as if it were to be corrected."""
 
     exchanges: tuple[ExchangeText, ...] = Field(min_length=1, max_length=MAX_TEXTS)
     objectives: tuple[str, ...] = Field(min_length=1)
@@ -135,25 +135,25 @@ class RowsRequest(Asked):
 
 
 class ExchangeRows(BaseModel):
-    """What the detector read of one answer."""
+    """The detector's rows and scores for the segments of one answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     segments: tuple[tuple[int, int], ...]
-    """Of each segment its first character in the answer, and the one behind its last. A very long one is several."""
+    """The (start, end) characters of each segment in the answer, end excluded. A very long segment is split."""
     rows: str
     """[segments, width]: 16-bit floating point numbers, little-endian, as base64."""
     scores: tuple[tuple[FiniteFloat, ...], ...]
-    """[segments, objectives] of the general head, in nats."""
+    """Scores [segments, objectives] of the general head, in nats."""
 
 
 class RowsResponse(BaseModel):
-    """Rows of each answer of a `RowsRequest`, in its order."""
+    """The rows of each answer of a `RowsRequest`, in the same order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     aligner: str
-    """Content hash of the aligner that read them."""
+    """Content hash of the aligner that read the answers."""
     width: int = Field(gt=0)
     """Numbers in a row."""
     exchanges: tuple[ExchangeRows, ...]
@@ -169,7 +169,7 @@ class RowsResponse(BaseModel):
 
 
 class AlignResponse(BaseModel):
-    """A `Correction` on the wire."""
+    """A `Correction` as it is sent over HTTP."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -181,23 +181,23 @@ class AlignResponse(BaseModel):
     aligner: str = ""
 
     def correction(self) -> Correction:
-        """The same as the frozen value that the gateway's rooms use."""
+        """Convert to the frozen `Correction` that the gateway uses."""
         return Correction(self.text, self.segments, self.counts, self.prompt_tokens, self.ms, self.aligner)
 
     @classmethod
     def from_correction(cls, correction: Correction) -> AlignResponse:
-        """From the frozen value."""
+        """Convert from the frozen `Correction`."""
         names = ("text", "segments", "counts", "prompt_tokens", "ms", "aligner")
         return cls(**{name: getattr(correction, name) for name in names})
 
 
 class Span(BaseModel):
-    """A flagged stretch of an answer that is still being written: its segments `first` to `stop`, that one excluded.
+    """A flagged range of an answer that is still being written: its segments `first` to `stop`, `stop` excluded.
 
-    The place behind the last segment counts as one more.
+    The end of the answer counts as one more segment.
 
-    The aligner reads the first `end` characters of the answer and writes behind `before`, which is what went out in
-    place of all that stands before the stretch. Segments after the stretch are those that it has to lead back to.
+    The aligner reads the first `end` characters of the answer and writes after `before`, the edited text already sent
+    for everything before the range. Any segments after the range are kept; the replacement has to lead up to them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -208,7 +208,7 @@ class Span(BaseModel):
     before: str
     deadline_s: float = Field(gt=0)
     objective: int | None = None
-    """Behind the last segment: the objective that misses something there."""
+    """For the end of the answer: the index of the objective that misses something there."""
 
 
 def _make_tuple(value: object) -> object:
@@ -219,7 +219,7 @@ _Zero = Annotated[float, Field(ge=0, le=0)]
 
 
 class Prediction(BaseModel):
-    """What the client expects to be written."""
+    """The text that the client expects as the completion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -228,9 +228,9 @@ class Prediction(BaseModel):
 
 
 class CompletionRequest(BaseModel):
-    """The part of OpenAI's request that greedy completion of one text needs; anything else is refused by name.
+    """A request in OpenAI's form for the greedy completion of one text; any other field is refused by name.
 
-    What asks for nothing (a penalty of 0, a seed where nothing is drawn) is taken: clients send it by themselves.
+    Fields without effect (a penalty of 0, a seed without sampling) are accepted, because clients send them unasked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -255,7 +255,7 @@ class CompletionRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The text, why it ended, and its cost. `stop_reason` is the stop text that ended it (vLLM's name for it)."""
+    """A completion, why it ended, and its cost. `stop_reason` (vLLM's name) is the stop text that ended it, if any."""
 
     text: str
     finish_reason: Literal["stop", "length"] = "stop"
@@ -266,13 +266,16 @@ class Completion:
 
     @property
     def finished(self) -> bool:
-        """Whether it ended by itself; otherwise the limit cut it off."""
+        """Whether the text ended by itself; if not, the token limit cut it off."""
         return self.finish_reason == "stop"
 
 
 @dataclass(frozen=True, slots=True)
 class BlockUse:
-    """Blocks by what they are for: `used` are held, `shared` by more than one; `cached` are free and still known."""
+    """Counts of KV-cache blocks by state.
+
+    `used` blocks are held by a sequence, `shared` by more than one; `cached` are free but can still be reused.
+    """
 
     used: int
     shared: int
@@ -282,7 +285,7 @@ class BlockUse:
 
 @dataclass(slots=True)
 class Totals:
-    """Since the engine began."""
+    """Counts since the engine started."""
 
     forwards: int = 0
     fed_tokens: int = 0
@@ -290,14 +293,14 @@ class Totals:
     failed: int = 0
     preempted: int = 0
     unbalanced: int = 0
-    """How often blocks were miscounted when the engine was idle: never, or there is a bug."""
+    """How often blocks were miscounted when the engine was idle; more than 0 means a bug."""
     drafted: int = 0
     accepted: int = 0
     recovered: int = 0
     bonus: int = 0
 
     def add(self, counts: DecodeCounts) -> None:
-        """Where the tokens of one finished request came from; its forwards were shared and are counted as they run."""
+        """Add one finished request's tokens by origin. Its forwards were shared and are counted as they run."""
         self.drafted += counts.drafted
         self.accepted += counts.accepted
         self.recovered += counts.recovered
@@ -306,7 +309,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One look at an engine: sequences by state, blocks of the KV cache by use, totals."""
+    """A snapshot of an engine: sequences by state, KV-cache blocks by use, totals."""
 
     running: int
     waiting: int
@@ -319,96 +322,96 @@ class Session(Protocol):
     """An answer that an engine reads while the upstream still writes it. Always ended by `finish` or `aclose`."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer; never waits for the model. The verdicts that are there, from the first segment on."""
+        """Add text to the answer without waiting for the model; return all verdicts so far, in segment order."""
         ...
 
     async def end(self) -> None:
-        """There is no more; never waits for the model."""
+        """Say that no more text will come; does not wait for the model."""
         ...
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, as soon as there are more than `known_count`, or all of them when the answer has ended.
+        """Wait until there are more than `known_count` verdicts, or the answer has ended, and return all of them.
 
-        None: this engine has none before the answer is finished. A segment gets its verdict when the next one has
-        begun; the last one gets it when the answer has ended. A verdict never changes.
+        None means that this engine has no verdicts before the answer is finished. A segment gets its verdict when the
+        next one has begun; the last segment gets it when the answer has ended. A verdict never changes.
         """
         ...
 
     async def replace(self, span: Span) -> Correction:
-        """What stands in place of a flagged stretch: the text of the correction, which may be empty."""
+        """Write a replacement for a flagged range: the text of the correction, which may be empty."""
         ...
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
+        """Correct the complete answer, `request.answer`, within `request.deadline_s`."""
         ...
 
     async def aclose(self) -> None:
-        """Give it up; may be called again, and does nothing once `finish` was called."""
+        """Give up the session; may be called again, and does nothing once `finish` was called."""
         ...
 
 
 class ForwardingSession:
-    """A session that passes everything on to another one; what wraps a session overrides what it changes."""
+    """A session that forwards every call to another one; base class of wrappers, which override what they change."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def inner(self) -> Session:
-        """The session that calls are passed on to; may raise where there is none any more."""
+        """The session that receives the calls; an override may raise once that session is gone."""
         return self._session
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer."""
+        """Add text to the answer and return the verdicts so far."""
         return await self.inner().feed(text)
 
     async def end(self) -> None:
-        """There is no more."""
+        """Say that no more text will come."""
         await self.inner().end()
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, as soon as there are more than `known_count`."""
+        """Wait for more than `known_count` verdicts and return all of them."""
         return await self.inner().wait_for_verdicts(known_count)
 
     async def replace(self, span: Span) -> Correction:
-        """What stands in place of a flagged stretch."""
+        """Write a replacement for a flagged range."""
         return await self.inner().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The correction of the whole answer."""
+        """Correct the whole answer."""
         return await self.inner().finish(request)
 
     async def aclose(self) -> None:
-        """Let go of what was not finished."""
+        """Give up the session unless it was finished."""
         await self.inner().aclose()
 
 
 class DeferredSession:
-    """A session of an engine that reads nothing ahead: the whole answer is corrected at its end."""
+    """A session of an engine that cannot read ahead: it ignores text and corrects the whole answer in `finish`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """Nothing is read."""
+        """Ignore the text; there are no verdicts yet."""
         return ()
 
     async def end(self) -> None:
-        """Nothing was read."""
+        """Do nothing, because nothing was read."""
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """There are no verdicts before the end."""
+        """Return None: there are no verdicts before the end."""
         return None
 
     async def replace(self, span: Span) -> Correction:
-        """Without verdicts there is nothing to replace."""
+        """Raise `EngineFault`: without verdicts there is nothing to replace."""
         raise EngineFault("this engine reads no answer ahead")
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The whole correction."""
+        """Correct the whole answer with `align`."""
         return await self._engine.align(request)
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing, because the session holds nothing."""
 
 
 class Engine(Protocol):
@@ -423,7 +426,7 @@ class Engine(Protocol):
         ...
 
     async def read(self, request: AlignRequest) -> Session:
-        """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
+        """Begin to read an answer that is still being written; `request.answer` is its text so far."""
         ...
 
     async def aclose(self) -> None:
@@ -433,15 +436,15 @@ class Engine(Protocol):
 
 @runtime_checkable
 class HasStates(Protocol):
-    """An engine that gives hidden states of texts, or stands before one that might."""
+    """An engine that returns hidden states of texts, or a wrapper around one that may."""
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Rows [texts, layers * hidden]: means over tokens, normalised layer by layer. Raises `StatesUnavailable`."""
+        """Return rows [texts, layers * hidden]: means over tokens, normalised per layer. Raises `StatesUnavailable`."""
         ...
 
 
 async def text_states(engine: Engine, request: StatesRequest) -> list[list[float]]:
-    """Hidden states of texts from any engine; raises `StatesUnavailable` where it has none to give."""
+    """Return hidden states of texts from any engine; raises `StatesUnavailable` if it cannot provide them."""
     if not isinstance(engine, HasStates):
         raise StatesUnavailable("this engine gives no hidden states; an engine of aligner-proxy with a model does")
     return await engine.states(request)
@@ -449,19 +452,19 @@ async def text_states(engine: Engine, request: StatesRequest) -> list[list[float
 
 @runtime_checkable
 class HasHeads(Protocol):
-    """An engine to which objectives can be taught, or stands before one that might."""
+    """An engine to which objectives can be taught, or a wrapper around one that may be."""
 
     async def put_head(self, data: bytes) -> str:
-        """Keep a taught head for requests that name it; its content hash. Raises `HeadRefused`."""
+        """Store a taught head for requests that name it, and return its content hash. Raises `HeadRefused`."""
         ...
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """What heads are taught on: rows of segments. Raises `HeadsUnavailable`."""
+        """Return the rows of segments on which heads are taught. Raises `HeadsUnavailable`."""
         ...
 
 
 def with_heads(engine: Engine) -> HasHeads:
-    """The engine as one to which objectives can be taught; raises `HeadsUnavailable` for others."""
+    """The engine, typed as one to which objectives can be taught; raises `HeadsUnavailable` for others."""
     if not isinstance(engine, HasHeads):
         raise HeadsUnavailable(
             "nothing can be taught to this engine; an engine of aligner-proxy with a model is needed"
@@ -470,10 +473,10 @@ def with_heads(engine: Engine) -> HasHeads:
 
 
 class Startable(Engine, Protocol):
-    """An engine that has something to load."""
+    """An engine that has to load its aligner first."""
 
     async def start(self) -> AlignerInfo:
-        """Load; raises `WeightsError` when that is impossible."""
+        """Load the aligner and describe it; raises `WeightsError` if that fails."""
         ...
 
 
@@ -486,9 +489,9 @@ class Local(Startable, Protocol):
         ...
 
     def load(self) -> Load:
-        """What it is busy with."""
+        """The engine's current load."""
         ...
 
     def stalled_s(self) -> float:
-        """How long the step that runs now has been running."""
+        """Seconds that the current step has been running."""
         ...

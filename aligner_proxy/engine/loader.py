@@ -1,9 +1,9 @@
-"""Loader of aligners: from a model's name, resolve, prepare once, load.
+"""Loader of aligners: resolves a model's name to files, prepares the weights once, and loads them.
 
-    aligner = open_aligner(Settings("embedded"), home)
+    aligner = open_aligner(EngineSettings("embedded"), home)
 
-Preparation (merging, quantising) happens the first time, takes a while and is stored under `home`; afterwards the
-stored weights are checked and loaded.
+Preparation (merging the adapter, quantising) takes a while. It happens the first time, and its result is stored under
+`home`. Later starts check and load the stored weights.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from aligner_proxy.types import DEFAULT_ALIGNER
 
 Progress = Callable[[str], None]
 _WINDOW = 4096
-"""Tokens that the cache must hold at least: one correction of the longest that aligners are made for."""
+"""Fewest tokens that the cache must hold: one correction of the greatest length that aligners are made for."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Which aligner, and how it computes. `template` only for models that do not name theirs; 0 threads: as torch;
-    `cache_tokens` is the room of the KV cache, where there is memory for it.
+    """Which aligner to load, and how it computes.
 
-    `adapters` are further aligners over the same base, by the names by which requests choose them.
+    `template` is needed only for models that do not name their own. With `threads` 0, torch's default applies.
+    `cache_tokens` is the size of the KV cache if there is memory for it. `adapters` maps the names that requests use
+    to further aligners over the same base.
     """
 
     model: str | Path = "embedded"
@@ -55,7 +56,7 @@ class EngineSettings:
 
 
 def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lambda _: None) -> Aligner:
-    """Prepare if need be, and load. Raises `WeightsError` or `ConfigError`."""
+    """Load an aligner, preparing its weights first if needed. Raises `WeightsError` or `ConfigError`."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if settings.adapters:
@@ -69,7 +70,7 @@ def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lamb
 
 
 def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
-    """One base in memory, and the aligners that share it."""
+    """Load one base and all aligners that share it; return the default aligner with the others attached."""
     progress("reading the files")
     together = sources.resolve_all(settings.model, settings.template, settings.adapters)
     prepared, folder = _store_weights(together.base, settings, home, progress)
@@ -104,7 +105,7 @@ def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head:
 
 
 def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _: None) -> tuple[Prepared, Path]:
-    """Weights in the form in which they are loaded, made now if they are not in the store."""
+    """Return the prepared weights and their folder, preparing them now if they are not in the store."""
     store = WeightStore(home)
     if sources.is_hub_id(settings.model) and (stored := _recall_prepared(store, settings)):
         return stored
@@ -122,7 +123,7 @@ def _store_weights(
     prepared = describe(source, settings.quantization)
     store = WeightStore(home)
     if settings.quantization == "none" and not (source.adapter or source.base.gguf):
-        # Nothing to change about a full model: a copy of many gigabytes would gain nothing.
+        # A full model needs no preparation; copying its many gigabytes would gain nothing.
         return prepared, source.base.folder
     folder = store.find(prepared)
     if folder is None:
@@ -133,7 +134,10 @@ def _store_weights(
 
 
 def _check_preparation(source: sources.ModelSource) -> None:
-    """A base that has a config of its own tells its sizes; one inside a GGUF is small enough to come in a package."""
+    """Raise `WeightsError` if memory is too small to prepare this model.
+
+    A base inside a GGUF file has no config with sizes and is not checked: it is small enough to come in a package.
+    """
     sizes = memory.shape(source.base.folder)
     free_bytes = memory.available()
     if sizes is not None and free_bytes is not None:
@@ -141,7 +145,7 @@ def _check_preparation(source: sources.ModelSource) -> None:
 
 
 def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
-    # Imported here: what merging and quantising need costs seconds, and most starts only load.
+    # Imported here, because these imports take seconds and most starts only load prepared weights.
     from aligner_proxy.engine.weights import quantise
 
     quantise.fill(source, quantization, folder)
@@ -156,9 +160,10 @@ def _recall_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prep
 
 
 def describe(source: sources.ModelSource, quantization: str, *, unmerged: bool = False) -> Prepared:
-    """What the weights will be called; the hash covers everything that changes what they say.
+    """Describe the prepared weights; the content hash covers everything that changes the model's output.
 
-    Unmerged and merged adapters give slightly different outputs; `unmerged` is the adapter beside its base.
+    `unmerged` is for an adapter that is applied at run time instead of being merged into its base. It changes the hash,
+    because unmerged and merged adapters give slightly different outputs.
     """
     family = prompts.find_template(source.template)
     parts = {"files": source.identity, "template": family.hash, "window": source.window, "quantization": quantization}
@@ -169,7 +174,7 @@ def describe(source: sources.ModelSource, quantization: str, *, unmerged: bool =
 
 
 def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSource] = ()) -> ModelRunner:
-    """Load prepared weights, and adapters over them, on CUDA where there is one. Raises `WeightsError`."""
+    """Load prepared weights, and the adapters in `over`, on the GPU if there is one. Raises `WeightsError`."""
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
     cache_tokens = _room(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
@@ -191,7 +196,7 @@ def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSou
 
 
 def _room(folder: Path, settings: EngineSettings, states: int) -> int:
-    """Tokens of KV cache that fit beside the weights. Raises `WeightsError` where these do not fit."""
+    """Tokens of KV cache that fit into memory with the weights. Raises `WeightsError` if the weights do not fit."""
     sizes = memory.shape(folder)
     free_bytes = _memory_left()
     if sizes is None or free_bytes is None:
@@ -226,7 +231,10 @@ def _load_adapter(adapter: Path, source: sources.ModelSource, model: Any) -> Ada
 
 
 def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, ...]:
-    """The taught heads that an aligner comes with; they name no aligner, because its hash covers theirs."""
+    """Read the taught heads that an aligner comes with; raises `ValueError` for a head that does not fit.
+
+    Such a head must not name an aligner: the aligner's hash covers the head, so the head cannot contain that hash.
+    """
     taught_heads = unpack(path.read_bytes()) if path and path.exists() else ()
     width = head.row_width if head else 0
     for each in taught_heads:
@@ -238,7 +246,7 @@ def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[T
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:
-    """4-bit kernels compute in bf16; without them fp32 is exact on CPU, and bf16 is what a GPU does well."""
+    """The number type to compute in: as configured, else bf16 for 4-bit kernels and on GPUs, else fp32 (exact)."""
     if settings.dtype != "auto":
         return torch.float32 if settings.dtype == "fp32" else torch.bfloat16
     return torch.bfloat16 if settings.quantization == "nf4" or torch.cuda.is_available() else torch.float32

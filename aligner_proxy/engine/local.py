@@ -1,7 +1,7 @@
-"""An engine inside this process: one thread owns the model and steps it for all requests at once.
+"""An engine inside this process: one thread owns the model and runs its forward passes for all requests together.
 
-A deadline runs while a request waits and while it is worked on, and a request that was given up lets go of the model
-before its next forward. How many requests an engine takes at a time is decided before it (admission.py).
+A request's deadline counts both waiting and running time. An abandoned request releases the model before its next
+forward pass. The number of requests in the engine is limited before it (admission.py).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 
 @dataclass(slots=True, eq=False)
 class _Submitted:
-    """A request on its way through the model's thread; `abandoned` is set when its client has given it up."""
+    """A request handed to the model's thread; `abandoned` is set when its client has given it up."""
 
     deadline: float
     phases: Phases
@@ -54,10 +54,10 @@ class _Submitted:
     abandoned: threading.Event = field(default_factory=threading.Event)
 
     def finish(self, end: object) -> None:
-        """Called in the model's thread."""
+        """Record how the request ended and resolve its future; called in the model's thread."""
         late = "timeout" if time.monotonic() >= self.deadline else "cancelled"
         self.phases.note_end(end, late if self.future.cancelled() else None)
-        with contextlib.suppress(InvalidStateError):  # its client has gone
+        with contextlib.suppress(InvalidStateError):  # the client has gone, so the future is already resolved
             if isinstance(end, CorrectionError):
                 self.future.set_exception(end)
             else:
@@ -65,25 +65,25 @@ class _Submitted:
 
 
 class ThreadsafeEvent:
-    """An event of the event loop in which it was made, which any thread may set."""
+    """An event of the event loop that created it, which any thread may set."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
 
     def set(self) -> None:
-        """Wake what waits for it."""
+        """Wake the waiting coroutine."""
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nothing waits any more
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self) -> None:
-        """Return when it has been set since the last time."""
+        """Wait until the event is set, then clear it."""
         await self._event.wait()
         self._event.clear()
 
 
 class LocalSession:
-    """A session on an answer that this process reads while it is being written."""
+    """A session of `LocalEngine`: an answer that this process reads while it is being written."""
 
     def __init__(
         self,
@@ -104,19 +104,19 @@ class LocalSession:
         submitted.future.add_done_callback(lambda _: self._changed.set())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer; the verdicts that are there already, on segments from the first on."""
+        """Add text to the answer and return all verdicts so far, in segment order."""
         self._answer.add(text)
         if self._answer.waits():
             self._wake()
         return self._answer.verdicts
 
     async def end(self) -> None:
-        """There is no more of it."""
+        """Mark the answer's text as complete."""
         self._answer.text_ended = True
         self._wake()
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, when there are more than `known_count` or all of them."""
+        """Wait for more than `known_count` verdicts, or for all; None if the session does not judge while reading."""
         if not self._judges:
             return None
         answer = self._answer
@@ -126,7 +126,7 @@ class LocalSession:
         return answer.verdicts
 
     async def replace(self, span: Span) -> Correction:
-        """What stands in place of a flagged stretch, within `span.deadline_s`."""
+        """Write a replacement for a flagged range within `span.deadline_s`."""
         pending = PendingReplacement(span)
         self._answer.replacing.append(pending)
         self._wake()
@@ -135,7 +135,7 @@ class LocalSession:
         return pending.done.result()
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The answer has ended and is `request.answer`; its correction, within `request.deadline_s`."""
+        """Correct the complete answer, `request.answer`, within `request.deadline_s`, and end the session."""
         self._ending = True
         self._submitted.phases.trace = tracing.current_context()
         self._submitted.phases.note_complete_answer()
@@ -149,12 +149,12 @@ class LocalSession:
             self._end()
 
     async def aclose(self) -> None:
-        """Give it up; one that is being finished belongs to the call that finishes it."""
+        """Give up the session, unless `finish` was called: that call then ends it."""
         if not self._ending:
             self._end()
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for the model's thread; raises what ended the reading, if that comes first."""
+        """Wait until the model's thread makes `condition` true; raises the error that ended the reading, if any."""
         while not condition():
             if self._submitted.future.done():
                 self._submitted.future.result()
@@ -168,7 +168,7 @@ class LocalSession:
 
 
 class LocalEngine:
-    """An engine with its own model and thread, in which `load` runs once."""
+    """An engine with its own model and thread; `load` loads the aligner once, in that thread."""
 
     def __init__(self, load: Callable[[], Aligner]) -> None:
         self._load = load
@@ -181,7 +181,7 @@ class LocalEngine:
         self._stepping: float | None = None
 
     async def start(self) -> AlignerInfo:
-        """Load the aligner and wait for it; may be called again. Raises `WeightsError` when it cannot be loaded."""
+        """Load the aligner and wait until it is loaded; may be called again. Raises `WeightsError` if that fails."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="aligner", daemon=True)
             self._thread.start()
@@ -189,19 +189,19 @@ class LocalEngine:
         return aligner.info
 
     async def info(self) -> AlignerInfo:
-        """What is served; raises `EngineUnavailable` until it is loaded."""
+        """The aligner served; raises `EngineUnavailable` until it is loaded."""
         return self._aligner().info
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Correct one answer, waiting for room if need be, within `request.deadline_s`."""
+        """Correct one answer within `request.deadline_s`, including any time it waits for the model."""
         return await self._submit_work(correct, request)  # type: ignore[no-any-return]
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states of texts; raises `StatesUnavailable` for layers that the aligner has not."""
+        """Return hidden states of texts; raises `StatesUnavailable` for a layer that the model does not have."""
         return await self._submit_work(states, request)  # type: ignore[no-any-return]
 
     async def put_head(self, data: bytes) -> str:
-        """Keep a taught head for requests that name it by its hash; raises `HeadRefused`."""
+        """Store a taught head for requests that name it by its hash, and return the hash; raises `HeadRefused`."""
         aligner = self._aligner()
         try:
             head = TaughtHead.from_bytes(data)
@@ -210,7 +210,7 @@ class LocalEngine:
         return aligner.keep(head)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """What heads are taught on; raises `HeadsUnavailable` where there is no detector head."""
+        """Return the segment rows on which heads are taught; raises `HeadsUnavailable` without a detector head."""
         return await self._submit_work(rows, request)  # type: ignore[no-any-return]
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
@@ -221,13 +221,11 @@ class LocalEngine:
         return await self._result(submitted, deadline_s)  # type: ignore[no-any-return]
 
     async def read(self, request: AlignRequest) -> LocalSession:
-        """Begin to read an answer that is still being written; `request.answer` is what there is of it."""
+        """Begin to read an answer that is still being written; `request.answer` is its text so far."""
         answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
         answer.add(request.answer)
         aligner = self._aligner().find_aligner(request.aligner)
-        aligner.find_taught_heads(
-            request
-        )  # what cannot be judged as it asks is refused now, not when the answer has ended
+        aligner.find_taught_heads(request)  # refuse unusable taught heads now, not when the answer has ended
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
         work = partial(read, aligner, answer)
         submitted = self._submit(request.request_id, aligner, work, request.tenant, answer=answer)
@@ -249,7 +247,7 @@ class LocalEngine:
         deadline_s: float = float("inf"),
         answer: PartialAnswer | None = None,
     ) -> _Submitted:
-        """Hand work to the model's thread. With an `answer` it waits for text; its session keeps the deadline then."""
+        """Queue work for the model's thread. With an `answer`, the job waits for text and has no deadline here."""
         sequence = Sequence(aligner.adapter, tenant)
         phases = Phases(tracing.current_context(), unwanted=answer is not None)
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
@@ -271,7 +269,7 @@ class LocalEngine:
             self._live.discard(submitted)
 
     async def aclose(self) -> None:
-        """Give up what is still worked on and wait until the model's thread has let go; loading is not waited for."""
+        """Fail all unfinished requests and wait for the model's thread to end, unless it is still loading."""
         self._closed = True
         for submitted in list(self._live):
             submitted.finish(EngineUnavailable("the engine is closing"))
@@ -280,12 +278,12 @@ class LocalEngine:
             await asyncio.to_thread(self._thread.join)
 
     def load(self) -> Load:
-        """What it is busy with; raises `EngineUnavailable` until it is loaded."""
+        """The engine's current load; raises `EngineUnavailable` until the aligner is loaded."""
         self._aligner()
         return self._scheduler.load()
 
     def stalled_s(self) -> float:
-        """How long the step that runs now has been running; for ever when the model's thread is gone."""
+        """Seconds that the current step has been running; infinite if the model's thread has died."""
         if self._thread is not None and not self._thread.is_alive() and not self._closed:
             return float("inf") if self._loaded.exception() is None else 0.0
         since = self._stepping
@@ -307,7 +305,7 @@ class LocalEngine:
         return self._loaded.result()
 
     def _run(self) -> None:
-        """The model's thread: load, then step as long as there is something to do."""
+        """Body of the model's thread: load the aligner, then run steps until the engine is closed."""
         try:
             aligner = self._load()
         except BaseException as error:  # noqa: BLE001 - whatever it is, `start` raises it in the caller's thread
@@ -324,7 +322,7 @@ class LocalEngine:
         loop.close()
 
     def _take_in(self, loop: Loop) -> None:
-        """Everything that has arrived; with nothing to do, wait for it."""
+        """Move all queued jobs into the loop; if the loop is idle, wait for the first one."""
         wait = loop.idle()
         while True:
             try:
@@ -337,4 +335,4 @@ class LocalEngine:
 
 
 _WAKE = None
-"""Put into the inbox where there is something to do for work that was submitted already."""
+"""Item that wakes the model's thread, because a job it already has can go on."""

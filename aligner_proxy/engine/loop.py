@@ -1,7 +1,8 @@
-"""The engine's loop (read this first): schedule, run one forward, postprocess; again and again.
+"""The engine's loop (read this first): schedule, run one forward pass, postprocess, repeat.
 
-The loop belongs to one thread, which owns the model. Corrections are generators: a step feeds what the scheduled ones
-asked for, and those that have got all of it go on to their next request. One that fails does so alone.
+One thread runs the loop and owns the model. Corrections are generators that yield requests for tokens to be fed. A step
+feeds the tokens of the scheduled corrections. A correction whose request is complete continues to its next one. A
+correction that fails does not affect the others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loop:
-    """Steps of one model over many jobs, of `budget` tokens at most; None: as many as suit the machine."""
+    """Runs steps of one model for many jobs, at most `budget` tokens a step; None takes the machine's default."""
 
     def __init__(self, aligner: Aligner, *, budget: int | None = None, most: int = 32) -> None:
         self.aligner = aligner
@@ -35,7 +36,7 @@ class Loop:
         return self.scheduler.busy or bool(self.scheduler.find_woken_jobs())
 
     def add(self, job: Job) -> None:
-        """Take a job in; one that needs no model is finished at once."""
+        """Add a job to the scheduler; a job that needs no model is finished at once."""
         try:
             result = job.advance()
         except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and templates
@@ -47,7 +48,10 @@ class Loop:
             job.finish(result)
 
     def step(self) -> None:
-        """One forward of the model for the jobs that are scheduled, and what follows from it."""
+        """Run one forward pass for the scheduled jobs and advance those whose request is complete.
+
+        Jobs that waited for text that has now come are advanced first.
+        """
         for job in self.scheduler.find_woken_jobs():
             job.woken += 1
             self._advance(job, NOTHING)
@@ -57,7 +61,7 @@ class Loop:
                 self._postprocess(feed, tokens)
 
     def idle(self) -> bool:
-        """Whether there is nothing to do. If so it checks that no block is lost; a mismatch is logged and counted."""
+        """Whether there is nothing to do. If so, check that no cache block is lost; log and count a mismatch."""
         if self.busy:
             return False
         try:
@@ -68,12 +72,15 @@ class Loop:
         return True
 
     def close(self) -> None:
-        """Give up everything; the model can be used by another loop then."""
+        """Drop all jobs with an error; another loop can use the model afterwards."""
         for job in [*self.scheduler.running, *self.scheduler.waiting]:
             self.scheduler.drop(job, EngineUnavailable("the engine is closing"))
 
     def _run(self, feeds: list[Feed]) -> Iterable[tuple[Feed, list[int]]]:
-        """Each feed with its chosen tokens, from one forward; if that fails, one by one, to drop only the faulty."""
+        """Run all feeds in one forward pass and return each with its chosen tokens.
+
+        If the pass fails, run each feed alone and drop only the jobs whose feed fails.
+        """
         self.scheduler.totals.forwards += 1
         began = time.perf_counter()
         try:
@@ -99,7 +106,7 @@ class Loop:
             self._advance(job, step)
 
     def _step(self, feed: Feed, ask: Ask) -> Step:
-        """What a job gets for its ask, all of which has been fed."""
+        """Build the result for a job's ask, once all its tokens have been fed."""
         runner = self.aligner.runner
         scores = runner.scores(feed, ask.spans) if ask.spans else []
         rows = runner.rows(feed, ask.spans) if ask.spans and ask.rows else []
@@ -116,14 +123,14 @@ class Loop:
 
 
 def _share(feeds: list[Feed], seconds: float) -> None:
-    """Charge engine time by tokens: no job pays for the tokens of others, nor for waiting."""
+    """Charge each job its part of a step's time, in proportion to its tokens; waiting costs nothing."""
     tokens = sum(feed.stop - feed.start for feed in feeds)
     for feed in feeds:
         feed.job.sequence.spent_s += seconds * (feed.stop - feed.start) / tokens
 
 
 def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
-    """One correction without any other, in the caller's thread. Raises what `Engine.align` raises."""
+    """Run a single correction in the caller's thread. Raises what `Engine.align` raises."""
     ends: list[Correction | CorrectionError] = []
     named_aligner = aligner.find_aligner(request.aligner)
     sequence = Sequence(named_aligner.adapter, request.tenant)
@@ -140,7 +147,10 @@ def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
 
 
 def _ours(name: str, error: Exception) -> CorrectionError:
-    """An exception of a library as one of ours. The log has only its place: its message may quote the request."""
+    """Convert a library's exception to one of ours, and log where it was raised.
+
+    The log leaves the message out, because it may quote the request.
+    """
     if isinstance(error, CorrectionError):
         return error
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,7 +1,7 @@
-"""Sockets to listen on, opened before anything slow starts, so that a taken address is one clear sentence at once.
+"""Sockets to listen on, opened before anything slow starts, so that a taken address is reported clearly and at once.
 
-A unix socket is for its owner alone. A socket file that a killed process left behind is replaced; one that another
-process still answers on is not.
+Only the owner may use a unix socket. A socket file left behind by a killed process is replaced. A socket file on which
+another process still answers is not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aligner_proxy.errors import ConfigError
 
 @contextlib.contextmanager
 def unix(path: Path) -> Iterator[socket.socket]:
-    """Listen on a socket file of mode 0600; it is removed afterwards. Raises `ConfigError` when it is in use."""
+    """Listen on a socket file of mode 0600 and remove it afterwards. Raises `ConfigError` if it is in use."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -39,7 +39,7 @@ def unix(path: Path) -> Iterator[socket.socket]:
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket file that no process answers on, and a name of one that is gone."""
+    """Remove a stale socket file or a dangling link at `path`; raises `ConfigError` if the path is in use."""
     if not path.exists():
         if path.is_symlink():
             path.unlink()
@@ -60,14 +60,14 @@ def _clear(path: Path) -> None:
 
 @contextlib.contextmanager
 def tcp(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen on host:port. Raises `ConfigError` when it is taken."""
+    """Listen on host:port. Raises `ConfigError` if it is taken."""
     with contextlib.closing(bind_socket(host, port)) as listener:
         listener.listen()
         yield listener
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """A socket on host:port that does not listen yet; the caller closes it. Raises `ConfigError` when it is taken."""
+    """Bind a socket to host:port without listening yet; the caller closes it. Raises `ConfigError` if it is taken."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, *_, address = min(addresses, key=lambda one: one[0] != socket.AF_INET)
@@ -88,7 +88,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
 
 
 def publish(socket_file: Path, name: Path) -> None:
-    """Let `name` stand for a socket file from now on: whoever connects to it reaches that one."""
+    """Atomically point the symlink `name` to a socket file, so that clients of `name` connect to that socket."""
     new = name.with_name(f".{name.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     new.symlink_to(socket_file.name)
@@ -96,6 +96,6 @@ def publish(socket_file: Path, name: Path) -> None:
 
 
 def withdraw(socket_file: Path, name: Path) -> None:
-    """Remove `name` if it stands for this socket file."""
+    """Remove the symlink `name` if it points to this socket file."""
     if name.is_symlink() and name.readlink() == Path(socket_file.name):
         name.unlink()

@@ -1,11 +1,12 @@
 """Taught head: what an aligner learned about one objective from examples, as a frozen value and its bytes. No torch.
 
-For one objective it takes the place of the general head's score: prior * general + rows @ weight + bias, in nats, where
-the rows are those that the detector head reads of a segment. A head with `hidden` units adds what those say, gelu(rows
-@ inner + offsets) @ outer, and one with a `floor` counts no general score below that. A head with `either` does not
-take that place but stands beside it: the higher of both scores counts, so that nothing is lost that the general head
-finds. Its bytes are a line of JSON and the numbers behind it; one content has one form, so that the hash of the bytes
-is the hash of the content. An aligner folder may hold several of them in one file, each behind its length.
+For its objective it replaces the general head's score by prior * general + rows @ weight + bias, in nats. The rows are
+the numbers that the detector head reads for a segment. A head with `hidden` units adds their output, gelu(rows @ inner
++ offsets) @ outer. A head with a `floor` raises lower general scores to that value. A head with `either` does not
+replace the general score: the higher of both counts, so that nothing is lost that the general head finds.
+
+The bytes are a line of JSON followed by the numbers. Equal content always gives equal bytes, so the hash of the bytes
+identifies the content. An aligner folder may hold several heads in one file, each preceded by its length.
 """
 
 from __future__ import annotations
@@ -22,51 +23,51 @@ from aligner_proxy.errors import MalformedHead
 
 FORMAT = 1
 MAX_HEAD_BYTES = 1 << 18
-"""Of one head. A row of the largest model that aligners are made of has 20,480 numbers of two bytes each."""
+"""Largest size of one head. A row of the largest model used for aligners has 20,480 numbers of two bytes each."""
 _WIDTH = 2
-"""Bytes of a number."""
+"""Bytes per number."""
 _LENGTH = struct.Struct("<I")
 _FIELDS = frozenset({"taught_head", "objective", "aligner", "prior", "bias", "width"})
 _EITHER = "either"
 _FLOOR = "floor"
 _HIDDEN = "hidden"
-"""Fields that only heads with them have, so that the bytes of all others are what they always were."""
+"""Optional fields, left out if unused, so that the bytes (and hashes) of older heads stay the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaughtHead:
-    """The head of one objective. `aligner` is empty where it lies in the folder of its own aligner."""
+    """The taught head of one objective. `aligner` is empty for a head that comes in its aligner's folder."""
 
     objective: str
-    """The whole text, "Name: description"."""
+    """The objective's full text, "Name: description"."""
     aligner: str
     """Content hash of the aligner whose rows it reads."""
     prior: float
-    """The part of the general head's score that counts."""
+    """Factor of the general head's score."""
     bias: float
-    """Nats."""
+    """Constant added to the score, in nats."""
     weight: bytes
-    """16-bit floating point numbers, little-endian: nats by number of a row; behind them, of the hidden units, the
-    weights [hidden, width], the offsets [hidden] and what each adds, in nats [hidden]."""
+    """16-bit floating point numbers, little-endian: the weights of a row's numbers [width], in nats. For hidden units
+    follow their weights [hidden, width], offsets [hidden] and output weights in nats [hidden]."""
     either: bool = False
-    """Whether the general head's score counts where it is the higher one."""
+    """Whether the general head's score counts if it is the higher one."""
     hidden: int = 0
-    """Hidden units."""
+    """Number of hidden units."""
     floor: float | None = None
-    """Nats, the least that the general head's score counts as: how far below it lies says no more."""
+    """Lowest general score that counts, in nats; lower ones are raised to it, because they carry no information."""
 
     @property
     def width(self) -> int:
-        """Numbers in a row that it reads."""
+        """Numbers per row that the head reads."""
         return (len(self.weight) // _WIDTH - 2 * self.hidden) // (1 + self.hidden)
 
     @property
     def content_hash(self) -> str:
-        """sha256 of its bytes, hex; requests name it by this."""
+        """sha256 of the head's bytes in hex, by which requests name it."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """Its bytes, the same for the same content."""
+        """Serialise the head; equal content gives equal bytes."""
         header: dict[str, Any] = {
             "taught_head": FORMAT,
             "objective": self.objective,
@@ -85,7 +86,7 @@ class TaughtHead:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TaughtHead:
-        """Read `to_bytes`. Raises `MalformedHead` that says what is wrong."""
+        """Parse the output of `to_bytes`. Raises `MalformedHead` that says what is wrong."""
         if len(data) > MAX_HEAD_BYTES:
             raise MalformedHead(f"a taught head of {len(data)} bytes; at most {MAX_HEAD_BYTES} are read")
         line, newline, weight = data.partition(b"\n")
@@ -100,7 +101,7 @@ class TaughtHead:
         head = cls(
             header["objective"], header["aligner"], header["prior"], header["bias"], weight, either, hidden, floor
         )
-        # Without hidden units that is the width of a row.
+        # Without hidden units this is the width of a row.
         count = header["width"] * (1 + hidden) + 2 * hidden
         if len(weight) != count * _WIDTH or head.width < 1:
             raise MalformedHead(f"a taught head of {len(weight)} bytes of weight; its header says another width")
@@ -113,7 +114,7 @@ class TaughtHead:
 
 
 def _header(line: bytes) -> dict[str, Any] | None:
-    """The fields of a header, each of its type; None where they are others."""
+    """Parse a header line; None if a field is missing, unknown or of the wrong type."""
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
@@ -131,13 +132,13 @@ def _header(line: bytes) -> dict[str, Any] | None:
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:
-    """Several heads as one file, each behind its length."""
+    """Serialise several heads into one file, each preceded by its length."""
     pieces = [head.to_bytes() for head in heads]
     return b"".join(_LENGTH.pack(len(piece)) + piece for piece in pieces)
 
 
 def unpack(data: bytes) -> tuple[TaughtHead, ...]:
-    """Read `pack`. Raises `MalformedHead`, also where two heads are of one objective."""
+    """Parse the output of `pack`. Raises `MalformedHead`, also if two heads have the same objective."""
     heads: list[TaughtHead] = []
     at = 0
     while at < len(data):

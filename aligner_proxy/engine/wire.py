@@ -1,8 +1,9 @@
 """Wire format between gateway and engine: shapes, errors, and the version number that both sides send.
 
-Each side tells its number in a header; two different numbers are an error. Without this a gateway of another version
-would see fields refused or, worse, left out. Who tells no number is let in by the server (any HTTP client may ask), and
-is taken for an old engine by the client only where it refuses our requests.
+Each side sends its version number in a header; two different numbers are an error. Without this check, a version
+mismatch would show as refused fields or, worse, as fields silently missing. The server accepts requests without the
+header, because any HTTP client may ask. The client treats an engine without the header as an old version only if that
+engine rejects our requests.
 """
 
 from __future__ import annotations
@@ -33,21 +34,22 @@ from aligner_proxy.errors import (
 from aligner_proxy.types import SegmentScore
 
 WIRE = 11
-"""Counted up with every change of the shapes in `protocol` and `wire`. 2: a request names its aligner. 3: verdicts are
-waited for, and stretches replaced, while an answer is read. 4: objectives are weighed for a prompt. 5: an
-answer is asked for as one of several drafts. 6: something may be added behind an answer. 7: an answer can be scored
-without being edited; hidden states of texts in place of weights of objectives. 8: a request says which objectives are
-the operator's; a verdict is sent once. 9: a request names the taught heads of its objectives; heads are uploaded, and
-rows of segments read. 10: corrections are asked for at /v1/corrections (/v1/align is the gateway's); an
-aligner says which languages it knows. 11: a request says how many places its tenant has in all gateways."""
+"""Version of the wire format; incremented with every change of the shapes in `api` and `wire`. What each added:
+2: a request names its aligner. 3: while an answer is read, clients can wait for verdicts and have flagged ranges
+replaced. 4: objectives are weighted for a prompt. 5: a request can ask for one of several drafts. 6: text may be added
+after an answer. 7: an answer can be scored without being edited; hidden states of texts take the place of objective
+weights. 8: a request says which objectives are the operator's; each verdict is sent once. 9: a request names the taught
+heads of its objectives; heads can be uploaded and rows of segments read. 10: corrections are at /v1/corrections
+(/v1/align is the gateway's); an aligner names its languages. 11: a request says how many places (request slots) its
+tenant has in all gateways."""
 HEADER = "x-aligner-wire"
 RELEASE = "x-aligner-release"
 VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}
 _REFUSED = 422
 BAD_REQUEST = "bad_request"
 MAX_BODY_BYTES = 16 << 20
-"""More than any request or answer needs that fits a window; neither side takes in more."""
-# What a status means that comes without an error of ours: from a proxy before the engine, or from a crash in it.
+"""Largest body that either side accepts; no request or answer that fits a model's window needs as much."""
+# The meaning of a status without an error body of ours: it comes from a proxy in front of the engine, or from a crash.
 _FOREIGN: dict[int, type[CorrectionError]] = {
     500: EngineFault,
     502: EngineUnavailable,
@@ -61,13 +63,13 @@ JUDGED = TypeAdapter(tuple[SegmentScore, ...] | None)
 
 
 class WireVersionCheck:
-    """ASGI middleware of the engine: sends its number with every answer and refuses requests with another one."""
+    """ASGI middleware of the engine: sends its wire version with every answer, refuses requests of another version."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
@@ -85,14 +87,17 @@ class WireVersionCheck:
 
 
 def check(status: int, headers: Mapping[str, str]) -> None:
-    """The gateway's side: raise `EngineMismatch` where an answer is from an engine of another number."""
+    """Check an engine's answer in the gateway; raises `EngineMismatch` if its wire version differs from ours.
+
+    A missing version counts as different only if the engine rejects the request (422).
+    """
     number = headers.get(HEADER)
     if number != str(WIRE) and (number is not None or status == _REFUSED):
         raise mismatch("engine", headers, "gateway")
 
 
 def mismatch(other: str, headers: Mapping[str, str], here: str) -> EngineMismatch:
-    """The error that names both releases, and what to do."""
+    """The error for two different wire versions; its message names both releases and the fix."""
     release = headers.get(RELEASE, "an older release")[:32]
     wire = headers.get(HEADER, "1")[:8]
     return EngineMismatch(
@@ -102,7 +107,7 @@ def mismatch(other: str, headers: Mapping[str, str], here: str) -> EngineMismatc
 
 
 class SessionOpened(BaseModel):
-    """The name of a reading that has begun."""
+    """The answer to opening a session (a "reading"): the session's name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -110,18 +115,18 @@ class SessionOpened(BaseModel):
 
 
 class TextChunk(BaseModel):
-    """More of an answer that is read while it is written; `ended`: there is no more after this."""
+    """The next text of an answer that is still being written; `ended` is true if no text follows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str
     ended: bool = False
     known: int = Field(default=0, ge=0)
-    """Verdicts that the asker has: only those that follow are sent."""
+    """Number of verdicts that the client already has; only later ones are sent."""
 
 
 class KnownVerdicts(BaseModel):
-    """The asker waits until there are more verdicts than `known`; the first `received` are not sent again."""
+    """A request to wait until there are more verdicts than `known`; the first `received` are not sent again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -133,7 +138,7 @@ OPENED = TypeAdapter(SessionOpened)
 
 
 class ErrorBody(BaseModel):
-    """`type` is the error's reason, `message` names the fix; never any text of a request."""
+    """An error: `type` is its reason, `message` names the fix. It never contains text of a request."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -142,7 +147,7 @@ class ErrorBody(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of every answer that is not a success."""
+    """The body of every error answer."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -151,7 +156,7 @@ class ErrorResponse(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error ready to be sent."""
+    """An error as it is sent over HTTP: status, body and headers."""
 
     status: int
     body: ErrorResponse
@@ -159,23 +164,23 @@ class Refusal:
 
 
 def refusal(error: CorrectionError) -> Refusal:
-    """How an error travels; an overload says when to come again (Retry-After, seconds)."""
+    """Convert an error to its HTTP form; an overload also says when to retry (Retry-After, seconds)."""
     headers = _retry_after(error.retry_after_s) if isinstance(error, EngineOverloaded) else {}
     return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
 def translate_parse_errors(otherwise: str) -> ErrorTranslation:
-    """What the other side sent must be what was asked for, or it is an `InvalidOutput` that says `otherwise`."""
+    """A context that turns validation errors of received data into `InvalidOutput` with the message `otherwise`."""
     return ErrorTranslation(ValidationError, lambda _: InvalidOutput(otherwise))
 
 
 def _retry_after(seconds: float) -> dict[str, str]:
-    """HTTP knows whole seconds; milliseconds are sent beside them by the name that OpenAI's clients look for first."""
+    """Retry headers: whole seconds as in HTTP, and milliseconds in the header that OpenAI's clients read first."""
     return {"retry-after": str(ceil(seconds)), "retry-after-ms": str(ceil(1000 * seconds))}
 
 
 def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
-    """The error that a server meant; an answer that is none of ours and no usual status is an `InvalidOutput`."""
+    """Convert an error answer to its exception; without our error body, by the status, else `InvalidOutput`."""
     try:
         error = ErrorResponse.model_validate_json(content).error
     except ValidationError:
@@ -188,7 +193,7 @@ def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> C
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds after which a server that refuses wants to be asked again; one where it does not say."""
+    """Seconds after which the server wants a retry; 1 second if it does not say."""
     milliseconds = headers.get("retry-after-ms")
     seconds = headers.get("retry-after")
     try:

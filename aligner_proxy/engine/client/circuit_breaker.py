@@ -1,9 +1,10 @@
-"""Circuit breaker around an engine: an engine that does not answer costs no request its deadline.
+"""Circuit breaker around an engine, so that requests do not spend their deadline on an engine that does not answer.
 
-Closed: requests pass. When `THRESHOLD` of them in a row met no engine (or nonsense), it opens: requests fail at once,
-and after a growing pause the next one sends a probe first, alone (half-open). When as many ran out of time, which a
-slow engine does as well as a hung one, the probe is sent before any is turned away. Any answer is a sign of life, also
-a refusal. Of our own, because the libraries for this let every request through while half-open.
+While the circuit is closed, requests pass. After `THRESHOLD` requests in a row that met no engine (or invalid output),
+it opens and requests fail at once. After a growing pause, the next request first sends a single probe (half-open).
+After `THRESHOLD` timeouts in a row, a probe is sent before any request is refused, because a slow engine times out as
+well as a hung one. Any answer, even a refusal, shows that the engine is alive. We have our own implementation, because
+the libraries for this let every request through while half-open.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
 _SOON_S = 0.05
 _SLOW_INFO_S = 0.25
-"""A description that takes longer is late: it needs no model."""
+"""A description that takes longer than this counts as late, because it needs no model."""
 PROBE = AlignRequest(
     request_id="probe",
     turns=(Turn("user", "Hello."),),
@@ -50,7 +51,7 @@ PROBE = AlignRequest(
     score_only=True,
     deadline_s=2.0,
 )
-"""The request that probes an engine: an answer to score, because an engine with a hung model still answers /ready."""
+"""The probe request. It scores an answer, because an engine with a hung model still answers /ready."""
 
 
 class State(StrEnum):
@@ -68,37 +69,37 @@ Ask = Callable[[AlignRequest], Awaitable[Correction]]
 
 @dataclass(slots=True)
 class Circuit:
-    """State machine of an engine's health, without engine and clock: `now` is any clock that never goes back.
+    """State machine of an engine's health, independent of engine and clock; `now` is the time of a monotonic clock.
 
-    `Breaker` keeps one for its engine, `Replicas` one for each of theirs.
+    `Breaker` has one for its engine, `Replicas` has one for each of its engines.
     """
 
     threshold: int = THRESHOLD
-    """Failures in a row that open it."""
+    """Failures in a row that open the circuit."""
     longest_pause_s: float = LONGEST_PAUSE_S
     state: State = State.CLOSED
     losses: int = 0
-    """Requests in a row that met no engine, or nonsense."""
+    """Requests in a row that met no engine or got invalid output."""
     late: int = 0
-    """Requests in a row that ran out of time."""
+    """Requests in a row that timed out."""
     pause_s: float = FIRST_PAUSE_S
     until: float = 0.0
     probing: bool = False
 
     def wants_probe(self, now: float) -> bool:
-        """Whether the next request has to probe the engine; only one may at a time."""
+        """Whether the next request has to probe the engine; only one probe runs at a time."""
         if self.probing:
             return False
         return now >= self.until if self.state is State.OPEN else self.late >= self.threshold
 
     def begin_probe(self) -> None:
-        """A request probes the engine; one that only ran late turns no other away meanwhile."""
+        """Record that a probe begins; an open circuit becomes half-open, a closed one still lets requests pass."""
         self.probing = True
         if self.state is State.OPEN:
             self.state = State.HALF_OPEN
 
     def end_probe(self, *, alive: bool | None, now: float) -> None:
-        """What the probe showed; None: nothing, because its request was given up."""
+        """Record the result of the probe; `alive` is None if the probe was abandoned and shows nothing."""
         self.probing = False
         if alive:
             self.alive()
@@ -108,7 +109,7 @@ class Circuit:
             self.state = State.OPEN  # its pause is over, so the next request probes
 
     def alive(self) -> None:
-        """The engine answered sensibly."""
+        """Record that the engine answered: reset the counts and close the circuit."""
         self.losses = 0
         self.late = 0
         if self.state is not State.CLOSED:
@@ -116,7 +117,7 @@ class Circuit:
             self.pause_s = FIRST_PAUSE_S
 
     def note_failure(self, now: float, *, late: bool = False, unavailable: bool = False) -> None:
-        """A request met no engine or nonsense, or ran out of time; `unavailable` opens the circuit at once."""
+        """Record a failed request: `late` for a timeout, else a loss; `unavailable` opens the circuit at once."""
         if late:
             self.late += 1
             return
@@ -146,9 +147,10 @@ class Breaker:
         changed(self._reported)
 
     async def info(self) -> AlignerInfo:
-        """The engine's description; raises `BreakerOpen` while the engine is left alone.
+        """The engine's description; raises `BreakerOpen` while the circuit is open.
 
-        It is no sign of life: it may be remembered, and a hung model does not keep an engine from describing itself.
+        A description does not show that the engine works: it may be cached, and an engine with a hung model still
+        describes itself.
         """
         await self._wait_for_circuit()
         began = self._clock()
@@ -156,15 +158,15 @@ class Breaker:
             with self._watch_errors():
                 return await self._engine.info()
         except asyncio.CancelledError:
-            # It is not known here whether a client left or a deadline passed; to suspect wrongly costs one probe.
+            # It is unknown here whether a client left or a deadline passed; a wrong suspicion only costs one probe.
             if self._clock() - began >= _SLOW_INFO_S:
                 self.circuit.note_failure(self._clock(), late=True)
             raise
 
     async def align(self, request: AlignRequest, ask: Ask | None = None) -> Correction:
-        """Correct one answer, by `ask` where a session has read it, unless the engine is left alone.
+        """Correct one answer, by `ask` if a session has read it; raises `BreakerOpen` while the circuit is open.
 
-        A request that probes has less time afterwards.
+        The time for a probe is subtracted from the request's deadline.
         """
         ask = ask or self._engine.align
         before = self._clock()
@@ -177,27 +179,27 @@ class Breaker:
         return correction
 
     async def read(self, request: AlignRequest) -> Session:
-        """Read ahead, where the engine is not in doubt: reading ahead sends no probe and turns no request away."""
+        """Read ahead if the engine is not in doubt, else return a session that corrects at the end; never probes."""
         if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
             return DeferredSession(self)
         return _GuardedSession(self, await self._engine.read(request))
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states, where the engine is not in doubt: a request goes on without them, so this is no probe."""
+        """Return hidden states if the engine is not in doubt; never probes, as requests can go on without states."""
         if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
         return await self.watch_call(text_states(self._engine, request))
 
     async def put_head(self, data: bytes) -> str:
-        """Give the engine a taught head."""
+        """Store a taught head in the engine; the circuit records the outcome."""
         return await self.watch_call(with_heads(self._engine).put_head(data))
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows of segments; whoever teaches waits for them, so that a failure says something of the engine."""
+        """Return rows of segments; the circuit records the outcome, as a teaching client waits for them."""
         return await self.watch_call(with_heads(self._engine).rows(request))
 
     async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Wait for a call that is under way; the circuit sees what comes of it."""
+        """Run a call without checking the circuit first, and record its outcome in the circuit."""
         with self._watch_errors():
             result = await call
         self.circuit.alive()
@@ -212,12 +214,12 @@ class Breaker:
         await self._engine.aclose()
 
     async def _wait_for_circuit(self) -> None:
-        """Return when a request may go on; raises `BreakerOpen` at once when it may not."""
+        """Return when a request may go on, probing the engine first if needed; raises `BreakerOpen` if it may not."""
         now = self._clock()
         if self.circuit.wants_probe(now):
             self.circuit.begin_probe()
             self._report()
-            # A task of its own: a request whose deadline is shorter than the probe's would never see its end.
+            # The probe is a separate task, because a request with a shorter deadline would never see its end.
             self._probing = asyncio.create_task(self._probe())
             self._probing.add_done_callback(self._probe_ended)
             if not await asyncio.shield(self._probing):
@@ -226,25 +228,25 @@ class Breaker:
             raise BreakerOpen("the engine did not answer lately", max(_SOON_S, self.circuit.until - now))
 
     async def _probe(self) -> bool:
-        """Whether the engine answers at all."""
+        """Send the probe; return whether the engine answers at all."""
         try:
             async with asyncio.timeout(PROBE.deadline_s):
                 await self._engine.align(PROBE)
         except (EngineUnavailable, InvalidOutput, DeadlineExceeded, TimeoutError):
             return False
         except CorrectionError:
-            return True  # it is full, or has a fault with this text: it answers
+            return True  # a full engine, or one that fails on this text, still answers
         return True
 
     def _probe_ended(self, probing: asyncio.Task[bool]) -> None:
-        """The circuit learns what the probe showed, whether or not its request still waits."""
+        """Tell the circuit the probe's result, even if its request does not wait any more."""
         inconclusive = probing.cancelled() or probing.exception() is not None
         self.circuit.end_probe(alive=None if inconclusive else probing.result(), now=self._clock())
         self._report()
 
     @contextlib.contextmanager
     def _watch_errors(self) -> Iterator[None]:
-        """Let the circuit see what a call raises."""
+        """Record the errors that a call raises in the circuit, and raise them again."""
         try:
             yield
         except (EngineUnavailable, InvalidOutput, DeadlineExceeded) as error:
@@ -268,20 +270,20 @@ class Breaker:
 
 
 class _GuardedSession(ForwardingSession):
-    """A session behind the breaker. Only what a client waits for counts: the rest is sent again with the answer."""
+    """A session behind the breaker. Only calls that a client waits for count, as text can be sent again at the end."""
 
     def __init__(self, breaker: Breaker, session: Session) -> None:
         super().__init__(session)
         self._breaker = breaker
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Its verdicts; a client waits for them, so what goes wrong counts."""
+        """Wait for verdicts; the circuit records the outcome, as a client waits."""
         return await self._breaker.watch_call(super().wait_for_verdicts(known_count))
 
     async def replace(self, span: Span) -> Correction:
-        """What stands in place of a flagged stretch."""
+        """Write a replacement for a flagged range; the circuit records the outcome."""
         return await self._breaker.watch_call(super().replace(span))
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """Its correction, unless the engine is left alone by now."""
+        """Correct the whole answer; raises `BreakerOpen` if the circuit has opened."""
         return await self._breaker.align(request, super().finish)

@@ -1,7 +1,8 @@
 """Client of a completions server: any with OpenAI's `/v1/completions` (vLLM, llama.cpp, or our own engine).
 
-Pooled, patient only with what was not begun, and cancelled by closing the connection. It knows nothing about templates.
-Text of a foreign error never gets into ours: it may quote a prompt.
+The client pools connections, retries only requests that the server has not begun, and cancels a request by closing its
+connection. It knows nothing about templates. Our errors never quote the text of a foreign error, because that may quote
+a prompt.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from aligner_proxy.errors import (
 from aligner_proxy.types import DecodeCounts
 
 MAX_STOPS = 4
-"""OpenAI's bound; servers that take more lose nothing."""
+"""Most stop texts that are sent, which is OpenAI's limit; with servers that allow more, nothing is lost by it."""
 _PLAIN = re.compile(r"[\w.-]{1,64}")
 _TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "ContextWindowExceededError", "too_long"}
 _TOO_LONG_FIELDS = {"input_tokens", "input_text", "max_tokens"}
-"""How vLLM names what is at fault when a prompt, or what is to be written after it, does not fit."""
+"""The parameters that vLLM names in an error if a prompt, or its completion, does not fit the window."""
 
 _HINTS = {
     401: "; name the variable with its key in aligner.engine.key_env",
@@ -47,7 +48,10 @@ _INFO_S = 5.0
 
 
 def request_body(request: CompletionRequest, model: str | None, *, predicts: bool) -> dict[str, Any]:
-    """The request as JSON, greedy; what a server may not know is left out."""
+    """Build the JSON body of a greedy request; fields that a server may not know are left out.
+
+    `predicts` is true for servers that accept `prediction`.
+    """
     body: dict[str, Any] = {"prompt": request.prompt, "max_tokens": request.max_tokens, "temperature": 0}
     if model:
         body["model"] = model
@@ -62,7 +66,7 @@ def request_body(request: CompletionRequest, model: str | None, *, predicts: boo
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A server's description of its model. `identity` goes into the cache's key; the window may be unknown."""
+    """A server's description of its model. `identity` becomes part of cache keys; the window may be unknown."""
 
     model: str
     identity: dict[str, Any] = field(default_factory=dict)
@@ -74,11 +78,11 @@ class Completer(Protocol):
     """Anything that continues texts. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
 
     async def describe_model(self) -> ServedModel:
-        """The model that is served there."""
+        """Describe the model that is served."""
         ...
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
-        """Continue one text within the deadline."""
+        """Continue one text within `deadline_s`."""
         ...
 
     async def aclose(self) -> None:
@@ -87,7 +91,7 @@ class Completer(Protocol):
 
 
 class _Loose(BaseModel):
-    """Of a foreign answer only what is used is looked at."""
+    """Base of models for foreign answers: fields that we do not use are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -114,7 +118,7 @@ class _RemoteCompletion(_Loose):
 
 
 def parse_completion(body: bytes | dict[str, Any]) -> Completion:
-    """The first choice of an answer. Raises `InvalidOutput` where there is none."""
+    """Parse the first choice of an answer. Raises `InvalidOutput` if there is none."""
     with translate_parse_errors("the server sent something that is no completion"):
         parsed = (
             _RemoteCompletion.model_validate_json(body)
@@ -135,7 +139,10 @@ def parse_completion(body: bytes | dict[str, Any]) -> Completion:
 
 
 def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
-    """The model meant by `model`, of what `/v1/models` lists; without a name the only one."""
+    """Find the model named `model` in a `/v1/models` answer, or the only one if `model` is None.
+
+    Raises `InvalidOutput` for an invalid answer, and `EngineFault` if the model is missing or ambiguous.
+    """
     try:
         models = {str(entry["id"]): entry for entry in json.loads(body)["data"]}
     except (ValueError, KeyError, TypeError):
@@ -154,7 +161,7 @@ def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
 
 
 def parse_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
-    """The error that a foreign server meant by a status; of its answer only one-word codes are quoted."""
+    """Convert a foreign server's error answer to one of our errors; only one-word codes of it are quoted."""
     error = _error(body)
     codes = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
     summary = f"status {status}" + "".join(f", {code}" for code in sorted(codes) if _PLAIN.fullmatch(code))
@@ -170,7 +177,7 @@ def parse_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Corre
 
 
 def _error(body: bytes) -> dict[str, Any]:
-    """The error object of a body, in OpenAI's form or bare."""
+    """The error object of a body, either in OpenAI's form ({"error": ...}) or bare; empty if there is none."""
     try:
         parsed = json.loads(body)
     except ValueError:
@@ -180,16 +187,16 @@ def _error(body: bytes) -> dict[str, Any]:
 
 
 def unreachable(where: str, error: Exception, *, mid_request: bool) -> CorrectionError:
-    """No server answered there, or the connection was lost on the way."""
+    """The error for a server that did not answer, or, with `mid_request`, for a connection lost during a request."""
     if mid_request:
         return EngineUnavailable(f"the server at {where} went away in mid-request ({type(error).__name__})")
     return NotReady(f"no server answers at {where}")
 
 
 class CompletionsClient:
-    """Satisfies `Completer`. `base` ends with /v1; `model` None means the only one served there.
+    """Client of one server; satisfies `Completer`. `base` ends with /v1; `model` None means the only one served.
 
-    `predicts` says that the server knows `prediction`. `info_ttl_s` is how long its description is believed.
+    `predicts` is true if the server accepts `prediction`. Its description is cached for `info_ttl_s` seconds.
     """
 
     def __init__(
@@ -212,7 +219,7 @@ class CompletionsClient:
         self._about: tuple[float, ServedModel] | None = None
 
     async def describe_model(self) -> ServedModel:
-        """The model served there; asked again after `info_ttl_s` and after every lost connection."""
+        """Describe the model served; asks the server again after `info_ttl_s` and after a lost connection."""
         if self._about and time.monotonic() - self._about[0] < self._info_ttl_s:
             return self._about[1]
         try:
@@ -224,7 +231,7 @@ class CompletionsClient:
         return served_model
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
-        """Continue one text within the deadline, waiting for the server included."""
+        """Continue one text within `deadline_s`, which includes waiting for the server."""
         until = time.monotonic() + deadline_s
         model = self._model or (await self.describe_model()).model
         body = request_body(request, model, predicts=self._predicts)

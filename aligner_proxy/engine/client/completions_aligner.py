@@ -1,11 +1,12 @@
-"""Aligners behind completions servers: the whole answer anew, or a detector here with a remote editor.
+"""Aligners behind completions servers: they rewrite the whole answer, or the segments that a local scorer flags.
 
-A completions server alone corrects by the aligner's template. There is no detector head, so the server's own
-speculation (n-gram, suffix, or `prediction`) has to find the answer in the prompt, and `caution` has nothing to act on.
-Tokens are estimated from bytes, because nobody here knows them. What does not fit the window is cut and divided as in
-our own engine: the conversation is cut, an answer goes there part by part.
+A completions server alone corrects an answer with the aligner's template. There is no detector head, so `caution` has
+no effect, and the server's own speculation (n-gram, suffix, or `prediction`) has to find the answer in the prompt. The
+server's tokenizer is unknown here, so tokens are estimated from bytes. As in our own engine, a conversation that does
+not fit the window is cut, and a long answer is sent part by part.
 
-Behind a scorer (edited_engine.py) it is asked once for every flagged run, with the edited answer before it as a prefix.
+Behind a scorer (edited_engine.py) the server is asked once for every flagged run, with the edited answer before the run
+as a prefix.
 """
 
 from __future__ import annotations
@@ -46,36 +47,36 @@ from aligner_proxy.text.folding import Folded, fold, unfold
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
 BYTES_PER_TOKEN = 3.0
-"""Fewer than the tokenizers of Llama's family average on prose and on code, so that estimates err on the long side."""
+"""Below the average of Llama-family tokenizers on prose and code, so that token estimates are rather too high."""
 DEFAULT_WINDOW = 4096
 _HOLE_ROOM = 16
 Passed = Callable[[splice.EditSpan, str], Awaitable[str]]
-"""What of a text may stay in a place."""
+"""Judges a text in a hole and returns the part of it that may stay."""
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
 _VEIL = "\u2039"
 
 
 class ByteRuler:
-    """Texts measured by an estimate from their bytes. Satisfies `Ruler`."""
+    """Measures texts by an estimate from their bytes. Satisfies `Ruler`."""
 
     def count(self, text: str) -> int:
-        """How many tokens a text has, at most as a rule."""
+        """Estimated number of tokens of a text, usually too high."""
         return tokens(text)
 
     def first(self, text: str, tokens: int) -> str:
-        """Characters from the beginning."""
+        """The beginning of a text, of about `tokens` tokens."""
         return text.encode("utf-8", "replace")[: int(tokens * BYTES_PER_TOKEN)].decode("utf-8", "ignore")
 
     def last(self, text: str, tokens: int) -> str:
-        """Characters from the end."""
+        """The end of a text, of about `tokens` tokens."""
         size = int(tokens * BYTES_PER_TOKEN)
         return text.encode("utf-8", "replace")[-size:].decode("utf-8", "ignore") if size else ""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFrame:
-    """What stands around an answer in its prompts, by estimate. The answer, or a part of it, has `room` tokens."""
+    """The text around an answer in its prompts. An answer, or a part of it, may have `room` tokens, by estimate."""
 
     family: prompts.Template
     query: str
@@ -84,13 +85,13 @@ class RemoteFrame:
 
     def render_prompt(self, answer: Folded) -> prompts.Prompt:
         """The prompt of an answer, or of a part of one."""
-        # What servers would read as a control token may be in disguise, too.
+        # Veil control tokens after folding, because they may be disguised, too.
         return prompts.render(
             self.family, self.query, replace(answer, text=veil_controls(answer.text)), self.objectives
         )
 
     def division(self, segments: Sequence[structure.Segment]) -> Division:
-        """An answer of these segments in parts that should fit; the last segment may be the place behind all others."""
+        """Divide an answer into parts that should fit; an empty last segment means the end of the answer."""
         division = Division(ByteRuler(), self.room, [segment for segment in segments if segment.text])
         if segments and not segments[-1].text:
             division.add_end()
@@ -100,8 +101,8 @@ class RemoteFrame:
 class CompletionsAligner:
     """An engine behind a `Completer`.
 
-    `window` goes before the one that the server names; `revision` sets remembered corrections of other weights under
-    the same name aside.
+    `window` overrides the one that the server names. A changed `revision` invalidates cached corrections, for weights
+    that change under the same name.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class CompletionsAligner:
         self._revision = revision
 
     async def info(self) -> AlignerInfo:
-        """The aligner served there, as far as the server describes it."""
+        """The aligner served, as far as the server describes it."""
         return self._info(await self._completer.describe_model())
 
     async def align(self, request: AlignRequest) -> Correction:
@@ -129,11 +130,14 @@ class CompletionsAligner:
         return replace(correction, segments=pieces, ms=ms, aligner=info.content_hash)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
-        """A completions server reads nothing ahead."""
+        """Return a session that corrects the answer at its end, because a completions server cannot read ahead."""
         return DeferredSession(self)
 
     async def whole(self, request: AlignRequest, window: int) -> Correction:
-        """The whole answer, written anew part by part. Raises `AnswerTooLong`."""
+        """Rewrite the whole answer, part by part. Raises `AnswerTooLong`.
+
+        With `score_only` one completion is requested and the answer is left unchanged.
+        """
         framed = frame(request, self._family, window)
         division = framed.division(structure.split(request.answer))
         completions: list[Completion] = []
@@ -161,7 +165,10 @@ class CompletionsAligner:
         window: int,
         judge_edit: Passed,
     ) -> Correction:
-        """The answer with only its flagged segments written anew; what stands before each is given as prefix."""
+        """Rewrite only the flagged segments; the edited answer before each is given as a prefix.
+
+        `judge_edit` returns the part of each new text that may stay.
+        """
         framed = frame(request, self._family, window)
         division = framed.division(pieces)
         flagged = [flags[number] for number in range(len(flags)) for _ in division.range_of(number, number + 1)]
@@ -185,10 +192,10 @@ class CompletionsAligner:
         return _add_up_costs(structure.join(edited), completions)
 
     replaces_spans = False
-    """As a writer it is asked at the end of an answer."""
+    """As a writer, it is asked only at the end of an answer."""
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
-        """Both together; the window is the smaller one."""
+        """Describe scorer and writer together, with the smaller window; raises `EngineFault` if there is no head."""
         writer = await self.info()
         if not scorer.has_head:
             raise EngineFault(f"the scorer {scorer.model} has no detector head; choose an aligner that has one")
@@ -204,7 +211,10 @@ class CompletionsAligner:
         )
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
-        """The answer with what is flagged written anew, as far as the scorer lets that stand."""
+        """Rewrite the flagged segments of a scored answer, or the whole answer with `verify` set to always.
+
+        Rewritten sentences that the scorer flags again, or nearly so, are dropped.
+        """
         started = time.perf_counter()
         window = (await self.info()).window
         if request.verify is Verify.ALWAYS:
@@ -227,7 +237,7 @@ class CompletionsAligner:
         return replace(correction, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught, ms=ms)
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
-        """It writes at the end alone."""
+        """Raise `EngineFault`: this writer writes only at the end."""
         raise EngineFault("this engine cannot replace spans while streaming: its editor is asked at the end")
 
     async def aclose(self) -> None:
@@ -258,7 +268,7 @@ class CompletionsAligner:
 async def _judged_in_place(
     request: AlignRequest, scorer: Engine, span: splice.EditSpan, text: str
 ) -> tuple[str, Correction]:
-    """What was written in a place, as far as the scorer lets it stand there, and what judging it cost."""
+    """Score `text` in its hole; return the part clearly below the threshold, and the scorer's correction (its cost)."""
     answer = span.with_text(text)
     judging = await scorer.align(
         make_verdict_request(request).model_copy(update={"answer": answer, "open_ended": False})
@@ -276,7 +286,10 @@ async def _judged_in_place(
 
 
 def frame(request: AlignRequest, family: prompts.Template, window: int) -> RemoteFrame:
-    """The frame of a request's prompts, by estimate; the server has the last word. Raises `AnswerTooLong`."""
+    """Build the frame of a request's prompts, by estimated tokens. Raises `AnswerTooLong`.
+
+    The server may still refuse a prompt, because only it knows the exact tokens.
+    """
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
     objectives = tuple(veil_controls(text) for text in request.objectives)
@@ -294,17 +307,17 @@ def frame(request: AlignRequest, family: prompts.Template, window: int) -> Remot
 
 
 def tokens(text: str) -> int:
-    """How many tokens a text has, at most as a rule."""
+    """Estimated number of tokens of a text, usually too high."""
     return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
 def veil_controls(text: str) -> str:
-    """Text from outside without what servers would read as a control token; of the same length."""
+    """Replace the "<" of anything that servers would read as a control token; the text's length is unchanged."""
     return _CONTROL.sub(_VEIL, text)
 
 
 def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
-    """Generated text with the marks that the answer had, if it had any."""
+    """Restore in generated text the marks that the prompt replaced, such as those of control tokens in the answer."""
     text = prompt.restore(generated)
     return text.replace(_VEIL, "<") if _VEIL not in answer and _CONTROL.search(answer) else text
 
@@ -317,20 +330,23 @@ def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str
 
 
 def _whole(prompt: prompts.Prompt, passage: AnswerPassage, before: str, request: AlignRequest) -> CompletionRequest:
-    """The prompt with the edited answer before this part behind it."""
+    """The request for one part: its prompt, followed by the edited answer `before` this part."""
     stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
     shown_answer = prompt.text[prompt.place(passage.start) : prompt.end]
     size = tokens(shown_answer)
-    # Such a server cannot score: one token shows that it works, and no more is paid for.
+    # Such a server cannot score. One token shows that it works, and costs least.
     room = 1 if request.score_only else writing_room(size)
     return _completion(prompt.text + _as_read(before), room, stop, shown_answer, request.tenant)
 
 
 def _hole(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str) -> CompletionRequest:
-    """The prompt with the edited answer so far behind it; where the next kept segment begins, writing may stop."""
+    """The request for one hole: the prompt, followed by the edited answer so far.
+
+    The beginnings of kept segments after the hole are the stop texts.
+    """
     before, run = (_as_read(text) for text in (hole.before, hole.run.text))
     count = tokens(run)
-    # Short keys could occur anywhere; they are looked for afterwards, at the beginning of segments only.
+    # Short keys could occur anywhere, so they are no stop texts; `_fill` looks for them at the start of segments.
     stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
     rest = _as_read(hole.lead + answer[hole.run.segments[0].start :])
     return _completion(prompt.text + before, count + count // 2 + _HOLE_ROOM, stop, rest, user)
@@ -341,7 +357,10 @@ def _as_read(text: str) -> str:
 
 
 def _fill(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, done: Completion) -> str:
-    """What takes the place of a run. A stop where a kept segment begins is believed only if one begins there."""
+    """Cut the replacement of a run out of a completion.
+
+    If a stop text ended it, that counts as finished only if a kept segment really begins there.
+    """
     text = _restore_marks(prompt, answer, done.text)
     if done.stop_reason is not None:
         text += done.stop_reason
@@ -350,13 +369,16 @@ def _fill(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, done: Comp
 
 
 def _ends(text: str, hole: splice.EditSpan) -> bool:
-    """Whether a text that ended without saying why ended between segments; otherwise its last sentence is dropped."""
+    """Whether a text that ended without a named stop ended between segments; if not, its last sentence is dropped.
+
+    Some servers do not say which stop text ended a completion.
+    """
     if not hole.keys:
         return True
     return splice.before_resumption(text + hole.keys[0], hole.keys) is not None or splice.complete(text) == text
 
 
 def _add_up_costs(text: str, completions: Sequence[Completion]) -> Correction:
-    """A text at the price of all completions that it took."""
+    """A correction with this text and the summed cost of all completions."""
     parts = [Correction("", counts=each.counts, prompt_tokens=each.prompt_tokens) for each in completions]
     return Correction(text).with_cost_of(parts)

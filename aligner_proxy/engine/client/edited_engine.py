@@ -1,8 +1,8 @@
-"""Engine made of two: a scorer flags segments, and a writer writes in place of those and nowhere else.
+"""Engine made of two: a scorer flags segments, and a writer replaces these segments only.
 
-The scorer reads every answer, also while the upstream still writes; one of which nothing is flagged never reaches the
-writer. Segments that are not flagged are copied from the answer, byte for byte. What is written is scored where it
-stands, and what is flagged again is removed. Writers are a completions server (completions_aligner.py) and a chat model
+The scorer reads every answer, also while the upstream still writes it. Only answers with flagged segments reach the
+writer. Unflagged segments are copied from the answer, byte for byte. New text is scored in its place in the answer, and
+sentences that are flagged again are removed. Writers are a completions server (completions_aligner.py) and a chat model
 (correctors/editor.py).
 """
 
@@ -34,23 +34,26 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 
 
 class Writer(Protocol):
-    """Writes in place of what a scorer flags. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
+    """Replaces segments that a scorer flags. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
 
     @property
     def replaces_spans(self) -> bool:
-        """Whether it writes while the answer is being written; otherwise it is asked at the end."""
+        """Whether it can write replacements while the answer is being written; if not, it is asked at the end."""
         ...
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
-        """What both are together: either changes what is answered. Raises `EngineFault` for a scorer without head."""
+        """Describe scorer and writer as one aligner; raises `EngineFault` for a scorer without a head.
+
+        The content hash covers both, because either changes the corrections.
+        """
         ...
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
-        """The correction of an answer with these verdicts, by a time in seconds of `time.monotonic()`."""
+        """Correct an answer that the scorer has judged, before `until`, a time of `time.monotonic()` in seconds."""
         ...
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
-        """What stands in place of a flagged stretch of an answer that is still being written."""
+        """Write a replacement for a flagged range of an answer that is still being written."""
         ...
 
     async def aclose(self) -> None:
@@ -59,14 +62,14 @@ class Writer(Protocol):
 
 
 class EditedEngine:
-    """A scorer with a writer behind it. Satisfies `Engine`; closing closes both."""
+    """A scorer followed by a writer. Satisfies `Engine`; closing it closes both."""
 
     def __init__(self, scorer: Engine, writer: Writer) -> None:
         self.scorer = scorer
         self.writer = writer
 
     async def info(self) -> AlignerInfo:
-        """Both together."""
+        """Describe scorer and writer together."""
         return await self.writer.describe(await self.scorer.info())
 
     async def align(self, request: AlignRequest) -> Correction:
@@ -74,7 +77,7 @@ class EditedEngine:
         return await self.finish(request, self.scorer.align(make_verdict_request(request)))
 
     async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
-        """The correction, once the verdicts are there."""
+        """Wait for the verdicts of `scoring`, then let the writer correct the answer, within `request.deadline_s`."""
         until = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
             scored = await scoring
@@ -85,22 +88,22 @@ class EditedEngine:
             return await self.writer.write(request, scored, self.scorer, until)
 
     async def read(self, request: AlignRequest) -> Session:
-        """Let the scorer read along."""
+        """Let the scorer read an answer while it is being written."""
         scoring_request = request.model_copy(
             update={"verify": Verify.FLAGGED, "score_only": not self.writer.replaces_spans}
         )
         return EditedSession(self, await self.scorer.read(scoring_request), request)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states of texts, from the scorer: the writer only writes."""
+        """Return hidden states of texts from the scorer; the writer has none."""
         return await text_states(self.scorer, request)
 
     async def put_head(self, data: bytes) -> str:
-        """Give a taught head to the scorer, which judges."""
+        """Store a taught head in the scorer, because that judges."""
         return await with_heads(self.scorer).put_head(data)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows of segments, from the scorer."""
+        """Return rows of segments from the scorer."""
         return await with_heads(self.scorer).rows(request)
 
     async def aclose(self) -> None:
@@ -112,7 +115,7 @@ class EditedEngine:
 
 
 class EditedSession(ForwardingSession):
-    """The scorer's session, before the writer: the scorer gives verdicts, the writer writes."""
+    """A session in which the scorer reads and judges the answer, and the writer writes replacements."""
 
     def __init__(self, engine: EditedEngine, session: Session, request: AlignRequest) -> None:
         super().__init__(session)
@@ -122,12 +125,12 @@ class EditedSession(ForwardingSession):
         self._verdicts: tuple[SegmentScore, ...] = ()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer."""
+        """Add text to the answer and return the scorer's verdicts so far."""
         self.text += text
         return await super().feed(text)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """The scorer's verdicts; none before the end where the writer is asked at the end."""
+        """Wait for the scorer's verdicts; None if the writer writes only at the end."""
         if not self._engine.writer.replaces_spans:
             return None
         verdicts = await super().wait_for_verdicts(known_count)
@@ -135,7 +138,7 @@ class EditedSession(ForwardingSession):
         return verdicts
 
     def mark_flagged_segments(self, span: Span) -> tuple[list[Segment], list[SegmentScore]]:
-        """The segments of the answer so far, and of each whether it is in a stretch, and what it violates."""
+        """The segments of the answer so far, and their scores, in which only segments within `span` are flagged."""
         segments = structure.split(self.text[: span.end])
         if span.stop > len(segments):
             segments = structure.append_end(segments)
@@ -148,20 +151,20 @@ class EditedSession(ForwardingSession):
         return segments, scores
 
     async def replace(self, span: Span) -> Correction:
-        """What the writer writes in place of a stretch."""
+        """Let the writer replace a flagged range."""
         return await self._engine.writer.replace(self, span, self._engine.scorer)
 
     async def replace_by_scorer(self, span: Span) -> Correction:
-        """What the scorer writes there."""
+        """Let the scorer replace a flagged range."""
         return await super().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The answer has ended; what is flagged goes to the writer."""
+        """Correct the complete answer: the scorer finishes its verdicts, then the writer replaces flagged segments."""
         return await self._engine.finish(request, super().finish(make_verdict_request(request)))
 
 
 def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
-    """The segments that were judged. Raises `EngineFault` where they are others than those of the answer."""
+    """The segments of the answer to which `scores` belong; raises `EngineFault` if they do not match."""
     texts = [score.text for score in scores]
     pieces = structure.match_segments(structure.split(answer), texts)
     if texts != [piece.text for piece in pieces]:
@@ -170,5 +173,5 @@ def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
 
 
 def make_verdict_request(request: AlignRequest) -> AlignRequest:
-    """The request as it asks for verdicts alone."""
+    """The request, changed to ask for verdicts only."""
     return request.model_copy(update={"score_only": True, "verify": Verify.FLAGGED})

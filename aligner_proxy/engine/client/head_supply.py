@@ -1,8 +1,9 @@
-"""Supply of taught heads to an engine that lacks them: upload, ask again, and go on without those that it cannot have.
+"""Supply of taught heads to an engine that lacks them: upload, ask again, and go on without unavailable ones.
 
-An engine forgets heads when it starts anew, or when too many others were used since. A request that names a head which
-nobody has, or which the engine refuses (it serves another aligner by now), is judged by the general head alone: the
-answer goes out, a metric counts it, and once a minute the log says so.
+An engine loses heads when it restarts, or when too many other heads were used since. If nobody has a head that a
+request names, or the engine refuses it (because it serves another aligner by now), the general head alone judges that
+objective. The answer is still corrected; a metric counts the missing head, and the log reports it at most once a
+minute.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from aligner_proxy.types import Correction
 log = logging.getLogger(__name__)
 
 LACKING = (UnknownHead, HeadRefused)
-"""What an engine says to a request whose heads it cannot use."""
+"""The errors by which an engine rejects a request whose heads it cannot use."""
 _AGAIN_S = 30.0
-"""A head that an engine could not be given is offered to it again after this."""
+"""Seconds after which a head that could not be uploaded is tried again."""
 _MOST = 4096
 _LOG_S = 60.0
 _LEAST_S = 0.001
 
 
 class HeadSupply:
-    """Gives one engine the heads that it lacks. `put` uploads one; without a source there is none to give."""
+    """Uploads to one engine the heads that it lacks. `put` uploads a head, `source` provides its bytes, if any."""
 
     def __init__(
         self,
@@ -55,15 +56,15 @@ class HeadSupply:
         self._put = put
         self._clock = clock
         self._absent: TTLCache[str, str] = TTLCache(_MOST, _AGAIN_S, timer=clock)
-        """Why a head could not be given, by its hash."""
+        """Reasons why heads could not be uploaded recently, by the heads' hashes."""
         self._logged = float("-inf")
 
     def drop_absent_heads(self, request: AlignRequest) -> AlignRequest:
-        """The request without the heads that the engine could not be given lately."""
+        """The request without the heads that recently could not be uploaded."""
         return drop_heads(request, [name for name in request.heads if name in self._absent])
 
     async def upload_heads(self, request: AlignRequest) -> AlignRequest:
-        """Upload the request's heads; the request without those that the engine cannot have."""
+        """Upload the request's heads, and return the request without those that could not be uploaded."""
         for name, objective in zip(request.heads, request.objectives, strict=True):
             if name and name not in self._absent and (reason := await self._upload(name, objective)):
                 self._absent[name] = reason
@@ -72,18 +73,21 @@ class HeadSupply:
     async def supply_and_correct(
         self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]], until: float
     ) -> Correction:
-        """The correction of a request whose heads the engine lacks, by `ask`, before `until` by the clock."""
+        """Upload the heads that the engine lacks and correct the request with `ask`, before `until` by the clock.
+
+        If the engine still rejects the heads, the request is sent without any.
+        """
         sent_request = await self.upload_heads(request)
         try:
             done = await ask(self._in_time(sent_request, until))
         except LACKING:
-            # They were forgotten again, or are not what the request takes them for.
+            # The engine has lost the heads again, or they do not fit the request.
             sent_request = drop_heads(sent_request, sent_request.heads)
             done = await ask(self._in_time(sent_request, until))
         return self.count_untaught(done, request, sent_request)
 
     def count_untaught(self, done: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
-        """The correction of `sent_request` as that of `request`: how many objectives were judged without their head."""
+        """Record, in metrics, log and correction, how many taught heads of `request` were not sent."""
         sent_heads = sent_request.heads or ("",) * len(request.heads)
         lacked = [name for name, used in zip(request.heads, sent_heads, strict=True) if name and not used]
         for name in lacked:
@@ -100,7 +104,7 @@ class HeadSupply:
         return replace(done, untaught=len(lacked)) if lacked else done
 
     async def _upload(self, name: str, objective: str) -> str:
-        """Give one head to the engine; why that was not possible, empty where it was."""
+        """Upload one head to the engine; return the reason if that failed, else an empty text."""
         data = self._source(name) if self._source else None
         if data is None:
             return "missing"
@@ -123,7 +127,7 @@ class HeadSupply:
 
 
 def drop_heads(request: AlignRequest, names: Collection[str]) -> AlignRequest:
-    """The request without these heads; the same one where it has none of them."""
+    """The request without the heads in `names`; the same object if it has none of them."""
     if not any(name and name in names for name in request.heads):
         return request
     heads = tuple("" if name in names else name for name in request.heads)
@@ -131,7 +135,7 @@ def drop_heads(request: AlignRequest, names: Collection[str]) -> AlignRequest:
 
 
 class SuppliedEngine:
-    """An engine in this process with a source of taught heads, as a client has one for an engine elsewhere."""
+    """An engine in this process with a source of taught heads, as `HttpEngine` has for a remote engine."""
 
     def __init__(self, engine: Engine, source: HeadSource) -> None:
         self._engine = engine
@@ -142,7 +146,7 @@ class SuppliedEngine:
         return await self._engine.info()
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Correct one answer, with its taught heads where there are such."""
+        """Correct one answer, supplying taught heads that the engine lacks."""
         until = time.monotonic() + request.deadline_s
         sent_request = self._supply.drop_absent_heads(request)
         try:
@@ -151,19 +155,19 @@ class SuppliedEngine:
             return await self._supply.supply_and_correct(request, self._engine.align, until)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
-        """Nothing is read ahead: who asks an engine in this process has the whole answer."""
+        """Return a session that corrects at the end, because callers in this process have the whole answer."""
         return DeferredSession(self)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states of texts."""
+        """Return hidden states of texts."""
         return await text_states(self._engine, request)
 
     async def put_head(self, data: bytes) -> str:
-        """Keep a taught head."""
+        """Store a taught head in the engine and return its hash."""
         return await with_heads(self._engine).put_head(data)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows of segments."""
+        """Return rows of segments."""
         return await with_heads(self._engine).rows(request)
 
     async def aclose(self) -> None:

@@ -1,10 +1,10 @@
 """HTTP client of an engine in another process, over a unix socket or a port, with its incremental sessions.
 
-Sent again is only what the engine has not begun: a connection that was not made, an engine that is still loading, a
-full queue; all within the request's deadline and a bounded patience. A request that was lost on the way is reported.
+A request is sent again only if the engine has not begun it: no connection, an engine that is still loading, or a full
+queue. Retries stay within the request's deadline and a limited patience. A request lost on the way is an error.
 
-A session sends text as it comes, one request at a time, whatever has gathered meanwhile together. When anything goes
-wrong it is given up, and the whole answer is sent at its end, as if nobody had read ahead.
+A session sends text as it comes, in one request at a time, each with all text gathered meanwhile. If anything goes
+wrong, the session is given up. The whole answer is then sent at its end, as if nothing had been read ahead.
 """
 
 from __future__ import annotations
@@ -61,24 +61,24 @@ from aligner_proxy.types import Correction, SegmentScore
 _Timed = AlignRequest | StatesRequest | RowsRequest
 _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
-"""How long an engine may take to say what needs no model, patience aside."""
+"""Seconds that an engine may take for requests that need no model, apart from the patience."""
 _MOST_BYTES = 32 << 20
 
 
 CONNECT_S = 2.0
-"""How long connecting may take: a host that is gone does not say so, and another engine has to have time."""
+"""Seconds allowed for connecting. A host that is gone does not say so, and time must be left for another engine."""
 NOT_BEGUN = (httpx.ConnectError, httpx.ConnectTimeout)
-"""What fails before a request is sent."""
+"""Errors that happen before a request is sent."""
 _NOTICED_S = 2
-"""How long an engine's host may be silent while something is sent to it, or while it works for somebody."""
+"""Seconds of silence of an engine's host, while we send or it works, after which the kernel drops the connection."""
 _SENDING = "http11.send_request_headers.started"
 
 _T = TypeVar("_T")
 
 
 def _keep_alive_options() -> list[tuple[int, int, int]]:
-    """Options of a TCP connection by which the kernel finds out that the host on the other side is gone."""
-    # macOS has no TCP_USER_TIMEOUT, and another name for TCP_KEEPIDLE; there the deadline has to do.
+    """TCP socket options that let the kernel detect that the host on the other side is gone."""
+    # macOS has no TCP_USER_TIMEOUT, and another name for TCP_KEEPIDLE; there only the deadline applies.
     names = {"TCP_USER_TIMEOUT": _NOTICED_S * 1000, "TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": _NOTICED_S}
     options = [(getattr(socket, name), value) for name, value in names.items() if hasattr(socket, name)]
     return [
@@ -88,7 +88,7 @@ def _keep_alive_options() -> list[tuple[int, int, int]]:
 
 
 class Connections:
-    """Connections to one server, which belong to the event loop in which they are first used."""
+    """Pooled connections to one server; used from another event loop, they are opened anew."""
 
     def __init__(self, base: str = "", socket: str | None = None, *, idle: int = 64) -> None:
         self._base = base
@@ -100,33 +100,33 @@ class Connections:
 
     @property
     def client(self) -> httpx.AsyncClient:
-        """The client of the running event loop."""
+        """The HTTP client of the running event loop, created if needed."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
-            # As many connections as requests: which of them wait or are turned away is decided by the engine, which
-            # sees all tenants of all workers. A bound here would be a queue that knows no shares.
+            # No limit on connections: the engine decides which requests wait or are refused, because it sees all
+            # tenants of all workers. A limit here would be a queue that ignores the tenants' shares.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._idle)
             options = None if self._socket else _keep_alive_options()
             transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits, socket_options=options)
-            # The request's deadline covers every phase. Only connecting has a bound of its own.
+            # The request's deadline covers every phase. Only connecting has its own timeout.
             timeout = httpx.Timeout(None, connect=CONNECT_S)
             self._client = httpx.AsyncClient(transport=transport, base_url=self._base, timeout=timeout, trust_env=False)
             self._loop = loop
         return self._client
 
     def begin_request(self, method: str, url: str, **fields: Any) -> Asking:
-        """One request; `fields` is what httpx's `build_request` takes."""
+        """Prepare one request as a context manager; `fields` are arguments of httpx's `build_request`."""
         return Asking(self.client, self._ending, self.client.build_request(method, url, **fields))
 
     async def fetch_response(self, method: str, url: str, **fields: Any) -> httpx.Response:
-        """The whole response to one request."""
+        """Send one request and return its response with the body read."""
         with self.begin_request(method, url, **fields) as asking:
             response = await asking.response()
             await asking.shield_reading(response.aread())
         return response
 
     async def aclose(self) -> None:
-        """Close the connections, once what was given up has ended."""
+        """Close the connections, after abandoned requests have ended."""
         client = self._client
         self._client = None
         await asyncio.gather(*self._ending)
@@ -135,11 +135,11 @@ class Connections:
 
 
 class Asking:
-    """A block with one request, behind which its connection is free or closed, however the block ends.
+    """A context manager for one request; afterwards its connection is free or closed, however the block ends.
 
-    A connection of httpx that is cancelled twice, or between its making and its first request, is never closed: the
-    server would go on with what nobody waits for, and keep its place. So what httpx does runs in a task of its own,
-    which is cancelled at most once, and not before its headers are sent.
+    If httpx is cancelled twice, or between connecting and the first request, it never closes the connection. The server
+    would then continue work that nobody waits for, and hold its slot. So httpx runs in a separate task, which is
+    cancelled at most once, and not before the headers are sent.
     """
 
     def __init__(self, client: httpx.AsyncClient, ending: set[asyncio.Task[None]], request: httpx.Request) -> None:
@@ -160,38 +160,38 @@ class Asking:
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
         self._task = None
-        self._response = None  # it knows the request, and that knows this
+        self._response = None  # breaks a reference cycle: the response refers to the request, and that to this object
 
-    # No coroutines, so that no frame of ours stands between who asks and the connection.
+    # These are no coroutines, so that no frame of ours is between the caller and the connection.
 
     def response(self) -> Awaitable[httpx.Response]:
-        """Its response, the body unread."""
+        """Send the request; returns an awaitable of its response, with the body unread."""
         self._request.extensions["trace"] = self._trace
         self._response = asyncio.create_task(self._client.send(self._request, stream=True))
         self._task = self._response
         return asyncio.shield(self._response)
 
     def shield_reading(self, reading: Coroutine[Any, Any, _T]) -> Awaitable[_T]:
-        """What comes of reading the body."""
+        """Run `reading` of the body in a shielded task; returns an awaitable of its result."""
         task = asyncio.create_task(reading)
         self._task = task
         return asyncio.shield(task)
 
     async def _trace(self, event: str, _: object) -> None:
-        """What httpx tells of the request."""
+        """Trace hook of httpx: note that headers are sent, and then cancel the task if it was abandoned before."""
         if event == _SENDING:
             self._sending = True
             if self._abandoned and (task := asyncio.current_task()):
                 task.cancel()
 
     def _is_over(self, response: asyncio.Task[httpx.Response]) -> bool:
-        """Whether nothing goes on, and nothing is open."""
+        """Whether all tasks are done and the response is closed."""
         if self._task is None or not self._task.done() or not response.done():
             return False
         return response.cancelled() or response.exception() is not None or response.result().is_closed
 
     async def _end(self, response: asyncio.Task[httpx.Response]) -> None:
-        """Nobody waits any more: what goes on ends, and what is open is closed."""
+        """Abandon the request: cancel its running task once headers are sent, and close an open response."""
         task = self._task or response
         self._abandoned = True
         if self._sending and not task.done():
@@ -206,9 +206,9 @@ class Asking:
 class HttpEngine:
     """An engine at an address: "unix:/path/to/socket" or "http(s)://host:port".
 
-    `patience_s` bounds how long a request waits for an engine that is down, loading or full; `info_ttl_s` how long a
-    description is believed, `pool` how many idle connections are kept. `head_source` gives the taught heads that the
-    engine lacks.
+    `patience_s` limits how long a request waits for an engine that is down, loading or full. `info_ttl_s` is how long
+    the engine's description is cached, and `pool` the number of idle connections that stay open. `head_source` provides
+    the taught heads that the engine lacks.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class HttpEngine:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def info(self) -> AlignerInfo:
-        """The aligner served there; asked again after `info_ttl_s` and after every lost connection."""
+        """Describe the aligner served; asks the engine again after `info_ttl_s` and after a lost connection."""
         if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
             return self._info[1]
         content = await self._send_patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
@@ -239,7 +239,10 @@ class HttpEngine:
         return about
 
     async def align(self, request: AlignRequest, path: str = "/v1/corrections") -> Correction:
-        """Correct one answer within `request.deadline_s`, waiting for the engine included."""
+        """Correct one answer within `request.deadline_s`, which includes waiting for the engine.
+
+        Uploads taught heads that the engine lacks, and asks again.
+        """
         until = time.monotonic() + request.deadline_s
         sent_request = self.heads.drop_absent_heads(request) if request.heads else request
         try:
@@ -251,14 +254,14 @@ class HttpEngine:
         return self.heads.count_untaught(done, request, sent_request) if request.heads else done
 
     async def put_head(self, data: bytes) -> str:
-        """Upload a taught head; its content hash."""
+        """Upload a taught head and return its content hash."""
         name = hashlib.sha256(data).hexdigest()
         async with enforce_deadline(_INFO_S):
             await self.send("PUT", f"/v1/heads/{name}", data)
         return name
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows of segments, on which heads are taught."""
+        """Return the rows of segments on which heads are taught."""
         content = await self._send_patiently("POST", "/v1/rows", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no rows"):
             response = RowsResponse.model_validate_json(content)
@@ -267,7 +270,7 @@ class HttpEngine:
         return response
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states of texts, [texts, layers * hidden]."""
+        """Return hidden states of texts, [texts, layers * hidden]."""
         content = await self._send_patiently("POST", "/v1/states", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no hidden states"):
             rows = STATES.validate_json(content)
@@ -276,21 +279,21 @@ class HttpEngine:
         return rows
 
     async def read(self, request: AlignRequest) -> HttpSession:
-        """Let the engine read an answer that is still being written; nothing is sent before the first text."""
+        """Create a session for an answer that is still being written; nothing is sent before the first text."""
         return HttpSession(self, request)
 
     def close_session(self, opening: Awaitable[str]) -> None:
-        """Let the engine forget a session, without anybody waiting for that; if this is lost, it forgets by itself.
+        """Close a session on the engine in the background; if that fails, the engine closes it after a timeout.
 
-        It is done once the session's name is known: an opening that is on its way is never cut off, or the engine would
-        keep a session of unknown name.
+        The close waits until the session's name is known. An `opening` in progress is never cancelled, because the
+        engine would then hold a session whose name nobody knows.
         """
         task = asyncio.create_task(self._close_session(opening))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def aclose(self) -> None:
-        """Close the pooled connections."""
+        """Cancel pending closes of sessions, and close the pooled connections."""
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
@@ -301,17 +304,17 @@ class HttpEngine:
             async with asyncio.timeout(_INFO_S):
                 await self.send("DELETE", f"/v1/read/{await opening}", None)
         except (CorrectionError, ValueError, TimeoutError):
-            pass  # one that was never opened needs nothing
+            pass  # a session that was never opened needs no closing
         finally:
-            del opening  # its error knows this frame, and the session
+            del opening  # breaks a reference cycle: its error refers to this frame and the session
 
     async def _correct(self, path: str, request: AlignRequest) -> Correction:
-        """Ask once more, after heads were uploaded."""
+        """Request the correction again, after heads were uploaded."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             return _correction(await self._send_patiently("POST", path, request, request.deadline_s))
 
     async def _send_patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
-        """Send until the engine begins, once without patience; each attempt carries the time left."""
+        """Send repeatedly until the engine begins, or once if there is no patience; each attempt has the time left."""
         if not self._patience_s:
             async with enforce_deadline(deadline_s):
                 return await self.send(method, path, _with_time_left(request, deadline_s))
@@ -320,12 +323,12 @@ class HttpEngine:
         )
 
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
-        """One HTTP request; the body of its answer. Raises the error that the engine means."""
+        """Send one HTTP request and return the body of its answer. Raises the error that the engine reports."""
         try:
             headers = _headers(method, content)
             with self._connections.begin_request(method, path, content=content, headers=headers) as asking:
                 response = await asking.response()
-                # As it was sent, up to what an honest engine says; nothing is unpacked, so a bomb stays one.
+                # Read the raw bytes up to a limit; they are not decompressed, so a compression bomb does no harm.
                 too_long = InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
                 body = await asking.shield_reading(join_chunks(response.aiter_raw(), _MOST_BYTES, too_long))
             ENGINE_UP.set(1)
@@ -343,16 +346,19 @@ class HttpEngine:
         raise NotReady(str(failure)) if isinstance(failure, EngineUnavailable) else failure
 
     def _forget_engine(self, error: CorrectionError) -> CorrectionError:
-        """What was known of the engine may not be true of the one that answers next."""
+        """Drop the cached description, mark the engine as down in metrics, and return `error`.
+
+        The engine that answers next may be another one.
+        """
         self._info = None
         ENGINE_UP.set(0)
         return error
 
 
 class HttpSession:
-    """A session on an engine elsewhere, fed in the background.
+    """A session on a remote engine, fed in the background.
 
-    What it sends takes turns with all other long work of the loop: each of many streams sends one after the other.
+    Its sending yields to other long work of the event loop, so that many streams send in turn.
     """
 
     def __init__(self, engine: HttpEngine, request: AlignRequest) -> None:
@@ -373,7 +379,7 @@ class HttpSession:
         self._time = TimeSlice()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """More of the answer; it is sent in the background."""
+        """Add text, which is sent in the background, and return the verdicts received so far."""
         if not self._broken:
             self._unsent += text
             if self._pump is None or self._pump.done():
@@ -381,12 +387,12 @@ class HttpSession:
         return self._verdicts
 
     async def end(self) -> None:
-        """There is no more; sent in the background like the text."""
+        """Say that no more text will come; this is sent in the background, too."""
         self._text_ended = True
         await self.feed("")
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Wait at the engine for more verdicts."""
+        """Ask the engine to wait for more than `known_count` verdicts, and return all of them."""
         received = self._received_verdicts
         content = await self._post("judged", KnownVerdicts(known=known_count, received=len(received)))
         with translate_parse_errors("the engine sent something that is no verdict"):
@@ -397,21 +403,21 @@ class HttpSession:
         return self._received_verdicts
 
     async def replace(self, span: Span) -> Correction:
-        """What stands in place of a flagged stretch, within `span.deadline_s`."""
+        """Write a replacement for a flagged range within `span.deadline_s`."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             async with enforce_deadline(span.deadline_s):
                 content = await self._post("replace", span)
         return _correction(content)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The correction, of what the engine has read if it has, else of the whole."""
+        """Correct the complete answer from what the engine has read, or send it whole if the session is lost."""
         self._ending = True
         until = time.monotonic() + request.deadline_s
         try:
             await self._wait_until_sent(until)
             if self._name is not None and not self._broken:
                 path = f"/v1/read/{self._name}/finish"
-                self._name = None  # the engine ends the session, whatever comes of it
+                self._name = None  # the engine ends the session whether or not this succeeds
                 self._opening = None
                 with contextlib.suppress(SessionLost):
                     return await self._engine.align(request, path)
@@ -421,12 +427,12 @@ class HttpSession:
             await self._stop()
 
     async def aclose(self) -> None:
-        """Stop sending, and let the engine forget it; one that is being finished belongs to that call."""
+        """Stop sending and close the session on the engine, unless `finish` was called."""
         if not self._ending:
             await self._stop()
 
     async def _post(self, what: str, body: BaseModel) -> bytes:
-        """A request about what the engine reads; the session has to be open for that."""
+        """Send a request about the open session; waits until it is open and raises if it is lost."""
         await self._opening_over.wait()
         await self._time.pause()
         if self._name is None or self._broken:
@@ -434,7 +440,7 @@ class HttpSession:
         return await self._engine.send("POST", f"/v1/read/{self._name}/{what}", body.model_dump_json().encode())
 
     async def _wait_until_sent(self, until: float) -> None:
-        """Wait for what is on its way."""
+        """Wait until all text is sent; raises `DeadlineExceeded` if that is not before `until`."""
         if self._pump is None:
             return
         await asyncio.wait({self._pump}, timeout=max(0.0, until - time.monotonic()))
@@ -442,7 +448,7 @@ class HttpSession:
             raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
 
     async def _stop(self) -> None:
-        """Send no more, and let the engine forget what it has not been asked to finish."""
+        """Stop sending, and close the session on the engine unless it was asked to finish it."""
         pump = self._pump
         self._pump = None
         try:
@@ -453,12 +459,12 @@ class HttpSession:
             opening = self._opening
             self._opening = None
             self._name = None
-            self._failure = None  # it knows this session, and with it the whole conversation
+            self._failure = None  # the error refers to this session, and so to the whole conversation in memory
             if opening is not None:
                 self._engine.close_session(opening)
 
     async def _open(self) -> str:
-        """Let the engine begin; the name that it gives."""
+        """Open the session on the engine, uploading heads that it lacks; return the session's name."""
         request = self._engine.heads.drop_absent_heads(self._request)
         try:
             session = await self._begin(request)
@@ -471,7 +477,7 @@ class HttpSession:
         return await self._engine.send("POST", "/v1/read", request.model_dump_json().encode())
 
     async def _send_on(self) -> None:
-        """Send what has gathered until nothing is left."""
+        """Open the session if needed, then send gathered text until none is left; an error marks the session broken."""
         try:
             if self._name is None:
                 self._opening = asyncio.create_task(self._open())
@@ -498,7 +504,7 @@ def _correction(content: bytes) -> Correction:
 
 
 def _parse(address: str) -> tuple[str, str | None]:
-    """(base URL, socket path)."""
+    """Split an engine address into (base URL, socket path or None); raises `ConfigError` if it is invalid."""
     if address.startswith("unix:/"):
         return "http://engine", address.removeprefix("unix:")
     if address.startswith(("http://", "https://")):

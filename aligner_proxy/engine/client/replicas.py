@@ -1,8 +1,8 @@
-"""Several engines as one: a request goes to the least loaded healthy one, and to another one if that fails.
+"""Several engines as one: a request goes to the least loaded healthy replica, and to another if that fails.
 
-A correction changes nothing anywhere, so one that was lost on its way may be asked for again elsewhere. A replica that
-cannot be reached, or keeps failing where others do not, is left alone for a growing pause, and is then tried with one
-request at a time. When all are unhealthy, all are tried: a bad replica is better than none.
+A correction has no side effects, so a lost request may be sent to another replica. A replica that cannot be reached, or
+fails several times in a row, gets no requests during a growing pause. Afterwards it is tried with one request at a
+time. If all replicas are unhealthy, all are tried, because a bad replica is better than none.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 FAULTS = 3
-"""So many failures in a row, other than not being there at all, make a replica an outlier."""
+"""Failures in a row that make a replica unhealthy; one that cannot be reached is unhealthy at once."""
 LONGEST_PAUSE_S = 30.0
-"""How long an unhealthy replica is left alone at most: longer than by a breaker, because others answer meanwhile."""
+"""Longest pause of an unhealthy replica; longer than in the circuit breaker, because others answer meanwhile."""
 _LEAST_S = 0.001
 _INFO_S = 1.0
-"""For a description, which any engine has at once, of all of them together."""
+"""Seconds for a description, all replicas together; any engine has its description at once."""
 _LATE_INFO_S = 3.0
-"""The same where all were late: on a busy machine everything is, and a request has more time than that."""
+"""The same in a second try after all were late: on a busy machine everything is, and requests have more time."""
 _REFUSALS = (
     AnswerTooLong,
     StatesUnavailable,
@@ -70,7 +70,7 @@ _REFUSALS = (
     SessionLost,
     UnknownAligner,
 )
-"""Sensible answers: an engine that refuses works."""
+"""Errors that do not count as failures, because an engine that refuses a request works."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,21 +85,24 @@ class Replica:
 
     @property
     def healthy(self) -> bool:
-        """Whether it has not failed lately."""
+        """Whether its circuit is closed, so that it gets requests."""
         return self.circuit.state is State.CLOSED
 
     def due(self, now: float) -> bool:
-        """Whether its pause is over and no request tries it yet."""
+        """Whether its pause is over and no request is trying it yet."""
         return not self.busy and self.circuit.wants_probe(now)
 
     def rank(self, now: float) -> tuple[int, int]:
-        """Order of choice: one that is due to be tried (or it never would be), the healthy, the others."""
+        """Sort key of the choice: replicas due for a try first (else they never would be), then healthy, then others.
+
+        Within each group, the least busy replica comes first.
+        """
         return (0 if self.due(now) else 1 if self.healthy else 2), self.busy
 
     def note_end(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
-        """A request has ended; `alive` is None where it was given up and shows nothing.
+        """Record the end of a request and log changes of health; `alive` is None if it was abandoned and shows nothing.
 
-        An engine that is not there is unhealthy at once, one that may have had bad luck after some more failures.
+        A replica that cannot be reached becomes unhealthy at once, after other failures only if they repeat.
         """
         healthy = self.healthy
         if probing:
@@ -115,7 +118,7 @@ class Replica:
 
 
 class Replicas:
-    """Several engines as one engine. They should serve the same aligner; where they do not, it is logged once."""
+    """Several engines as one engine. They should serve the same aligner; if they do not, that is logged once."""
 
     def __init__(
         self,
@@ -130,7 +133,7 @@ class Replicas:
         self._turn = 0
 
     async def info(self) -> AlignerInfo:
-        """The description of the first that gives one; one that is silent leaves the others time."""
+        """The description from the first replica that answers; each gets only a part of the time."""
 
         async def ask(replica: Replica, left_s: float) -> AlignerInfo:
             async with enforce_deadline(left_s):
@@ -144,7 +147,7 @@ class Replicas:
             return await self._try_replicas(ask, max(self._patience_s, _LATE_INFO_S), divided=True)
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Correct one answer on the least loaded replica, elsewhere if that fails, within `request.deadline_s`."""
+        """Correct one answer on the least loaded replica, or on another if that fails, within `request.deadline_s`."""
 
         async def ask(replica: Replica, left_s: float) -> Correction:
             correction = await replica.engine.align(request.model_copy(update={"deadline_s": left_s}))
@@ -154,14 +157,14 @@ class Replicas:
         return await self._try_replicas(ask, request.deadline_s)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Hidden states of texts from the least loaded replica, from another if that has none."""
+        """Return hidden states of texts from the least loaded replica, or from another if that fails."""
         return await self._try_replicas(
             lambda replica, left_s: text_states(replica.engine, request.model_copy(update={"deadline_s": left_s})),
             request.deadline_s,
         )
 
     async def put_head(self, data: bytes) -> str:
-        """Give a taught head to all of them; raises what went wrong with one where none of them took it."""
+        """Upload a taught head to all replicas; raises the first error if none of them accepts it."""
         puts = (self._put(replica, data) for replica in self.replicas)
         done = await asyncio.gather(*puts, return_exceptions=True)
         for result in done:
@@ -173,7 +176,7 @@ class Replicas:
         raise EngineUnavailable("there are no engines")
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows of segments from the least loaded replica, from another if that has none."""
+        """Return rows of segments from the least loaded replica, or from another if that fails."""
         return await self._try_replicas(
             lambda replica, left_s: with_heads(replica.engine).rows(request.model_copy(update={"deadline_s": left_s})),
             request.deadline_s,
@@ -184,13 +187,13 @@ class Replicas:
             return await with_heads(replica.engine).put_head(data)
 
     async def read(self, request: AlignRequest) -> Session:
-        """Let one replica read along; it stays with that one."""
+        """Let one replica read an answer while it is being written; the session stays with that replica."""
         order = self._order()
         replica = next((candidate for candidate in order if candidate.healthy), order[0])
         return ReplicaSession(self, replica, await replica.engine.read(request))
 
     async def aclose(self) -> None:
-        """Close them all."""
+        """Close all engines, and raise the first error."""
         done = await asyncio.gather(*(replica.engine.aclose() for replica in self.replicas), return_exceptions=True)
         for failure in done:
             if isinstance(failure, BaseException):
@@ -198,7 +201,7 @@ class Replicas:
 
     @contextlib.asynccontextmanager
     async def use_replica(self, replica: Replica) -> AsyncIterator[None]:
-        """One request on one replica: its load, and what it says about the replica's health."""
+        """Context of one request on a replica: counts its load, and records in its health how the request ended."""
         probing = replica.due(self._clock())
         if probing:
             replica.circuit.begin_probe()
@@ -222,9 +225,9 @@ class Replicas:
     async def _try_replicas(
         self, ask: Callable[[Replica, float], Awaitable[_T]], deadline_s: float, *, divided: bool = False
     ) -> _T:
-        """The first success; round after round while all are away or full, as long as patience lasts.
+        """Return the first success of `ask`; try all replicas again while they are away or full and patience lasts.
 
-        `divided`: each has only its part of the time, for what any engine can answer at once.
+        With `divided` each replica gets only a part of the time, for requests that any engine can answer at once.
         """
         return await retry(lambda left_s: self._round(ask, left_s, divided=divided), deadline_s, self._patience_s)
 
@@ -234,7 +237,7 @@ class Replicas:
         order = self._order()
         for behind, replica in zip(reversed(range(len(order))), order, strict=True):
             left_s = until - self._clock()
-            # One that is tried after a pause and hangs leaves the others time to answer.
+            # A replica that is tried after a pause may hang, so it gets only half of the time.
             share = left_s / 2 if replica.due(self._clock()) or (divided and behind) else left_s
             try:
                 async with self.use_replica(replica):
@@ -250,14 +253,14 @@ class Replicas:
         raise NotReady(f"none of {len(self.replicas)} engines answers") if isinstance(last, EngineUnavailable) else last
 
     def _order(self) -> list[Replica]:
-        """All of them in the order in which they are tried. Equals take turns."""
+        """All replicas in the order in which to try them; equally ranked ones take turns."""
         now = self._clock()
         start = self._turn % len(self.replicas)
         self._turn += 1
         return sorted(self.replicas[start:] + self.replicas[:start], key=lambda replica: replica.rank(now))
 
     def _same(self, replica: Replica, aligner: str) -> None:
-        """Log once where replicas differ: corrections of one are not remembered as those of another."""
+        """Record a replica's aligner, and log once if replicas differ; their corrections are then cached separately."""
         previous = replica.aligner
         replica.aligner = aligner or previous
         others = {r.aligner for r in self.replicas if r.aligner} - {replica.aligner}
@@ -271,7 +274,7 @@ class Replicas:
 
 
 class ReplicaSession(ForwardingSession):
-    """A session on one replica as long as that is well; else the whole answer is corrected elsewhere."""
+    """A session on one replica; if that fails, the whole answer is corrected on another one."""
 
     def __init__(self, replicas: Replicas, replica: Replica, session: Session) -> None:
         super().__init__(session)
@@ -281,17 +284,17 @@ class ReplicaSession(ForwardingSession):
         self._counted = True
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, from the replica that has read the answer."""
+        """Wait for verdicts from the replica that reads the answer."""
         async with self._replicas.use_replica(self._replica):
             return await super().wait_for_verdicts(known_count)
 
     async def replace(self, span: Span) -> Correction:
-        """What stands in place of a flagged stretch, from the same."""
+        """Write a replacement for a flagged range, on the same replica."""
         async with self._replicas.use_replica(self._replica):
             return await super().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """The correction, from the replica that read the answer if it can."""
+        """Correct the whole answer on the replica that has read it, or on any other if that fails."""
         started = time.monotonic()
         self._leave()
         try:
@@ -304,7 +307,7 @@ class ReplicaSession(ForwardingSession):
             return await self._replicas.align(request.model_copy(update={"deadline_s": remaining_s}))
 
     async def aclose(self) -> None:
-        """Give it up."""
+        """Give up the session and stop counting it as load."""
         self._leave()
         await super().aclose()
 
@@ -314,5 +317,5 @@ class ReplicaSession(ForwardingSession):
 
 
 def _graver(previous: CorrectionError, error: CorrectionError) -> CorrectionError:
-    """What to report when all failed: a full engine or a fault says more than one that is not there."""
+    """The error to report if all replicas fail: a full engine or a fault says more than an unreachable engine."""
     return previous if isinstance(error, EngineUnavailable) and type(previous) is not CorrectionError else error

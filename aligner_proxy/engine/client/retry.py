@@ -1,6 +1,7 @@
-"""Retry of what an engine has not begun, within the request's deadline and a bounded patience.
+"""Retry of requests that an engine has not begun, within the request's deadline and a limited patience.
 
-Sent again is only what was not begun: a connection that was not made, an aligner that is still loading, a full queue.
+A request is sent again only if the engine has not begun it: no connection, an aligner that is still loading, or a full
+queue.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ _backoff = wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05)
 
 
 class NotReady(EngineUnavailable):
-    """The engine has not begun: nothing listens, or the aligner is still loading."""
+    """The engine has not begun the request: nothing listens, or the aligner is still loading."""
 
 
 async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patience_s: float) -> _T:
-    """Call `ask` with the seconds that are left until the engine begins. Raises `DeadlineExceeded`."""
+    """Call `ask` with the remaining seconds, repeatedly until the engine begins, for at most `patience_s` seconds.
+
+    Raises `DeadlineExceeded` after `deadline_s`, and the last refusal once patience is used up.
+    """
     until = time.monotonic() + deadline_s
     patience = time.monotonic() + min(deadline_s, patience_s)
     retrying = AsyncRetrying(
@@ -41,16 +45,16 @@ async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patien
                 with attempt:
                     return await ask(max(_LEAST_S, until - time.monotonic()))
     except (NotReady, EngineOverloaded) as error:
-        raise error.with_traceback(None) from None  # tenacity's frames know it
+        raise error.with_traceback(None) from None  # drop the traceback, as tenacity's frames refer to the error
     finally:
         if attempt is not None:
-            # tenacity's objects hold each other, and through the error the frames of all callers with their texts:
-            # those would wait for the garbage collector.
+            # tenacity's objects refer to each other and, through the error, to the frames of all callers with their
+            # texts. Without this they would stay in memory until garbage collection.
             attempt.retry_state.outcome = None
     raise EngineUnavailable("the engine was not asked")
 
 
 def _wait(state: RetryCallState) -> float:
-    """As long as a full engine asked for, otherwise a little longer each time."""
+    """Seconds to wait: as a full engine asked for, otherwise an exponential backoff."""
     error: Any = state.outcome.exception() if state.outcome else None
     return float(error.retry_after_s) if isinstance(error, EngineOverloaded) else _backoff(state)

@@ -1,7 +1,7 @@
 """Client of a scoring server: vLLM with the plugin aligner-proxy-vllm, which judges segments and writes nothing.
 
-Taught heads travel with every request that names them: any of several servers behind one address can answer, and none
-has to remember anything.
+Every request carries the taught heads that it names. So any of several servers behind one address can answer, and
+servers need not store heads.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MOST_HEADS = 4096
 
 
 class _Data(BaseModel):
-    """What stands in `data` of an answer: one of these."""
+    """The field `data` of an answer; exactly one of its fields is set."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -50,7 +50,7 @@ class _Data(BaseModel):
 
 
 class _Answer(BaseModel):
-    """An answer of `/pooling`."""
+    """The body of a `/pooling` answer."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -58,7 +58,7 @@ class _Answer(BaseModel):
 
 
 class VllmScorer:
-    """An engine that judges and leaves every answer as it is; for `EditedEngine`. `address` is vllm://host:port."""
+    """An engine that judges answers and never edits them; for `EditedEngine`. `address` is vllm://host:port."""
 
     def __init__(self, address: str, *, patience_s: float = 5.0) -> None:
         self._base = "http://" + address.removeprefix(SCHEME).rstrip("/")
@@ -69,10 +69,10 @@ class VllmScorer:
         self._heads: OrderedDict[str, bytes] = OrderedDict()
 
     async def info(self) -> AlignerInfo:
-        """The aligner whose head judges there.
+        """Describe the aligner whose head judges on the server.
 
-        Asked once for all who want to know, and again only where no verdict has come for a while: in vLLM the
-        question waits behind prompts.
+        Concurrent callers share one request. The server is asked again only if no verdict has come for a while,
+        because in vLLM this request queues behind prompts.
         """
         if self._about and time.monotonic() - self._about[0] < _INFO_TTL_S:
             return self._about[1]
@@ -88,13 +88,13 @@ class VllmScorer:
         return data.about
 
     def _note_judge(self, expected: AlignerInfo, judged_by: str) -> None:
-        """A verdict says who judged: it is as good as an answer to who is there, and better than an older one."""
+        """Refresh the cached description if a verdict comes from the expected aligner; otherwise drop it."""
         if self._about is None or not judged_by:
             return
         self._about = (time.monotonic(), self._about[1]) if judged_by == expected.content_hash else None
 
     async def align(self, request: AlignRequest) -> Correction:
-        """The verdicts on an answer, within `request.deadline_s`."""
+        """Return the verdicts on an answer within `request.deadline_s`; raises `EngineFault` unless `score_only`."""
         started = time.perf_counter()
         if not request.score_only:
             raise EngineFault("a scoring server writes nothing; name it as scorer of a completions server")
@@ -111,11 +111,11 @@ class VllmScorer:
         return replace(data.response.correction(), ms=(time.perf_counter() - started) * 1000)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
-        """vLLM reads no prompt that still grows: the whole answer is judged at its end."""
+        """Return a session that judges the whole answer at its end, because vLLM cannot read a growing prompt."""
         return DeferredSession(self)
 
     async def put_head(self, data: bytes) -> str:
-        """Keep a taught head here; it is sent with the requests that name it. Raises `MalformedHead`."""
+        """Store a taught head in this client, to send it with requests that name it; raises `MalformedHead`."""
         name = TaughtHead.from_bytes(data).content_hash
         self._heads[name] = data
         self._heads.move_to_end(name)
@@ -124,11 +124,11 @@ class VllmScorer:
         return name
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Rows to teach on come from an engine of ours alone."""
+        """Raise `HeadsUnavailable`: only our own engine provides rows to teach on."""
         raise HeadsUnavailable("a scoring server in vLLM gives no rows to teach on; teach with an aligner-proxy engine")
 
     async def aclose(self) -> None:
-        """Close the pooled connections; nobody waits for an answer any more."""
+        """Cancel a pending description request and close the pooled connections."""
         if self._asking is not None:
             self._asking.cancel()
         await self._connections.aclose()

@@ -1,1 +1,1 @@
-"""What is done with one request: prompt, draft proposals, verification, and the spliced result."""
+"""The processing of one request: prompt, draft proposals, verification, and the spliced result."""

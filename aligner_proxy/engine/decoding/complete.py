@@ -1,7 +1,7 @@
 """Plain greedy completion of a prompt, with the client's prediction as the draft.
 
-The form is that of OpenAI's `/v1/completions` with `prediction`, so that any client can use the engine for a text that
-it expects to come back with few changes. The result is what greedy decoding without a prediction gives.
+The format is OpenAI's `/v1/completions` with `prediction`, so that any client can use the engine for text that it
+expects back with few changes. The result equals greedy decoding without a prediction.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from aligner_proxy.errors import AnswerTooLong
 
 
 def aligner_for(aligner: Aligner, model: str | None) -> Aligner:
-    """The aligner whose weights write, by OpenAI's `model`; where there is only one, any name means that one."""
+    """The aligner to use for OpenAI's `model`; if the engine has only one, any name means that one."""
     return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.find_aligner(model or "")
 
 
 def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -> Generator[Ask, Step, Completion]:
-    """Complete one prompt. Raises `AnswerTooLong` where prompt and completion exceed the window."""
+    """Complete one prompt. Raises `AnswerTooLong` if prompt and completion exceed the window."""
     tokenizer = aligner.runner.tokenizer
     expected = request.prediction.content if request.prediction else ""
     for name, text in (("prompt", request.prompt), ("prediction", expected)):
@@ -58,5 +58,5 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
 
 
 def _cut(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
-    """Where the first stop text begins, and which it is."""
+    """The index of the earliest stop text and that stop text; None if there is none."""
     return min(((text.index(ending), ending) for ending in stop if ending in text), default=None)

@@ -1,9 +1,9 @@
-"""The conversation of a prompt, cut to the room that it may take. Text only, no model.
+"""The conversation of a prompt, cut to its token limit. Text only, no model.
 
-An answer is judged whatever was asked: of a question that is too long the beginning and the end are read, with a mark
-between them, of the turns before it as many as fit. What is repeated again and again is read twice: a small model that
-has read one word two thousand times notices nothing any more. A text is folded before it is cut (text/folding.py), so
-that letters which nobody sees take no room.
+An answer is judged even if the question is too long: then the beginning and the end of the question are read, with a
+mark between them. Of the turns before it, as many are read as fit. Text that is repeated many times is read twice only,
+because a small model that has read one word two thousand times notices nothing any more. Text is folded before it is
+cut (text/folding.py), so that invisible characters take no tokens.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from aligner_proxy.text.folding import fold
 from aligner_proxy.types import Turn
 
 CUT = " [...] "
-"""Stands where something was left out."""
+"""Mark in place of text that was left out."""
 _TURN_TOKENS = 8
-"""What a template puts around a turn, about."""
+"""Approximate tokens that a template adds around a turn."""
 _LEAST_TOKENS = 24
-"""A turn of which less would be left is left out."""
+"""A turn is left out if fewer tokens than this would remain for it."""
 _CHARS_PER_TOKEN = 8
-"""So much text is looked at for each token of room, half of it from either end; prose has four to five."""
+"""Characters to look at per available token, half of them at either end of the text; prose has four to five."""
 _DISGUISED = 2
-"""So many times as much is folded: of a text in disguise there may be less to read."""
+"""How many times as many characters are folded, because disguised text may become shorter by folding."""
 _LONG_TURNS = 4
-"""So many are folded at most: that takes time, and of each of them nothing may be left."""
+"""Most long turns that are folded. Folding takes time, and after it a turn may be empty, so it needs a limit."""
 _PLAIN_CHARS = 1_000
-"""A conversation of at most so many characters is read as it is."""
+"""A conversation of at most this size (counted in bytes), and a text of at most this length, are read unchanged."""
 _WORD = re.compile(r"\S+\s*|\s+")
 _OTHER = re.compile(rb"[^\0]")
 _COPIES_READ = 2
@@ -39,7 +39,7 @@ _WIDTH = array("I").itemsize
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """What counts as a repetition: at most `longest` items, at least `copies` times, in all at least `items` items."""
+    """Definition of a repetition: a unit of at most `longest` items, at least `copies` times, `items` items in all."""
 
     longest: int
     copies: int
@@ -47,31 +47,31 @@ class Repetition:
 
 
 _WORDS = Repetition(longest=64, copies=4, items=24)
-"""Tables and refrains are shorter."""
+"""Repetition of words; the limits are above the repetitions in tables and refrains."""
 _LETTERS = Repetition(longest=8, copies=32, items=32)
-"""Of text without spaces; the lines that people draw may be as long."""
+"""Repetition of letters, for text without spaces; lines drawn with characters may be as long."""
 
 
 class Ruler(Protocol):
-    """A measure of texts in tokens, exact or by estimate."""
+    """Measures texts in tokens, exactly or by estimate."""
 
     def count(self, text: str) -> int:
-        """Tokens of a text that goes on behind another."""
+        """Number of tokens of a text that follows other text."""
         ...
 
     def first(self, text: str, tokens: int) -> str:
-        """The beginning of a text, of at most so many tokens."""
+        """The beginning of a text, at most `tokens` tokens long."""
         ...
 
     def last(self, text: str, tokens: int) -> str:
-        """The end of a text, of at most so many tokens."""
+        """The end of a text, at most `tokens` tokens long."""
         ...
 
 
 def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
-    """The last turns, in at most `room` tokens; the first of them may be cut. Takes time in proportion to the room."""
+    """The last turns that fit into `room` tokens; the earliest may be cut. Takes time proportional to `room`."""
     spoken = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
-    # No character takes more tokens than bytes.
+    # A text never has more tokens than bytes, so short conversations need no counting.
     if sum(len(turn.content.encode("utf-8", "surrogatepass")) for turn in spoken) <= min(_PLAIN_CHARS, room):
         return tuple(spoken)
     last_turns: list[Turn] = []
@@ -89,7 +89,7 @@ def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
 
 
 def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
-    """The text in at most `room` tokens, and how many it takes; head and tail of it where it has more."""
+    """The text cut to `room` tokens, and its token count; a longer text is reduced to its beginning and end."""
     ends = _ends(text, room * _CHARS_PER_TOKEN)
     plain = CUT.join(collapse_repeats(end) for end in ends)
     size = ruler.count(plain)
@@ -102,7 +102,7 @@ def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
 
 
 def _ends(text: str, most: int) -> tuple[str, ...]:
-    """The text as it is read, or where that is longer than `most` characters its beginning and its end."""
+    """The folded text as one item, or its beginning and end as two if it is longer than `most` characters."""
     half = most // 2
     reach = half * _DISGUISED
     if len(text) > 2 * reach:
@@ -112,7 +112,7 @@ def _ends(text: str, most: int) -> tuple[str, ...]:
 
 
 def collapse_repeats(text: str) -> str:
-    """The text with what is repeated many times in a row written twice, and a mark in place of the other copies."""
+    """The text with long repetitions reduced to two copies and a mark in place of the others."""
     if len(text) <= _PLAIN_CHARS:
         return text
     letters = text.encode("utf-32-le", "surrogatepass")
@@ -122,7 +122,7 @@ def collapse_repeats(text: str) -> str:
 
 
 def _drop_copies(items: Sequence[str], repetitions: Iterable[tuple[int, int, int]]) -> list[str]:
-    """The items with the copies left out, those that overlap with an earlier repetition apart."""
+    """The items without the surplus copies; a repetition that overlaps an earlier one is left unchanged."""
     pieces: list[str] = []
     at = 0
     for start, stop, unit in repetitions:
@@ -133,15 +133,16 @@ def _drop_copies(items: Sequence[str], repetitions: Iterable[tuple[int, int, int
 
 
 def _number_words(words: Sequence[str]) -> bytes:
-    """Each word as four bytes, equal ones alike whatever white space follows them."""
+    """Encode each word as four bytes; equal words get equal bytes, whatever white space follows them."""
     numbers: dict[str, int] = {}
     return array("I", [numbers.setdefault(word.rstrip(), len(numbers)) for word in words]).tobytes()
 
 
 def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
-    """(start, stop, items of the unit) of repetitions, by their start; of one start the shortest unit comes first.
+    """The repetitions as (start, stop, unit length), sorted by start and then by unit length.
 
-    A text is compared with itself moved by each length of unit, as one large number: what is equal becomes zeros.
+    For each unit length, the text is shifted by it and compared with itself as one large number. Bytes that are equal
+    become zeros.
     """
     result: list[tuple[int, int, int]] = []
     count = len(items) // _WIDTH
@@ -156,7 +157,7 @@ def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
 
 
 def _zeros(differences: bytes, least: int) -> Iterator[tuple[int, int]]:
-    """Stretches of at least so many equal items."""
+    """The (start, stop) of runs of at least `least` equal items, which are zeros in `differences`."""
     zeros = bytes(least * _WIDTH)
     at = differences.find(zeros)
     while at >= 0:

@@ -1,9 +1,9 @@
 """One correction, from the request to the edited answer: prompt, prefill and scores, edits in place, assembly.
 
-With a detector head only flagged segments are written anew; everything else is copied, by construction. What is written
-is judged like what it replaces, and is left out where it is flagged again or nearly so. Without a head, or when asked
-to, the whole answer is verified as a draft. An answer that does not fit the window goes through all this part by part
-(parts.py). Batching and queues are not known here.
+With a detector head, only flagged segments are rewritten; all other text is copied and cannot change. New text is
+scored like the text it replaces, and sentences that are flagged again, or nearly so, are dropped. Without a head, or on
+request, the whole answer is verified as a draft. An answer that does not fit the window is processed part by part
+(parts.py). This module knows nothing of batching and queues.
 """
 
 from __future__ import annotations
@@ -32,30 +32,31 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 
 _SPAN_ROOM = 16
 _END_ROOM = 96
-"""Tokens beyond half as much again as a flagged run has; behind the last segment whole sentences may be missing."""
+"""Tokens allowed for a replacement beyond 1.5 times the flagged run. At the end of the answer (`_END_ROOM`) more are
+allowed, because whole sentences may be missing there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aligner:
-    """A loaded aligner: the model, what the aligner is, and the number of its adapter in the runner."""
+    """A loaded aligner: the model, its description, and the number of its adapter in the runner."""
 
     runner: ModelRunner
     info: AlignerInfo
     adapter: int = 0
     others: Mapping[str, Aligner] = field(default_factory=dict)
-    """Those over the same runner that requests may choose by name."""
+    """Further aligners on the same runner, by the names that requests use."""
 
     def find_aligner(self, name: str) -> Aligner:
-        """The aligner that requests call so; raises `UnknownAligner`."""
+        """The aligner of this name in requests; raises `UnknownAligner`."""
         self.info.find_aligner(name)
         return self.others.get(name, self)
 
     def find_taught_heads(self, request: AlignRequest) -> TaughtColumns | None:
-        """The taught heads of a request's objectives; raises `UnknownHead` and `HeadRefused`."""
+        """The taught heads of a request's objectives, None if there are none; raises `UnknownHead`, `HeadRefused`."""
         return self.runner.find_taught_heads(self.info.content_hash, request.objectives, request.heads, self.adapter)
 
     def keep(self, head: TaughtHead) -> str:
-        """Keep a taught head for requests to the aligner that it is of; its hash. Raises `HeadRefused`."""
+        """Store a taught head for requests to its aligner, and return its hash; raises `HeadRefused`."""
         served_aligners = {other.info.content_hash: other for other in (*self.others.values(), self)}
         own = served_aligners.get(head.aligner)
         if own is None:
@@ -74,13 +75,16 @@ class Aligner:
 
 
 Score = tuple[float, int]
-"""Log-odds that a piece must change, and the index of the objective that speaks most against it."""
+"""Log-odds that a piece must change, and the index of the objective that it violates most."""
 
 
 def correct(
     aligner: Aligner, request: AlignRequest, sequence: sequences.Sequence, known_scores: Sequence[Score] = ()
 ) -> Work:
-    """Correct one answer, ask by ask; `known_scores` are scores of its first pieces. Raises `AnswerTooLong`."""
+    """Correct one answer as a generator of asks. Raises `AnswerTooLong`.
+
+    `known_scores` are the scores of the first pieces, if these were read while the answer was being written.
+    """
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
     framed = build_frame(aligner, request)
@@ -98,7 +102,7 @@ def correct(
 
 
 def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
-    """What stands around the answer in this aligner's prompts, and what was taught about its objectives.
+    """Build the frame of a request's prompts (everything but the answer), with the taught heads of its objectives.
 
     Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
     """
@@ -108,17 +112,17 @@ def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
 
 
 def scores_segments(aligner: Aligner, framed: PromptFrame) -> bool:
-    """Whether segments can be scored: there is a head, and the prompt names objectives to compare them with."""
+    """Whether segments can be scored: this needs a detector head and objectives that the prompt names."""
     return aligner.info.has_head and framed.family.names_objectives and bool(framed.objectives)
 
 
 def judges_end(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> bool:
-    """Whether the place behind the last segment is judged, too."""
+    """Whether the end of the answer is judged, too, for missing text."""
     return aligner.info.ends and request.open_ended and scores_segments(aligner, framed)
 
 
 def divide_answer(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> Division:
-    """A whole answer in its parts."""
+    """Divide a complete answer into parts, with its end as a last segment if that is judged."""
     division = framed.division(structure.split(request.answer))
     if judges_end(aligner, framed, request):
         division.add_end()
@@ -135,12 +139,12 @@ class PromptedPassage(AnswerPassage):
     fitted: Fitted
 
     def spans(self, pieces: Sequence[Segment]) -> Spans:
-        """Where some of its pieces stand in the prompt."""
+        """The prompt's tokens that belong to the given pieces and to the objectives."""
         return spans(self.fitted.prompt, pieces, self.fitted.offsets)
 
 
 class AnswerEditor:
-    """State of one correction: its sequence (a prompt and what is written behind it) and its counts."""
+    """State of one correction: its token sequence (a prompt and the text written after it) and its counts."""
 
     def __init__(
         self,
@@ -161,23 +165,23 @@ class AnswerEditor:
         self.scores = scores_segments(aligner, framed)
         self.tally = Tally()
         self.prompt_tokens = 0
-        """Of all prompts that were read."""
+        """Tokens of all prompts that were read."""
 
     def edit_answer(self) -> Generator[Ask, Step, Edited]:
-        """The answer as the request wants it corrected, and the verdicts on its segments."""
+        """Correct the answer as the request asks, and return it with the verdicts on its segments."""
         if self._request.score_only:
-            # Without a head there are no scores, but the prompt is read: a probe has to make the model work.
+            # Without a head there are no scores. The prompt is read all the same, because a probe must use the model.
             return self._request.answer, self._verdicts((yield from self._score_pieces()))
         if self.scores and self._request.verify is Verify.FLAGGED:
             return (yield from self.rewrite_flagged())
         return (yield from self.whole())
 
     def judge_pieces(self) -> Generator[Ask, Step, list[Score]]:
-        """Score the pieces and write nothing."""
+        """Score all pieces and write nothing; an empty list if they cannot be scored."""
         return (yield from self._score_pieces()) if self.scores else []
 
     def rows(self) -> Generator[Ask, Step, list[SegmentRow]]:
-        """The pieces as the general head reads and scores them."""
+        """The rows and scores of all pieces by the general head."""
         rows: list[SegmentRow] = []
         for part in self._division.parts:
             passage = self._passage(part)
@@ -185,9 +189,9 @@ class AnswerEditor:
         return rows
 
     def span(self, span: Span) -> Generator[Ask, Step, str]:
-        """Write in place of one flagged run; what else was flagged before it stands in `span.before` already.
+        """Write a replacement for one flagged run; `span.before` is the edited text before it.
 
-        In place of what stands behind the last segment comes what is missing there, white space before it included.
+        For the end of the answer, the replacement is the missing text, including the white space before it.
         """
         members = self._division.range_of(span.first, span.stop)
         if not members:
@@ -204,7 +208,10 @@ class AnswerEditor:
     def _replace_run(
         self, part: PartRange, run: range, behind: int, edited: list[tuple[str, str]], misses: int | None
     ) -> Generator[Ask, Step, None]:
-        """Write in place of the pieces in `run`, which lie in one part; its prompt ends before piece `behind`."""
+        """Write a replacement for the pieces in `run`, all in one part, and append it to `edited`.
+
+        The prompt ends before piece `behind`.
+        """
         passage = self._passage(PartRange(part.first, part.own, max(run.stop, min(part.stop, behind))))
         flags = [at in run for at in range(part.first, passage.part.stop)]
         first = run.start - part.first
@@ -228,9 +235,10 @@ class AnswerEditor:
         return text, self._verdicts(scores)
 
     def _verify_part(self, passage: PromptedPassage, before: str) -> Generator[Ask, Step, tuple[str, list[Score]]]:
-        """Verify one part as a draft behind `before`, fed with the prompt where both fit a step and that is cheap.
+        """Verify one part as a draft after the text `before`; return its new text and the scores of its pieces.
 
-        Otherwise the detector, if the aligner has one, first scores what of it is likely to stand.
+        The draft is fed together with the prompt if both fit one step and that is cheap. Otherwise the detector, if the
+        aligner has one, first scores the pieces, so that long drafts are used only for unflagged ones.
         """
         tokenizer = self._runner.tokenizer
         start = passage.start
@@ -256,7 +264,7 @@ class AnswerEditor:
         return splice.whole(text, passage.text[start:], finished=generated.finished), scores or generated.scores
 
     def rewrite_flagged(self) -> Generator[Ask, Step, Edited]:
-        """Score the segments and write anew only those that are flagged, part by part."""
+        """Score the segments part by part, and rewrite only the flagged ones."""
         edited: list[tuple[str, str]] = []
         scores: list[Score] = []
         for part in self._division.parts:
@@ -280,7 +288,7 @@ class AnswerEditor:
         return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
 
     def _trim_before(self, passage: AnswerPassage, hole: splice.EditSpan) -> splice.EditSpan:
-        """The hole with as much of the edited answer before it as its prompt has of the original."""
+        """The hole with its preceding text cut to the length that the prompt has of the original."""
         return replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
 
     def _passage(self, part: PartRange) -> PromptedPassage:
@@ -290,24 +298,24 @@ class AnswerEditor:
         return PromptedPassage(part, passage.pieces, passage.text, passage.folded, fitted)
 
     def _score_pieces(self) -> Generator[Ask, Step, list[Score]]:
-        """Scores of all pieces; empty without a head."""
+        """Read all parts and return the scores of all pieces; empty without a head."""
         scores: list[Score] = []
         for part in self._division.parts:
             scores += self._find_known_scores(part) or (yield from self._prefill(self._passage(part)))
         return scores
 
     def _find_known_scores(self, part: PartRange) -> list[Score] | None:
-        """The scores of a part that was read already. The last one is read all the same: more may follow on it."""
+        """The scores of a part that was already read, else None; the last part is always read again, as it may grow."""
         if len(self._known_scores) >= part.stop < len(self._division.pieces):
             return self._known_scores[part.own : part.stop]
         return None
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
-        """Read a part to the end of its last piece; the scores of its own pieces."""
+        """Read a part up to the end of its last piece, and return the scores of its own pieces."""
         return (yield from self._read(passage.fitted, passage.spans(passage.own) if self.scores else None)).scores
 
     def _read(self, prompt: Fitted, where: Spans | None, *, rows: bool = False) -> Generator[Ask, Step, Step]:
-        """Scores of some pieces in any prompt, of which only what the sequence does not hold yet is fed."""
+        """Read a prompt and score the pieces in `where`; tokens that the sequence already holds are not fed again."""
         ids = prompt.ids[: where.segments[-1].stop] if where and where.segments else prompt.ids
         # What has been read while the answer was still being written is not read again.
         start = min(count_matching(self._sequence.ids, ids), len(ids) - 1)
@@ -320,23 +328,23 @@ class AnswerEditor:
         return step
 
     def _count_tokens_left(self, context: list[int]) -> int:
-        """Tokens that may follow in the window."""
+        """Tokens that the window has left after `context`, at least 1."""
         return max(1, self._frame.window - len(context))
 
     def _flags(self, score: Score) -> bool:
         return score[0] > self._request.caution
 
     def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
-        """The verdicts on all segments."""
+        """The verdicts on all segments, from the scores of their pieces."""
         return verdicts(self._division, scores, self._request.caution)
 
     def _fill_hole(
         self, passage: PromptedPassage, hole: splice.EditSpan, misses: int | None
     ) -> Generator[Ask, Step, str]:
-        """What takes the place of a flagged run; behind the last segment, what an objective dictates is copied.
+        """Produce the text that replaces a flagged run.
 
-        Code without its comments, the title of an item and the cells of a row stay if the detector has nothing against
-        them by themselves.
+        Code without its comments, the title of an item and the cells of a row are kept if the detector does not flag
+        them on their own. At the end of the answer, text that the objective dictates word for word is copied.
         """
         bare = hole.bare
         if bare and self.scores and (yield from self._drop_flagged_sentences(hole, bare)) == bare:
@@ -350,7 +358,10 @@ class AnswerEditor:
         return text if dictated in text else hole.append_text(text, dictated)
 
     def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
-        """Write in place of one flagged run, until the text reaches a kept segment, ends, or has grown too long."""
+        """Write a replacement for one flagged run until it reaches a kept segment, ends, or grows too long.
+
+        Sentences of it that are flagged again are dropped.
+        """
         tokenizer = self._runner.tokenizer
         restore = passage.fitted.prompt.restore
 
@@ -367,11 +378,11 @@ class AnswerEditor:
     def _drop_flagged_sentences(
         self, hole: splice.EditSpan, text: str, clear: float = 0.0
     ) -> Generator[Ask, Step, str]:
-        """What stands in a place, without the sentences of it that are not `clear` of the threshold by so many nats."""
+        """Score `text` in the hole and return it without the sentences less than `clear` nats below the threshold."""
         answer = hole.with_text(text)
         prompt = self._frame.fit_prompt(answer)
         if len(prompt.ids) > self._frame.window:
-            return ""  # it has outgrown the window, so it cannot be judged
+            return ""  # the prompt has outgrown the window, so the text cannot be judged
         body = text.lstrip()
         pieces = structure.split(body)
         placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
@@ -380,9 +391,10 @@ class AnswerEditor:
         return text.removesuffix(body) + clear_text if clear_text else ""
 
     def _hole_proposer(self, hole: splice.EditSpan) -> tuple[EditProposer, int]:
-        """Draft what follows the span first: most flagged segments are removed. The span itself is the second guess.
+        """The proposer of drafts for a hole, and the most tokens that may be written.
 
-        What is missing behind the last segment often stands in an objective.
+        The first draft is the text after the span, because most flagged segments are removed; the second is the span
+        itself. At the end of the answer the objectives are drafted from, too: they often contain the missing text.
         """
         tokenizer = self._runner.tokenizer
         lead = hole.lead
@@ -403,12 +415,12 @@ class AnswerEditor:
         limits: DraftLimits,
         where: Spans | None = None,
     ) -> Generator[Ask, Step, Generated]:
-        """Continue after `context`, feeding only what the sequence does not hold yet; with `where`, score it, too."""
-        # The last token is always fed again: what follows it is chosen from its hidden state.
+        """Write after `context`, feeding only tokens that the sequence does not hold yet; with `where`, score, too."""
+        # The last token is always fed again, because its hidden state determines the next token.
         start = min(count_matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
         eos = self._runner.tokenizer.eos_ids
-        # A prompt that is read again is kept for the detector like one that is read for the first time.
+        # For a prompt that is read again, the detector's states are stored as on the first reading.
         prompt = where is not None or start < passage.fitted.read
         shared = passage.fitted.shared
         first = Ask(context[start:], spans=where, prompt=prompt, shared=shared, taught_heads=self._frame.taught_heads)
@@ -416,9 +428,9 @@ class AnswerEditor:
 
 
 def verdicts(division: Division, scores: Sequence[Score], caution: float, first: int = 0) -> tuple[SegmentScore, ...]:
-    """The verdicts on the segments from `first` on of which all pieces have a score; without any, none says anything.
+    """The verdicts on segments from `first` on, up to the first segment with an unscored piece.
 
-    A segment that was read in several pieces has the verdict of its worst.
+    A segment of several pieces gets the verdict of its worst one. If `scores` is empty, every verdict is empty.
     """
     scored: list[SegmentScore] = []
     for number in range(first, len(division)):

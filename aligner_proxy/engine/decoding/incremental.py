@@ -1,10 +1,10 @@
 """Incremental correction: an answer goes through the model while the upstream is still writing it.
 
-When the answer ends, only its last words have to be read, and the verdicts on all finished segments are known already.
-The last word is held back, because its tokens may change with what follows; a segment counts as finished when the next
-one has begun. Where the answer is released segment by segment, flagged stretches are replaced meanwhile; the prompt
-then ends where that stretch's answer does, and what was read beyond is read again. An answer that grows beyond a part
-(parts.py) goes on in the next one; of all parts only what is new is tokenised, read and scored.
+When the answer ends, only its last words are left to read, and all finished segments already have verdicts. The last
+word is held back, because its tokens may change with the following text. A segment counts as finished when the next one
+has begun. If the answer is released segment by segment, flagged ranges are replaced meanwhile. For a replacement the
+prompt ends at `Span.end`; text beyond it that was already read has to be read again. An answer that outgrows a part
+(parts.py) continues in the next one. In every part only new text is tokenised, read and scored.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from aligner_proxy.text.structure import Segment, firm_length
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
 ENOUGH_CHARS = 96
-"""So much new text is worth a forward: some 20 tokens (chunks of 32 cost a fifth more than one long prefill)."""
+"""New characters that justify a forward pass: some 20 tokens (chunks of 32 cost a fifth more than one long prefill)."""
 ALONE_CHARS = 32
-"""The same where the engine has no other request: so less is left at the end."""
+"""The same if the engine has no other request; a smaller value leaves less to read at the end."""
 
 _CHARS_PER_TOKEN = 4
 
 
 @dataclass(slots=True, eq=False)
 class PendingReplacement:
-    """A flagged stretch that waits to be replaced."""
+    """A flagged range that waits to be replaced; `done` gets the replacement."""
 
     span: Span
     done: Future[Correction] = field(default_factory=Future)
@@ -61,40 +61,40 @@ class PartialAnswer:
     request: AlignRequest
     text: str = ""
     complete: bool = False
-    """It has ended, and the whole of it is to be corrected."""
+    """True when the answer has ended and is to be corrected as a whole."""
     text_ended: bool = False
-    """It has ended, and all verdicts are wanted."""
+    """True when the answer has ended and all verdicts are wanted."""
     awaited: bool = False
-    """A client waits for verdicts, so each finished segment is worth a forward."""
+    """True when a client waits for verdicts, so that each finished segment justifies a forward pass."""
     read: int = 0
     verdicts: tuple[SegmentScore, ...] = field(default=())
-    """On the segments that are finished."""
+    """Verdicts on the finished segments."""
     all_judged: bool = False
-    """All verdicts are there."""
+    """True when all verdicts are there."""
     replacing: deque[PendingReplacement] = field(default_factory=deque)
     alone: Callable[[], bool] = lambda: False
-    """Whether no other request needs the engine."""
+    """Returns whether no other request needs the engine."""
     changed: Callable[[], None] = lambda: None
-    """Called in the model's thread when there is something new."""
+    """Called in the model's thread when there are new verdicts or replacements."""
     finished: int = 0
     segments_read: int = 0
-    """Finished segments, and how many of them the reader has looked at."""
+    """`finished` counts the finished segments, `segments_read` those of them that the reader has taken in."""
     segments: list[Segment] = field(default_factory=list)
-    """Those that are finished."""
+    """The finished segments."""
     cutter: Cutter = field(default_factory=Cutter)
 
     def add(self, more: str) -> None:
-        """More of the answer."""
+        """Append text to the answer and update the finished segments."""
         self.text += more
         self.segments += self.cutter.feed(more)
         self.finished = len(self.segments)
 
     def is_read_ahead(self) -> bool:
-        """Whether it is only read ahead: no client waits for anything of it yet."""
+        """Whether the answer is only read ahead: no client waits for a result yet."""
         return not (self.complete or self.awaited or self.text_ended or self.replacing)
 
     def waits(self) -> bool:
-        """Whether there is something to do: the answer has ended, or enough of it is new."""
+        """Whether the answer waits for the model: it has ended, needs a replacement, or has enough new text."""
         if self.complete or self.replacing or (self.text_ended and not self.all_judged):
             return True
         due = self.awaited and self.finished > self.segments_read
@@ -103,10 +103,10 @@ class PartialAnswer:
 
 
 def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
-    """Read an answer as it grows, and correct it when it has ended; `answer.request` has the whole of it by then."""
+    """Read an answer as it grows, and correct it when it is complete; `answer.request` then has the full text."""
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
-        # In this order: what counts as finished must stand in the text.
+        # The order matters, because another thread appends: finished segments must be part of the text read here.
         answer.segments_read = answer.finished
         text = answer.text
         answer.read = len(text)
@@ -122,7 +122,7 @@ def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
 
 
 class AnswerReader:
-    """Reads an answer that is still being written, part by part; what it has read of a part is not read again."""
+    """Reads an answer that is still being written, part by part, without reading text of a part twice."""
 
     def __init__(self, aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> None:
         self._aligner = aligner
@@ -132,24 +132,24 @@ class AnswerReader:
         self._frame = build_frame(aligner, answer.request.model_copy(update={"answer": ""}))
         self._division = self._frame.division()
         self._scores: list[Score] = []
-        """Of the first pieces."""
+        """Scores of the first pieces."""
         self._judges = scores_segments(aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
         self._part = 0
-        """The number of the part that is read."""
+        """Index of the part that is being read."""
         self._prompt: Fitted | None = None
         self._text = ""
-        """The part's text in that prompt."""
+        """The text of this part in `_prompt`."""
         self._division_complete = False
-        """The division is that of the whole answer."""
+        """True once the division covers the whole answer."""
 
     def find_known_scores(self, request: AlignRequest) -> list[Score]:
-        """What is known of the answer at its end; nothing where another answer was read, or under another question."""
+        """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
         read = self._answer.text
         as_read = request.answer == read if self._division_complete else request.answer.startswith(read)
         return self._scores if as_read and _question(request) == _question(self._first_request) else []
 
     def read_on(self, text: str) -> Generator[Ask, Step, bool]:
-        """Feed what is new in one part and will not change any more; whether there is another part to read."""
+        """Feed the new text of one part that cannot change any more; return whether another part is left to read."""
         self._take_in(self._answer.segments_read)
         parts = self._division.parts
         part = parts[self._part]
@@ -162,7 +162,7 @@ class AnswerReader:
         return not grows
 
     def replace(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
-        """Write in place of a stretch; what it raises ends the reading."""
+        """Write the replacement for a flagged range and resolve `pending.done`; an error ends the reading."""
         self._take_in(self._answer.finished)
         if self._answer.text_ended:
             self._take_in_rest()
@@ -175,7 +175,7 @@ class AnswerReader:
         self._answer.changed()
 
     def judge_all(self) -> Generator[Ask, Step, None]:
-        """The verdicts on an answer that has ended, the place behind its last segment included."""
+        """Judge all of an answer that has ended, including its end if that is judged, and set its verdicts."""
         answer = self._answer
         if answer.text.strip():
             self._take_in_rest()
@@ -189,12 +189,12 @@ class AnswerReader:
         return AnswerEditor(self._aligner, self._frame, self._division, request, self._sequence, self._scores)
 
     def _take_in(self, finished: int) -> None:
-        """Segments that are finished now."""
+        """Add the segments up to number `finished` to the division."""
         for segment in self._answer.segments[len(self._division) : finished]:
             self._division.add(segment)
 
     def _take_in_rest(self) -> None:
-        """All that is left of an answer that has ended."""
+        """Add all remaining segments of an answer that has ended to the division."""
         if self._division_complete:
             return
         self._take_in(len(self._answer.segments))
@@ -205,13 +205,13 @@ class AnswerReader:
         self._division_complete = True
 
     def _find_unfinished_tail(self, text: str) -> str:
-        """What stands behind the last finished piece, where the last part is likely to have room for it."""
+        """The text after the last finished piece, or "" if it probably does not fit the last part."""
         pieces = self._division.pieces
         tail = text[pieces[-1].end + len(pieces[-1].gap) :] if pieces else text
         return tail if len(tail) <= self._division.room_left * _CHARS_PER_TOKEN else ""
 
     def _read_part(self, part: PartRange, tail: str) -> Generator[Ask, Step, None]:
-        """Feed more of a part, with what follows its last piece and may still change."""
+        """Feed new text of a part and score its new pieces; `tail` is the unfinished text after its last piece."""
         pieces = self._division.pieces[part.first : part.stop]
         prompt = self._prompt_of(part, pieces, tail)
         if tail and len(prompt.ids) > self._frame.window:
@@ -239,7 +239,7 @@ class AnswerReader:
             answer.changed()
 
     def _prompt_of(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
-        """The prompt of a part's text so far."""
+        """Build the prompt of a part's text so far, extending the previous one, and store it in `_prompt`."""
         previous = self._prompt
         text = text_of(pieces, ends=not tail)
         folded = join_folded((self._division.fold_part(part, text), fold(tail)))
@@ -250,7 +250,7 @@ class AnswerReader:
         return self._prompt
 
     def _find_unjudged_spans(self, part: PartRange, pieces: list[Segment], prompt: Fitted) -> Spans | None:
-        """The pieces of a part that have no score yet."""
+        """The token ranges of a part's pieces that have no score yet; None if there are none."""
         if not self._judges or not pieces:
             return None
         first = max(part.own, len(self._scores)) - part.first
@@ -259,12 +259,15 @@ class AnswerReader:
 
 
 def _question(request: AlignRequest) -> tuple[object, ...]:
-    """What the scores depend on beside the answer."""
+    """The fields of a request, other than the answer, on which scores depend."""
     objectives = (request.objectives, request.heads)
     return (request.turns, objectives, request.aligner, request.verify, request.open_ended)
 
 
 def _limit_spans(where: Spans | None, tokens: int) -> Spans | None:
-    """Those of the segments whose last token is among the first `tokens`; one may end in white space that follows."""
+    """The leading segments that lie within the first `tokens` tokens; None if there are none.
+
+    A segment's last token may reach into the white space after it.
+    """
     inside = tuple(takewhile(lambda segment: segment.stop <= tokens, where.segments)) if where else ()
     return Spans(where.objectives, inside) if where and inside else None

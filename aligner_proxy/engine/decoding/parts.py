@@ -1,9 +1,9 @@
-"""An answer in parts that fit the window, one prompt each. Text only, no model.
+"""Division of an answer into parts that fit the window, one prompt each. Text only, no model.
 
-A part begins with the last pieces of the one before it: they only say what stands there, and are judged and edited in
-their own part. Where a part ends depends on what stands before that place alone, so an answer that is still growing is
-divided like the whole. Pieces are the segments of the answer; one that is longer than a part is cut into several.
-In prompts they stand folded (text/folding.py), each segment as a whole, and so they are measured.
+A part begins with the last pieces of the previous part, as context only: they are judged and edited in their own part.
+Where a part ends depends only on the text before that point, so a growing answer is divided like the complete one.
+Pieces are the segments of the answer; a segment longer than a part is cut into several pieces. Prompts contain the
+pieces in folded form (text/folding.py), where each segment is folded as a whole, and sizes are those of folded text.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from aligner_proxy.text.folding import Folded, fold, fold_segment, join_folded
 from aligner_proxy.text.structure import Segment
 
 _OVERLAP = 0.2
-"""Share of a part's room that the end of the part before it takes."""
+"""Share of a part's token limit that may repeat the end of the previous part."""
 _CHARS_PER_TOKEN = 24
-"""No tokenizer known to us averages more."""
+"""Upper bound on the average characters per token of the tokenizers known to us."""
 _LONGEST_GAP = 64
-"""Characters of white space between two pieces of one part; behind more of it another part begins."""
+"""Most characters of white space between two pieces of one part; after a longer gap a new part begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartRange:
-    """Pieces `first` to `stop` of an answer (that one excluded); those before `own` belong to the part before it."""
+    """Pieces `first` to `stop` (excluded) of an answer; those before `own` are context from the previous part."""
 
     first: int
     own: int
@@ -35,7 +35,7 @@ class PartRange:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPassage:
-    """A part of an answer; the places of its pieces are those in `text`, and in a prompt it stands folded."""
+    """A part of an answer with its text. Positions of `pieces` refer to `text`; `folded` is its form in prompts."""
 
     part: PartRange
     pieces: tuple[Segment, ...]
@@ -44,52 +44,52 @@ class AnswerPassage:
 
     @property
     def context(self) -> int:
-        """How many of its pieces belong to the part before it."""
+        """How many of its pieces are context from the previous part."""
         return self.part.own - self.part.first
 
     @property
     def own(self) -> tuple[Segment, ...]:
-        """The pieces that are judged and edited here."""
+        """The pieces that are judged and edited in this part."""
         return self.pieces[self.context :]
 
     @property
     def start(self) -> int:
-        """Where the text of its own pieces begins."""
+        """Index in `text` where its own pieces begin."""
         return self.own[0].start if self.context else 0
 
     def trim_edited(self, edited: str, end: int) -> str:
-        """The end of the edited answer, as much of it as there is of the original in `text` before `end`."""
+        """The end of the edited answer, about as long as the original text of this part before `end`."""
         if self.part.first == 0:
             return edited
         before = self.text[:end].rstrip()
-        # Folded before it is cut: of letters that stand apart the last ones alone are no word.
+        # Fold before cutting, because the last of several spaced-out letters alone would not be read as a word.
         return recent(
             fold(edited[-2 * len(before) - 1 :]).text, self.folded.text[: self.folded.place_in_folded(len(before))]
         )
 
 
 class Division:
-    """The pieces of an answer in its parts, of at most `room` tokens each. An answer without pieces is one part."""
+    """Divides an answer's pieces into parts of at most `room` tokens. An answer without pieces is one part."""
 
     def __init__(self, ruler: Ruler, room: int, segments: Iterable[Segment] = ()) -> None:
         self.pieces: list[Segment] = []
         self._folded: list[Folded] = []
-        """Each piece."""
+        """The folded form of each piece."""
         self._texts: list[str] = []
         self._ruler = ruler
         self._room = room
         self._overlap = int(room * _OVERLAP)
         self._firsts: list[int] = []
-        """Of each segment the number of its first piece."""
+        """Index of the first piece of each segment."""
         self._sizes: list[int] = []
         self._starts = [(0, 0)]
-        """Of each part its first piece, and the first one of its own."""
+        """For each part, the index of its first piece and of its first own piece."""
         self._used = 0
         for segment in segments:
             self.add(segment)
 
     def add(self, segment: Segment) -> None:
-        """The next segment of the answer."""
+        """Append the next segment of the answer, and begin a new part if it does not fit the last one."""
         self._firsts.append(len(self.pieces))
         self._texts.append(segment.text)
         before = self.pieces[-1].gap if self.pieces else ""
@@ -104,7 +104,7 @@ class Division:
             self._used += size
 
     def add_end(self) -> None:
-        """The place behind the last segment, as an empty one."""
+        """Append an empty segment that stands for the end of the answer."""
         *_, end = structure.append_end(self.pieces[-1:])
         self._firsts.append(len(self.pieces))
         self._texts.append("")
@@ -114,7 +114,7 @@ class Division:
 
     @property
     def room_left(self) -> int:
-        """Tokens that the last part has room for."""
+        """Tokens that still fit into the last part."""
         return self._room - self._used
 
     @property
@@ -124,11 +124,11 @@ class Division:
         return [PartRange(first, own, stop) for (first, own), stop in zip(self._starts, stops, strict=True)]
 
     def __len__(self) -> int:
-        """Segments that were added."""
+        """Number of segments added."""
         return len(self._texts)
 
     def range_of(self, first: int, stop: int) -> range:
-        """The pieces of the segments `first` to `stop`, that one excluded."""
+        """Indices of the pieces of segments `first` to `stop`, `stop` excluded."""
         return range(self._first(first), self._first(stop))
 
     def passage(self, part: PartRange) -> AnswerPassage:
@@ -141,20 +141,20 @@ class Division:
         )
 
     def fold_part(self, part: PartRange, text: str) -> Folded:
-        """The `text_of` a part, folded."""
+        """The folded form of a part; `text` is the part's `text_of`, to whose length the result is cut."""
         pieces = range(part.first, part.stop)
         whole = join_folded(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))
         return whole.cut(0, len(text))
 
     def segment(self, number: int) -> tuple[str, range]:
-        """Text and pieces of a segment."""
+        """The text of a segment and the indices of its pieces."""
         return self._texts[number], self.range_of(number, number + 1)
 
     def _first(self, segment: int) -> int:
         return self._firsts[segment] if segment < len(self._firsts) else len(self.pieces)
 
     def _begin(self, size: int) -> None:
-        """Another part, for a piece of this size."""
+        """Begin a new part with as many earlier pieces as context as leave `size` tokens for the next piece."""
         first = own = len(self.pieces)
         room = min(self._overlap, self._room - size)
         while first > 0 and self._sizes[first - 1] <= room:
@@ -164,7 +164,10 @@ class Division:
         self._used = sum(self._sizes[first:own])
 
     def _pieces(self, segment: Segment, before: str) -> Iterable[tuple[Segment, Folded, int]]:
-        """The segment, in several pieces if need be, each with its tokens and those of the white space before it."""
+        """The segment as (piece, folded form, tokens), in several pieces if it is longer than a part.
+
+        The tokens of an unbroken segment include the white space before it, of which `before` is the text.
+        """
         folded = fold_segment(segment.text)
         size = self._ruler.count(before[-_LONGEST_GAP:] + folded.text) if segment.text else 0
         if size <= self._room:
@@ -172,7 +175,7 @@ class Division:
         return self._break_segment(segment, folded)
 
     def _break_segment(self, segment: Segment, folded: Folded) -> Iterable[tuple[Segment, Folded, int]]:
-        """A segment that is longer than a part, cut between words where it has some."""
+        """Cut a segment that is longer than a part into pieces, between words if it has any."""
         most = max(1, self._room - self._overlap)
         start = at = 0
         while at < len(folded.text):
@@ -184,7 +187,7 @@ class Division:
             at += len(text)
             end = len(segment.text) if whole else folded.place_in_original(at)
             if end == start:
-                continue  # several letters that one character stands for
+                continue  # one original character is folded to several letters
             cut = segment.text[start:end]
             body = cut.rstrip() or cut
             piece = Segment(segment.start + start, body, segment.gap if whole else cut[len(body) :])
@@ -193,9 +196,10 @@ class Division:
 
 
 def text_of(pieces: Sequence[Segment], *, ends: bool) -> str:
-    """The text of consecutive pieces as it stands in a prompt, with not too much white space behind the last.
+    """The text of consecutive pieces as it appears in a prompt, with limited white space after the last one.
 
-    Where it `ends` there and the answer goes on, spaces are left out; line breaks may be part of the last word's token.
+    With `ends` (the part ends here but the answer goes on) spaces after the last piece are dropped. Line breaks are
+    kept, because they may be part of the last word's token.
     """
     text = "".join(piece.text + piece.gap for piece in pieces if piece.text)
     gap = pieces[-1].gap if pieces else ""
@@ -204,7 +208,7 @@ def text_of(pieces: Sequence[Segment], *, ends: bool) -> str:
 
 
 def recent(edited: str, original: str) -> str:
-    """The end of an edited text, about as long as `original`, of which it is the edited form; from a word on."""
+    """The end of an edited text, at most as long as the text it was edited from, beginning at a whole word."""
     if len(edited) <= len(original):
         return edited
     start = len(edited) - len(original)

@@ -1,9 +1,9 @@
-"""Prompts that fit the aligner's window, whatever the conversation and the answer are.
+"""Prompts that fit the aligner's window, however long the conversation and the answer are.
 
-The template with the objectives stands whole in every prompt. Of what they leave the conversation gets up to half
-(conversation.py cuts it) and the answer the rest, where it must have room to be written once more; an answer that needs
-more is read in parts (parts.py). How the conversation is cut does not depend on the answer: an answer that grows is
-read behind the same words. Only objectives that fill the window are refused, and answers beyond a bound.
+Every prompt contains the whole template with the objectives. Of the remaining window the conversation gets up to half
+(conversation.py cuts it). The answer gets the rest, which must hold the answer and its rewritten form; a longer answer
+is read in parts (parts.py). The cut of the conversation does not depend on the answer, so that a growing answer always
+follows the same tokens. Requests are refused only if the objectives fill the window or the answer exceeds a limit.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from aligner_proxy.text.structure import Segment
 LONGEST_ANSWER = 1_000_000
 """Characters of the longest answer that is read. docs/reference/benchmarks.md says how long that takes."""
 CHARS_PER_TOKEN = 24
-"""No tokenizer known to us averages more; a longer text is refused before time is spent on tokenising it."""
+"""Upper bound on the average characters per token of known tokenizers; used to refuse long text without tokenising."""
 _ROOM = 64
-"""Tokens that may be written beyond the answer's own, at least."""
+"""Fewest tokens allowed for writing beyond the answer's own length."""
 LEAST_ROOM = 4 * _ROOM
-"""Tokens that the objectives have to leave."""
+"""Fewest tokens of the window that the objectives must leave free."""
 CONVERSATION = 0.5
-"""Its share in what the objectives leave."""
+"""Largest share of the conversation in the window that the objectives leave."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt, its tokens with their characters, the answer's tokens, and room (tokens) to write in.
+    """A prompt, its tokens with their offsets, the answer's tokens, and `room`, how many tokens may be written.
 
-    Other tenants may share what the model computed of the first `shared` tokens.
+    Tenants may share the cached model states of the first `shared` tokens.
     """
 
     prompt: prompts.Prompt
@@ -54,52 +54,52 @@ class Fitted:
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
-        """Of each token the (start, end) characters it stands for."""
+        """The (start, end) characters of each token."""
         return self.encoded.offsets
 
     @property
     def read(self) -> int:
-        """Tokens up to the end of the answer."""
+        """Number of tokens up to the end of the answer."""
         return bisect_right(self.encoded.offsets, self.prompt.end, key=lambda offset: offset[1])
 
 
 class TokenRuler:
-    """Texts measured by an aligner's tokenizer, as its template writes them. Satisfies `Ruler`."""
+    """Measures texts with an aligner's tokenizer, as its template writes them. Satisfies `Ruler`."""
 
     def __init__(self, tokenizer: PromptTokenizer, family: prompts.Template) -> None:
         self._tokenizer = tokenizer
         self._family = family
 
     def count(self, text: str) -> int:
-        """Tokens of the text in a field."""
+        """Number of tokens of the text in a template field."""
         return len(self._tokenizer.continuation(self._family.guard(text)))
 
     def first(self, text: str, tokens: int) -> str:
-        """Characters whose tokens are among the first; guarding a text keeps its length."""
+        """The characters of the first `tokens` tokens; offsets apply to `text`, as guarding keeps its length."""
         offsets = self._tokenizer.pieces(self._family.guard(text)).offsets
         return text if len(offsets) <= tokens else text[: offsets[tokens][0]]
 
     def last(self, text: str, tokens: int) -> str:
-        """Characters whose tokens are among the last."""
+        """The characters of the last `tokens` tokens."""
         offsets = self._tokenizer.pieces(self._family.guard(text)).offsets
         return text if len(offsets) <= tokens else text[offsets[len(offsets) - tokens][0] :]
 
 
 @dataclass(frozen=True, slots=True)
 class PromptFrame:
-    """What stands around an answer in its prompts: the template with its objectives and the conversation as cut."""
+    """The text around an answer in its prompts: the template with its objectives, and the cut conversation."""
 
     family: prompts.Template
     query: str
     objectives: tuple[str, ...]
     common: int
-    """So many of the first objectives are no request's own."""
+    """How many of the first objectives are the operator's, not the request's own."""
     tokenizer: PromptTokenizer
     window: int
     room: int
-    """Tokens of the longest answer, or part of one, that fits."""
+    """Tokens of the longest answer, or part of an answer, that fits."""
     taught_heads: Any = None
-    """The taught heads of the objectives, which only the model looks into."""
+    """The taught heads of the objectives; opaque here, only the model reads them."""
 
     def fit_prompt(self, answer: str | Folded) -> Fitted:
         """The prompt of an answer, or of a part of one."""
@@ -107,9 +107,9 @@ class PromptFrame:
         return self._add_answer_tokens(prompt, self.tokenizer.prompt(prompt.text))
 
     def extend_prompt(self, previous: Fitted, answer: str | Folded, same: int) -> Fitted:
-        """The same, where the answer begins with the same characters as that of `previous`; only what follows is read.
+        """The prompt of an answer whose first `same` characters equal those of `previous`; tokenises only the rest.
 
-        The answer's own tokens are left out: who reads along writes nothing.
+        The result has no answer tokens and no `room`, because nothing is written while an answer is read ahead.
         """
         prompt = prompts.render(self.family, self.query, answer, self.objectives)
         before = previous.prompt.text
@@ -117,7 +117,7 @@ class PromptFrame:
         return Fitted(prompt, encoded, [], 0, previous.shared)
 
     def division(self, segments: Iterable[Segment] = ()) -> Division:
-        """An answer of these segments in parts that fit."""
+        """Divide an answer of these segments into parts that fit."""
         return Division(TokenRuler(self.tokenizer, self.family), self.room, segments)
 
     def _add_answer_tokens(self, prompt: prompts.Prompt, encoded: Encoded) -> Fitted:
@@ -126,14 +126,14 @@ class PromptFrame:
         return Fitted(prompt, encoded, answer, writing_room(len(answer)), shared)
 
     def _common_end(self, prompt: prompts.Prompt) -> int:
-        """Where in the prompt that which belongs to one tenant begins."""
+        """Index in the prompt's text where the tenant's own text begins."""
         if self.common < len(prompt.objectives):
             return prompt.objectives[self.common][0]
         return prompt.question
 
 
 def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> PromptFrame:
-    """The frame of a request's prompts; raises `AnswerTooLong` where nothing fits."""
+    """Build the frame of a request's prompts; raises `AnswerTooLong` if the objectives or the answer are too long."""
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
     tokens_left = window - _bare(request, family, tokenizer, window)
@@ -151,17 +151,17 @@ def fit(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokeni
 
 
 def _bare(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> int:
-    """Tokens of the template with the objectives alone; more than the window where they are not worth counting."""
+    """Tokens of the template with the objectives; `window` + 1 if they are obviously too long to be tokenised."""
     text = prompts.render(family, "", "", request.objectives).text
     return window + 1 if len(text) > window * CHARS_PER_TOKEN else len(tokenizer.prompt(text).ids)
 
 
 def writing_room(answer: int) -> int:
-    """Tokens to write in for an answer of so many."""
+    """Tokens allowed for writing the correction of an answer of this many tokens."""
     return answer + max(_ROOM, answer // 2)
 
 
 def longest_answer(tokens_left: int) -> int:
-    """Tokens of the longest answer that fits beside a room to write in."""
+    """Tokens of the longest answer for which the window also has enough tokens left to write its correction."""
     short = (tokens_left - _ROOM) // 2
     return max(1, short if short < 2 * _ROOM else tokens_left * 2 // 5)

@@ -1,10 +1,15 @@
 """Proposer of draft tokens, taken from the answer that is being edited. No torch.
 
-The draft is the run of answer tokens behind a pointer. After a disagreement the pointer is set again: by the last 4,
-3 or 2 tokens written, found in the answer nearest to where we are, else by the token at which the last run broke (an
-insertion is over), else by the last token in a small window, else one further (a substitution). Lossless: the model
-checks every token, so a bad draft costs time and never changes text. Tokens of segments that the detector did not flag
-may be drafted at length before the model has been seen to copy.
+The draft is the run of answer tokens after a pointer. When the model disagrees with the draft, the pointer is set
+again, by the first of these that applies:
+
+- the last 4, 3 or 2 tokens written occur in the answer: after the occurrence nearest to the current position
+- the token written is the one at which the last run broke: after that one (an insertion has ended)
+- the token written occurs at an anchor, or in a small window around the pointer: after it
+- else one token further (a substitution)
+
+Drafts never change the text, because the model checks every token; a bad draft only costs time. Tokens of segments that
+the detector did not flag may be drafted at length, even before the model has been seen to copy.
 """
 
 from __future__ import annotations
@@ -19,15 +24,16 @@ from aligner_proxy.text.structure import Segment
 _NGRAMS = (4, 3, 2)
 _BEHIND = 4
 _AHEAD = 4
-"""Window of the one-token search, around the point of disagreement: a deletion, or the end of an edit."""
+"""Window of the one-token search around the point of disagreement; it finds deletions and the ends of edits."""
 
 
 def trusted_ranges(
     segments: Sequence[Segment], flags: Sequence[bool], offsets: Sequence[tuple[int, int]]
 ) -> tuple[range, ...]:
-    """Ranges of draft tokens, the end mark behind the last of them; `offsets` are the (start, end) characters of each.
+    """The ranges of draft tokens that belong to unflagged segments.
 
-    Clean segments side by side are one range; white space belongs to the segment before it.
+    `offsets` are the (start, end) characters of each token; the end mark follows as one more token. Adjacent unflagged
+    segments form one range. White space belongs to the segment before it.
     """
     starts = [0, *(segment.start for segment in segments[1:])]
     clean = list[range]()
@@ -43,11 +49,11 @@ def trusted_ranges(
 
 
 class EditProposer:
-    """Drafts for one answer. `lookup` is the text to draft from, normally the answer's tokens and EOS.
+    """Proposes drafts for one answer. `lookup` is the text to draft from, normally the answer's tokens and EOS.
 
-    `anchors` are positions in `lookup` where the text is likely to go on after a jump (the start of the next kept
-    segment); drafting starts at the first of them. `rule` says how long a draft is; `trusted` are ranges of
-    `lookup` that are drafted to their end as long as the model agrees: what the detector did not flag.
+    `anchors` are positions in `lookup` where the text is likely to continue after a jump (the start of the next kept
+    segment); drafting starts at the first of them. `rule` returns the length of a draft. `trusted` are ranges of
+    `lookup` that the detector did not flag; they are drafted to their end as long as the model agrees.
     """
 
     def __init__(
@@ -62,35 +68,35 @@ class EditProposer:
         self._index = self._build_index()
 
     def propose(self, room: int) -> list[int]:
-        """The next draft tokens, at most `room`; empty when the answer has no more to offer."""
+        """The next draft tokens, at most `room`; empty at the end of the lookup text."""
         most = max(0, min(room, len(self._lookup) - self._pointer))
         sure = min(most, self._sure())
         return self._lookup[self._pointer : self._pointer + sure + self._rule(self._acceptance, most - sure)]
 
     def guess_next_token(self, draft: Sequence[int]) -> list[int]:
-        """The token that would come behind a draft just proposed, if there is one."""
+        """The token after the draft just proposed, as a list of one, or empty at the end of the lookup text."""
         end = self._pointer + len(draft)
         return self._lookup[end : end + 1]
 
     def update(self, output: Sequence[int], drafted: int, accepted: int) -> None:
-        """Take in one step: `output` is all that was written so far, its last token the one the model added."""
+        """Record one step and move the pointer; `output` is all text so far, ending with the model's own token."""
         at = self._pointer + accepted
         goes_on = accepted == drafted and self._lookup[at : at + 1] == [output[-1]]
         if accepted:
             self._broke = at
         if self._acceptance.running and accepted < drafted and any(at in clean for clean in self._trusted):
-            self._trusted = ()  # the detector was wrong once
+            self._trusted = ()  # the model rejected an unflagged token, so the detector is not trusted any more
         self._pointer, located = self._resync(output, at)
         done = Round(drafted + 1, accepted + 1, located)
         self._acceptance = self._acceptance.add_step(accepted + goes_on, run_ended=not goes_on, done=done)
 
     def _sure(self) -> int:
-        """Tokens from here to the end of an unflagged segment; 0 while the place is a guess."""
+        """Tokens from the pointer to the end of its trusted range; 0 if there is none or the position is a guess."""
         here = next((clean for clean in self._trusted if self._pointer in clean), None)
         return here.stop - self._pointer if here and self._acceptance.running else 0
 
     def _build_index(self) -> dict[tuple[int, ...], list[int]]:
-        """Every n-gram of the lookup text with the positions that follow it."""
+        """Map every n-gram of the lookup text to the positions right after its occurrences."""
         index: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for size in _NGRAMS:
             for end in range(size, len(self._lookup) + 1):
@@ -98,7 +104,7 @@ class EditProposer:
         return dict(index)
 
     def _resync(self, output: Sequence[int], at: int) -> tuple[int, bool]:
-        """Where the answer goes on, and whether that was found by what was written or is only supposed."""
+        """The new pointer, and True if written tokens located it, False if it is a guess."""
         last_token = output[-1]
         if self._lookup[at : at + 1] == [last_token]:
             return at + 1, True
@@ -112,7 +118,7 @@ class EditProposer:
         return (at + 1, False) if place is None else (place + 1, True)
 
     def _one_token(self, token: int, at: int) -> int | None:
-        """The place of a token among the anchors, else nearby."""
+        """The position of a token at an anchor, else in the window around `at`; None if it is at neither."""
         window = range(max(0, at - _BEHIND), min(len(self._lookup), at + _AHEAD + 1))
         for candidates in (self._anchors, window):
             places = [i for i in candidates if self._lookup[i] == token]
@@ -122,7 +128,7 @@ class EditProposer:
 
 
 def _nearest(positions: Sequence[int], to: int) -> int:
-    """The closest position, the later one of two equally close."""
+    """The position closest to `to`; of two equally close ones the later."""
     return min(positions, key=lambda position: (abs(position - to), position < to))
 
 

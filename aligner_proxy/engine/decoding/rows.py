@@ -1,8 +1,8 @@
-"""Rows of segments, on which objectives are taught: what the detector head reads of answers, without editing them.
+"""Rows of segments, the training data for taught heads: what the detector head reads of answers, without edits.
 
-Each answer is read like one that is to be corrected, in the same prompts and parts, so a head that was fitted to these
-rows meets the same ones when it judges. One answer is read after the other: what their prompts have in common is read
-once.
+Each answer is read as if it were to be corrected, in the same prompts and parts, so that a head fitted to these rows
+gets equal rows when it judges. The answers are read one after the other, so that the common beginning of their prompts
+is read only once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from aligner_proxy.errors import AnswerTooLong, HeadsUnavailable
 from aligner_proxy.text import structure
 
 MAX_ROWS_BYTES = 16 << 20
-"""Of all rows of a request: they travel as text, a third longer, and both sides have a bound."""
+"""Most bytes of rows in one response. As base64 text they are a third longer, and both sides limit the body size."""
 
 
 def rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
-    """Rows and general scores of all segments of the answers. Raises `HeadsUnavailable` and `AnswerTooLong`."""
+    """Return rows and general-head scores of all segments of the answers.
+
+    Raises `HeadsUnavailable`, and `AnswerTooLong` if the rows exceed `MAX_ROWS_BYTES`.
+    """
     width = aligner.runner.row_width(aligner.adapter)
     if not width:
         raise HeadsUnavailable(f"{aligner.info.model} has no detector head, so that no objective can be taught to it")
@@ -38,7 +41,7 @@ def rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
 
 
 def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest:
-    """The request whose scores these rows decide."""
+    """Build the scoring request for one exchange, so that it is read as it would be for a correction."""
     return AlignRequest(
         request_id=request.request_id,
         aligner=request.aligner,
@@ -52,7 +55,7 @@ def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest
 
 
 def _read(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
-    """Rows of one answer."""
+    """Read one answer and return its rows."""
     framed = build_frame(aligner, request)
     if not scores_segments(aligner, framed):
         raise HeadsUnavailable(f"prompts of template {framed.family.name!r} name no objectives to teach")

@@ -1,7 +1,7 @@
-"""Greedy decoding with draft tokens: the same tokens as one-by-one decoding, in fewer forwards.
+"""Greedy decoding with draft tokens: the same tokens as one-by-one decoding, in fewer forward passes.
 
-A draft is checked in one forward; its longest prefix that the model would have written itself is accepted, and the
-model's own next token comes on top: recovered where a draft token was rejected, bonus where none was.
+One forward pass checks a draft. The longest prefix that the model would have written itself is accepted, and the
+model's own next token is added. That token is counted as recovered if a draft token was rejected, else as bonus.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aligner_proxy.types import DecodeCounts
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one correction while it is made."""
+    """Running counts of one correction."""
 
     drafted: int = 0
     accepted: int = 0
@@ -25,7 +25,7 @@ class Tally:
     forwards: int = 0
 
     def counts(self) -> DecodeCounts:
-        """The frozen form that travels."""
+        """Convert to the frozen form that is sent to clients."""
         return DecodeCounts(self.drafted, self.accepted, self.recovered, self.bonus, self.forwards)
 
 
@@ -33,7 +33,7 @@ class Tally:
 class Generated:
     """Tokens written, without the end mark; `finished` is False when the limit cut them off.
 
-    `scores` are the detector's words on a prompt that was to be scored.
+    `scores` are the detector's scores, if the prompt was to be scored.
     """
 
     ids: list[int]
@@ -43,7 +43,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class DraftLimits:
-    """When to stop: after `tokens`, or as soon as `done` says so of the tokens written. `caution` in nats."""
+    """When to stop: after `tokens`, or as soon as `done` returns true for the tokens written. `caution` in nats."""
 
     tokens: int
     caution: float = 0.0
@@ -58,7 +58,7 @@ def generate(
     tally: Tally,
     eos_ids: frozenset[int],
 ) -> Generator[Ask, Step, Generated]:
-    """Ask for `first` with a draft, and write on greedily until the end mark, `limits.done`, or the limit."""
+    """Feed `first` with a draft, then decode greedily until the end mark, `limits.done`, or the token limit."""
     output: list[int] = []
     scores: list[tuple[float, int]] = []
     ask = first
@@ -83,7 +83,7 @@ def generate(
 
 
 def take(draft: list[int], accepted: int, own: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:
-    """Tokens that one step wrote, up to and with the end mark, counted by where they came from."""
+    """Return the tokens that one step wrote, up to and including the end mark, and add them to `tally` by origin."""
     tally.drafted += len(draft)
     stop = next((i + 1 for i in range(accepted) if draft[i] in eos_ids), None)
     if stop is not None:

@@ -1,7 +1,7 @@
 """Splicing of generated text into an answer in place of flagged spans. Text only, no model.
 
-While the aligner writes in place of a span it may reach the sentence that follows and stays; there the writing stops
-and what stands before is the replacement. Kept segments never come from the model: they are copied.
+While the aligner writes a replacement, it may reach the kept sentence after the span. Writing stops there, and the text
+before that sentence is the replacement. Kept segments are always copied from the answer, never taken from the model.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from aligner_proxy.text.lists.beside import remaining_title
 from aligner_proxy.text.structure import Segment, join, split
 
 KEY_CHARS = 20
-"""A segment counts as reached when this many of its characters, to the end of the word, have been written."""
+"""A kept segment counts as reached once this many of its first characters, up to the end of the word, are written."""
 CLEAR = 2.0
-"""Nats below the threshold to which what is written in place of a flagged run has to come. An aligner that is not sure
-what to write often writes the offence once more in other words, which score a little lower."""
+"""Nats by which each replacement sentence must score below the threshold. An unsure aligner often writes the violation
+once more in other words, which score only a little lower."""
 
 _WORD = re.compile(r"\w+")
 _FEWEST_WORDS = 3
 _SAME_SHARE = 0.6
 _LEAST_PART = 6
 _PART_SHARE = 0.8
-"""Two segments are alike that share so much of all their words, or of the words of the shorter one, if it has some."""
+"""Two segments are alike if they share `_SAME_SHARE` of all their words. If the shorter one has at least `_LEAST_PART`
+words, `_PART_SHARE` of its words is enough. Segments of fewer than `_FEWEST_WORDS` words are never alike."""
 _FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
 _FINISHED = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
 
@@ -44,13 +45,13 @@ class Run:
 
     @property
     def text(self) -> str:
-        """The run as it stands in the answer, without the gap behind it; empty for the place behind all segments."""
+        """The run's text in the answer, without the gap after it; empty for the end of the answer."""
         return join([(segment.text, segment.gap) for segment in self.segments])
 
     def bare(self, behind: str) -> str:
-        """What of it may stay: code without its comments, or what stands beside the sentences of its last line.
+        """The part of the run that may be kept: code without its comments, or the title or cells of its last line.
 
-        Empty where there is nothing of the kind; `behind` is what follows it in that line, or in its item.
+        Empty if it has neither. `behind` is the text that follows the run in its line, or in its list item.
         """
         code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
         if code:
@@ -61,34 +62,37 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class EditSpan:
-    """A flagged run, and what decides about the text that takes its place."""
+    """A flagged run (a "hole" in the answer) and its surroundings, which decide on the text that replaces it.
+
+    `keys` are the beginnings of kept segments after it, `banned` the texts that the replacement must not repeat.
+    """
 
     run: Run
     before: str
-    """The edited answer so far; what is written follows it."""
+    """The edited answer before the run; the replacement follows it."""
     lead: str
-    """The white space between the two."""
+    """The white space between `before` and the replacement."""
     keys: tuple[str, ...]
     banned: tuple[str, ...]
     bare: str = ""
-    """What of the run may stay as it is, if the detector has nothing against it by itself."""
+    """The part of the run that may be kept if the detector does not flag it on its own."""
     behind: tuple[str, ...] = ()
-    """The segments behind the run that stay."""
+    """The kept segments after the run."""
     ahead: tuple[str, ...] = ()
-    """The segments before it that stay."""
+    """The kept segments before the run."""
 
     def cut_replacement(self, generated: str, *, finished: bool) -> str:
-        """The replacement, of what the model wrote; what is added behind the answer begins with its white space."""
+        """Cut the replacement out of the generated text; at the end of the answer it includes leading white space."""
         text = self._without_copies(replacement(generated, self.keys, self.banned, finished=finished))
         if self.run.text or not text:
             return text
         return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
 
     def _without_copies(self, text: str) -> str:
-        """The text up to where it goes on with what follows it anyway, without what stands before it or has no words.
+        """The text up to a copy of a kept segment after the run, without copies of earlier ones and wordless pieces.
 
-        Small models often write a sentence that stays once more, in nearly the same words. In a list of items that are
-        alike a flagged one may be rewritten into the likeness of another.
+        Small models often repeat a kept sentence in nearly the same words. Kept segments that are similar to the run
+        itself are not compared, because in a list of similar items a rewritten one may resemble another.
         """
         if not text:
             return text
@@ -99,24 +103,24 @@ class EditSpan:
         pieces: list[tuple[str, str]] = []
         for piece in split(text):
             words = _words(piece.text)
-            # In the middle of a line a mark is that of the next item.
+            # In the middle of a line, a list mark belongs to the next item.
             if _is_alike(words, behind) or (in_line and marks.read(piece.text.lstrip()) is not None):
                 break
             pieces.append(("" if not words or _is_alike(words, ahead) else piece.text, piece.gap))
         return join(pieces)
 
     def with_text(self, text: str) -> str:
-        """The edited answer as far as this place, with `text` in it."""
+        """The edited answer up to and including this hole, filled with `text`."""
         return self.before + (self.lead if self.run.text else "") + text
 
     def append_text(self, text: str, more: str) -> str:
-        """`more` behind what was written in this place, on a line of its own where the answer has several."""
+        """`text` followed by `more`, which gets a paragraph of its own if the answer has several lines."""
         gap = "\n\n" if "\n" in self.before + text else " "
         return text + gap + more if text or not self.run.text else more
 
 
 def at_most(most: float, segments: Sequence[Segment], scores: Sequence[float]) -> str:
-    """The text of what was written, without its segments that score more than `most`."""
+    """The joined text of the segments that score at most `most`."""
     scored = zip(segments, scores, strict=True)
     return join([(segment.text if score <= most else "", segment.gap) for segment, score in scored])
 
@@ -124,10 +128,10 @@ def at_most(most: float, segments: Sequence[Segment], scores: Sequence[float]) -
 def rewrite_flagged_runs(
     segments: Sequence[Segment], flags: Sequence[bool], edited: list[tuple[str, str]] | None = None, skip: int = 0
 ) -> Generator[EditSpan, str, str]:
-    """The edited answer: yields the holes in their order and is sent what fills each. The rest is copied.
+    """A generator of the edited answer: yields each hole in order, is sent its replacement, and returns the answer.
 
-    `edited` are the (text, gap) pieces of an answer that these segments go on with, of which the first `skip` stand
-    there already.
+    All other segments are copied. `edited` is the list of (text, gap) pieces before these segments, to which the result
+    is appended; the first `skip` segments are context and already in it.
     """
     pieces = [] if edited is None else edited
     for run in runs(segments, flags, skip):
@@ -143,11 +147,11 @@ def rewrite_flagged_runs(
 
 
 def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> EditSpan:
-    """The hole that a flagged run leaves behind `before`."""
+    """Describe the hole that a flagged run leaves in the answer; `before` is the edited answer up to it."""
     start = run.at + len(run.segments)
     following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if s.text and not flag]
     unflagged = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
-    # What must not come back in its place: the run's own segments, and long ones of elsewhere, flagged or kept.
+    # The replacement must not repeat the run's own segments, nor long segments from elsewhere, flagged or kept.
     banned = [s.text.strip() for s in run.segments] + [s.text.strip() for s in segments if len(s.text) >= KEY_CHARS]
     banned += [fold(text).text for text in banned]  # as the model read them
     bare = run.bare(_find_rest_of_line(run, segments[start:], flags[start:]))
@@ -157,7 +161,7 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
 
 
 def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
-    """What follows a run in its line, or deeper in its item, up to the next flagged segment."""
+    """The text after a run in its line, or the nested line below it in its item, up to the next flagged segment."""
     if "\n" in run.segments[-1].gap:
         nested = bool(segments) and not flags[0] and segments[0].text[:1] in (" ", "\t")
         return segments[0].text if nested else ""
@@ -183,7 +187,7 @@ def runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> l
 
 
 def key(text: str) -> str:
-    """The beginning of a kept segment by which it is recognised: `KEY_CHARS` to the end of the word, or all of it."""
+    """The beginning by which a kept segment is recognised: `KEY_CHARS` up to the end of the word, or all of it."""
     text = fold(text.strip()).text
     if len(text) <= KEY_CHARS:
         return text
@@ -191,16 +195,16 @@ def key(text: str) -> str:
 
 
 def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
-    """Keys of the kept segments after a span: the next one always, later ones where they are long enough."""
+    """Keys of the kept segments after a span: always of the next one, of later ones only if long enough."""
     keys = [key(segment.text) for segment in following]
     return tuple(keys[:1] + [later for later in keys[1:] if len(later) >= KEY_CHARS])
 
 
 def before_resumption(generated: str, keys: Sequence[str]) -> str | None:
-    """What stands before the first segment of `generated` that begins with a key; None when there is none.
+    """The text before the first segment of `generated` that begins with a key; None if there is no such segment.
 
-    Numbers of items do not count: where one is left out, a model goes on counting from the one before; and where the
-    first sentence of an item is left out, the model gives its mark to the next one.
+    Item numbers are ignored, because a model that leaves an item out renumbers the next ones. List marks are ignored,
+    because a model that leaves out the first sentence of an item gives its mark to the next sentence.
     """
     starts = tuple(map(_strip_number, keys))
     for segment in split(generated) if starts else ():
@@ -222,7 +226,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _is_alike(words: frozenset[str], others: Sequence[frozenset[str]]) -> bool:
-    """Whether one of the others has nearly the same words, or all but all of the words of the shorter are common."""
+    """Whether one of `others` has nearly the same words, or one contains nearly all words of the other."""
     if len(words) < _FEWEST_WORDS:
         return False
     for other in others:
@@ -235,17 +239,17 @@ def _is_alike(words: frozenset[str], others: Sequence[frozenset[str]]) -> bool:
 
 
 def _strip_number(text: str) -> str:
-    """The text with a sign in place of the number of a list item."""
+    """The text with "#" in place of a list item's number."""
     mark = marks.read(text)
     return text if mark is None or mark.is_bullet else f"{text[: mark.start]}#{text[mark.end :]}"
 
 
 def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, finished: bool) -> str:
-    """The text that takes the place of a span, possibly empty.
+    """The text that replaces a span, possibly empty.
 
-    `banned` texts are dropped from it: a flagged segment that the model wrote again (the detector prevails) and kept
-    ones that it would repeat; so are sentences right behind themselves, in which small models get into loops. Text cut
-    off by the limit loses its unfinished last sentence.
+    `banned` texts are dropped from it: flagged segments that the model wrote again (the detector prevails) and kept
+    ones that it repeats. A sentence that directly repeats the previous one is dropped, too, because small models get
+    into loops. Text that the limit cut off loses its unfinished last sentence.
     """
     before = before_resumption(generated, keys)
     text = generated if before is None else before
@@ -258,7 +262,7 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
 
 
 def complete(text: str) -> str:
-    """`text` without its last segment where that does not end like a sentence."""
+    """`text` without its last segment if that does not end like a sentence."""
     pieces = split(text)
     if pieces and not pieces[-1].gap and not _FINISHED.search(pieces[-1].text):
         pieces.pop()
@@ -266,7 +270,10 @@ def complete(text: str) -> str:
 
 
 def whole(text: str, answer: str, *, finished: bool) -> str:
-    """A verified or regenerated whole answer: the answer itself when only outer white space differs."""
+    """Clean up a verified or regenerated whole answer; returns `answer` itself if only outer white space differs.
+
+    Drops an unfinished last sentence, and any further turn of the conversation that the model began to write.
+    """
     if not finished:
         text = complete(text)
     turn = _FURTHER_TURN.search(text)

@@ -1,6 +1,6 @@
-"""Hidden states of texts, which plugins ask the engine for: objectives are chosen by those of a prompt.
+"""Hidden states of texts, which plugins request from the engine, for example to choose objectives for a prompt.
 
-Each text is read once, by itself, in the model's thread: it takes a step's time and no blocks of the KV cache.
+The model's thread reads each text once, separately. This takes the time of a step, and no blocks of the KV cache.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from aligner_proxy.engine.scheduling.sequence import Sequence, Work
 from aligner_proxy.errors import StatesUnavailable
 
 _MOST_CHARS = 16_000
-"""Of a longer text the middle is not even tokenised."""
+"""Longest text that is tokenised whole; of a longer one only the first and the last half of this are."""
 
 
 def states(aligner: Aligner, request: StatesRequest, sequence: Sequence) -> Work:
-    """Rows [texts, layers * hidden] in the order of the texts. Raises `StatesUnavailable` for layers that are none."""
-    yield from ()  # a work like others, which asks for no step
+    """Return rows [texts, layers * hidden] in the order of the texts. Raises `StatesUnavailable` for unknown layers."""
+    yield from ()  # a generator like other work, but it needs no step
     runner = aligner.runner
     beyond = [layer for layer in request.layers if layer >= runner.layers]
     if beyond:

@@ -1,12 +1,13 @@
-"""Attention of many sequences that go through the model at once and share blocks of the KV cache.
+"""Attention of many sequences that go through the model in one pass and share blocks of the KV cache.
 
-All tokens of a step lie in one row, so that the linear layers see one large product. Only attention knows sequences: it
-writes the new keys and values to their slots, gathers those of each sequence, and attends. Short feeds (decoding) are
-padded to one product; long ones (reading a prompt) are attended to one by one.
+All tokens of a step form one row, so that each linear layer computes one large product. Only attention separates the
+sequences: it writes the new keys and values to their slots, gathers those of each sequence, and attends. Short feeds
+(decoding) are padded into one joint product. Long feeds (reading a prompt) are attended to one by one.
 
-torch's own kernel is used in fp32 and on a GPU. On a CPU in bf16 it is two to seven times slower than two matrix
-products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so there it is those. Their library compiles
-each shape of a product when it first sees it and keeps it, so contexts and queries are padded there: shapes are few.
+In fp32 and on a GPU, torch's own kernel is used. On a CPU in bf16 that kernel is two to seven times slower than two
+matrix products and a softmax (one query over 600 tokens: 0.48 against 0.12 ms), so there these are used. Their library
+compiles code for every new shape of a product and retains it. So contexts and queries are padded there, to limit the
+number of shapes.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from aligner_proxy.engine.model import cpu_kernels
 
 IMPLEMENTATION = "blocks"
 SHORT_FEED = 32
-"""Feeds of at most so many tokens are attended to together; longer ones would pay for much padding."""
+"""Longest feed, in tokens, that is attended to together with others; longer ones would need much padding."""
 _PADDED = 64
-"""Contexts are padded to multiples of this: a new length with every token cost a tenth of a forward, and 150 MB."""
+"""Contexts are padded to multiples of this. Unpadded, each new length cost a tenth of a forward pass, and 150 MB."""
 _SCORES = 1 << 20
-"""Scores that are held at once, 4 MB: more leave the processor's cache and cost twice."""
+"""Most scores computed at once, 4 MB; more do not fit the processor's cache and take twice the time."""
 _QUERIES = 64
-"""Queries that are taken together at most, so that those of a causal prompt skip most of what they may not see."""
+"""Most queries computed together, so that queries of a causal prompt skip most keys that they may not see."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionRow:
-    """One sequence's part of a step: its new tokens stand at `first` to `last` of the row, `context` slots hold all."""
+    """One sequence's part of a step: its new tokens are `first` to `last` of the row; `context` has all its slots."""
 
     first: int
     last: int
@@ -43,7 +44,7 @@ class AttentionRow:
 
     @property
     def new_tokens(self) -> int:
-        """New tokens."""
+        """Number of new tokens."""
         return self.last - self.first
 
 
@@ -54,25 +55,25 @@ class RowGroup:
     queries: Tensor
     slots: Tensor
     mask: Tensor | None
-    """[rows, 1, fed, context], True where a token may look; None for one plain causal prompt."""
+    """[rows, 1, fed, context], True where a query may see a key; None for one plain causal prompt."""
     old: int
-    """So many of the first tokens of the context are seen by all queries."""
+    """Number of first context tokens that all queries may see."""
 
 
 class KVStore:
-    """Keys and values of every slot, layer by layer: [layers, heads, slots, head size]. Memory is touched when used."""
+    """Keys and values of every slot: [layers, heads, slots, head size]. Memory is only touched when used."""
 
     def __init__(self, config: Any, slots: int, dtype: torch.dtype, device: torch.device) -> None:
         heads = config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, heads, slots, size)
         self.multiplies = dtype == torch.bfloat16 and device.type == "cpu"
-        """Whether attention over it is products of our own, not torch's kernel."""
+        """Whether attention uses our own matrix products instead of torch's kernel."""
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty(shape, dtype=dtype, device=device)
 
     def put(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Write [heads, tokens, head size]."""
+        """Write keys and values [heads, tokens, head size] of one layer to `slots`."""
         self._keys[layer].index_copy_(1, slots, keys)
         self._values[layer].index_copy_(1, slots, values)
 
@@ -86,17 +87,17 @@ class KVStore:
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
-    """What attention needs to know about one step."""
+    """The data that attention needs for one step."""
 
     store: KVStore
     slots: Tensor
     groups: tuple[RowGroup, ...]
     alone: bool
-    """Whether one sequence has the step to itself: its tokens need no sorting out."""
+    """True if the step has only one sequence, so that its tokens need no regrouping."""
 
 
 def plan(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
-    """Lay out one step; `slots` are those of its new tokens, in the order of the row."""
+    """Plan the attention of one step; `slots` are those of its new tokens, in the order of the row."""
     short = [row for row in rows if row.new_tokens <= SHORT_FEED]
     long = [row for row in rows if row.new_tokens > SHORT_FEED]
     multiple = _PADDED if store.multiplies else 1
@@ -117,7 +118,7 @@ def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
 
 
 def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
-    """Padding repeats the last token and looks where it looks; what comes out of it is thrown away."""
+    """Group short rows, padded to equal length. Padding repeats a row's last token, and its output is discarded."""
     new_tokens = max(row.new_tokens for row in rows)
     context = max(len(row.context) for row in rows)
     device = rows[0].context.device
@@ -132,13 +133,13 @@ def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
 
 
 def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
-    """By its own last slot: slots never written could hold anything, also what times zero is not zero."""
+    """Pad a context by repeating its last slot; unwritten slots could hold NaN or infinity, and 0 * NaN is not 0."""
     length = -(-max(least, len(context)) // multiple) * multiple
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
 
 
 def _mask(rows: Sequence[AttentionRow], new_tokens: int, context: int) -> Tensor:
-    """Where each query may look: at its own place in its sequence and before."""
+    """The mask of keys that each query may see: up to its own position in its sequence."""
     device = rows[0].context.device
     steps = torch.arange(new_tokens, device=device)
     places = torch.arange(context, device=device)
@@ -156,7 +157,10 @@ def attend(
     step: AttentionPlan,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer over all sequences of a step; [1, heads, tokens, size] to [1, tokens, heads, size]."""
+    """Attention of one layer over all sequences of a step, from [1, heads, tokens, size] to [1, tokens, heads, size].
+
+    Writes the new keys and values to the KV store first.
+    """
     layer = module.layer_idx
     scale = settings.get("scaling")
     step.store.put(layer, step.slots, key[0], value[0])
@@ -168,13 +172,13 @@ def attend(
     out = torch.empty_like(tokens)
     for group in step.groups:
         attended = look(tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale)
-        # Padding comes last of its row and repeats the last query, so writing it again changes nothing.
+        # Padding repeats its row's last query, so writing its output to the same position changes nothing.
         out[group.queries] = attended.transpose(1, 2)
     return out[None], None
 
 
 def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
-    """By torch's kernel; [rows, heads, fed, size] over [rows, key heads, context, size], also below."""
+    """Attention by torch's kernel: queries [rows, heads, fed, size] over keys [rows, key heads, context, size]."""
     repeat = queries.shape[1] // keys.shape[1]
     keys = keys.repeat_interleave(repeat, dim=1)
     values = values.repeat_interleave(repeat, dim=1)
@@ -183,7 +187,7 @@ def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scal
 
 
 def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
-    """By products in the tensors' own type and a softmax that computes in fp32, some queries at a time."""
+    """Attention as `_torchs`, by products in the tensors' own type and a softmax in fp32, some queries at a time."""
     (rows, heads, new_tokens, size), (groups, context) = queries.shape, keys.shape[1:3]
     mask = group.mask
     old = group.old
@@ -195,7 +199,7 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, sc
     done = []
     for first in range(0, new_tokens, most):
         last = min(first + most, new_tokens)
-        # One sequence's queries look no further than the last of them; of several the longest counts.
+        # Queries of one sequence see no keys after the last query; for several sequences the longest context counts.
         reach = min(context, -(-(old + last) // _PADDED) * _PADDED) if rows == 1 else context
         some = scaled[:, :, first:last].reshape(rows, groups, -1, size)
         count = some.shape[2]
@@ -208,7 +212,7 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, sc
 
 
 def _scores(queries: Tensor, keys: Tensor) -> Tensor:
-    """Every query by every key. Of many sequences the keys go first where a CPU has tiles: in a third of the time."""
+    """Every query times every key; for several sequences on a CPU with tiles, transposed, in a third of the time."""
     if len(keys) > 1 and cpu_kernels.has_tiles():
         return cpu_kernels.product_turned(queries, keys).contiguous()
     return queries @ keys.transpose(-1, -2)

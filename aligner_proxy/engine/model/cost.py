@@ -1,7 +1,8 @@
-"""Measured costs of forwards on this machine: taken when an aligner is first loaded, and kept beside its weights.
+"""Measured costs of forward passes on this machine, taken at an aligner's first load and stored next to its weights.
 
-The least of a few rounds over all sizes counts, since whatever else uses the machine only adds to it. Nothing depends
-on the figures but how long drafts are: a file that cannot be read or written costs a measurement.
+The lowest cost of a few rounds over all sizes counts, because other load on the machine only adds to it. Only the
+length of drafts and the scheduling of steps depend on the figures. If the file cannot be read or written, the costs are
+measured again.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
 
 _SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
-"""In this order, so that what is left out for want of time matters least."""
+"""Numbers of tokens to measure, in this order, so that sizes left out when time runs out matter least."""
 _ROUNDS = 6
 _CONTEXT = 256
-"""Tokens before those that are timed, as before a real draft."""
+"""Tokens in the cache before the timed ones, as before a real draft."""
 _ENOUGH_S = 4.0
-"""Nothing more is tried after this; the curve is straight in between, and goes on as it did."""
+"""Time limit of the measurement. The costs of other sizes are interpolated or extrapolated."""
 _KNOWN = TypeAdapter(dict[str, list[tuple[int, float]]])
 
 
 def costs(runner: ModelRunner, file: Path) -> CostCurve:
-    """The costs of this runner on this machine, from `file` if they are known there, else measured and noted."""
+    """The costs of this runner on this machine: read from `file`, or else measured and written to it."""
     stored_costs: dict[str, list[tuple[int, float]]] = {}
     with contextlib.suppress(OSError, ValidationError):
         stored_costs = _KNOWN.validate_json(file.read_bytes())
@@ -43,7 +44,7 @@ def costs(runner: ModelRunner, file: Path) -> CostCurve:
 
 
 def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
-    """(tokens, seconds) of forwards over a sequence of its own; its blocks are given back."""
+    """Time forward passes over a test sequence and yield (tokens, seconds); free its cache blocks at the end."""
     room = min(runner.pool.available() * runner.pool.size, runner.positions)
     context = min(_CONTEXT, room // 2)
     sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + _SIZES[-1]))])
@@ -54,7 +55,7 @@ def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
         began = time.perf_counter()
         job.ask = Ask([], draft=[0] * (len(sequence.ids) - context))
         sizes = [size for size in _SIZES if size <= len(sequence.ids) - context]
-        # In rounds, so that another busy process does not fall on one size alone.
+        # Measure in rounds, so that a burst of other load does not affect one size only.
         for _ in range(_ROUNDS):
             for size in sizes:
                 if time.perf_counter() - began > _ENOUGH_S:

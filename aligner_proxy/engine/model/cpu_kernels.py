@@ -1,14 +1,16 @@
 """Kernels of 4-bit layers on a CPU, reached through private symbols of bitsandbytes and torch.
 
-bitsandbytes' layer takes some 20 microseconds to get to its kernel, twice what the kernel then takes for one token of a
-small model; with 210 layers that is a sixth of a forward. So the kernel is called directly: the packed weights and thus
-the results are the same. A layer whose results are not exactly the same stays as it is, as does everything on a GPU.
+bitsandbytes' layer takes some 20 microseconds to reach its kernel, twice as long as the kernel takes for one token of a
+small model. With 210 layers this is a sixth of a forward pass. So the kernel is called directly, with the same packed
+weights and thus the same results. A layer whose results would not be exactly the same is left unchanged, and so is
+everything on a GPU.
 
-A CPU that multiplies bf16 matrices in tiles (AMX) needs a tenth of the 4-bit kernel's time for many rows, and about as
-long for a few. There the numbers are unpacked to bf16: of a small model once, kept beside the packed ones; of a larger
-model each time, one layer after the other into the same piece of memory, where there are rows enough to pay for that.
+A CPU that multiplies bf16 matrices in tiles (AMX) needs a tenth of the 4-bit kernel's time for many rows, and about the
+same time for few. On such a CPU the weights are unpacked to bf16. A small model is unpacked once and holds both forms.
+A larger model is unpacked at each use, one layer after the other into the same memory, if there are enough rows to be
+worth it.
 
-`check_versions` is the one switch: with versions of the libraries that this was not seen with, layers stay as they are.
+`check_versions` is the only switch: with untested versions of the libraries, all layers are left unchanged.
 """
 
 from __future__ import annotations
@@ -28,21 +30,21 @@ from aligner_proxy.engine.weights import memory
 log = logging.getLogger(__name__)
 
 SEEN_WITH = {"bitsandbytes": "0.50", "torch": "2.13"}
-"""Versions whose private symbols are known to be what is called here."""
+"""Versions with which the private symbols used here were tested."""
 KEPT = 256 * 2**20
-"""Bytes of unpacked weights at most that a model keeps; nor does it keep more than a quarter of the memory there is."""
+"""Most bytes of unpacked weights that a model retains; it also retains at most a quarter of the available memory."""
 MANY = 64
-"""Rows from which on tiles are worth it where a layer is unpacked each time."""
+"""Fewest rows for which tiles are worth it if a layer is unpacked at each use."""
 MANY_KEPT = 10
-"""The same where its numbers are kept."""
+"""The same if the unpacked weights are retained."""
 FEW = 16
-"""Rows up to which the output layer takes them last."""
+"""Up to this many rows, the output layer computes the transposed product (`product_turned`), which is faster."""
 _LANES = 32
 """Rows of weights that the 4-bit kernel packs together: half of them in low nibbles, the other half in high ones."""
 _MULTIPLY = "gemv_4bit_inference_cpu_nf4_bf16"
-"""In spite of its name it takes any number of rows."""
+"""The 4-bit kernel; in spite of its name (gemv) it takes any number of rows."""
 _MULTIPLY_TAKES = *(3 * [ctypes.c_int64]), *(4 * [ctypes.c_void_p]), *(3 * [ctypes.c_int64])
-"""Rows of x, of the weights, their width; x, weights, scales, result; block, width and rows again."""
+"""Arguments: rows of x, rows of the weights, width; x, weights, scales, result; block size, width and rows again."""
 _DEQUANTISE = "cdequantize_blockwise_cpu_nf4_bf16"
 
 Product = Callable[[Tensor], Tensor]
@@ -50,7 +52,7 @@ Product = Callable[[Tensor], Tensor]
 
 @cache
 def check_versions() -> bool:
-    """The switch: whether the installed libraries are of versions that this was seen with. Else it is logged once."""
+    """The switch: whether the installed libraries have tested versions; if not, log that once."""
     others = [
         f"{name} {version(name)}"
         for name, tried_version in SEEN_WITH.items()
@@ -68,7 +70,7 @@ def has_tiles() -> bool:
 
 
 def kept_bytes(weights: int) -> int:
-    """Bytes that a model with so many weights in 4 bits takes for keeping them unpacked as well."""
+    """Bytes that a model with `weights` 4-bit weights needs for unpacked copies; 0 if it will retain none."""
     size = 2 * weights
     if not (check_versions() and has_tiles()) or size > KEPT:
         return 0
@@ -77,7 +79,7 @@ def kept_bytes(weights: int) -> int:
 
 
 def install(model: nn.Module) -> int:
-    """Let every 4-bit layer of a bf16 model on a CPU call its kernel directly; how many now do."""
+    """Let every 4-bit layer of a bf16 model on a CPU call its kernel directly; return how many layers now do."""
     layers = [layer for layer in model.modules() if _suits(layer)]
     if not layers or not check_versions():
         return 0
@@ -91,10 +93,10 @@ def install(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _leave_file(model: nn.Module, layers: list[Any]) -> None:
-    """Give what was not packed memory of its own, too: the model's file is then mapped no more.
+    """Copy all tensors that still lie in the mapped model file, so that the file is unmapped.
 
-    One tensor that still lies in the file keeps all of it mapped, and with it, resident, the weights that were packed
-    out of it and that are not read again: half a gigabyte of a model of 1.1B.
+    A single tensor in the file keeps the whole file mapped. The original weights, which are not read again after
+    packing, then stay in memory: half a gigabyte for a model of 1.1B.
     """
     own = {id(layer.weight) for layer in layers}
     for parameter in model.parameters():
@@ -102,10 +104,10 @@ def _leave_file(model: nn.Module, layers: list[Any]) -> None:
             parameter.data = parameter.data.clone()
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = buffer.clone()  # a buffer keeps what it is a view of, whatever its data
+            module._buffers[name] = buffer.clone()  # replacing only `data` would keep the tensor that it is a view of
     for layer in layers:
         layer.weight.quant_state.code = layer.weight.quant_state.code.clone()
-    # What packing took in passing lies scattered in the heap, where glibc keeps it: 120 MB of a model of 1.1B.
+    # glibc retains the scattered heap memory that packing used temporarily: 120 MB for a model of 1.1B.
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
@@ -118,7 +120,10 @@ def _suits(layer: Any) -> bool:
 
 @torch.inference_mode()
 def _install_kernel(layer: Any) -> bool:
-    """The layer packs its weights at its first forward."""
+    """Replace the layer's `forward` by the direct kernel call if results are equal; return whether it was replaced.
+
+    The sample call comes first, because the layer packs its weights at its first forward pass.
+    """
     sample = torch.linspace(-1, 1, 3 * layer.in_features, dtype=torch.bfloat16).view(1, 3, layer.in_features)
     before = layer(sample)
     call = _call(layer)
@@ -129,7 +134,7 @@ def _install_kernel(layer: Any) -> bool:
 
 
 def _call(layer: Any) -> Product | None:
-    """The kernel over this layer's weights, or None where these are not packed for it."""
+    """A function that runs the kernel on this layer's weights, or None if they are not packed for it."""
     from bitsandbytes.cextension import lib
 
     state = layer.weight.quant_state
@@ -145,20 +150,20 @@ def _call(layer: Any) -> Product | None:
     fixed = weights.data_ptr(), scales.data_ptr()
 
     def call(x: Tensor) -> Tensor:
-        # Both give back what they were given where nothing is to be done, as in nearly every call.
+        # In nearly every call there is nothing to convert, and both return their argument.
         inputs = x.to(torch.bfloat16).contiguous()
         out = torch.empty((*x.shape[:-1], rows), dtype=torch.bfloat16)
         if count := inputs.numel() // width:  # the kernel divides by the number of rows
             kernel(count, rows, width, inputs.data_ptr(), *fixed, out.data_ptr(), block, width, rows)
         return out.to(x.dtype)
 
-    # The kernel reads from addresses: what stands there must live as long as the call does.
+    # The kernel reads from raw addresses, so these tensors must live as long as the function.
     call.tensors = weights, scales  # type: ignore[attr-defined]
     return call
 
 
 def _use_tiles(layers: list[Any]) -> None:
-    """Let the layers of one model, whose weights are packed for the kernel, multiply many rows in tiles."""
+    """Let the layers of one model, whose weights are already packed for the kernel, multiply many rows in tiles."""
     counts = [layer.in_features * layer.out_features for layer in layers]
     if kept_bytes(sum(counts)):
         for layer in layers:
@@ -170,7 +175,7 @@ def _use_tiles(layers: list[Any]) -> None:
 
 
 def _keep_weights(layer: Any) -> Product:
-    """Numbers unpacked once, in the order in which torch's library wants them: `linear` would order them each time."""
+    """A product with weights that are unpacked once and reordered for torch's library; `linear` reorders each time."""
     multiply = torch.ops.mkldnn._linear_pointwise
     shape = layer.weight.quant_state.shape
     reordered = torch.ops.mkldnn._reorder_linear_weight(_numbers(layer, torch.empty(shape, dtype=torch.bfloat16)), FEW)
@@ -184,7 +189,7 @@ def _unpack_weights(layer: Any, room: Tensor) -> Product:
 
 
 def _by_rows(layer: Any, least: int, many: Product) -> Product:
-    """The layer's own way for fewer rows than this, the other one for more of them."""
+    """A product that uses the layer's current `forward` for fewer than `least` rows, and `many` for more."""
     few = layer.forward
     width = layer.in_features
 
@@ -203,10 +208,10 @@ def _numbers(layer: Any, out: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor, scales: Tensor, block: int, out: Tensor) -> Tensor:
-    """Numbers of weights that were packed for the 4-bit kernel, written to `out`: bf16 of shape (rows, width).
+    """Unpack weights that were packed for the 4-bit kernel into `out`: bf16 of shape (rows, width).
 
-    `packed` (rows, width / 2) holds, of every 32 rows, the low nibbles' even and odd column side by side and the high
-    nibbles' likewise; `scales` (width / block, rows) is one factor for each block of a row.
+    `packed` (rows, width / 2) holds groups of 32 rows: half of the rows in the low nibbles, half in the high ones, with
+    even and odd columns side by side. `scales` (width / block, rows) is one factor for each block of a row.
     """
     from bitsandbytes.cextension import lib
 
@@ -224,10 +229,10 @@ def unpack(packed: Tensor, scales: Tensor, block: int, out: Tensor) -> Tensor:
 
 
 def pad_rows(rows: Tensor) -> Tensor:
-    """Rows (..., count, width) and zeros behind them, so that there is a round number of rows.
+    """Append zero rows to (..., count, width), so that the number of rows is round.
 
-    torch's library compiles a product for every number of rows and keeps what it compiled: 0.8 GB of a small model
-    whose steps are of all lengths up to 256. So there are few such numbers.
+    torch's library compiles a product for every number of rows and retains the code: 0.8 GB for a small model whose
+    steps have all lengths up to 256. Round numbers limit this to few variants.
     """
     count = rows.shape[-2]
     more = 0 if count <= 8 else -count % (16 if count <= 64 else 64)
@@ -235,12 +240,15 @@ def pad_rows(rows: Tensor) -> Tensor:
 
 
 def product_turned(rows: Tensor, weights: Tensor) -> Tensor:
-    """Rows times weights, both (..., count, width), as weights times rows: where tiles are, some are quicker so."""
+    """Rows times weights, both (..., count, width), computed as weights times rows: faster for some shapes in tiles."""
     return (weights @ rows.transpose(-1, -2)).transpose(-1, -2)
 
 
 def logits(output: nn.Module, states: Tensor) -> Tensor:
-    """The output layer's logits of states (rows, width); few rows come last there, two at least: in half the time."""
+    """The output layer's logits of states (rows, width).
+
+    On a CPU with tiles, few rows are computed as a transposed product of at least two rows, which halves the time.
+    """
     weight = output.weight
     if weight.dtype is not torch.bfloat16 or weight.is_cuda or not has_tiles():
         return output(states)  # type: ignore[no-any-return]

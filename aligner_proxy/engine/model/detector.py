@@ -1,11 +1,12 @@
-"""Detector head: the log-odds that a segment of an answer goes against an objective.
+"""Detector head: the log-odds that a segment of an answer violates an objective.
 
-A segment is what the model holds of it in the prompt: the mean state of its tokens at some layers, and the state after
-the final norm at its last token. An objective is the mean state of its tokens at the same layers. All of them are read
-in the one prefill of the prompt; the model is causal, so a segment's score never depends on what follows it.
+A segment is represented by the model's hidden states in the prompt: the mean state of its tokens at some layers, and
+the state after the final norm at its last token. An objective is represented by the mean state of its tokens at the
+same layers. One prefill of the prompt yields all of them. The model is causal, so a segment's score never depends on
+the text after it.
 
-The place behind the last segment is judged like one: it is the last segment with the prompt's own words behind it. What
-goes against an objective there is that something is missing.
+The end of the answer is judged like a segment, to find missing text. It is represented by the last segment together
+with the prompt's own words after the answer.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from aligner_proxy.prompts import Prompt
 from aligner_proxy.text.structure import Segment
 
 DEPTHS = (0.4, 0.67, 0.9)
-"""How far up the layers lie whose states are read: a text's meaning is plainest in the middle (docs/lab)."""
+"""Relative heights of the layers whose states are read; a text's meaning is clearest in the middle (docs/lab)."""
 
 
 def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
-    """Find the tokens; `offsets` are the (start, end) characters of the prompt's tokens.
+    """Find the tokens of objectives and segments; `offsets` are the (start, end) characters of the prompt's tokens.
 
-    A segment without text is the place behind all others. Its tokens begin where those of the last one do: the sentence
-    that stands where something may be missing decides (read from the prompt's last words alone, a head learned
-    that an ending was asked for, and not whether it was there; docs/lab).
+    A segment without text means the end of the answer. Its tokens begin where those of the last segment begin, because
+    the last sentence shows whether something is missing. A head that read only the prompt's last words learned whether
+    an ending was asked for, but not whether it was there (docs/lab).
     """
     pieces = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
     has_end = bool(segments) and not segments[-1].text
@@ -46,9 +47,9 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
-    """Ascending pieces of text to token ranges; a token belongs where its last character is.
+    """Map ascending (start, end) pieces of text to token ranges; a token belongs to the piece with its last character.
 
-    A character may take several tokens, which then all end where it does.
+    A character may have several tokens, which then all have the same end.
     """
     ranges = []
     token = 0
@@ -65,11 +66,12 @@ def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]
 
 NEUTRAL_QUANTILE = 0.9
 NEUTRAL_FLOOR = -1.0
-"""An objective that scores the loudest tenth of neutral segments above this (nats) is turned down until it does not."""
+"""Highest score in nats that an objective may give to neutral segments, at their `NEUTRAL_QUANTILE`. If an objective
+scores them higher, all its scores are lowered by the difference."""
 
 
 class Taps:
-    """Keeps what some layers put out while the model runs; `model` is the stack of decoder layers."""
+    """Records the outputs of some layers while the model runs; `model` is the stack of decoder layers."""
 
     def __init__(self, model: Any, layers: Sequence[int]) -> None:
         self._outputs: dict[int, Tensor] = {}
@@ -84,36 +86,36 @@ class Taps:
         return hook
 
     def take(self, final: Tensor) -> Tensor:
-        """States of the last forward, [..., tokens, layers + 1, hidden]; the last of them are `final`."""
+        """Return the states of the last pass, [..., tokens, layers + 1, hidden], with `final` last, and clear them."""
         states = [self._outputs.pop(layer) for layer in self._layers]
         return torch.stack([*states, final], dim=-2)
 
 
 def layers_of(config: Any) -> list[int]:
-    """The layers at `DEPTHS` of a model of this transformers config."""
+    """The layer numbers at `DEPTHS` in a model with this transformers config."""
     return sorted({int(share * (config.num_hidden_layers - 1)) for share in DEPTHS})
 
 
 def fits_model(config: Any, size: int, layers: Tensor) -> bool:
-    """Whether rows of `size` from these layers are those of a model of this config, which has to have them all."""
+    """Whether a model with this config has all these layers, and its rows from them have `size` numbers."""
     return size == len(layers) * config.hidden_size and bool(layers.max() < config.num_hidden_layers)
 
 
 class DetectorHead(nn.Module):
-    """Log-odds (nats) that a segment goes against an objective: two projections and a product of them.
+    """Log-odds (nats) that a segment violates an objective, computed from projections of both and their product.
 
     A classifier on the segment's state alone learned in an hour what is odd, not what was asked for (docs/lab).
-    `neutral` are segments that no objective is against, projected: some objectives score higher against anything,
-    and their scores of these are a measure of that.
+    `neutral` are projections of segments that violate no objective. Some objectives score higher on any text; their
+    scores of neutral segments measure by how much.
     """
 
     layers: Tensor
     neutral: Tensor
     floor: Tensor
     ends: Tensor
-    """Whether it has learned to judge the place behind the last segment."""
+    """Whether the head has learned to judge the end of the answer."""
     end_shift: Tensor
-    """Nats to add to the scores of that place, whose operating point is its own."""
+    """Nats added to scores of the end of the answer, which needs its own operating point."""
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
@@ -130,19 +132,19 @@ class DetectorHead(nn.Module):
 
     @classmethod
     def create_for_model(cls, config: Any) -> DetectorHead:
-        """A new head for a model of this transformers config."""
+        """Create an untrained head for a model with this transformers config."""
         return cls(config.hidden_size, layers_of(config))
 
     def fits(self, config: Any) -> bool:
-        """Whether it was made for a model of this width that has all the layers it reads."""
+        """Whether a model with this config has the head's width and all the layers it reads."""
         return fits_model(config, self.objective.in_features, self.layers)
 
     def taps(self, model: Any) -> Taps:
-        """Hooks for the layers that this head reads."""
+        """Install hooks on the layers of `model` that this head reads."""
         return Taps(model, self.layers.tolist())
 
     def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
-        """Rows of `read` to log-odds [segments, objectives]; computed in fp32 whatever comes in."""
+        """Compute log-odds [segments, objectives] from rows of `read`, in fp32 whatever the input type."""
         text = self.objective(objectives)
         scores = self._compare(self.segment(segments), text)
         if len(self.neutral):
@@ -151,9 +153,9 @@ class DetectorHead(nn.Module):
         return scores
 
     def judge(self, states: Tensor, where: Spans, taught_heads: TaughtColumns | None = None) -> Tensor:
-        """Log-odds [segments, objectives] of one prompt, the place behind the last segment by its own point.
+        """Log-odds [segments, objectives] of one prompt, with taught heads applied and `end_shift` added at the end.
 
-        That place is the general head's alone: nobody teaches what is missing.
+        Only the general head judges the end of the answer, because heads are not taught what is missing.
         """
         rows, objectives = self.read(states, where)
         scores: Tensor = self(rows, objectives)
@@ -166,16 +168,16 @@ class DetectorHead(nn.Module):
 
     @property
     def row_width(self) -> int:
-        """Numbers in a row of `read` that stands for a segment."""
+        """Numbers in a segment's row of `read`."""
         return self.segment.in_features
 
     def know(self, segments: Tensor) -> None:
-        """Remember segments that no objective is against, as rows of `read`."""
+        """Store neutral segments, which violate no objective, given as rows of `read`."""
         with torch.no_grad():
             self.neutral = self.segment(segments)
 
     def move(self, shift: float, temperature: float, end_shift: float = 0.0) -> None:
-        """Add `shift` (nats) to every score, `end_shift` to those of the end, and divide the sum by `temperature`."""
+        """Change the weights: add `shift` nats to all scores, `end_shift` more at ends, and divide by `temperature`."""
         with torch.no_grad():
             self.score.bias.add_(shift)
             self.floor.add_(shift)
@@ -184,7 +186,7 @@ class DetectorHead(nn.Module):
                 tensor.div_(temperature)
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
-        """Projected rows to log-odds [segments, objectives]."""
+        """Compute log-odds [segments, objectives] from projected rows."""
         own, own_factor = segments[:, None].chunk(2, dim=-1)
         text, text_factor = objectives[None].chunk(2, dim=-1)
         scores: Tensor = self.score(F.gelu(own + text + own_factor * text_factor / 4)).squeeze(-1)
@@ -192,7 +194,7 @@ class DetectorHead(nn.Module):
 
     @staticmethod
     def read(states: Tensor, where: Spans) -> tuple[Tensor, Tensor]:
-        """(segments, objectives) as rows for `forward`, from one prompt's states [tokens, layers + 1, hidden]."""
+        """Return (segments, objectives) as rows for `forward`, from a prompt's states [tokens, layers + 1, hidden]."""
         segments = [
             torch.cat([states[tokens.start : tokens.stop, :-1].float().mean(0), states[tokens[-1], -1:].float()])
             for tokens in where.segments
@@ -206,7 +208,7 @@ class DetectorHead(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> DetectorHead:
-        """Read a saved head; its sizes are those of the stored tensors. Raises KeyError where one is missing."""
+        """Read a saved head; sizes come from the stored tensors. Raises KeyError if a required tensor is missing."""
         state = load_file(str(path))
         layers = state["layers"].tolist()
         width = state["score.weight"].shape[1]
@@ -224,5 +226,5 @@ def _rows(states: list[Tensor]) -> Tensor:
 
 
 def normalise_states(states: Tensor) -> Tensor:
-    """States [parts, layers, hidden], normalised layer by layer, as rows."""
+    """Normalise states [parts, layers, hidden] per layer, and flatten them to rows."""
     return F.layer_norm(states, states.shape[-1:]).flatten(1)

@@ -1,4 +1,4 @@
-"""Rows of hidden states that stand for whole texts: means over a text's tokens at some layers of the aligner."""
+"""Rows of hidden states that represent whole texts: means over a text's tokens at some layers of the aligner."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MOST_TOKENS = 256
-"""Of a longer text the first and the last half of so many tokens are read."""
+"""Most tokens that are read of a text; of a longer one, the first and the last half of this number."""
 
 
 def represent(states: Sequence[Tensor]) -> Tensor:
-    """A text's row [size] from its states [tokens, hidden] at each layer: means, normalised layer by layer, in fp32."""
+    """A text's row [size] from its states [tokens, hidden] at each layer: means, normalised per layer, in fp32."""
     means = torch.stack([layer.float().mean(0) for layer in states])
     return F.layer_norm(means, means.shape[-1:]).flatten()
 
 
 def shorten_ids(ids: list[int]) -> list[int]:
-    """The tokens of a text that are read: of a long one its beginning and its end, where a request usually stands."""
+    """Cut a text's tokens to those that are read: of a long text its beginning and end, where a request usually is."""
     half = MOST_TOKENS // 2
     return ids if len(ids) <= MOST_TOKENS else ids[:half] + ids[-half:]
 
 
 @torch.no_grad()
 def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Tensor:
-    """Rows [texts, layers * hidden] of tokenised texts; `model` is the causal language model, which stays as it is."""
+    """Return rows [texts, layers * hidden] of tokenised texts; `model` is the causal language model, left unchanged."""
     read = [shorten_ids(ids) for ids in texts]
     longest = max(map(len, read))
-    # Padding stands behind a text, and the model is causal: no text sees it.
+    # Padding comes after a text, so in a causal model it cannot affect the text's states.
     ids = torch.tensor([one + [0] * (longest - len(one)) for one in read], device=model.device)
     states = model.base_model(ids, output_hidden_states=True, use_cache=False).hidden_states
-    # The first of the hidden states is the embedding, so layer i puts out number i + 1.
+    # Entry 0 of the hidden states is the embedding, so the output of layer i is entry i + 1.
     layer_states = [states[layer + 1] for layer in layers]
     return torch.stack([represent([layer[i, : len(one)] for layer in layer_states]) for i, one in enumerate(read)])

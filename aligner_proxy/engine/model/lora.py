@@ -1,8 +1,9 @@
-"""LoRA adapters over one base: the rows of a step each go through the adapter of their own sequence.
+"""LoRA adapters over one base: each row of a step goes through the adapter of its own sequence.
 
-The base stays as it was loaded, 4-bit or not, and is in memory once; a hook on each linear layer adds an adapter's part
-to the rows of the sequences that use it. The adapter library's own mixed batches want one sequence a batch row, which
-our one-row steps do not have. What an adapter holds beside plain low-rank weights is refused by name, never dropped.
+The base is in memory once and unchanged, 4-bit or not. A hook on each linear layer adds an adapter's part to the rows
+of the sequences that use it. The adapter library has mixed batches, too, but needs one sequence per batch row, and our
+steps have one row only. If an adapter contains more than plain low-rank weights, it is refused with the name of the
+setting, so that nothing is silently dropped.
 """
 
 from __future__ import annotations
@@ -39,27 +40,27 @@ _PLAIN: Mapping[str, tuple[object, ...]] = {
     "alpha_pattern": ({}, None),
     "rank_pattern": ({}, None),
 }
-"""What an adapter's configuration must say, where it says anything, for the low-rank weights to be all of it."""
+"""Allowed values of these configuration keys, if present; with others, an adapter is more than low-rank weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraDelta:
-    """The low-rank part of one layer: x goes to `down` [rank, in] and `up` [out, rank], which has the scale in it."""
+    """The low-rank part of one layer: x goes through `down` [rank, in] and then `up` [out, rank], scale included."""
 
     down: Tensor
     up: Tensor
 
     def compute_addition(self, x: Tensor) -> Tensor:
-        """What is added to the layer's output."""
+        """The tensor to add to the layer's output for input `x`."""
         return ((x.to(self.down.dtype) @ self.down.T) @ self.up.T).to(x.dtype)
 
 
 Adapter = Mapping[str, LoraDelta]
-"""Low-rank parts by the name of the linear layer in the model."""
+"""The low-rank parts of an adapter by the name of their linear layer in the model."""
 
 
 def read(folder: Path) -> Adapter:
-    """An adapter folder as the training library saves it, in fp32. Raises `WeightsError` naming what does not fit."""
+    """Read an adapter folder, as the training library saves it, in fp32. Raises `WeightsError` naming the problem."""
     try:
         config = json.loads((folder / ADAPTER).read_bytes())
         tensors = load_file(str(folder / ADAPTER_WEIGHTS))
@@ -93,7 +94,7 @@ def _pair_tensors(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> 
 
 
 class Adapters:
-    """Adapters over one model. Number 0 is the model as it is; the others count from 1, in the order given."""
+    """Adapters hooked onto one model. Number 0 is the model without adapter; the given adapters count from 1."""
 
     def __init__(self, model: nn.Module, adapters: Sequence[Adapter], dtype: torch.dtype, device: torch.device) -> None:
         self._rows: list[tuple[int, int, int]] = []
@@ -107,7 +108,7 @@ class Adapters:
 
     @contextmanager
     def assign_rows(self, rows: Iterable[tuple[int, int]]) -> Iterator[None]:
-        """For one forward: which adapter its rows use, as (adapter, number of rows) in the order of the rows."""
+        """Set the adapters of one forward pass, as (adapter, number of rows) in the order of the rows."""
         first = 0
         for number, group in groupby(rows, key=lambda row: row[0]):
             last = first + sum(count for _, count in group)
@@ -122,15 +123,17 @@ class Adapters:
     def _add(
         self, deltas: Mapping[int, LoraDelta], _module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor
     ) -> None:
-        """Works in place: the output is this layer's own."""
+        """Hook of one layer: add the adapters' parts to its output, in place (the output belongs to this layer)."""
         for number, first, last in self._rows:
             if number in deltas:
                 out[..., first:last, :] += deltas[number].compute_addition(inputs[0][..., first:last, :])
 
 
 def _check_shapes(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
-    """The linear layer of this name, if all the deltas have its sizes. What comes behind the final norm sees few rows
-    of a step only, so an adapter over that is refused."""
+    """Return the linear layer of this name; raises `WeightsError` if it does not exist or a delta has other sizes.
+
+    An adapter over a layer after the final norm is refused, because such a layer sees only few rows of a step.
+    """
     try:
         module: Any = model.get_submodule(layer)
     except AttributeError:

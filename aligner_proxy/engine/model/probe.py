@@ -1,6 +1,6 @@
-"""`python -m aligner_proxy.engine.model.probe`: what can torch do here, and do the 4-bit kernels really work?
+"""`python -m aligner_proxy.engine.model.probe`: reports what torch can do here, and whether the 4-bit kernels work.
 
-Prints one JSON object. It is a process of its own because a kernel built for another machine may end it.
+Prints one JSON object. It runs as a separate process, because a kernel built for another machine may crash it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import torch
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _TOLERANCE = 0.12
-"""Relative error that four bits may cost on a random matrix; a broken kernel is off by more than one."""
+"""Largest relative error that four bits may cause on a random matrix; a broken kernel's error is above 1."""
 
 
 def cpu_flags() -> list[str]:
-    """What of the instruction sets that matter here this CPU has; empty where the system does not tell."""
+    """The relevant instruction sets that this CPU has; empty if the system does not report them."""
     info = Path("/proc/cpuinfo")
     words = set(info.read_text().split()) if info.exists() else set()
     return [flag for flag in _CPU_FLAGS if flag in words]
 
 
 def device() -> dict[str, Any]:
-    """Where an engine would compute."""
+    """The device on which an engine would compute, with its name and memory or threads."""
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         return {"device": "cuda", "name": properties.name, "memory_gb": round(properties.total_memory / 2**30, 1)}
@@ -34,8 +34,8 @@ def device() -> dict[str, Any]:
 
 
 def nf4_error(where: str) -> float:
-    """Relative error of one quantised layer against the plain one, by the kernels that an engine uses."""
-    # Imported by name: its own types call its layers untyped.
+    """Relative error of a quantised layer against the plain one, computed with the kernels that an engine uses."""
+    # Imported by name, because its type hints leave its layers untyped.
     bnb: Any = importlib.import_module("bitsandbytes")
     torch.manual_seed(0)
     plain = torch.nn.Linear(256, 256, bias=False)
@@ -49,7 +49,7 @@ def nf4_error(where: str) -> float:
 
 
 def probe() -> dict[str, Any]:
-    """Everything as plain data; `nf4` is the error of the kernels, or what they raised."""
+    """Run the probe and return plain data; `nf4` is the kernels' relative error, or the exception they raised."""
     result = {"torch": torch.__version__, **device(), "cpu_flags": cpu_flags()}
     try:
         error = nf4_error(result["device"])

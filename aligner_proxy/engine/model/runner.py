@@ -1,7 +1,7 @@
-"""The model and its forward passes: with loading, attention and the head the only files that handle tensors.
+"""The model and its forward passes. In the engine, only this folder and the loading of weights handle tensors.
 
-`run` is the one operation: feed some tokens of some sequences, all in one forward, and return what the model chooses
-behind those that were asked for. `scores` reads what an earlier feed left behind.
+The main operation is `run`: it feeds tokens of several sequences in one forward pass and returns the token that the
+model chooses after each requested position. `scores` and `rows` use the states that earlier passes stored.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """What one aligner has of its own over the base that it shares: an adapter, and a head where it has one.
+    """The own weights of an aligner that shares a base: its adapter, and its detector head if it has one.
 
-    `taught_heads` are heads of objectives that it came with.
+    `taught_heads` are the heads of single objectives that it comes with.
     """
 
     adapter: Adapter
@@ -45,7 +45,7 @@ class AdapterWeights:
 
 
 class ModelRunner:
-    """Runs one causal language model with its detector head, and further adapters with theirs over the same model."""
+    """Runs one causal language model with its detector head, and adapters over the same model with their own heads."""
 
     def __init__(
         self,
@@ -82,44 +82,47 @@ class ModelRunner:
             self._taps = Taps(model.base_model, layers)
             shape = (slots, len(layers) + 1, model.config.hidden_size)
             self._states = torch.empty(shape, dtype=model.dtype, device=model.device)
-        # Where each head finds its layers among those kept for all heads; what is behind the final norm comes last.
+        # For each head, the indices of its layers among those stored for all heads; the final norm's output is last.
         self._layers_of_head = [
             [layers.index(i) for i in detector.layers.tolist()] + [-1] if detector else [] for detector in self._heads
         ]
 
     @property
     def device(self) -> str:
-        """Where the model is, as torch names it."""
+        """The model's device, as torch names it."""
         return str(self._model.device)
 
     @property
     def machine(self) -> str:
-        """What a forward's cost depends on, the weights aside."""
+        """Everything but the weights that the cost of a forward pass depends on, as text."""
         device = self._model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
         return f"{name}, up to {self._crew.most} threads, {self._model.dtype}, torch {torch.__version__}"
 
     @property
     def step_tokens(self) -> int:
-        """Tokens that a forward is worth being given at most; a CPU is busy with fewer, and each takes memory."""
+        """Most tokens per forward pass; lower on a CPU, which fewer tokens already keep busy, and each takes memory."""
         return STEP_TOKENS if self._model.device.type == "cuda" else STEP_TOKENS // 4
 
     @property
     def positions(self) -> int:
-        """Longest sequence, in tokens, that the model's positions reach."""
+        """Longest sequence, in tokens, that the model's position embeddings support."""
         return int(self._model.config.max_position_embeddings)
 
     def draft_length(self, acceptance: Acceptance, room: int) -> int:
-        """How long a draft pays here, in the company of the last step."""
+        """The best draft length on this machine, if as many sequences share a step as shared the last one."""
         return draft_length(self.costs, acceptance, room, self._company)
 
     def probes(self, prompt: int, room: int) -> bool:
-        """Whether a draft of this length is too dear here to be tried unasked, or takes a step more than its prompt."""
+        """Whether a first draft of `room` tokens is too expensive without prior evidence, or needs an extra step.
+
+        `prompt` is the prompt's length in tokens. It needs an extra step if both together exceed one step's tokens.
+        """
         return prompt + room > self.step_tokens or probes(self.costs, room)
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
-        """Feed them all in one forward; for each, the tokens that the model chooses behind its wanted positions."""
+        """Run all feeds in one forward pass; return, for each, the tokens chosen after its requested positions."""
         self._company = len(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
@@ -132,7 +135,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
-        """The detector's verdict on every segment of a prompt that has been fed: (log-odds, index of the objective)."""
+        """The detector's score of every segment of a prompt that has been fed: (log-odds, index of the objective)."""
         head = self._heads[feed.job.sequence.adapter]
         if head is None or self._states is None:
             return []
@@ -142,7 +145,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def rows(self, feed: Feed, spans: Spans) -> list[SegmentRow]:
-        """Every segment of a prompt that has been fed, as the general head reads and scores it."""
+        """The general head's row and scores of every segment of a prompt that has been fed."""
         head = self._heads[feed.job.sequence.adapter]
         if head is None or self._states is None:
             return []
@@ -152,16 +155,16 @@ class ModelRunner:
         return [SegmentRow(row.tobytes(), tuple(scores)) for row, scores in scored]
 
     def row_width(self, adapter: int = 0) -> int:
-        """Numbers in a row that stands for a segment; 0 for an aligner without a head."""
+        """Numbers in the row that represents a segment; 0 for an aligner without a head."""
         head = self._heads[adapter]
         return head.row_width if head else 0
 
     def find_taught_heads(
         self, aligner: str, objectives: Sequence[str], names: Sequence[str], adapter: int = 0
     ) -> TaughtColumns | None:
-        """The taught heads of a request to `aligner` (a content hash), None where it has none.
+        """The taught heads of a request to `aligner` (a content hash); None if there are none.
 
-        `names` are the hashes of its own, one for each objective. Raises `UnknownHead` and `HeadRefused`.
+        `names` are the heads' hashes in the request, one per objective. Raises `UnknownHead` and `HeadRefused`.
         """
         shipped = self._shipped[adapter]
         if self._heads[adapter] is None or not (shipped or any(names)):
@@ -170,33 +173,33 @@ class ModelRunner:
         return TaughtColumns(heads) if heads else None
 
     def list_shipped_objectives(self, adapter: int = 0) -> tuple[str, ...]:
-        """Texts of the objectives for which this aligner came with a head."""
+        """Texts of the objectives for which this aligner comes with a taught head."""
         return tuple(self._shipped[adapter])
 
     def _read_states(self, feed: Feed) -> Tensor:
-        """What the head of a feed's aligner reads of all tokens up to its end."""
+        """The stored states, at the layers of this aligner's head, of all tokens up to the end of a feed."""
         assert self._states is not None
         return self._states[self._context(feed)][:, self._layers_of_head[feed.job.sequence.adapter]]
 
     def ends(self, adapter: int = 0) -> bool:
-        """Whether this aligner's head judges the place behind the last segment, too."""
+        """Whether this aligner's head also judges the end of the answer."""
         head = self._heads[adapter]
         return head is not None and bool(head.ends)
 
     @property
     def layers(self) -> int:
-        """How many decoder layers the model has."""
+        """Number of decoder layers of the model."""
         return int(self._model.config.num_hidden_layers)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
-        """Rows [texts, layers * hidden] of texts by themselves (encoder.py)."""
+        """Return rows [texts, layers * hidden] of texts that are read separately (encoder.py)."""
         longest = max(len(encoder.shorten_ids(ids)) for ids in texts)
         with self._crew.time_forward(longest * len(texts)), self._adapters.assign_rows([(adapter, longest)]):
             return encoder.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: AttentionPlan) -> Tensor:
-        """Hidden states after the final norm, [tokens, hidden size]."""
+        """Run the model and return the hidden states after the final norm, [tokens, hidden size]."""
         device = self._model.device
         with self._use_block_attention():
             output = self._model.base_model(
@@ -210,7 +213,7 @@ class ModelRunner:
 
     @contextmanager
     def _use_block_attention(self) -> Iterator[None]:
-        """Our attention for one forward; afterwards the model is as it was."""
+        """Switch the model to our attention for one forward pass, and back afterwards."""
         config: Any = self._model.config
         before = config._attn_implementation
         config._attn_implementation = attention.IMPLEMENTATION
@@ -229,7 +232,7 @@ class ModelRunner:
         return rows
 
     def _context(self, feed: Feed) -> Tensor:
-        """Slots of everything up to the end of a feed."""
+        """KV-cache slots of all tokens of a sequence up to the end of a feed."""
         blocks = torch.tensor(feed.job.sequence.blocks, device=self._model.device)
         return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten()[: feed.stop]
 
@@ -237,13 +240,13 @@ class ModelRunner:
         return torch.cat([self._context(feed)[feed.start :] for feed in feeds])
 
     def _keep(self, hidden: Tensor, slots: Tensor, feeds: Sequence[Feed]) -> None:
-        """Keep what the head reads of prompts; nothing is copied in a step in which all sequences decode."""
+        """Store the states that detector heads read; does nothing in a step without prompt tokens."""
         if self._states is None or self._taps is None or not any(feed.start < feed.job.prompt for feed in feeds):
             return
         self._states.index_copy_(0, slots, self._taps.take(hidden[None])[0])
 
     def _choose(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
-        """Greedy tokens at the wanted positions; logits are computed for these only."""
+        """Choose the greedy tokens at the requested positions; logits are computed for these only."""
         first = 0
         rows = []
         for feed in feeds:
@@ -261,7 +264,7 @@ class ModelRunner:
 
 
 def _cpu() -> str:
-    """The processor's name, where it is known, and whether products go in tiles on it."""
+    """The processor's name, or its architecture if unknown, and whether it multiplies in tiles."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
@@ -269,7 +272,7 @@ def _cpu() -> str:
 
 
 def _greedy(logits: Tensor, feed: Feed) -> list[int]:
-    """The best token of each row; a favoured one stands unless another beats it by more than the caution."""
+    """The best token of each row; a favoured token is kept unless another beats it by more than the caution."""
     ask = feed.job.ask
     if not len(logits):
         return []

@@ -1,8 +1,7 @@
-"""Taught heads in an engine: those that it keeps, and those of one request as columns of its scores.
+"""Taught heads in an engine: the store of uploaded heads, and the heads of one request as columns of its scores.
 
-A head reads the rows that the detector head reads of the same prefill, so it costs one product of a few rows, with
-hidden units two. What the model computes does not depend on it: prompts with other heads share blocks of the KV cache
-as before.
+A taught head uses the same rows as the detector head, so it costs only one small matrix product, or two with hidden
+units. It does not affect the model's states, so prompts with different heads share blocks of the KV cache.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import HeadRefused, UnknownHead
 
 MOST_HEADS = 4096
-"""Uploaded heads that an engine keeps; those not used for longest make room, and are uploaded again."""
+"""Most uploaded heads in an engine. The least recently used are dropped; clients upload them again when needed."""
 NAMED_DIGITS = 8
-"""Of a hash in errors."""
+"""Digits of a hash that error messages show."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedHead:
-    """A taught head whose numbers lie where the model is: `weight` [width], and of its hidden units the rest."""
+    """A taught head with its numbers on the model's device: `weight` [width], and the arrays of its hidden units."""
 
     objective: str
     aligner: str
@@ -43,11 +42,11 @@ class LoadedHead:
     outer: Tensor
     """[hidden]."""
     floor: float
-    """The least that the general head's score counts as."""
+    """Lowest general score that counts, in nats; lower ones are raised to it."""
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
-        """From the frozen value."""
+        """Load a `TaughtHead` onto a device."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
         sizes = [head.width, head.hidden * head.width, head.hidden, head.hidden]
         weight, inner, offsets, outer = torch.split(numbers, sizes)
@@ -57,15 +56,15 @@ class LoadedHead:
         return cls(*fields, weight, head.either, inner, offsets, outer, floor)
 
     def units(self, rows: Tensor) -> Tensor:
-        """What the hidden units say of these rows [segments, width], in nats [segments]."""
+        """The output of the hidden units for these rows [segments, width], in nats [segments]."""
         return F.gelu(rows @ self.inner.T.float() + self.offsets.float()) @ self.outer.float()
 
 
 class TaughtColumns:
-    """The taught heads of one request: of some objectives they score in the general head's place, or beside it."""
+    """The taught heads of one request, which replace or supplement the general head's scores of their objectives."""
 
     def __init__(self, heads: Mapping[int, LoadedHead]) -> None:
-        """`heads` by the index of their objective."""
+        """Stack the heads; `heads` maps an objective's index to its head."""
         device = next(iter(heads.values())).weight.device
         self._columns = torch.tensor(list(heads), device=device)
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
@@ -76,7 +75,10 @@ class TaughtColumns:
         self._deep = [(place, head) for place, head in enumerate(heads.values()) if len(head.outer)]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
-        """Put their scores of these rows [segments, numbers] into `scores` [segments, objectives], from the general."""
+        """Overwrite the general scores in `scores` [segments, objectives] with those of the taught heads.
+
+        `rows` are the segments' rows [segments, numbers].
+        """
         general = scores[:, self._columns]
         taught_scores = self._prior * torch.maximum(general, self._floor) + rows @ self._weight + self._bias
         for place, head in self._deep:
@@ -85,7 +87,7 @@ class TaughtColumns:
 
 
 class HeadShelf:
-    """The uploaded heads of an engine, by content hash; any thread may use it."""
+    """Store of an engine's uploaded heads by content hash; safe to use from any thread."""
 
     def __init__(self, device: torch.device, most: int = MOST_HEADS) -> None:
         self._device = device
@@ -94,7 +96,7 @@ class HeadShelf:
         self._lock = threading.Lock()
 
     def put(self, head: TaughtHead) -> str:
-        """Keep a head; its content hash."""
+        """Store a head and return its content hash; drops the least recently used heads beyond the limit."""
         name = head.content_hash
         loaded = LoadedHead.from_head(head, self._device)
         with self._lock:
@@ -105,7 +107,7 @@ class HeadShelf:
         return name
 
     def get(self, name: str) -> LoadedHead:
-        """The head of this hash; raises `UnknownHead`."""
+        """Return the head with this hash and mark it as used; raises `UnknownHead`."""
         with self._lock:
             head = self._heads.get(name)
             if head is not None:
@@ -115,14 +117,14 @@ class HeadShelf:
         return head
 
     def __len__(self) -> int:
-        """Heads that are kept."""
+        """Number of heads in the store."""
         return len(self._heads)
 
 
 def select_heads(
     shelf: HeadShelf, shipped: Mapping[str, LoadedHead], aligner: str, objectives: Sequence[str], names: Sequence[str]
 ) -> dict[int, LoadedHead]:
-    """Of each objective that has one its head, by index: the named one, else the one that the aligner came with.
+    """Map the index of each objective to its head: the one that the request names, else the aligner's own, if any.
 
     Raises `UnknownHead`, and `HeadRefused` for a head of another aligner or objective.
     """

@@ -1,8 +1,9 @@
-"""Thread tuner: as many threads for a forward as have been quickest lately for one of its size. No torch.
+"""Thread tuner: runs each forward pass with the number of threads that was recently fastest for its size. No torch.
 
-Threads have to wait for each other some two hundred times in a forward. Over a few tokens that costs more than they
-save, over many it halves the time; and on shared cores the slowest thread delays all. None of this is known beforehand
-and all of it changes, so it is measured as the work is done. In four bits the results are the same bit by bit (tests).
+Threads have to wait for each other some two hundred times in a forward pass. For few tokens this costs more than the
+threads save, for many tokens they halve the time. On shared cores the slowest thread delays all. This is not known
+beforehand and changes, so it is measured during the work. With 4-bit weights the results are bit-identical whatever the
+number of threads (tests).
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 AGAIN = 24
-"""Every so many forwards of a size another number of threads is tried: the machine may have become quiet, or busy."""
+"""After this many passes of one size, another number of threads is tried: the machine's load may have changed."""
 _FIXED = 8
-"""A forward costs about as much as this many of its tokens before the first of them."""
+"""Fixed cost of a forward pass, in units of the cost of one token."""
 _NEWEST = 0.3
-"""What the newest forward counts among the last ones."""
+"""Weight of the newest pass in the moving average of costs."""
 _LARGE = 64
-"""Forwards over more tokens than this are all alike."""
+"""Passes over more tokens than this count as one size."""
 
 
 @dataclass(slots=True)
 class _Size:
-    """Forwards of one size: what a token has cost by the number of threads, and how many forwards there were."""
+    """Measurements of passes of one size: the cost per token by number of threads, and the count of passes."""
 
     costs: dict[int, float] = field(default_factory=dict)
     count: int = 0
 
 
 class ThreadTuner:
-    """Chooses among one thread, half of them and all; `resize` is called with the choice, then with all again."""
+    """Chooses among one thread, half of `most` and `most`; calls `resize` with the choice, afterwards with `most`."""
 
     def __init__(self, most: int, resize: Callable[[int], object]) -> None:
         self.most = most
@@ -41,7 +42,7 @@ class ThreadTuner:
 
     @contextmanager
     def time_forward(self, tokens: int) -> Iterator[None]:
-        """For one forward over so many tokens."""
+        """Set the threads for one forward pass over `tokens` tokens, and record its cost."""
         if self.most == 1:
             yield
             return
@@ -54,12 +55,12 @@ class ThreadTuner:
         finally:
             cost = (perf_counter() - started) / (tokens + _FIXED)
             self._resize(self.most)
-        # What was known about a number of threads that is tried again is old; nothing of it is kept.
+        # If this number of threads is tried again after a while, its old average is discarded.
         before = cost if is_new else size.costs[threads]
         size.costs[threads] = before + _NEWEST * (cost - before)
 
     def _choose_threads(self, size: _Size) -> tuple[int, bool]:
-        """A number of threads, and whether it is one that nothing recent is known of."""
+        """A number of threads, and whether there is no recent measurement for it; counts one more pass."""
         size.count += 1
         untried = next((threads for threads in reversed(self._choices) if threads not in size.costs), None)
         if untried is not None:

@@ -1,7 +1,7 @@
 """Tokenizer for text that comes from outside. No torch here.
 
-Nothing that a client writes may become a special token: "<|im_end|>" in an answer is eleven ordinary characters, not
-the end of it. Only the tokenizer's own start mark is ever added, and only in front of a prompt.
+Nothing that a client writes may become a special token: "<|im_end|>" in an answer is ordinary characters, and does not
+end the answer. The only special token ever added is the tokenizer's own start mark, and only in front of a prompt.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _JOINTS = (("The harbour opens", " at six, e.g. 12"), ("| Answer: It's 7.\n\n-", " item \u4f60\u597d!"))
-"""Texts and what follows them, each cut where one space stands between two words."""
+"""Test texts, each cut at a single space between two words, that show whether tokens of both halves just join."""
 _TRIES = 64
-"""Spaces that are looked at for such a place."""
+"""Most spaces that are checked in search of a safe place to cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Encoded:
 
 
 class PromptTokenizer:
-    """A fast tokenizer that reads everything as plain text; `eos_ids` are the ids that end an answer."""
+    """Wraps a fast tokenizer so that it reads everything as plain text; `eos_ids` are the ids that end an answer."""
 
     def __init__(self, backend: Tokenizer, eos_ids: frozenset[int]) -> None:
         backend.encode_special_tokens = True
@@ -38,19 +38,19 @@ class PromptTokenizer:
         self._backend = backend
         self.eos_ids = eos_ids
         self.eos = min(eos_ids)
-        # Some tokenizers put a mark of their own in front of every text, so that two texts are not their tokens joined.
+        # Some tokenizers put a mark in front of every text, so the tokens of two halves differ from those of the whole.
         self._joins = all(self._ids(a) + self._ids(b) == self._ids(a + b) for a, b in _JOINTS)
 
     def prompt(self, text: str) -> Encoded:
-        """Tokens of a whole prompt, with the start mark where this tokenizer has one."""
+        """Tokens of a whole prompt, with the start mark if this tokenizer has one."""
         encoding = self._backend.encode(text, add_special_tokens=True)
         return Encoded(list(encoding.ids), list(encoding.offsets))
 
     def prompt_after(self, previous: Encoded, before: str, text: str, same: int) -> Encoded:
-        """Tokens of the prompt `text`, where `previous` are those of `before` and both begin with the same characters.
+        """Tokens of the prompt `text`, reusing `previous`, the tokens of `before`; the result equals `prompt(text)`.
 
-        `same` is the number of these. Only what stands behind the last but one of the words that both have is read, so
-        that a growing text is not read again and again. The result is that of `prompt`.
+        Both texts begin with the same `same` characters. Only the text after the last but one common word is tokenised,
+        so that a growing text is not tokenised again and again.
         """
         start = _word_start(text, same) if self._joins else 0
         shared_count = bisect_right(previous.offsets, start, key=lambda offset: offset[1]) if start else 0
@@ -61,16 +61,16 @@ class PromptTokenizer:
         return Encoded(previous.ids[:shared_count] + rest.ids, previous.offsets[:shared_count] + moved)
 
     def continuation(self, text: str) -> list[int]:
-        """Tokens of a text that goes on after a prompt."""
+        """Tokens of a text that continues a prompt, without a start mark."""
         return self.pieces(text).ids if text else []
 
     def pieces(self, text: str) -> Encoded:
-        """The same, and where each token stands in the text."""
+        """The tokens of a continuation, with the character offsets of each."""
         encoding = self._backend.encode(text, add_special_tokens=False)
         return Encoded(list(encoding.ids), list(encoding.offsets))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated tokens; special tokens stand for no text."""
+        """Text of generated tokens; special tokens are skipped."""
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
         return text
 
@@ -79,9 +79,9 @@ class PromptTokenizer:
 
 
 def _word_start(text: str, end: int) -> int:
-    """Where the last word before `end` that one space stands before begins, that space included; 0: there is none.
+    """Index of the last single space before `end`, a safe place to cut the text; 0 if there is none.
 
-    The word in which `end` lies may go on, so it is not looked at.
+    The word at `end` may continue, so it stays after the cut.
     """
     at = text.rfind(" ", 0, end)
     for _ in range(_TRIES):

@@ -1,9 +1,9 @@
-"""Blocks of the KV cache: of a fixed size, shared where prompts begin alike. No torch.
+"""Blocks of the KV cache: of a fixed size, shared by prompts that begin alike. No torch.
 
-A full block of a prompt is known by its tokens and by the block before it, compared token by token and never by a hash
-alone: one tenant's cache can never be taken for another's. Each adapter has a beginning of its own, because the same
-tokens leave other keys and values behind under another adapter. Blocks that no sequence holds keep their content until
-the room is needed; the longest unused goes first, and of one prompt the last block before the first.
+A full block of a prompt is identified by its tokens and by the block before it. Tokens are compared one by one, never
+by a hash alone, so that one tenant's cache can never be mistaken for another's. Each adapter has a root of its own,
+because the same tokens give other keys and values under another adapter. Blocks that no sequence holds retain their
+content until they are needed. The least recently used block is reused first, and of one prompt the last block first.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from itertools import count
 from aligner_proxy.engine.api import BlockUse
 
 BLOCK = 16
-"""Tokens a block; small, because the part that prompts share (template, objectives) is some 60 to 100 tokens."""
+"""Tokens per block; small, because the part that prompts share (template, objectives) is some 60 to 100 tokens."""
 
 Key = tuple[int, tuple[int, ...], str | None]
-"""The node of the block before (at the start: minus the adapter's number), the tokens of this one, and its tenant.
+"""The node of the previous block (at the start, minus the adapter's number), this block's tokens, and its tenant.
 
-None: all tenants share it."""
+The tenant is None if all tenants share the block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose prompt it is: read with this adapter, and this tenant's own but for its first `shared` tokens."""
+    """The owner of a prompt: the adapter that reads it, and the tenant of all but its first `shared` tokens."""
 
     adapter: int = 0
     tenant: str = ""
     shared: int = 0
 
     def find_tenant(self, end: int) -> str | None:
-        """The tenant of a block that ends with so many tokens; None where all share it."""
+        """The tenant of the block that ends at token `end` of the prompt; None if all tenants share it."""
         return None if end <= self.shared else self.tenant
 
 
@@ -41,11 +41,11 @@ _ANYBODY = Owner()
 
 
 class NoRoom(Exception):
-    """No block is left: a job has to wait, or another to give its blocks back."""
+    """No block is free: a job has to wait, or another has to free its blocks."""
 
 
 class BlockPool:
-    """The holders of block numbers 0 to `count` - 1; it holds no memory itself."""
+    """Tracks who holds the blocks 0 to `count` - 1; the cache memory itself is elsewhere (`KVStore`)."""
 
     def __init__(self, count: int, size: int = BLOCK) -> None:
         self.count = count
@@ -58,7 +58,7 @@ class BlockPool:
         self._nodes = _numbers()
 
     def take(self) -> int:
-        """A block with nothing in it; raises `NoRoom`."""
+        """Take a free block and forget its old content; raises `NoRoom`."""
         if not self._free:
             raise NoRoom
         block, _ = self._free.popitem(last=False)
@@ -67,7 +67,7 @@ class BlockPool:
         return block
 
     def give_back(self, blocks: Iterable[int]) -> None:
-        """Let go of blocks, in the order of the sequence; those that no other sequence holds are free."""
+        """Release blocks, given in the order of the sequence; those that no other sequence holds become free."""
         for block in reversed(list(blocks)):
             self._holders[block] -= 1
             if self._holders[block] == 0:
@@ -76,7 +76,7 @@ class BlockPool:
                     self._free.move_to_end(block, last=False)
 
     def match(self, ids: Sequence[int], most: int, owner: Owner = _ANYBODY) -> list[int]:
-        """Take the known blocks that a prompt of this owner begins with, of at most `most` of its tokens."""
+        """Hold and return the published blocks that match the start of an owner's prompt, up to its token `most`."""
         matched: list[int] = []
         node = -owner.adapter
         for start in range(0, most - self.size + 1, self.size):
@@ -89,34 +89,34 @@ class BlockPool:
         return matched
 
     def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int, owner: Owner = _ANYBODY) -> None:
-        """Make known the full blocks of the first `length` tokens, which are computed and will not change."""
+        """Publish the full blocks of the first `length` tokens for reuse; they are computed and will not change."""
         node = -owner.adapter
         for block, start in zip(blocks, range(0, length - self.size + 1, self.size), strict=False):
             if block not in self._key_of:
                 key = self._key(node, ids, start, owner)
                 if key in self._block_of:
-                    return  # computed twice at the same time: the first one stays, ours is not shared
+                    return  # another sequence computed the same block first: that one is shared, ours is not
                 self._block_of[key] = block
                 self._key_of[block] = key
                 self._node_of[block] = next(self._nodes)
             node = self._node_of[block]
 
     def is_published(self, block: int) -> bool:
-        """Whether others may take it, so that nothing may be written into it any more."""
+        """Whether other sequences may use the block, so that it must not be written to any more."""
         return block in self._key_of
 
     def available(self) -> int:
-        """How many blocks could be taken."""
+        """Number of free blocks."""
         return len(self._free)
 
     def use(self) -> BlockUse:
-        """For metrics."""
-        cached = sum(block in self._key_of for block in [*self._free])  # the model's thread goes on changing it
+        """Count the blocks by state, for metrics; may be called from another thread."""
+        cached = sum(block in self._key_of for block in [*self._free])  # a copy, as the model's thread may change it
         used = self.count - len(self._free)
         return BlockUse(used, sum(n > 1 for n in self._holders), cached, len(self._free) - cached)
 
     def check(self, held_blocks: Iterable[int]) -> None:
-        """Raise AssertionError unless exactly `held_blocks` (with repetitions) is held; for tests and idle moments."""
+        """Raise AssertionError unless exactly `held_blocks` (with repetitions) are held; for tests and idle moments."""
         expected = [0] * self.count
         for block in held_blocks:
             expected[block] += 1
@@ -133,12 +133,12 @@ class BlockPool:
         self._holders[block] += 1
 
     def _forget(self, block: int) -> None:
-        """Its content goes. What follows it can then not be found any more and goes in its turn."""
+        """Unpublish a block. Blocks that follow it can then not be found any more, and are reused in their turn."""
         key = self._key_of.pop(block, None)
         if key is not None:
             del self._block_of[key], self._node_of[block]
 
 
 def _numbers() -> count[int]:
-    """Node numbers; never used twice, so that a block whose forerunner is gone cannot be found by chance."""
+    """Node numbers; never reused, so that a block whose predecessor is gone cannot be matched by accident."""
     return count(1)

@@ -1,12 +1,13 @@
-"""Length of drafts: as many tokens as pay, by the acceptance seen and this machine's cost of a forward. No torch.
+"""Length of drafts: the best number of tokens, from the acceptance so far and this machine's costs. No torch.
 
-A forward over more tokens costs more, on one machine hardly anything and on another in proportion; a longer draft may
-save forwards, or be thrown away. A token written has a price, which is what tokens of this answer cost of late. A draft
-is as long as what it is expected to bring is worth, at that price, more than it adds to the forward. (Dividing the one
-by the other, forward by forward, makes drafts too long where an edit goes on: there a token of an edit is the measure.)
-As long as nothing was rejected the rest of the answer is the draft, so that an unchanged answer takes one forward;
-where that could cost much for nothing, drafts go as far as segments that the detector did not flag (proposer.py), or
-without a detector a probe goes along with the prompt. Draft lengths never change what is written.
+A forward pass over more tokens costs more: on some machines hardly more, on others in proportion. A longer draft may
+save passes, or be thrown away. The price of a token is the recent cost per written token of this answer. The chosen
+length maximises the worth of the expected tokens at that price, minus the cost that the draft adds to the pass. (A
+maximum of tokens per cost of each single pass would make drafts too long while an edit goes on.)
+
+As long as nothing was rejected, the draft is the rest of the answer, so that an unchanged answer takes one pass. If a
+wrong draft of that length could cost too much, drafts cover only segments that the detector did not flag (proposer.py).
+Without a detector, a short probe is drafted together with the prompt. The length of drafts never changes the text.
 """
 
 from __future__ import annotations
@@ -17,33 +18,33 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 PROBE = 32
-"""Tokens of the first draft where a long one is dear: an answer that is rewritten has shown it by then."""
+"""Tokens of the first draft if a long one is expensive; an answer that is being rewritten shows within these."""
 _WASTE = 0.03
-"""How much slower than plain decoding a first draft that is wrong from the start may make an answer."""
+"""Largest slow-down (3 % of plain decoding) that a first draft which is wrong from the start may cause."""
 _FORGETTING = 0.85
-"""What is left of older evidence with each rejection: an edit says more about its surroundings than the last page."""
+"""Weight left to older evidence at each rejection, because recent text says more about an edit than distant text."""
 _GUESSES_LEFT = 0.9
-"""The same, with each draft that begins behind an edit."""
+"""The same for each draft that begins after an edit."""
 _LATELY = 12
-"""Forwards that say what a token costs."""
+"""Number of recent passes from which the price of a token is computed."""
 _AT_FIRST = 4
-"""Tokens that one forward is taken to write before any has."""
+"""Prior: tokens assumed to have been written by one pass, before any has run."""
 _ONE_BY_ONE = 16
 _GROWTH = 1.3
-"""Lengths that are compared: all up to this one, then each so much longer than the last."""
+"""Lengths that are compared: all up to `_ONE_BY_ONE`, then each `_GROWTH` times the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class CostCurve:
-    """What a forward costs by the number of tokens fed, in any unit: measured (tokens, cost), straight in between."""
+    """The cost of a forward pass by the number of tokens, in any unit: measured (tokens, cost), linear in between."""
 
     points: tuple[tuple[int, float], ...]
 
     @classmethod
     def from_samples(cls, samples: Iterable[tuple[int, float]]) -> CostCurve:
-        """From measurements, of which the least for each number counts; fewer tokens never cost more.
+        """Build a curve from measurements, taking the lowest for each size; the curve never falls with more tokens.
 
-        What else uses the machine only adds to a measurement, so the lower of two that disagree is believed.
+        Other load on the machine only adds to a measurement, so of two that disagree the lower one is used.
         """
         least: dict[int, float] = {}
         for tokens, cost in samples:
@@ -53,7 +54,7 @@ class CostCurve:
         return cls(tuple(zip(sizes, reversed(costs), strict=True)))
 
     def estimate_cost(self, tokens: int) -> float:
-        """The cost of one forward; beyond the last point it goes on as before it."""
+        """The cost of one forward pass; beyond the last point it is extrapolated."""
         if len(self.points) == 1:
             return self.points[0][1]
         at = min(max(1, bisect_left(self.points, tokens, key=lambda point: point[0])), len(self.points) - 1)
@@ -61,30 +62,30 @@ class CostCurve:
         return max(low + (high - low) * (tokens - fewer) / (more - fewer), self.points[0][1])
 
     def count_further_tokens(self, tokens: int, times: float, most: int) -> int:
-        """How many further tokens, at most `most`, make a forward over `tokens` cost at most so many times as much."""
+        """How many tokens, at most `most`, can be added to a pass over `tokens` for at most `times` its cost."""
         bound = times * self.estimate_cost(tokens)
         return bisect_right(range(1, most + 1), bound, key=lambda more: self.estimate_cost(tokens + more))
 
 
 FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
-"""Where a forward costs the same whatever its length, nearly so on a GPU; what is believed until it is measured."""
+"""A curve of constant cost, nearly true on a GPU; used until costs are measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """How often the first token of a draft behind an edit is right; it begins with that of many answers."""
+    """How often the first token of a draft after an edit is right; initial values come from many answers."""
 
     right: float
     total: float
 
     def add_guess(self, right: bool) -> Guesses:
-        """One more; of older ones less is left."""
+        """Return the counts with one more guess, and less weight on older ones."""
         return Guesses(_GUESSES_LEFT * self.right + right, _GUESSES_LEFT * self.total + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One forward: tokens fed, tokens written, and whether these showed where in the answer the next draft begins."""
+    """One pass: tokens fed, tokens written, and whether these located the place in the answer for the next draft."""
 
     fed_tokens: int = 1
     written_tokens: int = 1
@@ -93,21 +94,21 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """What became of the drafts of one answer so far. A run is a piece of the answer that the model copied."""
+    """Statistics of one answer's drafts so far. A run is a piece of the answer that the model copied."""
 
     copied: float = 0.0
-    """Tokens that went on a run; of older ones less is left."""
+    """Tokens that continued a run; older ones have less weight."""
     ended_runs: float = 0.0
-    """Runs that came to an end."""
+    """Runs that ended; older ones have less weight."""
     located: Guesses = Guesses(3.2, 4.0)
-    """Drafts behind such an end whose place was located by tokens written."""
+    """Drafts after the end of a run whose position was located by written tokens."""
     blind: Guesses = Guesses(1.0, 4.0)
-    """Those that only suppose where an edit ends."""
+    """Drafts after the end of a run whose position is only a guess."""
     running: bool = True
     lately: tuple[Round, ...] = ()
 
     def add_step(self, run: int, *, run_ended: bool, done: Round = Round()) -> Acceptance:
-        """One step more: `run` tokens of the answer in a row were what the model wanted, then the run ended or not."""
+        """Return the statistics with one more step, in which the model copied `run` tokens of the answer in a row."""
         acceptance = self
         if not self.running and self.lately:
             name = "located" if self.lately[-1].located else "blind"
@@ -123,40 +124,40 @@ class Acceptance:
 
     @property
     def goes_on(self) -> float:
-        """How likely a run goes on with its next token; certain as long as none has ended."""
+        """Probability that a run continues with its next token; 1 as long as no run has ended."""
         return (self.copied + 1) / (self.copied + self.ended_runs + 1)
 
     @property
     def begins(self) -> float:
-        """How likely the first token of the next draft is right."""
+        """Probability that the first token of the next draft is right."""
         if self.running:
             return self.goes_on
         behind = self.located if self.lately and self.lately[-1].located else self.blind
         return behind.right / behind.total
 
     def expect_tokens(self, length: int) -> float:
-        """Tokens that a step with a draft of this length writes: what is accepted of it, and the model's own."""
+        """Expected tokens written by a step with a draft of this length: its accepted tokens, and the model's own."""
         p = self.goes_on
         return 1 + self.begins * (length if p == 1 else (1 - p**length) / (1 - p))
 
     def price(self, costs: CostCurve, company: int = 1) -> float:
-        """What a token has cost of late, `company` sequences sharing each forward."""
+        """The recent cost of a written token, if `company` sequences share each pass."""
         forward_sizes = [1, *(recent.fed_tokens for recent in self.lately)]
         written_tokens = _AT_FIRST + sum(recent.written_tokens for recent in self.lately)
         return sum(costs.estimate_cost(company * tokens) for tokens in forward_sizes) / company / written_tokens
 
 
 Rule = Callable[[Acceptance, int], int]
-"""The length of the next draft, from what was seen and from what there is room for."""
+"""Returns the length of the next draft, from the statistics so far and the maximal length."""
 
 
 def probes(costs: CostCurve, room: int) -> bool:
-    """Whether a first draft that fills the room would make an answer too dear if it were wrong from the start."""
+    """Whether a first draft of `room` tokens would cost too much if it were wrong from the start."""
     return costs.estimate_cost(room + 1) > (1 + _WASTE * room) * costs.estimate_cost(1)
 
 
 def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: int = 1) -> int:
-    """The length worth most beyond what it adds to a forward, at most `room`; `company` sequences share the forward."""
+    """The draft length with the highest expected gain, at most `room`; `company` sequences share the pass."""
     if not acceptance.ended_runs:
         return min(room, PROBE) if not acceptance.copied and probes(costs, room) else room
     price = acceptance.price(costs, company)

@@ -1,8 +1,9 @@
-"""Prometheus metrics and trace spans of an engine: queue, prefill and generate of a request, and load. No torch.
+"""Prometheus metrics and trace spans of an engine: a request's phases (queue, prefill, generate), and load. No torch.
 
-A request waits until its first token is fed (queue), is read (prefill, with a head the verdicts are there then), and is
-written where something is flagged (generate). One that is read while the upstream still writes it is timed from the
-end of the answer on: what its client has left to wait for; what was read before that is a span of its own.
+A request waits until its first token is fed (queue). Then its prompt is read (prefill), after which an aligner with a
+head has its verdicts. Then replacements for flagged text are written (generate). For an answer that is read while the
+upstream writes it, these times count from the end of the answer, because the client waits from then on. The reading
+before that is a separate span.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from aligner_proxy.observability.tracing import Value
 from aligner_proxy.types import Correction
 
 REGISTRY = CollectorRegistry()
-"""The engine's own, so that a gateway in the same process does not show it."""
+"""The engine's own registry, so that a gateway in the same process does not show its metrics."""
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 REQUESTS = Histogram(
     "aligner_engine_request_seconds",
@@ -45,50 +46,56 @@ _PHASES = {
 
 
 def count_refusal(reason: str) -> None:
-    """A request was not let in."""
+    """Count a refused request, and note the time."""
     REFUSED.labels(reason).inc()
     _last_refusal[0] = time.monotonic()
 
 
 def read_last_refusal() -> float:
-    """When the last one was not let in, in monotonic seconds."""
+    """Time of the last refusal, in monotonic seconds."""
     return _last_refusal[0]
 
 
 @dataclass(slots=True)
 class Phases:
-    """When one request reached what; in monotonic seconds. The model's thread alone calls `read`, `note_forward`."""
+    """Times at which one request reached its phases, in monotonic seconds.
+
+    Only the model's thread calls `read` and `note_forward`.
+    """
 
     trace: Any = None
-    """Where its spans hang."""
+    """Trace context of the request's spans."""
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     prefilled: float | None = None
     along: float | None = None
-    """Since when it was read while the upstream wrote."""
+    """Time since which the answer was read while the upstream wrote it; None if it was not."""
     unwanted: bool = False
-    """The upstream still writes the answer: no client waits for a result yet."""
+    """True while the upstream still writes the answer, so that no client waits for a result yet."""
     over: bool = False
 
     def note_forward(self) -> None:
-        """Some of its tokens go through the model."""
+        """Note that tokens of the request go through the model; the first call ends the queue phase."""
         if self.started is None:
             self.started = time.monotonic()
 
     def read(self) -> None:
-        """The model has read all it was given so far."""
+        """Note that the model has read everything given so far; the first call ends the prefill phase."""
         if self.prefilled is None:
             self.prefilled = time.monotonic()
 
     def note_complete_answer(self) -> None:
-        """The answer that was read along has ended: from here on a client waits."""
+        """Note that an answer read while it was written has ended, and restart the phases: a client waits now."""
         self.along = self.started or self.arrived
         self.arrived = time.monotonic()
         self.started = self.prefilled = None
         self.unwanted = False
 
     def note_end(self, end: object, departure: str | None = None) -> None:
-        """The request is over: `end` is its result or error, `departure` why its client left. Counted once."""
+        """Record the request's end, once, in metrics and trace spans.
+
+        `end` is its result or error, `departure` the reason its client left, if it did. Does nothing while `unwanted`.
+        """
         if self.over or self.unwanted:
             return
         self.over = True
@@ -110,7 +117,7 @@ class Phases:
             tracing.record_span(f"aligner.{name}", stop - start, now - stop, self.trace, **attributes.get(name, {}))
 
     def _spans(self, now: float) -> Iterator[tuple[str, float, float]]:
-        """Phases that it went through, each from when to when."""
+        """The phases that the request went through, each as (name, start, stop)."""
         started = self.started or now
         prefilled = self.prefilled or now
         yield "queue", self.arrived, started
@@ -124,7 +131,7 @@ ProcessCollector(registry=REGISTRY)
 
 
 def exposition(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
-    """In Prometheus' text form; of an engine that still loads, or cannot, what there is."""
+    """All metrics in Prometheus' text format; without arguments (aligner not loaded), only the general ones."""
     registry = CollectorRegistry()
     registry.register(_Metrics([*_aligner_metrics(about), *(_busy(load) if load else ())]))
     return generate_latest(registry) + generate_latest(REGISTRY)
@@ -135,12 +142,12 @@ class _Metrics:
         self._metrics = metrics
 
     def collect(self) -> list[Metric]:
-        """All of them."""
+        """Return all metrics; called by the Prometheus registry."""
         return self._metrics
 
 
 def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
-    """Whether it is ready, and what it serves."""
+    """Metrics of the aligner: whether it is loaded, and which one it is."""
     yield GaugeMetricFamily("aligner_engine_ready", "1 when the aligner is loaded", value=float(about is not None))
     if about is not None:
         names = {"model": about.model, "content_hash": about.content_hash, "quantization": about.quantization}

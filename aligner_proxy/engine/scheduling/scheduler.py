@@ -1,16 +1,18 @@
 """Scheduler of forward passes: continuous batching under a token budget. No torch.
 
-Every step takes what the jobs need that clients wait for: first a few tokens for each that decodes, then chunks of
-prompts, the tenant first that has had least (shares.py), and of one tenant the shortest. Prompts slow those who write
-only so far: were the time shared evenly, a full house would be late all at once. Prompts of a tenant that has had more
-than another one in the step slow that one hardly at all, and a tenant with long answers leaves most of the time to
-one with little to do (shares.py). For the same reason nobody begins who
-cannot be ready in time: how long a request takes is estimated from others lately, following the slow ones. When blocks
-run out, the job that was let in last gives its own back and begins again later; what it had written stays.
+A step serves the jobs that clients wait for. First, each decoding job gets its few tokens. Then follow chunks of
+prompts, beginning with the tenant that has had least (shares.py), and within a tenant with the shortest job.
 
-An answer that is only read ahead, while its upstream writes it, gets what costs others next to nothing: in a step with
-other work as many tokens as hardly lengthen it, else a chunk that is short enough to be waited for. It takes no place
-and no block from work that a client waits for.
+Prompts may slow decoding jobs only up to a limit; if time were shared evenly, all jobs of a full engine would be late
+together. Prompts of a tenant that has had more than another one in the step may slow the other hardly at all. A tenant
+with long answers leaves most of the time to a tenant with little work (shares.py). For the same reason, a job that
+cannot be ready in time is not started. The expected time of a request is estimated from recent ones and follows the
+slow ones. When blocks run out, the job admitted last frees its blocks and starts again later; the text it has written
+is not lost.
+
+An answer that is only read ahead, while its upstream writes it, gets tokens that cost others next to nothing. In a step
+with other work, these are as many as hardly lengthen the step; otherwise a chunk so short that a new job can wait for
+it. It takes no place (slot) and no block from work that a client waits for.
 """
 
 from __future__ import annotations
@@ -33,40 +35,40 @@ from aligner_proxy.types import DecodeCounts
 
 _RISING = 0.5
 _FALLING = 0.05
-"""Smoothing, by whether a request took longer than expected."""
+"""Smoothing factors of `ServiceTime`: `_RISING` if a request took longer than expected, else `_FALLING`."""
 _SHORT = 32
-"""Tokens of a feed up to which its job counts as writing."""
+"""A job whose feed has at most this many tokens counts as decoding."""
 _SLOWER = 6.0
-"""How many times longer a step may take because of prompts when another job writes."""
+"""How many times longer prompts may make a step in which another job decodes."""
 _SLOWER_FOR_OTHERS = 1.5
-"""The same because of prompts of a tenant that has had more than one that is in the step."""
+"""The same for prompts of a tenant that has had more than another tenant in the step."""
 _ORDINARY = 4096
-"""Tokens of a request whose time says what others of its kind may take; longer ones count by their share."""
+"""Longest request, in tokens, whose full time enters the estimate; the time of longer ones is scaled down."""
 _LEAST = 32
-"""Tokens of prompts in a step, whatever they cost: every job gets on."""
+"""Fewest prompt tokens allowed in a step whatever they cost, so that every job advances."""
 _FEWEST = 4
-"""The same of tenants that have had more than another one in the step."""
+"""The same for tenants that have had more than another tenant in the step."""
 _SLOWER_THAN_ONE = 4.0
-"""How many times longer than one of a single token a step of long answers may take where others may soon come back."""
+"""Longest step of long work, in multiples of a one-token step, while a tenant with little work may come back."""
 _BACK_S = 5.0
-"""How soon."""
+"""Seconds within which a tenant with little work is expected to come back."""
 _WOKEN = 8
-"""Answers that go on being read ahead in one step: each has its new text tokenised before the step begins."""
+"""Most read-ahead answers that continue in one step, because each has its new text tokenised before the step begins."""
 _BESIDE = 1.2
-"""How many times longer a step may take because of answers that are only read ahead."""
+"""How many times longer read-ahead answers may make a step."""
 
 Finish = Callable[[Any], None]
-"""Takes the result of the work, or the `CorrectionError` that ended it."""
+"""Receives the result of the work, or the `CorrectionError` that ended it."""
 
 
 @dataclass(slots=True)
 class ServiceTime:
-    """Seconds from the first token fed to the end, of the requests that take long; 0 before any has ended."""
+    """Estimated seconds from a request's first fed token to its end, weighted to slow ones; 0 before any has ended."""
 
     stay_s: float = 0.0
 
     def note_end(self, seconds: float, *, failed: bool) -> None:
-        """A request has ended; one that failed shows only that it would have taken longer than this."""
+        """Update the estimate with a request's time; a failed one only raises it, as it would have taken longer."""
         longer = seconds - self.stay_s
         if longer > 0:
             self.stay_s += _RISING * longer
@@ -74,13 +76,13 @@ class ServiceTime:
             self.stay_s += _FALLING * longer
 
     def misses(self, deadline: float, now: float) -> bool:
-        """Whether one that begins now is likely to end past its deadline; monotonic seconds."""
+        """Whether a request that starts now will probably miss its deadline; times in monotonic seconds."""
         return now + self.stay_s > deadline
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One admitted request. `finish` is called once, with the result or what went wrong; times are monotonic."""
+    """One admitted request. `finish` is called once, with the result or the error; times are monotonic."""
 
     name: str
     work: Work
@@ -89,35 +91,35 @@ class Job:
     tenant: str = ""
     abandoned: Callable[[], bool] = lambda: False
     awake: Callable[[], bool] = lambda: False
-    """For work that waits for text: whether some has come."""
+    """For work that waits for text: returns whether new text has come."""
     reads_ahead: Callable[[], bool] = lambda: False
-    """Whether no client waits for it yet; another thread may end that at any time."""
+    """Returns whether no client waits for the job yet; another thread may change this at any time."""
     ahead: bool = False
-    """The same, as it was when this step began."""
+    """The value of `reads_ahead` at the beginning of this step."""
     sequence: Sequence = field(default_factory=Sequence)
     ask: Ask | None = None
     prompt: int = 0
-    """Leading tokens that other prompts may share."""
+    """Number of leading tokens that belong to the prompt, whose blocks other prompts may share."""
     tokens: list[int] = field(default_factory=list)
     forwards: int = 0
     phases: Phases = field(default_factory=Phases)
     fed_tokens: int = 0
-    """Tokens that went through the model for it."""
+    """Number of tokens that went through the model for this job."""
     woken: int = 0
-    """How often it went on because text had come."""
+    """How often the job continued because new text had come."""
 
     @property
     def parked(self) -> bool:
-        """Whether it waits for text that the upstream is still writing."""
+        """Whether the job waits for text that the upstream is still writing."""
         return self.ask is not None and not self.ask.ids
 
     @property
     def tail(self) -> int:
-        """The first position behind which the model chooses a token."""
+        """The first position after which the model chooses a token."""
         return len(self.sequence.ids) - len(self.ask.draft if self.ask else ()) - 1
 
     def advance(self, step: Step | None = None) -> Any:
-        """Let the work go on to its next ask (None); its result when it has none left."""
+        """Run the work to its next ask, append that to the sequence and return None; at the end, return the result."""
         try:
             self.ask = next(self.work) if step is None else self.work.send(step)
         except StopIteration as end:
@@ -141,12 +143,12 @@ class Feed:
 
     @property
     def predicted(self) -> range:
-        """Positions in this feed behind which the model chooses a token."""
+        """Positions in this feed after which the model chooses a token."""
         return range(max(self.start, self.job.tail), self.stop)
 
 
 class Scheduler:
-    """Jobs that wait, jobs that run, and the blocks they run in."""
+    """Schedules the waiting and running jobs, and assigns their KV-cache blocks."""
 
     def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
         self.pool = pool
@@ -158,22 +160,25 @@ class Scheduler:
         self.totals = Totals()
         self.pace = ServiceTime()
         self.shares = {False: Shares(), True: Shares()}
-        """Of those that clients wait for, and of those that are only read ahead."""
+        """Shares by whether a job is only read ahead: False for jobs that clients wait for, True for read-ahead."""
         self.guaranteed = GuaranteedShare(costs, budget)
         self._long: frozenset[str] = frozenset()
-        """Tenants that yield in this step."""
+        """Tenants with long work, which yield to others in this step."""
         self._shared_until = float("-inf")
-        """Until then a tenant with little to do may come back beside one with long answers; monotonic seconds."""
+        """Time until which long work yields, as a tenant with little work may come back; monotonic seconds."""
         self._idle = False
-        """Nothing could be fed in the last step."""
+        """True if nothing could be fed in the last step."""
 
     def add(self, job: Job) -> None:
-        """Take a job in; its work has been advanced to its first ask."""
+        """Add a job whose work has been advanced to its first ask."""
         self.waiting.append(job)
         self._idle = False
 
     def schedule(self, now: float) -> list[Feed]:
-        """What goes through the model now; jobs that were given up, or whose time is up, are dropped first."""
+        """Choose the feeds of the next step, after dropping abandoned and expired jobs.
+
+        May admit waiting jobs and push out running ones.
+        """
         for job in (*self.running, *self.waiting):
             job.ahead = job.reads_ahead()
         self._sweep(now)
@@ -193,11 +198,11 @@ class Scheduler:
         self.shares[True].see(rows)
         self._feed_fairly(rows, feeds, self.shares[True], self._spare(feeds))
         self._idle = not feeds
-        # Those of one adapter lie side by side, so that each adapter is applied once.
+        # Feeds of one adapter are adjacent, so that each adapter is applied once.
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
     def _with_long_work(self, now: float) -> frozenset[str]:
-        """Tenants whose work yields to that of another with little to do, which is there or was a moment ago."""
+        """Tenants with long work, if it must yield to a tenant with little work that is here or was a moment ago."""
         sizes: Counter[str] = Counter()
         for job in (*self.running, *self.waiting):
             if not job.ahead and not job.parked:
@@ -210,7 +215,7 @@ class Scheduler:
         return long
 
     def _feed_long(self, rows: dict[str, deque[Job]], feeds: list[Feed]) -> None:
-        """What those with long work get: their part of the time beside others, else a step that ends soon."""
+        """Feed long work: its guaranteed part next to other work, or a short step if alone; charge the tokens."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         soon = max(_LEAST, self.costs.count_further_tokens(1, _SLOWER_THAN_ONE, self.budget))
         room = self.guaranteed.room(fed_tokens) if fed_tokens else soon
@@ -220,9 +225,9 @@ class Scheduler:
     def _feed_fairly(
         self, rows: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, most: int | None = None
     ) -> int:
-        """Chunks for those that read, and places for those that wait, by tenant; the tokens that they get.
+        """Feed chunks of prompts and admit waiting jobs, the tenant with least first; return the number of tokens fed.
 
-        At most `most` of them; None: as many as the others in the step bear.
+        It is at most `most`; if that is None, the other jobs in the step limit it.
         """
         given_tokens = 0
         full = False
@@ -235,14 +240,14 @@ class Scheduler:
             if not rows[tenant]:
                 del rows[tenant]
             if job in self.waiting:
-                full = full or not self._let_in(job, feeds)  # who needs much room is not overtaken for ever
+                full = full or not self._let_in(job, feeds)  # a job that needs many blocks is not overtaken for ever
             fed_tokens = self._feed(job, feeds, room)
             shares.give(tenant, fed_tokens)
             given_tokens += fed_tokens
         return given_tokens
 
     def _rows(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
-        """Those that have something to feed, by tenant: those that run, the shortest first, before those that wait."""
+        """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs."""
         busy = {id(feed.job) for feed in feeds}
         reading = sorted(self.running, key=lambda job: job.sequence.remaining)
         rows: dict[str, deque[Job]] = {}
@@ -252,11 +257,11 @@ class Scheduler:
         return rows
 
     def _let_in(self, job: Job, feeds: list[Feed]) -> bool:
-        """Admit a job that waits, if there is a place for it."""
+        """Admit a waiting job if a slot and blocks are free; return whether it was admitted."""
         return self._active(ahead=job.ahead) < self.most and self._admit(job, feeds)
 
     def _free_place(self) -> None:
-        """Where all places are taken and a tenant that waits has far fewer than another, that one gives one up."""
+        """If all slots are taken and a waiting tenant has far fewer than another, push out the latter's last job."""
         active = [job for job in self.running if not _is_unwanted(job)]
         waiting = [job for job in self.waiting if not _is_unwanted(job)]
         if len(active) < self.most or not waiting:
@@ -267,7 +272,7 @@ class Scheduler:
             self._push_out(next(job for job in reversed(active) if job.tenant == most))
 
     def find_woken_jobs(self) -> list[Job]:
-        """Jobs that wait for text of which some has come: those that clients wait for, and a few of the others."""
+        """Parked jobs for which new text has come: all that clients wait for, and a few of the others."""
         woken = [job for job in (*self.running, *self.waiting) if job.parked and job.awake()]
         awaited = [job for job in woken if not job.reads_ahead()]
         ahead = [job for job in woken if job not in awaited]
@@ -275,12 +280,12 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody needs the model, and may have it: what is only read ahead may have to wait for blocks."""
+        """Whether a job can use the model now; False if only read-ahead jobs are left and they wait for blocks."""
         active = [job for job in (*self.running, *self.waiting) if not job.parked]
         return any(not job.reads_ahead() for job in active) or (bool(active) and not self._idle)
 
     def settle(self, feed: Feed, tokens: list[int]) -> bool:
-        """Note that a feed has been run; True when its job has got all it asked for."""
+        """Record that a feed was run and publish its prompt blocks; return True if its job's ask is complete."""
         job = feed.job
         sequence = feed.job.sequence
         sequence.computed = feed.stop
@@ -296,7 +301,7 @@ class Scheduler:
         return True
 
     def drop(self, job: Job, end: Any) -> None:
-        """A job has ended, one way or another: `end` is its result or a `CorrectionError`."""
+        """Remove a job, free its blocks, count it, and call `finish` with `end`, its result or a `CorrectionError`."""
         if job in self.running:
             self.running.remove(job)
         else:
@@ -304,7 +309,7 @@ class Scheduler:
         self._release(job)
         self._idle = False
         failed = isinstance(end, CorrectionError)
-        # One that is let go of while its upstream still writes took as long as that did, and is no failure.
+        # A job given up while its upstream still writes says nothing about the engine's speed and is no failure.
         if job.phases.started is not None and not job.phases.unwanted:
             seconds = time.monotonic() - job.phases.started
             self.pace.note_end(seconds * min(1.0, _ORDINARY / max(1, job.fed_tokens)), failed=failed)
@@ -316,14 +321,14 @@ class Scheduler:
         job.finish(end)
 
     def load(self) -> Load:
-        """One look, for metrics; may be called from another thread."""
+        """A snapshot for metrics; may be called from another thread."""
         jobs = [*self.running, *self.waiting]
         parked = sum(job.parked for job in jobs)
         running = sum(not job.parked for job in self.running)
         return Load(running, len(jobs) - running - parked, parked, self.pool.use(), self.totals)
 
     def check(self) -> None:
-        """Raise AssertionError where blocks are miscounted; for tests and idle moments."""
+        """Raise AssertionError if blocks are miscounted; for tests and idle moments."""
         assert not any(job.sequence.blocks for job in self.waiting), "a waiting job holds blocks"
         self.pool.check(block for job in self.running for block in job.sequence.blocks)
 
@@ -338,17 +343,18 @@ class Scheduler:
                 self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
 
     def _too_late(self, job: Job, now: float) -> bool:
-        """Whether to begin it would only cost others their time; alone it may try."""
+        """Whether a job that has not started would miss its deadline; False if no other job is active: it may try."""
         return job.phases.started is None and bool(self._active()) and self.pace.misses(job.deadline, now)
 
     def _active(self, *, ahead: bool = False) -> int:
-        """Jobs that run and have something to feed; those that only read ahead count for others of their kind."""
+        """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""
         return sum(not job.parked and (ahead or not job.ahead) for job in self.running)
 
     def _admit(self, job: Job, feeds: list[Feed]) -> bool:
-        """Start a job if there is room for what it has to read; alone it must fit or fail.
+        """Start a waiting job if there are blocks for all its tokens; return whether it runs.
 
-        Others make room first that no client waits for: what they have read they can read again.
+        Jobs that no client waits for are pushed out first, because they can read again. A job that does not fit even
+        when it is alone is dropped with an error.
         """
         self.waiting.remove(job)
         sequence = job.sequence
@@ -369,7 +375,10 @@ class Scheduler:
         return False
 
     def _feed(self, job: Job, feeds: list[Feed], room: int) -> int:
-        """Add what this job needs to the step, as far as room and blocks go; the tokens that it gets."""
+        """Add a feed of at most `room` tokens of this job to the step, pushing out others for blocks if needed.
+
+        Returns the number of tokens fed. A job that does not fit even when it is alone is dropped with an error.
+        """
         sequence = job.sequence
         if job not in self.running or job.parked or not room:
             return 0
@@ -391,7 +400,7 @@ class Scheduler:
         return stop - sequence.computed
 
     def _budget(self, feeds: list[Feed]) -> int:
-        """Tokens that this step still has room for."""
+        """Number of tokens that this step can still take."""
         sizes = [feed.stop - feed.start for feed in feeds]
         decoding_tokens = sum(size for size in sizes if size <= _SHORT)
         room = (
@@ -402,7 +411,7 @@ class Scheduler:
         return max(0, min(self.budget, decoding_tokens + room) - sum(sizes))
 
     def _beside_others(self, tenant: str, feeds: list[Feed]) -> int:
-        """Tokens of this tenant's prompts that the step has room for: few beside a tenant that has had less."""
+        """Prompt tokens of this tenant that the step can take: few next to jobs of a tenant that has had less."""
         had = self.shares[False].count_given_tokens
         room = self._budget(feeds)
         less = sum(feed.stop - feed.start for feed in feeds if had(feed.job.tenant) < had(tenant))
@@ -413,14 +422,17 @@ class Scheduler:
         return max(0, min(room, beside - more))
 
     def _spare(self, feeds: list[Feed]) -> int:
-        """Tokens that this step has room for of answers that are only read ahead."""
+        """Number of read-ahead tokens that this step can take."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         if fed_tokens:
             return self.costs.count_further_tokens(fed_tokens, _BESIDE, max(0, self.budget - fed_tokens))
         return min(self.budget, max(_LEAST, self.costs.count_further_tokens(1, _SLOWER, self.budget)))
 
     def _own(self, sequence: Sequence) -> None:
-        """Give back what a crop left over, and read again what stands in a block that others may share."""
+        """Prepare a sequence's blocks for writing: free those beyond its computed tokens.
+
+        If its last block is partly filled and published, free that too, so that its tokens are computed again.
+        """
         last = -(-sequence.computed // self.pool.size)
         surplus = sequence.blocks[last:]
         sequence.blocks = sequence.blocks[:last]
@@ -433,7 +445,7 @@ class Scheduler:
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 
     def _latest(self, feeds: list[Feed], job: Job) -> Job | None:
-        """The last that came after `job` and is not in this step already; what reads ahead takes from nobody."""
+        """The job admitted last after `job` that is not in this step; None if there is none or `job` is read-ahead."""
         if job.ahead:
             return None
         busy = {id(feed.job) for feed in feeds}
@@ -441,10 +453,11 @@ class Scheduler:
         return next((other for other in reversed(later) if id(other) not in busy), None)
 
     def _choose_donor(self, job: Job, missing: int, feeds: list[Feed]) -> Job | None:
-        """Who gives its blocks to `job`: the last one of the tenant with most, of those that no client waits for.
+        """The job that has to free its blocks for `job`; None if there is none.
 
-        Where there are none, of those that yield to it. What is only read ahead itself gets nothing from a tenant that
-        would then have less.
+        Candidates are jobs that no client waits for, or, without such, jobs of tenants that yield in this step. Of
+        these, the last job of the tenant with most blocks is chosen. If `job` itself is only read ahead, it gets
+        nothing from its own tenant, nor from a tenant that would then have less.
         """
         busy = {id(job), *(id(feed.job) for feed in feeds)}
         others = [other for other in self.running if other.sequence.blocks and id(other) not in busy]
@@ -479,5 +492,5 @@ class Scheduler:
 
 
 def _is_unwanted(job: Job) -> bool:
-    """Whether no client waits for it."""
+    """Whether no client waits for the job now."""
     return job.parked or job.ahead

@@ -1,7 +1,7 @@
-"""A correction's tokens, and what it requests of the model and gets for it. No torch.
+"""A correction's tokens, its requests to the model (`Ask`) and their results (`Step`). No torch.
 
-A correction is a generator: it yields an `Ask`, gets a `Step` and returns its result. It reads like a straight line,
-and the loop that drives it decides when it goes on, and in whose company.
+A correction is a generator: it yields an `Ask`, is sent a `Step`, and finally returns its result. Its code reads
+sequentially, while the loop that drives it decides when it continues and with which others it shares a step.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from aligner_proxy.engine.scheduling.blocks import Owner
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Which tokens of a prompt are which objective and which segment of the answer; no range is empty.
+    """The token ranges of a prompt's objectives and of the answer's segments; no range is empty.
 
-    With `behind` the last one is no segment, but the place behind all of them.
+    With `behind`, the last of `segments` is the end of the answer and not a segment.
     """
 
     objectives: tuple[range, ...]
@@ -27,13 +27,13 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Feed `ids` and `draft` behind what the sequence holds, and say what comes next; without ids: wait for text.
+    """A request to append `ids` and `draft` to the sequence and choose the next tokens; without ids, to wait for text.
 
-    `spans` are the objectives and segments of a prompt to score; such a prompt may be shared with others that begin
-    alike. `caution` (nats) lets a favoured token stand unless another beats its logit by more; `favoured` begins like
-    the draft and may have one token more, so that what is chosen does not depend on where a draft happens to end.
-    Of a prompt the first `shared` tokens belong to no tenant. `taught_heads` are those of its objectives, which only
-    the model looks into. With `rows` the scored segments are also wanted as the general head reads them.
+    `spans` are the objectives and segments of a prompt to score; the cached blocks of a prompt may be shared with
+    prompts that begin alike. With `caution` (nats) a favoured token is kept unless another token's logit is higher by
+    more. `favoured` begins like the draft and may have one token more, so that the choice does not depend on where a
+    draft happens to end. The first `shared` tokens of a prompt belong to no tenant. `taught_heads` are those of its
+    objectives; only the model reads them. With `rows` the result also has the general head's rows of the segments.
     """
 
     ids: list[int]
@@ -49,7 +49,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """A segment as the detector head reads it: `numbers` in 16 bits, and the general scores by objective."""
+    """The detector head's row of a segment: `numbers` in 16 bits each, and the general head's score per objective."""
 
     numbers: bytes
     scores: tuple[float, ...]
@@ -57,9 +57,10 @@ class SegmentRow:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The detector's verdict on each segment, and what the model chose after the fed tokens and each draft token.
+    """The result of an `Ask`: the detector's score of each segment, and the chosen tokens.
 
-    A verdict is (log-odds, index of the objective that speaks most against the segment).
+    A score is (log-odds, index of the objective that the segment violates most). The model chooses one token after the
+    fed tokens, and one after each draft token.
     """
 
     scores: list[tuple[float, int]]
@@ -69,18 +70,18 @@ class Step:
 
 
 NOTHING = Step([], [], 0)
-"""The answer to an ask that only waited."""
+"""The result of an `Ask` that only waited for text."""
 
 Work = Generator[Ask, Step, Any]
-"""A correction, or whatever else wants to write with the model; it returns its result."""
+"""A correction, or any other work that uses the model, as a generator that returns its result."""
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One correction's tokens; the first `computed` of them stand in the cache, in `blocks`.
+    """One correction's tokens; the first `computed` of them are in the KV cache, in `blocks`.
 
-    `adapter` is the number of the one they are read with; 0 is the model as it was loaded. Blocks beyond the first
-    `shared` tokens are given to no other tenant.
+    `adapter` is the number of the adapter that reads them; 0 is the model as it was loaded. Blocks beyond the first
+    `shared` tokens are shared with no other tenant.
     """
 
     adapter: int = 0
@@ -90,19 +91,19 @@ class Sequence:
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     spent_s: float = 0.0
-    """Engine time: of each forward the share of its tokens."""
+    """Engine time in seconds: of each forward pass, the part proportional to its tokens."""
 
     @property
     def owner(self) -> Owner:
-        """Whose its blocks are."""
+        """The owner of its blocks."""
         return Owner(self.adapter, self.tenant, self.shared)
 
     @property
     def remaining(self) -> int:
-        """Tokens that the model has still to read."""
+        """Number of tokens that the model has not read yet."""
         return len(self.ids) - self.computed
 
     def crop(self, length: int) -> None:
-        """Forget everything after the first `length` tokens; the blocks go back at the next schedule."""
+        """Drop all but the first `length` tokens; surplus blocks are freed when the sequence is next scheduled."""
         del self.ids[length:]
         self.computed = min(self.computed, length)

@@ -1,16 +1,19 @@
 """HTTP server of an engine, on a unix socket or a port: corrections, sessions, completions, health and metrics.
 
-POST /v1/corrections, /v1/states and /v1/rows, GET /info, /health and /metrics. PUT /v1/heads/HASH gives the engine a
-taught head that requests name by its hash; a request that names one which the engine lacks is refused (unknown_head).
-POST /v1/completions is OpenAI's, greedy, with `prediction` as the draft, and GET /v1/models lists the aligners (of an
-engine that has a model). POST /v1/read opens a session on an answer that is still being written, POST /v1/read/NAME
-adds to it and returns the verdicts so far, /judged waits for more of them, /replace writes in place of a flagged
-stretch, /finish corrects the whole, DELETE closes it. A client that goes away cancels its request; SIGTERM lets
-requests in flight finish.
+- POST /v1/corrections, /v1/states and /v1/rows; GET /info, /health and /metrics.
+- PUT /v1/heads/HASH uploads a taught head. Requests name it by its hash; naming one that the engine lacks is an error
+  (unknown_head).
+- Only on an engine with its own model: POST /v1/completions, in OpenAI's form, greedy, with `prediction` as the draft;
+  GET /v1/models lists the aligners.
+- POST /v1/read opens a session on an answer that is still being written. POST /v1/read/NAME adds text and returns the
+  verdicts so far, /judged waits for more verdicts, /replace writes a replacement for a flagged range, /finish corrects
+  the whole answer, and DELETE closes the session.
 
-The aligner loads in the background. Alive (/health/live): the process answers and its model's thread moves; if not,
-only a new start helps. Ready (/health/ready): the aligner is loaded and takes requests. Degraded: ready, but something
-is wrong that people should look at; the reasons have names.
+A client that disconnects cancels its request. On SIGTERM, running requests may finish.
+
+The aligner loads in the background. "Alive" (/health/live) means that the process answers and its model's thread is not
+stuck; otherwise only a restart helps. "Ready" (/health/ready) means that the aligner is loaded and takes requests.
+"Degraded" means ready, but with a problem that an operator should look at; the reasons are named.
 """
 
 from __future__ import annotations
@@ -84,9 +87,9 @@ from aligner_proxy.observability import tracing
 from aligner_proxy.types import Correction
 
 SLOW_S = 30.0
-"""One step of the model takes fractions of a second to seconds; one that takes longer is worth a look."""
+"""A step that takes longer than this many seconds is reported as slow; normal steps take at most a few seconds."""
 STUCK_S = 300.0
-"""No request waits that long for one step: the model's thread hangs."""
+"""A step that takes longer than this many seconds means that the model's thread hangs."""
 _RECENTLY_S = 60.0
 logger = logging.getLogger(__name__)
 
@@ -95,7 +98,7 @@ _LOOK_S = 0.1
 _LAST_WORDS_S = 2
 _AWAITED = ("/v1/corrections", "/finish", "/v1/completions")
 COMPLETION_S = 120.0
-"""How long a completion may take; clients of OpenAI's form do not say."""
+"""Deadline of a completion in seconds, because OpenAI's format has no field for it."""
 
 
 @runtime_checkable
@@ -103,13 +106,13 @@ class CanStall(Protocol):
     """An engine whose model can get stuck."""
 
     def stalled_s(self) -> float:
-        """How long the step that runs now has been running."""
+        """Seconds that the current step has been running."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What an engine says of itself. `status` is the worst of it in one word."""
+    """An engine's health; `status` is its worst aspect in one word."""
 
     status: str
     alive: bool
@@ -118,7 +121,7 @@ class Health:
 
 
 async def check(engine: Engine) -> Health:
-    """One look at an engine."""
+    """Determine an engine's health."""
     stalled = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
     if stalled > STUCK_S:
         return Health("stuck", alive=False, ready=False, reasons=("stuck",))
@@ -133,7 +136,7 @@ async def check(engine: Engine) -> Health:
 
 
 def routes(engine: Engine) -> list[Route]:
-    """GET /health, /health/live and /health/ready; /ready is the older name of the last."""
+    """The routes GET /health, /health/live and /health/ready; /ready is the older name of /health/ready."""
 
     async def health(_: Request) -> Response:
         state = await check(engine)
@@ -153,7 +156,7 @@ def routes(engine: Engine) -> list[Route]:
 
 
 def create_app(engine: Engine) -> Starlette:
-    """The HTTP form of any engine. It neither starts nor closes it."""
+    """Build the HTTP application of any engine; it neither starts nor closes the engine."""
 
     async def info(_: Request) -> Response:
         if not (await check(engine)).alive:
@@ -201,13 +204,13 @@ def create_app(engine: Engine) -> Starlette:
 
 
 class RequestTracing:
-    """A span for every request that a client waits for, under the one that its gateway sent along."""
+    """ASGI middleware: records a trace span for every request that a client waits for, as a child of the gateway's."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http" or not scope["path"].endswith(_AWAITED):
             return await self._app(scope, receive, send)
         carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -217,7 +220,7 @@ class RequestTracing:
 
 
 def _session_routes(sessions: EngineSessions) -> list[Route]:
-    """Answers that are read while they are written."""
+    """The routes of sessions, for answers that are read while they are written."""
 
     async def begin(request: Request) -> Response:
         parsed = AlignRequest.model_validate_json(await _body(request))
@@ -261,7 +264,7 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
 
 
 def _model_routes(engine: Local) -> list[Route]:
-    """What only an engine with a model of its own can do."""
+    """The routes that only an engine with its own model has."""
 
     async def completions(request: Request) -> Response:
         parsed = CompletionRequest.model_validate_json(await _body(request))
@@ -274,7 +277,7 @@ def _model_routes(engine: Local) -> list[Route]:
     async def models(_: Request) -> Response:
         about = await engine.info()
         entry = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
-        # vLLM's names, by which clients know what fits and whether it is still the same.
+        # vLLM's field names; clients use them to see the window's size and whether the model has changed.
         entries = [
             entry | {"id": name, "root": other.content_hash, "max_model_len": other.window}
             for name, other in {about.model: about, **about.others}.items()
@@ -298,14 +301,14 @@ def _model_routes(engine: Local) -> list[Route]:
 def serve(
     engine: Startable, listener: socket.socket, *, grace_s: int = 25, limits: ConnectionLimits | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight within `grace_s` and close the engine.
+    """Serve until SIGTERM or SIGINT, then let running requests finish within `grace_s` and close the engine.
 
-    Raises what `engine.start` raised when the aligner cannot be loaded.
+    Raises the exception of `engine.start` if the aligner cannot be loaded.
     """
-    # uvicorn raises the signals again once it has drained; without these that would end us with a status above 128.
+    # uvicorn raises the signals again once it has drained; without these handlers our exit status would be above 128.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    # Bodies have a bound of their own, whose refusal the client understands; this one is behind it.
+    # `_body` already limits bodies, with an error that the client understands; this limit is only a second line.
     bounds = replace(limits or ConnectionLimits(), body_bytes=2 * MAX_BODY_BYTES)
     asyncio.run(_serve(engine, listener, grace_s, bounds))
 
@@ -333,7 +336,7 @@ async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limit
 
 
 async def _start(engine: Startable, server: uvicorn.Server) -> None:
-    """Load the aligner and say so; without one there is nothing to serve."""
+    """Load the aligner and log that it is ready; if loading fails, stop the server and raise the error."""
     try:
         about = await engine.start()
     except AlignerProxyError:
@@ -343,7 +346,10 @@ async def _start(engine: Startable, server: uvicorn.Server) -> None:
 
 
 async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
-    """When the grace is over, requests that still wait are answered with an error; uvicorn alone would cut them off."""
+    """Once the server stops, wait `grace_s` and close the engine, so that remaining requests get an error answer.
+
+    Without this, uvicorn would cut their connections.
+    """
     while not server.should_exit:  # noqa: ASYNC110 - uvicorn has a flag for it and no event
         await asyncio.sleep(_LOOK_S)
     await asyncio.sleep(grace_s)
@@ -352,7 +358,7 @@ async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """The whole body; one that no answer within a window could need is refused while it comes in."""
+    """Read the whole body; a body above `MAX_BODY_BYTES` is refused while it comes in."""
     return await join_chunks(
         request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
     )
@@ -365,7 +371,7 @@ def _correction(done: Correction) -> object:
 async def _unless_gone(
     request: Request, name: str, work: Coroutine[Any, Any, Any], form: Callable[[Any], object] = _correction
 ) -> Response:
-    """Work on the request as long as its client is there."""
+    """Run `work` and return its result as JSON, built by `form`; cancel it if the client disconnects (status 499)."""
     try:
         async with cancel_when_gone(lambda: wait_until_closed(request.receive)):
             done = await work
@@ -383,12 +389,12 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 
 async def _answer_gone_client(_: Request, _error: Exception) -> Response:
-    """The client left before its request was whole: this answer is not read."""
+    """The answer if the client left before its request was complete; nobody reads it."""
     return Response(status_code=_GONE)
 
 
 async def _bad_request(_: Request, error: Exception) -> Response:
-    """Name the fields that are wrong, never their content."""
+    """Answer 422 with the names of the invalid fields, never their content."""
     if not isinstance(error, ValidationError):
         raise error
     details = error.errors(include_url=False, include_input=False, include_context=False)
@@ -397,7 +403,7 @@ async def _bad_request(_: Request, error: Exception) -> Response:
 
 
 def _completion_body(done: Completion, name: str, model: str) -> dict[str, object]:
-    """The body of OpenAI's answer; draft tokens are counted as predicted ones, and all `counts` are added."""
+    """The body of an answer in OpenAI's form, plus all `counts`; draft tokens are reported as prediction tokens."""
     counts = done.counts
     return {
         "id": name,

@@ -1,7 +1,7 @@
 """Open sessions of a server, by name: answers that its engine reads while they are written.
 
-A name is random and known only to the client that opened the session. A session that gets nothing for a while is
-closed, and so is one whose client leaves while it waits for verdicts: it will not come back.
+A name is random and known only to the client that opened the session. A session is closed if it is idle for too long,
+or if its client disconnects while it waits for verdicts, because that client will not come back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aligner_proxy.errors import SessionLost
 from aligner_proxy.types import Correction, SegmentScore
 
 IDLE_S = 120.0
-"""An upstream that has been silent for so long has gone; a gateway ends its sessions itself."""
+"""Seconds after which an idle session is closed: its upstream is gone. Normally a gateway ends its sessions itself."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class EngineSessions:
         self._sweeping: asyncio.Task[None] | None = None
 
     async def open(self, request: AlignRequest) -> str:
-        """Begin one; its name."""
+        """Open a session and return its name; closes idle sessions first."""
         await self._sweep()
         session = await self._engine.read(request)
         name = secrets.token_urlsafe(16)
@@ -45,7 +45,7 @@ class EngineSessions:
         return name
 
     async def feed(self, name: str, text: str, *, text_ended: bool = False) -> tuple[SegmentScore, ...]:
-        """More of an answer; the verdicts so far. Raises `SessionLost` for a name that is not known."""
+        """Add text to an answer and return the verdicts so far; raises `SessionLost` for an unknown name."""
         session = self._touch_session(name)
         verdicts = await session.feed(text)
         if text_ended:
@@ -55,7 +55,10 @@ class EngineSessions:
     async def wait_for_verdicts(
         self, name: str, known_count: int, received: int = 0
     ) -> tuple[SegmentScore, ...] | None:
-        """The verdicts, when there are more than `known_count`; the first `received` are left out."""
+        """Wait for more than `known_count` verdicts and return them without the first `received`.
+
+        Closes the session if the call is cancelled.
+        """
         session = self._touch_session(name)
         try:
             verdicts = await session.wait_for_verdicts(known_count)
@@ -65,7 +68,7 @@ class EngineSessions:
         return None if verdicts is None else verdicts[received:]
 
     async def replace(self, name: str, span: Span) -> Correction:
-        """What stands in place of a flagged stretch."""
+        """Write a replacement for a flagged range; closes the session if the call is cancelled."""
         session = self._touch_session(name)
         try:
             return await session.replace(span)
@@ -74,19 +77,19 @@ class EngineSessions:
             raise
 
     async def finish(self, name: str, request: AlignRequest) -> Correction:
-        """The end of an answer: its correction."""
+        """Correct the complete answer and end the session."""
         session = self._touch_session(name)
         self._forget(name)
         return await session.finish(request)
 
     async def close(self, name: str) -> None:
-        """Let go of one; an unknown one is let go of already."""
+        """Close a session; does nothing if the name is unknown."""
         entry = self._forget(name)
         if entry is not None:
             await entry.session.aclose()
 
     async def aclose(self) -> None:
-        """Let go of all."""
+        """Close all sessions."""
         await asyncio.gather(*(self.close(name) for name in list(self._open)))
 
     def _touch_session(self, name: str) -> Session:
@@ -103,7 +106,7 @@ class EngineSessions:
         return entry
 
     async def _keep_sweeping(self) -> None:
-        """Sweep now and then: a client that opens no more would never let go of what it left behind."""
+        """Close idle sessions regularly, because `open` alone would never close those left by the last client."""
         while self._open:
             await asyncio.sleep(self._idle_s / 2)
             await self._sweep()

@@ -1,1 +1,1 @@
-"""Weights of an aligner: where they come from, what they are, and how they are stored."""
+"""Weights of an aligner: finding, checking, preparing and storing them."""

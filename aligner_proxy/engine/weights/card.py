@@ -1,4 +1,4 @@
-"""Model card of an aligner folder: the languages that its head of YAML names, as Hugging Face writes cards."""
+"""Model card of an aligner folder: reads the languages from its YAML header, in Hugging Face's format."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _LARGEST = 1 << 20
 
 
 def languages(folder: Path) -> tuple[str, ...]:
-    """The codes of the languages that the aligner knows (`language: en`); empty where its card does not say."""
+    """The codes of the languages that the aligner knows (`language: en`); empty if its card does not say."""
     try:
         path = folder / CARD
         text = path.read_text(encoding="utf-8") if path.stat().st_size <= _LARGEST else ""
         head = _HEAD.match(text)
         fields = yaml.safe_load(head.group(1)) if head else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return ()  # a card is prose for people: nothing depends on its being in order
+        return ()  # a card is prose for people, so an unreadable one is no error
     listed_languages = fields.get("language") if isinstance(fields, dict) else None
     codes = [
         _CODE.fullmatch(str(entry))
         for entry in (listed_languages if isinstance(listed_languages, list) else [listed_languages])
     ]
-    # One word that is no code ("multilingual") says that there are more than are listed.
+    # An entry that is no code ("multilingual") means that there are more languages than listed.
     return tuple(dict.fromkeys(code.group(1) for code in codes if code)) if all(codes) else ()

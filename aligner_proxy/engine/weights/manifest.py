@@ -1,8 +1,7 @@
-"""Manifest of an aligner folder: `aligner.json`, its hashes, and the check that the files are still those.
+"""Manifest of an aligner folder: `aligner.json`, its hashes, and the check of the files against them. No torch.
 
-An aligner folder holds a LoRA adapter over a named base, or a full model; either may have a detector head beside it,
-and taught heads of some objectives beside that.
-No torch here.
+An aligner folder holds a LoRA adapter over a named base, or a full model. Either may come with a detector head, and
+with taught heads of some objectives.
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ MANIFEST = "aligner.json"
 MODEL = "config.json"
 HEAD = "detector.safetensors"
 TAUGHT = "taught.bin"
-"""Taught heads that come with the aligner (taught_head.py); only beside a detector head."""
+"""Taught heads that come with the aligner (taught_head.py); only together with a detector head."""
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
 
 Inside = Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
-"""A file of the folder itself."""
+"""Name of a file directly in the folder."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Gguf(BaseModel):
-    """A base model inside an installed Python package."""
+    """A base model as a GGUF file in an installed Python package."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     package: str = Field(pattern=r"^[A-Za-z_]\w*$")
-    """A name without dots: looking for a part of a package would run the package."""
+    """A top-level package without dots, because finding a subpackage would run its parent package."""
     file: Inside
     sha256: str
 
 
 class Base(BaseModel):
-    """The model that an adapter edits: a hub id (owner/name@commit) or folder, and a package with the same weights."""
+    """The base model of an adapter: a hub id (owner/name@commit) or folder, and a package with the same weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +52,7 @@ class Base(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`aligner.json`. `window` in tokens; `shift` (nats) is what the head's scores already contain."""
+    """Content of `aligner.json`. `window` is in tokens; `shift` in nats is already included in the head's scores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,7 +66,7 @@ class Manifest(BaseModel):
 
 
 def read(folder: Path) -> Manifest | None:
-    """The folder's manifest, or None where it has none. Raises `WeightsError` when it is not readable or not ours."""
+    """Read the folder's manifest; None if it has none. Raises `WeightsError` if it is unreadable or does not match."""
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -94,7 +93,7 @@ def _check_template(path: Path, manifest: Manifest) -> None:
 
 
 def verify_all(folder: Path, files: Mapping[str, str], fix: str) -> None:
-    """Compare every file that a model is made of with its sha256; one without any is refused as well."""
+    """Compare all model files with their sha256; raises `WeightsError`, also for a file without a listed hash."""
     verify(folder, files, fix)
     unnamed = [name for name in _model_files(folder) if name not in files and name != MANIFEST]
     if unnamed:
@@ -102,7 +101,7 @@ def verify_all(folder: Path, files: Mapping[str, str], fix: str) -> None:
 
 
 def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
-    """Compare every named file with its sha256; raises `WeightsError` naming the first that differs, and `fix`."""
+    """Compare the listed files with their sha256; raises `WeightsError` naming the first that differs, and `fix`."""
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():
@@ -112,7 +111,7 @@ def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every file in `folder` that a model is made of."""
+    """The sha256 of every model file in `folder`."""
     return {name: sha256(folder / name) for name in _model_files(folder)}
 
 
@@ -121,11 +120,11 @@ def _model_files(folder: Path) -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, hex."""
+    """The sha256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(parts: object) -> str:
-    """Hash of anything that JSON can express, whatever the order of keys."""
+    """The sha256 of any JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

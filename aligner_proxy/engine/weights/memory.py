@@ -1,7 +1,8 @@
 """Memory that an aligner needs, computed from its config before anything is loaded. No torch.
 
-Weights and one window of KV cache must fit; the cache takes what else there is, up to its usual size. What does not fit
-is refused with what it needs, what there is and what would fit, instead of being killed by the system half-way.
+The weights and one window of KV cache must fit. The cache takes the remaining memory, up to its usual size. A model
+that does not fit is refused with the memory it needs, the memory available, and what would fit. Otherwise the system
+would kill the process half-way.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from aligner_proxy.engine.weights.manifest import MODEL
 from aligner_proxy.errors import WeightsError
 
 CACHE_TOKENS = 16_384
-"""Room of the KV cache where there is memory for it; on a CPU it is only touched when it is used."""
+"""Usual size of the KV cache in tokens, if there is memory for it; on a CPU, memory is only touched when used."""
 _NF4_BITS = 4.127
-"""A weight in 4 bits, with its share of the scales, which are quantised, too."""
+"""Bits per 4-bit weight, including its share of the scales, which are quantised, too."""
 STEP_TOKENS = 1024
-"""Tokens of a step at most."""
+"""Most tokens in a step."""
 _SPARE = 1.05
 _GB = 2**30
 
@@ -39,31 +40,31 @@ class ModelSize:
 
     @property
     def linear(self) -> int:
-        """Parameters of the linear layers of the stack: what is quantised."""
+        """Number of parameters in the linear layers of the stack, which are the ones that are quantised."""
         attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.inner)
 
     @property
     def other(self) -> int:
-        """Parameters of embeddings, output layer and norms."""
+        """Number of parameters in embeddings, output layer and norms."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
 
     def weights(self, quantization: str, width: int) -> float:
-        """Bytes of the weights, `width` for a number that is not quantised."""
+        """Bytes of the weights, with `width` bytes for each number that is not quantised."""
         linear = self.linear * (_NF4_BITS / 8 if quantization == "nf4" else width)
         return _SPARE * (linear + self.other * width)
 
     def token(self, width: int, states: int) -> int:
-        """Bytes of one token in the cache: keys, values, and `states` kept for detector heads."""
+        """Bytes of one token in the cache: keys, values, and `states` hidden states for detector heads."""
         return width * (2 * self.layers * self.kv_heads * self.head_size + states * self.hidden)
 
     def step(self) -> int:
-        """Bytes that a step needs in passing, about."""
+        """Approximate bytes of temporary memory in a step."""
         return 4 * (STEP_TOKENS * (3 * self.inner + 8 * self.hidden) + STEP_TOKENS // 4 * self.vocabulary)
 
 
 def shape(folder: Path) -> ModelSize | None:
-    """The sizes in a model's config; None where it is of another family and they are not known."""
+    """Read the sizes from a model's config; None if the config does not have them (another model family)."""
     try:
         config = json.loads((folder / MODEL).read_bytes())
         heads = config["num_attention_heads"]
@@ -91,7 +92,7 @@ def cache_tokens(
     available: float,
     most: int = CACHE_TOKENS,
 ) -> int:
-    """Tokens that the KV cache gets, `most` where they fit. Raises `WeightsError` where not even one window fits."""
+    """Tokens of KV cache that fit, at most `most`. Raises `WeightsError` if not even one window fits."""
     fixed = sizes.weights(quantization, width) + sizes.step()
     token = sizes.token(width, states)
     least = fixed + window * token
@@ -105,7 +106,7 @@ def cache_tokens(
 
 
 def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:
-    """Raise `WeightsError` where merging (fp32) or quantising (from bf16) needs more than there is."""
+    """Raise `WeightsError` if merging (in fp32) or quantising (from bf16) needs more memory than is available."""
     need = sizes.weights("none", 4) if merges else sizes.weights("none", 2) + sizes.weights("nf4", 2)
     if need > available:
         what = "merging the adapter" if merges else "quantising"
@@ -117,7 +118,7 @@ def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:
 
 
 def _would_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
-    """The nearest thing that fits."""
+    """Suggest what would fit: nf4 quantisation, or a smaller model."""
     nf4 = sizes.weights("nf4", 2) + sizes.step() + window * sizes.token(2, states)
     if quantization != "nf4" and nf4 <= available:
         return f"quantization: nf4 would fit, it needs {_gb(nf4)}"
@@ -131,7 +132,7 @@ def _gb(count: float) -> str:
 
 
 def available() -> float | None:
-    """Bytes that this process may still take, by system and container; None where neither is known."""
+    """Bytes that this process can still allocate, by system and container limits; None if neither is known."""
     counts = (_of_system(Path("/proc/meminfo")), _of_container(Path("/sys/fs/cgroup")))
     return min((count for count in counts if count is not None), default=None)
 
@@ -142,7 +143,7 @@ def _of_system(info: Path) -> float | None:
 
 
 def _of_container(folder: Path) -> float | None:
-    """What a container's limit leaves; files that are only cached can be let go of."""
+    """Bytes left by a container's memory limit; cached files count as free. None if there is no limit."""
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
         cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)

@@ -1,7 +1,7 @@
-"""Preparation of weights: read the base, merge the adapter, quantise, save what is loaded from then on.
+"""Preparation of weights: read the base, merge the adapter, quantise, and save the result for later loading.
 
-A 4-bit model is saved before its first forward and never saved again: saving after a forward, or saving what was
-loaded, loses precision (docs of the 4-bit library, measured). Only preparation runs this.
+A 4-bit model is saved before its first forward pass and never again. Saving it after a forward pass, or after loading
+it, loses precision (docs of the 4-bit library, measured). Only preparation runs this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aligner_proxy.engine.weights.sources import ModelSource
 
 
 def fill(source: ModelSource, quantization: str, folder: Path) -> None:
-    """Write model, tokenizer and heads of `source` into `folder`."""
+    """Prepare `source` and write its model, tokenizer and heads into `folder`."""
     merged = folder / "merged"
     plain = merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
     if quantization == "nf4":
@@ -37,10 +37,13 @@ def fill(source: ModelSource, quantization: str, folder: Path) -> None:
 
 
 def merge(source: ModelSource, folder: Path) -> Path:
-    """The base with the adapter in it, in fp32: merging in fewer bits would round the adapter away."""
+    """Merge the adapter into the base, save the result to `folder` and return that.
+
+    Merging is done in fp32, because fewer bits would round the adapter away.
+    """
     gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
     model: Any = AutoModelForCausalLM.from_pretrained(str(source.base.folder), dtype=torch.float32, **gguf)
-    # What was read from a GGUF still believes it is quantised and would refuse to be saved.
+    # A model read from a GGUF file is still marked as quantised, and saving it would fail.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

