@@ -269,7 +269,8 @@ class PolicySettings(_Block):
     """Which model rewrites flagged text: local (the aligner), upstream (the model group that wrote the answer), or
     {model: GROUP}."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
-    """Score in nats (log-odds) that an edit must reach to be better than no edit; a higher value means fewer edits."""
+    """Score above which a segment is flagged, as log-odds in nats (+1 nat = 2.7 times the odds). A higher value means
+    fewer edits."""
     aligner: AlignerChoice | None = None
     """Which aligner corrects: default, or a name under aligner.adapters. Or shares in whole per cent, by which
     conversations are divided among several aligners: {default: 95, acme-2: 5}."""
