@@ -152,6 +152,7 @@ def policy_hash(policy: Policy) -> str:
 
 
 def _make_content(event: AuditEvent, redact: Redact) -> Content:
+    """Build the block with texts: redact all texts, then find edits and flagged segments in the redacted ones."""
     outcome = event.outcome
     correction = outcome.correction
     turns = tuple(Turn(turn.role, redact(turn.content)) for turn in event.exchange.turns)

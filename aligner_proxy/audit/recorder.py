@@ -159,6 +159,7 @@ class Recorder:
         _OPEN.discard(self)
 
     def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
+        """Queue an event and start the writer thread; returns False, counts and logs if the queue is full or closed."""
         item = _QueuedEntry(event, event_bytes(event), completion)
         with self._condition:
             accepted = self._closing_at is None and self._budget.take(item.size)
@@ -175,7 +176,7 @@ class Recorder:
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            # A daemon: while the store fails, only `close` would end this thread.
+            # A daemon thread, because while the store fails only `close` would end it, and the process could not exit.
             self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
             self._thread.start()
             _OPEN.add(self)
@@ -233,6 +234,7 @@ class Recorder:
         self._losing = True
 
     def _finish_batch(self, batch: Collection[_QueuedEntry], unwritable: Collection[_QueuedEntry]) -> None:
+        """Count a batch, complete its waiting answers, and remove it from the queue."""
         count_entries("written", len(batch) - len(unwritable))
         count_entries("lost", len(unwritable))
         for item in batch:
@@ -264,6 +266,7 @@ class Recorder:
             self._give_up(lambda item: item.completion is not None)
 
     def _give_up(self, hopeless: Callable[[_QueuedEntry], bool]) -> None:
+        """Remove the entries that `hopeless` selects, count them as lost, and refuse the answers that wait for them."""
         with self._condition:
             hopeless_items = [item for item in self._items if hopeless(item)]
             self._items = deque(item for item in self._items if not hopeless(item))

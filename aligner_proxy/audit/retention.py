@@ -181,6 +181,7 @@ class RetentionWorker:
         return min(reading.believed_time, reading.wall)
 
     def _run_rounds(self) -> None:
+        """Run rounds until stopped, the first at once; log a failure only when it begins."""
         pause = 0.0
         while not self._stop.wait(pause):
             pause = self._every_s

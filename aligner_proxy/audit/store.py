@@ -170,7 +170,7 @@ class AuditStore:
         self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         synchronous = "FULL" if durable else "NORMAL"
         try:
-            if self._pragma("auto_vacuum") != _INCREMENTAL:  # setting it waits for the other workers' writes
+            if self._pragma("auto_vacuum") != _INCREMENTAL:  # set only if needed: that waits for other workers' writes
                 self._connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
             self._use_log(busy_s)
             for setting in (f"synchronous = {synchronous}", "secure_delete = ON"):
@@ -322,6 +322,7 @@ class AuditStore:
         self._connection.close()
 
     def _migrate(self, path: Path, steps: Sequence[str]) -> None:
+        """Apply the missing migration steps; raises `AuditError` if a newer version wrote the file."""
         version = self._pragma("user_version")
         if version > len(steps):
             raise AuditError(f"{path} was written by a newer aligner-proxy; use that one, or another file")
@@ -358,6 +359,7 @@ class AuditStore:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _decode_content(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
+        """Decrypt and parse the content of a row; raises `AuditError` if it is damaged or the key is wrong."""
         content = self.unseal_content(
             raw, sealed_by, _row_identity(columns["call_id"], columns["choice"], columns["at"])
         )

@@ -128,8 +128,10 @@ class SinkWriter:
         await asyncio.gather(*self._tasks)
 
     async def _write(self, event: AuditEvent) -> None:
+        """Write one event to the sink; a failure or timeout is counted, and logged when it begins."""
+
         async def work() -> None:
-            await self._sink.write(make_entry(event, self._redact))  # redaction also is code of others
+            await self._sink.write(make_entry(event, self._redact))  # redaction, too, is not our code
 
         try:
             async with asyncio.timeout(WRITE_S):

@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for an unknown name, fail with the plugin to install or with the list of commands."""
         if args and not args[0].startswith("-") and args[0] not in all_commands():
-            from aligner_proxy.policy.plugin_keys import COMMANDS_OF_PLUGINS, missing_plugin_text  # brings pydantic
+            from aligner_proxy.policy.plugin_keys import COMMANDS_OF_PLUGINS, missing_plugin_text  # imports pydantic
 
             if (owner := COMMANDS_OF_PLUGINS.get(args[0])) is not None:
                 ctx.fail(missing_plugin_text(args[0], owner))
@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
 
 def print_error(error: AlignerProxyError, as_json: bool) -> None:
     """Print an error as one line on stderr, with `as_json` also as one object on stdout."""
-    from aligner_proxy.cli import terminal  # brings rich, which `--help` does without
+    from aligner_proxy.cli import terminal  # imports rich, which `--help` does not need
 
     if as_json:
         terminal.echo_json({"error": {"type": type(error).__name__, "message": str(error)}})

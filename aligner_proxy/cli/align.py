@@ -92,6 +92,7 @@ def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
 
 
 def _read_exchange(question: str | None) -> Exchange:
+    """Read the answer from stdin; raises `ConfigError` without a question, or if the answer is not UTF-8."""
     if question is None:
         raise ConfigError("give the question with -q, or rows with --jsonl")
     try:
@@ -134,7 +135,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
     if address:
         engine = HttpEngine(address, head_source=heads)
     elif policies and not options.get("model") and config.engine_backend(policies).kind is not ServerKind.LOCAL:
-        from aligner_proxy.gateway.build import open_engine  # brings LiteLLM: seconds
+        from aligner_proxy.gateway.build import open_engine  # imports LiteLLM, which takes seconds
 
         local = await _start_local(options, file) if config.engine_backend(policies).local else None
         engine = open_engine(policies, local=local, head_source=heads)
@@ -148,6 +149,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
 
 
 async def _start_local(options: dict[str, Any], file: Path | None) -> Engine:
+    """Load the aligner in this process, and show the progress on stderr."""
     silence_libraries()
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine

@@ -50,6 +50,7 @@ class ObjectiveNames:
         return tuple(self._configured.get(name) or self._new(name) for name in names)
 
     def _new(self, text: str) -> Objective:
+        """Make an objective from its whole text; raises `ConfigError` if it is not "Name: description"."""
         if ":" not in text:
             hint = suggest_name(text, self._configured)
             raise ConfigError(f'unknown objective {quote_name(text)}; {hint}, or give a whole text "Name: description"')

@@ -196,6 +196,7 @@ def _parse_fields(texts: Sequence[str]) -> dict[str, object]:
 
 
 def _read_config(file: Path) -> _CheckedConfig:
+    """Load and check everything that FILE names; raises `ConfigError` if a gateway would refuse it."""
     data, source = read_yaml(file)
     litellm = is_litellm(data)
     path = find_policies(file) if litellm else file
@@ -225,6 +226,7 @@ def _request_facts(
     key: str | None,
     objectives: tuple[str, ...],
 ) -> RequestFacts:
+    """The facts of the request that the options describe; a key of the keys file adds its alias and team."""
     key_digest = key if key is not None and _SHA256.fullmatch(key) else None
     digest, entry = next(
         ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (key_digest, None)
@@ -249,6 +251,7 @@ def _parse_metadata(option: str, metadata: str | None) -> object:
 
 
 def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy) -> list[str]:
+    """All warnings about the config and about this request."""
     warnings = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model
@@ -391,6 +394,7 @@ def _denied_objectives(policy: Policy) -> list[tuple[str, str]]:
 
 
 def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
+    """The result as the object that --json prints."""
     origins = dict(policy.origins)
     engine = engine_backend(checked.policies)
     settings = checked.resolver.settings(policy)
@@ -420,6 +424,7 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
 
 
 def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key: Mapping[str, Any] | None) -> None:
+    """Print the policy as tables: settings, objectives, taught heads and their origins."""
     aligner = checked.policies.aligner
     engine = engine_backend(checked.policies)
     console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)

@@ -52,6 +52,7 @@ def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
 
 
 def _segment_table(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
+    """A table of segments with their scores; flagged segments are red."""
     table = Table("score", "against", "segment", box=None, header_style="dim", padding=(0, 1))
     for segment in scored:
         style = "red" if segment.flagged else ""

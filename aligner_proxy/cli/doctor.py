@@ -346,7 +346,7 @@ def check_hub() -> Iterator[DoctorFinding]:
     """Check whether the model hub is reachable; the embedded aligner does not need it."""
     if extras.list_missing(extras.ENGINE, ["huggingface_hub"]):
         return
-    from huggingface_hub import constants  # respects a mirror that the user has set
+    from huggingface_hub import constants  # its address may be a mirror that the user set
 
     address = constants.ENDPOINT
     try:

@@ -97,6 +97,7 @@ def _start_tracing() -> None:
 
 @contextlib.contextmanager
 def _open_listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[socket.socket, str]]:
+    """Open the port or the unix socket; yields the listener and its address for the log."""
     if port is not None:
         with sockets.tcp(host, port) as listener:
             yield listener, f"http://{host}:{listener.getsockname()[1]}"

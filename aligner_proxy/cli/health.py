@@ -78,6 +78,7 @@ def _engine_address(engine: str | None) -> str:
 
 
 def _engine_health(address: str) -> ProcessHealth:
+    """Ask the engine for its health; "down" if it does not answer, "odd" if it is not an engine."""
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     if socket and not Path(socket).exists():
         return ProcessHealth("engine", address, "down")
@@ -94,6 +95,7 @@ def _engine_health(address: str) -> ProcessHealth:
 
 
 def _gateway_health(address: str) -> ProcessHealth:
+    """Ask the gateway for its health; "down" if it does not answer, "odd" if it is not LiteLLM."""
     with _make_client() as http:
         try:
             if http.get(f"{address}/health/liveliness").is_success:

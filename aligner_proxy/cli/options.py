@@ -154,7 +154,7 @@ def prepare_for_torch() -> None:
     # a forward pass four times slower. But without any spinning, waking the threads takes longer than a small layer.
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
-    # bitsandbytes would load torch's compiler, which we never use: 50 MB.
+    # Otherwise bitsandbytes would load torch's compiler, which needs 50 MB and is never used here.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     # oneDNN keeps compiled kernels for 1,024 shapes in each of two caches: 250 MB. With a quarter of the entries it is
     # hardly slower (docs/lab/2026-11-21-memory-of-a-1b-engine.md).
@@ -163,7 +163,7 @@ def prepare_for_torch() -> None:
     _share_heap()
     # On import bitsandbytes warns about a missing optional kernel, but it has one built in.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # Deprecations between two pinned libraries; a user cannot act on them.
+    # These are deprecations between two pinned libraries, about which a user can do nothing.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 

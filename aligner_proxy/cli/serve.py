@@ -311,6 +311,7 @@ def engine_environment(plan: ServePlan) -> dict[str, str]:
 
 
 async def _run(first: ServePlan, listener: socket.socket) -> int:
+    """Run all processes until SIGTERM or until one fails for good; returns the exit status."""
     numbers = itertools.count(1)
     name = _claim_socket_name()
     serves: list[ServePlan] = []
@@ -321,6 +322,7 @@ async def _run(first: ServePlan, listener: socket.socket) -> int:
         policies = files.enter_context(active_policies.keep_active(first.policies, first.file))
 
         def make_generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
+            """Build the next generation; with a `shared` engine, only LiteLLM is replaced, and the plan stays."""
             number = next(numbers)
             if shared is not None:
                 return _build_generation(

@@ -104,7 +104,7 @@ def command(
             raise ConfigError("give --forget NAME or --rollback NAME alone")
         sys.exit(_take_back(policies, forget, rollback, as_json))
     tasks = _tasks(policies, names)
-    extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, whatever engine reads
+    extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, even with a remote engine
     report_progress = progress_line if json_lines else None
     results = asyncio.run(_teach_all(tasks, policies, path, address, options, dry_run, report_progress))
     if json_lines:
@@ -147,6 +147,7 @@ async def _teach_all(
     dry_run: bool,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[_Result]:
+    """Run the tasks one after the other with one engine, showing a progress bar or calling `report_progress`."""
     console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with open_chosen_engine(address, options, path) as engine:
@@ -223,6 +224,7 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 
 
 def _result_fields(result: _Result) -> dict[str, Any]:
+    """The fields of a result for JSON output."""
     task = result.task
     base = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.lesson is not None}
     if result.lesson is None:
@@ -273,6 +275,7 @@ def _percent_text(count: Count) -> str:
 
 
 def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
+    """Print the figures, the problem examples and the advice of a result."""
     title = escape(result.task.subject.title)
     if result.lesson is None:
         stays = "what was in force for it stays"

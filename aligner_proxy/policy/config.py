@@ -68,7 +68,7 @@ _ENGINE_ENV = "ALIGNER_PROXY_ENGINE_ENV"
 IN_FORCE = "ALIGNER_PROXY_IN_FORCE"
 LOG = "ALIGNER_PROXY_LOG"
 LOG_FORMS = ("text", "json")
-# sockaddr_un holds 104 bytes on macOS and 108 on Linux, the closing zero included.
+# The longest path of a unix socket: sockaddr_un has 104 bytes on macOS and 108 on Linux, including the final zero.
 _SOCKET_BYTES = 103
 _LONGEST_SOCKET = "gateway-4194304-9999.sock"
 """The longest socket name that `serve` creates in this folder: it contains the process id and the generation number."""
@@ -109,6 +109,7 @@ def refuse_without_policies(file: PolicyFile) -> None:
 
 
 def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: bool = True) -> PolicyFile:
+    """Validate parsed data, and make the checks that concern several keys; raises `ConfigError`."""
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
     declarations = declare(allows_third_party() and _file_allows_third_party(data))
@@ -159,6 +160,7 @@ def _with_current_names(
     warnings = list[str]()
 
     def current(block: object, place: KeyPath) -> object:
+        """The block with current names; adds warnings, and the lines of renamed keys."""
         if not isinstance(block, Mapping):
             return block
         renamed, changes = rename_deprecated(block, declarations.current_names)
@@ -537,6 +539,7 @@ def refuse_unreachable(file: PolicyFile) -> None:
 
 
 def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], always: tuple[bool, ...]) -> None:
+    """Raise `ConfigError` for the first entry whose requests all match an earlier entry."""
     for j, later in enumerate(entries):
         for i, earlier in enumerate(entries[:j]):
             if all(_hides(a, b, present) for a, b, present in zip(earlier, later, always, strict=True)):

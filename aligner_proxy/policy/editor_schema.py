@@ -42,6 +42,7 @@ def _as_word(value: object) -> object:
 
 
 def _group_name(block: Mapping[object, object]) -> str:
+    """Check the block {model: GROUP} and return the group; raises `ValueError`."""
     extra_key = next((name for name in block if name != _MODEL), None)
     if extra_key is not None:
         raise ValueError(f"unknown key {extra_key!r}; the only one is {_MODEL}")

@@ -94,6 +94,7 @@ class Backend(BaseModel):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Backend:
+        """Refuse replicas of different kinds, lists that make no sense, and settings without effect."""
         kinds = {server_kind(address) for address in self.at}
         if len(kinds) > 1:
             raise ValueError(f"replicas must be of one kind; these are {' and '.join(sorted(kinds))}")
@@ -105,6 +106,7 @@ class Backend(BaseModel):
         return self
 
     def _refuse_unused_settings(self) -> None:
+        """Raise `ValueError` for settings that this kind of server does not use, or a wrong scorer."""
         if self.kind is ServerKind.SCORER:
             raise ValueError(
                 f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/guides/vllm.md)"

@@ -104,6 +104,7 @@ def check_entries(
 
 
 def _file_gaps(data: Mapping[str, Any], source: YamlSource, depth: int = 0) -> Iterator[str]:
+    """The gaps in a LiteLLM YAML and in the files that it includes, as "file:line: message"."""
     entries = list(_entries(data))
     for number, name, params in entries:
         path = ("guardrails", number, "litellm_params")

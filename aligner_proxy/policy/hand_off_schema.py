@@ -11,6 +11,7 @@ _FORM = "must be an address such as https://desk.example/doubts"
 
 
 def _address(url: str) -> str:
+    """Check the URL of a webhook; raises `ValueError`."""
     try:
         parts = urlsplit(url)
         port = parts.port

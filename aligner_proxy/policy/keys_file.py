@@ -138,6 +138,7 @@ def _refuse_plain_key(error: ValidationError, source: YamlSource) -> None:
 
 
 def _index_by_hash(entries: tuple[KeyEntry, ...], source: YamlSource) -> dict[str, KeyEntry]:
+    """The entries by their lower-case hash; raises `ConfigError` for a key with two entries."""
     by_hash: dict[str, KeyEntry] = {}
     for i, entry in enumerate(entries):
         digest = entry.sha256.lower()

@@ -148,6 +148,7 @@ def _pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]
 
 
 def _model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """The settings of one model through which answers are not corrected: (key path, message)."""
     params = entry.get("litellm_params") or {}
     info = entry.get("model_info") or {}
     if not isinstance(params, dict) or not isinstance(info, dict):

@@ -20,7 +20,7 @@ def _parse_texts(value: object) -> object:
     """Parse one text, or a block of texts by language, into (language, text) pairs."""
     if isinstance(value, str):
         return ((ANY_LANGUAGE, _check_text(value)),)
-    if isinstance(value, tuple):  # read before
+    if isinstance(value, tuple):  # already parsed
         return value
     if not isinstance(value, dict):
         raise ValueError('must be a text, or a block of texts by language: {default: "...", de: "..."}')  # noqa: TRY004
@@ -34,6 +34,7 @@ def _parse_texts(value: object) -> object:
 
 
 def _check_text(text: str) -> str:
+    """Check and strip one refusal text; raises `ValueError` for an empty or long one, or a wrong placeholder."""
     text = text.strip()
     if not text:
         raise ValueError("is empty; write what the client is to read in place of the answer")

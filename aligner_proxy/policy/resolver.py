@@ -275,7 +275,7 @@ class PolicyResolver:
         for route, tenant in product(self._unique_layers(self._file.routes), self._unique_layers(self._file.tenants)):
             settings, _ = self._merge_layers([defaults, *route, *tenant])
             extensions = tuple(self._pop_plugin_settings(settings))
-            del settings["aligner_shares"], settings["shadow_aligner"]  # whichever aligner: the same settings
+            del settings["aligner_shares"], settings["shadow_aligner"]  # these make no difference to the settings
             yield Policy("-", extensions=extensions, **settings)
 
     def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
@@ -423,6 +423,7 @@ class PolicyResolver:
     def _make_metadata_layer(
         self, raw: object, label: str, source: str, trusted: bool, configured: Mapping[str, Objective]
     ) -> _Layer:
+        """The layer of one metadata; if it is not trusted, grants that would give rights are dropped and logged."""
         values = self._parse_grants(raw, source, configured)
         if not trusted:
             set_names = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
@@ -450,6 +451,7 @@ class PolicyResolver:
     def _valid_settings(
         self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
     ) -> Iterator[tuple[str, Any]]:
+        """Yield the valid settings of metadata; log and skip invalid ones, and drop unknown objectives from lists."""
         for key, value in raw.items():
             try:
                 checked = getattr(self._grants_model.model_validate({key: value}), key)
@@ -475,6 +477,7 @@ class PolicyResolver:
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
     def _merge_layers(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+        """Merge layers, the last one wins, into the settings of a policy; returns them and the origin of each."""
         settings = self.settings(_BUILT_IN_POLICY)
         origins = dict.fromkeys(settings, BUILT_IN)
         enforced = any(getattr(layer.values, "enforce", ()) for layer in layers)
@@ -551,6 +554,7 @@ class PolicyResolver:
         grants: Sequence[_Layer],
         configured: Mapping[str, Objective],
     ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
+        """The objectives of a request in order, their origins, and the selection if a plugin chooses some."""
         origins_by_name: dict[str, str] = {}
         for layer in grants:
             for n, name in enumerate(getattr(layer.values, "enforce", ())):
@@ -587,7 +591,8 @@ class PolicyResolver:
         allowed = self._allowed_objectives(grants, configured)
         denied = _denied_names(grants)
         for n, name in enumerate(facts.asked, 1):
-            # LiteLLM logs these messages: they neither repeat the client's text nor reveal other tenants' objectives.
+            # LiteLLM logs these messages, so they neither repeat the client's text nor reveal other tenants'
+            # objectives.
             if name in denied:
                 raise ForbiddenError(f"objective number {n} of those asked for is denied for this key")
             if name not in allowed and name not in present:
@@ -688,7 +693,7 @@ def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, further: I
     """
     policy = resolver.resolve(facts)
     others = map(resolver.resolve, further)
-    # For several models in one field LiteLLM returns a list of answers, which it gives to no guardrail.
+    # For several models in one field LiteLLM returns a list of answers without calling any guardrail.
     if "," in facts.model or any(_policy_effect(other) != _policy_effect(policy) for other in others):
         raise SeveralPolicies("models of different policies in one request")
     return policy

@@ -669,12 +669,13 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
 
 
 def _selector_type(form: SelectorForm) -> Any:
+    """The pydantic type of one selector form: the word alone, or a block with the word and its options."""
     names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
     create: Any = create_model  # mypy cannot check a model with computed fields
     with _BUILDING:
         block = create(
             f"{form.word.title()}Objectives",
-            # The later base decides whether unknown keys are refused.
+            # The config of the later base class decides whether unknown keys are refused.
             __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
             __doc__=form.about,
             **{form.word: (Annotated[Names, names], ...)},

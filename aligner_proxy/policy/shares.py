@@ -39,7 +39,7 @@ def _check_choice(value: object) -> object:
     """Parse a name, or shares into pairs that sum to 100; a single share becomes its name."""
     if isinstance(value, str):
         return _check_name(value)
-    if isinstance(value, tuple):  # read before
+    if isinstance(value, tuple):  # already parsed
         return value
     if not isinstance(value, Mapping) or not value:
         raise ValueError(_FORMS)
@@ -75,7 +75,7 @@ def aligner_names(choice: str | Shares) -> tuple[str, ...]:
 
 
 def leading_aligner(choice: str | Shares) -> str:
-    """The aligner with the largest share, the first of equals."""
+    """The aligner with the largest share; the first one if several are equal."""
     return choice if isinstance(choice, str) else max(choice, key=lambda pair: pair[1])[0]
 
 

@@ -126,6 +126,7 @@ class _YamlReader:
         return None if node is None else self._value(node, ())
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+        """Convert a node to plain data and record its line; refuses too many nodes, deep nesting and cyclic aliases."""
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
@@ -143,6 +144,7 @@ class _YamlReader:
             self._open.discard(id(node))
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        """Convert a mapping and record the line of each key; refuses duplicate keys."""
         mapping: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
@@ -183,9 +185,10 @@ def explain_errors(error: ValidationError, source: YamlSource, model: type[BaseM
 
 
 def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseModel]) -> str:
+    """One error of pydantic as "file:line: key: message"; an unknown key also gets a suggestion."""
     loc = detail["loc"]
     is_unknown = detail["type"] == "extra_forbidden"
-    # An unknown key comes from the file even if it is in brackets.
+    # The last part of an unknown key's location is the key itself, so keep it even if it is in brackets.
     last = len(loc) - 1 if is_unknown else None
     path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
     place = source.place_of(*path)
@@ -223,7 +226,7 @@ def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
         if inner is None:
             return _add_pair(text, root, str(part), f"{{{key}: {_format_value(value)}}}")
         target = inner
-    if not isinstance(target, yaml.MappingNode):  # `defaults:` with nothing behind it
+    if not isinstance(target, yaml.MappingNode):  # a key without a value (`defaults:`)
         return _replace_node(text, target, f"{{{key}: {_format_value(value)}}}")
     old = _child(target, key)
     return (

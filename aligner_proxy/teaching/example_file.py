@@ -87,6 +87,7 @@ def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool
 
 
 def _write(subject: Subject, new: Sequence[NewExample]) -> None:
+    """Add examples to the file, or create it; raises `ConfigError`."""
     path = subject.examples
 
     def change(data: dict[str, Any]) -> None:

@@ -107,6 +107,7 @@ def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examp
 
 
 def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
+    """Parse YAML or, by the file name, JSON; returns the data and their lines. Raises `ConfigError`."""
     if path.suffix == ".json":
         try:
             json.loads(text)
@@ -145,6 +146,7 @@ def _answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[Goo
 
 
 def _check_list(data: dict[str, Any], key: str, source: YamlSource, what: str) -> list[Any]:
+    """The list under `key`, empty if missing; raises `ConfigError` if it is no list or too long."""
     values = data.get(key)
     if values is None:
         return []

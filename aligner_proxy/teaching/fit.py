@@ -91,6 +91,7 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
     )
 
     def loss() -> Tensor:
+        """The weighted log loss plus the penalties; also computes the gradients."""
         optimizer.zero_grad()
         scores = table.general[:, None] * priors + rows @ weights + biases
         each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")

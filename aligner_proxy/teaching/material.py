@@ -170,6 +170,7 @@ async def read_material(
 def _add(
     prompted: Sequence[LessonPrompt], answers: Sequence[AnswerRows], lines: list[LessonSegment], rows: list[bytes]
 ) -> None:
+    """Append the labelled segments and the rows of these answers to `lines` and `rows`."""
     for prompt, answer in zip(prompted, answers, strict=True):
         rows.append(answer.rows)
         inside = [prompt.augmented.covers(start, end) for start, end in answer.segments]

@@ -57,6 +57,7 @@ def belongs_to(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
 
 
 def _unflagged_answers(entries: Iterator[Entry]) -> Iterator[RecordedAnswer]:
+    """Answers delivered unchanged with nothing flagged; long ones and repetitions are skipped."""
     earlier = set[str]()
     for entry in entries:
         content = entry.content

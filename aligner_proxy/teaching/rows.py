@@ -108,6 +108,7 @@ class RowReader:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_batch(self, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
+        """Read one batch of answers; raises `InvalidOutput` if the engine served another aligner."""
         request = RowsRequest(
             request_id="teach",
             aligner=self.aligner,
@@ -158,7 +159,7 @@ class RowsCache:
         rows = _unpack_rows(path)
         if rows is None or len(rows) != len(answers):
             rows = await reader.read(company, answers)
-            with contextlib.suppress(OSError):  # a full disk costs the cache, not the lesson
+            with contextlib.suppress(OSError):  # if the disk is full, teach without the cache
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_atomically(path, _pack_rows(rows))
                 self._make_room()

@@ -70,6 +70,7 @@ def subjects(file: PolicyFile) -> list[Subject]:
 def _subjects_of_block(
     file: PolicyFile, entries: Mapping[str, ObjectiveEntry], owner: tuple[Tenant, int] | None, path: KeyPath
 ) -> Iterator[Subject]:
+    """The subjects of one `objectives` block; `owner` is its tenant with its index, None for the file."""
     tenant = owner[0] if owner else None
     prefix = f"{entry_name(*owner)}/" if owner else ""
     for name, entry in entries.items():

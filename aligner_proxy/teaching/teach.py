@@ -145,7 +145,7 @@ class _FittedHeads:
 
     @cached_property
     def standard(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(standardised rows, mean, spread)."""
+        """The rows standardised by the neutral segments: (rows, mean, spread)."""
         return self.table.standardise(torch.tensor([line.kind is SegmentRole.NEUTRAL for line in self.lines]))
 
     @cached_property
@@ -256,6 +256,7 @@ def _version(
     head: TaughtHead,
     shift: float,
 ) -> Version:
+    """The record of a taught head: its origin, and its results on held-out data."""
     neutral = learned.unseen_neutral(*_NEUTRAL)
     return Version(
         head=head.content_hash,

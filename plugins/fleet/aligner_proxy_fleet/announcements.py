@@ -30,8 +30,7 @@ class Announcements:
             await self._server.ask(lambda redis: redis.publish(self._channel, b""))
 
     async def listen(self, on_message: Callable[[], object]) -> None:
-        """Until cancelled, call `on_message` for every message, and after each reconnection, when some may be
-        missed."""
+        """Until cancelled, call `on_message` for every message, and after each (re)connection for missed ones."""
         from redis.exceptions import RedisError
 
         loop = asyncio.get_running_loop()

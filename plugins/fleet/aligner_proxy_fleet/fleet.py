@@ -112,6 +112,7 @@ class FleetHeartbeat:
         return list(self._verify_states(name, parse_heartbeats(answer).items()))
 
     def _verify_states(self, name: str, heartbeats: Iterable[tuple[str, bytes]]) -> Iterable[MemberState]:
+        """Decode the states in heartbeats; invalid ones are counted and skipped."""
         for member, entry in heartbeats:
             try:
                 yield MemberState.model_validate_json(self.entries.unpack(f"{name}:{member}", entry))
@@ -153,6 +154,7 @@ class Fleet:
             self._heads.close()
 
     async def _look_repeatedly(self) -> None:
+        """Call `look` when this process's state changes, on an announcement, and every `POLL_S` seconds."""
         loop = asyncio.get_running_loop()
         polled_at = -POLL_S
         compared: tuple[object, ...] = ()
@@ -195,6 +197,7 @@ class Fleet:
             self._fault = fault
 
     def _compare(self, own: MemberState, others: list[MemberState]) -> None:
+        """Update the metrics of the fleet, and log each difference when it begins."""
         FLEET_GATEWAYS.set(1 + len(others))
         for what in COMPARED:
             other = next((one for one in others if getattr(one, what) != getattr(own, what)), None)

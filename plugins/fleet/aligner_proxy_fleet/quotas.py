@@ -125,6 +125,7 @@ class SharedAccounts(Accounts):
             await self._exchange()
 
     async def _exchange(self) -> None:
+        """Send usage and slots in one pipeline, and take over the totals; on failure nothing is sent again."""
         used = {name: self._unreported.pop(name, 0.0) for name in self._active_quotas}
         counts = self._places()
         places = {name: counts[name] for name in self._tenants}

@@ -136,7 +136,7 @@ class SharedCache(CorrectionCache):
                 published = await self._publish(key, correction, claim)
             return correction
         except asyncio.CancelledError:
-            others_alone = False  # its client left: the next gateway computes for all
+            others_alone = False  # the client disconnected, so let the next gateway compute for all
             raise
         finally:
             if not published:

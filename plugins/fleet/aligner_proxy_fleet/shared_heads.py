@@ -113,8 +113,7 @@ class SharedHeads:
             self._lock = None
 
     def _is_leader(self, store: HeadStore) -> bool:
-        """Whether this process exchanges heads for its host; the first process to lock the store does, until it
-        ends."""
+        """Whether this process exchanges heads for its host: the first process to lock the store, until it ends."""
         if self._lock is None:
             with contextlib.suppress(OSError):
                 store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -157,7 +156,7 @@ class _HeadExchange:
         return await self._fetch(there, replaces=changed)
 
     def _name(self, head: str = "") -> str:
-        """The name of the record of this place, or of one of its heads."""
+        """The name in Redis of the record for this objective and aligner, or of one of its heads."""
         kind = f"head:{head}" if head else "taught"
         return f"{self.entries.prefix}{kind}:{self.place.digest}"
 
