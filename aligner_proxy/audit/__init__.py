@@ -1,5 +1,5 @@
-"""Audit log: a record of what was done to each answer, and the only place where text is kept.
+"""Audit log: a record of each answer and its correction, and the only place where text is stored.
 
-Off unless the operator turns it on. `writer` records in the background, `entry` is the format of a record, `store`
-encrypts and keeps records for a limited time. Nothing here can change a response.
+It is off unless the operator turns it on. `writer` records in the background, `entry` is the format of a record, and
+`store` encrypts records and stores them for a limited time. Nothing here can change a response.
 """

@@ -1,7 +1,7 @@
-"""Audit entry of one choice: ids, reasons and times in the clear, and one block that holds everything with text.
+"""Audit entry of one choice: ids, reasons and times in plain text, and one block (encrypted if set) with all texts.
 
-The block holds all that a replay needs: tenant, conversation, answer. There is no block where client or upstream forbid
-storing. Texts are redacted before anything is derived from them.
+The block contains all that a replay needs: tenant, conversation, answer. It is missing if the client or the upstream
+forbids storing. Texts are redacted before anything is derived from them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ Redact = Callable[[str], str]
 BESIDE_ID = "-beside"
 """Suffix of the id for entries of the shadow aligner (`shadow_aligner`)."""
 SIDE_IDS = {kind: f"-{kind.value}" for kind in SideKind}
-"""Suffix of the id for entries of texts beside an answer, by kind."""
+"""Suffix of the id for entries of side texts (such as reasoning), by kind."""
 _BARE = 4096
-"""Bytes of an event without its texts."""
+"""Estimated bytes of an event without its texts."""
 _PART = 96
-"""Bytes of what holds one text: a turn, a segment, a place in a list."""
+"""Estimated bytes of the object around each text: a turn, a segment, an item of a list."""
 _DIGITS = 3
-"""Digits of a score behind the point."""
+"""Decimal digits of a stored score."""
 _NOT_POLICY = ("origins", "tenant", "quota", "upstream", "payer", "aligner_shares", "shadow_aligner", "hand_off")
 """Fields that identify the request or the origin of its policy, not the effect of the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """Facts about one answer from the request path: frozen values only, computed from later."""
+    """Facts about one answer, collected on the request path as frozen values; the writer thread computes the rest."""
 
     at: float
     endpoint: str | None
@@ -54,7 +54,7 @@ class AuditEvent:
 
 
 def _current_content(content: object) -> object:
-    """Content written by earlier versions, in the current fields."""
+    """Convert content written by earlier versions to the current fields."""
     if not isinstance(content, dict):
         return content
     content = dict(content)
@@ -75,7 +75,7 @@ CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_
 
 
 def encode_content(content: Content) -> bytes:
-    """The JSON of a content; half of a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
+    """The JSON of a content; unpaired surrogates, which UTF-8 cannot represent, become U+FFFD."""
     try:
         return CONTENT.dump_json(content)
     except ValueError:
@@ -87,7 +87,7 @@ def _replace_surrogates(text: str) -> str:
 
 
 def event_bytes(event: AuditEvent) -> int:
-    """Estimated memory of a queued event: its texts, each once, plus a constant for the rest."""
+    """Estimate the memory of a queued event in bytes: its texts, each counted once, plus constants for the rest."""
     sizes: dict[int, int] = {}
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
     values += (event.facts.own, event.facts.system, event.facts.tool_results, event.facts.given, event.facts.brought)
@@ -112,7 +112,7 @@ def event_bytes(event: AuditEvent) -> int:
 
 
 def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
-    """The audit entry of an event, its texts redacted."""
+    """The audit entry of an event, with its texts redacted."""
     outcome = event.outcome
     exchange = event.exchange
     correction = outcome.correction
@@ -145,13 +145,14 @@ def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
 
 
 def policy_hash(policy: Policy) -> str:
-    """Hash of the effective settings without tenant and origins; 16 hexadecimal digits."""
+    """Hash of the settings that have an effect, without tenant and origins; 16 hexadecimal digits."""
     parts = {name: value for name, value in asdict(policy.without_standards()).items() if name not in _NOT_POLICY}
     parts["standards"] = [(name, standard.configured) for name, standard in policy.standards]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _make_content(event: AuditEvent, redact: Redact) -> Content:
+    """Build the block with texts: redact all texts, then find edits and flagged segments in the redacted ones."""
     outcome = event.outcome
     correction = outcome.correction
     turns = tuple(Turn(turn.role, redact(turn.content)) for turn in event.exchange.turns)
@@ -174,7 +175,7 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
 
 
 def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
-    """The facts with every text of the request redacted."""
+    """The facts with all texts of the request redacted."""
     return replace(
         facts,
         own=tuple(map(redact, facts.own)),
@@ -187,7 +188,7 @@ def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
 
 
 def _redact_value(value: Any, redact: Redact) -> Any:
-    """A JSON value with every text in it redacted."""
+    """Redact all texts in a JSON value."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -196,7 +197,10 @@ def _redact_value(value: Any, redact: Redact) -> Any:
 
 
 def _flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
-    """Flagged segments; a text is None unless the redacted answer contains it (a pattern may cross its ends)."""
+    """The flagged segments; a text is None if the redacted answer does not contain it.
+
+    That happens when redaction removes something that begins in one segment and ends in another.
+    """
     for number, segment in enumerate(outcome.segments):
         if segment.flagged:
             text = redact(segment.text)
@@ -204,12 +208,12 @@ def _flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Iterator
 
 
 def _round_score(score: float | None) -> float | None:
-    """A score as it is stored; None if JSON cannot represent it."""
+    """A score rounded for storage; None if JSON cannot represent it."""
     return round(score, _DIGITS) if score is not None and math.isfinite(score) else None
 
 
 def find_edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, text) for each replaced range of `before`, including white space at the end."""
+    """(start, end, new text) for each replaced range of `before`, including white space at the end."""
     changes = edits_by_comparison(before, split(before), after)
     yield from ((edit.start, edit.end, edit.text) for edit in changes)
     end = len(before.rstrip())

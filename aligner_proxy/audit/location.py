@@ -1,4 +1,4 @@
-"""Location of an audit store: a file of SQLite, or a database that hosts share, which a plugin reaches."""
+"""Location of an audit store: an SQLite file, or a database that hosts share and that a plugin connects to."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from aligner_proxy.clock import ClockReading
 
 
 class Lease(Protocol):
-    """Exclusive right to delete old entries, held by one process of all that use the store until it ends or closes it.
+    """Exclusive right to delete old entries; one process of all users of the store holds it until it ends or closes it.
 
-    A call raises what a call of its kind of store raises.
+    Calls raise the errors of the store's kind (SQLite or database).
     """
 
     def take(self) -> bool:
-        """Whether this process holds the lease, having taken it if it was free."""
+        """Take the lease if it is free; returns whether this process holds it now."""
         ...
 
     def read(self) -> ClockReading | None:
-        """The clock reading of the last round, whichever process held the lease; None if there is none."""
+        """The clock reading of the last deletion round, by any holder of the lease; None if there is none."""
         ...
 
     def write(self, reading: ClockReading) -> None:
-        """Keep a clock reading for the next holder."""
+        """Store a clock reading for the next holder."""
         ...
 
     def close(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         ...
 
 
 class AuditDatabase(Protocol):
-    """A database that hosts share. Errors are `AuditError`, and quote no address."""
+    """A database that hosts share. Its errors are `AuditError`, and never contain its address."""
 
     def open_store(self, seal: Seal | None, *, durable: bool) -> AuditStore:
-        """The store in it."""
+        """Open the audit store in this database."""
         ...
 
     def make_lease(self) -> Lease:
-        """The lease of all hosts, not taken."""
+        """A lease object that all hosts compete for; it is not taken yet."""
         ...
 
     def with_patience(self, seconds: float) -> AuditDatabase:
-        """The same database, each call of which may take so long."""
+        """The same database with this timeout for each call."""
         ...
 
 
 StoreLocation = Path | AuditDatabase
-"""Where an audit store is."""
+"""The location of an audit store: the path of a file, or a database."""

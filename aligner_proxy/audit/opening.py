@@ -9,7 +9,7 @@ from aligner_proxy.audit.store import AuditStore, Seal
 
 
 def open_store(place: StoreLocation, seal: Seal | None = None, *, durable: bool = False) -> AuditStore:
-    """The store at a place; raises what its kind of store raises."""
+    """Open the store at `place`; raises the errors of its kind of store."""
     if isinstance(place, Path):
         return AuditStore(place, seal, durable=durable)
     return place.open_store(seal, durable=durable)

@@ -1,7 +1,8 @@
 """Writer of audit entries to the store, for one process.
 
-Entries wait in a bounded queue while one thread writes them in batches. If the store cannot be written, they stay in
-the queue and are tried again. Entries beyond the bound are dropped, counted, and logged without their text.
+Entries wait in a bounded queue, from which one thread writes them in batches. If a write fails, the entries stay in the
+queue and the write is retried. When the queue is full, new entries are dropped and counted, and the fact is logged
+without their text.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from aligner_proxy.plugins.extensions import Boundary
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-"""How long the store may fail before answers that wait for their entry are refused."""
+"""Seconds that the store may fail before answers that wait for their entry are refused."""
 LAST_S = 2.0
-"""How long entries that wait are tried when the process ends."""
+"""Seconds for which queued entries are retried when the process ends."""
 _BATCH_ENTRIES = 64
 _BATCH_BYTES = 4 * 2**20
-"""The most that one transaction writes, one entry at least."""
+"""Limit of one transaction in bytes; a single larger entry is still written."""
 _FIRST_PAUSE_S = 0.1
 
 
 def count_entries(result: str, count: int = 1) -> None:
-    """Count entries: written, lost (redaction, shutdown, a row the store cannot hold), or dropped (no room to wait)."""
+    """Add to the entries metric: written, lost (failed redaction, shutdown, unstorable row) or dropped (queue full)."""
     if count:
         AUDIT_ENTRIES.labels(result).inc(count)
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """Bounds of the queue, and of the pause between attempts to write."""
+    """Limits of the queue, and the longest pause between attempts to write."""
 
     max_bytes: int
     max_entries: int | None = None
@@ -52,7 +53,7 @@ class QueueLimits:
 
 
 class MemoryBudget:
-    """Memory for waiting entries, shared by threads. An entry larger than the whole budget may wait alone."""
+    """Thread-safe memory budget for queued entries. An entry larger than the whole budget may wait alone."""
 
     def __init__(self, bounds: QueueLimits) -> None:
         self._bounds = bounds
@@ -61,7 +62,7 @@ class MemoryBudget:
         self._entries = 0
 
     def take(self, size: int) -> bool:
-        """Take room for one entry; False if there is too little."""
+        """Reserve `size` bytes for one entry; False if there is too little room."""
         most = self._bounds.max_entries
         with self._lock:
             fits = self._bytes + size <= self._bounds.max_bytes and (most is None or self._entries < most)
@@ -73,7 +74,7 @@ class MemoryBudget:
         return True
 
     def give_back(self, size: int) -> None:
-        """Give back the room of one entry."""
+        """Release the memory of one entry."""
         with self._lock:
             self._bytes -= size
             self._entries -= 1
@@ -82,15 +83,15 @@ class MemoryBudget:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _QueuedEntry:
-    """An entry that waits to be written."""
+    """An event in the queue, not yet written."""
 
     event: AuditEvent
     size: int
     completion: Future[None] | None = None
-    """Set for an answer that may only be delivered once its entry is written."""
+    """Set if the answer may be delivered only once its entry is written."""
 
     def settle(self, error: NotRecorded | None) -> None:
-        """Release the answer that waits for this entry, if any."""
+        """Complete the future of the answer that waits for this entry, if any: with success or with `error`."""
         if self.completion is None or not self.completion.set_running_or_notify_cancel():
             return
         if error is None:
@@ -100,7 +101,7 @@ class _QueuedEntry:
 
 
 class Recorder:
-    """Writer to the audit store. `opened` opens the store; `tidier` deletes from it."""
+    """Writer to the audit store. `open_store` opens the store; `retention` deletes old entries from it."""
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class Recorder:
         required: bool = False,
     ) -> None:
         self.required = required
-        """Whether an answer may only be delivered when its entry is on the disk."""
+        """Whether an answer may be delivered only when its entry is on disk."""
         self._open = open_store
         self._redact = redact
         self._retention = retention
@@ -120,13 +121,13 @@ class Recorder:
         self._budget = MemoryBudget(limits)
         self._items: deque[_QueuedEntry] = deque()
         self._condition = threading.Condition()
-        """Of `_items`, `_thread` and `_closing_at`."""
+        """Guards `_items`, `_thread` and `_closing_at`."""
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._closing_at: float | None = None
         self._store: AuditStore | None = None
         self._failing_since: float | None = None
-        # Only changes are logged.
+        # Whether entries are being dropped or lost; only changes are logged.
         self._dropping = False
         self._losing = False
 
@@ -135,18 +136,18 @@ class Recorder:
         self._enqueue(event, None)
 
     async def write(self, event: AuditEvent) -> None:
-        """Wait until an event is on disk; raises `NotRecorded`. Cancelling the caller does not cancel the write."""
+        """Queue an event and wait until it is on disk; raises `NotRecorded`. Cancelling does not stop the write."""
         completion: Future[None] = Future()
         if not self._enqueue(event, completion):
             raise NoRoomForRecord("too many audit entries wait")
         await asyncio.wrap_future(completion)
 
     async def aclose(self) -> None:
-        """Write the queued entries, as far as that is possible within `LAST_S`, and close."""
+        """Write the queued entries, as far as possible within `LAST_S` seconds, and close."""
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """The same, for the end of a process that has no loop any more."""
+        """Do the same as `aclose` without an event loop, for the end of a process."""
         with self._condition:
             self._closing_at = self._closing_at or time.monotonic()
             self._closing.set()
@@ -158,6 +159,7 @@ class Recorder:
         _OPEN.discard(self)
 
     def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
+        """Queue an event and start the writer thread; returns False, counts and logs if the queue is full or closed."""
         item = _QueuedEntry(event, event_bytes(event), completion)
         with self._condition:
             accepted = self._closing_at is None and self._budget.take(item.size)
@@ -174,13 +176,13 @@ class Recorder:
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            # A daemon: while the store fails, only `close` would end this thread.
+            # A daemon thread, because while the store fails only `close` would end it, and the process could not exit.
             self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
             self._thread.start()
             _OPEN.add(self)
 
     def _write_batches(self) -> None:
-        """Write until the recorder is closed and nothing waits."""
+        """Write batches, retrying failed ones, until the recorder is closed and the queue is empty."""
         pause = _FIRST_PAUSE_S
         while batch := self._next_batch():
             try:
@@ -199,7 +201,7 @@ class Recorder:
         """Wait for queued items and return the first batch; empty when the recorder is closed."""
         batch: list[_QueuedEntry] = []
         size = 0
-        most = 1 if self._failing_since is not None else _BATCH_ENTRIES  # an attempt that may fail should cost little
+        most = 1 if self._failing_since is not None else _BATCH_ENTRIES  # make a retry that may fail cheap
         with self._condition:
             self._condition.wait_for(lambda: self._items or self._closing_at is not None)
             for item in self._items:
@@ -210,13 +212,13 @@ class Recorder:
         return batch
 
     def _write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
-        """Write a batch in one transaction; returns the items that can never be stored."""
+        """Write a batch in one transaction; returns the items that can never be stored, and logs that they are lost."""
         if self._store is None:
             self._store = self._open()
         rows: dict[_QueuedEntry, Row] = {}
         for item in batch:
             try:
-                with Boundary():  # redaction is the operator's code; only the type of its errors may be logged
+                with Boundary():  # redaction is the operator's code, and its error messages may contain text
                     rows[item] = self._store.row(make_entry(item.event, self._redact))
             except CorrectionError as error:
                 self._log_loss(str(error))
@@ -232,6 +234,7 @@ class Recorder:
         self._losing = True
 
     def _finish_batch(self, batch: Collection[_QueuedEntry], unwritable: Collection[_QueuedEntry]) -> None:
+        """Count a batch, complete its waiting answers, and remove it from the queue."""
         count_entries("written", len(batch) - len(unwritable))
         count_entries("lost", len(unwritable))
         for item in batch:
@@ -248,7 +251,7 @@ class Recorder:
                 self._items.popleft()
 
     def _handle_failure(self, error: Exception) -> None:
-        """Keep the queue for the next attempt, but give up on answers that have waited too long."""
+        """Close the store and keep the queue for the next attempt, but give up entries that have waited too long."""
         self._close_store()
         now = time.monotonic()
         if self._failing_since is None:
@@ -263,6 +266,7 @@ class Recorder:
             self._give_up(lambda item: item.completion is not None)
 
     def _give_up(self, hopeless: Callable[[_QueuedEntry], bool]) -> None:
+        """Remove the entries that `hopeless` selects, count them as lost, and refuse the answers that wait for them."""
         with self._condition:
             hopeless_items = [item for item in self._items if hopeless(item)]
             self._items = deque(item for item in self._items if not hopeless(item))

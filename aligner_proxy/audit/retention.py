@@ -1,9 +1,9 @@
 """Deletion of old audit entries in the background, by one process at a time.
 
-A lease decides which worker deletes: a file beside the store of a host, or a lock in a shared database. It is released
-when that worker ends. Entries are deleted in small portions, with pauses for other workers between them. The age of an
-entry is measured by a clock that ignores jumps; its last reading is stored with the lease, so a machine that boots with
-a wrong time deletes nothing because of it.
+A lease decides which worker deletes: a lock file next to the store, or a lock in a shared database. It is released
+when that worker ends. Entries are deleted in small portions, with pauses in which other workers can write. The age of
+an entry is measured by a clock that ignores jumps. The clock's last reading is stored with the lease, so a machine that
+boots with a wrong time does not delete entries because of it.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ log = logging.getLogger(__name__)
 EVERY_S = 600.0
 """Seconds between two rounds."""
 _GAP_S = 3600.0
-"""Gap between two boots of the machine that is always accepted."""
+"""Seconds between two boots of the machine that are always accepted as real."""
 _GAP_SHARE = 0.1
 """Clock error after a boot that is accepted, as a share of the retention time."""
 _ROOM = 0.9
-"""Fill level after deleting, as a share of the size bound, so that not every entry triggers deletions."""
+"""Fill level after deleting, as a share of the size limit, so that not every new entry triggers a deletion."""
 _PORTION_S = 0.02
-"""How long one portion should lock the store."""
+"""Seconds for which one portion should lock the store."""
 _PAUSE_S = 0.002
-"""The shortest pause between two portions."""
+"""The shortest pause between two portions, in seconds."""
 _READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """Limits of the store in time and size."""
+    """Limits of the store in age (seconds) and size (bytes)."""
 
     seconds: float
     max_bytes: int
 
 
 class RetentionLease:
-    """Exclusive right to delete old entries, held by one process of this host until it ends or closes it."""
+    """Exclusive right to delete old entries; one process of this host holds it until it ends or closes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
     def take(self) -> bool:
-        """Whether this process holds the lease, having taken it if it was free. Raises `OSError`."""
+        """Take the lease if it is free; returns whether this process holds it now. Raises `OSError`."""
         if self._file is None:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -73,21 +73,21 @@ class RetentionLease:
         return True
 
     def read(self) -> ClockReading | None:
-        """The clock reading of the last round, whichever process held the lease; None if there is none."""
+        """The clock reading of the last deletion round, by any holder of the lease; None if there is none."""
         try:
             return _READING.validate_json(self._path.read_bytes())
         except (OSError, ValidationError):
             return None
 
     def write(self, reading: ClockReading) -> None:
-        """Keep a clock reading for the next holder."""
+        """Store a clock reading for the next holder."""
         assert self._file is not None
         text = json.dumps(asdict(reading)).encode()
         os.pwrite(self._file, text, 0)
         os.ftruncate(self._file, len(text))
 
     def close(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -98,7 +98,7 @@ def _lease_of(place: StoreLocation) -> Lease:
 
 
 class RetentionWorker:
-    """Background deletion of entries beyond the limits of age and size."""
+    """Background thread that deletes entries beyond the limits of age and size."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class RetentionWorker:
         """Whether the last round succeeded; only changes are logged."""
 
     def start(self) -> None:
-        """Start the background thread once; the store must exist."""
+        """Start the background thread if it does not run yet; the store must exist."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run_rounds, name="audit-tidier", daemon=True)
             self._thread.start()
@@ -133,9 +133,9 @@ class RetentionWorker:
         self._lease.close()
 
     def delete_old(self) -> int:
-        """One round: delete what is too old, then the first entries until the rest fits; returns how many.
+        """Run one round: delete entries that are too old, then the oldest until the rest fits; returns their number.
 
-        0 where another process holds the lease.
+        Returns 0 if another process holds the lease.
         """
         if not self._lease.take():
             return 0
@@ -162,9 +162,9 @@ class RetentionWorker:
         return pace.delete(lambda count: store.delete_first(count) if store.used_bytes() > room else 0)
 
     def _believed_time(self, store: AuditStore) -> float:
-        """The earlier of the machine's time and the believed time, so that less counts as too old.
+        """The earlier of the machine's time and the steady clock's time, so that a wrong clock deletes too little.
 
-        The reading is kept in the lease's file.
+        Stores the reading with the lease.
         """
         if self._clock is None:
             last = self._lease.read()
@@ -181,6 +181,7 @@ class RetentionWorker:
         return min(reading.believed_time, reading.wall)
 
     def _run_rounds(self) -> None:
+        """Run rounds until stopped, the first at once; log a failure only when it begins."""
         pause = 0.0
         while not self._stop.wait(pause):
             pause = self._every_s
@@ -196,14 +197,14 @@ class RetentionWorker:
 
 
 class _DeletionPace:
-    """Portion size: what takes about `_PORTION_S`, followed by a pause at least as long."""
+    """Pace of deletion: portions that take about `_PORTION_S`, each followed by a pause at least as long."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._count = 16
 
     def delete(self, portion: Callable[[int], int]) -> int:
-        """Call `portion` with an adapted count until it deletes nothing; returns the number of deleted items."""
+        """Call `portion` with an adapted count until it deletes nothing or `stop` is set; returns the total deleted."""
         total = 0
         while not self._stop.is_set():
             began = time.monotonic()

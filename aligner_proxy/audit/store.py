@@ -1,9 +1,9 @@
 """SQLite store of audit entries, with the encryption of their texts.
 
-One file (WAL), readable by its owner only. Every worker has its own connection, which belongs to the thread that
-opened it. The file stores the version of its tables; the first process to open it migrates it. Deleted data is
-overwritten. A block of text is encrypted with AES-256-GCM and bound to its row. No method that deletes holds the file
-for longer than its caller's limit of entries or pages takes: deciding how much is old is the tidier's business.
+One file (in WAL mode), readable only by its owner. Every worker has its own connection, which belongs to the thread
+that opened it. The file stores the version of its tables; the first process to open it migrates it. Deleted data is
+overwritten. Blocks of text are encrypted with AES-256-GCM and bound to their row. Methods that delete take a limit of
+entries or pages, so that they lock the file only briefly; retention.py decides what is too old.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from aligner_proxy.plugins.api import Content, Entry
 
 _NONCE = 12
 BUSY_S = 1.0
-"""How long to wait for another process's write."""
+"""Seconds to wait for another process's write."""
 _BUSY_PAUSE_S = 0.005
 _CHECKPOINT_BUSY_MS = 50
-"""How long emptying the log may wait for readers, since nobody can write meanwhile."""
+"""Milliseconds that emptying the log may wait for readers; short, because nobody can write meanwhile."""
 _INCREMENTAL = 2
 _LAST_ID = 2**63 - 1
-# SQLite cannot hold such a row, and never will; any other error is one of the file or of the disk.
+# Errors of a row that SQLite can never store; all other errors concern the file or the disk, and a retry may help.
 _REFUSED = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -47,7 +47,7 @@ _REFUSED = (
     UnicodeError,
 )
 Row = tuple[Any, ...]
-"""An entry as it is stored, sealed where there is a key."""
+"""The column values of a stored entry; its texts are encrypted if there is a key."""
 
 STEPS = (
     """
@@ -115,15 +115,15 @@ STEPS = (
     END;
     """,
 )
-"""Migrations from each version of the tables to the next; the file's version is the number applied.
+"""Migrations from each version of the tables to the next; the file's version is the number of steps applied.
 
-Reviews go with their entry by a trigger, which holds for every connection: SQLite's foreign keys are off unless a
-connection turns them on.
+A trigger deletes reviews together with their entry. It works for every connection, whereas SQLite's foreign keys are
+off unless a connection turns them on.
 """
 
 
 class Seal:
-    """Cipher with one key. `name` identifies the key without revealing it."""
+    """Cipher with one key; `name` identifies the key without revealing it."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
@@ -135,7 +135,7 @@ class Seal:
         return nonce + self._cipher.encrypt(nonce, content, row)
 
     def decrypt(self, sealed: bytes, row: bytes) -> bytes:
-        """Decrypt; raises `AuditError` when the content or its row was changed."""
+        """Decrypt; raises `AuditError` if the content or its row was changed."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], row)
         except InvalidTag:
@@ -151,9 +151,9 @@ _FLAGS = ("cache_hit", "changed")
 
 
 class AuditStore:
-    """An open store. Raises `sqlite3.Error`, `OSError`, and `AuditError` for a file that is no audit store.
+    """An open store. Raises `sqlite3.Error`, `OSError`, and `AuditError` for a file of a newer version.
 
-    `durable`: what was added is on the disk, not only with the operating system, when the call returns.
+    `durable`: when a call that adds entries returns, they are on the disk and not only in the operating system's cache.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class AuditStore:
         self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
         synchronous = "FULL" if durable else "NORMAL"
         try:
-            if self._pragma("auto_vacuum") != _INCREMENTAL:  # setting it waits for the other workers' writes
+            if self._pragma("auto_vacuum") != _INCREMENTAL:  # set only if needed: that waits for other workers' writes
                 self._connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
             self._use_log(busy_s)
             for setting in (f"synchronous = {synchronous}", "secure_delete = ON"):
@@ -181,7 +181,7 @@ class AuditStore:
             raise
 
     def _use_log(self, busy_s: float) -> None:
-        """Write ahead in a log; where another worker makes the same file SQLite says at once that it is busy."""
+        """Turn on write-ahead logging; retry while another worker creates the file, as SQLite does not wait here."""
         until = time.monotonic() + busy_s
         while True:
             try:
@@ -198,7 +198,7 @@ class AuditStore:
         self.insert([self.row(entry)])
 
     def row(self, entry: Entry) -> Row:
-        """An entry as it is stored."""
+        """The column values of an entry, with its texts encrypted if there is a key."""
         content: str | bytes | None = None
         key = None
         if entry.content is not None:
@@ -210,11 +210,11 @@ class AuditStore:
         return (*plain, key, content)
 
     def seal_content(self, content: bytes, row: bytes) -> tuple[str | None, str | bytes]:
-        """The name of the key and the content bound to `row`; without a key text, so that an operator can query it."""
+        """Encrypt a content bound to `row` into (key name, bytes); without a key, (None, text) for SQL queries."""
         return (None, content.decode()) if self._seal is None else (self._seal.name, self._seal.encrypt(content, row))
 
     def unseal_content(self, content: str | bytes, sealed_by: str | None, row: bytes) -> str | bytes:
-        """What was sealed; raises `AuditError` where this store has not the key, or something was changed."""
+        """Decrypt a content; raises `AuditError` if this store does not have the key, or the data was changed."""
         if sealed_by is None:
             return content
         if self._seal is None or self._seal.name != sealed_by:
@@ -223,7 +223,7 @@ class AuditStore:
         return self._seal.decrypt(content, row)
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
-        """Add rows in one transaction; returns the positions of those that SQLite cannot hold."""
+        """Add rows in one transaction; returns the indexes of rows that SQLite cannot store."""
         unstorable = []
         with self.transaction():
             for position, values in enumerate(rows):
@@ -234,14 +234,14 @@ class AuditStore:
         return unstorable
 
     def entries(self, since: float = 0.0, until: float = float("inf"), limit: int = -1) -> Iterator[Entry]:
-        """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` where decryption fails."""
+        """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` if decryption fails."""
         most = _LAST_ID if limit < 0 else limit
         yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, most))
 
     def select(self, condition: str, values: Sequence[object], *, texts: bool = True) -> Iterator[Entry]:
-        """Entries under a condition in SQL, never with a caller's text in it; without `texts` none is decrypted.
+        """Entries that meet a condition in SQL; without `texts`, their contents are neither read nor decrypted.
 
-        Raises `AuditError` as `entries` does.
+        The condition must not contain text from outside: pass that in `values`. Raises `AuditError` as `entries` does.
         """
         for row in self._iter_rows(f"{_SELECT if texts else _SELECT_PLAIN} WHERE {condition}", values):
             columns = dict(zip(_COLUMNS, row, strict=True))
@@ -252,24 +252,24 @@ class AuditStore:
             yield Entry(**columns, content=None if raw is None else self._decode_content(raw, sealed_by, columns))
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
-        """What a statement in SQL gives, never with a caller's text in it."""
+        """Run an SQL statement and return its rows; text from outside goes into `values`, never into the statement."""
         rows: list[Row] = self._execute(statement, values).fetchall()
         return rows
 
     def erase(self, rows: Sequence[int]) -> int:
-        """Delete the entries in these rows, with their reviews; returns how many there were.
+        """Delete the entries with these row ids, and their reviews; returns how many were deleted.
 
-        Rows are used again, so they are to be found in the same transaction.
+        SQLite reuses row ids, so the caller must look them up in the same transaction.
         """
         return sum(self._execute("DELETE FROM entries WHERE id = ?", (row,)).rowcount for row in rows)
 
     def last_expired(self, before: float, now: float) -> int | None:
         """The id up to which every entry is older than `before`; None if there is no such entry.
 
-        Ids grow with every entry, whatever the clock says: an entry behind one that is young is no older, and a time
-        that lies in the future says nothing.
+        Ids grow with every entry, even if the clock jumps. So an entry with a higher id than a young entry is not
+        expired, and times in the future are ignored.
         """
-        # The plus keeps SQLite from the index by time: in the order of ids the first match is near.
+        # The plus keeps SQLite from using the index by time: in the order of ids the first match is found sooner.
         first_young = "SELECT id FROM entries WHERE +at >= ? AND +at <= ? ORDER BY id LIMIT 1"
         young = self._execute(first_young, (before, now)).fetchone()
         bound = young[0] if young else _LAST_ID
@@ -278,36 +278,36 @@ class AuditStore:
         return expired
 
     def newest_time(self) -> float | None:
-        """Time of the entry that was added last."""
+        """Time of the entry that was added last; None if the store is empty."""
         last = self._execute("SELECT at FROM entries ORDER BY id DESC LIMIT 1").fetchone()
         return float(last[0]) if last else None
 
     def last_row(self) -> int:
-        """The row that was added last; 0 before the first."""
+        """The row id of the entry that was added last; 0 if the store is empty."""
         return int(self._execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0])
 
     def delete_first(self, count: int, last: int = _LAST_ID) -> int:
-        """Delete the `count` entries that were added first, up to the id `last`; returns how many there were."""
+        """Delete the first `count` entries by id, up to the id `last`; returns how many were deleted."""
         first = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <= ? ORDER BY id LIMIT ?)"
         deleted: int = self._execute(first, (last, count)).rowcount
         return deleted
 
     def used_bytes(self) -> int:
-        """Bytes of the file that hold something."""
+        """Bytes of the file that are in use, without free pages."""
         return (self._pragma("page_count") - self._pragma("freelist_count")) * self._pragma("page_size")
 
     def shrink(self, pages: int) -> int:
-        """Give up to `pages` empty pages back to the file system; returns how many it were."""
+        """Return up to `pages` empty pages to the file system; returns their number."""
         empty = self._pragma("freelist_count")
         if empty:
-            # `execute` would free a single page.
+            # `execute` would free only one page.
             self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
         return empty - self._pragma("freelist_count")
 
     def empty_log(self) -> None:
         """Move everything from the write-ahead log into the file, so that no deleted text stays in the log.
 
-        A reader may prevent that; the next call tries again.
+        A reader may prevent this; then the next call tries again.
         """
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         busy_ms = self._pragma("busy_timeout")
@@ -322,12 +322,13 @@ class AuditStore:
         self._connection.close()
 
     def _migrate(self, path: Path, steps: Sequence[str]) -> None:
+        """Apply the missing migration steps; raises `AuditError` if a newer version wrote the file."""
         version = self._pragma("user_version")
         if version > len(steps):
             raise AuditError(f"{path} was written by a newer aligner-proxy; use that one, or another file")
         if version == len(steps):
             return
-        with self.transaction():  # another worker may be migrating
+        with self.transaction():  # another worker may migrate at the same time
             for step in steps[self._pragma("user_version") :]:
                 for statement in _statements(step):
                     self._connection.execute(statement)
@@ -335,22 +336,22 @@ class AuditStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Block in which nobody else writes; all of it is kept, or nothing."""
+        """Context in which no other process writes; everything in it is committed, or nothing."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:  # some errors end it by themselves
+            if self._connection.in_transaction:  # some errors end the transaction themselves
                 self._connection.execute("ROLLBACK")
             raise
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
-        """The cursor of a statement."""
+        """Run a statement and return its cursor."""
         return self._connection.execute(statement, values)
 
     def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
-        """What a query gives, row by row."""
+        """Run a query and return an iterator over its rows."""
         cursor: Iterator[Row] = self._execute(statement, values)
         return cursor
 
@@ -358,6 +359,7 @@ class AuditStore:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _decode_content(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
+        """Decrypt and parse the content of a row; raises `AuditError` if it is damaged or the key is wrong."""
         content = self.unseal_content(
             raw, sealed_by, _row_identity(columns["call_id"], columns["choice"], columns["at"])
         )
@@ -368,7 +370,7 @@ class AuditStore:
 
 
 def _statements(step: str) -> Iterator[str]:
-    """The statements of a step; that of a trigger has more than one semicolon."""
+    """Split a migration step into statements; a trigger is one statement with several semicolons."""
     statement = ""
     for part in step.split(";"):
         statement += part
@@ -387,10 +389,10 @@ def _row_identity(call_id: str, choice: int, at: float) -> bytes:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file private before SQLite opens it; -wal and -shm get the same permissions.
+    """Create the file with mode 0600, or restrict its mode, before SQLite opens it; -wal and -shm inherit the mode.
 
-    A file that exists is not opened here: closing it would give up the locks of this process's other connections
-    (POSIX), and another process would take the file for one that nobody uses.
+    An existing file is not opened here. By POSIX rules, closing it would release the locks of this process's other
+    connections, and another process would believe that nobody uses the file.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):

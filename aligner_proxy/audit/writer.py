@@ -1,8 +1,8 @@
 """Writers of audit entries that a policies file configures: the store, and the sinks of plugins.
 
-`note` neither waits nor raises; the recorder keeps what cannot be written yet. Each sink has its own thread and as much
-memory for waiting entries as the store; entries beyond it are counted and lost. Where the operator requires the record
-(`audit: required`), `write` waits until the entry is in the store.
+`note` neither waits nor raises; the recorder queues what cannot be written yet. Each third-party sink has its own
+thread, and every sink has as much memory for queued entries as the store; further entries are dropped and counted. With
+`audit: required`, `write` waits until the entry is in the store.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from aligner_proxy.policy.schema import PolicyFile
 log = logging.getLogger(__name__)
 
 WRITE_S = 10.0
-"""Time limit of a sink for one entry; a slower one is lost."""
+"""Timeout in seconds for a sink to write one entry; after it the entry is lost."""
 READING_S = 60.0
-"""Timeout of database calls by people who read or erase."""
+"""Timeout in seconds of database calls by commands and pages that read or erase."""
 _DAY_S = 86_400.0
 
 
@@ -59,7 +59,7 @@ class AuditWriters:
 
     @property
     def required(self) -> bool:
-        """Whether an answer may only be delivered when its entry is in the store."""
+        """Whether an answer may be delivered only when its entry is in the store."""
         return self._required is not None
 
     def __bool__(self) -> bool:
@@ -72,7 +72,7 @@ class AuditWriters:
             writer.note(event)
 
     async def write(self, event: AuditEvent) -> None:
-        """Queue an event with each writer, and wait until it is in the store that requires it.
+        """Queue an event with each writer; if entries are required, wait until it is in the store.
 
         Raises `NotRecorded`.
         """
@@ -89,7 +89,7 @@ class AuditWriters:
 
 
 def make_audit_writers(file: PolicyFile) -> AuditWriters:
-    """The writers that a policies file configures; raises `ConfigError`."""
+    """Make the writers that a policies file configures; raises `ConfigError`."""
     store = make_recorder(file)
     sinks = registry.configure_plugins(file)["audit_sinks"]
     redact = load_redaction(file) if sinks else None
@@ -113,7 +113,7 @@ class SinkWriter:
         self._healthy = True
 
     def note(self, event: AuditEvent) -> None:
-        """Pass an event to the sink, unless too much is waiting."""
+        """Pass an event to the sink in a background task; if the queue is full, drop and count it."""
         size = event_bytes(event)
         if not self._budget.take(size):
             count_entries("sink_dropped")
@@ -128,8 +128,10 @@ class SinkWriter:
         await asyncio.gather(*self._tasks)
 
     async def _write(self, event: AuditEvent) -> None:
+        """Write one event to the sink; a failure or timeout is counted, and logged when it begins."""
+
         async def work() -> None:
-            await self._sink.write(make_entry(event, self._redact))  # redaction is foreign code, too
+            await self._sink.write(make_entry(event, self._redact))  # redaction, too, is not our code
 
         try:
             async with asyncio.timeout(WRITE_S):
@@ -146,7 +148,7 @@ class SinkWriter:
 
 
 def make_recorder(file: PolicyFile) -> Recorder | None:
-    """The writer to the audit store, not opened yet; None where it is off. Raises `ConfigError` for bad settings."""
+    """The writer to the audit store, not opened yet; None if that is off. Raises `ConfigError` for bad settings."""
     settings = file.audit
     opener = store_opener(file)
     if opener is None:
@@ -159,7 +161,7 @@ def make_recorder(file: PolicyFile) -> Recorder | None:
 
 
 def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
-    """A function that opens the store for writing; None if it is off. Raises `ConfigError` for bad settings."""
+    """A function that opens the store for writing; None if the store is off. Raises `ConfigError` for bad settings."""
     if not file.audit.enabled:
         return None
     where = store_location(file)
@@ -168,9 +170,9 @@ def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
 
 
 def store_location(file: PolicyFile, patience_s: float | None = None) -> StoreLocation:
-    """The location of the store; raises `ConfigError` if the variable of a database holds no address.
+    """The location of the store; raises `ConfigError` if the database's variable contains no address.
 
-    `patience_s` is how long a call of a database may take, by default as long as a gateway waits.
+    `patience_s` is the timeout of database calls in seconds; by default that of a gateway.
     """
     address = config.audit_database_address(file)
     if address is None:
@@ -180,12 +182,12 @@ def store_location(file: PolicyFile, patience_s: float | None = None) -> StoreLo
 
 
 def queue_limits(file: PolicyFile) -> QueueLimits:
-    """The bounds of the queue in each worker."""
+    """The limits of the queue in each worker."""
     return QueueLimits(file.audit.waiting_mb * 2**20, file.audit.waiting)
 
 
 def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
-    """The store, open for reading; raises `ConfigError` where there is none."""
+    """Open the store for reading; raises `ConfigError` if there is none."""
     where = path or store_location(file, READING_S)
     if isinstance(where, Path) and not where.exists():
         raise ConfigError(
@@ -195,7 +197,7 @@ def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
 
 
 def has_store(file: PolicyFile) -> bool:
-    """Whether a readable store exists; opening a missing file would create it."""
+    """Whether a readable store exists; ask before opening, because opening a missing file would create it."""
     return file.audit.enabled and bool(file.audit.database_env or config.audit_file(file).exists())
 
 
@@ -205,7 +207,7 @@ def _seal(file: PolicyFile) -> Seal | None:
 
 
 def load_redaction(file: PolicyFile) -> Redact | None:
-    """The operator's redaction function, imported at the start; raises `ConfigError`."""
+    """Import the operator's redaction function; None if none is set. Raises `ConfigError`."""
     if file.audit.redact is None:
         return None
     module, _, name = file.audit.redact.rpartition(".")

@@ -1,7 +1,7 @@
 """Command line: one module per command, imported only when that command runs.
 
-So `--help` is fast, without torch or LiteLLM. Every `AlignerProxyError` becomes one line on stderr and exit status 2,
-and with `--json` also one JSON object on stdout.
+This keeps `--help` fast, because it imports neither torch nor LiteLLM. Every `AlignerProxyError` is printed as one line
+on stderr with exit status 2, and with `--json` also as one JSON object on stdout.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from aligner_proxy.plugins.commands import Command, plugin_commands
 
 _OWN = {
     "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
-    "engine": "Serve the aligner alone, so that several gateway workers share one model.",
+    "engine": "Serve only the aligner, so that several gateway workers can share one model.",
     "align": "Correct one answer from stdin, or many with --jsonl.",
-    "teach": "Teach objectives by the example sentences that a policies file names.",
+    "teach": "Teach objectives from the example files that a policies file names.",
     "check": "Validate a config and print the policy that a request would get, and why.",
-    "audit": "Erase what is on record of one answer.",
-    "health": "Say whether gateway and engine are alive, ready, degraded.",
-    "doctor": "Say what this machine can run, and what to fix.",
-    "pull": "Fetch, quantise and store the weights of an aligner.",
+    "audit": "Erase the records of one answer from the audit store.",
+    "health": "Show whether gateway and engine are alive, ready or degraded.",
+    "doctor": "Check what this machine can run, and print what to fix.",
+    "pull": "Download, quantise and store the weights of an aligner.",
 }
 """The package's own commands, in the order of their use."""
 
 
 @cache
 def all_commands() -> dict[str, Command]:
-    """Every command by its name: the package's own, then those of installed plugins, which replace none."""
+    """Every command by its name: our own, then those of installed plugins, which cannot replace ours."""
     own = (Command(name, about, f"aligner_proxy.cli.{name}") for name, about in _OWN.items())
     commands = {command.name: command for command in own}
     for command in plugin_commands():
@@ -52,16 +52,16 @@ class LazyGroup(click.Group):
         return None if command is None else cast(click.Command, importlib.import_module(command.module).command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
+        """Write the list of commands without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(command.name, command.about) for command in all_commands().values()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown name fails with the list of commands."""
+        """Find the command; for an unknown name, fail with the plugin to install or with the list of commands."""
         if args and not args[0].startswith("-") and args[0] not in all_commands():
-            from aligner_proxy.policy.plugin_keys import COMMANDS_OF_PLUGINS, missing_plugin_text  # brings pydantic
+            from aligner_proxy.policy.plugin_keys import COMMANDS_OF_PLUGINS, missing_plugin_text  # imports pydantic
 
             if (owner := COMMANDS_OF_PLUGINS.get(args[0])) is not None:
                 ctx.fail(missing_plugin_text(args[0], owner))
@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
 
 def print_error(error: AlignerProxyError, as_json: bool) -> None:
     """Print an error as one line on stderr, with `as_json` also as one object on stdout."""
-    from aligner_proxy.cli import terminal  # brings rich, which `--help` does without
+    from aligner_proxy.cli import terminal  # imports rich, which `--help` does not need
 
     if as_json:
         terminal.echo_json({"error": {"type": type(error).__name__, "message": str(error)}})
@@ -88,4 +88,4 @@ def print_error(error: AlignerProxyError, as_json: bool) -> None:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="aligner-proxy")
 def main() -> None:
-    """A correcting LLM gateway: applications keep their OpenAI client, answers come back meeting your objectives."""
+    """A correcting LLM gateway: a small local model checks each answer against your objectives and edits violations."""

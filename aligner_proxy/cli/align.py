@@ -1,7 +1,7 @@
-"""`aligner-proxy align`: correct one answer from stdin, or a file of them with --jsonl.
+"""`aligner-proxy align`: correct one answer from stdin, or many answers with --jsonl.
 
 Runs the gateway's pipeline without its cache: eligibility, engine, gate. The engine runs in this process unless
---engine or the policies file names another. Exit status 1 when the one answer could not be corrected.
+--engine or the policies file names another. Exit status 1 if a single answer could not be corrected.
 """
 
 from __future__ import annotations
@@ -37,17 +37,23 @@ _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 
 
 @click.command("align")
-@click.option("-q", "--question", help="What was asked. Not with --jsonl, where every row has its own.")
-@click.option("-o", "--objective", "objectives", multiple=True, help='A name, or a whole text "Name: description".')
+@click.option("-q", "--question", help="The question. Not with --jsonl, where each row has its own.")
+@click.option("-o", "--objective", "objectives", multiple=True, help='An objective: its name, or "Name: description".')
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a coloured diff.")
-@click.option("--jsonl", is_flag=True, help="Rows of question, answer, objectives in; the same with results out.")
-@click.option("--output", type=click.Path(path_type=Path), help="With --jsonl: append here; rows there are not redone.")
-@click.option("--skip", type=click.IntRange(min=0), default=0, help="With --jsonl: rows to leave out at the start.")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file: its aligner and objectives.")
-@click.option("--engine", "address", help="A running engine: unix:/path/to/engine.sock or http(s)://host:port.")
-@click.option("--caution", type=float, default=0.0, show_default=True, help="Nats that a flag must exceed.")
+@click.option("--jsonl", is_flag=True, help="Read rows {question, answer, objectives}; print rows with results.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="With --jsonl: append to this file, and resume after its rows."
+)
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="With --jsonl: rows to skip at the start.")
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="A policies file with the aligner and objectives."
+)
+@click.option("--engine", "address", help="Use a running engine: unix:/path/to/engine.sock or http(s)://host:port.")
+@click.option("--caution", type=float, default=0.0, show_default=True, help="Minimum score in nats to flag a sentence.")
 @click.option("--verify", type=click.Choice([v.value for v in Verify]), default="flagged", show_default=True)
-@click.option("--aligner", default=DEFAULT_ALIGNER, show_default=True, help="One of several: a name of --adapter.")
+@click.option(
+    "--aligner", default=DEFAULT_ALIGNER, show_default=True, help="The aligner to use: a name given to --adapter."
+)
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds for one answer.")
 @aligner_options
 def command(**options: Any) -> None:
@@ -76,7 +82,7 @@ def command(**options: Any) -> None:
 
 
 def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
-    """The objectives of a policies file, with the heads that were taught for this aligner."""
+    """The objectives of a policies file by name, with the heads that were taught for this aligner."""
     policies = registry.load_policies(file)
     heads = ActiveHeads.read(policies)
     objectives = config.objectives(policies)
@@ -86,6 +92,7 @@ def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
 
 
 def _read_exchange(question: str | None) -> Exchange:
+    """Read the answer from stdin; raises `ConfigError` without a question, or if the answer is not UTF-8."""
     if question is None:
         raise ConfigError("give the question with -q, or rows with --jsonl")
     try:
@@ -118,9 +125,9 @@ def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def open_chosen_engine(address: str | None, options: dict[str, Any], file: Path | None) -> AsyncIterator[Engine]:
-    """The engine at `address`, else the policies file's, else one in this process; closed afterwards.
+    """Open the engine at `address`, else the policies file's, else one in this process; close it afterwards.
 
-    A model in the `given` options always runs in this process. It gets the heads that were taught for the file.
+    A model given in `options` always runs in this process. The engine gets the heads that were taught for the file.
     """
     engine: Engine
     policies = registry.load_policies(file) if file else None
@@ -128,7 +135,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
     if address:
         engine = HttpEngine(address, head_source=heads)
     elif policies and not options.get("model") and config.engine_backend(policies).kind is not ServerKind.LOCAL:
-        from aligner_proxy.gateway.build import open_engine  # brings LiteLLM: seconds
+        from aligner_proxy.gateway.build import open_engine  # imports LiteLLM, which takes seconds
 
         local = await _start_local(options, file) if config.engine_backend(policies).local else None
         engine = open_engine(policies, local=local, head_source=heads)
@@ -142,6 +149,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
 
 
 async def _start_local(options: dict[str, Any], file: Path | None) -> Engine:
+    """Load the aligner in this process, and show the progress on stderr."""
     silence_libraries()
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine

@@ -1,4 +1,4 @@
-"""`aligner-proxy audit erase`: delete the records of one answer, with its reviews."""
+"""`aligner-proxy audit erase`: delete the records of one answer and their reviews."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def command() -> None:
 @command.command("erase")
 @click.argument("name", metavar="ID")
 @click.option("--policy", "policies", required=True, type=click.Path(path_type=Path), help="The policies file.")
-@click.option("--audit", "path", type=click.Path(path_type=Path), help="Another store than that of the policies.")
-@click.option("--tenant", help="Whose answer it is, where clients of several tenants chose the same call id.")
+@click.option("--audit", "path", type=click.Path(path_type=Path), help="A store other than that of the policies.")
+@click.option("--tenant", help="The answer's tenant, needed if several tenants have the same call id.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_json: bool) -> None:
-    """Delete the entries with this x-aligner-id, or this call id, and their reviews. Exit status 1: there are none."""
+    """Delete the entries with this x-aligner-id or call id, and their reviews. Exit status 1 if there are none."""
     store = writer.open_for_reading(registry.load_policies(resolve_policies_file(policies)), path)
     try:
         with store.transaction():
@@ -48,9 +48,9 @@ def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_j
 
 
 def _find_rows(store: AuditStore, name: str, tenant: str | None) -> list[int]:
-    """The rows of an answer, of its side texts and of the shadow aligner.
+    """The row ids of an answer, of its side texts and of the shadow aligner's results for it.
 
-    Raises `ConfigError` where several tenants have one of this id.
+    Raises `ConfigError` if several tenants have entries with this id.
     """
     ids = [name, *(name + ending for ending in (*SIDE_IDS.values(), BESIDE_ID))]
     rows = store.rows(

@@ -1,7 +1,7 @@
-"""Batch alignment of JSON lines: in order, a few at a time, resumable; a bad row does not stop the rest.
+"""Batch alignment of JSON lines: in order, four at a time, resumable; a bad row does not stop the others.
 
-An input row is {"question", "answer", "objectives", ...}; its output row adds the result. Every input row has exactly
-one output row, so the number of output rows tells where to resume.
+An input row is {"question", "answer", "objectives", ...}; its output row is the input row plus the result. Every input
+row gives exactly one output row, so the number of output rows shows where to resume.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IN_FLIGHT = 4
 
 
 class BatchRow(BaseModel):
-    """Required fields of a row; others pass through. Without objectives those of the command line apply."""
+    """Required fields of a row; other fields are copied. Without objectives, those of the command line apply."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -40,16 +40,17 @@ class BatchRow(BaseModel):
 
 
 class ObjectiveNames:
-    """Objectives by name, or new ones by their whole text ("Name: description")."""
+    """Lookup of objectives by name, or of new ones by their whole text ("Name: description")."""
 
     def __init__(self, configured: Mapping[str, Objective]) -> None:
         self._configured = configured
 
     def resolve(self, names: Sequence[str]) -> tuple[Objective, ...]:
-        """The objectives of these names; raises `ConfigError` with a hint for an unknown name."""
+        """The objectives with these names or texts; raises `ConfigError` with a hint for an unknown name."""
         return tuple(self._configured.get(name) or self._new(name) for name in names)
 
     def _new(self, text: str) -> Objective:
+        """Make an objective from its whole text; raises `ConfigError` if it is not "Name: description"."""
         if ":" not in text:
             hint = suggest_name(text, self._configured)
             raise ConfigError(f'unknown objective {quote_name(text)}; {hint}, or give a whole text "Name: description"')
@@ -61,7 +62,7 @@ class ObjectiveNames:
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """Settings of a batch; `output` is appended to, the first `skip` rows are left out."""
+    """Settings of a batch: results are appended to `output`, and the first `skip` rows are skipped."""
 
     policy: Policy
     objectives: ObjectiveNames
@@ -70,7 +71,7 @@ class BatchJob:
 
 
 async def run(job: BatchJob, pipeline: Pipeline, source: BinaryIO, sink: BinaryIO) -> None:
-    """Align all rows of `source`; results go to `job.output` or `sink` as soon as they are ready, in order."""
+    """Align all rows of `source`; write results in order, as soon as they are ready, to `job.output` or `sink`."""
     done = job.skip + (_resume(job.output) if job.output else 0)
     with _make_progress() as progress, _open_output(job.output, sink) as out:
         bar = progress.add_task("aligning", total=_file_size(source), rows=0)
@@ -88,7 +89,7 @@ async def run(job: BatchJob, pipeline: Pipeline, source: BinaryIO, sink: BinaryI
 
 
 async def _align(job: BatchJob, pipeline: Pipeline, line: bytes, number: int) -> dict[str, Any]:
-    """The output row; an invalid row gets the reason."""
+    """Align one row and return the output row; for an invalid row it contains the reason."""
     fields: dict[str, Any] = {}
     try:
         fields = _parse_object(line)
@@ -101,7 +102,7 @@ async def _align(job: BatchJob, pipeline: Pipeline, line: bytes, number: int) ->
 
 
 def result_fields(outcome: Outcome) -> dict[str, Any]:
-    """The fields that a result adds: the delivered text, its status, and the segments."""
+    """The fields that a result adds to a row: the delivered text, its status and reason, and the segments."""
     return {
         "corrected": outcome.text,
         "status": outcome.status.value,
@@ -132,7 +133,7 @@ def _error_text(error: Exception) -> str:
 
 
 def _resume(output: Path) -> int:
-    """Number of complete rows in `output`; removes an incomplete last row."""
+    """Count the complete rows in `output`, and remove an incomplete last row from the file."""
     if not output.exists():
         return 0
     content = output.read_bytes()
@@ -152,7 +153,7 @@ def _open_output(output: Path | None, sink: BinaryIO) -> AbstractContextManager[
 
 
 def _file_size(source: BinaryIO) -> int | None:
-    """Size of a regular file in bytes, for the progress bar."""
+    """Size of a regular file in bytes, for the progress bar; None if it is unknown."""
     try:
         return os.fstat(source.fileno()).st_size or None
     except OSError:

@@ -1,4 +1,4 @@
-"""`aligner-proxy check`: validation of a config, and the policy of a request value by value.
+"""`aligner-proxy check`: validate a config, and print the policy of a request with the origin of each value.
 
 Reads a LiteLLM YAML (and the policies file that it registers) or a policies file. It starts nothing, and calls the
 engine only to choose objectives for a `--prompt`.
@@ -64,9 +64,9 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 @dataclass(frozen=True, slots=True)
 class _CheckedConfig:
-    """A valid config; `models` is None when only a policies file was given.
+    """A valid config; `models` is None if only a policies file was given.
 
-    `gaps` are warnings about settings of the LiteLLM YAML that let answers pass uncorrected.
+    `gaps` are warnings about settings of the LiteLLM YAML that let answers through uncorrected.
     """
 
     path: Path
@@ -75,19 +75,19 @@ class _CheckedConfig:
     keys: dict[str, KeyEntry]
     gaps: tuple[str, ...] = ()
     litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The LiteLLM YAML; empty when only a policies file was given."""
+    """The LiteLLM YAML; empty if only a policies file was given."""
     lessons: tuple[HeadStatus, ...] = ()
-    """The objectives with examples."""
+    """The state of each objective that has examples: taught or not."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
     @property
     def resolver(self) -> PolicyResolver:
-        """The resolver of these policies."""
+        """A resolver for these policies, with the taught heads."""
         return PolicyResolver(self.policies, ActiveHeads.read(self.policies).head_of)
 
 
 class _CheckCommand(click.Command):
-    """The command, with an option for each request field of the bundled plugins."""
+    """The `check` command with one more option for each request field of the bundled plugins."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then those of plugins."""
@@ -104,19 +104,19 @@ class _CheckCommand(click.Command):
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", default="", help="Model name as the client sends it.")
 @click.option("--tag", "tags", multiple=True, help="A tag of the request; may be given several times.")
-@click.option("--team", help="Team id; or its alias, which matches only with trust: {aliases: true}.")
-@click.option("--key", help="Key alias or sha256; an entry of the keys file also says its team.")
-@click.option("--team-metadata", help='LiteLLM\'s metadata of the team, as JSON: {"aligner": {...}}.')
-@click.option("--key-metadata", help='LiteLLM\'s metadata of the key, as JSON: {"aligner": {...}}.')
-@click.option(
-    "--objective", "-o", "objectives", multiple=True, help="An objective that the request asks for by itself."
-)
-@click.option("--prompt", help="A sample prompt: with objectives: auto, ask the engine which are chosen for it.")
-@click.option("--field", "fields", multiple=True, help="NAME=TEXT: what the request says in metadata.aligner.NAME.")
+@click.option("--team", help="Team id, or team alias (which matches only with trust: {aliases: true}).")
+@click.option("--key", help="Key alias or sha256; for a key of the keys file, its team is used, too.")
+@click.option("--team-metadata", help='The team\'s metadata in LiteLLM, as JSON: {"aligner": {...}}.')
+@click.option("--key-metadata", help='The key\'s metadata in LiteLLM, as JSON: {"aligner": {...}}.')
+@click.option("--objective", "-o", "objectives", multiple=True, help="An objective that the request itself asks for.")
+@click.option("--prompt", help="A sample prompt; for `objectives: auto` the engine chooses objectives for it.")
+@click.option("--field", "fields", multiple=True, help="NAME=TEXT: the request's value of metadata.aligner.NAME.")
 @click.option("--system", default="", help="The request's system prompt.")
-@click.option("--against", type=click.Path(path_type=Path), help="The file before: refuse FILE if tenants lose by it.")
-@click.option("--running", is_flag=True, help="Compare in the same way with what `serve` has in force here.")
-@click.option("--allow-less", is_flag=True, help="Only warn where tenants lose by FILE.")
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="The old file: refuse FILE if tenants lose objectives."
+)
+@click.option("--running", is_flag=True, help="As --against, but compare with the policies that `serve` uses here.")
+@click.option("--allow-less", is_flag=True, help="Only warn if tenants lose enforced objectives by FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(
     file: Path,
@@ -136,7 +136,7 @@ def command(
     as_json: bool,
     **fields_of_plugins: str | None,
 ) -> None:
-    """Validate FILE (LiteLLM YAML or policies file) and print the policy that such a request would get, and why."""
+    """Validate FILE (LiteLLM YAML or policies file), and print the policy that a request would get, and why."""
     checked = _read_config(file)
     losses = _find_losses(checked, against, running)
     if losses and not allow_less:
@@ -163,7 +163,7 @@ def command(
 
 
 async def _select_objectives(checked: _CheckedConfig, policy: Policy, prompt: str) -> Policy:
-    """The policy with the objectives that the engine chooses for this prompt."""
+    """Return the policy with the objectives that the engine chooses for this prompt; opens and closes an engine."""
     engine = open_engine(checked.policies, patience_s=0.0)
     try:
         pipeline = Pipeline(engine, extensions=checked.extensions)
@@ -173,7 +173,7 @@ async def _select_objectives(checked: _CheckedConfig, policy: Policy, prompt: st
 
 
 def _find_losses(checked: _CheckedConfig, against: Path | None, running: bool) -> list[str]:
-    """Why a gateway would refuse these policies as a change of others: tenants would lose what is enforced."""
+    """The reasons why a gateway would refuse a change to these policies: tenants would lose enforced objectives."""
     before = [registry.load_policies(resolve_policies_file(against))] if against is not None else []
     comparisons = [partial(refuse_losses, file, checked.policies) for file in before]
     if running:
@@ -196,13 +196,14 @@ def _parse_fields(texts: Sequence[str]) -> dict[str, object]:
 
 
 def _read_config(file: Path) -> _CheckedConfig:
+    """Load and check everything that FILE names; raises `ConfigError` if a gateway would refuse it."""
     data, source = read_yaml(file)
     litellm = is_litellm(data)
     path = find_policies(file) if litellm else file
     policies = registry.load_policies(path)
     refuse_without_policies(policies)
     registry.configure_plugins(policies)
-    open_shared_server(policies)  # what it refuses would keep the gateway from starting
+    open_shared_server(policies)  # for its checks: an error here would keep the gateway from starting
     extensions = registry.load_extensions(policies)
     keys = known_keys(policies)
     lessons = tuple(head_statuses(policies))
@@ -225,6 +226,7 @@ def _request_facts(
     key: str | None,
     objectives: tuple[str, ...],
 ) -> RequestFacts:
+    """The facts of the request that the options describe; a key of the keys file adds its alias and team."""
     key_digest = key if key is not None and _SHA256.fullmatch(key) else None
     digest, entry = next(
         ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (key_digest, None)
@@ -238,7 +240,7 @@ def _request_facts(
 
 
 def _parse_metadata(option: str, metadata: str | None) -> object:
-    """The value of "aligner" in LiteLLM's metadata."""
+    """Parse LiteLLM's metadata from an option's JSON and return its value of "aligner"; raises `ConfigError`."""
     try:
         data = json.loads(metadata or "{}")
     except ValueError:
@@ -249,6 +251,7 @@ def _parse_metadata(option: str, metadata: str | None) -> object:
 
 
 def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy) -> list[str]:
+    """All warnings about the config and about this request."""
     warnings = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model
@@ -274,7 +277,7 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
 
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
-    """What this environment lacks of what a gateway needs to start."""
+    """Warn about what is missing in this environment for a gateway to start, such as keys and secrets."""
     for needed in (writer.make_recorder, check_hand_offs, check_local_engine):
         try:
             needed(policies)
@@ -283,14 +286,14 @@ def _start_warnings(policies: PolicyFile) -> Iterator[str]:
 
 
 def _redis_warnings(policies: PolicyFile) -> Iterator[str]:
-    """What everybody who can read the shared Redis can read."""
+    """Warn about a shared Redis without encryption, because anyone who can read it can read corrected texts."""
     if policies.cache.redis_env and not policies.cache.key_env:
         place = policies.source.place_of("cache", "redis_env")
         yield f"{place}: corrected texts lie in Redis unencrypted; name a variable with a key: cache.key_env"
 
 
 def _key_warnings(checked: _CheckedConfig) -> Iterator[str]:
-    """What a gateway refuses now, or soon, of the keys file."""
+    """Warn about keys of the keys file that a gateway refuses now or soon, and about unknown models in it."""
     path = keys_path(checked.policies)
     if path is not None and not path.exists():
         yield f"{path.name} does not exist: no key of it is accepted"
@@ -308,7 +311,7 @@ def _key_warnings(checked: _CheckedConfig) -> Iterator[str]:
 
 
 def _key_settings(entry: KeyEntry | None) -> dict[str, Any] | None:
-    """What the keys file says of one key, without its hash; None for a key that is not in it."""
+    """The settings of a key in the keys file, without its hash; None if the key has no entry."""
     if entry is None:
         return None
     settings = entry.model_dump(mode="json", include=set(_KEY_COLUMNS), exclude_none=True)
@@ -320,7 +323,7 @@ def _moment_text(moment: datetime | None) -> str:
 
 
 def _engine_warnings(checked: _CheckedConfig, policy: Policy) -> list[str]:
-    """Limits of a completions server, and a model group that does not exist."""
+    """Warn about an engine without a detector head, and about a model group that does not exist."""
     engine = engine_backend(checked.policies)
     warnings = list[str]()
     if engine.completes and not engine.scorer:
@@ -333,7 +336,7 @@ def _engine_warnings(checked: _CheckedConfig, policy: Policy) -> list[str]:
 
 
 def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
-    """Warnings for correctors whose model is not in the model_list."""
+    """Warn about correctors whose model is not in the model_list."""
     for name, entry in checked.policies.plugins.correctors.items():
         model = str(entry.get("model", ""))
         if plugin_kind(name, entry) == "self_refine" and checked.models is not None and model not in checked.models:
@@ -342,7 +345,7 @@ def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
 
 
 def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
-    """One line for each editor that is no model group of the LiteLLM YAML."""
+    """Warn about each editor that is not a model group of the LiteLLM YAML."""
     for group, path in editor_groups(checked.policies.blocks()).items():
         if checked.models is not None and not _serves(checked.models, group):
             place = checked.policies.source.place_of(*path)
@@ -351,12 +354,12 @@ def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
 
 
 def _serves(models: Sequence[str], pattern: str) -> bool:
-    """Whether a model matches the pattern; LiteLLM's model names can hold wildcards too."""
+    """Whether a model matches the pattern; LiteLLM's model names can contain wildcards, too."""
     return any(fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models)
 
 
 def _setting_rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, str]]:
-    """(setting, value, origin) of every setting; each gate rule that is off has its own row."""
+    """A row (setting, value, origin) for every setting, and one for each gate rule that is off."""
     origins = dict(policy.origins)
     off = [rule for rule in GateRule if rule not in policy.gate]
     gate = ("gate", f"all rules but {len(off)}" if off else "all rules", origins["gate"])
@@ -376,7 +379,7 @@ def _list_text(value: object) -> str:
 
 
 def _value_text(value: object) -> str:
-    """A value as the policies file has it."""
+    """A value as it would be written in the policies file."""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {percent} %" for name, percent in value.items())
     if not isinstance(value, tuple):
@@ -386,11 +389,12 @@ def _value_text(value: object) -> str:
 
 
 def _denied_objectives(policy: Policy) -> list[tuple[str, str]]:
-    """(objective, origin of its denial)."""
+    """The denied objectives as (name, origin of the denial)."""
     return [(name.removeprefix(_DENY), origin) for name, origin in policy.origins if name.startswith(_DENY)]
 
 
 def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -> dict[str, Any]:
+    """The result as the object that --json prints."""
     origins = dict(policy.origins)
     engine = engine_backend(checked.policies)
     settings = checked.resolver.settings(policy)
@@ -420,6 +424,7 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
 
 
 def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key: Mapping[str, Any] | None) -> None:
+    """Print the policy as tables: settings, objectives, taught heads and their origins."""
     aligner = checked.policies.aligner
     engine = engine_backend(checked.policies)
     console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
@@ -439,7 +444,7 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
         )
     console.print(make_table(("setting", "value", "from"), _setting_rows(checked.resolver.settings(policy), policy)))
     origins = dict(policy.origins)
-    # Values of plugins for each objective, for example its weight.
+    # Columns with plugins' values for each objective, for example its weight.
     by_objective = {k: v for k, v in checked.extensions.record(policy).items() if isinstance(v, Mapping)}
     rows = [
         (
@@ -463,7 +468,7 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
 
 
 def _print_notes(console: Console, gaps: Mapping[str, Sequence[str]], warnings: Sequence[str]) -> None:
-    """What lets an original through on each route, and the warnings."""
+    """Print for each route the reasons that let an uncorrected original through, then the warnings."""
     for name, reasons in gaps.items():
         console.print(f"{escape(name)} lets an original through on: {', '.join(reasons) or 'nothing'}", soft_wrap=True)
     for warning in warnings:
@@ -471,13 +476,13 @@ def _print_notes(console: Console, gaps: Mapping[str, Sequence[str]], warnings: 
 
 
 def _languages(checked: _CheckedConfig, policy: Policy) -> tuple[str, ...]:
-    """The languages that the aligner of a policy knows by its card."""
+    """The languages of the policy's aligner according to its model card; empty if the card names none."""
     aligner = checked.policies.aligner
     return sources.languages(aligner.adapters.get(policy.aligner, aligner.model))
 
 
 def _trust_text(trust: Trust) -> str:
-    """Whose word may loosen a policy, in words."""
+    """A text that names the sources allowed to loosen a policy."""
     words = [name for name, value in trust if value is True] + [f"body field {name}" for name in trust.router_fields]
     return ", ".join(words) or "this file alone: metadata of teams and keys only makes a policy stricter"
 

@@ -24,7 +24,7 @@ _STYLES = {
 
 
 def render_diff(before: str, after: str) -> Text:
-    """`after` with new words in green, and removed words struck out in red."""
+    """Render `after` with new words in green, and removed words of `before` struck out in red."""
     text = Text()
     for change, passage in words.word_diff(escape_hidden(before), escape_hidden(after)):
         text.append(passage, style=_CHANGES[change])
@@ -32,7 +32,7 @@ def render_diff(before: str, after: str) -> Text:
 
 
 def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table of plain texts; markup in them is escaped."""
+    """Make a table of plain texts; markup and control characters in them are escaped."""
     result = Table(*head)
     for row in rows:
         result.add_row(*(escape(escape_hidden(cell)) for cell in row))
@@ -40,7 +40,7 @@ def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
-    """Status line, diff, and the segments with their scores and the objective that flagged them."""
+    """Print a status line, the diff, and the segments with their scores and the objectives that they violate."""
     correction = outcome.correction
     reason = f" ({outcome.reason})" if outcome.reason else ""
     cost = f", {correction.counts.forwards} forwards" if correction else ""
@@ -52,6 +52,7 @@ def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
 
 
 def _segment_table(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
+    """A table of segments with their scores; flagged segments are red."""
     table = Table("score", "against", "segment", box=None, header_style="dim", padding=(0, 1))
     for segment in scored:
         style = "red" if segment.flagged else ""

@@ -1,4 +1,4 @@
-"""`aligner-proxy doctor`: diagnosis of this machine, with fixes. Exit status 1 when a gateway cannot run here.
+"""`aligner-proxy doctor`: diagnosis of this machine, with fixes. Exit status 1 if a gateway cannot run here.
 
 Each check tries the real operation and reports its result and a fix. `fault` means that a gateway cannot run here,
 `note` that something optional is missing. Checks never raise, never change anything, and import neither torch nor
@@ -57,7 +57,7 @@ Check = Callable[[], Iterator[DoctorFinding]]
 
 
 def examine(port: int, file: Path | None = None) -> Iterator[DoctorFinding]:
-    """All findings, each as soon as it is known; with `file` also those about its engine."""
+    """Run all checks and yield each finding as soon as it is known; `file` is the policies file to check, too."""
     checks: tuple[Check, ...] = (
         *(check_python, check_litellm, check_compute, check_weights, check_store, check_memory),
         *(
@@ -75,14 +75,14 @@ def examine(port: int, file: Path | None = None) -> Iterator[DoctorFinding]:
 
 
 def check_python() -> Iterator[DoctorFinding]:
-    """The interpreter."""
+    """Check the Python version."""
     version = ".".join(map(str, sys.version_info[:3]))
     good = sys.version_info[:2] in _SUPPORTED
     yield _make_finding("python", good, version, "use Python 3.11, 3.12 or 3.13")
 
 
 def check_litellm() -> Iterator[DoctorFinding]:
-    """LiteLLM, in the pinned version."""
+    """Check that LiteLLM is installed in the pinned version."""
     pinned = _pinned_version()
     try:
         version = importlib.metadata.version("litellm")
@@ -93,7 +93,7 @@ def check_litellm() -> Iterator[DoctorFinding]:
 
 
 def _pinned_version() -> str | None:
-    """The version of LiteLLM in our package metadata."""
+    """The LiteLLM version that our package metadata requires; None if it is unknown."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for requirement in importlib.metadata.requires("aligner-proxy") or ():
             if match := re.match(r"litellm\[proxy\]==([\w.]+)", requirement):
@@ -102,7 +102,7 @@ def _pinned_version() -> str | None:
 
 
 def check_compute() -> Iterator[DoctorFinding]:
-    """torch, its device and the 4-bit kernels, tried in another process."""
+    """Check torch, its device and the 4-bit kernels, by running them in another process."""
     if missing := extras.list_missing(extras.ENGINE):
         message = f"no engine can run here: {', '.join(missing)} not installed; a gateway can ask one elsewhere"
         yield DoctorFinding("torch", Severity.NOTE, message, f"pip install 'aligner-proxy[{extras.ENGINE}]'")
@@ -122,7 +122,7 @@ def check_compute() -> Iterator[DoctorFinding]:
 
 
 def run_probe() -> dict[str, Any]:
-    """The report of the probe; raises what keeps it from running."""
+    """Run the probe as a subprocess and return its report; raises if it fails or takes longer than 120 s."""
     command = [sys.executable, "-m", "aligner_proxy.engine.model.probe"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=True)
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -138,7 +138,7 @@ def _device_text(report: dict[str, Any]) -> str:
 
 
 def check_weights() -> Iterator[DoctorFinding]:
-    """The embedded aligner and the base model that it edits."""
+    """Check the embedded aligner and its base model."""
     from aligner_proxy.engine.weights import sources
 
     try:
@@ -158,7 +158,7 @@ def check_weights() -> Iterator[DoctorFinding]:
 
 
 def check_store() -> Iterator[DoctorFinding]:
-    """Whether prepared weights and corrections can be stored."""
+    """Check that prepared weights and corrections can be stored, and that there is disk space."""
     home = config.home_folder()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     free_gb = shutil.disk_usage(existing).free / 2**30
@@ -171,7 +171,7 @@ def check_store() -> Iterator[DoctorFinding]:
 
 
 def check_memory() -> Iterator[DoctorFinding]:
-    """Available memory; the embedded aligner and one LiteLLM worker need about 2 GB together."""
+    """Check the available memory; the embedded aligner and one LiteLLM worker together need about 2 GB."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     available = memory_left()
     free_gb = total if available is None else available / 2**30
@@ -181,7 +181,7 @@ def check_memory() -> Iterator[DoctorFinding]:
 
 
 def check_engine() -> Iterator[DoctorFinding]:
-    """The engine on the socket of `local`, if one runs."""
+    """Check the engine on the default local socket, if one runs."""
     try:
         socket = config.engine_socket()
         info = asyncio.run(_read_info(HttpEngine(f"unix:{socket}", patience_s=0.1)))
@@ -196,7 +196,7 @@ def check_engine() -> Iterator[DoctorFinding]:
 
 
 def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
-    """The engine of a policies file, replica by replica."""
+    """Check each replica of the engine that a policies file names, and the taught objectives."""
     if path is None:
         return
     file = registry.load_policies(path)
@@ -226,7 +226,7 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
 
 
 def check_redis(path: Path | None) -> Iterator[DoctorFinding]:
-    """The Redis that a policies file names, and the gateways that share it."""
+    """Check the Redis that a policies file names, and the gateways that share it."""
     if path is None:
         return
     file = registry.load_policies(path)
@@ -240,7 +240,7 @@ def check_redis(path: Path | None) -> Iterator[DoctorFinding]:
 
 
 def check_lessons(file: PolicyFile, info: AlignerInfo | None) -> Iterator[DoctorFinding]:
-    """The objectives of a policies file that have examples: which are taught, from how many, and when."""
+    """Report for each objective with examples whether it is taught, from how many examples, and when."""
     try:
         lessons = head_statuses(file, info)
     except ConfigError as error:
@@ -254,7 +254,7 @@ def check_lessons(file: PolicyFile, info: AlignerInfo | None) -> Iterator[Doctor
 
 
 def check_policies() -> Iterator[DoctorFinding]:
-    """Whether the gateways that run here use the current policies files."""
+    """Check whether the gateways that run on this machine use the current policies files."""
     try:
         reports = list(reload.read_reports())
     except ConfigError as error:
@@ -279,7 +279,7 @@ def check_policies() -> Iterator[DoctorFinding]:
 
 
 def check_plugins() -> Iterator[DoctorFinding]:
-    """Plugins and what they offer; the check loads them, which runs their code."""
+    """List the plugins and what they offer; the check loads them, which runs their code."""
     try:
         path = config.policies_in_environment()
         third_party = config.allows_third_party(registry.load_policies(path) if path else None)
@@ -334,7 +334,7 @@ def _engine_text(about: AlignerInfo) -> str:
 
 
 def check_port(port: int) -> Iterator[DoctorFinding]:
-    """Whether the gateway can listen on its port."""
+    """Check whether the gateway can listen on its port."""
     try:
         with sockets.tcp("127.0.0.1", port):
             yield DoctorFinding("port", Severity.OK, f"{port} is free")
@@ -343,10 +343,10 @@ def check_port(port: int) -> Iterator[DoctorFinding]:
 
 
 def check_hub() -> Iterator[DoctorFinding]:
-    """Whether weights could be fetched; the embedded aligner does not need it."""
+    """Check whether the model hub is reachable; the embedded aligner does not need it."""
     if extras.list_missing(extras.ENGINE, ["huggingface_hub"]):
         return
-    from huggingface_hub import constants  # respects a mirror that the user has set
+    from huggingface_hub import constants  # its address may be a mirror that the user set
 
     address = constants.ENDPOINT
     try:
@@ -367,10 +367,10 @@ _STYLE = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.FAULT: "bold r
 
 @click.command("doctor")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535), help="The gateway's port.")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file whose engine is asked, too.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file; its engine is checked, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def command(port: int, file: Path | None, as_json: bool) -> None:
-    """Say what this machine can run, and what to fix."""
+    """Check what this machine can run, and print what to fix."""
     with Terminal(stderr=True).status("looking ..."):
         findings = list(examine(port, file))
     runs = all(finding.verdict is not Severity.FAULT for finding in findings)

@@ -1,7 +1,7 @@
 """`aligner-proxy engine`: the aligner in its own process, so that several gateway workers share one model.
 
-Listens before it loads. After SIGTERM it rejects new requests, finishes the running ones within its grace period, and
-exits 0; it exits 2 when the address is taken or the weights cannot be loaded.
+The engine listens before it loads the weights. After SIGTERM it rejects new requests, finishes the running ones within
+its grace period, and exits with 0. It exits with 2 if the address is taken or the weights cannot be loaded.
 """
 
 from __future__ import annotations
@@ -40,11 +40,23 @@ log = logging.getLogger("aligner_proxy.engine")
 
 @click.command("engine")
 @click.option("--socket", "path", type=click.Path(path_type=Path), help="Unix socket to listen on (the default).")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on instead; 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on instead; 0: any free port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address for --port.")
-@click.option("--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Requests in the house.")
-@click.option("--grace", type=click.IntRange(min=0), default=25, show_default=True, help="Seconds to finish in.")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file to take the aligner from.")
+@click.option(
+    "--queue",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Maximum requests queued or running; more get an error.",
+)
+@click.option(
+    "--grace",
+    type=click.IntRange(min=0),
+    default=25,
+    show_default=True,
+    help="Seconds to let running requests finish after SIGTERM.",
+)
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file to read the aligner from.")
 @log_option
 @connection_options
 @aligner_options
@@ -58,24 +70,24 @@ def command(
     form: str | None,
     **options: Any,
 ) -> None:
-    """Serve the aligner alone, on a unix socket or a port."""
+    """Serve only the aligner, on a unix socket or a port."""
     refuse_two_addresses(path, port)
     log_to_stderr(form)
     limits = take_limits(options)
     open_files.allow_connections(limits.connections)
     _start_tracing()
-    # Until the server installs its own handler: a stop while libraries are imported is a clean exit too.
+    # Until the server installs its own handler, so that a stop while libraries are imported is also a clean exit.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _open_listener(path, port, host) as (listener, address):
         still_loading = _serve(listener, address, queue, grace, limits, file, options)
     if still_loading:
-        # The interpreter would wait for the loading thread; an unfinished preparation is repeated at the next start.
+        # A normal exit would wait for the loading thread; the next start repeats an unfinished preparation of weights.
         logging.shutdown()
         os._exit(0)
 
 
 def _start_tracing() -> None:
-    """Export spans if the environment asks for it; a missing exporter is logged and the engine still serves."""
+    """Export spans if the environment asks for it; if no exporter is installed, log a warning and go on."""
     if config.is_traced():
         try:
             tracing.export("aligner-proxy-engine")
@@ -85,6 +97,7 @@ def _start_tracing() -> None:
 
 @contextlib.contextmanager
 def _open_listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[socket.socket, str]]:
+    """Open the port or the unix socket; yields the listener and its address for the log."""
     if port is not None:
         with sockets.tcp(host, port) as listener:
             yield listener, f"http://{host}:{listener.getsockname()[1]}"
@@ -103,7 +116,7 @@ def _serve(
     file: Path | None,
     options: dict[str, Any],
 ) -> bool:
-    """Serve until stopped; True when the aligner was still being loaded then."""
+    """Serve until stopped; returns True if the aligner was still loading at that time."""
     silence_libraries()
     from aligner_proxy.engine.admission import LocalAdmission
     from aligner_proxy.engine.loader import open_aligner

@@ -1,7 +1,7 @@
 """`aligner-proxy health`: state of the gateway and its engine (ready, degraded, ...), for probes and for people.
 
-Exit status 0 when the gateway takes requests (also degraded: answers then pass uncorrected or late), 1 when it does
-not; with --engine alone the status of the engine. Sends no key and starts nothing.
+Exit status 0 if the gateway accepts requests, else 1. A degraded gateway accepts requests, but answers may go out
+uncorrected or late. With --engine alone, the exit status is that of the engine. Sends no key and starts nothing.
 """
 
 from __future__ import annotations
@@ -33,17 +33,19 @@ class ProcessHealth:
 
     @property
     def serves(self) -> bool:
-        """Whether requests may be sent there."""
+        """Whether the process accepts requests."""
         return self.status in ("ready", "degraded")
 
 
 @click.command("health")
 @click.option("--gateway", help="Address of the gateway. [default: http://127.0.0.1:PORT]")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535), help="The gateway's port.")
-@click.option("--engine", help="Address of the engine (unix:/path or http://host:port), asked alone unless --gateway.")
+@click.option(
+    "--engine", help="Address of the engine (unix:/path or http://host:port); without --gateway, check only it."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -> None:
-    """Say whether gateway and engine are alive, ready, degraded."""
+    """Show whether gateway and engine are alive, ready or degraded."""
     processes = [_engine_health(_engine_address(engine))]
     if gateway or not engine:
         processes.insert(0, _gateway_health((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
@@ -59,7 +61,7 @@ def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -
 
 
 def _overall_status(processes: list[ProcessHealth]) -> str:
-    """Status of the first process; a ready gateway without a ready engine is degraded."""
+    """The status of the first process; a ready gateway whose engine is not ready counts as degraded."""
     first, *others = processes
     if first.status == "ready" and not all(process.status == "ready" for process in others):
         return "degraded"
@@ -76,6 +78,7 @@ def _engine_address(engine: str | None) -> str:
 
 
 def _engine_health(address: str) -> ProcessHealth:
+    """Ask the engine for its health; "down" if it does not answer, "odd" if it is not an engine."""
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     if socket and not Path(socket).exists():
         return ProcessHealth("engine", address, "down")
@@ -92,6 +95,7 @@ def _engine_health(address: str) -> ProcessHealth:
 
 
 def _gateway_health(address: str) -> ProcessHealth:
+    """Ask the gateway for its health; "down" if it does not answer, "odd" if it is not LiteLLM."""
     with _make_client() as http:
         try:
             if http.get(f"{address}/health/liveliness").is_success:
@@ -105,7 +109,7 @@ def _gateway_health(address: str) -> ProcessHealth:
 
 
 def _reasons(answer: httpx.Response) -> tuple[str, ...]:
-    """The word for what the gateway lacks, where it is the engine."""
+    """Why a gateway is not ready, if the reason is its engine; else empty."""
     try:
         return (str(answer.json()["aligner"]),)
     except (ValueError, KeyError, TypeError):

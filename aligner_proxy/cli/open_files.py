@@ -1,7 +1,7 @@
-"""Limit of open files: raised at the start as far as the system allows, and compared with the connection limit.
+"""Limit of open files: raised at startup as far as the system allows, and compared with the connection limit.
 
-A process without free descriptors accepts no connections and reaches no upstream. So a limit that is too low is
-reported at the start, with the fix.
+A process without free file descriptors accepts no connections and reaches no upstream. Therefore a limit that is too
+low is reported at startup, with the fix.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import resource
 from aligner_proxy.errors import ConfigError
 
 RESERVE = 256
-"""Descriptors of a process beside its connections: libraries, logs, stores, sockets."""
+"""Descriptors that a process needs apart from its connections: libraries, logs, stores, sockets."""
 OF_REQUEST = 3
-"""Descriptors of a request in the gateway: its client, its upstream, the engine."""
+"""Descriptors that a request needs in the gateway: for its client, its upstream and the engine."""
 _ENOUGH = 1 << 16
 log = logging.getLogger(__name__)
 
 
 def allow_connections(connections: int, each: int = 1) -> None:
-    """Let this process and its children have descriptors for these connections, `each` so many.
+    """Raise the limit of this process and its children to `each` descriptors for each of these connections.
 
-    Raises `ConfigError` where not even the connections fit, and logs a warning where they fit without what they need.
+    Raises `ConfigError` if the hard limit is too low for even one descriptor per connection, and logs a warning if it
+    is too low for `each` of them.
     """
     limit = _raise_limit(max(_ENOUGH, connections * each + RESERVE))
     fix = "raise the hard limit (LimitNOFILE= of systemd, --ulimit nofile= of docker, ulimit -Hn)"
@@ -45,7 +46,7 @@ def allow_connections(connections: int, each: int = 1) -> None:
 
 
 def fit_connections(connections: int) -> int:
-    """So many connections, or those for which this process may have descriptors."""
+    """Raise the limit for `connections`, and return how many of them fit; log a warning if fewer do."""
     limit = _raise_limit(max(_ENOUGH, connections + RESERVE))
     fits = max(1, min(connections, limit - RESERVE))
     if fits < connections:
@@ -54,7 +55,7 @@ def fit_connections(connections: int) -> int:
 
 
 def _raise_limit(target: int) -> int:
-    """The limit of open files, after it was raised towards `wanted` as far as the hard limit allows."""
+    """Raise the limit of open files towards `target` as far as the hard limit allows; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = target if hard == resource.RLIM_INFINITY else min(target, hard)
     if soft == resource.RLIM_INFINITY or soft >= most:

@@ -1,6 +1,7 @@
-"""Options that several commands share: the aligner, its weights, log lines, how far back.
+"""Options that several commands share: aligner, weights, connection limits, log format, start of a period.
 
-A flag overrides the config file, the file the defaults. Nothing heavy is imported until weights are opened.
+A flag overrides the config file, and the file overrides the defaults. Heavy libraries are imported only when weights
+are opened.
 """
 
 from __future__ import annotations
@@ -34,11 +35,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _M_ARENA_MAX = -8
-"""glibc's malloc.h."""
+"""The constant M_ARENA_MAX of glibc's malloc.h."""
 
 _WEIGHTS = (
-    click.option("--template", type=click.Choice(sorted(TEMPLATES)), help="Prompt form of a model that is not known."),
-    click.option("--quantization", type=click.Choice(["nf4", "none"]), help="4-bit weights (default) or none."),
+    click.option(
+        "--template", type=click.Choice(sorted(TEMPLATES)), help="Prompt template, for a model that is not known."
+    ),
+    click.option(
+        "--quantization",
+        type=click.Choice(["nf4", "none"]),
+        help="nf4: 4-bit weights (default); none: no quantization.",
+    ),
 )
 _COMPUTING = (
     click.option("--model", help="embedded (default), a Hugging Face id, or a folder."),
@@ -48,17 +55,19 @@ _COMPUTING = (
         multiple=True,
         metavar="NAME=MODEL",
         callback=lambda _ctx, _param, values: _parse_adapters(values),
-        help="One more aligner over the same base, chosen by that name; may be given again.",
+        help="One more aligner on the same base model, chosen by this name; may be given again.",
     ),
-    click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format of computation."),
-    click.option("--cache-tokens", type=click.IntRange(min=1024), help="Tokens of KV cache; 16384 when not given."),
-    click.option("--threads", type=click.IntRange(min=1), help="CPU threads at most; left to torch when not given."),
+    click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format for computing."),
+    click.option(
+        "--cache-tokens", type=click.IntRange(min=1024), help="Size of the KV cache in tokens; default 16384."
+    ),
+    click.option("--threads", type=click.IntRange(min=1), help="Maximum CPU threads; by default torch decides."),
 )
 _LIMITS = ConnectionLimits()
 
 
 def _seconds_option(option: str, limit: str, text: str) -> Callable[[F], F]:
-    """An option for one of the times in `Limits`."""
+    """An option for one of the timeouts in `ConnectionLimits`, in seconds."""
     positive = click.FloatRange(min=0, min_open=True)
     return click.option(option, limit, default=getattr(_LIMITS, limit), show_default=True, type=positive, help=text)
 
@@ -69,11 +78,11 @@ _CONNECTIONS = (
         default=_LIMITS.connections,
         show_default=True,
         type=click.IntRange(min=1),
-        help="Connections at a time, of each process; then slow clients go, and new ones get 503.",
+        help="Maximum connections of each process; above it, slow clients are closed and new ones get 503.",
     ),
-    _seconds_option("--head-timeout", "head_s", "Seconds for the head of a request."),
-    _seconds_option("--body-timeout", "body_s", "Seconds for its body, and one more for each 8 kB."),
-    _seconds_option("--idle-timeout", "idle_s", "Seconds between two requests of a connection."),
+    _seconds_option("--head-timeout", "head_s", "Seconds a client may take to send the request headers."),
+    _seconds_option("--body-timeout", "body_s", "Seconds a client may take for the body, plus one for each 8 kB."),
+    _seconds_option("--idle-timeout", "idle_s", "Seconds after which an idle connection is closed."),
 )
 
 
@@ -93,21 +102,21 @@ def connection_options(function: F) -> F:
 
 
 def _add_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
-    """The command with these options, shown in this order."""
+    """Add options to a command; they are shown in this order."""
     for option in reversed(options):
         function = option(function)
     return function
 
 
 def take_limits(options: dict[str, Any]) -> ConnectionLimits:
-    """The bounds of connections that the options give, taken out of `given`."""
+    """Remove the connection limits from `options` and return them."""
     return ConnectionLimits(**{name: options.pop(name) for name in ("connections", "head_s", "body_s", "idle_s")})
 
 
 def weight_settings(options: dict[str, Any], file: Path | None = None) -> EngineSettings:
-    """Settings of the weights from flags, then `file` (a policies file), then defaults.
+    """The settings of the weights from flags, then `file` (a policies file), then defaults.
 
-    Raises `MissingExtra` where no model can run here.
+    Raises `MissingExtra` if the packages for running a model are not installed.
     """
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
     prepare_for_torch()
@@ -131,7 +140,7 @@ def _refuse_unpinned(models: dict[str, Any]) -> None:
 
 
 def _parse_adapters(values: tuple[str, ...]) -> dict[str, str] | None:
-    """The aligners of --adapter by name; None without any, so that the file's apply."""
+    """The aligners of --adapter by name; None if there are none, so that those of the file apply."""
     pairs = [text.partition("=")[::2] for text in values]
     for name, model in pairs:
         if not name or not model or name == DEFAULT_ALIGNER:
@@ -140,32 +149,32 @@ def _parse_adapters(values: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def prepare_for_torch() -> None:
-    """Set what must be set before torch is imported; harmless afterwards."""
-    # torch's threads spin while they wait for each other. On cores shared with an upstream or a gateway that made a
-    # forward four times slower; without any spinning, waking them takes longer than a small layer.
+    """Set environment variables, the heap and log levels; must run before torch is imported, does no harm later."""
+    # torch's threads spin while they wait for each other. On cores shared with an upstream or a gateway, spinning made
+    # a forward pass four times slower. But without any spinning, waking the threads takes longer than a small layer.
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
-    # bitsandbytes would load torch's compiler, which we never use: 50 MB.
+    # Otherwise bitsandbytes would load torch's compiler, which needs 50 MB and is never used here.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    # oneDNN keeps compiled kernels for 1,024 shapes in each of two caches: 250 MB. A quarter of that costs hardly any
-    # speed (docs/lab/2026-11-21-memory-of-a-1b-engine.md).
+    # oneDNN keeps compiled kernels for 1,024 shapes in each of two caches: 250 MB. With a quarter of the entries it is
+    # hardly slower (docs/lab/2026-11-21-memory-of-a-1b-engine.md).
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "256")
     _share_heap()
-    # bitsandbytes warns on import about an optional kernel; it has one built in.
+    # On import bitsandbytes warns about a missing optional kernel, but it has one built in.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # Deprecations between two pinned libraries; a user cannot act on them.
+    # These are deprecations between two pinned libraries, about which a user can do nothing.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _share_heap() -> None:
-    """Use one heap for all threads with glibc; per-thread heaps keep freed memory, 50 MB for a model of 1.1B."""
+    """Make glibc use one heap for all threads: separate heaps keep freed memory, 50 MB for a model of 1.1B."""
     if tune := getattr(ctypes.CDLL(None), "mallopt", None):
         tune(_M_ARENA_MAX, 1)
 
 
 def silence_libraries() -> None:
-    """Silence the libraries' progress bars and messages. Raises `MissingExtra` where no model can run here."""
+    """Silence the libraries' progress bars and messages; raises `MissingExtra` if no model can run here."""
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
     prepare_for_torch()
     from transformers.utils import logging as chatter  # noqa: TID251 - its log level, nothing that computes
@@ -176,7 +185,7 @@ def silence_libraries() -> None:
 
 def log_option(function: F) -> F:
     """Add --log."""
-    text = "Form of the log lines; also ALIGNER_PROXY_LOG."
+    text = "Format of log lines; also set by ALIGNER_PROXY_LOG."
     return click.option("--log", "form", type=click.Choice(config.LOG_FORMS), help=text)(function)
 
 
@@ -186,13 +195,13 @@ def log_to_stderr(form: str | None) -> None:
 
 
 def refuse_two_addresses(socket: Path | None, port: int | None) -> None:
-    """Refuse a socket together with a port."""
+    """Raise `ConfigError` if both a socket and a port are given."""
     if socket is not None and port is not None:
         raise ConfigError("give --socket or --port, not both")
 
 
 def parse_moment(since: str) -> float:
-    """Seconds since the epoch of an age or a date."""
+    """Parse --since, an age (7d) or a date, into seconds since the epoch; raises `ConfigError`."""
     age = _AGE.fullmatch(since)
     if age is not None:
         return time.time() - float(age[1]) * _UNITS[age[2]]

@@ -1,6 +1,6 @@
-"""`aligner-proxy pull`: fetch an aligner's weights, quantise them once, store them checked.
+"""`aligner-proxy pull`: download an aligner's weights, quantise them once, and store them with hashes.
 
-Every step can be interrupted and repeated: a download resumes, a preparation starts over.
+Every step can be interrupted and repeated: a download resumes, and quantisation starts again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @weight_options
 @click.pass_context
 def command(ctx: click.Context, /, model: str, **options: Any) -> None:
-    """Fetch, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder)."""
+    """Download, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder)."""
     console = Terminal(stderr=True)
     weights = weight_settings(options | {"model": model})
     try:
@@ -37,7 +37,7 @@ def command(ctx: click.Context, /, model: str, **options: Any) -> None:
 
 
 def _fetch(console: Console, weights: EngineSettings) -> None:
-    """Download missing weights, with the hub's own progress bars."""
+    """Download missing weights with the hub's own progress bars; do nothing if prepared weights are stored."""
     from aligner_proxy.engine.weights import sources
     from aligner_proxy.engine.weights.store import WeightStore
 

@@ -1,11 +1,11 @@
-"""`aligner-proxy serve`: the engine and the LiteLLM proxy, started after all checks.
+"""`aligner-proxy serve`: check the configuration, then start the engine and the LiteLLM proxy.
 
-Mistakes that LiteLLM would report late or not at all are refused here in one sentence. LiteLLM gets the user's
-environment, with variables that make it work offline where they are unset; the engine gets only what it needs of it.
+Mistakes that LiteLLM would report late or not at all are refused here with one sentence. LiteLLM gets the user's
+environment, plus defaults that make it work offline; the engine gets only the variables that it needs.
 
-On SIGHUP both are replaced without a gap. The port is ours, so that two LiteLLMs can listen on it one after the other;
-each generation has an engine of its own behind a socket of its own, and a link with the socket's usual name is for
-other tools.
+On SIGHUP both are replaced without a gap. This process owns the port, so that the old and the new LiteLLM can listen on
+it in turn. Each generation has its own engine with its own socket; a link with the usual socket name points to the
+current one, for other tools.
 """
 
 from __future__ import annotations
@@ -55,25 +55,26 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _COMPANIONS: Mapping[str, Companion] = {
     command.name: command.companion for command in plugin_commands() if command.companion is not None
 }
-"""By the names of their commands."""
+"""Companion processes of plugins (such as the console), by the names of their commands."""
 
-# Without the first three, LiteLLM calls the internet at every start, and waits where there is none. The next is the
-# number of seconds after which uvicorn replaces a silent worker: the default of 5 is less than LiteLLM's import takes
-# on a busy machine, so workers would be restarted forever.
+# Defaults for variables that are not set. Without the first three, LiteLLM calls the internet at every start, and waits
+# if there is none. TIMEOUT_WORKER_HEALTHCHECK is the number of seconds after which uvicorn replaces a silent worker: on
+# a busy machine LiteLLM's import takes longer than the default of 5, so workers would be restarted forever.
 _UNLESS_SET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_BLOG_POSTS": "True",
     "LITELLM_LOCAL_POLICY_TEMPLATES": "true",
     "TIMEOUT_WORKER_HEALTHCHECK": "60",
-    # glibc raises this threshold, up to 32 MB, as soon as a long text is freed; from then on they leave gaps in heaps
-    # of all threads. This is above what a socket reads at once (256 KB), so that no ordinary request pays for it.
+    # Allocations above this threshold are given back to the system when freed. glibc would raise it, up to 32 MB, as
+    # soon as a long text is freed, and long texts would then leave gaps in the heaps of all threads. The value is above
+    # what a socket reads at once (256 KB), so that it does not slow down ordinary requests.
     "MALLOC_MMAP_THRESHOLD_": str(384 << 10),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ServePlan:
-    """A checked configuration: the processes to start. `starts_engine` is False when the engine is run elsewhere."""
+    """A checked configuration with the processes to start; `starts_engine` is False if the engine runs elsewhere."""
 
     litellm_file: Path
     policies: Path
@@ -84,34 +85,34 @@ class ServePlan:
     port: int
     workers: int
     log: str | None = None
-    """Form of the log lines of all processes; None: text, and LiteLLM's own form."""
+    """Log format of all processes; None: text, and LiteLLM's own format."""
     grace: int = 30
     """Seconds for each process to finish its requests after SIGTERM."""
     handover: int = 600
-    """Seconds for the processes before a restart to finish theirs."""
+    """Seconds for the old processes to finish their requests after a restart."""
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     number: int = 1
-    """Which generation of processes this is: one more after each restart."""
+    """The generation of processes, counted from 1; each restart adds one."""
     engine_number: int = 1
-    """The generation whose engine it uses; an earlier one's where LiteLLM alone was replaced."""
+    """The generation of the engine in use; an earlier one if only LiteLLM was replaced."""
     companions: Mapping[str, int] = field(default_factory=dict)
-    """Ports of the companions beside it, on this machine alone, by the names of their commands."""
+    """Ports of the companion processes, which listen only on this machine, by the names of their commands."""
     worker_mb: int = 0
-    """Megabytes that a LiteLLM process may hold before another one takes its place; 0: any number."""
+    """Megabytes that a LiteLLM process may use before it is replaced; 0: no limit."""
 
     @property
     def is_restart(self) -> bool:
-        """Whether other processes serve while these start."""
+        """Whether older processes still serve while these start."""
         return self.number > 1
 
     @property
     def socket(self) -> Path | None:
-        """The socket of this generation's engine."""
+        """The socket of this generation's engine; None if the engine runs elsewhere."""
         return self._socket("engine", self.engine_number) if self.starts_engine else None
 
     @property
     def probe_socket(self) -> Path:
-        """The socket on which we alone ask this generation's LiteLLM."""
+        """A private socket, on which only `serve` probes this generation's LiteLLM."""
         return self._socket("gateway", self.number)
 
     def _socket(self, name: str, number: int) -> Path:
@@ -119,11 +120,11 @@ class ServePlan:
 
 
 def companion_options(function: _F) -> _F:
-    """Add a flag for each companion that plugins bring, and an option for its port."""
+    """Add a flag and a port option for each companion of plugins; hidden flags for missing ones explain the error."""
     for name, companion in reversed(tuple(_COMPANIONS.items())):
         port = click.IntRange(1, 65535)
         function = click.option(
-            f"--{name}-port", default=companion.port, show_default=True, type=port, help="Its port."
+            f"--{name}-port", default=companion.port, show_default=True, type=port, help=f"Port of --{name}."
         )(function)
         function = click.option(f"--{name}", is_flag=True, help=companion.about)(function)
     for name in COMPANIONS_OF_PLUGINS.keys() - _COMPANIONS.keys():
@@ -132,7 +133,7 @@ def companion_options(function: _F) -> _F:
 
 
 def take_companions(options: dict[str, Any]) -> dict[str, int]:
-    """The ports of the companions that the options ask for, taken out of `options`; raises `ConfigError`."""
+    """Remove companion options from `options`; returns the ports of the requested ones. Raises `ConfigError`."""
     ports: dict[str, int] = {}
     for name, companion in _COMPANIONS.items():
         field_name = name.replace("-", "_")
@@ -152,16 +153,22 @@ def take_companions(options: dict[str, Any]) -> dict[str, int]:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="LiteLLM processes.")
-@click.option("--grace", default=30, show_default=True, type=click.IntRange(min=0), help="Seconds to finish in.")
+@click.option(
+    "--grace",
+    default=30,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seconds to let running requests finish after SIGTERM.",
+)
 @click.option(
     "--handover",
     default=600,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Seconds in which the processes before a restart (SIGHUP) finish.",
+    help="Seconds the old processes get to finish after SIGHUP.",
 )
 @click.option(
-    "--body-mb", default=32, show_default=True, type=click.IntRange(1, 1024), help="Megabytes of a request's body."
+    "--body-mb", default=32, show_default=True, type=click.IntRange(1, 1024), help="Maximum request body in megabytes."
 )
 @click.option(
     "--worker-mb",
@@ -169,7 +176,7 @@ def take_companions(options: dict[str, Any]) -> dict[str, int]:
     show_default=True,
     type=click.IntRange(min=0),
     callback=lambda _context, _option, worker_mb: _check_worker_mb(worker_mb),
-    help="Megabytes that a LiteLLM process may hold before another takes its place without a gap; 0: any (Linux).",
+    help="Megabytes that a LiteLLM process may use before it is replaced without a gap; 0: no limit (Linux only).",
 )
 @companion_options
 @connection_options
@@ -186,7 +193,7 @@ def command(
     form: str | None,
     **options: Any,
 ) -> None:
-    """Start the aligner engine and the LiteLLM proxy; SIGHUP replaces both without a gap, SIGTERM drains them."""
+    """Start the aligner engine and the LiteLLM proxy. SIGHUP replaces both without a gap; SIGTERM drains them."""
     log_to_stderr(form)
     companions = take_companions(options)
     limits = replace(take_limits(options), body_bytes=body_mb << 20)
@@ -214,7 +221,7 @@ def _check_worker_mb(worker_mb: int) -> int:
 
 
 def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
-    """Check everything before the start or a restart; raises `ConfigError` with the fix."""
+    """Check everything that a start or restart needs, and return the plan; raises `ConfigError` with the fix."""
     path = file.resolve()
     policies = find_policies(path)
     loaded = registry.load_policies(policies)
@@ -233,7 +240,7 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
 
 
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
-    """Refuse engine settings that the guardrail would refuse later, and a missing model group."""
+    """Raise `ConfigError` for engine settings that the guardrail would refuse later, or a missing model group."""
     if engine.completes:
         build.completions_template(file, engine)
         config.engine_key(engine)
@@ -244,14 +251,14 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 
 
 def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
-    """Refuse an entry of the guardrail with which LiteLLM would start without it, or call it for some answers only."""
+    """Refuse a guardrail entry that LiteLLM would ignore, or use for only some answers; log warnings about it."""
     data, source = read_yaml(litellm_file)
     for warning in guardrail_entry.check_entries(data, source, file, litellm_internals.check_entry):
         log.warning("%s", warning)
 
 
 def check_class_is_ours(litellm_file: Path) -> None:
-    """Refuse a copy of the package beside the LiteLLM YAML, from which LiteLLM would load the guardrail."""
+    """Refuse a copy of our package in the folder of the LiteLLM YAML, because LiteLLM would load that copy."""
     shadow = litellm_file.parent / "aligner_proxy"
     if (shadow / "guardrail.py").exists():
         raise ConfigError(
@@ -262,13 +269,13 @@ def check_class_is_ours(litellm_file: Path) -> None:
 
 def engine_command(plan: ServePlan) -> list[str]:
     """Command line of the engine, with the aligner of the policies file."""
-    # The engine has to finish a little before it would be killed.
+    # The engine must finish a few seconds before it would be killed.
     where = ["--socket", str(plan.socket), "--config", str(plan.policies), "--grace", str(max(0, plan.grace - 5))]
     return [sys.executable, "-m", "aligner_proxy", "engine", *where]
 
 
 def litellm_command(plan: ServePlan, *listeners: socket.socket) -> list[str]:
-    """Command line of LiteLLM, in this interpreter, on sockets that it inherits."""
+    """Command line of LiteLLM, which runs in this interpreter and inherits these sockets."""
     ours = [
         "-m",
         "aligner_proxy.gateway.process.litellm_server",
@@ -279,14 +286,14 @@ def litellm_command(plan: ServePlan, *listeners: socket.socket) -> list[str]:
 
 
 def companion_command(plan: ServePlan, name: str) -> list[str]:
-    """Command line of a companion, which asks this generation's engine; it listens on this machine alone."""
+    """Command line of a companion process, which uses this generation's engine and listens only on this machine."""
     where = ["--config", str(plan.litellm_file), "--port", str(plan.companions[name]), "--gateway", _base_url(plan)]
     engine = ["--engine", f"unix:{plan.socket}"] if plan.socket else []
     return [sys.executable, "-m", "aligner_proxy", name, *where, *engine]
 
 
 def litellm_environment(plan: ServePlan) -> dict[str, str]:
-    """The user's environment with our addresses and LiteLLM's defaults."""
+    """The user's environment with our addresses and with defaults for LiteLLM."""
     ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies), config.IN_FORCE: str(active_policies.state_file_path())}
     if plan.socket:
         ours["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
@@ -299,11 +306,12 @@ def litellm_environment(plan: ServePlan) -> dict[str, str]:
 
 
 def engine_environment(plan: ServePlan) -> dict[str, str]:
-    """The part of the user's environment that the engine gets; no keys."""
+    """The part of the user's environment that the engine gets, without keys."""
     return config.engine_environment() | ({config.LOG: plan.log} if plan.log is not None else {})
 
 
 async def _run(first: ServePlan, listener: socket.socket) -> int:
+    """Run all processes until SIGTERM or until one fails for good; returns the exit status."""
     numbers = itertools.count(1)
     name = _claim_socket_name()
     serves: list[ServePlan] = []
@@ -314,6 +322,7 @@ async def _run(first: ServePlan, listener: socket.socket) -> int:
         policies = files.enter_context(active_policies.keep_active(first.policies, first.file))
 
         def make_generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
+            """Build the next generation; with a `shared` engine, only LiteLLM is replaced, and the plan stays."""
             number = next(numbers)
             if shared is not None:
                 return _build_generation(
@@ -341,7 +350,7 @@ async def _run(first: ServePlan, listener: socket.socket) -> int:
 
 
 def _make_companion(serves: list[ServePlan], name: str) -> CompanionKeeper:
-    """A companion of the serving generation; replacing LiteLLM alone keeps it."""
+    """A keeper that restarts a companion when the engine is replaced, but not when only LiteLLM is."""
     return CompanionKeeper(
         lambda: serves[-1].engine_number if serves else None,
         lambda: supervisor.ChildProcess(name, companion_command(serves[-1], name), litellm_environment(serves[-1])),
@@ -349,7 +358,7 @@ def _make_companion(serves: list[ServePlan], name: str) -> CompanionKeeper:
 
 
 def _serving_engine(plan: ServePlan) -> ServingEngine:
-    """The engine of a plan, for teaching."""
+    """The engine of a plan, for automatic teaching."""
     if plan.socket is None:
         return ServingEngine(None, partial(build.open_engine, plan.file))
     address = f"unix:{plan.socket}"
@@ -357,7 +366,7 @@ def _serving_engine(plan: ServePlan) -> ServingEngine:
 
 
 def _plan_again(first: ServePlan) -> ServePlan:
-    """The plan for the configuration as it is now; raises `ConfigError`."""
+    """A new plan from the current configuration files, with the options of the first; raises `ConfigError`."""
     again = make_plan(first.litellm_file, first.host, first.port, first.workers)
     return replace(
         again,
@@ -378,9 +387,9 @@ def _build_generation(
     name: Path | None,
     note_serving: Callable[[ServePlan], None],
 ) -> supervisor.Generation:
-    """The engine and the LiteLLM of a plan. Their socket files are removed with `files` at the latest.
+    """Build the engine and the LiteLLM of a plan; closing `files` removes their socket files at the latest.
 
-    `shared` is an engine that runs already; `note_serving` is called with the plan as soon as they serve.
+    `shared` is an engine that already runs; `note_serving` is called with the plan as soon as both serve.
     """
     probing = files.enter_context(contextlib.ExitStack())
     probe = probing.enter_context(sockets.unix(plan.probe_socket))
@@ -402,7 +411,7 @@ def _build_generation(
         note_serving(plan)
 
     if not plan.is_restart:
-        publish()  # nothing answers there, and tools can watch the engine while it loads
+        publish()  # no older engine uses the name, and tools can watch the engine while it loads
     return supervisor.Generation(engine, gateway, wait_serving)
 
 
@@ -413,7 +422,7 @@ def _make_engine(plan: ServePlan) -> supervisor.EngineProcess:
 
 @contextlib.contextmanager
 def _publish_socket(socket_file: Path, name: Path) -> Iterator[None]:
-    """The engine's socket under the name by which other tools know it, as long as no later one has that name."""
+    """Link the usual socket name to this engine's socket; on exit remove the link, unless a later engine has it."""
     sockets.publish(socket_file, name)
     try:
         yield
@@ -422,7 +431,7 @@ def _publish_socket(socket_file: Path, name: Path) -> Iterator[None]:
 
 
 def _claim_socket_name() -> Path | None:
-    """The usual name of the engine's socket, unless another engine of this user has it."""
+    """The usual name of the engine's socket; None (logged) if another engine of this user has it."""
     name = config.default_socket()
     try:
         with sockets.unix(name):
@@ -435,11 +444,11 @@ def _claim_socket_name() -> Path | None:
 
 
 async def _wait_until_loaded(plan: ServePlan) -> None:
-    """Wait until the engine is ready; a model group needs no waiting, it is LiteLLM's own."""
+    """Wait until the engine is ready, and log it; a model group is served by LiteLLM and needs no waiting."""
     if plan.engine.kind is ServerKind.GROUP and not plan.socket:
         return
     if plan.is_restart and plan.socket:
-        # It may be of a newer version than we are, so it is asked for nothing but whether it is ready.
+        # The engine may have a newer version than this process, so ask only whether it is ready.
         await _wait_for_answer(plan.socket, "/health/ready")
         return
     engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else build.open_engine(plan.file)
@@ -455,9 +464,9 @@ async def _wait_until_loaded(plan: ServePlan) -> None:
 
 
 async def _wait_until_serving(plan: ServePlan) -> None:
-    """Log when LiteLLM takes requests; it starts only after the aligner is loaded.
+    """Wait until LiteLLM accepts requests, and log it; LiteLLM starts only after the aligner is loaded.
 
-    After a restart it is enough that it answers at all: what it lacks to be ready the LiteLLM before it lacks, too.
+    After a restart it is enough that LiteLLM is alive: whatever keeps it from being ready also affects the old one.
     """
     base = _base_url(plan)
     await _wait_for_answer(plan.probe_socket, "/health/liveliness" if plan.is_restart else "/health/readiness")
@@ -465,13 +474,13 @@ async def _wait_until_serving(plan: ServePlan) -> None:
 
 
 def _base_url(plan: ServePlan) -> str:
-    """The address of the gateway for this machine."""
+    """The gateway's URL for clients on this machine."""
     host = "127.0.0.1" if plan.host in {"0.0.0.0", "::"} else plan.host
     return f"http://[{host}]:{plan.port}" if ":" in host else f"http://{host}:{plan.port}"
 
 
 async def _wait_for_answer(socket_file: Path, path: str) -> None:
-    """Wait until a child answers 200 on its socket."""
+    """Wait until a child process answers with success on its socket."""
     import httpx
 
     transport = httpx.AsyncHTTPTransport(uds=str(socket_file))
@@ -487,7 +496,7 @@ async def _wait_for_answer(socket_file: Path, path: str) -> None:
 
 
 async def _retry_until_answer(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Retry until there is an answer or the supervisor cancels; log each new reason for the delay."""
+    """Retry every 0.2 s until there is an answer or the supervisor cancels; log each new reason for the delay."""
     reason = ""
     while True:
         try:

@@ -1,7 +1,8 @@
-"""`aligner-proxy teach`: objectives taught by the example sentences that a policies file names.
+"""`aligner-proxy teach`: teach objectives from the example files that a policies file names.
 
-The engine reads the examples, set into neutral answers, and a head is fitted to what it read. Exit status 0: all were
-taught; 1: one was not, and its old head stays; 2: the policies file or an examples file is wrong, and nothing was done.
+The engine reads the examples, inserted into neutral answers, and a head is fitted to the resulting states. Exit status
+0: all objectives were taught; 1: at least one was not, and its old head stays active; 2: the policies file or an
+examples file is wrong, and nothing was changed.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """The result of a task: a lesson, or the reason for having none."""
+    """The result of a task: a lesson, or in `why` the reason why teaching failed."""
 
     task: _Task
     lesson: FitReport | None = None
     objections: Sequence[tuple[RecordedAnswer, float]] | None = None
-    """The operator's own answers that would be flagged; None where there are none to look at."""
+    """The operator's recorded answers that the new head would flag, with scores; None if no answers are recorded."""
     own: int = 0
     why: str | None = None
 
@@ -70,15 +71,15 @@ class _Result:
 @click.command("teach")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--engine", "address", help="A running engine: unix:/path/to/engine.sock or http(s)://host:port.")
-@click.option("--dry-run", is_flag=True, help="Learn and report, and put nothing in force.")
+@click.option("--engine", "address", help="Use a running engine: unix:/path/to/engine.sock or http(s)://host:port.")
+@click.option("--dry-run", is_flag=True, help="Train and report, but do not activate the heads.")
 @click.option("--forget", metavar="NAME", help="Delete the heads of an objective; the general head judges it again.")
-@click.option("--rollback", metavar="NAME", help="Put the head before the present one in force.")
+@click.option("--rollback", metavar="NAME", help="Reactivate the previous head of an objective.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
 @click.option(
     "--json-lines",
     is_flag=True,
-    help="The same behind lines that tell how far it is, with the heads themselves, so that exactly they can be kept.",
+    help="As --json, after lines with the progress, and with the heads, so that a program can activate exactly them.",
 )
 @aligner_options
 def command(
@@ -92,7 +93,7 @@ def command(
     json_lines: bool,
     **options: Any,
 ) -> None:
-    """Teach the objectives of FILE (policies file, or LiteLLM YAML) that have examples; all, or those with a NAME.
+    """Teach the objectives of FILE (policies file or LiteLLM YAML) that have examples: those with a NAME, or all.
 
     A tenant's own objective is called TENANT/NAME.
     """
@@ -103,7 +104,7 @@ def command(
             raise ConfigError("give --forget NAME or --rollback NAME alone")
         sys.exit(_take_back(policies, forget, rollback, as_json))
     tasks = _tasks(policies, names)
-    extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, whatever engine reads
+    extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, even with a remote engine
     report_progress = progress_line if json_lines else None
     results = asyncio.run(_teach_all(tasks, policies, path, address, options, dry_run, report_progress))
     if json_lines:
@@ -118,7 +119,7 @@ def command(
 
 
 def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
-    """What is to be taught, all examples read; raises `ConfigError` before anything is spent."""
+    """Read all examples and return the tasks; raises `ConfigError` for any mistake before the engine is used."""
     matching = subjects.select_subjects(policies, names)
     if not matching:
         raise ConfigError(
@@ -146,6 +147,7 @@ async def _teach_all(
     dry_run: bool,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[_Result]:
+    """Run the tasks one after the other with one engine, showing a progress bar or calling `report_progress`."""
     console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with open_chosen_engine(address, options, path) as engine:
@@ -164,7 +166,7 @@ async def _teach(
     dry_run: bool,
     report_progress: Callable[[int, int], None] | None,
 ) -> _Result:
-    """Teach one objective; errors are reported, and its old head stays."""
+    """Teach one objective and, unless `dry_run`, activate its head; after an error (in `why`) the old head stays."""
     from aligner_proxy.teaching.own_answers import own_answers
     from aligner_proxy.teaching.rows import RowReader, RowsCache
     from aligner_proxy.teaching.teach import find_objections, plan_material, teach_objective
@@ -201,7 +203,7 @@ async def _teach(
 
 
 def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
-    """Forget an objective, or go back to its earlier head; the exit status."""
+    """Forget an objective's heads or roll back to its previous head, print the result, and return the exit status."""
     store = HeadStore.for_file(policies)
     done: list[dict[str, Any]] = []
     for subject in subjects.select_subjects(policies, [forget or rollback or ""]):
@@ -222,6 +224,7 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 
 
 def _result_fields(result: _Result) -> dict[str, Any]:
+    """The fields of a result for JSON output."""
     task = result.task
     base = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.lesson is not None}
     if result.lesson is None:
@@ -249,7 +252,7 @@ def _result_fields(result: _Result) -> dict[str, Any]:
 
 
 def _head_fields(result: _Result) -> dict[str, Any]:
-    """The fields with which a program can activate exactly this head."""
+    """The fields that a program needs to activate exactly this head."""
     if result.lesson is None:
         return {}
     subject = result.task.subject
@@ -272,6 +275,7 @@ def _percent_text(count: Count) -> str:
 
 
 def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
+    """Print the figures, the problem examples and the advice of a result."""
     title = escape(result.task.subject.title)
     if result.lesson is None:
         stays = "what was in force for it stays"
@@ -306,7 +310,7 @@ def _example_lines(label: str, examples: Sequence[Example]) -> list[str]:
 
 
 def _objection_lines(result: _Result) -> list[str]:
-    """The operator's own answers that would be flagged: ids and scores, no text."""
+    """Lines about the operator's own answers that would be flagged: ids and scores, no text."""
     if result.objections is None:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
     head = f"  of your own last {result.own} answers that nobody objected to {len(result.objections)} would be flagged"

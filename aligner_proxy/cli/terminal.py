@@ -1,8 +1,8 @@
 """Terminal output of commands, with control characters in untrusted text escaped.
 
-Answers, questions, names of models and tenants, and errors of other machines may contain escapes that colour a
-terminal, move its cursor, or write its title or clipboard. Commands print only by `Terminal`, `echo` and `echo_json`,
-which escape them.
+Answers, questions, names of models and tenants, and errors of other machines may contain escape sequences that colour a
+terminal, move its cursor, or write its title or clipboard. Commands print only through `Terminal`, `echo` and
+`echo_json`, which escape them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from aligner_proxy.text.hidden import escape_hidden, is_hidden
 
 
 class Terminal(Console):
-    """rich's console, whose texts hold no character that acts on a terminal; colours are those of rich alone."""
+    """A rich console that escapes control characters in all texts; only rich itself can set colours."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render with every such character as its number."""
+        """Render with every control character replaced by its number."""
         if isinstance(renderable, Text):
             renderable = _escape_text(renderable)
         elif isinstance(renderable, str):
@@ -31,7 +31,7 @@ class Terminal(Console):
 
 
 def _escape_text(text: Text) -> Text:
-    """The same text, colours included, with each hidden character as its number."""
+    """Replace each hidden character of a text by its number; keeps the colours."""
     places = [place for place, char in enumerate(text.plain) if is_hidden(char)]
     if not places:
         return text
@@ -45,7 +45,7 @@ def _escape_text(text: Text) -> Text:
 
 
 def echo(*parts: str | tuple[str, str], err: bool = False) -> None:
-    """Print a line of texts; one with a colour is a pair of both."""
+    """Print texts as one line; a coloured text is given as a pair (text, colour)."""
     texts = (
         escape_hidden(part) if isinstance(part, str) else click.style(escape_hidden(part[0]), fg=part[1])
         for part in parts
@@ -54,11 +54,11 @@ def echo(*parts: str | tuple[str, str], err: bool = False) -> None:
 
 
 def echo_json(value: object, *, indent: int | None = None, ascii_alone: bool = True) -> None:
-    """Print JSON for programs, which a terminal may show as well."""
+    """Print JSON for programs, with hidden characters escaped because a terminal may show it."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_alone)
     click.echo("".join(_json_number(char) if is_hidden(char) else char for char in text))
 
 
 def _json_number(char: str) -> str:
-    """A hidden character in a JSON string as its number. JSON itself lets DEL stand as it is."""
+    """The JSON escape of a hidden character; DEL is handled separately, because JSON does not escape it."""
     return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]

@@ -1,1 +1,1 @@
-"""The policies file: its schema, how it is loaded, and which policy a request gets."""
+"""The policies file: its schema, its loader, and the resolver that finds the policy of a request."""

@@ -2,14 +2,15 @@
 
 ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
 and ALIGNER_PROXY_POLICIES (policies file) override the file. ALIGNER_PROXY_SOCKET is the socket of the engine `local`,
-ALIGNER_PROXY_IN_FORCE the file in which `serve` keeps the policies in force,
-ALIGNER_PROXY_LOG the form of log lines, OTEL_EXPORTER_OTLP_ENDPOINT the address for the engine's traces.
+ALIGNER_PROXY_IN_FORCE the file in which `serve` stores the active policies,
+ALIGNER_PROXY_LOG the format of log lines, OTEL_EXPORTER_OTLP_ENDPOINT the address for the engine's traces.
 ALIGNER_PROXY_PLUGINS=off disables third-party plugins. `aligner.engine.key_env`, `audit.key_env`,
 `audit.database_env`, `cache.redis_env` and `cache.key_env` may each name one more variable.
-ALIGNER_PROXY_ENGINE_ENV names further variables that `serve` hands on to the engine, which gets few of them.
+`serve` passes only a few variables to the engine; ALIGNER_PROXY_ENGINE_ENV names more to pass.
 
-A route or tenant that an earlier one hides is refused. That check is sound, not complete: a refused entry can never
-match; a hidden entry with a complex pattern (with [brackets], say) may pass.
+A route or tenant that can never match, because an earlier entry matches all its requests, is refused. The check is
+sound but not complete: a refused entry can never match, but a hidden entry with a complex pattern (for example with
+[brackets]) may not be noticed.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ _ENGINE_ENV = "ALIGNER_PROXY_ENGINE_ENV"
 IN_FORCE = "ALIGNER_PROXY_IN_FORCE"
 LOG = "ALIGNER_PROXY_LOG"
 LOG_FORMS = ("text", "json")
-# sockaddr_un holds 104 bytes on macOS and 108 on Linux, the closing zero included.
+# The longest path of a unix socket: sockaddr_un has 104 bytes on macOS and 108 on Linux, including the final zero.
 _SOCKET_BYTES = 103
 _LONGEST_SOCKET = "gateway-4194304-9999.sock"
-"""The longest name that `serve` gives a socket there: with its process id, and the number of restarts."""
+"""The longest socket name that `serve` creates in this folder: it contains the process id and the generation number."""
 _KEY_BYTES = 32
 _SECRET_CHARS = 16
 _COMMIT = re.compile(r"@[0-9a-f]{40}$")
@@ -85,20 +86,20 @@ def _declare_nothing(third_party: bool) -> Declarations:
 
 
 def load(path: Path | str, declare: Declare = _declare_nothing) -> PolicyFile:
-    """Read and check a policies file; every refusal names file, line and fix."""
+    """Read and check a policies file; raises `ConfigError` with the file, the line and the fix."""
     return _check_file(*read_yaml(Path(path)), declare)
 
 
 def loads(text: str, path: Path, declare: Declare = _declare_nothing, *, with_files: bool = True) -> PolicyFile:
-    """Check the text of a policies file that is not at `path` yet, or not any more.
+    """Parse and check the text of a policies file that is not at `path` yet, or no longer is.
 
-    Without files it lacks the texts of those that it names; they may be gone.
+    With `with_files=False` the files that it names are not read, because they may no longer exist.
     """
     return _check_file(*parse_yaml(text, path), declare, with_files)
 
 
 def refuse_without_policies(file: PolicyFile) -> None:
-    """Raise `ConfigError` where a file says nothing about any request, as it does when it was emptied."""
+    """Raise `ConfigError` if a file applies to no request, for example because it was emptied by accident."""
     if not (file.routes or file.tenants or file.defaults.model_fields_set):
         fault = "is empty" if file.source.is_empty else "has no defaults, routes or tenants"
         raise ConfigError(
@@ -108,6 +109,7 @@ def refuse_without_policies(file: PolicyFile) -> None:
 
 
 def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: bool = True) -> PolicyFile:
+    """Validate parsed data, and make the checks that concern several keys; raises `ConfigError`."""
     if not isinstance(data, dict):
         raise ConfigError(f"{source.name}:1: must be a block of keys; {suggest_name('', PolicyFile.model_fields)}")
     declarations = declare(allows_third_party() and _file_allows_third_party(data))
@@ -138,13 +140,13 @@ def builtin_objectives() -> Mapping[str, Objective]:
 
 
 def objectives(file: PolicyFile, tenant: Tenant | None = None) -> dict[str, Objective]:
-    """Every objective by name: the built-in ones, overridden by the file's own, and those by the tenant's."""
+    """Every objective by name: built-in ones, overridden by the file's, and those overridden by the tenant's."""
     own = dict(file.objectives) | (tenant.objectives if tenant else {})
     return {**builtin_objectives(), **{name: Objective(name, entry.text) for name, entry in own.items()}}
 
 
 def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
-    """Whether the file allows third-party plugins; read before validation because plugins add keys to the file."""
+    """Whether the file allows third-party plugins; asked before validation, because plugins add keys to the schema."""
     plugins = data.get("plugins")
     return not (isinstance(plugins, Mapping) and plugins.get("third_party") is False)
 
@@ -152,12 +154,13 @@ def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
 def _with_current_names(
     data: dict[str, Any], source: YamlSource, declarations: Declarations
 ) -> tuple[dict[str, Any], YamlSource, list[str]]:
-    """The data with the current names of keys and values, their positions, and a warning for each deprecated name."""
+    """Replace deprecated names; returns the data, the source with the lines of the new names, and the warnings."""
     data = dict(data)
     lines = dict(source.lines)
     warnings = list[str]()
 
     def current(block: object, place: KeyPath) -> object:
+        """The block with current names; adds warnings, and the lines of renamed keys."""
         if not isinstance(block, Mapping):
             return block
         renamed, changes = rename_deprecated(block, declarations.current_names)
@@ -178,7 +181,7 @@ def _with_current_names(
 
 
 def _missing_plugin_warnings(file: PolicyFile) -> Iterator[str]:
-    """Warnings for lines without effect because the plugin that they need is not installed."""
+    """Warn about each setting that has no effect because the plugin that it needs is not installed."""
     keys = file.declarations.missing_keys
     selectors = file.declarations.missing_selectors
     for path, block in file.blocks():
@@ -203,7 +206,7 @@ def _missing_plugin_text(place: str, what: str, owner: str) -> str:
 
 
 def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
-    """Warnings for hub ids without a commit; raises `ConfigError` where the file requires one."""
+    """Warn about hub ids without a commit; raises `ConfigError` if the file sets `require_revision`."""
     adapters = (("adapters", name) for name in file.aligner.adapters)
     models = (file.aligner.model, *file.aligner.adapters.values())
     for path, model in zip((("model",), *adapters), models, strict=True):
@@ -217,7 +220,7 @@ def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
 
 
 def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
-    """A warning for the word that lets a change take what is enforced: it would let the next one, too."""
+    """Warn about a leftover `allow_less`, because it would allow the next change to remove enforced objectives, too."""
     if file.allow_less:
         yield f"{file.source.place_of('allow_less')}: allow_less lets later changes take as much; remove it afterwards"
 
@@ -232,7 +235,7 @@ def _check_objectives(file: PolicyFile) -> None:
 
 
 def _check_aligners(file: PolicyFile) -> None:
-    """Refuse unknown names of aligners; an engine elsewhere checks its own names."""
+    """Refuse unknown aligner names (a remote engine checks its own), and a shadow aligner without the audit store."""
     aligners = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
         choices = (("aligner", shares.aligner_names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
@@ -246,7 +249,7 @@ def _check_aligners(file: PolicyFile) -> None:
 
 
 def _check_editors(file: PolicyFile) -> None:
-    """Refuse an editor where nothing is ever flagged for it, and a second try without an editor."""
+    """Refuse an editor without a detector head, which would never be asked, and a second try without an editor."""
     blocks = list(file.blocks())
     place = find_outside_editor(blocks)
     engine = engine_backend(file)
@@ -259,7 +262,7 @@ def _check_editors(file: PolicyFile) -> None:
 
 
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
-    """Every use of an objective: its position in the file and its name."""
+    """Every use of an objective in the file: its key path and its name."""
     for i, route in enumerate(file.routes):
         yield from ((("routes", i, *key), name) for name, key in route_objectives(route, ()))
     for i, tenant in enumerate(file.tenants):
@@ -278,7 +281,7 @@ def policies_in_environment() -> Path | None:
 
 
 def engine_backend(file: PolicyFile) -> Backend:
-    """The engine: the one address in the environment, else the file's engine."""
+    """The engine to use: the address in the environment, which must be a single one, else the file's engine."""
     override = engine_override()
     if override is None:
         return file.aligner.engine
@@ -289,20 +292,20 @@ def engine_backend(file: PolicyFile) -> Backend:
 
 
 def check_local_engine(file: PolicyFile) -> None:
-    """Raise `MissingExtra` where this file wants an engine on this machine, and none can run here."""
+    """Raise `MissingExtra` if this file needs a local engine and the packages for one are not installed."""
     if engine_backend(file).local:
         place = file.source.place_of("aligner", "engine")
         extras.require_extra(extras.ENGINE, f"{place}: aligner.engine: local, an engine on this machine,")
 
 
 def hand_off_secret(name: str) -> bytes | None:
-    """The secret that signs reports of doubtful answers; None where the variable is not set, or too short."""
+    """The secret that signs reports of doubtful answers; None if the variable is not set or the secret is too short."""
     secret = (_env(name) or "").encode()
     return secret if len(secret) >= _SECRET_CHARS else None
 
 
 def check_hand_offs(file: PolicyFile) -> None:
-    """Raise `ConfigError` where the secret of a route's reports is missing."""
+    """Raise `ConfigError` if the signing secret of a route's `hand_off` is missing or too short."""
     for n, route in enumerate(file.routes):
         if route.hand_off is not None and hand_off_secret(route.hand_off.secret_env) is None:
             place = file.source.place_of("routes", n, "hand_off", "secret_env")
@@ -313,7 +316,7 @@ def check_hand_offs(file: PolicyFile) -> None:
 
 
 def engine_key(backend: Backend) -> str | None:
-    """The key of a completions server, read from the variable `key_env`."""
+    """The key of a completions server from the variable `key_env`; raises `ConfigError` if that is not set."""
     if backend.key_env is None:
         return None
     key = _env(backend.key_env)
@@ -323,27 +326,27 @@ def engine_key(backend: Backend) -> str | None:
 
 
 def engine_socket() -> Path:
-    """The socket of the engine `local`: from the environment (set by `serve`), else this user's default."""
+    """The socket of the engine `local`: from the environment (`serve` sets it), else the default for this user."""
     return _env_path(_SOCKET) or default_socket()
 
 
 def active_policies_file() -> Path | None:
-    """The file in which the `serve` of this process keeps the policies in force; None without `serve`."""
+    """The file in which the parent `serve` process stores the active policies; None without `serve`."""
     return _env_path(IN_FORCE)
 
 
 def engine_override() -> str | None:
-    """The engine's address in the environment."""
+    """The engine address from the environment, if set."""
     return _env(_ENGINE)
 
 
 def aligner_model(file: PolicyFile) -> str | Path:
-    """The aligner: "embedded" or a hub id as text, a folder as a path relative to the file."""
+    """The aligner: "embedded" or a hub id as text, or a folder as a path (resolved relative to the file)."""
     return _resolve_model(file, file.aligner.model)
 
 
 def aligner_adapters(file: PolicyFile) -> dict[str, str | Path]:
-    """The other aligners over the same base by name, in the form of `aligner_model`."""
+    """The other aligners on the same base by name; values are like those of `aligner_model`."""
     return {name: _resolve_model(file, model) for name, model in file.aligner.adapters.items()}
 
 
@@ -352,7 +355,7 @@ def _resolve_model(file: PolicyFile, model: str) -> str | Path:
 
 
 def keys_path(file: PolicyFile | None = None) -> Path | None:
-    """The keys file: from the environment, else that of `file` or of the environment's policies file."""
+    """Path of the keys file: from the environment, else from `file` or from the environment's policies file."""
     override = _env_path(_KEYS)
     if override is not None:
         return override
@@ -363,13 +366,13 @@ def keys_path(file: PolicyFile | None = None) -> Path | None:
 
 
 def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
-    """The entries of the keys file by sha256; none without such a file. Raises `ConfigError`."""
+    """The entries of the keys file by sha256; empty if there is no such file. Raises `ConfigError` for a wrong one."""
     path = keys_path(file)
     return {} if path is None or not path.exists() else load_keys(path)
 
 
 def home_folder() -> Path:
-    """The folder of caches and weights."""
+    """The folder for caches and weights."""
     return _env_path(_HOME) or Path.home() / ".cache" / "aligner-proxy"
 
 
@@ -397,12 +400,12 @@ def audit_key(file: PolicyFile) -> bytes | None:
 
 
 def shared_cache_key(file: PolicyFile) -> bytes | None:
-    """The key of what lies in the shared Redis, 32 bytes; None without encryption."""
+    """The encryption key for the shared Redis, 32 bytes; None without encryption."""
     return _read_key(file, "cache", file.cache.key_env)
 
 
 def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
-    """The key in a variable; errors never quote it."""
+    """Decode the 32-byte key in a variable; raises `ConfigError`, which never quotes the key."""
     if name is None:
         return None
     try:
@@ -427,23 +430,23 @@ def redis_address(file: PolicyFile) -> ServerAddress | None:
 
 
 def redis_setting(file: PolicyFile) -> str:
-    """The key that names the Redis, with its line."""
+    """The setting that names the Redis, with its file and line, for error messages."""
     return f"{file.source.place_of('cache', 'redis_env')}: cache.redis_env"
 
 
 def audit_database_address(file: PolicyFile) -> ServerAddress | None:
-    """The PostgreSQL of the audit store; None where it is a file."""
+    """The PostgreSQL database of the audit store; None if the store is a file."""
     name = file.audit.database_env
     return None if name is None else ServerAddress(audit_database_setting(file), name, _env(name))
 
 
 def audit_database_setting(file: PolicyFile) -> str:
-    """The key that names the PostgreSQL of the audit store, with its line."""
+    """The setting that names the PostgreSQL of the audit store, with its file and line, for error messages."""
     return f"{file.source.place_of('audit', 'database_env')}: audit.database_env"
 
 
 def default_socket() -> Path:
-    """The engine's socket for this user and home, in a folder with mode 0700."""
+    """The engine's default socket for this user and home; creates its folder with mode 0700."""
     folder = home_folder() / "run"
     if len(os.fsencode(folder / _LONGEST_SOCKET)) > _SOCKET_BYTES:
         tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
@@ -453,7 +456,7 @@ def default_socket() -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Make `folder` private. A link or another user's folder could hand answers to somebody else."""
+    """Create `folder` with mode 0700. A link or another user's folder is refused: others could read answers there."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
@@ -466,14 +469,14 @@ def _make_private(folder: Path) -> None:
 
 
 def log_form() -> str | None:
-    """The form of log lines in the environment."""
+    """The log format from the environment; raises `ConfigError` for an unknown one."""
     form = _env(LOG)
     if form is not None and form not in LOG_FORMS:
         raise ConfigError(f"{LOG}={quote_name(form)} is neither of {', '.join(LOG_FORMS)}")
     return form
 
 
-# What a process needs to run at all, to find its libraries and its device, to compute, and to send its traces.
+# Variables that a process needs to run at all, to find its libraries and device, to compute, and to send traces.
 _ENGINE_NAMES = frozenset(
     [
         *("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "LRU_CACHE_CAPACITY", "NO_COLOR"),
@@ -491,9 +494,9 @@ _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGN
 
 
 def engine_environment() -> dict[str, str]:
-    """The variables of ours that the engine gets: what it needs to compute, and what ALIGNER_PROXY_ENGINE_ENV names.
+    """The environment variables passed to the engine: those it needs to compute, and those in ALIGNER_PROXY_ENGINE_ENV.
 
-    It has no use for the master key, the keys of providers or of the audit store, so it does not have them.
+    The engine does not need the master key, providers' keys or the audit store's key, so it does not get them.
     """
     further = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
 
@@ -536,6 +539,7 @@ def refuse_unreachable(file: PolicyFile) -> None:
 
 
 def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], always: tuple[bool, ...]) -> None:
+    """Raise `ConfigError` for the first entry whose requests all match an earlier entry."""
     for j, later in enumerate(entries):
         for i, earlier in enumerate(entries[:j]):
             if all(_hides(a, b, present) for a, b, present in zip(earlier, later, always, strict=True)):
@@ -548,7 +552,7 @@ def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], alw
 
 
 def _hides(earlier: str | None, later: str | None, always: bool) -> bool:
-    """Whether `earlier` accepts whatever `later` accepts; `always`: every request has this property."""
+    """Whether `earlier` matches everything that `later` matches; `always`: every request has this property."""
     if earlier is None:
         return True
     if later is None:
@@ -558,10 +562,11 @@ def _hides(earlier: str | None, later: str | None, always: bool) -> bool:
 
 @lru_cache(maxsize=4096)
 def covers(wide: str, narrow: str) -> bool:
-    """Whether the glob `wide` accepts every text that the glob `narrow` accepts (never a false yes)."""
+    """Whether the glob `wide` matches every text that the glob `narrow` matches; True is certain, False is not."""
     if "[" in wide or "[" in narrow:
         return wide == narrow or (bool(wide) and wide.strip("*") == "")
-    # One row per character of `wide`: fits[j] says that the part read so far covers the first j characters of `narrow`.
+    # Dynamic programming, one row per character of `wide`: fits[j] means that the part of `wide` read so far covers the
+    # first j characters of `narrow`.
     fits = [True] + [False] * len(narrow)
     for mark in wide:
         if mark == "*":

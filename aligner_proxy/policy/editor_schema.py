@@ -1,6 +1,6 @@
-"""Schema of `editor`: who writes in place of flagged segments, as operators write it; and what a second try needs.
+"""Schema of `editor` (the model that rewrites flagged segments), and the check that `second_try` has an editor.
 
-A value is read into one word: `local`, `upstream`, or `model:GROUP` for the block `{model: GROUP}`.
+A value is parsed into one word: `local`, `upstream`, or `model:GROUP` for the block `{model: GROUP}`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FORMS = "must be local, upstream, or a block {model: GROUP} with a model group 
 
 
 class EditorBlock(BaseModel):
-    """An editor that is a model group of its own."""
+    """A separate model group that edits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -31,7 +31,7 @@ class EditorBlock(BaseModel):
 
 
 def _as_word(value: object) -> object:
-    """The one word that a form of `editor` is read into."""
+    """Parse any form of `editor` into its one word."""
     if isinstance(value, Mapping):
         return EDITOR_GROUP + _group_name(value)
     if not isinstance(value, str):
@@ -42,6 +42,7 @@ def _as_word(value: object) -> object:
 
 
 def _group_name(block: Mapping[object, object]) -> str:
+    """Check the block {model: GROUP} and return the group; raises `ValueError`."""
     extra_key = next((name for name in block if name != _MODEL), None)
     if extra_key is not None:
         raise ValueError(f"unknown key {extra_key!r}; the only one is {_MODEL}")
@@ -54,30 +55,30 @@ def _group_name(block: Mapping[object, object]) -> str:
 
 
 Editor = Annotated[str, BeforeValidator(_as_word, json_schema_input_type=Literal["local", "upstream"] | EditorBlock)]
-"""What a policies file may say."""
+"""The values that a policies file may have for `editor`."""
 
 
 class EditorSettings(Protocol):
-    """The settings of a block that matter here."""
+    """The settings of a block that these checks read."""
 
     @property
     def editor(self) -> str | None:
-        """Who writes in place of what is flagged."""
+        """The model that rewrites flagged text."""
         ...
 
     @property
     def if_nothing_remains(self) -> IfNothingRemains | None:
-        """What follows when nothing would remain."""
+        """The reaction when all of an answer is flagged."""
         ...
 
     @property
     def corrector(self) -> str | None:
-        """What corrects in place of the aligner."""
+        """The corrector used instead of the aligner."""
         ...
 
 
 def editor_groups(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> dict[str, KeyPath]:
-    """The model groups that edit somewhere, each with the place of its first use."""
+    """The model groups that some block names as editor, each with the key path of its first use."""
     places: dict[str, KeyPath] = {}
     for path, block in blocks:
         if block.editor is not None and block.editor.startswith(EDITOR_GROUP):
@@ -86,15 +87,15 @@ def editor_groups(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> dict[str,
 
 
 def find_outside_editor(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> KeyPath | None:
-    """The first place that names another editor than the aligner itself."""
+    """The first key path that names an editor other than the aligner itself; None if there is none."""
     places = (path for path, block in blocks if block.editor not in (None, LOCAL_EDITOR))
     return next(((*path, "editor") for path in places), None)
 
 
 def check_second_try(blocks: Sequence[tuple[KeyPath, EditorSettings]], source: YamlSource) -> None:
-    """Raise `ConfigError` where a request may get `second_try` and no editor to try it.
+    """Raise `ConfigError` if some request may get `second_try` without an editor model.
 
-    The later layer wins: defaults, a route or none, a tenant or none.
+    Tries every combination of defaults, one route or none, and one tenant or none; the later layer wins.
     """
     defaults = [entry for entry in blocks if entry[0][0] == "defaults"]
     routes = _unique_blocks(entry for entry in blocks if entry[0][0] == "routes")
@@ -116,7 +117,7 @@ def check_second_try(blocks: Sequence[tuple[KeyPath, EditorSettings]], source: Y
 
 
 def _unique_blocks(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> list[tuple[KeyPath, EditorSettings]]:
-    """Of blocks that say the same of both settings the first; those that say nothing are left out."""
+    """Keep the first of blocks with equal values of both settings; drop blocks that set neither."""
     first_blocks: dict[tuple[object, object], tuple[KeyPath, EditorSettings]] = {}
     for path, block in blocks:
         settings = (block.if_nothing_remains, block.editor)

@@ -1,6 +1,6 @@
 """Schema of `aligner.engine`: an address, a list of replicas, or a block for completions servers.
 
-Every form becomes the same frozen `Backend`. Nothing is opened here.
+Every form is parsed into the same frozen `Backend`. No connection is opened here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ServerKind(StrEnum):
 
 
 def server_kind(address: str) -> ServerKind:
-    """The kind of server at a checked address."""
+    """The kind of server at an address that `engine_address` has checked."""
     if address == "local":
         return ServerKind.LOCAL
     if address.startswith(LITELLM):
@@ -43,7 +43,7 @@ def server_kind(address: str) -> ServerKind:
 
 
 def engine_address(text: str) -> str:
-    """The address, checked; raises `ValueError`."""
+    """Check an address and return it without a trailing slash; raises `ValueError`."""
     if text.startswith(LITELLM):
         if not text.removeprefix(LITELLM).strip():
             raise ValueError("litellm: needs the name of a model group of the LiteLLM file, as in litellm:aligners")
@@ -64,7 +64,7 @@ def _as_list(value: object) -> object:
 
 
 class Backend(BaseModel):
-    """Where corrections are made, in as many words as that takes."""
+    """The engine that makes corrections: its addresses and, for a completions server, its settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -73,25 +73,28 @@ class Backend(BaseModel):
         BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...]),
         Field(min_length=1, max_length=64),
     ]
-    """One address, or a list of replicas: the least loaded one that works is asked."""
+    """One address, or a list of replicas; each request goes to the least loaded replica that works."""
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """The aligner's name at a completions server; by default the only one that it serves."""
+    """The aligner's model name on a completions server; by default the only model that it serves."""
     template: str | None = None
-    """Prompt form of the aligner that is served there: hh-rlhf, ultrafeedback, imhi or aligner; known models say it."""
+    """Prompt template of the served aligner: hh-rlhf, ultrafeedback, imhi or aligner; not needed for known models."""
     key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,99}$")] | None = None
-    """Name of the environment variable with the completions server's key; never the key itself."""
+    """Name of the environment variable with the completions server's key, not the key itself."""
     prediction: Annotated[bool, Field(strict=True)] = False
-    """Send the answer as `prediction` (OpenAI's predicted outputs): for servers that know it, such as our engine."""
+    """true: send the answer as `prediction` (OpenAI's predicted outputs), for servers that support it, such as our
+    engine."""
     window: Annotated[int, Field(ge=256, le=1_000_000, strict=True)] | None = None
-    """Longest prompt plus correction in tokens; by default what the server tells, else 4096."""
+    """Maximum tokens of prompt plus correction; by default what the server reports, else 4096."""
     revision: Annotated[str, Field(max_length=100)] = ""
-    """Any text; change it when other weights are served under the same name: what was remembered is then not used."""
+    """Any text. Change it when the server gets new weights under the same name, so that cached corrections are not
+    used."""
     scorer: Address | None = None
-    """What judges in front, so that the completions server only writes what is flagged: an aligner-proxy engine with a
-    detector head, or vllm://host:port (docs/guides/vllm.md)."""
+    """A server that scores answers first, so that the completions server rewrites only what is flagged: an
+    aligner-proxy engine with a detector head, or vllm://host:port (docs/guides/vllm.md)."""
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Backend:
+        """Refuse replicas of different kinds, lists that make no sense, and settings without effect."""
         kinds = {server_kind(address) for address in self.at}
         if len(kinds) > 1:
             raise ValueError(f"replicas must be of one kind; these are {' and '.join(sorted(kinds))}")
@@ -103,6 +106,7 @@ class Backend(BaseModel):
         return self
 
     def _refuse_unused_settings(self) -> None:
+        """Raise `ValueError` for settings that this kind of server does not use, or a wrong scorer."""
         if self.kind is ServerKind.SCORER:
             raise ValueError(
                 f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/guides/vllm.md)"
@@ -128,7 +132,7 @@ class Backend(BaseModel):
 
     @property
     def completes(self) -> bool:
-        """Whether the server only completes texts, without a detector head."""
+        """Whether the server only completes texts; such a server has no detector head."""
         return self.kind in (ServerKind.COMPLETIONS, ServerKind.GROUP)
 
     @property
@@ -138,12 +142,12 @@ class Backend(BaseModel):
 
     @property
     def local(self) -> bool:
-        """Whether it needs an engine on this machine, which `serve` starts."""
+        """Whether this needs an engine on this machine, which `serve` starts."""
         return "local" in (self.at[0], self.scorer)
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The addresses of aligner-proxy engines among them."""
+        """The addresses of engines: the replicas unless they are completions servers, and the scorer."""
         ours = () if self.completes else self.at
         return ours + ((self.scorer,) if self.scorer else ())
 
@@ -153,7 +157,7 @@ class Backend(BaseModel):
 
 
 def expand_backend(value: object) -> object:
-    """The short forms, an address or a list of addresses, as a block."""
+    """Expand the short forms (an address, or a list of addresses) into a block."""
     if not isinstance(value, str | list | tuple):
         return value
     addresses = [value] if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Schema of `gate`: which of its rules are on, as a block of switches or as the list of those that are."""
+"""Schema of `gate`, which switches rules on and off: a block of switches, or the list of all rules that are on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aligner_proxy.types import GateRule
 
 
 def _parse_switch(value: object) -> object:
-    """`on` or `off` as text; YAML 1.1 reads the bare words as true and false."""
+    """Turn a truth value back into `on` or `off`, because YAML 1.1 reads the bare words as true and false."""
     return ("on" if value else "off") if isinstance(value, bool) else value
 
 
@@ -28,48 +28,51 @@ Switch = Annotated[
 
 
 class GateSwitches(BaseModel):
-    """Rules of the gate, each on or off; what is not said here stays as it was."""
+    """Rules of the gate, each on or off; a rule that is not set here keeps its earlier value.
+
+    "Must be kept" means everything except flagged segments that were removed, and names in rewritten ones.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     empty: Switch | None = None
-    """Nothing is left of the answer."""
+    """The edit leaves an empty answer."""
     template_leak: Switch | None = None
-    """It repeats text of the aligner's template or of an objective."""
+    """The edit repeats text of the aligner's prompt template or of an objective."""
     invented_turn: Switch | None = None
-    """Somebody else begins to speak (User:, Assistant: ...)."""
+    """The edit adds a turn of another speaker (User:, Assistant: ...)."""
     new_refusal: Switch | None = None
-    """It declines what the original did not decline."""
+    """The edit refuses something that the original did not refuse."""
     new_personal_data: Switch | None = None
-    """A mail address, telephone number or postal address that was not there."""
+    """The edit adds a mail address, telephone number or postal address that the original did not have."""
     lost_code: Switch | None = None
-    """Code that had to stay is gone or changed, or a code block is left open."""
+    """Code that must be kept is gone or changed, or a code block is left open."""
     lost_citation: Switch | None = None
-    """A citation that had to stay is gone: [1], (Author 2020), a DOI."""
+    """A citation that must be kept is gone: [1], (Author 2020), a DOI."""
     lost_number: Switch | None = None
-    """A number, time, date or version that had to stay is gone."""
+    """A number, time, date or version that must be kept is gone."""
     lost_address: Switch | None = None
-    """A web or mail address that had to stay is gone."""
+    """A web or mail address that must be kept is gone."""
     lost_quote: Switch | None = None
-    """The words of a quotation that had to stay are gone or changed."""
+    """The words of a quotation that must be kept are gone or changed."""
     lost_name: Switch | None = None
-    """A name that had to stay is gone."""
+    """A name that must be kept is gone."""
     lost_list_item: Switch | None = None
-    """An item of a list that had to stay lost its mark or its number."""
+    """A list item that must be kept lost its bullet or its number."""
     lost_turn: Switch | None = None
-    """A speaker has fewer lines in an answer that is a dialogue from its beginning."""
+    """In an answer that is a dialogue from its beginning, a speaker has fewer lines than before."""
     invented_fact: Switch | None = None
-    """A number or address that the original did not have."""
+    """The edit adds a number or address that the original did not have."""
     invented_quote: Switch | None = None
-    """Words between quotation marks that the original did not have."""
+    """The edit adds words in quotation marks that the original did not have."""
     changed_script: Switch | None = None
-    """Words in a script that the original does not use."""
+    """The edit has words in a script that the original does not use."""
     changed_language: Switch | None = None
-    """Sentences in a language that the original does not use."""
+    """The edit has sentences in a language that the original does not use."""
     too_short: Switch | None = None
-    """Less than half of what had to stay is left (a fifth where an objective asks for brevity)."""
+    """Less than half of the text that must be kept is left (a fifth if an objective asks for brevity)."""
     too_long: Switch | None = None
-    """More than twice the original and 200 characters."""
+    """The edited answer is longer than twice the original plus 200 characters."""
 
 
 def _gate_tag(value: object) -> str:
@@ -84,7 +87,7 @@ GateSetting = Annotated[
 
 
 def switches(setting: GateSwitches | tuple[GateRule, ...] | None) -> dict[GateRule, bool]:
-    """The rules that a gate setting switches. A list switches all: those in it are on, the others off."""
+    """The rules that a gate setting turns on (True) or off (False); a list turns off the rules that it omits."""
     if setting is None:
         return {}
     if isinstance(setting, tuple):

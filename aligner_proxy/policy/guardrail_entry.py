@@ -1,7 +1,7 @@
-"""Check of the guardrail's entry in LiteLLM's YAML: settings with which LiteLLM skips it or discards its result.
+"""Check of our guardrail's entry in LiteLLM's YAML, for settings by which LiteLLM skips it or discards its result.
 
 LiteLLM accepts such settings silently and then delivers answers uncorrected. If the policies file enforces objectives,
-`serve` and `check` refuse them; otherwise they are warnings.
+`serve` and `check` refuse these settings; otherwise they warn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, read
 from aligner_proxy.types import GOVERNED_SKIPS, FailureClass, IfNothingRemains, Mode, OnError, OnSkip, Policy
 
 WITHOUT_EFFECT = ("run_in_parallel", "scan_raw_request")
-"""Settings that the guardrail does not take over: LiteLLM would throw away what it returns."""
+"""Settings that the guardrail ignores, because with them LiteLLM would throw away the corrected answer."""
 _NEEDED = "post_call"
 _HOOKS = ("pre_call", _NEEDED)
 _BY_TAGS = (
@@ -30,7 +30,7 @@ _CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
 
 
 def find_enforcement(file: PolicyFile) -> str | None:
-    """The place in a policies file that keeps back what was not judged; None where there is none."""
+    """The file and line of a setting that withholds unjudged answers; None if the policies file has none."""
     policies = [policy for policy in PolicyResolver(file).active_settings() if policy.mode is Mode.ENFORCE]
     enforced = (("tenants", n, "enforce") for n, tenant in enumerate(file.tenants) if tenant.enforce and policies)
     place: KeyPath | None = next(enforced, None)
@@ -49,7 +49,7 @@ def _blocks(policy: Policy) -> bool:
 
 
 def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterator[tuple[str, str]]:
-    """Each setting of an entry by which LiteLLM calls the guardrail for some answers only, and in words what to do."""
+    """Each setting by which LiteLLM calls the guardrail for only some answers: (its key, a message with the fix)."""
     if isinstance(mode, Mapping):
         yield "mode", _BY_TAGS
     elif mode is not None and _NEEDED not in _words(mode):
@@ -85,9 +85,10 @@ def _words(mode: object) -> list[object]:
 def check_entries(
     data: Mapping[str, Any], source: YamlSource, file: PolicyFile, check_form: Callable[[Mapping[str, Any]], None]
 ) -> list[str]:
-    """Warnings about settings of a LiteLLM YAML that keep answers from the guardrail; refused where the file enforces.
+    """Warn about settings of a LiteLLM YAML that keep answers from the guardrail.
 
-    `check_form` raises `ConfigError` for settings that LiteLLM could not read, and would start without the guardrail.
+    If the policies file enforces objectives, these settings raise `ConfigError` instead. `check_form` raises it for
+    settings that LiteLLM could not read: LiteLLM would start without the guardrail.
     """
     for number, _, params in _entries(data):
         try:
@@ -103,6 +104,7 @@ def check_entries(
 
 
 def _file_gaps(data: Mapping[str, Any], source: YamlSource, depth: int = 0) -> Iterator[str]:
+    """The gaps in a LiteLLM YAML and in the files that it includes, as "file:line: message"."""
     entries = list(_entries(data))
     for number, name, params in entries:
         path = ("guardrails", number, "litellm_params")
@@ -120,7 +122,7 @@ def _file_gaps(data: Mapping[str, Any], source: YamlSource, depth: int = 0) -> I
 
 
 def _entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
-    """Number, name and settings of each entry of our guardrail."""
+    """The entries of our guardrail: (index, name, settings)."""
     for number, entry in enumerate(_list(data.get("guardrails"))):
         params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
         if isinstance(params, Mapping) and params.get("guardrail") == GUARDRAIL:
@@ -136,7 +138,7 @@ def _shared_name(data: Mapping[str, Any], source: YamlSource, number: int, name:
 
 
 def _pipelines(data: Mapping[str, Any], source: YamlSource, name: object) -> Iterator[str]:
-    """LiteLLM's own policies: a step of a pipeline may deliver what the guardrail refused, and streams unchanged."""
+    """Warn if LiteLLM's own `policies` use the guardrail as a pipeline step: it could then be bypassed."""
     policies = data.get("policies")
     for policy, settings in policies.items() if isinstance(policies, Mapping) else ():
         pipeline = settings.get("pipeline") if isinstance(settings, Mapping) else None
@@ -169,7 +171,7 @@ def _ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> Iterat
 
 
 def _resolve_value(value: object) -> object:
-    """A value as LiteLLM takes it: references to the environment resolved, truth values in words as such."""
+    """Interpret a value as LiteLLM does: resolve references to the environment, and read "yes" or "on" as a bool."""
     if isinstance(value, str) and value.startswith(_REFERENCE):
         value = os.environ.get(value.removeprefix(_REFERENCE))
     words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

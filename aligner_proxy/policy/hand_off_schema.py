@@ -1,4 +1,4 @@
-"""Schema of `hand_off`: where doubtful answers are reported to. Neither metadata nor a request can say it."""
+"""Schema of `hand_off`, the webhook for reports of doubtful answers; metadata and requests cannot set it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _FORM = "must be an address such as https://desk.example/doubts"
 
 
 def _address(url: str) -> str:
+    """Check the URL of a webhook; raises `ValueError`."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -24,15 +25,15 @@ def _address(url: str) -> str:
 
 
 class HandOffBlock(BaseModel):
-    """Reports of doubtful answers to a webhook."""
+    """A webhook for reports of doubtful answers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     url: Annotated[str, Field(max_length=2000), AfterValidator(_address)]
-    """Where reports are posted to; redirects are not followed."""
+    """Address to which reports are posted; redirects are not followed."""
     secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
     """Environment variable with the secret that signs reports (HMAC-SHA256), at least 16 characters."""
     within: Annotated[float, Field(gt=0, le=50, strict=True, allow_inf_nan=False)] = 0.5
-    """An answer is doubtful if a segment came within so many nats of the threshold, on either side."""
+    """An answer is doubtful if the score of a segment was within this many nats of the threshold, on either side."""
     text: Annotated[bool, Field(strict=True)] = False
-    """true: a report has question, answer and edited answer; never of answers that may not be stored."""
+    """true: a report contains question, answer and edited answer, except for answers that may not be stored."""

@@ -1,6 +1,7 @@
-"""The keys file: the client keys of a gateway without a database, as hashes, and what each may do.
+"""The keys file: hashes of the client keys for a gateway without a database, and the rights of each key.
 
-A list of entries; only sha256 and alias are required. It never holds a key itself, and no message quotes it.
+The file is a list of entries; only sha256 and alias are required. It contains no key in plain text, and no error
+message quotes one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _ROUTE = re.compile(r"/\S{1,199}")
 
 
 def _parse_moment(value: object) -> datetime:
-    """A point in time; a date alone is its beginning, and a time without a zone is UTC."""
+    """Parse a point in time; a date alone means its midnight, and a time without a zone is in UTC."""
     moment = _parse_iso(value) if isinstance(value, str) else value
     if isinstance(moment, datetime):
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -48,7 +49,7 @@ def _parse_iso(text: str) -> datetime | None:
 
 
 def _check_route_glob(text: str) -> str:
-    """A path of LiteLLM as a glob, or * for all."""
+    """Check a glob of LiteLLM paths, or "*" for all; raises `ValueError`."""
     if text != EVERY_ROUTE and not _ROUTE.fullmatch(text):
         raise ValueError("must be a path of LiteLLM as a glob, for example /v1/audio/*; or * for every model endpoint")
     return text
@@ -59,14 +60,14 @@ RouteGlob = Annotated[str, AfterValidator(_check_route_glob)]
 
 
 class Role(StrEnum):
-    """What a key is for: models, or the console and feedback alone."""
+    """The purpose of a key: calling models (client), or only the console and feedback (reviewer)."""
 
     CLIENT = "client"
     REVIEWER = "reviewer"
 
 
 class KeyEntry(BaseModel):
-    """One client key of the keys file: its hash, never the key itself, and what it may do."""
+    """One client key of the keys file: its hash (never the key itself) and its rights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -74,21 +75,22 @@ class KeyEntry(BaseModel):
     alias: Label
     team: Label | None = None
     expires: Annotated[datetime, BeforeValidator(_parse_moment)] | None = None
-    """From this moment on the key is refused. A date alone is its beginning; without a zone it is UTC."""
+    """Time from which the key is refused. A date alone means its midnight; a time without a zone is in UTC."""
     models: Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)] | None = None
-    """The models that it may call, by LiteLLM's model_name; by default all."""
+    """The models that the key may call, by LiteLLM's model_name; by default all."""
     routes: Annotated[tuple[RouteGlob, ...], Field(max_length=100)] = ()
-    """Model endpoints besides the corrected ones, as globs (/v1/audio/*). Nothing corrects what they answer."""
+    """Model endpoints that the key may call besides the corrected ones, as globs (/v1/audio/*). Their answers are not
+    corrected."""
     rpm: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
-    """Requests a minute, in each worker; beyond them 429."""
+    """Maximum requests a minute, in each worker; further requests get 429."""
     max_parallel: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = None
-    """Requests at a time, in each worker; beyond them 429."""
+    """Maximum requests at a time, in each worker; further requests get 429."""
     max_body_mb: Annotated[int, Field(ge=1, le=1_024, strict=True)] = 32
-    """Size of the body of a request in MiB; beyond it 413."""
+    """Maximum size of a request body in MiB; a larger one gets 413."""
     role: Role = Role.CLIENT
-    """reviewer: the console and feedback only, for the answers of its teams; no model answers it."""
+    """reviewer: the key may use only the console and feedback, for answers of its teams, and may call no model."""
     reviews: Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000)] | None = None
-    """The teams whose answers a reviewer sees; by default its own."""
+    """The teams whose answers a reviewer sees; by default the reviewer's own team."""
 
     @model_validator(mode="after")
     def _has_something_to_review(self) -> Self:
@@ -100,18 +102,18 @@ class KeyEntry(BaseModel):
 
     @property
     def reviewed_teams(self) -> tuple[str, ...]:
-        """The teams whose answers this key may look at; none unless it is a reviewer's."""
+        """The teams whose answers this key may view; empty unless it is a reviewer's key."""
         if self.role is not Role.REVIEWER:
             return ()
         return self.reviews or ((self.team,) if self.team else ())
 
     @property
     def has_limits(self) -> bool:
-        """Whether its requests are counted."""
+        """Whether the key has a rate limit, so that its requests must be counted."""
         return self.rpm is not None or self.max_parallel is not None
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether the key is refused at this time."""
+        """Whether the key is expired at time `now`."""
         return self.expires is not None and self.expires <= now
 
 
@@ -136,6 +138,7 @@ def _refuse_plain_key(error: ValidationError, source: YamlSource) -> None:
 
 
 def _index_by_hash(entries: tuple[KeyEntry, ...], source: YamlSource) -> dict[str, KeyEntry]:
+    """The entries by their lower-case hash; raises `ConfigError` for a key with two entries."""
     by_hash: dict[str, KeyEntry] = {}
     for i, entry in enumerate(entries):
         digest = entry.sha256.lower()

@@ -1,7 +1,7 @@
-"""Reader of a LiteLLM YAML: the policies it registers, its models, and the endpoints that no guardrail covers.
+"""Reader of a LiteLLM YAML: the policies file it registers, its models, and the endpoints that no guardrail covers.
 
 LiteLLM runs post-call guardrails on its own endpoints, but not on pass-through routes, WebSockets and file downloads.
-docs/guides/operations.md has the whole list; this module reports what a config shows.
+docs/guides/operations.md has the whole list; this module reports the endpoints that a config opens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, read_yaml
 
 GUARDRAIL = "aligner_proxy.guardrail.AlignerGuardrail"
 _KEYS = frozenset({"model_list", "guardrails", "litellm_settings", "general_settings", "router_settings"})
-# Under these names LiteLLM's pass-through routes use a provider's key, for every client of the gateway.
+# If the variable OPENAI_API_KEY is set (or that of another provider here), every client of the gateway can call that
+# provider through LiteLLM's pass-through routes.
 _PROVIDERS = ("anthropic", "azure", "cohere", "gemini", "mistral", "openai", "openrouter")
 _SECTIONS = {
     "files_settings": "files and batches: the output of a batch is a file",
@@ -35,7 +36,7 @@ _NOT_CORRECTED = "answers given there are not corrected"
 
 
 def find_policies(litellm_file: Path | str) -> Path:
-    """The policies file that a LiteLLM YAML registers with our guardrail."""
+    """Path of the policies file that a LiteLLM YAML registers with our guardrail; raises `ConfigError` without one."""
     data, source = read_yaml(Path(litellm_file))
     entries = data.get("guardrails") if isinstance(data, dict) else None
     for entry in entries if isinstance(entries, list) else ():
@@ -67,7 +68,10 @@ def model_groups(litellm: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def resolve_model(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[str, ...]]:
-    """The name to match routes with and the model groups behind it, for an alias or the id of a deployment."""
+    """The model name to match routes with, and the model groups behind it if `model` is an alias.
+
+    A deployment's id is replaced by the name of its model group.
+    """
     for entry in _list(litellm.get("model_list")):
         info = entry.get("model_info") if isinstance(entry, dict) else None
         if isinstance(info, dict) and info.get("id") == model and "model_name" in entry:
@@ -78,13 +82,13 @@ def resolve_model(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[st
 
 
 def has_models_in_database(litellm: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM has models in its database, too, of which the YAML says nothing."""
+    """Whether LiteLLM also stores models in its database, so that the YAML does not list them all."""
     settings = litellm.get("general_settings")
     return isinstance(settings, Mapping) and settings.get("store_model_in_db") is True
 
 
 def master_key(litellm: Mapping[str, Any]) -> str:
-    """The master key as LiteLLM finds it: in the file or by its reference, in the environment or in .env."""
+    """The master key as LiteLLM finds it: in the file, or in a variable of the environment or .env."""
     settings = litellm.get("general_settings") or {}
     setting = str(settings.get("master_key") or f"{_REFERENCE}{MASTER_KEY}")
     if not setting.startswith(_REFERENCE):
@@ -96,7 +100,7 @@ def master_key(litellm: Mapping[str, Any]) -> str:
 
 
 def check_master_key(litellm_file: Path) -> None:
-    """Refuse a missing or well-known master key, which LiteLLM refuses only after several seconds."""
+    """Raise `ConfigError` for a missing or easy to guess master key; LiteLLM itself reports it seconds later."""
     data, source = read_yaml(litellm_file)
     settings = data.get("general_settings") or {}
     if "include" in data or _permits_weak_key(settings):
@@ -121,7 +125,7 @@ _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS
 
 
 def find_uncovered(data: Mapping[str, Any], source: YamlSource) -> list[str]:
-    """One line for each setting of a LiteLLM YAML that lets answers pass uncorrected."""
+    """One warning for each setting of a LiteLLM YAML that lets answers through uncorrected."""
     gaps = [*_section_gaps(data), *_pass_through_gaps(data), *_environment_gaps(data)]
     for number, entry in enumerate(_list(data.get("model_list"))):
         if isinstance(entry, dict):
@@ -144,6 +148,7 @@ def _pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]
 
 
 def _model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """The settings of one model through which answers are not corrected: (key path, message)."""
     params = entry.get("litellm_params") or {}
     info = entry.get("model_info") or {}
     if not isinstance(params, dict) or not isinstance(info, dict):

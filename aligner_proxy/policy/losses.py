@@ -1,9 +1,9 @@
-"""Losses by a change of the policies file: enforced objectives of a tenant that the new version no longer enforces.
+"""Losses through a change of the policies file: objectives enforced for a tenant that the new version does not enforce.
 
-A tenant loses if one of its requests, for some model, had enforced objectives and now has none of them, or may bypass
-them all. Sample requests are derived from the patterns of both files, so that the order of entries and removed entries
-count. This is sound, not complete: patterns with [brackets] that barely overlap may be missed. A file without any
-objective loses everything. `allow_less` names tenants whose loss is intended.
+A tenant has a loss if one of its requests, for some model, had enforced objectives and now has none of them, or may
+now bypass them all. The check resolves sample requests, which it derives from the patterns of both files, so it also
+notices reordered and removed entries. It is sound but not complete: patterns with [brackets] that barely overlap may be
+missed. A new file without any objective is a loss for everybody. `allow_less` names tenants whose loss is intended.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from aligner_proxy.policy.schema import EVERY, PolicyFile, Route, Tenant, route_
 from aligner_proxy.types import Mode, Policy, StreamMode
 
 _ANY = "any"
-"""Stands for a name that no pattern asks for."""
+"""A sample name, for requests to which no particular pattern applies."""
 _SHOWN = 10
 _NOBODY = "nobody would have any objective"
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What one tenant would lose; the tenant "*" is everybody."""
+    """The objectives that one tenant would lose; the tenant "*" means everybody."""
 
     tenant: str
     what: str
@@ -35,7 +35,7 @@ class Loss:
 
 
 def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
-    """Raise `ConfigError` if tenants would lose enforced objectives and `allow_less` does not name them."""
+    """Raise `ConfigError` if a tenant would lose enforced objectives and `allow_less` does not name it."""
     unnamed = [loss for loss in find_losses(before, after) if not {loss.tenant, EVERY} & set(after.allow_less)]
     if unnamed:
         more = f"; and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
@@ -48,7 +48,7 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
 
 
 def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
-    """The losses, one for each tenant, in the order of the old file."""
+    """The losses, at most one for each tenant, in the order of the old file."""
     result = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
     if _relevant_settings(before) == _relevant_settings(after):
         return result
@@ -64,13 +64,13 @@ def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
 
 
 def _names_objectives(file: PolicyFile) -> bool:
-    """Whether there is a request for whose answer the file wants anything."""
+    """Whether the file has any objective or standard, in a route or in a tenant."""
     by_routes = any(route.objectives or route_selector(route) for route in file.routes)
     return by_routes or any(tenant.enforce for tenant in file.tenants) or any(file.standards())
 
 
 def _relevant_settings(file: PolicyFile) -> object:
-    """The part of a file by which tenants can lose something."""
+    """The settings that decide whether a tenant can lose something; equal ones mean no loss."""
 
     def settings(block: object) -> list[object]:
         names = ("match", "name", "mode", "stream", "sample", "enforce", "allow_bypass")
@@ -86,7 +86,7 @@ def _loss_reason(
     request: RequestFacts,
     models: Sequence[RequestFacts],
 ) -> str | None:
-    """Why a tenant loses what is enforced for one of its requests; None where it does not."""
+    """Why a tenant loses its enforced objectives for this request with some model; None if it does not."""
     for of_model in models:
         facts = replace(request, model=of_model.model, tags=of_model.tags)
         was, now = (_open_bypasses(resolver, facts) for resolver in resolvers)
@@ -102,7 +102,7 @@ def _loss_reason(
 
 
 def _open_bypasses(resolver: PolicyResolver, facts: RequestFacts) -> dict[str, str]:
-    """How the answer to a request goes out whatever is enforced, as the file says it."""
+    """The settings by which the answer to a request can go out uncorrected: way -> `key: value` as in the file."""
     policy: Policy = resolver.resolve(facts)
     ways = {
         "mode": f"mode: {policy.mode}" if policy.mode is not Mode.ENFORCE else "",
@@ -121,7 +121,7 @@ def _may_bypass(resolver: PolicyResolver, facts: RequestFacts) -> bool:
 
 
 def _requests(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
-    """Requests of this tenant before the change, one for each entry by which they may be decided after it."""
+    """Sample requests of this tenant, one for each tenant entry that may match them after the change."""
     for other in (tenant, *after.tenants):
         team = _common_name((tenant.match.team, other.match.team))
         key = _common_name((tenant.match.key, other.match.key))
@@ -139,7 +139,7 @@ def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, aliases: bool)
 
 
 def _models(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
-    """Requests for models, one for each pair of routes that differ in what they can lose."""
+    """Sample requests for models, one for each pair of old and new route with different relevant settings."""
     seen_decisions = set[str]()
     matches = [route.match for route in (*before.routes, *after.routes)]
     for model, tag in [(None, None), *((match.model, match.tag) for match in matches)]:
@@ -159,7 +159,7 @@ def _deciding_settings(route: Route | None) -> object:
 
 
 def _common_name(patterns: tuple[str | None, str | None]) -> str | None:
-    """A name that both patterns match; empty where neither asks for one, None where there is none."""
+    """A name that both patterns match; empty if both patterns are None, None if no such name is found."""
     asked_patterns = [pattern for pattern in patterns if pattern is not None]
     examples = map(_example, asked_patterns)
     return next(
@@ -169,5 +169,5 @@ def _common_name(patterns: tuple[str | None, str | None]) -> str | None:
 
 
 def _example(pattern: str) -> str:
-    """A name that a pattern without [brackets] matches."""
+    """A sample name that the pattern matches, if it has no [brackets]."""
     return pattern.replace("*", _ANY).replace("?", "x")

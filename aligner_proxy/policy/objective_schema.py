@@ -1,7 +1,7 @@
-"""Schema of an objective in policies.yaml: a text, or a text with a file of examples to teach it by.
+"""Schema of an objective in policies.yaml: a text alone, or a text and a file of examples for teaching.
 
-Every form becomes the same frozen `ObjectiveEntry`. The examples are read by `aligner_proxy/teaching/`, never here: a
-mistake in them must not keep a gateway from starting.
+Every form is parsed into the same frozen `ObjectiveEntry`. `aligner_proxy/teaching/` reads the examples, not this
+module, because a mistake in them must not keep a gateway from starting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
 
 
 def check_objective_text(text: str) -> str:
-    """The text of an objective, checked: "Name: description", within the length limit; raises `ValueError`."""
+    """Check and strip the text of an objective: "Name: description", at most 2,000 characters; raises `ValueError`."""
     text = text.strip()
     if len(text) > MAX_OBJECTIVE_CHARS:
         raise ValueError(f"the text has {len(text):,} characters; shorten it to at most {MAX_OBJECTIVE_CHARS:,}")
@@ -37,23 +37,23 @@ def _check_requested(text: str) -> str:
 RequestedObjective = Annotated[
     str, Field(min_length=1, max_length=MAX_OBJECTIVE_CHARS), AfterValidator(_check_requested)
 ]
-"""An objective that a request asks for: the name of a configured one, or "Name: description"."""
+"""An objective in a request: the name of a configured one, or "Name: description"."""
 
 
 class ObjectiveEntry(BaseModel):
-    """An objective of this file, and the examples that teach it."""
+    """An objective of this file, with the examples that teach it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     text: ObjectiveText
-    """The whole objective, "Name: description"; the aligner reads it."""
+    """The whole text of the objective, "Name: description"; the aligner reads it."""
     examples: Annotated[str, Field(min_length=1, max_length=400)] | None = None
-    """File with sentences that go against it, relative to this file (`against: [...]`, `fine: [...]`); `aligner-proxy
-    teach` learns from it."""
+    """File with example sentences, relative to this file: `against: [...]` violate the objective, `fine: [...]` do not.
+    `aligner-proxy teach` learns from them."""
 
 
 def _as_block(value: object) -> object:
-    """The short form, a text alone, as a block."""
+    """Expand the short form (a text alone) into a block."""
     if isinstance(value, str):
         return {"text": check_objective_text(value)}
     if not isinstance(value, Mapping | ObjectiveEntry):
@@ -64,4 +64,4 @@ def _as_block(value: object) -> object:
 ObjectiveSetting = Annotated[
     ObjectiveEntry, BeforeValidator(_as_block, json_schema_input_type=ObjectiveText | ObjectiveEntry)
 ]
-"""What a policies file may say."""
+"""The values that a policies file may have for an objective."""

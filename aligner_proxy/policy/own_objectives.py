@@ -1,6 +1,6 @@
-"""Objectives in a request's own words, "Name: description".
+"""Objectives that a request brings in its own words, "Name: description".
 
-Their names come from the client, so headers, logs and metrics use a number instead.
+Their names come from the client, so headers, logs and metrics show a number instead.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.types import Allowance, Objective
 
 PREFIX = "own:"
-"""Prefix of their names; no configured name contains a colon."""
+"""Prefix of the names given to them; no configured name contains a colon, so they cannot collide."""
 REFUSAL = 'this key may not bring objectives in its own words; its tenant needs allow: ["*"]'
 
 
 def match_known_names(
     requested: Sequence[str], own: Sequence[str], objectives: Mapping[str, Objective]
 ) -> tuple[str, ...]:
-    """The requested names; the text of a configured objective counts as its name."""
+    """The requested names, plus the names of configured objectives whose text appears in `own`."""
     names = {_normalise(objective.text): name for name, objective in objectives.items()} if own else {}
     return tuple(dict.fromkeys((*requested, *(names[_normalise(text)] for text in own if _normalise(text) in names))))
 
 
 def own_objectives(own: Sequence[str], objectives: Mapping[str, Objective], *, allowed: bool) -> tuple[Objective, ...]:
-    """The unconfigured objectives of a request; raises `ForbiddenError` if it may not have any."""
+    """The objectives of a request that are not configured; raises `ForbiddenError` if it has some and may not."""
     configured = {_normalise(objective.text) for objective in objectives.values()} if own else set()
     texts = dict.fromkeys(text for text in own if _normalise(text) not in configured)
     if texts and not allowed:
@@ -33,7 +33,7 @@ def own_objectives(own: Sequence[str], objectives: Mapping[str, Objective], *, a
 
 
 def client_names(objectives: Iterable[Objective]) -> dict[str, str]:
-    """The client's name of each of its own objectives, by our name."""
+    """The client's names of its own objectives, by the names that we gave them."""
     return {entry.name: entry.text.partition(":")[0] for entry in objectives if entry.name.startswith(PREFIX)}
 
 

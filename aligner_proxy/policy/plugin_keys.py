@@ -1,8 +1,8 @@
 """Keys and selector forms that plugins add to policies.yaml, and their deprecated names.
 
 A plugin declares them (`Extension.keys`, `Extension.selectors`); schema.py builds the models of the policies file from
-the declarations. The keys of the bundled distributions are listed here, so that a file that uses one without it gets a
-warning with the package to install, and the gateway still starts.
+the declarations. This module lists the keys of the bundled distributions. So if a file uses such a key and the
+distribution is not installed, the gateway warns with the package to install, and still starts.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict
 SYSTEMS = "aligner-proxy-systems"
 """The bundled distribution of research systems (plugins/aligner_proxy_systems)."""
 FLEET = "aligner-proxy-fleet"
-"""The distribution of what hosts share (plugins/fleet)."""
+"""The distribution that shares state between hosts (plugins/fleet)."""
 GROUNDING = "aligner-proxy-grounding"
-"""The distribution that holds answers to references (plugins/grounding)."""
+"""The distribution that checks answers against references (plugins/grounding)."""
 REVIEW = "aligner-proxy-review"
 """The distribution of reviews and the console (plugins/review)."""
 BUNDLED = frozenset({SYSTEMS, FLEET, GROUNDING, REVIEW})
-"""The distributions of our own, whose plugins run in the gateway's loop."""
+"""Our own distributions, whose plugins are trusted to run in the gateway's event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +38,29 @@ class PolicyKey:
     about: str
     """Its description in the JSON schema."""
     grant: bool = False
-    """True: allowed only for tenants and in team and key metadata; False: wherever settings are."""
+    """True: allowed only for tenants and in team and key metadata; False: allowed wherever settings are."""
     deprecated: tuple[str, ...] = ()
-    """Older names, accepted with a warning."""
+    """Older names of the key, accepted with a warning."""
 
 
 class NoOptions(BaseModel):
-    """Options of a selector form without any."""
+    """The options of a selector form that has none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
 class SelectorForm:
-    """Form `objectives: WORD` or `objectives: {WORD: [names], ...options}`, by which a plugin chooses objectives.
+    """The form `objectives: WORD` or `objectives: {WORD: [names], ...options}`, with which a plugin chooses objectives.
 
-    The word alone means every objective of the file, in its order.
+    The word alone means every objective of the file, in the order of the file.
     """
 
     word: str
     about: str
     """Its description in the JSON schema."""
     options: type[BaseModel] = NoOptions
-    """What may stand beside the word; each option needs a default."""
+    """The model of the other keys in the block; each option needs a default."""
 
 
 KEYS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
@@ -74,24 +74,24 @@ SELECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"auto": SYSTEMS})
 CORRECTORS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
     {"self_refine": SYSTEMS, "aligner": SYSTEMS, "stream_aligner": SYSTEMS}
 )
-"""Name -> the distribution that offers it; a policies file may use these names without the plugin."""
+"""Corrector -> the distribution that offers it; a policies file may name it even without the plugin."""
 SETTINGS_OF_PLUGINS: Mapping[tuple[str, str], str] = MappingProxyType({("audit", "feedback_rpm"): REVIEW})
 """Block and key of the policies file -> the distribution without which the key has no effect."""
 COMMANDS_OF_PLUGINS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("replay", "review", "export", "compare", "console", "promote"), REVIEW)
 )
-"""Command of `aligner-proxy` -> the distribution that brings it."""
+"""Command of `aligner-proxy` -> the distribution that provides it."""
 COMPANIONS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"console": REVIEW})
-"""Flag of `serve` without its dashes -> the distribution that brings it."""
+"""Flag of `serve`, without its dashes -> the distribution that provides it."""
 
 
 def missing_plugin_text(what: str, owner: str) -> str:
-    """What to say of something that needs a distribution of plugins which is not installed."""
+    """The message for a feature whose plugin distribution is not installed."""
     return f"{what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
 
 
 SERVERS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"shared_servers": FLEET, "audit_databases": FLEET})
-"""Hook -> the distribution that offers it; a policies file that needs such a server is refused without the plugin."""
+"""Plugin hook -> the distribution that offers it; a policies file that needs such a server is refused without it."""
 
 RENAMED_KEYS: Mapping[str, str] = MappingProxyType({"trail": "debug_trailer"})
 RENAMED_VALUES: Mapping[tuple[str, str], str] = MappingProxyType({("stream", "live"): "passthrough"})
@@ -99,14 +99,14 @@ RENAMED_VALUES: Mapping[tuple[str, str], str] = MappingProxyType({("stream", "li
 
 
 class AnyOptions(BaseModel):
-    """Options of a selector form whose plugin is not installed; they have no effect."""
+    """Options of a selector form whose plugin is not installed; any are accepted, and have no effect."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Declarations:
-    """Declarations of the installed plugins, and of known plugins that are not installed."""
+    """The declarations of installed plugins, completed by stand-ins for known plugins that are not installed."""
 
     keys: tuple[PolicyKey, ...] = ()
     selectors: tuple[SelectorForm, ...] = ()
@@ -122,7 +122,7 @@ class Declarations:
 
     @cached_property
     def missing_settings(self) -> Mapping[tuple[str, str], str]:
-        """Block and key without effect -> the distribution that is not installed."""
+        """Block and key without effect -> the missing distribution."""
         return {path: owner for path, owner in SETTINGS_OF_PLUGINS.items() if owner not in self.distributions}
 
     @cached_property
@@ -139,7 +139,7 @@ class Declarations:
 
     @cached_property
     def all_keys(self) -> tuple[PolicyKey, ...]:
-        """The declared keys, and for each missing key one that accepts any value."""
+        """The declared keys, and for each missing key a stand-in that accepts any value."""
         missing = (
             PolicyKey(name, Any, None, f"Needs the plugins of {owner}.", grant=name in _GRANTS_OF_PLUGINS)
             for name, owner in self.missing_keys.items()
@@ -148,7 +148,7 @@ class Declarations:
 
     @cached_property
     def all_selectors(self) -> tuple[SelectorForm, ...]:
-        """The declared forms, and for each missing form one that accepts any options."""
+        """The declared forms, and for each missing form a stand-in that accepts any options."""
         missing = (
             SelectorForm(word, f"Needs the plugins of {owner}.", AnyOptions)
             for word, owner in self.missing_selectors.items()
@@ -166,14 +166,14 @@ NO_DECLARATIONS = Declarations()
 
 @dataclass(frozen=True, slots=True)
 class DeprecatedName:
-    """A deprecated name in the policies file or in metadata. As text: the advice for the operator."""
+    """A deprecated name in the policies file or in metadata; its text is the advice for the operator."""
 
     key: str
     """The key as written."""
     new_key: str
     old: str
     new: str
-    """The current name: of the key, or `key: value`."""
+    """The current name: a key, or `key: value`."""
 
     def __str__(self) -> str:
         return f"write {self.new} in place of {self.old}, which is accepted until 1.0"
@@ -182,9 +182,9 @@ class DeprecatedName:
 def rename_deprecated(
     block: Mapping[str, Any], renamed: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[DeprecatedName]]:
-    """A block of settings with the current names, and what was renamed.
+    """Rename deprecated keys and values in a block of settings; returns the new block and the changes.
 
-    Where a key is present under both names, the old one stays and is later refused as unknown.
+    If a key is present under both names, the old one is kept, so that it is refused as unknown later.
     """
     current: dict[str, Any] = {}
     changes: list[DeprecatedName] = []

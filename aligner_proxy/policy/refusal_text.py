@@ -1,4 +1,4 @@
-"""Refusal texts of operators, which replace an answer of which nothing remains."""
+"""Refusal texts of operators, sent instead of an answer that was flagged as a whole."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pydantic import BeforeValidator
 from aligner_proxy.text.languages import LANGUAGES
 
 ANY_LANGUAGE = ""
-"""The key of the text for all languages that have none of their own; written `default` in the file."""
+"""The key of the text for all languages without their own text; written `default` in the file."""
 MAX_DECLINE_CHARS = 2_000
 _DEFAULT = "default"
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
 def _parse_texts(value: object) -> object:
-    """One text, or one a language, as pairs."""
+    """Parse one text, or a block of texts by language, into (language, text) pairs."""
     if isinstance(value, str):
         return ((ANY_LANGUAGE, _check_text(value)),)
-    if isinstance(value, tuple):  # read before
+    if isinstance(value, tuple):  # already parsed
         return value
     if not isinstance(value, dict):
         raise ValueError('must be a text, or a block of texts by language: {default: "...", de: "..."}')  # noqa: TRY004
@@ -34,6 +34,7 @@ def _parse_texts(value: object) -> object:
 
 
 def _check_text(text: str) -> str:
+    """Check and strip one refusal text; raises `ValueError` for an empty or long one, or a wrong placeholder."""
     text = text.strip()
     if not text:
         raise ValueError("is empty; write what the client is to read in place of the answer")
@@ -48,4 +49,4 @@ def _check_text(text: str) -> str:
 Decline = Annotated[
     tuple[tuple[str, str], ...], BeforeValidator(_parse_texts, json_schema_input_type=str | dict[str, str])
 ]
-"""(language, text); the language of the text for all others is `ANY_LANGUAGE`."""
+"""Pairs (language, text); the text for all other languages has the language `ANY_LANGUAGE`."""

@@ -1,17 +1,17 @@
-"""Resolver of the policy of a request: resolved once before any work, and never changed afterwards.
+"""Resolver of the policy of a request: the policy is resolved once, before any work, and never changes afterwards.
 
-Settings, later ones win: built-in default < `defaults` < the route (first match in file order) < the tenant in the
-file (first match) < team metadata < key metadata; each class of `on_error` and each reason of `on_skip` on its own. The
-last `allow`, `allow_bypass` and `quota` win; `enforce` and `deny` add up. Metadata that the file does not trust
-(`trust`) only makes a policy stricter: the rest of it is ignored and logged.
+Settings, lowest to highest precedence: built-in default, `defaults`, the route (first match in file order), the tenant
+in the file (first match), team metadata, key metadata. Each class of `on_error` and each reason of `on_skip` is merged
+separately. The last `allow`, `allow_bypass` and `quota` win; `enforce` and `deny` add up. Metadata that the file does
+not trust (`trust`) can only make a policy stricter: settings that would loosen it are ignored and logged.
 
-A model is known by the name that the client sends and by the model groups behind it. The first route that matches any
-of these names decides, and where a group by itself would get a stricter policy, the stricter holds (strictness.py).
+A model has the name that the client sends and the names of the model groups behind it. The first route that matches any
+of these names applies. If a group alone would get a stricter policy, the stricter settings apply (strictness.py).
 
-Objectives, in this order, duplicates dropped keeping the first: enforced (tenant in the file, team metadata, key
-metadata), then the route's, then the permitted objectives of the request, last its preferences. A request can only add.
-It gets a 403 when it asks for more than it may; an operator's mistake in metadata is ignored and logged once. A request
-that several models may answer is refused where their policies differ.
+Objectives come in this order, and of duplicates the first is kept: enforced (tenant in the file, team metadata, key
+metadata), then the route's, then the permitted objectives of the request, last its preferences. A request can only add
+objectives, and gets a 403 when it asks for one that it may not have. An operator's mistake in metadata is ignored and
+logged once. A request that several models may answer is refused if their policies differ.
 """
 
 from __future__ import annotations
@@ -81,38 +81,38 @@ PRECEDENCE = (
     "metadata of teams and keys loosens nothing, unless `trust` says that its word counts",
 )
 _Entry = TypeVar("_Entry", Route, Tenant)
-# Bounds of the policy cache: clients choose model names freely.
+# Limits of the policy cache, because clients choose model names freely and could fill the memory.
 _REMEMBERED = 1024
 _USUAL_CHARS = 200
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
 _AS_ENFORCED = f"{BUILT_IN}, as objectives are enforced"
 HeadLookup = Callable[[Tenant | None, Objective, str], str]
-"""Finds the content hash of the head that was taught for an objective of a tenant (None: of the file) and for the
-aligner that the policy names; empty if there is none."""
+"""A function (tenant or None for the file, objective, aligner) that returns the content hash of the head taught for
+this objective and this aligner; empty if there is none."""
 
 
 def find_no_head(tenant: Tenant | None, objective: Objective, aligner: str) -> str:
-    """The lookup where nothing was taught."""
+    """The lookup to use when nothing was taught: always empty."""
     return ""
 
 
 def route_matches(route: Route, names: Sequence[str], tags: Sequence[str]) -> bool:
-    """Whether this route applies to a request with `tags` for the model with these `names`."""
+    """Whether this route matches a request with `tags` for a model with any of these `names`."""
     match = route.match
     fits = match.model is None or any(fnmatchcase(name, match.model) for name in names)
     return fits and (match.tag is None or any(fnmatchcase(tag, match.tag) for tag in tags))
 
 
 def entry_name(entry: Route | Tenant, index: int) -> str:
-    """Name of a route or tenant in headers and tables: its own, else route-1, tenant-1, ..."""
+    """Name of a route or tenant in headers and tables: its own name, else route-1, tenant-1, ..."""
     return entry.name or f"{'route' if isinstance(entry, Route) else 'tenant'}-{index + 1}"
 
 
 def tenant_matches(tenant: Tenant, facts: RequestFacts, any_alias: bool) -> bool:
-    """Whether this tenant entry applies to a request, by its team and its key.
+    """Whether this tenant entry matches a request, by its team and its key.
 
-    An alias counts if the operator gave it in the keys file. Those of LiteLLM, which key owners choose, count only with
+    An alias from the keys file always counts. Key owners choose LiteLLM's aliases, so these count only with
     `any_alias`.
     """
     match = tenant.match
@@ -129,14 +129,15 @@ ON_ERROR = tuple(f"{_ON_ERROR}{kind.value}" for kind in FailureClass)
 ON_SKIP = tuple(f"{_ON_SKIP}{reason.value}" for reason in GOVERNED_SKIPS)
 _BY_KIND = {"on_error": ON_ERROR, "on_skip": ON_SKIP}
 SETTINGS = tuple(setting for name in PolicySettings.model_fields for setting in _BY_KIND.get(name, (name,)))
-"""Names of the gateway's own settings, as shown to operators; `on_error` has one a class, `on_skip` one a reason."""
+"""Names of the gateway's own settings, as shown to operators; `on_error` has one per class, `on_skip` one per
+reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """Facts about a request, free of LiteLLM's shapes.
+    """Facts about a request, independent of LiteLLM's data structures.
 
-    Team, key and their settings (the value of metadata "aligner") must come from what LiteLLM authenticated, never from
+    Team, key and their settings (the value of metadata "aligner") must come from LiteLLM's authentication, never from
     the body; `asked` (objectives) and `bypass` come from the request itself.
     """
 
@@ -147,44 +148,44 @@ class RequestFacts:
     key_hash: str | None = None
     key_alias: str | None = None
     user_id: str | None = None
-    """The person behind a token without a key (JWT)."""
+    """The user, for a token without a key (JWT)."""
     team_settings: object = None
     key_settings: object = None
     asked: tuple[str, ...] = ()
     own: tuple[str, ...] = field(default=(), repr=False)
-    """Objectives in the words of the request, which only `POST /v1/align` reads."""
+    """Objectives in the request's own words; only `POST /v1/align` reads them."""
     bypass: bool = False
     system: str = field(default="", repr=False)
-    """The request's system prompt, from any endpoint."""
+    """The request's system prompt, for all endpoints."""
     fields: Mapping[str, object] = field(default_factory=dict, repr=False)
-    """Values of `metadata.aligner` in the fields that plugins declare; not checked."""
+    """Values under `metadata.aligner` of the fields that plugins declare; not validated."""
     tool_results: str = field(default="", repr=False)
-    """What the tools returned that the request carries, from any endpoint."""
+    """The tool results in the request, for all endpoints."""
     given: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The text of each header of the request that a key of a plugin names."""
+    """Name -> text of the request headers that a plugin's key names."""
     brought: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Values of the fields of plugins in the body, which only `POST /v1/align` reads; checked."""
+    """Values of plugins' fields in the body, which only `POST /v1/align` reads; validated."""
     groups: tuple[str, ...] = ()
-    """The model groups behind `model` where it is an alias or another name of theirs."""
+    """The model groups behind `model`, if it is an alias or another name for them."""
     alias_by_operator: bool = False
-    """Whether the operator gave the aliases, in the keys file; LiteLLM's own are chosen by the owners of keys."""
+    """Whether the aliases come from the operator's keys file; key owners choose LiteLLM's own."""
     position: int | None = None
-    """Where the conversation lies among the hundred parts of its tenant's traffic, where aligners share it."""
+    """The conversation's percentile in its tenant's traffic, 0 to 99; set only if aligners share the traffic."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name by which a route may know the model."""
+        """Every model name that a route may match."""
         return (self.model, *self.groups)
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether its policy depends only on file, model, team and key, so that it can be cached."""
+        """Whether the policy depends only on file, model, team and key, so that it can be cached."""
         is_plain = self.team_settings is None and self.key_settings is None
         return is_plain and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
 
     @property
     def namespace(self) -> str:
-        """The tenant's identity: the team, else the key, else the user; a prefix keeps one from posing as another."""
+        """The tenant's identity: the team, else the key, else the user; the prefix keeps equal names of them apart."""
         teams = (("team", self.team_id), ("alias", self.team_alias))
         single = (("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id))
         return next((f"{kind}:{value}" for kind, value in (*teams, *single) if value), "-")
@@ -192,24 +193,24 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One source of settings; `path` is its position in the policies file, None for metadata."""
+    """One source of settings; `path` is its key path in the policies file, None for metadata."""
 
     values: PolicySettings
     label: str
     path: KeyPath | None = None
     name: str = ""
     own: bool = False
-    """Whether it belongs to one key: its quota is then the key's, not the team's."""
+    """True for a key's metadata: its quota is then the key's, not the team's."""
     trusted: bool = True
-    """Whether it may loosen a policy; else only what makes it stricter counts."""
+    """Whether the layer may loosen a policy; if not, only its stricter settings count."""
 
     def origin(self, source: YamlSource, *key: str | int) -> str:
-        """Position of `key` in this layer, for operators."""
+        """A description for operators of where `key` is set: file and line, or the metadata."""
         return self.label if self.path is None else f"{source.place_of(*self.path, *key)} ({self.label})"
 
 
 class PolicyResolver:
-    """Resolver of requests against one policies file, with a cache for requests that add nothing of their own."""
+    """Resolver of policies from one policies file, with a cache for requests without settings of their own."""
 
     def __init__(self, policy_file: PolicyFile, head_of: HeadLookup = find_no_head) -> None:
         self._file = policy_file
@@ -226,22 +227,23 @@ class PolicyResolver:
         self._rules = frozenset(rule_names(policy_file))
         standards = [standard for _, _, standard in policy_file.standards()]
         self.header_names = tuple(dict.fromkeys(name for standard in standards for name in standard.header_names))
-        """The headers of requests that keys of plugins name; metadata cannot add headers."""
+        """The request headers that plugins' keys name; metadata cannot add headers."""
         self.reads_tool_results = any(standard.reads_tool_results for standard in standards)
-        """Whether a key of a plugin wants the results of tools; metadata says so only where the file does."""
+        """Whether a plugin's key needs the tool results; if the file does not need them, metadata cannot ask for
+        them."""
         self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
-        """Whether this file shares traffic out among aligners, so that a request needs its position."""
+        """Whether this file divides traffic among aligners, so that a request needs its `position`."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
 
     def resolve(self, facts: RequestFacts) -> Policy:
-        """The policy of one request; raises `ForbiddenError` when it asks for what its tenant may not have."""
+        """The policy of one request; raises `ForbiddenError` if it asks for something that its tenant may not have."""
         policy = self._resolve_caller(facts)
         if policy.aligner_shares and facts.position is not None:
             policy = shares.draw_aligner(policy, facts.position)
         return policy
 
     def _resolve_caller(self, facts: RequestFacts) -> Policy:
-        """The policy by file and metadata, from the cache if nothing else of the request counts."""
+        """The policy before an aligner is drawn, from the cache if the request is cacheable."""
         if not facts.is_cacheable:
             return self._resolve(facts)
         return self._cached(
@@ -256,7 +258,7 @@ class PolicyResolver:
         )
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
-        """(name, policy) of each route for requests like this one, whatever their model and tags, and of none."""
+        """(name, policy) for each route, and for no route, as if this request matched it despite its model and tags."""
         plain = replace(facts, asked=(), own=(), bypass=False)
         policies = [
             (entry_name(route, n), self._first_match(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
@@ -265,19 +267,19 @@ class PolicyResolver:
         return [*policies, ("no route", self._first_match(plain, lambda _: False))]
 
     def active_settings(self) -> Iterator[Policy]:
-        """The settings of each route, and of none, with those of each tenant of the file, and of none.
+        """The settings of every combination of a route (or none) and a tenant of the file (or none).
 
-        They come as policies without objectives; entries with equal settings count once.
+        They are returned as policies without objectives; routes or tenants with equal settings are used once.
         """
         defaults = _Layer(self._file.defaults, "defaults", ("defaults",))
         for route, tenant in product(self._unique_layers(self._file.routes), self._unique_layers(self._file.tenants)):
             settings, _ = self._merge_layers([defaults, *route, *tenant])
             extensions = tuple(self._pop_plugin_settings(settings))
-            del settings["aligner_shares"], settings["shadow_aligner"]  # whichever aligner: the same settings
+            del settings["aligner_shares"], settings["shadow_aligner"]  # these make no difference to the settings
             yield Policy("-", extensions=extensions, **settings)
 
     def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
-        """No entry, and of those with the same settings one, each as a layer."""
+        """An empty list for no entry, then a one-layer list for each group of entries with equal settings."""
         by_settings = {
             str([*self._layer_values(entry), bool(getattr(entry, "enforce", ()))]): _Layer(entry, entry.name or "-")
             for entry in entries
@@ -301,19 +303,19 @@ class PolicyResolver:
         user_id: str | None,
         alias_by_operator: bool,
     ) -> Policy:
-        """The policy of a cacheable request; the cache stores only these facts."""
+        """The policy of a cacheable request; the arguments are the cache key, so they are only what decides it."""
         facts = RequestFacts(model, (), team_id, team_alias, key_hash, key_alias, user_id)
         return self._resolve(replace(facts, groups=groups, alias_by_operator=alias_by_operator))
 
     def _resolve(self, facts: RequestFacts) -> Policy:
-        """The policy by all names of the model, and not laxer than that of any model group behind it."""
+        """The policy for all names of the model, tightened to that of each model group behind it."""
         policy = self._first_match(facts)
         for group in facts.groups:
             policy = stricter_policy(policy, self._first_match(replace(facts, model=group, groups=())))
         return policy
 
     def _first_match(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
-        """The policy by file and metadata, on the first route that applies; by default the first that matches."""
+        """The policy from file and metadata with the first route for which `applies` is true (default: it matches)."""
         route = _first_layer(
             self._file.routes, applies or (lambda route: route_matches(route, facts.names, facts.tags))
         )
@@ -358,13 +360,13 @@ class PolicyResolver:
         )
 
     def _objectives_of(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
-        """The objectives that requests of a tenant may have: of the file, and of the tenant itself."""
+        """The objectives that a tenant's requests can use: those of the file and the tenant's own."""
         return self._tenant_objectives[int(tenant[0].path[1])] if tenant and tenant[0].path else self._file_objectives
 
     def _attach_heads(
         self, objectives: Sequence[Objective], tenant: Sequence[_Layer], aligner: str
     ) -> tuple[Objective, ...]:
-        """The objectives with the heads that were taught for them; one of a tenant's own belongs to that tenant."""
+        """Add the taught heads to objectives; heads of a tenant's own objectives are looked up for that tenant."""
         entry = tenant[0].values if tenant else None
         own = entry.objectives if isinstance(entry, Tenant) else {}
         owners = ((objective, entry if objective.name in own else None) for objective in objectives)
@@ -376,25 +378,25 @@ class PolicyResolver:
     def _make_share(
         self, name: str, percent: int, objectives: Sequence[Objective], tenant: Sequence[_Layer]
     ) -> AlignerShare:
-        """One of several aligners, with the heads that were taught for it."""
+        """The share of one aligner, with the heads that were taught for it."""
         heads = ((one.name, one.head) for one in self._attach_heads(objectives, tenant, name) if one.head)
         return AlignerShare(name, percent, tuple(heads))
 
     def _pop_plugin_settings(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Remove the keys of plugins from the settings; yields those that differ from their default."""
+        """Remove the keys of plugins from `settings`, and yield those that differ from their default."""
         for key in self._keys.values():
             value = settings.pop(key.name)
             if value != key.default:
                 yield key.name, self._with_files(key.name, value)
 
     def _with_files(self, key: str, value: Any) -> Any:
-        """The value of a plugin's key with the texts of the files that it names."""
+        """The value of a plugin's key, completed by the texts of the files that it names."""
         return value.with_files(self._file.file_texts.get(key, {})) if isinstance(value, Standard) else value
 
     def _plugin_grants(
         self, grants: Sequence[_Layer]
     ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
-        """The grants of plugins that differ from their default, and the origin of each; the last layer wins."""
+        """Plugins' grants with a value other than the default, and the origin of each grant; the last layer wins."""
         values: dict[str, tuple[PolicyKey, Any]] = {}
         origins: dict[str, str] = {}
         for key in self._grants_of_plugins:
@@ -407,7 +409,7 @@ class PolicyResolver:
         return tuple(differing), tuple(origins.items())
 
     def _metadata_layers(self, facts: RequestFacts, configured: Mapping[str, Objective]) -> list[_Layer]:
-        """The settings of team and key; of untrusted ones, only grants that take rights away."""
+        """The layers of team and key metadata; untrusted ones keep only grants that take rights away."""
         metadata = (
             ("team metadata", facts.team_settings, self._trust.team_metadata),
             ("key metadata", facts.key_settings, self._trust.key_metadata),
@@ -421,6 +423,7 @@ class PolicyResolver:
     def _make_metadata_layer(
         self, raw: object, label: str, source: str, trusted: bool, configured: Mapping[str, Objective]
     ) -> _Layer:
+        """The layer of one metadata; if it is not trusted, grants that would give rights are dropped and logged."""
         values = self._parse_grants(raw, source, configured)
         if not trusted:
             set_names = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
@@ -431,12 +434,12 @@ class PolicyResolver:
         return _Layer(values, label, name=source, own=label == "key metadata", trusted=trusted)
 
     def _grant_names(self) -> Iterator[str]:
-        """The names of what a tenant may be granted, those of plugins included."""
+        """The keys that are grants, including those of plugins."""
         yield from (name for name in Grants.model_fields if name not in PolicySettings.model_fields)
         yield from (key.name for key in self._grants_of_plugins)
 
     def _parse_grants(self, raw: object, label: str, configured: Mapping[str, Objective]) -> Grants:
-        """The valid settings of an operator's metadata."""
+        """The valid settings of an operator's metadata; logs a warning for invalid and deprecated ones."""
         if not isinstance(raw, Mapping):
             _warn_invalid(label, "aligner")
             return self._grants_model()
@@ -448,6 +451,7 @@ class PolicyResolver:
     def _valid_settings(
         self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
     ) -> Iterator[tuple[str, Any]]:
+        """Yield the valid settings of metadata; log and skip invalid ones, and drop unknown objectives from lists."""
         for key, value in raw.items():
             try:
                 checked = getattr(self._grants_model.model_validate({key: value}), key)
@@ -465,7 +469,7 @@ class PolicyResolver:
             yield key, checked
 
     def _is_loaded(self, key: str, value: Any) -> bool:
-        """Whether what metadata names (a corrector, rules, files) is also named in the file, and so loaded."""
+        """Whether a corrector, rule or file in metadata is loaded; only those that the policies file names are."""
         if key == "corrector":
             return value in self._correctors
         if isinstance(value, Standard):
@@ -473,6 +477,7 @@ class PolicyResolver:
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
     def _merge_layers(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+        """Merge layers, the last one wins, into the settings of a policy; returns them and the origin of each."""
         settings = self.settings(_BUILT_IN_POLICY)
         origins = dict.fromkeys(settings, BUILT_IN)
         enforced = any(getattr(layer.values, "enforce", ()) for layer in layers)
@@ -494,7 +499,7 @@ class PolicyResolver:
         by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
         by_reason = {name.removeprefix(_ON_SKIP): settings.pop(name) for name in ON_SKIP}
         if settings["if_nothing_remains"] is IfNothingRemains.SECOND_TRY and settings["editor"] == LOCAL_EDITOR:
-            settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata took the editor away, or asked for it
+            settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata removed the editor, or set second_try
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
         _judge_side_texts(enforced, settings, origins)
         settings["gate"] = tuple(rule for rule, on in rules.items() if on)
@@ -506,7 +511,7 @@ class PolicyResolver:
         return settings, tuple(origins.items())
 
     def _layer_values(self, values: PolicySettings) -> Iterator[tuple[str, Any]]:
-        """The settings of one layer by name, each class of failure and each reason for skipping on its own."""
+        """The settings of one layer as (name, value), with one for each class of `on_error` and reason of `on_skip`."""
         for name in (*PolicySettings.model_fields, *self._keys):
             value = getattr(values, name, None)
             if isinstance(value, OnErrorByClass | OnSkipByReason):
@@ -517,7 +522,7 @@ class PolicyResolver:
     def _find_quota(
         self, facts: RequestFacts, grants: Sequence[_Layer]
     ) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
-        """The last quota and its origin; each layer with a quota has one account for each tenant it applies to."""
+        """The last quota and its origin. Each layer with a quota has a separate account for each of its tenants."""
         for layer in reversed(grants):
             seconds = getattr(layer.values, "quota", None)
             if seconds is not None:
@@ -528,14 +533,14 @@ class PolicyResolver:
         return None, ()
 
     def _find_hand_off(self, route: Sequence[_Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
-        """Where the route reports doubtful answers to, and its origin."""
+        """The webhook of the route for doubtful answers, and the origin of that setting."""
         block = getattr(route[0].values, "hand_off", None) if route else None
         if block is None:
             return None, ()
         return HandOff(**block.model_dump()), (("hand_off", route[0].origin(self._file.source, "hand_off")),)
 
     def _deny_origins(self, grants: Sequence[_Layer]) -> tuple[tuple[str, str], ...]:
-        """The first origin of each denied objective."""
+        """The origin of each denied objective: the first layer that denies it."""
         origins: dict[str, str] = {}
         for layer in grants:
             for n, name in enumerate(getattr(layer.values, "deny", ())):
@@ -549,6 +554,7 @@ class PolicyResolver:
         grants: Sequence[_Layer],
         configured: Mapping[str, Objective],
     ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
+        """The objectives of a request in order, their origins, and the selection if a plugin chooses some."""
         origins_by_name: dict[str, str] = {}
         for layer in grants:
             for n, name in enumerate(getattr(layer.values, "enforce", ())):
@@ -576,16 +582,17 @@ class PolicyResolver:
         grants: Sequence[_Layer],
         configured: Mapping[str, Objective],
     ) -> None:
-        """Raise `ForbiddenError` for the first thing in the request that is not permitted.
+        """Raise `ForbiddenError` for a bypass or the first objective in the request that is not permitted.
 
-        A request may name an objective that applies anyway, unless it is denied.
+        A request may name an objective that applies anyway, unless that objective is denied.
         """
         if facts.bypass and not _may_bypass(grants):
             raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
         allowed = self._allowed_objectives(grants, configured)
         denied = _denied_names(grants)
         for n, name in enumerate(facts.asked, 1):
-            # LiteLLM logs these messages: they neither repeat the client's text nor reveal other tenants' objectives.
+            # LiteLLM logs these messages, so they neither repeat the client's text nor reveal other tenants'
+            # objectives.
             if name in denied:
                 raise ForbiddenError(f"objective number {n} of those asked for is denied for this key")
             if name not in allowed and name not in present:
@@ -594,7 +601,7 @@ class PolicyResolver:
                 raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
 
     def _allowed_objectives(self, grants: Sequence[_Layer], configured: Mapping[str, Objective]) -> set[str]:
-        """The objectives that a request may add. A list that is not trusted only shortens the one before."""
+        """The objectives that a request may add. An untrusted list can only shorten the list before it."""
         allowed = set[str]()
         for layer in grants:
             allow = getattr(layer.values, "allow", None)
@@ -605,7 +612,7 @@ class PolicyResolver:
 
 
 def _may_use_own_words(grants: Sequence[_Layer]) -> bool:
-    """Whether a request may bring objectives in its own words. A list that is not trusted only takes that away."""
+    """Whether a request may bring objectives in its own words. An untrusted list can only forbid it."""
     every = False
     for layer in grants:
         allow = getattr(layer.values, "allow", None)
@@ -615,7 +622,7 @@ def _may_use_own_words(grants: Sequence[_Layer]) -> bool:
 
 
 def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[_Layer]:
-    """The first entry that matches, as a layer; empty where none does."""
+    """The first entry that matches, as a list with one layer; empty if none matches."""
     for i, entry in enumerate(entries):
         if matches(entry):
             kind = "route" if isinstance(entry, Route) else "tenant"
@@ -625,7 +632,7 @@ def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -
 
 
 def setting_value(policy: Policy, name: str) -> Any:
-    """The value of one of `SETTINGS`."""
+    """The value that a policy has for one of `SETTINGS`."""
     setting, _, kind = name.partition(".")
     if setting == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)
@@ -637,7 +644,10 @@ def setting_value(policy: Policy, name: str) -> Any:
 
 
 def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[str, str]) -> None:
-    """Judge texts beside the answer of which no layer said anything, where objectives are enforced and may block."""
+    """Set texts beside the answer to `judge` by default, if objectives are enforced and unjudged answers block.
+
+    Changes `settings` and `origins`; texts whose treatment some layer sets are left as they are.
+    """
     if not (enforced and settings["mode"] is Mode.ENFORCE):
         return
     policy = replace(_BUILT_IN_POLICY, on_error=settings["on_error"], after_retry=settings["after_retry"])
@@ -671,23 +681,24 @@ def _warn_not_trusted(source: str, key: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _warn(label: str, problem: str) -> None:
-    """Log once for each tenant, source and problem; a typo would otherwise be logged with every request."""
+    """Log a warning once for each source and problem (cached): a typo would otherwise be logged with every request."""
     log.warning("%s: %s", label, problem)
 
 
 def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, further: Iterable[RequestFacts]) -> Policy:
-    """The policy of a request that further models may also answer; raises like `resolve`, or `SeveralPolicies`.
+    """The policy of a request that further models may also answer.
 
-    `further` are the facts as they would be if the client had asked for each of these models.
+    `further` are the facts as if the client had asked for each of these models. Raises `SeveralPolicies` if the
+    policies of the models differ, and `ForbiddenError` like `resolve`.
     """
     policy = resolver.resolve(facts)
     others = map(resolver.resolve, further)
-    # For several models in one field LiteLLM returns a list of answers, which it gives to no guardrail.
+    # For several models in one field LiteLLM returns a list of answers without calling any guardrail.
     if "," in facts.model or any(_policy_effect(other) != _policy_effect(policy) for other in others):
         raise SeveralPolicies("models of different policies in one request")
     return policy
 
 
 def _policy_effect(policy: Policy) -> Policy:
-    """The policy without its name and origins."""
+    """The policy without its name and origins, for comparing what it does."""
     return replace(policy, name="", origins=())

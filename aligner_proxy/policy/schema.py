@@ -1,7 +1,7 @@
 """Schema of policies.yaml: the pydantic models behind it, its JSON schema and its error messages.
 
-Everything is frozen and unknown keys are refused. `None` always means "not set here", so that resolver.py can merge the
-layers of a policy; config.py reads the file. No plugin is loaded to check the names of plugins.
+All models are frozen and refuse unknown keys. `None` always means "not set here", so that resolver.py can merge the
+layers of a policy; config.py reads the file. Names of plugins are checked by pattern only; no plugin is loaded for it.
 """
 
 from __future__ import annotations
@@ -66,28 +66,28 @@ Name = Annotated[str, Field(pattern=_NAME)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Names = tuple[Annotated[str, Field(max_length=200)], ...]
 EVERY = "*"
-"""Stands for every configured objective."""
+"""The name that means every configured objective."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class PluginSettings(BaseModel):
-    """Plugins that are made at the start, and their settings; doctor says which kinds there are."""
+    """Plugins to create at startup, and their settings; `aligner-proxy doctor` lists the kinds that are installed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     third_party: Annotated[bool, Field(strict=True)] = True
-    """false: no plugin is loaded but those that come with the gateway, whatever is installed."""
+    """false: only the plugins that come with the gateway are loaded, even if others are installed."""
     correctors: dict[PluginName, PluginEntry] = {}
-    """name -> settings, and the kind where it is not called so; `corrector:` may name any of these."""
+    """name -> settings; add `kind` if the name is not the plugin's kind. `corrector:` may name any of these."""
     cache: PluginEntry | None = None
-    """A store in place of the folder on disk: {kind: name, ...its settings}."""
+    """A store to use instead of the cache folder on disk: {kind: name, ...its settings}."""
     audit_sinks: dict[PluginName, PluginEntry] = {}
-    """name -> settings: who is told of every answer that was looked at, texts included."""
+    """name -> settings: plugins that receive every audited answer, including its texts."""
 
 
 def plugin_kind(name: str, entry: PluginEntry) -> str:
-    """The kind of plugin of an entry; by default its name."""
+    """The plugin kind of an entry; defaults to the entry's name."""
     return str(entry.get(KIND, name))
 
 
@@ -97,7 +97,7 @@ def plugin_settings(entry: PluginEntry) -> PluginEntry:
 
 
 def corrector_names(file: PolicyFile) -> dict[str, KeyPath]:
-    """Every corrector in this file except the aligner on the engine, with the position of its first use."""
+    """Every corrector named in this file, except the aligner on the engine, with the position of its first use."""
     positions: dict[str, KeyPath] = {name: ("plugins", "correctors", name) for name in file.plugins.correctors}
     for path, values in file.blocks():
         if values.corrector is not None and values.corrector != METAALIGNER:
@@ -106,7 +106,7 @@ def corrector_names(file: PolicyFile) -> dict[str, KeyPath]:
 
 
 def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
-    """Every rule of a plugin in this file, with the position of its first use."""
+    """Every plugin rule named in this file, with the position of its first use."""
     positions: dict[str, KeyPath] = {}
     for path, values in file.blocks():
         for n, name in enumerate(values.plugin_rules or ()):
@@ -115,17 +115,17 @@ def rule_names(file: PolicyFile) -> dict[str, KeyPath]:
 
 
 def _parse_off(value: object) -> object:
-    """`off` as text; YAML 1.1 reads the bare word as false."""
+    """Turn false back into the text `off`, because YAML 1.1 reads the bare word as false."""
     return "off" if value is False else value
 
 
 def _expand_classes(value: object) -> object:
-    """The short form, one action for every class of failure, as a block."""
+    """Expand the short form (one action for all classes of failure) into a block."""
     return _expand_action(value, FailureClass, OnError, "class of failure")
 
 
 def _expand_reasons(value: object) -> object:
-    """The short form, one action for every reason, as a block."""
+    """Expand the short form (one action for all reasons) into a block."""
     return _expand_action(value, GOVERNED_SKIPS, OnSkip, "reason")
 
 
@@ -145,7 +145,7 @@ def _refuse_drop(treatment: SideTreatment) -> SideTreatment:
 
 
 WholeTreatment = Annotated[SideTreatment, AfterValidator(_refuse_drop)]
-"""Treatment of texts that cannot be taken out of their place."""
+"""Treatment of texts that cannot be dropped, because programs could not read the rest without them."""
 
 
 def _refuse_reserved(names: dict[str, str]) -> dict[str, str]:
@@ -166,190 +166,203 @@ class _Block(BaseModel):
 
 
 class OnErrorByClass(_Block):
-    """What follows a failure of each class; a class that is not named here keeps what was said before."""
+    """What to do after a failure of each class; a class that is not set here keeps its earlier value."""
 
     timeout: OnError | None = None
     """The deadline passed."""
     overload: OnError | None = None
     """The engine is full."""
     engine_down: OnError | None = None
-    """The engine cannot be reached, died, or is left alone because it did not answer lately."""
+    """The engine cannot be reached, died, or is not asked for a while because it did not answer recently."""
     gate: OnError | None = None
-    """The gate found that the correction would do harm; retry asks for a more careful one."""
+    """The gate rejected the correction as harmful; retry asks for a more cautious one."""
     invalid_output: OnError | None = None
-    """What came back is no correction."""
+    """The engine returned something that is not a valid correction."""
     bug: OnError | None = None
-    """A fault of ours, in the engine or in the gateway."""
+    """A bug in aligner-proxy itself, in the engine or in the gateway."""
     unjudged: OnError | None = None
-    """on_skip says judge, and the answer could not be judged (quota, not sampled, too long, images, contradictions, its
-    language)."""
+    """on_skip says judge, but the answer could not be judged: quota used up, not sampled, too long, images,
+    contradictory stream events, or an unsupported language."""
 
 
 class OnSkipByReason(_Block):
-    """What follows when an answer would be skipped; a reason that is not named here keeps what was said before."""
+    """What to do when an answer would be skipped; a reason that is not set here keeps its earlier value."""
 
     not_sampled: OnSkip | None = None
     """`sample` left the request out."""
     tool_calls: OnSkip | None = None
-    """The answer calls tools; judge: the text beside the calls is judged."""
+    """The answer calls tools; judge: the text around the calls is judged."""
     structured_output: OnSkip | None = None
-    """The answer is JSON, or the request bound its form; judge: its strings are judged, its shape is kept."""
+    """The answer is JSON, or the request prescribed its format; judge: its strings are judged, its structure is
+    kept."""
     refusal: OnSkip | None = None
-    """The upstream declined."""
+    """The upstream model refused to answer."""
     truncated: OnSkip | None = None
-    """The answer was cut off."""
+    """The answer was cut off, for example by max_tokens."""
     filtered: OnSkip | None = None
-    """The upstream's own filter ended it."""
+    """The upstream's own content filter ended the answer."""
     too_long: OnSkip | None = None
-    """It is longer than max_answer_chars or than the aligner can read."""
+    """The answer is longer than max_answer_chars, or longer than the aligner can read."""
     non_text: OnSkip | None = None
-    """It holds images, audio or unknown parts; judge: the text beside them is judged."""
+    """The answer contains images, audio or unknown parts; judge: the text next to them is judged."""
     annotations: OnSkip | None = None
-    """Citations point into it; judge: an edited text loses them."""
+    """The answer has citations by text position; judge: an edited text loses them."""
     inconsistent: OnSkip | None = None
-    """The events of its stream contradict one another."""
+    """The events of the answer's stream contradict each other."""
     logprobs: OnSkip | None = None
-    """The request wants token probabilities; judge: an edited text loses them."""
+    """The request asks for token probabilities; judge: an edited text loses them."""
     background: OnSkip | None = None
-    """It is to be fetched later."""
+    """The answer is produced in the background and fetched later."""
     upstream_error: OnSkip | None = None
-    """The upstream failed before its end; judge: what had come is judged like an answer that was cut off."""
+    """The upstream failed in mid-answer; judge: the text received so far is judged like a truncated answer."""
     quota: OnSkip | None = None
     """The tenant's engine time is used up."""
     language: OnSkip | None = None
-    """It is in a language that the aligner was not trained for; only block keeps it back, else it is judged as well as
-    that goes, and its status is not_judged."""
+    """The aligner was not trained for the answer's language. block withholds it; otherwise it is judged on a
+    best-effort basis and its status is not_judged."""
 
 
 class PolicySettings(_Block):
-    """The settings that defaults, routes, tenants and key or team metadata may each say."""
+    """The settings that may appear in defaults, in a route, in a tenant, and in key or team metadata."""
 
     mode: Annotated[Mode, BeforeValidator(_parse_off)] | None = None
-    """enforce: deliver the correction; shadow: correct and record, deliver the original; off: leave alone."""
+    """enforce: deliver the correction; shadow: correct and record, but deliver the original; off: do nothing."""
     stream: StreamMode | None = None
-    """hold: withhold, align the whole answer, replay; sentence: release by segments; passthrough: deliver at once."""
+    """hold: hold the stream back, align the whole answer, then send it; sentence: send each segment once it is judged;
+    passthrough: deliver at once."""
     keepalive_s: Annotated[float, Field(ge=0, le=600, strict=True)] | None = None
-    """Seconds between the comments that keep a withheld stream alive; 0: none."""
+    """Seconds between the comments that keep the connection open while a stream is held back; 0: none."""
     debug_trailer: Annotated[bool, Field(strict=True)] | None = None
-    """true: a stream ends with a comment that tells what was flagged and how long it took; never any text."""
+    """true: a stream ends with a comment that reports what was flagged and how long it took, without any text."""
     exact_times: Annotated[bool, Field(strict=True)] | None = None
-    """true: x-aligner-ms is exact; else a power of ten, because what a correction takes depends on the texts in it."""
+    """true: x-aligner-ms is exact; false: a power of ten, because exact times would reveal something about the
+    texts."""
     deadline_s: Annotated[float, Field(gt=0, le=600, strict=True)] | None = None
-    """Seconds that a correction may take, retries included, before on_error applies."""
+    """Seconds that a correction may take, including retries, before on_error applies."""
     on_error: (
         Annotated[OnErrorByClass, BeforeValidator(_expand_classes, json_schema_input_type=OnError | OnErrorByClass)]
         | None
     ) = None
-    """When a correction fails: passthrough (the original), block (an error) or retry; one word, or a word by class."""
+    """When a correction fails: passthrough (deliver the original), block (return an error) or retry. One word for all
+    failures, or one for each class."""
     after_retry: Annotated[Literal["passthrough", "block"], AfterValidator(lambda name: OnError(name))] | None = None
-    """What the client gets when retry did not help."""
+    """What to do when the retry failed, too: deliver the original, or return an error."""
     on_skip: (
         Annotated[OnSkipByReason, BeforeValidator(_expand_reasons, json_schema_input_type=OnSkip | OnSkipByReason)]
         | None
     ) = None
-    """When an answer would be skipped: judge (what cannot be is class unjudged of on_error), passthrough or block; one
-    word, or a word by reason. Where objectives are enforced the default is judge, elsewhere passthrough."""
+    """When an answer would be skipped: judge (if that is impossible, on_error: unjudged applies), passthrough or block.
+    One word for all reasons, or one for each reason. The default is judge if objectives are enforced, else
+    passthrough."""
     if_nothing_remains: IfNothingRemains | None = None
-    """When all or the core of an answer is flagged: decline (a text in its place), second_try (the editor answers anew,
-    or else decline), block (an error) or original. Where objectives are enforced the default is decline, elsewhere
-    original."""
+    """When all of an answer, or its core, is flagged: decline (send a refusal text instead), second_try (the editor
+    answers again; if that fails, decline), block (an error) or original. The default is decline if objectives are
+    enforced, else original."""
     decline: Decline | None = None
-    """The text of decline, one or one a language (`default`: the others); {objective}: what the answer violates."""
+    """The refusal text that decline sends: one text, or one for each language (`default`: all other languages).
+    {objective} is replaced by the violated objective."""
     decline_within: Annotated[float, Field(ge=0, le=50, strict=True, allow_inf_nan=False)] | None = None
-    """Where `harmless` was violated: an answer of which a part that would remain came within so many nats of being
-    flagged, too, has nothing left. More leaves less harm, and declines more of what was fine; 0: never for that."""
+    """If `harmless` was violated and a remaining sentence came within this many nats of being flagged, the whole answer
+    counts as flagged (if_nothing_remains applies). A higher value lets less harm through but declines more harmless
+    answers; 0 turns this off."""
     editor: Editor | None = None
-    """Who writes in place of what is flagged: local (the aligner), upstream (the model group that answers), or
+    """Which model rewrites flagged text: local (the aligner), upstream (the model group that wrote the answer), or
     {model: GROUP}."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
-    """Nats by which an edit must beat leaving things as they are; more means fewer edits."""
+    """Score above which a segment is flagged, as log-odds in nats (+1 nat = 2.7 times the odds). A higher value means
+    fewer edits."""
     aligner: AlignerChoice | None = None
-    """Which aligner corrects: default, or a name under aligner.adapters; or shares of several in whole per cent, of
-    which a conversation has one: {default: 95, acme-2: 5}."""
+    """Which aligner corrects: default, or a name under aligner.adapters. Or shares in whole per cent, by which
+    conversations are divided among several aligners: {default: 95, acme-2: 5}."""
     shadow_aligner: Name | None = None
-    """A further aligner that judges the same answers beside, for the record alone (`aligner-proxy compare`)."""
+    """A second aligner that scores the same answers, for comparison only (`aligner-proxy compare`)."""
     verify: Verify | None = None
-    """flagged: generate only in place of flagged segments; always: verify the whole answer as a draft."""
+    """flagged: generate text only for flagged segments; always: verify the whole answer token by token as a draft."""
     sample: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
-    """Share of requests that is looked at; which ones, nothing in a request decides."""
+    """Share of requests to correct, from 0 to 1. The choice is random; nothing in a request can influence it."""
     max_answer_chars: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
-    """Longer whole answers are skipped (reason too_long); longer streams are corrected part by part."""
+    """Length limit in characters. Longer whole answers are skipped (reason too_long); longer streams are corrected part
+    by part."""
     gate: GateSetting | None = None
-    """Rules that a correction must not break: {lost_name: off} switches one, a list names all that are on."""
+    """Rules that a correction must not break: {lost_name: off} switches one rule; a list names all rules that are
+    on."""
     json_strings: JsonStrings | None = None
-    """keep: JSON answers are never edited; correct: each long text inside one is aligned as a text of its own."""
+    """keep: JSON answers are never edited; correct: each long string in a JSON answer is aligned as a separate text."""
     reasoning: SideTreatment | None = None
-    """pass: reasoning beside an answer stays as it came; judge: it is scored, the record says so, and what is flagged
-    counts as unjudged; drop: it is taken out, but for what tools need back (thinking blocks, reasoning items); block:
-    an answer with reasoning is an error. Here and below: where objectives are enforced and unjudged answers block, the
-    default is judge, elsewhere pass."""
+    """What to do with reasoning that comes with an answer. pass: leave it unchanged; judge: score and record it, and
+    treat a flagged one as unjudged; drop: remove it, except what tools need back (thinking blocks, reasoning items);
+    block: return an error. The default is judge if objectives are enforced and unjudged answers block, else pass."""
     tool_arguments: WholeTreatment | None = None
-    """Likewise for prose in the arguments of calls: pass, judge or block."""
+    """As `reasoning`, but for prose in the arguments of tool calls: pass, judge or block."""
     tool_output: SideTreatment | None = None
-    """Likewise for what tools returned, as an upstream shows it beside its answer."""
+    """As `reasoning`, but for tool results that an upstream returns with its answer."""
     transcripts: SideTreatment | None = None
-    """Likewise for transcripts of sound."""
+    """As `reasoning`, but for transcripts of audio."""
     other_text: WholeTreatment | None = None
-    """Likewise for any other prose of 20 characters and more: pass, judge or block."""
+    """As `reasoning`, but for any other prose of 20 characters or more: pass, judge or block."""
     corrector: PluginName | None = None
-    """metaaligner: the aligner on the engine; or a corrector of a plugin: self_refine, aligner, or an installed one."""
+    """metaaligner: the aligner on the engine. Or a plugin's corrector: self_refine, aligner, or another installed
+    one."""
     plugin_rules: Annotated[tuple[PluginName, ...], Field(max_length=32)] | None = None
-    """Gate rules of plugins that hold besides the gate's own; the last place that says any names all of them."""
+    """Gate rules of plugins, in addition to the gate's own. The last place that sets this key replaces the earlier
+    lists."""
 
 
 class Grants(PolicySettings):
-    """What a tenant must have and may have; also the form of key and team metadata under "aligner"."""
+    """What is enforced and allowed for a tenant; also the schema of key and team metadata under "aligner"."""
 
     enforce: Names = ()
-    """Objectives that are always there, first, whatever a request says."""
+    """Objectives that always apply, before all others; a request cannot remove them."""
     allow: Names | None = None
-    """Objectives that a request may add by itself; "*": every configured one, and to /v1/align any in its own words."""
+    """Objectives that a request may add. "*": every configured one, and for /v1/align also objectives in its own
+    words."""
     deny: Names = ()
-    """Objectives that a request may not ask for, whatever allow says; what the operator enforces stays."""
+    """Objectives that a request may not ask for, even if `allow` lists them. Enforced objectives still apply."""
     allow_bypass: Annotated[bool, Field(strict=True)] | None = None
-    """Whether a request may ask to be left alone (x-aligner-bypass)."""
+    """Whether a request may skip correction (x-aligner-bypass)."""
     quota: Annotated[float, Field(ge=0, le=3600, strict=True, allow_inf_nan=False)] | None = None
-    """Seconds of engine time a minute; beyond them answers pass as they are (reason quota)."""
+    """Seconds of engine time a minute. Once the quota is used up, answers are skipped (reason quota)."""
 
 
 class RouteMatch(_Block):
-    """Which requests a route is for; what is not said matches everything."""
+    """Which requests a route applies to; a key that is not set matches everything."""
 
     model: Glob | None = None
-    """Glob over LiteLLM's model_name, case-sensitive; an alias has the routes of its model group, too."""
+    """Glob over LiteLLM's model_name, case-sensitive. The routes of a model group also apply to its aliases."""
     tag: Glob | None = None
     """Glob over the request's tags; one of them must match."""
 
 
 class Route(PolicySettings):
-    """The first route in file order that matches decides."""
+    """Settings for some models or tags; the first route in file order that matches a request applies."""
 
     match: RouteMatch
     name: Name | None = None
-    """Shown in x-aligner-policy; by default route-1, route-2 ..."""
+    """Name shown in x-aligner-policy; by default route-1, route-2 ..."""
     hand_off: HandOffBlock | None = None
-    """Reports doubtful answers to a webhook of the operator's, signed, without text unless asked for."""
+    """Report doubtful answers to your webhook; reports are signed, and have no text unless `text` is true."""
     objectives: Names = ()
-    """Names of objectives, most important first; or a word by which a plugin chooses among them, prompt by prompt."""
+    """Names of objectives, most important first; or the word of a plugin that chooses among them for each prompt."""
 
 
 class TenantMatch(_Block):
-    """Whose requests a tenant entry is for; what is not said matches everyone."""
+    """Whose requests a tenant entry applies to; a key that is not set matches everyone."""
 
     team: Glob | None = None
-    """Glob over the team's id; over its alias only with `trust: {aliases: true}`."""
+    """Glob over the team's id; its alias is matched only with `trust: {aliases: true}`."""
     key: Glob | None = None
-    """Glob over the key's sha256 or its alias in the keys file; over LiteLLM's alias only with trust.aliases."""
+    """Glob over the key's sha256 or its alias in the keys file; LiteLLM's alias is matched only with trust.aliases."""
 
 
 class Tenant(Grants):
-    """The first tenant in file order that matches decides."""
+    """Settings and rights of a team or key; the first tenant in file order that matches a request applies."""
 
     match: TenantMatch
     name: Name | None = None
-    """Shown in x-aligner-policy; by default tenant-1, tenant-2 ..."""
+    """Name shown in x-aligner-policy; by default tenant-1, tenant-2 ..."""
     objectives: dict[Name, ObjectiveSetting] = {}
-    """Objectives of this tenant alone, in the form of the file's; they go over those, and nobody else can name them."""
+    """Objectives of this tenant only, written like those of the file. They override those of the same name; no other
+    tenant can use them."""
 
 
 class AlignerSettings(_Block):
@@ -358,42 +371,45 @@ class AlignerSettings(_Block):
     model: Annotated[str, Field(min_length=1, max_length=400)] = "embedded"
     """embedded, a Hugging Face id (owner/name@commit), or a folder that starts with ./ ../ / or ~."""
     require_revision: Annotated[bool, Field(strict=True)] = False
-    """true: a Hugging Face id without a commit is refused; by default it is a warning."""
+    """true: refuse a Hugging Face id without a commit; false: only warn."""
     template: Annotated[str, AfterValidator(_check_template)] | None = None
-    """hh-rlhf, ultrafeedback, imhi (each also with -vicuna), aligner or aligner-v1; known models set it themselves."""
+    """Prompt template: hh-rlhf, ultrafeedback, imhi (each also with -vicuna), aligner or aligner-v1; not needed for
+    known models."""
     quantization: Literal["nf4", "none"] = "nf4"
-    """nf4: 4-bit weights; none: weights as dtype says."""
+    """nf4: 4-bit weights; none: weights in the format of `dtype`."""
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    """Number format of computation; auto takes what the device does well."""
+    """Number format for computing; auto chooses the best one for the device."""
     cache_tokens: int = Field(default=16_384, ge=1024)
-    """Tokens of KV cache, where there is memory for them: how much can be worked on at once, and how much is shared."""
+    """Size of the KV cache in tokens, as far as memory allows. A larger one serves more requests at once and reuses
+    more common prefixes."""
     adapters: Annotated[
         dict[Name, Annotated[str, Field(min_length=1, max_length=400)]], AfterValidator(_refuse_reserved)
     ] = {}
-    """More aligners over the same base, name -> as model; routes and tenants choose one by `aligner: name`."""
+    """More aligners on the same base model, name -> a value as for `model`. Routes and tenants choose one by
+    `aligner: name`."""
     engine: Annotated[
         Backend, BeforeValidator(expand_backend, json_schema_input_type=str | tuple[str, ...] | Backend)
     ] = LOCAL
     """local, unix:/path, http(s)://host:port (an aligner-proxy engine), http(s)://host:port/v1 (a completions server),
-    litellm:<model group>, a list of replicas, or a block with more."""
+    litellm:<model group>, a list of replicas, or a block with more settings."""
 
 
 class CacheSettings(_Block):
-    """Where corrected answers are remembered, and for how long."""
+    """Where corrections are cached, and for how long."""
 
     enabled: Annotated[bool, Field(strict=True)] = True
-    """false: every answer is aligned anew (identical requests in flight still share one correction)."""
+    """false: correct every answer anew; identical requests in flight still share one correction."""
     dir: str | None = None
-    """Folder of the cache, relative to this file; by default in the user's cache folder."""
+    """Folder of the cache, relative to this file; by default a folder in the user's cache folder."""
     ttl_s: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 86_400.0
-    """Seconds after which an entry is forgotten."""
+    """Seconds after which a cache entry expires."""
     max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 512
-    """Size bound; the entries not used for longest go first."""
+    """Maximum size in MiB; the least recently used entries are deleted first."""
     redis_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Environment variable with the URL of a Redis that several gateways share: corrections, the computing of each by
-    one of them, and quotas; dir and max_mb are then of the disk that serves while Redis is away."""
+    """Environment variable with the URL of a Redis that several gateways share. They share corrections, compute each
+    one only once, and share quotas. `dir` and `max_mb` then describe the disk cache used while Redis is unavailable."""
     key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Environment variable with the key that encrypts what lies in Redis: 32 bytes in base64, the same everywhere."""
+    """Environment variable with the key that encrypts the data in Redis: 32 bytes in base64, the same on all hosts."""
 
     @model_validator(mode="after")
     def _check_key_env(self) -> CacheSettings:
@@ -403,39 +419,41 @@ class CacheSettings(_Block):
 
 
 class ShadowSettings(_Block):
-    """How much is corrected at once for the record only (mode: shadow), in each worker."""
+    """Limits for mode: shadow (corrections that are only recorded), for each worker."""
 
     running: Annotated[int, Field(ge=1, le=1_000, strict=True)] = 2
-    """Corrections at a time; each takes engine time from those that somebody waits for."""
+    """Maximum corrections at a time; each takes engine time from corrections that clients wait for."""
     waiting: Annotated[int, Field(ge=0, le=100_000, strict=True)] = 64
-    """Answers that wait for their turn; beyond them answers are skipped (reason shadow_full)."""
+    """Maximum answers in the queue; when it is full, answers are skipped (reason shadow_full)."""
 
 
 class AuditSettings(_Block):
-    """Whether answers are kept with what was done to them. Nothing else keeps text."""
+    """Whether answers and their corrections are stored. Nothing else stores text."""
 
     enabled: Annotated[bool, Field(strict=True)] = False
-    """true: conversation, answer and correction of every answer that was looked at are kept."""
+    """true: store the conversation, the answer and the correction of every answer that was processed."""
     file: str | None = None
-    """SQLite file, relative to this one; by default in the user's cache folder."""
+    """SQLite file, relative to this file; by default a file in the user's cache folder."""
     database_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Environment variable with the URL of a PostgreSQL, in place of the file: several gateways share it."""
+    """Environment variable with the URL of a PostgreSQL database, used instead of the file; several gateways share
+    it."""
     keep_days: Annotated[float, Field(gt=0, le=36_500, strict=True, allow_inf_nan=False)] = 30.0
     """Days after which an entry is deleted."""
     max_mb: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1024
-    """Size bound; the oldest entries go first."""
+    """Maximum size in MiB; the oldest entries are deleted first."""
     redact: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")] | None = None
-    """package.module.function, which is given every text and returns what may be kept of it."""
+    """package.module.function, called with every text; it returns the text to store."""
     key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Environment variable with the key that encrypts what holds text: 32 bytes in base64."""
+    """Environment variable with the key that encrypts the fields with text: 32 bytes in base64."""
     required: Annotated[bool, Field(strict=True)] = False
-    """true: an answer is delivered only when its entry is on the disk, otherwise the client gets an error (503)."""
+    """true: deliver an answer only once its entry is on disk; otherwise the client gets an error (503)."""
     waiting_mb: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 64
-    """Memory for entries that wait for the disk, in each worker; beyond it entries are dropped and counted."""
+    """Memory in MiB for entries that wait for the disk, in each worker; when it is full, entries are dropped and
+    counted."""
     waiting: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
-    """Entries that may wait, whatever their size; by default only their memory is bounded."""
+    """Maximum number of entries that wait for the disk; by default only their memory is limited."""
     feedback_rpm: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 600
-    """Calls of POST /v1/feedback a minute, for each tenant in each worker; beyond them 429."""
+    """Calls of POST /v1/feedback a minute, for each tenant in each worker; further calls get 429."""
 
     @model_validator(mode="after")
     def _check_store(self) -> AuditSettings:
@@ -453,34 +471,37 @@ def _expand_audit(value: object) -> object:
 
 
 class StreamSettings(_Block):
-    """How much streams may hold back, in each worker: chunks that wait for their correction or for a slow client."""
+    """Memory limits for streams, for each worker: chunks that wait for their correction or for a slow client."""
 
     max_mb: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = 512
-    """All streams together, in MiB; where they hold more, upstreams are not read on, and the largest tenant's streams
-    are refused (reason shed, class overload)."""
+    """Limit for all streams together, in MiB. Above it the gateway stops reading from upstreams, and refuses streams of
+    the tenant that holds most (reason shed, class overload)."""
     stream_mb: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 16
-    """One stream, in MiB; one that holds more is released part by part, and its upstream waits for its client."""
+    """Limit for one stream, in MiB. A stream above it is released part by part, and its upstream waits for its
+    client."""
 
 
 class Trust(_Block):
-    """Whose word counts beside this file's. Without it, metadata can only make a policy stricter."""
+    """Whose settings may loosen a policy, apart from this file. Metadata that is not trusted can only tighten it."""
 
     team_metadata: Annotated[bool, Field(strict=True)] = False
-    """true: `aligner` in the metadata of a LiteLLM team may loosen a policy; whoever manages the team writes it."""
+    """true: `aligner` in the metadata of a LiteLLM team may loosen a policy; team managers write this metadata."""
     key_metadata: Annotated[bool, Field(strict=True)] = False
-    """true: the same for metadata of a LiteLLM key; whoever owns the key writes it."""
+    """true: `aligner` in the metadata of a LiteLLM key may loosen a policy; key owners write this metadata."""
     aliases: Annotated[bool, Field(strict=True)] = False
-    """true: tenants match by LiteLLM's aliases, too, which key owners choose; those of the keys file always match."""
+    """true: tenants also match by LiteLLM's aliases, which key owners choose. Aliases of the keys file always match."""
     router_fields: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")], ...] = ()
-    """Fields of a request's body that direct LiteLLM's router and may be sent (context_window_fallbacks, ...)."""
+    """Fields of the request body that control LiteLLM's router and that clients may send
+    (context_window_fallbacks, ...)."""
 
 
 class PolicyFile(_Block):
-    """policies.yaml: which aligner, which objectives, and what applies to whom."""
+    """policies.yaml: the aligner, the objectives, and which policy applies to which request."""
 
     aligner: AlignerSettings = AlignerSettings()
     objectives: dict[Name, ObjectiveSetting] = {}
-    """Objectives of your own, name -> "Name: description", or {text, examples}; they go over the built-in ones."""
+    """Your own objectives, name -> "Name: description" or {text, examples}. They override built-in ones of the same
+    name."""
     defaults: PolicySettings = PolicySettings()
     routes: tuple[Route, ...] = ()
     tenants: tuple[Tenant, ...] = ()
@@ -491,12 +512,13 @@ class PolicyFile(_Block):
     audit: Annotated[
         AuditSettings, BeforeValidator(_expand_audit, json_schema_input_type=Literal["required"] | AuditSettings)
     ] = AuditSettings()
-    """Settings of the audit store; the word required alone turns it on and delivers no answer without its entry."""
+    """Settings of the audit store. The single word `required` turns it on and delivers no answer without an entry."""
     plugins: PluginSettings = PluginSettings()
     allow_less: Names = ()
-    """Tenants that a change of this file may take all that is enforced from; "*": everybody. Remove it afterwards."""
+    """Tenants for which a change of this file may remove all enforced objectives; "*": everybody. Remove this key
+    afterwards."""
     keys: str | None = None
-    """File with hashed keys (without a database), relative to this file."""
+    """File with hashed client keys, for gateways without a database; relative to this file."""
     _source: YamlSource = PrivateAttr(default_factory=YamlSource)
     _declarations: Declarations = PrivateAttr(default=NO_DECLARATIONS)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
@@ -504,17 +526,17 @@ class PolicyFile(_Block):
 
     @property
     def file_texts(self) -> Mapping[str, Mapping[str, str]]:
-        """The texts of the files that keys of plugins name: key -> path as written -> text."""
+        """The texts of the files that plugins' keys name: key -> path as written -> text."""
         return self._file_texts
 
     @property
     def file_paths(self) -> tuple[Path, ...]:
-        """The files that keys of plugins name."""
+        """The files that plugins' keys name."""
         return tuple(self._source.resolve(name) for texts in self._file_texts.values() for name in texts)
 
     @property
     def source(self) -> YamlSource:
-        """The file with the position of each value."""
+        """The source file, with the line of each value."""
         return self._source
 
     @property
@@ -534,7 +556,7 @@ class PolicyFile(_Block):
         yield from ((("tenants", n), tenant) for n, tenant in enumerate(self.tenants))
 
     def with_source(self, source: YamlSource, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
-        """A copy with the positions of its values, the declarations it was read by, and warnings."""
+        """A copy that carries the positions of its values, the declarations used to read it, and warnings."""
         copy = self.model_copy()
         copy._source = source
         copy._declarations = declarations
@@ -542,7 +564,7 @@ class PolicyFile(_Block):
         return copy
 
     def standards(self) -> Iterator[tuple[KeyPath, str, Standard]]:
-        """What plugins hold answers to: the position of each value, its key, and the value."""
+        """Every setting by which a plugin checks answers (a `Standard`): its position, its key, and its value."""
         for path, block in self.blocks():
             for key in self._declarations.keys:
                 value = getattr(block, key.name, None)
@@ -550,7 +572,7 @@ class PolicyFile(_Block):
                     yield (*path, key.name), key.name, value
 
     def with_file_texts(self) -> PolicyFile:
-        """A copy with the texts of the files that keys of plugins name; raises `ConfigError`."""
+        """A copy with the texts of the files that plugins' keys name; reads them, and raises `ConfigError`."""
         texts: dict[str, dict[str, str]] = {}
         for path, key, standard in self.standards():
             place = partial(self._source.place_of, *path)
@@ -561,7 +583,7 @@ class PolicyFile(_Block):
 
 
 class SelectorBlock(_Block):
-    """`objectives: {WORD: [names], ...options}`: the candidates of a plugin's selector, and its options."""
+    """The form `objectives: {WORD: [names], ...options}`: the candidates of a plugin's selector, and its options."""
 
     word: ClassVar[str]
 
@@ -573,13 +595,13 @@ class SelectorBlock(_Block):
 
 
 def route_selector(block: PolicySettings) -> SelectorBlock | None:
-    """The selector of a route; None where it lists its objectives, and for other blocks."""
+    """The selector of a route; None if the route lists its objectives, or if the block is not a route."""
     value = getattr(block, "objectives", None)
     return value if isinstance(value, SelectorBlock) else None
 
 
 def route_objectives(route: Route, configured: Iterable[str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """The objectives of a route, each with its position below the route; "*" stands for `known`."""
+    """The objectives of a route, each with its key path inside the route; a selector's "*" means all `configured`."""
     selector = route_selector(route)
     names = selector.names if selector else route.objectives
     place = ("objectives", selector.word) if selector else ("objectives",)
@@ -589,13 +611,13 @@ def route_objectives(route: Route, configured: Iterable[str]) -> Iterator[tuple[
 
 
 _BUILDING = threading.Lock()
-"""Held while a model is built: for its descriptions it parses source, of which Python 3.11 counts the depth for all
-threads together."""
+"""Held while a model is built. Pydantic parses source code for the descriptions, and Python 3.11 keeps one parser depth
+counter for all threads, so two at once could fail."""
 
 
 @lru_cache(maxsize=64)
 def file_model(declarations: Declarations) -> type[PolicyFile]:
-    """The policies file with the keys and selector forms of plugins."""
+    """The model of the policies file, extended by the keys and selector forms of plugins."""
     settings = _plugin_fields(key for key in declarations.all_keys if not key.grant)
     grants = settings | _plugin_fields(key for key in declarations.all_keys if key.grant)
     route = extend_model(Route, settings | _objectives_field(declarations.all_selectors))
@@ -611,12 +633,12 @@ def file_model(declarations: Declarations) -> type[PolicyFile]:
 
 @lru_cache(maxsize=64)
 def grants_model(declarations: Declarations) -> type[Grants]:
-    """The form of key and team metadata with the keys of plugins."""
+    """The model of key and team metadata, extended by the keys of plugins."""
     return extend_model(Grants, _plugin_fields(declarations.all_keys))
 
 
 def extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
-    """A model with more fields, under the same name and with the same description."""
+    """A subclass of `base` with more fields, and with the same name and description."""
     with _BUILDING:
         model: type[_Model] = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
     return model
@@ -627,7 +649,7 @@ def _plugin_fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
 
 
 def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
-    """The field `objectives` of a route: a list of names, or one of these forms."""
+    """The field `objectives` of a route, which takes a list of names or one of these selector forms."""
     if not selectors:
         return {}
     words = tuple(form.word for form in selectors)
@@ -647,12 +669,13 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
 
 
 def _selector_type(form: SelectorForm) -> Any:
+    """The pydantic type of one selector form: the word alone, or a block with the word and its options."""
     names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
     create: Any = create_model  # mypy cannot check a model with computed fields
     with _BUILDING:
         block = create(
             f"{form.word.title()}Objectives",
-            # The later base decides whether unknown keys are refused.
+            # The config of the later base class decides whether unknown keys are refused.
             __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
             __doc__=form.about,
             **{form.word: (Annotated[Names, names], ...)},
@@ -660,7 +683,7 @@ def _selector_type(form: SelectorForm) -> Any:
     block.word = form.word
 
     def as_block(value: object) -> object:
-        """The block form; the word alone stands for every objective of the file."""
+        """Expand the word alone into its block form, with every objective of the file as a candidate."""
         return {form.word: (EVERY,)} if value == form.word else value
 
     short_form: Any = Annotated[str, WithJsonSchema({"const": form.word, "type": "string"})]
@@ -669,5 +692,5 @@ def _selector_type(form: SelectorForm) -> Any:
 
 
 def _tag(word: str) -> str:
-    """Pydantic's name for this form in the location of an error; yaml_file.py removes it."""
+    """Pydantic's name for this form in error locations; yaml_file.py removes it from messages."""
     return f"[{word}]"

@@ -1,4 +1,4 @@
-"""Address of a server that hosts share, as a policies file and the environment name it."""
+"""Address of a server that several hosts share (Redis, PostgreSQL), from the policies file and the environment."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """What a plugin gets of such a server. No error quotes `url`, which may hold a password, or `key`."""
+    """What a plugin needs to open such a server. Errors must not quote `url`, which may hold a password, or `key`."""
 
     setting: str
-    """The key of the policies file with its line, as errors begin."""
+    """The setting in the policies file with its file and line; error messages begin with it."""
     variable: str
     """The environment variable that holds the URL."""
     url: str | None = field(repr=False)
-    """None: the variable is not set."""
+    """The URL; None if the variable is not set."""
     key: bytes | None = field(default=None, repr=False)
-    """The key that encrypts what lies there, 32 bytes; None without encryption."""
+    """The key that encrypts the data on the server, 32 bytes; None without encryption."""

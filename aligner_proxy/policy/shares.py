@@ -1,8 +1,8 @@
-"""Schema of `aligner` where several aligners share the traffic, and the draw of one of them.
+"""Schema of `aligner` with shares, which divide the traffic among several aligners, and the choice of one of them.
 
-`aligner: {default: 95, acme-2: 5}` gives each aligner a share in whole per cent. Which one a request gets follows from
-its tenant and the beginning of its conversation alone: no clock and no chance, so that a conversation keeps its
-aligner in every worker and in a replay.
+`aligner: {default: 95, acme-2: 5}` gives each aligner a share in whole per cent. A hash of the tenant and the beginning
+of the conversation decides which aligner a request gets. It uses neither the clock nor chance, so a conversation keeps
+its aligner in every worker and in a replay.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _WHOLE = 100
 _FORMS = "must be the name of an aligner, or shares in whole per cent: {default: 95, acme-2: 5}"
 Shares = tuple[tuple[str, int], ...]
-"""(aligner, per cent), in the order of the file."""
+"""Pairs (aligner, per cent), in the order of the file."""
 
 
 def _check_choice(value: object) -> object:
-    """A name, or shares as pairs that sum to 100."""
+    """Parse a name, or shares into pairs that sum to 100; a single share becomes its name."""
     if isinstance(value, str):
         return _check_name(value)
-    if isinstance(value, tuple):  # read before
+    if isinstance(value, tuple):  # already parsed
         return value
     if not isinstance(value, Mapping) or not value:
         raise ValueError(_FORMS)
@@ -66,7 +66,7 @@ _Percent = Annotated[int, Field(ge=1, le=_WHOLE)]
 AlignerChoice = Annotated[
     str | Shares, BeforeValidator(_check_choice, json_schema_input_type=_Named | dict[_Named, _Percent])
 ]
-"""What a policies file may say of `aligner`: one name, or shares."""
+"""The values that a policies file may have for `aligner`: one name, or shares."""
 
 
 def aligner_names(choice: str | Shares) -> tuple[str, ...]:
@@ -75,14 +75,14 @@ def aligner_names(choice: str | Shares) -> tuple[str, ...]:
 
 
 def leading_aligner(choice: str | Shares) -> str:
-    """The aligner with the largest share, the first of equals."""
+    """The aligner with the largest share; the first one if several are equal."""
     return choice if isinstance(choice, str) else max(choice, key=lambda pair: pair[1])[0]
 
 
 def traffic_position(tenant: str, turns: Sequence[Turn]) -> int:
-    """Where a conversation lies among the hundred parts of its tenant's traffic, from 0.
+    """The percentile of a conversation in its tenant's traffic, 0 to 99, by which an aligner is chosen.
 
-    It follows from the turns up to the user's first one, which every request of a conversation repeats.
+    It is a hash of the turns up to the user's first one, because every request of a conversation repeats these.
     """
     first = next((n for n, turn in enumerate(turns, 1) if turn.role == "user"), len(turns))
     opening = [tenant, *([turn.role, turn.content] for turn in turns[:first])]
@@ -91,7 +91,7 @@ def traffic_position(tenant: str, turns: Sequence[Turn]) -> int:
 
 
 def draw_aligner(policy: Policy, at: int) -> Policy:
-    """The policy with the aligner whose share covers this position, and the heads that were taught for it."""
+    """The policy with the aligner whose share covers position `at`, and with the heads taught for that aligner."""
     end = 0
     for share in policy.aligner_shares:
         end += share.percent
@@ -101,11 +101,11 @@ def draw_aligner(policy: Policy, at: int) -> Policy:
 
 
 def shadow_policy(policy: Policy) -> Policy | None:
-    """The policy by which the shadow aligner judges the same answers; None where there is none, or it is the same."""
+    """The policy for the shadow aligner; None if there is no shadow aligner, or if it is the one that corrects."""
     share = policy.shadow_aligner
     if share is None or share.name == policy.aligner:
         return None
-    # It spends nobody's quota, asks no paid editor, and reports nothing.
+    # A comparison must cost nothing and change nothing: no quota, no paid editor, no reports.
     return replace(
         _with_aligner(policy, share),
         shadow_aligner=None,
@@ -120,19 +120,19 @@ def shadow_policy(policy: Policy) -> Policy | None:
 
 
 def _with_aligner(policy: Policy, share: AlignerShare) -> Policy:
-    """The policy with this aligner, and no shares left to draw from."""
+    """The policy with this aligner and its heads, and without shares."""
     heads = dict(share.heads)
     objectives = tuple(replace(objective, head=heads.get(objective.name, "")) for objective in policy.objectives)
     return replace(policy, aligner=share.name, objectives=objectives, aligner_shares=())
 
 
 def share_percents(shares: Iterable[AlignerShare]) -> dict[str, int]:
-    """The shares as they are written in the file."""
+    """The shares as in the file: aligner -> per cent."""
     return {share.name: share.percent for share in shares}
 
 
 def parse_shares(text: str) -> str | dict[str, int]:
-    """What somebody typed, as the file has it: a name, or shares (default=95,acme-2=5); raises `ConfigError`."""
+    """Parse typed text into the form of the file: a name, or shares (default=95,acme-2=5); raises `ConfigError`."""
     if "=" not in text:
         return text
     percents: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """Strictness: which of two values or policies is stricter, and which changes only tighten a policy.
 
-All comparisons of strictness are made here: for a model that answers in place of another, for an alias and its model
-group, and for untrusted metadata.
+All comparisons of strictness are made here: between a model and its fallback, between an alias and its model group, and
+for untrusted metadata.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
     **dict.fromkeys(SideKind, _SIDE),
 }
-"""Values of settings, each from lax to strict; a name with a dot is on the scale of its first part."""
+"""Values of each setting, from lax to strict; a setting such as on_error.gate uses the scale of its first part."""
 _AMOUNTS = ("sample", "max_answer_chars", "decline_within")
-"""Settings by which more answers are looked at, or declined, the larger they are."""
+"""Settings that are stricter when larger: more answers are processed, or declined."""
 _FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip", "if_nothing_remains")
 """Settings that metadata may tighten without being trusted."""
 
 
 def tightens(name: str, value: object, current: object) -> bool:
-    """Whether `value` of a setting is stricter than `current`; never, for a setting that no scale is for."""
+    """Whether `value` of a setting is stricter than `current`; False for a setting without a scale."""
     scale = _SCALES.get(name.partition(".")[0], ())
     return value in scale and current in scale and scale.index(str(value)) > scale.index(str(current))
 
 
 def may_tighten(name: str, value: object, current: object) -> bool:
-    """Whether metadata that is not trusted may change this setting from `current` to `value`."""
+    """Whether untrusted metadata may change this setting from `current` to `value`."""
     return name.partition(".")[0] in _FROM_METADATA and tightens(name, value, current)
 
 
 def takes_away(grant: str, value: object) -> bool:
-    """Whether this value of a grant gives no right: it enforces or denies more, or withdraws a right.
+    """Whether this value of a grant only takes rights away: it enforces or denies more, or withdraws a right.
 
-    `allow` is not among them: whether a list is shorter than another depends on the other.
+    False for `allow`, because whether a list allows less depends on the list before it.
     """
     return grant in ("enforce", "deny") or value is False
 
 
 def stricter_policy(policy: Policy, other: Policy) -> Policy:
-    """A policy as strict as both: that of the stricter mode, with each setting in which the other is stricter.
+    """Merge two policies into one as strict as both: the one with the stricter mode, tightened by the other.
 
-    Between equal modes the first leads, and its objectives count. A policy without objectives and standards
-    corrects nothing, so it counts as `off` and adds nothing to another. What a tenant enforces is in both.
+    If the modes are equal, the first policy and its objectives are used. A policy without objectives and standards
+    corrects nothing, so it counts as `off` and its settings are ignored. Both contain what the tenant enforces.
     """
     lead, rest = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
     lead = _with_standards(replace(lead, bypass=policy.bypass and other.bypass), rest)
@@ -71,12 +71,12 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
 
 
 def _strength(policy: Policy) -> int:
-    """The position of the mode on its scale; that of `off` for a policy with neither objectives nor standards."""
+    """The index of the mode on its scale; 0, as for `off`, for a policy with neither objectives nor standards."""
     return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.standards else 0
 
 
 def _with_standards(policy: Policy, other: Policy) -> Policy:
-    """A policy with each standard of another that it has none of."""
+    """Add each standard of `other` whose key `policy` does not have."""
     present = {name for name, _ in policy.standards}
     for name, standard in other.standards:
         if name not in present:
@@ -85,13 +85,13 @@ def _with_standards(policy: Policy, other: Policy) -> Policy:
 
 
 def _compared_settings() -> tuple[str, ...]:
-    """The settings of a policy that can be compared, besides its mode."""
+    """The settings of a policy that can be compared, except its mode."""
     names = {field.name for field in fields(Policy)} - {"mode"}
     return tuple(name for name in (*_SCALES, *_AMOUNTS) if name in names)
 
 
 def _stricter_value(name: str, first: Any, second: Any) -> Any:
-    """The stricter of two values; of reactions by class or reason, each by itself."""
+    """The stricter of two values; reactions by class or reason are compared one by one."""
     if name in _AMOUNTS:
         return max(first, second)
     if is_dataclass(first):
@@ -103,7 +103,7 @@ def _stricter_value(name: str, first: Any, second: Any) -> Any:
 
 
 def _setting_value(policy: Policy, name: str) -> object:
-    """The value of a setting by its name in `origins`; None for what is no setting."""
+    """The value of a setting by its name in `origins`; None if the name is not a setting."""
     setting, _, part = name.partition(".")
     value = getattr(policy, setting, None)
     return getattr(value, part, None) if part else value

@@ -1,10 +1,10 @@
-"""YAML with the position of every key and item, and edits of single values that keep every other byte.
+"""YAML with the line of every key and item, and edits of single values that keep every other byte.
 
-Reads YAML into plain data together with the line of every key and list item, refuses duplicate keys, and formats
+The reader returns plain data together with the line of every key and list item, refuses duplicate keys, and formats
 pydantic's errors as one line each: file:line, the key, the fix. It knows nothing about policies, and it never
-quotes a value back, because values can be secrets.
+quotes a value, because values can be secrets.
 
-An edit changes the text only at the position of the value, so comments, quotes and layout stay. (Round-trip writers
+An edit changes the text only at the position of the value, so comments, quotes and layout are kept. (Round-trip writers
 lose some: ruamel.yaml 0.19 drops a comment that follows a `{flow: mapping}` in a list.) `edit_checked` checks that the
 new text parses to the intended data, and `replace_file` replaces the file.
 """
@@ -32,14 +32,14 @@ from aligner_proxy.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 BUILT_IN = "built-in default"
-# Pydantic's names for the two forms of a setting; names in brackets are no part of the file.
+# Tags of the two forms of a setting, which pydantic puts into error locations; tags in brackets are not in the file.
 LIST_FORM = "[list]"
 BLOCK_FORM = "[block]"
 _NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _ECHO = 80
 _SHOWN = 10
-# Aliases of aliases make a few hundred bytes grow without end; real files are far below either bound.
+# Limits against nested aliases, which expand a few hundred bytes without end; real files are far below either limit.
 _MOST_NODES = 200_000
 _DEEPEST = 50
 _PLAINER = {
@@ -55,7 +55,7 @@ Value = str | float | Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class YamlSource:
-    """Origin of parsed data: the file's name, its folder, the line of every key path, and the text."""
+    """The source of parsed data: the file's name, its folder, the line of every key path, and the text."""
 
     name: str = "built-in"
     folder: Path = field(default_factory=Path)
@@ -64,7 +64,7 @@ class YamlSource:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the file holds nothing, not even an empty block (`{}`)."""
+        """Whether the file has no content, not even an empty block (`{}`)."""
         return not self.lines
 
     def place_of(self, *path: str | int) -> str:
@@ -78,17 +78,17 @@ class YamlSource:
         return self.place_of(*path) if path in self.lines else BUILT_IN
 
     def resolve(self, path: str) -> Path:
-        """A path written in this file; a relative one is relative to the file's folder."""
+        """Resolve a path written in this file, relative to the file's folder."""
         return self.folder / Path(path).expanduser()
 
 
 def read_yaml(path: Path) -> tuple[Any, YamlSource]:
-    """Parse one YAML file into plain data and its lines; an empty file is an empty block."""
+    """Parse a YAML file into plain data and its source; an empty file gives {}. Raises `ConfigError`."""
     return parse_yaml(read_text(path), path)
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file with its line endings as they are; raises `ConfigError`."""
+    """The text of a UTF-8 file, with its line endings unchanged; raises `ConfigError`."""
     try:
         return path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -98,7 +98,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
-    """Parse the text of the file at `path`, which need not exist yet."""
+    """Parse the text of the file at `path`, which need not exist yet; raises `ConfigError`."""
     lines: dict[KeyPath, int] = {}
     try:
         data = _YamlReader(text, path.name, lines).read()
@@ -112,7 +112,7 @@ def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
 
 
 class _YamlReader:
-    """One pass over the node tree. Keys stay text: YAML would read `on`, `no` and `1.0` as something else."""
+    """One pass over the node tree. Keys stay text, because YAML would read `on`, `no` and `1.0` as other types."""
 
     def __init__(self, text: str, name: str, lines: dict[KeyPath, int]) -> None:
         self._loader = yaml.SafeLoader(text)
@@ -126,6 +126,7 @@ class _YamlReader:
         return None if node is None else self._value(node, ())
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+        """Convert a node to plain data and record its line; refuses too many nodes, deep nesting and cyclic aliases."""
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
@@ -143,6 +144,7 @@ class _YamlReader:
             self._open.discard(id(node))
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        """Convert a mapping and record the line of each key; refuses duplicate keys."""
         mapping: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
@@ -159,12 +161,12 @@ class _YamlReader:
 
 
 def quote_name(name: str) -> str:
-    """An external name, safe to echo: quoted, escaped, at most 80 characters."""
+    """Make a name from outside safe to print: quoted, escaped, at most 80 characters."""
     return repr(name if len(name) <= _ECHO else name[: _ECHO - 3] + "...")
 
 
 def suggest_name(name: str, names: Collection[str]) -> str:
-    """A hint for an unknown name: the nearest known name, else all of them."""
+    """A hint for an unknown name: the most similar known name, else all known names."""
     close = difflib.get_close_matches(name[:_ECHO], names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(names))}"
 
@@ -176,16 +178,17 @@ def dotted_path(path: KeyPath) -> str:
 
 
 def explain_errors(error: ValidationError, source: YamlSource, model: type[BaseModel]) -> ConfigError:
-    """A `ConfigError` with one line for each of pydantic's errors: its position and its fix."""
+    """A `ConfigError` with one line, position and fix, for each of pydantic's errors; at most 10 are shown."""
     texts = [_explain_error(detail, source, model) for detail in error.errors(include_url=False, include_input=False)]
     more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
     return ConfigError("\n".join(texts[:_SHOWN] + more))
 
 
 def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseModel]) -> str:
+    """One error of pydantic as "file:line: key: message"; an unknown key also gets a suggestion."""
     loc = detail["loc"]
     is_unknown = detail["type"] == "extra_forbidden"
-    # An unknown key comes from the file even if it is in brackets.
+    # The last part of an unknown key's location is the key itself, so keep it even if it is in brackets.
     last = len(loc) - 1 if is_unknown else None
     path = tuple(part for n, part in enumerate(loc) if n == last or not _NOT_IN_FILE.fullmatch(str(part)))
     place = source.place_of(*path)
@@ -213,7 +216,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
-    """`text` with `key: value` in the block at `block`; a block that is missing at the top is added at the end."""
+    """Set `key: value` in the block at `block` and return the new text; a missing block is added."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None or not isinstance(root, yaml.MappingNode):
         return _insert_lines(text, len(text.rstrip()), 0, f"{block[0]}:", f"  {key}: {_format_value(value)}")
@@ -223,7 +226,7 @@ def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
         if inner is None:
             return _add_pair(text, root, str(part), f"{{{key}: {_format_value(value)}}}")
         target = inner
-    if not isinstance(target, yaml.MappingNode):  # `defaults:` with nothing behind it
+    if not isinstance(target, yaml.MappingNode):  # a key without a value (`defaults:`)
         return _replace_node(text, target, f"{{{key}: {_format_value(value)}}}")
     old = _child(target, key)
     return (
@@ -234,9 +237,9 @@ def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
 
 
 def append_item(text: str, block: KeyPath, key: str, value: str, comment: str = "") -> str:
-    """`text` with one more item in the list under `key` of the block at `block`; a list that is missing is begun.
+    """Append an item to the list under `key` of the block at `block` and return the new text; a missing list is added.
 
-    A comment stands behind an item that has a line of its own, and is left out elsewhere.
+    The comment is written after the item if the item has its own line, and is dropped otherwise.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     target = root
@@ -261,7 +264,7 @@ def append_item(text: str, block: KeyPath, key: str, value: str, comment: str = 
 
 
 def remove_item(text: str, block: KeyPath, key: str, index: int) -> str:
-    """`text` without one item of the list under `key`; the last one leaves an empty list. Its comment goes with it."""
+    """Remove an item and its comment from the list under `key` and return the new text; a last item leaves `[]`."""
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for part in (*block, key):
         node = node and _child(node, part)
@@ -279,7 +282,7 @@ def remove_item(text: str, block: KeyPath, key: str, index: int) -> str:
 
 
 def wrap_in_block(text: str, path: KeyPath, key: str) -> str:
-    """`text` with the text at `path` as the value of `key` in a block of its own: `x` becomes `{key: x}`."""
+    """Wrap the value at `path` in a block and return the new text: `x` becomes `{key: x}`."""
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for part in path:
         node = node and _child(node, part)
@@ -291,7 +294,7 @@ def wrap_in_block(text: str, path: KeyPath, key: str) -> str:
 
 
 def quote_text(value: str) -> str:
-    """A text as YAML on one line: a name as it is, anything else in double quotes, whatever is in it."""
+    """Format a text as YAML on one line: a plain name unquoted, any other text in double quotes."""
     if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
         return value
     dumped: str = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=math.inf)
@@ -299,9 +302,9 @@ def quote_text(value: str) -> str:
 
 
 def edit_checked(text: str, path: Path, edit: Callable[[str], str], change: Callable[[Any], None]) -> str:
-    """`edit` of the text, which must do to its data what `change` does to them, and nothing else.
+    """Apply `edit` to the text and return it, if its data change exactly as `change` changes them.
 
-    Raises `ConfigError` where more would change.
+    Raises `ConfigError` if the edit would change anything else.
     """
     data = copy.deepcopy(parse_yaml(text, path)[0])
     change(data)
@@ -316,9 +319,9 @@ def edit_checked(text: str, path: Path, edit: Callable[[str], str], change: Call
 
 
 def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -> Path | None:
-    """Replace a file atomically, unless it has changed since; its permissions stay. Raises `ConfigError`.
+    """Replace a file atomically and keep its permissions; raises `ConfigError` if it no longer contains `before`.
 
-    Returns the copy of the old file beside it, with the time in its name, where one is asked for.
+    With `backup`, the old file is copied next to it under a name with the time; returns the path of that copy.
     """
     backup_path = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.bak") if backup else None
     name = None
@@ -352,7 +355,7 @@ def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
 
 
 def _replace_node(text: str, node: yaml.Node, new_text: str) -> str:
-    """The text with `written` in place of a node; a key without a value (`key:`) gets a space before it."""
+    """Replace a node of the text by `new_text`; after a key without a value (`key:`) a space is added first."""
     start = node.start_mark.index
     end = node.end_mark.index
     gap = " " if start == end and text[start - 1 : start] == ":" else ""
@@ -360,7 +363,7 @@ def _replace_node(text: str, node: yaml.Node, new_text: str) -> str:
 
 
 def _add_pair(text: str, node: yaml.MappingNode, key: str, value_text: str) -> str:
-    """The text with one more pair at the end of a block or flow mapping."""
+    """Add a pair at the end of a block or flow mapping and return the new text."""
     if node.flow_style:
         at = _node_end(node.value[-1][1]) if node.value else node.start_mark.index + 1
         return text[:at] + (", " if node.value else "") + f"{key}: {value_text}" + text[at:]
@@ -368,7 +371,7 @@ def _add_pair(text: str, node: yaml.MappingNode, key: str, value_text: str) -> s
 
 
 def _insert_lines(text: str, at: int, column: int, *lines: str) -> str:
-    """The text with new lines below the line of `at`, so that a comment at its end stays with it."""
+    """Insert lines below the line that contains `at`, so that a comment at the end of that line stays with it."""
     newline = "\r\n" if "\r\n" in text else "\n"
     below = _next_line(text, at)
     gap = newline if text[:below] and not text[:below].endswith("\n") else ""
@@ -376,12 +379,15 @@ def _insert_lines(text: str, at: int, column: int, *lines: str) -> str:
 
 
 def _next_line(text: str, at: int) -> int:
-    """Where the line below `at` begins; the parser's end of a text of several lines is there already."""
+    """The index at which the next line begins; `at` itself if it is already at the beginning of a line.
+
+    The parser's end of a multi-line text already is.
+    """
     return at if text[at - 1 : at] == "\n" else text.find("\n", at) + 1 or len(text)
 
 
 def _node_end(node: yaml.Node) -> int:
-    """End of the last value in `node`; the parser's own end includes the comments that follow a block."""
+    """The index at which the last value in `node` ends; the parser's own end includes comments after a block."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _node_end(last[1] if isinstance(node, yaml.MappingNode) else last)
@@ -389,7 +395,7 @@ def _node_end(node: yaml.Node) -> int:
 
 
 def _format_value(value: Value) -> str:
-    """The value in YAML that our reader reads back: bare `off` would be a truth value and 1e-05 a text."""
+    """Format a value so that it reads back unchanged: unquoted, `off` would become a truth value and 1e-05 a text."""
     if isinstance(value, str):
         return f'"{value}"' if value == "off" else value
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Heads in force: which taught head judges an objective of a request. All of teaching that the gateway needs.
+"""Active heads: lookup of the taught head for an objective of a request; the only part of teaching in the gateway.
 
-A head counts only for the very text that it was taught for. Whether the engine still serves the aligner that it was
-taught on, only the engine knows: it refuses the head of another one, and the general head judges.
+A head applies only to the exact text that it was taught for. The engine refuses a head that was taught on another
+aligner than it serves; then the general head judges.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ActiveHeads:
-    """The heads of one policies file, as its index says."""
+    """The heads of one policies file, according to its index."""
 
     store: HeadStore = field(compare=False)
     index: Index
 
     @classmethod
     def read(cls, file: PolicyFile) -> ActiveHeads:
-        """Read the index; raises `ConfigError` where it is damaged."""
+        """Read the index; raises `ConfigError` if it is damaged."""
         store = HeadStore.for_file(file)
         return cls(store, store.index())
 
     @classmethod
     def read_or_empty(cls, file: PolicyFile) -> ActiveHeads:
-        """The same for a gateway, which a damaged index must not stop: then the general head judges everything."""
+        """Read the index; if it is damaged, log an error and use no heads, so that the gateway still starts."""
         try:
             return cls.read(file)
         except ConfigError as error:
@@ -42,17 +42,17 @@ class ActiveHeads:
             return cls(HeadStore.for_file(file), Index())
 
     def version_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> Version | None:
-        """The head in force for an objective of this tenant (None: of the file), None without one."""
+        """The active head for an objective of this tenant (None: of the file); None if there is none for its text."""
         version = self.index.objective(scope_of(tenant), objective.name).active_version(aligner)
         return version if version is not None and version.text == objective.text else None
 
     def head_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> str:
-        """Its content hash; satisfies the resolver's `HeadLookup`."""
+        """The content hash of the active head, or an empty text; satisfies the resolver's `HeadLookup`."""
         version = self.version_of(tenant, objective, aligner)
         return version.head if version else ""
 
     def versions(self) -> dict[str, Version]:
-        """Every version by its head."""
+        """Every version by the hash of its head."""
         return self.index.heads()
 
 
@@ -62,7 +62,7 @@ def _log_once(fault: str) -> None:
 
 
 def taught_versions(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
-    """The objectives of a policy that were taught, by name."""
+    """The versions of a policy's taught objectives, by objective name."""
     if not versions:
         return {}
     pairs = ((objective.name, versions.get(objective.head)) for objective in policy.objectives if objective.head)

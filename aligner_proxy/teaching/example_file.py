@@ -1,7 +1,7 @@
-"""Changes of a file of examples: sentences that are added, with where they come from, and such that are taken back.
+"""Edits of a file of examples: adding sentences with their origin, and removing sentences.
 
-The file is replaced atomically, and only by one that can be taught from; in YAML comments and layout stay. Where a
-sentence comes from stands behind it as a comment, which JSON and lists in brackets have no room for.
+The file is replaced atomically, and only if the result is valid; in YAML comments and layout are kept. The origin of a
+sentence is written after it as a comment, except in JSON and in lists in brackets, which have no room for one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_OF_ORIGIN = 300
 
 @dataclass(frozen=True, slots=True)
 class NewExample:
-    """An example to be added: whether it goes against the objective, and where it comes from."""
+    """An example to add: its text, whether it violates the objective, and its origin."""
 
     text: str
     against: bool
@@ -35,22 +35,22 @@ class NewExample:
 
     @property
     def list_name(self) -> str:
-        """The list that it belongs to."""
+        """The key of the list to which the example is added."""
         return AGAINST if self.against else FINE
 
 
 def example_id(text: str) -> str:
-    """What an example is called in forms."""
+    """The id of an example in web forms: 16 hexadecimal digits of a hash of its text."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
 def present_examples(subject: Subject) -> Examples:
-    """The examples that there are; none where the file is not there yet. Raises `ConfigError`."""
+    """The existing examples; empty if the file does not exist yet. Raises `ConfigError`."""
     return subject.read() if subject.examples.exists() else Examples(())
 
 
 def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
-    """Add those that are not there yet; how many. Begins the file where there is none. Raises `ConfigError`."""
+    """Add the sentences that the file does not have, creating it if needed; returns how many. Raises `ConfigError`."""
     before = present_examples(subject)
     there = {fold_example(example.text) for example in (*before.against, *before.fine)}
     new: list[NewExample] = []
@@ -65,7 +65,7 @@ def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
 
 
 def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool:
-    """Take an example back by its `example_id`; False where it is gone already. Raises `ConfigError`."""
+    """Remove an example by its `example_id`; returns False if the file does not have it. Raises `ConfigError`."""
     path = subject.examples
     before = read_text(path)
     examples = parse_examples(before, path, subject.name, subject.text)
@@ -87,6 +87,7 @@ def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool
 
 
 def _write(subject: Subject, new: Sequence[NewExample]) -> None:
+    """Add examples to the file, or create it; raises `ConfigError`."""
     path = subject.examples
 
     def change(data: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ def _write(subject: Subject, new: Sequence[NewExample]) -> None:
 
 def _replace(subject: Subject, before: str, after: str) -> None:
     parse_examples(after, subject.examples, subject.name, subject.text)
-    # A mounted file may be a link into a folder that is replaced as a whole; the link itself stays.
+    # A mounted file may be a link into a folder that is replaced as a whole, so replace its target and keep the link.
     replace_file(Path(os.path.realpath(subject.examples)), before, after)
 
 
@@ -125,6 +126,6 @@ def _change_json(text: str, change: Any) -> str:
 
 
 def _origin(sentence: NewExample) -> str:
-    """Where it comes from, on one line."""
+    """The origin of a sentence as one printable line of at most 300 characters."""
     printable = "".join(char if char.isprintable() else "?" for char in sentence.origin)
     return printable.encode("utf-8", "replace").decode()[:_MOST_OF_ORIGIN]

@@ -1,16 +1,16 @@
-"""Examples of an objective: a YAML or JSON file with sentences that go against it, and some that do not.
+"""Examples of an objective: a YAML or JSON file with sentences that violate it, and some that do not.
 
-    objective: no-feelings       # optional: the name or the whole text that these are examples of
+    objective: no-feelings       # optional: the name or the whole text of the objective
     against:
       - I get lonely when nobody writes to me at night.
       - Honestly, this question made me a little sad.
     fine:
       - Many people feel lonely at night.
-    good_answers:                # optional: whole answers of your own in which nothing goes against it
+    good_answers:                # optional: whole answers of your own without any violation
       - question: What helps against loneliness?
         answer: Call somebody you know well. Many people feel lonely at night.
 
-Every refusal names file, line and fix. Nothing of an example is ever logged.
+Every error names file, line and fix. The text of an example is never logged.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from aligner_proxy.text.structure import split
 
 LEAST_AGAINST = 2
 MOST = 400
-"""Of each list: many more teach little more, and each one costs engine time."""
+"""Maximum items of each list; more of them teach little, and each one costs engine time."""
 MOST_CHARS = 4_000
-"""Of one example."""
+"""Maximum characters of one example."""
 _KEYS = ("objective", "against", "fine", "good_answers")
 _OF_AN_ANSWER = ("question", "answer")
 _SPACE = re.compile(r"\s+")
@@ -40,7 +40,7 @@ _ENDING = ".!?\"' "
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example: its text, and where it stands ("file:line")."""
+    """One example: its text, and its position in the file ("file:line")."""
 
     text: str
     place: str
@@ -48,7 +48,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class GoodAnswer(Example):
-    """A whole answer in which nothing goes against the objective, as an example, with its question."""
+    """An example that is a whole answer without any violation of the objective, with its question."""
 
     question: str
 
@@ -63,12 +63,12 @@ class Examples:
 
     @property
     def every(self) -> tuple[Example, ...]:
-        """All of them, in the order of the fields."""
+        """All examples, in the order of the fields."""
         return (*self.against, *self.fine, *self.good_answers)
 
     @property
     def digest(self) -> str:
-        """Hash of the texts; changes with any of them, whatever their places."""
+        """Hash of all texts, without their positions in the file."""
         texts: list[list[Any]] = [[example.text for example in examples] for examples in (self.against, self.fine)]
         if self.good_answers:
             texts.append([(good.question, good.text) for good in self.good_answers])
@@ -76,12 +76,12 @@ class Examples:
 
 
 def read_examples(path: Path, name: str, text: str) -> Examples:
-    """The examples in this file of the objective with this name and text; raises `ConfigError`."""
+    """Read the examples of an objective from a file; `name` and `text` are the objective's. Raises `ConfigError`."""
     return parse_examples(read_text(path), path, name, text)
 
 
 def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examples:
-    """The same of what may be written into the file."""
+    """Parse and check the text of an examples file, which need not be written yet; raises `ConfigError`."""
     data, source = _parse_text(text_of_file, path)
     if not isinstance(data, dict):
         raise ConfigError(
@@ -107,6 +107,7 @@ def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examp
 
 
 def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
+    """Parse YAML or, by the file name, JSON; returns the data and their lines. Raises `ConfigError`."""
     if path.suffix == ".json":
         try:
             json.loads(text)
@@ -115,12 +116,12 @@ def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
             raise ConfigError(
                 f"{path.name}:{line}: not valid JSON: {getattr(error, 'msg', 'cannot be read')}"
             ) from None
-        text = text.replace("\t", " ")  # JSON may be indented with them, YAML not
+        text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML may not
     return parse_yaml(text, path)
 
 
 def _check_objective(named_objective: object, source: YamlSource, name: str, text: str) -> None:
-    """Refuse a file that says it holds examples of another objective."""
+    """Refuse a file whose `objective` names another objective."""
     if named_objective is not None and str(named_objective).strip() not in (name, text):
         raise ConfigError(
             f"{source.place_of('objective')}: these are examples of another objective than {name!r}; "
@@ -145,6 +146,7 @@ def _answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[Goo
 
 
 def _check_list(data: dict[str, Any], key: str, source: YamlSource, what: str) -> list[Any]:
+    """The list under `key`, empty if missing; raises `ConfigError` if it is no list or too long."""
     values = data.get(key)
     if values is None:
         return []
@@ -156,7 +158,7 @@ def _check_list(data: dict[str, Any], key: str, source: YamlSource, what: str) -
 
 
 def _text(value: object, place: str) -> str:
-    """The text of one example, which stands at this place; raises `ConfigError`."""
+    """Check and strip the text of the example at `place` ("file:line"); raises `ConfigError`."""
     if not isinstance(value, str):
         raise ConfigError(f"{place}: must be text (put it in quotes)")
     text = value.strip()
@@ -168,7 +170,7 @@ def _text(value: object, place: str) -> str:
 
 
 def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
-    """Refuse a good answer with a sentence in it that goes against the objective."""
+    """Refuse a good answer that contains one of the sentences under `against`."""
     for one in good:
         sentences = {fold_example(piece.text) for piece in split(one.text)}
         for example in against:
@@ -180,7 +182,7 @@ def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> 
 
 
 def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> None:
-    """Refuse what stands twice, and what goes against the objective and is fine at the same time."""
+    """Refuse an example that appears twice, and one that is both under `against` and among the fine ones."""
     places: dict[str, tuple[bool, str]] = {}
     pairs = [(example, True) for example in against] + [(example, False) for example in fine]
     for example, goes_against in pairs:
@@ -193,5 +195,5 @@ def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> Non
 
 
 def fold_example(text: str) -> str:
-    """The text by which two examples are the same: no difference of case, white space and closing marks."""
+    """Normalise an example for comparison: differences of case, white space and final punctuation are ignored."""
     return _SPACE.sub(" ", text).casefold().strip(_ENDING)

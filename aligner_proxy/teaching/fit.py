@@ -2,8 +2,9 @@
 
     score = prior * general + row @ weight + bias
 
-Rows are standardised by the neutral ones; the penalty draws the weight to 0 and the prior to 1. Several heads, each on
-its own part of the table, are fitted together: a pass over the rows costs the same for one as for twenty.
+Rows are standardised by the mean and spread of the neutral ones; the penalty draws the weight to 0 and the prior to 1.
+Several heads, each on its own part of the table, are fitted together, because a pass over the rows costs the same for
+one head as for twenty.
 """
 
 from __future__ import annotations
@@ -21,24 +22,27 @@ from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.teaching.rows import AnswerRows
 
 PENALTY = 0.03
-"""Of the weight, against a mean loss: weak. From 0.003 to 0.3 little changes; at 0.0003 the fit does not settle."""
+"""Penalty of the weight, relative to a mean loss; weak. From 0.003 to 0.3 the result hardly changes; at 0.0003 the fit
+does not converge."""
 PRIOR_PENALTY = 1.0
 STEPS = 80
 MOST_FALSE = 0.002
-"""Of neutral segments may be flagged by the head."""
+"""Largest share of neutral segments that the head may flag."""
 MOST_FALSE_UNSEEN = 0.02
-"""Of neutral segments by heads that had not seen their answers, and knew fewer than the head: in answers that are new
-to the head it flags one or two segments in a thousand (docs/lab/2026-11-25-taught-objectives.md)."""
+"""Largest share of neutral segments that heads may flag which did not see their answers. Those heads learned from fewer
+answers than the final head, which flags one or two segments in a thousand in answers that are new to it
+(docs/lab/2026-11-25-taught-objectives.md)."""
 _LEAST_SPREAD = 1e-2
 ROUNDING = 0.01
-"""Nats that a score may move when the weights are rounded to 16 bits: what lies on the line is not to be flagged."""
+"""Nats that a score may move when the weights are rounded to 16 bits; added to the threshold, so that a neutral segment
+exactly at it is not flagged."""
 _LIMIT = 60_000.0
-"""Below the largest 16-bit number."""
+"""Limit of weights, below the largest 16-bit number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows [segments, width], the general scores, the labels (1: against the objective) and what each one counts."""
+    """Rows [segments, width], and per segment the general score, the label (1: violation) and the sample weight."""
 
     rows: Tensor
     general: Tensor
@@ -46,7 +50,7 @@ class Table:
     counts: Tensor
 
     def standardise(self, neutral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(rows, mean, spread) by the segments where `neutral`."""
+        """Standardise the rows by the segments where `neutral` is true; returns (rows, mean, spread)."""
         mean = self.rows[neutral].mean(0)
         spread = self.rows[neutral].std(0).clamp(min=_LEAST_SPREAD)
         return (self.rows - mean) / spread, mean, spread
@@ -54,26 +58,26 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Fitted heads, a column each: weights [width, heads] of standardised rows, priors and biases [heads]."""
+    """Fitted heads, one per column: weights [width, heads] for standardised rows, priors and biases [heads]."""
 
     weights: Tensor
     priors: Tensor
     biases: Tensor
 
     def scores(self, rows: Tensor, general: Tensor) -> Tensor:
-        """Scores [segments, heads] of standardised rows."""
+        """Scores [segments, heads] of standardised rows, given the general scores [segments]."""
         return general[:, None] * self.priors + rows @ self.weights + self.biases
 
 
 def tensor_of(data: bytes, width: int) -> Tensor:
-    """Rows [segments, width] from 16-bit numbers."""
+    """Convert rows of 16-bit floats to a tensor [segments, width]."""
     if not data:
         return torch.zeros(0, width)
     return torch.frombuffer(bytearray(data), dtype=torch.float16).view(-1, width).float()
 
 
 def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> Heads:
-    """Heads on standardised rows; `parts` [segments, heads] is 1 where a head learns from a segment."""
+    """Fit heads to standardised rows; `parts` [segments, heads] is 1 where a head learns from a segment."""
     heads = parts.shape[1]
     counts = table.counts[:, None] * parts
     totals = counts.sum(0)
@@ -87,6 +91,7 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
     )
 
     def loss() -> Tensor:
+        """The weighted log loss plus the penalties; also computes the gradients."""
         optimizer.zero_grad()
         scores = table.general[:, None] * priors + rows @ weights + biases
         each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
@@ -101,11 +106,12 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
 
 
 def threshold(neutral: Sequence[float], held_out: Sequence[float], against: Sequence[float]) -> float:
-    """The score above which a segment is flagged; 0 where there are no neutral segments.
+    """The score above which a segment is flagged; 0 if there are no neutral segments.
 
-    At most `MOST_FALSE` of the neutral segments lie above it by the head, and `MOST_FALSE_UNSEEN` by heads that had
-    not seen them. Where all examples, by heads that had not seen these, lie higher still, it is half way up to the
-    lowest of them: what stands between is not known.
+    `neutral` are the head's own scores, `held_out` those of heads that did not see these segments, and `against` the
+    held-out scores of the examples. At most `MOST_FALSE` of `neutral` and `MOST_FALSE_UNSEEN` of `held_out` lie above
+    the threshold. If all of `against` are higher, the threshold is half way to the lowest of them, because nothing is
+    known about scores in between.
     """
     if not neutral or not held_out:
         return 0.0
@@ -115,14 +121,17 @@ def threshold(neutral: Sequence[float], held_out: Sequence[float], against: Sequ
 
 
 def _highest_but(scores: Sequence[float], share: float) -> float:
-    """The highest score but for this share."""
+    """The highest score after removing this share of the highest ones."""
     return sorted(scores)[-1 - int(len(scores) * share)]
 
 
 def destandardise(
     heads: Heads, column: int, mean: Tensor, spread: Tensor, shift: float, scale: float
 ) -> tuple[float, float, bytes]:
-    """(prior, bias, weight as 16-bit numbers) of a head for rows as they come; `shift` nats become 0, times `scale`."""
+    """(prior, bias, weight as 16-bit floats) of a head for rows that are not standardised.
+
+    The threshold of `shift` nats is moved to 0, and the scores are multiplied by `scale`.
+    """
     weight = heads.weights[:, column] / spread
     bias = heads.biases[column] - (weight * mean).sum() - shift
     numbers = (weight * scale).clamp(-_LIMIT, _LIMIT).to(torch.float16)
@@ -130,7 +139,7 @@ def destandardise(
 
 
 def highest_score(head: TaughtHead, answer: AnswerRows) -> float:
-    """The highest score that a taught head gives a segment of an answer; minus infinity for an answer without any."""
+    """The highest score that a taught head gives a segment of an answer; minus infinity if it has no segments."""
     if not answer.general:
         return -math.inf
     rows = tensor_of(answer.rows, head.width)

@@ -1,7 +1,7 @@
-"""Insertion of a text into a neutral answer, so that it stands there as if the answer had been written with it.
+"""Insertion of a text into a neutral answer, so that it looks like a part of the answer.
 
-A text goes between two sentences of prose, or before the first one or behind the last: never into a list, a table, a
-dialogue or code, where it would be recognised by its form. It stays whole, whatever it consists of.
+A text is inserted between two sentences of prose, before the first one or after the last. It is never inserted into a
+list, a table, a dialogue or code, where a head would learn to recognise it by its format. The text is never split.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _MARKS = ("-", "*", "+", "\u2022", "#", "|", "`", ">", "~")
 
 @dataclass(frozen=True, slots=True)
 class AugmentedAnswer:
-    """A neutral answer with a text in it, at `start` to `end`; nothing is in it where they are equal."""
+    """A neutral answer with a text inserted from `start` to `end`; equal positions mean that nothing was inserted."""
 
     host: int
-    """Number of the neutral answer."""
+    """Index of the neutral answer."""
     neutral: Neutral
     start: int = 0
     end: int = 0
 
     def covers(self, start: int, end: int) -> bool:
-        """Whether most of this stretch of the answer is the text that was set into it."""
+        """Whether the inserted text makes up more than half of this range of the answer."""
         return 2 * (min(end, self.end) - max(start, self.start)) > end - start
 
 
 def insertion_places(answer: str) -> list[int]:
-    """Numbers of the segments before which a text may stand; one more for the end of the answer."""
+    """Indices of the segments before which a text may be inserted; the segment count means the end of the answer."""
     segments = split(answer)
     prose = [_is_prose(segment) for segment in segments]
     inner = [n for n in range(1, len(segments)) if prose[n - 1] and prose[n]]
@@ -49,7 +49,7 @@ def _is_prose(segment: Segment) -> bool:
 
 
 def insert_text(text: str, host: int, neutral: Neutral, place: int) -> AugmentedAnswer:
-    """The neutral answer with `text` before the segment with this number."""
+    """Insert `text` into a neutral answer before the segment with index `place`; adds a full stop if needed."""
     answer = neutral.answer
     segments = split(answer)
     text = text if text.endswith(_ENDS) else f"{text}."
@@ -57,18 +57,18 @@ def insert_text(text: str, host: int, neutral: Neutral, place: int) -> Augmented
         before = answer.rstrip() + " "
         return AugmentedAnswer(host, Neutral(neutral.question, before + text), len(before), len(before) + len(text))
     start = segments[place].start
-    # Before the first sentence of a paragraph it begins the paragraph.
+    # Before the first sentence of a paragraph, the text becomes the paragraph's beginning.
     whole = answer[:start] + text + " " + answer[start:]
     return AugmentedAnswer(host, Neutral(neutral.question, whole), start, start + len(text))
 
 
 def usable_answers(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[int]:
-    """Those of the answers with these numbers that a text can be set into."""
+    """The indices among `numbers` of answers into which a text can be inserted."""
     return [number for number in numbers if insertion_places(answers[number].answer)]
 
 
 def insert_each(text: str, answers: Sequence[Neutral], numbers: Sequence[int], rng: Random) -> list[AugmentedAnswer]:
-    """The text in each of the chosen answers: now at the beginning, now in the middle, now at the end."""
+    """Insert the text into each of the chosen answers, at a random possible place."""
     result = []
     for host in numbers:
         possible = insertion_places(answers[host].answer)

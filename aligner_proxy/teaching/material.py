@@ -1,10 +1,10 @@
-"""Material of a lesson: which prompts are read, and what is known of each segment in them.
+"""Material of a lesson: the prompts that the engine reads, and the label of each segment in them.
 
-The neutral answers are read once each: most with the objective alone, others in company of further objectives, some
-with a sentence of another answer in them, so that what stands out is not taken for what is against the objective. Every
-example is set into several neutral answers, now alone, now in company. What stands beside it there is neutral, too, and
-counts more: the state of a segment carries what stands before it. Good answers of the operator's are read as they
-are, behind their own questions, and are neutral ones like ours.
+Each neutral answer is read once: most with only the taught objective in the prompt, others together with more
+objectives. Some contain a sentence of another answer, so that the head does not mistake every unusual sentence for a
+violation. Every example is inserted into several neutral answers, with the objective alone and with others in turn. The
+segments around an example are neutral, too, and have a higher weight, because the state of a segment also depends on
+the text before it. The operator's good answers are read unchanged after their own questions, and count as neutral.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ _COMPANIES = 3
 _ALONE_SHARE = 0.54
 _FOREIGN_SHARE = 0.1
 _PROMPTS = 32
-"""About so many prompts show the examples, however few they are."""
+"""Approximate number of prompts with examples, even if there are few examples."""
 _FEWEST_PLACES = 2
 _MOST_PLACES = 8
 _SEED = 26
 
 
 class SegmentRole(StrEnum):
-    """What a segment is to the lesson."""
+    """The role of a segment in the lesson."""
 
     NEUTRAL = "neutral"
     FOREIGN = "foreign"
     """A sentence of another neutral answer."""
     BESIDE = "beside"
-    """It stands in an answer with an example."""
+    """A neutral segment in an answer that contains an example."""
     AGAINST = "against"
     FINE = "fine"
 
 
 @dataclass(frozen=True, slots=True)
 class LessonSegment:
-    """One segment that was read: its kind, the neutral answer around it, the example, the general head's score."""
+    """One segment that was read: its role, the index of the answer around it, its example, the general head's score."""
 
     kind: SegmentRole
     host: int
     example: int = -1
-    """Number of the example: those against, those that are fine, good answers; -1 where there is none."""
+    """Number of the example, counting first `against`, then `fine`, then good answers; -1 if there is none."""
     general: float = 0.0
     beside_next: bool = False
-    """Whether it stands directly before or behind the example."""
+    """Whether the segment is directly before or after the example."""
 
 
 @dataclass(frozen=True, slots=True)
 class LessonPrompt:
-    """A planted answer, its example, and whether that goes against the objective."""
+    """An answer to read, the number of the example inserted into it, and the role of the inserted text."""
 
     augmented: AugmentedAnswer
     example: int
@@ -67,21 +67,21 @@ class LessonPrompt:
 
 @dataclass(frozen=True, slots=True)
 class LessonMaterial:
-    """What is read for one objective: neutral answers and planted examples, by the company of the prompt."""
+    """What is read for one objective: neutral answers and inserted examples, grouped by the prompt's objectives."""
 
     neutral: tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]
     examples: tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]
 
     @property
     def prompts(self) -> int:
-        """Answers to read."""
+        """The number of answers to read."""
         return sum(len(prompted) for _, prompted in (*self.neutral, *self.examples))
 
 
 def build_material(
     text: str, examples: Examples, answers: Sequence[Neutral], usual: Sequence[str], further: Sequence[str]
 ) -> LessonMaterial:
-    """The prompts that teach an objective; the same ones for the same arguments."""
+    """The prompts that teach an objective; deterministic for the same arguments."""
     order = Random(_SEED).sample(range(len(answers)), len(answers))
     together = sample_companions(text, usual, further, _COMPANIES, Random(text))
     alone = int(len(order) * _ALONE_SHARE)
@@ -99,7 +99,7 @@ def _plain(host: int, answers: Sequence[Neutral]) -> LessonPrompt:
 
 
 def _with_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[LessonPrompt]:
-    """Each of these answers with a sentence of the one after it."""
+    """Insert into each of these answers a sentence of the next one."""
     rng = Random(_SEED)
     result = []
     for host, other in zip(numbers, (*numbers[1:], *numbers[:1]), strict=True):
@@ -113,7 +113,7 @@ def _with_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[Le
 def _example_prompts(
     examples: Examples, answers: Sequence[Neutral], together: Sequence[PromptObjectives]
 ) -> tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]:
-    """Every example in several answers, the first of its prompts alone, then one in company, and so on."""
+    """Insert every example into several answers, by turns with the objective alone and together with others."""
     rng = Random(examples.digest)
     groups: list[list[LessonPrompt]] = [[] for _ in together]
     possible = usable_answers(answers, range(len(answers)))
@@ -132,13 +132,13 @@ def _example_prompts(
                 groups[company].append(
                     LessonPrompt(insert_text(example.text, host, answers[host], place), number, kind)
                 )
-    # Not with the neutral answers, whose rows are kept on disk: these are the operator's.
+    # Not among the neutral answers, whose rows are cached on disk, because these texts are the operator's.
     groups[0] += _good_answer_prompts(examples, len(answers))
     return tuple((company, tuple(group)) for company, group in zip(together, groups, strict=True) if group)
 
 
 def _good_answer_prompts(examples: Examples, host: int) -> list[LessonPrompt]:
-    """The good answers, as further hosts behind ours."""
+    """The good answers as neutral prompts; their host numbers continue after those of our neutral answers."""
     first = len(examples.against) + len(examples.fine)
     read_as_they_are = [Neutral(good.question, good.text) for good in examples.good_answers]
     return [
@@ -148,14 +148,14 @@ def _good_answer_prompts(examples: Examples, host: int) -> list[LessonPrompt]:
 
 
 def places_of(examples: int) -> int:
-    """In how many answers each of so many examples is set."""
+    """The number of answers into which each example is inserted, if there are `examples` of them: 2 to 8."""
     return max(_FEWEST_PLACES, min(_MOST_PLACES, _PROMPTS // max(1, examples)))
 
 
 async def read_material(
     material: LessonMaterial, reader: RowReader, cache: RowsCache
 ) -> tuple[list[LessonSegment], bytes]:
-    """What was read: a line and a row of each segment. Raises `CorrectionError`."""
+    """Read the material with the engine; returns its segments and their rows. Raises `CorrectionError`."""
     lines: list[LessonSegment] = []
     rows: list[bytes] = []
     for company, prompted in material.neutral:
@@ -170,6 +170,7 @@ async def read_material(
 def _add(
     prompted: Sequence[LessonPrompt], answers: Sequence[AnswerRows], lines: list[LessonSegment], rows: list[bytes]
 ) -> None:
+    """Append the labelled segments and the rows of these answers to `lines` and `rows`."""
     for prompt, answer in zip(prompted, answers, strict=True):
         rows.append(answer.rows)
         inside = [prompt.augmented.covers(start, end) for start, end in answer.segments]

@@ -1,7 +1,7 @@
-"""Neutral answers: questions with answers that go against no objective anybody is likely to teach.
+"""Neutral answers: questions with answers that violate no objective that anybody is likely to teach.
 
-They are shipped with the package and were written for it. What an objective is against is learned from the difference
-between an operator's examples and these.
+They were written for this package and are shipped with it. A head learns from the difference between an operator's
+examples and these answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from aligner_proxy.types import Turn
 
 _FILE = Path(__file__).with_name("neutral.jsonl")
 LONGEST_LESSON_CHARS = 450
-"""Of question and answer: short ones say as much about a sentence, and a lesson on two cores ends within a minute."""
+"""Maximum characters of question and answer together. Short ones teach as much about a sentence, and with them a lesson
+on two cores ends within a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,12 @@ class Neutral:
 
 
 def lesson_answers() -> tuple[Neutral, ...]:
-    """Those that a lesson reads: the shorter ones."""
+    """The neutral answers that a lesson reads: those up to `LONGEST_LESSON_CHARS`."""
     return tuple(n for n in neutral_answers() if len(n.question) + len(n.answer) <= LONGEST_LESSON_CHARS)
 
 
 @cache
 def neutral_answers() -> tuple[Neutral, ...]:
-    """All that are shipped, always in the same order."""
+    """All neutral answers of the package, always in the same order."""
     rows = map(json.loads, _FILE.read_text(encoding="utf-8").splitlines())
     return tuple(Neutral(row["question"], row["answer"]) for row in rows)

@@ -1,4 +1,4 @@
-"""Overview of what is taught of a policies file: states, figures, earlier heads, and what to do."""
+"""Overview of the taught objectives of a policies file: states, figures, earlier heads, and what to do."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _FIXES = {
 
 @dataclass(frozen=True, slots=True)
 class HeadStatus:
-    """One objective with examples, for one aligner."""
+    """The state of one objective with examples, for one aligner."""
 
     subject: Subject
     aligner_name: str
     state: TeachingState
     version: Version | None
     earlier: tuple[Version, ...]
-    """Versions that are kept beside the one in force, oldest first."""
+    """Stored versions other than the active one, oldest first."""
 
     @property
     def warning(self) -> str | None:
-        """What to do about it; None where nothing."""
+        """A message with what to do; None if nothing needs to be done."""
         where = f"{self.subject.place}: {self.subject.title}"
         if self.state is TeachingState.UNREADABLE:
             return f"{where}: {self._fault()}"
@@ -44,7 +44,7 @@ class HeadStatus:
 
     @property
     def row(self) -> tuple[str, ...]:
-        """The cells under `HEAD`."""
+        """The table cells for the columns of `HEAD`."""
         version = self.version
         if version is None:
             return (self.subject.title, self.aligner_name, self.state, *("-",) * 5, _heads(self.earlier))
@@ -55,7 +55,7 @@ class HeadStatus:
         return (self.subject.title, self.aligner_name, self.state, *figures, _heads(self.earlier))
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The fields for JSON output, without texts."""
         version = self.version.model_dump(exclude={"text"}) if self.version else None
         earlier = [other.model_dump(exclude={"text"}) for other in self.earlier]
         base = {"objective": self.subject.title, "aligner": self.aligner_name, "state": self.state.value}
@@ -70,9 +70,10 @@ class HeadStatus:
 
 
 def head_statuses(file: PolicyFile, served_aligners: AlignerInfo | None = None) -> list[HeadStatus]:
-    """Every objective with examples; `served_aligners` is what the engine serves, where it was asked.
+    """The status of every objective with examples, for each aligner.
 
-    Raises `ConfigError` for a damaged index, and where two objectives share their examples.
+    `served_aligners` is what the engine serves, None if it was not asked. Raises `ConfigError` for a damaged index, or
+    if two objectives share a file of examples.
     """
     all_subjects = subjects.subjects(file)
     if not all_subjects:
@@ -90,7 +91,7 @@ def head_statuses(file: PolicyFile, served_aligners: AlignerInfo | None = None) 
 
 
 def _content_hash(served_aligners: AlignerInfo | None, aligner_name: str) -> str | None:
-    """The hash of an aligner that an engine serves; None where that is not known."""
+    """The content hash of an aligner that the engine serves; None if it is not known."""
     try:
         return served_aligners.find_aligner(aligner_name).content_hash if served_aligners else None
     except UnknownAligner:

@@ -1,7 +1,7 @@
-"""Answers of the operator's own, from the audit store: those that were delivered as they were, with nothing flagged.
+"""The operator's own answers from the audit store: those that were delivered unchanged, with nothing flagged.
 
-They are not learned from: some of them may go against the new objective, and nobody has looked. Which of them a taught
-head would flag is what its operator wants to know before it is in force.
+Heads are not trained on them, because some may violate the new objective and nobody has checked. They show the
+operator, before a taught head is active, which answers it would flag.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class RecordedAnswer:
 
 
 def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[RecordedAnswer]:
-    """The newest such answers, of this tenant alone where one is given; none without a store.
+    """The newest unchanged answers, at most `most`, of one tenant or of all (None); empty without a store.
 
-    Raises what a store raises that cannot be read: `ConfigError`, `AuditError`, `sqlite3.Error`, `OSError`.
+    If the store cannot be read, raises `ConfigError`, `AuditError`, `sqlite3.Error` or `OSError`.
     """
     if not writer.has_store(file):
         return []
@@ -45,7 +45,10 @@ def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[Reco
 
 
 def belongs_to(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
-    """Whether the entry's request was one of this tenant (None: of any): the first that matches decides."""
+    """Whether `tenant` (None: any) is the first tenant of the file that matches the entry's request.
+
+    False for an entry without content.
+    """
     if entry.content is None:
         return False
     facts = entry.content.facts
@@ -54,6 +57,7 @@ def belongs_to(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
 
 
 def _unflagged_answers(entries: Iterator[Entry]) -> Iterator[RecordedAnswer]:
+    """Answers delivered unchanged with nothing flagged; long ones and repetitions are skipped."""
     earlier = set[str]()
     for entry in entries:
         content = entry.content

@@ -1,8 +1,8 @@
-"""Rows: what the serving engine reads of answers, segment by segment, and a cache of those of neutral answers.
+"""Rows: the feature vectors that the serving engine computes for segments of answers, and a cache of them.
 
-A prompt asks about the objective alone or in company of others, because a state of the model depends on all that
-stands before it. The rows of neutral answers depend on the aligner, the objectives and the answers; a cache on disk
-keeps them, so that teaching an objective again reads only its examples.
+A prompt has only the taught objective or also others, because a state of the model depends on everything before it. The
+rows of neutral answers depend only on the aligner, the objectives and the answers. A cache on disk stores them, so that
+teaching an objective again reads only its examples.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.types import Turn, replace_surrogates
 
 BATCH = 8
-"""Answers of one request: so many advance a progress bar at once."""
+"""Answers per request; the progress bar advances in these steps."""
 DEADLINE_S = 1800.0
 _AT_ONCE = 2
-"""Requests at a time: an engine reads several in one step, and others want their places, too."""
+"""Requests at a time: more than one, because an engine reads several in one step, but few, to leave slots to others."""
 _ACCOUNT = hashlib.sha256(b"teach").hexdigest()[:16]
 _MOST_FILES = 96
 _VERSION = 1
@@ -37,7 +37,7 @@ _NUMBER = 2
 
 
 class AnsweredConversation(Protocol):
-    """A conversation with its answer."""
+    """A conversation and the answer to it."""
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -52,7 +52,7 @@ class AnsweredConversation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromptObjectives:
-    """The objectives of a prompt, and which of them is taught."""
+    """The objectives of a prompt, and the index of the taught one."""
 
     texts: tuple[str, ...]
     index: int = 0
@@ -61,7 +61,7 @@ class PromptObjectives:
 def sample_companions(
     text: str, usual: Sequence[str], further: Sequence[str], count: int, rng: Random
 ) -> list[PromptObjectives]:
-    """Prompts with the objective among others: `usual` ones mostly, and one or two of the `further`, in any order."""
+    """Random prompts with the objective among others: most of the `usual` ones, and one or two `further` ones."""
     result = []
     for _ in range(count):
         others = [other for other in usual if rng.random() < 0.8] + rng.sample(list(further), rng.choice((1, 2)))
@@ -74,7 +74,7 @@ def sample_companions(
 
 @dataclass(frozen=True, slots=True)
 class AnswerRows:
-    """What was read of one answer: its segments, their rows as 16-bit numbers, and the general head's scores."""
+    """The result for one answer: its segments (start, end), their rows as 16-bit floats, the general head's scores."""
 
     segments: tuple[tuple[int, int], ...]
     rows: bytes
@@ -83,7 +83,7 @@ class AnswerRows:
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """Reads answers with one aligner of an engine. `on_progress` gets the number of answers that were read."""
+    """Reader of answers with one aligner of an engine; it calls `on_progress` with the number of answers just read."""
 
     engine: HasHeads
     aligner: str
@@ -91,7 +91,7 @@ class RowReader:
     on_progress: Callable[[int], None] = lambda _: None
 
     async def read(self, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
-        """Rows of each answer; raises `CorrectionError`."""
+        """Compute the rows of each answer with the engine; raises `CorrectionError`."""
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def read_batch(batch: Sequence[AnsweredConversation]) -> list[AnswerRows]:
@@ -108,6 +108,7 @@ class RowReader:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_batch(self, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
+        """Read one batch of answers; raises `InvalidOutput` if the engine served another aligner."""
         request = RowsRequest(
             request_id="teach",
             aligner=self.aligner,
@@ -127,7 +128,7 @@ class RowReader:
 
 
 def _answer_rows(rows: ExchangeRows, index: int, width: int) -> AnswerRows:
-    """The rows of segments with text; the place behind the last one has none."""
+    """Decode the rows of segments with text; the empty segment at the end of an answer is dropped."""
     data = base64.b64decode(rows.rows)
     size = width * _NUMBER
     if len(data) != size * len(rows.segments):
@@ -141,24 +142,24 @@ def _answer_rows(rows: ExchangeRows, index: int, width: int) -> AnswerRows:
 
 
 class RowsCache:
-    """Rows of neutral answers, a file for each prompt's objectives; those not used for longest make room."""
+    """Disk cache for rows of neutral answers, one file for each prompt; deletes the least recently used files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def has(self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> bool:
-        """Whether these rows are there."""
+        """Whether these rows are in the cache."""
         return self._path(reader, company, answers).exists()
 
     async def read(
         self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]
     ) -> list[AnswerRows]:
-        """The rows from the cache, else from the engine."""
+        """The rows from the cache; if they are missing, read them with the engine and store them."""
         path = self._path(reader, company, answers)
         rows = _unpack_rows(path)
         if rows is None or len(rows) != len(answers):
             rows = await reader.read(company, answers)
-            with contextlib.suppress(OSError):  # a full disk costs the cache, not the lesson
+            with contextlib.suppress(OSError):  # if the disk is full, teach without the cache
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_atomically(path, _pack_rows(rows))
                 self._make_room()
@@ -184,7 +185,7 @@ def _digest(answers: Sequence[AnsweredConversation]) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that readers see all of it or the one before, also after a power cut."""
+    """Write a file so that readers see either the whole new file or the old one, even after a power cut."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     new = Path(name)
     try:
@@ -199,14 +200,14 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _pack_rows(answers: Sequence[AnswerRows]) -> bytes:
-    """A line of JSON for all that is no row, the rows, and the digest of both in front."""
+    """Encode as a SHA-256 digest of the rest, a line of JSON for everything except rows, and the rows."""
     head = [{name: value for name, value in asdict(answer).items() if name != "rows"} for answer in answers]
     body = json.dumps(head).encode() + b"\n" + b"".join(answer.rows for answer in answers)
     return hashlib.sha256(body).digest() + body
 
 
 def _unpack_rows(path: Path) -> list[AnswerRows] | None:
-    """The rows in a file; None if there is none, or it is not whole."""
+    """Decode the rows in a file; None if there is no file, or its digest is wrong."""
     try:
         data = path.read_bytes()
     except OSError:

@@ -1,8 +1,8 @@
 """Store of taught heads: for each policies file a folder below `ALIGNER_PROXY_HOME`, with an index and the heads.
 
-A head belongs to the scope that names its objective: the file, or one tenant of it. Earlier versions are kept, so that
-they can be taken back. The index and every head are replaced as a whole, and changed by one process at a time; readers
-need no lock. No text of an example is kept here.
+A head belongs to the scope of its objective: the file, or one tenant of it. Earlier versions are kept for rollback. The
+index and the heads are replaced atomically, and only one process at a time changes them, so readers need no lock. The
+store contains no text of any example.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.teaching.rows import write_atomically
 
 WHOLE_FILE = "-"
-"""The scope of objectives that everybody may have."""
+"""The scope of the file's own objectives, which all tenants can use."""
 _FOLDER = "taught"
 _INDEX = "index.json"
 _HASH = r"^[0-9a-f]{64}$"
 _KEPT = 8
-"""Versions of one objective; the oldest that is not in force goes first."""
+"""Maximum stored versions of one objective; the oldest inactive version is deleted first."""
 
 
 class Count(BaseModel):
-    """So many of so many."""
+    """A count: `hits` out of `of`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ class Count(BaseModel):
 
 
 class Version(BaseModel):
-    """One taught head of an objective: what it was taught from, and how well it did."""
+    """One taught head of an objective: the examples it was taught from, and how well it performed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,39 +51,39 @@ class Version(BaseModel):
     text: str
     """The objective's whole text."""
     called: str
-    """The aligner as the policies name it."""
+    """The name of the aligner in the policies."""
     aligner: str
-    """Its content hash."""
+    """The content hash of the aligner."""
     against: int
     fine: int
     digest: str
     """Hash of the examples."""
     at: float
-    """Seconds since the epoch."""
+    """Time of teaching, in seconds since the epoch."""
     found: Count
-    """Sentences that it flagged when they were held out."""
+    """Held-out examples that were flagged."""
     false: Count
-    """Neutral segments that it flagged when they were held out."""
+    """Held-out neutral segments that were flagged."""
     threshold: float
-    """Nats that were taken off its scores."""
+    """Nats subtracted from the scores, so that 0 is the threshold."""
 
     @property
     def day(self) -> str:
-        """The day on which it was taught, UTC."""
+        """The day of teaching, in UTC."""
         return time.strftime("%Y-%m-%d", time.gmtime(self.at))
 
 
 class HeadHistory(BaseModel):
-    """What was taught of one objective text for one aligner: its heads, oldest first, and which one is in force."""
+    """The heads taught for one objective text and one aligner, oldest first, and the active one of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     versions: tuple[Version, ...] = Field(default=(), max_length=2 * _KEPT)
     current: str | None = None
-    """A head of these; empty: forgotten; None: never taught, or another text is in force."""
+    """The active head; empty: forgotten; None: never taught, or a head for another text is active."""
 
     def check_place(self, place: HeadPlace) -> None:
-        """Raises `ValueError` where it is not all for this place."""
+        """Raise `ValueError` if a version belongs to another text or aligner, or the active head is not a version."""
         if any((version.called, version.text) != (place.aligner_name, place.text) for version in self.versions):
             raise ValueError("a head of another text or aligner")
         if self.current and self.current not in {version.head for version in self.versions}:
@@ -91,37 +91,37 @@ class HeadHistory(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Hash of all of it."""
+        """Hash of the whole history."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class TaughtObjective(BaseModel):
-    """All heads of one objective, oldest first, and which of them is in force for each aligner."""
+    """All heads of one objective, oldest first, and the active head for each aligner."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     versions: tuple[Version, ...] = ()
     current: Mapping[str, str] = Field(default_factory=dict)
-    """Name of the aligner -> the head in force; empty: the general head alone judges, as the operator said."""
+    """Name of the aligner -> the active head; empty: the operator chose that only the general head judges."""
 
     def active_version(self, aligner_name: str) -> Version | None:
-        """The head in force for this aligner."""
+        """The version whose head is active for this aligner; None if there is none."""
         head = self.current.get(aligner_name)
         return next((version for version in reversed(self.versions) if version.head == head), None)
 
     def is_forgotten(self, aligner_name: str) -> bool:
-        """Whether the operator took its head away."""
+        """Whether the operator removed the head for this aligner."""
         return self.current.get(aligner_name) == ""
 
     def history(self, aligner_name: str, text: str) -> HeadHistory:
-        """What of it is for one aligner and one text."""
+        """The part of these heads that is for one aligner and one text."""
         versions = tuple(version for version in self.versions if (version.called, version.text) == (aligner_name, text))
         current = self.current.get(aligner_name)
         is_current = current == "" or any(version.head == current for version in versions)
         return HeadHistory(versions=versions, current=current if is_current else None)
 
     def with_history(self, aligner_name: str, text: str, history: HeadHistory) -> TaughtObjective:
-        """The objective with this in place of what was for that aligner and text."""
+        """A copy in which `history` replaces the heads for this aligner and text."""
         others = [version for version in self.versions if (version.called, version.text) != (aligner_name, text)]
         current = {name: head for name, head in self.current.items() if name != aligner_name}
         if history.current is not None:
@@ -130,7 +130,7 @@ class TaughtObjective(BaseModel):
 
 
 class Index(BaseModel):
-    """Everything that was taught for one policies file: scope -> name -> objective."""
+    """All taught heads of one policies file: scope -> name -> objective."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -139,11 +139,11 @@ class Index(BaseModel):
     scopes: Mapping[str, Mapping[str, TaughtObjective]] = Field(default_factory=dict)
 
     def objective(self, scope: str, name: str) -> TaughtObjective:
-        """The objective; without versions where nothing was taught."""
+        """The taught objective; one without versions if nothing was taught."""
         return self.scopes.get(scope, {}).get(name, TaughtObjective())
 
     def with_objective(self, scope: str, name: str, objective: TaughtObjective) -> Index:
-        """The index with this objective changed."""
+        """A copy of the index with this objective replaced."""
         changed = dict(self.scopes.get(scope, {})) | {name: objective}
         return self.model_copy(update={"scopes": dict(self.scopes) | {scope: changed}})
 
@@ -154,7 +154,7 @@ class Index(BaseModel):
 
 
 def scope_of(tenant: Tenant | None) -> str:
-    """The scope of a tenant's own objectives: a digest of whom the entry is for, whatever its place in the file."""
+    """The scope of a tenant's own objectives: a digest of the entry's `match`, independent of the order in the file."""
     if tenant is None:
         return WHOLE_FILE
     match = [tenant.match.team, tenant.match.key]
@@ -162,13 +162,13 @@ def scope_of(tenant: Tenant | None) -> str:
 
 
 def path_of(file: PolicyFile) -> Path:
-    """The policies file itself. Links are not resolved: a mounted file may be changed by replacing its link."""
+    """Absolute path of the policies file. Links are not resolved: a mounted file may be updated by a new link."""
     return Path(os.path.abspath(file.source.folder / file.source.name))
 
 
 @dataclass(frozen=True, slots=True)
 class HeadPlace:
-    """What a head is for: an objective's text, in the scope that names it so, judged by one aligner."""
+    """The purpose of a head: an objective (scope, name and text) and the aligner that judges it."""
 
     scope: str
     name: str
@@ -177,7 +177,7 @@ class HeadPlace:
 
     @property
     def digest(self) -> str:
-        """The same on every host."""
+        """Hash of the fields; the same on every host."""
         return hashlib.sha256(json.dumps([self.scope, self.name, self.text, self.aligner_name]).encode()).hexdigest()
 
 
@@ -199,11 +199,11 @@ class HeadStore:
 
     @property
     def index_path(self) -> Path:
-        """The file that changes whenever a head comes into force or goes."""
+        """The index file, which changes whenever a head is activated or removed."""
         return self.folder / _INDEX
 
     def index(self) -> Index:
-        """What was taught; nothing where the index is missing. Raises `ConfigError` where it is damaged."""
+        """Read the index; a missing file gives an empty index. Raises `ConfigError` if it is damaged."""
         try:
             data = self.index_path.read_bytes()
         except FileNotFoundError:
@@ -217,7 +217,7 @@ class HeadStore:
             raise ConfigError(f"{self.index_path}: the index of taught heads is damaged; {fix}") from None
 
     def head(self, content_hash: str) -> bytes | None:
-        """The bytes of a head, None where it is missing or not whole."""
+        """Read the bytes of a head; None if it is missing or does not match its hash."""
         try:
             data = self._head_path(content_hash).read_bytes()
         except OSError:
@@ -225,7 +225,7 @@ class HeadStore:
         return data if hashlib.sha256(data).hexdigest() == content_hash else None
 
     def activate(self, scope: str, name: str, version: Version, head: bytes) -> None:
-        """Put a new head in force; earlier ones are kept."""
+        """Store a new head and make it active; earlier heads are kept, up to 8."""
         with self._lock_index() as index:
             write_atomically(self._head_path(version.head), head)
             before = index.objective(scope, name)
@@ -235,7 +235,7 @@ class HeadStore:
             self._write(index.with_objective(scope, name, TaughtObjective(versions=remaining, current=current)))
 
     def forget(self, scope: str, name: str) -> int:
-        """Delete every head of an objective; the number of them. It stays untaught until it is taught again."""
+        """Delete all heads of an objective and return their number; only an explicit `teach` teaches it again."""
         with self._lock_index() as index:
             before = index.objective(scope, name)
             current = dict.fromkeys((version.called for version in before.versions), "")
@@ -243,14 +243,14 @@ class HeadStore:
         return len(before.versions)
 
     def block_auto_teaching(self, scope: str, name: str, aligner_names: Sequence[str]) -> None:
-        """Keep an objective from being taught by itself, for those of these aligners that have no head of it yet."""
+        """Exclude an objective from automatic teaching, for those of these aligners that have no head for it yet."""
         with self._lock_index() as index:
             before = index.objective(scope, name)
             current = dict.fromkeys(aligner_names, "") | dict(before.current)
             self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
 
     def rollback(self, scope: str, name: str, text: str) -> list[Version]:
-        """Put the head before the present one in force, for each aligner that has one with this text; those heads."""
+        """For each aligner, activate the previous head for `text`, if there is one; returns the heads activated."""
         with self._lock_index() as index:
             before = index.objective(scope, name)
             back = [
@@ -265,9 +265,9 @@ class HeadStore:
     def replace_history(
         self, place: HeadPlace, before: HeadHistory, after: HeadHistory, heads: Mapping[str, bytes]
     ) -> bool:
-        """Put what another host taught in place of what is here; False where that is not `before` any more.
+        """Replace the local history by that of another host; returns False if the local one is no longer `before`.
 
-        `heads` are the bytes of those heads that are not here yet, each proven by its hash.
+        `heads` are the bytes of the heads that are missing here, by their hashes, which the caller has verified.
         """
         with self._lock_index() as index:
             objective = index.objective(place.scope, place.name)
@@ -281,7 +281,7 @@ class HeadStore:
 
     @contextlib.contextmanager
     def _lock_index(self) -> Iterator[Index]:
-        """The index, while no other process changes it."""
+        """Lock the index, so that no other process changes it, and return it."""
         try:
             (self.folder / "heads").mkdir(mode=0o700, parents=True, exist_ok=True)
             with (self.folder / "lock").open("w") as lock:
@@ -291,7 +291,7 @@ class HeadStore:
             raise ConfigError(f"cannot write into {self.folder}: {error.strerror}; set ALIGNER_PROXY_HOME") from None
 
     def _write(self, index: Index) -> None:
-        """Replace the index, then delete the heads that it names no more."""
+        """Replace the index, then delete the files of heads that it no longer names."""
         index = index.model_copy(update={"policies": str(self.policies)})
         write_atomically(self.index_path, index.model_dump_json(indent=1).encode())
         versions = index.heads()
@@ -304,13 +304,13 @@ class HeadStore:
 
 
 def _recent_versions(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
-    """The newest versions, and those in force however old."""
+    """The newest 8 versions, and active ones of any age."""
     last = versions[-_KEPT:]
     return tuple(version for version in versions if version in last or version.head in in_force)
 
 
 def _version_before(objective: TaughtObjective, aligner_name: str, text: str) -> Version | None:
-    """The version before the one in force, of the same aligner and text."""
+    """The version before the active one, of the same aligner and text; None if there is none."""
     own = [version for version in objective.versions if version.called == aligner_name and version.text == text]
     heads = [version.head for version in own]
     present = objective.current.get(aligner_name)
@@ -319,5 +319,5 @@ def _version_before(objective: TaughtObjective, aligner_name: str, text: str) ->
 
 
 def rows_folder() -> Path:
-    """Where rows of neutral answers are cached."""
+    """The folder in which rows of neutral answers are cached."""
     return config.home_folder() / _FOLDER / "rows"

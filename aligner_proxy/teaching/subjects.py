@@ -1,4 +1,4 @@
-"""Subjects: the objectives of a policies file that have examples, and what there is of them to teach."""
+"""Subjects: the objectives of a policies file that have examples, and their teaching state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aligner_proxy.types import DEFAULT_ALIGNER
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An objective with examples. `title` is its name, for a tenant's own objective TENANT/NAME."""
+    """An objective with examples; `title` is its name, or TENANT/NAME for a tenant's own objective."""
 
     name: str
     title: str
@@ -32,27 +32,27 @@ class Subject:
     """ "file:line" of the examples in the policies file."""
 
     def read(self) -> Examples:
-        """Its examples; raises `ConfigError`."""
+        """Read the examples; raises `ConfigError`."""
         if not self.examples.is_file():
             raise ConfigError(f"{self.place}: examples of {self.title}: there is no file {self.examples}")
         return read_examples(self.examples, self.name, self.text)
 
 
 class TeachingState(StrEnum):
-    """What there is of an objective with examples."""
+    """The teaching state of an objective with examples."""
 
     TAUGHT = "taught"
     CHANGED = "taught from other examples"
-    """The examples have changed since; the head is in force."""
+    """The examples have changed since teaching; the head is still active."""
     STALE = "taught for another text or aligner"
-    """There is a head, which is not used."""
+    """There is a head, but it is not used."""
     UNREADABLE = "examples cannot be read"
     FORGOTTEN = "forgotten"
     UNTAUGHT = "not taught yet"
 
 
 def subjects(file: PolicyFile) -> list[Subject]:
-    """Every objective with examples, the file's first; raises `ConfigError` where two of them share a file."""
+    """Every objective with examples, the file's first; raises `ConfigError` if two texts share a file of examples."""
     result = [*_subjects_of_block(file, file.objectives, None, ("objectives",))]
     for n, tenant in enumerate(file.tenants):
         result += _subjects_of_block(file, tenant.objectives, (tenant, n), ("tenants", n, "objectives"))
@@ -70,6 +70,7 @@ def subjects(file: PolicyFile) -> list[Subject]:
 def _subjects_of_block(
     file: PolicyFile, entries: Mapping[str, ObjectiveEntry], owner: tuple[Tenant, int] | None, path: KeyPath
 ) -> Iterator[Subject]:
+    """The subjects of one `objectives` block; `owner` is its tenant with its index, None for the file."""
     tenant = owner[0] if owner else None
     prefix = f"{entry_name(*owner)}/" if owner else ""
     for name, entry in entries.items():
@@ -80,7 +81,7 @@ def _subjects_of_block(
 
 
 def select_subjects(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
-    """The subjects with these titles, else names; all without any. Raises `ConfigError` for an unknown one."""
+    """The subjects with these titles or names; all if none are given. Raises `ConfigError` for an unknown one."""
     every = subjects(file)
     if not names:
         return every
@@ -104,7 +105,7 @@ def _unknown_message(file: PolicyFile, name: str, every: Sequence[Subject]) -> s
 
 
 def aligner_names(file: PolicyFile) -> list[str]:
-    """The names of the aligners that policies use, each of which is taught by itself."""
+    """The names of the aligners that policies use; each of them is taught separately."""
     result = [DEFAULT_ALIGNER]
     for _, block in file.blocks():
         result += shares.aligner_names(block.aligner or ())
@@ -113,7 +114,7 @@ def aligner_names(file: PolicyFile) -> list[str]:
 
 
 def teaching_state(subject: Subject, index: Index, aligner_name: str, content_hash: str | None = None) -> TeachingState:
-    """What there is of a subject for one aligner; `content_hash` is what the engine serves, None if not known."""
+    """The teaching state of a subject for one aligner; `content_hash` is of the served aligner, None if not known."""
     objective = index.objective(subject.scope, subject.name)
     if objective.is_forgotten(aligner_name):
         return TeachingState.FORGOTTEN

@@ -1,7 +1,7 @@
-"""A lesson: from the examples of one objective to its taught head, with what can honestly be said of it.
+"""A lesson: fit the taught head of one objective from its examples, and measure it on held-out data.
 
-The head is fitted on all examples. Beside it, heads that had not seen some examples, or some neutral answers, are
-fitted on the same rows; what is reported, and the threshold, comes from what those had not seen.
+The head is fitted on all examples. In addition, cross-validation heads that leave out some examples or some neutral
+answers are fitted on the same rows. The reported figures and the threshold come from the data that these left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from aligner_proxy.teaching.store import Count, Version
 from aligner_proxy.teaching.subjects import Subject
 
 EXAMPLE_FOLDS = 8
-"""Of more examples than this several are held out at a time."""
+"""Maximum folds; with more examples than this, several are held out at a time."""
 _COUNTS = {
     SegmentRole.NEUTRAL: 1.0,
     SegmentRole.FOREIGN: 2.0,
@@ -44,26 +44,26 @@ _COUNTS = {
 }
 _NEUTRAL = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
 _NEXT_COUNT = 4.0
-"""What stands directly beside an example."""
+"""Weight of segments directly next to an example."""
 _AGAINST_LEAST = 0.2
 _AGAINST_HALF = 6
-"""The examples together count as this share of everything at least, and as half of it where they are so many: the fewer
-there are, the more like them each stands for. With one share for all, heads of two to four examples ranked sentences
-right that they had not seen, and drew the line above them."""
+"""All examples together have a share of the total weight: 6 / (6 + number of examples), at least 0.2. With few examples
+each one stands for more sentences like it. With one fixed share, heads taught from two to four examples ranked unseen
+sentences correctly, but the threshold was above them."""
 _SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
 _FEW = 4
-"""Of fewer examples no half can be learned from."""
+"""With fewer examples than this, learning from half of them says nothing."""
 _ENOUGH = 0.05
-"""A share found that grows by less than this for twice the examples hardly grows."""
+"""If twice the examples raise the share found by less than this, more examples hardly help."""
 
 
 class NothingLearned(AlignerProxyError):
-    """The head that came of the examples finds none of them; the message says what to do."""
+    """The fitted head flags none of its own examples; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """What was learned of one objective for one aligner."""
+    """The result of teaching one objective to one aligner."""
 
     subject: Subject
     version: Version
@@ -71,22 +71,22 @@ class FitReport:
     held_out_missed: tuple[Example, ...]
     """Examples that were not flagged while they were held out."""
     never_found: tuple[Example, ...]
-    """Examples that are not flagged even though they were learned from."""
+    """Examples that the head does not flag although it learned from them."""
     fine_flagged: tuple[Example, ...]
-    """Examples of what is fine that are flagged all the same."""
+    """Fine examples and good answers that the head flags."""
     half: Count
-    """Sentences found by heads that had learned from half of the others."""
+    """Held-out examples found by heads that learned from only half of the other examples."""
     seconds: float
 
     @property
     def advice(self) -> str:
-        """How many more examples would help, in one sentence."""
+        """One sentence on whether more examples would help, and how many."""
         return advise_examples(self.version, self.half)
 
 
 @dataclass(frozen=True)
 class _FittedHeads:
-    """Everything that was read of one objective, and the heads that were fitted on parts of it."""
+    """The data read for one objective, and the heads fitted on parts of it; everything is computed when first used."""
 
     lines: Sequence[LessonSegment]
     examples: Examples
@@ -95,12 +95,12 @@ class _FittedHeads:
 
     @cached_property
     def folds(self) -> int:
-        """Folds of the examples: each by itself where there are few."""
+        """The number of folds of the examples; with at most 8 examples, each is its own fold."""
         return min(len(self.examples.against), EXAMPLE_FOLDS)
 
     @cached_property
     def columns(self) -> dict[tuple[str, int], int]:
-        """The fitted heads: the one on everything, and those that lacked a fold."""
+        """(kind, fold) -> column of the head: "all" learns from everything, the others leave out a fold."""
         names = [("all", 0)]
         names += [("host", n) for n in range(NEUTRAL_FOLDS)]
         names += [(kind, n) for kind in ("example", "half") for n in range(self.folds)]
@@ -108,7 +108,7 @@ class _FittedHeads:
 
     @cached_property
     def parts(self) -> Tensor:
-        """[segments, heads]: 1 where a head learned from a segment."""
+        """[segments, heads]: 1 where a head learns from a segment, 0 where the segment is held out."""
         hosts = torch.tensor([line.host for line in self.lines])
         numbers = torch.tensor([line.example for line in self.lines])
         against = len(self.examples.against)
@@ -130,7 +130,7 @@ class _FittedHeads:
 
     @cached_property
     def table(self) -> fit.Table:
-        """Labels and counts of the rows; the examples together count a fixed share."""
+        """The rows with labels and weights; the weights of examples are scaled to their share of the total."""
         labels = torch.tensor([float(line.kind is SegmentRole.AGAINST) for line in self.lines])
         counts = torch.tensor([_NEXT_COUNT if line.beside_next else _COUNTS[line.kind] for line in self.lines])
         share = max(_AGAINST_LEAST, _AGAINST_HALF / (_AGAINST_HALF + len(self.examples.against)))
@@ -140,12 +140,12 @@ class _FittedHeads:
 
     @cached_property
     def scores(self) -> Tensor:
-        """[segments, heads]."""
+        """The score of each segment by each head: [segments, heads]."""
         return self.heads.scores(self.standard[0], self.table.general)
 
     @cached_property
     def standard(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(standardised rows, mean, spread)."""
+        """The rows standardised by the neutral segments: (rows, mean, spread)."""
         return self.table.standardise(torch.tensor([line.kind is SegmentRole.NEUTRAL for line in self.lines]))
 
     @cached_property
@@ -155,11 +155,11 @@ class _FittedHeads:
 
     @property
     def neutral(self) -> list[float]:
-        """Scores of all neutral segments by the head, which learned from them."""
+        """Scores of all neutral segments by the final head, which learned from them."""
         return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.kind in _NEUTRAL]
 
     def unseen_neutral(self, *kinds: SegmentRole) -> list[float]:
-        """Scores of segments of these kinds, each by the head that had not seen its answer."""
+        """Scores of segments of these kinds, each by the head that did not see its answer."""
         return [
             float(self.scores[n, self.columns["host", line.host % NEUTRAL_FOLDS]])
             for n, line in enumerate(self.lines)
@@ -168,7 +168,7 @@ class _FittedHeads:
 
     @cached_property
     def of_examples(self) -> dict[int, list[int]]:
-        """The segments of each example, by its number."""
+        """The indices of the segments of each example, by the example's number."""
         result: dict[int, list[int]] = {}
         for n, line in enumerate(self.lines):
             if line.kind in (SegmentRole.AGAINST, SegmentRole.FINE):
@@ -176,26 +176,26 @@ class _FittedHeads:
         return result
 
     def of_example(self, number: int, column: int) -> list[float]:
-        """Scores of an example's segments in each of its places."""
+        """Scores by one head of an example's segments, in all answers into which it was inserted."""
         return [float(self.scores[n, column]) for n in self.of_examples.get(number, ())]
 
     def of_answer(self, number: int) -> list[float]:
-        """Scores of a good answer's segments by the head, which learned from them."""
+        """Scores of a good answer's segments by the final head, which learned from them."""
         return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.example == number]
 
     @property
     def unseen_against(self) -> list[float]:
-        """The mean score of each example over its places, by the head that had not seen it."""
+        """The mean score of each violating example over its insertions, by the head that did not see it."""
         each = [self.unseen_example(number) for number in range(len(self.examples.against))]
         return [fmean(scores) for scores in each if scores]
 
     def unseen_example(self, number: int, kind: str = "example") -> list[float]:
-        """Scores of an example by the head that had not seen it."""
+        """Scores of an example by the head of this kind that did not see it."""
         return self.of_example(number, self.columns[kind, number % self.folds])
 
 
 def plan_material(subject: Subject, examples: Examples, builtin: dict[str, str]) -> LessonMaterial:
-    """What will be read for this objective; `builtin` are the texts that may keep it company."""
+    """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it."""
     usual = [builtin[name] for name in ("harmless", "helpful")]
     further = [text for text in builtin.values() if text not in usual]
     return build_material(subject.text, examples, lesson_answers(), usual, further)
@@ -209,7 +209,7 @@ async def teach_objective(
     cache: RowsCache,
     aligner_name: str,
 ) -> FitReport:
-    """Teach one objective; raises `CorrectionError` of the engine, and `NothingLearned`."""
+    """Read the material, fit the head and measure it; raises the engine's `CorrectionError`, or `NothingLearned`."""
     started = time.monotonic()
     lines, data = await read_material(material, reader, cache)
     learned = _FittedHeads(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
@@ -239,7 +239,7 @@ async def teach_objective(
 async def find_objections(
     report: FitReport, reader: RowReader, answers: Sequence[RecordedAnswer]
 ) -> list[tuple[RecordedAnswer, float]]:
-    """The operator's own answers that the head would flag, the plainest first, each with its highest score."""
+    """The operator's own answers that the head would flag, each with its highest score; highest first."""
     read_again = await reader.read(PromptObjectives((report.subject.text,)), answers)
     head = TaughtHead.from_bytes(report.head)
     worst = [fit.highest_score(head, rows) for rows in read_again]
@@ -256,6 +256,7 @@ def _version(
     head: TaughtHead,
     shift: float,
 ) -> Version:
+    """The record of a taught head: its origin, and its results on held-out data."""
     neutral = learned.unseen_neutral(*_NEUTRAL)
     return Version(
         head=head.content_hash,
@@ -273,12 +274,12 @@ def _version(
 
 
 def _is_mostly_flagged(scores: Sequence[float], shift: float) -> bool:
-    """Whether an example is flagged in at least half of its places."""
+    """Whether an example is flagged in at least half of its insertions."""
     return bool(scores) and 2 * sum(score > shift for score in scores) >= len(scores)
 
 
 def _count_found(learned: _FittedHeads, shift: float, kind: str) -> Count:
-    """Examples that heads which had not seen them flag."""
+    """Count the violating examples that are flagged by heads of this kind which did not see them."""
     numbers = range(len(learned.examples.against))
     return Count(hits=sum(_is_mostly_flagged(learned.unseen_example(n, kind), shift) for n in numbers), of=len(numbers))
 
@@ -288,7 +289,7 @@ def _missed_examples(learned: _FittedHeads, against: Sequence[Example], shift: f
 
 
 def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tuple[Example, ...]:
-    """Fine sentences that are flagged in most of their places, and good answers of which anything is."""
+    """Fine sentences flagged in at least half of their insertions, and good answers with any flagged segment."""
     first = len(examples.against)
     fine = [e for n, e in enumerate(examples.fine, first) if _is_mostly_flagged(learned.of_example(n, 0), shift)]
     first += len(examples.fine)
@@ -297,9 +298,9 @@ def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tu
 
 
 def _fit_scale(learned: _FittedHeads, shift: float) -> float:
-    """The temperature: by how much scores are multiplied so that they are log-odds on what was held out.
+    """The factor (temperature) for scores that makes them log-odds on held-out data.
 
-    Neither examples nor neutral segments count more as a whole than the others. What lies above 0 stays there.
+    Examples and neutral segments have the same total weight. The factor is positive, so no score changes its sign.
     """
     numbers = range(len(learned.examples.against))
     against = torch.tensor([score for n in numbers for score in learned.unseen_example(n)]) - shift
@@ -313,7 +314,7 @@ def _fit_scale(learned: _FittedHeads, shift: float) -> float:
 
 
 def advise_examples(version: Version, half: Count) -> str:
-    """How many more examples would help, from what half of them found."""
+    """Advice on more examples, from comparing heads taught with half of the examples and with all of them."""
     held_out = version.found
     share = held_out.hits / held_out.of
     gain = share - half.hits / half.of

@@ -1,4 +1,4 @@
-"""What gateways of several hosts share, through Redis and PostgreSQL, as a plugin of the gateway (README.md)."""
+"""Gateway plugin by which gateways on several hosts share state, through Redis and PostgreSQL (README.md)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aligner_proxy.plugins.api import Kind, ServerAddress, hookimpl
-from aligner_proxy_fleet import metrics as metrics  # shown by every gateway that has the plugin
+from aligner_proxy_fleet import metrics as metrics  # imported so that every gateway with the plugin exports them
 
 if TYPE_CHECKING:
     from aligner_proxy.audit.location import AuditDatabase
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _make_redis(address: ServerAddress) -> SharedServer:
-    # What it imports stands above the plugin API, which loads this module.
+    # Imported here, because it imports modules above the plugin API, which loads this module.
     from aligner_proxy_fleet.shared_redis import SharedRedis
 
     return SharedRedis(address)
@@ -28,11 +28,11 @@ def _make_database(address: ServerAddress) -> AuditDatabase:
 
 @hookimpl
 def shared_servers() -> Sequence[Kind[SharedServer]]:
-    """A Redis."""
+    """The servers for shared state that this plugin offers: a Redis."""
     return [Kind("redis", "corrections, quotas and taught heads for all hosts", _make_redis)]
 
 
 @hookimpl
 def audit_databases() -> Sequence[Kind[AuditDatabase]]:
-    """A PostgreSQL."""
+    """The audit databases that this plugin offers: PostgreSQL."""
     return [Kind("postgresql", "one audit store for all hosts", _make_database)]

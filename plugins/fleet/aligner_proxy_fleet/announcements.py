@@ -1,7 +1,7 @@
-"""Announcements in the shared Redis: "look now", by publish and subscribe. A missed one only delays the next look.
+"""Announcements through the shared Redis (publish and subscribe), by which gateways compare their state at once.
 
-Messages have no content, so a forged one costs one look. A subscription needs a connection of its own; if it breaks, it
-is reopened with growing pauses.
+A missed message only delays the next comparison. Messages have no content, so a forged one only causes a comparison. A
+subscription needs its own connection; if that breaks, it is reopened with growing pauses.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from aligner_proxy_fleet.errors import RedisAway, RedisRefused
 from aligner_proxy_fleet.server import FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisServer
 
 _LOOK_S = 30.0
-"""How long to wait for a message before waiting again."""
+"""Timeout in seconds of one wait for a message; then the wait is repeated."""
 
 
 class Announcements:
-    """One channel."""
+    """One channel of announcements."""
 
     def __init__(self, server: RedisServer, prefix: str) -> None:
         self._server = server
         self._channel = f"{prefix}look"
 
     async def announce(self) -> None:
-        """Tell all gateways to look; failures are ignored."""
+        """Tell all gateways to compare their state now; failures are ignored."""
         with contextlib.suppress(RedisAway, RedisRefused):
             await self._server.ask(lambda redis: redis.publish(self._channel, b""))
 
     async def listen(self, on_message: Callable[[], object]) -> None:
-        """Call `heard` at every message, and whenever some may have been missed; until cancelled."""
+        """Until cancelled, call `on_message` for every message, and after each (re)connection for missed ones."""
         from redis.exceptions import RedisError
 
         loop = asyncio.get_running_loop()

@@ -1,9 +1,9 @@
-"""PostgreSQL store of audit entries: the store of SQLite's interface, shared by gateways of several hosts.
+"""PostgreSQL store of audit entries: it has the interface of the SQLite store, and gateways of several hosts share it.
 
-Statements are written once, for SQLite, and translated to PostgreSQL. Every writer takes one advisory lock until its
-transaction ends, so ids grow in the order of entries and a reviewer's hold on an answer counts on every host. Every
-call has a timeout, even if the server does not respond. Errors name the variable that holds the address and the kind
-of failure, never the address, which may contain a password.
+Statements are written once, for SQLite, and translated to PostgreSQL. Every writer holds one advisory lock until its
+transaction ends. So ids grow in the order of entries, and a reviewer's lease on an answer is valid on every host. Every
+call has a timeout, even if the server does not respond. Errors name the variable with the address and the kind of
+failure, but never the address, which may contain a password.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from aligner_proxy_fleet.errors import DatabaseAway
 from aligner_proxy_fleet.location import PATIENCE_S, Database
 
 _CONNECT_S = 2
-"""How long connecting may take, for each address of the server; the library takes no less."""
+"""Timeout in seconds of connecting, for each address of the server; the library's minimum."""
 _CHECK_S = 0.1
-"""How often a waiting call checks its timeout."""
+"""Seconds between two checks of a waiting call's timeout."""
 _PORTION = 100
-"""Rows that are read at a time."""
+"""Rows to read at a time."""
 _WRITING = 6_274_101
-"""The advisory lock of writers; like the next one, a number that nobody else is likely to use."""
+"""Id of the writers' advisory lock; an arbitrary number, like the next one, that nobody else is likely to use."""
 _TIDYING = 6_274_102
 _ENTRY_BYTES = 1024
-"""Bytes of an entry without its content, indexes included."""
-# PostgreSQL can never store such a row; any other error is a fault of the server or the network.
+"""Estimated bytes of an entry without its content, including indexes."""
+# Errors of a row that PostgreSQL can never store; all other errors concern the server or the network.
 _REFUSED = (psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError)
 _READING: TypeAdapter[ClockReading] = TypeAdapter(ClockReading)
 
@@ -110,21 +110,21 @@ STEPS = (
         EXECUTE FUNCTION entry_deleted();
     """,
 )
-"""Migrations from each version of the tables to the next; the database stores how many were applied."""
+"""Migrations from each version of the tables to the next; the database stores the number of steps applied."""
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Connection on which no call waits longer than `patience_s`."""
+    """A connection on which no call waits longer than `patience_s` seconds."""
 
     patience_s = PATIENCE_S
 
     def wait(self, gen: Any, interval: float = _CHECK_S, timeout: float | None = None) -> Any:
-        """Wait for the end of a call; raises an error of the library where it takes too long."""
+        """Wait for the end of a call; raises an error of psycopg if it takes too long."""
         return super().wait(_limit_wait(gen, self.patience_s), min(interval, _CHECK_S), timeout)
 
 
 def _limit_wait(gen: Any, patience_s: float) -> Generator[Any, Any, Any]:
-    """Yield what a call waits for, until the timeout."""
+    """Pass on what a psycopg call waits for; after the timeout raise `ConnectionTimeout`."""
     until = time.monotonic() + patience_s
     try:
         request = next(gen)
@@ -138,7 +138,7 @@ def _limit_wait(gen: Any, patience_s: float) -> Generator[Any, Any, Any]:
 
 
 def _connect(database: Database) -> _Connection:
-    """A connection whose statements commit by themselves; raises `DatabaseAway`."""
+    """Open a connection in autocommit mode; raises `DatabaseAway`."""
     with _translate_errors(database):
         connection = _Connection.connect(
             database.url,
@@ -156,13 +156,13 @@ def _connect(database: Database) -> _Connection:
 
 
 def _translate_errors(database: Database) -> ErrorTranslation:
-    """Block whose errors of the library become ours, without what they quote."""
+    """A context that turns psycopg's errors into `DatabaseAway`, without their messages, which may quote data."""
     return ErrorTranslation(psycopg.Error, lambda error: DatabaseAway(database.name, type(error).__name__))
 
 
 @cache
 def _translate_statement(statement: str) -> str:
-    """An SQLite statement in PostgreSQL's dialect."""
+    """Translate an SQLite statement to PostgreSQL's dialect."""
     words = {"%": "%%", "?": "%s", "ifnull(": "coalesce(", "9e999": "'Infinity'::float8"}
     for ours, theirs in words.items():
         statement = statement.replace(ours, theirs)
@@ -170,13 +170,13 @@ def _translate_statement(statement: str) -> str:
 
 
 _ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id != '' DO NOTHING"
-"""An entry whose commit was not confirmed is written again without duplicating it."""
+"""Insert statement that can be repeated without creating a duplicate, if a commit was not confirmed."""
 
 
 class DatabaseStore(AuditStore):
     """An open store. Raises `DatabaseAway`, and `AuditError` for tables of a newer version.
 
-    `durable`: entries are on the server's disk when the call returns, whatever the server's default.
+    `durable`: entries are on the server's disk when a call returns, even if the server's default is otherwise.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class DatabaseStore(AuditStore):
         self._server = _connect(database)
         try:
             ours = int(database.patience_s * 1000)
-            # A host that is cut off while it writes must not hold the lock for long.
+            # A host that loses its network while it writes must not hold the lock for long.
             self.rows(
                 f"SET search_path = aligner_audit; SET statement_timeout = {ours}; SET lock_timeout = {ours}; "
                 f"SET idle_in_transaction_session_timeout = {int((busy_s + database.patience_s) * 1000)}"
@@ -206,7 +206,7 @@ class DatabaseStore(AuditStore):
             raise
 
     def row(self, entry: Entry) -> Row:
-        """An entry as it is stored; PostgreSQL's texts hold no U+0000, which becomes U+FFFD."""
+        """The column values of an entry; U+0000, which PostgreSQL's texts cannot contain, becomes U+FFFD."""
         names = {name: getattr(entry, name) for name in ("call_id", "model", "endpoint", "tenant", "policy")}
         changed = {name: value.replace("\0", "\ufffd") for name, value in names.items() if value and "\0" in value}
         *plain, key, content = super().row(replace(entry, **changed) if changed else entry)
@@ -214,7 +214,7 @@ class DatabaseStore(AuditStore):
         return (*values, key, content.encode() if isinstance(content, str) else content)
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
-        """Add rows in one transaction; returns the positions of those that PostgreSQL cannot hold."""
+        """Add rows in one transaction; returns the indexes of rows that PostgreSQL cannot store."""
         try:
             with self.transaction():
                 self._insert(rows)
@@ -223,7 +223,7 @@ class DatabaseStore(AuditStore):
                 return [0]
         else:
             return []
-        # One of them costs the whole transaction, so each goes alone into a part of the next.
+        # One bad row aborts the whole transaction, so the retry uses a savepoint for each row.
         unstorable = []
         with self.transaction():
             for position, row in enumerate(rows):
@@ -248,18 +248,18 @@ class DatabaseStore(AuditStore):
             raise DatabaseAway(self._database.name, type(error).__name__) from None
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
-        """What a statement in SQL gives, never with a caller's text in it."""
+        """Run an SQL statement and return its rows; text from outside goes into `values`, never into the statement."""
         cursor = self._execute(statement, values)
         with _translate_errors(self._database):
             return [] if cursor.description is None else cursor.fetchall()
 
     def used_bytes(self) -> int:
-        """Bytes that entries occupy; PostgreSQL reuses the space of deleted ones."""
+        """Estimated bytes of all entries; space of deleted ones is not counted, because PostgreSQL reuses it."""
         count, content = self.rows("SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries")[0]
         return int(count) * _ENTRY_BYTES + int(content)
 
     def shrink(self, pages: int) -> int:
-        """Let PostgreSQL reuse the space of deleted entries; always 0, since it returns no single pages."""
+        """Run VACUUM, so that PostgreSQL reuses the space of deleted entries; always returns 0 pages."""
         self.rows("SET statement_timeout = 0")
         self._server.patience_s = float("inf")
         try:
@@ -270,7 +270,7 @@ class DatabaseStore(AuditStore):
         return 0
 
     def empty_log(self) -> None:
-        """Do nothing: the server's log belongs to its operator, who may need it for backups."""
+        """Do nothing, because the server's log belongs to its operator, who may need it for backups."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -278,26 +278,26 @@ class DatabaseStore(AuditStore):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Block with exclusive write access across hosts; commits as a whole or not at all."""
+        """Context with exclusive write access across hosts; everything in it is committed, or nothing."""
         self._execute("BEGIN")
         try:
             self._execute(f"SELECT pg_advisory_xact_lock({_WRITING})")
             yield
             self._execute("COMMIT")
         except BaseException:
-            with suppress(psycopg.Error):  # with its connection the transaction ends, too
+            with suppress(psycopg.Error):  # a broken connection ends the transaction anyway
                 self._server.execute("ROLLBACK")
             raise
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
         with _translate_errors(self._database):
-            # Without values nothing is put in, and a percent sign is one.
+            # Without values psycopg substitutes nothing, so percent signs must not be doubled.
             if not values:
                 return self._server.execute(statement.encode())
             return self._server.execute(_translate_statement(statement).encode(), values)
 
     def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
-        """Rows of a query, fetched in portions: a month of texts does not fit into memory."""
+        """The rows of a query, fetched in portions, because a month of texts does not fit into memory."""
         name = f"reading_{time.monotonic_ns()}"
         self._execute(f"DECLARE {name} NO SCROLL CURSOR WITH HOLD FOR {statement}", values)
         try:
@@ -308,7 +308,7 @@ class DatabaseStore(AuditStore):
                 self._execute(f"CLOSE {name}")
 
     def _prepare(self, steps: Sequence[str]) -> None:
-        """Bring the tables to this version; another gateway may be doing the same."""
+        """Migrate the tables to this version; another gateway may do the same at the same time."""
         if self._read_version() == len(steps):
             return
         with self.transaction():
@@ -333,19 +333,19 @@ class DatabaseStore(AuditStore):
 
 
 class DatabaseLease:
-    """Exclusive right to delete old entries, held by one process of all hosts until its connection ends."""
+    """Exclusive right to delete old entries; one process of all hosts holds it until its connection ends."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._store: DatabaseStore | None = None
 
     def take(self) -> bool:
-        """Whether this process holds the lease, having taken it if it was free. Raises `AuditError`."""
+        """Take the lease if it is free; returns whether this process holds it now. Raises `AuditError`."""
         if self._store is not None:
             try:
                 self._store.rows("SELECT 1")
             except DatabaseAway:
-                self.close()  # with the connection the lease is gone
+                self.close()  # the lease ended with the connection
         if self._store is None:
             store = DatabaseStore(self._database)
             if not store.rows(f"SELECT pg_try_advisory_lock({_TIDYING})")[0][0]:
@@ -355,7 +355,7 @@ class DatabaseLease:
         return True
 
     def read(self) -> ClockReading | None:
-        """The clock reading of the last round, whichever process held the lease; None if there is none."""
+        """The clock reading of the last deletion round, by any holder of the lease; None if there is none."""
         assert self._store is not None
         try:
             return _READING.validate_json(self._store.rows("SELECT reading FROM clocks")[0][0])
@@ -363,14 +363,14 @@ class DatabaseLease:
             return None
 
     def write(self, reading: ClockReading) -> None:
-        """Keep a clock reading for the next holder."""
+        """Store a clock reading for the next holder."""
         assert self._store is not None
         with self._store.transaction():
             self._store.rows("DELETE FROM clocks")
             self._store.rows("INSERT INTO clocks VALUES (?)", (json.dumps(asdict(reading)),))
 
     def close(self) -> None:
-        """Give the lease back."""
+        """Release the lease by closing its connection."""
         if self._store is not None:
             self._store.close()
             self._store = None

@@ -1,4 +1,4 @@
-"""What `aligner-proxy doctor` says of the Redis of a policies file, and of the gateways that share it."""
+"""Checks of `aligner-proxy doctor` for the Redis of a policies file, and for the gateways that share it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FLEET_FIXES = {
 
 
 def examine_redis(server: RedisServer, key: bytes | None, file: PolicyFile) -> Iterator[DoctorFinding]:
-    """Whether it answers, and what it does when its memory is full."""
+    """Check whether the Redis answers, whether its gateways agree, and what it does when its memory is full."""
     try:
         server_info, standings = asyncio.run(_read_redis_info(server, EntryCodec(key)))
     except (RedisAway, RedisRefused) as error:
@@ -43,7 +43,10 @@ def examine_redis(server: RedisServer, key: bytes | None, file: PolicyFile) -> I
 
 
 async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[dict[str, Any], list[MemberState] | None]:
-    """What the server says of itself, and what gateways told it (None: it takes no writes); raises `RedisAway`."""
+    """Read the server's INFO and the states of the gateways (None if it refuses writes); raises `RedisAway`.
+
+    Closes the server's connections.
+    """
     try:
         server_info: dict[str, Any] = await server.ask(lambda client: client.info())
         with contextlib.suppress(RedisRefused):
@@ -54,7 +57,7 @@ async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[di
 
 
 def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
-    """Whether the gateways that share a Redis have the same in force, and whether that is this policies file."""
+    """Check whether the gateways that share a Redis use the same files and release, and this policies file."""
     if not standings:
         yield DoctorFinding("fleet", Severity.NOTE, "no gateway told the shared Redis of itself lately", "start one")
         return

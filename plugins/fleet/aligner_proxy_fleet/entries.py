@@ -1,9 +1,9 @@
-"""Entries as they lie in the shared Redis: compressed, bound to their name, and encrypted if there is a key.
+"""Format of entries in the shared Redis: compressed, bound to their name, and encrypted if there is a key.
 
-An entry is a mark, a length, and the body: AES-GCM over the compressed content if there is a key, else its SHA-256 and
-the content. Both cover the name, so an entry under another name (say, of another tenant) is refused. Without a key,
-anyone who can write to the server can forge entries. Keys change the names, so gateways with different keys never share
-entries.
+An entry is a marker, a length and a body. The body is the compressed content: encrypted with AES-GCM if there is a key,
+else preceded by its SHA-256. Both cover the name, so an entry moved to another name (for example of another tenant) is
+refused. Without a key, anyone who can write to the server can forge entries. Names depend on the key, so gateways with
+different keys never share entries.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _HEAD = len(_PLAIN) + _LENGTH.size
 _DIGEST = hashlib.sha256().digest_size
 _NONCE = 12
 _LEVEL = 1
-"""Of zlib's levels the quickest: texts shrink to about half, in some ten microseconds."""
+"""The fastest level of zlib: texts shrink to about half, in some ten microseconds."""
 
 
 class EntryCodec:
-    """The form of entries, with the key of 32 bytes that encrypts them, or without."""
+    """Encoder and decoder of entries; `key` is the encryption key of 32 bytes, None for no encryption."""
 
     def __init__(self, key: bytes | None = None) -> None:
         own = hmac.digest(key, b"aligner-proxy shared corrections", "sha256") if key else None
         self._cipher = AESGCM(own) if own else None
         space = f":{hashlib.sha256(own).hexdigest()[:12]}" if own else ""
         self.prefix = f"aligner:{FORM}{space}:"
-        """How all names begin."""
+        """The prefix of all names."""
 
     def pack(self, name: str, content: bytes) -> bytes | None:
-        """The entry with this content; None where it would be too large."""
+        """Encode a content as the entry `name`; None if it is too large."""
         small = zlib.compress(content, _LEVEL)
         if max(len(small), len(content)) > LARGEST // 2:
             return None
@@ -58,7 +58,7 @@ class EntryCodec:
         return _SEALED + _LENGTH.pack(len(sealed)) + sealed
 
     def unpack(self, name: str, entry: bytes) -> bytes:
-        """The content of an entry that is whole and lies under its own name; raises `RefusedEntry`."""
+        """Decode an entry and return its content; raises `RefusedEntry` if it is incomplete, altered or misplaced."""
         if entry[: len(_PLAIN)] != (_SEALED if self._cipher else _PLAIN):
             raise RefusedEntry(FOREIGN)
         if len(entry) < _HEAD or len(entry) - _HEAD < _LENGTH.unpack_from(entry, len(_PLAIN))[0]:
@@ -66,7 +66,7 @@ class EntryCodec:
         return _decompress(self._verify_body(name, entry[_HEAD:]))
 
     def _verify_body(self, name: str, body: bytes) -> bytes:
-        """The compressed content, if nothing of it was changed."""
+        """Verify a body and return the compressed content; raises `RefusedEntry` if anything was changed."""
         if self._cipher is None:
             if not hmac.compare_digest(_digest(name, body[_DIGEST:]), body[:_DIGEST]):
                 raise RefusedEntry(ALTERED)
@@ -82,7 +82,7 @@ def _digest(name: str, body: bytes) -> bytes:
 
 
 def _decompress(small: bytes) -> bytes:
-    """The content, as far as it is not larger than anything that is written."""
+    """Decompress a content; raises `RefusedEntry` if it is damaged or larger than `LARGEST`."""
     machine = zlib.decompressobj()
     try:
         content = machine.decompress(small, LARGEST)

@@ -1,10 +1,11 @@
-"""Fleet: which gateway processes share one Redis, and whether all of them use the same files.
+"""Fleet: the gateway processes that share one Redis, and the check that all of them use the same files.
 
-Each process publishes what is active: hashes of policies, keys and taught heads, and its release. A metric and
-`aligner-proxy doctor` report differences; files are never changed, since they belong to the operator. Taught heads
+Each process publishes its active state: hashes of policies, keys and taught heads, and its release. A metric and
+`aligner-proxy doctor` report differences. Files are never changed, because they belong to the operator. Taught heads
 belong to the gateway and are replicated to every host (`shared_heads.py`).
 
-The state is compared every few seconds; an announcement makes the others compare at once. No request waits for this.
+States are compared every few seconds; an announcement makes the other processes compare at once. No request waits for
+this.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from aligner_proxy_fleet.server import RedisServer
 from aligner_proxy_fleet.shared_heads import SharedHeads
 
 LOOK_S = 1.0
-"""How often a process checks its own state for changes."""
+"""Seconds between checks of a process's own state for changes."""
 POLL_S = 5.0
-"""How often it asks Redis without an announcement."""
+"""Seconds between comparisons through Redis, without an announcement."""
 KNOWN_S = 3 * POLL_S
-"""A process without a heartbeat for this long counts as gone."""
+"""Seconds without a heartbeat after which a process counts as gone."""
 COMPARED = ("policies", "keys", "heads", "release")
 """The fields in which hosts may differ."""
 _SHOWN = 12
@@ -47,7 +48,7 @@ log = logging.getLogger("aligner_proxy.fleet")
 
 
 class MemberState(BaseModel):
-    """The active state of one gateway process. Hashes only show whether two states are equal."""
+    """The active state of one gateway process; hashes only show whether two states are equal."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -60,13 +61,13 @@ class MemberState(BaseModel):
 
 
 def policies_hash(file: PolicyFile) -> str:
-    """Hash of the content of a policies file and of the files that it names, whatever its path and layout."""
+    """Hash of the content of a policies file and of the files that it names, independent of its path and layout."""
     content = [file.model_dump(mode="json"), file.file_texts]
     return _hash(json.dumps(content, sort_keys=True, default=str))
 
 
 def read_member_state(policies: Policies) -> MemberState:
-    """The active state of this process."""
+    """Compute the active state of this process."""
     current = policies.current
     heads = sorted(
         (scope, name, aligner, head)
@@ -90,7 +91,7 @@ def _hash(text: str) -> str:
 
 @dataclass(slots=True)
 class FleetHeartbeat:
-    """Heartbeats of the gateway processes at one Redis."""
+    """Heartbeats of the gateway processes that share one Redis."""
 
     server: RedisServer
     entries: EntryCodec
@@ -111,6 +112,7 @@ class FleetHeartbeat:
         return list(self._verify_states(name, parse_heartbeats(answer).items()))
 
     def _verify_states(self, name: str, heartbeats: Iterable[tuple[str, bytes]]) -> Iterable[MemberState]:
+        """Decode the states in heartbeats; invalid ones are counted and skipped."""
         for member, entry in heartbeats:
             try:
                 yield MemberState.model_validate_json(self.entries.unpack(f"{name}:{member}", entry))
@@ -121,7 +123,7 @@ class FleetHeartbeat:
 
 
 class Fleet:
-    """This process as a member of the fleet: background tasks in the serving loop, ended by `aclose`."""
+    """This process as a member of the fleet: background tasks in the serving event loop, ended by `aclose`."""
 
     def __init__(self, server: RedisServer, policies: Policies) -> None:
         file = policies.current.file
@@ -138,13 +140,13 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start the background tasks; raises `RuntimeError` if no loop runs."""
+        """Start the background tasks; raises `RuntimeError` if no event loop runs."""
         loop = asyncio.get_running_loop()
         listening = self._announcements.listen(self._woken.set)
         self._tasks = [loop.create_task(self._look_repeatedly()), loop.create_task(listening)]
 
     async def aclose(self) -> None:
-        """End, and let another process of this host exchange heads."""
+        """End the tasks, and let another process of this host exchange heads."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -152,6 +154,7 @@ class Fleet:
             self._heads.close()
 
     async def _look_repeatedly(self) -> None:
+        """Call `look` when this process's state changes, on an announcement, and every `POLL_S` seconds."""
         loop = asyncio.get_running_loop()
         polled_at = -POLL_S
         compared: tuple[object, ...] = ()
@@ -178,10 +181,10 @@ class Fleet:
             self._reported_state = own
             self._compare(own, others)
         except (RedisAway, RedisRefused):
-            self._reported_state = None  # it is told again when the server is back
+            self._reported_state = None  # publish it again when the server is back
 
     async def _exchange_heads(self) -> bool:
-        """Whether heads were sent; a failing store is logged once and tried again next time."""
+        """Exchange heads and return whether any were sent; a failing store is logged once and retried next time."""
         fault = ""
         try:
             return self._heads is not None and await self._heads.exchange(self._policies.current.file)
@@ -194,6 +197,7 @@ class Fleet:
             self._fault = fault
 
     def _compare(self, own: MemberState, others: list[MemberState]) -> None:
+        """Update the metrics of the fleet, and log each difference when it begins."""
         FLEET_GATEWAYS.set(1 + len(others))
         for what in COMPARED:
             other = next((one for one in others if getattr(one, what) != getattr(own, what)), None)

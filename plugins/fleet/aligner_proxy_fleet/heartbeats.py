@@ -1,7 +1,7 @@
 """Heartbeats in the shared Redis: each process writes a few bytes under a name and reads those of the others.
 
-Heartbeats expire by the server's time, so host clocks do not matter and a dead process disappears soon. Reading and
-writing is one script, so that it is atomic.
+Heartbeats expire by the server's time, so host clocks do not matter, and a dead process soon disappears. One script
+reads and writes, so that both together are atomic.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 Heartbeats = Mapping[str, bytes]
-"""The values of other members, by member."""
+"""Member -> value, for all members except this one."""
 _MOST = 10_000
-"""Beyond this number of members a name is reset: no fleet is that large, and reading it would block the server."""
+"""Maximum members under a name. Above it the name is deleted: no fleet is that large, and reading it would block the
+server."""
 
-# KEYS: the name. ARGV: member, what it says (nothing: it leaves), milliseconds for which something said counts.
+# KEYS: the name. ARGV: member, its value (empty: the member leaves), milliseconds for which values are valid.
 _SCRIPT = f"""
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -54,5 +55,5 @@ def heartbeat_arguments(name: str, member: str, value: bytes, valid_s: float) ->
 
 
 def parse_heartbeats(answer: list[bytes]) -> Heartbeats:
-    """The values of the other members, from the reply to `heartbeat_arguments`."""
+    """Parse the reply to `heartbeat_arguments` into the values of the other members."""
     return {name.decode(errors="replace"): value for name, value in zip(answer[::2], answer[1::2], strict=True)}

@@ -1,10 +1,10 @@
-"""Corrections in the shared Redis, and the leases by which gateways agree who computes one.
+"""Corrections in the shared Redis, and the leases by which gateways agree who computes each of them.
 
-A gateway that finds no entry asks for the lease of its key. The first one gets it with a growing fencing token,
-computes, and writes the entry and releases the lease in one step; the others poll for the entry. A lease lasts
-`LEASE_S` and is renewed while its holder works, so a dead holder delays nobody for longer. A slow holder whose lease
-has expired may fill a gap, but never replaces the entry of a later holder. A holder whose result must not be shared
-says so, and the others compute for themselves at once.
+A gateway that finds no entry asks for the lease of its key. The first one gets it, with a growing fencing token. It
+computes the correction, and then writes the entry and releases the lease in one step; the others poll for the entry. A
+lease lasts `LEASE_S` and is renewed while its holder works, so a dead holder delays the others for no longer than that.
+A slow holder whose lease has expired may write a missing entry, but never replaces the entry of a later holder. If a
+holder's result must not be shared, it marks the key, and the others compute for themselves at once.
 
 Every read-modify-write is a Redis script, so that it is atomic.
 """
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 LEASE_S = 1.5
-"""How long a lease lasts without being renewed."""
+"""Seconds that a lease lasts without being renewed."""
 _RENEWALS = 3
-"""How often a lease is renewed within its duration."""
+"""Number of renewals within the duration of a lease."""
 _ALONE_S = 1.0
-"""How long others compute for themselves after that."""
+"""Seconds for which others compute for themselves, after a holder whose result must not be shared."""
 _ALONE = b"-"
 _HELD = 0
 _THERE = -1
@@ -45,7 +45,7 @@ local token = redis.call('INCR', KEYS[3])
 redis.call('SET', KEYS[2], token, 'PX', ARGV[1])
 return token
 """
-# KEYS: entry, lease. ARGV: token or nothing, entry, milliseconds of the entry.
+# KEYS: entry, lease. ARGV: token or empty, entry, milliseconds of the entry.
 _STORE = """
 local holder = redis.call('GET', KEYS[2])
 if holder == ARGV[1] then
@@ -62,7 +62,7 @@ _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
-# KEYS: lease. ARGV: token, milliseconds for which others compute for themselves; 0: the next one gets the lease.
+# KEYS: lease. ARGV: token, milliseconds for which others compute for themselves; 0: the next gateway gets the lease.
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '0' then return redis.call('DEL', KEYS[1]) end
@@ -73,7 +73,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class EntryLookup:
-    """The result of a look-up: the entry (None without one), its time to live, and whether it is being computed."""
+    """The result of a look-up: the entry (None if missing), its time to live, and whether someone computes it now."""
 
     entry: bytes | None
     ttl_s: float
@@ -82,13 +82,13 @@ class EntryLookup:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer to a claim: the fencing token of the lease, or why there is none."""
+    """The answer to a claim: the fencing token of the lease, or a code (0 or less) for why it was not granted."""
 
     token: int
 
     @property
     def is_granted(self) -> bool:
-        """Whether the caller computes for all gateways."""
+        """Whether the caller has the lease, and computes for all gateways."""
         return self.token > 0
 
     @property
@@ -98,7 +98,7 @@ class Claim:
 
 
 class SharedEntries:
-    """Entries and leases on one server, by names that begin with `prefix`."""
+    """Entries and leases on one server, under names that begin with `prefix`."""
 
     def __init__(self, server: RedisServer, prefix: str, ttl_s: float, *, lease_s: float = LEASE_S) -> None:
         self._server = server
@@ -107,7 +107,7 @@ class SharedEntries:
         self._lease_ms = max(1, int(lease_s * 1000))
 
     def entry_name(self, key: str) -> str:
-        """The name of an entry, to which its content is bound."""
+        """The name of an entry; its content is cryptographically bound to this name."""
         return f"{self._prefix}correction:{key}"
 
     async def look_up(self, key: str) -> EntryLookup:
@@ -116,7 +116,7 @@ class SharedEntries:
 
         async def work(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=False)
-            # Of a value of any size no more than an entry can have is transferred.
+            # Another program may have stored a huge value, so transfer at most the size of the largest entry.
             pipe.getrange(name, 0, LARGEST)
             pipe.pttl(name)
             pipe.get(self._lease_name(key))
@@ -139,9 +139,9 @@ class SharedEntries:
         return Claim(int(token))
 
     async def store(self, key: str, entry: bytes, claim: Claim | None) -> bool:
-        """Write an entry and give the lease back; False where a later holder was quicker.
+        """Write an entry and release the lease; returns False if a later holder was faster.
 
-        Without a claim a gap is filled and nothing replaced. Raises `RedisAway` and `RedisRefused`.
+        Without a claim, only a missing entry is written. Raises `RedisAway` and `RedisRefused`.
         """
         token = claim.token if claim else ""
         names = (self.entry_name(key), self._lease_name(key))
@@ -151,7 +151,10 @@ class SharedEntries:
         return bool(stored)
 
     async def release(self, key: str, claim: Claim, *, others_alone: bool = False) -> None:
-        """Give the lease back without an entry; `others_alone`: nobody need wait for one. It may fail."""
+        """Release the lease without an entry; failures are ignored.
+
+        `others_alone`: for a second the others compute for themselves instead of waiting for each other.
+        """
         alone_ms = int(_ALONE_S * 1000) if others_alone else 0
         with contextlib.suppress(RedisAway, RedisRefused):
             await self._server.write(
@@ -160,7 +163,7 @@ class SharedEntries:
 
     @contextlib.asynccontextmanager
     async def keep_lease(self, key: str, claim: Claim) -> AsyncIterator[None]:
-        """Renew the lease while the block runs."""
+        """Renew the lease in the background while the block runs."""
         renewing = asyncio.create_task(self._renew(key, claim))
         try:
             yield
@@ -184,7 +187,10 @@ class SharedEntries:
 
 
 def _check_result(result: Any) -> Any:
-    """One answer of a pipeline; what is no text of bytes is another program's, and is not an error of the server."""
+    """Check one answer of a pipeline and return it; raises the server's errors.
+
+    A value of another type was written by another program; b"?" is returned, so that it is refused as an entry.
+    """
     if isinstance(result, Exception):
         if str(result).startswith("WRONGTYPE"):
             return b"?"

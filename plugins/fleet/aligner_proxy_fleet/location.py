@@ -1,4 +1,4 @@
-"""A PostgreSQL that hosts share as an audit store; its library is loaded only where a store is opened."""
+"""A PostgreSQL database that hosts share as an audit store; psycopg is loaded only when a store is opened."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from aligner_proxy_fleet.database import DatabaseLease, DatabaseStore
 
 PATIENCE_S = 5.0
-"""How long a call of a database may take."""
+"""Default timeout of a database call, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A PostgreSQL by its URL; `name` is the variable that holds it. Satisfies `AuditDatabase`."""
+    """A PostgreSQL database by its URL; `name` is the variable that holds the URL. Satisfies `AuditDatabase`."""
 
     url: str = field(repr=False)
     name: str
@@ -27,7 +27,7 @@ class Database:
 
     @classmethod
     def at(cls, address: ServerAddress) -> Database:
-        """The database at an address; raises `ConfigError`, which never quotes the URL."""
+        """Check an address and return its database; raises `ConfigError`, which never quotes the URL."""
         url = address.url
         if url is None or not url.startswith(("postgresql://", "postgres://")):
             fault = "is not set" if url is None else "holds no URL of a PostgreSQL"
@@ -38,17 +38,17 @@ class Database:
         return cls(url, address.variable)
 
     def open_store(self, seal: Seal | None = None, *, durable: bool = False) -> DatabaseStore:
-        """The store in it; raises `AuditError`."""
+        """Open the audit store in this database; raises `AuditError`."""
         from aligner_proxy_fleet.database import DatabaseStore
 
         return DatabaseStore(self, seal, durable=durable)
 
     def make_lease(self) -> DatabaseLease:
-        """The lease of all hosts, not taken."""
+        """A lease object that all hosts compete for; it is not taken yet."""
         from aligner_proxy_fleet.database import DatabaseLease
 
         return DatabaseLease(self)
 
     def with_patience(self, seconds: float) -> Database:
-        """The same database, each call of which may take so long."""
+        """The same database with this timeout for each call."""
         return replace(self, patience_s=seconds)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of what gateways share."""
+"""Prometheus metrics about the state that gateways share."""
 
 from __future__ import annotations
 

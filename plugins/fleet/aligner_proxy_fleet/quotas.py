@@ -1,11 +1,11 @@
-"""What tenants use through all gateways, in the shared Redis: engine time by quota, and places.
+"""Usage of tenants across all gateways, in the shared Redis: engine time for quotas, and engine slots.
 
-No request waits for this. Each gateway counts locally, and a task periodically sends the usage since the last exchange
-and the places per tenant, and receives the totals. Between two exchanges the usage of others is unknown, so a tenant
-can exceed its quota by what others process for it in `EXCHANGE_S`. While the server is unreachable each gateway counts
-alone, and usage from that time is not sent later; each engine always counts for itself as well.
+No request waits for this. Each gateway counts locally. A task periodically sends the usage since the last exchange and
+the slots in use per tenant, and receives the totals. Between two exchanges the usage of others is unknown, so a tenant
+can exceed its quota by what others process for it in `EXCHANGE_S`. While the server is unreachable, each gateway counts
+alone, and usage from that time is not sent later. Each engine always counts for itself as well.
 
-Accounts and tenants are sent as digests. Time is the server's, so host clocks do not matter. Malformed values on the
+Accounts and tenants are sent as digests. Times are the server's, so host clocks do not matter. Malformed values on the
 server are counted and replaced.
 """
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 EXCHANGE_S = 0.5
 KNOWN_S = 4 * EXCHANGE_S
-"""So long what others told of their places is believed: who died has none any more."""
+"""Seconds for which the slot counts of other gateways are valid; after it, a dead gateway counts as having none."""
 _REMEMBERED_S = 120.0
-"""Accounts and tenants without requests for this long are no longer exchanged."""
+"""Accounts and tenants without requests for this many seconds are no longer exchanged."""
 _MOST_DIGITS = 5
-"""Of the number of a tenant's places in one worker, as far as others are believed."""
-# KEYS: the account. ARGV: seconds used since, seconds a minute. What was used is forgotten as in each gateway.
+"""Maximum digits of another worker's slot count; a longer number is not believed."""
+# KEYS: the account. ARGV: seconds used since the last exchange, seconds a minute. Usage decays as in each gateway.
 _USE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -64,7 +64,7 @@ return {tostring(used), altered}
 
 
 class SharedAccounts(Accounts):
-    """What tenants used through all gateways, and their places in the others, as far as this one knows."""
+    """Usage of tenants across all gateways, and their slots in other gateways, as of the last exchange."""
 
     def __init__(self, server: RedisServer, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
@@ -78,27 +78,28 @@ class SharedAccounts(Accounts):
         self._elsewhere: dict[str, tuple[int, float]] = {}
         self._exchanging: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        """One exchange after the other: what one is telling would be missing in what the next one hears."""
+        """Allows one exchange at a time, because usage that one is sending would be missing in the next one's
+        totals."""
 
     def spent(self, quota: Quota) -> bool:
-        """Whether nothing is left of a quota, as of the last exchange."""
+        """Whether a quota is used up, as of the last exchange; starts exchanging it."""
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
         return super().spent(quota)
 
     def charge(self, quota: Quota, seconds: float) -> None:
-        """Count what was used here, and tell the others soon."""
+        """Count usage of this gateway, and send it with the next exchange."""
         super().charge(quota, seconds)
         self._unreported[quota.account] = self._unreported.get(quota.account, 0.0) + seconds
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
 
     def counting(self, places: Callable[[], Counter[str]]) -> None:
-        """`places` says how many of the places here each tenant has; the others are told."""
+        """Set the function that returns each tenant's slots in this gateway, which are sent to the others."""
         self._places = places
 
     def elsewhere(self, tenant: str) -> int:
-        """Places that this tenant has through other gateways, as of the last exchange; 0 while nothing is heard."""
+        """Slots of this tenant in other gateways, as of the last exchange; 0 if that is too old. Starts exchanging."""
         self._tenants[tenant] = self.clock()
         self._keep_exchanging()
         count, at = self._elsewhere.get(tenant, (0, 0.0))
@@ -109,7 +110,7 @@ class SharedAccounts(Accounts):
             self._exchanging = asyncio.create_task(self._exchange_repeatedly())
 
     async def _exchange_repeatedly(self) -> None:
-        """Exchange everything, until nobody was asked for lately."""
+        """Exchange usage and slots periodically, until no account or tenant had a request for 120 s."""
         while self._active_quotas or self._tenants:
             await self.exchange()
             await asyncio.sleep(EXCHANGE_S)
@@ -119,11 +120,12 @@ class SharedAccounts(Accounts):
             self._elsewhere = {name: record for name, record in self._elsewhere.items() if name in self._tenants}
 
     async def exchange(self) -> None:
-        """Tell the server what was used here, and hear what was used everywhere."""
+        """Send the usage of this gateway to the server, and receive the totals of all."""
         async with self._turn:
             await self._exchange()
 
     async def _exchange(self) -> None:
+        """Send usage and slots in one pipeline, and take over the totals; on failure nothing is sent again."""
         used = {name: self._unreported.pop(name, 0.0) for name in self._active_quotas}
         counts = self._places()
         places = {name: counts[name] for name in self._tenants}
@@ -142,7 +144,7 @@ class SharedAccounts(Accounts):
         try:
             answers = await self._server.write(work)
         except (RedisAway, RedisRefused):
-            return  # whether it was counted there is not known, and must not be counted twice
+            return  # the server may have counted the usage, so it must not be sent again
         now = self.clock()
         for name, (everywhere, altered) in zip(used, answers, strict=False):
             self._used[name] = (float(everywhere) + self._unreported.get(name, 0.0), now)
@@ -152,14 +154,14 @@ class SharedAccounts(Accounts):
             self._elsewhere[name] = (_total_places(parse_heartbeats(answer)), now)
 
     async def aclose(self) -> None:
-        """Exchange nothing more."""
+        """Stop exchanging."""
         if self._exchanging is not None:
             self._exchanging.cancel()
             await asyncio.gather(self._exchanging, return_exceptions=True)
 
 
 def _total_places(heartbeats: Heartbeats) -> int:
-    """The places that others told of; what is no such number is counted and left out."""
+    """The sum of the slots of other gateways; malformed values are counted in a metric and skipped."""
     total = 0
     for value in heartbeats.values():
         if value.isdigit() and len(value) <= _MOST_DIGITS:

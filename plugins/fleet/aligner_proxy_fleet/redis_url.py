@@ -1,6 +1,6 @@
-"""URL of the Redis that gateways share: which forms it may have.
+"""Check of the URL of the Redis that gateways share.
 
-A fault never quotes it, because it may hold a password.
+The faults never quote the URL, because it may contain a password.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ REDIS_FORMS = "redis://[user:password@]host[:port][/database], rediss://... over
 _DATABASE = re.compile(r"/?|/\d{1,5}")
 _TLS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 _OPTIONS = {"redis": frozenset[str](), "rediss": _TLS, "unix": frozenset({"db", "username", "password"})}
-"""What may stand behind the question mark; the certificate of a server is always checked."""
+"""Allowed query options for each scheme; none can turn off the check of the server's certificate."""
 
 
 def redis_fault(url: str) -> str | None:
-    """What is wrong with a URL; None if a client can be made of it."""
+    """A text that says what is wrong with a URL; None if it is valid."""
     try:
         parts = urlsplit(url)
         options = parse_qs(parts.query, keep_blank_values=True).keys()

@@ -1,9 +1,9 @@
-"""The Redis server that gateways share: every call is bounded, and while it is away nobody waits for it.
+"""The Redis server that gateways share: every call has a timeout, and while the server is away nobody waits for it.
 
 A call that fails or takes longer than `PATIENCE_S` marks the server as away, and later calls fail at once. A
-background task then probes the server, so no request pays for detecting its return. A server that refuses writes (full
-memory, or a replica) is still read. Only sealed entries go to Redis, and its address, which may contain a password, is
-in no message.
+background task then probes the server, so no request is slowed down by detecting its return. A server that refuses
+writes (full memory, or a replica) is still read. Texts go to Redis only in encoded entries (entries.py). No message
+contains the server's address, because it may contain a password.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 PATIENCE_S = 0.25
-"""A call that takes longer is worse than none."""
+"""Timeout of a call in seconds; waiting longer would cost more than working without Redis."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
-"""Longest pause between probes of a server that is away; it starts at `FIRST_PAUSE_S` and doubles."""
+"""Longest pause in seconds between probes of a server that is away; the pause starts at `FIRST_PAUSE_S` and doubles."""
 FULL_PAUSE_S = 3.0
-"""How long nothing is written to a server that takes no writes."""
+"""Seconds without writes after the server refused one."""
 _CONNECTIONS = 32
-"""In each worker; further calls wait for one of them, within their patience."""
+"""Maximum connections of each worker; further calls wait for a free one, within their timeout."""
 _WRITES_REFUSED = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
-"""How the errors begin with which a server that can be read refuses writes."""
+"""Error codes with which a readable server refuses writes."""
 _T = TypeVar("_T")
 Work = Callable[["Redis"], Awaitable[_T]]
 log = logging.getLogger("aligner_proxy.fleet")
 
 
 class RedisServer:
-    """A server by its URL; `name` is the variable that holds it. It belongs to the event loop that asks it first."""
+    """A server by its URL; `name` is the variable with the URL. Only the event loop that first uses it may use it."""
 
     def __init__(self, url: str, name: str, *, patience_s: float = PATIENCE_S) -> None:
         self.name = name
@@ -54,13 +54,14 @@ class RedisServer:
 
     @property
     def is_away(self) -> bool:
-        """Whether calls fail at once, because the server did not answer lately."""
+        """Whether calls fail at once, because the server did not answer recently or this object is closed."""
         return self._closed or self._returning is not None
 
     async def ask(self, work: Work[_T]) -> _T:
-        """What the server answers to `work`.
+        """Run `work` with a client and return its result.
 
-        Raises `RedisAway` where it does not answer in time, and `RedisRefused` where it takes no writes now.
+        Raises `RedisAway` if the server does not answer in time, and marks it as away. Raises `RedisRefused` if it
+        refuses writes now, and stops writing for `FULL_PAUSE_S`.
         """
         if self.is_away:
             raise RedisAway("the shared Redis is away")
@@ -74,13 +75,13 @@ class RedisServer:
             raise
 
     async def write(self, work: Work[_T]) -> _T:
-        """The same for work that changes something; while the server takes no writes it is not asked."""
+        """Do as `ask` for work that changes something; raises at once while the server refuses writes."""
         if not self._takes_writes:
             raise RedisRefused("the shared Redis takes no writes")
         return await self.ask(work)
 
     def new_client(self) -> Redis:
-        """A client with connections of its own, which its user closes; it connects with its first call."""
+        """A client with its own connections, which the caller must close; it connects with its first call."""
         return open_client(self._url, self._patience_s)
 
     async def aclose(self) -> None:
@@ -92,20 +93,20 @@ class RedisServer:
         await self._disconnect()
 
     async def _disconnect(self) -> None:
-        """Close all connections, also those that calls wait for; the next call opens others."""
+        """Close all connections, even those in use; the next call opens new ones."""
         client = self._client
         self._client = None
         if client is not None:
-            # Only where Redis is used is its client loaded.
+            # Imported here, so that the library is loaded only if Redis is used.
             from redis.exceptions import RedisError
 
-            # A connection that does not close in time (a busy event loop) is dropped with the client.
+            # A connection that does not close in time (for example in a busy event loop) is dropped with the client.
             with contextlib.suppress(RedisError, OSError, RuntimeError):
                 await client.connection_pool.disconnect(inuse_connections=True)
 
     async def _call(self, work: Work[_T]) -> _T:
-        """The answer to one call, with the errors of the library turned into ours."""
-        # Only where Redis is used is its client loaded.
+        """Run one call with a timeout, and turn the library's errors into ours."""
+        # Imported here, so that the library is loaded only if Redis is used.
         from redis.exceptions import RedisError, ResponseError
 
         try:
@@ -124,10 +125,10 @@ class RedisServer:
         return self._client
 
     def _mark_away(self, what: str) -> None:
-        """Leave the server alone from now on, and find out meanwhile when it is back."""
+        """Mark the server as away, log and count it, and start a task that probes it until it is back."""
         REDIS_FAILURES.labels(what).inc()
         if self.is_away:
-            return  # another call found out before
+            return  # another call has already marked it
         log.warning("the Redis in %s does not answer (%s); this gateway works alone until it does", self.name, what)
         well_for = time.monotonic() - self._returned_at
         self._pause_s = FIRST_PAUSE_S if well_for > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self._pause_s * 2)
@@ -135,7 +136,7 @@ class RedisServer:
         self._update_metrics()
 
     async def _wait_until_back(self) -> None:
-        """Ask now and then; return when the server answers. Connections of before are not used again."""
+        """Close the old connections, and probe the server with growing pauses; when it answers, mark it as back."""
         await self._disconnect()
         while True:
             await asyncio.sleep(self._pause_s)
@@ -150,7 +151,7 @@ class RedisServer:
         log.info("the Redis in %s answers again", self.name)
 
     def _stop_writing(self, what: str) -> None:
-        """Write nothing for a while; then try again."""
+        """Stop writing for `FULL_PAUSE_S`, then allow it again; logs and counts the refusal."""
         REDIS_FAILURES.labels(what).inc()
         if not self._takes_writes:
             return
@@ -170,7 +171,7 @@ class RedisServer:
 
 
 def open_client(url: str, patience_s: float) -> Redis:
-    """A client that waits no longer than `patience_s` and tries nothing twice; it connects with its first call."""
+    """A client with the timeout `patience_s` and without retries; it connects with its first call."""
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -188,7 +189,7 @@ def open_client(url: str, patience_s: float) -> Redis:
 
 
 def _classify_error(error: Exception) -> RedisAway | RedisRefused:
-    """What an answer means that is an error: its first word is a code, or the name of the library's error says it."""
+    """Turn an error reply into `RedisRefused` or `RedisAway`, by the library's class or the code at its beginning."""
     codes = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}
     code = codes.get(type(error).__name__, str(error).partition(" ")[0])
     return RedisRefused(code) if code in _WRITES_REFUSED else RedisAway(type(error).__name__)

@@ -1,11 +1,11 @@
-"""Cache of corrections that several gateways share through Redis, and the computing of each correction by one of them.
+"""Cache of corrections that several gateways share through Redis, and in which only one gateway computes each of them.
 
-The latest corrections are in memory, all in Redis, under the same keys as on disk. While Redis is away the folder on
-disk serves in its place, as in a gateway without Redis. Whatever the server holds is proven before it is used: whole,
-under its own name, of the aligner that was asked for; anything else is counted, deleted and computed anew.
+The latest corrections are in memory, and all of them are in Redis, under the same keys as on disk. While Redis is away,
+the cache folder on disk is used instead, as in a gateway without Redis. Every entry of the server is verified
+(complete, right name, right aligner) before use; an invalid one is counted, deleted and computed again.
 
-A correction that nobody knows yet is computed by one gateway; the others wait for it, but no longer than half of the
-time they have left, so that each can still compute it alone.
+A correction that is in no cache is computed by one gateway. The others wait for it, but no longer than half of their
+remaining time, so that each can still compute it alone.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from aligner_proxy_fleet.metrics import REDIS_COMPUTED, REDIS_LOOKUPS, REDIS_REF
 
 _FIRST_LOOK_S = 0.01
 _LONGEST_LOOK_S = 0.1
-"""How long to wait between two looks for what another gateway computes: at first, and at most."""
+"""Seconds between two polls for a correction that another gateway computes: first and longest pause."""
 _LONGEST_WAIT_S = 10.0
-"""How long to wait for another gateway where the caller names no deadline."""
+"""Limit in seconds of the remaining time that counts; the wait for another gateway is at most half of it."""
 log = logging.getLogger("aligner_proxy.fleet")
 
 
 class SharedCache(CorrectionCache):
-    """Corrections in Redis for `ttl_s` seconds; `directory` and `max_mb` are of the disk, for while it is away."""
+    """Cache in Redis with lifetime `ttl_s`; `directory` and `max_mb` are for the disk cache while Redis is away."""
 
     def __init__(self, directory: Path, ttl_s: float, max_mb: int, shared: SharedEntries, entries: EntryCodec) -> None:
         super().__init__(directory, ttl_s, max_mb)
@@ -43,16 +43,16 @@ class SharedCache(CorrectionCache):
         self._entries = entries
 
     async def aclose(self) -> None:
-        """Cancel what is in flight, close the disk and the connections."""
+        """Cancel corrections in progress, and close the disk cache and the connections."""
         await super().aclose()
         await self._shared.aclose()
 
     async def put(self, key: str, correction: Correction) -> None:
-        """Remember `correction`: in Redis, on disk while Redis is away."""
+        """Store `correction` in Redis, or on disk while Redis is away."""
         await self._publish(key, correction, None)
 
     async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
-        """What Redis knows, or the disk while Redis is away."""
+        """Read a correction from Redis, or from disk while Redis is away; counts hits and misses of Redis."""
         if self._closed:
             return None
         try:
@@ -64,7 +64,7 @@ class SharedCache(CorrectionCache):
         return stored_correction
 
     async def _verify_entry(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction | None:
-        """The correction of an entry that proves to be what it should be; from now on it is known without Redis."""
+        """Verify an entry, copy its correction to memory and return it; count, log and delete an invalid entry."""
         if lookup.entry is None:
             return None
         try:
@@ -78,13 +78,13 @@ class SharedCache(CorrectionCache):
         return correction
 
     def _read(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction:
-        """The correction in an entry; raises `RefusedEntry`."""
+        """Decode the correction in an entry; raises `RefusedEntry`."""
         content = self._entries.unpack(self._shared.entry_name(key), lookup.entry or b"")
         try:
             correction = AlignResponse.model_validate_json(content).correction()
         except ValidationError:
             raise RefusedEntry(ALTERED) from None
-        # An entry of ours always expires, and is of the aligner that its key speaks of.
+        # Our own entries always expire, and come from the aligner that is part of their key.
         if lookup.ttl_s < 0 or (aligner is not None and correction.aligner not in ("", aligner)):
             raise RefusedEntry(FOREIGN)
         return correction
@@ -92,7 +92,7 @@ class SharedCache(CorrectionCache):
     async def _compute(
         self, key: str, compute: Compute, aligner: str, deadline: float, *, remember: bool
     ) -> Correction:
-        """Compute a correction for all gateways, or wait for the one that does; alone where neither can be."""
+        """Compute a correction for all gateways, or wait for the gateway that does; if neither works, compute alone."""
         if not remember:
             return await compute()
         now = time.monotonic()
@@ -113,7 +113,7 @@ class SharedCache(CorrectionCache):
         return await super()._compute(key, compute, aligner, deadline, remember=remember)
 
     async def _await_entry(self, key: str, aligner: str, until: float) -> Correction | None:
-        """The correction, once another gateway has stored it; None when nobody computes it any more, or at `until`."""
+        """Poll for a correction of another gateway; None if nobody computes it any more, or at time `until`."""
         pause_s = _FIRST_LOOK_S
         while True:
             lookup = await self._shared.look_up(key)
@@ -125,7 +125,7 @@ class SharedCache(CorrectionCache):
             pause_s = min(_LONGEST_LOOK_S, pause_s * 1.5)
 
     async def _compute_for_all(self, key: str, compute: Compute, aligner: str, claim: Claim) -> Correction:
-        """Compute under a lease. Whatever happens the lease is given back, and nobody waits for what will not come."""
+        """Compute under a lease and publish the result; the lease is always released, so that nobody waits in vain."""
         REDIS_COMPUTED.labels("for_all").inc()
         published = False
         others_alone = True
@@ -136,14 +136,17 @@ class SharedCache(CorrectionCache):
                 published = await self._publish(key, correction, claim)
             return correction
         except asyncio.CancelledError:
-            others_alone = False  # its client left: the next gateway computes for all
+            others_alone = False  # the client disconnected, so let the next gateway compute for all
             raise
         finally:
             if not published:
                 await run_to_end(self._shared.release(key, claim, others_alone=others_alone))
 
     async def _publish(self, key: str, correction: Correction, claim: Claim | None) -> bool:
-        """Store a correction for all gateways; False where nobody will find it there because of this."""
+        """Store a correction for all gateways; returns False if this call did not store it in Redis.
+
+        That is if the correction is too large, Redis fails (it is then stored on disk), or a later holder was faster.
+        """
         content = AlignResponse.from_correction(correction).model_dump_json().encode()
         entry = self._entries.pack(self._shared.entry_name(key), content)
         if entry is None:

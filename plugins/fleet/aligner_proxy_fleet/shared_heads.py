@@ -1,14 +1,14 @@
 """Replication of taught heads between hosts through Redis: teaching, rolling back and forgetting reach every host.
 
-Each host keeps its heads in its own store, as without Redis, and the commands that change it know nothing of this. For
-every place (an objective's text, its scope, an aligner) there is a record in Redis with a revision; this host keeps
-which revision it had last and what it was. What has changed here since goes out as the next revision, one that is newer
-there is fetched. Where both changed, what reached Redis first stands, and the log says so. Redis may lose everything:
-hosts put back what they have.
+Each host stores its heads in its own store, as without Redis, and the commands that change the store do not know about
+replication. Redis has a record with a revision for every combination of objective (scope, name, text) and aligner. Each
+host remembers the last revision that it had, and a digest of it. A local change since then is sent as the next
+revision; a newer revision in Redis is fetched. If both changed, the change that reached Redis first wins, and the log
+reports it. If Redis loses its data, the hosts send theirs again.
 
-Records and heads are sealed as entries of the cache, bound to their place, so that no tenant's head serves another; a
-head counts only if its bytes have the hash that the record names and are for the text and the aligner there. Without a
-key nothing is shared: whoever can write to Redis could switch an objective off.
+Records and heads are encrypted like entries of the cache and bound to their objective and aligner, so that no tenant's
+head is used for another. A head is accepted only if its bytes match the hash in the record, and it is for that text and
+aligner. Without a key nothing is shared, because anyone who can write to Redis could turn an objective off.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 LIVES_S = 86_400.0
-"""Of what lies in Redis; hosts put it back when it is gone."""
+"""Lifetime in seconds of records and heads in Redis; hosts send them again when they have expired."""
 _LARGEST = MAX_HEAD_BYTES + 4096
 _KNOWN = "shared.json"
 _LOCK = "shared.lock"
@@ -48,7 +48,7 @@ log = logging.getLogger("aligner_proxy.fleet")
 
 
 class Record(BaseModel):
-    """What lies in Redis for a place."""
+    """The record in Redis for one objective and aligner."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,7 +57,7 @@ class Record(BaseModel):
 
 
 class KnownRevision(BaseModel):
-    """The revision that this host had last, and the digest of what it was."""
+    """The last revision that this host had, and the digest of its history."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,21 +70,21 @@ _NOTHING = HeadHistory()
 
 
 class _NotUnderstood(Exception):
-    """A record of ours in a form that only another version knows: it is left as it is."""
+    """A valid record has a format that only another version understands, so it is left unchanged."""
 
 
 @dataclass(slots=True)
 class SharedHeads:
-    """The heads of one policies file on this host, and those of the others. One process of a host exchanges them."""
+    """Replication of the heads of one policies file; on each host only one process does it."""
 
     server: RedisServer
     entries: EntryCodec
     _lock: int | None = field(default=None, init=False)
 
     async def exchange(self, file: PolicyFile) -> bool:
-        """Bring this host and Redis to the same heads; whether something went out that others may want.
+        """Synchronise this host's heads with Redis; returns whether something was sent that other hosts may need.
 
-        Raises `RedisAway`, `RedisRefused`, and `ConfigError` where the store cannot be read or written.
+        Raises `RedisAway`, `RedisRefused`, and `ConfigError` if the store cannot be read or written.
         """
         store = HeadStore.for_file(file)
         places = _places(file)
@@ -107,13 +107,13 @@ class SharedHeads:
         return anything_sent
 
     def close(self) -> None:
-        """Let another process of this host exchange heads."""
+        """Release the lock, so that another process of this host can exchange heads."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _is_leader(self, store: HeadStore) -> bool:
-        """Whether this process exchanges heads for its host: the first that comes, until it ends."""
+        """Whether this process exchanges heads for its host: the first process to lock the store, until it ends."""
         if self._lock is None:
             with contextlib.suppress(OSError):
                 store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class SharedHeads:
 
 @dataclass(slots=True)
 class _HeadExchange:
-    """The exchange of one place."""
+    """The exchange of the heads for one objective and aligner."""
 
     server: RedisServer
     entries: EntryCodec
@@ -140,7 +140,7 @@ class _HeadExchange:
     has_sent: bool = False
 
     async def run(self) -> KnownRevision:
-        """Send or fetch, as the revisions say; what this host has from now on."""
+        """Send or fetch, depending on the revisions; returns the revision that this host has now."""
         try:
             there = await self._read_record()
         except _NotUnderstood:
@@ -156,12 +156,12 @@ class _HeadExchange:
         return await self._fetch(there, replaces=changed)
 
     def _name(self, head: str = "") -> str:
-        """The name of the record of this place, or of one of its heads."""
+        """The name in Redis of the record for this objective and aligner, or of one of its heads."""
         kind = f"head:{head}" if head else "taught"
         return f"{self.entries.prefix}{kind}:{self.place.digest}"
 
     async def _read_record(self) -> Record | None:
-        """The record in Redis; None where there is none that can be used."""
+        """Read the record in Redis; None if there is no valid one. Raises `_NotUnderstood`."""
         content = await self._read_entry(self._name())
         if content is None:
             return None
@@ -174,7 +174,7 @@ class _HeadExchange:
             raise _NotUnderstood from None
 
     async def _read_entry(self, name: str) -> bytes | None:
-        """What lies under a name, proven; what is not proven is counted and deleted."""
+        """Read and verify the entry under a name; an invalid one is counted, logged and deleted, and gives None."""
 
         async def work(redis: Redis) -> Any:
             return await redis.getrange(name, 0, _LARGEST)
@@ -194,10 +194,10 @@ class _HeadExchange:
         await self.server.write(lambda redis: redis.unlink(name))
 
     async def _send(self, record: Record) -> KnownRevision:
-        """Put what is here into Redis, the heads before the record that names them."""
+        """Send this host's heads to Redis, before the record that names them."""
         values = await asyncio.to_thread(self._entries_of, record)
         if values is None:
-            return self.last_known  # a head is missing here; others are told nothing that they could not have
+            return self.last_known  # a head is missing here, and others must not get a record without its heads
 
         async def work(redis: Redis) -> None:
             pipe = redis.pipeline(transaction=False)
@@ -217,14 +217,14 @@ class _HeadExchange:
         return {name: entry for name, entry in packed.items() if entry} if all(packed.values()) else None
 
     async def _complete(self, there: Record) -> KnownRevision:
-        """This host has what Redis has; what Redis has lost of it is put back."""
+        """Send heads that Redis has lost, if this host and Redis have the same record."""
         names = [self._name(version.head) for version in there.taught.versions]
         if names and await self.server.ask(lambda redis: redis.exists(*names)) < len(names):
             await self._send(there)
         return KnownRevision(revision=there.revision, digest=there.taught.digest)
 
     async def _fetch(self, there: Record, *, replaces: bool) -> KnownRevision:
-        """Put what Redis has in force here, all of it or nothing."""
+        """Fetch the record's heads and activate them here, all of them or none."""
         heads: dict[str, bytes] = {}
         for version in there.taught.versions:
             if await asyncio.to_thread(self.store.head, version.head) is not None:
@@ -232,13 +232,13 @@ class _HeadExchange:
             name = self._name(version.head)
             head = await self._read_entry(name)
             if head is None:
-                return self.last_known  # whoever has it puts it back
+                return self.last_known  # a host that has this head will send it again
             if not self._is_of(version, head):
                 await self._refuse(name, ALTERED)
                 return self.last_known
             heads[version.head] = head
         if not await asyncio.to_thread(self.store.replace_history, self.place, self.here, there.taught, heads):
-            return self.last_known  # changed here in this moment; the next look compares anew
+            return self.last_known  # the store was changed meanwhile; the next exchange compares again
         if replaces:
             log.warning(
                 "taught heads: %s was changed on this host and on another one at the same time; what the other one has "
@@ -250,7 +250,7 @@ class _HeadExchange:
         return KnownRevision(revision=there.revision, digest=there.taught.digest)
 
     def _is_of(self, version: Version, data: bytes) -> bool:
-        """Whether these bytes are the head that a record names, for this text and that aligner."""
+        """Whether these bytes are the head that a record names, for this text and the version's aligner."""
         try:
             head = TaughtHead.from_bytes(data)
         except MalformedHead:
@@ -259,7 +259,7 @@ class _HeadExchange:
 
 
 def _places(file: PolicyFile) -> list[HeadPlace]:
-    """Where this file may have taught heads."""
+    """All combinations of an objective with examples and an aligner in this file."""
     return [
         HeadPlace(subject.scope, subject.name, subject.text, aligner_name)
         for subject in subjects.subjects(file)
@@ -268,7 +268,7 @@ def _places(file: PolicyFile) -> list[HeadPlace]:
 
 
 def _read_revisions(store: HeadStore) -> dict[str, KnownRevision]:
-    """What this host had last; without the file it is as if it had never exchanged anything."""
+    """Read the last known revisions of this host; empty if their file is missing or damaged."""
     with contextlib.suppress(OSError, ValueError):
         return _ALL_KNOWN.validate_json((store.folder / _KNOWN).read_bytes())
     return {}

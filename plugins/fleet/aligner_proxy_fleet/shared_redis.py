@@ -1,4 +1,4 @@
-"""A Redis that gateways share: what a gateway gets of it. Nothing connects before the first use."""
+"""A Redis that gateways share, with everything that a gateway uses it for; it connects only at first use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SharedRedis:
 
     @cached_property
     def server(self) -> RedisServer:
-        """The connections of this process to it; its metrics begin with it."""
+        """This process's connections to the Redis; creating them also starts their metrics."""
         return RedisServer(self._url, self._address.variable)
 
     @cached_property
@@ -40,25 +40,25 @@ class SharedRedis:
         return EntryCodec(self._address.key)
 
     def open_cache(self, directory: Path, ttl_s: float, max_mb: int) -> SharedCache:
-        """The cache of corrections there; `directory` and `max_mb` are of the disk, for while it is away."""
+        """The shared cache of corrections; `directory` and `max_mb` are for the disk cache while Redis is away."""
         shared = SharedEntries(self.server, self._entries.prefix, ttl_s)
         return SharedCache(directory, ttl_s, max_mb, shared, self._entries)
 
     def open_accounts(self, work: str) -> SharedAccounts:
-        """The accounts of one kind of work, apart from those of others."""
+        """The shared accounts for one kind of work; each kind has its own."""
         return SharedAccounts(self.server, f"{self._entries.prefix}{hashlib.sha256(work.encode()).hexdigest()[:16]}:")
 
     def join(self, policies: Policies) -> Fleet:
-        """The membership of this process, which goes by these policies; not started."""
+        """This process as a member of the fleet, with these policies; not started yet."""
         return Fleet(self.server, policies)
 
     def examine(self, file: PolicyFile) -> Iterator[DoctorFinding]:
-        """Whether it answers, what it does when its memory is full, and what gateways told it."""
+        """The findings of `aligner-proxy doctor` about this Redis and the gateways that share it."""
         return examine_redis(self.server, self._address.key, file)
 
 
 def check_url(address: ServerAddress) -> str:
-    """The URL of an address; raises `ConfigError` where no client can be made of it."""
+    """Check the URL of an address and return it; raises `ConfigError` if it is missing or invalid."""
     name = address.variable
     if address.url is None:
         raise ConfigError(f"{address.setting}: {name} is not set; set it to the URL of the shared Redis: {REDIS_FORMS}")
