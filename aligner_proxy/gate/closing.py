@@ -59,7 +59,11 @@ def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> 
 
 
 def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
-    """Whether a beginning contains everything it may not lose, and has the same items and rows as before."""
+    """Whether the gate need not read the beginning of a growing answer again.
+
+    No rule about lost content objects to it, it ends with a line, and it has the same list items and table rows as the
+    original's beginning.
+    """
     if any(name in KEEPS and rule(candidate) for name, rule in rules.items()):
         return False
     if not candidate.before.read(has_outline):

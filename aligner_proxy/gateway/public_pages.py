@@ -117,9 +117,9 @@ def install() -> None:
 
 
 def install_routes(app: FastAPI, prices: Callable[[bool], dict[str, Any]]) -> None:
-    """Put our routes for the pages before those of the application, once.
+    """Serve the OpenAPI document and the price map from the cache, by routes placed before LiteLLM's own.
 
-    `prices(catalog_only)` returns the price map.
+    Further calls do nothing. `prices(catalog_only)` returns the price map.
     """
     if getattr(app.state, _INSTALLED, False):
         return

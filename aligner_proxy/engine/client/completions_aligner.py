@@ -342,7 +342,8 @@ def _whole(prompt: prompts.Prompt, passage: AnswerPassage, before: str, request:
 def _hole(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str) -> CompletionRequest:
     """The request for one hole: the prompt, followed by the edited answer so far.
 
-    The beginnings of kept segments after the hole are the stop texts.
+    The beginnings of kept segments after the hole are the stop texts. The original text from the hole on goes along as
+    the predicted output, for servers that use one.
     """
     before, run = (_as_read(text) for text in (hole.before, hole.run.text))
     count = tokens(run)

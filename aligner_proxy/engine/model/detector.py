@@ -47,9 +47,10 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
-    """Map ascending (start, end) pieces of text to token ranges; a token belongs to the piece with its last character.
+    """Map ascending (start, end) pieces of text to token ranges, each up to the token with the piece's last character.
 
-    A character may have several tokens, which then all have the same end.
+    A token that reaches over a border is in both ranges. A character may have several tokens, which then all have the
+    same end.
     """
     ranges = []
     token = 0

@@ -221,6 +221,10 @@ class Numbering:
                 self._promise(number)
 
     def _promise(self, number: str) -> None:
+        """Remember a reference to an item that no recent list has yet.
+
+        Lists that end before that number keep their numbers, since the reference may mean an item they are still to get.
+        """
         if number.isdecimal() and not any(numbered.has(int(number)) for numbered in self._recent):
             self._promised.add(int(number))
             for numbered in self._all:

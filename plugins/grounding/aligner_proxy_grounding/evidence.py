@@ -212,7 +212,11 @@ class Weigher:
         }
 
     def evidence_for_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:
-        """The features for "none of the statements", by the names of the weights."""
+        """The features for "none of the statements", by the names of the fitted weights.
+
+        `unknown` words are not on the page, `strange` ones have nothing similar on it either. Kinds of facts are
+        features because some kinds, such as addresses, more often have no statement.
+        """
         subject = self._subject
         words = self._vocabulary
         kind = self._fact.kind
