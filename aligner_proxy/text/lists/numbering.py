@@ -223,7 +223,7 @@ class Numbering:
     def _promise(self, number: str) -> None:
         """Remember a reference to an item that no recent list has yet.
 
-        Lists that end before that number keep their numbers, since the reference may mean an item they are still to get.
+        Lists that end before that number keep their numbers, since the reference may mean an item that they still get.
         """
         if number.isdecimal() and not any(numbered.has(int(number)) for numbered in self._recent):
             self._promised.add(int(number))

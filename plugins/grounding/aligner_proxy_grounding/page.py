@@ -295,7 +295,8 @@ def weight_of(word: str, word_counts: Mapping[str, int], sentences: int) -> floa
 def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money: str) -> str:
     """Add to a bare number in a table the unit from its column's heading, else from the headings above the table.
 
-    The first two entries of `above` are the row's and the column's headings. `money` is the currency named for the whole page; it applies to tables of prices.
+    The first two entries of `above` are the row's and the column's headings. `money` is the currency named for the
+    whole page; it applies to tables of prices.
     """
     if not _BARE.fullmatch(cell):
         return cell
