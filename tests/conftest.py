@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 import re
+import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+_MOST_THREADS = 60
+"""More than that are threads of guardrails that nobody holds any more: each reads its files once a second."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """End such threads. Guardrails are in cycles, and Python looks for old ones only when much more is new."""
+    if threading.active_count() > _MOST_THREADS:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
