@@ -57,15 +57,20 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-_MOST_THREADS = 60
-"""More than that are threads of guardrails that nobody holds any more: each reads its files once a second."""
+_MORE_THREADS = 50
+"""So many new ones may be threads of guardrails that nobody holds any more: each looks at its files once a second."""
+_threads_left = 0
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
     """End such threads. Guardrails are in cycles, and Python looks for old ones only when much more is new."""
-    if threading.active_count() > _MOST_THREADS:
+    global _threads_left
+    count = threading.active_count()
+    _threads_left = min(_threads_left, count)
+    if count > _threads_left + _MORE_THREADS:
         gc.collect()
+        _threads_left = count  # they end within a second
 
 
 @pytest.fixture(scope="session")
