@@ -439,7 +439,7 @@ def _claim_socket_name() -> Path | None:
     except ConfigError:
         if name.exists() and not name.is_socket():
             raise
-        log.info("another engine runs on %s, this gateway's has no link there", name)
+        log.info("%s belongs to another engine, so this gateway's engine cannot be reached there", name)
         return None
 
 

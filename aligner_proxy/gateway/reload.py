@@ -296,7 +296,11 @@ class Policies:
             if last is not None:
                 self._watched.current = ActiveConfig.from_file(last)
         except (AlignerProxyError, *_PARSER_ERRORS) as error:  # a file that it names is gone
-            log.warning("%s: what is in force elsewhere cannot be read (%s)", self.path.name, type(error).__name__)
+            log.warning(
+                "%s: the version that another process made active cannot be read (%s)",
+                self.path.name,
+                type(error).__name__,
+            )
 
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
         return read_keys(config.keys_path(self.current.file))

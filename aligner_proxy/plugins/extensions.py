@@ -140,7 +140,7 @@ class Extensions:
         finally:
             work.cancel()
         reason = error.reason if isinstance(error, CorrectionError) else DeadlineExceeded.reason
-        log.warning("objectives were not chosen by prompt, policy %s keeps its fallback: %s", policy.name, reason)
+        log.warning("choosing objectives by prompt failed, so policy %s uses its fallback: %s", policy.name, reason)
         for member in self._selecting_members(policy):
             stated = _call_quietly(member.extension, "unselected", policy, reason)
             policy = stated if isinstance(stated, Policy) else policy

@@ -352,7 +352,7 @@ def test_a_disk_that_takes_nothing_keeps_no_change_back(
 
     monkeypatch.setattr(Path, "replace", full)
     changed(policies, ENFORCED.replace("name: acme", "name: first"))
-    assert "cannot be kept" in caplog.text
+    assert "cannot be stored for new processes" in caplog.text
     assert policies.current.file.tenants[0].name == "first"
     changed(policies, LESS)
     assert enforced(policies) == ["harmless", "kind"], "a process compares with its own then"

@@ -27,7 +27,7 @@ from aligner_proxy_systems.metaalign.types import Adherence, Preference, Prefere
 
 PREFERENCES = Counter(
     "aligner_preferences_total",
-    "Checkable preferences: whether the upstream's answer met one, and whether the delivered one does",
+    "Checkable preferences: whether the upstream's answer met them, and whether the delivered answer does",
     ("preference", "before", "after"),
 )
 

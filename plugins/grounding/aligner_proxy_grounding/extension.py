@@ -27,7 +27,7 @@ from aligner_proxy_grounding.stage import CERTAINTY_KEY, GroundingStage
 
 FACTS = Counter(
     "aligner_grounded_total",
-    "Facts of answers that references give otherwise, by kind: replaced, or unsettled where more than one could stand",
+    "Facts of answers that contradict a reference, by kind: replaced, or unsettled if it was not clear by what",
     ("result", "kind"),
 )
 ReferenceText = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]

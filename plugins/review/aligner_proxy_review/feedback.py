@@ -28,7 +28,7 @@ from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
 
-FEEDBACK = Counter("aligner_feedback_total", "Calls of POST /v1/feedback", ("result",))
+FEEDBACK = Counter("aligner_feedback_total", "Calls to POST /v1/feedback", ("result",))
 PATH = "/v1/feedback"
 MOST_EDIT_CHARS = 20_000
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
