@@ -185,7 +185,9 @@ class ClientKeys:
     @property
     def fault(self) -> str | None:
         """A problem with the file that the operator should know; None if there is none."""
-        return f"{self.path.name} does not exist: no key of it is accepted" if self.path and self.missing else None
+        return (
+            f"{self.path.name} does not exist, so none of its keys is accepted" if self.path and self.missing else None
+        )
 
 
 def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
