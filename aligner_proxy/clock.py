@@ -124,14 +124,14 @@ class SteadyClock:
         self._update_metric()
         if self._last.offset:
             log.warning(
-                "clock (%s): the machine's clock jumped by %+.0f s; the time before counts until it comes back "
-                "or has stayed so for %.0f s",
+                "clock (%s): the machine's clock jumped by %+.0f s; the gateway ignores the jump until the clock "
+                "returns or has kept the new time for %.0f s",
                 self._name,
                 before.offset - self._last.offset,
                 self._believed_after_s,
             )
         else:
-            log.warning("clock (%s): the machine's clock is believed again", self._name)
+            log.warning("clock (%s): the machine's clock is used again", self._name)
 
     def _update_metric(self) -> None:
         CLOCK_JUMP.labels(self._name).set(abs(self._last.offset))

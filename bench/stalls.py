@@ -42,7 +42,7 @@ _LAST_S = 60.0
 """Longest wait for the last liveness requests after all other requests have ended."""
 _PLACES = 12
 _OPEN_AI = {"model": "openai/up", "api_base": "{upstream}/v1", "api_key": "none"}
-_STALL = "the event loop did not answer: "
+_STALL = "event loop blocked: "
 
 
 @dataclass(frozen=True, slots=True)

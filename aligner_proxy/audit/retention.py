@@ -190,7 +190,7 @@ class RetentionWorker:
             except (sqlite3.Error, OSError, AuditError) as error:
                 if self._healthy:
                     reason = getattr(error, "sqlite_errorname", type(error).__name__)
-                    log.warning("audit: old entries cannot be deleted (%s); it is tried again", reason)
+                    log.warning("audit: old entries cannot be deleted (%s); trying again in the next round", reason)
                 self._healthy = False
             else:
                 self._healthy = True

@@ -60,5 +60,5 @@ def _find_rows(store: AuditStore, name: str, tenant: str | None) -> list[int]:
     )
     tenants = sorted({str(row[1]) for row in rows})
     if len(tenants) > 1:
-        raise ConfigError(f"several tenants have a call of this id; say whose with --tenant: {', '.join(tenants)}")
+        raise ConfigError(f"several tenants have a call with this id; choose one with --tenant: {', '.join(tenants)}")
     return [int(row[0]) for row in rows]

@@ -289,14 +289,14 @@ def _redis_warnings(policies: PolicyFile) -> Iterator[str]:
     """Warn about a shared Redis without encryption, because anyone who can read it can read corrected texts."""
     if policies.cache.redis_env and not policies.cache.key_env:
         place = policies.source.place_of("cache", "redis_env")
-        yield f"{place}: corrected texts lie in Redis unencrypted; name a variable with a key: cache.key_env"
+        yield f"{place}: corrected texts are stored in Redis unencrypted; name a variable with a key: cache.key_env"
 
 
 def _key_warnings(checked: _CheckedConfig) -> Iterator[str]:
     """Warn about keys of the keys file that a gateway refuses now or soon, and about unknown models in it."""
     path = keys_path(checked.policies)
     if path is not None and not path.exists():
-        yield f"{path.name} does not exist: no key of it is accepted"
+        yield f"{path.name} does not exist, so none of its keys is accepted"
     now = datetime.now(UTC)
     for entry in checked.keys.values():
         if entry.is_expired(now):

@@ -30,13 +30,13 @@ def allow_connections(connections: int, each: int = 1) -> None:
     if limit < connections + RESERVE:
         fits = max(1, (limit - RESERVE) // each)
         raise ConfigError(
-            f"--connections {connections} needs {connections + RESERVE} open files and this process may have {limit}, "
-            f"its hard limit; {fix}, or give --connections {fits}"
+            f"--connections {connections} needs {connections + RESERVE} open files, but the hard limit of this process "
+            f"is {limit}; {fix}, or use --connections {fits}"
         )
     if limit < connections * each + RESERVE:
         log.warning(
-            "open files: this process may have %d, its hard limit, and --connections %d needs up to %d; %s, or "
-            "give --connections %d",
+            "open files: the hard limit of this process is %d, but --connections %d needs up to %d; %s, or use "
+            "--connections %d",
             limit,
             connections,
             connections * each + RESERVE,
@@ -50,7 +50,9 @@ def fit_connections(connections: int) -> int:
     limit = _raise_limit(max(_ENOUGH, connections + RESERVE))
     fits = max(1, min(connections, limit - RESERVE))
     if fits < connections:
-        log.warning("this process may have %d open files, so it takes %d connections, not %d", limit, fits, connections)
+        log.warning(
+            "the limit of %d open files allows this process %d connections instead of %d", limit, fits, connections
+        )
     return fits
 
 

@@ -262,7 +262,7 @@ def check_class_is_ours(litellm_file: Path) -> None:
     shadow = litellm_file.parent / "aligner_proxy"
     if (shadow / "guardrail.py").exists():
         raise ConfigError(
-            f"{litellm_file} lies beside {shadow.name}/, so LiteLLM would load a second copy of the guardrail from "
+            f"{litellm_file} is next to {shadow.name}/, so LiteLLM would load a second copy of the guardrail from "
             f"there; move the file into a folder of its own, for example {litellm_file.parent / 'configs'}"
         )
 
@@ -439,7 +439,7 @@ def _claim_socket_name() -> Path | None:
     except ConfigError:
         if name.exists() and not name.is_socket():
             raise
-        log.info("another engine runs on %s, this gateway's has no link there", name)
+        log.info("%s belongs to another engine, so this gateway's engine cannot be reached there", name)
         return None
 
 

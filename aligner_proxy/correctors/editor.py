@@ -352,7 +352,7 @@ class _Written:
 
 def _log_failure(request: AlignRequest, error: CorrectionError) -> EditorUse:
     """Log that the editor failed and the aligner edits; return what the failed call cost."""
-    log.warning("call %s: the editor failed (%s); the aligner edits", request.request_id, type(error).__name__)
+    log.warning("call %s: the editor failed (%s); the aligner edits instead", request.request_id, type(error).__name__)
     return cost_of_failure(error)
 
 

@@ -46,7 +46,7 @@ class StageEditor:
             )
         except CorrectionError as error:
             log.warning(
-                "call %s: the editor failed (%s); its question stays open",
+                "call %s: the editor failed (%s); going on without its answer",
                 self._request.request_id,
                 type(error).__name__,
             )

@@ -74,7 +74,10 @@ class ActivePolicies:
             new.write_text(json.dumps({"path": os.path.abspath(self.path), "text": file.source.text}), encoding="utf-8")
             new.replace(self.state_file)
         except OSError as error:
-            log.warning("the policies in force cannot be kept for processes to come (%s)", error.strerror)
+            log.warning(
+                "the active policies cannot be stored for new processes (%s); each reads the file itself",
+                error.strerror,
+            )
             for path in (new, self.state_file):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -91,7 +94,7 @@ class ActivePolicies:
         except ConfigError:
             # A version before an upgrade accepted this text; `serve`, which still runs that version, has compared the
             # files.
-            log.warning("%s: cannot be compared with what was in force: that is refused by now", self.path.name)
+            log.warning("%s: cannot be compared with the active version, which this release refuses", self.path.name)
             return current
 
     @contextlib.contextmanager

@@ -97,7 +97,7 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
     if backend.template or known_template:
         return sources.template_of(str(backend), backend.template, known_template)
     if backend.scorer:
-        raise ConfigError("the prompt form of the editor is not known here; set aligner.engine.template")
+        raise ConfigError("the prompt template of the editor is not known; set aligner.engine.template")
     model = file.aligner.model
     return sources.template_of(model, file.aligner.template, sources.known_template(model))
 
@@ -123,7 +123,9 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
     for plugin in registry.configure_plugins(file)["caches"]:
         if server is not None:
             place = config.redis_setting(file)
-            raise ConfigError(f"{place}: corrections are in Redis or in plugins.cache; remove one of both")
+            raise ConfigError(
+                f"{place}: corrections are stored in Redis or in plugins.cache, not in both; remove one of them"
+            )
         caller = ThreadRunner("cache") if plugin.offer.plugin.third_party else InlineRunner()
         return PluginCache(folder, ttl_s, plugin.make(), caller)
     if server is None:

@@ -29,6 +29,8 @@ def _all_models(body: bytes) -> tuple[str, ...]:
         pairs = json.loads(body, object_pairs_hook=tuple, parse_int=float)
     except (ValueError, RecursionError):
         kind = "invalid_request_error"
-        raise ProxyException("the body is no JSON that is the same to every reader", kind, "body", 400) from None
+        raise ProxyException(
+            "the body is not JSON that every parser reads in the same way", kind, "body", 400
+        ) from None
     top = pairs if isinstance(pairs, tuple) else ()
     return tuple(value for key, value in top if key == "model" and isinstance(value, str))

@@ -157,7 +157,7 @@ class AlignerGuardrail(CustomGuardrail):
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
         self._gaps = tuple(text for _, text in guardrail_entry.find_gaps(mode, self.default_on, stream_scope))
         for gap in self._gaps if self._gaps != before else ():
-            log.warning("%s (where the policies file enforces, every answer is corrected all the same)", gap)
+            log.warning("%s (where the policies file enforces objectives, every answer is corrected anyway)", gap)
 
     def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
         """Whether a hook runs: as the entry says, but for every request if the active policies file enforces."""

@@ -95,7 +95,7 @@ class PublicPages:
                 self._pages.clear()
             self._pages[variant] = page
             self._made_at[variant] = time.monotonic()
-            log.info("public page %s made once for all in %.1f s", self._path, self._made_at[variant] - started)
+            log.info("public page %s: built in %.1f s and cached", self._path, self._made_at[variant] - started)
         finally:
             del self._making[variant]
 

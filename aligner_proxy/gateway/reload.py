@@ -185,7 +185,9 @@ class ClientKeys:
     @property
     def fault(self) -> str | None:
         """A problem with the file that the operator should know; None if there is none."""
-        return f"{self.path.name} does not exist: no key of it is accepted" if self.path and self.missing else None
+        return (
+            f"{self.path.name} does not exist, so none of its keys is accepted" if self.path and self.missing else None
+        )
 
 
 def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
@@ -296,7 +298,11 @@ class Policies:
             if last is not None:
                 self._watched.current = ActiveConfig.from_file(last)
         except (AlignerProxyError, *_PARSER_ERRORS) as error:  # a file that it names is gone
-            log.warning("%s: what is in force elsewhere cannot be read (%s)", self.path.name, type(error).__name__)
+            log.warning(
+                "%s: the version that another process made active cannot be read (%s)",
+                self.path.name,
+                type(error).__name__,
+            )
 
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
         return read_keys(config.keys_path(self.current.file))

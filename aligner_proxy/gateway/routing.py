@@ -248,16 +248,20 @@ def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> No
     _check_sizes(data)
     for name in sorted(directing_fields().intersection(body) - set(allowed)):
         if body[name] is not None:
-            raise RouterFieldRefused(name, f"{name} is not taken from clients; the operator may add it to {_SETTING}")
+            raise RouterFieldRefused(
+                name, f"{name} is not accepted from clients; the operator may add it to {_SETTING}"
+            )
     internal = next((name for name in body if str(name).startswith("_") and name not in allowed), None)
     if internal is not None:
-        raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not taken from clients")
+        raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not accepted from clients")
     extra = body.get("extra_body")
     hidden = (
         (_OF_THE_BODY | directing_fields()).intersection(extra) - set(allowed) if isinstance(extra, Mapping) else ()
     )
     if hidden:
-        raise RouterFieldRefused("extra_body", f"extra_body may not hold {min(hidden)}; send it as a field of the body")
+        raise RouterFieldRefused(
+            "extra_body", f"extra_body may not contain {min(hidden)}; send it as a field of the body"
+        )
     for name in FALLBACKS:
         _check_fallbacks(name, body.get(name), free=name in allowed)
 

@@ -17,7 +17,7 @@ _BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 IN_FLIGHT = Gauge("aligner_in_flight", "Answers being aligned right now", multiprocess_mode="livesum")
 ENGINE_UP = Gauge(
     "aligner_engine_up",
-    "1 when the engine answered the last time it was asked, 0 when it did not; of several workers the lowest",
+    "1 if the engine answered the last call, else 0; with several workers, the lowest",
     multiprocess_mode="livemin",
 )
 Metric = TypeVar("Metric", bound=MetricWrapperBase)
@@ -35,91 +35,103 @@ def register_once(kind: type[Metric], name: str, text: str, labels: Sequence[str
 
 
 SECONDS = register_once(
-    Histogram, "aligner_stage_seconds", "Time of one stage of one answer", ("stage",), buckets=_BUCKETS
+    Histogram, "aligner_stage_seconds", "Seconds that one stage of one answer took", ("stage",), buckets=_BUCKETS
 )
-OUTCOMES = register_once(
-    Counter, "aligner_outcomes_total", "Choices by what became of them", ("status", "reason", "policy")
-)
+OUTCOMES = register_once(Counter, "aligner_outcomes_total", "Choices by outcome", ("status", "reason", "policy"))
 BY_ALIGNER = register_once(
     Counter,
     "aligner_by_aligner_total",
     "Judged choices by the aligner that judged them",
     ("aligner", "status", "policy"),
 )
-HAND_OFFS = register_once(Counter, "aligner_hand_offs_total", "Reports of doubtful answers", ("result", "policy"))
+HAND_OFFS = register_once(
+    Counter, "aligner_hand_offs_total", "Reports of doubtful answers to the hand_off webhook", ("result", "policy")
+)
 SHADOW_JUDGEMENTS = register_once(
-    Counter, "aligner_shadow_aligner_total", "Answers for the aligner beside", ("aligner", "result")
+    Counter,
+    "aligner_shadow_aligner_total",
+    "Answers for the shadow aligner, which scores them for comparison only",
+    ("aligner", "result"),
 )
 LATENCY = register_once(
-    Histogram, "aligner_latency_seconds", "Added latency per choice", ("status",), buckets=_LATENCY_BUCKETS
+    Histogram,
+    "aligner_latency_seconds",
+    "Seconds that the aligner added to one choice",
+    ("status",),
+    buckets=_LATENCY_BUCKETS,
 )
 SEGMENTS = register_once(Counter, "aligner_segments_total", "Segments judged by the detector head", ("flagged",))
 DRAFT = register_once(Counter, "aligner_draft_tokens_total", "Draft tokens proposed")
 ACCEPTED = register_once(Counter, "aligner_accepted_tokens_total", "Draft tokens accepted")
-RECOVERED = register_once(Counter, "aligner_recovered_tokens_total", "Tokens in place of rejected draft tokens")
-BONUS = register_once(Counter, "aligner_bonus_tokens_total", "Tokens behind drafts that were accepted whole")
-FORWARDS = register_once(Counter, "aligner_forwards_total", "Passes through the aligner")
+RECOVERED = register_once(Counter, "aligner_recovered_tokens_total", "Tokens written in place of rejected draft tokens")
+BONUS = register_once(Counter, "aligner_bonus_tokens_total", "Tokens written after drafts that were accepted in full")
+FORWARDS = register_once(Counter, "aligner_forwards_total", "Forward passes of the aligner")
 FIRST_TOKEN_ADDED = register_once(
     Histogram,
     "aligner_first_token_added_seconds",
-    "How much later the client of a stream got its first token",
+    "Seconds that the aligner added before the client of a stream got its first token",
     ("stream",),
     buckets=_LATENCY_BUCKETS,
 )
 LAST_TOKEN_ADDED = register_once(
     Histogram,
     "aligner_last_token_added_seconds",
-    "How much later the client of a stream had the whole answer",
+    "Seconds that the aligner added before the client of a stream had the whole answer",
     ("stream",),
     buckets=_LATENCY_BUCKETS,
 )
 STREAM_BYTES = register_once(
     Gauge,
     "aligner_stream_held_bytes",
-    "Bytes that streams hold back, about (streams.max_mb bounds them in each worker)",
+    "Approximate bytes that streams hold back (streams.max_mb is the limit of each worker)",
     multiprocess_mode="livesum",
 )
 STREAMS_SHED = register_once(
-    Counter, "aligner_streams_shed_total", "Streams for which there was no room (streams.max_mb)", ("policy",)
+    Counter,
+    "aligner_streams_shed_total",
+    "Streams that were shed because the streams of a worker held streams.max_mb",
+    ("policy",),
 )
 LOOP_STALLS = register_once(
     Histogram,
     "aligner_loop_stall_seconds",
-    "How long the event loop of a worker did not answer, where that was too long, by whose line it was in",
+    "Seconds for which a long stall blocked a worker's event loop, by the owner of the code that ran",
     ("owner",),
     buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 EDITS = register_once(
-    Counter, "aligner_edits_total", "Edits the aligner wanted, by what the gate said to each", ("verdict",)
+    Counter, "aligner_edits_total", "Edits that the aligner proposed, by the gate's verdict", ("verdict",)
 )
-EDITOR_CALLS = register_once(Counter, "aligner_editor_calls_total", "Calls of an editor", ("model", "result"))
+EDITOR_CALLS = register_once(Counter, "aligner_editor_calls_total", "Calls to an editor model", ("model", "result"))
 EDITOR_TOKENS = register_once(
     Counter, "aligner_editor_tokens_total", "Tokens that an editor read and wrote", ("model", "direction")
 )
-EDITOR_SECONDS = register_once(Counter, "aligner_editor_seconds_total", "Time in calls of an editor", ("model",))
+EDITOR_SECONDS = register_once(
+    Counter, "aligner_editor_seconds_total", "Seconds spent in calls to an editor model", ("model",)
+)
 EDITOR_REFUSED = register_once(
     Counter,
     "aligner_editor_refused_total",
-    "Passages removed because what an editor wrote in their place was flagged again or refused by the gate",
+    "Passages removed because the editor's replacement was flagged again or refused by the gate",
     ("model",),
 )
 UNTAUGHT = register_once(
     Counter,
     "aligner_untaught_total",
-    "Objectives judged by the general head alone because their taught head could not be used, by why",
+    "Objectives judged by the general head alone because their taught head could not be used, by reason",
     ("reason",),
 )
 TAUGHT_EXAMPLES = register_once(
     Gauge,
     "aligner_taught_examples",
-    "Examples from which the head in force of an objective was taught; scope - is the whole file, else a tenant's",
+    "Examples that trained the active head of an objective; scope is the tenant, or - for the whole file",
     ("scope", "objective", "aligner"),
     multiprocess_mode="livemax",
 )
 TAUGHT_AT = register_once(
     Gauge,
     "aligner_taught_timestamp_seconds",
-    "When the head in force of an objective was taught, in seconds since the epoch",
+    "When the active head of an objective was trained, in seconds since the epoch",
     ("scope", "objective", "aligner"),
     multiprocess_mode="livemax",
 )
@@ -127,7 +139,7 @@ CACHE = register_once(Counter, "aligner_cache_total", "Cache look-ups", ("result
 CACHE_UP = register_once(
     Gauge,
     "aligner_cache_store_up",
-    "1 while the store of the cache works, 0 while it fails and is tried again; of several workers the lowest",
+    "1 while the cache's store works, 0 while it fails and is retried; with several workers, the lowest",
     multiprocess_mode="livemin",
 )
 CACHE_FAILURES = register_once(
@@ -137,35 +149,38 @@ AUDIT_ENTRIES = register_once(Counter, "aligner_audit_entries_total", "Entries f
 AUDIT_WAITING = register_once(
     Gauge,
     "aligner_audit_waiting_bytes",
-    "Memory of the entries that wait for the audit store; of several workers the sum",
+    "Bytes of memory that entries waiting for the audit store use; with several workers, the sum",
     multiprocess_mode="livesum",
 )
 AUDIT_DELETED = register_once(
-    Counter, "aligner_audit_deleted_total", "Entries deleted from the audit store, by what was too large", ("limit",)
+    Counter,
+    "aligner_audit_deleted_total",
+    "Entries deleted from the audit store, by the limit that was exceeded",
+    ("limit",),
 )
 CLOCK_JUMP = register_once(
     Gauge,
     "aligner_clock_jump_seconds",
-    "Seconds between the machine's clock after a jump and the time that is believed; 0 while it is believed itself",
+    "Seconds between the machine's clock after a jump and the time that the gateway uses; 0 while they are equal",
     ("clock",),
     multiprocess_mode="livemax",
 )
 NOT_PUT_IN = register_once(
-    Counter, "aligner_not_put_in_total", "Corrected responses that could not be made; the original went"
+    Counter,
+    "aligner_not_put_in_total",
+    "Corrections that could not be inserted into the response, so that the client got the original",
 )
 SIDE_TEXTS_REFUSED = register_once(
     Counter,
     "aligner_side_texts_refused_total",
-    "Answers that ended because of a text beside them, by its kind",
+    "Answers blocked because of a side text (such as reasoning or tool arguments), by its kind",
     ("kind", "policy"),
 )
-RETRIES = register_once(
-    Counter, "aligner_retries_total", "Further tries at a correction, by what came of it", ("status",)
-)
+RETRIES = register_once(Counter, "aligner_retries_total", "Retries of a correction, by result", ("status",))
 BREAKER = register_once(
     Gauge,
     "aligner_breaker_state",
-    "Circuit breaker of the engine: 0 closed, 1 half open, 2 open; of several workers the highest",
+    "Circuit breaker of the engine: 0 closed, 1 half open, 2 open; with several workers, the highest",
     multiprocess_mode="livemax",
 )
 BREAKER_OPENINGS = register_once(Counter, "aligner_breaker_opened_total", "How often the circuit breaker opened")
@@ -173,7 +188,7 @@ RELOADS = register_once(Counter, "aligner_policy_changes_total", "Changes of the
 POLICY_REFUSED = register_once(
     Gauge,
     "aligner_policy_refused",
-    "1 while the policies or keys file on disk is refused and an older one is in force",
+    "1 while the policies or keys file on disk is refused and an older one stays active",
     multiprocess_mode="livemax",
 )
 INFO = register_once(Gauge, "aligner_info", "The gateway's version", ("version",), multiprocess_mode="livemax")

@@ -212,7 +212,7 @@ class _Stall:
             line["queued_ms"] = round(self.usage.queued_s * 1000)
         if self._others:
             line["other_thread"] = _commonest_place(self._others)
-        log.warning("the event loop did not answer: %s", json.dumps(line))
+        log.warning("event loop blocked: %s", json.dumps(line))
 
 
 def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:

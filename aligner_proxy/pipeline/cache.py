@@ -410,7 +410,7 @@ class PluginCache(CorrectionCache):
         except (CorrectionError, TimeoutError) as error:
             name = type(error).__name__
             if self._well:
-                log.warning("correction cache: its store fails (%s); going on without it meanwhile", name)
+                log.warning("correction cache: its store failed (%s); going on without it until it works again", name)
             self._well = False
             CACHE_FAILURES.labels(name).inc()
             CACHE_UP.set(0)

@@ -140,7 +140,7 @@ class Extensions:
         finally:
             work.cancel()
         reason = error.reason if isinstance(error, CorrectionError) else DeadlineExceeded.reason
-        log.warning("objectives were not chosen by prompt, policy %s keeps its fallback: %s", policy.name, reason)
+        log.warning("choosing objectives by prompt failed, so policy %s uses its fallback: %s", policy.name, reason)
         for member in self._selecting_members(policy):
             stated = _call_quietly(member.extension, "unselected", policy, reason)
             policy = stated if isinstance(stated, Policy) else policy
@@ -281,7 +281,7 @@ class _Wrapper:
     async def correct(self, text: str, policy: Policy) -> Corrected:
         corrected = await self._caller.call(lambda: self._extension.correct(text, policy, self._inner))
         if not isinstance(corrected, Corrected):
-            raise PluginFault(f"extension {self._extension.name} returned something that is no correction")
+            raise PluginFault(f"extension {self._extension.name} returned something other than a correction")
         return corrected
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
@@ -462,7 +462,7 @@ def _call_quietly(extension: Extension, method: str, *arguments: object) -> Any:
 
 def _check_policy(extension: Extension, policy: object) -> Policy:
     if not isinstance(policy, Policy):
-        raise PluginFault(f"extension {extension.name} returned something that is no policy")
+        raise PluginFault(f"extension {extension.name} returned something other than a policy")
     return policy
 
 

@@ -96,7 +96,7 @@ class ConfiguredPlugin:
             with Boundary():
                 return self.offer.kind.make(self.settings)
         except CorrectionError as error:
-            raise ConfigError(f"plugin {self.offer.plugin.name}: {self.name} cannot be made ({error})") from None
+            raise ConfigError(f"plugin {self.offer.plugin.name}: {self.name} cannot be created ({error})") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class PluginEndpoint:
 
         answer = await self.runner.call(work)
         if not isinstance(answer, (self.endpoint.answer, EndpointRefusal)):
-            raise PluginFault(f"the endpoint {self.endpoint.path} returned something else than its answer")
+            raise PluginFault(f"the endpoint {self.endpoint.path} returned something other than its answer model")
         return answer
 
 
@@ -191,7 +191,7 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
     rules = rule_names(file)
     if METAALIGNER in block.correctors:
         place = file.source.place_of("plugins", "correctors", METAALIGNER)
-        raise ConfigError(f"{place}: {METAALIGNER} is the aligner on the engine; its settings stand under aligner")
+        raise ConfigError(f"{place}: {METAALIGNER} is the aligner on the engine; its settings are under aligner")
     entries: dict[str, list[tuple[str, PluginEntry, KeyPath]]] = {
         # A missing corrector of our own distributions does not prevent the start (config.py warns).
         "correctors": [
@@ -343,7 +343,7 @@ def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
             if (sort, kind.name) in offered_names or kind.name == METAALIGNER:
                 raise PluginFault(f"it offers {quote_name(kind.name)}, which another plugin offers already")
     if plugin.third_party and any(plugin.offers[sort] for sort in SERVERS_OF_PLUGINS):
-        raise PluginFault("a server that hosts share is for plugins that come with the gateway")
+        raise PluginFault("only plugins that come with the gateway may offer a server that hosts share")
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
         raise PluginFault("its hook extensions must return a list of aligner_proxy.plugins.api.Extension")
     _check_names(plugin, earlier)
@@ -358,9 +358,9 @@ def _check_endpoints(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
         if not isinstance(endpoint, Endpoint):
             raise PluginFault("its hook endpoints must return a list of aligner_proxy.plugins.api.Endpoint")
         if not re.fullmatch(_ENDPOINT_PATH, endpoint.path):
-            raise PluginFault(f"its endpoint {quote_name(endpoint.path)} has no proper path below /v1/")
+            raise PluginFault(f"its endpoint {quote_name(endpoint.path)} has no valid path below /v1/")
         if endpoint.path in paths:
-            raise PluginFault(f"its endpoint {quote_name(endpoint.path)} is another's already")
+            raise PluginFault(f"its endpoint {quote_name(endpoint.path)} is already taken")
         paths.add(endpoint.path)
 
 
@@ -372,9 +372,9 @@ def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
     )
     for name in (name for extension in plugin.extensions for name in _declared_names(extension)):
         if not re.fullmatch(_KEY_NAME, name):
-            raise PluginFault(f"it declares {quote_name(name)}, which is no proper name of a key")
+            raise PluginFault(f"it declares {quote_name(name)}, which is not a valid name of a key")
         if name in declared_names:
-            raise PluginFault(f"it declares {quote_name(name)}, which is declared already")
+            raise PluginFault(f"it declares {quote_name(name)}, which is already declared")
         declared_names.add(name)
 
 
@@ -400,7 +400,7 @@ def _checked_kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterato
         if not isinstance(kind, Kind):
             raise PluginFault(f"its hook {sort} must return a list of aligner_proxy.plugins.api.Kind")
         if not re.fullmatch(PLUGIN_NAME, str(kind.name)):
-            raise PluginFault(f"its hook {sort} offers something without a proper name")
+            raise PluginFault(f"its hook {sort} offers something without a valid name")
         if not (isinstance(kind.settings, type) and issubclass(kind.settings, BaseModel)):
             raise PluginFault(f"settings of {kind.name} must be a pydantic model")
         if KIND in kind.settings.model_fields:

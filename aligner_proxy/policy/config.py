@@ -216,13 +216,13 @@ def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
             why = f"{file.source.place_of('aligner', *path)}: {model} names no commit of the hub"
             if file.aligner.require_revision:
                 raise ConfigError(f"{why}, and aligner.require_revision asks for one; {fix}")
-            yield f"{why}, which may have other weights tomorrow; {fix}"
+            yield f"{why}, so its weights may change; {fix}"
 
 
 def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
     """Warn about a leftover `allow_less`, because it would allow the next change to remove enforced objectives, too."""
     if file.allow_less:
-        yield f"{file.source.place_of('allow_less')}: allow_less lets later changes take as much; remove it afterwards"
+        yield f"{file.source.place_of('allow_less')}: allow_less applies to later changes, too; remove it afterwards"
 
 
 def _check_objectives(file: PolicyFile) -> None:
@@ -463,7 +463,7 @@ def _make_private(folder: Path) -> None:
     except OSError as error:
         raise ConfigError(f"cannot make {folder}: {error.strerror}; set {_HOME} to a folder of your own") from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise ConfigError(f"{folder} belongs to somebody else; remove it or set {_HOME} to a folder of your own")
+        raise ConfigError(f"{folder} belongs to another user; remove it or set {_HOME} to a folder of your own")
     if status.st_mode & 0o077:
         folder.chmod(0o700)
 
@@ -472,7 +472,7 @@ def log_form() -> str | None:
     """The log format from the environment; raises `ConfigError` for an unknown one."""
     form = _env(LOG)
     if form is not None and form not in LOG_FORMS:
-        raise ConfigError(f"{LOG}={quote_name(form)} is neither of {', '.join(LOG_FORMS)}")
+        raise ConfigError(f"{LOG}={quote_name(form)} must be one of {', '.join(LOG_FORMS)}")
     return form
 
 

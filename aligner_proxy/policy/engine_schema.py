@@ -99,9 +99,11 @@ class Backend(BaseModel):
         if len(kinds) > 1:
             raise ValueError(f"replicas must be of one kind; these are {' and '.join(sorted(kinds))}")
         if len(self.at) > 1 and self.kind in (ServerKind.LOCAL, ServerKind.GROUP):
-            raise ValueError(f"a list is for addresses; {self.at[0]} stands alone (a model group has its own replicas)")
+            raise ValueError(
+                f"a list is for addresses; {self.at[0]} cannot be in one (a model group has its own replicas)"
+            )
         if len(set(self.at)) < len(self.at):
-            raise ValueError("the same address stands twice; keep one")
+            raise ValueError("the same address is listed twice; keep one")
         self._refuse_unused_settings()
         return self
 

@@ -59,8 +59,8 @@ def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterato
         yield (
             "default_on",
             (
-                "without default_on: true only requests, keys and models that name the guardrail have it; "
-                "write default_on: true, and routes with mode: off for models that are to be left alone"
+                "without default_on: true the guardrail runs only for requests, keys and models that name it; "
+                "write default_on: true, and routes with mode: off for models that should not be corrected"
             ),
         )
     scopes = stream_scope if isinstance(stream_scope, Mapping) else dict.fromkeys(_HOOKS, stream_scope)
@@ -99,7 +99,7 @@ def check_entries(
     gaps = list(_file_gaps(data, source))
     place = find_enforcement(file) if gaps else None
     if place is not None:
-        raise ConfigError("\n".join(f"{gap} ({place} keeps back what was not judged)" for gap in gaps))
+        raise ConfigError("\n".join(f"{gap} ({place} withholds answers that were not judged)" for gap in gaps))
     return [*gaps, *_ineffective_settings(data, source)]
 
 
@@ -148,8 +148,8 @@ def _pipelines(data: Mapping[str, Any], source: YamlSource, name: object) -> Ite
                 place = source.place_of("policies", policy, "pipeline", "steps", number)
                 quoted = quote_name(str(name))
                 yield (
-                    f"{place}: as a step of a pipeline {quoted} is not called for every answer, and what it "
-                    "returns may be left out; remove the step"
+                    f"{place}: as a step of a pipeline {quoted} is not called for every answer, and its result may "
+                    "be dropped; remove the step"
                 )
 
 

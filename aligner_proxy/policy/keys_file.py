@@ -143,6 +143,6 @@ def _index_by_hash(entries: tuple[KeyEntry, ...], source: YamlSource) -> dict[st
     for i, entry in enumerate(entries):
         digest = entry.sha256.lower()
         if digest in by_hash:
-            raise ConfigError(f"{source.place_of(i)}: the same key stands twice in this file; keep one entry")
+            raise ConfigError(f"{source.place_of(i)}: the same key is listed twice in this file; keep one entry")
         by_hash[digest] = entry
     return by_hash

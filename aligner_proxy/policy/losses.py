@@ -42,8 +42,8 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
         names = ", ".join(loss.tenant for loss in unnamed) if len(unnamed) <= _SHOWN else EVERY
         names = f'"{EVERY}"' if EVERY in names else names
         raise ConfigError(
-            f"{after.source.name}: {'; '.join(map(str, unnamed[:_SHOWN]))}{more}; if that is meant, write "
-            f"allow_less: [{names}] into the file"
+            f"{after.source.name}: {'; '.join(map(str, unnamed[:_SHOWN]))}{more}; if this is intended, add "
+            f"allow_less: [{names}] to the file"
         )
 
 

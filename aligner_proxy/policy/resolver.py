@@ -594,11 +594,11 @@ class PolicyResolver:
             # LiteLLM logs these messages, so they neither repeat the client's text nor reveal other tenants'
             # objectives.
             if name in denied:
-                raise ForbiddenError(f"objective number {n} of those asked for is denied for this key")
+                raise ForbiddenError(f"number {n} of the requested objectives is denied for this key")
             if name not in allowed and name not in present:
                 names = ", ".join(sorted(allowed))
                 offer = f"it may ask for: {names}" if names else "it may not add any objective"
-                raise ForbiddenError(f"objective number {n} of those asked for is not allowed for this key; {offer}")
+                raise ForbiddenError(f"number {n} of the requested objectives is not allowed for this key; {offer}")
 
     def _allowed_objectives(self, grants: Sequence[_Layer], configured: Mapping[str, Objective]) -> set[str]:
         """The objectives that a request may add. An untrusted list can only shorten the list before it."""
@@ -695,7 +695,7 @@ def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, further: I
     others = map(resolver.resolve, further)
     # For several models in one field LiteLLM returns a list of answers without calling any guardrail.
     if "," in facts.model or any(_policy_effect(other) != _policy_effect(policy) for other in others):
-        raise SeveralPolicies("models of different policies in one request")
+        raise SeveralPolicies("the models of this request have different policies; ask for one of them")
     return policy
 
 

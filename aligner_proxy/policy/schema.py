@@ -140,7 +140,7 @@ def _expand_action(value: object, names: Iterable[StrEnum], actions: Iterable[St
 
 def _refuse_drop(treatment: SideTreatment) -> SideTreatment:
     if treatment is SideTreatment.DROP:
-        raise ValueError("drop would leave a part that programs cannot read; say pass, judge or block")
+        raise ValueError("drop would leave a part that programs cannot read; use pass, judge or block")
     return treatment
 
 
@@ -150,7 +150,7 @@ WholeTreatment = Annotated[SideTreatment, AfterValidator(_refuse_drop)]
 
 def _refuse_reserved(names: dict[str, str]) -> dict[str, str]:
     if DEFAULT_ALIGNER in names:
-        raise ValueError(f"{DEFAULT_ALIGNER} is what aligner.model is called; choose another name")
+        raise ValueError(f"{DEFAULT_ALIGNER} is the name of aligner.model; choose another name")
     return names
 
 
@@ -414,7 +414,7 @@ class CacheSettings(_Block):
     @model_validator(mode="after")
     def _check_key_env(self) -> CacheSettings:
         if self.key_env and not self.redis_env:
-            raise ValueError("key_env encrypts what lies in Redis: name the variable with its URL, too (redis_env)")
+            raise ValueError("key_env encrypts entries in Redis, so redis_env must name the variable with its URL")
         return self
 
 

@@ -130,11 +130,11 @@ class _YamlReader:
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
-            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: too much for a configuration; no aliases")
+            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: too many values or levels; use no aliases")
         if isinstance(node, yaml.ScalarNode):
             return self._loader.construct_object(node)
         if id(node) in self._open:
-            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: an alias (*name) stands inside itself")
+            raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: an alias (*name) contains itself")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -153,7 +153,7 @@ class _YamlReader:
             if key.value in mapping:
                 first = self._lines[(*path, key.value)]
                 raise ConfigError(
-                    f"{self._name}:{line}: key {quote_name(key.value)} stands twice (first on line {first}); keep one"
+                    f"{self._name}:{line}: key {quote_name(key.value)} is given twice (first on line {first}); keep one"
                 )
             self._lines[(*path, key.value)] = line
             mapping[key.value] = self._value(value, (*path, key.value))
@@ -314,7 +314,7 @@ def edit_checked(text: str, path: Path, edit: Callable[[str], str], change: Call
     except (ConfigError, yaml.YAMLError):
         same = False
     if not same:
-        raise ConfigError(f"{path.name}: more would change with it (an alias, most likely); edit it by hand")
+        raise ConfigError(f"{path.name}: other settings would change, too (probably through an alias); edit it by hand")
     return after
 
 

@@ -191,7 +191,7 @@ def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> Non
         if before[0] != goes_against:
             raise ConfigError(f"{example.place}: stands under `against`, too ({before[1]}); it can only be one of them")
         if before[1] != example.place:
-            raise ConfigError(f"{example.place}: stands twice (first at {before[1]}); keep one")
+            raise ConfigError(f"{example.place}: is given twice (first at {before[1]}); keep one")
 
 
 def fold_example(text: str) -> str:

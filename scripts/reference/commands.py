@@ -15,8 +15,8 @@ AGAIN = re.compile("again|several times")
 NUMBERS = {"INTEGER RANGE": "INTEGER", "FLOAT": "NUMBER", "FLOAT RANGE": "NUMBER"}
 """Plainer words for click's names of types."""
 INTRODUCTION = """
-Every command prints its options with `--help`. A mistake that a user can mend is one line on stderr and exit status
-2; with `--json` it is one JSON object on stdout as well.
+Every command prints its options with `--help`. For a mistake that the user can fix, it
+prints one line on stderr and exits with status 2; with `--json` it also prints one JSON object on stdout.
 """
 
 

@@ -19,17 +19,18 @@ curl -si localhost:4000/v1/chat/completions -H "Authorization: Bearer $KEY" -H "
 ```
 """
 RESPONSES = """
-A stream ends with its final status as an SSE comment, `: aligner status=...`, which every client ignores; a stream
-that breaks off inside an event ends without it. With several choices or text parts the status is the first that
-occurs of `corrected`, `failed`, `shadow`, `not_judged`, `unchanged` and `skipped`. When a call fails, LiteLLM asks
-no guardrail for headers on `/v1/completions` and `/v1/messages`, so these error responses carry no `x-aligner`
-headers. A `response_format` on `/v1/completions` of an OpenAI-compatible upstream is such a failure: HTTP 500.
+A stream ends with its final status as an SSE comment, `: aligner status=...`, which every client ignores. A stream
+that breaks off inside an event ends without it. With several choices or text parts, the status is the first of
+`corrected`, `failed`, `shadow`, `not_judged`, `unchanged` and `skipped` that any of them has. When a call fails on
+`/v1/completions` or `/v1/messages`, LiteLLM asks no guardrail for headers, so these error responses carry no
+`x-aligner` headers. A `response_format` on `/v1/completions` of an OpenAI-compatible upstream fails in this way, with
+HTTP 500.
 """
 REQUESTS = """
-The body may say the same: `metadata: {"aligner": {"objectives": ["humour"], "preference": "no lists", "persona":
-"..."}}`. What a tenant does not allow, or denies, gets 403 before anything is spent. Objectives that the operator
-enforces stay where they are. A request may bring a reference of its own in a header that the policy's
-[`references`](policy.md#settings) names.
+The body can contain the same: `metadata: {"aligner": {"objectives": ["humour"], "preference": "no lists", "persona":
+"..."}}`. A request for something that its tenant denies, or does not allow, gets 403 before any model is called.
+Objectives that the operator enforces always apply and keep their position. A request may send its own reference text
+in a header that the policy's [`references`](policy.md#settings) names.
 """
 KEY = re.compile(r'"([a-z][a-z-]*)":')
 

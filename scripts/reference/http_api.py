@@ -31,11 +31,12 @@ curl -s localhost:4000/v1/align -H "Authorization: Bearer $KEY" -H "Content-Type
 ```
 """
 ENGINE = """
-The engine is asked by gateways, over a unix socket or a port (`aligner-proxy engine`). Its answers are JSON; an
-error is `{"error": {"reason": ..., "message": ...}}`. Whoever reaches its address may use it, so keep it inside.
+Gateways call the engine over a unix socket or a port (`aligner-proxy engine`). Its answers are JSON; an error is
+`{"error": {"reason": ..., "message": ...}}`. Anyone who can reach its address can use it, so do not expose it.
 """
 CONSOLE = """
-Pages of HTML ([console](../guides/console.md)). Forms carry a token against requests from other sites.
+The console serves HTML pages ([console](../guides/console.md)). A token in its forms blocks requests that other sites
+forge.
 """
 
 CONFIG = Path(__file__).parents[2] / "configs" / "litellm.yaml"

@@ -18,8 +18,8 @@ from scripts.reference.words import written
 
 INTRODUCTION = """
 The gateway's metrics are in prometheus_client's default registry. LiteLLM serves them under `/metrics` with
-`litellm_settings: {callbacks: [prometheus]}`, to the master key alone. The engine has `/metrics` of its own.
-`deploy/grafana.json` is a Grafana dashboard of both. For example, the share of answers that were corrected in the
+`litellm_settings: {callbacks: [prometheus]}`, only to the master key. The engine has its own `/metrics`.
+`deploy/grafana.json` is a Grafana dashboard for both. For example, the share of answers that were corrected in the
 last five minutes:
 
 ```text
@@ -28,7 +28,8 @@ sum(rate(aligner_outcomes_total{status="corrected"}[5m])) / sum(rate(aligner_out
 """
 OURS = re.compile(r"aligner_\w+(?<!_created)")
 READ_ALONG = (
-    "An answer that is prefilled while the upstream writes it is timed from its end, since only that is waited for."
+    "If the engine reads an answer while the upstream writes it, its times count from the answer's end, because the "
+    "client waits only from then on."
 )
 
 

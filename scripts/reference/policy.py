@@ -18,14 +18,14 @@ from scripts.reference.markdown import code, page, sentence, table
 
 EXAMPLES = Path(__file__).with_name("policy_examples.yaml")
 INTRODUCTION = """
-The policies file says what applies to which request. It stands beside LiteLLM's own file and is named there, or by
-`ALIGNER_PROXY_POLICIES`. Unknown keys are refused, with the line and the nearest known key. `aligner-proxy check
-FILE` prints the policy that a request gets, and the line from which each value comes; `configs/policies.yaml` is an
-example to start from.
+The policies file says what applies to which request. LiteLLM's own file, or `ALIGNER_PROXY_POLICIES`, gives its
+path. The gateway refuses unknown keys, with the line and the nearest known key. `aligner-proxy check FILE` prints the
+policy that a request gets, and the line from which each value comes. `configs/policies.yaml` is an example to start
+from.
 
-A setting counts from the last place that gives it: the default below, then `defaults`, the first route that
-matches, the first tenant that matches, the metadata of a LiteLLM team, the metadata of a LiteLLM key. Metadata only
-makes a policy stricter, unless [`trust`](#trust) says otherwise.
+Later places override earlier ones, in this order: the default below, `defaults`, the first route that matches, the
+first tenant that matches, the metadata of a LiteLLM team, the metadata of a LiteLLM key. Metadata can only make a
+policy stricter, unless [`trust`](#trust) allows more.
 """
 
 
@@ -44,48 +44,76 @@ class Section:
 
 
 SECTIONS = (
-    Section("Settings", ("settings",), ("defaults",), "In `defaults`, a route or a tenant, or in metadata."),
+    Section(
+        "Settings",
+        ("settings",),
+        ("defaults",),
+        "These keys may be in `defaults`, in a route or a tenant, or in metadata.",
+    ),
     Section(
         "on_error",
         ("on_error",),
         ("defaults", "on_error"),
-        "What follows a failure, by its class. One word stands for all.",
+        "What the gateway does after a failure, by its class. A single word applies to every class.",
     ),
     Section(
         "on_skip",
         ("on_skip",),
         ("defaults", "on_skip"),
-        "What follows where an answer would be skipped, by the reason.",
+        "What the gateway does with an answer that it would skip, by the reason.",
     ),
     Section(
         "gate",
         ("gate",),
         ("defaults", "gate"),
-        "Rules that an edit must not break, in the order in which a broken one is reported; "
-        "[the gate](../explain/gate.md) explains them. All are on.",
+        "Rules that an edit must not break, in the order in which they are reported; "
+        "[the gate](../explain/gate.md) explains them. All are on by default.",
     ),
     Section(
-        "editor", ("editor",), ("defaults", "editor"), "A model group that writes ([editor](../guides/editor.md))."
+        "editor",
+        ("editor",),
+        ("defaults", "editor"),
+        "A model group that rewrites flagged text ([editor](../guides/editor.md)).",
     ),
-    Section("routes", ("routes",), ("routes",), "In an entry of `routes`, besides the settings.", ("defaults",)),
     Section(
-        "routes: match", ("match",), ("routes", "match"), "Which requests a route is for. What is left out matches all."
+        "routes",
+        ("routes",),
+        ("routes",),
+        "The keys of an entry of `routes`, in addition to the settings.",
+        ("defaults",),
+    ),
+    Section(
+        "routes: match",
+        ("match",),
+        ("routes", "match"),
+        "Which requests a route applies to. A key that is left out matches every request.",
     ),
     Section(
         "routes: objectives chosen by prompt",
         ("objectives",),
         ("routes", "objectives"),
-        "A net weighs the objectives for each prompt ([objectives chosen by prompt](../guides/meal.md)).",
+        "A neural net weighs the objectives for each prompt ([objectives chosen by prompt](../guides/meal.md)).",
     ),
     Section(
         "routes: hand_off",
         ("hand_off",),
         ("routes", "hand_off"),
-        "Reports of doubtful answers ([feedback](../guides/feedback.md)).",
+        "A webhook that gets reports of doubtful answers ([feedback](../guides/feedback.md)).",
     ),
-    Section("tenants", ("tenants",), ("tenants",), "In an entry of `tenants`, besides the settings.", ("defaults",)),
-    Section("tenants: match", ("match",), ("tenants", "match"), "Whose requests a tenant's entry is for."),
-    Section("objectives", ("objectives", "NAME"), ("objectives",), "An objective with examples; else its text alone."),
+    Section(
+        "tenants",
+        ("tenants",),
+        ("tenants",),
+        "The keys of an entry of `tenants`, in addition to the settings.",
+        ("defaults",),
+    ),
+    Section("tenants: match", ("match",), ("tenants", "match"), "Whose requests a tenant's entry applies to."),
+    Section(
+        "objectives",
+        ("objectives", "NAME"),
+        ("objectives",),
+        "An objective with examples; one without them is just a text.",
+    ),
     Section("aligner", ("aligner",), ("aligner",), "The aligner and its engine. A change needs a restart."),
     Section(
         "aligner: engine",
@@ -93,9 +121,14 @@ SECTIONS = (
         ("aligner", "engine"),
         "An engine that needs more than an address ([scaling](../guides/scaling.md)).",
     ),
-    Section("trust", ("trust",), ("trust",), "Whose word may loosen a policy besides the file's."),
-    Section("cache", ("cache",), ("cache",), "Remembered corrections. A change needs a restart."),
-    Section("shadow", ("shadow",), ("shadow",), "How much is corrected for the record alone, in each worker."),
+    Section("trust", ("trust",), ("trust",), "Who may loosen a policy, besides this file."),
+    Section("cache", ("cache",), ("cache",), "Stored corrections. A change needs a restart."),
+    Section(
+        "shadow",
+        ("shadow",),
+        ("shadow",),
+        "How many answers are corrected only for the record (`mode: shadow`), in each worker.",
+    ),
     Section("streams", ("streams",), ("streams",), "How much streams may hold back, in each worker."),
     Section("audit", ("audit",), ("audit",), "The [audit store](../guides/operations.md#audit)."),
     Section("plugins", ("plugins",), ("plugins",), "What [plugins](../guides/plugins.md) add."),

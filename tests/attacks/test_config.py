@@ -182,7 +182,7 @@ def test_no_path_leads_elsewhere(attack: Attack, short_path: Path, monkeypatch: 
         (tmp_path / "theirs").mkdir()
         home.mkdir()
         (home / "run").symlink_to(tmp_path / "theirs")
-        with pytest.raises(ConfigError, match="belongs to somebody else"):
+        with pytest.raises(ConfigError, match="belongs to another user"):
             config.default_socket()
     elif attack.payload == "file":
         (tmp_path / "e.sock").write_text("mine")

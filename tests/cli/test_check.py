@@ -90,7 +90,7 @@ def test_texts_in_redis_without_a_key_are_a_warning(folder: Path, monkeypatch: p
     result = _run(folder / "policies.yaml", "--json")
     assert result.exit_code == 0
     (warning,) = [text for text in json.loads(result.stdout)["warnings"] if "Redis" in text]
-    assert warning.startswith("policies.yaml:13: corrected texts lie in Redis unencrypted")
+    assert warning.startswith("policies.yaml:13: corrected texts are stored in Redis unencrypted")
 
 
 def test_json_says_every_value_and_where_it_came_from(folder: Path) -> None:
@@ -244,7 +244,7 @@ def test_what_no_guardrail_sees_is_said(folder: Path) -> None:
         (
             "policies.yaml",
             ["-o", "fair"],
-            "objective number 1 of those asked for is not allowed for this key; it may not add any objective",
+            "number 1 of the requested objectives is not allowed for this key; it may not add any objective",
         ),
         ("nowhere.yaml", [], "nowhere.yaml: No such file or directory"),
         ("keys.yaml", [], "keys.yaml:1: must be a block of keys; known: aligner, allow_less, audit"),
@@ -259,7 +259,7 @@ def test_refusals_are_one_message_and_exit_2(folder: Path, file: str, arguments:
     assert "Traceback" not in result.output
 
 
-LOST = "tenant acme would lose harmless (no entry enforces it); if that is meant, write allow_less: [acme]"
+LOST = "tenant acme would lose harmless (no entry enforces it); if this is intended, add allow_less: [acme]"
 
 
 def test_a_change_by_which_a_tenant_loses_is_refused(folder: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_broken_keys_file_is_found(folder: Path) -> None:
 def test_a_missing_keys_file_is_a_warning(folder: Path) -> None:
     (folder / "keys.yaml").unlink()
     told = json.loads(_run(folder / "policies.yaml", "--json").stdout)
-    assert "keys.yaml does not exist: no key of it is accepted" in told["warnings"]
+    assert "keys.yaml does not exist, so none of its keys is accepted" in told["warnings"]
 
 
 def test_what_a_key_may_do_is_said(folder: Path) -> None:

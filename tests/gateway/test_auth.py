@@ -349,7 +349,7 @@ async def test_a_file_that_is_missing_has_no_keys(keys: Path, caplog: pytest.Log
     text = keys.read_text()
     keys.unlink()
     assert (await refused(request()))[0] == "401"
-    assert "keys.yaml does not exist: no key of it is accepted" in caplog.text
+    assert "keys.yaml does not exist, so none of its keys is accepted" in caplog.text
     changed(keys, text)
     assert (await auth.user_api_key_auth(request(), "k1")).key_alias == "one"
     keys.unlink()

@@ -128,5 +128,5 @@ def test_redis_beside_a_store_of_a_plugin_is_refused(tmp_path: Path, monkeypatch
     path.write_text("cache:\n  redis_env: ALIGNER_TEST_REDIS\n")
     entry = type("Entry", (), {"offer": None})()
     monkeypatch.setattr(registry, "configure_plugins", lambda _file: {"caches": (entry,)})
-    with pytest.raises(ConfigError, match=r"^policies.yaml:2: cache.redis_env: .*remove one of both"):
+    with pytest.raises(ConfigError, match=r"^policies.yaml:2: cache.redis_env: .*remove one of them"):
         build.correction_cache(registry.load_policies(path), cast(SharedServer, object()))

@@ -119,7 +119,7 @@ def test_keys_follow_the_policies_that_name_them(path: Path, caplog: pytest.LogC
     changed(policies, GOOD.replace("one", "two") + "keys: keys.yaml\n")
     look_twice(policies)
     assert (name(policies), policies.keys) == ("two", {})
-    assert "keys.yaml does not exist: no key of it is accepted" in caplog.text
+    assert "keys.yaml does not exist, so none of its keys is accepted" in caplog.text
     changed(policies, entries("first"), keys)
     assert policies.keys[DIGEST].alias == "first"
     changed(policies, entries("elsewhere"), path.with_name("other.yaml"))
@@ -156,10 +156,10 @@ def test_a_keys_file_that_is_gone_has_no_keys(path: Path, caplog: pytest.LogCapt
         look_twice(policies)
     assert policies.keys == {}
     assert [record.getMessage() for record in caplog.records] == [
-        "keys.yaml does not exist: no key of it is accepted",
+        "keys.yaml does not exist, so none of its keys is accepted",
     ]
     (told,) = read_reports()
-    assert told.keys == "keys.yaml does not exist: no key of it is accepted"
+    assert told.keys == "keys.yaml does not exist, so none of its keys is accepted"
     changed(policies, entries("second"), keys)
     assert policies.keys[DIGEST].alias == "second"
     (told,) = read_reports()
@@ -311,7 +311,7 @@ def test_a_change_that_takes_what_is_enforced_needs_the_word(path: Path, caplog:
         changed(policies, LESS)
     assert enforced(policies) == ["harmless", "kind"]
     assert "tenant acme would lose harmless (no entry enforces it)" in caplog.text
-    assert "write allow_less: [acme] into the file" in caplog.text
+    assert "add allow_less: [acme] to the file" in caplog.text
     (told,) = read_reports()
     assert "tenant acme would lose harmless" in str(told.refused)
     changed(policies, LESS + "allow_less: [acme]\n")
@@ -352,7 +352,7 @@ def test_a_disk_that_takes_nothing_keeps_no_change_back(
 
     monkeypatch.setattr(Path, "replace", full)
     changed(policies, ENFORCED.replace("name: acme", "name: first"))
-    assert "cannot be kept" in caplog.text
+    assert "cannot be stored for new processes" in caplog.text
     assert policies.current.file.tenants[0].name == "first"
     changed(policies, LESS)
     assert enforced(policies) == ["harmless", "kind"], "a process compares with its own then"

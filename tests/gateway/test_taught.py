@@ -137,7 +137,7 @@ async def test_faults_are_logged_once_and_nothing_ends(
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert caplog.text.count("nothing is taught: policies.yaml:1: objectives.a") == 1
+    assert caplog.text.count("cannot teach objectives: policies.yaml:1: objectives.a") == 1
 
 
 def test_the_log_has_names_and_figures_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,5 +150,5 @@ def test_the_log_has_names_and_figures_alone(caplog: pytest.LogCaptureFixture) -
         b'{"objective": "y", "aligner": "default", "taught": false, "why": "no rows"}]}'
     )
     auto_training._log_result(line, 1)
-    assert "taught x for aligner default from 4 examples: 3 of 4 found that were held out, head 01234567" in caplog.text
-    assert "y is not taught, the general head judges it: no rows" in caplog.text
+    assert "taught x for aligner default from 4 examples: found 3 of 4 held-out examples, head 01234567" in caplog.text
+    assert "y was not taught, so the general head judges it: no rows" in caplog.text

@@ -92,7 +92,7 @@ def test_our_lines_in_litellms_process_are_set_up_once(monkeypatch: pytest.Monke
 
 def test_an_unknown_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(config.LOG, "xml")
-    with pytest.raises(ConfigError, match="'xml' is neither of text, json"):
+    with pytest.raises(ConfigError, match="'xml' must be one of text, json"):
         config.log_form()
     assert CliRunner().invoke(main, ["engine", "--log", "xml"]).exit_code == 2
 

@@ -82,7 +82,7 @@ async def test_one_that_raises_is_a_miss_with_one_warning(
     with caplog.at_level(logging.WARNING):
         assert await made.get("k") is None
         await made.put("k", MADE)
-    assert caplog.text.count("its store fails") == 1
+    assert caplog.text.count("its store failed") == 1
     assert "secret" not in caplog.text
     memory.wrong = lambda: None
     await made.put("k", MADE)

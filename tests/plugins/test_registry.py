@@ -115,15 +115,15 @@ def test_the_switch_in_the_environment_knows_two_words(monkeypatch: pytest.Monke
         (HOOKS + "@hookimpl\ndef corectors():\n    return []\n", "a plugin raised PluginValidationError"),
         (HOOKS + "@hookimpl\ndef correctors():\n    raise KeyError('secret')\n", "a plugin raised KeyError"),
         (HOOKS + "@hookimpl\ndef correctors():\n    return 'mine'\n", "must return a list"),
-        (HOOKS + "@hookimpl\ndef caches():\n    return [Kind('a b', '', dict)]\n", "without a proper name"),
+        (HOOKS + "@hookimpl\ndef caches():\n    return [Kind('a b', '', dict)]\n", "without a valid name"),
         (HOOKS + "@hookimpl\ndef caches():\n    return [Kind('a', '', dict, dict)]\n", "must be a pydantic model"),
         (
             HOOKS + "@hookimpl\ndef endpoints():\n    return [dict]\n",
             "its hook endpoints must return",
         ),
-        (HOOKS + ENDPOINTS.format("/v1/a b"), "'/v1/a b' has no proper path below /v1/"),
-        (HOOKS + ENDPOINTS.format("/key/generate"), "'/key/generate' has no proper path below /v1/"),
-        (HOOKS + ENDPOINTS.format("/v1/feedback"), "'/v1/feedback' is another's already"),
+        (HOOKS + ENDPOINTS.format("/v1/a b"), "'/v1/a b' has no valid path below /v1/"),
+        (HOOKS + ENDPOINTS.format("/key/generate"), "'/key/generate' has no valid path below /v1/"),
+        (HOOKS + ENDPOINTS.format("/v1/feedback"), "'/v1/feedback' is already taken"),
         (
             HOOKS + "@hookimpl\ndef shared_servers():\n    return [Kind('mine', '', dict)]\n",
             "that come with the gateway",
@@ -178,7 +178,7 @@ def test_something_that_cannot_be_made_keeps_the_gateway_from_starting(site: Pat
     source = HOOKS + "@hookimpl\ndef correctors():\n    return [Kind('odd', '', lambda told: 1 / 0)]\n"
     install(site, "odd", source, entries={"odd": "odd"})
     (wanted,) = registry.configure_plugins(policies(tmp_path, "defaults: {corrector: odd}\n"))["correctors"]
-    with pytest.raises(ConfigError, match=r"odd cannot be made \(a plugin raised ZeroDivisionError\)"):
+    with pytest.raises(ConfigError, match=r"odd cannot be created \(a plugin raised ZeroDivisionError\)"):
         wanted.make()
 
 

@@ -178,7 +178,7 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         ),
         (
             "aligner: {adapters: {default: ./legal}}\n",
-            "policies.yaml:1: aligner.adapters: default is what aligner.model is called; choose another name",
+            "policies.yaml:1: aligner.adapters: default is the name of aligner.model; choose another name",
         ),
         (
             "- a\n",
@@ -188,7 +188,7 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         ),
         (
             "defaults: {mode: off}\ndefaults: {mode: shadow}\n",
-            "policies.yaml:2: key 'defaults' stands twice (first on line 1); keep one",
+            "policies.yaml:2: key 'defaults' is given twice (first on line 1); keep one",
         ),
         (
             "routes:\n  - match: {model: 'gpt-*'}\n  - match: {model: gpt-4*}\n",
@@ -315,7 +315,7 @@ def test_a_link_in_place_of_the_socket_folder_is_refused(tmp_path: Path, monkeyp
     (tmp_path / "strange").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "strange")
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(tmp_path))
-    with pytest.raises(ConfigError, match="belongs to somebody else; remove it or set ALIGNER_PROXY_HOME"):
+    with pytest.raises(ConfigError, match="belongs to another user; remove it or set ALIGNER_PROXY_HOME"):
         config.default_socket()
 
 

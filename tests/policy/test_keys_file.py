@@ -87,7 +87,7 @@ def test_a_key_ends_at_a_moment(path: Path, written: str, moment: datetime) -> N
         ),
         (
             f"- {{sha256: {DIGEST}, alias: x}}\n- {{sha256: {DIGEST.upper()}, alias: y}}\n",
-            "keys.yaml:2: the same key stands twice in this file; keep one entry",
+            "keys.yaml:2: the same key is listed twice in this file; keep one entry",
         ),
         ("a: b\n", "keys.yaml:1: must be a list of {sha256: ..., alias: ..., team: ...}"),
         (

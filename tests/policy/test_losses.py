@@ -82,7 +82,7 @@ def test_a_file_in_which_nobody_has_an_objective_any_more_loses_everything() -> 
     routes = "defaults: {mode: enforce}\nroutes:\n  - {match: {}, objectives: [harmless]}\n"
     assert lost("defaults: {mode: enforce}\n", routes) == ["nobody would have any objective"]
     assert lost(routes.replace("enforce", "shadow"), routes) == []
-    with pytest.raises(ConfigError, match=r'policies\.yaml: nobody .* write allow_less: \["\*"\] into the file'):
+    with pytest.raises(ConfigError, match=r'policies\.yaml: nobody .* add allow_less: \["\*"\] to the file'):
         refuse_losses(parsed(routes), parsed("defaults: {mode: enforce}\n"))
 
 
@@ -97,7 +97,7 @@ def test_by_alias_where_aliases_count() -> None:
 
 def test_the_word_names_who_may_lose() -> None:
     gone = BEFORE.replace(ACME, "")
-    with pytest.raises(ConfigError, match=r"tenant acme would lose .*; .* write allow_less: \[acme\] into the file"):
+    with pytest.raises(ConfigError, match=r"tenant acme would lose .*; .* add allow_less: \[acme\] to the file"):
         refuse_losses(parsed(BEFORE), parsed(gone))
     with pytest.raises(ConfigError, match="tenant acme"):
         refuse_losses(parsed(BEFORE), parsed(gone + "allow_less: [robot]\n"))

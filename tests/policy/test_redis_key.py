@@ -27,5 +27,5 @@ def test_the_key_of_what_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_key_without_redis_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
     path.write_text("cache:\n  key_env: A\n")
-    with pytest.raises(ConfigError, match="key_env encrypts what lies in Redis"):
+    with pytest.raises(ConfigError, match="key_env encrypts entries in Redis"):
         config.load(path)

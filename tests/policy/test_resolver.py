@@ -168,16 +168,16 @@ def test_what_is_there_anyway_may_be_asked_for(resolver: PolicyResolver) -> None
     [
         (
             RequestFacts(asked=("humour",)),
-            "objective number 1 of those asked for is not allowed for this key; it may not add any objective",
+            "number 1 of the requested objectives is not allowed for this key; it may not add any objective",
         ),
         (
             RequestFacts(team_id="acme", asked=("concise", "nonsense")),
-            "objective number 2 of those asked for is not allowed for this key; it may ask for: concise, humour",
+            "number 2 of the requested objectives is not allowed for this key; it may ask for: concise, humour",
         ),
         (RequestFacts(bypass=True), "this key may not bypass alignment; its tenant needs allow_bypass: true"),
         (
             RequestFacts(team_id="acme", asked=("*",)),
-            "objective number 1 of those asked for is not allowed for this key; it may ask for: concise, humour",
+            "number 1 of the requested objectives is not allowed for this key; it may ask for: concise, humour",
         ),
     ],
 )
@@ -189,7 +189,7 @@ def test_what_a_request_may_not_have_is_forbidden(resolver: PolicyResolver, fact
 
 def test_deny_wins_over_allow(resolver: PolicyResolver) -> None:
     assert _names(resolver.resolve(RequestFacts(key_alias="ci-1", asked=("readable",)))) == ["readable"]
-    with pytest.raises(ForbiddenError, match="number 1 of those asked for is denied"):
+    with pytest.raises(ForbiddenError, match="number 1 of the requested objectives is denied"):
         resolver.resolve(RequestFacts(key_alias="ci-1", asked=("humour",)))
 
 

@@ -59,7 +59,7 @@ def test_all_of_a_tenant_includes_its_own_and_nobody_elses(tmp_path: Path) -> No
     assert texts(resolve(RequestFacts(team_id="lab", asked=("own",))))["own"] == "Own: of the lab"
     with pytest.raises(ForbiddenError) as error:
         resolve(RequestFacts(team_id="other", asked=("own",)))
-    assert "own" not in str(error.value).removeprefix("objective number 1 of those asked for").partition("ask for: ")[2]
+    assert "own" not in str(error.value).removeprefix("number 1 of the requested objectives").partition("ask for: ")[2]
     with pytest.raises(ForbiddenError) as error:
         resolve(RequestFacts(team_id="lab", asked=("secret",)))
     assert "secret" not in str(error.value)

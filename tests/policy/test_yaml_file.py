@@ -52,11 +52,11 @@ def test_an_alias_may_be_used_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2\n", "some.yaml:2: key 'a' stands twice (first on line 1); keep one"),
+        ("a: 1\na: 2\n", "some.yaml:2: key 'a' is given twice (first on line 1); keep one"),
         ("a: [1, 2\nb: 3\n", "some.yaml:2: not valid YAML: expected ',' or ']', but got ':'"),
         ("a:\n\t- b\n", "some.yaml:2: not valid YAML: found character '\\t' that cannot start any token"),
         ("a: 1\n---\nb: 2\n", "some.yaml:2: not valid YAML: but found another document"),
-        ("a: &x [*x]\n", "some.yaml:1: an alias (*name) stands inside itself"),
+        ("a: &x [*x]\n", "some.yaml:1: an alias (*name) contains itself"),
         ("? [a]\n: 1\n", "some.yaml:1: a key must be plain text"),
         ("a: !odd 1\n", "some.yaml:1: not valid YAML: could not determine a constructor for the tag '!odd'"),
         ("a: 2024-99-99\n", "some.yaml: not valid YAML: ValueError"),

@@ -67,7 +67,7 @@ def test_the_digest_is_that_of_the_texts_alone(tmp_path: Path) -> None:
         ("against:\n  - I cry.\n  - '  '\n", "e.yaml:3: against[1]: is empty"),
         ("against:\n  - I cry.\n  - '...'\n", "e.yaml:3: against[1]: is empty"),
         (f"against:\n  - I cry.\n  - {'x' * 5000}\n", "e.yaml:3: against[1]: has 5,000 characters; at most 4,000"),
-        ("against:\n  - I cry.\n  - I  CRY\n", "e.yaml:3: stands twice (first at e.yaml:2); keep one"),
+        ("against:\n  - I cry.\n  - I  CRY\n", "e.yaml:3: is given twice (first at e.yaml:2); keep one"),
         (
             "against:\n  - I cry.\n  - I laugh.\nfine:\n  - i cry\n",
             "e.yaml:5: stands under `against`, too (e.yaml:2); it can only be one of them",
@@ -81,7 +81,7 @@ def test_the_digest_is_that_of_the_texts_alone(tmp_path: Path) -> None:
         (GOOD + "  - {question: 1, answer: So.}\n", "e.yaml:5: good_answers[0].question: must be text"),
         (
             GOOD + "  - {question: 'Why?', answer: So.}\n  - {question: 'When?', answer: so}\n",
-            "e.yaml:6: stands twice (first at e.yaml:5)",
+            "e.yaml:6: is given twice (first at e.yaml:5)",
         ),
         (
             GOOD + "  - {question: 'Why?', answer: So. I cry. Often.}\n",

@@ -266,7 +266,7 @@ class Replicas:
         others = {r.aligner for r in self.replicas if r.aligner} - {replica.aligner}
         if replica.aligner != previous and others:
             log.warning(
-                "engine %s serves aligner %s, another one %s; give all of them the same aligner",
+                "engine %s serves aligner %s, but another engine serves %s; use the same aligner on all engines",
                 replica.name,
                 aligner[:12],
                 min(others)[:12],

@@ -59,7 +59,7 @@ def check_versions() -> bool:
         if not version(name).startswith(f"{tried_version}.")
     ]
     if others:
-        log.warning("CPU kernels not used: not tried with %s; corrections are the same, but slower", ", ".join(others))
+        log.warning("CPU kernels not used: untested with %s; corrections are the same, but slower", ", ".join(others))
     return not others
 
 

@@ -28,19 +28,21 @@ REGISTRY = CollectorRegistry()
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 REQUESTS = Histogram(
     "aligner_engine_request_seconds",
-    "From arrival to result, by how it ended (empty: well)",
+    "Seconds from a request's arrival to its result, by the reason of its failure",
     ["reason"],
     registry=REGISTRY,
     buckets=_BUCKETS,
 )
-REFUSED = Counter("aligner_engine_refused", "Requests that were not let in, by reason", ["reason"], registry=REGISTRY)
+REFUSED = Counter(
+    "aligner_engine_refused", "Requests that the engine refused to accept, by reason", ["reason"], registry=REGISTRY
+)
 _last_refusal = [float("-inf")]
 _PHASES = {
     name: Histogram(f"aligner_engine_{name}_seconds", text, registry=REGISTRY, buckets=_BUCKETS)
     for name, text in (
-        ("queue", "Waiting until the first token is fed"),
-        ("prefill", "Reading the prompt; of an answer that was read while it was written, what was left of it"),
-        ("generate", "Writing in place of what was flagged"),
+        ("queue", "Seconds from a request's arrival until its first token is fed to the model"),
+        ("prefill", "Seconds for reading the prompt; if the answer was read as it was written, only the rest of it"),
+        ("generate", "Seconds for writing replacements of flagged text"),
     )
 }
 
@@ -148,11 +150,13 @@ class _Metrics:
 
 def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
     """Metrics of the aligner: whether it is loaded, and which one it is."""
-    yield GaugeMetricFamily("aligner_engine_ready", "1 when the aligner is loaded", value=float(about is not None))
+    yield GaugeMetricFamily(
+        "aligner_engine_ready", "1 once the aligner is loaded, else 0", value=float(about is not None)
+    )
     if about is not None:
         names = {"model": about.model, "content_hash": about.content_hash, "quantization": about.quantization}
         labels = {**names, "device": about.device, "version": __version__}
-        family = GaugeMetricFamily("aligner_engine_info", "The aligner that is served", labels=list(labels))
+        family = GaugeMetricFamily("aligner_engine_info", "The aligner that the engine serves", labels=list(labels))
         family.add_metric(list(labels.values()), 1)
         yield family
 
@@ -165,16 +169,20 @@ def _busy(load: Load) -> Iterator[Metric]:
     uses = {"used": blocks.used, "shared": blocks.shared, "kept": blocks.cached, "free": blocks.free}
     yield _gauge("aligner_engine_kv_blocks", "Blocks of the KV cache by use", "use", uses)
     for name, text, value in (
-        ("forwards", "Passes through the model", totals.forwards),
+        ("forwards", "Forward passes of the model", totals.forwards),
         ("tokens", "Tokens fed to the model", totals.fed_tokens),
         ("finished", "Requests that got their result", totals.finished),
-        ("failed", "Requests that ended otherwise", totals.failed),
-        ("preemptions", "Sequences that had to begin again for want of blocks", totals.preempted),
-        ("unbalanced", "Idle moments at which blocks of the KV cache were miscounted", totals.unbalanced),
+        ("failed", "Requests that failed or were cancelled", totals.failed),
+        (
+            "preemptions",
+            "Sequences that had to start again because the KV cache had too few free blocks",
+            totals.preempted,
+        ),
+        ("unbalanced", "Checks while idle that found KV-cache blocks miscounted", totals.unbalanced),
         ("draft_tokens", "Draft tokens proposed", totals.drafted),
         ("accepted_tokens", "Draft tokens accepted", totals.accepted),
-        ("recovered_tokens", "Tokens in place of rejected draft tokens", totals.recovered),
-        ("bonus_tokens", "Tokens behind drafts that were accepted whole", totals.bonus),
+        ("recovered_tokens", "Tokens written in place of rejected draft tokens", totals.recovered),
+        ("bonus_tokens", "Tokens written after drafts that were accepted in full", totals.bonus),
     ):
         yield CounterMetricFamily(f"aligner_engine_{name}", text, value=value)
 

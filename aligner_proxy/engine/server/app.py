@@ -353,7 +353,7 @@ async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
     while not server.should_exit:  # noqa: ASYNC110 - uvicorn has a flag for it and no event
         await asyncio.sleep(_LOOK_S)
     await asyncio.sleep(grace_s)
-    logger.warning("shutdown: requests not done after %d s are given up; raise --grace if that is too short", grace_s)
+    logger.warning("shutdown: cancelling requests not done after %d s; raise --grace if that is too short", grace_s)
     await engine.aclose()
 
 
@@ -376,7 +376,7 @@ async def _unless_gone(
         async with cancel_when_gone(lambda: wait_until_closed(request.receive)):
             done = await work
     except ClientGone:
-        logger.info("request %s: the client went away", name)
+        logger.info("request %s: the client disconnected", name)
         return Response(status_code=_GONE)
     return JSONResponse(form(done))
 

@@ -146,7 +146,7 @@ async def _ask_plugin(endpoint: PluginEndpoint, body: BaseModel, caller: Any) ->
     try:
         answer = await endpoint.call(body, request_policy.request_facts({}, caller))
     except CorrectionError as error:
-        raise ProxyException(f"it cannot be answered ({error.reason})", "aligner_error", None, 503) from None
+        raise ProxyException(f"the request cannot be answered ({error.reason})", "aligner_error", None, 503) from None
     if isinstance(answer, EndpointRefusal):
         raise ProxyException(answer.message, answer.kind, answer.param, answer.status, dict(answer.headers))
     return answer

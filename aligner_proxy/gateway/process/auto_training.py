@@ -123,7 +123,7 @@ class AutoTrainer:
     def _log_fault(self, fault: str) -> None:
         """Log why nothing can be taught, unless the reason is the same as last time."""
         if fault != self._fault:
-            log.warning("nothing is taught: %s", fault)
+            log.warning("cannot teach objectives: %s", fault)
         self._fault = fault
 
 
@@ -141,13 +141,13 @@ def _log_result(output: bytes, status: int | None) -> None:
     try:
         report: dict[str, Any] = json.loads(output.splitlines()[-1])
     except (ValueError, IndexError):
-        report = {"error": {"message": f"it ended with status {status}; `aligner-proxy teach` says why"}}
+        report = {"error": {"message": f"the command ended with status {status}; run `aligner-proxy teach` to see why"}}
     if "error" in report:
-        log.error("nothing is taught: %s", report["error"].get("message"))
+        log.error("teaching failed: %s", report["error"].get("message"))
     for lesson in report.get("objectives", ()):
         if lesson["taught"]:
             log.info(
-                "taught %s for aligner %s from %d examples: %d of %d found that were held out, head %s",
+                "taught %s for aligner %s from %d examples: found %d of %d held-out examples, head %s",
                 lesson["objective"],
                 lesson["aligner"],
                 lesson["against"],
@@ -156,4 +156,4 @@ def _log_result(output: bytes, status: int | None) -> None:
                 lesson["head"][:8],
             )
         else:
-            log.error("%s is not taught, the general head judges it: %s", lesson["objective"], lesson["why"])
+            log.error("%s was not taught, so the general head judges it: %s", lesson["objective"], lesson["why"])

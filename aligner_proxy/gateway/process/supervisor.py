@@ -99,7 +99,7 @@ class ChildProcess:
         assert self.process is not None
         status = await self.process.wait()
         if self._send_group(signal.SIGTERM):
-            log.warning("%s: ended before its own processes, which are ended, too", self.name)
+            log.warning("%s: ended and left subprocesses running; ending them, too", self.name)
             for _ in range(round(_REST_S / _LOOK_S)):
                 if not self._send_group(0):
                     break
@@ -349,7 +349,7 @@ class _Supervisor:
         if self._leaving:
             await self._end_earlier(current.gateway.process.pid)
         self._renewed = time.monotonic()
-        log.warning("litellm: holds %d MB of %d, another process takes its place", resident_mb, self._memory.most_mb)
+        log.warning("litellm: uses %d MB of %d; a new process replaces it", resident_mb, self._memory.most_mb)
 
     async def _end_earlier(self, pid: int) -> None:
         """Wait until no earlier generation is draining, because a third process would use too much memory.
@@ -384,7 +384,7 @@ class _Supervisor:
                 await asyncio.wait_for(self._restart.wait(), pause)
             shared = None if self._restart.is_set() else predecessor.engine
             self._restart.clear()
-            successor = await self._replace_generation(predecessor, shared, "it is tried again")
+            successor = await self._replace_generation(predecessor, shared, "trying again")
             if successor is not None:
                 return successor
             ran = 0.0
@@ -397,7 +397,7 @@ class _Supervisor:
         Retires `current` in the background. Returns None if the new generation could not be started; `otherwise` is the
         log text for what happens then.
         """
-        log.info("restart: another %sLiteLLM starts", "" if shared else "engine and ")
+        log.info("restart: starting a new %sLiteLLM", "" if shared else "engine and ")
         successor = None
         try:
             successor = self._make_generation(shared)
@@ -421,7 +421,7 @@ class _Supervisor:
         await self._drain(generation.gateway)
         await generation.stop(self._pace.last, self._pace.grace)
         self._generations.remove(generation)
-        log.info("restart: done, the processes before have ended")
+        log.info("restart: done, the old processes have ended")
 
     async def _drain(self, gateway: ChildProcess) -> None:
         """Drain LiteLLM; stop waiting if it or its successor exceeds the memory limit."""
@@ -432,7 +432,7 @@ class _Supervisor:
         try:
             await asyncio.wait({finished, over_limit, crowded}, return_when=asyncio.FIRST_COMPLETED)
             if not finished.done():
-                log.warning("litellm: too much memory is held, the process before ends in %g s", self._pace.last)
+                log.warning("litellm: too much memory is used, the old process ends in %g s", self._pace.last)
         finally:
             for task in (finished, over_limit, crowded):
                 task.cancel()
@@ -459,7 +459,7 @@ class _Supervisor:
             if self.stop.is_set():
                 for generation in self._generations:
                     generation.kill()
-            log.info("%s: draining; send it again to kill", signal.Signals(number).name)
+            log.info("%s: finishing requests; send the signal again to stop at once", signal.Signals(number).name)
             self.stop.set()
 
         def handle_hangup(terminal: bool) -> None:

@@ -48,7 +48,9 @@ class PrefilledText:
             if self._session is not None:
                 await self._session.feed(piece)
         except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
-            log.warning("choice %d is not read ahead (%s)", self._index, type(error).__name__)
+            log.warning(
+                "choice %d: reading ahead failed (%s); it is corrected without that", self._index, type(error).__name__
+            )
             with contextlib.suppress(AlignerProxyError):
                 await self.aclose()
 

@@ -154,7 +154,7 @@ class SecondTries:
             async with asyncio.timeout(request.deadline_s):
                 correction = await self._known_or_written(engine, engine.writer, request, answer)
         except (CorrectionError, TimeoutError) as error:
-            log.warning("call %s: no second try (%s)", answer.exchange.call_id, type(error).__name__)
+            log.warning("call %s: the second try failed (%s)", answer.exchange.call_id, type(error).__name__)
             return _add_editor_use(outcome, EditorUse(failed=1))
         outcome = _add_editor_use(outcome, correction.editor)
         text = correction.deliverable.text

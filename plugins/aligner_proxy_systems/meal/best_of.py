@@ -44,8 +44,8 @@ class BestOf(Extension):
             BEST_OF,
             Annotated[int, Field(ge=1, le=8, strict=True)],
             1,
-            "Corrections that are asked for; the gate judges each, and the one that the detector objects to least "
-            "stays.",
+            "How many corrections to draft. The gate checks each, and the one that the detector scores best is "
+            "delivered.",
             deprecated=("drafts",),
         ),
     )

@@ -77,8 +77,8 @@ class Auto(Extension):
     selectors = (
         SelectorForm(
             AUTO,
-            "The objectives are candidates, most important first (that order breaks ties); a net weighs them for each "
-            "prompt.",
+            "The objectives are candidates, most important first (that order breaks ties). A neural net weighs them "
+            "for each prompt.",
             AutoOptions,
         ),
     )

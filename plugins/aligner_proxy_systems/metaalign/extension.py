@@ -27,7 +27,7 @@ from aligner_proxy_systems.metaalign.types import Adherence, Preference, Prefere
 
 PREFERENCES = Counter(
     "aligner_preferences_total",
-    "Checkable preferences: whether the upstream's answer met one, and whether the delivered one does",
+    "Checkable preferences: whether the upstream's answer met them, and whether the delivered answer does",
     ("preference", "before", "after"),
 )
 
@@ -42,20 +42,20 @@ class Preferences(Extension):
             SOURCES_KEY,
             Annotated[tuple[PreferenceSource, ...], Field(max_length=3)],
             (),
-            "Where preferences are read: request (metadata.aligner.preference), persona (metadata.aligner.persona), "
-            "system.",
+            "Where preferences are read from: request (metadata.aligner.preference), persona "
+            "(metadata.aligner.persona), system (the system prompt).",
         ),
         PolicyKey(
             GRANT_KEY,
             Annotated[bool, Field(strict=True)],
             False,
-            "Whether preferences of its own count, where the route reads them.",
+            "Whether a tenant's requests may state preferences, on routes that read them.",
             grant=True,
         ),
     )
     request_fields = (
-        RequestField("preference", "What a request would prefer, in words."),
-        RequestField("persona", "Who a request says asks."),
+        RequestField("preference", "The preferences of the request, in words."),
+        RequestField("persona", "The persona that the request describes."),
     )
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:

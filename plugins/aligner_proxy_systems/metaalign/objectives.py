@@ -92,7 +92,7 @@ def preferred(policy: Policy, request: RequestFacts) -> Policy:
     texts = [(source, text) for source, text in tiers(request) if source in sources and text.strip()]
     own = [(source, text) for source, text in texts if source is not PreferenceSource.SYSTEM]
     if own and not allowed:
-        raise ForbiddenError("this key may not bring a preference of its own; its tenant needs allow_preferences: true")
+        raise ForbiddenError("this key may not send a preference of its own; its tenant needs allow_preferences: true")
     for source, text in own:
         if len(text) > MAX_CHARS:
             name = "persona" if source is PreferenceSource.PERSONA else "preference"

@@ -203,5 +203,7 @@ class Fleet:
             other = next((one for one in others if getattr(one, what) != getattr(own, what)), None)
             FLEET_DIFFERS.labels(what).set(other is not None)
             if other is not None and not self._differing.get(what):
-                log.warning("%s on %s are not those of this host; `aligner-proxy doctor` shows all", what, other.host)
+                log.warning(
+                    "%s: host %s differs from this host; `aligner-proxy doctor` shows all hosts", what, other.host
+                )
             self._differing[what] = other is not None

@@ -157,7 +157,9 @@ class RedisServer:
             return
         self._takes_writes = False
         self._update_metrics()
-        log.warning("the Redis in %s takes no writes (%s); it is still read, and writes are retried", self.name, what)
+        log.warning(
+            "the Redis in %s refuses writes (%s); the gateway still reads it and retries writes", self.name, what
+        )
         asyncio.get_running_loop().call_later(FULL_PAUSE_S, self._resume_writing)
 
     def _resume_writing(self) -> None:

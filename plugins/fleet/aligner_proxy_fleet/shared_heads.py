@@ -170,7 +170,7 @@ class _HeadExchange:
             record.taught.check_place(self.place)
             return record
         except ValueError:
-            log.warning("taught heads: what another gateway says of them is not understood; use one version everywhere")
+            log.warning("taught heads: another gateway's record cannot be read; use the same version everywhere")
             raise _NotUnderstood from None
 
     async def _read_entry(self, name: str) -> bytes | None:
@@ -241,12 +241,12 @@ class _HeadExchange:
             return self.last_known  # the store was changed meanwhile; the next exchange compares again
         if replaces:
             log.warning(
-                "taught heads: %s was changed on this host and on another one at the same time; what the other one has "
-                "is in force, `aligner-proxy teach` changes it again",
+                "taught heads: %s was changed on this host and on another one at the same time; the other host's heads "
+                "are active, run `aligner-proxy teach` to change them again",
                 self.place.name,
             )
         HEADS_SHARED.labels("replaced" if replaces else "fetched").inc()
-        log.info("taught heads: %s has what another host has, revision %d", self.place.name, there.revision)
+        log.info("taught heads: %s now has the heads of another host, revision %d", self.place.name, there.revision)
         return KnownRevision(revision=there.revision, digest=there.taught.digest)
 
     def _is_of(self, version: Version, data: bytes) -> bool:

@@ -27,7 +27,7 @@ from aligner_proxy_grounding.stage import CERTAINTY_KEY, GroundingStage
 
 FACTS = Counter(
     "aligner_grounded_total",
-    "Facts of answers that references give otherwise, by kind: replaced, or unsettled where more than one could stand",
+    "Facts of answers that contradict a reference, by kind: replaced, or unsettled if it was not clear by what",
     ("result", "kind"),
 )
 ReferenceText = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
@@ -42,21 +42,22 @@ class Grounding(Extension):
             REFERENCES_KEY,
             ReferenceList,
             NO_REFERENCES,
-            "Texts to whose facts answers are held: system, tool_results, {file: PATH}, {header: NAME}. They need no "
-            "objective. The last place that says any names all of them.",
+            "Reference texts whose facts an answer must not contradict: system, tool_results, {file: PATH}, "
+            "{header: NAME}. They need no objective. A later list replaces an earlier one.",
         ),
         PolicyKey(
             CERTAINTY_KEY,
             Annotated[float, Field(ge=0.5, le=1, strict=True)],
             REPLACE_FACTS_FROM,
-            "How certain it must be that the references give a fact otherwise, for it to be replaced by words alone, "
-            "without an editor: 0.5 to 1. Less puts more right, and touches more that was right; 1: never.",
+            "How likely a contradiction must be, from 0.5 to 1, for a fact to be replaced without asking an editor. A "
+            "lower value corrects more wrong facts but also changes more correct ones; with 1, only an editor replaces "
+            "facts.",
         ),
         PolicyKey(
             GRANT_KEY,
             Annotated[bool, Field(strict=True)],
             False,
-            "Whether a request may bring a reference of its own, in a header that `references` names.",
+            "Whether a request may send its own reference text, in a header that `references` names.",
             grant=True,
         ),
     )
@@ -65,7 +66,7 @@ class Grounding(Extension):
             REFERENCES_KEY,
             Annotated[tuple[ReferenceText, ...], Field(max_length=MOST_REFERENCES)],
             (),
-            "Texts to whose facts the answer is held, besides those of route and tenant; needs `allow_references`.",
+            "Reference texts for this answer, besides those of route and tenant; needs `allow_references`.",
         ),
     )
 

@@ -142,7 +142,7 @@ def _fill_texts(references: Iterable[Reference], facts: RequestFacts, may_bring:
                 text = facts.given.get(reference.name, "")
                 if text.strip() and not may_bring:
                     raise ForbiddenError(
-                        f"this key may not bring references ({reference.name}); its tenant needs allow_references: true"
+                        f"this key may not send references ({reference.name}); its tenant needs allow_references: true"
                     )
             case _:
                 text = reference.text
@@ -156,7 +156,7 @@ def _body_references(texts: Iterable[str], may_bring: bool) -> list[Reference]:
         Reference(ReferenceKind.REQUEST, str(number), text) for number, text in enumerate(texts, 1) if text.strip()
     ]
     if references and not may_bring:
-        raise ForbiddenError("this key may not bring references; its tenant needs allow_references: true")
+        raise ForbiddenError("this key may not send references; its tenant needs allow_references: true")
     return references
 
 

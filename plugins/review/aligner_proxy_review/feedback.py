@@ -28,7 +28,7 @@ from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Reviews, ReviewVerdict, UnknownAnswer
 
-FEEDBACK = Counter("aligner_feedback_total", "Calls of POST /v1/feedback", ("result",))
+FEEDBACK = Counter("aligner_feedback_total", "Calls to POST /v1/feedback", ("result",))
 PATH = "/v1/feedback"
 MOST_EDIT_CHARS = 20_000
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -60,7 +60,7 @@ class FeedbackBody(_Form):
     edit: Annotated[str, Field(max_length=MOST_EDIT_CHARS)] | None = None
     """The text that should replace the segment, or the whole answer if no segment is given."""
     objective: RequestedObjective | None = None
-    """The objective in question: the name of one in force, or "Name: description"."""
+    """The objective in question: the name of an active one, or "Name: description"."""
 
 
 class FeedbackAnswer(_Form):
@@ -93,7 +93,9 @@ class Feedback:
     async def save_review(self, body: FeedbackBody, facts: RequestFacts) -> FeedbackAnswer | EndpointRefusal:
         """Save a review; returns a refusal if the caller may not, or if it cannot be saved."""
         if self._open_store is None:
-            return EndpointRefusal(409, "there is no audit store to keep it in; its operator can turn it on (audit)")
+            return EndpointRefusal(
+                409, "the gateway has no audit store for feedback; its operator can enable one (audit)"
+            )
         refusal = self._count_call(facts.namespace)
         if refusal is not None:
             return refusal
@@ -113,13 +115,13 @@ class Feedback:
             await self._save_when_recorded(review, self._open_store)
         except UnknownAnswer:
             FEEDBACK.labels("unknown").inc()
-            message = "no answer of yours with this id and choice is on record; one that was just given may be soon"
+            message = "no answer of yours with this id and choice is recorded; if it is new, try again soon"
             return EndpointRefusal(404, message, "id")
         except NoSuchPlace as error:
             return EndpointRefusal(400, str(error), error.param)
         except (sqlite3.Error, OSError, AuditError, CorrectionError) as error:
             reason = getattr(error, "sqlite_errorname", type(error).__name__)
-            return EndpointRefusal(503, f"it could not be kept ({reason}); try again", kind="aligner_error")
+            return EndpointRefusal(503, f"the feedback could not be stored ({reason}); try again", kind="aligner_error")
         FEEDBACK.labels(body.verdict.value).inc()
         return FeedbackAnswer(id=body.id, choice=body.choice, verdict=body.verdict)
 
@@ -147,7 +149,7 @@ class Feedback:
         if count[0] >= self._rpm:
             FEEDBACK.labels("limited").inc()
             headers = {"retry-after": f"{_MINUTE_S:.0f}"}
-            message = f"more than {self._rpm} in a minute; send them later"
+            message = f"more than {self._rpm} calls in a minute; try again later"
             return EndpointRefusal(429, message, kind="rate_limit_error", headers=headers)
         count[0] += 1
         return None
@@ -168,15 +170,15 @@ def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact:
 
 ENDPOINT = Endpoint(
     path=PATH,
-    about="Say whether an answer of yours was corrected rightly; its x-aligner-id names it.",
+    about="Report whether one of your answers was corrected rightly. `id` is the answer's x-aligner-id.",
     body=FeedbackBody,
     answer=FeedbackAnswer,
     make=lambda file: Feedback.from_file(file).save_review,
     status=202,
     errors={
-        404: "No answer of this tenant with this id and choice is on record.",
+        404: "No answer of this tenant with this id and choice is recorded.",
         409: "There is no audit store.",
-        503: "The audit store cannot be written at the moment.",
+        503: "The gateway cannot write to the audit store at the moment.",
     },
     for_reviewers=True,
 )

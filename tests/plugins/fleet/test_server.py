@@ -158,7 +158,7 @@ async def test_a_full_one_is_read_and_written_again_when_there_is_room(
     while up("writes") == 0:
         await asyncio.sleep(0.01)
     assert await server.write(write)
-    assert caplog.text.count("takes no writes") == 1
+    assert caplog.text.count("refuses writes") == 1
 
 
 async def test_a_replica_is_read(redis: RedisProcess, server: RedisServer) -> None:

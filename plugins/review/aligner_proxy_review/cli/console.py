@@ -41,13 +41,18 @@ _NICENESS = 5
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=4001, show_default=True, type=click.IntRange(1, 65535))
 @click.option(
-    "--gateway", default="http://127.0.0.1:4000", show_default=True, help="The gateway, which the playground asks."
+    "--gateway",
+    default="http://127.0.0.1:4000",
+    show_default=True,
+    help="Address of the gateway that the playground calls.",
 )
 @click.option(
     "--engine",
-    help="The engine that lessons and replays ask, unix:/path or http(s)://host:port; by default the gateway's.",
+    help="The engine for teaching and replays: unix:/path or http(s)://host:port; by default the gateway's.",
 )
-@click.option("--behind-https", is_flag=True, help="Browsers reach it by HTTPS: cookies are for HTTPS alone.")
+@click.option(
+    "--behind-https", is_flag=True, help="Send cookies only over HTTPS, because a proxy serves the console by HTTPS."
+)
 @log_option
 def command(
     file: Path, host: str, port: int, gateway: str, engine: str | None, behind_https: bool, form: str | None

@@ -31,8 +31,10 @@ _FAMILY = "hh-rlhf"
 
 
 @click.command("export")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File for the rows, JSON lines.")
-@click.option("--feedback", is_flag=True, help="Also what came by POST /v1/feedback, which no reviewer has seen.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write the rows to, as JSON lines.")
+@click.option(
+    "--feedback", is_flag=True, help="Include feedback from POST /v1/feedback, which no reviewer has checked."
+)
 @review_options
 def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
     """Write reviewed answers as training rows."""

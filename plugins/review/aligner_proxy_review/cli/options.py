@@ -30,7 +30,7 @@ _OPTIONS = (
         type=click.Path(path_type=Path),
         help="The policies file, or LiteLLM YAML, that says where the audit store is.",
     ),
-    click.option("--audit", "path", type=click.Path(path_type=Path), help="Another store than that of the policies."),
+    click.option("--audit", "path", type=click.Path(path_type=Path), help="A store other than that of the policies."),
     click.option("--route", help="Only answers under this route, or policy as x-aligner-policy shows it."),
     click.option("--tenant", help="Only answers of this tenant: a team's id, or as the store has it."),
     click.option("--since", default="30d", show_default=True, help="How far back: 30m, 12h, 7d, or a date."),

@@ -29,21 +29,27 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--route", help="Name of the route to change, as x-aligner-policy shows it.")
 @click.option("--tenant", help="Name of the tenant to change.")
-@click.option("--defaults", is_flag=True, help="Change what holds where neither route nor tenant says anything.")
+@click.option(
+    "--defaults", is_flag=True, help="Change the defaults, which apply where neither route nor tenant sets a value."
+)
 @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="enforce, shadow or off.")
-@click.option("--sample", type=click.FloatRange(0, 1), help="Share of requests that is looked at.")
-@click.option("--caution", type=float, help="Nats by which an edit must beat leaving things as they are.")
-@click.option("--objective", "objectives", multiple=True, help="Name of an objective to add; may be given again.")
+@click.option("--sample", type=click.FloatRange(0, 1), help="Share of requests whose answers are checked.")
+@click.option("--caution", type=float, help="Nats by which an edit must score better than leaving the text unchanged.")
+@click.option(
+    "--objective", "objectives", multiple=True, help="Name of an objective to add; may be given several times."
+)
 @click.option("--aligner", help="Which aligner corrects, or shares of several: default=95,acme-2=5.")
-@click.option("--shadow-aligner", help="A further aligner that judges the same answers beside.")
+@click.option("--shadow-aligner", help="Another aligner that also scores the same answers, for comparison only.")
 @click.option(
     "--bound",
     default=BOUND,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Share of reviewed edits that may be wrong; certainly more, and the change is refused.",
+    help="Highest share of reviewed edits that may be wrong; the change is refused if the 95 % interval lies above it.",
 )
-@click.option("--require-evidence", is_flag=True, help="Refuse as well what is not proven to be below the bound.")
+@click.option(
+    "--require-evidence", is_flag=True, help="Also refuse the change if too few reviews prove a share below the bound."
+)
 @click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the diff.")
 def command(

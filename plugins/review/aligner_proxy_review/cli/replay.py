@@ -221,23 +221,35 @@ def _markdown_line(cells: Sequence[str]) -> str:
 )
 @click.option("--route", help="Only answers under this route of the file.")
 @click.option("--tenant", help="Only answers under this tenant's entry in the file.")
-@click.option("--audit", "store", type=click.Path(path_type=Path), help="The store; by default that of the policies.")
+@click.option(
+    "--audit", "store", type=click.Path(path_type=Path), help="The audit store; by default that of the policies."
+)
 @click.option("--since", default="7d", show_default=True, help="How far back: 30m, 12h, 7d, or a date like 2030-01-31.")
 @click.option(
-    "--limit", default=1000, show_default=True, type=click.IntRange(min=1), help="At most so many, the newest."
+    "--limit",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Maximum number of answers; the newest are taken.",
 )
 @click.option("--engine", "address", help="A running engine: unix:/path/to/engine.sock or http(s)://host:port.")
 @click.option("--aligner", "model", help="Another aligner, run in this process: embedded, a hub id, or a folder.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an aligner in this process.")
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds an answer; else the policy's.")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds for each answer; by default the policy's deadline.",
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Folder for replay.md, replay.json and, with the extra `plots`, replay.svg.",
 )
-@click.option("--show", default=0, type=click.IntRange(min=0), help="Print the diffs of so many answers that differ.")
+@click.option(
+    "--show", default=0, type=click.IntRange(min=0), help="Number of answers that differ whose diffs are printed."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--json-lines", is_flag=True, help="The same behind lines that tell how far it is.")
+@click.option("--json-lines", is_flag=True, help="As --json, after lines with the progress.")
 @weight_options
 def command(
     policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **options: Any

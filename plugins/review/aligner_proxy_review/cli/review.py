@@ -52,7 +52,7 @@ _PROMPT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ?
 
 @click.command("review")
 @click.option("--who", help="Your name in the reviews; by default the name of this machine's user.")
-@click.option("--second", is_flag=True, help="Answers that somebody else has reviewed and you have not.")
+@click.option("--second", is_flag=True, help="Show answers that somebody else has reviewed and you have not.")
 @review_options
 def command(who: str | None, second: bool, as_json: bool, **options: Any) -> None:
     """Judge whether recorded answers were corrected rightly."""

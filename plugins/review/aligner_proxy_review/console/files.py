@@ -74,7 +74,10 @@ class ConsoleFiles:
                 except (ConfigError, OSError) as error:
                     # Do not log its text, which may quote the keys file.
                     name = type(error).__name__
-                    log.error("console: a changed file is refused (%s); run `aligner-proxy check`", name)  # noqa: TRY400
+                    log.error(  # noqa: TRY400
+                        "console: a changed file is invalid (%s), the old one stays active; run `aligner-proxy check`",
+                        name,
+                    )
             return self._current
 
     def engine_options(self) -> list[str]:

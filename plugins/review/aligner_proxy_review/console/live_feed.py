@@ -109,7 +109,7 @@ class LiveFeed:
             newest, entries = await asyncio.to_thread(self._source.entries_after, last, _MOST_AT_ONCE)
         except (AlignerProxyError, sqlite3.Error, OSError) as error:
             if not self._failing:
-                log.warning("console: the audit store cannot be read (%s); it is tried again", type(error).__name__)
+                log.warning("console: the audit store cannot be read (%s); retrying", type(error).__name__)
             self._failing = True
             return
         self._failing = False
