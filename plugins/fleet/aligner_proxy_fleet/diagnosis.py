@@ -59,7 +59,7 @@ async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[di
 def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
     """Check whether the gateways that share a Redis use the same files and release, and this policies file."""
     if not standings:
-        yield DoctorFinding("fleet", Severity.NOTE, "no gateway told the shared Redis of itself lately", "start one")
+        yield DoctorFinding("fleet", Severity.NOTE, "no gateway has reported to the shared Redis lately", "start one")
         return
     text = f"{len(standings)} gateway processes on {len({one.host for one in standings})} hosts"
     values = {what: sorted({str(getattr(one, what)) for one in standings}) for what in COMPARED}
