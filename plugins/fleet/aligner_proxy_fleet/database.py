@@ -318,7 +318,7 @@ class DatabaseStore(AuditStore):
             if version > len(steps):
                 name = self._database.name
                 raise AuditError(
-                    f"the audit database in {name} was made by a newer aligner-proxy; use that version or another database"
+                    f"the audit database in {name} was made by a newer aligner-proxy; use that one, or another database"
                 )
             for step in steps[version:]:
                 self.rows(step)
