@@ -239,7 +239,7 @@ class Recorder:
         count_entries("lost", len(unwritable))
         for item in batch:
             self._budget.give_back(item.size)
-            item.settle(NotRecorded("there can be no audit entry of this answer") if item in unwritable else None)
+            item.settle(NotRecorded("no audit entry can be made for this answer") if item in unwritable else None)
         self._losing = bool(unwritable)
         if self._failing_since is not None:
             log.info("audit: entries are written again")

@@ -325,7 +325,7 @@ class AuditStore:
         """Apply the missing migration steps; raises `AuditError` if a newer version wrote the file."""
         version = self._pragma("user_version")
         if version > len(steps):
-            raise AuditError(f"{path} was written by a newer aligner-proxy; use that one, or another file")
+            raise AuditError(f"{path} was written by a newer aligner-proxy; use that version, or another file")
         if version == len(steps):
             return
         with self.transaction():  # another worker may migrate at the same time

@@ -42,7 +42,7 @@ def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_j
     if as_json:
         echo_json({"erased": erased})
     else:
-        echo(f"{erased} entries erased, with what was said of them")
+        echo(f"{erased} entries erased, with their reviews")
     if not erased:
         click.get_current_context().exit(1)
 

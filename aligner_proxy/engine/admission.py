@@ -225,10 +225,10 @@ class FairAdmission:
 
     def _shed_error(self) -> Shed:
         count_refusal(Shed.reason)
-        return Shed(f"{self._full()}, and this tenant has its share of them", self._wait_s())
+        return Shed(f"{self._full()}, and this tenant already has its share of them", self._wait_s())
 
     def _full(self) -> str:
-        return f"all {self._seats} places are taken"
+        return f"all {self._seats} slots are taken"
 
     def _wait_s(self) -> float:
         """Seconds to suggest for a retry: how long recent requests took to finish."""

@@ -406,7 +406,7 @@ def silence_error(error: Exception) -> HTTPException | None:
     """
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) else 500
-    message = f"the upstream failed ({type(error).__name__}, status {status}); what it said may not be delivered"
+    message = f"the upstream failed ({type(error).__name__}, status {status}); its message is withheld"
     if isinstance(error, httpx.HTTPStatusError):
         return HTTPException(error.response.status_code, message)
     error.args = (message,)

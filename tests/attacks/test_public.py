@@ -330,7 +330,7 @@ def test_a_public_page_is_made_once(attack: Attack, gateway: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(fetched, range(24)))) == 1
     assert fetched(0)[0] == 200
-    made = gateway.log.read_text().count(f"public page {attack.payload} made")
+    made = gateway.log.read_text().count(f"public page {attack.payload}: built")
     assert made == 1 if attack.payload != COST_MAP else 1 <= made <= 3  # it lasts a minute, on a busy machine less
 
 

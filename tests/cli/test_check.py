@@ -213,7 +213,7 @@ def test_what_a_reference_yields(folder: Path) -> None:
     (folder / "policies.yaml").write_text("defaults: {references: [{file: RULES.md}, system]}\n")
     arguments = (folder / "policies.yaml", "--model", "m", "--system", "Be kind.")
     printed = _run(*arguments).stdout
-    for words in ("RULES.md:3", "28 days", "amount of money", "none that a form can tell"):
+    for words in ("RULES.md:3", "28 days", "amount of money", "no recognisable facts"):
         assert words in printed
     assert "such an answer is skipped" not in printed
     told = json.loads(_run(*arguments, "--json").stdout)

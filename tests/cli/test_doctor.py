@@ -273,7 +273,7 @@ def test_the_redis_of_a_policies_file(tmp_path: Path, monkeypatch: pytest.Monkey
         assert "in ALIGNER_TEST_REDIS" in answers.found
         assert "not encrypted" in answers.found
         assert (fleet.check, fleet.verdict) == ("fleet", Severity.NOTE)
-        assert "no gateway told" in fleet.found
+        assert "no gateway has reported" in fleet.found
         assert full.verdict is Severity.NOTE
         server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         own = _standing(host="a", policies=policies_hash(registry.load_policies(path)))

@@ -383,5 +383,5 @@ async def test_a_real_engine_behind_it_never_sees_more_than_the_places() -> None
     tasks = [asyncio.create_task(admission.align(asked(f"{i}", tenant))) for i, tenant in enumerate("aaab")]
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [Correction, Shed, EngineOverloaded, Correction]
-    assert "and this tenant has its share" in str(results[1])
+    assert "and this tenant already has its share" in str(results[1])
     await admission.aclose()

@@ -133,7 +133,7 @@ async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_a
     assert not working.done()
     child.send_signal(signal.SIGKILL)
     child.wait()
-    with pytest.raises(EngineUnavailable, match="went away in mid-request"):
+    with pytest.raises(EngineUnavailable, match="disconnected during a request"):
         await working
     process.stop()
     process.start()

@@ -189,7 +189,7 @@ def _error(body: bytes) -> dict[str, Any]:
 def unreachable(where: str, error: Exception, *, mid_request: bool) -> CorrectionError:
     """The error for a server that did not answer, or, with `mid_request`, for a connection lost during a request."""
     if mid_request:
-        return EngineUnavailable(f"the server at {where} went away in mid-request ({type(error).__name__})")
+        return EngineUnavailable(f"the server at {where} disconnected during a request ({type(error).__name__})")
     return NotReady(f"no server answers at {where}")
 
 

@@ -335,7 +335,7 @@ class HttpEngine:
         except NOT_BEGUN as error:
             raise self._forget_engine(NotReady(f"no engine answers at {self.address}")) from error
         except httpx.TransportError as error:
-            message = f"the engine at {self.address} went away in mid-request ({type(error).__name__})"
+            message = f"the engine at {self.address} disconnected during a request ({type(error).__name__})"
             raise self._forget_engine(EngineUnavailable(message)) from error
         except httpx.DecodingError:
             raise InvalidOutput("the engine's answer is not what its headers say") from None

@@ -62,13 +62,13 @@ class Aligner:
         if own is None:
             names = ", ".join(name[:12] for name in served_aligners)
             raise HeadRefused(
-                f"the taught head is of aligner {head.aligner[:12] or 'unnamed'}, this engine serves {names}; "
+                f"the taught head is for aligner {head.aligner[:12] or 'unnamed'}, but this engine serves {names}; "
                 "teach the objective again"
             )
         width = self.runner.row_width(own.adapter)
         if head.width != width:
             raise HeadRefused(
-                f"the taught head has {head.width} numbers, rows of aligner {head.aligner[:12]} have {width}; "
+                f"the taught head has {head.width} numbers, but rows of aligner {head.aligner[:12]} have {width}; "
                 "teach the objective again"
             )
         return self.runner.shelf.put(head)

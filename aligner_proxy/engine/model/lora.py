@@ -137,11 +137,15 @@ def _check_shapes(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> 
     try:
         module: Any = model.get_submodule(layer)
     except AttributeError:
-        raise WeightsError(f"the base model has no layer {layer}; the adapter is of another base") from None
+        raise WeightsError(f"the base model has no layer {layer}; the adapter is for another base") from None
     if not hasattr(module, "in_features") or "layers" not in layer.split("."):
-        raise WeightsError(f"the adapter changes {layer}; beside others only layers of the stack can be changed")
+        raise WeightsError(
+            f"the adapter changes {layer}; an adapter served with others may change only layers of the stack"
+        )
     for delta in deltas:
         shape = (delta.down.shape[1], delta.up.shape[0])
         if shape != (module.in_features, module.out_features):
-            raise WeightsError(f"the adapter's {layer} has sizes {shape}, the base's other ones; it is of another base")
+            raise WeightsError(
+                f"the adapter's {layer} has sizes {shape}, unlike the base model's; it is for another base"
+            )
     return module  # type: ignore[no-any-return]

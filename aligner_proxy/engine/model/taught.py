@@ -142,8 +142,8 @@ def select_heads(
 def _check(head: LoadedHead, name: str, aligner: str, objective: str) -> None:
     if head.aligner != aligner:
         raise HeadRefused(
-            f"taught head {name[:NAMED_DIGITS]} is of aligner {head.aligner[:12]}, the request of {aligner[:12]}; "
-            "teach the objective again"
+            f"taught head {name[:NAMED_DIGITS]} is for aligner {head.aligner[:12]}, but the request is for "
+            f"{aligner[:12]}; teach the objective again"
         )
     if head.objective != objective:
-        raise HeadRefused(f"taught head {name[:NAMED_DIGITS]} is of another objective than the one that names it")
+        raise HeadRefused(f"taught head {name[:NAMED_DIGITS]} is for another objective than the one that names it")

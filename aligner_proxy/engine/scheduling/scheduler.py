@@ -335,7 +335,7 @@ class Scheduler:
     def _sweep(self, now: float) -> None:
         for job in [*self.running, *self.waiting]:
             if job.abandoned():
-                self.drop(job, EngineUnavailable(f"request {job.name} was given up"))
+                self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
             elif now > job.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
             elif self._too_late(job, now):

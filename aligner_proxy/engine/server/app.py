@@ -176,10 +176,10 @@ def create_app(engine: Engine) -> Starlette:
         return await _unless_gone(request, parsed.request_id, with_heads(engine).rows(parsed), RowsResponse.model_dump)
 
     async def put_head(request: Request) -> Response:
-        too_large = HeadRefused(f"a taught head may have {MAX_HEAD_BYTES} bytes")
+        too_large = HeadRefused(f"a taught head may have at most {MAX_HEAD_BYTES} bytes")
         data = await join_chunks(request.stream(), MAX_HEAD_BYTES, too_large)
         if hashlib.sha256(data).hexdigest() != request.path_params["name"]:
-            raise HeadRefused("the taught head has another hash than its path; upload it again")
+            raise HeadRefused("the hash of the taught head differs from its path; upload it again")
         await with_heads(engine).put_head(data)
         return Response(status_code=204)
 

@@ -308,7 +308,7 @@ def fetch(model: str) -> Path:
     except (OSError, httpx.HTTPError) as error:
         raise WeightsError(
             f"the hub cannot be reached to fetch {model} ({type(error).__name__}); "
-            "run the same command again where there is a network, it goes on where it stopped"
+            "run the same command again with a network connection; it resumes where it stopped"
         ) from None
 
 

@@ -58,10 +58,10 @@ class WeightStore:
         folder = self.folder(prepared)
         if not folder.exists():
             return None
-        fix = f"remove {folder} and start again, it is made anew"
+        fix = f"remove {folder} and start again, which makes it anew"
         stored = _read(folder / STORED, fix)
         if stored.content_hash != prepared.content_hash:
-            raise WeightsError(f"{folder / STORED} is of other weights; {fix}")
+            raise WeightsError(f"{folder / STORED} was made from other weights; {fix}")
         manifest.verify(folder, stored.files, fix)
         return folder
 

@@ -40,7 +40,7 @@ class ChatGroup:
     def _available_router(self) -> Router:
         router = self._router()
         if router is None:
-            raise EngineUnavailable("the models of LiteLLM are only there inside the gateway")
+            raise EngineUnavailable("LiteLLM's models can be called only inside the gateway")
         if not router.get_model_list(model_name=self._group):
             raise EngineFault("LiteLLM has no such model group; check the corrector's model against the model_list")
         return router

@@ -15,10 +15,10 @@ from aligner_proxy_fleet.fleet import COMPARED, FleetHeartbeat, MemberState, pol
 from aligner_proxy_fleet.server import RedisServer
 
 _FLEET_FIXES = {
-    "policies": "bring the same policies file and references to every host; gateways load them by themselves",
-    "keys": "bring the same keys file to every host; gateways load it by themselves",
-    "heads": "wait some seconds; heads are shared where cache.key_env is set and the policies are the same",
-    "release": "install the same aligner-proxy everywhere; while hosts are upgraded one by one this is so",
+    "policies": "copy the same policies file and references to every host; gateways reload them automatically",
+    "keys": "copy the same keys file to every host; gateways reload it automatically",
+    "heads": "wait some seconds; hosts share heads only if cache.key_env is set and their policies are the same",
+    "release": "install the same aligner-proxy everywhere; during a rolling upgrade this is normal",
 }
 
 
@@ -27,7 +27,7 @@ def examine_redis(server: RedisServer, key: bytes | None, file: PolicyFile) -> I
     try:
         server_info, standings = asyncio.run(_read_redis_info(server, EntryCodec(key)))
     except (RedisAway, RedisRefused) as error:
-        fix = "start it, or fix the URL; until it answers each gateway goes on alone"
+        fix = "start it, or fix the URL; until it answers, each gateway works alone"
         yield DoctorFinding("redis", Severity.NOTE, f"the Redis in {server.name} does not answer ({error})", fix)
         return
     sealed = "entries are encrypted" if key else "entries are not encrypted (cache.key_env)"
@@ -59,7 +59,7 @@ async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[di
 def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator[DoctorFinding]:
     """Check whether the gateways that share a Redis use the same files and release, and this policies file."""
     if not standings:
-        yield DoctorFinding("fleet", Severity.NOTE, "no gateway told the shared Redis of itself lately", "start one")
+        yield DoctorFinding("fleet", Severity.NOTE, "no gateway has reported to the shared Redis lately", "start one")
         return
     text = f"{len(standings)} gateway processes on {len({one.host for one in standings})} hosts"
     values = {what: sorted({str(getattr(one, what)) for one in standings}) for what in COMPARED}
@@ -71,5 +71,5 @@ def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator
             hosts_text = "; ".join(f"{value} on {', '.join(sorted(on))}" for value, on in hosts.items())
             yield DoctorFinding("fleet", Severity.NOTE, f"{text}: {what} differ: {hosts_text}", _FLEET_FIXES[what])
     if (own := policies_hash(file)) not in values["policies"]:
-        fix = "bring the same file to every host, or give doctor the one that they use"
+        fix = "copy the same file to every host, or give doctor the one that they use"
         yield DoctorFinding("fleet", Severity.NOTE, f"no gateway uses this policies file ({own})", fix)

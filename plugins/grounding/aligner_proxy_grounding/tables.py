@@ -32,7 +32,7 @@ def _row(reference: Reference) -> tuple[str, str, str]:
     if steps := len(_page(reference).procedures):
         kinds[ORDER] = steps
     kinds_text = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
-    return reference.label, str(kinds.total()), kinds_text or "none that a form can tell: it changes no answer"
+    return reference.label, str(kinds.total()), kinds_text or "no recognisable facts, so it changes no answer"
 
 
 def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]:

@@ -233,11 +233,11 @@ class Ruling:
         """Why the change is refused; None if it is allowed."""
         bound = f"{100 * self.bound:g} %"
         if self.wrong is not None and self.wrong.interval[1] > self.bound:
-            return f"{_share_text(self.wrong)} reviewed edits are wrong, certainly more than {bound}"
+            return f"{_share_text(self.wrong)} reviewed edits are wrong; the whole interval lies above {bound}"
         if self.strict and (self.wrong is None or self.wrong.interval[2] > self.bound):
             return (
-                f"{_share_text(self.wrong)} reviewed edits are wrong, which does not prove that it is at most {bound}; "
-                + (f"{self.reviews_needed:,} more reviews that say right would")
+                f"{_share_text(self.wrong)} reviewed edits are wrong, which does not prove a share of at most {bound}; "
+                + (f"{self.reviews_needed:,} more reviews with the verdict right would")
             )
         return None
 
@@ -247,7 +247,8 @@ class Ruling:
         if self.refusal or (self.wrong is not None and self.wrong.interval[2] <= self.bound):
             return None
         more = (
-            f"{self.reviews_needed:,} more reviews that say right would show that it is at most {100 * self.bound:g} %"
+            f"{self.reviews_needed:,} more reviews with the verdict right would prove a share of at most "
+            f"{100 * self.bound:g} %"
         )
         if self.wrong is None:
             return f"there is no audit store, so nobody has reviewed edits like these; {more}"

@@ -161,7 +161,7 @@ def _check_place(review: Review, judged_count: object, objectives: Sequence[str]
     if name is not None and ":" not in name and name not in objectives:
         names = ", ".join(objectives) or "none"
         fix = 'name one of them, or write it out as "Name: description"'
-        raise NoSuchPlace("objective", f"no such objective was in force for this answer ({names}); {fix}")
+        raise NoSuchPlace("objective", f"no such objective was active for this answer ({names}); {fix}")
 
 
 def _seal_context(review: Review) -> bytes:

@@ -125,7 +125,7 @@ def _apply_segment_review(work: _DraftRow, review: Review) -> None:
     """Apply a review of one segment."""
     number = review.segment
     if number is None or number >= len(work.segments):
-        raise NoRow("about the end of the answer, behind its last segment")
+        raise NoRow("about the end of the answer, after its last segment")
     if review.verdict is ReviewVerdict.WRONG:
         work.labels[number] = STAYS
         work.keep_segment(number)
@@ -141,11 +141,11 @@ def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveL
     by_name = lookup(entry)
     missing = [name for name in entry.objectives if name not in by_name]
     if missing:
-        raise NoRow("an objective that is not in the policies file any more")
+        raise NoRow("an objective that is no longer in the policies file")
     own_texts = [review.objective for review in reviews if review.objective and ":" in review.objective]
     texts = list(dict.fromkeys([by_name[name].text for name in entry.objectives] + own_texts))
     if not texts:
-        raise NoRow("no objective was in force")
+        raise NoRow("no objective was active")
     return texts
 
 

@@ -364,12 +364,12 @@ async def test_a_head_is_taken_under_its_own_hash_only(engine: LocalEngine, tmp_
 
         assert await put(NAME, LOUD.to_bytes()) == (204, "")
         status, message = await put("f" * 64, LOUD.to_bytes())
-        assert (status, message) == (422, "the taught head has another hash than its path; upload it again")
+        assert (status, message) == (422, "the hash of the taught head differs from its path; upload it again")
         damaged = TaughtHead(OBJECTIVE, "hash0", 1.0, 0.0, b"\0\x7c" * WIDTH)
         status, message = await put(damaged.content_hash, damaged.to_bytes())
         assert (status, message) == (422, "a taught head with a number that is not finite")
         status, message = await put("f" * 64, bytes(MAX_HEAD_BYTES + 1))
-        assert (status, message) == (422, f"a taught head may have {MAX_HEAD_BYTES} bytes")
+        assert (status, message) == (422, f"a taught head may have at most {MAX_HEAD_BYTES} bytes")
         unknown = await http.post(
             "/v1/corrections", content=align_request("e" * 64).model_dump_json(), headers=VERSION_HEADERS
         )
@@ -380,9 +380,9 @@ async def test_a_head_is_taken_under_its_own_hash_only(engine: LocalEngine, tmp_
 
 async def test_a_client_is_told_why_a_head_was_refused(engine: LocalEngine, tmp_path: Path) -> None:
     async with client_of(engine, tmp_path / "e.sock") as client:
-        with pytest.raises(HeadRefused, match="of aligner elsewhere, this engine serves hash0"):
+        with pytest.raises(HeadRefused, match="for aligner elsewhere, but this engine serves hash0"):
             await client.put_head(head(aligner="elsewhere").to_bytes())
-        with pytest.raises(HeadRefused, match="8 numbers, rows of aligner hash0 have 192"):
+        with pytest.raises(HeadRefused, match="8 numbers, but rows of aligner hash0 have 192"):
             await client.put_head(head(width=8).to_bytes())
         with pytest.raises(HeadRefused, match="first line"):
             await client.put_head(b"noise")

@@ -179,22 +179,22 @@ def test_without_a_detector_head_nothing_can_be_taught() -> None:
     assert correct_alone(bare, request_with(heads=("", "f" * 64, ""))).segments[0].score is None, (
         "and heads are not asked for"
     )
-    with pytest.raises(HeadRefused, match="192 numbers, rows of aligner hash0 have 0"):
+    with pytest.raises(HeadRefused, match="192 numbers, but rows of aligner hash0 have 0"):
         bare.keep(head())
 
 
 def test_a_head_that_does_not_fit_is_refused_with_both_sides() -> None:
     loaded = tiny.together()
-    with pytest.raises(HeadRefused, match=r"of aligner elsewhere, this engine serves .*hash0"):
+    with pytest.raises(HeadRefused, match=r"for aligner elsewhere, but this engine serves .*hash0"):
         loaded.keep(head(aligner="elsewhere"))
-    with pytest.raises(HeadRefused, match="192 numbers, rows of aligner hash0-1 have 128"):
+    with pytest.raises(HeadRefused, match="192 numbers, but rows of aligner hash0-1 have 128"):
         loaded.keep(head(aligner="hash0-1"))
     own = loaded.keep(head(aligner="hash0-1", width=128, prior=0.0, bias=7.0))
     assert (
         scores(correct_alone(loaded, tiny.request(aligner="1", score_only=True).model_copy(update={"heads": (own,)})))
         == [7.0] * 4
     )
-    with pytest.raises(HeadRefused, match="is of aligner hash0-1, the request of hash0"):
+    with pytest.raises(HeadRefused, match="is for aligner hash0-1, but the request is for hash0"):
         correct_alone(loaded, tiny.request().model_copy(update={"heads": (own,)}))
     with pytest.raises(UnknownHead, match="no taught head ffffffff"):
         correct_alone(loaded, tiny.request().model_copy(update={"heads": ("f" * 64,)}))

@@ -234,4 +234,4 @@ def test_other_libraries_turn_the_kernels_off(
     finally:
         cpu_kernels.check_versions.cache_clear()
     assert len(caplog.records) == 1
-    assert "not tried with torch" in caplog.text
+    assert "untested with torch" in caplog.text

@@ -142,9 +142,9 @@ def test_a_request_gets_its_own_head_before_one_that_the_aligner_came_with() -> 
 def test_a_head_of_another_aligner_or_objective_judges_nothing() -> None:
     shelf = HeadShelf(CPU)
     name = shelf.put(head())
-    with pytest.raises(HeadRefused, match=f"{name[:8]} is of aligner hash0, the request of hash1"):
+    with pytest.raises(HeadRefused, match=f"{name[:8]} is for aligner hash0, but the request is for hash1"):
         select_heads(shelf, {}, "hash1", WISHES, (name, "", ""))
-    with pytest.raises(HeadRefused, match=f"{name[:8]} is of another objective"):
+    with pytest.raises(HeadRefused, match=f"{name[:8]} is for another objective"):
         select_heads(shelf, {}, "hash0", WISHES, ("", name, ""))
     with pytest.raises(UnknownHead, match="ffffffff"):
         select_heads(shelf, {}, "hash0", WISHES, ("", "", "f" * 64))

@@ -79,7 +79,7 @@ async def test_who_goes_by_other_policies_is_known_until_it_does_not(
     await looked(other, one)
     assert differs("policies") == 1
     assert differs("release") == 0
-    assert caplog.text.count("policies on") == 2, "each says so once"
+    assert caplog.text.count("policies: host") == 2, "each says so once"
     changed(other, 1.0)
     await looked(other, one)
     assert differs("policies") == 0

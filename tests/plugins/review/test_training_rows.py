@@ -86,7 +86,7 @@ def test_an_objective_that_a_reviewer_wrote_out_comes_along() -> None:
         (LEFT, [said(MISSED, segment=2)], "the end of the answer"),
         (replace(EDITED, content=None), [said(RIGHT)], "not kept"),
         (replace(EDITED, judged=7), [said(RIGHT)], "not those that were judged"),
-        (replace(EDITED, objectives=("own:1",)), [said(RIGHT)], "not in the policies file"),
+        (replace(EDITED, objectives=("own:1",)), [said(RIGHT)], "no longer in the policies file"),
         (replace(EDITED, objectives=()), [said(RIGHT)], "no objective"),
     ],
 )

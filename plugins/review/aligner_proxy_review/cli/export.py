@@ -46,7 +46,7 @@ def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
         return
     echo(f"{len(rows)} rows in {out}")
     for reason, count in without.most_common():
-        echo(f"{count} reviewed answers gave none: {reason}")
+        echo(f"{count} reviewed answers gave no row: {reason}")
 
 
 def _training_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:

@@ -195,7 +195,7 @@ class Console:
                 return _redirect_to_login(request)
             form = await forms.read_fields(request)
             if not self.sessions.owns_token(form.get(forms.TOKEN, ""), visit.session.id):
-                raise PageError(403, "This form is not of your session; load the page again.")
+                raise PageError(403, "This form belongs to another session; load the page again.")
             return await page(visit, form)
 
         return take_form

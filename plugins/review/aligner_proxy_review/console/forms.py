@@ -28,7 +28,7 @@ async def read_fields(request: Request) -> dict[str, str]:
     """Read the fields of a form; raises `PageError` if it is too large, damaged or from another site."""
     refuse_foreign(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _URLENCODED:
-        raise PageError(415, "This is no form of ours.")
+        raise PageError(415, "This request is not a form of the console.")
     body = bytearray()
     try:
         async for part in request.stream():

@@ -101,7 +101,7 @@ async def stream_events(visit: Visit) -> Response:
     """Stream new answers as server-sent events, each with the HTML of its row."""
     feed = visit.services.feed
     if feed.page_count >= MOST_STREAMS:
-        raise PageError(503, "Too many pages follow; close some.")
+        raise PageError(503, "Too many live pages are open; close some.")
     return StreamingResponse(_iter_events(visit, feed), media_type="text/event-stream")
 
 

@@ -89,7 +89,7 @@ def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
         try:
             session.save(_redact_input(visit, review_input))
         except NoSuchPlace as error:
-            raise PageError(400, f"It was not kept: {error}.") from None
+            raise PageError(400, f"The review was not saved: {error}.") from None
         except UnknownAnswer:
             raise PageError(409, "This answer was deleted meanwhile.") from None
     return True

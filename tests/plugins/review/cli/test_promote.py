@@ -175,7 +175,10 @@ def test_what_reviews_are_certainly_against_is_refused(file: Path, more: list[st
     before = file.read_text()
     result = run(file, "--route", "support", *more)
     assert result.exit_code == 2
-    assert "not promoted: 3 of 10 (10.8 to 60.3 %) reviewed edits are wrong, certainly more than 1 %" in result.output
+    assert (
+        "not promoted: 3 of 10 (10.8 to 60.3 %) reviewed edits are wrong; the whole interval lies above 1 %"
+        in result.output
+    )
     assert file.read_text() == before
     told = run(file, "--route", "support", *more, "--dry-run")
     assert (told.exit_code, "would be refused: 3 of 10" in told.output) == (0, True)
@@ -205,7 +208,7 @@ def test_what_is_not_known_yet_is_said_and_may_be_required(file: Path) -> None:
     audited(file, right=10)
     told = run(file, "--route", "support", "--mode", "enforce", "--dry-run")
     # 381 reviews without a wrong one: the upper end of Wilson's interval is 1.96^2 / (n + 1.96^2).
-    assert "371 more reviews that say right would show that it is at most 1 %" in told.output
+    assert "371 more reviews with the verdict right would prove a share of at most 1 %" in told.output
     strict = run(file, "--route", "support", "--mode", "enforce", "--require-evidence")
     assert (strict.exit_code, "does not prove" in strict.output) == (2, True)
     assert run(file, "--route", "support", "--mode", "enforce", "--require-evidence", "--bound", "0.3").exit_code == 0

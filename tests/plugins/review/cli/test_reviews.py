@@ -163,7 +163,7 @@ def test_reviewed_answers_become_rows_that_only_their_owner_reads(folder: Path) 
     assert [(pair.target, pair.labels) for pair in read_pairs(out)] == [("It is so.", (0, 1)), (RUDE, (0, 0))]
     got = run(folder, "export", "--out", str(out), "--feedback")
     assert "3 rows" in got.output
-    assert "1 reviewed answers gave none: a harmful edit" in got.output
+    assert "1 reviewed answers gave no row: a harmful edit" in got.output
 
 
 def test_an_export_of_another_tenant_has_nothing(folder: Path) -> None:
@@ -227,7 +227,7 @@ def test_an_answer_is_erased_with_what_was_said_of_it(folder: Path, name: str) -
     assert (got.exit_code, json.loads(got.stdout)) == (0, {"erased": 3})
     assert [r.aligner_id for r in reviews(folder)] == ["id-0"]
     again = run(folder, "audit erase", name)
-    assert (again.exit_code, again.output) == (1, "0 entries erased, with what was said of them\n")
+    assert (again.exit_code, again.output) == (1, "0 entries erased, with their reviews\n")
 
 
 def test_a_call_id_that_two_tenants_chose_needs_the_tenant(folder: Path) -> None:

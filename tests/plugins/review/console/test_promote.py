@@ -84,7 +84,7 @@ def test_a_change_is_shown_and_then_written_as_the_command_writes_it(
     assert is_ours(page)
     assert "mode: enforce, sample: 0.5}   # since Monday" in page
     assert "0 of 1 reviewed edits" in page
-    assert "380 more reviews that say right" in page
+    assert "380 more reviews with the verdict right" in page
     assert policies.read_text() == before
 
     twin = tmp_path / "twin" / "policies.yaml"

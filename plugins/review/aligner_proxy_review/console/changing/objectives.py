@@ -282,7 +282,7 @@ def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     subject = _require_subject(target)
     heads = _lesson_heads(visit.services.jobs.find(_job_name(target)))
     if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
-        raise PageError(409, "There is no such report any more; teach again.")
+        raise PageError(409, "This report is no longer available; teach again.")
     digest = subject.read().digest
     if any(version.text != subject.text or version.digest != digest for version, _ in heads):
         raise PageError(409, _CHANGED)
@@ -298,7 +298,7 @@ def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> 
         subject.scope, subject.name, subject.text
     )
     if not back:
-        raise PageError(409, "There is no earlier head of this text.")
+        raise PageError(409, "There is no earlier head for this text.")
     _log_change(visit, target, f"back to head {', '.join(version.head[:8] for version in back)}")
 
 
