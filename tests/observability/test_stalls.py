@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import sys
 import threading
@@ -98,9 +99,10 @@ def test_a_thread_that_has_the_interpreter_is_named() -> None:
 
     def compute() -> None:
         computing.set()
+        numbers = itertools.count()
         while not leave.is_set():
             for _ in range(20):  # an event that is asked counts as a thread that waits
-                split("A sentence. Another one. " * 100)
+                split(f"Sentence {next(numbers)}. Another one. " * 100)
 
     thread = threading.Thread(target=compute)
     thread.start()
