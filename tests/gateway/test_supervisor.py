@@ -468,6 +468,17 @@ async def test_child_that_ignores_sigterm_is_killed_after_its_grace(log: Path) -
     assert await stubborn.wait() == -signal.SIGKILL
 
 
+async def test_a_stop_that_is_cancelled_when_its_child_has_just_ended_is_cancelled(log: Path) -> None:
+    stopped = child(log, "gateway")
+    await stopped.start()
+    await until(started(log, "gateway"))
+    stopping = asyncio.create_task(stopped.stop(WAIT_S))
+    await asyncio.shield(stopped._end_task)  # type: ignore[arg-type]
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tethers children")
 async def test_nothing_is_left_when_we_are_killed(log: Path) -> None:
     script = f"""

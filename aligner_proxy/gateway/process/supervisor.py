@@ -114,7 +114,9 @@ class ChildProcess:
         if self.process.returncode is None:
             self._send(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.wait(), grace)
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes when the child has just ended.
+            async with asyncio.timeout(grace):
+                await self.wait()
         except TimeoutError:
             log.warning("%s: still running %g s after SIGTERM, killed", self.name, grace)
             self.kill()
@@ -381,7 +383,8 @@ class _Supervisor:
             pause = self._pauses.next_pause(ran)
             log.error("%s: ended with status %d, restart in %g s", predecessor.gateway.name, status, pause)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._restart.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._restart.wait()
             shared = None if self._restart.is_set() else predecessor.engine
             self._restart.clear()
             successor = await self._replace_generation(predecessor, shared, "trying again")

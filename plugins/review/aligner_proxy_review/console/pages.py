@@ -127,7 +127,8 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
         yield render(await feed.recent_entries())
         while visit.is_open():
             try:
-                batch = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
+                async with asyncio.timeout(_KEEP_ALIVE_S):
+                    batch = await queue.get()
             except TimeoutError:
                 yield ": still here\n\n"
                 continue
