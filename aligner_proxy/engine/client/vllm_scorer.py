@@ -35,8 +35,11 @@ from aligner_proxy.types import Correction
 
 SCHEME = "vllm://"
 _INFO_S = 5.0
+"""Seconds that a server may take to describe its aligner."""
 _INFO_TTL_S = 30.0
+"""Seconds for which the description counts after it came, or was confirmed by a verdict."""
 _MOST_HEADS = 4096
+"""Most taught heads in memory; of more, those that were stored first are dropped."""
 
 
 class _Data(BaseModel):
@@ -151,13 +154,14 @@ class VllmScorer:
 
     @staticmethod
     def _error_of(error: wire.ErrorBody) -> CorrectionError:
+        # the status has no effect, because the body is one of ours
         return wire.received_error(422, wire.ErrorResponse(error=error).model_dump_json().encode(), {})
 
     async def _send(self, body: dict[str, Any]) -> bytes:
         try:
             response = await self._connections.fetch_response("POST", f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
-            self._about = None
+            self._about = None  # the server that answers next may serve another aligner
             raise unreachable(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content
