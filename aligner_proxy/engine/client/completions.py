@@ -251,6 +251,7 @@ class CompletionsClient:
         await self._connections.aclose()
 
     async def _send(self, method: str, path: str, body: dict[str, object] | None) -> bytes:
+        """Send one HTTP request and return the body of its answer; raises one of our errors if it is not 200."""
         try:
             response = await self._connections.fetch_response(
                 method, self._base + path, json=body, headers=self._headers

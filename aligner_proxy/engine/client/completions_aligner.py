@@ -129,6 +129,7 @@ class CompletionsAligner:
         async with enforce_deadline(request.deadline_s):
             info = (await self.info()).find_aligner(request.aligner)
             if not request.answer.strip():
+                # a model would write an answer of its own here
                 return Correction(request.answer, aligner=info.content_hash)
             correction = await self.whole(request, info.window)
         pieces = tuple(SegmentScore(s.text, None, flagged=False) for s in structure.split(request.answer))
@@ -252,6 +253,7 @@ class CompletionsAligner:
         await self._completer.aclose()
 
     def _info(self, served_model: ServedModel) -> AlignerInfo:
+        """Describe the aligner; its hash covers all that is known to change corrections, for lack of the weights."""
         family = self._family
         window = self._window or served_model.window or DEFAULT_WINDOW
         parts = {

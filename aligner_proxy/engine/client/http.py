@@ -305,6 +305,7 @@ class HttpEngine:
         await self._connections.aclose()
 
     async def _close_session(self, opening: Awaitable[str]) -> None:
+        """Wait for the session's name and close it on the engine; a failure is ignored."""
         try:
             async with asyncio.timeout(_INFO_S):
                 await self.send("DELETE", f"/v1/read/{await opening}", None)

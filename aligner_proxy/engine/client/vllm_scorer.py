@@ -142,6 +142,7 @@ class VllmScorer:
         return self._heads[name]
 
     async def _ask(self, data: dict[str, Any], deadline_s: float) -> _Data:
+        """Send `data` to the plugin, patiently, and return its answer; raises the error that the plugin reports."""
         body = {"data": data}
         content = await retry(lambda _: self._send(body), deadline_s, self._patience_s)
         with wire.translate_parse_errors(
@@ -158,6 +159,7 @@ class VllmScorer:
         return wire.received_error(422, wire.ErrorResponse(error=error).model_dump_json().encode(), {})
 
     async def _send(self, body: dict[str, Any]) -> bytes:
+        """Send one request to vLLM's `/pooling` and return the body; raises one of our errors if it is not 200."""
         try:
             response = await self._connections.fetch_response("POST", f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
