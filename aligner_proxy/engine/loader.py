@@ -185,6 +185,7 @@ def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSou
     """Load prepared weights, and the adapters in `over`, on the GPU if there is one. Raises `WeightsError`."""
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
+    # detector heads read states of these layers and the final norm's output
     cache_tokens = _room(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(

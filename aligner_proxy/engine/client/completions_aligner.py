@@ -129,7 +129,6 @@ class CompletionsAligner:
         async with enforce_deadline(request.deadline_s):
             info = (await self.info()).find_aligner(request.aligner)
             if not request.answer.strip():
-                # a model would write an answer of its own here
                 return Correction(request.answer, aligner=info.content_hash)
             correction = await self.whole(request, info.window)
         pieces = tuple(SegmentScore(s.text, None, flagged=False) for s in structure.split(request.answer))
