@@ -195,6 +195,7 @@ def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSou
         head = _head(folder / manifest.HEAD, model)
         taught_heads = _load_shipped_heads(folder / manifest.TAUGHT, head)
         others = [_load_adapter(source.adapter, source, model) for source in over if source.adapter]
+    # what the libraries raise for missing or damaged files
     except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError, MalformedHead) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"

@@ -95,6 +95,7 @@ class Circuit:
         """Whether the next request has to probe the engine; only one probe runs at a time."""
         if self.probing:
             return False
+        # a closed circuit probes only after timeouts, which leave in doubt whether the engine is slow or dead
         return now >= self.until if self.state is State.OPEN else self.late >= self.threshold
 
     def begin_probe(self) -> None:

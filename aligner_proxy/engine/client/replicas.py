@@ -114,6 +114,7 @@ class Replica:
             self.circuit.note_failure(now, unavailable=isinstance(failure, EngineUnavailable))
         if self.healthy and not healthy:
             log.warning("engine %s works again", self.name)
+        # each failed try is logged, but not the requests that fail in between
         elif failure is not None and not self.healthy and (healthy or probing):
             log.warning("engine %s unhealthy (%s), next try in %g s", self.name, failure.reason, self.circuit.pause_s)
 
@@ -234,7 +235,7 @@ class Replicas:
         return await retry(lambda left_s: self._round(ask, left_s, divided=divided), deadline_s, self._patience_s)
 
     async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool) -> _T:
-        """Ask the replicas in turn until one succeeds; raises `NotReady` if none can be reached.
+        """Ask the replicas in turn until one succeeds; raises `NotReady` if none is reached, else one of the errors.
 
         `behind` is the number of replicas that are left after this one.
         """

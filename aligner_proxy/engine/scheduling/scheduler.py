@@ -209,6 +209,7 @@ class Scheduler:
         """Tenants with long work, if it must yield to a tenant with little work that is here or was a moment ago."""
         sizes: Counter[str] = Counter()
         for job in (*self.running, *self.waiting):
+            # only work that a client waits for and that can go on now
             if not job.ahead and not job.parked:
                 sizes[job.tenant] += len(job.sequence.ids)
         little, long = by_size(sizes)
