@@ -43,7 +43,9 @@ from aligner_proxy.errors import EngineOverloaded, QuotaSpent, SessionLost, Shed
 from aligner_proxy.types import Correction, Quota, SegmentScore
 
 _SMOOTHING = 0.2
+"""Weight of the latest request in the recent averages."""
 _SHORTEST_WAIT_S = 0.1
+"""Fewest seconds to suggest for a retry."""
 _MINUTE_S = 60.0
 _NOBODY = "-"
 """The tenant name used for requests that name none."""
@@ -78,6 +80,7 @@ class Accounts:
 
     clock: Callable[[], float] = time.monotonic
     _used: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By account: seconds used, and the clock's time when that was true."""
 
     def spent(self, quota: Quota) -> bool:
         """Whether the quota is used up. Running work counts only when done, so a burst may overdraw the account."""
@@ -145,12 +148,13 @@ class FairAdmission:
         try:
             done = await working
         except asyncio.CancelledError:
+            # cancelled to make room for other work, not by our caller
             if ticket.gave_way() and not _is_cancelling():
                 raise self._shed_error() from None
             raise
         else:
             self._stay_s += _SMOOTHING * (self._clock() - ticket.since - self._stay_s)
-            spent_ms = getattr(done, "ms", None)
+            spent_ms = getattr(done, "ms", None)  # without it, the charge is an estimate
             if spent_ms is not None:
                 cost = spent_ms / 1000
                 self._cost_s += _SMOOTHING * (cost - self._cost_s)
@@ -181,11 +185,13 @@ class FairAdmission:
     def _count_places(self, tenant: str, tenant_places: int) -> Counter[str]:
         """Slots by tenant, here and elsewhere; `tenant_places` is the gateway's newest count for `tenant`."""
         here = self._places()
+        # later tickets overwrite earlier ones, so each tenant has its newest count
         latest = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.shed} | {
             tenant: tenant_places
         }
         counted = Counter[str]()
         for name, places_known in latest.items():
+            # two views of the same slots: the one that knows of more counts
             counted[name] = max(here[name] + self._accounts.elsewhere(name), places_known)
         return counted
 
@@ -195,13 +201,16 @@ class FairAdmission:
         if here.total() < self._seats:
             return
         places = self._count_places(tenant, tenant_places)
+        # the latest first; `max` takes the first of equals
         tickets = [ticket for ticket in reversed(self._tickets) if not ticket.shed]
         readers = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
         if readers:
             self._stop_reading(max(readers, key=lambda ticket: places[ticket.tenant]))
             return
+        # with one more slot the tenant would have more than an equal share
         if places[tenant] + 1 > places.total() / len(places):
             mine = here[tenant]
+            # "already has its share" would be untrue for a tenant without a slot here, and useless for the only one
             first_or_only = not mine or mine == self._seats
             raise self._overload_error() if first_or_only else self._shed_error()
         leaving = max(tickets, key=lambda ticket: places[ticket.tenant])
@@ -289,6 +298,7 @@ class AdmittedEngine(FairAdmission):
         """Start reading an answer ahead if a slot is free; the answer may lose the slot until it is complete."""
         self._check(request.quota)
         if self._places().total() >= self._seats:
+            # reading ahead is not worth another request's slot
             raise self._overload_error()
         session = await self._engine.read(self._add_tenant_places(request))
         ticket = Ticket(request.tenant, self._clock(), session, tenant_places=request.places)
@@ -302,7 +312,7 @@ class AdmittedEngine(FairAdmission):
         """
         session = ticket.session
         ticket.session = None
-        ticket.since = self._clock()
+        ticket.since = self._clock()  # the client waits from now on
         ticket.tenant_places = request.places
         engine_request = self._add_tenant_places(request)
         if session is None or ticket.gave_way():
@@ -321,6 +331,7 @@ class AdmittedEngine(FairAdmission):
         if session is None or ticket.gave_way():
             return
         self._tickets.remove(ticket)
+        # nobody reported how much engine time the reading took
         self.charge(quota, self._clock() - ticket.since, None)
         await session.aclose()
 

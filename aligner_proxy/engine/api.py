@@ -85,6 +85,7 @@ class AlignRequest(Asked):
     common: int = Field(default=0, ge=0)
     """How many of the first objectives are the operator's. Tenants may share the cached model states of these."""
     caution: float = Field(default=0.0, allow_inf_nan=False)
+    """In nats: segments that score higher are flagged; a drafted token yields only to one that is better by more."""
     verify: Verify = Verify.FLAGGED
     deadline_s: float = Field(default=20.0, gt=0, le=3600)
     draft: int = Field(default=0, ge=0, lt=8)
@@ -162,6 +163,7 @@ class RowsResponse(BaseModel):
     def _as_many_rows_as_segments(self) -> Self:
         for exchange in self.exchanges:
             segments = len(exchange.segments)
+            # a number has 2 bytes, and base64 writes each 3 bytes as 4 characters
             encoded = 4 * ceil(2 * self.width * segments / 3)
             if len(exchange.rows) != encoded or len(exchange.scores) != segments:
                 raise ValueError(f"rows or scores of other segments than the {segments} that are named")
@@ -212,10 +214,12 @@ class Span(BaseModel):
 
 
 def _make_tuple(value: object) -> object:
+    """Convert the forms of OpenAI's `stop`: one text, a list, or null."""
     return (value,) if isinstance(value, str) else value or ()
 
 
 _Zero = Annotated[float, Field(ge=0, le=0)]
+"""A number that may only be 0, which has no effect."""
 
 
 class Prediction(BaseModel):
@@ -237,7 +241,7 @@ class CompletionRequest(BaseModel):
 
     prompt: str
     model: str | None = Field(default=None, max_length=200)
-    max_tokens: int = Field(default=16, ge=1)
+    max_tokens: int = Field(default=16, ge=1)  # OpenAI's default
     temperature: _Zero | None = None
     n: Literal[1] | None = 1
     stream: Literal[False] | None = False
@@ -297,7 +301,9 @@ class Totals:
     drafted: int = 0
     accepted: int = 0
     recovered: int = 0
+    """Tokens written in place of rejected draft tokens."""
     bonus: int = 0
+    """Tokens written after drafts that were accepted in full."""
 
     def add(self, counts: DecodeCounts) -> None:
         """Add one finished request's tokens by origin. Its forwards were shared and are counted as they run."""

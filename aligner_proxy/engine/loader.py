@@ -78,6 +78,7 @@ def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> 
     runner = load(folder, settings, list(together.over.values()))
     runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
     aligners: dict[str, Aligner] = {}
+    # adapter 0 is the base alone, which is the default aligner if no adapter has that name
     for number, (name, source) in enumerate(together.over.items(), start=1):
         about = describe(source, settings.quantization, unmerged=True)
         aligners[name] = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
@@ -88,6 +89,10 @@ def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> 
 
 
 def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
+    """Describe the aligner with this adapter's number as it is loaded.
+
+    Its window is the smallest of its own, the model's positions and the KV cache.
+    """
     family = prompts.find_template(prepared.template)
     return AlignerInfo(
         model=prepared.model,
@@ -112,6 +117,7 @@ def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _:
     progress("reading the files")
     source = sources.resolve(settings.model, settings.template)
     prepared, folder = _store_weights(source, settings, home, progress)
+    # weights that are used where they were downloaded would be lost with the download
     if sources.is_hub_id(settings.model) and folder != source.base.folder:
         store.remember(str(settings.model), prepared)
     return prepared, folder
@@ -120,6 +126,7 @@ def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _:
 def _store_weights(
     source: sources.ModelSource, settings: EngineSettings, home: Path, progress: Progress
 ) -> tuple[Prepared, Path]:
+    """Return the prepared weights of a source and their folder, preparing them if the store lacks them."""
     prepared = describe(source, settings.quantization)
     store = WeightStore(home)
     if settings.quantization == "none" and not (source.adapter or source.base.gguf):
@@ -153,6 +160,7 @@ def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
 
 def _recall_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
     record = store.recall(str(settings.model), settings.quantization)
+    # weights prepared for another template than the settings ask for do not count
     if record is None or settings.template not in (None, record.template):
         return None
     folder = store.find(record)
@@ -177,6 +185,7 @@ def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSou
     """Load prepared weights, and the adapters in `over`, on the GPU if there is one. Raises `WeightsError`."""
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
+    # detector heads read states of these layers and the final norm's output
     cache_tokens = _room(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -186,6 +195,7 @@ def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSou
         head = _head(folder / manifest.HEAD, model)
         taught_heads = _load_shipped_heads(folder / manifest.TAUGHT, head)
         others = [_load_adapter(source.adapter, source, model) for source in over if source.adapter]
+    # what the libraries raise for missing or damaged files
     except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError, MalformedHead) as error:
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
@@ -201,7 +211,8 @@ def _room(folder: Path, settings: EngineSettings, states: int) -> int:
     free_bytes = _memory_left()
     if sizes is None or free_bytes is None:
         return settings.cache_tokens
-    width = 4 if _dtype(settings) == torch.float32 else 2
+    width = 4 if _dtype(settings) == torch.float32 else 2  # bytes of a number
+    # on the CPU, some memory is needed for unpacked copies of 4-bit weights
     if settings.quantization == "nf4" and not torch.cuda.is_available():
         free_bytes -= cpu_kernels.kept_bytes(sizes.linear)
     try:
@@ -213,6 +224,7 @@ def _room(folder: Path, settings: EngineSettings, states: int) -> int:
 
 
 def _memory_left() -> float | None:
+    """Free bytes of the GPU, or of the machine without one; None if unknown."""
     return float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
 
 
@@ -253,6 +265,7 @@ def _dtype(settings: EngineSettings) -> torch.dtype:
 
 
 def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
+    """Ids of the tokens that end a text: the configured list, or a single one and the tokenizer's own."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
     eos_ids = frozenset(int(i) for i in ids if i is not None)

@@ -54,7 +54,8 @@ class _Submitted:
     abandoned: threading.Event = field(default_factory=threading.Event)
 
     def finish(self, end: object) -> None:
-        """Record how the request ended and resolve its future; called in the model's thread."""
+        """Record how the request ended and resolve its future; called in the model's thread, and by `aclose`."""
+        # both a passed deadline and a client that leaves cancel the future; the clock tells which it was
         late = "timeout" if time.monotonic() >= self.deadline else "cancelled"
         self.phases.note_end(end, late if self.future.cancelled() else None)
         with contextlib.suppress(InvalidStateError):  # the client has gone, so the future is already resolved
@@ -101,13 +102,14 @@ class LocalSession:
         self._ending = False
         self._changed = ThreadsafeEvent()
         answer.changed = self._changed.set
+        # the end of the reading wakes those who wait, too
         submitted.future.add_done_callback(lambda _: self._changed.set())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text to the answer and return all verdicts so far, in segment order."""
         self._answer.add(text)
         if self._answer.waits():
-            self._wake()
+            self._wake()  # not for a few characters, which are not worth a forward pass
         return self._answer.verdicts
 
     async def end(self) -> None:
@@ -222,6 +224,7 @@ class LocalEngine:
 
     async def read(self, request: AlignRequest) -> LocalSession:
         """Begin to read an answer that is still being written; `request.answer` is its text so far."""
+        # alone means that this answer is the only request
         answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
         answer.add(request.answer)
         aligner = self._aligner().find_aligner(request.aligner)
@@ -233,6 +236,7 @@ class LocalEngine:
         return LocalSession(submitted, answer, lambda: self._inbox.put(_WAKE), on_end, judges)
 
     async def _submit_work(self, work: Callable[..., Work], request: AlignRequest | StatesRequest | RowsRequest) -> Any:
+        """Submit the work of a request and return its result within `request.deadline_s`."""
         aligner = self._aligner().find_aligner(request.aligner)
         begin = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)
@@ -261,6 +265,7 @@ class LocalEngine:
         return submitted
 
     async def _result(self, submitted: _Submitted, deadline_s: float) -> Any:
+        """Wait for the result; if the caller stops waiting, the model's thread drops the work."""
         try:
             async with enforce_deadline(deadline_s):
                 return await asyncio.wrap_future(submitted.future)
@@ -285,6 +290,7 @@ class LocalEngine:
     def stalled_s(self) -> float:
         """Seconds that the current step has been running; infinite if the model's thread has died."""
         if self._thread is not None and not self._thread.is_alive() and not self._closed:
+            # a thread that could not load the aligner has ended as it should; `start` raises its error
             return float("inf") if self._loaded.exception() is None else 0.0
         since = self._stepping
         return 0.0 if since is None else time.monotonic() - since
@@ -295,6 +301,7 @@ class LocalEngine:
         return self._thread is not None and not self._loaded.done()
 
     def _aligner(self) -> Aligner:
+        """The aligner; raises `EngineUnavailable` unless it is loaded and the engine open."""
         if self._closed:
             raise EngineUnavailable("the engine is closed")
         if not self._loaded.done():
@@ -329,7 +336,7 @@ class LocalEngine:
                 job = self._inbox.get(block=wait)
             except queue.Empty:
                 return
-            wait = False
+            wait = False  # take the others only if they are there already
             if job is not None:
                 loop.add(job)
 

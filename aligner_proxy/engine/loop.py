@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class Loop:
-    """Runs steps of one model for many jobs, at most `budget` tokens a step; None takes the machine's default."""
+    """Runs steps of one model for many jobs, at most `budget` tokens a step; None takes the machine's default.
+
+    At most `most` jobs run at a time, not counting those that wait for text.
+    """
 
     def __init__(self, aligner: Aligner, *, budget: int | None = None, most: int = 32) -> None:
         self.aligner = aligner
@@ -95,6 +98,7 @@ class Loop:
         return [result for feed in feeds for result in self._run([feed])]
 
     def _postprocess(self, feed: Feed, tokens: list[int]) -> None:
+        """Record that a feed was run; once all tokens of the job's ask are fed, continue the job."""
         job = feed.job
         if not self.scheduler.settle(feed, tokens) or job.ask is None:
             return
@@ -113,6 +117,7 @@ class Loop:
         return Step(scores, feed.job.tokens, feed.job.forwards, rows)
 
     def _advance(self, job: Job, step: Step) -> None:
+        """Continue a job with a result; remove it from the scheduler if that ends it or fails."""
         try:
             result = job.advance(step)
         except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and to what a correction does
@@ -153,7 +158,7 @@ def _ours(name: str, error: Exception) -> CorrectionError:
     """
     if isinstance(error, CorrectionError):
         return error
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    place = traceback.extract_tb(error.__traceback__)[-1]  # the innermost frame
     kind = type(error).__name__
     logger.error("request %s failed: %s at %s:%s", name, kind, place.filename, place.lineno)
     fault = EngineFault(f"the aligner failed: {kind}")

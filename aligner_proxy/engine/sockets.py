@@ -22,6 +22,7 @@ def unix(path: Path) -> Iterator[socket.socket]:
     _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.closing(listener):
+        # private from the moment it exists; a chmod afterwards would be too late
         before = os.umask(0o177)
         try:
             listener.bind(str(path))
@@ -34,6 +35,7 @@ def unix(path: Path) -> Iterator[socket.socket]:
         try:
             yield listener
         finally:
+            # another process may have replaced the file by its own meanwhile
             if path.exists() and path.stat().st_ino == mine:
                 path.unlink()
 
@@ -51,6 +53,7 @@ def _clear(path: Path) -> None:
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
+            # nobody listens: a killed process left the file behind
             path.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot use {path}: {error}; choose another --socket") from None
@@ -70,8 +73,10 @@ def bind_socket(host: str, port: int) -> socket.socket:
     """Bind a socket to host:port without listening yet; the caller closes it. Raises `ConfigError` if it is taken."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # IPv4 if the host has both
         family, *_, address = min(addresses, key=lambda one: one[0] != socket.AF_INET)
         listener = socket.socket(family, socket.SOCK_STREAM)
+        # after a restart, connections of the old process may still block the port for a while
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -91,7 +96,7 @@ def publish(socket_file: Path, name: Path) -> None:
     """Atomically point the symlink `name` to a socket file, so that clients of `name` connect to that socket."""
     new = name.with_name(f".{name.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
-    new.symlink_to(socket_file.name)
+    new.symlink_to(socket_file.name)  # both are in one folder
     new.replace(name)
 
 

@@ -22,11 +22,13 @@ from typing import Any
 from aligner_proxy.errors import MalformedHead
 
 FORMAT = 1
+"""Version of the bytes, in the header's field `taught_head`."""
 MAX_HEAD_BYTES = 1 << 18
 """Largest size of one head. A row of the largest model used for aligners has 20,480 numbers of two bytes each."""
 _WIDTH = 2
 """Bytes per number."""
 _LENGTH = struct.Struct("<I")
+"""Length of a head in a file of several: 32 bits, little-endian."""
 _FIELDS = frozenset({"taught_head", "objective", "aligner", "prior", "bias", "width"})
 _EITHER = "either"
 _FLOOR = "floor"
@@ -59,6 +61,7 @@ class TaughtHead:
     @property
     def width(self) -> int:
         """Numbers per row that the head reads."""
+        # solved from: numbers = width + hidden * width + 2 * hidden
         return (len(self.weight) // _WIDTH - 2 * self.hidden) // (1 + self.hidden)
 
     @property
@@ -108,6 +111,7 @@ class TaughtHead:
         numbers = struct.unpack(f"<{count}e", weight)
         if not all(map(math.isfinite, (head.prior, head.bias, floor or 0.0, *numbers))):
             raise MalformedHead("a taught head with a number that is not finite")
+        # there is one form only, so that equal heads have equal hashes
         if head.to_bytes() != data:
             raise MalformedHead("a taught head in another form than the one that is hashed")
         return head
@@ -123,7 +127,9 @@ def _header(line: bytes) -> dict[str, Any] | None:
         return None
     texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
     numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
+    # isinstance would let true and false through
     counts = all(type(header[name]) is int for name in ("taught_head", "width"))
+    # optional fields are left out if false or 0, so these values may not stand there
     either = header.get(_EITHER, True) is True
     hidden = header.get(_HIDDEN, 1)
     units = type(hidden) is int and hidden > 0

@@ -46,7 +46,9 @@ HEADER = "x-aligner-wire"
 RELEASE = "x-aligner-release"
 VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}
 _REFUSED = 422
+"""Status for a request whose fields are invalid or unknown."""
 BAD_REQUEST = "bad_request"
+"""The reason that is sent with it."""
 MAX_BODY_BYTES = 16 << 20
 """Largest body that either side accepts; no request or answer that fits a model's window needs as much."""
 # The meaning of a status without an error body of ours: it comes from a proxy in front of the engine, or from a crash.
@@ -79,6 +81,7 @@ class WireVersionCheck:
             await send(message)
 
         theirs = Headers(scope=scope)
+        # requests without the header are accepted
         if theirs.get(HEADER, str(WIRE)) != str(WIRE):
             response = refusal(mismatch("gateway", theirs, "engine"))
             answer = JSONResponse(response.body.model_dump(), response.status, response.headers)
@@ -98,6 +101,7 @@ def check(status: int, headers: Mapping[str, str]) -> None:
 
 def mismatch(other: str, headers: Mapping[str, str], here: str) -> EngineMismatch:
     """The error for two different wire versions; its message names both releases and the fix."""
+    # cut, because the other side may have sent anything; version 1 had no header
     release = headers.get(RELEASE, "an older release")[:32]
     wire = headers.get(HEADER, "1")[:8]
     return EngineMismatch(
@@ -186,6 +190,7 @@ def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> C
     except ValidationError:
         kind = _FOREIGN.get(status, InvalidOutput)
         return kind(f"the engine answered with status {status} and no error of ours")
+    # a reason that this version does not know counts as a fault
     kind = BY_REASON.get(error.type, EngineFault)
     if issubclass(kind, EngineOverloaded | BreakerOpen):
         return kind(error.message, retry_after(headers))

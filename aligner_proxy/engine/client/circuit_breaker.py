@@ -38,9 +38,12 @@ from aligner_proxy.types import Correction, SegmentScore, Turn
 log = logging.getLogger(__name__)
 
 THRESHOLD = 3
+"""Failures of one kind in a row after which the engine is in doubt."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
+"""Seconds until the next probe: first and longest pause; each failed probe doubles it."""
 _SOON_S = 0.05
+"""Seconds after which to retry while a probe is running."""
 _SLOW_INFO_S = 0.25
 """A description that takes longer than this counts as late, because it needs no model."""
 PROBE = AlignRequest(
@@ -83,13 +86,16 @@ class Circuit:
     late: int = 0
     """Requests in a row that timed out."""
     pause_s: float = FIRST_PAUSE_S
+    """Length of the current pause, or of the last one."""
     until: float = 0.0
+    """End of the pause, while the circuit is open."""
     probing: bool = False
 
     def wants_probe(self, now: float) -> bool:
         """Whether the next request has to probe the engine; only one probe runs at a time."""
         if self.probing:
             return False
+        # a closed circuit probes only after timeouts, which leave in doubt whether the engine is slow or dead
         return now >= self.until if self.state is State.OPEN else self.late >= self.threshold
 
     def begin_probe(self) -> None:
@@ -120,12 +126,13 @@ class Circuit:
         """Record a failed request: `late` for a timeout, else a loss; `unavailable` opens the circuit at once."""
         if late:
             self.late += 1
-            return
+            return  # a slow engine times out as well, so a probe decides; see `wants_probe`
         self.losses += 1
         if self.state is State.CLOSED and (unavailable or self.losses >= self.threshold):
             self._open(now)
 
     def _open(self, now: float) -> None:
+        # not closed means that a probe failed
         again = self.state is not State.CLOSED
         self.pause_s = min(self.pause_s * 2, self.longest_pause_s) if again else FIRST_PAUSE_S
         self.state = State.OPEN
@@ -171,6 +178,7 @@ class Breaker:
         ask = ask or self._engine.align
         before = self._clock()
         await self._wait_for_circuit()
+        # a deadline has to be above 0
         remaining_s = max(0.001, request.deadline_s - (self._clock() - before))
         with self._watch_errors():
             correction = await ask(request.model_copy(update={"deadline_s": remaining_s}))
@@ -259,6 +267,7 @@ class Breaker:
             raise
 
     def _report(self) -> None:
+        """Log the circuit's state and tell the listener, if it has changed."""
         if self.circuit.state is self._reported:
             return
         self._reported = self.circuit.state

@@ -35,16 +35,20 @@ from aligner_proxy.types import DecodeCounts
 MAX_STOPS = 4
 """Most stop texts that are sent, which is OpenAI's limit; with servers that allow more, nothing is lost by it."""
 _PLAIN = re.compile(r"[\w.-]{1,64}")
+"""Codes of foreign errors that may be quoted: a single word is no part of a prompt."""
 _TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "ContextWindowExceededError", "too_long"}
+"""Codes by which servers say that a prompt, or its completion, does not fit the window."""
 _TOO_LONG_FIELDS = {"input_tokens", "input_text", "max_tokens"}
 """The parameters that vLLM names in an error if a prompt, or its completion, does not fit the window."""
 
+# by status, what an operator should do
 _HINTS = {
     401: "; name the variable with its key in aligner.engine.key_env",
     403: "; name the variable with its key in aligner.engine.key_env",
     404: "; check the address (it ends with /v1) and aligner.engine.model",
 }
 _INFO_S = 5.0
+"""Seconds that a server may take to describe its model."""
 
 
 def request_body(request: CompletionRequest, model: str | None, *, predicts: bool) -> dict[str, Any]:
@@ -131,6 +135,7 @@ def parse_completion(body: bytes | dict[str, Any]) -> Completion:
     accepted = details.accepted_prediction_tokens or 0
     return Completion(
         choice.text,
+        # any other reason means an unfinished text; vLLM names a stop token, unlike a stop text, by number
         finish_reason="stop" if choice.finish_reason == "stop" else "length",
         stop_reason=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
         prompt_tokens=usage.prompt_tokens or 0,
@@ -154,6 +159,7 @@ def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
     if entry is None:
         raise EngineFault(f"{where} does not serve the model of aligner.engine.model; it serves {names}")
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
+    # vLLM names the first, llama.cpp the others
     window = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
     parts = {"root": entry.get("root"), "size": meta.get("size"), "n_params": meta.get("n_params")}
     identity = {name: value for name, value in parts.items() if value is not None}
@@ -225,6 +231,7 @@ class CompletionsClient:
         try:
             body = await retry(lambda _: self._send("GET", "/models", None), _INFO_S, self._patience_s)
         except DeadlineExceeded:
+            # this deadline is ours and not the caller's
             raise NotReady(f"the server at {self._base} does not answer") from None
         served_model = parse_models(body, self._model, self._base)
         self._about = (time.monotonic(), served_model)
@@ -244,12 +251,13 @@ class CompletionsClient:
         await self._connections.aclose()
 
     async def _send(self, method: str, path: str, body: dict[str, object] | None) -> bytes:
+        """Send one HTTP request and return the body of its answer; raises one of our errors if it is not 200."""
         try:
             response = await self._connections.fetch_response(
                 method, self._base + path, json=body, headers=self._headers
             )
         except (httpx.TransportError, httpx.DecodingError) as error:
-            self._about = None
+            self._about = None  # the server that answers next may serve another model
             raise unreachable(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content

@@ -49,12 +49,17 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 BYTES_PER_TOKEN = 3.0
 """Below the average of Llama-family tokenizers on prose and code, so that token estimates are rather too high."""
 DEFAULT_WINDOW = 4096
+"""Window in tokens if neither the settings nor the server name one."""
 _HOLE_ROOM = 16
+"""Tokens that a replacement may have in addition to one and a half times its run's."""
 Passed = Callable[[splice.EditSpan, str], Awaitable[str]]
 """Judges a text in a hole and returns the part of it that may stay."""
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
+"""Beginnings of a further turn, which a model may write after the answer."""
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
+"""The "<" of texts that servers may read as a control token."""
 _VEIL = "\u2039"
+"""The character that stands for such a "<" in prompts."""
 
 
 class ByteRuler:
@@ -71,6 +76,7 @@ class ByteRuler:
     def last(self, text: str, tokens: int) -> str:
         """The end of a text, of about `tokens` tokens."""
         size = int(tokens * BYTES_PER_TOKEN)
+        # [-0:] would be the whole text
         return text.encode("utf-8", "replace")[-size:].decode("utf-8", "ignore") if size else ""
 
 
@@ -176,11 +182,12 @@ class CompletionsAligner:
         edited: list[tuple[str, str]] = []
         for part in division.parts:
             passage = division.passage(part)
+            # the context was decided on with the part before
             own = [False] * passage.context + flagged[part.own : part.stop]
             prompt = framed.render_prompt(passage.folded) if any(own) else None
             rewriting = splice.rewrite_flagged_runs(passage.pieces, own, edited, passage.context)
             try:
-                hole = next(rewriting)
+                hole = next(rewriting)  # ends at once if nothing is flagged, so that there is always a prompt below
                 while prompt is not None:
                     near = replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
                     continuation = _hole(prompt, near, passage.text, request.tenant)
@@ -245,6 +252,7 @@ class CompletionsAligner:
         await self._completer.aclose()
 
     def _info(self, served_model: ServedModel) -> AlignerInfo:
+        """Describe the aligner; its hash covers all that is known to change corrections, for lack of the weights."""
         family = self._family
         window = self._window or served_model.window or DEFAULT_WINDOW
         parts = {
@@ -278,6 +286,7 @@ async def _judged_in_place(
     pieces = structure.split(body)
     scores = []
     for piece in pieces:
+        # the text stands at the end of `answer`
         place = structure.shift_segment(piece, len(answer) - len(body))
         over = [verdict for at, verdict in verdicts if at.end > place.start and at.start < place.end]
         scores.append(max(verdict.score or 0.0 for verdict in over))
@@ -319,10 +328,12 @@ def veil_controls(text: str) -> str:
 def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
     """Restore in generated text the marks that the prompt replaced, such as those of control tokens in the answer."""
     text = prompt.restore(generated)
+    # only where the mark must come from a veil: the answer has a control token and no such character
     return text.replace(_VEIL, "<") if _VEIL not in answer and _CONTROL.search(answer) else text
 
 
 def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, user: str) -> CompletionRequest:
+    # the tenant "-" stands for requests that name none
     expected = Prediction(content=prediction) if prediction else None
     return CompletionRequest(
         prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected, user=None if user == "-" else user
@@ -331,6 +342,7 @@ def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str
 
 def _whole(prompt: prompts.Prompt, passage: AnswerPassage, before: str, request: AlignRequest) -> CompletionRequest:
     """The request for one part: its prompt, followed by the edited answer `before` this part."""
+    # a stop text that the answer has itself would cut it off there
     stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
     shown_answer = prompt.text[prompt.place(passage.start) : prompt.end]
     size = tokens(shown_answer)
@@ -364,7 +376,7 @@ def _fill(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, done: Comp
     """
     text = _restore_marks(prompt, answer, done.text)
     if done.stop_reason is not None:
-        text += done.stop_reason
+        text += done.stop_reason  # servers leave it out, but the cut is made where it begins
         return hole.cut_replacement(text, finished=splice.before_resumption(text, hole.keys) is not None)
     return hole.cut_replacement(text, finished=done.finished and _ends(text, hole))
 

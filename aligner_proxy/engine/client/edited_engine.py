@@ -89,6 +89,7 @@ class EditedEngine:
 
     async def read(self, request: AlignRequest) -> Session:
         """Let the scorer read an answer while it is being written."""
+        # a writer that replaces spans may let the scorer write them, so the session is not for verdicts only
         scoring_request = request.model_copy(
             update={"verify": Verify.FLAGGED, "score_only": not self.writer.replaces_spans}
         )
@@ -140,11 +141,12 @@ class EditedSession(ForwardingSession):
     def mark_flagged_segments(self, span: Span) -> tuple[list[Segment], list[SegmentScore]]:
         """The segments of the answer so far, and their scores, in which only segments within `span` are flagged."""
         segments = structure.split(self.text[: span.end])
-        if span.stop > len(segments):
+        if span.stop > len(segments):  # the end of the answer is in the span
             segments = structure.append_end(segments)
         scores: list[SegmentScore] = []
         for at, segment in enumerate(segments):
             judged_objective = self._verdicts[at].objective if at < len(self._verdicts) else None
+            # the end of the answer, which has no text, gets its objective from the span
             objective = judged_objective if segment.text else span.objective
             inside = span.first <= at < span.stop
             scores.append(SegmentScore(segment.text, None, inside, objective if inside else None))

@@ -39,8 +39,11 @@ LACKING = (UnknownHead, HeadRefused)
 _AGAIN_S = 30.0
 """Seconds after which a head that could not be uploaded is tried again."""
 _MOST = 4096
+"""Most heads that are remembered as not uploaded."""
 _LOG_S = 60.0
+"""Seconds between two warnings in the log."""
 _LEAST_S = 0.001
+"""Shortest deadline in seconds, because it has to be above 0."""
 
 
 class HeadSupply:
@@ -88,9 +91,11 @@ class HeadSupply:
 
     def count_untaught(self, done: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
         """Record, in metrics, log and correction, how many taught heads of `request` were not sent."""
+        # a request without any head has an empty tuple
         sent_heads = sent_request.heads or ("",) * len(request.heads)
         lacked = [name for name, used in zip(request.heads, sent_heads, strict=True) if name and not used]
         for name in lacked:
+            # "lost" was uploaded, and then rejected once more
             UNTAUGHT.labels(self._absent.get(name, "lost")).inc()
         now = self._clock()
         if lacked and now >= self._logged + _LOG_S:

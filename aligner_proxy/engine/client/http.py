@@ -63,6 +63,7 @@ _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """Seconds that an engine may take for requests that need no model, apart from the patience."""
 _MOST_BYTES = 32 << 20
+"""Largest body of an engine's answer that is read."""
 
 
 CONNECT_S = 2.0
@@ -72,6 +73,7 @@ NOT_BEGUN = (httpx.ConnectError, httpx.ConnectTimeout)
 _NOTICED_S = 2
 """Seconds of silence of an engine's host, while we send or it works, after which the kernel drops the connection."""
 _SENDING = "http11.send_request_headers.started"
+"""The event of httpx after which a cancelled request closes its connection; see `Asking`."""
 
 _T = TypeVar("_T")
 
@@ -106,6 +108,7 @@ class Connections:
             # No limit on connections: the engine decides which requests wait or are refused, because it sees all
             # tenants of all workers. A limit here would be a queue that ignores the tenants' shares.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._idle)
+            # a unix socket leads to this host, so its other side cannot disappear unnoticed
             options = None if self._socket else _keep_alive_options()
             transport = httpx.AsyncHTTPTransport(uds=self._socket, limits=limits, socket_options=options)
             # The request's deadline covers every phase. Only connecting has its own timeout.
@@ -232,6 +235,7 @@ class HttpEngine:
         """Describe the aligner served; asks the engine again after `info_ttl_s` and after a lost connection."""
         if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
             return self._info[1]
+        # the deadline must not end before the patience with an engine that is loading
         content = await self._send_patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
         with translate_parse_errors("the engine's /info is none of ours; check the address"):
             about = _INFO.validate_json(content)
@@ -274,6 +278,7 @@ class HttpEngine:
         content = await self._send_patiently("POST", "/v1/states", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no hidden states"):
             rows = STATES.validate_json(content)
+        # one row for each text, all of one width
         if len(rows) != len(request.texts) or len({len(row) for row in rows}) != 1:
             raise InvalidOutput("the engine sent hidden states of other texts than these")
         return rows
@@ -300,6 +305,7 @@ class HttpEngine:
         await self._connections.aclose()
 
     async def _close_session(self, opening: Awaitable[str]) -> None:
+        """Wait for the session's name and close it on the engine; a failure is ignored."""
         try:
             async with asyncio.timeout(_INFO_S):
                 await self.send("DELETE", f"/v1/read/{await opening}", None)
@@ -343,6 +349,7 @@ class HttpEngine:
         if response.is_success:
             return body
         failure = received_error(response.status_code, body, response.headers)
+        # an engine that calls itself unavailable has not begun the request, so it may be sent again
         raise NotReady(str(failure)) if isinstance(failure, EngineUnavailable) else failure
 
     def _forget_engine(self, error: CorrectionError) -> CorrectionError:
@@ -367,6 +374,7 @@ class HttpSession:
         self._opening: asyncio.Task[str] | None = None
         self._name: str | None = None
         self._unsent = ""
+        # `feed` and `wait_for_verdicts` each get all verdicts, so what each has is counted apart
         self._verdicts: tuple[SegmentScore, ...] = ()
         self._received_verdicts: tuple[SegmentScore, ...] = ()
         self._broken = False
@@ -389,7 +397,7 @@ class HttpSession:
     async def end(self) -> None:
         """Say that no more text will come; this is sent in the background, too."""
         self._text_ended = True
-        await self.feed("")
+        await self.feed("")  # starts the sender if it has nothing to do
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         """Ask the engine to wait for more than `known_count` verdicts, and return all of them."""
@@ -419,9 +427,10 @@ class HttpSession:
                 path = f"/v1/read/{self._name}/finish"
                 self._name = None  # the engine ends the session whether or not this succeeds
                 self._opening = None
+                # a lost session has changed nothing, so the answer is then sent whole
                 with contextlib.suppress(SessionLost):
                     return await self._engine.align(request, path)
-            remaining_s = max(0.001, until - time.monotonic())
+            remaining_s = max(0.001, until - time.monotonic())  # a deadline has to be above 0
             return await self._engine.align(request.model_copy(update={"deadline_s": remaining_s}))
         finally:
             await self._stop()
@@ -481,8 +490,10 @@ class HttpSession:
         try:
             if self._name is None:
                 self._opening = asyncio.create_task(self._open())
+                # shielded, because an opening must not be cancelled; see `close_session`
                 self._name = await asyncio.shield(self._opening)
                 self._opening_over.set()
+            # also without text if the end is still to be said
             while self._unsent or self._text_ended > self._end_sent:
                 await self._time.pause()
                 more = TextChunk(text=self._unsent, ended=self._text_ended, known=len(self._verdicts))
@@ -495,7 +506,7 @@ class HttpSession:
             self._broken = True
             self._unsent = ""
             self._failure = error if isinstance(error, CorrectionError) else None
-            self._opening_over.set()
+            self._opening_over.set()  # requests that wait for the session now fail
 
 
 def _correction(content: bytes) -> Correction:
@@ -506,6 +517,7 @@ def _correction(content: bytes) -> Correction:
 def _parse(address: str) -> tuple[str, str | None]:
     """Split an engine address into (base URL, socket path or None); raises `ConfigError` if it is invalid."""
     if address.startswith("unix:/"):
+        # no name is looked up for a socket, so the host may be any
         return "http://engine", address.removeprefix("unix:")
     if address.startswith(("http://", "https://")):
         return address.rstrip("/"), None
@@ -513,8 +525,10 @@ def _parse(address: str) -> tuple[str, str | None]:
 
 
 def _headers(method: str, content: bytes | None) -> Mapping[str, str]:
+    # the only uploads are taught heads
     kind = "application/octet-stream" if method == "PUT" else "application/json"
     described = {"content-type": kind} if content is not None else {}
+    # answers uncompressed, because `send` reads their raw bytes
     return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.propagation_headers(), **described}
 
 

@@ -55,6 +55,7 @@ FAULTS = 3
 LONGEST_PAUSE_S = 30.0
 """Longest pause of an unhealthy replica; longer than in the circuit breaker, because others answer meanwhile."""
 _LEAST_S = 0.001
+"""Shortest deadline of a request in seconds, because it has to be above 0."""
 _INFO_S = 1.0
 """Seconds for a description, all replicas together; any engine has its description at once."""
 _LATE_INFO_S = 3.0
@@ -113,6 +114,7 @@ class Replica:
             self.circuit.note_failure(now, unavailable=isinstance(failure, EngineUnavailable))
         if self.healthy and not healthy:
             log.warning("engine %s works again", self.name)
+        # each failed try is logged, but not the requests that fail in between
         elif failure is not None and not self.healthy and (healthy or probing):
             log.warning("engine %s unhealthy (%s), next try in %g s", self.name, failure.reason, self.circuit.pause_s)
 
@@ -189,6 +191,7 @@ class Replicas:
     async def read(self, request: AlignRequest) -> Session:
         """Let one replica read an answer while it is being written; the session stays with that replica."""
         order = self._order()
+        # not one that is due for a try, because the session could not move to another replica
         replica = next((candidate for candidate in order if candidate.healthy), order[0])
         return ReplicaSession(self, replica, await replica.engine.read(request))
 
@@ -206,7 +209,7 @@ class Replicas:
         if probing:
             replica.circuit.begin_probe()
         replica.busy += 1
-        alive: bool | None = None
+        alive: bool | None = None  # it stays None if the request is abandoned
         failure: CorrectionError | None = None
         try:
             yield
@@ -232,6 +235,10 @@ class Replicas:
         return await retry(lambda left_s: self._round(ask, left_s, divided=divided), deadline_s, self._patience_s)
 
     async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool) -> _T:
+        """Ask the replicas in turn until one succeeds; raises `NotReady` if none is reached, else one of the errors.
+
+        `behind` is the number of replicas that are left after this one.
+        """
         until = self._clock() + left_s
         last = CorrectionError("no engine was asked")
         order = self._order()
@@ -243,10 +250,10 @@ class Replicas:
                 async with self.use_replica(replica):
                     return await ask(replica, max(_LEAST_S, share))
             except (AnswerTooLong, QuotaSpent):
-                raise
+                raise  # the other replicas would refuse it, too
             except DeadlineExceeded as error:
                 if share == left_s:
-                    raise
+                    raise  # no time is left for another replica
                 last = _graver(last, error)
             except CorrectionError as error:
                 last = _graver(last, error)
@@ -280,7 +287,7 @@ class ReplicaSession(ForwardingSession):
         super().__init__(session)
         self._replicas = replicas
         self._replica = replica
-        replica.busy += 1
+        replica.busy += 1  # a session is load on its replica between its requests, too
         self._counted = True
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
@@ -296,12 +303,12 @@ class ReplicaSession(ForwardingSession):
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the whole answer on the replica that has read it, or on any other if that fails."""
         started = time.monotonic()
-        self._leave()
+        self._leave()  # from here on, `use_replica` counts it
         try:
             async with self._replicas.use_replica(self._replica):
                 return await super().finish(request)
         except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
-            raise
+            raise  # another replica could not do better
         except CorrectionError:
             remaining_s = max(_LEAST_S, request.deadline_s - (time.monotonic() - started))
             return await self._replicas.align(request.model_copy(update={"deadline_s": remaining_s}))
@@ -312,10 +319,11 @@ class ReplicaSession(ForwardingSession):
         await super().aclose()
 
     def _leave(self) -> None:
-        self._replica.busy -= self._counted
+        self._replica.busy -= self._counted  # only the first time
         self._counted = False
 
 
 def _graver(previous: CorrectionError, error: CorrectionError) -> CorrectionError:
     """The error to report if all replicas fail: a full engine or a fault says more than an unreachable engine."""
+    # `CorrectionError` itself is the error before any replica was asked
     return previous if isinstance(error, EngineUnavailable) and type(previous) is not CorrectionError else error

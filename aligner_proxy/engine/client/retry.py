@@ -18,6 +18,8 @@ from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
 
 _T = TypeVar("_T")
 _LEAST_S = 0.001
+"""Least time for a try in seconds, because a deadline has to be above 0."""
+# seconds; the random part lets clients that failed together come back apart
 _backoff = wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05)
 
 
@@ -35,6 +37,7 @@ async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patien
     retrying = AsyncRetrying(
         retry=retry_if_exception_type((NotReady, EngineOverloaded)),
         wait=_wait,
+        # no wait that would outlast the patience
         stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= patience,
         reraise=True,
     )

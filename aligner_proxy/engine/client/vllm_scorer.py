@@ -35,8 +35,11 @@ from aligner_proxy.types import Correction
 
 SCHEME = "vllm://"
 _INFO_S = 5.0
+"""Seconds that a server may take to describe its aligner."""
 _INFO_TTL_S = 30.0
+"""Seconds for which the description counts after it came, or was confirmed by a verdict."""
 _MOST_HEADS = 4096
+"""Most taught heads in memory; of more, those that were stored first are dropped."""
 
 
 class _Data(BaseModel):
@@ -139,6 +142,7 @@ class VllmScorer:
         return self._heads[name]
 
     async def _ask(self, data: dict[str, Any], deadline_s: float) -> _Data:
+        """Send `data` to the plugin, patiently, and return its answer; raises the error that the plugin reports."""
         body = {"data": data}
         content = await retry(lambda _: self._send(body), deadline_s, self._patience_s)
         with wire.translate_parse_errors(
@@ -151,13 +155,15 @@ class VllmScorer:
 
     @staticmethod
     def _error_of(error: wire.ErrorBody) -> CorrectionError:
+        # the status has no effect, because the body is one of ours
         return wire.received_error(422, wire.ErrorResponse(error=error).model_dump_json().encode(), {})
 
     async def _send(self, body: dict[str, Any]) -> bytes:
+        """Send one request to vLLM's `/pooling` and return the body; raises one of our errors if it is not 200."""
         try:
             response = await self._connections.fetch_response("POST", f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
-            self._about = None
+            self._about = None  # the server that answers next may serve another aligner
             raise unreachable(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content

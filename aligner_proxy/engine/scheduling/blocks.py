@@ -68,17 +68,19 @@ class BlockPool:
 
     def give_back(self, blocks: Iterable[int]) -> None:
         """Release blocks, given in the order of the sequence; those that no other sequence holds become free."""
+        # in reverse, so that the last block is reused first: without an earlier one, the later ones cannot be found
         for block in reversed(list(blocks)):
             self._holders[block] -= 1
             if self._holders[block] == 0:
                 self._free[block] = None
+                # nobody can reuse its content, so it goes before those whose content may still be matched
                 if block not in self._key_of:
                     self._free.move_to_end(block, last=False)
 
     def match(self, ids: Sequence[int], most: int, owner: Owner = _ANYBODY) -> list[int]:
         """Hold and return the published blocks that match the start of an owner's prompt, up to its token `most`."""
         matched: list[int] = []
-        node = -owner.adapter
+        node = -owner.adapter  # the adapter's root; other nodes have positive numbers
         for start in range(0, most - self.size + 1, self.size):
             block = self._block_of.get(self._key(node, ids, start, owner))
             if block is None:
@@ -91,6 +93,7 @@ class BlockPool:
     def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int, owner: Owner = _ANYBODY) -> None:
         """Publish the full blocks of the first `length` tokens for reuse; they are computed and will not change."""
         node = -owner.adapter
+        # blocks after the last full one are left out
         for block, start in zip(blocks, range(0, length - self.size + 1, self.size), strict=False):
             if block not in self._key_of:
                 key = self._key(node, ids, start, owner)

@@ -50,6 +50,7 @@ class CostCurve:
         for tokens, cost in samples:
             least[tokens] = min(cost, least.get(tokens, cost))
         sizes = sorted(least)
+        # from the largest size down, so that no smaller pass costs more than a larger one
         costs = [*accumulate((least[size] for size in reversed(sizes)), min)]
         return cls(tuple(zip(sizes, reversed(costs), strict=True)))
 
@@ -57,8 +58,10 @@ class CostCurve:
         """The cost of one forward pass; beyond the last point it is extrapolated."""
         if len(self.points) == 1:
             return self.points[0][1]
+        # the piece of the curve that holds `tokens`; outside of all sizes, the first or the last piece
         at = min(max(1, bisect_left(self.points, tokens, key=lambda point: point[0])), len(self.points) - 1)
         (fewer, low), (more, high) = self.points[at - 1 : at + 1]
+        # below the first size the line might fall to nothing, so the first cost is the least
         return max(low + (high - low) * (tokens - fewer) / (more - fewer), self.points[0][1])
 
     def count_further_tokens(self, tokens: int, times: float, most: int) -> int:
@@ -105,11 +108,14 @@ class Acceptance:
     blind: Guesses = Guesses(1.0, 4.0)
     """Drafts after the end of a run whose position is only a guess."""
     running: bool = True
+    """Whether the last step ended within a run, so that the next draft continues it."""
     lately: tuple[Round, ...] = ()
+    """The last passes, at most `_LATELY`."""
 
     def add_step(self, run: int, *, run_ended: bool, done: Round = Round()) -> Acceptance:
         """Return the statistics with one more step, in which the model copied `run` tokens of the answer in a row."""
         acceptance = self
+        # this step's draft was the first after an edit: note whether its first token was right
         if not self.running and self.lately:
             name = "located" if self.lately[-1].located else "blind"
             acceptance = replace(acceptance, **{name: getattr(self, name).add_guess(run > 0)})
@@ -125,6 +131,7 @@ class Acceptance:
     @property
     def goes_on(self) -> float:
         """Probability that a run continues with its next token; 1 as long as no run has ended."""
+        # one token counts as copied in advance, so that the first end of a run does not make this 0
         return (self.copied + 1) / (self.copied + self.ended_runs + 1)
 
     @property
@@ -137,11 +144,13 @@ class Acceptance:
 
     def expect_tokens(self, length: int) -> float:
         """Expected tokens written by a step with a draft of this length: its accepted tokens, and the model's own."""
+        # a token is accepted only if all before it are, so its chance is begins * p ** (its index)
         p = self.goes_on
         return 1 + self.begins * (length if p == 1 else (1 - p**length) / (1 - p))
 
     def price(self, costs: CostCurve, company: int = 1) -> float:
         """The recent cost of a written token, if `company` sequences share each pass."""
+        # the prior is one pass over a single token
         forward_sizes = [1, *(recent.fed_tokens for recent in self.lately)]
         written_tokens = _AT_FIRST + sum(recent.written_tokens for recent in self.lately)
         return sum(costs.estimate_cost(company * tokens) for tokens in forward_sizes) / company / written_tokens
@@ -157,18 +166,24 @@ def probes(costs: CostCurve, room: int) -> bool:
 
 
 def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: int = 1) -> int:
-    """The draft length with the highest expected gain, at most `room`; `company` sequences share the pass."""
+    """The draft length with the highest expected gain, at most `room`; `company` sequences share the pass.
+
+    Of lengths with equal gains it is the longest.
+    """
+    # nothing was rejected yet: draft the rest of the answer, or a probe before anything was copied
     if not acceptance.ended_runs:
         return min(room, PROBE) if not acceptance.copied and probes(costs, room) else room
     price = acceptance.price(costs, company)
 
     def gain(length: int) -> float:
+        # each sequence feeds its draft and the token before it
         return price * acceptance.expect_tokens(length) - costs.estimate_cost(company * (length + 1)) / company
 
     return max(_lengths(room), key=lambda length: (gain(length), length))
 
 
 def _lengths(room: int) -> Iterator[int]:
+    """The draft lengths to compare, from 0 to `room`; long ones in growing steps, so that few are compared."""
     length = 0
     while length < room:
         yield length

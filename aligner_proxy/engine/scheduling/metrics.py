@@ -36,7 +36,7 @@ REQUESTS = Histogram(
 REFUSED = Counter(
     "aligner_engine_refused", "Requests that the engine refused to accept, by reason", ["reason"], registry=REGISTRY
 )
-_last_refusal = [float("-inf")]
+_last_refusal = [float("-inf")]  # one item, in monotonic seconds; -inf before the first refusal
 _PHASES = {
     name: Histogram(f"aligner_engine_{name}_seconds", text, registry=REGISTRY, buckets=_BUCKETS)
     for name, text in (
@@ -75,6 +75,7 @@ class Phases:
     unwanted: bool = False
     """True while the upstream still writes the answer, so that no client waits for a result yet."""
     over: bool = False
+    """Whether its end was recorded; later ones are ignored."""
 
     def note_forward(self) -> None:
         """Note that tokens of the request go through the model; the first call ends the queue phase."""
@@ -120,6 +121,7 @@ class Phases:
 
     def _spans(self, now: float) -> Iterator[tuple[str, float, float]]:
         """The phases that the request went through, each as (name, start, stop)."""
+        # a request that ended in a phase was in it until now, and in no later one
         started = self.started or now
         prefilled = self.prefilled or now
         yield "queue", self.arrived, started
@@ -134,6 +136,7 @@ ProcessCollector(registry=REGISTRY)
 
 def exposition(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
     """All metrics in Prometheus' text format; without arguments (aligner not loaded), only the general ones."""
+    # a new registry for each call, because these values are a snapshot
     registry = CollectorRegistry()
     registry.register(_Metrics([*_aligner_metrics(about), *(_busy(load) if load else ())]))
     return generate_latest(registry) + generate_latest(REGISTRY)
@@ -162,6 +165,7 @@ def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
 
 
 def _busy(load: Load) -> Iterator[Metric]:
+    """Metrics of the load: sequences and KV-cache blocks now, and counts since the engine started."""
     blocks = load.blocks
     totals = load.totals
     states = {"running": load.running, "waiting": load.waiting, "reading": load.parked}

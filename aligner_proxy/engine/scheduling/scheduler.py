@@ -101,7 +101,9 @@ class Job:
     prompt: int = 0
     """Number of leading tokens that belong to the prompt, whose blocks other prompts may share."""
     tokens: list[int] = field(default_factory=list)
+    """Tokens that the model chose for the current ask."""
     forwards: int = 0
+    """Forward passes for the current ask."""
     phases: Phases = field(default_factory=Phases)
     fed_tokens: int = 0
     """Number of tokens that went through the model for this job."""
@@ -186,9 +188,11 @@ class Scheduler:
         feeds: list[Feed] = []
         self._long = long = self._with_long_work(now)
         for job in sorted(self.running, key=lambda job: job.sequence.remaining):
+            # decoding jobs only; those of tenants that yield come last, in `_feed_long`
             if not job.ahead and job.tenant not in long and job.sequence.remaining <= _SHORT:
                 self._feed(job, feeds, self._budget(feeds))
         rows = self._rows(feeds, ahead=False)
+        # before long work is taken out, because its tenants have work now, too
         self.shares[False].see(rows)
         long_rows = {tenant: rows.pop(tenant) for tenant in long if tenant in rows}
         self._feed_fairly(rows, feeds, self.shares[False])
@@ -205,11 +209,13 @@ class Scheduler:
         """Tenants with long work, if it must yield to a tenant with little work that is here or was a moment ago."""
         sizes: Counter[str] = Counter()
         for job in (*self.running, *self.waiting):
+            # only work that a client waits for and that can go on now
             if not job.ahead and not job.parked:
                 sizes[job.tenant] += len(job.sequence.ids)
         little, long = by_size(sizes)
         if little and long:
             self._shared_until = now + _BACK_S
+        # long work that is owed a full step does not yield in this one
         if now >= self._shared_until or self.guaranteed.overdue():
             return frozenset()
         return long
@@ -235,7 +241,7 @@ class Scheduler:
             tenant = min(rows, key=shares.count_given_tokens)
             room = self._beside_others(tenant, feeds) if most is None else most - given_tokens
             if not room:
-                break
+                break  # the others have had more, so they may take no more than this tenant
             job = rows[tenant].popleft()
             if not rows[tenant]:
                 del rows[tenant]
@@ -268,6 +274,7 @@ class Scheduler:
             return
         places = Counter(job.tenant for job in active)
         most, count = places.most_common(1)[0]
+        # with a difference of one, both would only change places, again and again
         if count >= min(places[job.tenant] for job in waiting) + 2:
             self._push_out(next(job for job in reversed(active) if job.tenant == most))
 
@@ -276,6 +283,7 @@ class Scheduler:
         woken = [job for job in (*self.running, *self.waiting) if job.parked and job.awake()]
         awaited = [job for job in woken if not job.reads_ahead()]
         ahead = [job for job in woken if job not in awaited]
+        # those that continued least often come first, so that each gets its turn
         return [*awaited, *sorted(ahead, key=lambda job: job.woken)[:_WOKEN]]
 
     @property
@@ -293,6 +301,7 @@ class Scheduler:
         job.tokens += tokens
         job.forwards += 1
         job.fed_tokens += feed.stop - feed.start
+        # only the prompt: tokens after it may be cropped again
         if job.prompt:
             self.pool.publish(sequence.blocks, sequence.ids, min(sequence.computed, job.prompt), sequence.owner)
         if sequence.remaining:
@@ -307,7 +316,7 @@ class Scheduler:
         else:
             self.waiting.remove(job)
         self._release(job)
-        self._idle = False
+        self._idle = False  # read-ahead jobs may have waited for these blocks
         failed = isinstance(end, CorrectionError)
         # A job given up while its upstream still writes says nothing about the engine's speed and is no failure.
         if job.phases.started is not None and not job.phases.unwanted:
@@ -333,6 +342,7 @@ class Scheduler:
         self.pool.check(block for job in self.running for block in job.sequence.blocks)
 
     def _sweep(self, now: float) -> None:
+        """Drop jobs that were abandoned, whose deadline has passed, or that cannot be ready in time."""
         for job in [*self.running, *self.waiting]:
             if job.abandoned():
                 self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
@@ -358,6 +368,7 @@ class Scheduler:
         """
         self.waiting.remove(job)
         sequence = job.sequence
+        # the token after which the model chooses is fed in any case, even if its block is cached
         sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt), sequence.owner)
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
@@ -371,7 +382,7 @@ class Scheduler:
         if len(self.running) == 1:
             self.drop(job, EngineFault(self._too_large(job)))
             return False
-        self._push_out(job)
+        self._push_out(job)  # back to the head of the queue, until blocks are free
         return False
 
     def _feed(self, job: Job, feeds: list[Feed], room: int) -> int:
@@ -388,6 +399,7 @@ class Scheduler:
             last = self._choose_donor(job, missing, feeds) or self._latest(feeds, job)
             if last is not None:
                 self._push_out(last)
+            # nobody else can free blocks in this step, so this job frees its own and starts again later
             elif len(self.running) > 1:
                 self._push_out(job)
                 return 0
@@ -402,6 +414,7 @@ class Scheduler:
     def _budget(self, feeds: list[Feed]) -> int:
         """Number of tokens that this step can still take."""
         sizes = [feed.stop - feed.start for feed in feeds]
+        # next to decoding jobs, prompts may make the step longer only up to a limit
         decoding_tokens = sum(size for size in sizes if size <= _SHORT)
         room = (
             max(_LEAST, self.costs.count_further_tokens(decoding_tokens, _SLOWER, self.budget))
@@ -426,12 +439,14 @@ class Scheduler:
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         if fed_tokens:
             return self.costs.count_further_tokens(fed_tokens, _BESIDE, max(0, self.budget - fed_tokens))
+        # alone: a step so short that a job that comes now can wait for its end
         return min(self.budget, max(_LEAST, self.costs.count_further_tokens(1, _SLOWER, self.budget)))
 
     def _own(self, sequence: Sequence) -> None:
         """Prepare a sequence's blocks for writing: free those beyond its computed tokens.
 
-        If its last block is partly filled and published, free that too, so that its tokens are computed again.
+        If its last block is partly filled and published, free that too, so that its tokens are computed again: others
+        may use that block, so it must not be written to.
         """
         last = -(-sequence.computed // self.pool.size)
         surplus = sequence.blocks[last:]
@@ -459,6 +474,7 @@ class Scheduler:
         these, the last job of the tenant with most blocks is chosen. If `job` itself is only read ahead, it gets
         nothing from its own tenant, nor from a tenant that would then have less.
         """
+        # jobs that are fed in this step keep their blocks
         busy = {id(job), *(id(feed.job) for feed in feeds)}
         others = [other for other in self.running if other.sequence.blocks and id(other) not in busy]
         spare = [other for other in others if _is_unwanted(other)]
@@ -478,7 +494,7 @@ class Scheduler:
         self.running.remove(job)
         self._release(job)
         self.totals.preempted += 1
-        job.tokens = []
+        job.tokens = []  # they are chosen again when the sequence is fed again
         self.waiting.insert(0, job)
 
     def _release(self, job: Job) -> None:

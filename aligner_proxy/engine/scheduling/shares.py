@@ -40,10 +40,12 @@ class Shares:
         """Record which tenants have work now, give returning ones their credit, and forget old counts."""
         present = frozenset(tenants)
         stayed = [self.count_given_tokens(tenant) for tenant in present & self._present]
+        # forget tenants that are away: if nobody stayed, there is nobody to compare with, and all begin at 0
         if not stayed or len(self._given_tokens) > _KNOWN:
             self._given_tokens = {tenant: self.count_given_tokens(tenant) for tenant in present & self._present}
         least = min(stayed, default=0)
         for tenant in present - self._present:
+            # what it had before the pause does not count against it, and counts for it only up to the credit
             self._given_tokens[tenant] = max(least - _CREDIT, min(least, self.count_given_tokens(tenant)))
         self._present = present
 
@@ -77,6 +79,7 @@ class GuaranteedShare:
         `fed_tokens` are the other tokens in the step. The result is 0 until the debt covers at least `_CHUNK` tokens.
         """
         cost = self._costs.estimate_cost(fed_tokens)
+        # at most a full step is owed; `overdue` then lets long work share a step equally
         self._due = min(self._due + _PART * cost, self._costs.estimate_cost(self._budget))
         room = self._costs.count_further_tokens(fed_tokens, 1 + self._due / cost, max(0, self._budget - fed_tokens))
         return room if room >= _CHUNK else 0

@@ -91,12 +91,17 @@ SLOW_S = 30.0
 STUCK_S = 300.0
 """A step that takes longer than this many seconds means that the model's thread hangs."""
 _RECENTLY_S = 60.0
+"""Seconds after a refused request during which the engine counts as overloaded."""
 logger = logging.getLogger(__name__)
 
 _GONE = 499
+"""Status for a client that has left: nginx's number, as HTTP has none."""
 _LOOK_S = 0.1
+"""Seconds between two looks at uvicorn's flag that the server stops."""
 _LAST_WORDS_S = 2
+"""Seconds after the grace period in which cancelled requests still get their error answer."""
 _AWAITED = ("/v1/corrections", "/finish", "/v1/completions")
+"""Ends of the paths whose requests are traced."""
 COMPLETION_S = 120.0
 """Deadline of a completion in seconds, because OpenAI's format has no field for it."""
 
@@ -128,6 +133,7 @@ async def check(engine: Engine) -> Health:
     try:
         await engine.info()
     except CorrectionError:
+        # an engine cannot describe its aligner until it is loaded
         return Health("loading", alive=True, ready=False)
     reasons = ["slow_step"] if stalled > SLOW_S else []
     if time.monotonic() - metrics.read_last_refusal() < _RECENTLY_S:
@@ -159,6 +165,7 @@ def create_app(engine: Engine) -> Starlette:
     """Build the HTTP application of any engine; it neither starts nor closes the engine."""
 
     async def info(_: Request) -> Response:
+        # a hung engine could still describe itself, but would answer nothing else
         if not (await check(engine)).alive:
             raise EngineUnavailable("the model's thread hangs; restart this engine")
         return JSONResponse(asdict(await engine.info()))
@@ -270,6 +277,7 @@ def _model_routes(engine: Local) -> list[Route]:
         parsed = CompletionRequest.model_validate_json(await _body(request))
         name = f"cmpl-{secrets.token_hex(12)}"
         about = await engine.info()
+        # an engine with a single aligner accepts any name, and answers with its own
         model = parsed.model if parsed.model and parsed.model in about.others else about.model
         work = engine.complete(parsed, name, COMPLETION_S)
         return await _unless_gone(request, name, work, lambda done: _completion_body(done, name, model))
@@ -314,6 +322,7 @@ def serve(
 
 
 async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limits: ConnectionLimits) -> None:
+    """Serve until the server stops, loading the aligner meanwhile; then close the engine."""
     config = uvicorn.Config(
         create_app(engine),
         log_config=None,
@@ -332,7 +341,7 @@ async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limit
         ending.cancel()
         await engine.aclose()
     if starting.done() and not starting.cancelled():
-        starting.result()
+        starting.result()  # raises the error if the aligner could not be loaded
 
 
 async def _start(engine: Startable, server: uvicorn.Server) -> None:

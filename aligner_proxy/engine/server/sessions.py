@@ -23,6 +23,7 @@ IDLE_S = 120.0
 class _Open:
     session: Session
     touched: float
+    """Monotonic time, in seconds, of the last request about it."""
 
 
 class EngineSessions:
@@ -79,7 +80,7 @@ class EngineSessions:
     async def finish(self, name: str, request: AlignRequest) -> Correction:
         """Correct the complete answer and end the session."""
         session = self._touch_session(name)
-        self._forget(name)
+        self._forget(name)  # even if this fails, the session has ended
         return await session.finish(request)
 
     async def close(self, name: str) -> None:
@@ -101,6 +102,7 @@ class EngineSessions:
 
     def _forget(self, name: str) -> _Open | None:
         entry = self._open.pop(name, None)
+        # the sweeping task must not cancel itself; its loop ends by itself without sessions
         if not self._open and self._sweeping is not None and self._sweeping is not asyncio.current_task():
             self._sweeping.cancel()
         return entry
@@ -108,6 +110,7 @@ class EngineSessions:
     async def _keep_sweeping(self) -> None:
         """Close idle sessions regularly, because `open` alone would never close those left by the last client."""
         while self._open:
+            # so no session stays open for more than one and a half times the limit
             await asyncio.sleep(self._idle_s / 2)
             await self._sweep()
 
