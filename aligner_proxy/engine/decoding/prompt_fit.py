@@ -60,6 +60,7 @@ class Fitted:
     @property
     def read(self) -> int:
         """Number of tokens up to the end of the answer."""
+        # tokens whose last character lies before the end of the answer
         return bisect_right(self.encoded.offsets, self.prompt.end, key=lambda offset: offset[1])
 
 
@@ -163,5 +164,7 @@ def writing_room(answer: int) -> int:
 
 def longest_answer(tokens_left: int) -> int:
     """Tokens of the longest answer for which the window also has enough tokens left to write its correction."""
+    # An answer takes its own tokens and `writing_room`: twice its length plus `_ROOM`, or, from 2 * `_ROOM` tokens on,
+    # 2.5 times its length, so that it may have two fifths.
     short = (tokens_left - _ROOM) // 2
     return max(1, short if short < 2 * _ROOM else tokens_left * 2 // 5)
