@@ -54,6 +54,7 @@ def merge(source: ModelSource, folder: Path) -> Path:
 
 
 def _save_nf4(plain: Path, folder: Path) -> None:
+    """Load the model in `plain` in 4 bits, and save it before its first forward pass (module docstring)."""
     config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

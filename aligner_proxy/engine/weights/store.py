@@ -47,6 +47,7 @@ class WeightStore:
 
     def folder(self, prepared: Prepared) -> Path:
         """The folder where these weights are or will be."""
+        # half of the hash keeps the path short; `find` compares all of it
         return self.root / f"{prepared.content_hash[:32]}-{prepared.quantization}"
 
     def costs(self, prepared: Prepared) -> Path:
