@@ -124,6 +124,7 @@ class GroupCompleter:
         return router
 
     def _deployments(self) -> list[dict[str, Any]]:
+        """The group's deployments; raises `EngineFault` if there are none, or if one is called as a chat."""
         entries: Any = self._current_router().get_model_list(model_name=self._group)
         deployments: list[dict[str, Any]] = list(entries or ())
         if not deployments:
@@ -188,6 +189,7 @@ class GroupChat:
             raise translate_error(error) from None
 
     async def _call_router(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
+        """The router's response, in `form` if the server takes it, otherwise without."""
         if form is None or not self._takes_form:
             return await router.acompletion(**call)
         try:

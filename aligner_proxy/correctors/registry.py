@@ -71,6 +71,7 @@ class PluginCorrector:
     async def info(self) -> AlignerInfo:
         """The description; its hash covers name, plugin, version, settings, and the corrector's own identity."""
         identity = await self._caller.call(lambda: self._corrector.identity())
+        # a corrector shows no model, so there is no window, no detector head and no device
         return AlignerInfo(
             model=self._name,
             content_hash=self._hash(identity),

@@ -430,6 +430,7 @@ class TextFacts:
         return facts
 
     def _read(self, reader: Callable[[str], _T]) -> _T:
+        """Read the open rest, and join its facts with the stored ones of the closed beginning."""
         if not self.closed.text:
             return reader(self.text)
         form = _FORMS.get(reader, _SET)

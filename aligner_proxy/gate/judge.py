@@ -53,6 +53,7 @@ RULES: Mapping[GateRule, Rule] = {
     GateRule.TOO_LONG: rules.too_long,
 }
 NONE: Mapping[str, Rule] = MappingProxyType({})
+"""No rules of plugins."""
 ABOUT_THE_WHOLE = frozenset({GateRule.EMPTY, GateRule.TOO_SHORT, GateRule.TOO_LONG})
 """Rules that all edits together may break although none does alone; choosing which edits to drop would be arbitrary."""
 UNFLAGGED = "unflagged_changed"
@@ -61,6 +62,7 @@ UNFLAGGED = "unflagged_changed"
 MAX_READ_CHARS = 200_000
 MAX_GROUPS = 64
 _Refusal = tuple[EditGroup, str]
+"""A refused change, and the rule that it broke first."""
 AT_ONCE_CHARS = 1_000
 """Answers up to this length are judged in the event loop: about 1 ms, or 10 ms if an edit is refused."""
 _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gate")

@@ -51,6 +51,7 @@ KEEPS = frozenset(
 """Rules about facts that must be present somewhere in the delivered text."""
 _BRIEF_NAMES = frozenset({"concise", "non-repetitive"})
 """Names of the shipped objectives that ask for brevity."""
+# Words that ask for brevity, unless negated directly before.
 _BRIEF = re.compile(
     r"(?<!not )(?<!not be )(?<!avoid )\b(?:brief|concise|short|shorter|succinct|terse|compact|to the point|few words)\b"
     r"|\b(?:repetiti|redundan)\w*",
@@ -64,6 +65,7 @@ _REMOVAL = (
 _CONTACTS = r"e-?mails?|addresses|(?:tele)?phones?|contact details|personal (?:data|details|information)"
 # Narrow on purpose: an objective about "contempt for people" does not ask to remove names.
 _PEOPLE = r"(?:private|named|real|(?:mention|nam)\w*(?: of)?) (?:persons?|people)"
+# What an objective may forbid, by the rule that would protect it.
 _THINGS = {
     GateRule.LOST_CODE: r"code|snippets?",
     GateRule.LOST_CITATION: r"citations?|footnotes?|references|sources",
@@ -78,6 +80,7 @@ _LANGUAGES = (
     r"english|german|french|spanish|portuguese|italian|dutch|swedish|danish|norwegian|finnish|polish|czech|romanian|"
     r"turkish|hungarian|greek|russian|ukrainian|arabic|hebrew|hindi|chinese|japanese|korean|vietnamese|indonesian|thai"
 )
+# An objective that asks for an answer in a certain language.
 _LANGUAGE = rf"\b(?:in|into|to) (?:{_LANGUAGES})\b|\bin the (?:\w+'s )?language of\b|\btranslat\w+"
 # Maximum length: twice the original plus 200 characters.
 MAX_GROWTH = 2.0
@@ -86,15 +89,18 @@ SLACK_CHARS = 200
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+"""A line that opens or closes a code block."""
 in_one_line = "{} {}".format
 """Joins two texts that are each on one line."""
 TURN = re.compile(r"^[ \t>*#]*(?:Human|User|Assistant|System)[ \t]*\**[ \t]*:", re.MULTILINE | re.IGNORECASE)
+"""The beginning of a line with a chat role and a colon, perhaps quoted, in a heading or in bold."""
 # Field names as the templates write them.
 _MARK = re.compile(
     r"\|\s*(?:Context|Query|Question|Answer|Edit)\s*:|##\s*(?:Question|Answer|Correction)\s*:", re.IGNORECASE
 )
 _DISTINCT_CHARS = 20
 """Fewest characters of a template's or objective's sentence that counts as leaked; shorter ones occur by chance."""
+# The wording of objectives that waives each rule.
 _PATTERNS = {
     **{rule: re.compile(rf"{_REMOVAL}(?:{thing})\b", re.I) for rule, thing in _THINGS.items()},
     GateRule.LANGUAGE: re.compile(_LANGUAGE, re.I),

@@ -125,6 +125,7 @@ class DetectorHead(nn.Module):
         by = len(layers) * hidden_size
         self.register_buffer("layers", torch.tensor(list(layers)))
         self.segment = nn.Linear(own, 2 * width)
+        # twice the width: one half is added, the other multiplied (`_compare`)
         self.objective = nn.Linear(by, 2 * width)
         self.score = nn.Linear(width, 1)
         self.register_buffer("neutral", torch.zeros(0, 2 * width))

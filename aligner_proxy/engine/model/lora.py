@@ -28,6 +28,7 @@ from aligner_proxy.engine.weights.manifest import ADAPTER, ADAPTER_WEIGHTS
 from aligner_proxy.errors import WeightsError
 
 _KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<half>[AB])\.weight")
+"""Name of a tensor in a saved adapter: the linear layer, and A (down) or B (up)."""
 _PLAIN: Mapping[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),

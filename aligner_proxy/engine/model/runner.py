@@ -228,6 +228,7 @@ class ModelRunner:
             config._attn_implementation = before
 
     def _rows(self, feeds: Sequence[Feed]) -> list[AttentionRow]:
+        """The place of each feed in the one row of tokens, with all cache slots of its sequence."""
         rows = []
         first = 0
         for feed in feeds:

@@ -144,6 +144,7 @@ def select_heads(
 
 
 def _check(head: LoadedHead, name: str, aligner: str, objective: str) -> None:
+    """Raise `HeadRefused` unless the head is for this aligner and this objective."""
     if head.aligner != aligner:
         raise HeadRefused(
             f"taught head {name[:NAMED_DIGITS]} is for aligner {head.aligner[:12]}, but the request is for "

@@ -19,10 +19,13 @@ from aligner_proxy.errors import ConfigError, WeightsError
 
 MANIFEST = "aligner.json"
 MODEL = "config.json"
+"""Present in the folder of a full model; its weights lie beside it."""
 HEAD = "detector.safetensors"
+"""The detector head."""
 TAUGHT = "taught.bin"
 """Taught heads that come with the aligner (taught_head.py); only together with a detector head."""
 ADAPTER = "adapter_config.json"
+"""Present in the folder of an adapter."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
 """Endings of the files that a model is loaded from; others, such as a card, have no hash."""

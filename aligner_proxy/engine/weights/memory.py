@@ -105,6 +105,7 @@ def cache_tokens(
             f"{_gb(window * token)} of cache for one window of {window} tokens, {_gb(sizes.step())} to compute in) "
             f"and there are {_gb(available)}; {_would_fit(sizes, quantization, window, states, available)}"
         )
+    # at least one window, even if `most` is less, because the longest prompt has to fit
     return max(window, min(most, int((available - fixed) // token)))
 
 

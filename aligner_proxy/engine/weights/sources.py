@@ -32,6 +32,7 @@ _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 """owner/name, and perhaps a revision behind an @."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A whole commit hash, the only revision that cannot be moved to other weights."""
 _TEXT_FILES = ["*.json", "*.model", card.CARD]
 """Files to fetch besides the weights: configuration, tokenizer and card."""
 _DEFAULT_WINDOW = 4096
@@ -84,6 +85,7 @@ def resolve(model: str | Path, template: str | None = None) -> ModelSource:
 
 def is_embedded(model: str | Path) -> bool:
     """Whether `model` is the embedded aligner, by its name or by its former path."""
+    # a folder that exists at the former path is meant itself
     return model == EMBEDDED or (Path(model).parts[-2:] == _FORMER_EMBEDDED and not Path(model).is_dir())
 
 
@@ -114,6 +116,7 @@ def list_unpinned(model: str | Path) -> Iterator[str]:
     if is_hub_id(model) and _revision(str(model))[1] is None:
         yield str(model)
     base = _manifest_base(model)
+    # a base from an installed package is checked by its hash, so its hub id is not used
     if base and is_hub_id(base.hub) and _revision(base.hub)[1] is None and not (base.gguf and _package_file(base.gguf)):
         yield base.hub
 
@@ -290,6 +293,7 @@ def list_missing(model: str) -> Iterator[str]:
     folder = _folder_of(model)
     described = manifest.read(folder) if folder.is_dir() else None
     base = described.base if described else None
+    # a base in a folder or an installed package need not be fetched
     if base and not Path(base.hub).is_dir() and not (base.gguf and _package_file(base.gguf)):
         yield base.hub
 

@@ -21,6 +21,7 @@ from aligner_proxy.engine.weights import manifest
 from aligner_proxy.errors import WeightsError
 
 STORED = "stored.json"
+"""Description of the prepared weights in their folder, with the hashes of its files."""
 
 
 @dataclass(frozen=True, slots=True)
