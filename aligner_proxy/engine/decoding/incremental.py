@@ -148,7 +148,7 @@ class AnswerReader:
     def find_known_scores(self, request: AlignRequest) -> list[Score]:
         """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
         read = self._answer.text
-        # a complete division has the answer's end as its last piece, so nothing may follow
+        # once divided to its end, the answer may not go on: its last pieces were judged as the end
         as_read = request.answer == read if self._division_complete else request.answer.startswith(read)
         return self._scores if as_read and _question(request) == _question(self._first_request) else []
 

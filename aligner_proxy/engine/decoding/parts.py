@@ -171,7 +171,7 @@ class Division:
         The tokens of an unbroken segment include the white space before it, of which `before` is the text.
         """
         folded = fold_segment(segment.text)
-        # no prompt shows more of a gap
+        # a longer gap begins a new part, and no prompt shows more of one
         size = self._ruler.count(before[-_LONGEST_GAP:] + folded.text) if segment.text else 0
         if size <= self._room:
             return [(segment, folded, size)]
