@@ -53,6 +53,7 @@ EDITING_SHARE = 0.7
 MAX_GROUPS = 256
 """Maximum number of model groups whose state is stored; limited because clients may name models behind a wildcard."""
 _PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.ANEW}".encode()).hexdigest()
+"""Hash of the prompts' wording: other words lead to other replies, so they need another cache key."""
 _Read = TypeVar("_Read")
 Payer = Mapping[str, Any]
 """LiteLLM metadata that charges a call to the key of the request."""
@@ -143,6 +144,7 @@ class GroupEditor:
 
         async def work() -> Reply:
             began = self._clock()
+            # `draft` counts from 0; the first draft is the most likely reply
             temperature = DRAFT_TEMPERATURE if request.draft else 0.0
             async with enforce_deadline(deadline_s):
                 reply = await self._chat.ask(
@@ -156,6 +158,7 @@ class GroupEditor:
             return replace(reply, ms=(self._clock() - began) * 1000)
 
         probes = self._check_circuit()
+        # None: the call says nothing about the group, for example because it was cancelled
         alive: bool | None = None
         try:
             reply = await self._seats.admit_work(request.tenant, request.quota, work)
@@ -171,6 +174,7 @@ class GroupEditor:
         finally:
             if probes:
                 self.circuit.end_probe(alive=alive, now=self._clock())
+            # a failure was already counted by `_note_error`
             elif alive:
                 self.circuit.alive()
 
@@ -238,6 +242,7 @@ class _Replaced:
     def range_of(self, at: int) -> tuple[int, int]:
         """The start and end offset of a segment's replacement in the edited text."""
         pieces = self.pieces
+        # `join` drops the last gap; the "x" keeps the one before the replacement, and is not counted
         start = len(structure.join([*pieces[:at], ("x", "")])) - 1
         return start, start + len(pieces[at][0])
 
@@ -305,6 +310,7 @@ class ChatWriter:
     async def _ask(
         self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], until: float
     ) -> tuple[_Read, EditorUse]:
+        """Ask the group within the editor's share of the time left; even if none is left, the deadline is positive."""
         seconds = max(0.001, (until - time.monotonic()) * EDITING_SHARE)
         return await self._editor.ask(request, question, read, self._payer, seconds)
 
@@ -327,6 +333,7 @@ class ChatWriter:
             lead = _break(request.answer) if adds else _lead(segments, span.first)
             clean, again = await _keep_clean(request, scorer, stretch, until, span.before + lead)
         text = structure.join(clean.pieces)
+        # before a replacement the answer already has its white space; nothing is added for an empty addition
         text = lead + text if text and adds else text
         use = edits.use + EditorUse(refused=_fewer(stretch, clean))
         ms = use.ms + sum(judging.ms for judging in again)
@@ -337,6 +344,7 @@ class ChatWriter:
 
 
 def _with_editor(scorer: AlignerInfo, identity: Mapping[str, Any]) -> AlignerInfo:
+    """The scorer's description with a hash of both; raises `EngineFault` if the scorer has no detector head."""
     if not scorer.has_head:
         raise EngineFault(f"{scorer.model} has no detector head, so nothing is ever flagged for an editor")
     return replace(scorer, content_hash=digest({"scorer": scorer.content_hash, "editor": identity}))
@@ -375,8 +383,10 @@ async def _keep_clean(
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
     verdict_request = make_verdict_request(_limit_time(request, until)).model_copy(update={"answer": candidate})
+    # only scores are asked for: the replacements are judged in the answer that they would become part of
     again = await scorer.align(verdict_request)
     segments = judged_segments(candidate, again.segments)
+    # an empty segment is the end of the answer: something missing there is no fault of a replacement
     flagged = [s for s, verdict in zip(segments, again.segments, strict=True) if verdict.flagged and s.text]
     texts = dict(replaced.texts)
     for passage in replaced.passages:
@@ -408,6 +418,7 @@ def _list_banned_texts(
     pairs = zip(segments, scores, strict=True)
     texts = [s.text.strip() for s, score in pairs if s.text and (score.flagged or len(s.text) >= splice.KEY_CHARS)]
     texts += [passage.text.strip() for passage in marked if passage.text]
+    # disguised text must not come back in plain letters either
     return texts + [fold(text).text for text in texts]
 
 
@@ -416,10 +427,12 @@ def _drop_flagged_sentences(
 ) -> str:
     """A replacement without its flagged sentences; empty if a segment extends beyond it, or it opens an item."""
     start, end = place
+    # segments that overlap the replacement, even if they reach beyond it
     bad = [segment for segment in flagged if segment.end > start and segment.start < end]
     if not bad:
         return text
     inside = [segment for segment in segments if segment.end > start and segment.start < end]
+    # part of such a segment is not the replacement's own, so it cannot be dropped alone
     if passage.lead or any(segment.start < start or segment.end > end for segment in inside):
         return ""
     return structure.join([(segment.text, segment.gap) for segment in inside if segment not in bad])

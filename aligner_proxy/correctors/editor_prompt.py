@@ -75,14 +75,20 @@ LEAST_CHARS = 240
 LONGEST_SHARE = 2
 """Additional length of a replacement, as a multiple of the length of its passage."""
 _CHARS_PER_TOKEN = 2.5
+"""Estimated characters per token of a reply."""
 _FRAME_TOKENS = 96
+"""Tokens allowed for the JSON around the replacements; a quarter of them again for each entry."""
 _LEFT_OUT = "[...]"
+"""Mark in place of the parts of a long answer that are not shown."""
 _CONVERSATION_ROLES = ("user", "assistant")
 _ANSWERED_ROLES = ("system", *_CONVERSATION_ROLES)
 _NUMBERS = (1, MAX_PASSAGES)
+"""Lowest and highest number of a passage."""
 _FENCE = re.compile(r"^```\w*\n|\n?```$")
 _ENTRY = re.compile(r'"number"\s*:\s*"?(?P<number>\d{1,3})"?\s*,\s*"text"\s*:\s*"(?P<text>(?:[^"\\]|\\.)*)(?P<end>"?)')
+"""An entry of a reply that may have been cut off within it; `end` is then empty."""
 _TEXT_NAMES = ("text", "replacement", "content")
+"""Keys under which models write a text, although the prompt asks for \"text\"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ def passages(segments: Sequence[Segment], scores: Sequence[SegmentScore], object
 
 def _passage(number: int, at: int, text: str, score: SegmentScore, objectives: Sequence[str]) -> Passage:
     has_objective = score.objective is not None and 0 <= score.objective < len(objectives)
+    # if the detector names no objective, the passage may violate any of them
     against = (objectives[score.objective],) if has_objective and score.objective is not None else tuple(objectives)
     return passage(number, at, text, against)
 
@@ -126,6 +133,7 @@ def _passage(number: int, at: int, text: str, score: SegmentScore, objectives: S
 def passage(number: int, at: int, text: str, against: tuple[str, ...] = ()) -> Passage:
     """The passage for the segment at index `at`, without the marker of a list item."""
     mark = marks.read(text)
+    # a segment that is only a marker has nothing else to replace, so it is shown whole
     lead = text[: mark.stop] if mark is not None and mark.stop < len(text) else ""
     return Passage(number, at, lead, text[len(lead) :], against)
 
@@ -181,6 +189,7 @@ def _last_turns(turns: Sequence[Turn]) -> list[Turn]:
     last_turns: list[Turn] = []
     room = CONVERSATION_CHARS
     for turn in reversed([turn for turn in turns if turn.role in _CONVERSATION_ROLES and turn.content]):
+        # the latest turn is always shown, because the answer replies to it
         if last_turns and len(turn.content) > room:
             break
         last_turns.insert(0, Turn(turn.role, turn.content[:CONVERSATION_CHARS]))
@@ -211,6 +220,7 @@ def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark:
             pieces.append(segment.text + segment.gap)
             continue
         name = f"{mark}-{passage.number}"
+        # the empty segment at the end has the gap of the last one, which has already been written
         pieces.append(f"{passage.lead}<{name}>{passage.text}</{name}>{segment.gap if segment.text else ''}")
     if near and max(near) < len(segments) - 1:
         pieces.append(_LEFT_OUT)
@@ -219,6 +229,7 @@ def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark:
 
 def _find_near_segments(segments: Sequence[Segment], marked: Mapping[int, Passage]) -> set[int]:
     """The segments to show: all of a short answer, otherwise those near a passage."""
+    # `end` of the last segment is the length of the answer
     if not segments or segments[-1].end <= WHOLE_CHARS:
         return set(range(len(segments)))
     near = set(marked)
@@ -247,6 +258,7 @@ def replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
     """
     by_number = {passage.number: passage for passage in marked}
     texts = dict(_find_entries(_json_in(reply)))
+    # some missing entries mean removals, but a reply without any was not about these passages
     if not texts.keys() & by_number.keys():
         raise InvalidOutput("the editor replied without a replacement for any passage")
     return {passage.at: _trim_replacement(texts.get(number, ""), passage) for number, passage in by_number.items()}
@@ -260,10 +272,12 @@ def _json_in(reply: str) -> object:
         end = text.rfind(closing)
         if 0 <= start < end:
             try:
+                # not strict: models write line breaks into strings unescaped
                 parsed: object = json.loads(text[start : end + 1], strict=False)
             except (ValueError, RecursionError):
                 continue
             return parsed
+    # no complete JSON: the token limit may have cut the reply off
     entries = dict(_begun_entries(text))
     if not entries:
         raise InvalidOutput("the editor replied without JSON")
@@ -299,6 +313,7 @@ def _find_entries(parsed: object) -> Iterator[tuple[int, str]]:
 
 
 def _entries(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]]:
+    """The entries with a possible number, also one written as "passage-1"; a text of null means an empty one."""
     for number, text in pairs:
         digits = re.search(r"\d{1,3}", str(number))
         if digits and _NUMBERS[0] <= int(digits[0]) <= _NUMBERS[1] and isinstance(text, str | None):
@@ -307,7 +322,9 @@ def _entries(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]
 
 def _trim_replacement(text: str, passage: Passage) -> str:
     """A replacement without markers of passages and lists, cut to its maximum length."""
+    # any number of x, as `_free_mark` appends them
     text = re.sub(r"</?passagex*-\d+>", "", text).strip()
+    # the marker stays in the answer, so a reply that repeats it would double it
     if passage.lead and text.startswith(passage.lead.strip()):
         text = text[len(passage.lead.strip()) :].lstrip()
     if len(text) > passage.room:

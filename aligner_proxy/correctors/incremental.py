@@ -51,6 +51,7 @@ class IncrementalSession(DeferredSession):
         """Verdicts on more segments than `known_count`; waits for the next segment and has it revised."""
         async with self._more:
             await self._more.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
+        # no more than the caller needs: it may release this segment before the next one is revised
         while len(self._revised) <= known_count and len(self._revised) < len(self._segments):
             await self._next()
         return self._verdicts()
@@ -61,9 +62,11 @@ class IncrementalSession(DeferredSession):
         segments = self._segments[span.first : span.stop]
         text = join([(part.text, segment.gap) for part, segment in zip(revised, segments, strict=True)])
         counts = sum((part.counts for part in revised), DecodeCounts())
+        # all segments of an answer go to the same corrector, so the last one's aligner stands for all
         return Correction(text, counts=counts, aligner=revised[-1].aligner)
 
     async def _next(self) -> None:
+        """Have the next segment revised, with the delivered text before it; raises `InvalidOutput` for a wrong type."""
         segment = self._segments[len(self._revised)]
         before = join_so_far((part.text, piece.gap) for part, piece in zip(self._revised, self._segments, strict=False))
         revision = await self._revise(self._request, before, segment.text)

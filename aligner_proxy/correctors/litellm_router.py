@@ -48,7 +48,9 @@ CHARGED: dict[str, Any] = {
     "turn_off_message_logging": True,
 }
 _CHARS_PER_TOKEN = 3
+"""Estimated characters per token, for servers that count no tokens."""
 _COMPLETE = {"text-completion-openai", "azure_text", *openai_text_completion_compatible_providers}
+"""Providers whose models LiteLLM calls at /v1/completions."""
 
 
 def proxy_router() -> Router | None:
@@ -83,6 +85,7 @@ def _is_unreachable(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, openai.APIConnectionError):
             return True
+        # LiteLLM wraps the original error, sometimes several times
         error = error.__cause__ or error.__context__
     return False
 
@@ -121,6 +124,7 @@ class GroupCompleter:
         return router
 
     def _deployments(self) -> list[dict[str, Any]]:
+        """The group's deployments; raises `EngineFault` if there are none, or if one is called as a chat."""
         entries: Any = self._current_router().get_model_list(model_name=self._group)
         deployments: list[dict[str, Any]] = list(entries or ())
         if not deployments:
@@ -144,6 +148,7 @@ class GroupChat:
     def __init__(self, group: str, router: Routers) -> None:
         self._group = group
         self._router = router
+        # until a server rejects a request because of its form
         self._takes_form = True
 
     def models(self) -> Sequence[str]:
@@ -184,6 +189,7 @@ class GroupChat:
             raise translate_error(error) from None
 
     async def _call_router(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
+        """The router's response, in `form` if the server takes it, otherwise without."""
         if form is None or not self._takes_form:
             return await router.acompletion(**call)
         try:
@@ -192,6 +198,7 @@ class GroupChat:
             if type(error) is not exceptions.BadRequestError:  # too long, against the provider's policy, ...
                 raise
         response = await router.acompletion(**call)
+        # only now, because a call that fails without the form, too, was not rejected because of it
         self._takes_form = False
         return response
 
@@ -210,6 +217,7 @@ def reply_of(response: Any) -> Reply:
     read = getattr(usage, "prompt_tokens", None) or 0
     # If the server counts no tokens, estimate them from the length.
     written_tokens = getattr(usage, "completion_tokens", None) or math.ceil(len(text) / _CHARS_PER_TOKEN)
+    # a server that gives no reason is trusted to have finished
     return Reply(text, read, written_tokens, finished=reason in ("stop", "eos", None))
 
 

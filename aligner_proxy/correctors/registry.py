@@ -42,7 +42,7 @@ def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[s
 
 
 class Revising(Admission):
-    """Admission control of a corrector that edits sentence by sentence."""
+    """Admission control of a corrector that edits sentence by sentence; the pipeline recognises it by this type."""
 
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission:
@@ -71,6 +71,7 @@ class PluginCorrector:
     async def info(self) -> AlignerInfo:
         """The description; its hash covers name, plugin, version, settings, and the corrector's own identity."""
         identity = await self._caller.call(lambda: self._corrector.identity())
+        # a corrector shows no model, so there is no window, no detector head and no device
         return AlignerInfo(
             model=self._name,
             content_hash=self._hash(identity),
@@ -88,6 +89,7 @@ class PluginCorrector:
         try:
             async with asyncio.timeout(request.deadline_s):
                 correction = await self._caller.call(lambda: self._corrector.correct(request))
+                # a corrector may name the aligner that made this one correction; otherwise its identity stands for it
                 aligner = correction.aligner if isinstance(correction, Correction) else ""
                 identity = aligner or await self._caller.call(lambda: self._corrector.identity())
         except TimeoutError:
@@ -117,9 +119,10 @@ class PluginCorrector:
 
 
 def _text(correction: object) -> str:
-    """The text of a correction, validated; raises `InvalidOutput`."""
+    """The text of a correction, validated; raises `InvalidOutput` if it is missing, empty or cannot be encoded."""
     text = correction.text if isinstance(correction, Correction) else None
     try:
+        # text that cannot be encoded cannot be sent; an empty text is no correction either
         if isinstance(text, str) and text.encode():
             return text
     except UnicodeEncodeError:

@@ -54,5 +54,6 @@ class StageEditor:
 
 
 def _read_guarded(read: Callable[[str], _Read], text: str) -> _Read:
+    """What a stage's `read` makes of a reply; an error in it counts as the plugin's (`Boundary`)."""
     with Boundary():
         return read(text)

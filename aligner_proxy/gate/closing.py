@@ -22,6 +22,7 @@ LEAST_CHARS = 400
 _NEAR_CHARS = 400
 """Maximum length of a quotation in characters."""
 _PLAIN_BEGINNING = re.compile(r"[^\W\d_](?![.)])")
+"""A letter at the beginning that is not the marker of an item, as in a) or b."""
 _OPEN = re.compile(
     r"(?<![\w\"])\"(?=\S)[^\"]*$|[\u201c\u201e\u00ab\u300c\u300e][^\u201c\u201d\u00bb\u300d\u300f]*$"
     # An open bracket, or a number and names that may be continued by a street name.
@@ -40,6 +41,7 @@ def last_closable(
     covered = {number for edit in edits for number in range(edit.first, edit.last)}
     fresh = set(Outline(upstream_pieces).fresh) if before.read(has_outline) else None
     for number in range(min(count, len(pieces)) - 1, 0, -1):
+        # the loop goes backwards, so all further segments are even nearer to the beginning
         if pieces[number].start < LEAST_CHARS:
             return 0
         if number not in covered and (number in fresh if fresh is not None else _stands_apart(before, pieces, number)):
@@ -53,6 +55,7 @@ def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> 
         return True
     start = pieces[number].start
     line = before.text.rfind("\n", 0, start) + 1
+    # an odd number of backticks before it in its line: a code span is open
     in_code = before.text.count("`", line, start) % 2
     is_open = in_code or _OPEN.search(before.text, max(line, start - _NEAR_CHARS), start)
     return not is_open and _PLAIN_BEGINNING.match(pieces[number].text) is not None
@@ -68,6 +71,7 @@ def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
         return False
     if not candidate.before.read(has_outline):
         return True
+    # otherwise the open rest would continue a line of the closed text, which has lists or tables
     if not candidate.after.text.endswith("\n"):
         return False
     removed = candidate.removed_segments

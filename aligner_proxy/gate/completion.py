@@ -44,6 +44,7 @@ def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
     last = pieces[edit.last - 1]
     text = edit.text.rstrip()
     if not text:
+        # the line breaks of the last gap go out with the next segment; only further ones belong to the edit
         text = "\n" * max(0, edit.text.count("\n") - last.gap.count("\n"))
     return replace(edit, end=last.end, text=text)
 
@@ -76,6 +77,7 @@ class _EditCompletion:
                 continue
             texts = self._texts(covered, edits)
             if texts is None:
+                # the written text is in another order, so markers cannot be matched; the rules judge it as it is
                 result |= {edit: self._followed[edit] for edit in edits}
                 continue
             parts = {part.index: part for edit in edits for part in self._followed[edit]}
@@ -88,6 +90,7 @@ class _EditCompletion:
         stretches += [(i, i + 1, []) for i in more]
         merged: list[tuple[int, int, list[Edit]]] = []
         for first, last, edits in sorted(stretches, key=lambda stretch: stretch[:2]):
+            # an insertion between two segments covers none, so it is merged with neither neighbour
             if merged and first < last and first <= merged[-1][1] and merged[-1][0] < merged[-1][1]:
                 before = merged.pop()
                 merged.append((before[0], max(before[1], last), before[2] + edits))
@@ -115,6 +118,7 @@ class _EditCompletion:
             own_texts = self._texts_of(edit)
             if own_texts is None:
                 return None
+            # a covered segment that no written text continues becomes empty
             texts |= dict.fromkeys(range(edit.first, edit.last), "")
             texts |= {i: self._restore_mark(i, text) for i, text in own_texts.items()}
         texts |= {i: "" for i in covered if i in self._completion.removed}
@@ -142,6 +146,7 @@ class _EditCompletion:
         above = self._mark_above(number)
         if above is None or new_mark is None or new_mark.is_bullet != above.mark.is_bullet:
             return text
+        # the marker above already begins this line, so a second one of its kind is dropped
         return text[new_mark.stop :]
 
     def _mark_above(self, number: int) -> OutlineItem | None:
@@ -152,6 +157,7 @@ class _EditCompletion:
         item = self._items.get(at)
         if item is None or at in self._completion.remains:
             return item
+        # an item with text of its own is complete; signs of emphasis alone are no text
         return None if self._pieces[at].text[item.mark.stop :].strip("*_ ") else item
 
     def _edit(self, covered: range, texts: Mapping[int, str]) -> Edit:
@@ -161,6 +167,7 @@ class _EditCompletion:
         last = covered.stop
         with_text = [i for i in covered if texts[i]]
         on = {i for i, following in pairwise(with_text) if self._is_mark_of(i, following, texts)}
+        # text that continues a marker stands in the same line, after one space
         members = [(texts[i].rstrip(), " " if i in on else pieces[i].gap) for i in covered]
         before = [(_BEFORE, pieces[first - 1].gap)] if first else []
         behind = [(_BEFORE, "")] if last < len(pieces) and pieces[last].text else []
@@ -171,6 +178,7 @@ class _EditCompletion:
             text = f"{text.rstrip()} "
         if last < len(pieces):
             return Edit(start, pieces[last].start, text, first, last)
+        # `join` drops the last gap, but the white space at the very end of the answer stays
         return Edit(start, len(self._original), text + pieces[-1].gap, first, last)
 
     def _is_mark_of(self, number: int, following: int, texts: Mapping[int, str]) -> bool:
@@ -183,6 +191,7 @@ class _EditCompletion:
         return alone and not text[:1].isspace()
 
     def _part(self, number: int, part_so_far: Part | None) -> Part:
+        """The effect on a segment after completion; one that no edit covered stays unless it is removed now."""
         part = part_so_far or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
         if number in self._completion.removed:
             return replace(part, fate=SegmentStatus.REMOVED, remains="")
@@ -190,12 +199,13 @@ class _EditCompletion:
 
 
 def _put_mark(text: str, new_mark: marks.Mark | None, item: OutlineItem, old: str) -> str:
-    """A text with the marker of its item."""
+    """A text with the original marker of its item, whether the engine left it out or wrote another one."""
     own = item.mark
     if new_mark is None or new_mark.is_bullet != own.is_bullet:
         return old[: own.stop] + text.lstrip()
     if own.is_bullet:
         return old[: own.stop] + text[new_mark.stop :]
+    # the marker is right, so its form is left as the engine wrote it
     if new_mark.number == own.number:
         return text
     return text[: new_mark.start] + own.number + text[new_mark.end :]

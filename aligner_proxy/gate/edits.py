@@ -105,10 +105,12 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
 
     White space at the very end belongs to the last segment and is not an edit.
     """
+    # the white space at the very end of the original stays, whatever the correction has there
     edited = edited.rstrip() + pieces[-1].gap if pieces else edited
     unflagged_runs = list(_unflagged_runs(pieces, flagged))
     places = _places(original, pieces, unflagged_runs, edited, stay=True)
     if places is None:
+        # `stay` took too much of the text; now only unflagged runs have to be found again
         places = _places(original, pieces, unflagged_runs, edited, stay=False)
     if places is None:
         return None
@@ -153,6 +155,7 @@ def _places(
             position = _check_fit(pieces, run, edited, at + pieces[run.start].start - start)
         if position is None:
             position = _place(original, pieces, run, edited, at)
+        # nothing may be inserted before an answer that begins with an unflagged segment
         if position is None or (run.start == 0 and position != 0):
             return None
         places.append(position)
@@ -186,6 +189,7 @@ def _place(original: str, pieces: Sequence[Segment], unflagged: range, edited: s
     while position >= 0 and not (
         _is_word_boundary(edited, position) and _is_word_boundary(edited, position + len(text))
     ):
+        # a match inside a longer word is no copy of the run
         position = edited.find(text, position + 1)
     return position if position >= 0 else None
 
@@ -208,6 +212,7 @@ def edits_by_comparison(original: str, pieces: Sequence[Segment], edited: str) -
         is_end = old_at == len(pieces)
         starts = (len(original), len(edited)) if is_end else (pieces[old_at].start, new[new_at].start)
         text = edited[ends[1] : starts[1]]
+        # the last segments are equal, so only white space at the very end can differ, which is no edit
         same_end = is_end and behind_last == (len(pieces), len(new))
         if not same_end and original[ends[0] : starts[0]] != text:
             edits.append(Edit(ends[0], starts[0], text, behind_last[0], old_at))
@@ -233,6 +238,7 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
@@ -245,6 +251,7 @@ def independent_groups(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list
     removed = {pieces[i].text.strip(): n for n, edit in enumerate(edits) for i in range(edit.first, edit.last)}
     parent = list(range(len(edits)))
     for n, edit in enumerate(edits):
+        # an edit that inserts what another one removes joins that one's group; all others stay in their own
         for piece in split(edit.text):
             parent[_root(parent, n)] = _root(parent, removed.get(piece.text.strip(), n))
     groups: dict[int, list[Edit]] = {}
@@ -264,6 +271,7 @@ def _root(parent: list[int], member: int) -> int:
 
 def bundle_groups(groups: Sequence[tuple[Edit, ...]], most: int) -> list[tuple[Edit, ...]]:
     """Merge adjacent groups so that at most `most` remain."""
+    # rounded up, so that there are never more than `most` bundles
     size = -(-len(groups) // max(most, 1))
     starts = range(0, len(groups), max(size, 1))
     return [tuple(edit for group in groups[at : at + size] for edit in group) for at in starts]
@@ -295,6 +303,7 @@ def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple
     """The effect of `edit` on every segment it covers. Only a `free` segment may be removed."""
     covered = range(edit.first, edit.last)
     new = [piece.text for piece in split(edit.text) if piece.text.strip()]
+    # too many to compare; STAYS is the strictest status, because then every fact has to survive
     if max(len(covered), len(new)) > COMPARABLE:
         return tuple(Part(pieces[i].text, SegmentStatus.STAYS, i) for i in covered)
     instead: dict[int, list[str]] = {}
@@ -312,6 +321,7 @@ def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], fre
     if begins and _is_mark_alone(old, new):
         return Part(old, SegmentStatus.REMOVED, index)  # complete_edits decides whether the marker stays
     title = remaining_title(old, _GOES_ON).strip() if new else ""
+    # an item of which only its title was kept counts as removed, so its other facts may go
     if not new or (title and [title] == [text.strip() for text in new]):
         return Part(old, SegmentStatus.REMOVED, index, title)
     return Part(old, SegmentStatus.REWRITTEN, index)
@@ -320,6 +330,7 @@ def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], fre
 def _is_mark_alone(old: str, new: Sequence[str]) -> bool:
     """Whether only the marker is left of the first line of an item."""
     mark = marks.read(old) if len(new) == 1 else None
+    # the last comparison: an item that was only a marker before has lost nothing
     return mark is not None and new[0].strip() == old[: mark.stop].strip() != old.strip()
 
 
@@ -331,6 +342,7 @@ def match_heirs(old: Sequence[str], new: Sequence[str]) -> list[int]:
     for piece in new:
         if rest:
             vocabulary = word_set(piece)
+            # of several equally good ones the first, so that text without common words keeps its order
             heirs.append(max(rest, key=lambda i: len(vocabulary & vocabularies[i])))
             rest.remove(heirs[-1])
         elif heirs:
@@ -361,6 +373,7 @@ class ClosedText:
 
     def extend(self, text: str) -> None:
         """Add `text` to the closed beginning."""
+        # 0 if `text` has no line break: then it continues the last line
         line = text.rfind("\n") + 1
         self._line = len(self.text) + line if line else self._line
         self.text += text
@@ -417,9 +430,11 @@ class TextFacts:
         return facts
 
     def _read(self, reader: Callable[[str], _T]) -> _T:
+        """Read the open rest, and join its facts with the stored ones of the closed beginning."""
         if not self.closed.text:
             return reader(self.text)
         form = _FORMS.get(reader, _SET)
+        # a line that begins in the closed text can only be recognised with its beginning
         read = reader(self.closed.line + self.text if form.by_line else self.text)
         facts_so_far = self.closed.read(reader)
         joined: _T = read if facts_so_far is None else form.join(facts_so_far, read)
@@ -445,6 +460,7 @@ class ClosedAnswer:
     pieces: list[Segment] = field(default_factory=list)
     removed: set[int] = field(default_factory=set)
     """Segments of which nothing is left."""
+    # characters of all closed segments, and of those removed; the minimum length is computed from them
     piece_chars: int = 0
     removed_chars: int = 0
 
@@ -506,6 +522,7 @@ class Candidate:
         required = {fact for part in self.parts(*fates) for fact in facts(part.text)}
         missing_facts = required - self.after.read(facts) if required else required
         if missing_facts:
+            # a number that has become a marker is still there, though it is no longer read as a number
             parts = (part for part in self.parts(*fates) if not self._is_mark_now(part))
             missing_facts &= {fact for part in parts for fact in facts(part.text)}
         return missing_facts
@@ -513,6 +530,7 @@ class Candidate:
     def _is_mark_now(self, part: Part) -> bool:
         """Whether a number inside a line ("Go. 2. Rest.") now begins the line, as the marker of an item."""
         mark = marks.read(part.text)
+        # only a number alone, followed by more text, can become the marker of an item
         if mark is None or part.text[mark.stop :].strip() or part.index + 1 >= len(self.pieces):
             return False
         piece = self.pieces[part.index]
@@ -554,4 +572,5 @@ class Candidate:
             return text
         pieces = [(piece.text, piece.gap) for piece in split(text)]
         own = [("" if structure.is_dictated(sentence, self._dictated) else sentence, gap) for sentence, gap in pieces]
+        # `join` drops the final gap, so a text without dictated sentences is returned as it is
         return text if own == pieces else join(own)

@@ -53,6 +53,7 @@ RULES: Mapping[GateRule, Rule] = {
     GateRule.TOO_LONG: rules.too_long,
 }
 NONE: Mapping[str, Rule] = MappingProxyType({})
+"""No rules of plugins."""
 ABOUT_THE_WHOLE = frozenset({GateRule.EMPTY, GateRule.TOO_SHORT, GateRule.TOO_LONG})
 """Rules that all edits together may break although none does alone; choosing which edits to drop would be arbitrary."""
 UNFLAGGED = "unflagged_changed"
@@ -61,6 +62,7 @@ UNFLAGGED = "unflagged_changed"
 MAX_READ_CHARS = 200_000
 MAX_GROUPS = 64
 _Refusal = tuple[EditGroup, str]
+"""A refused change, and the rule that it broke first."""
 AT_ONCE_CHARS = 1_000
 """Answers up to this length are judged in the event loop: about 1 ms, or 10 ms if an edit is refused."""
 _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gate")
@@ -95,6 +97,7 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
         return Verdict(original)
     case = _GateCase.from_correction(original, correction, policy, further)
     if case is None:
+        # the change cannot be attributed to single edits, so it counts as one
         return Verdict(original, f"gate_{UNFLAGGED}", 1, (UNFLAGGED,))
     passing, refusals = _choose_changes(case)
     text = case.apply_changes(passing)
@@ -106,6 +109,7 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     count = sum(len(change.edits) for change in case.changes)
     if not refusals:
         return Verdict(text, None, count, (), renumbered, removed)
+    # the rule that comes first in the reporting order stands for all
     worst = min((rule for _, rule in refusals), key=(*RULES, *further).index)
     dropped = tuple(str(rule) for change, rule in refusals for _ in change.edits)
     return Verdict(text, f"{'gate_partly:' if passing else 'gate_'}{worst}", count, dropped, renumbered, removed)
@@ -188,6 +192,7 @@ class _GateCase:
             pieces = judged_pieces
             proposed = edits.edits_in_place(original, pieces, flagged, correction.text)
         else:
+            # compared pieces have no empty segment at the end, so its flag is dropped
             flagged = flagged and flagged[: len(pieces)]
             proposed = edits.edits_by_comparison(original, pieces, correction.text)
         return None if proposed is None else cls.from_edits(original, pieces, flagged, proposed, policy, further)
@@ -219,11 +224,13 @@ class _GateCase:
             followed = complete_edits(original, pieces, proposals, count, removed_segments(open_edits))
         all_followed = {**open_edits, **followed}
         by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_followed}
+        # each further group has the whole text read again, so a long text gets fewer groups
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
         groups = edits.bundle_groups(edits.independent_groups(list(by_folded), read), most)
         changes = tuple(
             EditGroup(group, tuple(p for e in group for p in all_followed[by_folded[e]])) for group in groups
         )
+        # rules of plugins are no part of the policy's gate, so nothing waives them
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         all_rules = {**rules, **further}
@@ -250,6 +257,7 @@ class _GateCase:
         if not end:
             return
         start = self.pieces[end].start
+        # `edit` is the folded form, whose positions compare with `start`; `proposed` is the same edit of the original
         closing = [edit for edit, proposed in self.proposed.items() if proposed.last <= end and edit.end <= start]
         parts = tuple(part for edit in closing for part in released.open_edits.get(self.proposed[edit], ()))
         before = TextFacts(self.before.text[:start], self.closed.before)
@@ -287,6 +295,7 @@ def _choose_changes(case: _GateCase) -> tuple[tuple[EditGroup, ...], list[_Refus
     if not together:
         return good, bad
     if ABOUT_THE_WHOLE.intersection(together):
+        # no edit is at fault more than another, so all are refused for the same rule
         return (), bad + [(change, together[0]) for change in good]
     return _add_one_by_one(case, good, bad)
 
@@ -313,6 +322,7 @@ def _free(before: TextFacts, pieces: Sequence[Segment], flagged: Sequence[bool] 
     original = before.whole
     turn = rules.TURN.search(original) if before.read(rules.has_turn) else None
     invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
+    # `pieces` are those of the open rest, whose positions begin after the closed text
     invented -= len(before.closed.text)
     return [
         piece.start >= invented or (flagged is not None and flag) or may_remove(policy.objectives, original, piece.text)
@@ -328,12 +338,14 @@ async def judge_in_thread(original: str, correction: Correction, policy: Policy)
     verdict = _verdict_cache.get(key)
     if verdict is None:
         verdict = await _judge_off_loop(*key)
+        # the cache is limited by number, so long answers could fill the memory
         if len(original) <= _CACHED_CHARS:
             _verdict_cache[key] = verdict
     return verdict
 
 
 async def _judge_off_loop(original: str, correction: Correction, policy: Policy) -> Verdict:
+    """The verdict, computed in a thread unless the answer is short (`AT_ONCE_CHARS`)."""
     if len(original) <= AT_ONCE_CHARS:
         return judge(original, correction, policy)
     loop = asyncio.get_running_loop()

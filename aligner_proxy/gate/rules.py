@@ -50,11 +50,14 @@ KEEPS = frozenset(
 )
 """Rules about facts that must be present somewhere in the delivered text."""
 _BRIEF_NAMES = frozenset({"concise", "non-repetitive"})
+"""Names of the shipped objectives that ask for brevity."""
+# Words that ask for brevity, unless negated directly before.
 _BRIEF = re.compile(
     r"(?<!not )(?<!not be )(?<!avoid )\b(?:brief|concise|short|shorter|succinct|terse|compact|to the point|few words)\b"
     r"|\b(?:repetiti|redundan)\w*",
     re.I,
 )
+# A word that forbids or removes, and up to 60 characters of the same clause before the thing itself.
 _REMOVAL = (
     r"(?:\b(?:no|not|never|without|avoid\w*|omit\w*|remov\w*|free of|leav\w+ out|instead of|rid of|drop)|n't)"
     r"\b[^.;:!?]{0,60}?\b"
@@ -62,6 +65,7 @@ _REMOVAL = (
 _CONTACTS = r"e-?mails?|addresses|(?:tele)?phones?|contact details|personal (?:data|details|information)"
 # Narrow on purpose: an objective about "contempt for people" does not ask to remove names.
 _PEOPLE = r"(?:private|named|real|(?:mention|nam)\w*(?: of)?) (?:persons?|people)"
+# What an objective may forbid, by the rule that would protect it.
 _THINGS = {
     GateRule.LOST_CODE: r"code|snippets?",
     GateRule.LOST_CITATION: r"citations?|footnotes?|references|sources",
@@ -76,6 +80,7 @@ _LANGUAGES = (
     r"english|german|french|spanish|portuguese|italian|dutch|swedish|danish|norwegian|finnish|polish|czech|romanian|"
     r"turkish|hungarian|greek|russian|ukrainian|arabic|hebrew|hindi|chinese|japanese|korean|vietnamese|indonesian|thai"
 )
+# An objective that asks for an answer in a certain language.
 _LANGUAGE = rf"\b(?:in|into|to) (?:{_LANGUAGES})\b|\bin the (?:\w+'s )?language of\b|\btranslat\w+"
 # Maximum length: twice the original plus 200 characters.
 MAX_GROWTH = 2.0
@@ -84,13 +89,18 @@ SLACK_CHARS = 200
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+"""A line that opens or closes a code block."""
 in_one_line = "{} {}".format
 """Joins two texts that are each on one line."""
 TURN = re.compile(r"^[ \t>*#]*(?:Human|User|Assistant|System)[ \t]*\**[ \t]*:", re.MULTILINE | re.IGNORECASE)
+"""The beginning of a line with a chat role and a colon, perhaps quoted, in a heading or in bold."""
+# Field names as the templates write them.
 _MARK = re.compile(
     r"\|\s*(?:Context|Query|Question|Answer|Edit)\s*:|##\s*(?:Question|Answer|Correction)\s*:", re.IGNORECASE
 )
 _DISTINCT_CHARS = 20
+"""Fewest characters of a template's or objective's sentence that counts as leaked; shorter ones occur by chance."""
+# The wording of objectives that waives each rule.
 _PATTERNS = {
     **{rule: re.compile(rf"{_REMOVAL}(?:{thing})\b", re.I) for rule, thing in _THINGS.items()},
     GateRule.LANGUAGE: re.compile(_LANGUAGE, re.I),
@@ -101,6 +111,7 @@ _PATTERNS = {
 
 def waived_rules(objectives: Sequence[Objective]) -> frozenset[GateRule]:
     """Rules that do not apply because an objective asks for what they forbid ("no numbers" waives `lost_number`)."""
+    # only the operator's wording counts; a client could write "no numbers" to get around a rule
     texts = [objective.text for objective in objectives if objective.allowance is None]
     waived = frozenset(rule for rule, form in _PATTERNS.items() if any(form.search(text) for text in texts))
     return waived.union(*(allowance.rules for allowance in _allowances(objectives)))
@@ -108,6 +119,7 @@ def waived_rules(objectives: Sequence[Objective]) -> frozenset[GateRule]:
 
 def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
     """Whether an objective of the operator asks for a shorter answer."""
+    # a client's objective brings its own length limit instead (`cuts_too_much`)
     own = [objective for objective in objectives if objective.allowance is None]
     return any(objective.name in _BRIEF_NAMES or _BRIEF.search(objective.text) for objective in own)
 
@@ -151,6 +163,7 @@ def changed_language(candidate: Candidate) -> bool:
     own_languages = candidate.before.read(language_signs).languages if candidate.inserted_texts else set()
     letters = candidate.before.read(_odd_letters) if own_languages else set()
     inserted = (passage for text in candidate.inserted_texts for passage in passages(text))
+    # `letters`: unusual ones that the original has, too, are no sign of another language
     return bool(own_languages) and any(is_foreign(passage, own_languages, letters) for passage in inserted)
 
 
@@ -176,6 +189,7 @@ def lost_code(candidate: Candidate) -> bool:
     stays = {piece for part in candidate.parts(SegmentStatus.STAYS) for piece in _code_of(part.text)}
     rewritten = {piece for part in candidate.parts(SegmentStatus.REWRITTEN) for piece in _code_of(part.text)}
     after = candidate.after.whole if stays or rewritten else ""
+    # code that also stands in a segment that stays is judged there, by the stricter test
     missing = (piece for piece in rewritten - stays if piece not in after)
     if any(piece not in after for piece in stays) or _left_open(candidate):
         return True
@@ -188,6 +202,7 @@ def _code_of(text: str) -> set[str]:
 
 def _left_open(candidate: Candidate) -> bool:
     """Whether the edits leave an odd number of code fences, so that text after the last would be shown as code."""
+    # an original with an odd number was already broken, so the edits are not to blame
     return candidate.after.read(_fences) % 2 == 1 and candidate.before.read(_fences) % 2 == 0
 
 
@@ -218,6 +233,7 @@ def lost_quote(candidate: Candidate) -> bool:
 
 def lost_name(candidate: Candidate) -> bool:
     """Whether a name in unflagged text is lost; a change of case does not count."""
+    # rewritten segments may lose names (module docstring)
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
     return bool(required and required - candidate.after.read(word_set))
 
@@ -229,6 +245,7 @@ def lost_item(candidate: Candidate) -> bool:
     removed = candidate.removed_segments
     for signs in SIGNS_OF_ITEMS:
         required = remaining_signs(candidate.before.in_rest(signs), removed)
+        # the edits may add items, but those of the original must remain in their order
         if required and not occurs_in_order(required, remaining_signs(candidate.after.in_rest(signs))):
             return True
     return bool(removed or candidate.closed.removed) and candidate.after.read(refers) and _dangles(candidate)
@@ -262,6 +279,7 @@ def lost_turn(candidate: Candidate) -> bool:
     next line answers it. A line may be rewritten.
     """
     lines_before = candidate.before.read(_lines)
+    # in a dialogue somebody speaks at least twice; this is quickly counted, the turns are not
     spoken = speaker_turns(candidate.before.whole) if max(lines_before.values(), default=0) > 1 else Counter[str]()
     return bool(spoken) and bool(spoken - candidate.after.read(_lines))
 

@@ -37,6 +37,7 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
             f"a prompt of {len(prompt)} tokens and {request.max_tokens} to write do not fit the window of "
             f"{aligner.info.window}; a prompt has at least one"
         )
+    # the end mark, too: the completion is expected to end where the prediction does
     draft = [*tokenizer.continuation(expected), tokenizer.eos] if expected else []
     proposer = EditProposer(draft, aligner.runner.draft_length)
     tally = Tally()

@@ -32,9 +32,13 @@ _LONG_TURNS = 4
 _PLAIN_CHARS = 1_000
 """A conversation of at most this size (counted in bytes), and a text of at most this length, are read unchanged."""
 _WORD = re.compile(r"\S+\s*|\s+")
+"""A word with the white space after it, or white space at the beginning."""
 _OTHER = re.compile(rb"[^\0]")
+"""A byte other than zero."""
 _COPIES_READ = 2
+"""Copies of a repeated unit that are read."""
 _WIDTH = array("I").itemsize
+"""Bytes per item, a letter or the number of a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,11 @@ def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
         return tuple(spoken)
     last_turns: list[Turn] = []
     remaining_tokens = room
+    # characters that may still be folded: as many as `_LONG_TURNS` long turns have
     reach = room * _CHARS_PER_TOKEN * _DISGUISED * _LONG_TURNS
     for turn in reversed(spoken):
         remaining_tokens -= _TURN_TOKENS
+        # the latest turn is read however small the room is
         if remaining_tokens < min(_LEAST_TOKENS, room - _TURN_TOKENS) or reach <= 0:
             break
         content, size = shorten_text(turn.content, ruler, remaining_tokens)
@@ -96,6 +102,7 @@ def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     if size <= room:
         return plain, size
     half = max(0, room - ruler.count(CUT)) // 2
+    # if a mark already joins two ends, the first of them ends where the mark begins
     middle = len(plain) // 2 if len(ends) == 1 else len(collapse_repeats(ends[0]))
     cut_text = ruler.first(plain[:middle], half) + CUT + ruler.last(plain[middle:], half)
     return cut_text, ruler.count(cut_text)
@@ -147,6 +154,7 @@ def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
     result: list[tuple[int, int, int]] = []
     count = len(items) // _WIDTH
     for unit in range(1, min(kind.longest, count // kind.copies) + 1):
+        # shifted by one unit, n copies agree over n - 1 of them
         least = max(kind.copies * unit, kind.items) - unit
         moved = items[unit * _WIDTH :]
         fixed = items[: -unit * _WIDTH]
@@ -163,6 +171,7 @@ def _zeros(differences: bytes, least: int) -> Iterator[tuple[int, int]]:
     while at >= 0:
         other = _OTHER.search(differences, at + len(zeros))
         end = other.start() if other else len(differences)
+        # rounded up, and `stop` down, to whole items: zeros may begin or end within one
         start = -(-at // _WIDTH)
         stop = end // _WIDTH
         if stop - start >= least:

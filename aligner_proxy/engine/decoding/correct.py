@@ -196,13 +196,16 @@ class AnswerEditor:
         members = self._division.range_of(span.first, span.stop)
         if not members:
             raise EngineFault("there are no such segments in the answer")
+        # the prompt also shows the segment after the run, at which writing is to stop
         behind = self._division.range_of(span.stop, span.stop + 1).stop
         gap = self._division.pieces[members.start - 1].gap if span.before else ""
         edited = [(span.before, gap)] if span.before else []
         for part in self._division.parts:
+            # the pieces of the span in this part; context pieces belong to the part before
             run = range(max(part.own, members.start), min(part.stop, members.stop))
             if run:
                 yield from self._replace_run(part, run, behind, edited, span.objective)
+        # without `span.before`, which the caller has
         return structure.join(edited[bool(span.before) :])
 
     def _replace_run(
@@ -249,11 +252,13 @@ class AnswerEditor:
         lookup = [*pieces.ids, tokenizer.eos]
         scores: list[Score] = []
         clean = tuple[range, ...]()
+        # a long draft is worth it only where the detector flags nothing, so it is asked first
         if self.scores and self._runner.probes(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
             moved = len(lead) - passage.folded.place_in_folded(start)
             placed = [structure.shift_segment(piece, moved) for piece in passage.folded.segments(passage.own)]
             clean = trusted_ranges(placed, [self._flags(score) for score in scores], pieces.offsets)
+        # pieces that were not scored above are scored in the same step as the first draft
         where = passage.spans(passage.own) if self.scores and not scores else None
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
         context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(before))]
@@ -269,21 +274,25 @@ class AnswerEditor:
         scores: list[Score] = []
         for part in self._division.parts:
             known_scores = self._find_known_scores(part)
+            # nothing to rewrite here, so not even a prompt is needed
             if known_scores is not None and not any(map(self._flags, known_scores)):
                 scores += known_scores
                 edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.own : part.stop]]
                 continue
             passage = self._passage(part)
             scores += known_scores or (yield from self._prefill(passage))
+            # context pieces were edited in the part before, so they count as kept here
             flags = [False] * passage.context + [self._flags(score) for score in scores[part.own :]]
             rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited, passage.context)
             try:
                 hole = next(rewriting)
                 while True:
+                    # the objective matters only at the end of the answer, whose score is the last one
                     text = yield from self._fill_hole(passage, self._trim_before(passage, hole), scores[-1][1])
                     hole = rewriting.send(text)
             except StopIteration:
                 pass
+        # without changes the answer itself: joined pieces may differ from it in white space
         changed = any(map(self._flags, scores))
         return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
 
@@ -306,6 +315,7 @@ class AnswerEditor:
 
     def _find_known_scores(self, part: PartRange) -> list[Score] | None:
         """The scores of a part that was already read, else None; the last part is always read again, as it may grow."""
+        # `part.stop` below the number of pieces: this is not the last part
         if len(self._known_scores) >= part.stop < len(self._division.pieces):
             return self._known_scores[part.own : part.stop]
         return None
@@ -347,6 +357,7 @@ class AnswerEditor:
         them on their own. At the end of the answer, text that the objective dictates word for word is copied.
         """
         bare = hole.bare
+        # kept only as a whole, if none of its sentences is flagged
         if bare and self.scores and (yield from self._drop_flagged_sentences(hole, bare)) == bare:
             return bare
         dictated = None
@@ -355,6 +366,7 @@ class AnswerEditor:
         if not dictated:
             return (yield from self._write_text(passage, hole))
         text = (yield from self._write_text(passage, hole)) if hole.run.text else ""
+        # the model may have written the dictated words itself
         return text if dictated in text else hole.append_text(text, dictated)
 
     def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
@@ -388,6 +400,7 @@ class AnswerEditor:
         placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
         step = yield from self._read(prompt, spans(prompt.prompt, placed, prompt.offsets))
         clear_text = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
+        # `removesuffix` leaves the leading white space, which is no part of the scored pieces
         return text.removesuffix(body) + clear_text if clear_text else ""
 
     def _hole_proposer(self, hole: splice.EditSpan) -> tuple[EditProposer, int]:
@@ -401,9 +414,11 @@ class AnswerEditor:
         ends = not hole.run.segments[-1].text
         span = tokenizer.continuation(prompts.fold_for_prompt(lead + hole.run.text.lstrip()))
         then = tokenizer.continuation(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
+        # 1.5 times the flagged run and a reserve, see `_SPAN_ROOM`
         room = len(span) + len(span) // 2 + (_END_ROOM if ends else _SPAN_ROOM)
         aspects = tokenizer.continuation(" " + prompts.join_objectives(self._request.objectives)) if ends else []
         lookup = [*aspects, *span, *then]
+        # drafting starts after the span, as if it were removed
         first = len(aspects) + len(span)
         return EditProposer(lookup, self._runner.draft_length, anchors=(first,)), room
 

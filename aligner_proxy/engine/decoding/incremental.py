@@ -44,6 +44,7 @@ ALONE_CHARS = 32
 """The same if the engine has no other request; a smaller value leaves less to read at the end."""
 
 _CHARS_PER_TOKEN = 4
+"""Estimated characters per token, to leave out a tail that would not fit without tokenising it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +100,7 @@ class PartialAnswer:
             return True
         due = self.awaited and self.finished > self.segments_read
         enough = ALONE_CHARS if self.alone() else ENOUGH_CHARS
+        # once all is judged, nothing more is read ahead
         return due or (not self.all_judged and len(self.text) - self.read >= enough)
 
 
@@ -116,6 +118,7 @@ def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
             yield from reader.judge_all()
         elif text.strip() and (yield from reader.read_on(text)):
             continue
+        # an `Ask` without ids waits for more text
         if not answer.waits():
             yield Ask([])
     return (yield from correct(aligner, answer.request, sequence, reader.find_known_scores(answer.request)))
@@ -145,6 +148,7 @@ class AnswerReader:
     def find_known_scores(self, request: AlignRequest) -> list[Score]:
         """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
         read = self._answer.text
+        # once divided to its end, the answer may not go on: its last pieces were judged as the end
         as_read = request.answer == read if self._division_complete else request.answer.startswith(read)
         return self._scores if as_read and _question(request) == _question(self._first_request) else []
 
@@ -153,6 +157,7 @@ class AnswerReader:
         self._take_in(self._answer.segments_read)
         parts = self._division.parts
         part = parts[self._part]
+        # only the last part can get more text; an earlier one is read to its end and left
         grows = self._part == len(parts) - 1
         if self._judges or self._part == 0:  # without verdicts only the beginning is worth reading
             yield from self._read_part(part, self._find_unfinished_tail(text) if grows else "")
@@ -214,6 +219,7 @@ class AnswerReader:
         """Feed new text of a part and score its new pieces; `tail` is the unfinished text after its last piece."""
         pieces = self._division.pieces[part.first : part.stop]
         prompt = self._prompt_of(part, pieces, tail)
+        # the tail was admitted by an estimate of its tokens; without it the prompt fits
         if tail and len(prompt.ids) > self._frame.window:
             tail = ""
             prompt = self._prompt_of(part, pieces, tail)
@@ -222,9 +228,11 @@ class AnswerReader:
             tokens = bisect_right(
                 prompt.offsets, prompt.prompt.place(firm_length(self._text)), key=lambda offset: offset[1]
             )
+            # tokens of the last word may change, and with them the score of a piece that they reach into
             where = _limit_spans(where, tokens)
         else:
             tokens = where.segments[-1].stop if where else 0
+        # at least one token is fed, because a step without tokens would only wait
         start = min(count_matching(self._sequence.ids, prompt.ids[:tokens]), tokens - 1)
         if tokens <= max(0, start + 1) and where is None:
             return
@@ -253,6 +261,7 @@ class AnswerReader:
         """The token ranges of a part's pieces that have no score yet; None if there are none."""
         if not self._judges or not pieces:
             return None
+        # context pieces were scored in the part before
         first = max(part.own, len(self._scores)) - part.first
         placed = [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
         return spans(prompt.prompt, placed, prompt.offsets) if placed else None

@@ -95,7 +95,9 @@ class Division:
         before = self.pieces[-1].gap if self.pieces else ""
         for piece, folded, size in self._pieces(segment, before):
             full = self._used + size > self._room or len(before) > _LONGEST_GAP
+            # a part has at least one piece of its own, even one that is too large
             if full and self._starts[-1][1] < len(self.pieces):
+                # after a long gap there is no context: the whole room is taken to be needed
                 self._begin(self._room if len(before) > _LONGEST_GAP else size)
             before = piece.gap
             self.pieces.append(piece)
@@ -169,6 +171,7 @@ class Division:
         The tokens of an unbroken segment include the white space before it, of which `before` is the text.
         """
         folded = fold_segment(segment.text)
+        # a longer gap begins a new part, and no prompt shows more of one
         size = self._ruler.count(before[-_LONGEST_GAP:] + folded.text) if segment.text else 0
         if size <= self._room:
             return [(segment, folded, size)]
@@ -176,12 +179,15 @@ class Division:
 
     def _break_segment(self, segment: Segment, folded: Folded) -> Iterable[tuple[Segment, Folded, int]]:
         """Cut a segment that is longer than a part into pieces, between words if it has any."""
+        # so that context fits beside it
         most = max(1, self._room - self._overlap)
         start = at = 0
         while at < len(folded.text):
             rest = folded.text[at : at + most * _CHARS_PER_TOKEN]
+            # at least one character, so that the loop ends
             text = self._ruler.first(rest, most) or rest[:1]
             whole = at + len(text) == len(folded.text)
+            # the last word may be cut, so it goes to the next piece unless it is the only one
             if not whole and (words := text.rstrip().rsplit(None, 1))[1:]:
                 text = text[: text.rindex(words[1])]
             at += len(text)
@@ -214,5 +220,6 @@ def recent(edited: str, original: str) -> str:
     start = len(edited) - len(original)
     tail = edited[start:]
     words = tail.split(None, 1)
+    # whether the tail begins at a word boundary already
     whole = edited[start - 1].isspace() or tail[:1].isspace()
     return tail.lstrip() if whole or len(words) < 2 else words[1]

@@ -60,6 +60,7 @@ class Fitted:
     @property
     def read(self) -> int:
         """Number of tokens up to the end of the answer."""
+        # tokens whose last character lies before the end of the answer
         return bisect_right(self.encoded.offsets, self.prompt.end, key=lambda offset: offset[1])
 
 
@@ -127,6 +128,7 @@ class PromptFrame:
 
     def _common_end(self, prompt: prompts.Prompt) -> int:
         """Index in the prompt's text where the tenant's own text begins."""
+        # objectives of the request itself come after the common ones; without them the question is the first own text
         if self.common < len(prompt.objectives):
             return prompt.objectives[self.common][0]
         return prompt.question
@@ -141,6 +143,7 @@ def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptToke
         raise AnswerTooLong(f"the objectives fill the aligner's window of {window} tokens; write shorter ones")
     turns = conversation.cut(request.turns, TokenRuler(tokenizer, family), int(tokens_left * CONVERSATION))
     query = prompts.query_field(family, turns)
+    # what a short conversation leaves of its half goes to the answer
     room = longest_answer(tokens_left - len(tokenizer.continuation(family.guard(query))))
     return PromptFrame(family, query, request.objectives, request.common, tokenizer, window, room)
 
@@ -153,6 +156,7 @@ def fit(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokeni
 def _bare(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> int:
     """Tokens of the template with the objectives; `window` + 1 if they are obviously too long to be tokenised."""
     text = prompts.render(family, "", "", request.objectives).text
+    # more than the window, so the caller refuses them
     return window + 1 if len(text) > window * CHARS_PER_TOKEN else len(tokenizer.prompt(text).ids)
 
 
@@ -163,5 +167,7 @@ def writing_room(answer: int) -> int:
 
 def longest_answer(tokens_left: int) -> int:
     """Tokens of the longest answer for which the window also has enough tokens left to write its correction."""
+    # An answer takes its own tokens and `writing_room`: twice its length plus `_ROOM`, or, from 2 * `_ROOM` tokens on,
+    # 2.5 times its length, so that it may have two fifths.
     short = (tokens_left - _ROOM) // 2
     return max(1, short if short < 2 * _ROOM else tokens_left * 2 // 5)

@@ -22,6 +22,7 @@ from aligner_proxy.engine.scheduling.draft_length import Acceptance, Round, Rule
 from aligner_proxy.text.structure import Segment
 
 _NGRAMS = (4, 3, 2)
+"""Lengths of the token runs that are looked up; the longest match is the surest, so it is tried first."""
 _BEHIND = 4
 _AHEAD = 4
 """Window of the one-token search around the point of disagreement; it finds deletions and the ends of edits."""
@@ -35,12 +36,14 @@ def trusted_ranges(
     `offsets` are the (start, end) characters of each token; the end mark follows as one more token. Adjacent unflagged
     segments form one range. White space belongs to the segment before it.
     """
+    # the first one begins at 0, because tokens before it belong to it
     starts = [0, *(segment.start for segment in segments[1:])]
     clean = list[range]()
     first = 0
     for flagged, run in groupby(range(len(segments)), key=lambda i: flags[i]):
         last = list(run)[-1] + 1
         end = starts[last] if last < len(starts) else None
+        # after the last segment the end mark is included
         stop = len(offsets) + 1 if end is None else sum(stop <= end for _, stop in offsets)
         if not flagged and stop > first:
             clean.append(range(first, stop))
@@ -82,6 +85,7 @@ class EditProposer:
         """Record one step and move the pointer; `output` is all text so far, ending with the model's own token."""
         at = self._pointer + accepted
         goes_on = accepted == drafted and self._lookup[at : at + 1] == [output[-1]]
+        # a run broke only if there was one; otherwise the former place still counts
         if accepted:
             self._broke = at
         if self._acceptance.running and accepted < drafted and any(at in clean for clean in self._trusted):
@@ -134,6 +138,7 @@ def _nearest(positions: Sequence[int], to: int) -> int:
 
 def count_matching(draft: Sequence[int], tokens: Sequence[int]) -> int:
     """Length of the longest common prefix of two token sequences."""
+    # comparing whole lists is far quicker than the loop
     if draft == tokens[: len(draft)]:
         return len(draft)
     for i, (drafted, token) in enumerate(zip(draft, tokens, strict=False)):

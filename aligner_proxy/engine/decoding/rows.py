@@ -31,6 +31,7 @@ def rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
     remaining_bytes = MAX_ROWS_BYTES
     for exchange in request.exchanges:
         rows_of_answer = yield from _read(aligner, _align_request(request, exchange), sequence)
+        # base64 text is a third longer than the bytes that it stands for
         remaining_bytes -= len(rows_of_answer.rows) * 3 // 4
         if remaining_bytes < 0:
             raise AnswerTooLong(
@@ -49,6 +50,7 @@ def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest
         turns=exchange.turns,
         answer=exchange.answer,
         objectives=request.objectives,
+        # none counts as a client's own, so the beginning of the prompts may be shared
         common=len(request.objectives),
         score_only=True,
     )

@@ -63,11 +63,14 @@ def generate(
     scores: list[tuple[float, int]] = []
     ask = first
     while True:
+        # one token less, because the step adds the model's own
         draft = proposer.propose(limits.tokens - len(output) - 1)
         favoured = [*draft, *proposer.guess_next_token(draft)]
         step = yield replace(ask, draft=draft, favoured=favoured, caution=limits.caution)
+        # only the first step reads the prompt, so only it has scores
         scores = scores or step.scores
         accepted = count_matching(draft, step.tokens)
+        # the rejected draft tokens were fed, too, and are taken back
         sequence.crop(len(sequence.ids) - len(draft) + accepted)
         new_tokens = take(draft, accepted, step.tokens[accepted], eos_ids, tally)
         tally.forwards += step.forwards

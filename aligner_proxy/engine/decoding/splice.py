@@ -32,7 +32,9 @@ _PART_SHARE = 0.8
 """Two segments are alike if they share `_SAME_SHARE` of all their words. If the shorter one has at least `_LEAST_PART`
 words, `_PART_SHARE` of its words is enough. Segments of fewer than `_FEWEST_WORDS` words are never alike."""
 _FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
+"""A line that begins with a chat role, as models write it when they go on with the conversation."""
 _FINISHED = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
+"""The end of a finished sentence or of a code block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Run:
         code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
         if code:
             return code
+        # numbers of the segments that begin a line within the run
         breaks = [number for number, segment in enumerate(self.segments[:-1], 1) if "\n" in segment.gap]
         return remaining_title(self.segments[breaks[-1] if breaks else 0].text, behind)
 
@@ -86,6 +89,7 @@ class EditSpan:
         text = self._without_copies(replacement(generated, self.keys, self.banned, finished=finished))
         if self.run.text or not text:
             return text
+        # an addition follows the last sentence, so at least a space stands between them
         return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
 
     def _without_copies(self, text: str) -> str:
@@ -140,6 +144,7 @@ def rewrite_flagged_runs(
             continue
         before = join(pieces)
         text = yield hole(segments, flags, run, before, pieces[-1][1] if before else "")
+        # an addition at the end brings its own white space, so the gap before it is dropped
         if text and not run.text:
             pieces[-1] = (pieces[-1][0], "")
         pieces.append((text, run.segments[-1].gap))
@@ -156,6 +161,7 @@ def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: s
     banned += [fold(text).text for text in banned]  # as the model read them
     bare = run.bare(_find_rest_of_line(run, segments[start:], flags[start:]))
     later = tuple(segment.text for segment in following)
+    # `unflagged` without those after the run
     ahead = tuple(unflagged[: len(unflagged) - len([flag for flag in flags[start:] if not flag])])
     return EditSpan(run, before, lead, resumption_keys(following), tuple(banned), bare, later, ahead)
 
@@ -255,15 +261,18 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
     text = generated if before is None else before
     if before is None and not finished:
         text = complete(text)
+    # a repeated item may have been renumbered
     dropped = set(map(_strip_number, banned))
     pieces = [(piece.text.strip(), piece.gap) for piece in split(text)]
     pieces = [(piece, gap) for piece, gap in pieces if _strip_number(piece) not in dropped]
+    # the first of several equal neighbours
     return join([next(same) for _, same in groupby(pieces, key=itemgetter(0))])
 
 
 def complete(text: str) -> str:
     """`text` without its last segment if that does not end like a sentence."""
     pieces = split(text)
+    # a gap after the last segment shows that the model had finished it
     if pieces and not pieces[-1].gap and not _FINISHED.search(pieces[-1].text):
         pieces.pop()
     return join([(piece.text, piece.gap) for piece in pieces])
@@ -277,6 +286,7 @@ def whole(text: str, answer: str, *, finished: bool) -> str:
     if not finished:
         text = complete(text)
     turn = _FURTHER_TURN.search(text)
+    # in an answer that is a dialogue itself, further turns are wanted
     if turn and not _FURTHER_TURN.search(answer):
         text = text[: turn.start()]
     return answer if text.strip() == answer.strip() else text.strip()

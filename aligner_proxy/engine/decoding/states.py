@@ -28,5 +28,6 @@ def states(aligner: Aligner, request: StatesRequest, sequence: Sequence) -> Work
 
 
 def _cut(text: str) -> str:
+    """A long text without its middle, so that it is not tokenised whole."""
     half = _MOST_CHARS // 2
     return text if len(text) <= _MOST_CHARS else text[:half] + text[-half:]

@@ -106,8 +106,10 @@ def plan(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> Attenti
 
 
 def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
+    """The group of one long row, with its context padded to a multiple of `multiple` slots."""
     queries = torch.arange(row.first, row.last, device=row.context.device)[None]
     slots = _pad_context(row.context, multiple)
+    # nothing was cached before and nothing is padded, so the mask is the usual causal one
     plain = row.new_tokens == len(slots)
     return RowGroup(
         queries,
@@ -128,12 +130,14 @@ def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
         torch.stack(queries),
         slots,
         _mask(rows, new_tokens, slots.shape[1]),
+        # with several rows the contexts differ in length, so the mask covers all keys
         context - new_tokens if len(rows) == 1 else 0,
     )
 
 
 def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
     """Pad a context by repeating its last slot; unwritten slots could hold NaN or infinity, and 0 * NaN is not 0."""
+    # rounded up to the next multiple
     length = -(-max(least, len(context)) // multiple) * multiple
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
 
@@ -205,6 +209,7 @@ def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, sc
         count = some.shape[2]
         scores = _scores(cpu_kernels.pad_rows(some), keys[:, :, :reach])
         new = scores[:, :, :count].view(rows, groups, -1, last - first, reach)[..., old:]
+        # `new` leaves out the first `old` keys, which every query may see
         new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
         attended = (scores.softmax(dim=-1) @ values[:, :, :reach])[:, :, :count]
         done.append(attended.reshape(rows, heads, last - first, size))

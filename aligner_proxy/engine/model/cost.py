@@ -23,6 +23,7 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
 _SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
 """Numbers of tokens to measure, in this order, so that sizes left out when time runs out matter least."""
 _ROUNDS = 6
+"""How many times each size is measured."""
 _CONTEXT = 256
 """Tokens in the cache before the timed ones, as before a real draft."""
 _ENOUGH_S = 4.0
@@ -35,6 +36,7 @@ def costs(runner: ModelRunner, file: Path) -> CostCurve:
     stored_costs: dict[str, list[tuple[int, float]]] = {}
     with contextlib.suppress(OSError, ValidationError):
         stored_costs = _KNOWN.validate_json(file.read_bytes())
+    # weights may be copied or shared between machines, so each has its own entry
     points = stored_costs.get(runner.machine)
     if not points:
         curve = CostCurve.from_samples(_samples(runner))
@@ -45,6 +47,7 @@ def costs(runner: ModelRunner, file: Path) -> CostCurve:
 
 def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
     """Time forward passes over a test sequence and yield (tokens, seconds); free its cache blocks at the end."""
+    # a small cache or model may have less room than the largest size needs
     room = min(runner.pool.available() * runner.pool.size, runner.positions)
     context = min(_CONTEXT, room // 2)
     sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + _SIZES[-1]))])
@@ -72,6 +75,7 @@ def _nothing() -> Work:
 
 
 def _note(file: Path, stored_costs: dict[str, list[tuple[int, float]]]) -> None:
+    """Write the costs to `file` by a rename, so that no reader sees half of them; a failure is ignored."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".partial-{file.name}")

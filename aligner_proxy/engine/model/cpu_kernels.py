@@ -46,6 +46,7 @@ _MULTIPLY = "gemv_4bit_inference_cpu_nf4_bf16"
 _MULTIPLY_TAKES = *(3 * [ctypes.c_int64]), *(4 * [ctypes.c_void_p]), *(3 * [ctypes.c_int64])
 """Arguments: rows of x, rows of the weights, width; x, weights, scales, result; block size, width and rows again."""
 _DEQUANTISE = "cdequantize_blockwise_cpu_nf4_bf16"
+"""The function that unpacks 4-bit weights, block by block."""
 
 Product = Callable[[Tensor], Tensor]
 
@@ -71,10 +72,12 @@ def has_tiles() -> bool:
 
 def kept_bytes(weights: int) -> int:
     """Bytes that a model with `weights` 4-bit weights needs for unpacked copies; 0 if it will retain none."""
+    # bf16: two bytes per weight
     size = 2 * weights
     if not (check_versions() and has_tiles()) or size > KEPT:
         return 0
     free_bytes = memory.available()
+    # at most a quarter of the free memory (`KEPT`)
     return size if free_bytes is None or 4 * size <= free_bytes else 0
 
 
@@ -113,6 +116,7 @@ def _leave_file(model: nn.Module, layers: list[Any]) -> None:
 
 
 def _suits(layer: Any) -> bool:
+    """Whether the kernel can replace a layer: it is 4-bit, on a CPU, computes in bf16 and has no bias."""
     if type(layer).__name__ != "Linear4bit" or layer.bias is not None:
         return False
     return layer.weight.device.type == "cpu" and layer.compute_dtype is torch.bfloat16
@@ -169,6 +173,7 @@ def _use_tiles(layers: list[Any]) -> None:
         for layer in layers:
             layer.forward = _by_rows(layer, MANY_KEPT, _keep_weights(layer))
         return
+    # one layer is used after the other, so they share the memory of the largest
     room = torch.empty(max(counts), dtype=torch.bfloat16)
     for layer in layers:
         layer.forward = _by_rows(layer, MANY, _unpack_weights(layer, room))
@@ -183,6 +188,7 @@ def _keep_weights(layer: Any) -> Product:
 
 
 def _unpack_weights(layer: Any, room: Tensor) -> Product:
+    """A product with weights that are unpacked at each use, into the memory `room` that all layers share."""
     rows, width = layer.weight.quant_state.shape
     place = room[: rows * width].view(rows, width)
     return lambda x: nn.functional.linear(x, _numbers(layer, place))
@@ -203,6 +209,7 @@ def _by_rows(layer: Any, least: int, many: Product) -> Product:
 
 
 def _numbers(layer: Any, out: Tensor) -> Tensor:
+    """The layer's weights, unpacked into `out`."""
     state = layer.weight.quant_state
     return unpack(layer.weight.data, state.absmax, state.blocksize, out)
 
@@ -220,6 +227,7 @@ def unpack(packed: Tensor, scales: Tensor, block: int, out: Tensor) -> Tensor:
     even = lanes[:, 0]
     odd = lanes[:, 1]
     plain = torch.empty((rows // _LANES, 2, _LANES // 2, width // 2), dtype=torch.uint8)
+    # the unpacking kernel wants two neighbouring columns of one row in one byte, the even one in the high nibble
     plain[:, 0] = (even << 4) | (odd & 15)
     plain[:, 1] = (even & 240) | (odd >> 4)
     factors = scales.t().float().contiguous()
@@ -235,6 +243,7 @@ def pad_rows(rows: Tensor) -> Tensor:
     steps have all lengths up to 256. Round numbers limit this to few variants.
     """
     count = rows.shape[-2]
+    # up to the next multiple of 16, and of 64 above 64 rows; up to 8 rows there are few variants anyway
     more = 0 if count <= 8 else -count % (16 if count <= 64 else 64)
     return nn.functional.pad(rows, (0, 0, 0, more)) if more else rows
 

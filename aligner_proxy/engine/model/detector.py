@@ -39,6 +39,7 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
     pieces = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
     has_end = bool(segments) and not segments[-1].text
     if has_end:
+        # the prompt's own words after the answer stand for its end
         *before, behind = _ranges([*pieces[:-1], (prompt.end, len(prompt.text))], offsets)
         tokens = (*before, range(before[-1].start if before else behind.start, behind.stop))
     else:
@@ -124,6 +125,7 @@ class DetectorHead(nn.Module):
         by = len(layers) * hidden_size
         self.register_buffer("layers", torch.tensor(list(layers)))
         self.segment = nn.Linear(own, 2 * width)
+        # twice the width: one half is added, the other multiplied (`_compare`)
         self.objective = nn.Linear(by, 2 * width)
         self.score = nn.Linear(width, 1)
         self.register_buffer("neutral", torch.zeros(0, 2 * width))
@@ -149,6 +151,7 @@ class DetectorHead(nn.Module):
         text = self.objective(objectives)
         scores = self._compare(self.segment(segments), text)
         if len(self.neutral):
+            # how high each objective scores text that violates nothing
             loud = self._compare(self.neutral, text).quantile(NEUTRAL_QUANTILE, dim=0)
             scores = scores - (loud - self.floor).clamp(min=0.0)
         return scores
@@ -164,6 +167,7 @@ class DetectorHead(nn.Module):
         if taught_heads is not None and segments:
             taught_heads.judge(rows[:segments], scores[:segments])
         if where.behind:
+            # the end is the last row
             scores[-1] += self.end_shift
         return scores
 
@@ -214,9 +218,11 @@ class DetectorHead(nn.Module):
         layers = state["layers"].tolist()
         width = state["score.weight"].shape[1]
         head = cls(state["objective.weight"].shape[1] // len(layers), layers, width)
+        # heads that were saved by earlier versions lack these tensors
         state.setdefault("floor", head.floor)
         state.setdefault("ends", head.ends)
         state.setdefault("end_shift", head.end_shift)
+        # the number of neutral segments differs, and a tensor must have the stored size before it is loaded
         head.neutral = state.setdefault("neutral", head.neutral)
         head.load_state_dict(state)
         return head.eval()

@@ -28,6 +28,7 @@ from aligner_proxy.engine.weights.manifest import ADAPTER, ADAPTER_WEIGHTS
 from aligner_proxy.errors import WeightsError
 
 _KEY = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<half>[AB])\.weight")
+"""Name of a tensor in a saved adapter: the linear layer, and A (down) or B (up)."""
 _PLAIN: Mapping[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
@@ -76,11 +77,13 @@ def read(folder: Path) -> Adapter:
 
 
 def _scale(config: Mapping[str, Any]) -> float:
+    """The factor of the low-rank part: alpha by rank, or by its square root for rank-stabilised LoRA."""
     rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     return float(config["lora_alpha"] / rank)
 
 
 def _pair_tensors(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
+    """Pair the two halves of each layer; raises `WeightsError` for other tensors and lone halves."""
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
@@ -112,6 +115,7 @@ class Adapters:
         first = 0
         for number, group in groupby(rows, key=lambda row: row[0]):
             last = first + sum(count for _, count in group)
+            # rows of number 0 use the model as it is
             if number:
                 self._rows.append((number, first, last))
             first = last
@@ -138,6 +142,7 @@ def _check_shapes(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> 
         module: Any = model.get_submodule(layer)
     except AttributeError:
         raise WeightsError(f"the base model has no layer {layer}; the adapter is for another base") from None
+    # only layers of the stack have "layers" in their path
     if not hasattr(module, "in_features") or "layers" not in layer.split("."):
         raise WeightsError(
             f"the adapter changes {layer}; an adapter served with others may change only layers of the stack"

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""Instruction sets that the speed of the CPU kernels depends on, as Linux names them."""
 _TOLERANCE = 0.12
 """Largest relative error that four bits may cause on a random matrix; a broken kernel's error is above 1."""
 

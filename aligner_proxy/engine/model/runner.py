@@ -70,8 +70,11 @@ class ModelRunner:
         ]
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT
+        # sequences that shared the last step
         self._company = 1
+        # on a GPU the number of threads is not tuned
         self._crew = ThreadTuner(1 if model.device.type == "cuda" else torch.get_num_threads(), torch.set_num_threads)
+        # rounded up to whole blocks
         self.pool = BlockPool(-(-cache_tokens // BLOCK))
         slots = self.pool.count * BLOCK
         self._store = KVStore(model.config, slots, model.dtype, model.device)
@@ -150,6 +153,7 @@ class ModelRunner:
         if head is None or self._states is None:
             return []
         rows, objectives = head.read(self._read_states(feed), spans)
+        # rows are sent in 16 bits, little-endian on every machine
         numbers = rows.half().cpu().numpy().astype("<f2")
         scored = zip(numbers, head(rows, objectives).tolist(), strict=True)
         return [SegmentRow(row.tobytes(), tuple(scores)) for row, scores in scored]
@@ -167,6 +171,7 @@ class ModelRunner:
         `names` are the heads' hashes in the request, one per objective. Raises `UnknownHead` and `HeadRefused`.
         """
         shipped = self._shipped[adapter]
+        # taught heads read the rows of the detector head, so without one there are none
         if self._heads[adapter] is None or not (shipped or any(names)):
             return None
         heads = select_heads(self.shelf, shipped, aligner, objectives, names)
@@ -223,6 +228,7 @@ class ModelRunner:
             config._attn_implementation = before
 
     def _rows(self, feeds: Sequence[Feed]) -> list[AttentionRow]:
+        """The place of each feed in the one row of tokens, with all cache slots of its sequence."""
         rows = []
         first = 0
         for feed in feeds:
@@ -278,10 +284,12 @@ def _greedy(logits: Tensor, feed: Feed) -> list[int]:
         return []
     best, tokens = logits.max(dim=-1)
     if ask is not None and ask.caution > 0:
+        # a draft may be fed in several steps; then the rows of this feed begin within it
         begin = feed.predicted.start - feed.job.tail
         favoured = ask.favoured[begin : begin + len(logits)]
         if favoured:
             favoured_ids = torch.tensor(favoured, device=logits.device)
+            # there may be fewer favoured tokens than rows, at the end of the text that drafts are taken from
             rows = slice(len(favoured))
             margin = logits[rows].gather(1, favoured_ids[:, None])[:, 0] + ask.caution
             tokens[rows] = torch.where(margin >= best[rows], favoured_ids, tokens[rows])

@@ -35,6 +35,7 @@ class LoadedHead:
     bias: float
     weight: Tensor
     either: bool
+    """Whether the general head's score counts, too, if it is higher."""
     inner: Tensor
     """[hidden, width]."""
     offsets: Tensor
@@ -52,6 +53,7 @@ class LoadedHead:
         weight, inner, offsets, outer = torch.split(numbers, sizes)
         inner = inner.view(head.hidden, head.width)
         fields = (head.objective, head.aligner, head.prior, head.bias)
+        # minus infinity: no score is raised
         floor = -math.inf if head.floor is None else head.floor
         return cls(*fields, weight, head.either, inner, offsets, outer, floor)
 
@@ -72,6 +74,7 @@ class TaughtColumns:
         self._either = torch.tensor([head.either for head in heads.values()], device=device)
         self._floor = torch.tensor([head.floor for head in heads.values()], device=device)
         self._weight = torch.stack([head.weight for head in heads.values()], dim=1).float()
+        # heads with hidden units; their sizes differ, so they are not stacked
         self._deep = [(place, head) for place, head in enumerate(heads.values()) if len(head.outer)]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
@@ -130,6 +133,7 @@ def select_heads(
     """
     heads: dict[int, LoadedHead] = {}
     for at, objective in enumerate(objectives):
+        # a request without uploaded heads may leave the list out; an empty name stands for none
         name = names[at] if names else ""
         if name:
             heads[at] = shelf.get(name)
@@ -140,6 +144,7 @@ def select_heads(
 
 
 def _check(head: LoadedHead, name: str, aligner: str, objective: str) -> None:
+    """Raise `HeadRefused` unless the head is for this aligner and this objective."""
     if head.aligner != aligner:
         raise HeadRefused(
             f"taught head {name[:NAMED_DIGITS]} is for aligner {head.aligner[:12]}, but the request is for "

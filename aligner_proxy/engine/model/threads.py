@@ -46,6 +46,7 @@ class ThreadTuner:
         if self.most == 1:
             yield
             return
+        # sizes are grouped by powers of two
         size = self._sizes.setdefault(min(tokens, _LARGE).bit_length(), _Size())
         threads, is_new = self._choose_threads(size)
         self._resize(threads)
@@ -62,10 +63,12 @@ class ThreadTuner:
     def _choose_threads(self, size: _Size) -> tuple[int, bool]:
         """A number of threads, and whether there is no recent measurement for it; counts one more pass."""
         size.count += 1
+        # the most threads first
         untried = next((threads for threads in reversed(self._choices) if threads not in size.costs), None)
         if untried is not None:
             return untried, True
         best = min(self._choices, key=size.costs.__getitem__)
         others = [threads for threads in self._choices if threads != best]
         turn, remainder = divmod(size.count, AGAIN)
+        # at every `AGAIN`th pass one of the others, each in turn
         return (best, False) if remainder else (others[turn % len(others)], True)

@@ -37,6 +37,7 @@ class PromptTokenizer:
         backend.no_padding()
         self._backend = backend
         self.eos_ids = eos_ids
+        # any of them ends an answer; the lowest is the one that drafts contain
         self.eos = min(eos_ids)
         # Some tokenizers put a mark in front of every text, so the tokens of two halves differ from those of the whole.
         self._joins = all(self._ids(a) + self._ids(b) == self._ids(a + b) for a, b in _JOINTS)
@@ -54,6 +55,7 @@ class PromptTokenizer:
         """
         start = _word_start(text, same) if self._joins else 0
         shared_count = bisect_right(previous.offsets, start, key=lambda offset: offset[1]) if start else 0
+        # reused only if a token of the previous prompt ends exactly where the new text is cut
         if not shared_count or previous.offsets[shared_count - 1][1] != start or before[:start] != text[:start]:
             return self.prompt(text)
         rest = self.pieces(text[start:])
@@ -89,5 +91,5 @@ def _word_start(text: str, end: int) -> int:
             break
         at = text.rfind(" ", 0, at)
     else:
-        return 0
+        return 0  # no single space in so many tries: tokenise the whole text
     return max(0, at)

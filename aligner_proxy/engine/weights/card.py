@@ -9,8 +9,11 @@ import yaml
 
 CARD = "README.md"
 _HEAD = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+"""The YAML header of a card, between two lines of dashes."""
 _CODE = re.compile(r"([a-z]{2,3})(?:[-_][A-Za-z0-9]+)*")
+"""A language code, and perhaps script or region, which are ignored."""
 _LARGEST = 1 << 20
+"""Bytes of the largest card that is read."""
 
 
 def languages(folder: Path) -> tuple[str, ...]:

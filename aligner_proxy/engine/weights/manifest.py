@@ -19,12 +19,16 @@ from aligner_proxy.errors import ConfigError, WeightsError
 
 MANIFEST = "aligner.json"
 MODEL = "config.json"
+"""Present in the folder of a full model; its weights lie beside it."""
 HEAD = "detector.safetensors"
+"""The detector head."""
 TAUGHT = "taught.bin"
 """Taught heads that come with the aligner (taught_head.py); only together with a detector head."""
 ADAPTER = "adapter_config.json"
+"""Present in the folder of an adapter."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
+"""Endings of the files that a model is loaded from; others, such as a card, have no hash."""
 
 Inside = Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
 """Name of a file directly in the folder."""
@@ -74,6 +78,7 @@ def read(folder: Path) -> Manifest | None:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         lines = error.errors(include_url=False) if isinstance(error, ValidationError) else []
+        # only the first error, by the path of its field; an error without a path concerns the whole file
         what = f"{'.'.join(map(str, lines[0]['loc'])) or 'file'}: {lines[0]['msg']}" if lines else str(error)
         raise WeightsError(f"{path} is no manifest of format 1 ({what}); export the aligner again") from None
     _check_template(path, manifest)
@@ -81,10 +86,12 @@ def read(folder: Path) -> Manifest | None:
 
 
 def _check_template(path: Path, manifest: Manifest) -> None:
+    """Raise `WeightsError` if the template is unknown, or worded differently than when the aligner was trained."""
     try:
         family = prompts.find_template(manifest.template)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
+    # None: the manifest does not say which wording was used
     if manifest.template_hash not in (None, family.hash):
         raise WeightsError(
             f"{path}: trained on another wording of template {manifest.template!r} than this version has; "

@@ -22,6 +22,7 @@ _NF4_BITS = 4.127
 STEP_TOKENS = 1024
 """Most tokens in a step."""
 _SPARE = 1.05
+"""Factor on the computed size of the weights, as a reserve."""
 _GB = 2**30
 
 
@@ -41,12 +42,14 @@ class ModelSize:
     @property
     def linear(self) -> int:
         """Number of parameters in the linear layers of the stack, which are the ones that are quantised."""
+        # query and output have all heads, key and value only the key heads; the inner part has three matrices
         attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.inner)
 
     @property
     def other(self) -> int:
         """Number of parameters in embeddings, output layer and norms."""
+        # tied: embeddings and output layer are one matrix; two norms per layer, and the final one
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
 
     def weights(self, quantization: str, width: int) -> float:
@@ -102,11 +105,13 @@ def cache_tokens(
             f"{_gb(window * token)} of cache for one window of {window} tokens, {_gb(sizes.step())} to compute in) "
             f"and there are {_gb(available)}; {_would_fit(sizes, quantization, window, states, available)}"
         )
+    # at least one window, even if `most` is less, because the longest prompt has to fit
     return max(window, min(most, int((available - fixed) // token)))
 
 
 def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:
     """Raise `WeightsError` if merging (in fp32) or quantising (from bf16) needs more memory than is available."""
+    # 4 bytes per number in fp32, 2 in bf16; while quantising, both forms are in memory
     need = sizes.weights("none", 4) if merges else sizes.weights("none", 2) + sizes.weights("nf4", 2)
     if need > available:
         what = "merging the adapter" if merges else "quantising"

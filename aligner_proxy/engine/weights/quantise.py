@@ -22,6 +22,7 @@ from aligner_proxy.engine.weights.sources import ModelSource
 def fill(source: ModelSource, quantization: str, folder: Path) -> None:
     """Prepare `source` and write its model, tokenizer and heads into `folder`."""
     merged = folder / "merged"
+    # a base in a GGUF file is rewritten, too, because both steps below read a plain model folder
     plain = merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
     if quantization == "nf4":
         _save_nf4(plain, folder)
@@ -54,6 +55,7 @@ def merge(source: ModelSource, folder: Path) -> Path:
 
 
 def _save_nf4(plain: Path, folder: Path) -> None:
+    """Load the model in `plain` in 4 bits, and save it before its first forward pass (module docstring)."""
     config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

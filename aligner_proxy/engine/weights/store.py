@@ -21,6 +21,7 @@ from aligner_proxy.engine.weights import manifest
 from aligner_proxy.errors import WeightsError
 
 STORED = "stored.json"
+"""Description of the prepared weights in their folder, with the hashes of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class WeightStore:
 
     def folder(self, prepared: Prepared) -> Path:
         """The folder where these weights are or will be."""
+        # half of the hash keeps the path short; `find` compares all of it
         return self.root / f"{prepared.content_hash[:32]}-{prepared.quantization}"
 
     def costs(self, prepared: Prepared) -> Path:
