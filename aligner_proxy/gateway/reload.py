@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 _FIXED = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
 """Blocks of the file that are read only when the process starts."""
 _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
+""""FILE:LINE" at the beginning of an error's message."""
 
 
 class Watcher(Protocol):
@@ -108,11 +109,12 @@ class WatchedFiles(Generic[_T]):
             return
         if self._signature() != now:
             return  # changed while it was read; the next check reads it again
+        # An equal value is a change, too, if it ends a refusal.
         new = value != self.current or self.refusal is not None
         self.current = value
         self._files = files
         self.refusal = None
-        self._applied = self._last_signature = self._signature()
+        self._applied = self._last_signature = self._signature()  # `_files` may be others now
         if new:
             self._on_change(None)
 
@@ -138,7 +140,7 @@ def _look_repeatedly(watcher: weakref.ref[Watcher], every_s: float) -> None:
         if strong is None:
             return
         strong.look()
-        del strong
+        del strong  # so that the watcher can be freed during the pause
 
 
 def _file_signature(path: Path) -> tuple[int, int, int] | None:
@@ -308,11 +310,12 @@ class Policies:
         return read_keys(config.keys_path(self.current.file))
 
     def _handle_change(self, reason: str | None) -> None:
+        """Count, log and report a change of the policies file; `reason` if it was refused."""
         now = time.time()
         self._count_change(reason)
         if reason is not None:
             log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, reason)
-            self._catch_up()
+            self._catch_up()  # another process may have read a valid version before this one looked
             self._report = replace(self._report, refused=reason, refused_at=now)
         else:
             restart = tuple(_fixed_changes(self._started, self.current.file)) if self._started else ()

@@ -146,6 +146,7 @@ class EventLine(Generic[Text]):
     def _shape(self, new: _Shape[Text]) -> int | None:
         """The number of a shape, which is registered if new; None if too many are known."""
         for number, shape in enumerate(self._shapes):
+            # By identity where possible, since this runs for every event.
             alike = shape.template is new.template and shape.text is new.text and shape.index == new.index
             if alike and shape.paths == new.paths and shape.rewrite == new.rewrite:
                 return number
