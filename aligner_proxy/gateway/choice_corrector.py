@@ -58,6 +58,7 @@ class ChoiceCorrector:
     ) -> None:
         self._hand_offs = hand_offs
         self._streaming = 0
+        """1 while a stream corrected segment by segment counts in `ShadowCorrections.busy`."""
         self.pipeline = pipeline
         self._state = state
         self._shadows = shadows
@@ -111,6 +112,7 @@ class ChoiceCorrector:
 
     async def correct_one(self, exchange: Exchange, session: Session | None = None) -> Outcome:
         """Correct one choice and record its outcome, even if the client disconnects meanwhile."""
+        # This outcome stays if the client leaves before there is another.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
         self._end_beside()
@@ -145,6 +147,7 @@ class ChoiceCorrector:
 
     def _start_judging_beside(self, exchange: Exchange, outcome: Outcome) -> None:
         """Start a background judgement of the same answer by the policy's shadow aligner, if it has one."""
+        # The result is only compared, in the audit store, with the verdicts on the same answer.
         if outcome.policy.shadow_aligner is None or outcome.correction is None or self._auditor is None:
             return
         policy = shares.shadow_policy(outcome.policy)

@@ -16,6 +16,7 @@ import sys
 SHORTEST_S = 0.01
 LONGEST_S = 0.1
 IS_SAFE = sys.version_info >= (3, 12)
+"""Whether this Python starts collections only between two instructions, not when an object is created."""
 _running: set[asyncio.Task[None]] = set()
 
 
@@ -49,4 +50,5 @@ def due_generation() -> int | None:
     """The oldest of the two young generations whose count exceeds its threshold; None if neither does."""
     counts = gc.get_count()
     thresholds = gc.get_threshold()
+    # A threshold of 0 switches collections off, as stalls.py does for a moment.
     return next((age for age in (1, 0) if 0 < thresholds[age] < counts[age]), None)

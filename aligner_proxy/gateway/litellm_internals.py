@@ -38,7 +38,9 @@ from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 
 CALL_ID_HEADER = "x-litellm-call-id"
 _LONGEST_CALL_ID = 256
+"""Most characters of a call id that a client chooses; a longer one is replaced."""
 _MOST_FALLBACKS = 32
+"""Most fallbacks in a request whose models are checked against the key."""
 _CHARGED = tuple(
     f"user_api_key_{name}"
     for name in ("hash", "alias", "team_id", "team_alias", "user_id", "org_id", "project_id", "end_user_id")
@@ -91,6 +93,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
 
 
 def _models_in_address(request: Request) -> Iterator[str]:
+    """Model names in query and path of a request."""
     yield from request.query_params.getlist("model")
     in_path = request.path_params.get("model")
     if isinstance(in_path, str):
@@ -284,6 +287,7 @@ def add_pre_call(event_hook: Any) -> Any:
 
 def check_entry(params: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for guardrail settings with which LiteLLM would log a line and skip the guardrail."""
+    # LiteLLM fills in `os.environ/` values later; a mode given in this way is replaced by a valid one here.
     literal = {name: value for name, value in params.items() if not str(value).startswith("os.environ/")}
     try:
         settings = LitellmParams(**{"mode": "post_call", **literal} if "mode" in params else literal)
@@ -359,6 +363,7 @@ def merge_items(items: Iterable[object]) -> list[object]:
 
 
 _BYTES = -1
+"""Stands for runs of bytes; choices count from 0."""
 
 
 def _text_choice(item: object) -> int | None:
@@ -376,6 +381,7 @@ def _text_choice(item: object) -> int | None:
 
 def _join_chunks(chunks: Sequence[Any]) -> object:
     """One chunk with the joined texts of all."""
+    # Copied, since the first chunk may be in another list, too.
     whole = chunks[0].model_copy()
     whole.choices = [chunks[0].choices[0].model_copy()]
     whole.choices[0].delta = chunks[0].choices[0].delta.model_copy()
@@ -413,6 +419,7 @@ def silence_error(error: Exception) -> HTTPException | None:
     for name in _QUOTING:
         if getattr(error, name, None) is not None:
             setattr(error, name, message if name == "message" else None)
+    # The errors behind it may quote the upstream, too.
     error.__cause__ = None
     error.__context__ = None
     return None

@@ -15,6 +15,7 @@ import gc
 from collections.abc import Callable
 
 EVERY_S = 30.0
+"""Seconds between two collections."""
 _running: set[asyncio.Task[None]] = set()
 
 
@@ -35,7 +36,7 @@ async def _trim_repeatedly() -> None:
         while True:
             await asyncio.sleep(EVERY_S)
             # Needed in an idle process, too, since releasing old objects triggers no collection.
-            if all(gc.get_threshold()):
+            if all(gc.get_threshold()):  # 0 while stalls.py suppresses collections
                 gc.collect()
                 if trim is not None:
                     await asyncio.to_thread(trim)  # releases the interpreter's lock

@@ -31,6 +31,7 @@ _COST_MAP_S = 60.0
 _MOST_VARIANTS = 8
 """Most pages kept per address; the OpenAPI document differs by the path prefix under which it is read."""
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
+"""Spellings of true in a query that FastAPI accepts."""
 _INSTALLED = "aligner_public_pages"
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class PublicPage:
 def _takes_gzip(accepted: str) -> bool:
     """Whether an `accept-encoding` header allows gzip."""
     choices = (choice.replace(" ", "").lower().partition(";q=") for choice in accepted.split(","))
+    # A weight of 0, also written 0.0, forbids gzip.
     return any(name == "gzip" and (not weight or weight.strip("0.")) for name, _, weight in choices)
 
 

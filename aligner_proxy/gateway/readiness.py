@@ -50,6 +50,7 @@ class EngineReadiness:
         self._engine = engine
         self._file = file
         self._needed: tuple[PolicyFile, bool] | None = None
+        """The policies file that was examined last, and whether it needs the engine."""
         self._looking: asyncio.Task[str | None] | None = None
         self._logged: str | None = None
 
@@ -57,7 +58,7 @@ class EngineReadiness:
         """Why the gateway is not ready; None if it is."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._check_engine())
-        return await asyncio.shield(self._looking)
+        return await asyncio.shield(self._looking)  # not stopped with this probe, since others may wait, too
 
     async def _needs_engine(self) -> bool:
         file = self._file()

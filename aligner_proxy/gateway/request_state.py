@@ -190,6 +190,7 @@ class RequestState:
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
             return None if slowest is None else f"{slowest:.0f}"
+        # Exact times would reveal something about the texts.
         return str(10 ** max(_COARSEST_DIGITS, len(str(int(slowest)))))
 
     def comment(self, timeline: Timeline | None = None) -> bytes:

@@ -53,6 +53,7 @@ class ShadowCorrections:
         `judge` judges and records the answer. `own` is the number of corrections in progress that belong to this
         answer.
         """
+        # The current task may be the shadow correction whose answer this is.
         if self.busy > own or self._tasks - {asyncio.current_task()} or self.judgements:
             SHADOW_JUDGEMENTS.labels(policy.aligner, "shed").inc()
             return

@@ -36,11 +36,15 @@ SIGNATURE = "x-aligner-signature"
 MOST_WAITING = 256
 """Most reports queued in each worker; further ones are dropped and counted."""
 ATTEMPTS = 4
+"""Most attempts to send a report."""
 LAST_S = 2.0
 """Seconds for which queued reports are still sent when the process ends."""
 _TIMEOUT_S = 5.0
+"""Seconds that connecting, or one read or write, may take."""
 _AGAIN = frozenset({408, 425, 429})
+"""Statuses below 500 after which the same report may be accepted later."""
 _BACKOFF = wait_exponential(multiplier=0.5, max=10.0) + wait_random(0, 0.25)
+"""Growing pause between two attempts, partly random so that workers do not all return at once."""
 
 
 class _RetryLater(Exception):
@@ -198,7 +202,7 @@ def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
                 "objective": outcome.objective_of(segment),
             }
             for number, segment in enumerate(outcome.segments)
-            if segment.score is not None and math.isfinite(segment.score)
+            if segment.score is not None and math.isfinite(segment.score)  # JSON has no infinity
         ],
     }
     if report.target.text and not report.exchange.no_store:

@@ -32,11 +32,15 @@ from aligner_proxy.teaching.subjects import Subject, TeachingState
 log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
+"""Seconds between two checks for objectives to train."""
 AGAIN_S = 600.0
 """Time until a failed training is retried."""
 _MOST_TRIED = 4096
+"""Most attempts remembered."""
 _NICE = 10
+"""Niceness of the training process, which must not slow the gateway down."""
 _TO_TEACH = (TeachingState.UNTAUGHT, TeachingState.STALE)
+"""States in which no taught head is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class AutoTrainer:
     _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MOST_TRIED, AGAIN_S))
     """Recent attempts, by title, text, aligner and digests."""
     _fault: str = ""
+    """The fault that was logged last; empty after a success."""
 
     async def keep_training(self) -> None:
         """Poll and train; runs until cancelled."""
@@ -96,6 +101,7 @@ class AutoTrainer:
         return list(dict.fromkeys(due))
 
     async def _run_training(self, target: ServingEngine, titles: Sequence[str]) -> None:
+        """Run `aligner-proxy teach` for these objectives at low priority, and log its report."""
         engine = ["--engine", target.address] if target.address else []
         command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json", *engine]
         tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]

@@ -114,6 +114,7 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     async def _end(self) -> None:
         """Correct the answer and set the items to deliver; if the upstream broke off, these are the original items."""
+        # First, since `correct` records an outcome even if the client leaves meanwhile.
         self._has_outcome = True
         exchanges = self._exchanges()
         outcomes = await self._correct_texts(exchanges)
