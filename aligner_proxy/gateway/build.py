@@ -126,6 +126,7 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
             raise ConfigError(
                 f"{place}: corrections are stored in Redis or in plugins.cache, not in both; remove one of them"
             )
+        # Code of others may block, and then must not stop the event loop.
         caller = ThreadRunner("cache") if plugin.offer.plugin.third_party else InlineRunner()
         return PluginCache(folder, ttl_s, plugin.make(), caller)
     if server is None:

@@ -25,6 +25,7 @@ CANCELLED = "cancelled"
 """The reason of a choice whose client disconnected before there was an outcome."""
 
 _BREAKER_LEVEL = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+"""Value of the gauge for each state."""
 prometheus.INFO.labels(__version__).set(1)
 
 

@@ -26,6 +26,7 @@ MOST_ANSWERS = 64
 """Most answers in one request, since each is a request to the engine."""
 _CALL_TYPE = "align"
 _BESIDE = "beside"
+"""Field of the made response for content that is judged as side text."""
 
 
 class Hooks(Protocol):
@@ -173,6 +174,7 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
     changes = []
     shift = 0
     for start, end, text in find_edits(before, after):
+        # An insertion has no characters of its own and counts as touching the segment at its place.
         touched = [segment for first, last, segment in flagged if first < max(end, start + 1) and start <= last]
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
         name = outcome.objective_of(worst) if worst else None

@@ -67,7 +67,7 @@ def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -
     if not is_served:
         app.include_router(_router(auth, align_form(hooks.pipeline.extensions)))
         app.include_router(_plugin_router(hooks, auth))
-        app.openapi_schema = None
+        app.openapi_schema = None  # FastAPI's stored document lacks the new routes
 
 
 def find_endpoint(route: object) -> Endpoint | None:

@@ -19,6 +19,7 @@ from aligner_proxy.formats.packing import PackedChunk, Packer, Paths
 PACKED_FROM = 256
 """Number of queued events from which chunks are packed; an answer of ordinary length keeps its own objects."""
 NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
+"""Shared by all events that repeat no text."""
 _MOST_SHAPES = 16
 """Most shapes known in one queue; an event of any further shape is kept unpacked."""
 Plain = tuple[int, tuple[object, ...], str, int, int]
