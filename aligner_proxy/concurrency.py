@@ -200,6 +200,7 @@ class _Watch:
                 await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _watch(self, work: asyncio.Task[Any]) -> None:
+        """Cancel the work as soon as the client has left."""
         self._has_begun = True
         # A connection that cannot be read does not mean that the client has left.
         with contextlib.suppress(Exception):

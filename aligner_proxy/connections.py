@@ -176,6 +176,7 @@ class BoundedProtocol(H11Protocol):
         """Log nothing, since any client could fill the log with upgrade requests; they are answered over HTTP."""
 
     def _log_full(self) -> None:
+        """Log that the connection limit is reached, at most once in `_LOG_S` seconds."""
         now = self.loop.time()
         if now - self._server.logged_at >= _LOG_S:
             self._server.logged_at = now

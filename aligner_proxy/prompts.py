@@ -151,6 +151,7 @@ class Prompt:
             return generated
         if generated == self.shown_answer:
             return self.original
+        # Look-alikes replace no line breaks, so both have the same number of lines.
         lines = dict(zip(self.shown_answer.split("\n"), self.original.split("\n"), strict=True))
         return "\n".join(lines.get(line) or self._restore_marks(line) for line in generated.split("\n"))
 

@@ -59,6 +59,7 @@ def open_engine(
     backend = config.engine_backend(file)
 
     def client(address: str, patience: float) -> Engine:
+        """The client of one engine; `local` itself in place of the engine on this machine's socket."""
         if server_kind(address) is ServerKind.SCORER:
             judge = VllmScorer(address, patience_s=patience)
             return SuppliedEngine(judge, head_source) if head_source else judge

@@ -31,6 +31,7 @@ def collect_between_callbacks() -> None:
 
 
 async def _collect_repeatedly() -> None:
+    """Collect the young generations between callbacks in place of Python's own collection, until cancelled."""
     gc.freeze()  # imported modules stay, so collections can skip them
     gc.disable()
     pause = SHORTEST_S

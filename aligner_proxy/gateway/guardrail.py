@@ -112,6 +112,7 @@ class AlignerGuardrail(CustomGuardrail):
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         if server is not None:
             membership = server.join(self._policies)
+            # Raised where no event loop runs.
             with contextlib.suppress(RuntimeError):
                 membership.start()
                 litellm_internals.run_at_shutdown(membership.aclose)

@@ -76,6 +76,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
     from litellm.proxy.common_utils.http_parsing_utils import read_request_body
 
     body = await read_request_body(request)
+    # True for the first one above the limit; further ones are not read.
     if any(True for _ in islice(iter_request_fallback_targets(body), _MOST_FALLBACKS, None)):
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
@@ -253,7 +254,7 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
     from litellm.proxy.auth import auth_utils
 
     values_of = auth_utils._iter_fallback_field_values
-    if getattr(values_of, "bounded", False):
+    if getattr(values_of, "bounded", False):  # patched already
         return
 
     def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
@@ -295,7 +296,7 @@ def check_entry(params: Mapping[str, Any]) -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"])) or "litellm_params"
         raise ConfigError(f"{key}: {first['msg']}; LiteLLM would start without the guardrail") from None
-    add_pre_call(settings.mode)
+    add_pre_call(settings.mode)  # raises for an unknown mode
 
 
 def log_served_texts(data: dict[str, Any], items: Sequence[object]) -> None:

@@ -30,6 +30,7 @@ def trim_periodically() -> None:
 
 
 async def _trim_repeatedly() -> None:
+    """Collect garbage and return free memory every `EVERY_S` seconds, until cancelled."""
     trim = find_trim()
     gc.freeze()  # imported modules stay, so collections can skip them
     try:

@@ -128,6 +128,7 @@ def _count_editor(outcome: Outcome) -> None:
     if use is None:
         return
     group = outcome.policy.editor_group or ""
+    # No series is created before there is something to count.
     for result, count in (("failed", use.failed), ("replied", use.calls)):
         if count:
             prometheus.EDITOR_CALLS.labels(group, result).inc(count)
@@ -202,6 +203,7 @@ def _count_work(outcome: Outcome) -> None:
 
 
 def _log_line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
+    """The fields of an outcome's log line; ours come last, so that no plugin replaces one."""
     correction = outcome.correction
     return (
         dict(outcome.reports)

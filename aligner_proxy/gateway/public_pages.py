@@ -90,6 +90,7 @@ class PublicPages:
         return self._pages[variant]
 
     async def _make(self, variant: Hashable) -> None:
+        """Render a page in a thread and store it; after a failure the next request tries again."""
         started = time.monotonic()
         try:
             page = await asyncio.to_thread(lambda: PublicPage.from_document(self._document(variant)))

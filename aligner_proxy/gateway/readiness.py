@@ -68,6 +68,7 @@ class EngineReadiness:
         return self._needed[1]
 
     async def _check_engine(self) -> str | None:
+        """Check now why the gateway is not ready, and log a change."""
         if not await self._needs_engine():
             return None
         why = await self._engine_fault()
@@ -80,6 +81,7 @@ class EngineReadiness:
         return why
 
     async def _engine_fault(self) -> str | None:
+        """The reason why the engine does not respond in time; None if it does."""
         try:
             async with asyncio.timeout(_WAIT_S):
                 await self._engine.info()

@@ -148,6 +148,8 @@ class Reasoning:
                     # An item without reasoning: what was read so far is complete and was not scored yet.
                     if reader.size == size > judged_size:
                         judged_size = size
+                        # The reasoning so far is scored again as a whole, so a running task on its beginning is
+                        # useless.
                         work = _replace_task(work, self._judge(reader.texts))
                     size = reader.size
                     yield item

@@ -99,6 +99,7 @@ class WatchedFiles(Generic[_T]):
         self._applied = None
 
     def _apply(self, now: Signature) -> None:
+        """Read the files and make their value the current one, unless it is refused or they change meanwhile."""
         try:
             value, files = self._read()
         except AlignerProxyError as error:
@@ -134,6 +135,7 @@ def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:
 
 
 def _look_repeatedly(watcher: weakref.ref[Watcher], every_s: float) -> None:
+    """Check until the watcher is freed; only a weak reference to it is kept during a pause."""
     pause = threading.Event()
     while not pause.wait(every_s):
         strong = watcher()
@@ -265,6 +267,9 @@ class Policies:
         keep_looking(self)
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
+        """The configuration, and the files to watch: the policies file, the index of heads, and all files that it
+        names.
+        """
         file = self._read_disk() if self._started else self._read_at_start()
         for warning in file.warnings:
             _warn_once(warning)

@@ -163,6 +163,7 @@ class RequestState:
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
         hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
+        # Ours come last, so that no plugin replaces one.
         pairs = self.extensions.headers(self.policy, self.outcomes) | {
             "id": self.public_id,
             "status": self.status.value,
@@ -307,6 +308,7 @@ def _status_text(outcome: Outcome) -> str:
 
 
 def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
+    """One choice for LiteLLM's record; our fields come last, so that no plugin replaces one."""
     return (
         dict(outcome.reports)
         | editor_counts(outcome)

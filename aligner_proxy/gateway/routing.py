@@ -34,6 +34,7 @@ MAX_FALLBACKS = 16
 MAX_TAGS = 128
 """Most tags of a request, each of at most `MAX_NAME_CHARS`; routes match every tag."""
 MAX_NAME_CHARS = 1_000
+"""Most characters of a model name or tag."""
 # Purposes of LiteLLM's fields by which a client could control its router or proxy.
 _DIRECTING = (
     purposes.DispatchOptions,

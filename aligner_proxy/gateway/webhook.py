@@ -121,10 +121,11 @@ class WebhookSender:
             self._queue.task_done()
 
     async def _send_reports(self) -> None:
+        """Send queued reports one after another until cancelled, and count each."""
         async with httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=_TIMEOUT_S) as client:
             while True:
                 report = await self._queue.get()
-                result = "dropped"
+                result = "dropped"  # stays if the process ends while the report is sent
                 try:
                     result = await self._send_report(client, report)
                 finally:
@@ -149,6 +150,7 @@ class WebhookSender:
         self._failing = True
 
     async def _send_retrying(self, client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
+        """Post a report, at most `ATTEMPTS` times while the webhook may still accept it."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryLater),
             wait=self._backoff,
@@ -211,6 +213,7 @@ def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
 
 
 def _report_texts(report: _WebhookReport, redact: Redact) -> Mapping[str, str | None]:
+    """The last question, the answer and its edited form, all redacted."""
     exchange = report.exchange
     edited = report.outcome.edited
     return {

@@ -140,7 +140,7 @@ class _Pulse:
             computed, queued, _ = self._schedstat.read_text().split()
         except (OSError, ValueError):
             return None
-        return ThreadUsage(int(computed) / 1e9, int(queued) / 1e9)
+        return ThreadUsage(int(computed) / 1e9, int(queued) / 1e9)  # the system counts nanoseconds
 
 
 def current_frames() -> dict[int, FrameType]:

@@ -66,6 +66,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[st
         messages=[message.model_dump() for message in body.structured_messages or ()],
         model=body.model,
         objectives=objectives,
+        # The body does not say which of the answers made the calls.
         finish_reasons=[_TOOL_CALLS if body.tool_calls else STOP] * len(texts),
         call_id=body.litellm_call_id,
         side_content={_TOOL_CALLS: body.tool_calls} if body.tool_calls else None,

@@ -218,4 +218,4 @@ def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, S
 
 
 def _finite_score(score: float | None) -> float | None:
-    return score if score is not None and abs(score) < float("inf") else None
+    return score if score is not None and abs(score) < float("inf") else None  # JSON has no infinity

@@ -78,7 +78,7 @@ class AutoTrainer:
     async def train_due(self, target: ServingEngine) -> None:
         """Train all objectives that are due."""
         file = registry.load_policies(self.policies)
-        if not subjects.subjects(file):
+        if not subjects.subjects(file):  # the engine need not be asked
             return
         due = self._due_subjects(file, await _read_info(target))
         self._fault = ""
@@ -96,9 +96,9 @@ class AutoTrainer:
                     continue
                 mark = (subject.title, subject.text, aligner, content_hash, subject.read().digest)
                 if mark not in self._attempted:
-                    self._attempted[mark] = True
+                    self._attempted[mark] = True  # before it is tried, so that a failure is not repeated at once
                     due.append(subject)
-        return list(dict.fromkeys(due))
+        return list(dict.fromkeys(due))  # one training serves all aligners of an objective
 
     async def _run_training(self, target: ServingEngine, titles: Sequence[str]) -> None:
         """Run `aligner-proxy teach` for these objectives at low priority, and log its report."""
@@ -113,7 +113,7 @@ class AutoTrainer:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C does not reach it; the tether ends it with us
         )
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
@@ -134,6 +134,7 @@ class AutoTrainer:
 
 
 async def _read_info(target: ServingEngine) -> AlignerInfo:
+    """The serving engine's description, asked over a connection of its own."""
     engine = target.open_engine()
     try:
         return await engine.info()
@@ -145,7 +146,7 @@ async def _read_info(target: ServingEngine) -> AlignerInfo:
 def _log_result(output: bytes, status: int | None) -> None:
     """Log names and figures from the subprocess's report, never texts."""
     try:
-        report: dict[str, Any] = json.loads(output.splitlines()[-1])
+        report: dict[str, Any] = json.loads(output.splitlines()[-1])  # the report is the last line
     except (ValueError, IndexError):
         report = {"error": {"message": f"the command ended with status {status}; run `aligner-proxy teach` to see why"}}
     if "error" in report:

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STDERR = 2
+"""File descriptor of standard error."""
 _REST_S = 5.0
 """Seconds that the subprocesses of an ended child get to finish."""
 _LOOK_S = 0.05
@@ -97,6 +98,7 @@ class ChildProcess:
         return await asyncio.shield(self._end_task)
 
     async def _wait_end(self) -> int:
+        """Wait for the child, then end the subprocesses that it left behind; return its exit status."""
         assert self.process is not None
         status = await self.process.wait()
         if self._send_group(signal.SIGTERM):

@@ -151,7 +151,7 @@ class EventLine(Generic[Text]):
             alike = shape.template is new.template and shape.text is new.text and shape.index == new.index
             if alike and shape.paths == new.paths and shape.rewrite == new.rewrite:
                 return number
-        if len(self._shapes) == _MOST_SHAPES:
+        if len(self._shapes) == _MOST_SHAPES:  # so that the search above stays short
             return None
         self._shapes.append(new)
         return len(self._shapes) - 1

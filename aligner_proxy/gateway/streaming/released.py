@@ -113,6 +113,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.ledger.policy))
 
     async def _end(self) -> None:
+        """End all texts, judge pending side texts, and check a refusal, which is complete only now."""
         self._check_fault()
         for text in self._texts.values():
             if self._passes_broken:
