@@ -131,7 +131,7 @@ def _credentials(scope: Scope) -> Iterator[str]:
     for _, value in scope["headers"]:
         text = value.decode("latin-1")
         yield text
-        if " " in text:
+        if " " in text:  # such as "Bearer KEY"
             yield text.partition(" ")[2]
     if b"key=" in scope["query_string"]:
         yield from (value for name, value in parse_qsl(scope["query_string"].decode("latin-1")) if name == "key")

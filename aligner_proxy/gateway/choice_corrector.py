@@ -90,6 +90,7 @@ class ChoiceCorrector:
                 # A single choice needs no task of its own.
                 outcomes = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
         state.settle(outcomes)
+        # Before `refuse`, so that a blocked answer is recorded, too.
         self._publish(started)
         for outcome in outcomes:
             self.refuse(outcome)

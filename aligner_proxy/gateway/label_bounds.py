@@ -55,7 +55,7 @@ class LabelBounds:
         client_labels = tuple(pair for pair in labels.items() if self._is_client_value(*pair, is_known=is_known))
         if not client_labels:
             return labels
-        combinations = self._of_owners.setdefault(owner if is_known else (), set())
+        combinations = self._of_owners.setdefault(owner if is_known else (), set())  # all unknown keys share one limit
         if client_labels in combinations:
             return labels
         if len(combinations) < MOST_COMBINATIONS:

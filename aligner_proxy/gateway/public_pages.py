@@ -107,6 +107,7 @@ def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
     """The OpenAPI document as FastAPI serves it under this prefix."""
     document = app.openapi()
     servers = document.get("servers", [])
+    # FastAPI adds the prefix as a server, too, unless told not to or it is listed already.
     if not root_path or not app.root_path_in_servers or root_path in {server.get("url") for server in servers}:
         return document
     return {**document, "servers": [{"url": root_path}, *servers]}

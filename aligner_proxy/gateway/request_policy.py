@@ -120,6 +120,7 @@ def resolve_answer(
 def _add_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
     """Add the answering model group, and the metadata by which LiteLLM charges the editor's calls."""
     payer = tuple(litellm_internals.payer_metadata(user).items())
+    # If the requested name is an alias, the group behind it answers.
     return replace(policy, upstream=next(iter(request.groups), request.model), payer=payer)
 
 
@@ -203,6 +204,7 @@ def request_facts(
         },
         brought=body_request.fields,
         groups=groups,
+        # LiteLLM lets the owners of its own keys choose aliases.
         alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )
 

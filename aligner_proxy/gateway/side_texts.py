@@ -260,7 +260,7 @@ class SideTexts:
         if not litellm_internals.is_from_upstream(error) or getattr(error, _JUDGED, False):
             return None
         setattr(error, _JUDGED, True)
-        self._reader = SideTextReader(streamed=False)
+        self._reader = SideTextReader(streamed=False)  # an error is judged by itself, without the stream before it
         self.read({"error": {"message": str(error)}})
         try:
             await self.settle(())

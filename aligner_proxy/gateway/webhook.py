@@ -101,6 +101,7 @@ class WebhookSender:
         except asyncio.QueueFull:
             HAND_OFFS.labels("dropped", outcome.policy.name).inc()
             return
+        # Started with the first report, since none may ever be due.
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send_reports())
 

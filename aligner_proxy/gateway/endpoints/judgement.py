@@ -155,6 +155,7 @@ async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, 
 
 
 def _align_segments(outcome: Outcome) -> Iterator[AlignSegment]:
+    """The judged segments, with the client's own names for its own objectives."""
     names = client_names(outcome.policy.objectives)
     for segment in outcome.segments:
         name = outcome.objective_of(segment)

@@ -84,7 +84,7 @@ def _make_judge(request: Request, caller: Any) -> adapters.Judge:
 
 
 def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
-    """The routes of the gateway's own endpoints; `align_body` is the form of `POST /v1/align` with fields of plugins."""
+    """The routes of the gateway's own endpoints; `align_body` is the form of `POST /v1/align` with plugins' fields."""
     authenticated = Depends(auth)
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
 

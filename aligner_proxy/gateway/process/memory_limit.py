@@ -58,6 +58,7 @@ def is_measurable() -> bool:
 
 def largest_mb(pid: int) -> int:
     """The largest resident set of a process and its descendants, in MB; 0 if unknown."""
+    # Not a sum: the limit applies to each process.
     return max(map(_resident_bytes, _process_tree(pid))) // _MIB
 
 
