@@ -119,7 +119,7 @@ class SteadyClock:
         if reading.boot and reading.boot == last.boot and reading.uptime >= last.uptime:
             jump = elapsed - (reading.uptime - last.uptime)
             return jump if abs(jump) > JUMP_S else 0.0
-        # No clock has run since the other boot, so only too long a gap or a step back shows a jump.
+        # Without a common boot there is no second clock, so only too long a gap or a step back shows a jump.
         return elapsed if elapsed > self._gap_s or elapsed < -JUMP_S else 0.0
 
     def _log_change(self, before: ClockReading) -> None:

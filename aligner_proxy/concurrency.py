@@ -191,7 +191,7 @@ class _Watch:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         try:
-            # Not 0: our caller has cancelled the work as well, which must end as cancelled then.
+            # If a request to cancel remains, it is our caller's, and the work must end as cancelled.
             if isinstance(error, asyncio.CancelledError) and self._is_gone and self._work.uncancel() == 0:
                 raise ClientGone("the client left") from None
         finally:

@@ -18,6 +18,7 @@ LONGEST_S = 0.1
 IS_SAFE = sys.version_info >= (3, 12)
 """Whether this Python starts collections only between two instructions, not when an object is created."""
 _running: set[asyncio.Task[None]] = set()
+"""Strong reference to the task, since the loop keeps only a weak one."""
 
 
 def collect_between_callbacks() -> None:

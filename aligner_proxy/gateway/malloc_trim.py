@@ -17,6 +17,7 @@ from collections.abc import Callable
 EVERY_S = 30.0
 """Seconds between two collections."""
 _running: set[asyncio.Task[None]] = set()
+"""Strong reference to the timer, since the loop keeps only a weak one."""
 
 
 def trim_periodically() -> None:

@@ -33,6 +33,7 @@ _MOST_VARIANTS = 8
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 """Spellings of true in a query that FastAPI accepts."""
 _INSTALLED = "aligner_public_pages"
+"""Attribute that marks an application with our routes."""
 log = logging.getLogger(__name__)
 
 

@@ -159,7 +159,7 @@ class ActiveConfig:
     """The active configuration, which applies to new requests."""
 
     file: PolicyFile
-    resolver: PolicyResolver = field(compare=False)
+    resolver: PolicyResolver = field(compare=False)  # made from the file and the heads, which are compared
     heads: ActiveHeads
     """The active taught heads for this file, which the resolver adds to policies."""
     head_versions: Mapping[str, Version] = field(compare=False)
@@ -239,6 +239,7 @@ class Policies:
         self.path = path
         self._active = active_policies.process_policies(path)
         self._started: PolicyFile | None = None
+        """The file with which the process started, to find changes that need a restart; None until it is read."""
         self._watched = WatchedFiles(self._read, self._handle_change)
         self._keys = WatchedFiles(self._read_keys, self._handle_keys_change)
         self._started = self.current.file
@@ -282,6 +283,7 @@ class Policies:
         file = registry.load_policies(self.path)
         config.refuse_without_policies(file)
         registry.configure_plugins(file)
+        # At the start this process has no earlier file to compare with.
         self._active.activate(file, self._watched.current.file if self._started else None)
         return file
 

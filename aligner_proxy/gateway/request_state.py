@@ -33,6 +33,7 @@ _RANK = (
 )
 
 _STATE = "aligner_proxy_state"
+"""Name of the state in a request's metadata."""
 _COARSEST_DIGITS = 2
 """Fewest digits of a rounded time; times below 100 ms are reported as 100."""
 

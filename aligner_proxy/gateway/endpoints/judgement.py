@@ -180,6 +180,7 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
         name = outcome.objective_of(worst) if worst else None
         score = _finite_score(worst.score) if worst else None
+        # Findings are placed in the delivered text, flagged segments in the original.
         delivered_range = (start + shift, start + shift + len(text))
         findings = [one for first, last, one in ranges if first < delivered_range[1] and delivered_range[0] < last]
         source = ", ".join(dict.fromkeys(one.source for one in findings)) or None

@@ -40,7 +40,7 @@ _MOST_TRIED = 4096
 _NICE = 10
 """Niceness of the training process, which must not slow the gateway down."""
 _TO_TEACH = (TeachingState.UNTAUGHT, TeachingState.STALE)
-"""States in which no taught head is used."""
+"""States in which training is due: there is no head, or only one for another text or aligner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class CompanionKeeper:
             keeping: asyncio.Task[None] | None = None
             while True:
                 number = self.serving()
+                # While no generation serves, the last companion stays.
                 if number != current and number is not None:
                     if keeping is not None:
                         keeping.cancel()
