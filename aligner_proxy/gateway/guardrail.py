@@ -161,6 +161,7 @@ class AlignerGuardrail(CustomGuardrail):
         before = self._gaps
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
         self._gaps = tuple(text for _, text in guardrail_entry.find_gaps(mode, self.default_on, stream_scope))
+        # LiteLLM calls this twice for each entry; once is enough for the log.
         for gap in self._gaps if self._gaps != before else ():
             log.warning("%s (where the policies file enforces objectives, every answer is corrected anyway)", gap)
 

@@ -206,7 +206,7 @@ class RequestState:
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
-        if len(self.outcomes) > 1:
+        if len(self.outcomes) > 1:  # else `status` says it already
             fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
         if self.public_id:
             fields.append(f"id={self.public_id}")

@@ -125,6 +125,7 @@ def written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(request, Mapping):
         return ()
     body = request.get("body")
+    # The parsed body has only the last of several `model` keys; the others come from duplicate_models.py.
     in_body = (body.get("model"),) if isinstance(body, Mapping) else ()
     names = (*_names_in_address(str(request.get("url") or "")), *in_body, *duplicate_models.names.get())
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
