@@ -103,10 +103,11 @@ class SteadyClock:
             return self._last
 
     def _follow_machine(self, last: ClockReading, reading: ClockReading) -> ClockReading:
+        """The new reading with its correction: against jumps, and 0 once the machine's clock is back or is accepted."""
         jump = self._jump(last, reading)
         if jump:
             offset = last.offset - jump
-            back = abs(offset) <= JUMP_S
+            back = abs(offset) <= JUMP_S  # so small a rest is no jump
             return replace(reading, offset=0.0 if back else offset, jumped_at=reading.wall)
         if last.offset and reading.wall - last.jumped_at >= self._believed_after_s:
             return reading
@@ -118,6 +119,7 @@ class SteadyClock:
         if reading.boot and reading.boot == last.boot and reading.uptime >= last.uptime:
             jump = elapsed - (reading.uptime - last.uptime)
             return jump if abs(jump) > JUMP_S else 0.0
+        # Without a common boot there is no second clock, so only too long a gap or a step back shows a jump.
         return elapsed if elapsed > self._gap_s or elapsed < -JUMP_S else 0.0
 
     def _log_change(self, before: ClockReading) -> None:

@@ -27,6 +27,7 @@ AT_ONCE_CHARS = 500
 """Texts up to this many characters are processed in the event loop; longer ones in a thread."""
 _T = TypeVar("_T")
 _client: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("aligner_proxy_client", default=None)
+"""Waits until the client of the current request leaves."""
 _ending: set[asyncio.Task[None]] = set()
 """Strong references to running tasks, since the loop itself keeps only weak ones."""
 
@@ -56,6 +57,7 @@ class TimeSlice:
     """
 
     LONGEST_S = 0.002
+    """Seconds of one turn."""
 
     async def pause(self) -> None:
         """Let other tasks run if this one has used up its turn or does not have the turn."""
@@ -189,6 +191,7 @@ class _Watch:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         try:
+            # If a request to cancel remains, it is our caller's, and the work must end as cancelled.
             if isinstance(error, asyncio.CancelledError) and self._is_gone and self._work.uncancel() == 0:
                 raise ClientGone("the client left") from None
         finally:
@@ -197,6 +200,7 @@ class _Watch:
                 await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _watch(self, work: asyncio.Task[Any]) -> None:
+        """Cancel the work as soon as the client has left."""
         self._has_begun = True
         # A connection that cannot be read does not mean that the client has left.
         with contextlib.suppress(Exception):

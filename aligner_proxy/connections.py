@@ -34,6 +34,7 @@ LEAST_BYTES_PER_S = 8 << 10
 _REASONS = {408: "Request Timeout", 503: "Service Unavailable"}
 _CLOSE = (b"connection", b"close")
 _LOG_S = 60.0
+"""Least seconds between two log lines about the connection limit."""
 log = logging.getLogger(__name__)
 
 
@@ -53,6 +54,7 @@ class ConnectionLimits:
     drain_s: float = 6.0
     """How long a stopping server keeps a silent connection open; also longer than clients keep one."""
     body_bytes: int = 32 << 20
+    """Longest body that is accepted."""
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ class BoundedProtocol(H11Protocol):
         if len(self.connections) > self.limits.connections:
             self._log_full()
             slowest = next(iter(self._server.connections), None)
-            if slowest is None:
+            if slowest is None:  # the server itself is working on all connections
                 self._close(503)
                 return
             slowest.give_up()
@@ -149,6 +151,7 @@ class BoundedProtocol(H11Protocol):
         """Stop: let a running request finish, and wait `drain_s` for a request that may be on its way."""
         self._server.draining = True
         if self.cycle is None or self.cycle.response_complete:
+            # Our shorter timeout replaces uvicorn's for idle connections.
             self._unset_keepalive_if_required()
             self._start_clock(self.limits.drain_s)
         else:
@@ -173,6 +176,7 @@ class BoundedProtocol(H11Protocol):
         """Log nothing, since any client could fill the log with upgrade requests; they are answered over HTTP."""
 
     def _log_full(self) -> None:
+        """Log that the connection limit is reached, at most once in `_LOG_S` seconds."""
         now = self.loop.time()
         if now - self._server.logged_at >= _LOG_S:
             self._server.logged_at = now
@@ -196,14 +200,16 @@ class BoundedProtocol(H11Protocol):
         elif pending is _PendingInput.HEAD:
             self._start_clock(self.limits.head_s)
         else:
-            self._server.connections[self] = None
+            self._server.connections[self] = None  # uvicorn's timer closes it, or a new connection that needs its place
 
     def _pending_input(self) -> _PendingInput:
+        """What the client is to send next, from h11's state."""
         state = self.conn.their_state
         if state is h11.SEND_BODY:
             return _PendingInput.BODY
         if state is not h11.IDLE:
             return _PendingInput.NOTHING
+        # A first request is due at once; of a later one, bytes must have arrived.
         has_started = self.cycle is None or self.conn.trailing_data[0]
         return _PendingInput.HEAD if has_started else _PendingInput.NEXT_REQUEST
 

@@ -72,9 +72,11 @@ _ALIGNER_V1 = (
     "{question} | {answer} ASSISTANT:"
 )
 _BARS = ("Context", "Query", "Question", "Answer", "Edit")
+"""Field names after a bar in MetaAligner's templates."""
 BROKEN_BAR = "\u00a6"
 FULLWIDTH_HASHES = "\uff03\uff03"
 _ROLES = (("USER:", "USER\uff1a"), ("ASSISTANT:", "ASSISTANT\uff1a"))
+"""(mark, look-alike) of the roles in chat prompts."""
 # Vicuna v1.1, the chat format of FastChat's trainer.
 _VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -106,11 +108,13 @@ TEMPLATES = {
 }
 
 _SEPARATOR = "; "
+"""Between two objectives in a prompt."""
 _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", re.IGNORECASE)
 # The lookbehind tries a run of line breaks only from its first; trying each one took seconds for ten thousand.
 _ROLE_TURN = re.compile(r"(?<!\n)\n{2,}+(?=[^\S\n]*+(?:Human|Assistant)[^\S\n]*+:)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
 _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
+"""(look-alike, mark), to undo the replacements in generated text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,7 @@ class Prompt:
             return generated
         if generated == self.shown_answer:
             return self.original
+        # Look-alikes replace no line breaks, so both have the same number of lines.
         lines = dict(zip(self.shown_answer.split("\n"), self.original.split("\n"), strict=True))
         return "\n".join(lines.get(line) or self._restore_marks(line) for line in generated.split("\n"))
 
@@ -204,6 +209,7 @@ def join_objectives(objectives: Sequence[str]) -> str:
 
 
 def _spans(start: int, objectives: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """(start, exclusive end) of each objective in a field that begins at `start`."""
     spans = []
     for text in objectives:
         spans.append((start, start + len(_one_line(text))))
@@ -212,6 +218,7 @@ def _spans(start: int, objectives: Sequence[str]) -> tuple[tuple[int, int], ...]
 
 
 def _one_line(text: str) -> str:
+    """A text on one line, without quotes and bars, which end its field, or a placeholder that is filled later."""
     flat = " ".join(text.split()).replace('"', "'").replace("|", BROKEN_BAR)
     return neutralise_marks(flat).replace("{question}", "(question)")
 
@@ -228,5 +235,6 @@ def query_field(family: Template, turns: Sequence[Turn]) -> str:
     if not family.dialogue and len(folded_turns) == 1 and folded_turns[0].role == "user":
         return folded_turns[0].content
     roles = {"user": "Human", "assistant": "Assistant"}
+    # Within a turn, an empty line before "Human:" or "Assistant:" would look like the start of another turn.
     dialogue = "".join(f"\n\n{roles[turn.role]}: {_ROLE_TURN.sub(chr(10), turn.content)}" for turn in folded_turns)
     return f"{dialogue} \n\nAssistant:"

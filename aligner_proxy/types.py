@@ -244,6 +244,7 @@ class GateRule(StrEnum):
 
 
 _HALF = re.compile("[\ud800-\udfff]")
+"""A lone surrogate: half of a pair."""
 DEFAULT_ALIGNER = "default"
 """The aligner used if a policy names none."""
 METAALIGNER = "metaaligner"
@@ -395,7 +396,7 @@ class Policy:
     objectives: tuple[Objective, ...] = ()
     mode: Mode = Mode.ENFORCE
     stream: StreamMode = StreamMode.HOLD
-    keepalive_s: float = 15.0
+    keepalive_s: float = 15.0  # between two comments of a silent stream; 0 for none
     debug_trailer: bool = False  # whether a stream ends with its flags and timings
     exact_times: bool = False  # whether x-aligner-ms is exact
     deadline_s: float = 20.0
@@ -405,15 +406,15 @@ class Policy:
     if_nothing_remains: IfNothingRemains = IfNothingRemains.ORIGINAL
     decline: tuple[tuple[str, str], ...] = ()  # (language, text) in place of an answer; "" is any language
     decline_within: float = 2.0  # next to a harmful segment, others count as harmful from this far below
-    caution: float = 0.0
+    caution: float = 0.0  # score above which a segment is flagged
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED
     aligner: str = DEFAULT_ALIGNER
     aligner_shares: tuple[AlignerShare, ...] = ()  # several aligners, until one is drawn for the conversation
     shadow_aligner: AlignerShare | None = None  # also scores the same answers, for comparison only
     hand_off: HandOff | None = None  # webhook to which doubtful answers are reported
-    sample: float = 1.0
-    max_answer_chars: int = 400_000
+    sample: float = 1.0  # share of requests that are judged
+    max_answer_chars: int = 400_000  # longest text that is corrected as a whole
     gate: tuple[GateRule, ...] = tuple(GateRule)
     json_strings: JsonStrings = JsonStrings.KEEP
     reasoning: SideTreatment = SideTreatment.PASS
@@ -625,6 +626,7 @@ class Correction:
             counts=sum((part.counts for part in parts), DecodeCounts()),
             prompt_tokens=sum(part.prompt_tokens for part in parts),
             ms=sum(part.ms for part in parts),
+            # Not a sum, since all parts have the same objectives.
             untaught=max(self.untaught, *(part.untaught for part in parts), 0),
             editor=sum((part.editor for part in parts if part.editor), EditorUse()) if _used_editor(parts) else None,
         )

@@ -70,7 +70,7 @@ class ActivePolicies:
         assert self.state_file is not None
         new = self.state_file.with_suffix(".new")
         try:
-            new.touch(mode=0o600)
+            new.touch(mode=0o600)  # before the text is in it, so that no other user can read it
             new.write_text(json.dumps({"path": os.path.abspath(self.path), "text": file.source.text}), encoding="utf-8")
             new.replace(self.state_file)
         except OSError as error:
@@ -87,6 +87,7 @@ class ActivePolicies:
         text = self.read_text()
         if text == file.source.text:
             return None
+        # The caller's own file, already parsed, is the active one or the only one known.
         if text is None or (current is not None and text == current.source.text):
             return current
         try:

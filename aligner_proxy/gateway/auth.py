@@ -62,7 +62,7 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     if not _may_call(entry, request):
         raise _refusal("this key may not call this endpoint; `routes` in its entry of the keys file can allow it", 403)
     caller = _make_caller(entry, digest, request)
-    if entry.models:
+    if entry.models:  # LiteLLM checks them only when asked
         await litellm_internals.refuse_other_models(caller, request)
     if entry.has_limits:
         litellm_internals.make_room_for_counters(len(client_keys.active_keys()))
@@ -70,6 +70,7 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
 
 
 def _find_entry(digest: str) -> KeyEntry:
+    """The entry of the keys file for this digest; raises HTTP 401 if there is none, and 503 for an unreadable file."""
     try:
         entry = client_keys.active_keys().get(digest)
     except client_keys.KeysUnreadable:

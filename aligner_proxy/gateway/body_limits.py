@@ -24,7 +24,9 @@ _UNKNOWN_SENDER_BYTES = MIB
 """Limit for senders without a known key, whom authentication refuses later anyway."""
 
 _LINGER_BYTES = 32 * MIB
+"""Most bytes of a refused body that are read and discarded."""
 _LINGER_S = 5.0
+"""Most seconds spent on that."""
 
 Bound = Callable[[Scope], int | None]
 """The maximum body size in bytes; None for no limit."""
@@ -63,7 +65,7 @@ class BodyLimitMiddleware:
             messages.append(message)
 
         async def replay() -> Message:
-            return messages.popleft() if messages else await receive()
+            return messages.popleft() if messages else await receive()  # later messages say that the client left
 
         await self.app(scope, replay, send)
 
@@ -72,7 +74,7 @@ def _declared_bytes(scope: Scope) -> int:
     """The declared content length; 0 without one, since the received bytes are counted anyway."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            return int(value[:20])
+            return int(value[:20])  # 20 digits exceed any limit; thousands would take long to convert
     return 0
 
 
@@ -91,6 +93,7 @@ async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True)
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
+    # Not complete yet, since the server closes the connection after a complete response.
     await send({"type": "http.response.body", "body": body, "more_body": True})
     drained = 0
     with contextlib.suppress(TimeoutError):
@@ -119,6 +122,7 @@ def sender_bound(scope: Scope) -> int | None:
             return None
         if digest in entries:
             bounds.append(entries[digest].max_body_mb * MIB)
+    # Which of several keys LiteLLM takes is not known here, so the lowest limit applies.
     return min(bounds, default=_UNKNOWN_SENDER_BYTES)
 
 
@@ -127,7 +131,7 @@ def _credentials(scope: Scope) -> Iterator[str]:
     for _, value in scope["headers"]:
         text = value.decode("latin-1")
         yield text
-        if " " in text:
+        if " " in text:  # such as "Bearer KEY"
             yield text.partition(" ")[2]
     if b"key=" in scope["query_string"]:
         yield from (value for name, value in parse_qsl(scope["query_string"].decode("latin-1")) if name == "key")

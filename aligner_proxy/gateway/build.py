@@ -59,6 +59,7 @@ def open_engine(
     backend = config.engine_backend(file)
 
     def client(address: str, patience: float) -> Engine:
+        """The client of one engine; `local` itself in place of the engine on this machine's socket."""
         if server_kind(address) is ServerKind.SCORER:
             judge = VllmScorer(address, patience_s=patience)
             return SuppliedEngine(judge, head_source) if head_source else judge
@@ -126,6 +127,7 @@ def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> Co
             raise ConfigError(
                 f"{place}: corrections are stored in Redis or in plugins.cache, not in both; remove one of them"
             )
+        # Code of others may block, and then must not stop the event loop.
         caller = ThreadRunner("cache") if plugin.offer.plugin.third_party else InlineRunner()
         return PluginCache(folder, ttl_s, plugin.make(), caller)
     if server is None:

@@ -58,6 +58,7 @@ class ChoiceCorrector:
     ) -> None:
         self._hand_offs = hand_offs
         self._streaming = 0
+        """1 while a stream corrected segment by segment counts in `ShadowCorrections.busy`."""
         self.pipeline = pipeline
         self._state = state
         self._shadows = shadows
@@ -89,6 +90,7 @@ class ChoiceCorrector:
                 # A single choice needs no task of its own.
                 outcomes = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
         state.settle(outcomes)
+        # Before `refuse`, so that a blocked answer is recorded, too.
         self._publish(started)
         for outcome in outcomes:
             self.refuse(outcome)
@@ -111,6 +113,7 @@ class ChoiceCorrector:
 
     async def correct_one(self, exchange: Exchange, session: Session | None = None) -> Outcome:
         """Correct one choice and record its outcome, even if the client disconnects meanwhile."""
+        # This outcome stays if the client leaves before there is another.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
         self._end_beside()
@@ -145,6 +148,7 @@ class ChoiceCorrector:
 
     def _start_judging_beside(self, exchange: Exchange, outcome: Outcome) -> None:
         """Start a background judgement of the same answer by the policy's shadow aligner, if it has one."""
+        # The result is only compared, in the audit store, with the verdicts on the same answer.
         if outcome.policy.shadow_aligner is None or outcome.correction is None or self._auditor is None:
             return
         policy = shares.shadow_policy(outcome.policy)

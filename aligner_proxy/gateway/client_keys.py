@@ -65,6 +65,7 @@ def policies_path() -> Path | None:
     try:
         return find_policies(litellm_file)
     except ConfigError:
+        # A keys file that is set without a policies file still works.
         if config.keys_path() is None:
             raise
         return None

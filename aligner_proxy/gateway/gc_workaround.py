@@ -16,7 +16,9 @@ import sys
 SHORTEST_S = 0.01
 LONGEST_S = 0.1
 IS_SAFE = sys.version_info >= (3, 12)
+"""Whether this Python starts collections only between two instructions, not when an object is created."""
 _running: set[asyncio.Task[None]] = set()
+"""Strong reference to the task, since the loop keeps only a weak one."""
 
 
 def collect_between_callbacks() -> None:
@@ -30,6 +32,7 @@ def collect_between_callbacks() -> None:
 
 
 async def _collect_repeatedly() -> None:
+    """Collect the young generations between callbacks in place of Python's own collection, until cancelled."""
     gc.freeze()  # imported modules stay, so collections can skip them
     gc.disable()
     pause = SHORTEST_S
@@ -49,4 +52,5 @@ def due_generation() -> int | None:
     """The oldest of the two young generations whose count exceeds its threshold; None if neither does."""
     counts = gc.get_count()
     thresholds = gc.get_threshold()
+    # A threshold of 0 switches collections off, as stalls.py does for a moment.
     return next((age for age in (1, 0) if 0 < thresholds[age] < counts[age]), None)

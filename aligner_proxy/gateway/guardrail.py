@@ -64,8 +64,11 @@ from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, Side
 
 log = logging.getLogger(__name__)
 _DRAW_RANGE = 2**53
+"""A power of two, so that a share times this is exact."""
 _HOOKS = (GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call)
+"""The hooks that run for every request if the policies file enforces."""
 _NO_POLICY = Policy(name="-")
+"""Stands for the policy on endpoints whose answers are not corrected."""
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
     Status.UNCHANGED: "success",
@@ -88,6 +91,7 @@ class AlignerGuardrail(CustomGuardrail):
     _gaps: tuple[str, ...] = ()
     """Descriptions of settings in LiteLLM's entry that keep answers from the hooks."""
     _enforcing: tuple[PolicyFile, bool] | None = None
+    """The policies file that was examined last, and whether it enforces."""
 
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
         # LiteLLM swallows ValueError and TypeError from here and would start without the guardrail.
@@ -108,6 +112,7 @@ class AlignerGuardrail(CustomGuardrail):
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         if server is not None:
             membership = server.join(self._policies)
+            # Raised where no event loop runs.
             with contextlib.suppress(RuntimeError):
                 membership.start()
                 litellm_internals.run_at_shutdown(membership.aclose)
@@ -156,6 +161,7 @@ class AlignerGuardrail(CustomGuardrail):
         before = self._gaps
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
         self._gaps = tuple(text for _, text in guardrail_entry.find_gaps(mode, self.default_on, stream_scope))
+        # LiteLLM calls this twice for each entry; once is enough for the log.
         for gap in self._gaps if self._gaps != before else ():
             log.warning("%s (where the policies file enforces objectives, every answer is corrected anyway)", gap)
 
@@ -178,6 +184,7 @@ class AlignerGuardrail(CustomGuardrail):
     ) -> dict[str, Any]:
         """Resolve the policy before any tokens are spent; raises 403 for requests that the tenant may not make."""
         route = user_api_key_dict.request_route
+        # The model of a stored answer, and so its policy, is known only once the answer arrives.
         if not formats.is_stored_answer(route):
             if formats.wire(route) is not None:
                 request_policy.check_body(data, self._policies.current.file.trust)
@@ -223,6 +230,7 @@ class AlignerGuardrail(CustomGuardrail):
                     if side is not None:
                         changed = delivered is not remaining
                         await side.settle_body(delivered, delivered_texts(exchanges, outcomes, changed=changed))
+            # Nobody is left to get the answer; only the record remains to be made.
             except ClientGone:
                 state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
                 self._add_record(data, state, time.time())
@@ -318,6 +326,7 @@ class AlignerGuardrail(CustomGuardrail):
         state = find_state(data)
         if state is None:
             return None
+        # LiteLLM has no response if the upstream failed.
         if response is None and not state.is_settled:
             state.skip = state.skip or SkipReason.UPSTREAM_ERROR.value
         if response is not None:
@@ -334,6 +343,7 @@ class AlignerGuardrail(CustomGuardrail):
         return state
 
     async def _open_state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
+        """Resolve the policy and the reason to skip, if any; raises `Blocked` if the policy forbids to skip for it."""
         call_id = str(data.get("litellm_call_id") or "")
         route = user.request_route
         extensions = self.pipeline.extensions
@@ -377,11 +387,12 @@ class AlignerGuardrail(CustomGuardrail):
         policy = request_policy.resolve_answer(self._policies, state.extensions, state.facts, state.policy, group)
         if policy is None:
             return
+        # A request that was drawn before is not drawn again; one that was not may be in the new policy's sample.
         sampled = state.skip is None or is_sampled(policy.sample)
         state.policy = policy
         state.model = self._aligner_of(policy)
         state.skip = eligibility.by_policy(policy) or (None if sampled else SkipReason.NOT_SAMPLED)
-        state.selecting = None
+        state.selecting = None  # it was a choice among the other policy's objectives
         self._start_selection(data, state)
 
     def _aligner_of(self, policy: Policy) -> str:
@@ -409,6 +420,7 @@ class AlignerGuardrail(CustomGuardrail):
         return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._webhook)
 
     def _skip_choices(self, data: dict[str, Any], state: RequestState, reason: SkipReason, choices: int = 1) -> None:
+        """Record that no choice of the response is judged, and why."""
         metrics.record_upstream_end(state)
         record = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
         state.settle([record(index) for index in range(choices)])

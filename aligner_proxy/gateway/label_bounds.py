@@ -20,7 +20,9 @@ from aligner_proxy.gateway import litellm_internals
 
 OTHER = "other"
 MOST_COMBINATIONS = 100
+"""Most combinations of client-chosen values for each key, over all metrics."""
 _THEIRS = "litellm_"
+"""Prefix of the names of LiteLLM's metrics."""
 _MODELS = frozenset({"model", "requested_model", "model_group", "fallback_model", "litellm_model_name"})
 _CLIENT_LABELS = _MODELS | {"user_agent", "client_ip", "service_tier"}
 """Without `end_user`, which LiteLLM limits itself if that label is turned on."""
@@ -28,7 +30,9 @@ _KEY = "hashed_api_key"
 _OWNER = ("api_key_alias", "team", "user")
 """Labels that identify a known key; if all are empty, the key's hash is whatever a client sent."""
 _NAMES_S = 10.0
+"""Seconds for which the configured model names are kept, since a request has many labels."""
 _UNSET = frozenset({"", "None"})
+"""Values that stand for no value."""
 
 
 class LabelBounds:
@@ -51,7 +55,7 @@ class LabelBounds:
         client_labels = tuple(pair for pair in labels.items() if self._is_client_value(*pair, is_known=is_known))
         if not client_labels:
             return labels
-        combinations = self._of_owners.setdefault(owner if is_known else (), set())
+        combinations = self._of_owners.setdefault(owner if is_known else (), set())  # all unknown keys share one limit
         if client_labels in combinations:
             return labels
         if len(combinations) < MOST_COMBINATIONS:
@@ -98,6 +102,7 @@ def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
 
     def labels(metric: Any, *values: Any, **keywords: Any) -> Any:
         names = metric._labelnames
+        # With a wrong number of labels prometheus_client raises its own error.
         if not metric._name.startswith(_THEIRS) or len(values or keywords) != len(names):
             return labels_of(metric, *values, **keywords)
         pairs = zip(names, values, strict=True) if values else keywords.items()

@@ -38,7 +38,9 @@ from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 
 CALL_ID_HEADER = "x-litellm-call-id"
 _LONGEST_CALL_ID = 256
+"""Most characters of a call id that a client chooses; a longer one is replaced."""
 _MOST_FALLBACKS = 32
+"""Most fallbacks in a request whose models are checked against the key."""
 _CHARGED = tuple(
     f"user_api_key_{name}"
     for name in ("hash", "alias", "team_id", "team_alias", "user_id", "org_id", "project_id", "end_user_id")
@@ -74,6 +76,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
     from litellm.proxy.common_utils.http_parsing_utils import read_request_body
 
     body = await read_request_body(request)
+    # True for the first one above the limit; further ones are not read.
     if any(True for _ in islice(iter_request_fallback_targets(body), _MOST_FALLBACKS, None)):
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
@@ -91,6 +94,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
 
 
 def _models_in_address(request: Request) -> Iterator[str]:
+    """Model names in query and path of a request."""
     yield from request.query_params.getlist("model")
     in_path = request.path_params.get("model")
     if isinstance(in_path, str):
@@ -250,7 +254,7 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
     from litellm.proxy.auth import auth_utils
 
     values_of = auth_utils._iter_fallback_field_values
-    if getattr(values_of, "bounded", False):
+    if getattr(values_of, "bounded", False):  # patched already
         return
 
     def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
@@ -284,6 +288,7 @@ def add_pre_call(event_hook: Any) -> Any:
 
 def check_entry(params: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for guardrail settings with which LiteLLM would log a line and skip the guardrail."""
+    # LiteLLM fills in `os.environ/` values later; a mode given in this way is replaced by a valid one here.
     literal = {name: value for name, value in params.items() if not str(value).startswith("os.environ/")}
     try:
         settings = LitellmParams(**{"mode": "post_call", **literal} if "mode" in params else literal)
@@ -291,7 +296,7 @@ def check_entry(params: Mapping[str, Any]) -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"])) or "litellm_params"
         raise ConfigError(f"{key}: {first['msg']}; LiteLLM would start without the guardrail") from None
-    add_pre_call(settings.mode)
+    add_pre_call(settings.mode)  # raises for an unknown mode
 
 
 def log_served_texts(data: dict[str, Any], items: Sequence[object]) -> None:
@@ -359,6 +364,7 @@ def merge_items(items: Iterable[object]) -> list[object]:
 
 
 _BYTES = -1
+"""Stands for runs of bytes; choices count from 0."""
 
 
 def _text_choice(item: object) -> int | None:
@@ -376,6 +382,7 @@ def _text_choice(item: object) -> int | None:
 
 def _join_chunks(chunks: Sequence[Any]) -> object:
     """One chunk with the joined texts of all."""
+    # Copied, since the first chunk may be in another list, too.
     whole = chunks[0].model_copy()
     whole.choices = [chunks[0].choices[0].model_copy()]
     whole.choices[0].delta = chunks[0].choices[0].delta.model_copy()
@@ -413,6 +420,7 @@ def silence_error(error: Exception) -> HTTPException | None:
     for name in _QUOTING:
         if getattr(error, name, None) is not None:
             setattr(error, name, message if name == "message" else None)
+    # The errors behind it may quote the upstream, too.
     error.__cause__ = None
     error.__context__ = None
     return None

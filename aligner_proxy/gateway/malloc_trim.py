@@ -15,7 +15,9 @@ import gc
 from collections.abc import Callable
 
 EVERY_S = 30.0
+"""Seconds between two collections."""
 _running: set[asyncio.Task[None]] = set()
+"""Strong reference to the timer, since the loop keeps only a weak one."""
 
 
 def trim_periodically() -> None:
@@ -29,13 +31,14 @@ def trim_periodically() -> None:
 
 
 async def _trim_repeatedly() -> None:
+    """Collect garbage and return free memory every `EVERY_S` seconds, until cancelled."""
     trim = find_trim()
     gc.freeze()  # imported modules stay, so collections can skip them
     try:
         while True:
             await asyncio.sleep(EVERY_S)
             # Needed in an idle process, too, since releasing old objects triggers no collection.
-            if all(gc.get_threshold()):
+            if all(gc.get_threshold()):  # 0 while stalls.py suppresses collections
                 gc.collect()
                 if trim is not None:
                     await asyncio.to_thread(trim)  # releases the interpreter's lock

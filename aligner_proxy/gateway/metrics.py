@@ -25,6 +25,7 @@ CANCELLED = "cancelled"
 """The reason of a choice whose client disconnected before there was an outcome."""
 
 _BREAKER_LEVEL = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+"""Value of the gauge for each state."""
 prometheus.INFO.labels(__version__).set(1)
 
 
@@ -127,6 +128,7 @@ def _count_editor(outcome: Outcome) -> None:
     if use is None:
         return
     group = outcome.policy.editor_group or ""
+    # No series is created before there is something to count.
     for result, count in (("failed", use.failed), ("replied", use.calls)):
         if count:
             prometheus.EDITOR_CALLS.labels(group, result).inc(count)
@@ -201,6 +203,7 @@ def _count_work(outcome: Outcome) -> None:
 
 
 def _log_line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, Any]:
+    """The fields of an outcome's log line; ours come last, so that no plugin replaces one."""
     correction = outcome.correction
     return (
         dict(outcome.reports)

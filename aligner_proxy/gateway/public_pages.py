@@ -31,7 +31,9 @@ _COST_MAP_S = 60.0
 _MOST_VARIANTS = 8
 """Most pages kept per address; the OpenAPI document differs by the path prefix under which it is read."""
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
+"""Spellings of true in a query that FastAPI accepts."""
 _INSTALLED = "aligner_public_pages"
+"""Attribute that marks an application with our routes."""
 log = logging.getLogger(__name__)
 
 
@@ -62,6 +64,7 @@ class PublicPage:
 def _takes_gzip(accepted: str) -> bool:
     """Whether an `accept-encoding` header allows gzip."""
     choices = (choice.replace(" ", "").lower().partition(";q=") for choice in accepted.split(","))
+    # A weight of 0, also written 0.0, forbids gzip.
     return any(name == "gzip" and (not weight or weight.strip("0.")) for name, _, weight in choices)
 
 
@@ -88,6 +91,7 @@ class PublicPages:
         return self._pages[variant]
 
     async def _make(self, variant: Hashable) -> None:
+        """Render a page in a thread and store it; after a failure the next request tries again."""
         started = time.monotonic()
         try:
             page = await asyncio.to_thread(lambda: PublicPage.from_document(self._document(variant)))
@@ -104,6 +108,7 @@ def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
     """The OpenAPI document as FastAPI serves it under this prefix."""
     document = app.openapi()
     servers = document.get("servers", [])
+    # FastAPI adds the prefix as a server, too, unless told not to or it is listed already.
     if not root_path or not app.root_path_in_servers or root_path in {server.get("url") for server in servers}:
         return document
     return {**document, "servers": [{"url": root_path}, *servers]}

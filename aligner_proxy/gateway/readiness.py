@@ -50,6 +50,7 @@ class EngineReadiness:
         self._engine = engine
         self._file = file
         self._needed: tuple[PolicyFile, bool] | None = None
+        """The policies file that was examined last, and whether it needs the engine."""
         self._looking: asyncio.Task[str | None] | None = None
         self._logged: str | None = None
 
@@ -57,7 +58,7 @@ class EngineReadiness:
         """Why the gateway is not ready; None if it is."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._check_engine())
-        return await asyncio.shield(self._looking)
+        return await asyncio.shield(self._looking)  # not stopped with this probe, since others may wait, too
 
     async def _needs_engine(self) -> bool:
         file = self._file()
@@ -67,6 +68,7 @@ class EngineReadiness:
         return self._needed[1]
 
     async def _check_engine(self) -> str | None:
+        """Check now why the gateway is not ready, and log a change."""
         if not await self._needs_engine():
             return None
         why = await self._engine_fault()
@@ -79,6 +81,7 @@ class EngineReadiness:
         return why
 
     async def _engine_fault(self) -> str | None:
+        """The reason why the engine does not respond in time; None if it does."""
         try:
             async with asyncio.timeout(_WAIT_S):
                 await self._engine.info()
@@ -98,6 +101,7 @@ class ReadinessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
+        # The path may begin with the prefix under which the application is served.
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
             for reason in self._reasons:
                 if (why := await reason()) is not None:

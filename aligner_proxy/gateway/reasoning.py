@@ -36,6 +36,7 @@ def reasoning_treatment(state: RequestState) -> SideTreatment:
     """The treatment of reasoning in this module for this request; PASS if it is handled elsewhere or not at all."""
     policy = state.policy
     off = policy.bypass or policy.mode is Mode.OFF
+    # Shadow mode changes nothing in a response, so it removes no reasoning.
     if off or (policy.reasoning is SideTreatment.DROP and policy.mode is not Mode.ENFORCE):
         return SideTreatment.PASS
     if policy.reasoning is SideTreatment.DROP:
@@ -144,8 +145,11 @@ class Reasoning:
                 async for item in items:
                     with contextlib.suppress(Unreadable):
                         reader.feed(item)
+                    # An item without reasoning: what was read so far is complete and was not scored yet.
                     if reader.size == size > judged_size:
                         judged_size = size
+                        # The reasoning so far is scored again as a whole, so a running task on its beginning is
+                        # useless.
                         work = _replace_task(work, self._judge(reader.texts))
                     size = reader.size
                     yield item

@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 _FIXED = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
 """Blocks of the file that are read only when the process starts."""
 _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
+""""FILE:LINE" at the beginning of an error's message."""
 
 
 class Watcher(Protocol):
@@ -98,6 +99,7 @@ class WatchedFiles(Generic[_T]):
         self._applied = None
 
     def _apply(self, now: Signature) -> None:
+        """Read the files and make their value the current one, unless it is refused or they change meanwhile."""
         try:
             value, files = self._read()
         except AlignerProxyError as error:
@@ -108,11 +110,12 @@ class WatchedFiles(Generic[_T]):
             return
         if self._signature() != now:
             return  # changed while it was read; the next check reads it again
+        # An equal value is a change, too, if it ends a refusal.
         new = value != self.current or self.refusal is not None
         self.current = value
         self._files = files
         self.refusal = None
-        self._applied = self._last_signature = self._signature()
+        self._applied = self._last_signature = self._signature()  # `_files` may be others now
         if new:
             self._on_change(None)
 
@@ -132,13 +135,14 @@ def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:
 
 
 def _look_repeatedly(watcher: weakref.ref[Watcher], every_s: float) -> None:
+    """Check until the watcher is freed; only a weak reference to it is kept during a pause."""
     pause = threading.Event()
     while not pause.wait(every_s):
         strong = watcher()
         if strong is None:
             return
         strong.look()
-        del strong
+        del strong  # so that the watcher can be freed during the pause
 
 
 def _file_signature(path: Path) -> tuple[int, int, int] | None:
@@ -155,7 +159,7 @@ class ActiveConfig:
     """The active configuration, which applies to new requests."""
 
     file: PolicyFile
-    resolver: PolicyResolver = field(compare=False)
+    resolver: PolicyResolver = field(compare=False)  # made from the file and the heads, which are compared
     heads: ActiveHeads
     """The active taught heads for this file, which the resolver adds to policies."""
     head_versions: Mapping[str, Version] = field(compare=False)
@@ -235,6 +239,7 @@ class Policies:
         self.path = path
         self._active = active_policies.process_policies(path)
         self._started: PolicyFile | None = None
+        """The file with which the process started, to find changes that need a restart; None until it is read."""
         self._watched = WatchedFiles(self._read, self._handle_change)
         self._keys = WatchedFiles(self._read_keys, self._handle_keys_change)
         self._started = self.current.file
@@ -263,6 +268,9 @@ class Policies:
         keep_looking(self)
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
+        """The configuration, and the files to watch: the policies file, the index of heads, and all files that it
+        names.
+        """
         file = self._read_disk() if self._started else self._read_at_start()
         for warning in file.warnings:
             _warn_once(warning)
@@ -275,6 +283,7 @@ class Policies:
         file = registry.load_policies(self.path)
         config.refuse_without_policies(file)
         registry.configure_plugins(file)
+        # At the start this process has no earlier file to compare with.
         self._active.activate(file, self._watched.current.file if self._started else None)
         return file
 
@@ -308,11 +317,12 @@ class Policies:
         return read_keys(config.keys_path(self.current.file))
 
     def _handle_change(self, reason: str | None) -> None:
+        """Count, log and report a change of the policies file; `reason` if it was refused."""
         now = time.time()
         self._count_change(reason)
         if reason is not None:
             log.error("%s: the change is invalid, the previous version stays active: %s", self.path.name, reason)
-            self._catch_up()
+            self._catch_up()  # another process may have read a valid version before this one looked
             self._report = replace(self._report, refused=reason, refused_at=now)
         else:
             restart = tuple(_fixed_changes(self._started, self.current.file)) if self._started else ()

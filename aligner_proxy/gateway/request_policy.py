@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
 _OURS = "aligner"
+"""Name of our field in metadata."""
 _ABOVE = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
@@ -119,6 +120,7 @@ def resolve_answer(
 def _add_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
     """Add the answering model group, and the metadata by which LiteLLM charges the editor's calls."""
     payer = tuple(litellm_internals.payer_metadata(user).items())
+    # If the requested name is an alias, the group behind it answers.
     return replace(policy, upstream=next(iter(request.groups), request.model), payer=payer)
 
 
@@ -140,6 +142,7 @@ def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
 
 
 _SWITCHES = ("disable_global_guardrails", "opted_out_global_guardrails")
+"""LiteLLM's metadata fields by which a team or key turns guardrails off."""
 
 
 def _as_http_errors() -> ErrorTranslation:
@@ -201,6 +204,7 @@ def request_facts(
         },
         brought=body_request.fields,
         groups=groups,
+        # LiteLLM lets the owners of its own keys choose aliases.
         alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
     )
 
@@ -237,6 +241,7 @@ def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tu
     if is_stored_answer(user.request_route):
         return model, groups
     further = routing.further_names(routing.written_names(data), requested, user.team_id)
+    # Each group's own policy counts. With further names, that of the model must count as well.
     return model, (*groups, model, *further) if further else groups
 
 
@@ -290,6 +295,7 @@ def _requested_objectives(wishes: Sequence[object], request_headers: Mapping[str
 
 
 def _wish_objectives(wishes: object) -> list[str]:
+    """The objectives in one metadata field: a list, or names separated by commas."""
     names = wishes.get("objectives") if isinstance(wishes, Mapping) else None
     if isinstance(names, str):
         return [name.strip() for name in names.split(",")]

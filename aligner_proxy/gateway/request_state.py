@@ -33,6 +33,7 @@ _RANK = (
 )
 
 _STATE = "aligner_proxy_state"
+"""Name of the state in a request's metadata."""
 _COARSEST_DIGITS = 2
 """Fewest digits of a rounded time; times below 100 ms are reported as 100."""
 
@@ -163,6 +164,7 @@ class RequestState:
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
         hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
+        # Ours come last, so that no plugin replaces one.
         pairs = self.extensions.headers(self.policy, self.outcomes) | {
             "id": self.public_id,
             "status": self.status.value,
@@ -190,6 +192,7 @@ class RequestState:
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
             return None if slowest is None else f"{slowest:.0f}"
+        # Exact times would reveal something about the texts.
         return str(10 ** max(_COARSEST_DIGITS, len(str(int(slowest)))))
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
@@ -203,7 +206,7 @@ class RequestState:
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
-        if len(self.outcomes) > 1:
+        if len(self.outcomes) > 1:  # else `status` says it already
             fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
         if self.public_id:
             fields.append(f"id={self.public_id}")
@@ -306,6 +309,7 @@ def _status_text(outcome: Outcome) -> str:
 
 
 def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
+    """One choice for LiteLLM's record; our fields come last, so that no plugin replaces one."""
     return (
         dict(outcome.reports)
         | editor_counts(outcome)

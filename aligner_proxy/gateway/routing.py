@@ -32,7 +32,10 @@ FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks"
 MAX_FALLBACKS = 16
 """Most models that one request may name besides its own; LiteLLM itself tries at most five."""
 MAX_TAGS = 128
+"""Most tags of a request, each of at most `MAX_NAME_CHARS`; routes match every tag."""
 MAX_NAME_CHARS = 1_000
+"""Most characters of a model name or tag."""
+# Purposes of LiteLLM's fields by which a client could control its router or proxy.
 _DIRECTING = (
     purposes.DispatchOptions,
     purposes.RoutingOptions,
@@ -60,6 +63,7 @@ _UNDECLARED = (
     "specific_deployment",
     "user_config",
 )
+# Fields that every client may use; the entries of `fallbacks` are checked separately.
 _HARMLESS = frozenset(
     {
         "allowed_openai_params",
@@ -95,6 +99,7 @@ _OF_THE_BODY = frozenset(
 _ADDED = frozenset({"litellm_call_id", "litellm_logging_obj", "proxy_server_request", "secret_fields"})
 _SETTING = "trust.router_fields"
 _IN_PATH = re.compile(r"/(?:engines|openai/deployments)/(.+?)(?:/chat)?/completions/?\s*\Z", re.DOTALL)
+"""Paths that contain the model: `/engines/MODEL/...` and `/openai/deployments/MODEL/...`."""
 TOO_MANY = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
 
 
@@ -120,13 +125,15 @@ def written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(request, Mapping):
         return ()
     body = request.get("body")
+    # The parsed body has only the last of several `model` keys; the others come from duplicate_models.py.
     in_body = (body.get("model"),) if isinstance(body, Mapping) else ()
     names = (*_names_in_address(str(request.get("url") or "")), *in_body, *duplicate_models.names.get())
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
 def _names_in_address(url: str) -> Iterator[str]:
-    if "?" not in url and "/completions" not in url:
+    """Model names in path and query of a URL."""
+    if "?" not in url and "/completions" not in url:  # most addresses; parsing is not needed
         return
     parts = urlsplit(url)
     match = _IN_PATH.search(unquote(parts.path))
@@ -189,6 +196,7 @@ def _is_group(router: Any, model: str) -> bool:
 
 
 def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
+    """The name as its wildcard group expands it; for an alias or upstream model, the name and its groups."""
     rows = router.get_model_list(model_name=model, team_id=team_id) or router._get_deployment_by_litellm_model(model)
     groups = tuple(dict.fromkeys(_groups_of_rows(router, rows)))
     patterns = [group for group in groups if "*" in group]
@@ -346,6 +354,7 @@ def _names_models_only(entry: object) -> bool:
 
 
 def _named_models(value: object) -> Iterator[object]:
+    """The models in a list of fallbacks: plain entries, and in objects `model` and every list of names."""
     for entry in value if isinstance(value, list) else ():
         if not isinstance(entry, Mapping):
             yield entry

@@ -53,6 +53,7 @@ class ShadowCorrections:
         `judge` judges and records the answer. `own` is the number of corrections in progress that belong to this
         answer.
         """
+        # The current task may be the shadow correction whose answer this is.
         if self.busy > own or self._tasks - {asyncio.current_task()} or self.judgements:
             SHADOW_JUDGEMENTS.labels(policy.aligner, "shed").inc()
             return
@@ -61,9 +62,10 @@ class ShadowCorrections:
         task.add_done_callback(partial(self._finish_judgement, policy.aligner))
 
     def _finish_judgement(self, aligner: str, task: asyncio.Future[object]) -> None:
+        """Count a judgement of the shadow aligner by its result."""
         self.judgements.discard(task)
         result = "failed"
-        if task.cancelled():
+        if task.cancelled():  # by other work, which has priority, or by the end of the process
             result = "shed"
         elif (error := task.exception()) is not None:
             log.error("the shadow aligner failed (%s)", type(error).__name__)

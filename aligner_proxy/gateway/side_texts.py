@@ -57,8 +57,11 @@ CorrectorOf = Callable[[RequestState], ChoiceCorrector]
 _ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
 """Request fields that a response repeats under the same name."""
 _JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
+"""Judges a text for whatever reason an answer would be skipped, since an unjudged side text counts as a failure."""
 _BETWEEN = "\n\n"
+"""Separates the texts of one kind, which are judged together."""
 _JUDGED = "_aligner_judged"
+"""Attribute that marks an error whose text has been judged."""
 DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
 """Kinds whose strings are emptied in place; reasoning is removed with its enclosing objects (reasoning.py)."""
 
@@ -101,7 +104,7 @@ def make_side_exchange(opening: Exchange, index: int, text: str, *, no_store: bo
         index=index,
         answer=text,
         finish_reason="stop",
-        structured=False,
+        structured=False,  # the form that the request asks for is that of the answer
         constrained=False,
         json_schema=None,
         no_store=opening.no_store or no_store,
@@ -151,6 +154,7 @@ class SideTexts:
         self._body: object = None
         """The body that was last read."""
         self._grown_kinds: set[SideKind] = set()
+        """Kinds to which the last value added text."""
         self.ending_kind: SideKind | None = None
         """The kind that blocked the answer; None if none did."""
         self._clean: list[str] = []
@@ -213,7 +217,7 @@ class SideTexts:
 
     async def settle_body(self, body: Any, delivered: Iterable[str]) -> None:
         """Judge the side texts of a body before delivery; raises `Blocked` if one may not be delivered."""
-        if body is not self._body:
+        if body is not self._body:  # the correction made another body
             self._reader = SideTextReader(streamed=self._streamed)
             self.read(body)
         await self.settle(delivered)
@@ -239,12 +243,14 @@ class SideTexts:
         # One judgement per kind, however many fields an upstream fills.
         for kind, parts in uncovered.items():
             await self._judge(kind, _BETWEEN.join(dict.fromkeys(parts)))
+            # A text that repeats one of these later is not judged again.
             self._clean += parts
         for text in texts:
             text.is_released = final
 
     def _uncovered_text(self, text: SideText, covering: Sequence[str]) -> str:
         """The part of a text that was not judged with another text and does not repeat the request."""
+        # Without objectives nothing can be flagged. The request's texts are collected only if they may matter.
         if not self._state.policy.objectives or not self._reader.uncovered_text(text, covering):
             return ""
         return self._reader.uncovered_text(text, (*covering, *self._echoed_texts(text)))
@@ -254,7 +260,7 @@ class SideTexts:
         if not litellm_internals.is_from_upstream(error) or getattr(error, _JUDGED, False):
             return None
         setattr(error, _JUDGED, True)
-        self._reader = SideTextReader(streamed=False)
+        self._reader = SideTextReader(streamed=False)  # an error is judged by itself, without the stream before it
         self.read({"error": {"message": str(error)}})
         try:
             await self.settle(())

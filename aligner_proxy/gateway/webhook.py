@@ -36,11 +36,15 @@ SIGNATURE = "x-aligner-signature"
 MOST_WAITING = 256
 """Most reports queued in each worker; further ones are dropped and counted."""
 ATTEMPTS = 4
+"""Most attempts to send a report."""
 LAST_S = 2.0
 """Seconds for which queued reports are still sent when the process ends."""
 _TIMEOUT_S = 5.0
+"""Seconds that connecting, or one read or write, may take."""
 _AGAIN = frozenset({408, 425, 429})
+"""Statuses below 500 after which the same report may be accepted later."""
 _BACKOFF = wait_exponential(multiplier=0.5, max=10.0) + wait_random(0, 0.25)
+"""Growing pause between two attempts, partly random so that workers do not all return at once."""
 
 
 class _RetryLater(Exception):
@@ -97,6 +101,7 @@ class WebhookSender:
         except asyncio.QueueFull:
             HAND_OFFS.labels("dropped", outcome.policy.name).inc()
             return
+        # Started with the first report, since none may ever be due.
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send_reports())
 
@@ -117,10 +122,11 @@ class WebhookSender:
             self._queue.task_done()
 
     async def _send_reports(self) -> None:
+        """Send queued reports one after another until cancelled, and count each."""
         async with httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=_TIMEOUT_S) as client:
             while True:
                 report = await self._queue.get()
-                result = "dropped"
+                result = "dropped"  # stays if the process ends while the report is sent
                 try:
                     result = await self._send_report(client, report)
                 finally:
@@ -145,6 +151,7 @@ class WebhookSender:
         self._failing = True
 
     async def _send_retrying(self, client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
+        """Post a report, at most `ATTEMPTS` times while the webhook may still accept it."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryLater),
             wait=self._backoff,
@@ -198,7 +205,7 @@ def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
                 "objective": outcome.objective_of(segment),
             }
             for number, segment in enumerate(outcome.segments)
-            if segment.score is not None and math.isfinite(segment.score)
+            if segment.score is not None and math.isfinite(segment.score)  # JSON has no infinity
         ],
     }
     if report.target.text and not report.exchange.no_store:
@@ -207,6 +214,7 @@ def _report_body(report: _WebhookReport, redact: Redact) -> bytes:
 
 
 def _report_texts(report: _WebhookReport, redact: Redact) -> Mapping[str, str | None]:
+    """The last question, the answer and its edited form, all redacted."""
     exchange = report.exchange
     edited = report.outcome.edited
     return {

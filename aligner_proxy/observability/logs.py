@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _STACKS = ("exc_info", "exc_text", "stack_info")
+"""Fields of a record that would write an exception with its message."""
 _NOISY = ("httpx", "httpcore", "uvicorn.error")
+"""Loggers that write a line for each connection at INFO."""
 
 
 class JsonLine(logging.Formatter):
@@ -82,7 +84,8 @@ def configure_logging(form: str) -> None:
 def configure_own_logging(form: str) -> None:
     """Set up logging for this package's loggers only and leave LiteLLM's alone; for LiteLLM's process."""
     ours = logging.getLogger("aligner_proxy")
+    # LiteLLM may create the guardrail, and so call this, again.
     if not any(isinstance(existing.formatter, JsonLine | TextLine) for existing in ours.handlers):
         ours.addHandler(make_handler(form))
         ours.setLevel(logging.INFO)
-        ours.propagate = False
+        ours.propagate = False  # LiteLLM's handlers would write each line once more

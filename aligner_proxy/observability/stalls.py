@@ -34,9 +34,11 @@ EVERY_STALL = "ALIGNER_PROXY_EVERY_STALL"
 OWNERS = ("aligner", "litellm", "other", "machine")
 """Owners of the line at which the loop stalled; `machine` means that the thread waited for a CPU."""
 _BEAT_S = 0.025
+"""Seconds between two beats of the loop, and between two checks of the thread."""
 _QUIET_S = 5.0
 """Least seconds between two log lines; every stall is counted, but not every one is logged."""
 _FRAMES = 3
+"""Most frames of this project in a log line."""
 _PACKAGES = {
     "aligner_proxy": "aligner",
     "aligner_proxy_fleet": "aligner",
@@ -48,7 +50,9 @@ _PACKAGES = {
 _WAITING = frozenset({"threading.py", "thread.py", "queue.py", "selectors.py", "socket.py", "stalls.py"})
 """Files in which a thread waits rather than computes."""
 _HALF = 0.5
+"""Share of a stall's time, or of the largest count, from which on something decides about the owner."""
 CodePlace = tuple[str, ...]
+"""Frames as file:line, innermost first."""
 
 
 class LoopWatchdog:
@@ -78,6 +82,7 @@ class LoopWatchdog:
         return self
 
     def _watch(self, pulse: _Pulse) -> None:
+        """Check the loop until it is closed or replaced; count and report each stall when it ends."""
         stall: _Stall | None = None
         logged = -_QUIET_S
         alive = 0.0
@@ -96,6 +101,7 @@ class LoopWatchdog:
                 stall = _Stall(last_beat, usage)
             if stall is not None:
                 stall.look(pulse.thread)
+            # Kept for the next stall, which begins at this beat.
             elif last_beat > alive:
                 alive = last_beat
                 usage = pulse.usage()
@@ -134,7 +140,7 @@ class _Pulse:
             computed, queued, _ = self._schedstat.read_text().split()
         except (OSError, ValueError):
             return None
-        return ThreadUsage(int(computed) / 1e9, int(queued) / 1e9)
+        return ThreadUsage(int(computed) / 1e9, int(queued) / 1e9)  # the system counts nanoseconds
 
 
 def current_frames() -> dict[int, FrameType]:
@@ -229,6 +235,7 @@ def line_places(frame: FrameType | None) -> list[str]:
     """The innermost frame as file:line if it is not ours, then our `_FRAMES` innermost ones, innermost first."""
     frames = list(_outer_frames(frame))
     ours = [place for place in map(_own_place, frames) if place is not None][:_FRAMES]
+    # If the innermost frame is ours, it is in the list already.
     if not frames or ours[:1] == [_own_place(frames[0])]:
         return ours
     code = frames[0].f_code

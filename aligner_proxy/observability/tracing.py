@@ -25,6 +25,7 @@ from aligner_proxy.observability.metrics import SECONDS
 
 Value = str | int | float | bool | list[str]
 _W3C = TraceContextTextMapPropagator()
+"""Reads and writes the header `traceparent`."""
 
 
 class TraceSpan:
@@ -113,6 +114,7 @@ def export(service: str) -> None:
         ) from None
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over our own name.
     resource = Resource.create()
+    # The SDK's name for a service for which no variable sets one.
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": service}))
     provider = TracerProvider(resource=resource)

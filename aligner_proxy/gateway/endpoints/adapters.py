@@ -24,8 +24,10 @@ TextPlace = tuple[dict[str, Any], str]
 """A JSON object and the key of a text in it."""
 _TOOL_CALLS = "tool_calls"
 _ANSWERED = "afterRequestHook"
+"""Portkey's event for an answer; other events concern prompts."""
 _TEXT = "text"
 _ROLES = ("system", "instructions", "messages", "prompt", "input")
+"""Request fields that hold the conversation, in its order."""
 
 
 class _Foreign(BaseModel):
@@ -64,6 +66,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[st
         messages=[message.model_dump() for message in body.structured_messages or ()],
         model=body.model,
         objectives=objectives,
+        # The body does not say which of the answers made the calls.
         finish_reasons=[_TOOL_CALLS if body.tool_calls else STOP] * len(texts),
         call_id=body.litellm_call_id,
         side_content={_TOOL_CALLS: body.tool_calls} if body.tool_calls else None,
@@ -124,7 +127,7 @@ async def judge_webhook(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
 async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
     """The agentgateway action: pass, mask (with the same number of choices), or reject."""
     if not body.choices:
-        return {"action": {"reason": "prompts are not judged"}}
+        return {"action": {"reason": "prompts are not judged"}}  # an action without a body lets the message pass
     try:
         beside = [choice.model_dump(exclude={"message": {"content", "role"}}) for choice in body.choices]
         result = await judge(
@@ -153,6 +156,7 @@ async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
         messages=list(_conversation_turns(request)),
         model=model if isinstance(model, str) else None,
         finish_reasons=[reason for _, reason in places],
+        # The texts are judged as answers; everything else in the body is judged as side text.
         side_content=[body.response.model_extra, _copy_without_texts(response, [place for place, _ in places])],
     )
     try:
@@ -191,6 +195,7 @@ def _texts_in(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
 def _copy_without_texts(response: dict[str, Any], places: Sequence[TextPlace]) -> dict[str, Any]:
     """A copy of a response in which the texts at `places` are empty."""
     texts = [holder[key] for holder, key in places]
+    # Emptied before copying and put back after, because `places` refer to the original.
     for holder, key in places:
         holder[key] = ""
     copied = copy.deepcopy(response)
@@ -203,6 +208,7 @@ def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any
     """The conversation in a request to any of these endpoints."""
     for name in _ROLES:
         value = request.get(name)
+        # In Messages requests `system` may be a list of blocks instead of a text.
         if isinstance(value, str) or (name == "system" and value):
             yield {"role": "system" if name in ("system", "instructions") else "user", "content": value}
         else:

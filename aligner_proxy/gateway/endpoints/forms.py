@@ -14,7 +14,9 @@ from aligner_proxy.policy.objective_schema import RequestedObjective
 from aligner_proxy.policy.schema import extend_model
 
 MOST_OBJECTIVES = 32
+"""Most objectives that one request may add."""
 _MOST_FAULTS = 5
+"""Most invalid fields that one error message names."""
 _LONGEST_NAME = 100
 """Most characters of a field name in an error message, since unknown fields are quoted as the client wrote them."""
 

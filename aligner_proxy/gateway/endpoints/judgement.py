@@ -26,6 +26,7 @@ MOST_ANSWERS = 64
 """Most answers in one request, since each is a request to the engine."""
 _CALL_TYPE = "align"
 _BESIDE = "beside"
+"""Field of the made response for content that is judged as side text."""
 
 
 class Hooks(Protocol):
@@ -154,6 +155,7 @@ async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, 
 
 
 def _align_segments(outcome: Outcome) -> Iterator[AlignSegment]:
+    """The judged segments, with the client's own names for its own objectives."""
     names = client_names(outcome.policy.objectives)
     for segment in outcome.segments:
         name = outcome.objective_of(segment)
@@ -173,10 +175,12 @@ def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
     changes = []
     shift = 0
     for start, end, text in find_edits(before, after):
+        # An insertion has no characters of its own and counts as touching the segment at its place.
         touched = [segment for first, last, segment in flagged if first < max(end, start + 1) and start <= last]
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
         name = outcome.objective_of(worst) if worst else None
         score = _finite_score(worst.score) if worst else None
+        # Findings are placed in the delivered text, flagged segments in the original.
         delivered_range = (start + shift, start + shift + len(text))
         findings = [one for first, last, one in ranges if first < delivered_range[1] and delivered_range[0] < last]
         source = ", ".join(dict.fromkeys(one.source for one in findings)) or None
@@ -216,4 +220,4 @@ def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, S
 
 
 def _finite_score(score: float | None) -> float | None:
-    return score if score is not None and abs(score) < float("inf") else None
+    return score if score is not None and abs(score) < float("inf") else None  # JSON has no infinity

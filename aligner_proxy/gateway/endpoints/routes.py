@@ -67,7 +67,7 @@ def add_endpoints(app: FastAPI, auth: Callable[..., Any], hooks: GatewayHooks) -
     if not is_served:
         app.include_router(_router(auth, align_form(hooks.pipeline.extensions)))
         app.include_router(_plugin_router(hooks, auth))
-        app.openapi_schema = None
+        app.openapi_schema = None  # FastAPI's stored document lacks the new routes
 
 
 def find_endpoint(route: object) -> Endpoint | None:
@@ -84,6 +84,7 @@ def _make_judge(request: Request, caller: Any) -> adapters.Judge:
 
 
 def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
+    """The routes of the gateway's own endpoints; `align_body` is the form of `POST /v1/align` with plugins' fields."""
     authenticated = Depends(auth)
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
 
@@ -132,10 +133,13 @@ def _plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
 
 
 def _make_route(endpoint: Endpoint, authenticated: Any) -> Callable[..., Any]:
+    """The function that FastAPI calls for a plugin's endpoint."""
+
     async def answer(request: Request, caller: Any = authenticated) -> BaseModel:
         body = await parse_body(request, endpoint.body)
         data = await litellm_internals.make_request_data(request, caller, {})
         async with litellm_internals.count_request(caller, data):
+            # Looked up at each call, since LiteLLM may have created a new guardrail meanwhile.
             return await _ask_plugin(_hooks[request.app].endpoints[endpoint.path], body, caller)
 
     return answer

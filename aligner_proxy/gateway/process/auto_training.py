@@ -32,11 +32,15 @@ from aligner_proxy.teaching.subjects import Subject, TeachingState
 log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
+"""Seconds between two checks for objectives to train."""
 AGAIN_S = 600.0
 """Time until a failed training is retried."""
 _MOST_TRIED = 4096
+"""Most attempts remembered."""
 _NICE = 10
+"""Niceness of the training process, which must not slow the gateway down."""
 _TO_TEACH = (TeachingState.UNTAUGHT, TeachingState.STALE)
+"""States in which training is due: there is no head, or only one for another text or aligner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class AutoTrainer:
     _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MOST_TRIED, AGAIN_S))
     """Recent attempts, by title, text, aligner and digests."""
     _fault: str = ""
+    """The fault that was logged last; empty after a success."""
 
     async def keep_training(self) -> None:
         """Poll and train; runs until cancelled."""
@@ -73,7 +78,7 @@ class AutoTrainer:
     async def train_due(self, target: ServingEngine) -> None:
         """Train all objectives that are due."""
         file = registry.load_policies(self.policies)
-        if not subjects.subjects(file):
+        if not subjects.subjects(file):  # the engine need not be asked
             return
         due = self._due_subjects(file, await _read_info(target))
         self._fault = ""
@@ -91,11 +96,12 @@ class AutoTrainer:
                     continue
                 mark = (subject.title, subject.text, aligner, content_hash, subject.read().digest)
                 if mark not in self._attempted:
-                    self._attempted[mark] = True
+                    self._attempted[mark] = True  # before it is tried, so that a failure is not repeated at once
                     due.append(subject)
-        return list(dict.fromkeys(due))
+        return list(dict.fromkeys(due))  # one training serves all aligners of an objective
 
     async def _run_training(self, target: ServingEngine, titles: Sequence[str]) -> None:
+        """Run `aligner-proxy teach` for these objectives at low priority, and log its report."""
         engine = ["--engine", target.address] if target.address else []
         command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json", *engine]
         tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
@@ -107,7 +113,7 @@ class AutoTrainer:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C does not reach it; the tether ends it with us
         )
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
@@ -128,6 +134,7 @@ class AutoTrainer:
 
 
 async def _read_info(target: ServingEngine) -> AlignerInfo:
+    """The serving engine's description, asked over a connection of its own."""
     engine = target.open_engine()
     try:
         return await engine.info()
@@ -139,7 +146,7 @@ async def _read_info(target: ServingEngine) -> AlignerInfo:
 def _log_result(output: bytes, status: int | None) -> None:
     """Log names and figures from the subprocess's report, never texts."""
     try:
-        report: dict[str, Any] = json.loads(output.splitlines()[-1])
+        report: dict[str, Any] = json.loads(output.splitlines()[-1])  # the report is the last line
     except (ValueError, IndexError):
         report = {"error": {"message": f"the command ended with status {status}; run `aligner-proxy teach` to see why"}}
     if "error" in report:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from aligner_proxy.gateway.process.supervisor import ChildProcess, Pace, keep_alive
 
 LOOK_S = 0.5
+"""Seconds between two checks which generation serves."""
 _GRACE_S = 5.0
+"""Seconds that a companion gets to end after SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class CompanionKeeper:
             keeping: asyncio.Task[None] | None = None
             while True:
                 number = self.serving()
+                # While no generation serves, the last companion stays.
                 if number != current and number is not None:
                     if keeping is not None:
                         keeping.cancel()

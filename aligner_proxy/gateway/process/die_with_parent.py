@@ -13,6 +13,7 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+"""Number of the `prctl` option, from Linux's headers."""
 
 
 def tether(parent: int) -> None:
@@ -20,7 +21,7 @@ def tether(parent: int) -> None:
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
+    if os.getppid() != parent:  # it ended before the call, which then has no effect
         raise SystemExit(128 + signal.SIGTERM)
 
 

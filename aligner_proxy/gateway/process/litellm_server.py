@@ -55,7 +55,7 @@ def serve(
         return
     server = uvicorn.Server(config)
     server.run(listeners)
-    if not server.started:
+    if not server.started:  # as in `uvicorn.run`
         sys.exit(STARTUP_FAILURE)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOK_S = 5.0
+"""Seconds between two checks."""
 _LOOKS = 3
 """Consecutive checks near the limit before it counts, so that a short burst is ignored."""
 _NEAR = 0.75
@@ -40,6 +41,7 @@ class MemoryLimit:
         return await self._wait_above(pid, 1.0, 1)
 
     async def _wait_above(self, pid: int, share: float, looks: int) -> int:
+        """Wait until the share of the limit was exceeded at `looks` checks in a row; never returns without a limit."""
         above = 0
         while True:
             await asyncio.sleep(self.look_s)
@@ -56,6 +58,7 @@ def is_measurable() -> bool:
 
 def largest_mb(pid: int) -> int:
     """The largest resident set of a process and its descendants, in MB; 0 if unknown."""
+    # Not a sum: the limit applies to each process.
     return max(map(_resident_bytes, _process_tree(pid))) // _MIB
 
 
@@ -70,5 +73,6 @@ def _process_tree(pid: int) -> Iterator[int]:
 def _resident_bytes(pid: int) -> int:
     """Resident size of one process in bytes; 0 if unknown."""
     with contextlib.suppress(OSError, ValueError, IndexError):
+        # The second field is the number of resident pages.
         return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0

@@ -32,9 +32,11 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STDERR = 2
+"""File descriptor of standard error."""
 _REST_S = 5.0
 """Seconds that the subprocesses of an ended child get to finish."""
 _LOOK_S = 0.05
+"""Seconds between two checks whether those subprocesses have ended."""
 
 Ready = Callable[[], Awaitable[None]]
 """Async function that returns when the child is ready."""
@@ -96,12 +98,13 @@ class ChildProcess:
         return await asyncio.shield(self._end_task)
 
     async def _wait_end(self) -> int:
+        """Wait for the child, then end the subprocesses that it left behind; return its exit status."""
         assert self.process is not None
         status = await self.process.wait()
         if self._send_group(signal.SIGTERM):
             log.warning("%s: ended and left subprocesses running; ending them, too", self.name)
             for _ in range(round(_REST_S / _LOOK_S)):
-                if not self._send_group(0):
+                if not self._send_group(0):  # signal 0 only asks whether any process is left
                     break
                 await asyncio.sleep(_LOOK_S)
             self._send_group(signal.SIGKILL)
@@ -161,7 +164,7 @@ class EngineProcess:
         """Start the engine unless it is running, wait until it is ready, and keep restarting it whenever it ends."""
         shared = bool(self._users)
         self._users.add(user)
-        if shared:
+        if shared:  # only an engine that serves already is shared
             return
         if self.child is None:
             await self._wait_loaded()
@@ -176,6 +179,7 @@ class EngineProcess:
         if self._users:
             return
         if self._keeping is not None:
+            # First, since it would restart the stopped engine.
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
         if self.child:
@@ -280,7 +284,7 @@ async def run(
         stopped = asyncio.ensure_future(supervisor.stop.wait())
         try:
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return work.result() if work.done() else 0
+            return work.result() if work.done() else 0  # 0: a signal asked for the end
         finally:
             on_drain()
             work.cancel()
@@ -311,6 +315,7 @@ class _Supervisor:
         """
         current = self._make_generation()
         await current.start_engine(self._pace)
+        # Not `start_gateway`, which raises if LiteLLM ends before it serves; here its exit status is returned instead.
         await current.gateway.start()
         announcing = asyncio.ensure_future(current.wait_until_serving())
         try:
@@ -336,6 +341,7 @@ class _Supervisor:
         }
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            # In the order above: a LiteLLM that has ended comes first.
             return next(demand for task, demand in waiting.items() if task.done())
         finally:
             self._restart.clear()
@@ -390,7 +396,7 @@ class _Supervisor:
             successor = await self._replace_generation(predecessor, shared, "trying again")
             if successor is not None:
                 return successor
-            ran = 0.0
+            ran = 0.0  # nothing ran since, so the pauses keep growing
 
     async def _replace_generation(
         self, current: Generation, shared: EngineProcess | None, otherwise: str

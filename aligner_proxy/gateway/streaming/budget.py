@@ -33,7 +33,7 @@ def size_of(event: StreamEvent) -> int:
     """Approximate bytes that a queued event takes."""
     if isinstance(event.item, bytes | str):
         return _EVENT_BYTES + len(event.item)
-    around = 0 if isinstance(event.item, PackedChunk) else _CHUNK_BYTES
+    around = 0 if isinstance(event.item, PackedChunk) else _CHUNK_BYTES  # a packed chunk keeps only its values
     return _EVENT_BYTES + around + sum(len(piece) for _, piece in event.pieces)
 
 
@@ -61,6 +61,7 @@ class StreamBudget:
         """Add `size` bytes (negative if freed) to a tenant's streams; wake waiting streams if bytes were freed."""
         self.held_bytes += size
         self._by_tenant[tenant] += size
+        # A tenant that holds nothing does not count in `shares`.
         if not self._by_tenant[tenant]:
             del self._by_tenant[tenant]
         if size < 0:
@@ -101,6 +102,7 @@ class StreamAccount:
 
     def keep(self, chars: int) -> None:
         """Add the bytes that each arrived character takes until the stream ends."""
+        # Not in `held_bytes`, since delivery does not free them.
         self._kept_bytes += chars * _KEPT_BYTES
         self._budget.add(self._tenant, chars * _KEPT_BYTES)
 

@@ -44,15 +44,18 @@ async def stream(
     mode = Mode.SHADOW if way is StreamMode.PASSTHROUGH else ledger.policy.mode
     ledger.policy = replace(ledger.policy, mode=mode, stream=way)
     if way is StreamMode.PASSTHROUGH:
+        # What is delivered at once cannot be blocked because of a side text.
         side = None
     if side is not None:
         response = side.drop_from_stream(response)
     queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant), side)
+    # In the other modes `correct_one` itself says when a correction is running.
     working = corrector.at_work() if way is StreamMode.SENTENCE else contextlib.nullcontext()
     try:
         with working:
             async with contextlib.aclosing(queue.play(response)) as items:
                 async for item in items:
+                    # The comment is the last item, so everything served is known now.
                     if item is queue.comment:
                         litellm_internals.log_served_texts(data, queue.client.served_items.items)
                     yield item

@@ -54,6 +54,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             return
         count_before = len(self._queue)
         await super().take(item)
+        # Kept as the queue stores it if the item is exactly one event; bytes may end inside an event.
         is_event = len(self._queue) == count_before + 1 and not isinstance(item, bytes | str)
         self._received.append(self._queue.last if is_event else item)
         if self._longest() > longest_part(self._request.ledger.policy):
@@ -72,6 +73,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         for text in self._texts.values():
             await run_to_end(text.aclose())
         self._texts.clear()
+        # The events are queued again below, in the new stream; taking them out frees their room.
         while self._queue:
             self._next()
         side = self._request.side.reopen() if self._request.side else None
@@ -112,6 +114,7 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     async def _end(self) -> None:
         """Correct the answer and set the items to deliver; if the upstream broke off, these are the original items."""
+        # First, since `correct` records an outcome even if the client leaves meanwhile.
         self._has_outcome = True
         exchanges = self._exchanges()
         outcomes = await self._correct_texts(exchanges)
@@ -187,6 +190,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         """Settle every choice that had begun, each with this status and reason."""
         ledger = self._request.ledger
         metrics.record_upstream_end(ledger)
+        # A response without any text counts as one choice.
         indices = [exchange.index for exchange in self._exchanges()] or [0]
         ledger.settle(
             [metrics.record_unprocessed(ledger.call_id, ledger.policy, status, reason, index) for index in indices]
@@ -208,6 +212,7 @@ class LiveStream(HeldStream):
                 yield item
                 await self.take(item)
                 chunks.merge()
+        # Nothing is left to deliver, but correcting for the record takes a while; comments keep the connection alive.
         async with contextlib.aclosing(super()._flow(_nothing())) as comments:
             async for comment in comments:
                 yield comment

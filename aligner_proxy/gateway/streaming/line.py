@@ -19,6 +19,7 @@ from aligner_proxy.formats.packing import PackedChunk, Packer, Paths
 PACKED_FROM = 256
 """Number of queued events from which chunks are packed; an answer of ordinary length keeps its own objects."""
 NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
+"""Shared by all events that repeat no text."""
 _MOST_SHAPES = 16
 """Most shapes known in one queue; an event of any further shape is kept unpacked."""
 Plain = tuple[int, tuple[object, ...], str, int, int]
@@ -146,10 +147,11 @@ class EventLine(Generic[Text]):
     def _shape(self, new: _Shape[Text]) -> int | None:
         """The number of a shape, which is registered if new; None if too many are known."""
         for number, shape in enumerate(self._shapes):
+            # By identity where possible, since this runs for every event.
             alike = shape.template is new.template and shape.text is new.text and shape.index == new.index
             if alike and shape.paths == new.paths and shape.rewrite == new.rewrite:
                 return number
-        if len(self._shapes) == _MOST_SHAPES:
+        if len(self._shapes) == _MOST_SHAPES:  # so that the search above stays short
             return None
         self._shapes.append(new)
         return len(self._shapes) - 1

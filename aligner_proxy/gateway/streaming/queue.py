@@ -157,6 +157,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         work.add_done_callback(lambda _: self.changed.set())
         self.client.put_off_comment()
         while True:
+            # Asked before `ready`: what is queued after that is delivered in the next round.
             over = work.done()
             if over:
                 work.result()
@@ -212,6 +213,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self._room.relieved_at = time.monotonic()
             await self.relieve()
         while self._room.account.full and self.waits:
+            # A stream that is shed already only waits for its own client.
             crowded_out = not self._room.is_shed and self._room.account.over_share
             if crowded_out or not (await self._room.account.wait_for_room(PATIENCE_S) or self._room.is_shed):
                 metrics.record_stream_shed(self._request.ledger)
@@ -219,6 +221,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                 self.give_way()
 
     async def _enqueue(self, event: StreamEvent) -> None:
+        """Add the event's pieces to their texts, then queue the event with their positions."""
         places = []
         for index, piece in event.pieces:
             text = self._text(index)
@@ -226,7 +229,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             await text.feed(piece)
             places.append((text, start, start + len(piece)))
             self._room.account.keep(len(piece))
-        if places:
+        if places:  # other events, such as roles and usage, do not count as text
             self.client.timeline.note_upstream()
         wholes = {index: self._text(index) for index in event.wholes} or NO_WHOLES
         if self._request.side is not None:
@@ -234,6 +237,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                 event.original, [*(piece for _, piece in event.pieces), *map(self._original, wholes)]
             )
         event.item = self._queue.pack(event.item)
+        # `size_of` counts only pieces; an event that repeats whole texts contains these, too.
         size = size_of(event) + sum(text.length for text in wholes.values())
         self._room.account.hold(size)
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))

@@ -39,8 +39,10 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         return set()
 
     def _new_text(self, index: int) -> GrowingAnswer:
+        """A text that is corrected while it grows; given up at once if the stream was shed."""
         facts = partial(self._decoder.facts, index)
         policy = self._request.ledger.policy
+        # A stream that was too long to be held is decided part by part, not segment by segment.
         whole = policy.stream is StreamMode.HOLD
         text = GrowingAnswer(self._request.corrector.pipeline, policy, facts, self.changed.set, whole=whole)
         if self._room.is_shed:
@@ -55,12 +57,14 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         self.changed.set()
 
     async def _enqueue(self, event: StreamEvent) -> None:
+        """Queue an event, and end or check the texts that it affects."""
         self._check_agreement(event)
         text_count = len(self._texts)
         await super()._enqueue(event)
         if self._request.side is not None and event.pieces and self._request.side.pending:
             # Side texts before the answer have ended.
             await self._request.side.settle((), ended_only=True)
+        # Something other than text arrived, such as a tool call, which may forbid edits.
         if len(self._texts) > text_count or not event.pieces or event.ends:
             for text in self._open():
                 text.check()
@@ -109,12 +113,14 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.ledger.policy))
 
     async def _end(self) -> None:
+        """End all texts, judge pending side texts, and check a refusal, which is complete only now."""
         self._check_fault()
         for text in self._texts.values():
             if self._passes_broken:
                 text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             await text.end()
         if self._request.side is not None:
+            # A side text that repeats an answer is not judged again, so the answers must be decided first.
             for text in self._texts.values() if self._request.side.pending else ():
                 await text.wait_until_over()
             await self._request.side.settle([text.render(0, text.length) for text in self._texts.values() if text.done])
@@ -180,6 +186,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             outcomes = [
                 (exchange, replace(outcome, status=Status.FAILED, reason=reason)) for exchange, outcome in outcomes
             ]
+        # The client got an error, whatever was decided about each text before.
         if self._contradicted:
             reason = SkipReason.INCONSISTENT.value
             outcomes = [

@@ -32,13 +32,14 @@ async def watch_stream(
     rest = aiter(response)
     first: list[Any] = []
     broken: Exception | None = None
+    # Where text is withheld, each item is checked before delivery, so nothing needs to be read ahead.
     while not withheld and len(first) < _PEEKED and not any(map(routing.brings_words, first)):
         try:
             first.append(await anext(rest))
         except StopAsyncIteration:
             break
         except UPSTREAM_ERRORS as error:
-            broken = error
+            broken = error  # raised again after the items that had arrived
             break
         note(first[-1])
     return WatchedStream(_note_items(first, broken, rest, state, note), response)
