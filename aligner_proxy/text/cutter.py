@@ -19,6 +19,7 @@ _WITHIN_CODE = re.compile(r"[^\n]+")
 _FENCE_CHARS = frozenset("`~")
 _FENCE_LENGTH = 3
 _RECENT = LONGEST_ABBREVIATION + 1
+"""Characters of a line that are kept, since an abbreviation is also recognised by the character before it."""
 
 
 class _ListNumber:
@@ -114,6 +115,7 @@ class _ProseLine:
         return begins
 
     def _begins(self, char: str) -> bool:
+        """Whether a sentence begins with this character; notes whether one has ended before it."""
         space = char.isspace()
         if char in _MARKS or char in _CLOSING:
             self._in_run |= char in _MARKS
@@ -175,6 +177,7 @@ class Cutter:
 
     def end(self) -> list[Segment]:
         """The remaining segments, once the text has ended."""
+        # a text of white space alone is one segment
         if self._body is None and self._is_first:
             self._body = self._length or None
         if self._body is not None:
@@ -203,6 +206,7 @@ class Cutter:
         """Process a whole line of prose from `at` on and return its end; None if it may be code or is incomplete."""
         end = more.find("\n", at) + 1
         line = more[at:end]
+        # a code block is followed character by character, since it may end with any line
         if not end or self._open_fence is not None or line.lstrip(" \t")[:1] in _FENCE_CHARS:
             return None
         start = 0
@@ -213,6 +217,7 @@ class Cutter:
         return end
 
     def _end_line(self, behind: int) -> None:
+        """End the line; in prose, or with the line that closes a code block, the piece ends too."""
         self._at_line_start = True
         fence = self._line.fence
         self._line = _ProseLine()
@@ -243,6 +248,7 @@ class Cutter:
             self._waiting = None
 
     def _cut_off(self) -> list[Segment]:
+        """The finished segments, whose text is then forgotten."""
         if not self._finished:
             return []
         text = "".join(self._texts)

@@ -30,6 +30,7 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z])\.$"
 )
 LONGEST_ABBREVIATION = 10
+"""Characters before a full stop in which an abbreviation is looked for."""
 _LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
 _MARK = re.compile(r"[ \t]*(?:([-*+\u2022])|(\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
 BULLET = "-"
@@ -38,15 +39,22 @@ _SPEAKER_LINE = re.compile(
     r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps a remark, then colon and speech
 )
 _WORDS = 4
+"""Most words in the name of a speaker."""
 _SPEAKERS = 2
+"""Fewest speakers of a dialogue."""
 _TURNS = 2
+"""Fewest lines of one of the speakers."""
 # Roles that models write when they run on; each must speak at least twice before the text counts as a dialogue.
 _ROLES = frozenset({"human", "user", "assistant", "system"})
 _TITLE_LINES = 4
+"""Most lines of titles before the first speaker."""
 _TITLE_CHARS = 80
+"""Longest title; a longer line is a sentence."""
 _SENTENCE = re.compile(r"\w[.!?][\"'\u201d]?$")
 _STAGE = tuple("([*_#")
+"""Signs with which a stage direction, an emphasised title or a heading begins."""
 _KNOWN_CHARS = 2**20
+"""Longest text whose segments are cached."""
 LEAST_CHARS = 12
 """Minimum length of a dictated text; shorter quotations are words that the objective mentions."""
 _QUOTED = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
@@ -76,6 +84,7 @@ def split(text: str) -> list[Segment]:
 
 
 def _split(text: str) -> tuple[Segment, ...]:
+    """`split`, not cached; white space before the first segment becomes a segment of its own."""
     spans: list[tuple[int, int]] = []
     start = 0
     for end in (*_boundaries(text), len(text)):
