@@ -77,6 +77,7 @@ class UncorrectedRest:
         if not self._starts:
             return ""
         first = max(0, bisect_right(self._starts, start) - 1)
+        # up to the piece that holds the last of these characters
         last = max(first + 1, bisect_right(self._starts, max(start, end - 1)))
         origin = self._starts[first]
         return "".join(self._pieces[first:last])[max(0, start - origin) : max(0, end - origin)]
@@ -146,6 +147,7 @@ class GrowingAnswer:
                 self._rest.append(text)
             else:
                 await self._present.feed(text)
+                # JSON is not cut, so its only part may be as long as a whole answer
                 if self._cutter.is_at_edge and not self._decided and self._present.may_be_json:
                     self._cutter.widen(self._policy.max_answer_chars)
 
@@ -175,6 +177,7 @@ class GrowingAnswer:
         self._decided.append(DecidedPart(self._start, present.original, present.replacements, present.outcome()))
         self._present = self._new_part(inner=True)
         stopped = present.stopped
+        # a part that failed or was blocked would be followed by text that looks judged
         if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
         # Run to the end even if the client disconnects now: nothing else holds a reference that could close this part.
@@ -255,6 +258,7 @@ class GrowingAnswer:
         parts = [part.outcome for part in self._decided]
         if self._present.length:
             parts.append(present)
+        # The client waited only for the last part: the others were decided while the upstream was still writing.
         return replace(_combine_outcomes(parts, self._closed, self._policy, text), ms=present.ms)
 
     async def aclose(self) -> None:
@@ -292,6 +296,7 @@ def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
     for status in (Status.FAILED, Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED, Status.SKIPPED):
         of_status = [part for part in parts if part.status is status]
         if of_status and status is not Status.FAILED:
+            # a part of white space alone says nothing about the answer
             reasons = (part.reason for part in parts if part.reason not in (None, SkipReason.EMPTY.value))
             return status, next(reasons, None)
         if of_status:

@@ -62,6 +62,7 @@ class JsonAnswer(InnerWrapper):
         edited = replace_literals(answer, edited_texts)
         if edited_texts and not self._fits(answer, edited, frozenset(edited_texts.values())):
             edited = answer
+            # one broken edit may be enough, but the schema does not say which
             dropped = (SCHEMA,) * edits
         changed = edited != answer
         renumbered = sum(part.verdict.renumbered for part in parts.values()) if changed else 0
@@ -133,6 +134,7 @@ def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore
             raise EngineFault("the engine judged another text than this one")
         end = start + len(segment.text)
         if segment.flagged and segment.text:
+            # a segment may span several strings, which are all flagged then
             flagged.update(range(bisect_right(starts, start) - 1, bisect_left(starts, end)))
     return [literal for number, literal in enumerate(literals) if number in flagged]
 

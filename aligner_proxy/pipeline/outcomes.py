@@ -71,6 +71,7 @@ MORE_CAUTION = 2.0
 _FIRST_TRY = 0.5
 """Share of the deadline that the first try may take if timeouts are retried, so that time is left for a second."""
 _FIRST_PAUSE_S = 0.1
+"""Pause before the second try; it doubles with each further try, up to `_LONGEST_PAUSE_S`."""
 _LONGEST_PAUSE_S = 1.0
 
 
@@ -178,6 +179,7 @@ class Budget:
 
     def _pause(self, kind: FailureClass, error: Exception | None) -> float:
         """As long as the engine or the breaker asked for; otherwise an exponentially growing time with jitter."""
+        # a refusal is no sign of a busy engine, and a timeout has taken much of the time already
         if kind in (FailureClass.GATE, FailureClass.TIMEOUT):
             return 0.0
         if isinstance(error, EngineOverloaded | BreakerOpen):

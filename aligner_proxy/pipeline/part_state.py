@@ -181,6 +181,7 @@ class PartState:
         """The verdicts on the segments that end at or before `end`."""
         pairs = zip(self.verdicts.all, self.cut.segments, strict=False)
         verdicts = [verdict for verdict, segment in pairs if segment.end <= end]
+        # what is missing at the end is missing only if the text is looked at up to its end
         if self.verdicts.behind is not None and end == self.cut.length:
             verdicts.append(self.verdicts.behind)
         return tuple(verdicts)

@@ -41,6 +41,7 @@ async def remove_refused_edits(
 async def _remove_refused(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
+    """Judge each replacement alone, remove those that are refused, and judge the result."""
     pieces = structure.match_segments(structure.split(answer), [segment.text for segment in correction.segments])
     flags = [segment.flagged for segment in correction.segments]
     if len(flags) != len(pieces):
@@ -52,6 +53,7 @@ async def _remove_refused(
     refused_runs = set()
     for first, edit in replacements.items():
         alone = replace(correction, text=edits.apply(answer, [edit]))
+        # the only replacement must be the one that was refused
         if len(replacements) == 1 or (await judge(answer, alone, policy)).dropped:
             refused_runs.add(first)
     refused_runs = refused_runs or set(replacements)  # refused only together, so all go

@@ -87,16 +87,19 @@ class ResumableSession:
             await session.aclose()
 
     async def _pass_on(self, call: Callable[[Session], Awaitable[object]]) -> None:
+        """Tell the session something; an error is kept for the next question."""
         session = self._session
         if session is None:
             return
         try:
             await call(session)
         except CorrectionError as error:
+            # the error of a session that was replaced meanwhile no longer matters
             if session is self._session:
                 self._failure = error
 
     async def _ask(self, call: Callable[[Session], Awaitable[Result]], again: bool) -> Result:
+        """Ask the session; if it is lost and `again`, ask a new one until the deadline."""
         try:
             if self._failure is not None or self._session is None:
                 raise self._failure or SessionLost("nobody reads this answer")
@@ -123,6 +126,7 @@ class ResumableSession:
             raise SessionLost("this answer may not be edited any more")
         fed_chars = 0
         try:
+            # more text may arrive while the new session reads
             while fed_chars < len(self._text):
                 more = self._text[fed_chars:]
                 fed_chars = len(self._text)
