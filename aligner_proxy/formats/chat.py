@@ -106,6 +106,7 @@ def _content(choice: Any) -> object:
 
 
 def _with_content(body: Any, text: str) -> Any:
+    """A copy of a message or delta with a new text, without annotations and citations of the old one."""
     copy = body.model_copy()
     copy.content = text
     if has_content(getattr(copy, "annotations", None)):

@@ -21,13 +21,16 @@ from aligner_proxy.types import replace_surrogates
 
 _PLAIN = ("reasoning_content", "reasoning")
 _SIGNED = ("thinking_blocks", "reasoning_items")
+"""Fields that the client may have to send back unchanged."""
 _FIELDS = (*_PLAIN, *_SIGNED, "reasoning_details")
 _THINKING = ("thinking", "redacted_thinking")
 _REASONING = "reasoning"
 _DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 _NEXT_PART = "response.reasoning_summary_part.added"
 _BETWEEN = "\n\n"
+"""Separates the parts of one reasoning."""
 _MOST_PIECES = 200_000
+"""Most pieces that are kept of one stream."""
 
 
 class ReasoningStream(Protocol):
@@ -197,6 +200,7 @@ class _ChatReasoningStream(_CollectedReasoning):
         if not self._drop:
             return [item]
         remaining = _strip_choices(item, "delta", keeps_signed=self._keeps_signed)
+        # a chunk that held only reasoning is not passed on empty
         return [] if remaining is not item and not _carries_more(remaining) else [remaining]
 
 
@@ -292,6 +296,7 @@ class _MessagesReasoningStream(_CollectedReasoning):
         return [frame.item for frame in self._cutter.flush()]
 
     def _pass_frame(self, frame: sse.EventFrame) -> Iterator[object]:
+        """Yield the event with its new number; record reasoning in it, and leave out a removed block."""
         event = frame.event or {}
         block = event.get("content_block")
         index = event.get("index")
@@ -383,6 +388,7 @@ def _item_reasoning(item: object) -> str:
 
 
 def _strip_items(response: Any) -> Any:
+    """The response without reasoning items; the same object if it has none."""
     items = as_list(get(response, "output"))
     remaining = [item for item in items if kind_of(item) != _REASONING]
     return response if len(remaining) == len(items) else put(response, "output", remaining)

@@ -177,7 +177,6 @@ class GrowingAnswer:
         self._decided.append(DecidedPart(self._start, present.original, present.replacements, present.outcome()))
         self._present = self._new_part(inner=True)
         stopped = present.stopped
-        # a part that failed or was blocked would be followed by text that looks judged
         if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
         # Run to the end even if the client disconnects now: nothing else holds a reference that could close this part.

@@ -134,7 +134,7 @@ def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore
             raise EngineFault("the engine judged another text than this one")
         end = start + len(segment.text)
         if segment.flagged and segment.text:
-            # a segment may span several strings, which are all flagged then
+            # a code fence that one string leaves open makes one segment of it and the strings after it
             flagged.update(range(bisect_right(starts, start) - 1, bisect_left(starts, end)))
     return [literal for number, literal in enumerate(literals) if number in flagged]
 

@@ -448,7 +448,7 @@ def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outco
     Logs only the type, because messages of foreign exceptions may quote the text.
     """
     reason = outcomes.reason_of(error)
-    # these two are limits of the policy, not faults
+    # these two are limits that were reached, not faults
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
     return Outcome(status, reason, exchange.answer, policy, exchange.index)

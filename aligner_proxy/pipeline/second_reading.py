@@ -374,7 +374,7 @@ def flagged_windows(
     for start, end, verdict in places(join_windows(windows), verdicts):
         if verdict.score is not None and verdict.score < caution + CLEAR:
             continue
-        # all windows that the segment touches, since the engine may join two
+        # all windows that the segment touches, since it may span several
         for number in range(bisect_right(ends, start), min(len(windows), bisect_left(ends, end) + 1)):
             flagged[number] = verdict
     return [(windows[number], verdict) for number, verdict in flagged.items()]

@@ -114,10 +114,12 @@ class Extensions:
     async def resolve_async(self, policy: Policy, request: RequestFacts) -> Policy:
         """Like `resolve`, but in a thread if the texts of the request are long."""
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
+        # without extensions the length does not matter
         return await run_off_loop(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
 
     def selects(self, policy: Policy) -> bool:
         """Whether the objectives of this policy still have to be chosen."""
+        # the reason, even None, shows that the objectives have been chosen
         if not self._overriding["select"] or any(name == SELECTION_REASON for name, _ in policy.extensions):
             return False
         return bool(self._selecting_members(policy))
@@ -297,6 +299,7 @@ class PluginStage(Stage):
     def __init__(self, member: Member, stage: Stage) -> None:
         self.inner = stage
         order: object = getattr(stage, "order", None)
+        # a plugin may have set no order, or something other than a number
         self.order = order if isinstance(order, int) else LAST
         self._extension = member.extension
         self._caller = member.caller

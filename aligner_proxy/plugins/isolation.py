@@ -37,6 +37,7 @@ class ThreadRunner:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
+            # our caller was cancelled; otherwise the plugin itself raised it
             if _is_cancelled():
                 self._probe(loop)
                 raise

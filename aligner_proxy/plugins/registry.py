@@ -55,7 +55,9 @@ log = logging.getLogger(__name__)
 SORTS = ("correctors", "caches", "gate_rules", "audit_sinks", *SERVERS_OF_PLUGINS)
 """The hooks that return kinds."""
 _KEY_NAME = r"[a-z][a-z0-9_]{0,63}"
+"""Form of the name of a key or selector in the policies file."""
 _ENDPOINT_PATH = r"(/v1/|/v1/[a-z0-9_/-]*/)[a-z][a-z0-9_-]{0,63}"
+"""Form of the path of an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ def _refuse_missing_servers(file: PolicyFile, plugins: PluginSet) -> None:
 
 
 def _server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
+    """The kind that opens such a server; the error says whether the plugin is missing or broken."""
     offer = next(iter(plugins.offers(sort).values()), None)
     if offer is not None:
         return offer.kind
@@ -236,6 +239,7 @@ def _server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
 def _configure_plugin(
     source: YamlSource, plugins: PluginSet, sort: str, name: str, entry: PluginEntry, path: KeyPath
 ) -> ConfiguredPlugin:
+    """The object that one entry of the policies file configures; raises `ConfigError` if it is wrong."""
     offers = plugins.offers(sort)
     kind = plugin_kind(name, entry)
     offer = offers.get(kind)
@@ -265,6 +269,7 @@ class _InvalidSettings(CorrectionError):
 
 
 def _validate_settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
+    """The checked settings; raises `_InvalidSettings`."""
     try:
         return kind.settings.model_validate(entry)
     except ValidationError as error:
@@ -279,6 +284,7 @@ def load_plugins(third_party: bool) -> PluginSet:
     hooks = pluggy.PluginManager(GROUP)
     hooks.add_hookspecs(api)
     entries = [entry for entry in installed_plugins() if third_party or _is_bundled(entry)]
+    # bundled ones first, so that their names are taken
     entries.sort(key=lambda entry: (not _is_bundled(entry), entry.name))
     plugins: list[Plugin] = []
     for entry in entries:
@@ -322,6 +328,7 @@ def _load_plugin(
             hooks.check_pending()
             return _check_plugin(_add_offers(hooks, plugin), earlier)
     except CorrectionError as error:
+        # its unknown hooks would fail the check of every later plugin
         if hooks.has_plugin(entry.name):
             hooks.unregister(name=entry.name)
         return replace(plugin, fault=str(error))
@@ -396,6 +403,7 @@ def _hook_results(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator
 
 
 def _checked_kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
+    """The kinds that a hook offers; raises `PluginFault` if one has no valid name or settings."""
     for kind in (kind for kinds in _hook_results(hooks, name, sort) for kind in kinds):
         if not isinstance(kind, Kind):
             raise PluginFault(f"its hook {sort} must return a list of aligner_proxy.plugins.api.Kind")
@@ -427,6 +435,7 @@ class PluginRules:
 
     async def judge(self, original: str, correction: Correction, policy: Policy) -> Verdict:
         """The gate's verdict, including the plugin rules of the policy."""
+        # no edit, so there is nothing for a plugin's rule to refuse
         if correction.text == original:
             return judge(original, correction, policy)
         missing = set(policy.plugin_rules) - set(self._rules)

@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 
 _NAMED = re.compile(r"(?:.* )?LATIN (?:(SMALL|CAPITAL) )?LETTER (?:SMALL CAPITAL )?([A-Z])")
 _CATEGORIES = frozenset({"Lu", "Ll", "Lt", "Lo", "Lm", "Nl", "So", "Nd"})
+"""Unicode categories of letters, letter-like numbers and symbols, and digits."""
 _NAMELESS = {"\u0138": "k", "\u028d": "m"}
 """Characters that the table pairs with Cyrillic and Greek letters, and whose names do not end in the plain letter."""
 _BASIC_CYRILLIC = range(0x400, 0x460)

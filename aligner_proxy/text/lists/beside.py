@@ -15,6 +15,7 @@ _TITLE = re.compile(
     r"[ \t]*(?:[:\uff1a]|[-\u2013\u2014](?=[ \t]))?(?=[ \t]+\S)"
 )
 _CELLS = re.compile(r".*(?<!\\)\|(?=[ \t]*\S)")
+"""Matches the cells before the last one of a segment."""
 _LETTER = re.compile(r"[^\W\d_]")
 
 
