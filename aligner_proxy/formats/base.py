@@ -143,6 +143,7 @@ def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """LiteLLM's metadata dicts, first the one that the proxy itself filled; which one that is depends on the route."""
     both = [data.get(name) for name in ("metadata", "litellm_metadata")]
     present = [bucket for bucket in both if isinstance(bucket, dict)]
+    # the proxy writes the fields of the key into its own dict only
     return sorted(present, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
 
 

@@ -143,6 +143,7 @@ class _CollectedReasoning:
         """Add a piece to the reasoning of a choice; beyond `_MOST_PIECES` pieces are ignored."""
         if piece and self.size < _MOST_PIECES:
             self.size += 1
+            # nothing separates the first part from what is not there
             if index in self._breaks and index in self._texts:
                 self._texts[index].append(_BETWEEN)
             self._breaks.discard(index)
@@ -222,6 +223,7 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
     """The response with the reasoning of its bodies removed; the same object if there is none that may be removed."""
     bodies = [getattr(choice, name, None) for choice in response.choices]
     bare_bodies = [_strip_body(body, keeps_signed=keeps_signed) for body in bodies]
+    # the same object tells the caller that nothing has to be sent anew
     if all(new is old for new, old in zip(bare_bodies, bodies, strict=True)):
         return response
     copy = response.model_copy()
@@ -368,6 +370,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
         index = get(item, "output_index")
         if kind in ITEM and kind_of(get(item, "item")) == _REASONING:
             self._numbers.remove(index)
+        # with an item, all events about it go, those that do not say its number too
         if self._numbers.is_removed(index) or kind.startswith("response.reasoning"):
             return []
         number = self._numbers.new_number(index)

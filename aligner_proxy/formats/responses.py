@@ -305,6 +305,7 @@ class ResponsesDecoder:
         return bool(texts)
 
     def _rewrite_event(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+        """The event with new pieces and whole texts, also in the response that it may hold."""
         texts = iter(pieces)
 
         def edit(where: Where, text: str, piece: bool) -> str:

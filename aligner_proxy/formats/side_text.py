@@ -297,6 +297,7 @@ class SideTextReader:
         return name_errors(Unreadable, self._read, value, answer_texts)
 
     def _read(self, value: object, answer_texts: Sequence[str]) -> set[SideKind]:
+        """Add the strings of a value to the side texts by their paths; return the kinds that grew."""
         own = list(answer_texts)
         grown_kinds: set[SideKind] = set()
         for kind, path, text in side_strings(value):

@@ -138,6 +138,7 @@ class GrowingAnswer:
             await self._time.pause()
 
     async def _feed(self, piece: str) -> None:
+        """Divide a piece among the parts, ending a part where the cutter says so."""
         for text in self._cutter.cut(piece):
             if text is Edge.NOWHERE:
                 self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
@@ -238,6 +239,7 @@ class GrowingAnswer:
         return "".join(self._pieces(start, end))
 
     def _pieces(self, start: int, end: int) -> Iterator[str]:
+        """Yield the output of the decided parts, of the present part, and of the rest, within this range."""
         first = max(0, bisect_right(self._decided, start, key=lambda part: part.start) - 1)
         for part in self._decided[first:]:
             if part.start < end and start < part.end:

@@ -93,6 +93,7 @@ def kind_of(outcome: Outcome) -> FailureClass | None:
     A delivered correction is no failure, even if the gate dropped some of its edits.
     """
     if outcome.reason in UNJUDGED:
+        # if the policy accepts that such answers are skipped, this is no failure
         return FailureClass.UNJUDGED if outcome.policy.on_skip.reaction_to(outcome.reason) is OnSkip.JUDGE else None
     return None if outcome.status is Status.CORRECTED else class_of(outcome.reason)
 
@@ -172,6 +173,7 @@ class Budget:
         if kind is None or self.policy.on_error.reaction_to(kind) is not OnError.RETRY:
             return None
         self._failed[kind] += 1
+        # each class of failure has its own tries
         if self._failed[kind] >= TRIES.get(kind, math.inf):
             return None
         pause = self._pause(kind, error)

@@ -505,6 +505,7 @@ class EngineEncoder:
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
         """The states of the texts, one row each: [texts, layers * hidden size]."""
         rows: list[list[float]] = []
+        # the engine takes no more texts in one request
         for first in range(0, len(texts), MAX_TEXTS):
             rows += await text_states(self._engine, self._request(texts[first : first + MAX_TEXTS], layers))
         return rows

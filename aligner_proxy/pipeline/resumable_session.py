@@ -111,6 +111,7 @@ class ResumableSession:
         return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, PATIENCE_S)
 
     async def _ask_again(self, call: Callable[[Session], Awaitable[Result]]) -> Result:
+        """Ask in a new session; raises `NotReady`, so that it is tried once more, if that gives no result."""
         await self._begin_again()
         assert self._session is not None
         result = await call(self._session)

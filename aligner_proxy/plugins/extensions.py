@@ -136,6 +136,7 @@ class Extensions:
         try:
             # As a task, so that work that ignores its cancellation does not block the request.
             await asyncio.wait({work}, timeout=min(SELECT_S, policy.deadline_s))
+            # a plugin may cancel its own work, which counts as a timeout
             error = work.exception() if work.done() and not work.cancelled() else TimeoutError()
             if error is None:
                 return work.result().with_extension(SELECTION_REASON, None)
@@ -161,6 +162,7 @@ class Extensions:
     def wrap(self, policy: Policy, core: Inner) -> Inner:
         """Wrap `core` with the extensions that apply to this policy."""
         inner = core
+        # from the inside out, so that the lowest `order` ends up outermost
         for member in reversed(self._wrapping_members(policy)):
             inner = _Wrapper(member, inner, core)
         return inner
@@ -232,6 +234,7 @@ class Extensions:
 
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         for member in self._selecting_members(policy):
+            # the encoder belongs to the gateway's loop
             reachable = encoder if member.caller is None else _EncoderFromThread(encoder)
             policy = _check_policy(member.extension, await _select(member, policy, turns, reachable))
         return policy

@@ -176,6 +176,7 @@ def load_endpoints(file: PolicyFile) -> dict[str, PluginEndpoint]:
 
 
 def _make_endpoint(plugin: Plugin, endpoint: Endpoint, file: PolicyFile) -> PluginEndpoint:
+    """An endpoint ready to serve; third-party code gets its own thread."""
     try:
         with Boundary():
             answering = endpoint.make(file)
@@ -273,6 +274,7 @@ def _validate_settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
     try:
         return kind.settings.model_validate(entry)
     except ValidationError as error:
+        # the input may be a secret, so the message must not repeat it
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         lines = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
         raise _InvalidSettings("; ".join(lines)) from None
@@ -349,6 +351,7 @@ def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
         for kind in kinds:
             if (sort, kind.name) in offered_names or kind.name == METAALIGNER:
                 raise PluginFault(f"it offers {quote_name(kind.name)}, which another plugin offers already")
+    # such a server runs in the gateway's loop, where foreign code could block everything
     if plugin.third_party and any(plugin.offers[sort] for sort in SERVERS_OF_PLUGINS):
         raise PluginFault("only plugins that come with the gateway may offer a server that hosts share")
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
@@ -373,6 +376,7 @@ def _check_endpoints(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
 
 def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
     """Raise `PluginFault` if the name of a key or selector is invalid or taken."""
+    # a plugin's key must not hide one of the gateway's own, even under its former name
     declared_names = {*Grants.model_fields, *Route.model_fields, *Tenant.model_fields, *RENAMED_KEYS}
     declared_names.update(
         name for other in earlier for extension in other.extensions for name in _declared_names(extension)

@@ -35,6 +35,7 @@ class _ListNumber:
         before = self.state
         self.state = "other"
         if char.isspace():
+            # white space is allowed before the bullet and between bullet and number, but not inside
             self.state = {"indent": "indent", "bullet": "space", "space": "space"}.get(before, "other")
         elif char in _BULLETS and before == "indent":
             self.state = "bullet"

@@ -89,5 +89,6 @@ def _form(char: str) -> str:
 @cache
 def _cyrillic() -> Mapping[str, str]:
     look_alikes = _look_alikes()
+    # Only pairs of the same case, so that a word keeps its capitals.
     pairs = ((look_alikes.get(chr(code), ""), chr(code)) for code in _BASIC_CYRILLIC)
     return {letter: char for letter, char in pairs if letter and letter.isupper() == char.isupper()}

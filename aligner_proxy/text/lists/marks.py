@@ -115,6 +115,7 @@ def read(line: str) -> Mark | None:
 
 
 def _read(line: str) -> Mark | None:
+    """`read`, not cached; of "- 1." the number counts, not the bullet."""
     match = _NUMBERED.match(line)
     if match is not None and (mark := _numbered_mark(match)) is not None:
         return mark
@@ -136,12 +137,15 @@ def row_number(line: str) -> Mark | None:
 
 
 def _numbered_mark(match: re.Match[str]) -> Mark | None:
+    """The marker of a match; None if it is no marker after all."""
     if not _counts(match):
         return None
     number = match["number"]
+    # only numbers are compound, never letters
     parts = number.split(".") if number[0].isdecimal() else [number]
     parents = tuple(int(part) for part in parts[:-1])
     before = "".join((match[name] or "").strip().lower() for name in ("bullet", "word", "open", "emphasis"))
+    # emphasis that the marker closes itself is part of its style alone
     emphasis = "" if match["shut"] else match["emphasis"] or ""
     readings = _readings(parts[-1])
     return _mark(match, readings, parents, (before, match["close"].strip()), emphasis) if readings else None

@@ -84,9 +84,11 @@ class NumberedItem:
         return ".".join([*map(str, self._parents()), last])
 
     def _parents(self) -> tuple[int, ...]:
+        """The parts before the last, with the new numbers of the items that they refer to."""
         parents = list(self.mark.parents)
         above = self.list.parent
         for at in range(len(parents) - 1, -1, -1):
+            # the parts further up refer to no list that was read, so they stay
             if above is None:
                 break
             parents[at] = above[0].new_numbers.get(above[1], above[1])
