@@ -83,6 +83,7 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
     content = _content(choice)
     if isinstance(content, str):
         builder.pieces.append(content)
+    # parts of any kind in place of a text
     elif content is not None:
         builder.non_text = True
     builder.finish_reason = getattr(choice, "finish_reason", None) or builder.finish_reason

@@ -53,6 +53,7 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     filled = [number for number, block in enumerate(content) if _text(block)]
     for index, text in texts.items():
         content[filled[index]] = _with_new_text(content[filled[index]], text)
+    # the form in which this upstream sent the content is kept
     is_list = isinstance(response["content"], list)
     return {**response, "content": content if is_list else content[0]}
 

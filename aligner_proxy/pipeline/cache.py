@@ -382,6 +382,7 @@ def _digest(key: str, body: bytes) -> bytes:
 
 def unpack(key: str, raw: object) -> Correction | None:
     """The correction in `raw`, or None if a single bit of it is wrong."""
+    # the store is not trusted: others may have written to it
     if not isinstance(raw, bytes) or _digest(key, raw[_DIGEST:]) != raw[:_DIGEST]:
         return None
     try:

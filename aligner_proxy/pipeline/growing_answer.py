@@ -232,6 +232,7 @@ class GrowingAnswer:
         if self.done:
             return True
         own = end - self._start
+        # what the cutter holds back belongs to no part yet
         return own <= self._present.length and self._present.is_decided(own)
 
     def render(self, start: int, end: int) -> str:

@@ -28,7 +28,7 @@ from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_
 SCHEMA = "json_schema"
 """The gate rule for edits that would break the answer's schema; the reason is then gate_json_schema."""
 _BREAK = "\n\n"
-"""Separates the strings when they are scored as one text, so that no segment spans two strings."""
+"""Separates the strings when they are scored as one text; only an open code fence makes a segment span two of them."""
 
 
 class JsonAnswer(InnerWrapper):

@@ -157,6 +157,7 @@ class Budget:
         """Count one more try and return the seconds it may take."""
         self.attempts += 1
         seconds_left = max(0.0, self.until - time.monotonic())
+        # without a second try after a timeout, the first may use all the time
         first_of_two = self.attempts == 1 and self.policy.on_error.timeout is OnError.RETRY
         return seconds_left * _FIRST_TRY if first_of_two else seconds_left
 

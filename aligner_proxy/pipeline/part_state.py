@@ -163,6 +163,7 @@ class PartState:
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
         """The answer for stages. After the first output and before the final call, it uses the latest known facts."""
         return AnswerSoFar(
+            # asking takes time with a long conversation, so between first and last output it is not repeated
             self.exchange() if is_final or not self.delivery.end else self.facts.latest(),
             self.cut.text,
             self.policy,

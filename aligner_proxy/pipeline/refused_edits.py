@@ -44,6 +44,7 @@ async def _remove_refused(
     """Judge each replacement alone, remove those that are refused, and judge the result."""
     pieces = structure.match_segments(structure.split(answer), [segment.text for segment in correction.segments])
     flags = [segment.flagged for segment in correction.segments]
+    # the verdicts are on other segments, so no edit can be placed
     if len(flags) != len(pieces):
         return correction, verdict
     proposed = edits.edits_in_place(answer, pieces, flags, correction.text)
@@ -75,6 +76,7 @@ async def _remove_refused(
 def _fill_hole(hole: splice.EditSpan, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
     """The text for a flagged run: nothing if refused or removed, else the replacement, else the original."""
     if edit is not None:
+        # text added after the last segment brings its own leading white space
         return "" if hole.run.at in refused_runs else edit.text.strip() if hole.run.text else edit.text.rstrip()
     removed = any(each.first == hole.run.at for each in proposed)
     return "" if removed else hole.run.text

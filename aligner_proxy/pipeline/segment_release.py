@@ -140,6 +140,7 @@ class SegmentRelease:
         segments = state.cut.segments
         run = segments[first:stop]
         skip = eligibility.check(state.exchange(), state.policy)
+        # a refusal is not corrected, but with more text the answer may turn out to be none
         if skip is SkipReason.REFUSAL:
             return await self._put(run[-1].end)
         if skip is not None:

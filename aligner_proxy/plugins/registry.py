@@ -136,6 +136,7 @@ class PluginSet:
             frozenset(self.offers("correctors")),
             frozenset(plugin.distribution for plugin in self.plugins if not plugin.fault),
         )
+        # the class is frozen, and this is still its construction
         object.__setattr__(self, "declarations", declarations)
 
     def offers(self, sort: str) -> dict[str, Offer]:
@@ -161,6 +162,7 @@ def load_extensions(file: PolicyFile) -> Extensions:
     """The extensions of the installed plugins; each third-party plugin gets its own thread."""
     members: list[Member] = []
     for plugin in load_plugins(config.allows_third_party(file)).plugins:
+        # our own plugins run in the gateway's loop
         caller = ThreadRunner(plugin.name) if plugin.third_party and plugin.extensions else None
         members += [Member(extension, caller) for extension in plugin.extensions]
     return Extensions(members)

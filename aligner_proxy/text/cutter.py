@@ -76,6 +76,7 @@ class _Fence:
 
     def closes(self, opening: _Fence) -> bool:
         """Whether the line is only a marker, and one that ends the code block that `opening` began."""
+        # a line such as "```python" opens a block, but closes none
         bare = self.valid and self.state != "text"
         return bare and self.char == opening.char and self.length >= opening.length
 

@@ -109,6 +109,7 @@ def citations(text: str) -> set[str]:
     cited = {f"[{number}]" for match in _NOTE.finditer(text) for number in re.findall(r"\d+", match.group(1))}
     works = [m for inside in _BRACKETS.findall(text) for part in inside.split(";") if (m := _work(part.strip()))]
     works += _IN_SENTENCE.findall(text)
+    # "(May 2020)" is a date
     cited |= {f"{author} {year}".casefold() for author, year in works if author.casefold() not in _MONTHS}
     return cited | {document.rstrip(".,;:").casefold() for document in _DOCUMENT.findall(text)}
 

@@ -531,12 +531,14 @@ def _is_spelled(body: str, letters: int) -> bool:
     is_clear = not (body.isalnum() and body[0].isalpha())
     if not (is_clear or body[-2:].isdigit() or body[-1].isalpha()):
         inside -= 1  # a version or a serial number
+    # with fewer letters it may be an abbreviation such as k8s
     return inside > 0 and (letters >= _FEWEST_LETTERS or (letters > 1 and (is_clear or len(body) > _ABBREVIATED)))
 
 
 def _is_in_one_case(letters: str) -> bool:
     if letters.isupper():
         return len(letters) >= _FEWEST_LETTERS
+    # other mixes of capitals and small letters are names or ids
     return letters in (letters.lower(), letters.capitalize())
 
 

@@ -129,6 +129,7 @@ def text_literals(answer: str) -> list[Literal]:
     """The string values of a JSON answer that are texts."""
     literals = []
     for match in _LITERAL.finditer(answer):
+        # a quick test first: with its escapes, a literal is longer than its text
         if len(match.group()) < FEWEST_CHARS or _KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)

@@ -193,6 +193,7 @@ def is_foreign(text: str, native_languages: set[str], letters: set[str]) -> bool
     # Single letters are also what remains of "'s" and of initials.
     signs = sum(len(word) > 1 and word in other and word not in native for word in words)
     new = sum(letter not in letters for letter in odd_letters(text))
+    # in a longer sentence without a native word, one foreign word is enough
     return signs >= _CLEAR_SIGNS or new >= _CLEAR_SIGNS or (signs > 0 and len(words) > _FEWEST_WORDS)
 
 

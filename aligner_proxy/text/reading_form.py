@@ -285,6 +285,7 @@ def _strip_layout(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText
     origins = list[int]()
     for start, end in stretches:
         if parts:
+            # the space between two ranges counts as the first character of the second
             parts.append(" ")
             origins.append(start)
         parts.append(text[start:end])
@@ -380,6 +381,7 @@ def _stretches(passage: MappedText, start: int, end: int) -> Iterator[Window]:
 def _window(passage: MappedText, start: int, end: int) -> Window:
     """Some words of a passage as a sentence, with a capital and a full stop."""
     text = passage.text[start:end]
+    # a clause begins and ends with words, not with the signs that divide it from others
     start += len(text) - len(text.lstrip(" \t\n,;:-\u2013\u2014([\"'\u201c"))
     text = passage.text[start:end].rstrip(" \t\n,;:-\u2013\u2014([\"'\u201c")
     if not text:

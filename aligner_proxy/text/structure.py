@@ -75,7 +75,7 @@ class Segment:
 
 
 def split(text: str) -> list[Segment]:
-    """Cut `text` into segments; leading white space belongs to the first one, so nothing is lost.
+    """Cut `text` into segments; leading spaces belong to the first one, and leading empty lines are one of their own.
 
     `"".join(s.text + s.gap for s in split(text)) == text` for every text. The empty text has no segment; a text of
     white space alone is one segment without a gap.
@@ -84,7 +84,7 @@ def split(text: str) -> list[Segment]:
 
 
 def _split(text: str) -> tuple[Segment, ...]:
-    """`split`, not cached; white space before the first segment becomes a segment of its own."""
+    """`split`, not cached."""
     spans: list[tuple[int, int]] = []
     start = 0
     for end in (*_boundaries(text), len(text)):
@@ -153,6 +153,7 @@ def _boundaries(text: str) -> Iterator[int]:
     """Yield the offsets where a new segment starts, in order; each lies after the white space of the one before."""
     fence = ""
     for line in _LINE.finditer(text):
+        # the pattern also matches the empty rest after the last line
         if not line.group():
             return
         mark = _FENCE.match(line.group())
@@ -160,6 +161,7 @@ def _boundaries(text: str) -> Iterator[int]:
             fence = mark.group(1)
             yield line.start()
         elif fence:
+            # the closing fence is as long as the opening one, or longer, and alone in its line
             if mark and mark.group(1).startswith(fence) and line.group().strip() == mark.group(1):
                 fence = ""
                 yield line.end()
@@ -178,6 +180,7 @@ def sentence_starts(line: str) -> Iterator[int]:
         following = end
         while following < len(line) and line[following].isspace():
             following += 1
+        # a small letter goes on with the same sentence
         if following < len(line) and not line[following].islower():
             yield following
 
@@ -208,6 +211,7 @@ def _ends_its_line(piece: Segment) -> bool:
 def occurs_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
     """Whether all of `required` occur in `present`, in this order."""
     rest = iter(present)
+    # `in` reads the iterator up to the match, so the next one is looked for behind it
     return all(mark in rest for mark in required)
 
 

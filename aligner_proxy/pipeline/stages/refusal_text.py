@@ -123,7 +123,7 @@ def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:
             flagged.add(voice)
         elif declines(segment.text[label.end() :] if label is not None else segment.text):
             declining.add(voice)
-    # text before the first label is nobody's: a refusal that is flagged itself has no second voice
+    # text before the first label, or without labels, is nobody's voice
     return any(one and other and one != other for one in declining for other in flagged)
 
 

@@ -233,6 +233,7 @@ class Outline:
         """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
         remains = {}
         for row in (row for table in self._tables for row in table[2:]):
+            # the whole row goes, with its pipes
             if all(i in removed for i in row.segments):
                 continue
             for i in row.segments:
@@ -243,7 +244,7 @@ class Outline:
 
 
 def _lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
-    """Yield the lines; a segment of several lines, such as a code block, is one line, and so is leading white space."""
+    """Yield the lines; a code block counts as one, and so do the empty lines at the start of a text."""
     start = 0
     gap = ""
     for i, piece in enumerate(pieces):
