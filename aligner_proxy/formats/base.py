@@ -23,9 +23,11 @@ from aligner_proxy.types import Exchange, Outcome, Status, Turn, replace_surroga
 # Besides OpenAI's response_format: the fields in which vLLM and llama.cpp accept a grammar for the output.
 _GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
 _NO_STORE = "no-store"
+"""The directive of Cache-Control, which is looked for in any case and among others."""
 MOST_TEXTS = 256
 """Most texts in one stream. A stream with more is not read, since each text costs work on every event."""
 _JOINED = 64
+"""Pieces of a growing text after which they are joined to one block."""
 Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 _T = TypeVar("_T")
 
@@ -121,6 +123,7 @@ def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
 def no_store(data: Mapping[str, Any], response: object = None) -> bool:
     """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it."""
     control = data.get("cache")
+    # LiteLLM's own field in the body
     if isinstance(control, Mapping) and control.get("no-store"):
         return True
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
@@ -140,6 +143,7 @@ def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """LiteLLM's metadata dicts, first the one that the proxy itself filled; which one that is depends on the route."""
     both = [data.get(name) for name in ("metadata", "litellm_metadata")]
     present = [bucket for bucket in both if isinstance(bucket, dict)]
+    # the proxy writes the fields of the key into its own dict only
     return sorted(present, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
 
 
@@ -258,6 +262,7 @@ class ChoiceBuilder:
             replace(self, pieces=GrowingText(text)).exchange(data, index, turns, response, form)
             for index, text in texts.items()
         ] or [self.exchange(data, 0, turns, response, form)]
+        # all but the last are followed by more of the same answer
         return [*(replace(part, inner=True) for part in parts[:-1]), parts[-1]]
 
 
@@ -323,6 +328,7 @@ class StreamEvent:
 
     def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
         """The event with these texts; the same object if no text differs."""
+        # an event without changes is sent as it arrived, byte by byte
         same = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
         if self.rewrite is None or (same and not wholes):
             return self.original
@@ -454,6 +460,7 @@ class ChunkDecoder:
 
     def _with_next(self, choice: Any, texts: Iterator[str]) -> Any:
         old = self._text(choice)
+        # choices without text have no piece
         new = next(texts) if old else old
         return choice if new == old else self._with_text(choice, new)
 
@@ -504,9 +511,12 @@ class SafeDecoder:
         """Read an item; return the events that it completes, or the item itself after a fault."""
         events = self._attempt(self._decoder.feed, item)
         if events is None:
+            # first the bytes that the decoder had read and not returned, so that the order stays
             return [*self._rest(), StreamEvent(item)]
+        # dicts are never held back, so only bytes can be lost
         if self._pending or isinstance(item, bytes | str):
             self._pending += _raw(item)
+            # what the decoder returned as events is no longer pending
             del self._pending[: sum(len(_raw(event.item)) for event in events)]
         return events
 

@@ -64,6 +64,7 @@ def with_choice_text(choice: Any, text: str) -> Any:
         edited.text = text
     else:
         setattr(edited, name, _with_content(getattr(choice, name), text))
+    # they are those of the tokens of the old text
     if has_content(getattr(edited, "logprobs", None)):
         edited.logprobs = None
     return edited
@@ -82,10 +83,12 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
     content = _content(choice)
     if isinstance(content, str):
         builder.pieces.append(content)
+    # parts of any kind in place of a text
     elif content is not None:
         builder.non_text = True
     builder.finish_reason = getattr(choice, "finish_reason", None) or builder.finish_reason
     builder.tool_calls |= any(has_content(getattr(body, name, None)) for name in ("tool_calls", "function_call"))
+    # a delta, unlike a message, brings only a piece of the refusal
     builder.decline(_refusal(body), piece=getattr(choice, "message", None) is None)
     builder.non_text |= any(has_content(getattr(body, name, None)) for name in ("audio", "images"))
     builder.annotations |= _points_into_text(body)
@@ -106,6 +109,7 @@ def _content(choice: Any) -> object:
 
 
 def _with_content(body: Any, text: str) -> Any:
+    """A copy of a message or delta with a new text, without annotations and citations of the old one."""
     copy = body.model_copy()
     copy.content = text
     if has_content(getattr(copy, "annotations", None)):

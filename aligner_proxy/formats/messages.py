@@ -25,6 +25,7 @@ from aligner_proxy.types import Exchange, Outcome, Turn
 # block, text and block may have to be read together.
 _BESIDE = ("text", "thinking", "redacted_thinking", "server_tool_use", "mcp_tool_use")
 _RESULT = "_tool_result"
+"""End of the types of blocks with the result of a tool that the upstream ran."""
 
 Edit = Callable[[int, str], str]
 """Maps the index of a block and a piece of its text to the new piece."""
@@ -52,6 +53,7 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     filled = [number for number, block in enumerate(content) if _text(block)]
     for index, text in texts.items():
         content[filled[index]] = _with_new_text(content[filled[index]], text)
+    # the form in which this upstream sent the content is kept
     is_list = isinstance(response["content"], list)
     return {**response, "content": content if is_list else content[0]}
 
@@ -123,6 +125,7 @@ class MessagesDecoder:
         return builder.exchanges(self._data, texts, self._turns, None)
 
     def _event(self, frame: sse.EventFrame) -> StreamEvent:
+        """The event of a frame, whose text is added to its block."""
         self._builder.inconsistent |= frame.broken
         event = frame.event
         if not event:
@@ -147,6 +150,7 @@ class MessagesDecoder:
         return self._numbers[block]
 
     def _ends(self, event: Mapping[str, Any]) -> tuple[int, ...]:
+        """Numbers of the texts that this event ends: one with its block, all with the message."""
         if event.get("type") == "content_block_stop":
             number = self._numbers.get(_index(event))
             return () if number is None else (number,)
@@ -199,14 +203,17 @@ def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
 
 
 def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks: set[int]) -> None:
+    """Record what an event says about the message besides its text."""
     kind = event.get("type")
     delta = event.get("delta")
     if kind == "content_block_start":
+        # a block that begins twice would mix two texts
         builder.inconsistent |= _index(event) in begun_blocks
         begun_blocks.add(_index(event))
         _absorb(builder, event.get("content_block"))
     elif kind == "message_start":
         message = event.get("message")
+        # a message begins once, and a streamed one begins empty
         builder.inconsistent |= bool(begun_blocks) or (
             isinstance(message, Mapping) and has_content(message.get("content"))
         )
@@ -219,6 +226,7 @@ def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks
 
 
 def _absorb(builder: ChoiceBuilder, block: object) -> None:
+    """Record what kind of block stands beside the text."""
     if not isinstance(block, Mapping):
         builder.non_text |= not isinstance(block, str)
         return

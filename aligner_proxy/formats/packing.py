@@ -15,6 +15,7 @@ from pydantic import BaseModel
 _Path = tuple[str | int, ...]
 Paths = tuple[_Path, ...]
 _MOST_DIFFERENCES = 4
+"""With more values that differ, a chunk is stored as it is."""
 _PLAIN = (str, int, float, type(None))
 """Immutable types, whose values can be stored on their own."""
 
@@ -61,6 +62,7 @@ class Packer:
                 pass
             else:
                 paths = tuple(path for path, _ in differences)
+                # equal paths share one object, to save memory
                 self._paths = self._paths if paths == self._paths else paths
                 return PackedChunk(self._template, self._paths, tuple(value for _, value in differences))
         self._template = chunk
@@ -82,6 +84,8 @@ def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, obj
 
 
 def _compare_models(new: BaseModel, old: BaseModel, path: _Path, differences: list[tuple[_Path, object]]) -> None:
+    """Like `_compare`, for the fields, extras and private attributes of two models."""
+    # these two are copied from the template and could not be restored
     if new.model_fields_set != old.model_fields_set or _private(new) != _private(old):
         raise _TooDifferent
     for values, others in ((vars(new), vars(old)), (new.model_extra or {}, old.model_extra or {})):

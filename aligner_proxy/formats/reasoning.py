@@ -21,13 +21,16 @@ from aligner_proxy.types import replace_surrogates
 
 _PLAIN = ("reasoning_content", "reasoning")
 _SIGNED = ("thinking_blocks", "reasoning_items")
+"""Fields that the client may have to send back unchanged."""
 _FIELDS = (*_PLAIN, *_SIGNED, "reasoning_details")
 _THINKING = ("thinking", "redacted_thinking")
 _REASONING = "reasoning"
 _DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 _NEXT_PART = "response.reasoning_summary_part.added"
 _BETWEEN = "\n\n"
+"""Separates the parts of one reasoning."""
 _MOST_PIECES = 200_000
+"""Most pieces that are kept of one stream."""
 
 
 class ReasoningStream(Protocol):
@@ -140,6 +143,7 @@ class _CollectedReasoning:
         """Add a piece to the reasoning of a choice; beyond `_MOST_PIECES` pieces are ignored."""
         if piece and self.size < _MOST_PIECES:
             self.size += 1
+            # nothing separates the first part from what is not there
             if index in self._breaks and index in self._texts:
                 self._texts[index].append(_BETWEEN)
             self._breaks.discard(index)
@@ -197,6 +201,7 @@ class _ChatReasoningStream(_CollectedReasoning):
         if not self._drop:
             return [item]
         remaining = _strip_choices(item, "delta", keeps_signed=self._keeps_signed)
+        # a chunk that held only reasoning is not passed on empty
         return [] if remaining is not item and not _carries_more(remaining) else [remaining]
 
 
@@ -218,6 +223,7 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
     """The response with the reasoning of its bodies removed; the same object if there is none that may be removed."""
     bodies = [getattr(choice, name, None) for choice in response.choices]
     bare_bodies = [_strip_body(body, keeps_signed=keeps_signed) for body in bodies]
+    # the same object tells the caller that nothing has to be sent anew
     if all(new is old for new, old in zip(bare_bodies, bodies, strict=True)):
         return response
     copy = response.model_copy()
@@ -292,6 +298,7 @@ class _MessagesReasoningStream(_CollectedReasoning):
         return [frame.item for frame in self._cutter.flush()]
 
     def _pass_frame(self, frame: sse.EventFrame) -> Iterator[object]:
+        """Yield the event with its new number; record reasoning in it, and leave out a removed block."""
         event = frame.event or {}
         block = event.get("content_block")
         index = event.get("index")
@@ -363,6 +370,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
         index = get(item, "output_index")
         if kind in ITEM and kind_of(get(item, "item")) == _REASONING:
             self._numbers.remove(index)
+        # with an item, all events about it go, those that do not say its number too
         if self._numbers.is_removed(index) or kind.startswith("response.reasoning"):
             return []
         number = self._numbers.new_number(index)
@@ -383,6 +391,7 @@ def _item_reasoning(item: object) -> str:
 
 
 def _strip_items(response: Any) -> Any:
+    """The response without reasoning items; the same object if it has none."""
     items = as_list(get(response, "output"))
     remaining = [item for item in items if kind_of(item) != _REASONING]
     return response if len(remaining) == len(items) else put(response, "output", remaining)

@@ -88,6 +88,7 @@ def walk_response(response: object, edit: Edit) -> object:
 
 
 def _walk_message(item: object, index: int, edit: Edit) -> object:
+    """The item with `edit` applied to its texts; the same object if nothing changed or it is no message."""
     if get(item, "type") != "message":
         return item
     content = get(item, "content")
@@ -223,7 +224,9 @@ class ResponsesDecoder:
             return text
 
         walk(item, note)
+        # an event that begins a part may hold a whole text, too, but ends nothing
         ends = wholes if kind in _DONE else []
+        # a whole response repeats all texts, and after a terminal event none goes on
         if self._holds_response(item) or kind in TERMINAL:
             wholes = list(self._numbers.values())
             ends = wholes if kind in TERMINAL else []
@@ -262,7 +265,9 @@ class ResponsesDecoder:
             return []
         texts = {number: self._parts[number].text for number in self._order()}
         parts = [self._parts[number] for number in texts]
+        # a part may have come only in pieces (no whole text) or only whole (then that is its text)
         agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
+        # not every stream ends with the whole response
         agree &= self._response in (None, list(texts.values()))
         builder = replace(
             self._builder,
@@ -272,7 +277,9 @@ class ResponsesDecoder:
         return builder.exchanges(self._data, texts, self._turns, None)
 
     def _number(self, where: Where) -> int:
+        """The number of the part at this position; a new one the first time."""
         if where not in self._numbers:
+            # -1 stands for an index that the upstream left out
             self._unplaced |= min(where) < 0
             self._numbers[where] = len(self._numbers)
             self._parts.append(_OutputPart())
@@ -298,6 +305,7 @@ class ResponsesDecoder:
         return bool(texts)
 
     def _rewrite_event(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
+        """The event with new pieces and whole texts, also in the response that it may hold."""
         texts = iter(pieces)
 
         def edit(where: Where, text: str, piece: bool) -> str:
@@ -331,6 +339,7 @@ def _replace_texts(response: object, texts: Mapping[int, str], numbers: Iterable
     rest = iter(numbers)
 
     def edit(_where: Where, text: str, _: bool) -> str:
+        # empty texts have no number
         return texts.get(next(rest, -1), text) if text else text
 
     return walk_response(response, edit) if texts else response
@@ -345,6 +354,7 @@ def _turns(data: Mapping[str, Any]) -> tuple[Turn, ...]:
 
 
 def _absorb_response(builder: ChoiceBuilder, response: object) -> None:
+    """Record the finish reason of a whole response and what its items are."""
     status = get(response, "status")
     details = get(get(response, "incomplete_details"), "reason")
     reason = details if status == "incomplete" and details else status
@@ -359,6 +369,7 @@ def _absorb_response(builder: ChoiceBuilder, response: object) -> None:
 
 
 def _absorb_event(builder: ChoiceBuilder, event: object) -> None:
+    """Record what an event says about the answer besides its text."""
     kind = kind_of(event)
     if kind in TERMINAL:
         _absorb_response(builder, get(event, "response"))
@@ -376,6 +387,7 @@ def _absorb_event(builder: ChoiceBuilder, event: object) -> None:
 
 
 def _absorb_item(builder: ChoiceBuilder, item: object) -> None:
+    """Record what kind of item stands beside the text."""
     kind = kind_of(item)
     if kind == "message":
         for part in as_list(get(item, "content")):
@@ -387,6 +399,7 @@ def _absorb_item(builder: ChoiceBuilder, item: object) -> None:
 
 
 def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
+    """Record what a part of a message holds besides text."""
     kind = get(part, "type")
     if kind == "output_text":
         builder.annotations |= has_content(get(part, "annotations"))
@@ -394,5 +407,6 @@ def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
     elif kind == "refusal":
         builder.refusal = True
         builder.decline(get(part, "refusal"), piece=False)
+    # the reasoning is read elsewhere (reasoning.py) and never edited
     elif kind != "reasoning_text":
         builder.non_text = True

@@ -24,10 +24,12 @@ from aligner_proxy.types import SideKind
 SHORTEST_PROSE = 20
 """A text with fewer characters is not checked on its own."""
 _LEAST_LETTERS = 10
+"""Fewest letters of a text that is prose."""
 _GAP = re.compile(r"\s")
 _LETTER = re.compile(r"[^\W\d_]")
 _JSON = re.compile(r'(?<!\S)[{\["]')
 _SPACE = "%20"
+"""Sign of a text that is encoded as in a web address."""
 _SPELLING = "top_logprobs"
 """A field whose names can spell out a text."""
 _LONGEST_WORD = 4_096
@@ -129,8 +131,10 @@ def _collect_fields(
     kind = _kind_of_type(pairs, kind)
     spelt = _SPELLING in path
     for name, inner in pairs:
+        # a field name may be chosen by the model, and then hold a sentence
         if name not in declared and (spelt or not name.isidentifier() or len(name) >= SHORTEST_PROSE):
             result.append((kind, (*path, "name"), name))
+        # numbers hold no text
         if inner is not None and not isinstance(inner, int | float):
             _collect(inner, _kind_of_field(name, inner, kind), (*path, name), result)
 
@@ -193,6 +197,7 @@ def remove_prose(value: Any, kinds: Iterable[SideKind]) -> Any:
 
 
 def _empty_prose(value: Any, kind: SideKind, dropped: Container[SideKind]) -> Any:
+    """The value with the prose of `dropped` kinds emptied; `kind` is that of the object around it."""
     if isinstance(value, str):
         return "" if kind in dropped and is_prose(value) else value
     pairs = _pairs(value)
@@ -228,6 +233,7 @@ class SideText:
     def add(self, piece: str) -> None:
         """Add a piece; an exact repetition of the last piece is ignored."""
         piece = unquote(piece) if _SPACE in piece else piece
+        # a single character may well come twice, as in "ll"
         if not piece or (self.pieces and piece == self.pieces[-1] and len(piece) > 1):
             return
         self.pieces.append(piece)
@@ -236,6 +242,7 @@ class SideText:
         self._has_gap = self._has_gap or not piece.isascii() or _GAP.search(piece) is not None
         if self._letters < _LEAST_LETTERS:
             self._letters += _letters(piece)
+        # no prose so far: only its end is kept, so that memory stays bounded
         if not self._has_gap and self._chars > 2 * _LONGEST_WORD:
             self.pieces = ["".join(self.pieces)[-_LONGEST_WORD:]]
             self._chars = _LONGEST_WORD
@@ -253,6 +260,7 @@ class SideText:
             return ""
         long = [piece for piece in self.pieces if len(piece) >= SHORTEST_PROSE]
         short = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
+        # with more pieces, only the text as a whole is searched for, since each search takes time
         if len(long) <= _MOST_PIECES:
             uncovered_pieces = [piece for piece in long if not any(piece in text for text in texts)]
             short = "" if any(short in text for text in texts) else short
@@ -289,10 +297,12 @@ class SideTextReader:
         return name_errors(Unreadable, self._read, value, answer_texts)
 
     def _read(self, value: object, answer_texts: Sequence[str]) -> set[SideKind]:
+        """Add the strings of a value to the side texts by their paths; return the kinds that grew."""
         own = list(answer_texts)
         grown_kinds: set[SideKind] = set()
         for kind, path, text in side_strings(value):
             if text in own:
+                # only once: a second copy of an answer's text is a side text
                 own.remove(text)
                 continue
             if path not in self._texts:

@@ -21,6 +21,7 @@ _DATA = re.compile(r"[ \t]*data:", re.IGNORECASE)
 _FIELDS = ("event", "id", "retry", "")
 """Fields other than data; a comment has an empty name."""
 _LONGEST_END = 4
+"""Bytes of the longest blank line that ends an event."""
 _LONGEST_EVENT = 16 << 20
 """Most bytes of one event; a stream with a longer one is not read."""
 
@@ -54,6 +55,7 @@ class FrameCutter:
             item = item.encode(errors="surrogatepass")
         if not isinstance(item, bytes):
             return [*self.flush(), as_frame(item)]
+        # the end of an event may have begun with the last bytes of the item before
         behind = max(0, len(self._rest) + 1 - _LONGEST_END)
         self._rest += item
         if not _END.search(self._rest, behind):
@@ -100,10 +102,12 @@ def _cut(whole: bytes) -> Iterator[bytes]:
 
 
 def _read(raw: bytes) -> EventFrame:
+    """The frame of one event; `broken` if its data is neither UTF-8 nor a JSON object."""
     try:
         data, _ = split_frame(raw.decode())
     except UnicodeDecodeError:
         return EventFrame(raw, None, broken=True)
+    # a comment, or the mark with which OpenAI ends a stream
     if not data or data == "[DONE]":
         return EventFrame(raw, None)
     try:
@@ -128,6 +132,7 @@ def split_frame(frame_text: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
     """The frame with `event` as its single data line; its other lines stay."""
+    # escapes are used only if the upstream may have used them
     data = json.dumps(event, ensure_ascii=raw.isascii())
     lines: list[str] = []
     for line in _LINE.findall(raw.decode()):

@@ -50,6 +50,7 @@ def _prompt(data: Mapping[str, Any], index: int) -> str | None:
     prompt = data.get("prompt")
     if isinstance(prompt, list):
         n = data.get("n")
+        # the upstream numbers the choices of all prompts in one sequence
         position = index // max(n if isinstance(n, int) else 1, 1)
         prompt = prompt[position] if position < len(prompt) else None
     return prompt if isinstance(prompt, str) else None

@@ -8,8 +8,11 @@ from typing import Any
 from aligner_proxy.types import replace_surrogates
 
 _ROLES = ("tool", "function")
+"""Roles of messages with a result, in chat."""
 _ITEM_ENDING = "_call_output"
+"""End of the types of items with a result, in Responses."""
 _PART = "tool_result"
+"""Type of parts with a result, in Messages."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 

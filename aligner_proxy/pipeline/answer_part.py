@@ -167,6 +167,7 @@ class AnswerPart:
         outcome = self._build_outcome(text, answer)
         if self._ending is not None:
             outcome = replace(outcome, status=self._ending.status, reason=self._ending.reason)
+            # the editor may have written the ending, which the tally of this part does not include
             if outcome.correction and self._ending.correction:
                 correction = replace(outcome.correction, editor=self._ending.correction.editor)
                 outcome = replace(outcome, correction=correction)
@@ -193,6 +194,7 @@ class AnswerPart:
         if skip is None and state.stop is None:
             return None
         reason = skip.value if skip is not None else str(state.stop and state.stop.reason)
+        # an edit may have gone out before the rest was given up
         return Stop(Status.CORRECTED if state.delivery.is_changed else Status.SKIPPED, reason)
 
     async def aclose(self) -> None:
@@ -241,6 +243,7 @@ class AnswerPart:
         try:
             is_held = await self._is_held() or not await self._release_judged()
         except LOST:
+            # text that has gone out cannot be corrected again as part of the whole
             if state.delivery.end:
                 raise
             is_held = True
@@ -267,6 +270,7 @@ class AnswerPart:
             state.verdicts.flag(flagged)
             self._release.look_again(flagged)
         if state.is_judged:
+            # with all verdicts known, a stage may want to decide about the whole
             if await self._is_held():
                 return False
             if self.done or (state.delivery.end and await self._settle()):
@@ -293,12 +297,14 @@ class AnswerPart:
         answer = state.answer(is_final=True)
         so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
         ending = await self._stages.settle(so_far, answer)
+        # no stage wants another text in place of the rest
         if ending is so_far or self.done:
             return self.done
         self._ending = ending
         if outcomes.blocks(ending):
             self.close(Status.FAILED, str(ending.reason))
         else:
+            # a new paragraph, because fragments of the answer have gone out before
             state.send(self.length, f"\n\n{ending.text}", is_changed=True)
             await self._release.finish()
         return True

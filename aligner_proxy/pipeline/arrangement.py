@@ -53,6 +53,7 @@ class Arrangement:
         first = 0
         while first < len(pieces):
             stop = first + 1
+            # consecutive flagged segments are replaced by one text
             while flags[first] and stop < len(pieces) and flags[stop]:
                 stop += 1
             cells.append(_cell(pieces, first, stop, replacement.get(first)))
@@ -66,6 +67,7 @@ class Arrangement:
     def flag(self, number: int, verdict: SegmentScore) -> bool:
         """Flag one segment with this verdict and remove its text; return whether it was not flagged before."""
         own = self.verdicts[number]
+        # the position after the last segment has no text that could be removed
         if own.flagged or not own.text:
             return False
         self.verdicts[number] = replace(verdict, text=own.text, flagged=True)
@@ -107,6 +109,7 @@ class Arrangement:
         return replace(self._correction, text=self._edited, segments=tuple(self.verdicts))
 
     def _arrange(self) -> None:
+        """Join the cells to the edited answer, and note where each of them lies in it."""
         self._edited = structure.join([(cell.text, cell.gap) for cell in self._cells])
         at = 0
         for cell in self._cells:

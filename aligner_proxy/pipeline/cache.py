@@ -63,6 +63,7 @@ _FAR_S = 366 * 86_400.0
 """A jump of the machine's clock by less than this expires no entry."""
 _FIRST_SWEEP_S = 60.0
 _SWEEP_EVERY_S = 600.0
+"""Seconds between deletions of expired entries; the first one is after `_FIRST_SWEEP_S`."""
 
 
 class Recent:
@@ -110,6 +111,7 @@ class _Store(diskcache.Cache):  # type: ignore[misc]
 
 
 _STORE_ERRORS = (sqlite3.Error, OSError, ValueError, TypeError, KeyError)
+"""What sqlite, the file system and damaged entries raise through diskcache."""
 
 
 @dataclass(slots=True)
@@ -185,6 +187,7 @@ class CorrectionCache:
         packed = pack(key, correction)
         far = self._clock() + self._ttl_s + _FAR_S
         if await self._run(lambda store: store.set(key, packed, expire=far - time.time()), writes=True):
+            # a request that finds it pays for no editor
             self._recent.put(key, correction.without_editor, time.monotonic() + self._ttl_s)
 
     async def get_or_compute(
@@ -210,6 +213,7 @@ class CorrectionCache:
         flight.waiters += 1
         try:
             correction = await asyncio.shield(flight.task)
+            # only the request that began the computation pays for the editor
             return correction.without_editor if joined else correction, False if remember else None
         finally:
             flight.waiters -= 1
@@ -274,6 +278,8 @@ class CorrectionCache:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action, writes)
 
     def _try(self, action: Callable[[diskcache.Cache], _T], writes: bool) -> _T | None:
+        """Run `action` in the store's thread; None if it fails, which pauses the use of the store."""
+        # Checked again, because the store may have failed or been closed while this waited for the thread.
         if self._closed or self._health.pausing:
             return None
         try:
@@ -292,6 +298,7 @@ class CorrectionCache:
         return result
 
     def _open_store(self) -> diskcache.Cache:
+        """The store, opened in a folder that only this user can read."""
         if self._store is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory.chmod(0o700)
@@ -375,6 +382,7 @@ def _digest(key: str, body: bytes) -> bytes:
 
 def unpack(key: str, raw: object) -> Correction | None:
     """The correction in `raw`, or None if a single bit of it is wrong."""
+    # the store is not trusted: others may have written to it
     if not isinstance(raw, bytes) or _digest(key, raw[_DIGEST:]) != raw[:_DIGEST]:
         return None
     try:
@@ -387,6 +395,7 @@ class PluginCache(CorrectionCache):
     """Corrections in a plugin's store. Makes no folder on disk."""
 
     def __init__(self, directory: Path, ttl_s: float, store: CorrectionStore, caller: Runner) -> None:
+        # the size does not matter, because the store on disk is never opened
         super().__init__(directory, ttl_s, max_mb=1)
         self._age_s = ttl_s
         self._entries = store
@@ -404,6 +413,7 @@ class PluginCache(CorrectionCache):
         await self._ask_store(lambda: self._entries.put(key, packed, self._age_s))
 
     async def _ask_store(self, work: Work[_T]) -> _T | None:
+        """The store's answer; None if it fails or is slow, which is logged only the first time."""
         try:
             async with asyncio.timeout(BUSY_S):
                 answer = await self._caller.call(work)

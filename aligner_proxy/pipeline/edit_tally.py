@@ -33,6 +33,7 @@ class EditTally:
         """Add the findings and editor use of a passage that the stages released."""
         self.findings += outgoing.findings
         if outgoing.editor:
+            # a correction without text, for its cost alone
             self.corrections.append(Correction("", editor=outgoing.editor))
 
     def judge(self, refusal: str | None) -> None:

@@ -77,6 +77,7 @@ class UncorrectedRest:
         if not self._starts:
             return ""
         first = max(0, bisect_right(self._starts, start) - 1)
+        # up to the piece that holds the last of these characters
         last = max(first + 1, bisect_right(self._starts, max(start, end - 1)))
         origin = self._starts[first]
         return "".join(self._pieces[first:last])[max(0, start - origin) : max(0, end - origin)]
@@ -137,6 +138,7 @@ class GrowingAnswer:
             await self._time.pause()
 
     async def _feed(self, piece: str) -> None:
+        """Divide a piece among the parts, ending a part where the cutter says so."""
         for text in self._cutter.cut(piece):
             if text is Edge.NOWHERE:
                 self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
@@ -146,6 +148,7 @@ class GrowingAnswer:
                 self._rest.append(text)
             else:
                 await self._present.feed(text)
+                # JSON is not cut, so its only part may be as long as a whole answer
                 if self._cutter.is_at_edge and not self._decided and self._present.may_be_json:
                     self._cutter.widen(self._policy.max_answer_chars)
 
@@ -229,6 +232,7 @@ class GrowingAnswer:
         if self.done:
             return True
         own = end - self._start
+        # what the cutter holds back belongs to no part yet
         return own <= self._present.length and self._present.is_decided(own)
 
     def render(self, start: int, end: int) -> str:
@@ -236,6 +240,7 @@ class GrowingAnswer:
         return "".join(self._pieces(start, end))
 
     def _pieces(self, start: int, end: int) -> Iterator[str]:
+        """Yield the output of the decided parts, of the present part, and of the rest, within this range."""
         first = max(0, bisect_right(self._decided, start, key=lambda part: part.start) - 1)
         for part in self._decided[first:]:
             if part.start < end and start < part.end:
@@ -255,6 +260,7 @@ class GrowingAnswer:
         parts = [part.outcome for part in self._decided]
         if self._present.length:
             parts.append(present)
+        # The client waited only for the last part: the others were decided while the upstream was still writing.
         return replace(_combine_outcomes(parts, self._closed, self._policy, text), ms=present.ms)
 
     async def aclose(self) -> None:
@@ -292,6 +298,7 @@ def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
     for status in (Status.FAILED, Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED, Status.SKIPPED):
         of_status = [part for part in parts if part.status is status]
         if of_status and status is not Status.FAILED:
+            # a part of white space alone says nothing about the answer
             reasons = (part.reason for part in parts if part.reason not in (None, SkipReason.EMPTY.value))
             return status, next(reasons, None)
         if of_status:

@@ -28,7 +28,7 @@ from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_
 SCHEMA = "json_schema"
 """The gate rule for edits that would break the answer's schema; the reason is then gate_json_schema."""
 _BREAK = "\n\n"
-"""Separates the strings when they are scored as one text, so that no segment spans two strings."""
+"""Separates the strings when they are scored as one text; only an open code fence makes a segment span two of them."""
 
 
 class JsonAnswer(InnerWrapper):
@@ -62,6 +62,7 @@ class JsonAnswer(InnerWrapper):
         edited = replace_literals(answer, edited_texts)
         if edited_texts and not self._fits(answer, edited, frozenset(edited_texts.values())):
             edited = answer
+            # one broken edit may be enough, but the schema does not say which
             dropped = (SCHEMA,) * edits
         changed = edited != answer
         renumbered = sum(part.verdict.renumbered for part in parts.values()) if changed else 0
@@ -133,6 +134,7 @@ def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore
             raise EngineFault("the engine judged another text than this one")
         end = start + len(segment.text)
         if segment.flagged and segment.text:
+            # a code fence that one string leaves open makes one segment of it and the strings after it
             flagged.update(range(bisect_right(starts, start) - 1, bisect_left(starts, end)))
     return [literal for number, literal in enumerate(literals) if number in flagged]
 

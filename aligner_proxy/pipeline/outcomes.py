@@ -71,6 +71,7 @@ MORE_CAUTION = 2.0
 _FIRST_TRY = 0.5
 """Share of the deadline that the first try may take if timeouts are retried, so that time is left for a second."""
 _FIRST_PAUSE_S = 0.1
+"""Pause before the second try; it doubles with each further try, up to `_LONGEST_PAUSE_S`."""
 _LONGEST_PAUSE_S = 1.0
 
 
@@ -92,6 +93,7 @@ def kind_of(outcome: Outcome) -> FailureClass | None:
     A delivered correction is no failure, even if the gate dropped some of its edits.
     """
     if outcome.reason in UNJUDGED:
+        # if the policy accepts that such answers are skipped, this is no failure
         return FailureClass.UNJUDGED if outcome.policy.on_skip.reaction_to(outcome.reason) is OnSkip.JUDGE else None
     return None if outcome.status is Status.CORRECTED else class_of(outcome.reason)
 
@@ -155,6 +157,7 @@ class Budget:
         """Count one more try and return the seconds it may take."""
         self.attempts += 1
         seconds_left = max(0.0, self.until - time.monotonic())
+        # without a second try after a timeout, the first may use all the time
         first_of_two = self.attempts == 1 and self.policy.on_error.timeout is OnError.RETRY
         return seconds_left * _FIRST_TRY if first_of_two else seconds_left
 
@@ -171,6 +174,7 @@ class Budget:
         if kind is None or self.policy.on_error.reaction_to(kind) is not OnError.RETRY:
             return None
         self._failed[kind] += 1
+        # each class of failure has its own tries
         if self._failed[kind] >= TRIES.get(kind, math.inf):
             return None
         pause = self._pause(kind, error)
@@ -178,6 +182,7 @@ class Budget:
 
     def _pause(self, kind: FailureClass, error: Exception | None) -> float:
         """As long as the engine or the breaker asked for; otherwise an exponentially growing time with jitter."""
+        # a refusal is no sign of a busy engine, and a timeout has taken much of the time already
         if kind in (FailureClass.GATE, FailureClass.TIMEOUT):
             return 0.0
         if isinstance(error, EngineOverloaded | BreakerOpen):

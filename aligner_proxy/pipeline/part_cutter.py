@@ -16,6 +16,7 @@ from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.types import OnSkip, Outcome, Policy, SkipReason, Status
 
 _GAP = re.compile(r".?\s", re.DOTALL)
+"""The last character of a word, if there is one, and the white space after it."""
 LONGEST_WORD = 4
 """Multiple of the part's length after which the cutter stops waiting for the end of a word."""
 PART_CHARS = 24_000
@@ -99,7 +100,9 @@ class PartCutter:
         A part never ends inside a word, because both halves would be misjudged. If the word is too long to wait for its
         end, the rest is not judged at all.
         """
+        # no sentence began in the last sixth, and the part would end inside a word
         if self._length <= self._soft and not _GAP.match(self._last + self._back[:1]):
+            # one character back, because a word may have ended with the last one searched
             gap = _GAP.search(self._back, max(0, self._unbroken - 1))
             self._unbroken = len(self._back)
             if gap is None and len(self._back) > self._limit * LONGEST_WORD:

@@ -163,6 +163,7 @@ class PartState:
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
         """The answer for stages. After the first output and before the final call, it uses the latest known facts."""
         return AnswerSoFar(
+            # asking takes time with a long conversation, so between first and last output it is not repeated
             self.exchange() if is_final or not self.delivery.end else self.facts.latest(),
             self.cut.text,
             self.policy,
@@ -181,6 +182,7 @@ class PartState:
         """The verdicts on the segments that end at or before `end`."""
         pairs = zip(self.verdicts.all, self.cut.segments, strict=False)
         verdicts = [verdict for verdict, segment in pairs if segment.end <= end]
+        # what is missing at the end is missing only if the text is looked at up to its end
         if self.verdicts.behind is not None and end == self.cut.length:
             verdicts.append(self.verdicts.behind)
         return tuple(verdicts)

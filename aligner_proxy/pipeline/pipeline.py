@@ -69,6 +69,7 @@ log = logging.getLogger(__name__)
 # Time reserved for the engine's response to travel back, so that its own error arrives before our deadline expires.
 _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
+"""At most this share of the time left, so that a short deadline is not used up by it."""
 _NOTHING_JUDGED = Objective("none", "None: nothing is judged")
 """Placeholder objective in a request to an editor, if stages ask one under a policy without objectives."""
 
@@ -120,6 +121,7 @@ class StageList:
 
 
 def _overrides(stage: Stage, method: str) -> bool:
+    # the wrapper of a plugin's stage overrides every method
     actual = stage.inner if isinstance(stage, PluginStage) else stage
     return getattr(type(actual), method) is not getattr(Stage, method)
 
@@ -216,6 +218,7 @@ class Pipeline:
                 steps = self._steps(answer, form, attempt_policy, stages, session)
                 corrected = await steps.correct(answer.text, attempt_policy)
             outcome = await stages.settle(build_outcome(answer, corrected), answer)
+            # after refusals of the gate, the threshold was higher than the policy's
             return (outcome if attempt_policy is policy else replace(outcome, caution=attempt_policy.caution)), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return build_failure(error, exchange, policy), error
@@ -225,6 +228,7 @@ class Pipeline:
         policy = outcome.policy
         about = await self.describe_aligner(policy)
         if about and about.languages:
+            # the report needs the languages, which the stage of the attempt may not have asked for
             stages = stages.add(Language(policy, partial(self._languages, policy), about.languages))
         if not stages.stages_with("report"):
             return outcome
@@ -256,6 +260,7 @@ class Pipeline:
         core = _TextCorrection(self, exchange, policy, deadline, session)
         if not outcomes.reads_twice(policy):
             return core
+        # without the session, which has read the conversation
         bare = _TextCorrection(self, replace(exchange, turns=()), policy, deadline, None)
         return SecondReading(core, bare, exchange.turns)
 
@@ -280,6 +285,7 @@ class Pipeline:
         if policy.corrector != METAALIGNER and not by_segments:
             return DeferredSession(engine)  # occupies no engine slot while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
+        # no head judges such an answer, but stages may still edit it
         if not policy.objectives and policy.standards:
             return UnjudgedSession()
         policy = self.extensions.prefill(policy)
@@ -385,6 +391,7 @@ class _TextCorrection:
         compute = self._engine_call(exchange, text, policy)
         cache = self._pipeline.cache
         if not policy.objectives:
+            # nothing to judge: the text stays, for stages that may edit it
             correction = Correction(text)
             cache_hit = None
         elif cache is None or exchange.no_store:
@@ -441,6 +448,7 @@ def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outco
     Logs only the type, because messages of foreign exceptions may quote the text.
     """
     reason = outcomes.reason_of(error)
+    # these two are limits that were reached, not faults
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
     return Outcome(status, reason, exchange.answer, policy, exchange.index)
@@ -448,6 +456,7 @@ def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outco
 
 def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float) -> AlignRequest:
     """The engine request to correct `text` under a policy until `deadline` (`time.monotonic()` seconds)."""
+    # the engine accepts only positive deadlines
     seconds_left = max(0.001, deadline - time.monotonic())
     tenant, quota = account(policy)
     return AlignRequest(
@@ -496,6 +505,7 @@ class EngineEncoder:
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
         """The states of the texts, one row each: [texts, layers * hidden size]."""
         rows: list[list[float]] = []
+        # the engine takes no more texts in one request
         for first in range(0, len(texts), MAX_TEXTS):
             rows += await text_states(self._engine, self._request(texts[first : first + MAX_TEXTS], layers))
         return rows

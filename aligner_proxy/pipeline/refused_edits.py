@@ -41,8 +41,10 @@ async def remove_refused_edits(
 async def _remove_refused(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
+    """Judge each replacement alone, remove those that are refused, and judge the result."""
     pieces = structure.match_segments(structure.split(answer), [segment.text for segment in correction.segments])
     flags = [segment.flagged for segment in correction.segments]
+    # the verdicts are on other segments, so no edit can be placed
     if len(flags) != len(pieces):
         return correction, verdict
     proposed = edits.edits_in_place(answer, pieces, flags, correction.text)
@@ -52,6 +54,7 @@ async def _remove_refused(
     refused_runs = set()
     for first, edit in replacements.items():
         alone = replace(correction, text=edits.apply(answer, [edit]))
+        # the only replacement must be the one that was refused
         if len(replacements) == 1 or (await judge(answer, alone, policy)).dropped:
             refused_runs.add(first)
     refused_runs = refused_runs or set(replacements)  # refused only together, so all go
@@ -73,6 +76,7 @@ async def _remove_refused(
 def _fill_hole(hole: splice.EditSpan, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
     """The text for a flagged run: nothing if refused or removed, else the replacement, else the original."""
     if edit is not None:
+        # text added after the last segment brings its own leading white space
         return "" if hole.run.at in refused_runs else edit.text.strip() if hole.run.text else edit.text.rstrip()
     removed = any(each.first == hole.run.at for each in proposed)
     return "" if removed else hole.run.text

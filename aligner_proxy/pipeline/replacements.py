@@ -23,6 +23,7 @@ class Replacement:
         length = len(self.text)
         first = max(start, self.start) - self.start
         last = min(end, self.end) - self.start
+        # rounded alike at both ends, so that adjoining parts add up to the whole text
         return self.text[length * first // size : length * last // size]
 
 

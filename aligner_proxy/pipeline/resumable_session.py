@@ -87,16 +87,19 @@ class ResumableSession:
             await session.aclose()
 
     async def _pass_on(self, call: Callable[[Session], Awaitable[object]]) -> None:
+        """Tell the session something; an error is kept for the next question."""
         session = self._session
         if session is None:
             return
         try:
             await call(session)
         except CorrectionError as error:
+            # the error of a session that was replaced meanwhile no longer matters
             if session is self._session:
                 self._failure = error
 
     async def _ask(self, call: Callable[[Session], Awaitable[Result]], again: bool) -> Result:
+        """Ask the session; if it is lost and `again`, ask a new one until the deadline."""
         try:
             if self._failure is not None or self._session is None:
                 raise self._failure or SessionLost("nobody reads this answer")
@@ -108,6 +111,7 @@ class ResumableSession:
         return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, PATIENCE_S)
 
     async def _ask_again(self, call: Callable[[Session], Awaitable[Result]]) -> Result:
+        """Ask in a new session; raises `NotReady`, so that it is tried once more, if that gives no result."""
         await self._begin_again()
         assert self._session is not None
         result = await call(self._session)
@@ -123,6 +127,7 @@ class ResumableSession:
             raise SessionLost("this answer may not be edited any more")
         fed_chars = 0
         try:
+            # more text may arrive while the new session reads
             while fed_chars < len(self._text):
                 more = self._text[fed_chars:]
                 fed_chars = len(self._text)

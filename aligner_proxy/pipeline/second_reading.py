@@ -52,6 +52,7 @@ def copy_key(text: str) -> str:
 def flagged_keys(verdicts: Iterable[SegmentScore]) -> dict[str, SegmentScore]:
     """The verdicts on flagged segments, by the key that equal segments share."""
     keys = {copy_key(verdict.text): verdict for verdict in verdicts if verdict.flagged and verdict.text.strip()}
+    # segments without words, such as a row of dashes, are no copies of each other
     keys.pop("", None)
     return keys
 
@@ -70,6 +71,7 @@ class SecondReading(InnerWrapper):
     async def correct(self, text: str, policy: Policy) -> Corrected:
         """Correct a text, combining the flags of all readings; raises `NotPlaced` if a flag cannot be located."""
         first = await self.inner.correct(text, policy)
+        # without scores there is no detector that could read it again
         if not text.strip() or all(verdict.score is None for verdict in first.correction.segments):
             return first
         readings = [first]
@@ -79,6 +81,7 @@ class SecondReading(InnerWrapper):
             return first if len(readings) == 1 else _add_costs(first, readings)
         arrangement = await run_off_loop(len(text), partial(Arrangement.from_correction, text, first.correction))
         if arrangement is None:
+            # the flags of the first reading alone have been dealt with in the correction
             if laid_out or echoes:
                 raise NotPlaced("a second reading flags what cannot be told apart in the correction")
             return _add_costs(first, readings)
@@ -125,7 +128,7 @@ class SecondReading(InnerWrapper):
 
     async def _read_again(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
         """Read the edited answer and flag what is still flagged in it; raises `NotPlaced` if that cannot be located."""
-        arrangement.correction()
+        arrangement.correction()  # for its effect: it arranges the edited answer anew
         edited = arrangement.edited
         if not edited.strip():
             return
@@ -241,6 +244,7 @@ class GrowingReading:
         for start, end, verdict in places(text, await self._scores(state, text)):
             for number in fresh:
                 size = len(segments[number].text)
+                # any overlap counts, because the engine may cut the edited text elsewhere
                 if number in starts and start < starts[number] + size and starts[number] < end:
                     flagged[number] = replace(verdict, text=verdicts[number].text)
         return flagged
@@ -263,6 +267,7 @@ class GrowingReading:
         by_number: dict[int, SegmentScore] = {}
         for window, verdict in flagged:
             covered = [n for n in undecided if segments[n].start < window.end and window.start < segments[n].end]
+            # such a window may be flagged only for the segment that is flagged already
             if not any(verdicts[number].flagged or number in more for number in covered):
                 by_number |= {number: replace(verdict, text=verdicts[number].text) for number in covered}
         return by_number
@@ -354,6 +359,7 @@ async def confirmed_windows(
     confirmed = flagged[MOST_CONFIRMED:]
     for window, verdict in flagged[:MOST_CONFIRMED]:
         standing, start = await run_off_loop(len(text), partial(in_place, text, window))
+        # a flag that ends before the window concerns the text before it
         if any(end > start for _, end, _ in places(standing, await score(standing))):
             confirmed.append((window, verdict))
     return confirmed
@@ -368,6 +374,7 @@ def flagged_windows(
     for start, end, verdict in places(join_windows(windows), verdicts):
         if verdict.score is not None and verdict.score < caution + CLEAR:
             continue
+        # all windows that the segment touches, since it may span several
         for number in range(bisect_right(ends, start), min(len(windows), bisect_left(ends, end) + 1)):
             flagged[number] = verdict
     return [(windows[number], verdict) for number, verdict in flagged.items()]

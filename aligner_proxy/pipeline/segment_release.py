@@ -51,6 +51,7 @@ class SegmentRelease:
     def look_again(self, flagged: Iterable[int]) -> None:
         """Take note that a second reading flags these segments, which have not gone out."""
         waiting = [number for number in (self._first_flagged, *flagged) if number is not None]
+        # later segments are still to be examined by `release`, which will find them itself
         if waiting and min(waiting) < self._looked_at:
             self._first_flagged = min(waiting)
 
@@ -115,6 +116,7 @@ class SegmentRelease:
             self._first_unsent += 1
         original = state.cut.text[start:end]
         new_text = original if text is None else text
+        # the segment before has gone out completely, so this text does not begin inside one
         begins_between = not first or segments[first - 1].end <= start
         ends_between = not self._first_unsent or segments[self._first_unsent - 1].end <= end
         outgoing = Outgoing(
@@ -138,6 +140,7 @@ class SegmentRelease:
         segments = state.cut.segments
         run = segments[first:stop]
         skip = eligibility.check(state.exchange(), state.policy)
+        # a refusal is not corrected, but with more text the answer may turn out to be none
         if skip is SkipReason.REFUSAL:
             return await self._put(run[-1].end)
         if skip is not None:
@@ -147,6 +150,7 @@ class SegmentRelease:
         start = segments[first - 1].end if first else 0
         decided = state.delivery.end
         before = state.delivery.render(0, decided, text) + text[decided:start]
+        # what is missing after the last segment is written along with it
         correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
         lead = text[start : run[0].start]
         edit = self._as_edit(first, stop, place_replacement(run, lead, correction.text, begins=not start, last=last))
@@ -221,6 +225,7 @@ class SegmentRelease:
         If not `is_final`, a refusal is not counted, because the caller tries another edit.
         """
         state = self._state
+        # an edit that changes nothing needs no judgement, and nothing follows from it
         if edit.text == state.cut.text[edit.start : edit.end]:
             return {}
         settled_edits = Settled(state.decided, dict(self._edits), self._closed_answer)

@@ -114,10 +114,12 @@ class Extensions:
     async def resolve_async(self, policy: Policy, request: RequestFacts) -> Policy:
         """Like `resolve`, but in a thread if the texts of the request are long."""
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
+        # without extensions the length does not matter
         return await run_off_loop(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
 
     def selects(self, policy: Policy) -> bool:
         """Whether the objectives of this policy still have to be chosen."""
+        # the reason, even None, shows that the objectives have been chosen
         if not self._overriding["select"] or any(name == SELECTION_REASON for name, _ in policy.extensions):
             return False
         return bool(self._selecting_members(policy))
@@ -134,6 +136,7 @@ class Extensions:
         try:
             # As a task, so that work that ignores its cancellation does not block the request.
             await asyncio.wait({work}, timeout=min(SELECT_S, policy.deadline_s))
+            # a plugin may cancel its own work, which counts as a timeout
             error = work.exception() if work.done() and not work.cancelled() else TimeoutError()
             if error is None:
                 return work.result().with_extension(SELECTION_REASON, None)
@@ -159,6 +162,7 @@ class Extensions:
     def wrap(self, policy: Policy, core: Inner) -> Inner:
         """Wrap `core` with the extensions that apply to this policy."""
         inner = core
+        # from the inside out, so that the lowest `order` ends up outermost
         for member in reversed(self._wrapping_members(policy)):
             inner = _Wrapper(member, inner, core)
         return inner
@@ -230,6 +234,7 @@ class Extensions:
 
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         for member in self._selecting_members(policy):
+            # the encoder belongs to the gateway's loop
             reachable = encoder if member.caller is None else _EncoderFromThread(encoder)
             policy = _check_policy(member.extension, await _select(member, policy, turns, reachable))
         return policy
@@ -297,6 +302,7 @@ class PluginStage(Stage):
     def __init__(self, member: Member, stage: Stage) -> None:
         self.inner = stage
         order: object = getattr(stage, "order", None)
+        # a plugin may have set no order, or something other than a number
         self.order = order if isinstance(order, int) else LAST
         self._extension = member.extension
         self._caller = member.caller

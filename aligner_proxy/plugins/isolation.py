@@ -37,12 +37,14 @@ class ThreadRunner:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
+            # our caller was cancelled; otherwise the plugin itself raised it
             if _is_cancelled():
                 self._probe(loop)
                 raise
             raise PluginFault("a plugin raised CancelledError") from None
 
     def _ensure_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the thread; a new thread if there is none or it has ended."""
         if self._loop is None or self._thread is None or not self._thread.is_alive():
             self._loop = asyncio.new_event_loop()
             self._last_probe = None

@@ -55,7 +55,9 @@ log = logging.getLogger(__name__)
 SORTS = ("correctors", "caches", "gate_rules", "audit_sinks", *SERVERS_OF_PLUGINS)
 """The hooks that return kinds."""
 _KEY_NAME = r"[a-z][a-z0-9_]{0,63}"
+"""Form of the name of a key or selector in the policies file."""
 _ENDPOINT_PATH = r"(/v1/|/v1/[a-z0-9_/-]*/)[a-z][a-z0-9_-]{0,63}"
+"""Form of the path of an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class PluginSet:
             frozenset(self.offers("correctors")),
             frozenset(plugin.distribution for plugin in self.plugins if not plugin.fault),
         )
+        # the class is frozen, and this is still its construction
         object.__setattr__(self, "declarations", declarations)
 
     def offers(self, sort: str) -> dict[str, Offer]:
@@ -159,6 +162,7 @@ def load_extensions(file: PolicyFile) -> Extensions:
     """The extensions of the installed plugins; each third-party plugin gets its own thread."""
     members: list[Member] = []
     for plugin in load_plugins(config.allows_third_party(file)).plugins:
+        # our own plugins run in the gateway's loop
         caller = ThreadRunner(plugin.name) if plugin.third_party and plugin.extensions else None
         members += [Member(extension, caller) for extension in plugin.extensions]
     return Extensions(members)
@@ -174,6 +178,7 @@ def load_endpoints(file: PolicyFile) -> dict[str, PluginEndpoint]:
 
 
 def _make_endpoint(plugin: Plugin, endpoint: Endpoint, file: PolicyFile) -> PluginEndpoint:
+    """An endpoint ready to serve; third-party code gets its own thread."""
     try:
         with Boundary():
             answering = endpoint.make(file)
@@ -223,6 +228,7 @@ def _refuse_missing_servers(file: PolicyFile, plugins: PluginSet) -> None:
 
 
 def _server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
+    """The kind that opens such a server; the error says whether the plugin is missing or broken."""
     offer = next(iter(plugins.offers(sort).values()), None)
     if offer is not None:
         return offer.kind
@@ -236,6 +242,7 @@ def _server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
 def _configure_plugin(
     source: YamlSource, plugins: PluginSet, sort: str, name: str, entry: PluginEntry, path: KeyPath
 ) -> ConfiguredPlugin:
+    """The object that one entry of the policies file configures; raises `ConfigError` if it is wrong."""
     offers = plugins.offers(sort)
     kind = plugin_kind(name, entry)
     offer = offers.get(kind)
@@ -265,9 +272,11 @@ class _InvalidSettings(CorrectionError):
 
 
 def _validate_settings(kind: Kind[Any], entry: PluginEntry) -> BaseModel:
+    """The checked settings; raises `_InvalidSettings`."""
     try:
         return kind.settings.model_validate(entry)
     except ValidationError as error:
+        # the input may be a secret, so the message must not repeat it
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         lines = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
         raise _InvalidSettings("; ".join(lines)) from None
@@ -279,6 +288,7 @@ def load_plugins(third_party: bool) -> PluginSet:
     hooks = pluggy.PluginManager(GROUP)
     hooks.add_hookspecs(api)
     entries = [entry for entry in installed_plugins() if third_party or _is_bundled(entry)]
+    # bundled ones first, so that their names are taken
     entries.sort(key=lambda entry: (not _is_bundled(entry), entry.name))
     plugins: list[Plugin] = []
     for entry in entries:
@@ -322,6 +332,7 @@ def _load_plugin(
             hooks.check_pending()
             return _check_plugin(_add_offers(hooks, plugin), earlier)
     except CorrectionError as error:
+        # its unknown hooks would fail the check of every later plugin
         if hooks.has_plugin(entry.name):
             hooks.unregister(name=entry.name)
         return replace(plugin, fault=str(error))
@@ -342,6 +353,7 @@ def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
         for kind in kinds:
             if (sort, kind.name) in offered_names or kind.name == METAALIGNER:
                 raise PluginFault(f"it offers {quote_name(kind.name)}, which another plugin offers already")
+    # such a server runs in the gateway's loop, where foreign code could block everything
     if plugin.third_party and any(plugin.offers[sort] for sort in SERVERS_OF_PLUGINS):
         raise PluginFault("only plugins that come with the gateway may offer a server that hosts share")
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
@@ -366,6 +378,7 @@ def _check_endpoints(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
 
 def _check_names(plugin: Plugin, earlier: Sequence[Plugin]) -> None:
     """Raise `PluginFault` if the name of a key or selector is invalid or taken."""
+    # a plugin's key must not hide one of the gateway's own, even under its former name
     declared_names = {*Grants.model_fields, *Route.model_fields, *Tenant.model_fields, *RENAMED_KEYS}
     declared_names.update(
         name for other in earlier for extension in other.extensions for name in _declared_names(extension)
@@ -396,6 +409,7 @@ def _hook_results(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator
 
 
 def _checked_kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
+    """The kinds that a hook offers; raises `PluginFault` if one has no valid name or settings."""
     for kind in (kind for kinds in _hook_results(hooks, name, sort) for kind in kinds):
         if not isinstance(kind, Kind):
             raise PluginFault(f"its hook {sort} must return a list of aligner_proxy.plugins.api.Kind")
@@ -427,6 +441,7 @@ class PluginRules:
 
     async def judge(self, original: str, correction: Correction, policy: Policy) -> Verdict:
         """The gate's verdict, including the plugin rules of the policy."""
+        # no edit, so there is nothing for a plugin's rule to refuse
         if correction.text == original:
             return judge(original, correction, policy)
         missing = set(policy.plugin_rules) - set(self._rules)

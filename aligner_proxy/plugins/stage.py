@@ -115,6 +115,7 @@ class Outgoing:
     is_original: bool = False
     """Whether it is the upstream's text, unchanged."""
     has_whole_segments: bool = True
+    """Whether it begins and ends between segments, not inside one."""
     segments: Sequence[Segment] = ()
     """The segments of a growing answer that begin in the range."""
     removed_segments: Collection[int] = ()

@@ -46,12 +46,14 @@ def _essence(block: str) -> list[str]:
 
 
 def _strip_comments(code: str, language: str) -> str:
+    """The code without comments; lines that held nothing else are dropped."""
     lexer = _lexer(language)
     if lexer is None:
         return _LINE_COMMENT.sub("", code)
     pieces: list[str] = []
     for _, kind, text in lexer.get_tokens_unprocessed(code):
         remark = kind in Comment and not any(kind in needed for needed in _NO_REMARK)
+        # some lexers take the line break for a part of the comment
         pieces.append("\n" * text.endswith("\n") if remark else text)
     return "\n".join(_drop_empty_lines(code.split("\n"), "".join(pieces)))
 

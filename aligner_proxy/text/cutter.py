@@ -19,6 +19,7 @@ _WITHIN_CODE = re.compile(r"[^\n]+")
 _FENCE_CHARS = frozenset("`~")
 _FENCE_LENGTH = 3
 _RECENT = LONGEST_ABBREVIATION + 1
+"""Characters of a line that are kept, since an abbreviation is also recognised by the character before it."""
 
 
 class _ListNumber:
@@ -34,6 +35,7 @@ class _ListNumber:
         before = self.state
         self.state = "other"
         if char.isspace():
+            # white space is allowed before the bullet and between bullet and number, but not inside
             self.state = {"indent": "indent", "bullet": "space", "space": "space"}.get(before, "other")
         elif char in _BULLETS and before == "indent":
             self.state = "bullet"
@@ -74,6 +76,7 @@ class _Fence:
 
     def closes(self, opening: _Fence) -> bool:
         """Whether the line is only a marker, and one that ends the code block that `opening` began."""
+        # a line such as "```python" opens a block, but closes none
         bare = self.valid and self.state != "text"
         return bare and self.char == opening.char and self.length >= opening.length
 
@@ -114,6 +117,7 @@ class _ProseLine:
         return begins
 
     def _begins(self, char: str) -> bool:
+        """Whether a sentence begins with this character; notes whether one has ended before it."""
         space = char.isspace()
         if char in _MARKS or char in _CLOSING:
             self._in_run |= char in _MARKS
@@ -175,6 +179,7 @@ class Cutter:
 
     def end(self) -> list[Segment]:
         """The remaining segments, once the text has ended."""
+        # a text of white space alone is one segment
         if self._body is None and self._is_first:
             self._body = self._length or None
         if self._body is not None:
@@ -203,6 +208,7 @@ class Cutter:
         """Process a whole line of prose from `at` on and return its end; None if it may be code or is incomplete."""
         end = more.find("\n", at) + 1
         line = more[at:end]
+        # a code block is followed character by character, since it may end with any line
         if not end or self._open_fence is not None or line.lstrip(" \t")[:1] in _FENCE_CHARS:
             return None
         start = 0
@@ -213,6 +219,7 @@ class Cutter:
         return end
 
     def _end_line(self, behind: int) -> None:
+        """End the line; in prose, or with the line that closes a code block, the piece ends too."""
         self._at_line_start = True
         fence = self._line.fence
         self._line = _ProseLine()
@@ -243,6 +250,7 @@ class Cutter:
             self._waiting = None
 
     def _cut_off(self) -> list[Segment]:
+        """The finished segments, whose text is then forgotten."""
         if not self._finished:
             return []
         text = "".join(self._texts)

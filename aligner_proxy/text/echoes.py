@@ -15,14 +15,17 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
 
 RUN_WORDS = 6
+"""Consecutive words that make a sentence an echo."""
 SHARE = 0.6
 """Share of a sentence's longer words that must occur in two adjacent sentences of a turn to make it an echo."""
 FEWEST_WORDS = 2
+"""Fewest longer words of a sentence that can be an echo by them."""
 _LONGER = 4
 """Minimum number of letters of a longer word, that is, one with some meaning."""
 _END_CHARS = 32_000
 """Number of characters read at each end of a turn; an aligner reads fewer."""
 _MOST_TURNS = 64
+"""The latest turns that are read."""
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
 _READ = ("user", "assistant")
 """Roles of the turns that an aligner reads."""
@@ -47,6 +50,7 @@ class Echoes:
                 for piece in split(part):
                     number += 1
                     for word in _longer(words(piece.text)):
+                        # the pair with the sentence before, and the pair with the one after
                         self._places.setdefault(word, set()).update((number, number + 1))
                 number += 1  # a gap, because sentences of different turns are not adjacent
 
@@ -57,6 +61,7 @@ class Echoes:
             return True
         longer = _longer(spoken)
         least = max(FEWEST_WORDS, SHARE * len(longer))
+        # a quick test: so many words do not occur at all
         if len(longer) < least or sum(word in self._places for word in longer) < least:
             return False
         together = Counter(place for word in longer for place in self._places.get(word, ()))

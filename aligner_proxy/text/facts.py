@@ -9,7 +9,9 @@ from aligner_proxy.text import structure
 
 _PHONE = re.compile(r"(?<![\w.,/-])(?:\+\d[\d ().-]{5,20}\d|\(?\d{2,5}\)?(?:[ .-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)")
 _NO_PHONE = re.compile(r"\d{4}-\d\d-\d\d|\d\d[.-]\d\d[.-]\d{4}|\d{4} ?- ?\d{4}|\d{1,3}(?: \d{3})+")
+"""Matches dates, ranges of years and numbers with spaces between thousands."""
 _FEWEST = 7
+"""Fewest and most (`_MOST`) digits of a telephone number."""
 _MOST = 15
 # Every repetition is bounded. Otherwise a search that starts at each hyphen of a long text would take quadratic time.
 _STREETS = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place|Square|Terrace|Highway|Hwy)"
@@ -107,6 +109,7 @@ def citations(text: str) -> set[str]:
     cited = {f"[{number}]" for match in _NOTE.finditer(text) for number in re.findall(r"\d+", match.group(1))}
     works = [m for inside in _BRACKETS.findall(text) for part in inside.split(";") if (m := _work(part.strip()))]
     works += _IN_SENTENCE.findall(text)
+    # "(May 2020)" is a date
     cited |= {f"{author} {year}".casefold() for author, year in works if author.casefold() not in _MONTHS}
     return cited | {document.rstrip(".,;:").casefold() for document in _DOCUMENT.findall(text)}
 
@@ -126,11 +129,13 @@ def names(text: str) -> set[str]:
     stems: set[str] = set()
     for segment in structure.split(text):
         piece = segment.text.strip()
+        # headings capitalise all words, and code names its own things
         if not piece.startswith(("#", "```", "~~~")):
             stems.update(stem for match in _NAME.finditer(piece) if (stem := _name(match.group())))
     return stems
 
 
 def _name(token: str) -> str | None:
+    # "Anna's" and "Anna" are one name
     stem = re.split(r"['\u2019-]", token, maxsplit=1)[0]
     return stem.casefold() if len(stem) > 1 and stem[0].isupper() else None

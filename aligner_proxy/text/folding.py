@@ -30,6 +30,7 @@ from aligner_proxy.text.mapped import MappedText
 from aligner_proxy.text.structure import Segment, split
 
 _KNOWN_CHARS = 2_000
+"""Longest segment whose folding is cached."""
 _ROUNDS = 4
 """Maximum number of passes, because one rule may uncover a case for another.
 
@@ -79,9 +80,11 @@ _MARKED = regex.compile(r"(?V1)(?:[\p{Latin}\p{Greek}\p{Cyrillic}]\p{M}+)+")
 _CLUSTER = regex.compile(r"(?V1)(\p{L})(\p{M}+)")
 _CROSSED = regex.compile(rf"(?V1)[{_OVER}]")
 _STACKED = 3
+"""Marks on one letter that count as obfuscation by themselves."""
 _LONGEST_DECOMPOSED = 4
 """Maximum number of characters in a canonical Unicode decomposition of one character."""
 _MARKED_LETTERS = 3
+"""Letters of a word with a loose mark from which the marks are removed."""
 _OTHER = rf"[{_LETTER}--\p{{Latin}}]"
 _PICTURE_LETTER = regex.compile(r"\p{Extended_Pictographic}")
 _MIXED = regex.compile(rf"(?V1)\p{{Latin}}\p{{M}}*{_OTHER}|{_OTHER}\p{{M}}*\p{{Latin}}")
@@ -95,6 +98,7 @@ _APART = regex.compile(
     rf"(?:{_LETTER}|[{_SIGNS}])(?:(?P=gap){{1,4}}(?:{_LETTER}|[{_SIGNS}]))+(?![\p{{L}}\p{{N}}])"
 )
 _FEWEST_APART = 4
+"""Fewest separated letters that are joined to a word."""
 _WORDS_OF_ONE_LETTER = "aAI"
 _ARTICLE_MAY_FOLLOW = re.compile(r"(?<!\ban)(?<!\bthe)(?<=[A-Za-z])\s")
 _WITH_SIGNS = re.compile(r"(?<![\w@$#|/\\.:=&%?+~-])[A-Za-z0-9@$!]{4,24}(?![\w@$|/\\=&%]|[.:@~-]\w)")
@@ -113,14 +117,18 @@ _WIDE_SIGN = re.compile(
 _WIDE = 0xFEE0
 """Distance between the code points of full-width and plain characters."""
 _FEWEST_LETTERS = 3
+"""Fewest letters of a word that is respelled; fewer may be a formula or a unit."""
 _NO_FORMULA = re.compile("[\u0400-\u052f\uff21-\uff5a]")
 _CAPITALS = re.compile(r"(?<=[A-Z])[A-Z]+|(?<=[\w,;:'\u2019-] )[A-Z]+|(?<=\w['\u2019-])[A-Z]+")
 _BY_TURNS = re.compile(r"\b(?=[A-Za-z]{5})[A-Z]?(?:[a-z][A-Z])+[a-z]?\b")
 _SHOUTED = 8
+"""Fewest letters of a segment that counts as all capitals."""
 _SHOUTED_SHARE = 0.8
+"""Share of its letters that must be capitals."""
 _WHOLE_WORD = re.compile(r"(?<![\w/.@:-])[A-Za-z]++(?![\w/@-]|\.\w)")
 _REPEATED = re.compile(r"([a-z])\1\1+")
 _ACCENTS = 2
+"""Accents in an English word from which they are removed; one is found in loan words."""
 _TWO_ACCENTS = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]\w*[\u00c0-\u024f\u1e00-\u1eff]")
 _FENCED = re.compile(r"[ \t]*+(?:```++|~~~++)[^\n]*+\n(.*?)(?:\n[ \t]*+(?:```++|~~~++)[ \t]*+)?", re.DOTALL)
 _TICKED = re.compile(r"(?<!`)(`{1,3})([^`\n]{1,400})\1")
@@ -218,6 +226,7 @@ def unfold(text: str, original: str) -> str:
         return text
     pieces = split(original)
     folded_pieces = folded.segments(pieces)
+    # nothing was edited
     if text.strip() == folded.text.strip():
         return original
     originals = {
@@ -235,6 +244,7 @@ def is_prose(text: str) -> bool:
 
 
 def _may_be_disguised(text: str) -> bool:
+    """A quick test: if it is false, the text contains no obfuscation."""
     if text.isascii():
         return _ASCII_SIGNS.search(text) is not None
     return (
@@ -258,6 +268,7 @@ def _fold(segment: str) -> tuple[str, Sequence[int]]:
     piece = MappedText(segment)
     _apply_rules(piece)
     if not piece.text.strip():
+        # of a segment that is all invisible, one character stays: a segment is never folded to nothing
         return segment[:1], range(1)
     # An array, because hundreds of results are cached, and a list takes nine times as much memory per position.
     return piece.text, range(len(segment)) if piece.text == segment else array("I", piece.origins)
@@ -268,6 +279,7 @@ _fold_known = lru_cache(maxsize=512)(_fold)
 
 
 def _apply_rules(piece: MappedText) -> None:
+    """Apply all rules until nothing changes; of a code block, only if it is prose, and without its fences."""
     fence = _FENCED.fullmatch(piece.text)
     if fence is not None:
         if not is_prose(fence[1]):
@@ -324,6 +336,7 @@ def _remove_marks(piece: MappedText) -> None:
 
 
 def _remove_word_marks(word: str) -> str | None:
+    """The word without marks that form no letter, if these show obfuscation; otherwise None."""
     clusters: list[tuple[str, str]] = _CLUSTER.findall(word)
     loose = [marks for letter, marks in clusters if not _is_one_letter(letter + marks)]
     if len(loose) < _MARKED_LETTERS and not any(len(marks) >= _STACKED or _CROSSED.search(marks) for marks in loose):
@@ -366,6 +379,7 @@ def _replace_look_alikes(piece: MappedText) -> None:
 
 
 def _is_styled_word(word: str) -> bool:
+    """Whether all letters of a word, and enough of them, are styled ones."""
     letters = [char for char in word if char.isalpha() or look_alikes.plain_of_styled(char).isalpha()]
     return (
         len(letters) >= _FEWEST_LETTERS and all(map(look_alikes.plain_of_styled, letters)) and not _is_picture(letters)
@@ -424,6 +438,7 @@ def _cyrillic_word(word: str, letters: Sequence[str]) -> str | None:
     own = sum("\u0400" <= char < "\u0530" for char in letters)
     if (
         not latin
+        # a word to be replaced is mostly Cyrillic, has no third alphabet, and each Latin letter has a twin
         or own <= len(latin)
         or own + len(latin) < len(letters)
         or not all(map(look_alikes.cyrillic_twin, latin))
@@ -438,17 +453,20 @@ def _join_letters(piece: MappedText) -> None:
 
 
 def _join_match(match: Any) -> str | None:
+    """The word or words that separated letters spell; None if they may be something else, such as numbers."""
     gap = match["gap"]
     parts = re.split(f"((?:{re.escape(gap)})+)", match[0])
     letters = parts[::2]
     gaps = parts[1::2]
     alphabetic = sum(look_alikes.plain(char).isalpha() for char in letters)
+    # about half must be letters, or a series of digits would be read as a word
     if len(letters) < _FEWEST_APART or alphabetic < 2 or 2 * alphabetic + 1 < len(letters):
         return None
     if not all(char in _SIGNS or look_alikes.plain(char) for char in letters):
         return None
     narrow = min(gaps, key=len)
     if letters[0] in _WORDS_OF_ONE_LETTER and _ARTICLE_MAY_FOLLOW.match(match.string, max(0, match.start() - 1)):
+        # "what a f o o l" begins with a word of one letter; after an article it would belong to the next word
         gaps[0] += narrow * gap.isspace()
     return letters[0] + "".join(("" if g == narrow else " ") + char for g, char in zip(gaps, letters[1:], strict=True))
 
@@ -484,6 +502,7 @@ def _remove_accents(piece: MappedText) -> None:
 
 
 def _remove_word_accents(word: str) -> str | None:
+    """The word without accents, if it has several; otherwise None."""
     accented = [char for char in word if _is_accented(char) and not char.isascii()]
     if len(accented) < _ACCENTS:
         return None
@@ -507,16 +526,19 @@ def _spell_word(token: str) -> str | None:
 
 def _is_spelled(body: str, letters: int) -> bool:
     """Whether signs replace letters inside the word, and are not just a number before a unit or after a name."""
+    # signs at the ends may be punctuation or a number
     inside = len(_SIGNS_INSIDE.findall(body))
     is_clear = not (body.isalnum() and body[0].isalpha())
     if not (is_clear or body[-2:].isdigit() or body[-1].isalpha()):
         inside -= 1  # a version or a serial number
+    # with fewer letters it may be an abbreviation such as k8s
     return inside > 0 and (letters >= _FEWEST_LETTERS or (letters > 1 and (is_clear or len(body) > _ABBREVIATED)))
 
 
 def _is_in_one_case(letters: str) -> bool:
     if letters.isupper():
         return len(letters) >= _FEWEST_LETTERS
+    # other mixes of capitals and small letters are names or ids
     return letters in (letters.lower(), letters.capitalize())
 
 

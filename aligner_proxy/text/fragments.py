@@ -27,12 +27,15 @@ _ORDER = re.compile(
     r"luego|despu\u00e9s|finalmente|entonces|y|pero|poi|dopo|infine|e|ma)\b",
     re.IGNORECASE,
 )
+"""Matches the beginning of a sentence that continues the one before."""
 _BACK = re.compile(
     r"\b(?:it|its|this|these|those(?! who| that| of)|they|them|their|such(?! as)|he|she|him|her|"
     r"the (?:former|latter|above|same|rest|other))\b|\bthat(?=[.!,;:?]|$| (?:is|was|will|should|way))",
     re.IGNORECASE,
 )
+"""Matches words that refer to something named before."""
 _DUMMY = re.compile(r"\bit(?:'s| is| was| can be| may be) (?:important|best|possible|necessary|illegal|\w+ to)\b", re.I)
+"""Matches "it" without a referent, as in "it is important"."""
 _OPENING = re.compile(
     r"(?:sure|certainly|of course|absolutely|okay|ok|alright|all right|understood|got it|hello|hi|hey|greetings|dear|"
     r"thank(?:s| you))\b(?:\W+[\w'\u2019-]+){0,6}\W*|(?:yes|no|well|great)\b(?:\W+(?:sir|there|sure|question))?\W*"
@@ -40,6 +43,7 @@ _OPENING = re.compile(
     r"|here(?:'s|\u2019s| is| are| you)\b.{0,160}|below (?:is|are)\b.{0,160}|the following\b.{0,160}:",
     re.IGNORECASE | re.DOTALL,
 )
+"""Matches a sentence that only opens an answer."""
 _CLOSING = re.compile(
     r"(?:good luck|enjoy|have (?:fun|a )|happy |i hope|hope (?:this|that|it)|let me know|feel free|"
     r"if you (?:have|need) |(?:best|kind|warm) (?:regards|wishes)|regards|sincerely|yours|stay safe|take care|"
@@ -47,12 +51,14 @@ _CLOSING = re.compile(
     r"see you)\b.{0,160}",
     re.IGNORECASE | re.DOTALL,
 )
+"""Matches a sentence that only closes an answer."""
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
 _UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 """A letter of a script without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 _IN_ONE = re.compile(f"{_UNSPACED}{{2}}(?={_UNSPACED})")
 """Matches two such letters, about one word, before another."""
 _SIGNS = "*_#>\"'\u201c\u201d \t"
+"""Signs around a sentence that say nothing."""
 
 
 def independent_segments(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
@@ -74,6 +80,7 @@ def stands_alone(text: str, *, behind: bool = False) -> bool:
         return False
     if _OPENING.fullmatch(sentence) or _CLOSING.fullmatch(sentence):
         return False
+    # directly after an independent sentence, what it refers to is there
     return behind or not (_ORDER.match(sentence) or _looks_back(sentence, words))
 
 

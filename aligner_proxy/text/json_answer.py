@@ -27,6 +27,7 @@ from referencing.exceptions import Unresolvable
 from aligner_proxy.text.folding import fold
 
 LONGEST_SCHEMA = 32_000
+"""Longest schema that is checked, in characters."""
 MAX_SECONDS = 0.1
 """CPU time, so that load on the machine does not affect the result."""
 # Keywords that would run a client's regular expression, or walk the schema without our time limit.
@@ -36,6 +37,7 @@ _NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 _CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 FEWEST_CHARS = 40
+"""Fewest characters of a string that is a text; shorter ones may be names, dates or choices."""
 _LONGEST_WORD = 32
 """Maximum length of a number or `false` in which a text may have been cut off."""
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -79,6 +81,8 @@ def _in_one_dialect(value: Any) -> Any:
 
 
 def _limit_time(keyword: _Keyword) -> _Keyword:
+    """The validator of a keyword, which raises `_CannotCheck` when the time is up."""
+
     def check_in_time(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         if time.thread_time() > _CHECK.get().until:
             raise _CannotCheck
@@ -125,6 +129,7 @@ def text_literals(answer: str) -> list[Literal]:
     """The string values of a JSON answer that are texts."""
     literals = []
     for match in _LITERAL.finditer(answer):
+        # a quick test first: with its escapes, a literal is longer than its text
         if len(match.group()) < FEWEST_CHARS or _KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)
@@ -190,10 +195,13 @@ class _Number(str):
 
 
 def _same(value: object, other: object) -> bool:
+    """Whether two values differ only in their strings; numbers count as written."""
     if type(value) is not type(other):
         return False
     if isinstance(value, dict) and isinstance(other, dict):
+        # compared as lists, because the order of the keys counts, too
         return list(value) == list(other) and all(_same(value[key], other[key]) for key in value)
     if isinstance(value, list) and isinstance(other, list):
         return len(value) == len(other) and all(map(_same, value, other))
+    # plain strings may differ; a `_Number` is another type
     return type(value) is str or value == other

@@ -53,15 +53,22 @@ _AGAINST_KNOWN = 3
 """Signs of another language needed to outweigh one word of a known one, because a sentence may name foreign things."""
 _WORD = re.compile(r"[^\W\d_]+")
 _FEWEST_WORDS = 3
+"""Fewest words of a text, and small words of its language, from which the language is told."""
 _SHARE = 0.2
+"""Share of the words of a text that must be small words of its language."""
 _LEAD = 1.5
+"""How many times as many small words as the next language the best one must have."""
 _CLEAR_SIGNS = 2
+"""Signs of another language, such as words or letters, that are clear together."""
 _LETTERS = 3
+"""Fewest letters of a script; fewer are symbols."""
 _LATIN = "LATIN"
 # Han characters are mixed with kana and Hangul, so a change between them is not a change of script.
 _SAME = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "BOPOMOFO": "CJK", "IDEOGRAPHIC": "CJK"}
 _ANYWHERE = frozenset({"MODIFIER", "COMBINING", "MASCULINE", "FEMININE", "MICRO", "OHM", "DOUBLE-STRUCK", "SCRIPT"})
+"""First words of the names of signs that occur in texts of any script."""
 _KNOWN_CHARS = 400
+"""Longest sentence whose language is cached."""
 _SAMPLE = 2_000
 """Characters read at each of three places of a long text."""
 _SCRIPT_OF = {
@@ -118,6 +125,7 @@ def scripts_in_use(text: str) -> set[str]:
 
 
 def _counts(text: str) -> Counter[str]:
+    """The number of letters of each script; signs that belong to none are left out."""
     counts = Counter[str]()
     for char, count in Counter(_NOT_ASCII.findall(text)).items():
         if char.isalpha():
@@ -153,12 +161,14 @@ def _by_small_words(words: list[str]) -> str | None:
 
 def _clear_language(words: int, hits: Counter[str]) -> str | None:
     """The language with so many hits among the words that no other can be meant; None if there is none."""
+    # every language counted with 0, so that there are always two
     (best, most), (_, second) = Counter({**dict.fromkeys(_SMALL, 0), **hits}).most_common(2)
     clear = most >= _FEWEST_WORDS and most >= _SHARE * words and most >= _LEAD * second
     return best if clear else None
 
 
 def _hits(words: list[str]) -> Counter[str]:
+    """How many of the words are small words of each language."""
     hits = Counter(dict.fromkeys(_SMALL, 0))
     for word, count in Counter(words).items():
         for name in _SPOKEN_IN.get(word, ()):
@@ -183,6 +193,7 @@ def is_foreign(text: str, native_languages: set[str], letters: set[str]) -> bool
     # Single letters are also what remains of "'s" and of initials.
     signs = sum(len(word) > 1 and word in other and word not in native for word in words)
     new = sum(letter not in letters for letter in odd_letters(text))
+    # in a longer sentence without a native word, one foreign word is enough
     return signs >= _CLEAR_SIGNS or new >= _CLEAR_SIGNS or (signs > 0 and len(words) > _FEWEST_WORDS)
 
 
@@ -207,9 +218,11 @@ def is_among(name: str, codes: Collection[str]) -> bool:
 
     A language without small words here could be mistaken for another one in Latin letters.
     """
+    # styled letters are folded before a text is judged, so they say nothing about its language
     if name in _STYLES:
         return True
     if name in _SMALL:
+        # one of the codes may be a language in Latin letters that is mistaken for this one
         return name in codes or any(code not in _SMALL and code not in _SCRIPT_OF for code in codes)
     return any(_SCRIPT_OF.get(code) == name for code in codes)
 

@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 
 _NAMED = re.compile(r"(?:.* )?LATIN (?:(SMALL|CAPITAL) )?LETTER (?:SMALL CAPITAL )?([A-Z])")
 _CATEGORIES = frozenset({"Lu", "Ll", "Lt", "Lo", "Lm", "Nl", "So", "Nd"})
+"""Unicode categories of letters, letter-like numbers and symbols, and digits."""
 _NAMELESS = {"\u0138": "k", "\u028d": "m"}
 """Characters that the table pairs with Cyrillic and Greek letters, and whose names do not end in the plain letter."""
 _BASIC_CYRILLIC = range(0x400, 0x460)
@@ -88,5 +89,6 @@ def _form(char: str) -> str:
 @cache
 def _cyrillic() -> Mapping[str, str]:
     look_alikes = _look_alikes()
+    # Only pairs of the same case, so that a word keeps its capitals.
     pairs = ((look_alikes.get(chr(code), ""), chr(code)) for code in _BASIC_CYRILLIC)
     return {letter: char for letter, char in pairs if letter and letter.isupper() == char.isupper()}

@@ -67,6 +67,7 @@ class MappedText:
         for start, end, new in changed:
             origins += before[at:start]
             if len(new) > 1:
+                # spread evenly over the characters that it replaces
                 origins += [before[start + i * (end - start) // len(new)] for i in range(len(new))]
             elif new:
                 origins.append(before[start])

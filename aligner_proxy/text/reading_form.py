@@ -31,6 +31,7 @@ LONG_SENTENCE_WORDS = 40
 ADDRESSING_WORDS = 14
 """In a sentence of at least this many words, clauses that address the reader are read separately."""
 _LONG_CLAUSE_WORDS = 14
+"""A clause with more words is cut into overlapping windows."""
 _STRETCH_WORDS = 10
 """Words per window in a clause that is too long; consecutive windows overlap by half."""
 _SHORT_WORDS = 3
@@ -170,6 +171,7 @@ def _passages(text: str) -> Iterator[MappedText]:
     stretches = list[tuple[int, int]]()
     before: _LayoutLine | None = None
     for line in lines:
+        # a rule separates everything; short lines may be pieces of one sentence despite empty lines
         if line.kind is _LineKind.RULE:
             before = None
         elif not line.stretches:
@@ -187,10 +189,12 @@ def _passages(text: str) -> Iterator[MappedText]:
 
 
 def _lines(text: str) -> Iterator[_LayoutLine]:
+    """The lines of an answer; those that open or close a code block have nothing to read."""
     fence = ""
     for match in _LINE.finditer(text):
         line = match.group().rstrip()
         mark = _FENCE.match(line)
+        # a fence closes a block only if it is as long as the opening one and nothing follows it
         if mark and (not fence or (mark["fence"].startswith(fence) and mark.end() == len(line))):
             fence = "" if fence else mark["fence"]
             yield _LayoutLine(_LineKind.CODE, ())
@@ -199,6 +203,7 @@ def _lines(text: str) -> Iterator[_LayoutLine]:
 
 
 def _line(line: str, at: int, *, in_code: bool) -> _LayoutLine:
+    """The parts of a line that begins at offset `at`."""
     if not line.strip():
         return _LayoutLine(_LineKind.BLANK, ())
     if in_code:
@@ -209,6 +214,7 @@ def _line(line: str, at: int, *, in_code: bool) -> _LayoutLine:
             return _LayoutLine(_LineKind.JSON, tuple((at + start, at + end) for start, end in values))
     if _RULE.fullmatch(line):
         return _LayoutLine(_LineKind.RULE, ())
+    # a single sign inside a line is no table
     if line.count("|") > 1 or line.lstrip().startswith("|"):
         cells = (match.span() for match in _CELL.finditer(line))
         return _LayoutLine(
@@ -245,6 +251,7 @@ def _tables(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
         for row in group if is_row else ():
             for number, cell in enumerate(row.stretches):
                 columns.setdefault(number, []).append(cell)
+        # a single column is read with the rows
         if 1 < len(columns) <= _MOST_COLUMNS:
             yield from (_strip_layout(text, cells) for cells in columns.values() if len(cells) > 1)
 
@@ -256,8 +263,10 @@ def _goes_on(text: str, line: _LayoutLine, following: _LayoutLine) -> bool:
         and line.kind is not _LineKind.JSON
     ):
         return False
+    # a sentence may be spread over short lines of any kind, one word in each
     if line.is_short and following.is_short:
         return True
+    # items and headings do not continue each other
     flowing = (_LineKind.PLAIN, _LineKind.COMMENT, _LineKind.ROW, _LineKind.JSON)
     return line.kind is following.kind and line.kind in flowing
 
@@ -276,6 +285,7 @@ def _strip_layout(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText
     origins = list[int]()
     for start, end in stretches:
         if parts:
+            # the space between two ranges counts as the first character of the second
             parts.append(" ")
             origins.append(start)
         parts.append(text[start:end])
@@ -300,12 +310,15 @@ def _strip_layout(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText
 
 
 def _windows(passage: MappedText) -> Iterator[Window]:
+    """The windows of a passage: its sentences, what they quote, and clauses that a long sentence may hide."""
     for piece in split(passage.text):
         words = [(piece.start + word.start(), piece.start + word.end()) for word in _WORD.finditer(piece.text)]
         if len(words) < FEWEST_WORDS or not _LETTERS.search(piece.text):
             continue
+        # no window is begun whose words the one before holds already
         for first in range(0, max(1, len(words) - (WINDOW_WORDS - STEP_WORDS)), STEP_WORDS):
             yield _window(passage, words[first][0], words[min(first + WINDOW_WORDS, len(words)) - 1][1])
+        # what is quoted is read alone, too
         for match in _SAYING.finditer(piece.text):
             start, end = match.span(match.lastgroup or 0)
             if len(piece.text[start:end].split()) >= FEWEST_WORDS:
@@ -327,6 +340,7 @@ def _addresses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
     addressed = [_ADDRESS.search(sentence, start, end) is not None for start, end in parts]
     for is_addressed, group in groupby(range(len(parts)), key=addressed.__getitem__):
         run = list(group)
+        # if all clauses address the reader, the sentence itself is that window
         if not is_addressed or len(run) == len(parts):
             continue
         start = parts[run[0]][0]
@@ -351,6 +365,7 @@ def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
             yield _window(passage, at + start, at + end)
         if before is not None and words <= _LONG_CLAUSE_WORDS:
             yield _window(passage, at + before[0], at + end)
+        # of the clause before, a few words are enough for the context
         tail = min(words, _STRETCH_WORDS // 2 + 1)
         before = (spans[-tail], tail)
         start = end
@@ -366,6 +381,7 @@ def _stretches(passage: MappedText, start: int, end: int) -> Iterator[Window]:
 def _window(passage: MappedText, start: int, end: int) -> Window:
     """Some words of a passage as a sentence, with a capital and a full stop."""
     text = passage.text[start:end]
+    # a clause begins and ends with words, not with the signs that divide it from others
     start += len(text) - len(text.lstrip(" \t\n,;:-\u2013\u2014([\"'\u201c"))
     text = passage.text[start:end].rstrip(" \t\n,;:-\u2013\u2014([\"'\u201c")
     if not text:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 
 _REFUSAL_CHARS = 240
+"""Longest refusal; a longer answer says something else as well."""
 _REFUSAL_WORDS = _REFUSAL_CHARS // 2
+"""Most words of a refusal, since each takes at least a letter and a space."""
 _SORRY = r"(?:(?:i(?:'m| am) )?(?:very |really |so )?sorry|i apologi[sz]e|unfortunately|my apologies)"
 _CANNOT = r"(?:can(?:'t|not| not)|won't|will not|(?:am|'m) (?:not able|unable) to|am not allowed to|must decline to)"
 _DO = (

@@ -30,6 +30,7 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Mr|Mrs|Ms|Dr|Prof|St|No|Fig|Eq|Inc|Ltd|Jr|Sr)|\b[A-Z])\.$"
 )
 LONGEST_ABBREVIATION = 10
+"""Characters before a full stop in which an abbreviation is looked for."""
 _LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")
 _MARK = re.compile(r"[ \t]*(?:([-*+\u2022])|(\d{1,3}|[a-zA-Z])[.)])(?=[ \t]+\S)")
 BULLET = "-"
@@ -38,15 +39,22 @@ _SPEAKER_LINE = re.compile(
     r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps a remark, then colon and speech
 )
 _WORDS = 4
+"""Most words in the name of a speaker."""
 _SPEAKERS = 2
+"""Fewest speakers of a dialogue."""
 _TURNS = 2
+"""Fewest lines of one of the speakers."""
 # Roles that models write when they run on; each must speak at least twice before the text counts as a dialogue.
 _ROLES = frozenset({"human", "user", "assistant", "system"})
 _TITLE_LINES = 4
+"""Most lines of titles before the first speaker."""
 _TITLE_CHARS = 80
+"""Longest title; a longer line is a sentence."""
 _SENTENCE = re.compile(r"\w[.!?][\"'\u201d]?$")
 _STAGE = tuple("([*_#")
+"""Signs with which a stage direction, an emphasised title or a heading begins."""
 _KNOWN_CHARS = 2**20
+"""Longest text whose segments are cached."""
 LEAST_CHARS = 12
 """Minimum length of a dictated text; shorter quotations are words that the objective mentions."""
 _QUOTED = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
@@ -67,7 +75,7 @@ class Segment:
 
 
 def split(text: str) -> list[Segment]:
-    """Cut `text` into segments; leading white space belongs to the first one, so nothing is lost.
+    """Cut `text` into segments; leading spaces belong to the first one, and leading empty lines are one of their own.
 
     `"".join(s.text + s.gap for s in split(text)) == text` for every text. The empty text has no segment; a text of
     white space alone is one segment without a gap.
@@ -76,6 +84,7 @@ def split(text: str) -> list[Segment]:
 
 
 def _split(text: str) -> tuple[Segment, ...]:
+    """`split`, not cached."""
     spans: list[tuple[int, int]] = []
     start = 0
     for end in (*_boundaries(text), len(text)):
@@ -144,6 +153,7 @@ def _boundaries(text: str) -> Iterator[int]:
     """Yield the offsets where a new segment starts, in order; each lies after the white space of the one before."""
     fence = ""
     for line in _LINE.finditer(text):
+        # the pattern also matches the empty rest after the last line
         if not line.group():
             return
         mark = _FENCE.match(line.group())
@@ -151,6 +161,7 @@ def _boundaries(text: str) -> Iterator[int]:
             fence = mark.group(1)
             yield line.start()
         elif fence:
+            # the closing fence is as long as the opening one, or longer, and alone in its line
             if mark and mark.group(1).startswith(fence) and line.group().strip() == mark.group(1):
                 fence = ""
                 yield line.end()
@@ -169,6 +180,7 @@ def sentence_starts(line: str) -> Iterator[int]:
         following = end
         while following < len(line) and line[following].isspace():
             following += 1
+        # a small letter goes on with the same sentence
         if following < len(line) and not line[following].islower():
             yield following
 
@@ -199,6 +211,7 @@ def _ends_its_line(piece: Segment) -> bool:
 def occurs_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
     """Whether all of `required` occur in `present`, in this order."""
     rest = iter(present)
+    # `in` reads the iterator up to the match, so the next one is looked for behind it
     return all(mark in rest for mark in required)
 
 

@@ -104,6 +104,7 @@ class Eligibility(Stage):
 def ineligible(exchange: Exchange, policy: Policy) -> SkipReason | None:
     """The reason why an answer that has only begun will not be corrected, or None."""
     reason = check(replace(exchange, answer=BEGUN), policy)
+    # JSON whose strings are corrected cannot be recognised by its beginning, and waits for its end
     whole = reason is SkipReason.STRUCTURED_OUTPUT and policy.json_strings is JsonStrings.CORRECT
     return None if whole else reason
 
@@ -163,6 +164,7 @@ def _reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[S
         (exchange.annotations, SkipReason.ANNOTATIONS),
         (exchange.inconsistent, SkipReason.INCONSISTENT),
         # The upstream did not finish the answer. A missing or unknown finish reason counts as finished.
+        # The two reasons left out here have their own place in the order.
         (by_finish not in (None, SkipReason.TRUNCATED, SkipReason.TOOL_CALLS), by_finish),
         (exchange.refusal, SkipReason.REFUSAL),
         (by_finish is SkipReason.TRUNCATED, SkipReason.TRUNCATED),
@@ -189,6 +191,7 @@ def reads_as_json(answer: str) -> bool | None:
     if len(answer) > LONGEST_JSON:
         return None
     try:
+        # numbers stay text, since int() refuses one of thousands of digits, which JSON allows
         json.loads(answer, parse_int=str, parse_float=str)
     except RecursionError:
         return None

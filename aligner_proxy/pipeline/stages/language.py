@@ -84,12 +84,14 @@ class Language(Stage):
 
     def _sounds_foreign(self, answer: AnswerSoFar, languages: Collection[str]) -> bool:
         """Whether the text so far, or a new sentence of it, is in another language."""
+        # A single sentence may be foreign in an answer that is not, so each is checked once, too.
         more = answer.segments[self._segments_seen :]
         self._segments_seen = len(answer.segments)
         if any(foreign_segments(segment.text, languages) for segment in more):
             return True
         if not answer.has_ended and len(answer.text) < self._due:
             return False
+        # so that a long answer is read only a few times
         self._due = 2 * len(answer.text)
         return is_unknown_as_whole(answer.text, languages)
 
@@ -103,8 +105,10 @@ class Language(Stage):
             return outcome
         if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
             return replace(outcome, reason=WOULD_NOT_JUDGE)
+        # a declining text stands for the answer, whose language no longer matters
         if outcome.status is Status.CORRECTED and outcome.reason != DECLINED:
             return replace(outcome, reason=LANGUAGE)
+        # a refusal of the gate that blocks the answer is the graver reason
         is_refused = outcomes.kind_of(outcome) is FailureClass.GATE and outcomes.blocks(outcome)
         if outcome.status is not Status.UNCHANGED or is_refused:
             return outcome

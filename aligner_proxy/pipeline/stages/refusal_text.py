@@ -49,7 +49,9 @@ SECOND_TRY = "second_try"
 WOULD_TRY = "would_second_try"
 """The corresponding reason in shadow mode."""
 _LEAST_TOKENS = 512
+"""Room for a second try in tokens, however short the first answer was."""
 _CHARS_PER_TOKEN = 3
+"""Estimate, with which the length of the first answer becomes a number of tokens."""
 _LABEL = re.compile(
     r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_](?:(?(sign)[^\]\n:]|[\w .'-])){0,30})(?(sign)\])"
     r"[*_]{0,3}:[*_]{0,3}[ \t]+"
@@ -58,7 +60,9 @@ _LABEL = re.compile(
 _HARM = "harmless"
 """Name of the objective whose violations seldom come alone in an answer."""
 _ANY_LANGUAGE = ""
+"""Key of the policy's text for languages that have none of their own."""
 _OBJECTIVE = "{objective}"
+"""Placeholder in a policy's text for the names of the violated objectives."""
 _OWN_TEXTS = {
     "en": "I'm sorry, but I can't answer this here.",
     "de": "Es tut mir leid, darauf kann ich hier nicht antworten.",
@@ -93,6 +97,7 @@ def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold
     names = [objective.name for objective in policy.objectives]
     against = {segment.objective for segment in segments if segment.flagged}
     of_harm = any(name == _HARM and number in against for number, name in enumerate(names))
+    # a verdict that names no objective can only be about the only one
     if not (of_harm or (names == [_HARM] and None in against)):
         return False
     unflagged = [segment for segment in segments if not segment.flagged]
@@ -118,6 +123,7 @@ def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:
             flagged.add(voice)
         elif declines(segment.text[label.end() :] if label is not None else segment.text):
             declining.add(voice)
+    # text before the first label, or without labels, is nobody's voice
     return any(one and other and one != other for one in declining for other in flagged)
 
 
@@ -167,6 +173,8 @@ class SecondTries:
     async def _known_or_written(
         self, engine: EditedEngine, writer: ChatWriter, request: AlignRequest, answer: AnswerSoFar
     ) -> Correction:
+        """The second try from the cache, under its own key, or written and judged now."""
+        # another answer may be twice as long as the first
         room = max(_LEAST_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
 
         async def write() -> Correction:

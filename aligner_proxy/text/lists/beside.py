@@ -14,7 +14,9 @@ _TITLE = re.compile(
     r"(?P<sign>\*\*|__)(?=\S)(?:(?!(?P=sign))[^\n]){1,80}(?P=sign)"
     r"[ \t]*(?:[:\uff1a]|[-\u2013\u2014](?=[ \t]))?(?=[ \t]+\S)"
 )
+"""Matches the emphasised title of an item and the sign after it, if more text follows."""
 _CELLS = re.compile(r".*(?<!\\)\|(?=[ \t]*\S)")
+"""Matches the cells before the last one of a segment."""
 _LETTER = re.compile(r"[^\W\d_]")
 
 

@@ -37,6 +37,7 @@ def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str
     for segment, before, after in outline.announced_lists(removed, _COUNT):
         piece = pieces[segment].text
         found_at = text.find(piece, at)
+        # the line is no longer as it was written, so neither may its count be
         if found_at < 0:
             continue
         new = _COUNT.sub(lambda match, b=before, a=after: _replace_count(match["count"], b, a), piece)  # type: ignore[misc]

@@ -38,12 +38,16 @@ LINE_FORMS = (
 )
 """At least one of these matches in a text with items, headings, titles or tables; in most other texts none does."""
 _PLAIN_CLOSE = (".", ")", ".)", "\u3001", "\uff0e", " -", " \u2013", " \u2014", "\t-")
+"""Signs that make a marker of a bare number or letter before them."""
 _ROMAN = ((50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
 _A_BEFORE = {"digit": 0, "letter": ord("a") - 1, "capital": ord("A") - 1, "circled": 0x245F}
+"""The code point before the first number of each kind."""
 _HIGHEST_CIRCLED = 20
 _LETTERS = 26
 _TAB = 4
+"""Columns of a tab."""
 _KNOWN_CHARS = 200
+"""Longest line that is cached, in characters."""
 
 
 class MarkKind(StrEnum):
@@ -111,6 +115,7 @@ def read(line: str) -> Mark | None:
 
 
 def _read(line: str) -> Mark | None:
+    """`read`, not cached; of "- 1." the number counts, not the bullet."""
     match = _NUMBERED.match(line)
     if match is not None and (mark := _numbered_mark(match)) is not None:
         return mark
@@ -132,12 +137,15 @@ def row_number(line: str) -> Mark | None:
 
 
 def _numbered_mark(match: re.Match[str]) -> Mark | None:
+    """The marker of a match; None if it is no marker after all."""
     if not _counts(match):
         return None
     number = match["number"]
+    # only numbers are compound, never letters
     parts = number.split(".") if number[0].isdecimal() else [number]
     parents = tuple(int(part) for part in parts[:-1])
     before = "".join((match[name] or "").strip().lower() for name in ("bullet", "word", "open", "emphasis"))
+    # emphasis that the marker closes itself is part of its style alone
     emphasis = "" if match["shut"] else match["emphasis"] or ""
     readings = _readings(parts[-1])
     return _mark(match, readings, parents, (before, match["close"].strip()), emphasis) if readings else None
@@ -148,21 +156,25 @@ def _counts(match: re.Match[str]) -> bool:
     number = match["number"]
     close = match["close"]
     set_off = bool(match["heading"] or match["emphasis"])
+    # a circled number or a keycap is nothing else, and so needs no sign after it
     if "\u2460" <= number <= "\u2473" or close.endswith("\u20e3"):
         return True
     if match["word"]:
         return bool(close) or set_off
     if number[0].isdecimal() and "." in number and not close:
+        # "3.1" may also be an amount; it is a marker before a capital letter or emphasis
         following = match.string[match.end() : match.end() + 1]
         return set_off or following.isupper() or following in ("*", "_")
     if match["open"] == "#" or set_off:
         return bool(close or match["open"])
     if match["open"] == "(":
         return close == ")"
+    # a letter before a dash ("a - b") is text, a number is a marker
     return close in _PLAIN_CLOSE and (number[0].isdecimal() or close[0] != " ")
 
 
 def _readings(number: str) -> tuple[tuple[MarkKind, int], ...]:
+    """All values that the number may have; none for letters that are neither one letter nor a Roman numeral."""
     if number.isdecimal():
         return ((MarkKind.DIGIT, int(number)),)
     if "\u2460" <= number <= "\u2473":
@@ -214,6 +226,7 @@ def _roman_value(number: str) -> int:
         while rest.startswith(sign):
             value += worth
             rest = rest[len(sign) :]
+    # written back, so that only the usual notation counts: not "iiii"
     return value if not rest and roman(value) == number else 0
 
 

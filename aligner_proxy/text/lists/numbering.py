@@ -25,6 +25,7 @@ _CODE_SPAN = re.compile(r"`[^`\n]{1,200}`")
 _HEADS_OF_NUMBERS = frozenset(
     {"", "#", "no", "no.", "nr", "nr.", "n\u00b0", "\u2116", "step", "schritt", "paso", "item"}
 )
+"""Heads of a first column that numbers the rows of a table, in lower case."""
 _ONE = r"(?:no\.?[ \t]*|#|\()?(?:\d{1,3}(?![\d%\u00b0]|[.,:]\d)|[a-zA-Z](?=\)))\)?"
 _JOINED = r"[ \t]*(?:,[ \t]*(?:and |or )?|\b(?:and|or|to|through|und|oder|bis|et|ou|y|o|e|en|of)\b|&|-|\u2013|/)[ \t]*"
 _MOST = 64
@@ -83,9 +84,11 @@ class NumberedItem:
         return ".".join([*map(str, self._parents()), last])
 
     def _parents(self) -> tuple[int, ...]:
+        """The parts before the last, with the new numbers of the items that they refer to."""
         parents = list(self.mark.parents)
         above = self.list.parent
         for at in range(len(parents) - 1, -1, -1):
+            # the parts further up refer to no list that was read, so they stay
             if above is None:
                 break
             parents[at] = above[0].new_numbers.get(above[1], above[1])
@@ -133,6 +136,7 @@ class Numbering:
         text = self.renumber(split(text), (), text)
         for key, open_list in self._open.items():
             original_list = as_written._open.get(key)
+            # items were lost in this part: the upstream counts on from its own last number
             if original_list is not None and original_list.last != open_list.last:
                 open_list.last = original_list.last
                 self._removed = True
@@ -180,8 +184,10 @@ class Numbering:
             return None
         self._close(mark)
         depth = -1 if mark.level else mark.indent // 2
+        # a reference that has gone out may mean an item of this list
         fixed = any(value <= number for number in self._promised)
         new_list = NumberedList(kind, mark.style, value, value, depth, self._parent(mark), fixed=fixed)
+        # taken out first, so that it is put last and the oldest list is dropped first
         self._open.pop((kind, mark.family), None)
         self._open[kind, mark.family] = new_list
         if len(self._open) > _MOST:
@@ -192,10 +198,12 @@ class Numbering:
     def _close(self, mark: Mark, behind: NumberedList | None = None) -> None:
         """Close lists that are deeper than this marker, or that began after the list `behind` that it continues."""
         own = mark.family
+        # going from the newest list back, those before `behind` is reached began after it
         later = behind is not None
         for kind, family in reversed(tuple(self._open)):
             later &= self._open[kind, family] is not behind
             deeper = family.depth > own.depth or (later and family.depth == own.depth)
+            # a heading ends the lists in the text before it, but no list of other headings
             if deeper if family.level == own.level else own.level > family.level == 0:
                 del self._open[kind, family]
 
@@ -216,6 +224,7 @@ class Numbering:
             self._touch(item.list)
         if ends:
             return
+        # more text follows, so what this text refers to must keep its number
         for match in _REFERENCE.finditer(text):
             for number in _NUMBER.findall(match["numbers"]):
                 self._promise(number)
@@ -263,10 +272,12 @@ class Numbering:
         if mark is not None:
             self._in_item = True
         elif line.strip():
+            # after an empty line only indented text goes on with the item
             self._in_item &= not self._after_empty_line or line[0].isspace()
         self._after_empty_line = not line.strip()
 
     def _renumber_references(self, line: str, *, ends: bool) -> str:
+        """The line with its references and ordinals updated, except in code spans."""
         spans = [match.span() for match in _CODE_SPAN.finditer(line)]
 
         def renumber_reference(match: re.Match[str]) -> str:
@@ -301,6 +312,7 @@ class Numbering:
         An ordinal before a list seldom refers to it: "The second question asks ..." is about something else.
         """
         value = _ORDINALS.index(match["ordinal"].lower()) + 1
+        # in a list that does not begin at 1, "third" and item 3 are different items
         behind_one = any(numbered.kind is MarkKind.DIGIT and numbered.has(value) for numbered in self._recent)
         target = self._referenced_list(match.group().split()[-1], value, (MarkKind.DIGIT,)) if behind_one else None
         new = target.new_numbers.get(value, value) if target is not None and target.first == 1 else value
@@ -318,11 +330,13 @@ class Numbering:
         """
         fitting = [numbered for numbered in self._recent if numbered.kind in kinds and numbered.has(value)]
         if not fitting:
+            # no list in the output has it: the list may have lost all its items, or be an older one
             fitting = list(
                 islice((numbered for numbered in self._all if numbered.kind in kinds and numbered.has(value)), _MOST)
             )
         if not self._in_item:
             fitting.sort(key=lambda numbered: numbered.depth)
+        # "steps 2 and 3" means the list of "Step 2:"
         stem = word.lower().rstrip("s.")
         by_word = (numbered for numbered in fitting if numbered.style[0].strip("*_#(").rstrip("s") == stem)
         return next(by_word, next(iter(fitting), None))

@@ -22,6 +22,7 @@ _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]*_]
 _TITLE_LEVEL = 7
 """Level of a title in emphasis, which ranks below every heading."""
 _SIGNS = "*_ \t"
+"""Emphasis and white space, which are no content."""
 _STROKE = re.compile(r"(?<!\\)\|")
 _RULE_OF_TABLE = re.compile(r"[ \t>]*\|?[ \t:|-]*-[ \t:|-]*")
 _LONGEST_LIST = 256
@@ -113,6 +114,7 @@ class Outline:
         all_removed = set(removed)
         heads = list(self._heads())
         count = -1
+        # one removal may empty another thing, such as the heading above: repeat until nothing is added
         while count != len(all_removed):
             count = len(all_removed)
             for segments in self._emptied_segments(heads, all_removed):
@@ -164,6 +166,7 @@ class Outline:
         for number, line in enumerate(self.lines):
             headed = self._section_below(number, line)
             if headed:
+                # a heading goes as a whole; of another line only the sentence with the colon
                 yield (line.segments if line.level else line.segments[-1:]), headed
 
     def _is_lone_mark(self, number: int) -> bool:
@@ -184,6 +187,7 @@ class Outline:
         """Where the items end that begin with segment `start`; `start` itself if none does."""
         at = start
         depth = self._of_line[start].line.indent if start in self._of_line else 0
+        # where the line is an item itself, only the items nested in it are its list
         above = self._by_line_end.get(start)
         end = above.stop if above is not None else len(self._pieces)
         for _ in range(_LONGEST_LIST):
@@ -196,8 +200,10 @@ class Outline:
 
     def _empty_rows(self, table: Sequence[OutlineLine], removed: Collection[int]) -> Iterator[Iterable[int]]:
         """Yield rows with only pipes and a number left, and the head of a table without rows."""
+        # below the head and its rule
         rows = table[2:]
         for row in rows:
+            # a row that was empty before stays
             touched = any(i in removed for i in row.segments)
             rest = "".join(self._pieces[i].text for i in row.segments if i not in removed)
             cells = [cell.strip() for cell in _STROKE.split(rest)]
@@ -213,6 +219,7 @@ class Outline:
         for item in self.items:
             if item.first < first_open or empty(item.segments):
                 continue
+            # the emphasis that begins in a lone marker would have ended in the segment after it
             torn = item.mark.emphasis and self._is_lone_mark(item.first) and item.first + 1 in removed
             if item.first in removed or torn:
                 remains[item.first] = self._mark_of(item)
@@ -226,6 +233,7 @@ class Outline:
         """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
         remains = {}
         for row in (row for table in self._tables for row in table[2:]):
+            # the whole row goes, with its pipes
             if all(i in removed for i in row.segments):
                 continue
             for i in row.segments:
@@ -236,6 +244,7 @@ class Outline:
 
 
 def _lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
+    """Yield the lines; a code block counts as one, and so do the empty lines at the start of a text."""
     start = 0
     gap = ""
     for i, piece in enumerate(pieces):
@@ -247,15 +256,18 @@ def _lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
 
 def _line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> OutlineLine:
     text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
+    # code blocks and table rows have no markers
     mark = marks.read(text) if segments and not text.lstrip().startswith(("```", "~~~", "|")) else None
     lead = text[: len(text) - len(text.lstrip(" \t>"))]
     return OutlineLine(segments, text, marks.indent_of(lead), _level(text, mark), mark, apart)
 
 
 def _level(text: str, mark: Mark | None) -> int:
+    """The level of a heading or title; 0 for any other line."""
     heading = _HEADING.match(text)
     if heading:
         return len(heading[1])
+    # neither a code block nor emphasis after a bullet is a title
     if "\n" in text or (mark is not None and mark.is_bullet):
         return 0
     titled = _EMPHASISED.fullmatch(text) or (mark is not None and _EMPHASISED.fullmatch(text[mark.stop :]))
@@ -288,6 +300,7 @@ def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) 
     siblings = {item.first: item.mark.family for item in items}
     at = {line.segments.start: number for number, line in enumerate(lines)}
     for item in items:
+        # sections end at headings, and an item before another of its list ends there anyway
         if item.line.level or siblings.get(item.stop) == item.mark.family:
             continue
         for line in lines[at[item.first] + 1 :]:
@@ -301,6 +314,7 @@ def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) 
 def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
     """The index of the outermost open item that this line ends; the number of open items if it ends none."""
     mark = line.mark
+    # the next number of a list ends the item before it; bullets are compared by their depth alone
     if mark is not None and not mark.is_bullet:
         same = (i for i, item in enumerate(open_items) if item.mark.family == mark.family)
         sibling = next(same, None)
@@ -312,12 +326,15 @@ def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
 def _ends(item: OutlineItem, line: OutlineLine) -> bool:
     """Whether a line lies outside of an item; siblings by their marker are handled before."""
     own = item.line
+    # a real heading ends everything but a section above its level
     if line.level and line.level != _TITLE_LEVEL:
         return not own.level or own.level >= line.level
+    # text and lists below a title or heading belong to it
     if own.level:
         return line.level == _TITLE_LEVEL == own.level
     if line.mark is None:
         return line.level > 0 or (line.apart and line.indent <= own.indent)
+    # one column more or less is the same depth
     if line.indent // 2 != own.indent // 2:
         return line.indent < own.indent
     # Bullets or letters after a number at the same depth belong to it.
@@ -327,6 +344,7 @@ def _ends(item: OutlineItem, line: OutlineLine) -> bool:
 def _tables(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
     """Yield the rows of each table, beginning with the head and the rule below it."""
     rows: list[OutlineLine] = []
+    # None ends a table at the end of the text
     for line in (*lines, None):
         if line is not None and line.is_row and not (rows and line.apart):
             rows.append(line)
@@ -362,6 +380,7 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
     before it, and the rule below it.
     """
     piece = pieces[number]
+    # a segment in the middle of its line neither begins nor ends one of these
     begins = number == 0 or "\n" in pieces[number - 1].gap
     if not piece.text.strip() or not (begins or "\n" in piece.gap):
         return False
