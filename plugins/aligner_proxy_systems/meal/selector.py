@@ -170,6 +170,7 @@ class Weigher:
         return known
 
     def _remember(self, identity: str, rows: Mapping[str, Row]) -> None:
+        """Cache rows, and drop those that were stored longest ago."""
         for text, row in rows.items():
             self._rows[identity, text] = row
             self._rows.move_to_end((identity, text))
