@@ -48,7 +48,9 @@ from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
 _PROBE_S = 120.0
+"""Timeout of the probe in seconds; it imports torch, and computes on the device."""
 _HUB_S = 3.0
+"""Timeout of the check of the hub in seconds."""
 _NEED_DISK_GB = 1.0
 _NEED_MEMORY_GB = 2.0
 

@@ -119,6 +119,7 @@ def _no_emoji(text: str) -> str:
     """Remove emojis at safe places, except those that carry a meaning."""
 
     def gone(match: re.Match[str]) -> str:
+        # Only the pattern for the start of a line has two groups; the first, a list mark or heading, stays.
         return match.group() if _MEANT.search(match.group()) else (match.group(1) if match.lastindex == 2 else "")
 
     for pattern in (_EMOJI_LINE, _EMOJI_BEFORE, _EMOJI_AFTER, _EMOJI_BETWEEN):

@@ -88,6 +88,7 @@ def _decompress(small: bytes) -> bytes:
         content = machine.decompress(small, LARGEST)
     except zlib.error:
         raise RefusedEntry(ALTERED) from None
+    # The content goes on after `LARGEST` bytes, or its end is missing.
     if not machine.eof:
         raise RefusedEntry(ALTERED)
     return content

@@ -117,7 +117,7 @@ class SharedHeads:
     def _is_leader(self, store: HeadStore) -> bool:
         """Whether this process exchanges heads for its host: the first process to lock the store, until it ends."""
         if self._lock is None:
-            # A store that cannot be written cannot take heads from others either.
+            # A store that cannot be written could not take over heads, so such a host takes no part.
             with contextlib.suppress(OSError):
                 store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 lock = os.open(store.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
