@@ -162,6 +162,7 @@ def check_weights() -> Iterator[DoctorFinding]:
 def check_store() -> Iterator[DoctorFinding]:
     """Check that prepared weights and corrections can be stored, and that there is disk space."""
     home = config.home_folder()
+    # The folder may not exist yet; then the nearest one above it decides.
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     free_gb = shutil.disk_usage(existing).free / 2**30
     fix = "set ALIGNER_PROXY_HOME to a folder that you can write to"
@@ -176,6 +177,7 @@ def check_memory() -> Iterator[DoctorFinding]:
     """Check the available memory; the embedded aligner and one LiteLLM worker together need about 2 GB."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     available = memory_left()
+    # The free memory is not known on every system.
     free_gb = total if available is None else available / 2**30
     text = f"{free_gb:.1f} GB available of {total:.1f} GB"
     fix = f"a gateway with the embedded aligner needs about {_NEED_MEMORY_GB:g} GB"

@@ -183,11 +183,13 @@ def _add(
         rows.append(answer.rows)
         inside = [prompt.augmented.covers(start, end) for start, end in answer.segments]
         for n, general in enumerate(answer.general):
+            # The segment itself or one of its neighbours is in the inserted text.
             near = any(inside[max(0, n - 1) : n + 2])
             lines.append(_line(prompt, inside[n], near, general))
 
 
 def _line(prompted: LessonPrompt, inside: bool, near: bool, general: float) -> LessonSegment:
+    """Label one segment; around a foreign sentence the answer is as neutral as without it."""
     host = prompted.augmented.host
     if inside:
         return LessonSegment(prompted.kind, host, prompted.example, general)
