@@ -64,11 +64,11 @@ def _current_content(content: object) -> object:
         scores = {preference["name"]: [preference["before"], preference["after"]] for preference in adherence}
         content["reports"] = {"preferences": scores}
     facts = content.get("facts")
-    # They also had the system prompt and the fields in one nested object,
+    # Earlier versions had the system prompt and the fields in one nested object.
     if isinstance(facts, dict) and isinstance(request := facts.get("said"), dict):
         texts = {name: text for name, text in request.get("user", {}).items() if text}
         content["facts"] = {**facts, "system": request.get("system", {}).get("text", ""), "fields": texts}
-    # and the references, which were the only field of a plugin in the body, as a list.
+    # Earlier versions had references as the only field of a plugin in the body.
     if isinstance(facts, dict) and isinstance(facts.get("brought"), list):
         content["facts"] = {**facts, "brought": {"references": facts["brought"]} if facts["brought"] else {}}
     return content

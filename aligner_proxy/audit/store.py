@@ -40,6 +40,7 @@ _CHECKPOINT_BUSY_MS = 50
 _INCREMENTAL = 2
 """SQLite's number for freeing pages only on request, so that `shrink` decides when."""
 _LAST_ID = 2**63 - 1
+"""The largest row id of SQLite; used where there is no limit."""
 # Errors of a row that SQLite can never store; all other errors concern the file or the disk, and a retry may help.
 _REFUSED = (
     sqlite3.DataError,

@@ -53,6 +53,7 @@ _HUB_S = 3.0
 """Timeout of the check of the hub in seconds."""
 _NEED_DISK_GB = 1.0
 _NEED_MEMORY_GB = 2.0
+"""What a gateway with the embedded aligner needs on disk and in memory."""
 
 
 Check = Callable[[], Iterator[DoctorFinding]]

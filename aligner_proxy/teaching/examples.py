@@ -28,6 +28,7 @@ from aligner_proxy.policy.yaml_file import YamlSource, parse_yaml, read_text, su
 from aligner_proxy.text.structure import split
 
 LEAST_AGAINST = 2
+"""Fewest sentences under `against`."""
 MOST = 400
 """Maximum items of each list; more of them teach little, and each one costs engine time."""
 MOST_CHARS = 4_000
