@@ -68,7 +68,7 @@ def _current_content(content: object) -> object:
     if isinstance(facts, dict) and isinstance(request := facts.get("said"), dict):
         texts = {name: text for name, text in request.get("user", {}).items() if text}
         content["facts"] = {**facts, "system": request.get("system", {}).get("text", ""), "fields": texts}
-    # Earlier versions had references as the only field of a plugin in the body.
+    # Earlier versions stored the references alone here, as a list.
     if isinstance(facts, dict) and isinstance(facts.get("brought"), list):
         content["facts"] = {**facts, "brought": {"references": facts["brought"]} if facts["brought"] else {}}
     return content

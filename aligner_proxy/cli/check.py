@@ -214,6 +214,7 @@ def _read_config(file: Path) -> _CheckedConfig:
     gaps = (*entry, *litellm_config.find_uncovered(data, source))
     checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, lessons, extensions)
     unserved = next(_unserved_editors(checked), None)
+    # The group may also be in LiteLLM's database, which is not visible here.
     if unserved is not None and not litellm_config.has_models_in_database(data):
         raise ConfigError(unserved)
     return checked

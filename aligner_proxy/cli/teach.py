@@ -193,7 +193,7 @@ async def _teach(
         progress.update(bar, total=planned.prompts + len(own))
         objected = await find_objections(learned, reader, own) if own else None
         if not dry_run:
-            # The engine gets the head before the store names it to gateways.
+            # If the engine refuses the head, the store keeps the old one.
             await heads.put_head(learned.head)
             HeadStore.for_file(policies).activate(subject.scope, subject.name, learned.version, learned.head)
     except CorrectionError as error:

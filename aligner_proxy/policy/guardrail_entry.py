@@ -64,6 +64,7 @@ def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterato
                 "write default_on: true, and routes with mode: off for models that should not be corrected"
             ),
         )
+    # One word counts for every hook.
     scopes = stream_scope if isinstance(stream_scope, Mapping) else dict.fromkeys(_HOOKS, stream_scope)
     by_hook = {str(hook).lower(): str(scope).lower() for hook, scope in scopes.items()}
     scope = next((by_hook[hook] for hook in _HOOKS if by_hook.get(hook) in ("streaming", "non_streaming")), None)
@@ -95,6 +96,7 @@ def check_entries(
         try:
             check_form(params)
         except ConfigError as error:
+            # The message begins with the key of the setting, which tells the line.
             key = str(error).partition(":")[0].partition(" ")[0]
             raise ConfigError(f"{source.place_of('guardrails', number, 'litellm_params', key)}: {error}") from None
     gaps = list(_file_gaps(data, source))

@@ -572,7 +572,7 @@ class PolicyResolver:
             selector = route_selector(layer.values)
             for name, key in route_objectives(layer.values, configured):
                 origins_by_name.setdefault(name, layer.origin(self._file.source, *key))
-        # Before the request's own are added, as it may ask for any that is present already.
+        # Before the request's own are added: only what is present without them needs no permission.
         self._refuse_forbidden(facts, origins_by_name, grants, configured)
         selection = None
         # Without the plugin that would choose, all of these objectives apply.

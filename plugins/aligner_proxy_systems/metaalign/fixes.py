@@ -33,6 +33,7 @@ _EMOJI_BETWEEN = re.compile(rf"(?<=[.!?:,;)\u2026])[ \t]*({_EMOJI_RUN})(?=[ \t])
 _EMOJI_LINE = re.compile(rf"^[ \t]*({_EMOJI_RUN})[ \t]*\n(?:[ \t]*\n)?", re.MULTILINE)
 
 _SPANISH = re.compile(r"\u00a1([^\u00a1!\n]{0,300})!")
+# Names that end with an exclamation mark, which is no shout.
 _NAMES_WITH_MARK = r"(?<!Yahoo)(?<!Jeopardy)(?<!Oklahoma)(?<!Joomla)(?<!Mamma Mia)"
 _SHOUTED_QUESTION = re.compile(r"(?<!!)!+(?=\?)|(?<=\?)!+")
 _EXCLAIMED = re.compile(

@@ -44,7 +44,7 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
         if len(done) > 1 and done[0].verdict.text != answer and done[1].verdict.dropped:
             # Text that a preference added must not block the operator's edits.
             done = [await inner.correct(answer, own)]
-        # The operator's correction failed as a whole, so the preferences' edits do not go out alone either.
+        # The whole correction for the operator was refused: deliver the original, as without preferences.
         if outcomes.class_of(done[-1].verdict.reason) is FailureClass.GATE:
             return _combined(done, replace(done[-1].verdict, text=answer))
     text = done[-1].verdict.text if done else answer
