@@ -59,13 +59,16 @@ def _current_content(content: object) -> object:
         return content
     content = dict(content)
     adherence = content.pop("adherence", None)
+    # Earlier versions had a list of preferences here, not plugins' reports.
     if isinstance(adherence, list):
         scores = {preference["name"]: [preference["before"], preference["after"]] for preference in adherence}
         content["reports"] = {"preferences": scores}
     facts = content.get("facts")
+    # Earlier versions had the system prompt and the fields in one nested object.
     if isinstance(facts, dict) and isinstance(request := facts.get("said"), dict):
         texts = {name: text for name, text in request.get("user", {}).items() if text}
         content["facts"] = {**facts, "system": request.get("system", {}).get("text", ""), "fields": texts}
+    # Earlier versions stored the references alone here, as a list.
     if isinstance(facts, dict) and isinstance(facts.get("brought"), list):
         content["facts"] = {**facts, "brought": {"references": facts["brought"]} if facts["brought"] else {}}
     return content
@@ -107,6 +110,7 @@ def event_bytes(event: AuditEvent) -> int:
         elif isinstance(value, list | tuple):
             values += value
         elif isinstance(value, str):
+            # By identity, because several fields often share one text.
             sizes[id(value)] = getsizeof(value)
     return _BARE + parts * _PART + sum(sizes.values())
 
@@ -159,6 +163,7 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
     answer = None if event.exchange.answer is None else redact(event.exchange.answer)
     edited = None if outcome.edited is None else redact(outcome.edited)
     proposed = None if correction is None or correction.text == outcome.edited else redact(correction.text)
+    # If the answer went out unchanged, the edits are those that were proposed.
     intended = proposed if proposed is not None and edited == answer else edited
     return Content(
         facts=_redact_facts(event.facts, redact),

@@ -32,9 +32,11 @@ PATIENCE_S = 5.0
 LAST_S = 2.0
 """Seconds for which queued entries are retried when the process ends."""
 _BATCH_ENTRIES = 64
+"""Limit of one transaction in entries."""
 _BATCH_BYTES = 4 * 2**20
 """Limit of one transaction in bytes; a single larger entry is still written."""
 _FIRST_PAUSE_S = 0.1
+"""Seconds of the first pause after a failure; each further pause is twice as long, up to a limit."""
 
 
 def count_entries(result: str, count: int = 1) -> None:
@@ -92,6 +94,7 @@ class _QueuedEntry:
 
     def settle(self, error: NotRecorded | None) -> None:
         """Complete the future of the answer that waits for this entry, if any: with success or with `error`."""
+        # False if the request that waited for it was cancelled.
         if self.completion is None or not self.completion.set_running_or_notify_cancel():
             return
         if error is None:
@@ -149,6 +152,7 @@ class Recorder:
     def close(self) -> None:
         """Do the same as `aclose` without an event loop, for the end of a process."""
         with self._condition:
+            # The first call counts: a second one must not give the queue more time.
             self._closing_at = self._closing_at or time.monotonic()
             self._closing.set()
             self._condition.notify()
@@ -189,6 +193,7 @@ class Recorder:
                 unwritable = self._write(batch)
             except Exception as error:  # noqa: BLE001 - the thread must survive; the batch is tried again
                 self._handle_failure(error)
+                # While closing the wait ends at once; a short pause keeps the last attempts from spinning.
                 if self._closing.wait(pause):
                     time.sleep(_FIRST_PAUSE_S)
                 pause = min(self._longest_pause_s, pause * 2)
@@ -247,6 +252,7 @@ class Recorder:
         if self._retention is not None:
             self._retention.start()
         with self._condition:
+            # The batch is the front of the queue, because only this thread removes entries.
             for _ in batch:
                 self._items.popleft()
 
@@ -263,6 +269,7 @@ class Recorder:
         if self._closing_at is not None and now - self._closing_at >= LAST_S:
             self._give_up(lambda _: True)
         elif now - self._failing_since >= PATIENCE_S:
+            # Only those for which a request waits; the others can wait for the store to return.
             self._give_up(lambda item: item.completion is not None)
 
     def _give_up(self, hopeless: Callable[[_QueuedEntry], bool]) -> None:

@@ -83,6 +83,7 @@ class RetentionLease:
         """Store a clock reading for the next holder."""
         assert self._file is not None
         text = json.dumps(asdict(reading)).encode()
+        # In place: the lock is on this very file, so it must not be replaced.
         os.pwrite(self._file, text, 0)
         os.ftruncate(self._file, len(text))
 
@@ -156,6 +157,7 @@ class RetentionWorker:
         return expired + surplus
 
     def _delete_surplus(self, store: AuditStore, pace: _DeletionPace) -> int:
+        """Delete the oldest entries if the store is above its size limit; returns their number."""
         if store.used_bytes() <= self._limits.max_bytes:
             return 0
         room = self._limits.max_bytes * _ROOM
@@ -168,6 +170,7 @@ class RetentionWorker:
         """
         if self._clock is None:
             last = self._lease.read()
+            # Without a stored reading the time of the newest entry is the last one known.
             newest = store.newest_time() if last is None else None
             self._clock = SteadyClock(
                 "audit",
@@ -202,6 +205,7 @@ class _DeletionPace:
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._count = 16
+        """Entries or pages of the next portion; adapted to the time that the last one took."""
 
     def delete(self, portion: Callable[[int], int]) -> int:
         """Call `portion` with an adapted count until it deletes nothing or `stop` is set; returns the total deleted."""

@@ -30,13 +30,17 @@ from aligner_proxy.errors import AuditError
 from aligner_proxy.plugins.api import Content, Entry
 
 _NONCE = 12
+"""Bytes of the random number with which each AES-GCM message begins."""
 BUSY_S = 1.0
 """Seconds to wait for another process's write."""
 _BUSY_PAUSE_S = 0.005
+"""Seconds between two attempts to turn on the log."""
 _CHECKPOINT_BUSY_MS = 50
 """Milliseconds that emptying the log may wait for readers; short, because nobody can write meanwhile."""
 _INCREMENTAL = 2
+"""SQLite's number for freeing pages only on request, so that `shrink` decides when."""
 _LAST_ID = 2**63 - 1
+"""The largest row id of SQLite; used where there is no limit."""
 # Errors of a row that SQLite can never store; all other errors concern the file or the disk, and a retry may help.
 _REFUSED = (
     sqlite3.DataError,

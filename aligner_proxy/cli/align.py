@@ -96,6 +96,7 @@ def _read_exchange(question: str | None) -> Exchange:
     if question is None:
         raise ConfigError("give the question with -q, or rows with --jsonl")
     try:
+        # The line end that `echo` or an editor adds is no part of the answer.
         answer = sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"the answer on stdin is not UTF-8 (byte {error.start})") from None

@@ -33,6 +33,7 @@ def erase(name: str, policies: Path, path: Path | None, tenant: str | None, as_j
     try:
         with store.transaction():
             erased = store.erase(_find_rows(store, name, tenant))
+        # The log may still hold the deleted text.
         if erased:
             store.empty_log()
     except sqlite3.Error as error:

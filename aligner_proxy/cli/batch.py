@@ -27,6 +27,7 @@ from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
 
 _IN_FLIGHT = 4
+"""Rows that are aligned at a time; results are written in the order of the rows."""
 
 
 class BatchRow(BaseModel):

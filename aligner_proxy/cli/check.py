@@ -58,6 +58,7 @@ from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
 _SOON = timedelta(days=14)
+"""How long before its end a key is warned about."""
 _KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "max_body_mb")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -213,6 +214,7 @@ def _read_config(file: Path) -> _CheckedConfig:
     gaps = (*entry, *litellm_config.find_uncovered(data, source))
     checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, lessons, extensions)
     unserved = next(_unserved_editors(checked), None)
+    # The group may also be in LiteLLM's database, which is not visible here.
     if unserved is not None and not litellm_config.has_models_in_database(data):
         raise ConfigError(unserved)
     return checked
@@ -235,6 +237,7 @@ def _request_facts(
     if entry and not team:
         team = entry.team
     model, groups = litellm_config.resolve_model(checked.litellm, model)
+    # --team may be an id or an alias, so it is used as both.
     facts = RequestFacts(model, tags, team, team, digest, alias, asked=objectives)
     return replace(facts, groups=groups, alias_by_operator=entry is not None)
 

@@ -48,9 +48,12 @@ from aligner_proxy.types import METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
 _PROBE_S = 120.0
+"""Timeout of the probe in seconds; it imports torch, and computes on the device."""
 _HUB_S = 3.0
+"""Timeout of the check of the hub in seconds."""
 _NEED_DISK_GB = 1.0
 _NEED_MEMORY_GB = 2.0
+"""What a gateway with the embedded aligner needs on disk and in memory."""
 
 
 Check = Callable[[], Iterator[DoctorFinding]]
@@ -160,6 +163,7 @@ def check_weights() -> Iterator[DoctorFinding]:
 def check_store() -> Iterator[DoctorFinding]:
     """Check that prepared weights and corrections can be stored, and that there is disk space."""
     home = config.home_folder()
+    # The folder may not exist yet; then the nearest one above it decides.
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     free_gb = shutil.disk_usage(existing).free / 2**30
     fix = "set ALIGNER_PROXY_HOME to a folder that you can write to"
@@ -174,6 +178,7 @@ def check_memory() -> Iterator[DoctorFinding]:
     """Check the available memory; the embedded aligner and one LiteLLM worker together need about 2 GB."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     available = memory_left()
+    # The free memory is not known on every system.
     free_gb = total if available is None else available / 2**30
     text = f"{free_gb:.1f} GB available of {total:.1f} GB"
     fix = f"a gateway with the embedded aligner needs about {_NEED_MEMORY_GB:g} GB"

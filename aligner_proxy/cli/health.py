@@ -19,6 +19,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import engine_address
 
 _WAIT_S = 5.0
+"""Seconds to wait for an answer."""
 _COLOUR = {"ready": "green", "loading": "yellow", "degraded": "yellow"}
 
 

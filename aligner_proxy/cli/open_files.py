@@ -16,6 +16,7 @@ RESERVE = 256
 OF_REQUEST = 3
 """Descriptors that a request needs in the gateway: for its client, its upstream and the engine."""
 _ENOUGH = 1 << 16
+"""Descriptors that are asked for in any case, even if the connections need fewer."""
 log = logging.getLogger(__name__)
 
 

@@ -121,6 +121,7 @@ class ServePlan:
 
 def companion_options(function: _F) -> _F:
     """Add a flag and a port option for each companion of plugins; hidden flags for missing ones explain the error."""
+    # Decorators add the options from last to first.
     for name, companion in reversed(tuple(_COMPANIONS.items())):
         port = click.IntRange(1, 65535)
         function = click.option(
@@ -212,6 +213,7 @@ def command(
 
 
 def _check_worker_mb(worker_mb: int) -> int:
+    """Refuse a limit that LiteLLM exceeds at its start; 0 where the memory cannot be measured."""
     if 0 < worker_mb < memory_limit.LEAST_MB:
         raise click.BadParameter(
             f"{worker_mb} MB is less than LiteLLM needs to serve; give at least {memory_limit.LEAST_MB}, "
@@ -245,6 +247,7 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
         build.completions_template(file, engine)
         config.engine_key(engine)
     data, source = read_yaml(litellm_file)
+    # Groups in included files or in LiteLLM's database are not visible here, so nothing is refused then.
     elsewhere = "include" in data or (data.get("general_settings") or {}).get("store_model_in_db")
     if engine.kind is ServerKind.GROUP and not elsewhere and engine.group not in model_groups(data):
         raise ConfigError(f"{source.name}: no model group {engine.group!r} in the model_list; aligner.engine names it")

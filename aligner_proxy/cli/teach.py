@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from aligner_proxy.teaching.teach import FitReport
 
 _OWN_ANSWERS = 40
+"""Recorded answers of the operator on which a new head is tried."""
 _SHOWN = 10
+"""Examples or answers that the report lists of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ async def _teach(
         progress.update(bar, total=planned.prompts + len(own))
         objected = await find_objections(learned, reader, own) if own else None
         if not dry_run:
+            # If the engine refuses the head, the store keeps the old one.
             await heads.put_head(learned.head)
             HeadStore.for_file(policies).activate(subject.scope, subject.name, learned.version, learned.head)
     except CorrectionError as error:

@@ -35,6 +35,7 @@ def _escape_text(text: Text) -> Text:
     places = [place for place, char in enumerate(text.plain) if is_hidden(char)]
     if not places:
         return text
+    # Cut before and after each hidden character, so that it becomes a piece of its own.
     pieces = text.divide(sorted({cut for place in places for cut in (place, place + 1)}))
     result = text.blank_copy()
     for piece in pieces:

@@ -73,7 +73,9 @@ _SOCKET_BYTES = 103
 _LONGEST_SOCKET = "gateway-4194304-9999.sock"
 """The longest socket name that `serve` creates in this folder: it contains the process id and the generation number."""
 _KEY_BYTES = 32
+"""Length of an encryption key (AES-256)."""
 _SECRET_CHARS = 16
+"""Least length of a secret that signs reports."""
 _COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 Declare = Callable[[bool], Declarations]
@@ -119,6 +121,7 @@ def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
         parsed = model.model_validate(data)
     except ValidationError as error:
         raise explain_errors(error, source, model) from None
+    # Twice, because the warnings need a file with its source to name their lines.
     file = parsed.with_source(source, declarations, ())
     file = parsed.with_source(
         source,
@@ -210,6 +213,7 @@ def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
     adapters = (("adapters", name) for name in file.aligner.adapters)
     models = (file.aligner.model, *file.aligner.adapters.values())
     for path, model in zip((("model",), *adapters), models, strict=True):
+        # The embedded aligner has no slash in its name; these beginnings are paths.
         of_hub = "/" in model and not model.startswith((".", "/", "~"))
         if engine_backend(file).local and of_hub and not _COMMIT.search(model):
             fix = f"write {model.partition('@')[0]}@COMMIT, its 40 hexadecimal digits (`aligner-proxy pull` prints it)"
@@ -226,6 +230,7 @@ def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
 
 
 def _check_objectives(file: PolicyFile) -> None:
+    """Refuse unknown names of objectives; a tenant may also use its own, and `allow` may say "*" for all."""
     everywhere = objectives(file)
     for path, name in _objective_uses(file):
         names = objectives(file, file.tenants[int(path[1])]) if path[0] == "tenants" else everywhere
@@ -448,6 +453,7 @@ def audit_database_setting(file: PolicyFile) -> str:
 def default_socket() -> Path:
     """The engine's default socket for this user and home; creates its folder with mode 0700."""
     folder = home_folder() / "run"
+    # Too long for a socket: use a short folder that is still particular to this user and home.
     if len(os.fsencode(folder / _LONGEST_SOCKET)) > _SOCKET_BYTES:
         tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
         folder = Path(tempfile.gettempdir()) / f"aligner-proxy-{os.getuid()}-{tag}"
@@ -502,6 +508,7 @@ def engine_environment() -> dict[str, str]:
 
     def is_handed_on(name: str) -> bool:
         usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
+        # A variable that the operator names is passed on even if it looks like a secret.
         return name in further or (usual and not _SECRET.search(name))
 
     return {name: value for name, value in os.environ.items() if is_handed_on(name)}
@@ -530,6 +537,7 @@ def schema(declarations: Declarations = NO_DECLARATIONS) -> dict[str, Any]:
 
 def refuse_unreachable(file: PolicyFile) -> None:
     """Raise `ConfigError` for the first route or tenant that an earlier one hides; names both lines."""
+    # Every request has a model, but not every one has a tag, a team or a key.
     _refuse_hidden(
         file, "routes", [(route.match.model, route.match.tag) for route in file.routes], always=(True, False)
     )
@@ -556,6 +564,7 @@ def _hides(earlier: str | None, later: str | None, always: bool) -> bool:
     if earlier is None:
         return True
     if later is None:
+        # `later` also matches requests without this property, which match no pattern.
         return always and earlier.strip("*") == ""
     return earlier == later or covers(earlier, later)
 
@@ -563,6 +572,7 @@ def _hides(earlier: str | None, later: str | None, always: bool) -> bool:
 @lru_cache(maxsize=4096)
 def covers(wide: str, narrow: str) -> bool:
     """Whether the glob `wide` matches every text that the glob `narrow` matches; True is certain, False is not."""
+    # Brackets are not analysed: only equal patterns, or one of stars alone, are known to cover.
     if "[" in wide or "[" in narrow:
         return wide == narrow or (bool(wide) and wide.strip("*") == "")
     # Dynamic programming, one row per character of `wide`: fits[j] means that the part of `wide` read so far covers the
@@ -570,9 +580,11 @@ def covers(wide: str, narrow: str) -> bool:
     fits = [True] + [False] * len(narrow)
     for mark in wide:
         if mark == "*":
+            # A star covers any further characters.
             first = fits.index(True) if True in fits else len(fits)
             fits = [j >= first for j in range(len(fits))]
         else:
+            # A star of `narrow` stands for any text, which only a star covers.
             steps = [fits[j] and narrow[j] != "*" and mark in ("?", narrow[j]) for j in range(len(narrow))]
             fits = [False, *steps]
     return fits[-1]

@@ -42,6 +42,7 @@ def find_enforcement(file: PolicyFile) -> str | None:
 
 
 def _blocks(policy: Policy) -> bool:
+    """Whether a policy withholds any answer: after a failure, a skip, or if nothing of it remains."""
     actions = [policy.on_error.reaction_to(kind) for kind in FailureClass]
     blocked = OnError.BLOCK in actions or (OnError.RETRY in actions and policy.after_retry is OnError.BLOCK)
     skipped = OnSkip.BLOCK in (policy.on_skip.reaction_to(reason) for reason in GOVERNED_SKIPS)
@@ -63,6 +64,7 @@ def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterato
                 "write default_on: true, and routes with mode: off for models that should not be corrected"
             ),
         )
+    # One word counts for every hook.
     scopes = stream_scope if isinstance(stream_scope, Mapping) else dict.fromkeys(_HOOKS, stream_scope)
     by_hook = {str(hook).lower(): str(scope).lower() for hook, scope in scopes.items()}
     scope = next((by_hook[hook] for hook in _HOOKS if by_hook.get(hook) in ("streaming", "non_streaming")), None)
@@ -94,6 +96,7 @@ def check_entries(
         try:
             check_form(params)
         except ConfigError as error:
+            # The message begins with the key of the setting, which tells the line.
             key = str(error).partition(":")[0].partition(" ")[0]
             raise ConfigError(f"{source.place_of('guardrails', number, 'litellm_params', key)}: {error}") from None
     gaps = list(_file_gaps(data, source))
@@ -130,6 +133,7 @@ def _entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str
 
 
 def _shared_name(data: Mapping[str, Any], source: YamlSource, number: int, name: object) -> Iterator[str]:
+    """Warn about other guardrails with the name of ours, because LiteLLM runs only one of them."""
     for other, entry in enumerate(_list(data.get("guardrails"))):
         if other != number and isinstance(entry, Mapping) and entry.get("guardrail_name") == name:
             place = source.place_of("guardrails", other, "guardrail_name")
@@ -154,6 +158,7 @@ def _pipelines(data: Mapping[str, Any], source: YamlSource, name: object) -> Ite
 
 
 def _class_as_callback(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
+    """Warn if our class stands in a list of callbacks, where LiteLLM never calls a guardrail."""
     settings = data.get("litellm_settings") or {}
     for key in _CLASS_LISTS:
         value = settings.get(key)
@@ -163,6 +168,7 @@ def _class_as_callback(data: Mapping[str, Any], source: YamlSource) -> Iterator[
 
 
 def _ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
+    """Warn about settings that the guardrail ignores."""
     for number, _, params in _entries(data):
         for key in WITHOUT_EFFECT:
             if _resolve_value(params.get(key)):

@@ -14,6 +14,7 @@ def _address(url: str) -> str:
     """Check the URL of a webhook; raises `ValueError`."""
     try:
         parts = urlsplit(url)
+        # Only reading the port checks it.
         port = parts.port
     except ValueError:
         raise ValueError(_FORM) from None

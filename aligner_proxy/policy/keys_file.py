@@ -131,6 +131,7 @@ def load_keys(path: Path | str) -> dict[str, KeyEntry]:
 
 
 def _refuse_plain_key(error: ValidationError, source: YamlSource) -> None:
+    """Raise a `ConfigError` if something else stands in place of a hash; it may be the key, so it is not quoted."""
     for detail in error.errors(include_url=False, include_input=False):
         if detail["loc"][-1] == "sha256" and detail["type"] == "string_pattern_mismatch":
             place = source.place_of(*detail["loc"])

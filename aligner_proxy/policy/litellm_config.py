@@ -31,6 +31,7 @@ MASTER_KEY = "LITELLM_MASTER_KEY"
 _REFERENCE = "os.environ/"
 _PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
 _SHORTEST_KEY = 12
+"""Least characters of a master key."""
 _NEW_KEY = f'{MASTER_KEY}="sk-$(openssl rand -hex 32)"'
 _NOT_CORRECTED = "answers given there are not corrected"
 
@@ -103,6 +104,7 @@ def check_master_key(litellm_file: Path) -> None:
     """Raise `ConfigError` for a missing or easy to guess master key; LiteLLM itself reports it seconds later."""
     data, source = read_yaml(litellm_file)
     settings = data.get("general_settings") or {}
+    # An included file may set the key.
     if "include" in data or _permits_weak_key(settings):
         return
     key = master_key(data)
@@ -112,6 +114,7 @@ def check_master_key(litellm_file: Path) -> None:
             f"{place}: no master key, so anybody could use the gateway; set general_settings.master_key: "
             f"os.environ/{MASTER_KEY} and in the environment {_NEW_KEY}"
         )
+    # This one is the example in LiteLLM's documentation.
     if key == "sk-1234" or len(key) < _SHORTEST_KEY:
         raise ConfigError(f"{place}: the master key is too easy to guess; make one with {_NEW_KEY}")
 
@@ -164,6 +167,7 @@ def _model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     for provider, variable in _VARIABLES.items():
         if params.get("api_key") == f"os.environ/{variable}":
             yield ("litellm_params", "api_key"), _open_route_text(provider)
+        # Without a key in the entry LiteLLM takes the provider's variable.
         elif not params.get("api_key") and model.partition("/")[0] == provider:
             yield ("litellm_params", "model"), _open_route_text(provider)
 

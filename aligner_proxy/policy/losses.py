@@ -20,6 +20,7 @@ from aligner_proxy.types import Mode, Policy, StreamMode
 _ANY = "any"
 """A sample name, for requests to which no particular pattern applies."""
 _SHOWN = 10
+"""Losses that one message names."""
 _NOBODY = "nobody would have any objective"
 
 
@@ -40,6 +41,7 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
     if unnamed:
         more = f"; and {len(unnamed) - _SHOWN} more" if len(unnamed) > _SHOWN else ""
         names = ", ".join(loss.tenant for loss in unnamed) if len(unnamed) <= _SHOWN else EVERY
+        # In quotes, because YAML would read a bare star as an alias.
         names = f'"{EVERY}"' if EVERY in names else names
         raise ConfigError(
             f"{after.source.name}: {'; '.join(map(str, unnamed[:_SHOWN]))}{more}; if this is intended, add "
@@ -90,6 +92,7 @@ def _loss_reason(
     for of_model in models:
         facts = replace(request, model=of_model.model, tags=of_model.tags)
         was, now = (_open_bypasses(resolver, facts) for resolver in resolvers)
+        # Its answers were not corrected before either, so nothing is lost.
         if "mode" in was:
             continue
         new = next((text for way, text in now.items() if way not in was), None)
@@ -128,6 +131,7 @@ def _requests(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator
         if team is None or key is None:
             continue
         by_id = RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)
+        # Aliases of LiteLLM only count if the file trusts them.
         aliased = RequestFacts(team_alias=team or None, key_alias=key or None) if before.trust.aliases else None
         for facts in (by_id, aliased):
             if facts is not None and _first_tenant(before.tenants, facts, before.trust.aliases) is tenant:
@@ -142,6 +146,7 @@ def _models(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
     """Sample requests for models, one for each pair of old and new route with different relevant settings."""
     seen_decisions = set[str]()
     matches = [route.match for route in (*before.routes, *after.routes)]
+    # The first pair stands for requests that no pattern was written for.
     for model, tag in [(None, None), *((match.model, match.tag) for match in matches)]:
         facts = RequestFacts(_example(model) if model else _ANY, (_example(tag),) if tag else ())
         first = [

@@ -82,6 +82,7 @@ PRECEDENCE = (
 )
 _Entry = TypeVar("_Entry", Route, Tenant)
 # Limits of the policy cache, because clients choose model names freely and could fill the memory.
+# Policies that are kept, and characters of the longest model name whose policy is kept.
 _REMEMBERED = 1024
 _USUAL_CHARS = 200
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
@@ -180,6 +181,7 @@ class RequestFacts:
     @property
     def is_cacheable(self) -> bool:
         """Whether the policy depends only on file, model, team and key, so that it can be cached."""
+        # `position` does not matter: the aligner is drawn after the cache.
         is_plain = self.team_settings is None and self.key_settings is None
         return is_plain and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
 
@@ -281,6 +283,7 @@ class PolicyResolver:
     def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
         """An empty list for no entry, then a one-layer list for each group of entries with equal settings."""
         by_settings = {
+            # Whether anything is enforced counts, too, because it changes the defaults of other settings.
             str([*self._layer_values(entry), bool(getattr(entry, "enforce", ()))]): _Layer(entry, entry.name or "-")
             for entry in entries
         }
@@ -338,6 +341,7 @@ class PolicyResolver:
                 self._make_share(name, part, objectives, tenant) for name, part in percents
             )
         if settings["shadow_aligner"]:
+            # A shadow aligner corrects nothing, so it has no share of the traffic.
             settings["shadow_aligner"] = self._make_share(settings["shadow_aligner"], 0, objectives, tenant)
         return Policy(
             name="+".join(layer.name for layer in (*route, *tenant)) or "default",
@@ -426,6 +430,7 @@ class PolicyResolver:
         """The layer of one metadata; if it is not trusted, grants that would give rights are dropped and logged."""
         values = self._parse_grants(raw, source, configured)
         if not trusted:
+            # `allow` stays even if not trusted: it can shorten the list before it, see `_allowed_objectives`.
             set_names = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
             ignored = [name for name in set_names if not takes_away(name, getattr(values, name))]
             for name in ignored:
@@ -493,6 +498,7 @@ class PolicyResolver:
                     origins[name] = layer.origin(self._file.source, *name.split("."))
                 elif value != settings[name]:
                     _warn_not_trusted(layer.name, name)
+            # An untrusted layer switches no rule of the gate, neither off nor on.
             for rule, on in switches(layer.values.gate).items() if layer.trusted else ():
                 rules[rule] = on
                 origins[f"gate.{rule}"] = layer.origin(self._file.source, "gate", rule.value)
@@ -566,9 +572,12 @@ class PolicyResolver:
             selector = route_selector(layer.values)
             for name, key in route_objectives(layer.values, configured):
                 origins_by_name.setdefault(name, layer.origin(self._file.source, *key))
+        # Before the request's own are added: only what is present without them needs no permission.
         self._refuse_forbidden(facts, origins_by_name, grants, configured)
         selection = None
+        # Without the plugin that would choose, all of these objectives apply.
         if selector is not None and selector.word not in self._file.declarations.missing_selectors:
+            # What is enforced or asked for always stays.
             candidates = tuple(name for name in origins_by_name if name not in (*enforced, *facts.asked))
             selection = Selection(selector.word, candidates, enforced, selector)
         origins_by_name |= {name: "request" for name in facts.asked if name not in origins_by_name}

@@ -130,6 +130,7 @@ def _expand_reasons(value: object) -> object:
 
 
 def _expand_action(value: object, names: Iterable[StrEnum], actions: Iterable[StrEnum], kind: str) -> object:
+    """Expand one of `actions` into a block with that action for each of `names`; other forms are left to pydantic."""
     if not isinstance(value, str):
         return value
     words = [action.value for action in actions]
@@ -660,6 +661,7 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
         if isinstance(value, SelectorBlock):
             return _tag(value.word)
         if isinstance(value, Mapping):
+            # A block without a known word goes to the first form, which reports what is wrong with it.
             return _tag(next((word for word in words if word in value), words[0]))
         return _tag(value) if isinstance(value, str) and value in words else LIST_FORM
 

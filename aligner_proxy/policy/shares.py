@@ -97,6 +97,7 @@ def draw_aligner(policy: Policy, at: int) -> Policy:
         end += share.percent
         if at < end:
             return _with_aligner(policy, share)
+    # Only without shares: they sum to 100, and positions are below that.
     return replace(policy, aligner_shares=())
 
 

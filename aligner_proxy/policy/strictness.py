@@ -57,6 +57,7 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
     corrects nothing, so it counts as `off` and its settings are ignored. Both contain what the tenant enforces.
     """
     lead, rest = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
+    # A bypass needs the consent of both.
     lead = _with_standards(replace(lead, bypass=policy.bypass and other.bypass), rest)
     if not _strength(rest):
         return lead

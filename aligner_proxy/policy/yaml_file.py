@@ -38,10 +38,13 @@ BLOCK_FORM = "[block]"
 _NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _ECHO = 80
+"""Characters of a name from outside that a message repeats."""
 _SHOWN = 10
+"""Errors that one message lists."""
 # Limits against nested aliases, which expand a few hundred bytes without end; real files are far below either limit.
 _MOST_NODES = 200_000
 _DEEPEST = 50
+# Plainer words for pydantic's messages, by the type of the error.
 _PLAINER = {
     "string_type": "must be text (put it in quotes)",
     "tuple_type": "must be a list, for example [a, b]",
@@ -127,12 +130,14 @@ class _YamlReader:
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         """Convert a node to plain data and record its line; refuses too many nodes, deep nesting and cyclic aliases."""
+        # The line of its key, which `_mapping` has recorded, comes first.
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
             raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: too many values or levels; use no aliases")
         if isinstance(node, yaml.ScalarNode):
             return self._loader.construct_object(node)
+        # An alias is the same node object as its anchor.
         if id(node) in self._open:
             raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: an alias (*name) contains itself")
         self._open.add(id(node))
@@ -218,6 +223,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
     """Set `key: value` in the block at `block` and return the new text; a missing block is added."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
+    # An empty file, or one with comments only.
     if root is None or not isinstance(root, yaml.MappingNode):
         return _insert_lines(text, len(text.rstrip()), 0, f"{block[0]}:", f"  {key}: {_format_value(value)}")
     target: yaml.Node = root
@@ -276,6 +282,7 @@ def remove_item(text: str, block: KeyPath, key: str, index: int) -> str:
     item = node.value[index]
     if not node.flow_style:
         return text[: text.rfind("\n", 0, item.start_mark.index) + 1] + text[_next_line(text, _node_end(item)) :]
+    # The first item of a flow list goes with the comma behind it, any other with the comma before it.
     if index == 0:
         return text[: item.start_mark.index] + text[node.value[1].start_mark.index :]
     return text[: _node_end(node.value[index - 1])] + text[_node_end(item) :]
@@ -286,6 +293,7 @@ def wrap_in_block(text: str, path: KeyPath, key: str) -> str:
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for part in path:
         node = node and _child(node, part)
+    # A block needs no wrapping.
     if not isinstance(node, yaml.ScalarNode):
         return text
     start = node.start_mark.index
@@ -332,12 +340,13 @@ def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -
             file.flush()
             os.fsync(file.fileno())
         shutil.copymode(path, name)
+        # As late as possible, to catch a change by somebody else until just before ours.
         if path.read_bytes() != before.encode():
             raise ConfigError(f"{path} was changed by somebody else in the meantime; look at it and try again")
         if backup_path is not None:
             shutil.copy2(path, backup_path)
         os.replace(name, path)
-        name = None
+        name = None  # nothing is left to remove
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
     finally:
@@ -347,6 +356,7 @@ def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -
 
 
 def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
+    """The node of the value under a key, or of an item of a list; None if there is none."""
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
         item: yaml.Node = node.value[part]
         return item

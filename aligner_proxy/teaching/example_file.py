@@ -23,6 +23,7 @@ from aligner_proxy.teaching.subjects import Subject
 AGAINST = "against"
 FINE = "fine"
 _MOST_OF_ORIGIN = 300
+"""Characters of an origin that are written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from aligner_proxy.policy.yaml_file import YamlSource, parse_yaml, read_text, su
 from aligner_proxy.text.structure import split
 
 LEAST_AGAINST = 2
+"""Fewest sentences under `against`."""
 MOST = 400
 """Maximum items of each list; more of them teach little, and each one costs engine time."""
 MOST_CHARS = 4_000
@@ -70,6 +71,7 @@ class Examples:
     def digest(self) -> str:
         """Hash of all texts, without their positions in the file."""
         texts: list[list[Any]] = [[example.text for example in examples] for examples in (self.against, self.fine)]
+        # Added only if there are any, so that a file without them keeps its digest.
         if self.good_answers:
             texts.append([(good.question, good.text) for good in self.good_answers])
         return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
@@ -187,6 +189,7 @@ def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> Non
     pairs = [(example, True) for example in against] + [(example, False) for example in fine]
     for example, goes_against in pairs:
         key = fold_example(example.text)
+        # Gives back what was just added if the text is new.
         before = places.setdefault(key, (goes_against, example.place))
         if before[0] != goes_against:
             raise ConfigError(f"{example.place}: stands under `against`, too ({before[1]}); it can only be one of them")

@@ -25,7 +25,9 @@ PENALTY = 0.03
 """Penalty of the weight, relative to a mean loss; weak. From 0.003 to 0.3 the result hardly changes; at 0.0003 the fit
 does not converge."""
 PRIOR_PENALTY = 1.0
+"""Penalty for a prior other than 1, relative to a mean loss."""
 STEPS = 80
+"""Maximum steps of the optimiser."""
 MOST_FALSE = 0.002
 """Largest share of neutral segments that the head may flag."""
 MOST_FALSE_UNSEEN = 0.02
@@ -33,6 +35,7 @@ MOST_FALSE_UNSEEN = 0.02
 answers than the final head, which flags one or two segments in a thousand in answers that are new to it
 (docs/lab/2026-11-25-taught-objectives.md)."""
 _LEAST_SPREAD = 1e-2
+"""Least number by which rows are divided, so that a column that hardly varies is not blown up."""
 ROUNDING = 0.01
 """Nats that a score may move when the weights are rounded to 16 bits; added to the threshold, so that a neutral segment
 exactly at it is not flagged."""
@@ -84,6 +87,7 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
     weights = torch.zeros(rows.shape[1], heads, requires_grad=True)
     priors = torch.ones(heads, requires_grad=True)
     positive = (counts * table.labels[:, None]).sum(0) / totals
+    # Start at the log-odds of the share of violations; the limits keep it finite.
     biases = torch.logit(positive.clamp(1e-4, 0.5)).clone().requires_grad_()
     labels = table.labels[:, None].expand(-1, heads)
     optimizer = torch.optim.LBFGS(
@@ -95,6 +99,7 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
         optimizer.zero_grad()
         scores = table.general[:, None] * priors + rows @ weights + biases
         each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
+        # Divided by each head's own weight, so that heads that learn from less are not penalised more.
         likelihood = (each * counts / totals).sum()
         penalties = penalty * (weights**2).sum() / 2 + PRIOR_PENALTY * ((priors - 1) ** 2).sum() / 2
         total: Tensor = likelihood + penalties

@@ -43,6 +43,7 @@ def insertion_places(answer: str) -> list[int]:
 
 
 def _is_prose(segment: Segment) -> bool:
+    """Whether a segment is a sentence of running text, and no item, heading, quote, code or row of a table."""
     text = segment.text.strip()
     numbered = text.partition(" ")[0].rstrip(".)").isdigit()
     return text.endswith(_ENDS) and not text.startswith(_MARKS) and not numbered and "\n" not in text

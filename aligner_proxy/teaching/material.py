@@ -21,14 +21,20 @@ from aligner_proxy.teaching.rows import AnswerRows, PromptObjectives, RowReader,
 from aligner_proxy.text.structure import split
 
 NEUTRAL_FOLDS = 5
+"""Parts of the neutral answers; for each, one head learns from the others only."""
 _COMPANIES = 3
+"""Prompts with further objectives, besides the one with the taught objective alone."""
 _ALONE_SHARE = 0.54
+"""Share of the neutral answers that are read with the taught objective alone."""
 _FOREIGN_SHARE = 0.1
+"""Share of the neutral answers into which a sentence of another one is inserted."""
 _PROMPTS = 32
 """Approximate number of prompts with examples, even if there are few examples."""
 _FEWEST_PLACES = 2
 _MOST_PLACES = 8
+"""Fewest and most answers into which one example is inserted."""
 _SEED = 26
+"""Seed of random choices; fixed, so that the rows of the same neutral answers are found in the cache."""
 
 
 class SegmentRole(StrEnum):
@@ -104,6 +110,7 @@ def _with_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[Le
     result = []
     for host, other in zip(numbers, (*numbers[1:], *numbers[:1]), strict=True):
         sentences = [segment.text.strip() for segment in split(answers[other].answer)]
+        # A place may be the end of the answer, behind the last sentence; then the first sentence is taken.
         sentence = sentences[rng.choice(insertion_places(answers[other].answer)) % len(sentences)]
         [foreign] = insert_each(sentence, answers, [host], rng)
         result.append(LessonPrompt(foreign, -1, SegmentRole.FOREIGN))
@@ -125,9 +132,11 @@ def _example_prompts(
     ):
         for number, example in enumerate(examples_of_kind, first):
             for n in range(places_of(len(examples_of_kind))):
+                # By turns over all examples, so that every answer is used about equally often.
                 host = possible[turn % len(possible)]
                 turn += 1
                 place = rng.choice(insertion_places(answers[host].answer))
+                # Group 0 is the prompt with the objective alone.
                 company = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
                 groups[company].append(
                     LessonPrompt(insert_text(example.text, host, answers[host], place), number, kind)
@@ -175,11 +184,13 @@ def _add(
         rows.append(answer.rows)
         inside = [prompt.augmented.covers(start, end) for start, end in answer.segments]
         for n, general in enumerate(answer.general):
+            # The segment itself or one of its neighbours is in the inserted text.
             near = any(inside[max(0, n - 1) : n + 2])
             lines.append(_line(prompt, inside[n], near, general))
 
 
 def _line(prompted: LessonPrompt, inside: bool, near: bool, general: float) -> LessonSegment:
+    """Label one segment; around a foreign sentence the answer is as neutral as without it."""
     host = prompted.augmented.host
     if inside:
         return LessonSegment(prompted.kind, host, prompted.example, general)

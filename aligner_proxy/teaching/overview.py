@@ -47,6 +47,7 @@ class HeadStatus:
         """The table cells for the columns of `HEAD`."""
         version = self.version
         if version is None:
+            # The five columns with figures of a version stay empty.
             return (self.subject.title, self.aligner_name, self.state, *("-",) * 5, _heads(self.earlier))
         examples = f"{version.against} + {version.fine} fine" if version.fine else str(version.against)
         flagged = f"{version.found.hits}/{version.found.of}"

@@ -17,6 +17,7 @@ from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.types import Status, Turn
 
 _MOST_CHARS = 6_000
+"""Maximum characters of an answer; longer ones are skipped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,15 @@ from aligner_proxy.types import Turn, replace_surrogates
 BATCH = 8
 """Answers per request; the progress bar advances in these steps."""
 DEADLINE_S = 1800.0
+"""Deadline of one request in seconds."""
 _AT_ONCE = 2
 """Requests at a time: more than one, because an engine reads several in one step, but few, to leave slots to others."""
 _ACCOUNT = hashlib.sha256(b"teach").hexdigest()[:16]
+"""The tenant to which the engine counts this work."""
 _MOST_FILES = 96
+"""Files that the cache keeps."""
 _VERSION = 1
+"""Version of the file format, a part of the hash in each file's name."""
 _NUMBER = 2
 """Bytes of a number in a row."""
 
@@ -103,7 +107,7 @@ class RowReader:
         try:
             return [rows for batch in await asyncio.gather(*tasks) for rows in batch]
         finally:
-            for task in tasks:
+            for task in tasks:  # after a failure or a cancellation the others are useless
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -166,7 +170,7 @@ class RowsCache:
         else:
             reader.on_progress(len(answers))
             with contextlib.suppress(OSError):
-                os.utime(path)
+                os.utime(path)  # the time decides which files are deleted first
         return rows
 
     def _path(self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> Path:
@@ -174,6 +178,7 @@ class RowsCache:
         return self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.rows"
 
     def _make_room(self) -> None:
+        """Delete the files that were not used for longest, beyond `_MOST_FILES`."""
         files = sorted(self._folder.glob("*.rows"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in files[_MOST_FILES:]:
             path.unlink(missing_ok=True)
@@ -218,6 +223,7 @@ def _unpack_rows(path: Path) -> list[AnswerRows] | None:
     line, _, rows = data[size:].partition(b"\n")
     heads = json.loads(line)
     segments = sum(len(head["segments"]) for head in heads)
+    # Bytes of one row; without segments there are none.
     width = len(rows) // segments if segments else 0
     result = []
     at = 0

@@ -86,6 +86,7 @@ class HeadHistory(BaseModel):
         """Raise `ValueError` if a version belongs to another text or aligner, or the active head is not a version."""
         if any((version.called, version.text) != (place.aligner_name, place.text) for version in self.versions):
             raise ValueError("a head of another text or aligner")
+        # An empty one (forgotten) needs no version.
         if self.current and self.current not in {version.head for version in self.versions}:
             raise ValueError("a head in force that is none of these")
 
@@ -229,6 +230,7 @@ class HeadStore:
         with self._lock_index() as index:
             write_atomically(self._head_path(version.head), head)
             before = index.objective(scope, name)
+            # A head that was taught before becomes the newest version.
             others = [earlier for earlier in before.versions if earlier.head != version.head]
             current = dict(before.current) | {version.called: version.head}
             remaining = _recent_versions([*others, version], set(current.values()))
@@ -238,6 +240,7 @@ class HeadStore:
         """Delete all heads of an objective and return their number; only an explicit `teach` teaches it again."""
         with self._lock_index() as index:
             before = index.objective(scope, name)
+            # An empty text marks a head as forgotten, so that it is not taught again by itself.
             current = dict.fromkeys((version.called for version in before.versions), "")
             self._write(index.with_objective(scope, name, TaughtObjective(current=dict(before.current) | current)))
         return len(before.versions)
@@ -246,6 +249,7 @@ class HeadStore:
         """Exclude an objective from automatic teaching, for those of these aligners that have no head for it yet."""
         with self._lock_index() as index:
             before = index.objective(scope, name)
+            # Empty marks as forgotten; what `before` says wins, so an aligner keeps the head that it has.
             current = dict.fromkeys(aligner_names, "") | dict(before.current)
             self._write(index.with_objective(scope, name, before.model_copy(update={"current": current})))
 
@@ -314,6 +318,7 @@ def _version_before(objective: TaughtObjective, aligner_name: str, text: str) ->
     own = [version for version in objective.versions if version.called == aligner_name and version.text == text]
     heads = [version.head for version in own]
     present = objective.current.get(aligner_name)
+    # If the active head is none of these (forgotten, or for another text), the newest one is the one before it.
     at = heads.index(present) if present in heads else len(heads)
     return own[at - 1] if at > 0 else None
 

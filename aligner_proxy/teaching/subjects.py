@@ -87,6 +87,7 @@ def select_subjects(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
         return every
     result: list[Subject] = []
     for name in names:
+        # A title is unique; a name alone may stand for the objectives of several tenants.
         matching = [subject for subject in every if subject.title == name]
         matching = matching or [subject for subject in every if subject.name == name]
         if not matching:
@@ -96,6 +97,7 @@ def select_subjects(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
 
 
 def _unknown_message(file: PolicyFile, name: str, every: Sequence[Subject]) -> str:
+    """The error for an unknown subject; an objective that only lacks examples gets the fix for that."""
     if name in file.objectives or any(name in tenant.objectives for tenant in file.tenants):
         return f"{file.source.name}: objective {quote_name(name)} has no examples; write {{text: ..., examples: FILE}}"
     if not every:

@@ -42,6 +42,7 @@ _COUNTS = {
     SegmentRole.FINE: 1.0,
     SegmentRole.AGAINST: 1.0,
 }
+"""Weight of a segment in the fit, by its role; all examples together are then scaled to their share."""
 _NEUTRAL = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
 _NEXT_COUNT = 4.0
 """Weight of segments directly next to an example."""
@@ -51,6 +52,7 @@ _AGAINST_HALF = 6
 each one stands for more sentences like it. With one fixed share, heads taught from two to four examples ranked unseen
 sentences correctly, but the threshold was above them."""
 _SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
+"""Factors for the scores among which the best is chosen: from 1/4 to 8."""
 _FEW = 4
 """With fewer examples than this, learning from half of them says nothing."""
 _ENOUGH = 0.05
@@ -120,6 +122,7 @@ class _FittedHeads:
                 parts[hosts % NEUTRAL_FOLDS == fold, column] = 0
             elif kind in ("example", "half"):
                 held_out = of_against & (numbers % self.folds == fold)
+                # The whole answers around it, too, because the states of their segments depend on the example.
                 parts[torch.isin(hosts, hosts[held_out]), column] = 0
                 parts[held_out, column] = 0
             if kind == "half":
@@ -134,6 +137,7 @@ class _FittedHeads:
         labels = torch.tensor([float(line.kind is SegmentRole.AGAINST) for line in self.lines])
         counts = torch.tensor([_NEXT_COUNT if line.beside_next else _COUNTS[line.kind] for line in self.lines])
         share = max(_AGAINST_LEAST, _AGAINST_HALF / (_AGAINST_HALF + len(self.examples.against)))
+        # The weight of an example by which all of them have `share` of the total.
         each = share / (1 - share) * counts[labels == 0].sum() / labels.sum()
         counts = torch.where(labels == 1, counts * each, counts)
         return fit.Table(self.rows, torch.tensor([line.general for line in self.lines]), labels, counts)
@@ -212,8 +216,10 @@ async def teach_objective(
     """Read the material, fit the head and measure it; raises the engine's `CorrectionError`, or `NothingLearned`."""
     started = time.monotonic()
     lines, data = await read_material(material, reader, cache)
+    # A number of a row has 2 bytes.
     learned = _FittedHeads(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
     shift = fit.threshold(learned.neutral, learned.unseen_neutral(*_NEUTRAL), learned.unseen_against) + fit.ROUNDING
+    # Column 0 is the final head, which learned from everything.
     flags = [_is_mostly_flagged(learned.of_example(n, 0), shift) for n in range(len(examples.against))]
     if not any(flags):
         raise NothingLearned(
@@ -285,6 +291,7 @@ def _count_found(learned: _FittedHeads, shift: float, kind: str) -> Count:
 
 
 def _missed_examples(learned: _FittedHeads, against: Sequence[Example], shift: float) -> tuple[Example, ...]:
+    """The violating examples that heads which did not see them do not flag."""
     return tuple(e for n, e in enumerate(against) if not _is_mostly_flagged(learned.unseen_example(n), shift))
 
 
@@ -293,6 +300,7 @@ def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tu
     first = len(examples.against)
     fine = [e for n, e in enumerate(examples.fine, first) if _is_mostly_flagged(learned.of_example(n, 0), shift)]
     first += len(examples.fine)
+    # An answer without segments has the score of the threshold, so it is not flagged.
     good = [e for n, e in enumerate(examples.good_answers, first) if max(learned.of_answer(n), default=shift) > shift]
     return (*fine, *good)
 

@@ -32,6 +32,7 @@ would be equal. Correctors of plugins get the draft's number instead."""
 SHARE = 0.6
 """Share of the remaining time that drafts may take; the rest is for scoring them."""
 _WAY_BACK_S = 0.05
+"""Seconds before the deadline at which scoring ends, so that a draft can still be delivered."""
 
 
 class BestOf(Extension):
@@ -74,6 +75,7 @@ async def best(text: str, policy: Policy, count: int, inner: Inner) -> Corrected
     drafts = await _in_time([inner.correct(text, draft_policy(policy, n)) for n in range(count)], inner.deadline)
     readings: list[Corrected] = []
     chosen = drafts[0]
+    # If no draft changes anything, there is nothing to choose from.
     if {draft.verdict.text for draft in drafts} != {text}:
         # If scoring fails or takes too long, deliver the first draft, as if it were the only one.
         with contextlib.suppress(TimeoutError, CorrectionError):
@@ -127,6 +129,7 @@ async def _cheapest(
     segments = dict(zip(texts, (reading.correction.segments for reading in readings), strict=True))
     weights = shares(policy)
     cheapest = min(segments, key=lambda one: cost(segments[one], segments[text], weights))
+    # If no draft has this text, the original costs least.
     draft = next((draft for draft in drafts if draft.verdict.text == cheapest), None)
     original = Correction(text, segments[text], aligner=drafts[0].correction.aligner)
     return draft or Corrected(original, None, Verdict(text))
@@ -159,9 +162,11 @@ async def _cancel(tasks: Sequence[asyncio.Future[Corrected]]) -> None:
 
 def _probability(segment: SegmentScore) -> float:
     """Probability that the segment has to change; 0.5 without a score."""
+    # Beyond 30 nats the result hardly changes, but exp() could overflow.
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, segment.score or 0.0))))
 
 
 def _weight(segment: SegmentScore, weights: Sequence[float]) -> float:
+    """The weight of the objective for which a segment was scored; 1 if that is not known."""
     index = segment.objective
     return weights[index] if index is not None and 0 <= index < len(weights) else 1.0

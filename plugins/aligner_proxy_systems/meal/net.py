@@ -27,6 +27,7 @@ class WeightNet:
         self.layers: tuple[int, ...] = tuple(int(layer) for layer in tensors["layers"])
         self._tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items() if name != "layers"}
         width, self.size = self._tensors["prompt.weight"].shape
+        # Products of two vectors grow with their width; this keeps the scores comparable.
         self._scale = np.float32(width**-0.5)
 
     @classmethod
@@ -39,6 +40,7 @@ class WeightNet:
         query = self._projected("prompt", prompt[None])
         keys = self._projected("text", np.stack(texts))
         scores = (query @ keys.T)[0] * self._scale
+        # The difference to the maximum gives the same shares, and exp() cannot overflow.
         shares = np.exp(scores - scores.max())
         return tuple(float(share) for share in shares / shares.sum())
 

@@ -170,6 +170,7 @@ class Weigher:
         return known
 
     def _remember(self, identity: str, rows: Mapping[str, Row]) -> None:
+        """Cache rows, and drop those that were stored longest ago."""
         for text, row in rows.items():
             self._rows[identity, text] = row
             self._rows.move_to_end((identity, text))
@@ -240,6 +241,7 @@ def worded(text: str, share: float) -> str:
 
 
 def _scaled(weights: Mapping[str, float], total: float) -> dict[str, float]:
+    """Scale weights to the sum `total`; if all are 0, they become equal."""
     whole = sum(weights.values())
     return {name: total * (weight / whole if whole else 1.0 / len(weights)) for name, weight in weights.items()}
 

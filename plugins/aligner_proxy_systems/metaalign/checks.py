@@ -71,6 +71,7 @@ def protected_spans(text: str) -> list[tuple[int, int]]:
     for pattern in (_CODE_SPAN, WEB, MAIL, _QUOTED):
         spans += [match.span() for match in pattern.finditer(text)]
     merged: list[tuple[int, int]] = []
+    # Of spans with the same start the longest comes first and takes in the others.
     for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
         if merged and start < merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
@@ -86,6 +87,7 @@ def _style(text: str) -> str:
     for start, end in protected_spans(text):
         pieces.append(text[at:start])
         at = end
+    # Joined by spaces, so that the words around a span do not become one.
     return " ".join([*pieces, text[at:]])
 
 
@@ -99,6 +101,7 @@ def _ends_with_question(text: str) -> bool:
 
 _FORMS: Mapping[PreferenceKind, Callable[[str], bool]] = {
     PreferenceKind.NO_LISTS: lambda text: not item_marks(text),
+    # A single item is no list yet.
     PreferenceKind.LISTS: lambda text: len(item_marks(text)) > 1,
     PreferenceKind.NO_EMOJI: lambda text: EMOJI.search(text) is None,
     PreferenceKind.EMOJI: lambda text: EMOJI.search(text) is not None,

@@ -28,6 +28,7 @@ _OPPOSITES = (
     {PreferenceKind.MAX_WORDS, PreferenceKind.MIN_WORDS},
     {PreferenceKind.MAX_SENTENCES, PreferenceKind.MIN_SENTENCES},
 )
+# Pairs of opposites: a text with words of one side contradicts a higher text with words of the other.
 _POLES = tuple(
     (re.compile(rf"\b(?:{one})\b", re.I), re.compile(rf"\b(?:{other})\b", re.I))
     for one, other in (
@@ -103,6 +104,7 @@ class InForce:
 
 def contradict(one: Preference, other: Preference) -> bool:
     """Whether no answer can meet both."""
+    # Other preferences of one kind are combined, see `_both`.
     if one.kind is other.kind:
         return one.kind is PreferenceKind.LANGUAGE and not set(one.words) & set(other.words)
     if {one.kind, other.kind} not in _OPPOSITES:
@@ -117,6 +119,7 @@ def contradict(one: Preference, other: Preference) -> bool:
 def in_force(operator: Sequence[Objective], tiers: Iterable[tuple[PreferenceSource, ParsedText]]) -> InForce:
     """Resolve the conflicts of `tiers` (highest first) with each other and with the operator's objectives."""
     above = [objective.text for objective in operator]
+    # The source of these is never read; only kinds, numbers and words are compared.
     agreed = [preference for text in above for preference in parse(text, PreferenceSource.SYSTEM).preferences]
     held: dict[PreferenceKind, Preference] = {}
     words: list[tuple[PreferenceSource, str]] = []
@@ -139,6 +142,7 @@ def _yields(preference: Preference, operator: Sequence[str], agreed: Sequence[Pr
     """Whether a preference must be dropped because of an objective of the operator."""
     if any(contradict(preference, other) for other in agreed):
         return True
+    # The subjects of a list of banned words are the words themselves.
     if preference.kind is PreferenceKind.BANNED_WORDS:
         return any(word.casefold() in text.casefold() for word in preference.words for text in operator)
     subject = _SUBJECTS.get(_SAME_SUBJECT.get(preference.kind, preference.kind))
@@ -150,6 +154,7 @@ def _yields(preference: Preference, operator: Sequence[str], agreed: Sequence[Pr
 def _opposed(words: str, above: Iterable[str]) -> bool:
     """Whether a text asks for the opposite of a text of a higher tier."""
     return any(
+        # A higher text with both ("polite, never rude") counts as asking for the first.
         (high.search(text) and low.search(words)) or (low.search(text) and high.search(words) and not high.search(text))
         for text in above
         for high, low in _POLES

@@ -36,7 +36,7 @@ class Preferences(Extension):
     """Turns preferences of request, persona and system prompt into objectives and fulfils them in three stages."""
 
     name = "preferences"
-    order = 10
+    order = 10  # outside `best_of` (20), so that each of the stages can make several drafts
     keys = (
         PolicyKey(
             SOURCES_KEY,

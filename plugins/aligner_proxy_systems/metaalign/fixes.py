@@ -33,6 +33,7 @@ _EMOJI_BETWEEN = re.compile(rf"(?<=[.!?:,;)\u2026])[ \t]*({_EMOJI_RUN})(?=[ \t])
 _EMOJI_LINE = re.compile(rf"^[ \t]*({_EMOJI_RUN})[ \t]*\n(?:[ \t]*\n)?", re.MULTILINE)
 
 _SPANISH = re.compile(r"\u00a1([^\u00a1!\n]{0,300})!")
+# Names that end with an exclamation mark, which is no shout.
 _NAMES_WITH_MARK = r"(?<!Yahoo)(?<!Jeopardy)(?<!Oklahoma)(?<!Joomla)(?<!Mamma Mia)"
 _SHOUTED_QUESTION = re.compile(r"(?<!!)!+(?=\?)|(?<=\?)!+")
 _EXCLAIMED = re.compile(
@@ -106,6 +107,7 @@ def _sub(pattern: re.Pattern[str], replacement: _Replacement, text: str) -> str:
     starts = [start for start, _ in protected]
 
     def free(match: re.Match[str]) -> str:
+        # Spans are in order, so only the last one that begins before the end of the match can overlap it.
         before = bisect_left(starts, match.end())
         if before and protected[before - 1][1] > match.start():
             return match.group()
@@ -118,6 +120,7 @@ def _no_emoji(text: str) -> str:
     """Remove emojis at safe places, except those that carry a meaning."""
 
     def gone(match: re.Match[str]) -> str:
+        # Only the pattern for the start of a line has two groups; the first, a list mark or heading, stays.
         return match.group() if _MEANT.search(match.group()) else (match.group(1) if match.lastindex == 2 else "")
 
     for pattern in (_EMOJI_LINE, _EMOJI_BEFORE, _EMOJI_AFTER, _EMOJI_BETWEEN):
@@ -136,6 +139,7 @@ def _calmed(text: str) -> str:
 def _plain(text: str) -> str:
     """Remove Markdown: rules, headings, quotes, emphasis; stars before list items become hyphens."""
     text = _sub(_RULE, "", text)
+    # `or match.group()`: a heading of nothing but # stays, as it would become an empty line.
     text = _sub(_HEADING, lambda match: match.group(1).rstrip().rstrip("#").rstrip() or match.group(), text)
     text = _sub(_QUOTE_MARK, "", text)
     text = _sub(_BOLD, r"\1", text)
@@ -168,6 +172,7 @@ def _spelled_out(text: str) -> str:
 
 
 def _negation(match: re.Match[str]) -> str:
+    """Write out a contraction with "not"; "can't" and "won't" are irregular."""
     stem = match.group(1)
     irregular = _IRREGULAR.get(stem.lower())
     if irregular is None:
@@ -176,11 +181,13 @@ def _negation(match: re.Match[str]) -> str:
 
 
 def _two(first: str, second: str, whole: str) -> str:
+    """Join the two words of a contraction; the second is in capitals if the whole was, but not after a single "I"."""
     shouted = whole.isupper() and len(first) > 1
     return f"{first} {second.upper() if shouted else second}"
 
 
 def _like(text: str, model: str) -> str:
+    """The text in the case of a model: all capitals, a first capital, or as it is."""
     if model.isupper():
         return text.upper()
     return text.capitalize() if model[0].isupper() else text
@@ -227,8 +234,10 @@ def _blocks(text: str) -> Iterator[_Block]:
                 block.loose = True
             block.items.append(line[mark.end() :].strip())
             block.numbered |= mark.group(2) is not None
+        # An indented line directly below an item continues that item.
         elif block.items and line.strip() and number not in fenced and line[0] in " \t" and block.lines[-1].strip():
             block.items[-1] += " " + line.strip()
+        # An empty line ends a list only if no further item follows.
         elif block.items and (line.strip() or next_full[number] not in items):
             trailing = [] if line.strip() else [line]
             yield from _closed(block)
@@ -272,9 +281,11 @@ def _prose(block: _Block, before: list[str]) -> list[str]:
     """The prose lines that replace a list; joins it to an introductory line and removes that from `before`."""
     items = [_LOOSE_END.sub("", item) if len(block.items) > 1 else item for item in block.items]
     if block.loose:
+        # Items with empty lines between them become paragraphs; the slice drops the empty line after the last.
         return [line for item in items for line in (_sentence(item), "")][:-1]
     leads = before[-1].rstrip() if before and before[-1].strip() else None
     open_ended = not any(_ENDED.search(item) for item in items)
+    # The introductory line may stand above one empty line, which then goes, too.
     if leads is None and before and len(before) > 1 and not before[-1].strip() and before[-2].rstrip().endswith(":"):
         before.pop()
         leads = before[-1].rstrip()

@@ -209,3 +209,4 @@ using write keep make give want would should must answer answers reply replies r
 just only any all no not never do don't avoid thanks thank style like prefer very too ever there if possible
 """
 FILLER = frozenset(_SMALL_WORDS.split())
+"""Words that alone state no wish; a clause with only these is dropped."""

@@ -141,6 +141,7 @@ def _ordered(resolved: InForce) -> Iterator[Preference]:
 
 
 def _objective(preference: Preference, words: Mapping[PreferenceSource, str]) -> Objective:
+    """The objective that states a preference; `words` are the free texts by their source."""
     if preference.checkable:
         language = " or ".join(name.capitalize() for name, codes in LANGUAGES.items() if codes == preference.words)
         banned = ", ".join(preference.words)

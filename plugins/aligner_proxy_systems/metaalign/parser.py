@@ -18,7 +18,9 @@ from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, Pr
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|[;\n]+")
 _WORDS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _LONGEST_SENTENCE = 1_000
+"""Characters; a longer sentence stays in the free text, to bound the time of the patterns."""
 _MOST_BANNED = 20
+"""Banned words that are read from one list."""
 
 _REACH_CHARS = 200
 """Longest reach of a refusal in characters; it is short so that time stays linear."""
@@ -50,11 +52,13 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
     rest: list[str] = []
     for sentence in filter(None, map(str.strip, _SENTENCE_END.split(text))):
         plain = sentence.lower().replace("\u2019", "'").replace("\u2018", "'")
+        # lower() may change the length; then the spans would not fit the original.
         if len(sentence) > _LONGEST_SENTENCE or len(plain) != len(sentence) or lexicon.CONDITION.search(plain):
             rest.append(sentence)
             continue
         understood: list[_Span] = []
         for preference, span in _preferences(plain, sentence, source):
+            # Removed first, so that the later one also takes the later place in the order.
             by_kind.pop(preference.kind, None)
             by_kind[preference.kind] = preference
             understood.append(span)
@@ -80,6 +84,7 @@ def _preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterato
 def _lengths(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
     """Yield bounds of length; once a pattern matched a passage, later patterns skip it."""
     taken: list[_Span] = []
+    # (pattern, whether it is an upper bound, what to add to the number): "under 100" means at most 99.
     patterns = (
         (lexicon.LEAST_AFTER, False, 0),
         (lexicon.MOST_AFTER, True, 0),
@@ -105,11 +110,13 @@ def _lengths(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) 
             kinds = next(kinds for name, kinds in lexicon.UNITS.items() if groups["unit"].startswith(name))
             kind = kinds[0 if most else 1]
             number = _number(groups.get("n")) + more
+            # No kind of preference sets a minimum of paragraphs or characters; "under one" gives 0.
             if kind is not None and number > 0:
                 yield Preference(kind, source, number), match.span()
 
 
 def _number(numeral: str | None) -> int:
+    """The number that a numeral states; 1 if there is none ("in a sentence")."""
     if numeral is None:
         return 1
     numeral = numeral.replace(",", "")
@@ -125,6 +132,7 @@ def _unwanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource)
     asks_at_last = lexicon.QUESTION_LAST.search(plain) is not None
     found: list[tuple[int, int, Preference, int]] = []
     for order, (kind, pattern) in enumerate(lexicon.THING.items()):
+        # The word "question" then belongs to the wish for one at the end.
         if kind is PreferenceKind.NO_QUESTIONS and asks_at_last:
             continue
         for thing in pattern.finditer(plain):
@@ -178,8 +186,10 @@ def _wanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -
     """Yield things that the text asks for."""
     for kind, opposite in lexicon.WANTED.items():
         for match in lexicon.THING[kind].finditer(plain):
+            # 60 characters hold a verb of wanting and the up to 24 characters between it and the thing.
             before = lexicon.WANTING.search(plain[max(0, match.start() - 60) : match.start()])
             refused = _negated(refusals, match.start()) or lexicon.BEHIND.match(plain, match.end())
+            # "emoji-free" is a refusal, see `_unwanted_behind`.
             if before and not refused and not plain.startswith(("-free", " free"), match.end()):
                 yield Preference(opposite, source), (match.start() - len(before.group()), match.end())
 
@@ -210,6 +220,7 @@ def _banned(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Ma
     for match in lexicon.BANNED.finditer(plain):
         group = next(name for name in ("rest", "rest2", "rest3", "rest4", "rest5") if match.group(name))
         start, end = match.span(group)
+        # Taken from the sentence itself, so that the words keep their case.
         quoted = lexicon.QUOTES.findall(sentence[start:end])
         words = quoted or [word.strip(" '\"") for word in re.split(r",| or | and |\bnor\b", sentence[start:end])]
         words = [word.strip() for word in words if 0 < len(word.strip()) <= 40][:_MOST_BANNED]
@@ -221,16 +232,19 @@ def _remainder(sentence: str, understood: list[_Span]) -> str:
     """The free text that was not understood, clause by clause; clauses with only function words are dropped."""
     kept = ""
     at = 0
+    # Spans may overlap; one that ends at 0 marks nothing as understood ("formal").
     for start, end in sorted(span for span in understood if span[1]):
         kept += sentence[at : max(at, start)] + ("," if start > at else "")
         at = max(at, end)
     kept += sentence[at:]
     clauses = re.split(r"[,;:]|\.\s|\s(?:and|but)\s", kept)
     telling = [clause.strip(" .;,!-") for clause in clauses if _has_content(clause)]
+    # Nothing was cut out, so the sentence keeps its own punctuation.
     if not understood:
         return sentence if telling else ""
     return ", ".join(telling)
 
 
 def _has_content(clause: str) -> bool:
+    """Whether a clause has any word besides function words."""
     return any(word not in lexicon.FILLER for word in _WORDS.findall(clause.lower().replace("\u2019", "'")))

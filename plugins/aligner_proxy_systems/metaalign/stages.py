@@ -44,6 +44,7 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
         if len(done) > 1 and done[0].verdict.text != answer and done[1].verdict.dropped:
             # Text that a preference added must not block the operator's edits.
             done = [await inner.correct(answer, own)]
+        # The whole correction for the operator was refused: deliver the original, as without preferences.
         if outcomes.class_of(done[-1].verdict.reason) is FailureClass.GATE:
             return _combined(done, replace(done[-1].verdict, text=answer))
     text = done[-1].verdict.text if done else answer
@@ -81,6 +82,7 @@ def _unless_unmet(preferences: Collection[Preference], answer: str, corrected: C
         return corrected
     if any(met(preference, verdict.text) for preference in preferences):
         return corrected
+    # The edits that the gate had kept count as dropped, too.
     refused = (UNMET,) * (verdict.edits - len(verdict.dropped))
     return replace(corrected, verdict=replace(verdict, text=answer, dropped=verdict.dropped + refused))
 

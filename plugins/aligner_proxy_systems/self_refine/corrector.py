@@ -42,6 +42,7 @@ REVIEW_TOKENS = 512
 DRAFT_TEMPERATURE = 0.7
 """Least temperature for drafts after the first; at 0 all drafts would be equal."""
 _LEAST_S = 0.01
+"""With fewer seconds left than this, the model is not asked again."""
 
 
 class Settings(BaseModel):
@@ -134,6 +135,7 @@ class SelfRefine:
         return _revised(text, revision.text, begin, end, finished=revision.finished)
 
     async def _ask(self, system: str, material: dict[str, object], budget: _Budget, most: int) -> Reply:
+        """Ask the model within the budget, and take the tokens of the reply off it."""
         answer = await self._chat(
             system,
             json.dumps(material, ensure_ascii=False),
@@ -146,6 +148,7 @@ class SelfRefine:
         return answer
 
     def _material(self, request: AlignRequest, text: str) -> dict[str, object]:
+        """The fields for the model: as much of the conversation as fits next to the answer and the objectives."""
         room = self._settings.max_chars - len(text) - sum(map(len, request.objectives))
         kept = _last_turns(request.turns, room)
         conversation = [{"role": turn.role, "text": turn.content} for turn in kept]
@@ -160,6 +163,7 @@ def _last_turns(turns: Sequence[Turn], room: int) -> list[Turn]:
         if room < 0 and kept:
             break
         kept.insert(0, turn)
+        # Not even the latest turn fits.
         if room < 0:
             raise AnswerTooLong("the answer with its last turn is longer than the corrector may be given")
     if room < 0 and not kept:
@@ -181,6 +185,7 @@ def _revised(text: str, revision: str, begin: str, end: str, *, finished: bool) 
     inside, close, _ = rest.rpartition(end)
     if mark and not close and not finished:
         raise AnswerTooLong("the revision did not fit the tokens for this answer")
+    # A model may open a code fence before the mark; any other text there is no revision alone.
     if not mark or not close or begin in inside or before.strip(" \n`") not in ("", "text", "markdown"):
         raise InvalidOutput("the model answered without a revision between its marks")
     body = text.strip()

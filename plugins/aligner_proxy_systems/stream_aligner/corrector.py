@@ -25,7 +25,9 @@ from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIG
 
 _MORE_TOKENS = 32
 _CHARS_PER_TOKEN = 2
+"""Limit of a revision in tokens: one for every two characters of the sentence, and 32 more."""
 _LEAST_S = 0.01
+"""With fewer seconds left than this, no further sentence is sent to the server."""
 
 
 class Settings(BaseModel):
@@ -94,5 +96,6 @@ class StreamAligner:
         if not written.finished or text == shown:  # a reply that was cut off is not used
             return Correction(sentence, counts=written.counts, prompt_tokens=written.prompt_tokens)
         at = sentence.index(body)
+        # An empty revision removes the sentence together with the white space around it.
         revised = sentence[:at] + text + sentence[at + len(body) :] if text else ""
         return Correction(revised, counts=written.counts, prompt_tokens=written.prompt_tokens)

@@ -39,6 +39,7 @@ class Announcements:
             began = loop.time()
             with contextlib.suppress(RedisError, OSError, ValueError):
                 await self._listen_once(on_message)
+            # A connection that held for long starts again with the short pause.
             pause_s = FIRST_PAUSE_S if loop.time() - began > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, pause_s * 2)
             await asyncio.sleep(pause_s)
 

@@ -163,6 +163,7 @@ def _translate_errors(database: Database) -> ErrorTranslation:
 @cache
 def _translate_statement(statement: str) -> str:
     """Translate an SQLite statement to PostgreSQL's dialect."""
+    # psycopg reads a single % as a placeholder; 9e999 is how SQLite writes infinity.
     words = {"%": "%%", "?": "%s", "ifnull(": "coalesce(", "9e999": "'Infinity'::float8"}
     for ours, theirs in words.items():
         statement = statement.replace(ours, theirs)
@@ -260,6 +261,7 @@ class DatabaseStore(AuditStore):
 
     def shrink(self, pages: int) -> int:
         """Run VACUUM, so that PostgreSQL reuses the space of deleted entries; always returns 0 pages."""
+        # VACUUM takes as long as the tables are large, so no timeout applies to it.
         self.rows("SET statement_timeout = 0")
         self._server.patience_s = float("inf")
         try:
@@ -309,11 +311,13 @@ class DatabaseStore(AuditStore):
 
     def _prepare(self, steps: Sequence[str]) -> None:
         """Migrate the tables to this version; another gateway may do the same at the same time."""
+        # The usual case: nothing to do, and no need for the writers' lock.
         if self._read_version() == len(steps):
             return
         with self.transaction():
             self.rows("CREATE SCHEMA IF NOT EXISTS aligner_audit")
             self.rows("CREATE TABLE IF NOT EXISTS versions (version INTEGER NOT NULL)")
+            # Read again, as another gateway may have migrated before we got the lock.
             version = self._read_version()
             if version > len(steps):
                 name = self._database.name
@@ -343,6 +347,7 @@ class DatabaseLease:
         """Take the lease if it is free; returns whether this process holds it now. Raises `AuditError`."""
         if self._store is not None:
             try:
+                # A dead connection shows only when it is used.
                 self._store.rows("SELECT 1")
             except DatabaseAway:
                 self.close()  # the lease ended with the connection

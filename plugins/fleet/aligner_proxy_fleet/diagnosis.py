@@ -50,6 +50,7 @@ async def _read_redis_info(server: RedisServer, entries: EntryCodec) -> tuple[di
     try:
         server_info: dict[str, Any] = await server.ask(lambda client: client.info())
         with contextlib.suppress(RedisRefused):
+            # None: read the others' states, and do not appear as a gateway among them.
             return server_info, await FleetHeartbeat(server, entries).exchange(None)
         return server_info, None
     finally:

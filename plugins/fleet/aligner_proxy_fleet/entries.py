@@ -28,10 +28,13 @@ ALTERED = "altered"
 FOREIGN = "foreign"
 _PLAIN = b"alp:"
 _SEALED = b"als:"
+"""Markers at the beginning of entries: with a digest, and encrypted."""
 _LENGTH = struct.Struct(">I")
 _HEAD = len(_PLAIN) + _LENGTH.size
+"""Bytes of the marker and the length."""
 _DIGEST = hashlib.sha256().digest_size
 _NONCE = 12
+"""Bytes of the random number with which an encrypted body begins."""
 _LEVEL = 1
 """The fastest level of zlib: texts shrink to about half, in some ten microseconds."""
 
@@ -88,6 +91,7 @@ def _decompress(small: bytes) -> bytes:
         content = machine.decompress(small, LARGEST)
     except zlib.error:
         raise RefusedEntry(ALTERED) from None
+    # The content goes on after `LARGEST` bytes, or its end is missing.
     if not machine.eof:
         raise RefusedEntry(ALTERED)
     return content

@@ -44,6 +44,7 @@ KNOWN_S = 3 * POLL_S
 COMPARED = ("policies", "keys", "heads", "release")
 """The fields in which hosts may differ."""
 _SHOWN = 12
+"""Hexadecimal digits of a hash; enough to tell states apart."""
 log = logging.getLogger("aligner_proxy.fleet")
 
 
@@ -160,6 +161,7 @@ class Fleet:
         compared: tuple[object, ...] = ()
         while True:
             now = (self._policies.current, self._policies.keys)
+            # Both are replaced when they change, so the identity tells, and hashing is needed only then.
             if not compared or any(one is not other for one, other in zip(now, compared, strict=True)):
                 own = await asyncio.to_thread(read_member_state, self._policies)
                 compared = now

@@ -30,6 +30,7 @@ _RENEWALS = 3
 """Number of renewals within the duration of a lease."""
 _ALONE_S = 1.0
 """Seconds for which others compute for themselves, after a holder whose result must not be shared."""
+# The value of a lease while others compute for themselves, and what _CLAIM returns instead of a token.
 _ALONE = b"-"
 _HELD = 0
 _THERE = -1
@@ -171,6 +172,7 @@ class SharedEntries:
             renewing.cancel()
 
     async def _renew(self, key: str, claim: Claim) -> None:
+        """Renew the lease until cancelled; a failed renewal is tried again at the next turn."""
         while True:
             await asyncio.sleep(self._lease_ms / 1000 / _RENEWALS)
             with contextlib.suppress(RedisAway, RedisRefused):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 EXCHANGE_S = 0.5
+"""Seconds between two exchanges."""
 KNOWN_S = 4 * EXCHANGE_S
 """Seconds for which the slot counts of other gateways are valid; after it, a dead gateway counts as having none."""
 _REMEMBERED_S = 120.0
@@ -36,6 +37,8 @@ _REMEMBERED_S = 120.0
 _MOST_DIGITS = 5
 """Maximum digits of another worker's slot count; a longer number is not believed."""
 # KEYS: the account. ARGV: seconds used since the last exchange, seconds a minute. Usage decays as in each gateway.
+# Stored values that are no numbers, or too large to be ours, are replaced and reported as altered. The account expires
+# a minute after its usage has decayed to nothing, but after a day at most.
 _USE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -146,7 +149,9 @@ class SharedAccounts(Accounts):
         except (RedisAway, RedisRefused):
             return  # the server may have counted the usage, so it must not be sent again
         now = self.clock()
+        # The answers for slots follow those for usage, hence not strict.
         for name, (everywhere, altered) in zip(used, answers, strict=False):
+            # The total lacks what was used here while the exchange ran.
             self._used[name] = (float(everywhere) + self._unreported.get(name, 0.0), now)
             if altered:
                 REDIS_REFUSED.labels(ALTERED).inc()

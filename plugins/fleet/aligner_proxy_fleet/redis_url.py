@@ -20,6 +20,7 @@ def redis_fault(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         options = parse_qs(parts.query, keep_blank_values=True).keys()
+        # Only reading the port checks it.
         port = parts.port
     except ValueError:
         return "it cannot be taken apart"

@@ -131,6 +131,7 @@ class RedisServer:
             return  # another call has already marked it
         log.warning("the Redis in %s does not answer (%s); this gateway works alone until it does", self.name, what)
         well_for = time.monotonic() - self._returned_at
+        # A server that fails again soon after its return gets ever longer pauses.
         self._pause_s = FIRST_PAUSE_S if well_for > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self._pause_s * 2)
         self._returning = asyncio.create_task(self._wait_until_back())
         self._update_metrics()

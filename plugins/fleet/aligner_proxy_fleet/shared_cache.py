@@ -104,6 +104,7 @@ class SharedCache(CorrectionCache):
                     return await self._compute_for_all(key, compute, aligner, claim)
                 if not claim.others_compute:
                     break
+                # None if the holder gave up; then the next turn asks for the lease again.
                 if (stored_correction := await self._await_entry(key, aligner, until)) is not None:
                     REDIS_COMPUTED.labels("elsewhere").inc()
                     return stored_correction.without_editor

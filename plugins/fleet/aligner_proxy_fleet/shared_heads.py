@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 LIVES_S = 86_400.0
 """Lifetime in seconds of records and heads in Redis; hosts send them again when they have expired."""
 _LARGEST = MAX_HEAD_BYTES + 4096
+"""Most bytes that are read of an entry: a head, and room for what the encryption adds."""
 _KNOWN = "shared.json"
 _LOCK = "shared.lock"
 log = logging.getLogger("aligner_proxy.fleet")
@@ -102,6 +103,7 @@ class SharedHeads:
                 after[place.digest] = await one.run()
                 anything_sent = anything_sent or one.has_sent
         finally:
+            # Also after a failure midway, so that what was exchanged is not taken for a local change.
             if any(revisions.get(name) != one for name, one in after.items()):
                 await asyncio.to_thread(_write_revisions, store, revisions | after)
         return anything_sent
@@ -115,6 +117,7 @@ class SharedHeads:
     def _is_leader(self, store: HeadStore) -> bool:
         """Whether this process exchanges heads for its host: the first process to lock the store, until it ends."""
         if self._lock is None:
+            # A store that cannot be written could not take over heads, so such a host takes no part.
             with contextlib.suppress(OSError):
                 store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 lock = os.open(store.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -145,13 +148,16 @@ class _HeadExchange:
             there = await self._read_record()
         except _NotUnderstood:
             return self.last_known
+        # A host without any head (new, or its store was lost) changed nothing: it only fetches.
         changed = self.here != _NOTHING and self.here.digest != self.last_known.digest
         revision = there.revision if there else 0
         if there is not None and there.taught == self.here and revision >= self.last_known.revision:
             return await self._complete(there)
+        # A lower revision than the last known one means that Redis lost data.
         if there is None or revision < self.last_known.revision or (revision == self.last_known.revision and changed):
             if self.here == _NOTHING:
                 return self.last_known
+            # A local change gets the next revision; data that Redis lost keep theirs. Revisions begin at 1.
             return await self._send(Record(revision=max(1, self.last_known.revision + changed), taught=self.here))
         return await self._fetch(there, replaces=changed)
 
@@ -189,6 +195,7 @@ class _HeadExchange:
             return None
 
     async def _refuse(self, name: str, reason: str) -> None:
+        """Count, log and delete an invalid entry."""
         REDIS_REFUSED.labels(reason).inc()
         log.warning("taught heads: an entry of place %s is %s and was dropped", self.place.digest[:12], reason)
         await self.server.write(lambda redis: redis.unlink(name))
@@ -211,6 +218,7 @@ class _HeadExchange:
         return KnownRevision(revision=record.revision, digest=record.taught.digest)
 
     def _entries_of(self, record: Record) -> Mapping[str, bytes] | None:
+        """The entries by name, the record last; None if a head is missing here or any cannot be packed."""
         contents = {self._name(version.head): self.store.head(version.head) for version in record.taught.versions}
         contents[self._name()] = record.model_dump_json().encode()
         packed = {name: content and self.entries.pack(name, content) for name, content in contents.items()}
@@ -275,6 +283,7 @@ def _read_revisions(store: HeadStore) -> dict[str, KnownRevision]:
 
 
 def _write_revisions(store: HeadStore, revisions: Mapping[str, KnownRevision]) -> None:
+    """Store the last known revisions; a failure is ignored, and the next exchange compares anew."""
     with contextlib.suppress(OSError):
         data = json.dumps({name: one.model_dump() for name, one in revisions.items()}, indent=1)
         write_atomically(store.folder / _KNOWN, data.encode())
