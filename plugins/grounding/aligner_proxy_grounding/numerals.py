@@ -13,6 +13,7 @@ _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eigh
 _VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS) if word}
 _VALUES["hundred"] = 100
 _BIG = 100
+"""The largest number that is read and written in words."""
 _TENS_WORD = "|".join(word for word in _TENS if word)
 _ONES_WORD = "|".join(sorted(_ONES[1:10]))
 _LOW_WORD = "|".join(sorted(_ONES[1:], key=len, reverse=True))
@@ -42,6 +43,7 @@ def value_of(text: str) -> Decimal:
 def _in_words(text: str) -> int:
     """The value of a number in words."""
     parts = [part for part in re.split(r"[- ]", text) if part != "a"]
+    # "a hundred" and "one hundred" are the only numbers with this word
     if parts[-1] == "hundred":
         return _BIG
     return sum(_VALUES[part] for part in parts)
@@ -53,10 +55,12 @@ def format_number(value: Decimal, like: str, other: str = "", *, money: bool = F
         words = _number_in_words(value)
         if words is not None:
             return words.capitalize() if like[0].isupper() else words
+        # too long in words, so written as in the reference
         like = other if other and other[0].isdigit() else ""
     mark, places = _fraction(like)
     if value != value.to_integral_value():
         digits = -int(value.normalize().as_tuple().exponent)
+        # money is written with cents, other numbers only with the digits that they need
         places = max(places if money else 0, digits, FRACTION_OF_MONEY if money else 0)
     elif not money:
         places = 0

@@ -164,12 +164,14 @@ def _read_file(name: str, path: Path, place: str) -> str:
     """Read a reference file; raises `ConfigError` if it is unreadable, not UTF-8, too long or empty."""
     try:
         with path.open("rb") as file:
+            # a character has at most four bytes in UTF-8; one more byte shows that the file is too long
             raw = file.read(4 * MOST_CHARS + 1)
         text = raw.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{place}: reference {quote_name(name)}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         if len(raw) > 4 * MOST_CHARS:
+            # the cut may have split a character; the file is too long anyway, as is reported below
             text = " " * (MOST_CHARS + 1)
         else:
             raise ConfigError(

@@ -21,6 +21,7 @@ _FORM = "must be system, tool_results, {file: PATH} or {header: NAME}"
 
 def _parse_references(value: object) -> object:
     """Parse the list into references, in order; raises `ValueError`."""
+    # already parsed
     if isinstance(value, tuple) and all(isinstance(entry, Reference) for entry in value):
         return value
     if not isinstance(value, list | tuple):
