@@ -14,6 +14,7 @@ from aligner_proxy_review.evidence import Evidence, PairedAnswers, Share, comput
 from aligner_proxy_review.reviews import Review
 
 _SHORTEST = 4
+"""Least number of hash digits that name an aligner or a policy."""
 _SHARES = (
     ("changed", "changed"),
     ("edits that are right", "right"),
@@ -39,6 +40,7 @@ class EvidenceComparison:
     @property
     def paired_shares(self) -> list[tuple[str, Share]]:
         """The results on answers that both judged, with labels."""
+        # the first field is the number of answers
         counts = list(asdict(self.both).values())[1:]
         return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
 

@@ -19,10 +19,15 @@ LIFETIME_S = 8 * 3600.0
 """Seconds until a session expires."""
 _MOST_SESSIONS = 1000
 _MOST_OF_BROWSER = 10
+"""Failed log-ins of one browser before it has to wait."""
 _MOST_KEYS_OF_ADDRESS = 100
+"""Different keys that may fail at one address before unknown browsers there have to wait."""
 _FAILURES_IN_S = 60.0
+"""Seconds for which a failure counts."""
 _MOST_KNOWN = 10_000
+"""For how many browsers, and for how many addresses, failures are counted."""
 _LONGEST_COOKIE = 200
+"""Longer cookies are cut; none of ours is so long."""
 
 Clock = Callable[[], float]
 
