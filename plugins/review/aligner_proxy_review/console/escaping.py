@@ -16,6 +16,7 @@ from aligner_proxy.text.hidden import is_hidden
 MOST_CHARS = 50_000
 """Longest text shown on a page."""
 MOST_OF_NAME = 120
+"""Longest name shown on a page."""
 _MOST_MARKS = 500
 """How many runs of hidden characters are shown; the text is cut after them."""
 

@@ -11,7 +11,9 @@ from aligner_proxy.types import Status
 from aligner_proxy_review.console.answer_queries import CountedAnswer, route_name
 
 PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
+"""Periods that can be chosen, in seconds."""
 BARS = 24
+"""How many bars the chart has."""
 COUNTED = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED, Status.FAILED)
 """The columns; skipped answers have no entry in the audit store."""
 
@@ -85,6 +87,7 @@ def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, c
     for entry in entries:
         key = (entry.tenant, route_name(entry))
         groups.setdefault(key, RateGroup(*key)).count_answer(entry)
+        # an answer at the very end, or recorded meanwhile, belongs to the last bar
         bars[min(BARS - 1, max(0, int((entry.at - (now - period)) / width)))][entry.status] += 1
     ordered = [groups[key] for key in sorted(groups)]
     return Rates(ordered, [bars[number] for number in range(BARS)], cut)

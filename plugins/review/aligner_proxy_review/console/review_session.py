@@ -24,7 +24,9 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVe
 PERIOD_S = 30 * 86_400.0
 """How far back the queue reaches; the default of the `review` command."""
 _MOST_DESKS = 1000
+"""How many sessions have a state at a time."""
 _MOST_PASSED = 200
+"""Limit on the skipped answers that are remembered, and on the disagreements that are listed."""
 Drawn = tuple[AnswerPlace, ReviewOrigin]
 Redact = Callable[[str], str]
 
@@ -82,6 +84,7 @@ class ReviewSession:
         if self._state.current is not None:
             place, origin = self._state.current
             entry = find_entry(self._store, place)
+            # it may have been deleted, withdrawn from this reviewer, or leased to somebody else
             if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
                 return entry, origin
         next_answer = self._queue.next([place for place, _ in self._state.skipped])
@@ -121,6 +124,7 @@ class ReviewSession:
         """Withdraw the last verdict and make its answer current again; False if there is none."""
         while self._state.reviews:
             review, origin = self._state.reviews.pop()
+            # a verdict that is gone already, with its answer, is passed over
             if Reviews(self._store).withdraw(review):
                 self._state.current = ((review.aligner_id, review.choice), origin)
                 return True
