@@ -102,6 +102,7 @@ def _shown(references: Sequence[Reference], sources: set[str]) -> list[Mapping[s
     shown: list[Mapping[str, str]] = []
     for reference in references:
         lines = reference.text.splitlines()
+        # the last colon, since a label may contain one
         named = {int(source.rpartition(":")[2]) for source in sources if source.rpartition(":")[0] == reference.label}
         kept = [
             f"{number} {line}"

@@ -28,6 +28,7 @@ _JOIN = rf"{_SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\
 # A number does not begin inside a word, an address or a longer number.
 _BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
 _AFTER = r"(?![\w]|[.,:/]\d)"
+"""A number does not end inside a longer one either."""
 _CODES = (
     "EUR", "USD", "GBP", "CHF", "PLN", "INR", "SEK", "NOK", "DKK", "CZK", "HUF", "CAD", "AUD", "NZD", "JPY",
     "CNY", "BRL", "ZAR", "TRY", "SGD", "HKD", "AED",
@@ -170,6 +171,7 @@ _DATE = re.compile(
 
 
 _PART_OF_DAY = r"(?:in the (?:morning|afternoon|evening)\b|at night\b)"
+"""Words that tell morning from evening after an hour."""
 
 
 def _clock_form(n: str) -> str:
@@ -191,6 +193,7 @@ _TIME = re.compile(
 )
 # A hyphen may join the ends of a range in digits, but between words it joins the parts of one number.
 _RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?"
+# Bare hours, without minutes or "am", count as times only behind a day, "daily" or "hours".
 _HOURS = re.compile(
     rf"(?:\b(?:{'|'.join(DAYS)}|weekday|weekend)s?|\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|daily)|\bhours),?:? "
     r"(?P<open>\d{1,2})\s?[\u2013-]\s?(?P<close>\d{1,2})(?!\.?\d|:|\s?[ap]\.?m)",
@@ -199,6 +202,7 @@ _HOURS = re.compile(
 _MONEY_BEHIND = re.compile(
     rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_SPACE}-?(?P<unit>{_CURRENCY_BEHIND})(?!\w)", re.IGNORECASE
 )
+# The currency before the number; its letters must have the usual case.
 _MONEY_BEFORE = re.compile(
     rf"(?<![\w.])(?P<unit>{_CURRENCY}){_SPACE}(?:(?P<low>{DIGITS})(?P<join>{_JOIN})(?!{_CURRENCY}))?(?P<n>{DIGITS})"
     r"(?![\d]|[.,]\d)(?:[.,][-\u2013]+)?"
@@ -213,6 +217,7 @@ _DURATION = re.compile(
     rf"{_DURATION_UNIT}",
     re.IGNORECASE,
 )
+# Without ignoring case, since "W" is a unit and "w" is none.
 _AMOUNT = re.compile(
     rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER})[ \u00a0\u202f-]{{0,4}}(?P<unit>{'|'.join(_PHYSICAL)})(?![\w\u00b2])"
 )
@@ -262,7 +267,9 @@ _MILLIONS = re.compile(r"[ \u00a0-]?(?:millions?|billions?|thousand|bn|m|k)\b", 
 _WEEKDAY = re.compile(
     rf"(?<!\w)(?P<day>{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun)(?P<many>s?)\b(?!\w)", re.IGNORECASE
 )
+# Matched with its case, unlike the pattern above.
 _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
+# National forms in groups, seven digits as in America, and international ones.
 _PHONE = re.compile(
     r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[2-9]\d{2}-\d{4}"
     r"|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})"
@@ -297,11 +304,14 @@ _NAME = re.compile(
     r"(?=[.,;:)!?]|\s(?:[a-z(]|$)|$)"
 )
 _TRAILING = ".,;:!?)]}'\"*_\u201d\u2019"
+"""Marks that may follow an address without belonging to it."""
+# Words before the upper end of a range, or before a limit that must not be exceeded.
 _HIGH_BEFORE = re.compile(
     r"(?:\b(?:until|till|to|by|before|no later than|latest|clos(?:e|es|ed|ing)(?: at)?|ends?(?: at)?|up to|at most|"
     r"maximum(?: of)?|max\.?|no more than|not more than|never more than|as many as|as much as)|\u2013|-)\s*$",
     re.IGNORECASE,
 )
+# Words before the lower end of a range, or before a minimum.
 _LOW_BEFORE = re.compile(
     r"\b(?:from|at least|minimum(?: of)?|min\.?|no(?:t)? (?:less|fewer) than|open(?:s|ing)?(?: at)?|starts?(?: at)?|"
     r"begins?(?: at)?|after|more than|above|between|starting(?: at)?|as little as)\s*$",
@@ -617,6 +627,7 @@ def _sizes(reading: _FactReading) -> None:
     """Read measures with two or three sides: "60 x 40 cm"."""
     for match in reading.matches(_SIZE):
         sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
+        # only measures with equally many sides can be compared
         unit = f"{match['unit']} {len(sides)}"
         reading.take(Fact(FactKind.SIZE, sides, match.start(), match.end(), match.group(), unit))
         reading.blank(match.start(), match.end())
@@ -644,6 +655,7 @@ def _amounts(reading: _FactReading) -> None:
 def _counts(reading: _FactReading) -> None:
     """Read numbers of things; skips identifiers and numbers without a thing."""
     for match in reading.matches(_COUNT):
+        # with a separator, "10,000" is no identifier
         if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
             continue
         thing = _THING.match(reading.rest, match.end())

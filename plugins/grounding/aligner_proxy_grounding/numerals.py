@@ -19,11 +19,13 @@ _ONES_WORD = "|".join(sorted(_ONES[1:10]))
 _LOW_WORD = "|".join(sorted(_ONES[1:], key=len, reverse=True))
 WORD = rf"(?:(?:{_TENS_WORD})(?:[- ](?:{_ONES_WORD}))?|(?:one|a) hundred|{_LOW_WORD})"
 """A number in words; its first letter may be a capital."""
+# With separators of thousands, or plain; up to three decimals, of which money has one or two.
 DIGITS = r"(?:[1-9]\d{0,2}(?:[,.\u00a0\u202f' ]\d{3})+(?![\d])(?:[.,]\d{1,2})?|\d{1,7}(?:[.,]\d{1,3})?)"
 NUMBER = rf"(?:{DIGITS}|{WORD})"
 FRACTION_OF_MONEY = 2
 """Decimal places of an amount of money that has cents."""
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([,.\u00a0\u202f' ])\d{3})+")
+# Numbers spoken with a vowel first: "eight" to "eighty", "eleven", "eighteen".
 _VOWEL_SOUND = re.compile(r"(?:8\d*|11|18)(?!\d)|eight|eleven|eighteen|eighty", re.IGNORECASE)
 
 

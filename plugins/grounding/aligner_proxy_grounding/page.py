@@ -31,6 +31,7 @@ _ROW = re.compile(r"\s*\|(.*)\|\s*$")
 _RULE = re.compile(r"[\s|:-]+")
 _WORKDAYS = re.compile(r"\bweekdays?\b", re.IGNORECASE)
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
+# A number without a unit, as in the cells of tables.
 _BARE = re.compile(r"\d{1,7}(?:[.,]\d{1,2})?")
 _UNIT_OF_COLUMN = re.compile(
     r"(?:\(|\bin |^)((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%(?!\w))\)?$",
@@ -55,10 +56,12 @@ _BOLD_LEVEL = 7
 _LEAD_IN = re.compile(r"(?:\*\*|__)([^*_]{2,80}?)[.:?!]?(?:\*\*|__)[.:]?(?=\s|$)")
 """Bold words at the start of a paragraph, which name its subject."""
 _FENCE = re.compile(r"\s*(?:```|~~~)")
+# Where a clause ends: a bracket, a mark, a dash, or a conjunction; before digits "and" may join two facts.
 _CLAUSE = re.compile(
     r"(?<=\)),?|"
     + r";|:(?=\s)|\s[\u2013\u2014-]\s|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
 )
+# What an amount is for: "a month", "per night", "/day".
 _RATE = re.compile(r"[\s*_]*(?:per|an?|each|every|in each|for each|for every|/)\s+([^\W\d_]+)", re.IGNORECASE)
 _NEAR = 3
 """How many words on each side of a fact are its neighbours."""

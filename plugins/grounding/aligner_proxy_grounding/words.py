@@ -19,6 +19,7 @@ _ENDINGS = (
      ("es", ""), ("s", ""), ("ly", ""), ("e", ""),
 )  # fmt: skip
 _SHORTEST_STEM = 3
+"""In letters; an ending is not cut if less would remain."""
 
 
 @lru_cache(maxsize=20_000)

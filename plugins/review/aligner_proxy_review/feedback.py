@@ -39,6 +39,7 @@ MOST_LOOKED_FOR = 64
 _AT_ONCE = 4
 """How many reviews are written at a time."""
 _MINUTE_S = 60.0
+"""Seconds in which a tenant's calls are counted."""
 _TENANTS = 65_536
 """For how many tenants calls are counted."""
 _KEY_DIGITS = 16
@@ -162,6 +163,7 @@ class Feedback:
 
 
 def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact: Redact) -> None:
+    """Save a review with its texts redacted; opens the store, since a connection belongs to its thread."""
     store = open_store()
     try:
         with Boundary():  # redaction is the operator's code, so only the type of its errors may be reported

@@ -121,6 +121,7 @@ def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Propo
     where = target.place(file)
     after = apply_changes(before, path, where, settings)
     result = registry.parse_policies(after, path)
+    # only for the error that a wrong keys file raises
     config.known_keys(result)
     refuse_losses(file, result)
     return Proposal(path, target, before, after, file, _lets_more_out(file, result, where))
@@ -128,8 +129,10 @@ def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Propo
 
 def apply_changes(text: str, path: Path, where: KeyPath, settings: SettingChanges) -> str:
     """The text with `settings` at `where`; raises `ConfigError` when anything else would change."""
+    # a tenant has its list under another key than a route
     list_key = "enforce" if where[0] == "tenants" else "objectives"
     settings = _missing_changes(settings, _block_at(parse_yaml(text, path)[0], where), list_key)
+    # the defaults have no list of objectives
     if settings.objectives and where[0] == "defaults":
         raise ConfigError("objectives are added to a route or a tenant; say which")
 
@@ -279,6 +282,7 @@ def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False)
     if not change.lets_more_out:
         return None
     file = change.file
+    # without a store there are no reviews, which refuses only a strict change
     if not writer.has_store(file):
         return Ruling(None, bound, strict)
     try:

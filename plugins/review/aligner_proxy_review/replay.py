@@ -117,6 +117,7 @@ async def _replay_answer(
     exchange = content.exchange
     try:
         policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
+    # the policies of the replay would refuse this request
     except (ForbiddenError, BadRequest):
         return ReplayRun(Ending.FORBIDDEN, "forbidden", exchange.answer)
     # A replay must not consume tenants' quotas.
@@ -186,4 +187,5 @@ def count_changes(cases: Sequence[ReplayCase]) -> dict[ReplayChange, int]:
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
+    # by nearest rank
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0

@@ -118,6 +118,7 @@ class ReplayReport:
         return text + (f"; {self._without_text} more were recorded without text" if self._without_text else "")
 
     def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+        """The tables as (head, rows); those of reviews and of policies only where they say something."""
         yield _HEAD, list(_figure_rows(self._before, self._after))
         yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in count_changes(self._cases).items()]
         if self._reviewed.answers:
@@ -129,6 +130,7 @@ class ReplayReport:
             )
 
     def _markdown(self, has_plot: bool) -> str:
+        """The report as Markdown; without matplotlib it says how to get the plot."""
         lines = ["# Replay", "", self._summary() + "."]
         for head, rows in self._tables():
             lines += ["", _markdown_line(head), _markdown_line(["---"] * len(head)), *map(_markdown_line, rows)]

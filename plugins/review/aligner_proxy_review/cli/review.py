@@ -186,6 +186,7 @@ def _segment_rows(content: Content) -> list[tuple[str, ...]]:
 
 
 def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> None:
+    """Print what the reviews prove so far, and how many more are needed."""
     evidence = read_evidence(store.store, store.answer_filter)
     rows: list[tuple[str, str, str]] = [
         ("edits that are right", share_text(evidence.right), str(evidence.right.more_needed)),
@@ -200,6 +201,7 @@ def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> N
 
 
 def _figure_fields(evidence: Evidence, waiting: int) -> dict[str, Any]:
+    """The same figures as JSON."""
     return {
         "waiting": waiting,
         "answers": evidence.answers,

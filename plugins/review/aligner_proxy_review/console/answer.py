@@ -168,6 +168,7 @@ class AnswerView:
         return self.content.segments if self.content else ()
 
     def _make_edit(self, answer: str, start: int, end: int, text: str) -> ShownEdit:
+        """One change with its word diff, and the flagged segment with the highest score in it."""
         before = answer[start:end]
         touched = [segment for segment in self._flagged if segment.text and _overlap(segment.text.strip(), before)]
         # 0 for segments without a score

@@ -160,6 +160,7 @@ class Console:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Follow the audit store while the application runs, and end jobs and connections with it."""
         following = asyncio.ensure_future(self.services.feed.run())
         try:
             yield
@@ -236,6 +237,7 @@ class Console:
         return response
 
     def _login_page(self, request: Request, status: int = 200, problem: str | None = None) -> Response:
+        """The log-in page; its form is tied to this browser by a signed cookie, since there is no session yet."""
         browser = self.sessions.verify(request.cookies.get(FORM_COOKIE)) or secrets.token_urlsafe(16)
         text = self.services.templates.get_template("login.html").render(
             viewer=None, token=self.sessions.form_token(browser), problem=problem, path="/login"

@@ -52,6 +52,7 @@ def _escape_bounded(text: str, most: int) -> Markup:
         else:
             pieces.append(escape(run))
         end += len(run)
+    # cut by length or by the number of marks
     if more := len(text) - end:
         pieces.append(Markup(' <span class="cut">… and {} more characters</span>').format(f"{more:,}"))
     return Markup("").join(pieces)
@@ -59,6 +60,7 @@ def _escape_bounded(text: str, most: int) -> Markup:
 
 def _runs(text: str) -> Iterator[str]:
     """The text split into runs of visible characters and runs of one hidden character."""
+    # all visible characters have the same key, each hidden one its own
     for _, run in groupby(text, lambda char: char if is_hidden(char) else ""):
         yield "".join(run)
 

@@ -66,6 +66,7 @@ def explain_entry(configured: ConsoleConfig, entry: Entry) -> ExplainedPolicy | 
 
 
 def _explain_facts(configured: ConsoleConfig, facts: RequestFacts, recorded: str | None = None) -> ExplainedPolicy:
+    """Explain the policy of a request; `recorded` is the hash of the policy to compare it with."""
     resolver = configured.resolver
     policy = configured.extensions.resolve(resolver.resolve(facts), facts)
     origins = dict(policy.origins)
@@ -75,6 +76,7 @@ def _explain_facts(configured: ConsoleConfig, facts: RequestFacts, recorded: str
         policy.caution,
         tuple((objective, origins.get(f"objective:{objective.name}", "-")) for objective in policy.objectives),
         tuple(_explained_settings(settings, policy, origins)),
+        # without a recorded policy there is nothing to differ from
         recorded in (None, policy_hash(policy)),
     )
 

@@ -48,7 +48,9 @@ class RateGroup:
     def count_answer(self, entry: CountedAnswer) -> None:
         """Count one answer."""
         self.statuses[entry.status] += 1
+        # in shadow mode the reason says what would have been done
         self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
+        # None if no cache was asked
         self.cache_hits += entry.cache_hit == 1
         self.times.append(entry.ms)
 

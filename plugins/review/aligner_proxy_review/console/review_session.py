@@ -76,6 +76,7 @@ class ReviewSession:
         self._state = state
         self._viewer = viewer
         self._who = reviewer_name(viewer)
+        # the queue gives only answers of this reviewer's tenants
         self.answer_filter = AnswerFilter(since=time.time() - PERIOD_S, tenants=viewer.tenants)
         self._queue = ReviewQueue(store, self._who, self.answer_filter, second=state.second)
 
@@ -98,6 +99,7 @@ class ReviewSession:
         if self._state.current is None:
             return
         place, origin = self._state.current
+        # the store refuses the review if the reviewer may no longer see the answer
         tenant = self._tenant_of(place)
         review = Review(
             *place,
@@ -134,6 +136,7 @@ class ReviewSession:
         """Skip the current answer without a verdict."""
         if self._state.current is not None:
             self._state.skipped.append(self._state.current)
+            # the oldest ones may come up again
             del self._state.skipped[:-_MOST_PASSED]
             self._state.current = None
             self._queue.release()

@@ -161,6 +161,7 @@ def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> lis
 
 
 def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[Example]], ...]:
+    """The two lists of examples: key in forms, heading, and examples."""
     if examples is None:
         return ()
     return (
