@@ -653,7 +653,7 @@ def _amounts(reading: _FactReading) -> None:
 
 
 def _counts(reading: _FactReading) -> None:
-    """Read numbers of things; skips identifiers and numbers without a thing."""
+    """Read numbers of things, but no identifiers; a number without a thing may get its unit from an earlier one."""
     for match in reading.matches(_COUNT):
         # with a separator, "10,000" is no identifier
         if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:

@@ -155,10 +155,12 @@ class Matcher:
         if candidate is None:
             return rest
         if doubts:
+            # the editor decides, so it may be asked about much less likely contradictions
             least = DOUBTFUL if confirmed is None else DOUBTFUL_AGAINST
             return candidate.as_match(FactFinding.UNSETTLED) if candidate.of_any >= least else rest
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.OTHERWISE)
+        # a confirmed fact is not reported
         if confirmed is None and candidate.certainty >= UNSETTLED:
             return candidate.as_match(FactFinding.UNSETTLED)
         return rest

@@ -170,7 +170,7 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
         people[review.segment][review.verdict].add(review.who)
     return [
         any(
-            # somebody else; a person may change their own verdict
+            # said by somebody besides the reviewer
             verdict is not review.verdict and len(said_by) > (review.who in said_by)
             for verdict, said_by in people[review.segment].items()
         )
