@@ -28,6 +28,7 @@ def count_conditions(conditions: Iterable[Fact], facts: Sequence[Fact]) -> tuple
 
 
 def _degree_of_fit(condition: Fact, fact: Fact) -> float:
+    """How well a fact meets a condition: 1 for the same value, less within its bound, 0 if missed."""
     if condition.agrees(fact):
         return 1.0
     if condition.unit != fact.unit or not (isinstance(condition.value, Decimal) and isinstance(fact.value, Decimal)):

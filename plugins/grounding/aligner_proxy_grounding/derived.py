@@ -19,7 +19,9 @@ _OF_TWO = re.compile(
 )
 """Words that may halve or double a number."""
 _MULTIPLIED = (FactKind.MONEY, FactKind.PERCENT, FactKind.AMOUNT, FactKind.DURATION)
+"""Kinds of numbers that are quoted as multiples of what a reference states."""
 _FACTORS = (FactKind.COUNT, FactKind.AMOUNT, FactKind.DURATION)
+"""Kinds of numbers by which they are multiplied."""
 
 
 def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
@@ -51,6 +53,7 @@ def is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) ->
     if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is FactKind.SIZE):
         return True
     if fact.kind is FactKind.DURATION:
+        # a duration is compared only with the client's times of day
         return fact.unit == "hour" and fact.value in _hours_between(own)
     mine = [one.value for one in own if one.same_form(fact) and isinstance(one.value, Decimal)]
     others = [term.value for term in terms[-_MOST_TERMS:] if term is not fact and isinstance(term.value, Decimal)]

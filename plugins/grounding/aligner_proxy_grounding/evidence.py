@@ -29,15 +29,23 @@ OF_KIN = 0.6
 _AROUND = 0.7
 """How much a word counts if it occurs near the sentence but not in it."""
 _HALF = 0.5
+"""Middle of the scale from 0 to 1: least weight of a subject word, and closeness of values that cannot be compared."""
 _WHOLE = 1.5
+"""Factor for the weight of a shared word before it is cut at 1, so that a word need not be in the same clause."""
 _LITTLE = 4.0
 """A sentence whose subject words weigh less than this says too little about its subject."""
 _HOURS_APART = 4 * 60
+"""Difference of two times, in minutes, from which on they are not close at all."""
 _LONGEST_TIMES = 99.0
+"""Ratio of two values if the smaller one is zero or less."""
 _NEAR = 4.0
+"""Divisor of the weight of shared neighbouring words."""
 _MOST_SCORE = 1.5
+"""A higher score counts no more than this."""
 _LEAST_CHANCE = 1e-4
+"""How far probabilities stay away from 0 and 1, so that their log-odds are finite."""
 _MOST_CONDITIONS = 2.0
+"""Further conditions, met or missed, count no more."""
 _ADDRESSES = (FactKind.PHONE, FactKind.MAIL, FactKind.WEB, FactKind.NAME, FactKind.ADDRESS)
 
 
@@ -94,6 +102,7 @@ class Words:
 
     def __call__(self, word: str) -> float:
         own = self._counts.get(word, 0.0)
+        # no related word can count more
         if own >= SAME_CLAUSE:
             return own
         return max(own, OF_KIN * max((self._kin.get(group, 0.0) for group in kin_of(word)), default=0.0))
@@ -121,6 +130,7 @@ def _closeness(old: Fact, new: Fact) -> float:
     one = old.value
     other = new.value
     if old.kind is FactKind.TIME and isinstance(one, Decimal) and isinstance(other, Decimal):
+        # a mistaken time is off by some hours, whatever its ratio
         return max(0.0, 1 - abs(int(one) - int(other)) / _HOURS_APART)
     if isinstance(one, Decimal):
         return 1 / ratio(old, new)
@@ -168,6 +178,7 @@ class Weigher:
             for score, statement in scored
         ]
         none = sum(FOR_NONE[name] * value for name, value in self.evidence_for_none(scored).items())
+        # subtracted from all, so that exp() cannot overflow
         most = max([none, *sums])
         parts = [math.exp(value - most) for value in sums]
         whole = sum(parts) + math.exp(none - most)
@@ -179,11 +190,13 @@ class Weigher:
         other = statement.fact
         subject = self._subject
         words = self._vocabulary
+        # words of the title and of earlier sentences weigh less, and are left out
         its = [(word, count) for word, count in statement.about.items() if count >= _HALF]
         clause = [(word, 1.0) for word, count in its if count >= SAME_CLAUSE]
         of_statement = Words(statement.about)
         known_words = [(word, count) for word, count in self._own if word in words.page_words]
         known_question = [(word, 1.0) for word in subject.question_words if words.has_word(word)]
+        # the ends, or the rates, are compared only if both facts have one
         sides = RangeEnd.NONE not in (fact.side, other.side)
         rated = "" not in (subject.near.rate, statement.near.rate)
         same_rate = subject.near.rate == statement.near.rate

@@ -76,10 +76,12 @@ class Grounding(Extension):
 
     def stages(self, policy: Policy) -> Sequence[Stage]:
         """The stage that replaces facts; none if the policy has no references."""
+        # without references nothing is to be checked, so answers pay nothing for this
         return [GroundingStage(policy)] if references_of(policy) else []
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         """The header x-aligner-grounded: how many facts were replaced."""
+        # an unsettled finding has changed nothing
         count = sum(finding.is_settled for outcome in outcomes for finding in _own_findings(outcome))
         return {"grounded": str(count)} if count else {}
 

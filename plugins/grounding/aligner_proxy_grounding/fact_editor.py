@@ -32,6 +32,7 @@ REFERENCE_CHARS = 12_000
 """If all references together are no longer than this, the editor sees them whole. Of longer ones it sees the headings
 and the lines near a possible contradiction, and at most this many characters of each reference."""
 _LINES_NEAR = 12
+"""How many lines before and after a possible contradiction the editor sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def _shown(references: Sequence[Reference], sources: set[str]) -> list[Mapping[s
     shown: list[Mapping[str, str]] = []
     for reference in references:
         lines = reference.text.splitlines()
+        # the last colon, since a label may contain one
         named = {int(source.rpartition(":")[2]) for source in sources if source.rpartition(":")[0] == reference.label}
         kept = [
             f"{number} {line}"

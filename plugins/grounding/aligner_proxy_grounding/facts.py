@@ -47,6 +47,7 @@ Value = Decimal | str | tuple[int | None, ...] | tuple[Decimal, ...]
 SMALL_CHANGE = "cent"
 """The unit for cents; several currencies share it."""
 HALF_A_DAY = 12 * 60
+"""In minutes."""
 APPROXIMATE = Decimal("0.2")
 """Largest relative difference at which a number called approximate ("about 10") still agrees."""
 _SECONDS: dict[str, tuple[int, int, int]] = {
@@ -91,6 +92,7 @@ class Fact:
         if self.kind is not other.kind:
             return False
         if self.kind in (FactKind.COUNT, FactKind.LABEL):
+            # the unit may name several words for what is counted; one in common is enough
             return bool(set(self.unit.split()) & set(other.unit.split()))
         if self.kind is FactKind.MONEY:
             return self.unit == other.unit or SMALL_CHANGE in (self.unit, other.unit)
@@ -104,6 +106,7 @@ class Fact:
             near = self.approximate and _is_near(seconds(self), seconds(other))
             return near or _overlap(_span(self), _span(other))
         if self.kind is FactKind.TIME and "12" in (self.unit, other.unit):
+            # of at least one of them it is open whether it is morning or evening
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
         if self.kind is FactKind.DATE:
             return _same_date(self.value, other.value)
@@ -119,6 +122,7 @@ def _is_near(one: Decimal, other: Decimal) -> bool:
 
 
 def _span(fact: Fact) -> tuple[Decimal, Decimal]:
+    """The shortest and the longest length of a duration, in seconds."""
     least, most, besides = _SECONDS[fact.unit]
     assert isinstance(fact.value, Decimal)
     return fact.value * least, fact.value * most + besides

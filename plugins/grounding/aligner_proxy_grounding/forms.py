@@ -19,12 +19,16 @@ MONTHS = (
 )  # fmt: skip
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 NOON = 12 * 60
+"""In minutes after midnight."""
 _MOST_CHARS = 1_000
 """Longer sentences are not read, because they are hardly sentences."""
 _SPACE = r"[ \u00a0\u202f]{0,4}"
+"""Spaces, plain or not breaking a line."""
 _JOIN = rf"{_SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b){_SPACE}"
+# A number does not begin inside a word, an address or a longer number.
 _BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
 _AFTER = r"(?![\w]|[.,:/]\d)"
+"""A number does not end inside a longer one either."""
 _CODES = (
     "EUR", "USD", "GBP", "CHF", "PLN", "INR", "SEK", "NOK", "DKK", "CZK", "HUF", "CAD", "AUD", "NZD", "JPY",
     "CNY", "BRL", "ZAR", "TRY", "SGD", "HKD", "AED",
@@ -39,6 +43,7 @@ _NAMED = {
     "krone": "kr", "\u00f8re": "cent", "cent": "cent", "cents": "cent", "pence": "pence", "p": "pence", "ct": "cent",
     "z\u0142": "PLN", "z\u0142oty": "PLN", "zloty": "PLN", "rupee": "INR", "rupees": "INR", "yen": "JPY",
 }  # fmt: skip
+# How many of the stored unit make one of the written unit.
 _FACTORS = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
 _LARGER = {"fortnight": "day", "pence": "GBP"}
 """The unit in which a smaller or larger one is stored."""
@@ -70,6 +75,7 @@ _SAME_UNIT = {
     "terabyte": "TB", "kilowatt hour": "kWh", "kilowatt-hour": "kWh", "mbps": "Mbit/s",
     "megabits per second": "Mbit/s", "lb": "lbs",
 }  # fmt: skip
+# Words behind a number that are not what it counts.
 _NO_UNIT = frozenset(
     [
         "of",
@@ -134,6 +140,7 @@ _NO_UNIT = frozenset(
         "p",
     ]
 )
+# Words between a number and what it counts.
 _QUALIFIERS = frozenset(
     [
         "more",
@@ -164,6 +171,7 @@ _DATE = re.compile(
 
 
 _PART_OF_DAY = r"(?:in the (?:morning|afternoon|evening)\b|at night\b)"
+"""Words that tell morning from evening after an hour."""
 
 
 def _clock_form(n: str) -> str:
@@ -185,6 +193,7 @@ _TIME = re.compile(
 )
 # A hyphen may join the ends of a range in digits, but between words it joins the parts of one number.
 _RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{_JOIN})(?<![a-z]-))?"
+# Bare hours, without minutes or "am", count as times only behind a day, "daily" or "hours".
 _HOURS = re.compile(
     rf"(?:\b(?:{'|'.join(DAYS)}|weekday|weekend)s?|\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|daily)|\bhours),?:? "
     r"(?P<open>\d{1,2})\s?[\u2013-]\s?(?P<close>\d{1,2})(?!\.?\d|:|\s?[ap]\.?m)",
@@ -193,6 +202,7 @@ _HOURS = re.compile(
 _MONEY_BEHIND = re.compile(
     rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER}){_SPACE}-?(?P<unit>{_CURRENCY_BEHIND})(?!\w)", re.IGNORECASE
 )
+# The currency before the number; its letters must have the usual case.
 _MONEY_BEFORE = re.compile(
     rf"(?<![\w.])(?P<unit>{_CURRENCY}){_SPACE}(?:(?P<low>{DIGITS})(?P<join>{_JOIN})(?!{_CURRENCY}))?(?P<n>{DIGITS})"
     r"(?![\d]|[.,]\d)(?:[.,][-\u2013]+)?"
@@ -207,6 +217,7 @@ _DURATION = re.compile(
     rf"{_DURATION_UNIT}",
     re.IGNORECASE,
 )
+# Without ignoring case, since "W" is a unit and "w" is none.
 _AMOUNT = re.compile(
     rf"{_BEFORE}{_RANGE}(?P<n>{NUMBER})[ \u00a0\u202f-]{{0,4}}(?P<unit>{'|'.join(_PHYSICAL)})(?![\w\u00b2])"
 )
@@ -239,6 +250,7 @@ _FRACTIONS = {
     "a year and a half": (18, "month"), "one and a half years": (18, "month"), "a day and a half": (36, "hour"),
 }  # fmt: skip
 _FRACTION_OF_TIME = re.compile(rf"\b(?:{'|'.join(sorted(_FRACTIONS, key=len, reverse=True))})\b", re.IGNORECASE)
+# In per cent.
 _PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
 _PART = re.compile(rf"\b(?P<part>{'|'.join(_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE)
 _ORDINALS = (
@@ -255,7 +267,9 @@ _MILLIONS = re.compile(r"[ \u00a0-]?(?:millions?|billions?|thousand|bn|m|k)\b", 
 _WEEKDAY = re.compile(
     rf"(?<!\w)(?P<day>{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun)(?P<many>s?)\b(?!\w)", re.IGNORECASE
 )
+# Matched with its case, unlike the pattern above.
 _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
+# National forms in groups, seven digits as in America, and international ones.
 _PHONE = re.compile(
     r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[2-9]\d{2}-\d{4}"
     r"|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})"
@@ -290,11 +304,14 @@ _NAME = re.compile(
     r"(?=[.,;:)!?]|\s(?:[a-z(]|$)|$)"
 )
 _TRAILING = ".,;:!?)]}'\"*_\u201d\u2019"
+"""Marks that may follow an address without belonging to it."""
+# Words before the upper end of a range, or before a limit that must not be exceeded.
 _HIGH_BEFORE = re.compile(
     r"(?:\b(?:until|till|to|by|before|no later than|latest|clos(?:e|es|ed|ing)(?: at)?|ends?(?: at)?|up to|at most|"
     r"maximum(?: of)?|max\.?|no more than|not more than|never more than|as many as|as much as)|\u2013|-)\s*$",
     re.IGNORECASE,
 )
+# Words before the lower end of a range, or before a minimum.
 _LOW_BEFORE = re.compile(
     r"\b(?:from|at least|minimum(?: of)?|min\.?|no(?:t)? (?:less|fewer) than|open(?:s|ing)?(?: at)?|starts?(?: at)?|"
     r"begins?(?: at)?|after|more than|above|between|starting(?: at)?|as little as)\s*$",
@@ -314,6 +331,7 @@ _ABOUT_BEFORE = re.compile(
 _TIMES = stem("times")
 """"Three times" has no noun of its own, so it can refer to anything."""
 _LOOK_BACK = 24
+"""How many characters before a fact are searched for words such as "about" or "until"."""
 _LONGEST_ID = 5
 """A plain number with at least this many digits is an identifier (order, contract) and does not count anything."""
 
@@ -370,8 +388,10 @@ def _addresses(reading: _FactReading) -> None:
         (FactKind.PHONE, _PHONE),
     ):
         for match in reading.matches(pattern):
+            # a mark after an address belongs to the sentence; a telephone number ends in a digit anyway
             address = match.group().rstrip(_TRAILING) if kind is not FactKind.PHONE else match.group()
             value = re.sub(r"\D", "", address) if kind is FactKind.PHONE else _address(address)
+            # no telephone number is shorter or longer (15 digits is the international limit)
             if kind is FactKind.PHONE and not 7 <= len(value) <= 15:
                 continue
             reading.take(Fact(kind, value, match.start(), match.start() + len(address), address))
@@ -379,6 +399,7 @@ def _addresses(reading: _FactReading) -> None:
 
 
 def _address(address: str) -> str:
+    """The address in lower case, without the parts that may be left out."""
     bare = re.sub(r"^https?://", "", address.lower()).removeprefix("www.")
     return bare.rstrip("/")
 
@@ -391,6 +412,7 @@ def _places(reading: _FactReading) -> None:
         reading.blank(*match.span())
     for match in reading.matches(_LABEL):
         label = match["label"]
+        # the pattern ignores case because of the place's name, but "form a queue" has no label
         if not (label[0].isupper() or label[0].isdigit() or label[0] == "-"):
             continue
         start, end = match.span("label")
@@ -408,6 +430,7 @@ def _dates(reading: _FactReading) -> None:
         number = _month(month) if month else int(parts["month3"] or parts["month4"])
         if 1 <= int(day) <= 31 and 1 <= number <= len(MONTHS):
             value = (int(year) if year else None, number, int(day))
+            # the point of "3 Sept." may end the sentence; that of "3.9." is part of the date
             end = match.end() - (match.group().endswith(".") and parts["day4"] is None)
             reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end]))
             reading.blank(match.start(), match.end())
@@ -428,6 +451,7 @@ def _days_of_month(reading: _FactReading) -> None:
 def _ages(reading: _FactReading) -> None:
     """Read age limits and age ranges, and skip ages of persons; blanks their "years", which are no duration."""
     for match in reading.matches(_AGE):
+        # exactly one alternative of the pattern has matched
         name = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
         low = {"old": "low", "aged": "low2", "child": "low3"}.get(name, "")
         if low and match[low] is not None:
@@ -475,6 +499,7 @@ def _times(reading: _FactReading) -> None:
         start, minutes, unit = late
         if match.start("bare") >= 0:
             early = _bare_clock(match["bare"], minutes)
+            # a bare number is an hour in "9 to 5 pm", but not surely before "17:00" or "noon"
             if early is not None and re.search(r"[:.]\d\d", match["bare"]) is None and unit == "24":
                 early = None if match["bhalf"] is None else early
             if early is not None:
@@ -527,7 +552,9 @@ def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
     if (word := match[f"{n}word"]) is not None:
         return match.start(f"{n}word"), _NAMED_TIMES[word.lower()], "24"
     if (past := match[f"{n}past"]) is not None:
+        # the default is "quarter to"
         minutes = {"half past": 30, "quarter past": 15}.get(match[f"{n}part"].lower(), -15)
+        # the modulo is for "quarter to midnight", which is 23:45
         if (named_time := _NAMED_TIMES.get(past.lower())) is not None:
             return match.start(f"{n}part"), (named_time + minutes) % (2 * NOON), "24"
         return match.start(f"{n}part"), *_of_day(int(value_of(past)) * 60 + minutes, match[f"{n}pastof"])
@@ -540,16 +567,21 @@ def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
         return (start, *_of_day(minutes, match[f"{n}ofday"])) if is_time else None
     if (hour := match[f"{n}hour24"]) is not None:
         minutes = int(hour) * 60 + int(match[f"{n}min24"])
+        # "9:00" may mean the evening, while two digits as in "09:00" are 24-hour notation
         return match.start(f"{n}hour24"), minutes, "12" if len(hour) == 1 else "24"
     if (hour := match[f"{n}hour"]) is None:
         return None
     afternoon = match[f"{n}half"].lower().startswith(_LATE_HALF)
+    # 12 am is midnight, 12 pm is noon
     minutes = int(hour) % 12 * 60 + int(match[f"{n}min"] or 0) + (NOON if afternoon else 0)
     return match.start(f"{n}hour"), minutes, "24"
 
 
 def _of_day(minutes: int, part: str | None) -> tuple[int, str]:
-    """Return (minutes after midnight, notation) given the named part of the day; "12" if none is named."""
+    """Return (minutes after midnight, notation) given the named part of the day; "12" if none is named.
+
+    An hour from 13 on stays as it is, whatever part of the day is named.
+    """
     if part is None or minutes >= NOON + 60:
         return minutes, "12"
     return minutes % NOON + (NOON if part.lower().startswith(_LATE_HALF) else 0), "24"
@@ -557,6 +589,7 @@ def _of_day(minutes: int, part: str | None) -> tuple[int, str]:
 
 def _end_of_clock(match: re.Match[str], n: str) -> int:
     names = ("half", "min24", "hour24", "oclockof", "oclock", "pastof", "past", "ofday", "word", "min", "hour")
+    # the end of a group that has not matched is -1
     return max(match.end(f"{n}{name}") for name in names)
 
 
@@ -594,6 +627,7 @@ def _sizes(reading: _FactReading) -> None:
     """Read measures with two or three sides: "60 x 40 cm"."""
     for match in reading.matches(_SIZE):
         sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
+        # only measures with equally many sides can be compared
         unit = f"{match['unit']} {len(sides)}"
         reading.take(Fact(FactKind.SIZE, sides, match.start(), match.end(), match.group(), unit))
         reading.blank(match.start(), match.end())
@@ -619,13 +653,15 @@ def _amounts(reading: _FactReading) -> None:
 
 
 def _counts(reading: _FactReading) -> None:
-    """Read numbers of things; skips identifiers and numbers without a thing."""
+    """Read numbers of things, but no identifiers; a number without a thing may get its unit from an earlier one."""
     for match in reading.matches(_COUNT):
+        # with a separator, "10,000" is no identifier
         if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
             continue
         thing = _THING.match(reading.rest, match.end())
         unit = " ".join(_things(thing)) if thing else ""
         word = match["n"].lower()
+        # without a thing, "one" is mostly a pronoun: "the old one"
         if word == "one" and not unit:
             continue
         _number(reading, match, FactKind.COUNT, unit)
@@ -637,6 +673,7 @@ def _things(match: re.Match[str]) -> Iterator[str]:
         if word is None or word.lower() in _NO_UNIT:
             return
         if word.lower() not in _QUALIFIERS:
+            # one stem a word, though a compound has several and a function word none
             yield from ([*stems_of(word)] or [stem(word)])[:1]
 
 
@@ -663,8 +700,10 @@ def _number(reading: _FactReading, match: re.Match[str], kind: FactKind, unit: s
     else:
         side = RangeEnd.NONE
         first = start if groups.get("low") is not None else first
+    # what is counted is not part of the fact
     last = end if kind is FactKind.COUNT else match.end()
     fact = Fact(kind, value * factor, first, last, text[first:last], unit, side, side is RangeEnd.HIGH, (start, end))
+    # a fortnight has become 14 days, so the written number cannot be replaced alone
     if factor > 1:
         fact = replace(fact, number=None)
     reading.take(replace(fact, scale=_scale(factor)))
@@ -696,6 +735,7 @@ def _weekdays(reading: _FactReading) -> None:
     """Read days of the week, which must have a capital."""
     for match in reading.matches(_WEEKDAY):
         day_text = match.group()
+        # short names need the usual case, since "sat" and "SUN" are words as well
         if len(match["day"]) < len("monday") and not _SHORT_DAY.match(day_text):
             continue
         if not day_text[0].isupper():
@@ -704,6 +744,7 @@ def _weekdays(reading: _FactReading) -> None:
         reading.take(Fact(FactKind.WEEKDAY, DAYS[number], match.start(), match.end(), day_text))
 
 
+# In this order: each step reads what the earlier ones left, so plain counts come after all units.
 _STEPS: tuple[Callable[[_FactReading], None], ...] = (
     _places, _money, _percentages, _dates, _days_of_month, _times, _bare_hours, _sizes, _fractions, _ages,
     _durations, _amounts, _counts, _weekdays,
@@ -730,6 +771,7 @@ def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
         between = text[one.end : other.start]
         if one.ranged or other.ranged or not one.same_form(other) or not re.fullmatch(_JOIN, between):
             continue
+        # "5 euros or 7 euros" are alternatives and no range
         if between.strip() in ("or",) or not _joins(text[: one.start], between.strip()):
             continue
         facts[n] = replace(one, side=RangeEnd.LOW, ranged=True)
@@ -742,6 +784,7 @@ def _with_side(fact: Fact, text: str) -> Fact:
     before = text[max(0, fact.start - _LOOK_BACK) : fact.start]
     if _ABOUT_BEFORE.search(before):
         fact = replace(fact, approximate=True)
+    # a range that is written out says it itself
     if fact.side is not RangeEnd.NONE:
         return fact
     if _HIGH_BEFORE.search(before):

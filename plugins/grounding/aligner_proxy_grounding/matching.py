@@ -38,13 +38,19 @@ _OF_KIND = {
 }
 """Words that only announce the kind of fact, and the factor by which their weight is reduced."""
 CONTEXT = 0.4
+"""How much a word counts if it is not in the sentence but only around it."""
 MOST_TIMES = 8
+"""A statement whose value is more than this many times larger or smaller replaces nothing."""
 MOST_TIMES_OF_A_RIVAL = 50
+"""With a value farther away than this a statement is not even ranked."""
 _SAME_PLACE = 1.4
+"""Factor for a score if the statement's paragraph confirms other facts of the answer."""
 
 _MET = 1.6
 _MISSED = 0.5
+"""Factors for a score, for each condition of the statement that is met or missed."""
 _NO_RANGE = 0.75
+"""Factor for a score if only one of the two facts belongs to a range that is written out."""
 _OTHER_END = 0.45
 """Factor for a score if one is the lower end of a range and the other the upper end."""
 
@@ -111,6 +117,7 @@ class Matcher:
         self._weights = {
             word: weight_of(word, self._word_counts, self._sentences) for word in {*self._word_counts, *GENERIC}
         }
+        # no page contains "", so this is the weight of any unknown word
         self._of_unknown = weight_of("", self._word_counts, self._sentences)
         self._kin = {group for word in self._word_counts for group in kin_of(word)}
         self.vocabularies = {kind: self._vocabulary(kind) for kind in FactKind}
@@ -124,6 +131,7 @@ class Matcher:
                 self._add(statement)
 
     def _add(self, statement: Statement) -> None:
+        """Index a statement by its kind and words, and by its sentence."""
         kind = statement.fact.kind
         of_kind = self._by_kind.setdefault(kind, [])
         for word, weight in statement.about.items():
@@ -147,10 +155,12 @@ class Matcher:
         if candidate is None:
             return rest
         if doubts:
+            # the editor decides, so it may be asked about much less likely contradictions
             least = DOUBTFUL if confirmed is None else DOUBTFUL_AGAINST
             return candidate.as_match(FactFinding.UNSETTLED) if candidate.of_any >= least else rest
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.OTHERWISE)
+        # a confirmed fact is not reported
         if confirmed is None and candidate.certainty >= UNSETTLED:
             return candidate.as_match(FactFinding.UNSETTLED)
         return rest
@@ -184,9 +194,11 @@ class Matcher:
         times_as_much = ratio(fact, first.fact)
         if times_as_much > MOST_TIMES:
             return None
+        # statements that give the same value support each other
         of_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
         of_any = sum(chance for chance, _, _ in free)
         best = scored[0][0]
+        # 0 if no statement has the answer's value
         agreeing = next((score for score, statement in scored if fact.agrees(statement.fact)), 0.0)
         counts = {
             "always": 1.0,
@@ -223,6 +235,7 @@ class Matcher:
             for number, among in self._at.get((kind, word), ()):
                 shared[number] = shared.get(number, 0.0) + weight * among
         size = self._size(subject.topic, kind)
+        # in the order of the pages, so that equal scores are ranked alike each time
         scored = [
             (self._score(fact, subject, statement, shared[number], size * self._sizes[kind][number]), statement)
             for number, statement in ((number, self._by_kind[kind][number]) for number in sorted(shared))
@@ -237,6 +250,7 @@ class Matcher:
 
     def minutes_said_of(self, subject: FactSubject) -> set[Decimal]:
         """The durations, in minutes, in statements that share a word with the subject."""
+        # any two sentences may share a generic word
         shared = subject.topic.keys() - GENERIC
         durations = [one for one in self._by_kind.get(FactKind.DURATION, ()) if not shared.isdisjoint(one.about)]
         return {seconds(one.fact) / 60 for one in durations}
@@ -250,9 +264,11 @@ class Matcher:
 
         `shared` is the weight of the shared words, `sizes` the product of both sizes.
         """
+        # as in a cosine, so that long sentences gain nothing by their many words
         score = shared / math.sqrt(sizes)
         if RangeEnd.NONE not in (fact.side, statement.fact.side) and fact.side is not statement.fact.side:
             score *= _OTHER_END
+        # one end of "9 to 5" is seldom meant by a time without a range
         if fact.ranged is not statement.fact.ranged:
             score *= _NO_RANGE
         if statement.stretch in subject.paragraphs:

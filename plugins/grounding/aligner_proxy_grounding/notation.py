@@ -13,6 +13,8 @@ from aligner_proxy_grounding.forms import DAYS, MONTHS, NOON
 from aligner_proxy_grounding.numerals import article, format_number
 
 _HOUR = 60
+"""In minutes."""
+# Hours of a clock face, months of a year, and the largest number for which "a" becomes a word and not digits.
 _TWELVE = 12
 _LAST_HALF = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
 _SPOKEN_HALF = re.compile(r"\s*(?:in the (?:morning|afternoon|evening)|at night)$", re.IGNORECASE)
@@ -59,6 +61,7 @@ def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | No
 
 def _fix_article(text: str, start: int, end: int, instead: str) -> tuple[int, int, str]:
     """Extend the change to the article before it if the article must change: "a 30-day" -> "an 8-day"."""
+    # four characters are enough for " an "
     before = re.search(r"\b(an?) $", text[max(0, start - 4) : start], re.IGNORECASE)
     if before is None or not instead[:1].isdigit():
         return start, end, instead
@@ -78,6 +81,7 @@ def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
     if old.kind is FactKind.MONEY and new.scale == 1 and scale > 1 and new.value >= 1:
         return None  # "180 cents" is an odd way to write a price
     number = new.value * scale
+    # there is no fraction of a cent
     if old.kind is FactKind.MONEY and scale > 1 and number != number.to_integral_value():
         return None
     instead = format_number(number, text[start:end], _number_of(new), money=old.kind is FactKind.MONEY and scale == 1)
@@ -111,6 +115,7 @@ def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
     assert isinstance(new.value, Decimal)
     was_one = old.value * old.scale == 1
     is_one = new.value * old.scale == 1
+    # symbols of one or two letters have no plural
     if was_one == is_one or not unit.strip().isalpha() or len(unit.strip()) <= len("kg"):
         # The counted noun follows the fact; if singular and plural change, it would have to change as well.
         return None if old.kind is FactKind.COUNT and was_one != is_one else ""
@@ -134,6 +139,7 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
     rest = text[end : old.end] if old.number else ""
     if not like:  # "half an hour"
         return start, end, f"{format_number(value, '1', _number_of(new))} {unit}{'' if value == 1 else 's'}"
+    # "a week" becomes "two weeks", or "14 weeks" with a large number
     if _ARTICLE.fullmatch(like):
         like = ("One" if like[0].isupper() else "one") if value <= _TWELVE else "1"
     number = format_number(value, like, _number_of(new))
@@ -164,6 +170,7 @@ def _inflect_unit(unit: str, *, plural: bool) -> str:
 def _convert_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
     """Return (value, unit) of the new duration: in the old unit if that gives a whole number, else in its own."""
     assert isinstance(new.value, Decimal)
+    # months and business days have no fixed length, so only years and months are converted
     if old.unit == new.unit or "business day" in (old.unit, new.unit) or {"month", "year"} & {old.unit, new.unit}:
         if {old.unit, new.unit} == {"month", "year"}:
             value = new.value * _TWELVE if new.unit == "year" else new.value / _TWELVE
@@ -180,6 +187,7 @@ def _rewrite_time(old: Fact, new: Fact) -> str | None:
     """
     assert isinstance(new.value, Decimal)
     minutes = int(new.value)
+    # morning and evening cannot be told apart, so only a text in the same style is safe
     if new.unit == "12":
         return new.text if _style(old.text) == _style(new.text) else None
     half = _LAST_HALF.search(old.text)
@@ -210,10 +218,13 @@ def _rewrite_time(old: Fact, new: Fact) -> str | None:
 def _time_in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None, clock: re.Match[str]) -> str | None:
     """Write a time in words: "half past seven", "eight o'clock"."""
     assert isinstance(old.value, Decimal)
+    # "in the morning" would be wrong for the other half of the day
     if spoken is not None and (old.value >= NOON) is not (hour >= _TWELVE):
         return None
+    # there are no usual words for these minutes
     if rest and rest not in _PARTS_OF_HOUR:
         return f"{hour % _TWELVE or _TWELVE}:{rest:02}{spoken.group() if spoken else ''}"
+    # "quarter to" names the next hour
     spoken_hour = (hour + (rest == 45)) % _TWELVE or _TWELVE
     number = format_number(Decimal(spoken_hour), clock["hour"])
     ending = " o'clock" if not rest and (clock["oclock"] or spoken is None) else ""
@@ -249,6 +260,7 @@ def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
 
 
 def _style(text: str) -> tuple[bool, bool]:
+    """Whether a time has minutes, and whether it has "am" or "pm"."""
     return bool(re.search(r"\d[:.]\d\d", text)), bool(_LAST_HALF.search(text))
 
 
@@ -298,6 +310,7 @@ def _rewrite_weekday(old: Fact, new: Fact) -> str | None:
     if full is None:
         return None
     name = full.capitalize()
+    # without "day" it is a short name, at most as long as "Thurs", and stays one
     if "day" not in old.text.lower():
         return name[:3] if len(old.text.rstrip(".")) <= len("thurs") else name
     return f"{name}s" if many else name

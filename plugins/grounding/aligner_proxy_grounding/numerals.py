@@ -13,16 +13,19 @@ _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eigh
 _VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS) if word}
 _VALUES["hundred"] = 100
 _BIG = 100
+"""The largest number that is read and written in words."""
 _TENS_WORD = "|".join(word for word in _TENS if word)
 _ONES_WORD = "|".join(sorted(_ONES[1:10]))
 _LOW_WORD = "|".join(sorted(_ONES[1:], key=len, reverse=True))
 WORD = rf"(?:(?:{_TENS_WORD})(?:[- ](?:{_ONES_WORD}))?|(?:one|a) hundred|{_LOW_WORD})"
 """A number in words; its first letter may be a capital."""
+# With separators of thousands, or plain; up to three decimals, of which money has one or two.
 DIGITS = r"(?:[1-9]\d{0,2}(?:[,.\u00a0\u202f' ]\d{3})+(?![\d])(?:[.,]\d{1,2})?|\d{1,7}(?:[.,]\d{1,3})?)"
 NUMBER = rf"(?:{DIGITS}|{WORD})"
 FRACTION_OF_MONEY = 2
 """Decimal places of an amount of money that has cents."""
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([,.\u00a0\u202f' ])\d{3})+")
+# Numbers spoken with a vowel first: "eight" to "eighty", "eleven", "eighteen".
 _VOWEL_SOUND = re.compile(r"(?:8\d*|11|18)(?!\d)|eight|eleven|eighteen|eighty", re.IGNORECASE)
 
 
@@ -42,6 +45,7 @@ def value_of(text: str) -> Decimal:
 def _in_words(text: str) -> int:
     """The value of a number in words."""
     parts = [part for part in re.split(r"[- ]", text) if part != "a"]
+    # "a hundred" and "one hundred" are the only numbers with this word
     if parts[-1] == "hundred":
         return _BIG
     return sum(_VALUES[part] for part in parts)
@@ -53,10 +57,12 @@ def format_number(value: Decimal, like: str, other: str = "", *, money: bool = F
         words = _number_in_words(value)
         if words is not None:
             return words.capitalize() if like[0].isupper() else words
+        # too long in words, so written as in the reference
         like = other if other and other[0].isdigit() else ""
     mark, places = _fraction(like)
     if value != value.to_integral_value():
         digits = -int(value.normalize().as_tuple().exponent)
+        # money is written with cents, other numbers only with the digits that they need
         places = max(places if money else 0, digits, FRACTION_OF_MONEY if money else 0)
     elif not money:
         places = 0

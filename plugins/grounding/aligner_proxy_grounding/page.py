@@ -31,6 +31,7 @@ _ROW = re.compile(r"\s*\|(.*)\|\s*$")
 _RULE = re.compile(r"[\s|:-]+")
 _WORKDAYS = re.compile(r"\bweekdays?\b", re.IGNORECASE)
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
+# A number without a unit, as in the cells of tables.
 _BARE = re.compile(r"\d{1,7}(?:[.,]\d{1,2})?")
 _UNIT_OF_COLUMN = re.compile(
     r"(?:\(|\bin |^)((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%(?!\w))\)?$",
@@ -55,10 +56,12 @@ _BOLD_LEVEL = 7
 _LEAD_IN = re.compile(r"(?:\*\*|__)([^*_]{2,80}?)[.:?!]?(?:\*\*|__)[.:]?(?=\s|$)")
 """Bold words at the start of a paragraph, which name its subject."""
 _FENCE = re.compile(r"\s*(?:```|~~~)")
+# Where a clause ends: a bracket, a mark, a dash, or a conjunction; before digits "and" may join two facts.
 _CLAUSE = re.compile(
     r"(?<=\)),?|"
     + r";|:(?=\s)|\s[\u2013\u2014-]\s|,?\s(?:but|while|whereas|although|otherwise)\s|,(?=\s)|\sand\s(?=[^\d])"
 )
+# What an amount is for: "a month", "per night", "/day".
 _RATE = re.compile(r"[\s*_]*(?:per|an?|each|every|in each|for each|for every|/)\s+([^\W\d_]+)", re.IGNORECASE)
 _NEAR = 3
 """How many words on each side of a fact are its neighbours."""
@@ -67,6 +70,7 @@ SAME_SENTENCE = 0.55
 ABOVE = 0.5
 """How much a word counts if it is in the fact's clause, elsewhere in its sentence, or above it."""
 TITLE = 0.15
+"""The same for a word of the page's title, which stands above everything."""
 _TITLE_LEVEL = 1
 _LIGHT = 0.35
 """Factor for the weight of a generic word."""
@@ -160,6 +164,7 @@ def read_page(name: str, text: str) -> ReferencePage:
         heads = [
             f
             for text, weight in passage.above
+            # only the row's label and the column's heading have this weight
             if weight == SAME_CLAUSE
             for f in read_facts(text, pounds_weigh=pounds_weigh)
         ]
@@ -173,6 +178,7 @@ def read_page(name: str, text: str) -> ReferencePage:
                 name,
                 passage.line_at(fact.start),
                 about,
+                # negative, so that no row has the number of a sentence
                 -passage.line if passage.is_cell else number,
                 passage.paragraph,
                 alone=kinds[fact.kind] == 1,
@@ -195,6 +201,7 @@ def read_page(name: str, text: str) -> ReferencePage:
 
 
 def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Add the words and weekdays of the context; a word keeps its largest weight."""
     about = dict(about)
     for text, weight in above:
         for word in (*words(text), *_days(text)):
@@ -209,6 +216,7 @@ def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
     clauses: list[tuple[int, int]] = []
     start = 0
     for end in ends:
+        # a piece without words, such as a lone amount, belongs to the clause before it
         if clauses and not any(words(bare[start:end])):
             clauses[-1] = (clauses[-1][0], end)
         else:
@@ -220,6 +228,7 @@ def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
     for fact in facts:
         own = next((n for n, (start, end) in enumerate(clauses) if start <= fact.start < end), len(clauses) - 1)
         about = dict.fromkeys(every, SAME_SENTENCE) | dict.fromkeys(by_clause[own], SAME_CLAUSE)
+        # the day is the value of such a fact, not its subject
         if fact.kind is not FactKind.WEEKDAY:
             about |= _weekdays_around(fact, facts, bare)
         result.append(about)
@@ -239,6 +248,7 @@ def neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
     result = []
     for fact in facts:
         rate = _RATE.match(text, fact.end)
+        # words() leaves out function words
         each = next(words(rate.group(1)), rate.group(1).lower()) if rate else ""
         before = [*words(bare[: fact.start])][-_NEAR:]
         behind = [*words(bare[fact.end :])][:_NEAR]
@@ -251,12 +261,15 @@ def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, 
     days = [other for other in facts if other.kind is FactKind.WEEKDAY]
     before = [day for day in days if day.start < fact.start]
     workdays = max((match.start() for match in _WORKDAYS.finditer(text, 0, fact.start)), default=-1)
+    # "weekdays" stands nearer before the fact than any day
     if workdays > max((day.start for day in before), default=-1):
         return dict.fromkeys(DAYS[:5], SAME_CLAUSE)
     if not days:
         return {}
+    # the last day before the fact, else the first one after it
     nearest = max(before, key=lambda day: day.start) if before else min(days, key=lambda day: day.start)
     if nearest.side is RangeEnd.HIGH and nearest.ranged:
+        # "Monday to Friday" applies to the days between as well
         low = next((day for day in reversed(before) if day.side is RangeEnd.LOW and day.ranged), None)
         if low is not None:
             return dict.fromkeys(_days_between(low, nearest), SAME_CLAUSE)
@@ -266,6 +279,7 @@ def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, 
 def _days_between(first: Fact, last: Fact) -> list[str]:
     start = DAYS.index(str(first.value))
     end = DAYS.index(str(last.value))
+    # "Saturday to Monday" goes past the end of the week
     return [DAYS[n % len(DAYS)] for n in range(start, (end if end >= start else end + len(DAYS)) + 1)]
 
 
@@ -288,6 +302,7 @@ def _blank_facts(text: str, facts: Sequence[Fact]) -> str:
 
 def weight_of(word: str, word_counts: Mapping[str, int], sentences: int) -> float:
     """Weight of a shared word: higher the rarer it is on the page, and reduced for generic words."""
+    # the smoothing gives unknown words a finite weight, the largest one
     rarity = math.log(1 + (sentences + 1) / (word_counts.get(word, 0) + 0.5))
     return rarity * _LIGHT if word in GENERIC else rarity
 
@@ -307,6 +322,7 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money
     units = {match.group(1).lower() for text in heads for match in _MONEY_OF_COLUMN.finditer(text)}
     if not units and money and _COST in {word for text, _ in above for word in words(text)}:
         units = {money}
+    # with several currencies in the headings it is open which one applies
     return f"{cell} {units.pop()}" if len(units) == 1 else cell
 
 
@@ -344,6 +360,7 @@ class _PageReader:
             return
         if self._in_code:
             return
+        # quotations are read like other text
         line = line.removeprefix("> ")
         yield from self._text_line(number, line)
 
@@ -360,6 +377,7 @@ class _PageReader:
             yield from self._row(number, row.group(1))
         elif heading:
             yield from self._heading(number, len(heading.group(1)), heading.group(2))
+        # inside a paragraph a bold line is only emphasis
         elif not self._paragraph and (bold := _BOLD_LINE.fullmatch(line.strip())):
             yield from self._heading(number, _BOLD_LEVEL, bold.group(1))
         elif item:
@@ -368,6 +386,7 @@ class _PageReader:
             self._paragraph.append((number, line.strip()))
 
     def _heading(self, number: int, level: int, text: str) -> Iterator[_PagePassage]:
+        """Yield a heading as a passage; it replaces the headings of its level and below, and ends lists."""
         self._headings = {above: title for above, title in self._headings.items() if above < level}
         yield _PagePassage(text, number, self._headings_above())
         self._headings[level] = text
@@ -376,14 +395,17 @@ class _PageReader:
         self._before = ""
 
     def _headings_above(self) -> tuple[tuple[str, float], ...]:
+        # the nearest heading has the highest level
         titles = sorted(self._headings.items(), reverse=True)
         return tuple((title, TITLE if level == _TITLE_LEVEL else ABOVE) for level, title in titles)
 
     def _row(self, number: int, row: str) -> Iterator[_PagePassage]:
         """Yield the cells of a table row, each with its column's heading and the row's first cell as context."""
         cells = [cell.strip() for cell in row.split("|")]
+        # the line of dashes below the column headings
         if _RULE.fullmatch(row):
             return
+        # the first row of a table names its columns
         if self._head is None:
             self._head = cells
             return
@@ -424,6 +446,7 @@ class _PageReader:
         lead = _LEAD_IN.match(first)
         for n, piece in enumerate(pieces):
             number = next(number for at, number in reversed(starts) if at <= piece.start)
+            # the sentence before and the first one of the paragraph say less than a heading
             context = [(pieces[n - 1].text, ABOVE / 2)] if n else []
             context += [(first, ABOVE / 2)] if n > 1 else []
             context += [(lead.group(1), ABOVE)] if lead and n else []
@@ -433,6 +456,7 @@ class _PageReader:
         if is_item:
             self._parents.append((indent or 0, text))
         elif text.endswith(":"):
+            # only the last sentence introduces the list
             self._announced = pieces[-1].text if pieces else text
         else:
             self._announced = ""

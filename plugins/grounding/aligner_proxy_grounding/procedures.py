@@ -104,6 +104,7 @@ def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
         Procedure(one.steps, source, one.above)
         for one in sequences(text)
         if not _OTHER_ORDER.search(one.above)
+        # the line above announces steps, or more than half of the items begin with an instruction
         and (_HOW.search(one.above) or 2 * sum(bool(_DOES.match(step.body)) for step in one.steps) > len(one.steps))
     )
 
@@ -126,6 +127,7 @@ def _numbered_lists(text: str) -> Iterator[Procedure]:
         if steps and not counts_on and line.strip():
             yield from _check_length(steps, above)
             steps = []
+            # this line may begin the next list
             counts_on = item is not None and int(item["number"]) == 1
         if item is not None and counts_on:
             above = above if steps else last
@@ -169,6 +171,7 @@ def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -
         return []
     result = []
     for one in sequences(text):
+        # a list of questions is no procedure
         if any(step.body.endswith("?") for step in one.steps):
             continue
         pairs = [
@@ -190,10 +193,12 @@ def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -
 def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[ProcedureStep]) -> list[int]:
     """For each step the index of the matching reference step; empty if a step has no match or an ambiguous one."""
     often = Counter(word for step in reference_steps for word in step.words)
+    # words that many steps share say little about which step is meant
     weights = {word: 1 / count for word, count in often.items()}
     numbers = []
     for step in steps:
         shares = sorted(((_share(step, other, weights), n) for n, other in enumerate(reference_steps)), reverse=True)
+        # there is a second one, since procedures have at least three steps
         (best, number), (second, _) = shares[0], shares[1]
         if best < _MATCHES or best < _AHEAD * second or len(step.words & reference_steps[number].words) < _LEAST_WORDS:
             return []
@@ -215,6 +220,7 @@ def _can_move(text: str, steps: Sequence[ProcedureStep], right_order: Sequence[P
         return False
     if not _is_whole(text, steps):
         return False
+    # with mixed capitals or full stops a swap would show
     cases = {step.body[0].islower() for step in steps}
     ends = {step.body[-1] in ".!?" for step in steps}
     whole = len(cases) == 1 and len(ends) == 1
@@ -224,6 +230,7 @@ def _can_move(text: str, steps: Sequence[ProcedureStep], right_order: Sequence[P
 def _is_whole(text: str, steps: Sequence[ProcedureStep]) -> bool:
     """Whether only list marks, ordinals and white space separate the steps."""
     between = [text[one.end : other.start] for one, other in pairwise(steps)]
+    # the patterns want a body after the mark, hence the "x"
     return all(_ITEM.fullmatch(gap.strip() + " x") or _ORDINAL.fullmatch(gap.strip() + " x") for gap in between)
 
 

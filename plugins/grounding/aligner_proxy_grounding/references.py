@@ -43,6 +43,7 @@ class Reference:
     def label(self) -> str:
         """Its name in the source of edits: a file's name, else the kind with its name."""
         if self.kind is ReferenceKind.FILE:
+            # without its folder, also for a path in the style of Windows
             return self.name.replace("\\", "/").rpartition("/")[2]
         return f"{self.kind.value} {self.name}".strip()
 
@@ -65,6 +66,7 @@ class References(tuple[Reference, ...], Standard):
     @property
     def configured(self) -> object:
         """Kind and name of each, and the text of the operator's files; it contains no text of a request."""
+        # part of the policy's hash, which must not depend on the request
         return [(r.kind, r.name, r.text if r.kind is ReferenceKind.FILE else "") for r in self]
 
     @property
@@ -120,6 +122,7 @@ def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
     """
     configured = references_of(policy)
     brought = facts.brought.get(REFERENCES_KEY, ())
+    # most policies have none and stay as they are
     if not (configured or brought):
         return policy
     may_bring = bool(policy.extension(GRANT_KEY, False))
@@ -164,12 +167,14 @@ def _read_file(name: str, path: Path, place: str) -> str:
     """Read a reference file; raises `ConfigError` if it is unreadable, not UTF-8, too long or empty."""
     try:
         with path.open("rb") as file:
+            # a character has at most four bytes in UTF-8; one more byte shows that the file is too long
             raw = file.read(4 * MOST_CHARS + 1)
         text = raw.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{place}: reference {quote_name(name)}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         if len(raw) > 4 * MOST_CHARS:
+            # the cut may have split a character; the file is too long anyway, as is reported below
             text = " " * (MOST_CHARS + 1)
         else:
             raise ConfigError(

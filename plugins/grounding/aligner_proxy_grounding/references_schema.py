@@ -12,15 +12,18 @@ from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 from aligner_proxy_grounding.references import Reference, ReferenceKind, References
 
 MOST_REFERENCES = 16
+"""Limit on the references of a policy or a request."""
 _WORDS = (ReferenceKind.SYSTEM.value, ReferenceKind.TOOL_RESULTS.value)
 _BLOCKS = (ReferenceKind.FILE.value, ReferenceKind.HEADER.value)
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _MOST_PATH_CHARS = 400
+"""Longest path of a file."""
 _FORM = "must be system, tool_results, {file: PATH} or {header: NAME}"
 
 
 def _parse_references(value: object) -> object:
     """Parse the list into references, in order; raises `ValueError`."""
+    # already parsed
     if isinstance(value, tuple) and all(isinstance(entry, Reference) for entry in value):
         return value
     if not isinstance(value, list | tuple):
@@ -40,6 +43,7 @@ def _parse_reference(entry: object) -> Reference:
         if entry not in _WORDS:
             hint = (
                 "; a file is written {file: PATH}"
+                # it looks like a path
                 if "." in entry or "/" in entry
                 else f"; {suggest_name(entry, _WORDS)}"
             )
@@ -53,6 +57,7 @@ def _parse_reference(entry: object) -> Reference:
     if kind == ReferenceKind.HEADER.value:
         if not isinstance(name, str) or not _HEADER.fullmatch(name):
             raise ValueError("header must be the name of a header, for example x-account-facts")
+        # names of headers have no case
         return Reference(ReferenceKind.HEADER, name.lower())
     if not isinstance(name, str) or not 0 < len(name) <= _MOST_PATH_CHARS:
         raise ValueError("file must be a path, relative to this file")

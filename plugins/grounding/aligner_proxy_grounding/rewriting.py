@@ -20,12 +20,14 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
     """
     before = read_facts(old, pounds_weigh=matcher.pounds_weigh)
     after = read_facts(new, pounds_weigh=matcher.pounds_weigh)
+    # this also compares the numbers of facts
     if _words_around(old, before) != _words_around(new, after):
         return None
     edits: list[FactEdit] = []
     for one, other in zip(before, after, strict=True):
         if one.text == other.text:
             continue
+        # a fact of another kind would change what the sentence says
         statement = matcher.find_statement(other) if one.same_form(other) else None
         if statement is None:
             return None

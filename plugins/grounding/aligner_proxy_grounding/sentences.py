@@ -58,8 +58,11 @@ _DENIED = re.compile(
 )
 """Words before a negated fact: "not 9 but 5"."""
 _SENTENCES_BACK = 2
+"""How many sentences before a sentence belong to its context."""
 _QUESTION = 1.0
+"""Weight of a word of the question or of the last heading in the context of a sentence."""
 _BACK = 0.8
+"""The same for a word of the sentence before; half of it for the one before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,7 @@ class Grounder:
 
     def _sentence(self, start: int, text: str) -> AnswerSentence:
         """Read the facts of the next sentence with their subjects, and add them to the state of the answer."""
+        # code blocks are not about the references
         is_read = self.facts < MOST_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
@@ -216,6 +220,7 @@ class Grounder:
             for fact, about, near in zip(facts, topics(text, facts), neighbours(text, facts), strict=True)
         ]
         line = text.strip()
+        # such a line names the subject of what follows
         if line.startswith("#") or line.endswith(":") or (line.startswith("**") and line.endswith("**")):
             self._heading = line
         before = " ".join(self._before)
@@ -274,12 +279,14 @@ class Grounder:
         """Whether a fact must not be checked: given by the client, quoted, negated, or a computed result."""
         if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
             return True
+        # the client may have written the number with another noun or without one
         if fact.kind in (FactKind.AGE, FactKind.COUNT) and any(fact.value == own.value for own in self._own):
             return True
         text = sentence.text
         # "Altogether that makes 24 euros" is computed for this client; "as you wrote, '9 euros'" quotes somebody.
         if _COMPUTED.search(text) or _is_quoted(text, fact):
             return True
+        # with "at most" or "at least" it is a rule for everybody
         if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
             return True
         if _DENIED.search(text, 0, fact.start):
@@ -318,6 +325,7 @@ class Grounder:
         around = self._answer_context(sentence, number)
         subject = sentence.subjects[number]
         match = self.matcher.match(fact, subject, around, replace_from=self.replace_from, doubts=self.doubts)
+        # the other findings replace nothing
         if match.finding is FactFinding.OTHERWISE and match.statement is not None:
             return match if self._may_replace(sentence, number, match.statement) else NO_MATCH
         return match
@@ -333,6 +341,7 @@ class Grounder:
             return False  # the sentence states both values
         if fact.kind is FactKind.WEEKDAY and not self._is_said(sentence, statement):
             return False
+        # "until 5" does not mean the beginning of "9 to 6"
         if fact.side is not RangeEnd.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
             return False
         return not self._is_derived(sentence, number)

@@ -28,7 +28,9 @@ CERTAINTY_KEY = "replace_facts_from"
 _MATCHERS = 64
 """How many parsed sets of references are cached; a set is what one policy has."""
 _MOST_QUESTION_CHARS = 4_000
+"""Limit on the question; its end is read."""
 _MOST_CLIENT_CHARS = 20_000
+"""Limit on all that the client wrote; the end is read."""
 
 
 _Decided = tuple[list[FactEdit], list[UnsettledFact]]
@@ -86,11 +88,13 @@ class GroundingStage(Stage):
     async def _ask_ahead(self, outgoing: Outgoing, answer: AnswerSoFar) -> tuple[_Decided | None, EditorUse | None]:
         """Return the editor's decision on a piece of a streamed answer (None if it is not asked), and the cost."""
         editor = _fact_editor(answer)
+        # in a text that earlier stages changed, positions are not those of the upstream's answer
         if editor is None or self._grounder is None or not outgoing.is_original:
             return None, None
         start = outgoing.start
         text = outgoing.text
         end = start + len(text)
+        # positions count from here; the piece may begin with white space
         text_start = end - len(text.lstrip())
         edits, doubtful = self._grounder.copy_with_doubts().check_segments(split(answer.text[text_start:end]))
         if not doubtful:
@@ -153,6 +157,7 @@ async def _ask(
         return None, use
     chars = len(text) + sum(len(reference.text) for reference in references)
     decided = await run_off_loop(chars, partial(_take_written, text, edits, doubtful, sentences, references))
+    # a sentence with several doubts is refused once
     return decided, use + EditorUse(refused=len({part.start for part in decided[1] if part.kind != ORDER}))
 
 

@@ -26,9 +26,11 @@ def reference_tables(references: Sequence[Reference]) -> list[CheckTable]:
 
 
 def _row(reference: Reference) -> tuple[str, str, str]:
+    """Name, number of facts, and number of each kind, as the first table shows them."""
     if len(reference.text) > MOST_CHARS:
         return reference.label, "0", f"longer than {MOST_CHARS:,} characters: nothing of it is used"
     kinds = Counter(statement.fact.kind.value for statement in _page(reference).statements)
+    # a procedure counts as one fact, the order of its steps
     if steps := len(_page(reference).procedures):
         kinds[ORDER] = steps
     kinds_text = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())

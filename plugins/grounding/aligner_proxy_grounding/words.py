@@ -12,12 +12,14 @@ import yaml
 _TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _FUNCTION = frozenset((*_TABLE["function"], *_TABLE["filler"]))
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+[^\W\d_]+|[^\W\d_]+\d+")
+# The first ending that fits is cut, so longer ones stand before their own ends.
 _ENDINGS = (
     ("ational", "ate"), ("ements", ""), ("ement", ""), ("ments", ""), ("ment", ""), ("ations", ""), ("ation", ""),
     ("ings", ""), ("ing", ""), ("ions", ""), ("ion", ""), ("ies", "y"), ("ied", "y"), ("ed", ""),
      ("es", ""), ("s", ""), ("ly", ""), ("e", ""),
 )  # fmt: skip
 _SHORTEST_STEM = 3
+"""In letters; an ending is not cut if less would remain."""
 
 
 @lru_cache(maxsize=20_000)
@@ -29,16 +31,19 @@ def stem(word: str) -> str:
 
 def _bare(word: str) -> str:
     """The word without its ending."""
+    # "less" and "class" have no ending
     if word.endswith("ss"):
         return word
     for ending, instead in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
             root = word[: -len(ending)] + instead
+            # "stopping" gives "stop", but "bill", "pass" and "buzz" keep both letters
             doubled = len(root) > _SHORTEST_STEM and root[-1] == root[-2] and root[-1] not in "lsz"
             return root[:-1] if doubled else root
     return word
 
 
+# reversed, so that a word in several groups belongs to the first of them
 _SAME = {word: _bare(group[0]) for group in reversed(_TABLE["same"]) for word in group}
 _KIN: dict[str, set[int]] = {}
 for _number, _group in enumerate(_TABLE["kin"]):
@@ -79,5 +84,6 @@ def stems_of(word: str) -> Iterator[str]:
             yield stem("".join(parts))  # Wi-Fi
         else:
             yield from (stem(part) for part in parts if part and part not in _FUNCTION)
+    # single letters are no subject
     elif len(low) > 1:
         yield stem(low)

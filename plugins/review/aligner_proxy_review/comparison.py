@@ -14,6 +14,7 @@ from aligner_proxy_review.evidence import Evidence, PairedAnswers, Share, comput
 from aligner_proxy_review.reviews import Review
 
 _SHORTEST = 4
+"""Least number of hash digits that name an aligner or a policy."""
 _SHARES = (
     ("changed", "changed"),
     ("edits that are right", "right"),
@@ -39,6 +40,7 @@ class EvidenceComparison:
     @property
     def paired_shares(self) -> list[tuple[str, Share]]:
         """The results on answers that both judged, with labels."""
+        # the first field is the number of answers
         counts = list(asdict(self.both).values())[1:]
         return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
 
@@ -47,6 +49,7 @@ class EvidenceComparison:
         """Whether the intervals of the shares of wrong edits overlap."""
         first = self.first.wrong.interval
         second = self.second.wrong.interval
+        # each lower end is below the other's upper end
         return first[1] <= second[2] and second[1] <= first[2]
 
 
@@ -69,6 +72,7 @@ def select_answers(entries: Sequence[Entry], beginning: str) -> list[Entry]:
         raise ConfigError(f"{beginning!r} is too short; give at least {_SHORTEST} digits of a hash")
     hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}
     fitting = sorted(hash_ for hash_ in hashes if hash_.startswith(beginning))
+    # a prefix that fits several hashes would mix their answers
     if len(fitting) != 1:
         beginnings = ", ".join(sorted(hash_[:12] for hash_ in hashes)) or "none"
         what = "several hashes begin" if fitting else "no hash begins"

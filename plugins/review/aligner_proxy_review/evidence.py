@@ -21,6 +21,7 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVe
 TARGET_HALF_WIDTH = 0.05
 """Half-width at which an interval is narrow enough."""
 _MOST_NEEDED = 100_000
+"""Upper end of the search for the number of reviews needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Share:
     @property
     def more_needed(self) -> int:
         """How many more reviews make the interval narrow enough, if the share does not change."""
+        # without reviews take the share with the widest interval
         value = self.interval[0] if self.of else 0.5
         low = self.of
         high = _MOST_NEEDED
@@ -82,9 +84,11 @@ class Evidence:
         """Estimated recall of edits, with bounds from both intervals; None without reviews."""
         if not self.right.of or not self.missed.of:
             return None
+        # the shares of the reviewed answers, scaled up to all answers
         unchanged = self.changed.of - self.changed.count
         right, least, most = (part * self.changed.count for part in self.right.interval)
         missed, fewest, all_missed = (part * unchanged for part in self.missed.interval)
+        # the worst case has few right edits and many missed ones, the best case the reverse
         return _found_share(right, missed), _found_share(least, all_missed), _found_share(most, fewest)
 
 
@@ -117,8 +121,10 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
         if reviewers_disagree(everything):
             disputed.append(place)
         verdicts[verdict.value] += 1
+        # "missed" says nothing about the edits that were made
         if entry.changed and verdict is not ReviewVerdict.MISSED:
             edits[verdict is ReviewVerdict.RIGHT] += 1
+        # answers near the threshold are not representative of what is missed
         if not entry.changed and any(review.chosen is ReviewOrigin.RANDOM for review in reviewer_reviews):
             random_counts[verdict is ReviewVerdict.MISSED] += 1
     reviewed = edits[True] + edits[False]
@@ -164,6 +170,7 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
         people[review.segment][review.verdict].add(review.who)
     return [
         any(
+            # said by somebody besides the reviewer
             verdict is not review.verdict and len(said_by) > (review.who in said_by)
             for verdict, said_by in people[review.segment].items()
         )
@@ -205,6 +212,7 @@ def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswe
     seen_keys = set()
     for entry in second:
         key = _answer_key(entry)
+        # an answer that was given several times counts once
         if key is None or key in seen_keys or key not in before:
             continue
         seen_keys.add(key)

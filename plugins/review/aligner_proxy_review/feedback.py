@@ -31,14 +31,19 @@ from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Revi
 FEEDBACK = Counter("aligner_feedback_total", "Calls to POST /v1/feedback", ("result",))
 PATH = "/v1/feedback"
 MOST_EDIT_CHARS = 20_000
+"""Longest edit that a review may have."""
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses before each further lookup of an unknown id."""
 MOST_LOOKED_FOR = 64
 """How many ids may be in repeated lookup at a time; further ones are looked up once."""
 _AT_ONCE = 4
+"""How many reviews are written at a time."""
 _MINUTE_S = 60.0
+"""Seconds in which a tenant's calls are counted."""
 _TENANTS = 65_536
+"""For how many tenants calls are counted."""
 _KEY_DIGITS = 16
+"""How many digits of the key's hash name the sender."""
 
 
 class _Form(BaseModel):
@@ -127,6 +132,7 @@ class Feedback:
 
     async def _save_when_recorded(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
         """Save a review as soon as its entry is in the store; raises `UnknownAnswer` after the last lookup."""
+        # with too many waiting, look only once
         again = self._waiting_count < MOST_LOOKED_FOR
         self._waiting_count += again
         try:
@@ -145,6 +151,7 @@ class Feedback:
 
     def _count_call(self, tenant: str) -> EndpointRefusal | None:
         """Count one call of a tenant in this minute; returns HTTP 429 beyond the limit."""
+        # a list that is changed in place; a new value would start the minute anew
         count = self._counts.setdefault(tenant, [0])
         if count[0] >= self._rpm:
             FEEDBACK.labels("limited").inc()
@@ -156,11 +163,13 @@ class Feedback:
 
 
 def _save_redacted(review: Review, open_store: Callable[[], AuditStore], redact: Redact) -> None:
+    """Save a review with its texts redacted; opens the store, since a connection belongs to its thread."""
     store = open_store()
     try:
         with Boundary():  # redaction is the operator's code, so only the type of its errors may be reported
             edit = None if review.edit is None else redact(review.edit)
             objective = review.objective
+            # the name of an active objective is the operator's own; a written-out one is the sender's text
             if objective is not None and ":" in objective:
                 objective = redact(objective)
         Reviews(store).save(replace(review, edit=edit, objective=objective))

@@ -92,6 +92,7 @@ def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject
         review_of |= dict.fromkeys(_places(review, entry, segments, subject), review)
     for number, review in sorted(review_of.items()):
         text = segments[number].text.strip()
+        # marks alone, or a text too long for an example, teach nothing
         if any(map(str.isalnum, text)) and len(text) <= MOST_CHARS:
             sentence = NewExample(text, _SAYS[review.verdict], _origin(review, number))
             yield Suggestion(sentence, entry, review, number)
@@ -101,6 +102,7 @@ def _places(review: Review, entry: Entry, segments: Sequence[JudgedSegment], sub
     """The segments to which a review applies, for this objective."""
     if review.verdict is ReviewVerdict.MISSED:
         names_objective = review.objective in (subject.name, subject.text)
+        # without a name it can only be meant if it was the only active one
         alone = review.objective is None and entry.objectives == (subject.name,)
         is_there = review.segment is not None and review.segment < len(segments)
         return [int(review.segment or 0)] if is_there and (names_objective or alone) else []

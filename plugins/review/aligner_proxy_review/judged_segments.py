@@ -23,6 +23,7 @@ class JudgedSegment:
 def judged_segments(content: Content) -> list[JudgedSegment]:
     """The judged segments; for JSON, whose texts are judged separately, only flagged segments have a text."""
     texts = [piece.text for piece in split(content.exchange.answer or "")]
+    # one score more if the end of the answer was scored as well; JSON has other numbers
     alike = len(content.scores) in (len(texts), len(texts) + 1)
     against = {flagged.number: flagged for flagged in content.segments}
     result: list[JudgedSegment] = []

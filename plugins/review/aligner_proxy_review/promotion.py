@@ -48,8 +48,11 @@ BOUND = 0.01
 PERIOD_S = 30 * 86_400.0
 """How far back reviewed answers count."""
 _MOST_NEEDED = 1_000_000
+"""Upper end of the search for the number of reviews needed."""
 _BESIDE = "/beside"
+"""Suffix of the policy's name in the entries of a shadow aligner."""
 _BAD = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
+"""Verdicts on edits that should not have been made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Propo
     where = target.place(file)
     after = apply_changes(before, path, where, settings)
     result = registry.parse_policies(after, path)
+    # only for the error that a wrong keys file raises
     config.known_keys(result)
     refuse_losses(file, result)
     return Proposal(path, target, before, after, file, _lets_more_out(file, result, where))
@@ -125,8 +129,10 @@ def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Propo
 
 def apply_changes(text: str, path: Path, where: KeyPath, settings: SettingChanges) -> str:
     """The text with `settings` at `where`; raises `ConfigError` when anything else would change."""
+    # a tenant has its list under another key than a route
     list_key = "enforce" if where[0] == "tenants" else "objectives"
     settings = _missing_changes(settings, _block_at(parse_yaml(text, path)[0], where), list_key)
+    # the defaults have no list of objectives
     if settings.objectives and where[0] == "defaults":
         raise ConfigError("objectives are added to a route or a tenant; say which")
 
@@ -154,12 +160,14 @@ def _missing_changes(settings: SettingChanges, present: Mapping[str, Any], list_
 
 
 def _names_in(present: object, where: KeyPath) -> list[Any]:
+    """The names of a list of objectives; raises `ConfigError` if the file has something else there."""
     if present is not None and not isinstance(present, list):
         raise ConfigError(f"the objectives of {where[0]}[{where[1]}] are no plain list; edit the file by hand")
     return list(present or ())
 
 
 def _block_at(data: Any, where: KeyPath) -> dict[str, Any]:
+    """The block of the parsed file at a position; missing defaults are created."""
     for part in where:
         if part == "defaults":
             data[part] = data.get(part) or {}
@@ -169,6 +177,7 @@ def _block_at(data: Any, where: KeyPath) -> dict[str, Any]:
 
 
 def _entry_position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> int:
+    """The index of a route or tenant in the file; raises `ConfigError` for an unknown name."""
     names = [entry_name(entry, i) for i, entry in enumerate(entries)]
     if name not in names:
         raise ConfigError(f"no {kind} {quote_name(name)} in this file; {suggest_name(name, names)}")
@@ -179,6 +188,7 @@ def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> boo
     """Whether the settings at `where` may deliver edits that were not delivered before."""
     old = _effective_settings(before, where)
     new = _effective_settings(after, where)
+    # in the other modes clients get no edits
     if new["mode"] is not Mode.ENFORCE:
         return False
     return (
@@ -217,6 +227,7 @@ class Ruling:
     def reviews_needed(self) -> int:
         """How many more reviews with the verdict "right" would prove that the share is within the bound."""
         count = self.wrong.count if self.wrong else 0
+        # a search by halves: each further right review lowers the upper end of the interval
         low = self.wrong.of if self.wrong else 0
         reviewed_count = low
         high = _MOST_NEEDED
@@ -232,6 +243,7 @@ class Ruling:
     def refusal(self) -> str | None:
         """Why the change is refused; None if it is allowed."""
         bound = f"{100 * self.bound:g} %"
+        # even the lower end is too high, so the reviews prove too many wrong edits
         if self.wrong is not None and self.wrong.interval[1] > self.bound:
             return f"{_share_text(self.wrong)} reviewed edits are wrong; the whole interval lies above {bound}"
         if self.strict and (self.wrong is None or self.wrong.interval[2] > self.bound):
@@ -270,6 +282,7 @@ def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False)
     if not change.lets_more_out:
         return None
     file = change.file
+    # without a store there are no reviews, which refuses only a strict change
     if not writer.has_store(file):
         return Ruling(None, bound, strict)
     try:
@@ -305,6 +318,7 @@ def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review])
     counts = {"answers": 0, "damaged": 0, "lost": 0, "repaired": 0, "caught": 0}
     for case in cases:
         verdict = agreed_verdict(reviews_by_place.get((case.entry.aligner_id, case.entry.choice), ()))
+        # not reviewed, or without agreement
         if verdict is None:
             continue
         counts["answers"] += 1

@@ -22,7 +22,9 @@ from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Outcome, Status
 
 _AT_ONCE = 4
+"""How many answers are replayed at a time."""
 _GATE = "gate_"
+"""How the gate's reasons begin."""
 
 
 class Ending(StrEnum):
@@ -115,6 +117,7 @@ async def _replay_answer(
     exchange = content.exchange
     try:
         policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
+    # the policies of the replay would refuse this request
     except (ForbiddenError, BadRequest):
         return ReplayRun(Ending.FORBIDDEN, "forbidden", exchange.answer)
     # A replay must not consume tenants' quotas.
@@ -123,6 +126,7 @@ async def _replay_answer(
 
 
 def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
+    """The run of an answer with this outcome."""
     changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
     return ReplayRun(
@@ -163,6 +167,7 @@ class RunFigures:
 def compute_figures(sides: Sequence[ReplayRun]) -> RunFigures:
     """The figures of one run."""
     endings = Counter(side.ending for side in sides)
+    # the aligner did not score the others to the end
     times = sorted(side.engine_ms for side in sides if side.ending in (Ending.CHANGED, Ending.LEFT, Ending.REFUSED))
     return RunFigures(
         answers=len(sides),
@@ -182,4 +187,5 @@ def count_changes(cases: Sequence[ReplayCase]) -> dict[ReplayChange, int]:
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
+    # by nearest rank
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0

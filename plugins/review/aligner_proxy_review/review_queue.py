@@ -35,6 +35,7 @@ _HOLD = (
     "ON CONFLICT (aligner_id, choice) DO UPDATE SET who = excluded.who, until = excluded.until"
 )
 _ORDERS = {
+    # 9e999 is infinite in SQLite, so answers without a score come last
     ReviewOrigin.NEAREST: "1 = 1 ORDER BY ifnull(e.margin, 9e999)",
     ReviewOrigin.RANDOM: "e.changed = 0 ORDER BY e.aligner_id, e.choice",
 }
@@ -63,6 +64,7 @@ class AnswerFilter:
             parts.append("(e.policy = ? OR substr(e.policy, 1, length(?) + 1) = ? || '+')")
             values += [self.policy] * 3
         if self.tenants is not None:
+            # a reviewer of no tenant sees nothing
             parts.append(f"e.tenant IN ({', '.join('?' * len(self.tenants))})" if self.tenants else "1 = 0")
             values += sorted(self.tenants)
         return " AND ".join(parts), values
@@ -103,6 +105,7 @@ class ReviewQueue:
         with self._store.transaction():
             self._release()
             for origin in (first, other):
+                # so many that at least one is not skipped, if there is one
                 for place in self._list_places(origin, len(skipped) + 1):
                     if place not in skipped:
                         until = self._now() + HOLD_S
@@ -116,6 +119,7 @@ class ReviewQueue:
         """Lease this answer and release all others; False if somebody else has leased it."""
         with self._store.transaction():
             self._release()
+            # our own and expired leases are gone, so this is somebody else's
             leases = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
             if not leases:
                 until = self._now() + HOLD_S
@@ -133,6 +137,7 @@ class ReviewQueue:
             self._release()
 
     def _release(self) -> None:
+        """Delete this reviewer's leases and all that have expired."""
         self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._who, self._now()))
 
     def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:

@@ -85,6 +85,7 @@ _REVIEW_TEXTS: TypeAdapter[_ReviewTexts] = TypeAdapter(_ReviewTexts)
 _CLEAR = ("aligner_id", "choice", "tenant", "at", "who", "verdict", "segment", "chosen", "policy_hash", "aligner")
 _COLUMNS = (*_CLEAR, "sealed_by", "content")
 _INSERT = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+# -1 stands for the whole choice, since NULL equals nothing in SQL.
 _SAME_PLACE = "aligner_id = ? AND choice = ? AND who = ? AND ifnull(segment, -1) = ifnull(?, -1)"
 _ENTRY = "SELECT tenant, policy_hash, aligner, judged, objectives FROM entries WHERE aligner_id = ? AND choice = ?"
 
@@ -116,6 +117,7 @@ class Reviews:
     def _find_entry(self, review: Review) -> Row:
         """The entry that a review is about; raises `UnknownAnswer`."""
         rows = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
+        # another tenant's answer looks like one that does not exist
         if not rows or review.tenant not in ("", rows[0][0]):
             raise UnknownAnswer
         return rows[0]
@@ -154,10 +156,12 @@ class Reviews:
 
 def _check_place(review: Review, judged_count: object, objectives: Sequence[str]) -> None:
     """Raise `NoSuchPlace` for a segment or an objective that the answer does not have."""
+    # entries of answers that were not judged have no count
     count = judged_count if isinstance(judged_count, int) else 0
     if review.segment is not None and not 0 <= review.segment < count:
         raise NoSuchPlace("segment", f"this answer has {count} judged segments, counted from 0")
     name = review.objective
+    # with a colon it is written out, so it need not be an active one
     if name is not None and ":" not in name and name not in objectives:
         names = ", ".join(objectives) or "none"
         fix = 'name one of them, or write it out as "Name: description"'

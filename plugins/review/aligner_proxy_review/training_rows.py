@@ -21,6 +21,7 @@ from aligner_proxy_review.reviews import Review, ReviewVerdict
 CHANGES = 1
 STAYS = 0
 UNKNOWN = -1
+"""Labels of segments; a flagged segment that was not edited is unknown until a review speaks of it."""
 ObjectiveLookup = Callable[[Entry], dict[str, Objective]]
 """The objectives that an entry's tenant may have, by name."""
 
@@ -44,6 +45,7 @@ class _DraftRow:
         segment = self.segments[number]
         start = segment.start
         end = segment.end
+        # after the last segment no white space is left to remove, so take that before it
         if not text and number == len(self.segments) - 1 and number > 0:
             start = self.segments[number - 1].end
         elif not text:
@@ -61,6 +63,7 @@ class _DraftRow:
         text = self.answer
         end = len(text)
         for start, stop, new in sorted(self.edits, reverse=True):
+            # edits may share only white space
             if stop > end and self.answer[end:stop].strip():
                 raise NoRow("two edits of the same place")
             text = text[:start] + new + text[min(stop, end) :]
@@ -78,6 +81,7 @@ def training_row(entry: Entry, reviews: Sequence[Review], family: Template, look
         raise NoRow("reviewers disagree")
     work = _start_draft(entry, content, answer)
     target = None
+    # reviews of single segments come last, so that they override the labels of the whole answer
     for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
         if review.segment is None:
             target = _apply_whole_review(work, entry, review) or target
@@ -109,6 +113,7 @@ def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
 def _apply_whole_review(work: _DraftRow, entry: Entry, review: Review) -> str | None:
     """Apply a review of the whole answer; returns its corrected text, or None."""
     if review.edit is not None:
+        # a segment whose text is still there was not meant
         work.labels = [STAYS if segment.text in review.edit else CHANGES for segment in work.segments]
         return review.edit
     if review.verdict is ReviewVerdict.WRONG:

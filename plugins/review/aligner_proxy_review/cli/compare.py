@@ -37,6 +37,7 @@ def command(first: str, second: str, as_json: bool, **options: Any) -> None:
 
 
 def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -> None:
+    """Print the shares of both sides, and the answers that both judged."""
     console = Terminal()
     rows = [("answers", str(comparison.first.answers), str(comparison.second.answers))]
     rows += [(label, share_text(one), share_text(other)) for label, one, other in comparison.shares]

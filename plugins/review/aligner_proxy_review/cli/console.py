@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aligner_proxy_review.console.application import Console
 
 _GRACE_S = 3
+"""Seconds that open requests get at shutdown."""
 _LIMITS = ConnectionLimits(connections=500, drain_s=1.0, body_bytes=forms.MOST_BYTES)
 """As for the gateway, but for fewer people; at shutdown, idle connections are not waited for."""
 _NICENESS = 5
@@ -77,6 +78,7 @@ def command(
     limits = replace(_LIMITS, connections=open_files.fit_connections(_LIMITS.connections))
     os.nice(_NICENESS)
     with contextlib.closing(sockets.bind_socket(host, port)) as listener:
+        # an IPv6 address needs brackets in a URL
         url_host = f"[{host}]" if ":" in host else host
         echo(f"console: http://{url_host}:{port}", err=True)
         make_server(console, limits).run(sockets=[listener])

@@ -28,6 +28,7 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin
 from aligner_proxy_review.training_rows import NoRow, ObjectiveLookup, training_row
 
 _FAMILY = "hh-rlhf"
+"""The prompt template in which the rows have their queries."""
 
 
 @click.command("export")
@@ -86,6 +87,7 @@ def _write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows to a file that only its owner can read; on failure no partial file remains."""
     draft = out.with_name(out.name + ".part")
     try:
+        # a link in the draft's place could lead the texts elsewhere
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -40,6 +40,7 @@ _OPTIONS = (
 
 def review_options(command: F) -> F:
     """Add the options that select the store and the answers."""
+    # click lists the option applied last first
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

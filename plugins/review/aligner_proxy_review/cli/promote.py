@@ -65,10 +65,12 @@ def command(
     **options: Any,
 ) -> None:
     """Change settings of one route, one tenant or the defaults in FILE (policies file, or LiteLLM YAML)."""
+    # a mounted file may be a link, which has to stay
     path = resolve_policies_file(file).resolve()
     if options["aligner"] is not None:
         options["aligner"] = shares.parse_shares(options["aligner"])
     settings = SettingChanges({name: value for name, value in options.items() if value is not None}, objectives)
+    # exactly one of the three places
     if [route, tenant, defaults or None].count(None) != 2 or not settings:
         raise ConfigError(
             "say where (one of --route, --tenant, --defaults) and what (--mode, --sample, --caution, --objective, "
@@ -84,6 +86,7 @@ def command(
 
 
 def _print_report(change: Proposal, ruling: Ruling | None, backup: Path | None, as_json: bool) -> None:
+    """Print the diff with what the reviews say about it, or one JSON object."""
     lines = change.diff
     if as_json:
         report = {

@@ -118,6 +118,7 @@ class ReplayReport:
         return text + (f"; {self._without_text} more were recorded without text" if self._without_text else "")
 
     def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+        """The tables as (head, rows); those of reviews and of policies only where they say something."""
         yield _HEAD, list(_figure_rows(self._before, self._after))
         yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in count_changes(self._cases).items()]
         if self._reviewed.answers:
@@ -129,6 +130,7 @@ class ReplayReport:
             )
 
     def _markdown(self, has_plot: bool) -> str:
+        """The report as Markdown; without matplotlib it says how to get the plot."""
         lines = ["# Replay", "", self._summary() + "."]
         for head, rows in self._tables():
             lines += ["", _markdown_line(head), _markdown_line(["---"] * len(head)), *map(_markdown_line, rows)]
@@ -143,6 +145,7 @@ class ReplayReport:
 
         names = ["after", "before"]
         sides = [self._after, self._before]
+        # text stays text, and the same figures give the same file
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "replay"}):
             figure = Figure(figsize=(8, 4.5), layout="constrained")
             figure.suptitle(self._summary(), fontsize="medium")
@@ -171,6 +174,7 @@ def _aligners(sides: Sequence[ReplayRun]) -> list[str]:
 
 
 def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, ...]]:
+    """The rows of the table of figures; endings that never occur are left out."""
     for ending in Ending:
         if before.endings[ending] or after.endings[ending]:
             yield ending.value, str(before.endings[ending]), str(after.endings[ending])
@@ -199,6 +203,7 @@ def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
 
 
 def _case_fields(case: ReplayCase) -> dict[str, Any]:
+    """One answer of the replay as JSON, without its texts."""
     sides = {
         name: {"ending": side.ending, "reason": side.reason, "engine_ms": round(side.engine_ms, 1)}
         for name, side in (("before", case.before), ("after", case.after))
@@ -292,6 +297,7 @@ def _read_recorded(
     store = writer.open_for_reading(file, path)
     try:
         is_narrowed = target != Target()
+        # filtered below, so the limit must not cut before
         newest = store.entries(since=since, limit=-1 if is_narrowed else limit)
         entries = list(islice((one for one in newest if not is_narrowed or target.covers(one)), limit))
         reviews = list(Reviews(store).all())
@@ -299,6 +305,7 @@ def _read_recorded(
         store.close()
     if not entries:
         raise ConfigError("the audit store has no entry of that time; choose another --since")
+    # the store gives the newest first
     return entries[::-1], reviews
 
 

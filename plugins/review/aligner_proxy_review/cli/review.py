@@ -47,6 +47,7 @@ _KEYS = {
 }
 _VERDICTS = {"a": ReviewVerdict.RIGHT, "r": ReviewVerdict.WRONG, "h": ReviewVerdict.HARM}
 _LAST_TURNS = 2
+"""How many turns of the conversation are shown."""
 _PROMPT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ? help, q end"
 
 
@@ -122,6 +123,7 @@ class _ReviewLoop:
             )
         if key == "e":
             edit = click.prompt("what should stand there (empty: nothing)", default="", show_default=False)
+            # a better text means that the edit was bad, or that one was missing
             verdict = ReviewVerdict.HARM if entry.changed else ReviewVerdict.MISSED
         if key == "m":
             objective = click.prompt("against which objective (empty: none)", default="", show_default=False) or None
@@ -184,6 +186,7 @@ def _segment_rows(content: Content) -> list[tuple[str, ...]]:
 
 
 def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> None:
+    """Print what the reviews prove so far, and how many more are needed."""
     evidence = read_evidence(store.store, store.answer_filter)
     rows: list[tuple[str, str, str]] = [
         ("edits that are right", share_text(evidence.right), str(evidence.right.more_needed)),
@@ -198,6 +201,7 @@ def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> N
 
 
 def _figure_fields(evidence: Evidence, waiting: int) -> dict[str, Any]:
+    """The same figures as JSON."""
     return {
         "waiting": waiting,
         "answers": evidence.answers,

@@ -20,11 +20,14 @@ Passage = tuple[str, str]
 _MOST_COMPARED = 3000
 """Largest passage that is compared word by word; longer ones are shown whole, before and after."""
 _MOST_EDITS = 200
+"""Limit on the changes shown of one answer."""
 _CONTEXT = 60
 """Characters of unchanged text shown next to a change in a list."""
 _ELLIPSIS = " … "
 _MOST_IN_LIST = 1500
+"""Characters of an answer shown in a list."""
 _GATE = "gate_"
+"""How the gate's reasons begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class AnswerView:
             return "-"
         if content is None:
             return "refused" if (self.entry.reason or "").startswith(_GATE) else "no text kept"
+        # the aligner's text is stored apart only if the gate changed or refused it
         if content.proposed is not None:
             return "changed" if content.edited not in (None, content.exchange.answer) else "refused"
         return "passed" if content.edits else "nothing to pass"
@@ -164,8 +168,10 @@ class AnswerView:
         return self.content.segments if self.content else ()
 
     def _make_edit(self, answer: str, start: int, end: int, text: str) -> ShownEdit:
+        """One change with its word diff, and the flagged segment with the highest score in it."""
         before = answer[start:end]
         touched = [segment for segment in self._flagged if segment.text and _overlap(segment.text.strip(), before)]
+        # 0 for segments without a score
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
         passages = tuple((change.value, part) for change, part in _compare_passages(before, text))
         return ShownEdit(passages, worst.objective if worst else None, worst.score if worst else None)
@@ -178,6 +184,7 @@ def _overlap(segment: str, passage: str) -> bool:
 
 
 def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
+    """Compare word by word; passages that are too long for this are removed and added whole."""
     if max(len(before), len(after)) <= _MOST_COMPARED:
         yield from word_diff(before, after)
         return

@@ -24,6 +24,7 @@ MOST_SEARCHED = 5000
 """How many entries are searched for matches of a filter."""
 _HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
 _LONGEST_FILTER = 200
+"""Longest value of a filter, in characters."""
 
 StoreOpener = Callable[[], AuditStore]
 
@@ -119,9 +120,12 @@ class AnswerQueries:
         parts = _HANDLE.fullmatch(name)
         if parts is None:
             return None
+        # the handle contains the time bit by bit, so the entry is found without a search
         (at,) = struct.unpack(">d", bytes.fromhex(parts[1]))
+        # a forged handle may contain any bits
         if not math.isfinite(at):
             return None
+        # exactly this moment: the end is not included
         for entry in self._iter_entries(at, math.nextafter(at, math.inf)):
             if answer_handle(entry) == name:
                 return entry if viewer.may_see(entry.tenant) else None
@@ -156,6 +160,7 @@ class AnswerQueries:
             if store is None:
                 return 0, []
             last = store.last_row()
+            # after an erasure the newest row may have a smaller id
             if last <= after:
                 return last, []
             return last, list(store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (after, last, limit)))[::-1]

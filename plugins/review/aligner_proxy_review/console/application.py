@@ -47,6 +47,7 @@ FORM_COOKIE = "aligner_console_login"
 KNOWN_COOKIE = "aligner_console_known"
 """Cookie that marks a browser from which somebody has logged in before; it gives no access."""
 _KNOWN_S = 90 * 86_400
+"""Seconds for which a browser stays known."""
 _KNOWN = "known-"
 """Prefix of that cookie's value; no other cookie that we sign has it."""
 _FIRST_PAGE = "/live"
@@ -159,6 +160,7 @@ class Console:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Follow the audit store while the application runs, and end jobs and connections with it."""
         following = asyncio.ensure_future(self.services.feed.run())
         try:
             yield
@@ -217,6 +219,7 @@ class Console:
         address = request.client.host if request.client else ""
         known_browser = self.sessions.verify(request.cookies.get(KNOWN_COOKIE))
         is_known = known_browser is not None and known_browser.startswith(_KNOWN)
+        # failures count for the known browser, since anybody can get a new form cookie
         name = known_browser if known_browser is not None and is_known else browser
         if self._failures.too_many(name, address, is_known=is_known):
             return self._login_page(request, 429, "Too many attempts; wait a minute.")
@@ -234,6 +237,7 @@ class Console:
         return response
 
     def _login_page(self, request: Request, status: int = 200, problem: str | None = None) -> Response:
+        """The log-in page; its form is tied to this browser by a signed cookie, since there is no session yet."""
         browser = self.sessions.verify(request.cookies.get(FORM_COOKIE)) or secrets.token_urlsafe(16)
         text = self.services.templates.get_template("login.html").render(
             viewer=None, token=self.sessions.form_token(browser), problem=problem, path="/login"
@@ -254,6 +258,7 @@ class Console:
     async def _show_error(self, request: Request, error: Exception) -> Response:
         if isinstance(error, PageError):
             return self._error_page(request, error.status, error.message)
+        # the framework raises these for unknown addresses and methods
         status = error.status_code if isinstance(error, HTTPException) else 500
         return self._error_page(request, status, NOT_FOUND)
 
@@ -272,8 +277,10 @@ class Console:
 
 def _redirect_to_login(request: Request) -> Response:
     """Redirect to the log-in, always to the same address, since an address in the request could be an attacker's."""
+    # htmx would put the log-in page into a part of this page
     if request.headers.get("hx-request"):
         return Response(status_code=401, headers={"hx-redirect": "/login"})
+    # a stream of events cannot be redirected to a page
     if request.url.path.endswith("/events"):
         return Response(status_code=401)
     return RedirectResponse("/login", 303)

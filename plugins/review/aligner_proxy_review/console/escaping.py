@@ -16,6 +16,7 @@ from aligner_proxy.text.hidden import is_hidden
 MOST_CHARS = 50_000
 """Longest text shown on a page."""
 MOST_OF_NAME = 120
+"""Longest name shown on a page."""
 _MOST_MARKS = 500
 """How many runs of hidden characters are shown; the text is cut after them."""
 
@@ -51,6 +52,7 @@ def _escape_bounded(text: str, most: int) -> Markup:
         else:
             pieces.append(escape(run))
         end += len(run)
+    # cut by length or by the number of marks
     if more := len(text) - end:
         pieces.append(Markup(' <span class="cut">… and {} more characters</span>').format(f"{more:,}"))
     return Markup("").join(pieces)
@@ -58,6 +60,7 @@ def _escape_bounded(text: str, most: int) -> Markup:
 
 def _runs(text: str) -> Iterator[str]:
     """The text split into runs of visible characters and runs of one hidden character."""
+    # all visible characters have the same key, each hidden one its own
     for _, run in groupby(text, lambda char: char if is_hidden(char) else ""):
         yield "".join(run)
 

@@ -68,6 +68,7 @@ class ConsoleFiles:
         with self._lock:
             stamp = self._stamps(self._current)
             if stamp != self._stamp:
+                # before reading, so that an invalid version is logged once and not read again
                 self._stamp = stamp
                 try:
                     self._current = self._read_files()
@@ -87,6 +88,7 @@ class ConsoleFiles:
         """
         if self._engine is not None:
             return ["--engine", self._engine]
+        # such an aligner is not loaded here, so a command can use it directly
         if not config.engine_backend(self.current().policies).local:
             return []
         socket = config.engine_socket()

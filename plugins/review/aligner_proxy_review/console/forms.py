@@ -7,9 +7,12 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.requests import ClientDisconnect, Request
 
 MOST_BYTES = 1 << 20
+"""Largest body of a form."""
 _MOST_FIELDS = 20
+"""More than any of our forms has."""
 _URLENCODED = "application/x-www-form-urlencoded"
 TOKEN = "token"
+"""Name of the field with the session's token."""
 
 
 class PageError(Exception):
@@ -48,6 +51,7 @@ def refuse_foreign(request: Request) -> None:
     """Raise `PageError` if the browser's headers show that the form came from another site."""
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
+    # older browsers send neither of the two headers
     is_ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if site not in (None, "same-origin") or not is_ours:
         raise PageError(403, "This form is not from a page of this console.")

@@ -24,8 +24,11 @@ from aligner_proxy_review.console.forms import PageError
 log = logging.getLogger(__name__)
 
 _LONGEST_LINE = 64 << 20
+"""In bytes; the last line is the whole result."""
 _MOST_KEPT = 64
+"""How many jobs are kept with their results."""
 _NICE = 10
+"""Priority of a job's process: below that of the gateway."""
 _BUSY = "This runs already; wait for its end."
 
 
@@ -97,12 +100,14 @@ class ConsoleJobs:
             log.warning("console: `aligner-proxy %s` failed (%s)", arguments[0], type(error).__name__)
             job.fault = f"it could not be run ({type(error).__name__})"
         finally:
+            # cancelled, or ended by an unexpected error
             if job.runs:
                 job.fault = "it was ended"
 
 
 async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
     """Run one command and read its progress lines; kills it if the job is cancelled."""
+    # the command ends when the console dies
     tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
     process = await asyncio.create_subprocess_exec(
         *tether,
@@ -119,6 +124,7 @@ async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: st
         os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
     last: dict[str, Any] = {}
     try:
+        # a command that fails at once reads no input; its last line says why
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             process.stdin.write(stdin_text.encode())
             await process.stdin.drain()
@@ -136,6 +142,7 @@ async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: st
         raise
     if "error" in last:
         job.fault = str(last["error"].get("message"))
+    # it ended without a result
     elif not last or last.keys() == {"done", "of"}:
         job.fault = f"it ended with status {status}; `aligner-proxy {arguments[0]}` on the command line says why"
     else:

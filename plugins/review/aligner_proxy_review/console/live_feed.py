@@ -31,7 +31,9 @@ _MOST_AT_ONCE = 500
 _MOST_WAITING = 20
 """How many batches may wait for a slow page; with more, the page is told that some are missing."""
 _MOST_RENDERED = 2000
+"""How many rendered events are cached."""
 MISSED: Final = None
+"""Stands for a batch that was left out."""
 
 
 class AnswerSource(Protocol):

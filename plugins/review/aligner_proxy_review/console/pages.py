@@ -32,12 +32,17 @@ from aligner_proxy_review.console.sessions import ConsoleSession, ConsoleSession
 from aligner_proxy_review.evidence import reviewers_disagree
 
 LISTED = 50
+"""How many answers the live page shows at first."""
 MOST_COUNTED = 100_000
 """Limit on the answers from which rates are counted."""
 MOST_STREAMS = 200
+"""How many live pages may be open at a time."""
 _KEEP_ALIVE_S = 10.0
+"""How often an idle stream sends a comment, and looks whether its session has ended."""
 _MOST_OBJECTIVES = 32
+"""Limit on the objectives of one question in the playground."""
 _LONGEST_MODEL = 200
+"""Longest name of a model in a link."""
 _DEFAULT_PERIOD = "1d"
 
 
@@ -113,6 +118,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
     def event(entry: Entry) -> str:
         name = answer_handle(entry)
         if name not in feed.rendered:
+            # each line of an event needs its own field; a carriage return would end one
             lines = row.render(answer=AnswerView(entry)).replace("\r", "").split("\n")
             feed.rendered[name] = "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
         return feed.rendered[name]
@@ -121,6 +127,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
         ours = (entry for entry in entries if visit.viewer.may_see(entry.tenant) and filters.admit(entry))
         return "".join(map(event, ours))
 
+    # pages with both alike show the same, so they share the rendered batches
     kind = (visit.viewer.tenants, filters)
     with feed.open_page() as queue:
         yield "retry: 2000\n: following\n\n"
@@ -166,6 +173,7 @@ async def show_rates(visit: Visit) -> Response:
 
 def _count_rates(visit: Visit, period: float) -> Rates:
     now = time.time()
+    # one more than is counted, to see whether any are left out
     answers = visit.services.answers.counted_answers(visit.viewer, now - period, MOST_COUNTED + 1)
     return compute_rates(answers[:MOST_COUNTED], now, period, cut=len(answers) > MOST_COUNTED)
 

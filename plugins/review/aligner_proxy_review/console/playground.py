@@ -12,10 +12,15 @@ from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy_review.console.escaping import show_plain
 
 TIMEOUT_S = 120.0
+"""Seconds for one request to the gateway."""
 _COLDEST = -6.0
+"""Score, in nats, up to which a segment has no colour."""
 _NATS_A_STEP = 1.5
+"""How much higher the score is at each colour step."""
 HOTTEST = 7
+"""The highest colour step."""
 _MOST_OF_MESSAGE = 300
+"""Characters of the gateway's error message that are shown."""
 
 
 class GatewayRefused(AlignerProxyError):

@@ -47,6 +47,7 @@ class ExplainedPolicy:
 def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
     """The policy that a model, team and key would get; raises `ForbiddenError` and `BadRequest`."""
     entries = configured.keys.items()
+    # a key may be given by its hash or its alias
     digest, entry = next(((d, e) for d, e in entries if key and key in (d, e.alias)), (None, None))
     team = team or (entry.team if entry and entry.team else "")
     name, groups = litellm_config.resolve_model(configured.litellm, model)
@@ -65,6 +66,7 @@ def explain_entry(configured: ConsoleConfig, entry: Entry) -> ExplainedPolicy | 
 
 
 def _explain_facts(configured: ConsoleConfig, facts: RequestFacts, recorded: str | None = None) -> ExplainedPolicy:
+    """Explain the policy of a request; `recorded` is the hash of the policy to compare it with."""
     resolver = configured.resolver
     policy = configured.extensions.resolve(resolver.resolve(facts), facts)
     origins = dict(policy.origins)
@@ -74,6 +76,7 @@ def _explain_facts(configured: ConsoleConfig, facts: RequestFacts, recorded: str
         policy.caution,
         tuple((objective, origins.get(f"objective:{objective.name}", "-")) for objective in policy.objectives),
         tuple(_explained_settings(settings, policy, origins)),
+        # without a recorded policy there is nothing to differ from
         recorded in (None, policy_hash(policy)),
     )
 
@@ -84,6 +87,7 @@ def _explained_settings(
     rows = [ExplainedSetting(name, _value_text(value), origins.get(name, _BUILT_IN)) for name, value in values.items()]
     if policy.quota is not None:
         rows.append(ExplainedSetting("quota", f"{policy.quota.seconds:g} s a minute", origins.get("quota", "-")))
+    # what somebody has set comes first
     return sorted(rows, key=lambda row: row.is_default)
 
 

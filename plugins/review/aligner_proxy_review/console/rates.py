@@ -11,7 +11,9 @@ from aligner_proxy.types import Status
 from aligner_proxy_review.console.answer_queries import CountedAnswer, route_name
 
 PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
+"""Periods that can be chosen, in seconds."""
 BARS = 24
+"""How many bars the chart has."""
 COUNTED = (Status.CORRECTED, Status.UNCHANGED, Status.SHADOW, Status.NOT_JUDGED, Status.FAILED)
 """The columns; skipped answers have no entry in the audit store."""
 
@@ -46,7 +48,9 @@ class RateGroup:
     def count_answer(self, entry: CountedAnswer) -> None:
         """Count one answer."""
         self.statuses[entry.status] += 1
+        # in shadow mode the reason says what would have been done
         self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
+        # None if no cache was asked
         self.cache_hits += entry.cache_hit == 1
         self.times.append(entry.ms)
 
@@ -85,6 +89,7 @@ def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, c
     for entry in entries:
         key = (entry.tenant, route_name(entry))
         groups.setdefault(key, RateGroup(*key)).count_answer(entry)
+        # an answer at the very end, or recorded meanwhile, belongs to the last bar
         bars[min(BARS - 1, max(0, int((entry.at - (now - period)) / width)))][entry.status] += 1
     ordered = [groups[key] for key in sorted(groups)]
     return Rates(ordered, [bars[number] for number in range(BARS)], cut)

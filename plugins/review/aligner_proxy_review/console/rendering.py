@@ -11,6 +11,7 @@ from aligner_proxy_review.console import escaping
 from aligner_proxy_review.console.rates import BARS, COUNTED
 
 CHART_HEIGHT = 100
+"""In the units of the chart, which is scaled to the page."""
 _NO_VALUE = "–"
 
 

@@ -22,8 +22,10 @@ from aligner_proxy_review.reviews import NoSuchPlace, ReviewVerdict, UnknownAnsw
 
 PATH = "/review"
 MOST_SEGMENTS = 500
+"""Limit on the segments shown of one answer."""
 _OTHER = "Another answer is current now, perhaps because of another tab; nothing was saved."
 _LONGEST_NUMBER = 6
+"""Digits of the longest number of a segment."""
 
 
 async def show_review(visit: Visit) -> Response:
@@ -50,6 +52,7 @@ async def take_verdict(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
+    """The current answer and the state; None as the answer if the queue is empty or nothing is recorded."""
     try:
         with _open_session(visit) as (session, state):
             next_answer = session.current_answer()
@@ -104,6 +107,7 @@ def _parse_input(act: str, form: dict[str, str], entry: Entry) -> ReviewInput:
     if act == ReviewVerdict.MISSED:
         return ReviewInput(ReviewVerdict.MISSED, segment, objective=objective)
     if act == "edit":
+        # a better text means that the edit was bad, or that one was missing
         verdict = ReviewVerdict.HARM if entry.changed else ReviewVerdict.MISSED
         return ReviewInput(verdict, segment, form.get("edit", ""), objective)
     raise PageError(400, "There is no such verdict.")

@@ -24,7 +24,9 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVe
 PERIOD_S = 30 * 86_400.0
 """How far back the queue reaches; the default of the `review` command."""
 _MOST_DESKS = 1000
+"""How many sessions have a state at a time."""
 _MOST_PASSED = 200
+"""Limit on the skipped answers that are remembered, and on the disagreements that are listed."""
 Drawn = tuple[AnswerPlace, ReviewOrigin]
 Redact = Callable[[str], str]
 
@@ -74,6 +76,7 @@ class ReviewSession:
         self._state = state
         self._viewer = viewer
         self._who = reviewer_name(viewer)
+        # the queue gives only answers of this reviewer's tenants
         self.answer_filter = AnswerFilter(since=time.time() - PERIOD_S, tenants=viewer.tenants)
         self._queue = ReviewQueue(store, self._who, self.answer_filter, second=state.second)
 
@@ -82,6 +85,7 @@ class ReviewSession:
         if self._state.current is not None:
             place, origin = self._state.current
             entry = find_entry(self._store, place)
+            # it may have been deleted, withdrawn from this reviewer, or leased to somebody else
             if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
                 return entry, origin
         next_answer = self._queue.next([place for place, _ in self._state.skipped])
@@ -95,6 +99,7 @@ class ReviewSession:
         if self._state.current is None:
             return
         place, origin = self._state.current
+        # the store refuses the review if the reviewer may no longer see the answer
         tenant = self._tenant_of(place)
         review = Review(
             *place,
@@ -121,6 +126,7 @@ class ReviewSession:
         """Withdraw the last verdict and make its answer current again; False if there is none."""
         while self._state.reviews:
             review, origin = self._state.reviews.pop()
+            # a verdict that is gone already, with its answer, is passed over
             if Reviews(self._store).withdraw(review):
                 self._state.current = ((review.aligner_id, review.choice), origin)
                 return True
@@ -130,6 +136,7 @@ class ReviewSession:
         """Skip the current answer without a verdict."""
         if self._state.current is not None:
             self._state.skipped.append(self._state.current)
+            # the oldest ones may come up again
             del self._state.skipped[:-_MOST_PASSED]
             self._state.current = None
             self._queue.release()

@@ -18,11 +18,17 @@ from cachetools import TTLCache
 LIFETIME_S = 8 * 3600.0
 """Seconds until a session expires."""
 _MOST_SESSIONS = 1000
+"""How many sessions may be open at a time."""
 _MOST_OF_BROWSER = 10
+"""Failed log-ins of one browser before it has to wait."""
 _MOST_KEYS_OF_ADDRESS = 100
+"""Different keys that may fail at one address before unknown browsers there have to wait."""
 _FAILURES_IN_S = 60.0
+"""Seconds for which a failure counts."""
 _MOST_KNOWN = 10_000
+"""For how many browsers, and for how many addresses, failures are counted."""
 _LONGEST_COOKIE = 200
+"""Longer cookies are cut; none of ours is so long."""
 
 Clock = Callable[[], float]
 
@@ -49,6 +55,7 @@ class ConsoleSessions:
         session = ConsoleSession(secrets.token_urlsafe(24), digest, self._clock() + LIFETIME_S)
         self._open[session.id] = session
         while len(self._open) > _MOST_SESSIONS:
+            # the oldest one
             self._open.popitem(last=False)
         return self.sign(session.id)
 
@@ -87,6 +94,7 @@ class ConsoleSessions:
         return _equal(token, self.form_token(name))
 
     def _mac(self, use: str, value: str) -> str:
+        # the use is signed too, so that a form's token is no valid cookie
         return hmac.new(self._secret, f"{use}:{value}".encode(errors="replace"), hashlib.sha256).hexdigest()
 
 
@@ -122,6 +130,7 @@ class LoginFailures:
         times.append(now)
         self._of_browsers[browser] = times
         keys = self._of_addresses.get(address) or {}
+        # so that the key moves to the end, as the latest one
         keys.pop(key, None)
         keys[key] = now
         if len(keys) > _MOST_KEYS_OF_ADDRESS:

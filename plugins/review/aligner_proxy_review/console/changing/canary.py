@@ -21,6 +21,7 @@ PATH = "/canary"
 MOST_COMPARED = 20_000
 """How many of the newest answers are read."""
 _LONGEST = 64
+"""Digits of the longest hash."""
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -42,6 +43,7 @@ async def show_canary(visit: Visit) -> Response:
     hashes = [_hash_prefix(query.get(name, "")) for name in ("a", "b")]
     data = await asyncio.to_thread(_read_canary, visit, *hashes)
     names = [aligner for aligner, _, _ in data.aligners]
+    # by default the two aligners with the most answers
     first, second = (value or default for value, default in zip(hashes, [*names, "", ""], strict=False))
     return visit.page("canary.html", found=data, first=first, second=second, most=MOST_COMPARED)
 
@@ -57,6 +59,7 @@ def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
     condition, values = AnswerFilter(since=time.time() - PERIOD_S).condition()
     inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:
+        # texts are needed only to compare answers one by one
         entries = list(store.select(f"id IN ({inner}) ORDER BY id", (*values, MOST_COMPARED), texts=bool(first)))
         reviews = list(Reviews(store).all())
     judged_entries = [entry for entry in entries if entry.changed is not None and entry.aligner]

@@ -20,6 +20,7 @@ from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy_review.console.access import TEAM, Viewer
 
 _PATTERN = "*?["
+"""Characters that make the name of a team a pattern, which may match other teams as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class KnownObjective:
         """Whether a viewer may see and change its examples, and teach it."""
         if viewer.tenants is None:
             return True
+        # an entry for one key is not for the whole team
         if self.tenant is None or self.tenant.match.key is not None:
             return False
         team = self.tenant.match.team

@@ -35,9 +35,11 @@ log = logging.getLogger(__name__)
 
 PATH = "/objectives"
 _MOST_SUGGESTED = 50
+"""Limit on the suggestions shown at a time."""
 _changing = threading.Lock()
 """Prevents two forms from writing a file at the same time."""
 _CHANGED = "The examples, or the text, have changed since this report; teach again."
+"""Shown if a report is no longer about the present examples."""
 _OTHERS = "There are other sentences now than the page showed; look at them first."
 
 
@@ -110,6 +112,7 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
         visit.services.jobs.forget(_job_name(target))
     elif act in _ACTS:
         await asyncio.to_thread(_apply_act, visit, target, act, form)
+        # its heads are active now, so the report is done with
         if act == "keep":
             visit.services.jobs.forget(_job_name(target))
     else:
@@ -136,6 +139,7 @@ def _find_changeable(visit: Visit) -> KnownObjective:
 
 
 def _read_contents(visit: Visit) -> _Contents:
+    """Read the contents of the page; without examples for viewers who may not change the objective."""
     target = _find_objective(visit)
     if target.subject is None or not target.may_change(visit.viewer):
         return _Contents(target, None)
@@ -157,6 +161,7 @@ def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> lis
 
 
 def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[Example]], ...]:
+    """The two lists of examples: key in forms, heading, and examples."""
     if examples is None:
         return ()
     return (
@@ -206,6 +211,7 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     if target.subject is not None:
         raise PageError(409, "This objective has a file of examples already.")
     configured = visit.services.files.current()
+    # the title of a tenant's objective contains a slash
     name = f"{target.title.replace('/', '.')}.examples.yaml"
     place = path_of(configured.policies)
     file = place.parent / name
@@ -222,6 +228,7 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
         # Resolve links, since a mounted file may be a link that has to stay.
         replace_file(place.resolve(), before, after, backup=True)
     except ConfigError:
+        # nothing names the new file, and it would block the next try
         file.unlink()
         raise
     _log_change(visit, target, f"{count} examples begun")
@@ -238,6 +245,7 @@ def _insert_examples(before: str, target: KnownObjective, name: str, configured:
         for part in target.path[:-1]:
             block = block[part]
         entry = block[target.path[-1]]
+        # an objective may be written as its text alone
         block[target.path[-1]] = {**(entry if isinstance(entry, dict) else {"text": entry}), "examples": name}
 
     return edit_checked(before, path_of(configured.policies), edit, change)
@@ -252,6 +260,7 @@ def _hold_new(visit: Visit, subject: Subject) -> None:
 
 
 def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    """Remove one example from a list of the file."""
     kind = form.get("list", "")
     was_there = kind in (AGAINST, FINE) and example_file.remove_example(
         _require_subject(target), kind, form.get("example", "")
@@ -268,6 +277,7 @@ def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]
     if form.get("example"):
         selection = [one for one in suggested if example_file.example_id(one.sentence.text) == form["example"]]
     else:
+        # nobody may take sentences that the page did not show
         selection = suggested if from_reviews.digest(suggested) == form.get("shown") else []
     if not selection:
         raise PageError(409, _OTHERS)
@@ -281,9 +291,11 @@ def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     """Activate exactly the heads of the report, if the examples have not changed since."""
     subject = _require_subject(target)
     heads = _lesson_heads(visit.services.jobs.find(_job_name(target)))
+    # another lesson may have ended since the page was loaded
     if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
         raise PageError(409, "This report is no longer available; teach again.")
     digest = subject.read().digest
+    # the report would not hold for what is there now
     if any(version.text != subject.text or version.digest != digest for version, _ in heads):
         raise PageError(409, _CHANGED)
     store = HeadStore.for_file(visit.services.files.current().policies)
@@ -293,6 +305,7 @@ def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 
 
 def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
+    """Activate the heads that were active before, if they were taught for the present text."""
     subject = _require_subject(target)
     back = HeadStore.for_file(visit.services.files.current().policies).rollback(
         subject.scope, subject.name, subject.text
@@ -362,6 +375,7 @@ def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
     try:
         examples = example_file.present_examples(target.subject)
     except ConfigError:
+        # then the report is shown without the examples' texts
         examples = Examples(())
     by_place = {example.place: example for example in examples.every}
     reports = []

@@ -47,7 +47,9 @@ LIMITS = (100, 300, 1000)
 """Choices for the number of replayed answers."""
 _FIELDS = ("where", "mode", "sample", "caution", "objective", "aligner", "shadow_aligner")
 _MOST_LISTED = 20
+"""Limit on the answers of a replay that are listed."""
 _SAME = "the same"
+"""How the replay's report names an answer without a difference."""
 _CHANGED = "The policies file, or the change, is not what the page showed any more; look at it again."
 
 
@@ -68,6 +70,7 @@ class _ShownChange:
     def lines(self) -> list[tuple[str, str]]:
         """The lines of the diff, each with its kind: added, removed or kept."""
         kinds = {"+": "added", "-": "removed"}
+        # without the two lines with the file's names
         return [(kinds.get(line[:1], "kept"), line) for line in self.change.diff[2:]]
 
 
@@ -89,6 +92,7 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
     if act == "replay":
         _start_replay(visit, proposed, form.get("limit", ""))
     elif act == "write":
+        # only the diff that was shown may be written
         if form.get("digest") != proposed.digest:
             raise PageError(409, _CHANGED)
         return await asyncio.to_thread(_write_change, visit, fields, proposed)
@@ -154,6 +158,7 @@ def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
     """Parse the change from a form; raises `ConfigError` and `AuditError`."""
     kind, _, name = fields["where"].partition("/")
     target = Target(name if kind == "route" else None, name if kind == "tenant" else None)
+    # empty fields change nothing
     settings = _parse_settings(fields)
     if not settings or kind not in ("route", "tenant", "defaults"):
         raise ConfigError("say where and what is to be changed")
@@ -163,6 +168,7 @@ def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
 
 
 def _parse_settings(fields: Mapping[str, str]) -> SettingChanges:
+    """The settings that the form changes; raises `ConfigError`."""
     values: dict[str, Value] = {}
     if fields["mode"]:
         values["mode"] = fields["mode"]
@@ -217,6 +223,7 @@ def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, 
         for case in job.result["cases"]:
             if len(answers) == _MOST_LISTED:
                 break
+            # without an id an entry cannot be found again
             if case["change"] == _SAME or not case["aligner_id"]:
                 continue
             entry = find_entry(store, (case["aligner_id"], case["choice"]))
