@@ -98,6 +98,11 @@ class _ProseLine:
         """Whether the line is known to be neither a code block marker nor a list number, whatever follows."""
 
     @property
+    def has_begun(self) -> bool:
+        """Whether any character of a line of prose has been processed."""
+        return bool(self._recent)
+
+    @property
     def awaits_mark(self) -> bool:
         """Whether nothing matters until the next sentence mark or the end of the line."""
         return self._is_settled and not (self._in_run or self._sentence_ended)
@@ -140,7 +145,6 @@ class Cutter:
 
     def __init__(self) -> None:
         self._line = _ProseLine()
-        self._at_line_start = True
         self._open_fence: _Fence | None = None
         """The opening marker of the present code block; None outside of code."""
         self._length = 0
@@ -162,11 +166,10 @@ class Cutter:
         self._texts.append(more)
         at = 0
         while at < len(more):
-            if self._at_line_start and (line_end := self._take_line(more, at)):
+            if not self._line.has_begun and (line_end := self._take_line(more, at)):
                 at = line_end
                 continue
             plain = self._plain(more, at)
-            self._at_line_start = False
             if plain is not None:
                 self._touch(plain.group(), self._length + at)
                 self._line.passes(plain.group())
@@ -206,10 +209,12 @@ class Cutter:
 
     def _take_line(self, more: str, at: int) -> int | None:
         """Process a whole line of prose from `at` on and return its end; None if it may be code or is incomplete."""
+        # a code block is followed character by character, since it may end with any line
+        if self._open_fence is not None:
+            return None
         end = more.find("\n", at) + 1
         line = more[at:end]
-        # a code block is followed character by character, since it may end with any line
-        if not end or self._open_fence is not None or line.lstrip(" \t")[:1] in _FENCE_CHARS:
+        if not end or line.lstrip(" \t")[:1] in _FENCE_CHARS:
             return None
         start = 0
         for next_start in (*sentence_starts(line), len(line)):
@@ -220,7 +225,6 @@ class Cutter:
 
     def _end_line(self, behind: int) -> None:
         """End the line; in prose, or with the line that closes a code block, the piece ends too."""
-        self._at_line_start = True
         fence = self._line.fence
         self._line = _ProseLine()
         if self._open_fence is None and fence.valid:
