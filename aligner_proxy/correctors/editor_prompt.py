@@ -81,7 +81,6 @@ _FRAME_TOKENS = 96
 _LEFT_OUT = "[...]"
 """Mark in place of the parts of a long answer that are not shown."""
 _CONVERSATION_ROLES = ("user", "assistant")
-_ANSWERED_ROLES = ("system", *_CONVERSATION_ROLES)
 _NUMBERS = (1, MAX_PASSAGES)
 """Lowest and highest number of a passage."""
 _FENCE = re.compile(r"^```\w*\n|\n?```$")

@@ -317,7 +317,7 @@ class SideTexts:
             self.refuse(kind)
             return
         scored_state = scoring_state(state, kind)
-        scored_state.policy = replace(scored_state.policy.without_standards(), on_skip=_JUDGE_ALL)
+        scored_state.policy = replace(scored_state.policy, on_skip=_JUDGE_ALL)
         corrector = self._corrector_of(scored_state)
         unstored = no_store(self._data, self._source)
         exchange = make_side_exchange(self._opening, 0, text, no_store=unstored)

@@ -322,7 +322,8 @@ def _load_plugin(
     hooks: pluggy.PluginManager, entry: importlib.metadata.EntryPoint, earlier: Sequence[Plugin]
 ) -> Plugin:
     """One plugin with its offers, or with its fault if it cannot be used."""
-    version, distribution = (entry.dist.version, entry.dist.name) if entry.dist else ("?", "")
+    version = entry.dist.version if entry.dist else "?"
+    distribution = entry.dist.name if entry.dist else ""
     plugin = Plugin(entry.name, version, not _is_bundled(entry), distribution, {})
     if entry.name in {other.name for other in earlier}:
         return replace(plugin, fault="another plugin has this name")

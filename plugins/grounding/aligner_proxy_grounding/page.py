@@ -348,8 +348,6 @@ class _PageReader:
         """Items that contain the current one, with their indents."""
         self._indent: int | None = None
         self._head: list[str] | None = None
-        self._before = ""
-        """The previous sentence."""
         self._in_code = False
 
     def line(self, number: int, line: str) -> Iterator[_PagePassage]:
@@ -392,7 +390,6 @@ class _PageReader:
         self._headings[level] = text
         self._announced = ""
         self._parents = []
-        self._before = ""
 
     def _headings_above(self) -> tuple[tuple[str, float], ...]:
         # the nearest heading has the highest level
