@@ -22,6 +22,7 @@ from aligner_proxy.policy.litellm_config import GUARDRAIL
 from aligner_proxy.types import Turn
 from aligner_proxy_systems.meal.selector import Weigher
 from tests.engine.server.test_app import serving
+from tests.support.installed import pretend_installed
 from tests.support.scripted import ScriptedEngine
 
 POLICIES = """\
@@ -449,12 +450,8 @@ def test_drafts_of_a_corrector_that_repeats_itself_are_a_warning(tmp_path: Path)
 
 def test_old_names_and_missing_plugins_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p.yaml").write_text("defaults: {drafts: 3, trail: true, corrector: self_refine}\n")
-    monkeypatch.setattr(registry, "installed_plugins", lambda: ())
-    registry.load_plugins.cache_clear()
-    try:
-        told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
-    finally:
-        registry.load_plugins.cache_clear()
+    pretend_installed(monkeypatch, [])
+    told = json.loads(_run(tmp_path / "p.yaml", "--model", "gpt", "--json").stdout)
     assert "p.yaml:1: write debug_trailer in place of trail, which is accepted until 1.0" in told["warnings"]
     for what in ("drafts", "corrector 'self_refine'"):
         needs = "needs the plugin distribution aligner-proxy-systems, which is not installed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,10 +26,10 @@ from aligner_proxy.gateway import guardrail, litellm_internals, reload, request_
 from aligner_proxy.gateway.guardrail import AlignerGuardrail, Blocked
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from tests.e2e.event_streams import frames, message_events, response_events
 from tests.support.comments import without_id
+from tests.support.installed import pretend_installed
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import chat_items, chat_text
 
@@ -188,13 +188,9 @@ async def test_on_error_block(guard: AlignerGuardrail) -> None:
 
 
 @pytest.fixture
-def uninstalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
     """No distribution of plugins is installed."""
-    with monkeypatch.context() as without:
-        without.setattr(registry, "installed_plugins", lambda: ())
-        registry.load_plugins.cache_clear()
-        yield
-    registry.load_plugins.cache_clear()
+    pretend_installed(monkeypatch, [])
 
 
 @pytest.mark.usefixtures("uninstalled")
