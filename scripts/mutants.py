@@ -22,7 +22,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).parents[1]
+from scripts.imported_modules import PLACES, ROOT
+
 LIMIT_S = 900
 """Time limit in seconds; a mutant that runs longer does not terminate, so it counts as caught."""
 OPPOSITES: dict[type[ast.cmpop], ast.cmpop] = {
@@ -94,8 +95,7 @@ def is_caught(copy: Path, mutant: Mutant, tests: Sequence[str], options: Sequenc
     file = copy / mutant.file
     before = file.read_bytes()
     file.write_bytes(before[: mutant.start] + mutant.text.encode() + before[mutant.end :])
-    folders = [copy, copy / "plugins", *sorted((copy / "plugins").glob("*/"))]
-    paths = os.pathsep.join(map(str, folders))
+    paths = os.pathsep.join(str(copy / place.relative_to(ROOT)) for place in PLACES)
     try:
         return run_tests(copy, paths, tests, options) != 0
     finally:
