@@ -104,7 +104,7 @@ class Standard:
         return ()
 
     @property
-    def configured(self) -> object:
+    def operator_part(self) -> object:
         """The operator's part of the standard as JSON-able data, for the policy hash; nothing from the request."""
         return ()
 

@@ -1,4 +1,4 @@
-"""Checks for names that do not say what they stand for; `make lint` runs it over `aligner_proxy/`.
+"""Checks for names that do not say what they stand for; `make lint` runs it over `PACKAGES`.
 
 Three kinds are reported: a class name that is defined twice; a function whose name is only a participle, preposition or
 adverb (`judged`, `beside`, `lately`); and a variable, parameter or attribute that is only a participle of saying or
@@ -21,7 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = "aligner_proxy"
+PACKAGES = (
+    "aligner_proxy",
+    "plugins/fleet/aligner_proxy_fleet",
+    "plugins/grounding/aligner_proxy_grounding",
+    "plugins/review/aligner_proxy_review",
+)
+"""The gateway, and the plugins that were rooms of it."""
 ALLOWANCES = Path(__file__).with_name("names_allowed.json")
 KINDS = ("classes", "functions", "variables")
 
@@ -90,6 +96,9 @@ PUBLIC: dict[str, frozenset[str]] = {
     "aligner_proxy/plugins/findings.py": frozenset({"found"}),  # a field of `aligner-proxy doctor --json`
     "aligner_proxy/teaching/store.py": frozenset({"called", "found"}),  # fields of the index of heads
     "aligner_proxy/types.py": frozenset({"written", "refused"}),  # counts of an editor in audit entries
+    "aligner_proxy_fleet/shared_heads.py": frozenset({"taught"}),  # a field of a record in Redis
+    "aligner_proxy_review/promotion.py": frozenset({"lost"}),  # a number in the JSON results of a replay
+    "aligner_proxy_review/reviews.py": frozenset({"chosen"}),  # a column of the table of reviews
 }
 
 
@@ -134,8 +143,9 @@ def is_wordless(name: str) -> bool:
 
 
 def room_of(path: Path) -> str:
-    """The top folder of a file below its root: `aligner_proxy/gate/judge.py` is in `gate`."""
-    return path.parts[1] if len(path.parts) > 2 else path.parts[0]
+    """The top folder of a file of the gateway (`aligner_proxy/gate/judge.py` is in `gate`), or a plugin's package."""
+    package, *folders = path.parts[:-1]
+    return folders[0] if folders and not package.startswith("aligner_proxy_") else package
 
 
 def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -174,10 +184,9 @@ class Survey:
     _classes: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def read_folder(self, folder: Path) -> None:
-        """Read every Python file of a folder and compare the class names."""
+        """Read every Python file of a folder."""
         for path in sorted(folder.rglob("*.py")):
             self.read_file(path.relative_to(folder.parent), path.read_text(encoding="utf-8"))
-        self.compare_classes()
 
     def read_file(self, path: Path, source: str) -> None:
         """Read one file, whose path is relative to the folder above the root."""
@@ -199,12 +208,11 @@ class Survey:
                 self._classes[node.name.strip("_")].append((room, f"{path}:{node.lineno}"))
 
     def compare_classes(self) -> None:
-        """Record every class whose name another class has, ignoring a leading underscore; forgets the classes read."""
+        """Record every class whose name another class has, ignoring a leading underscore."""
         for name, places in self._classes.items():
             for room, place in places if len(places) > 1 else ():
                 others = ", ".join(other for _, other in places if other != place)
                 self._note(room, "classes", place, f"class {name}: defined in {others}, too")
-        self._classes.clear()
 
     def _note(self, room: str, kind: str, place: str, text: str) -> None:
         self.offences.append(Offence(room, kind, place, text))
@@ -252,14 +260,15 @@ def shares(rooms: Iterable[Counts]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Print the offences; return 1 if a room of the package exceeds its allowance."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folders", nargs="*", help=f"report on these instead of holding {PACKAGE}/ to its numbers")
+    parser.add_argument("folders", nargs="*", help="report on these instead of holding the packages to their numbers")
     parser.add_argument("--all", action="store_true", help="print every name that offends, and the shares of each room")
     parser.add_argument("--room", help="with --all: of this room only")
     parser.add_argument("--lower", action="store_true", help="write smaller allowances where rooms have become better")
     options = parser.parse_args(arguments)
     survey = Survey()
-    for folder in options.folders or [PACKAGE]:
+    for folder in options.folders or PACKAGES:
         survey.read_folder((ROOT / folder).resolve())
+    survey.compare_classes()
     if options.all or options.folders:
         _print_all(survey, options.room)
     errors = [] if options.folders else _hold_to_allowances(survey, lower=options.lower)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CHECKED = ("aligner_proxy", "models", "bench", "demo", "plugins", "scripts", "tests")
-SHORT_FUNCTIONS = ("aligner_proxy", "models")
+SHORT_FUNCTIONS = ("aligner_proxy", "models", "plugins")
 FEW_MODULES = ("aligner_proxy", "models")
 FUNCTION_LINES = 60
 FOLDER_MODULES = 20

@@ -82,7 +82,7 @@ class Accounts:
     _used: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By account: seconds used, and the clock's time when that was true."""
 
-    def spent(self, quota: Quota) -> bool:
+    def is_used_up(self, quota: Quota) -> bool:
         """Whether the quota is used up. Running work counts only when done, so a burst may overdraw the account."""
         return self._current_use(quota) >= quota.seconds
 
@@ -91,10 +91,10 @@ class Accounts:
         used = self._current_use(quota) + seconds
         self._used[quota.account] = (used, self.clock())
 
-    def counting(self, places: Callable[[], Counter[str]]) -> None:
+    def register_places(self, places: Callable[[], Counter[str]]) -> None:
         """Register `places`, which counts local slots by tenant; shared accounts report them to other processes."""
 
-    def elsewhere(self, tenant: str) -> int:
+    def count_elsewhere(self, tenant: str) -> int:
         """Known number of slots that this tenant has in other processes; 0 here, shared accounts override it."""
         return 0
 
@@ -117,7 +117,7 @@ class FairAdmission:
         self._clock = clock
         self._tickets: list[Ticket] = []
         self._accounts = accounts or Accounts(clock)
-        self._accounts.counting(self._places)
+        self._accounts.register_places(self._places)
         self._cost_s = 1.0  # recent average engine time of a request, in seconds
         self._stay_s = 1.0  # recent average time from arrival to end, in seconds
 
@@ -163,7 +163,7 @@ class FairAdmission:
             self.charge(quota, self._clock() - began, cost)
 
     def _check(self, quota: Quota | None) -> None:
-        if quota and self._accounts.spent(quota):
+        if quota and self._accounts.is_used_up(quota):
             raise QuotaSpent(f"the tenant's {quota.seconds:g} s of engine time a minute are used up")
 
     def charge(self, quota: Quota | None, elapsed: float, cost: float | None) -> None:
@@ -179,7 +179,7 @@ class FairAdmission:
 
     def count_places_everywhere(self, tenant: str) -> int:
         """Slots of a tenant here and in other processes; 0 if it is known to have none in other processes."""
-        others = self._accounts.elsewhere(tenant)
+        others = self._accounts.count_elsewhere(tenant)
         return min(MAX_PLACES, others + self._places()[tenant]) if others else 0
 
     def _count_places(self, tenant: str, tenant_places: int) -> Counter[str]:
@@ -192,7 +192,7 @@ class FairAdmission:
         counted = Counter[str]()
         for name, places_known in latest.items():
             # two views of the same slots: the one that knows of more counts
-            counted[name] = max(here[name] + self._accounts.elsewhere(name), places_known)
+            counted[name] = max(here[name] + self._accounts.count_elsewhere(name), places_known)
         return counted
 
     def _make_room(self, tenant: str, tenant_places: int) -> None:

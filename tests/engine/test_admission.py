@@ -300,19 +300,19 @@ def test_an_account_is_refilled_evenly() -> None:
     clock = Clock()
     accounts = Accounts(clock)
     quota = Quota("acme", 6.0)
-    assert not accounts.spent(quota)
+    assert not accounts.is_used_up(quota)
     accounts.charge(quota, 6.0)
-    assert accounts.spent(quota)
-    assert not accounts.spent(Quota("other", 6.0))
+    assert accounts.is_used_up(quota)
+    assert not accounts.is_used_up(Quota("other", 6.0))
     clock.now += 10  # a sixth of a minute gives back a sixth of the quota
-    assert not accounts.spent(quota)
+    assert not accounts.is_used_up(quota)
     accounts.charge(quota, 1.0)
-    assert accounts.spent(quota)
+    assert accounts.is_used_up(quota)
     clock.now += 59.9
     accounts.charge(quota, 0.0)
-    assert accounts.spent(Quota("acme", 0.0))
+    assert accounts.is_used_up(Quota("acme", 0.0))
     clock.now += 3600
-    assert accounts.spent(Quota("acme", 0.0))
+    assert accounts.is_used_up(Quota("acme", 0.0))
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.001, 3)), min_size=1, max_size=80), st.floats(0.1, 60))
@@ -323,7 +323,7 @@ def test_in_the_long_run_nobody_gets_more_than_the_quota(steps: list[tuple[float
     used = 0.0
     for pause, cost in steps:
         clock.now += pause
-        if not accounts.spent(quota):
+        if not accounts.is_used_up(quota):
             accounts.charge(quota, cost)
             used += cost
     longest = max(cost for _, cost in steps)

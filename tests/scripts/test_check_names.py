@@ -65,6 +65,13 @@ def test_survey_reports_each_kind_with_its_place(script: ModuleType) -> None:
     assert survey.rooms["text"].functions == 0  # a property is a value, and `__call__` is the language's own
 
 
+def test_a_plugin_is_one_room_and_every_folder_of_the_gateway_another(script: ModuleType) -> None:
+    assert script.room_of(Path("aligner_proxy/gate/judge.py")) == "gate"
+    assert script.room_of(Path("aligner_proxy/types.py")) == "aligner_proxy"
+    assert script.room_of(Path("aligner_proxy_review/console/pages.py")) == "aligner_proxy_review"
+    assert all((ROOT / package).is_dir() for package in script.PACKAGES)
+
+
 def test_excesses_names_what_is_over_and_lowered_follows_what_improves(script: ModuleType) -> None:
     survey = script.Survey()
     survey.read_file(Path("pack/gate/rules.py"), "def judged(): ...\ndef shown(): ...\n")
@@ -86,7 +93,7 @@ def test_main_fails_beyond_the_allowances_and_lowers_them(
     (package / "gate").mkdir(parents=True)
     (package / "gate" / "rules.py").write_text("def judged(): ...\n", encoding="utf-8")
     allowances = tmp_path / "allowed.json"
-    monkeypatch.setattr(script, "PACKAGE", str(package))
+    monkeypatch.setattr(script, "PACKAGES", (str(package),))
     monkeypatch.setattr(script, "ALLOWANCES", allowances)
     allowances.write_text("{}", encoding="utf-8")
     assert script.main([]) == 1

@@ -23,7 +23,7 @@ def _make_redis(address: ServerAddress) -> SharedServer:
 def _make_database(address: ServerAddress) -> AuditDatabase:
     from aligner_proxy_fleet.location import Database
 
-    return Database.at(address)
+    return Database.from_address(address)
 
 
 @hookimpl

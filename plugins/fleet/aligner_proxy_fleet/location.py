@@ -26,7 +26,7 @@ class Database:
     patience_s: float = PATIENCE_S
 
     @classmethod
-    def at(cls, address: ServerAddress) -> Database:
+    def from_address(cls, address: ServerAddress) -> Database:
         """Check an address and return its database; raises `ConfigError`, which never quotes the URL."""
         url = address.url
         if url is None or not url.startswith(("postgresql://", "postgres://")):

@@ -84,11 +84,11 @@ class SharedAccounts(Accounts):
         """Allows one exchange at a time, because usage that one is sending would be missing in the next one's
         totals."""
 
-    def spent(self, quota: Quota) -> bool:
+    def is_used_up(self, quota: Quota) -> bool:
         """Whether a quota is used up, as of the last exchange; starts exchanging it."""
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
-        return super().spent(quota)
+        return super().is_used_up(quota)
 
     def charge(self, quota: Quota, seconds: float) -> None:
         """Count usage of this gateway, and send it with the next exchange."""
@@ -97,11 +97,11 @@ class SharedAccounts(Accounts):
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
 
-    def counting(self, places: Callable[[], Counter[str]]) -> None:
+    def register_places(self, places: Callable[[], Counter[str]]) -> None:
         """Set the function that returns each tenant's slots in this gateway, which are sent to the others."""
         self._places = places
 
-    def elsewhere(self, tenant: str) -> int:
+    def count_elsewhere(self, tenant: str) -> int:
         """Slots of this tenant in other gateways, as of the last exchange; 0 if that is too old. Starts exchanging."""
         self._tenants[tenant] = self.clock()
         self._keep_exchanging()

@@ -50,7 +50,7 @@ class FactEditor:
         self._editor = editor
         self._turns = turns
 
-    async def proposed(
+    async def ask_for_sentences(
         self, text: str, doubts: Sequence[Doubt], references: Sequence[Reference]
     ) -> tuple[dict[int, str] | None, EditorUse]:
         """Return the editor's sentences by the start of the sentence they replace, and the cost.
@@ -72,7 +72,7 @@ class FactEditor:
         if texts is None:
             return None, use
         leads = {passage.at: passage.lead for passage in marked}
-        return {segments[at].start: leads[at] + written for at, written in texts.items() if written}, use
+        return {segments[at].start: leads[at] + sentence for at, sentence in texts.items() if sentence}, use
 
 
 def _first(segments: Sequence[Segment], starts: set[int]) -> list[int]:
@@ -89,26 +89,27 @@ def messages(
 ) -> list[dict[str, str]]:
     """The chat messages of the call to the editor."""
     material = editor_prompt.Material(turns, segments, marked)
-    shown = {"references": _shown(references, {doubt.source for doubt in doubts}), **material.as_json()}
+    content = {"references": _quote_references(references, {doubt.source for doubt in doubts}), **material.as_json()}
     return [
         {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
-        {"role": "user", "content": json.dumps(shown, ensure_ascii=False)},
+        {"role": "user", "content": json.dumps(content, ensure_ascii=False)},
     ]
 
 
-def _shown(references: Sequence[Reference], sources: set[str]) -> list[Mapping[str, str]]:
+def _quote_references(references: Sequence[Reference], sources: set[str]) -> list[Mapping[str, str]]:
     """The references with numbered lines; of long ones only headings and the lines near `sources`."""
     whole = sum(len(reference.text) for reference in references) <= REFERENCE_CHARS
-    shown: list[Mapping[str, str]] = []
+    excerpts: list[Mapping[str, str]] = []
     for reference in references:
         lines = reference.text.splitlines()
         # the last colon, since a label may contain one
-        named = {int(source.rpartition(":")[2]) for source in sources if source.rpartition(":")[0] == reference.label}
-        kept = [
+        places = (source.rpartition(":") for source in sources)
+        doubted_lines = {int(number) for label, _, number in places if label == reference.label}
+        quoted_lines = [
             f"{number} {line}"
             for number, line in enumerate(lines, 1)
-            if whole or line.startswith("#") or any(abs(number - one) <= _LINES_NEAR for one in named)
+            if whole or line.startswith("#") or any(abs(number - one) <= _LINES_NEAR for one in doubted_lines)
         ]
-        if kept:
-            shown.append({"name": reference.label, "text": "\n".join(kept)[:REFERENCE_CHARS]})
-    return shown
+        if quoted_lines:
+            excerpts.append({"name": reference.label, "text": "\n".join(quoted_lines)[:REFERENCE_CHARS]})
+    return excerpts

@@ -64,7 +64,7 @@ class References(tuple[Reference, ...], Standard):
         return tuple(reference.text for reference in self)
 
     @property
-    def configured(self) -> object:
+    def operator_part(self) -> object:
         """Kind and name of each, and the text of the operator's files; it contains no text of a request."""
         # part of the policy's hash, which must not depend on the request
         return [(r.kind, r.name, r.text if r.kind is ReferenceKind.FILE else "") for r in self]
@@ -121,12 +121,12 @@ def fill_references(policy: Policy, facts: RequestFacts) -> Policy:
     Raises `ForbiddenError` if the request brings a reference without permission.
     """
     configured = references_of(policy)
-    brought = facts.brought.get(REFERENCES_KEY, ())
+    own_references = facts.brought.get(REFERENCES_KEY, ())
     # most policies have none and stay as they are
-    if not (configured or brought):
+    if not (configured or own_references):
         return policy
     may_bring = bool(policy.extension(GRANT_KEY, False))
-    filled = (*_fill_texts(configured, facts, may_bring), *_body_references(brought, may_bring))
+    filled = (*_fill_texts(configured, facts, may_bring), *_body_references(own_references, may_bring))
     return policy.with_extension(REFERENCES_KEY, References(filled))
 
 

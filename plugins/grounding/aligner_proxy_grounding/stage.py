@@ -152,7 +152,7 @@ async def _ask(
 ) -> tuple[_Decided | None, EditorUse]:
     """Return the editor's decision on the doubts (None if it cannot be asked), and the cost."""
     doubts = [Doubt(part.start, part.source) for part in doubtful if part.kind != ORDER]
-    sentences, use = await editor.proposed(text, doubts, references)
+    sentences, use = await editor.ask_for_sentences(text, doubts, references)
     if sentences is None:
         return None, use
     chars = len(text) + sum(len(reference.text) for reference in references)

@@ -46,11 +46,11 @@ _KEY_DIGITS = 16
 """How many digits of the key's hash name the sender."""
 
 
-class _Form(BaseModel):
+class _FeedbackForm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class FeedbackBody(_Form):
+class FeedbackBody(_FeedbackForm):
     """Body of `POST /v1/feedback`."""
 
     id: Annotated[str, Field(min_length=1, max_length=64)]
@@ -68,7 +68,7 @@ class FeedbackBody(_Form):
     """The objective in question: the name of an active one, or "Name: description"."""
 
 
-class FeedbackAnswer(_Form):
+class FeedbackAnswer(_FeedbackForm):
     """Response of `POST /v1/feedback`."""
 
     id: str

@@ -58,24 +58,24 @@ async def test_what_one_gateway_used_counts_in_the_other(gateway: Callable[[], S
     other = gateway()
     one.charge(QUOTA, 4.0)
     other.charge(QUOTA, 3.0)
-    assert not one.spent(QUOTA)
-    assert not other.spent(QUOTA)
+    assert not one.is_used_up(QUOTA)
+    assert not other.is_used_up(QUOTA)
     for accounts in (one, other, one):
         await accounts.exchange()
-    assert one.spent(QUOTA)
-    assert other.spent(QUOTA)
-    assert not one.spent(OTHER)
+    assert one.is_used_up(QUOTA)
+    assert other.is_used_up(QUOTA)
+    assert not one.is_used_up(OTHER)
 
 
 async def test_it_is_forgotten_by_the_servers_time(gateway: Callable[[], SharedAccounts], redis: RedisProcess) -> None:
     one = gateway()
     one.charge(QUOTA, 7.0)
     await one.exchange()
-    assert one.spent(QUOTA)
+    assert one.is_used_up(QUOTA)
     name = "aligner:1:used:account"
     redis.command("HINCRBYFLOAT", name, "at", "-30")  # half a minute passes: three of the six seconds are forgotten
     await one.exchange()
-    assert not one.spent(QUOTA)
+    assert not one.is_used_up(QUOTA)
     assert 3.9 < float(redis.command("HGET", name, "used")) <= 4.0
     assert 0 < redis.command("PTTL", name) <= 120_000
 
@@ -87,12 +87,12 @@ async def test_what_is_used_during_an_exchange_is_told_with_the_next(gateway: Ca
     await asyncio.sleep(0)
     one.charge(QUOTA, 4.5)
     await telling
-    assert one.spent(QUOTA)
+    assert one.is_used_up(QUOTA)
     await one.exchange()
     other = gateway()
-    other.spent(QUOTA)
+    other.is_used_up(QUOTA)
     await other.exchange()
-    assert other.spent(QUOTA)
+    assert other.is_used_up(QUOTA)
 
 
 async def test_without_redis_each_counts_alone_and_later_together_again(
@@ -103,23 +103,23 @@ async def test_without_redis_each_counts_alone_and_later_together_again(
     redis.kill()
     one.charge(QUOTA, 7.0)
     await one.exchange()
-    assert one.spent(QUOTA)
+    assert one.is_used_up(QUOTA)
     await other.exchange()
-    assert not other.spent(QUOTA)
+    assert not other.is_used_up(QUOTA)
     redis.start()
     while one._server.is_away:
         await asyncio.sleep(0.02)
     one.charge(OTHER, 7.0)
     await one.exchange()
-    other.spent(OTHER)
+    other.is_used_up(OTHER)
     while other._server.is_away:
         await asyncio.sleep(0.02)
     await other.exchange()
-    assert other.spent(OTHER)
+    assert other.is_used_up(OTHER)
 
 
 def held(accounts: SharedAccounts, **places: int) -> None:
-    accounts.counting(lambda: Counter(places))
+    accounts.register_places(lambda: Counter(places))
 
 
 async def test_places_that_a_tenant_has_through_one_gateway_are_known_in_the_other(
@@ -129,16 +129,16 @@ async def test_places_that_a_tenant_has_through_one_gateway_are_known_in_the_oth
     held(one, acme=7, zeta=1)
     held(other, acme=2)
     for accounts in (one, other, third, one):
-        assert accounts.elsewhere("acme") == 0
+        assert accounts.count_elsewhere("acme") == 0
         await accounts.exchange()
-    assert one.elsewhere("acme") == 2
-    assert other.elsewhere("acme") == 7
-    assert third.elsewhere("acme") == 9
-    assert third.elsewhere("zeta") == 0, "not asked for yet"
+    assert one.count_elsewhere("acme") == 2
+    assert other.count_elsewhere("acme") == 7
+    assert third.count_elsewhere("acme") == 9
+    assert third.count_elsewhere("zeta") == 0, "not asked for yet"
     held(one)
     for accounts in (one, third):
         await accounts.exchange()
-    assert third.elsewhere("acme") == 2
+    assert third.count_elsewhere("acme") == 2
 
 
 async def test_who_died_has_no_places_soon(
@@ -148,14 +148,14 @@ async def test_who_died_has_no_places_soon(
     one, other = gateway(), gateway()
     held(one, acme=7)
     held(other, acme=1)
-    one.elsewhere("acme")
+    one.count_elsewhere("acme")
     await one.exchange()
     await one.aclose()
     for _ in range(2):  # whoever speaks keeps the name alive, and not what the dead one said
         await asyncio.sleep(0.2)
-        other.elsewhere("acme")
+        other.count_elsewhere("acme")
         await other.exchange()
-    assert other.elsewhere("acme") == 0
+    assert other.count_elsewhere("acme") == 0
     assert redis.command("HLEN", "aligner:1:places:acme") == 1
 
 
@@ -168,14 +168,14 @@ async def test_while_redis_is_away_others_are_soon_forgotten(
     other.clock = lambda: now[0]
     held(one, acme=7)
     for accounts in (one, other):
-        accounts.elsewhere("acme")
+        accounts.count_elsewhere("acme")
         await accounts.exchange()
-    assert other.elsewhere("acme") == 7
+    assert other.count_elsewhere("acme") == 7
     redis.kill()
     await other.exchange()
-    assert other.elsewhere("acme") == 7
+    assert other.count_elsewhere("acme") == 7
     now[0] = KNOWN_S
-    assert other.elsewhere("acme") == 0
+    assert other.count_elsewhere("acme") == 0
 
 
 SPOILT = (("SET", "x"), ("RPUSH", "x"), ("HSET", "used", "nan", "at", "inf"), ("HSET", "used", "x"))
@@ -192,10 +192,10 @@ async def test_a_spoilt_account_is_counted_and_begun_anew(
     await one.exchange()
     assert refused("altered") - before == 1
     assert not one._server.is_away
-    assert not one.spent(QUOTA)
+    assert not one.is_used_up(QUOTA)
     one.charge(QUOTA, 3.0)
     await one.exchange()
-    assert one.spent(QUOTA)
+    assert one.is_used_up(QUOTA)
 
 
 async def test_spoilt_places_are_counted_and_left_out(
@@ -207,14 +207,14 @@ async def test_spoilt_places_are_counted_and_left_out(
     said = {"a": f"{now}:3", "b": f"{now}:many", "c": f"{now}:9999999999", "d": "noise", "e": f"{now + 9**9}:5"}
     redis.command("HSET", name, *(word for pair in said.items() for word in pair))
     before = refused("altered")
-    one.elsewhere("acme")
+    one.count_elsewhere("acme")
     await one.exchange()
-    assert one.elsewhere("acme") == 3
+    assert one.count_elsewhere("acme") == 3
     assert refused("altered") - before == 2
     redis.command("DEL", name)
     redis.command("SET", name, "x")
     await one.exchange()
-    assert one.elsewhere("acme") == 0
+    assert one.count_elsewhere("acme") == 0
     assert not one._server.is_away
 
 
@@ -261,7 +261,7 @@ async def test_a_quota_spent_through_one_gateway_ends_at_the_other(gateway: Call
     await engines[0].align(request)
     await engines[1].align(request)
     for engine in engines:
-        while not engine._accounts.spent(QUOTA):  # the suite's own limit ends a wait in vain
+        while not engine._accounts.is_used_up(QUOTA):  # the suite's own limit ends a wait in vain
             await asyncio.sleep(0.02)
         with pytest.raises(QuotaSpent):
             await engine.align(request)
