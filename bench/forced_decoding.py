@@ -8,7 +8,7 @@ changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 from random import Random
@@ -19,6 +19,7 @@ import torch
 
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed
+from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.text.structure import split
 
@@ -69,19 +70,31 @@ class Forward:
 @contextmanager
 def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]) -> Iterator[Forward]:
     """Force the engine to choose `target` after `prompt` tokens and to flag `flags`, for one request at a time."""
-    count = Forward()
-    choose = runner._choose
     score = runner.scores
-
-    def chosen(hidden: torch.Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
-        choose(hidden, feeds)
-        count.generating += any(feed.stop > prompt for feed in feeds)
-        return [[_at(target, place + 1 - prompt) for place in feed.predicted] for feed in feeds]
 
     def scores(feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         return [(3.0 if flag else -3.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]
 
-    with patch.object(runner, "_choose", chosen), patch.object(runner, "scores", scores):
+    with patch.object(runner, "scores", scores), forced(runner, lambda _: (prompt, target)) as count:
+        yield count
+
+
+@contextmanager
+def forced(runner: ModelRunner, find_target: Callable[[Tokens], tuple[int, Sequence[int]]]) -> Iterator[Forward]:
+    """Force the engine to choose, for each sequence, a target after so many tokens of prompt, as `find_target` says."""
+    count = Forward()
+    run = runner.run
+
+    def run_forced(feeds: Sequence[Feed]) -> list[list[int]]:
+        run(feeds)
+        targets = [find_target(feed.job.sequence) for feed in feeds]
+        count.generating += any(feed.stop > prompt for feed, (prompt, _) in zip(feeds, targets, strict=True))
+        return [
+            [_at(target, place + 1 - prompt) for place in feed.predicted]
+            for feed, (prompt, target) in zip(feeds, targets, strict=True)
+        ]
+
+    with patch.object(runner, "run", run_forced):
         yield count
 
 

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import nn
 
-from aligner_proxy.engine.model import cpu_kernels
+from aligner_proxy.engine.model import acceleration, cpu_kernels
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
@@ -21,11 +21,17 @@ VOCABULARY = 32_000
 EOS = 2
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "135M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9},
     "1.1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32},
     "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
     "13B": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
 }
-_KEY_HEADS = {"tiny": 2, "1.1B": 4}
+_KEY_HEADS = {"tiny": 2, "135M": 3, "1.1B": 4}
+
+
+def count_key_heads(shape: str) -> int:
+    """The number of key heads."""
+    return _KEY_HEADS.get(shape, SHAPES[shape]["num_attention_heads"])
 
 
 def model(
@@ -75,7 +81,15 @@ def _quantise(layer: nn.Module, device: str) -> None:
 
 
 def runner(
-    made: Any, tokens: int, head: DetectorHead | None = None, others: Sequence[AdapterWeights] = ()
+    made: Any,
+    tokens: int,
+    head: DetectorHead | None = None,
+    others: Sequence[AdapterWeights] = (),
+    *,
+    accelerated: bool = True,
 ) -> ModelRunner:
-    """The engine's runner for the model; its tokenizer knows no text."""
-    return ModelRunner(made, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), head, tokens, others)
+    """The engine's runner for the model, as it is loaded on this device; its tokenizer knows no text."""
+    runner = ModelRunner(made, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), head, tokens, others)
+    if accelerated and made.device.type == "cuda":
+        acceleration.accelerate(runner)
+    return runner

@@ -24,6 +24,8 @@ for name in (
     "LITELLM_LOCAL_POLICY_TEMPLATES",
 ):
     os.environ.setdefault(name, "True")
+# Triton decides when it is first imported, by whichever library, whether it interprets kernels on the CPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 if settings.get_current_profile_name() == "default":  # Hypothesis has one of its own for CI

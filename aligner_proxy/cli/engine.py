@@ -119,13 +119,22 @@ def _serve(
     """Serve until stopped; returns True if the aligner was still loading at that time."""
     silence_libraries()
     from aligner_proxy.engine.admission import LocalAdmission
+    from aligner_proxy.engine.decoding.correct import Aligner
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine
     from aligner_proxy.engine.server.app import serve
 
     weights = weight_settings(options, file)
     home = config.home_folder()
-    engine = LocalEngine(lambda: open_aligner(weights, home, lambda step: log.info("%s", step)))
+
+    def load() -> Aligner:
+        aligner = open_aligner(weights, home, lambda step: log.info("%s", step))
+        # What is loaded stays: a collection that looked for garbage in it would halt every correction, up to half a second.
+        gc.collect()
+        gc.freeze()
+        return aligner
+
+    engine = LocalEngine(load)
     log.info("listening on %s, loading %s", address, weights.model)
     serve(LocalAdmission(engine, seats=queue), listener, grace_s=grace, limits=limits)
     return engine.loading

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.model import cost, cpu_kernels, lora
+from aligner_proxy.engine.model import acceleration, cost, cpu_kernels, lora
 from aligner_proxy.engine.model.detector import DEPTHS, DetectorHead
 from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
@@ -63,7 +63,7 @@ def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lamb
         return _open_together(settings, home, progress)
     prepared, folder = prepare(settings, home, progress)
     progress("loading")
-    runner = load(folder, settings)
+    runner = load(folder, settings, progress=progress)
     runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
     info = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists())
     return Aligner(runner, info)
@@ -75,7 +75,7 @@ def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> 
     together = sources.resolve_all(settings.model, settings.template, settings.adapters)
     prepared, folder = _store_weights(together.base, settings, home, progress)
     progress("loading")
-    runner = load(folder, settings, list(together.over.values()))
+    runner = load(folder, settings, list(together.over.values()), progress)
     runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
     aligners: dict[str, Aligner] = {}
     # adapter 0 is the base alone, which is the default aligner if no adapter has that name
@@ -181,7 +181,12 @@ def describe(source: sources.ModelSource, quantization: str, *, unmerged: bool =
     return Prepared(source.model, content_hash, family.name, source.window, quantization, languages=source.languages)
 
 
-def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSource] = ()) -> ModelRunner:
+def load(
+    folder: Path,
+    settings: EngineSettings,
+    over: Sequence[sources.ModelSource] = (),
+    progress: Progress = lambda _: None,
+) -> ModelRunner:
     """Load prepared weights, and the adapters in `over`, on the GPU if there is one. Raises `WeightsError`."""
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
@@ -202,7 +207,10 @@ def load(folder: Path, settings: EngineSettings, over: Sequence[sources.ModelSou
         ) from error
     cpu_kernels.install(model.eval())
     reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
-    return ModelRunner(model, reader, head, cache_tokens, others, taught_heads)
+    runner = ModelRunner(model, reader, head, cache_tokens, others, taught_heads)
+    if device != "cpu":
+        acceleration.accelerate(runner, progress)
+    return runner
 
 
 def _room(folder: Path, settings: EngineSettings, states: int) -> int:

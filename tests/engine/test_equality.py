@@ -7,6 +7,7 @@ In fp32, whatever the company, the chunks, preemptions, adapters and edit rates.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -73,6 +74,10 @@ def drive(loop: Loop, rng: random.Random, feed: Any = lambda: None) -> None:
         loop.scheduler.check()
 
 
+House = Callable[[random.Random, tuple[int, int]], tuple[Aligner, Loop]]
+"""Makes an aligner with its loop; its cache has a random number of tokens in the given range."""
+
+
 def house(rng: random.Random, tokens: tuple[int, int]) -> tuple[Aligner, Loop]:
     made = tiny.together(tokens=rng.randrange(*tokens))
     return made, Loop(made, budget=rng.randrange(6, 300), most=rng.randrange(1, TOGETHER + 1))
@@ -81,13 +86,18 @@ def house(rng: random.Random, tokens: tuple[int, int]) -> tuple[Aligner, Loop]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", cases(500 // PER_TEST, 3))
 def test_verified_drafts_write_what_generate_writes(block: int) -> None:
-    for seed in range(block * PER_TEST // TOGETHER, (block + 1) * PER_TEST // TOGETHER):
+    write_alike(range(block * PER_TEST // TOGETHER, (block + 1) * PER_TEST // TOGETHER))
+
+
+def write_alike(seeds: range, build: House = house, adapters: int = len(NAMES)) -> None:
+    """Write verified drafts in company, with the first so many adapters, and compare with what the library writes."""
+    for seed in seeds:
         rng = random.Random(seed)
-        made, loop = house(rng, (250, 800))
+        made, loop = build(rng, (250, 800))
         written: dict[int, list[int]] = {}
         wanted = []
         for i in range(TOGETHER):
-            number = rng.randrange(4)
+            number = rng.randrange(adapters)
             prompt = rng.choice(PROMPTS)
             wanted.append(expected(number, prompt))
             draft = corrupted(list(wanted[i]), rng.choice(RATES), rng)
@@ -106,6 +116,7 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     """Of all segments, from one forward of the library over the whole prompt; of a long answer, over each part."""
     chosen = made.find_aligner(request.aligner)
     head = made.runner._heads[chosen.adapter]
+    assert head is not None
     framed = frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
     division = framed.division(structure.split(request.answer))
     most: list[float] = []
@@ -148,11 +159,18 @@ def test_long_answers_to_long_questions_score_alike_however_they_were_read(block
     score_alike(range(2 * block, 2 * block + 2), pieces=90, question=40)
 
 
-def score_alike(seeds: range, pieces: int, question: int) -> None:
+def score_alike(
+    seeds: range,
+    pieces: int,
+    question: int,
+    build: House = house,
+    tokens: tuple[int, int] = (1200, 4000),
+    adapters: int = len(NAMES),
+) -> None:
     """Read answers of up to so many pieces, in company, and compare with the library's scores."""
     for seed in seeds:
         rng = random.Random(seed)
-        made, loop = house(rng, (1200, 4000))
+        made, loop = build(rng, tokens)
         ends: dict[int, Correction] = {}
         growing: list[tuple[PartialAnswer, list[str]]] = []
         requests = []
@@ -161,7 +179,8 @@ def score_alike(seeds: range, pieces: int, question: int) -> None:
             request = asked(rng, i).model_copy(update={"answer": answer, "caution": 1e9})
             [turn] = request.turns
             turns = (Turn(turn.role, " ".join([turn.content, *rng.choices(tiny.CORPUS, k=question - 1)])),)
-            request = request.model_copy(update={"turns": turns, "tenant": rng.choice("ab")})
+            aligner = NAMES[NAMES.index(request.aligner) % adapters]
+            request = request.model_copy(update={"turns": turns, "tenant": rng.choice("ab"), "aligner": aligner})
             requests.append(request)
             chosen = made.find_aligner(request.aligner)
             sequence = Sequence(chosen.adapter, request.tenant)

@@ -72,6 +72,11 @@ class KVStore:
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty(shape, dtype=dtype, device=device)
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all layers."""
+        return self._keys, self._values
+
     def put(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Write keys and values [heads, tokens, head size] of one layer to `slots`."""
         self._keys[layer].index_copy_(1, slots, keys)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from aligner_proxy.engine.gpu.step import BUCKETS
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
@@ -22,6 +23,8 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
 
 _SIZES = (1, 64, 16, 4, 128, 32, 8, 256)
 """Numbers of tokens to measure, in this order, so that sizes left out when time runs out matter least."""
+_LARGEST_RECORDED = 512
+"""Largest bucket of a recorded forward that is measured."""
 _ROUNDS = 6
 """How many times each size is measured."""
 _CONTEXT = 256
@@ -47,17 +50,19 @@ def costs(runner: ModelRunner, file: Path) -> CostCurve:
 
 def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
     """Time forward passes over a test sequence and yield (tokens, seconds); free its cache blocks at the end."""
+    recorded = runner.recorded is not None
+    measured_sizes = [size for size in BUCKETS if size <= _LARGEST_RECORDED] if recorded else _SIZES
     # a small cache or model may have less room than the largest size needs
     room = min(runner.pool.available() * runner.pool.size, runner.positions)
     context = min(_CONTEXT, room // 2)
-    sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + _SIZES[-1]))])
+    sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + max(measured_sizes)))])
     job = Job("measure", _nothing(), lambda _: None, sequence=sequence)
     sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // runner.pool.size))]
     try:
         runner.run([Feed(job, 0, context)])
         began = time.perf_counter()
         job.ask = Ask([], draft=[0] * (len(sequence.ids) - context))
-        sizes = [size for size in _SIZES if size <= len(sequence.ids) - context]
+        sizes = [size for size in measured_sizes if size <= len(sequence.ids) - context]
         # Measure in rounds, so that a burst of other load does not affect one size only.
         for _ in range(_ROUNDS):
             for size in sizes:
@@ -65,7 +70,11 @@ def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
                     return
                 started = time.perf_counter()
                 runner.run([Feed(job, context, context + size)])
-                yield size, time.perf_counter() - started
+                seconds = time.perf_counter() - started
+                yield size, seconds
+                # padding costs as much as tokens, so all sizes above the next smaller bucket cost the same
+                if recorded and size > 1:
+                    yield BUCKETS[BUCKETS.index(size) - 1] + 1, seconds
     finally:
         runner.pool.give_back(sequence.blocks)
 

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from aligner_proxy.engine.gpu.graphs import Record, RecordedForwards
+from aligner_proxy.engine.gpu.stack import Kernels, Stack, find_obstacle
+from aligner_proxy.engine.gpu.step import StepInput
 from aligner_proxy.engine.model import attention, cpu_kernels, encoder
 from aligner_proxy.engine.model.attention import AttentionPlan, AttentionRow, KVStore
 from aligner_proxy.engine.model.detector import DetectorHead, Taps
@@ -26,10 +29,18 @@ from aligner_proxy.engine.model.threads import ThreadTuner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, Acceptance, CostCurve, draft_length, probes
-from aligner_proxy.engine.scheduling.scheduler import Feed
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import SegmentRow, Spans
+from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
+
+
+_COMPARED = 8
+"""Tokens for which our stack is compared with the library's forward."""
+_CLOSE = 1e-4
+_CLOSE_IN_16_BITS = 0.1
+"""Largest relative difference between both, in fp32 and in 16 bits; a wrong norm or scale differs by more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +88,17 @@ class ModelRunner:
         # rounded up to whole blocks
         self.pool = BlockPool(-(-cache_tokens // BLOCK))
         slots = self.pool.count * BLOCK
-        self._store = KVStore(model.config, slots, model.dtype, model.device)
+        # one block more, for the padding of recorded forwards
+        self._store = KVStore(model.config, slots + BLOCK, model.dtype, model.device)
         self._taps: Taps | None = None
         self._states: Tensor | None = None
         layers = sorted({layer for detector in self._heads if detector for layer in detector.layers.tolist()})
         if layers:
             self._taps = Taps(model.base_model, layers)
-            shape = (slots, len(layers) + 1, model.config.hidden_size)
+            shape = (slots + BLOCK, len(layers) + 1, model.config.hidden_size)
             self._states = torch.empty(shape, dtype=model.dtype, device=model.device)
+        self._tapped_layers = layers
+        self._recorded: RecordedForwards | None = None
         # For each head, the indices of its layers among those stored for all heads; the final norm's output is last.
         self._layers_of_head = [
             [layers.index(i) for i in detector.layers.tolist()] + [-1] if detector else [] for detector in self._heads
@@ -100,7 +114,8 @@ class ModelRunner:
         """Everything but the weights that the cost of a forward pass depends on, as text."""
         device = self._model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
-        return f"{name}, up to {self._crew.most} threads, {self._model.dtype}, torch {torch.__version__}"
+        way = "recorded forwards" if self._recorded else f"up to {self._crew.most} threads"
+        return f"{name}, {way}, {self._model.dtype}, torch {torch.__version__}"
 
     @property
     def step_tokens(self) -> int:
@@ -127,6 +142,8 @@ class ModelRunner:
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         """Run all feeds in one forward pass; return, for each, the tokens chosen after its requested positions."""
         self._company = len(feeds)
+        if self._recorded is not None and self._recorded.takes(feeds):
+            return self._recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
         slots = self._slots(feeds)
@@ -135,6 +152,45 @@ class ModelRunner:
             hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
             self._keep(hidden, slots, feeds)
             return self._choose(hidden, feeds)
+
+    # not `inference_mode`: the joined weights outlive this, and adapters may be merged into them
+    @torch.no_grad()
+    def use_recorded(self, kernels: Kernels, record: Record) -> str | None:
+        """Run steps through a stack of our own from now on; return why this model cannot, or None.
+
+        Its result for a few tokens must be that of the library's forward, but for rounding.
+        """
+        if obstacle := find_obstacle(self._model):
+            return obstacle
+        config = self._model.config
+        places = torch.arange(min(_COMPARED, self.pool.count * BLOCK))
+        step = attention.plan(
+            self._store,
+            places.to(self._model.device),
+            [AttentionRow(0, len(places), places.to(self._model.device))],
+        )
+        ids = (17 + 7 * places) % config.vocab_size
+        expected = self._forward(ids.tolist(), places.tolist(), step)
+        padding_slot = self.pool.count * BLOCK
+        # no sequence is longer than the whole cache
+        positions = min(self.positions, padding_slot)
+        stack = Stack(self._model, kernels, self._store.tensors, positions, self._tapped_layers, self._states)
+        group = config.num_attention_heads // config.num_key_value_heads
+        step_input = StepInput(positions, group, padding_slot, self._model.device)
+        recorded = RecordedForwards(stack, step_input, record, self.step_tokens)
+        sequence = TokenSequence(ids=ids.tolist(), blocks=list(range(-(-len(places) // BLOCK))))
+        nothing: Any = iter(())
+        recorded.run([Feed(Job("compare", nothing, lambda _: None, sequence=sequence), 0, len(places))])
+        difference = (stack.hidden[: len(places)].float() - expected.float()).norm() / expected.float().norm()
+        if not difference <= (_CLOSE if self._model.dtype == torch.float32 else _CLOSE_IN_16_BITS):
+            return f"results that differ from the library's by {float(difference):.2g}"
+        self._recorded = recorded
+        return None
+
+    @property
+    def recorded(self) -> RecordedForwards | None:
+        """The forwards of our own stack, if they are used."""
+        return self._recorded
 
     @torch.inference_mode()
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:

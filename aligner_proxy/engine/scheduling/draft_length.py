@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 PROBE = 32
@@ -29,6 +29,8 @@ _LATELY = 12
 """Number of recent passes from which the price of a token is computed."""
 _AT_FIRST = 4
 """Prior: tokens assumed to have been written by one pass, before any has run."""
+_TABLE = 4096
+"""Numbers of tokens whose costs are kept once they are computed."""
 _ONE_BY_ONE = 16
 _GROWTH = 1.3
 """Lengths that are compared: all up to `_ONE_BY_ONE`, then each `_GROWTH` times the last."""
@@ -39,6 +41,8 @@ class CostCurve:
     """The cost of a forward pass by the number of tokens, in any unit: measured (tokens, cost), linear in between."""
 
     points: tuple[tuple[int, float], ...]
+    _table: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Costs of 0, 1, 2 ... tokens that were computed before; every draft compares dozens."""
 
     @classmethod
     def from_samples(cls, samples: Iterable[tuple[int, float]]) -> CostCurve:
@@ -56,6 +60,14 @@ class CostCurve:
 
     def estimate_cost(self, tokens: int) -> float:
         """The cost of one forward pass; beyond the last point it is extrapolated."""
+        if tokens >= _TABLE:
+            return self._interpolate(tokens)
+        table = self._table
+        if tokens >= len(table):
+            table += [self._interpolate(count) for count in range(len(table), tokens + 1)]
+        return table[tokens]
+
+    def _interpolate(self, tokens: int) -> float:
         if len(self.points) == 1:
             return self.points[0][1]
         # the piece of the curve that holds `tokens`; outside of all sizes, the first or the last piece

@@ -1,0 +1,121 @@
+"""Forward passes recorded as CUDA graphs, one for each number of rows in `BUCKETS`, and replayed in every step.
+
+Starting some 300 kernels one by one from Python takes longer than running them. A graph starts them all at once. It
+repeats exactly what was recorded, at the same addresses, so all that differs between steps is in `StepInput`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligner_proxy.engine.gpu.stack import Stack
+from aligner_proxy.engine.gpu.step import BUCKETS, MOST_SEQUENCES, WANTED_BUCKETS, StepInput
+from aligner_proxy.engine.scheduling.scheduler import Feed
+
+log = logging.getLogger(__name__)
+
+Replay = Callable[[], Any]
+Record = Callable[[Callable[[], Any]], Replay]
+"""Runs a function and returns what repeats it; its result must stay in the same tensor."""
+
+
+class CudaRecorder:
+    """Records functions as CUDA graphs that share one pool of memory."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, function: Callable[[], Any]) -> Replay:
+        """Run the function once, so that its kernels are compiled, then record it."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            function()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # other threads may use the GPU meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            result = function()
+
+        def replay() -> Any:
+            graph.replay()
+            return result
+
+        return replay
+
+
+def run_directly(function: Callable[[], Any]) -> Replay:
+    """A recorder that records nothing: each replay calls the function."""
+    return function
+
+
+class RecordedForwards:
+    """Runs steps of one stack: fills the input, replays the forward and the choice of tokens, and reads the tokens."""
+
+    def __init__(self, stack: Stack, step_input: StepInput, record: Record, rows: int = BUCKETS[-1]) -> None:
+        self.stack = stack
+        self._input = step_input
+        self._on_gpu = stack.hidden.is_cuda
+        self._tokens = torch.zeros(WANTED_BUCKETS[-1], dtype=torch.int32, pin_memory=self._on_gpu)
+        self._end = torch.cuda.Event() if self._on_gpu else None
+        self._record = record
+        self._most = rows
+        self._forwards: dict[int, Replay] = {}
+        self._choices: dict[int, Replay] = {}
+
+    @torch.inference_mode()
+    def record_all(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> None:
+        """Record every bucket, the largest first, because smaller ones then find their memory in its pool."""
+        buckets = [rows for rows in reversed(BUCKETS) if rows <= self._most]
+        counts = [count for count in reversed(WANTED_BUCKETS) if count <= self._most]
+        began = time.perf_counter()
+        for number, rows in enumerate(buckets):
+            progress(number, len(buckets) + len(counts))
+            self.find_forward(rows)
+        for number, count in enumerate(counts):
+            progress(len(buckets) + number, len(buckets) + len(counts))
+            self._find_choice(count)
+        log.info("recorded %d forwards in %.1f s", len(buckets), time.perf_counter() - began)
+
+    def find_forward(self, rows: int) -> Replay:
+        """The recorded forward of a bucket, recorded now if it is not yet."""
+        if rows not in self._forwards:
+            view = self._input.view(rows)
+            self._forwards[rows] = self._record(lambda: self.stack.forward(view))
+        return self._forwards[rows]
+
+    def _find_choice(self, count: int) -> Replay:
+        if count not in self._choices:
+            view = self._input.view_wanted(count)
+            self._choices[count] = self._record(lambda: self.stack.choose(view))
+        return self._choices[count]
+
+    def takes(self, feeds: Sequence[Feed]) -> bool:
+        """Whether a step fits into the buffers and uses no adapter."""
+        rows = sum(feed.stop - feed.start for feed in feeds)
+        return rows <= self._most and len(feeds) <= MOST_SEQUENCES and not any(feed.job.sequence.adapter for feed in feeds)
+
+    @torch.inference_mode()
+    def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
+        """Run all feeds in one forward; return, for each, the tokens chosen after its requested positions."""
+        rows, count = self._input.fill(feeds)
+        self.find_forward(rows)()
+        if count:
+            self._tokens[:count].copy_(self._find_choice(count)(), non_blocking=self._on_gpu)
+        if self._end is not None:
+            # the only wait of a step; it also ends the copy of the input
+            self._end.record()
+            self._end.synchronize()
+        tokens = iter(self._tokens[:count].tolist())
+        return [_take(tokens, len(feed.predicted)) for feed in feeds]
+
+
+def _take(tokens: Iterator[int], count: int) -> list[int]:
+    return [next(tokens) for _ in range(count)]

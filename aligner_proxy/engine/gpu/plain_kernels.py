@@ -1,0 +1,124 @@
+"""The kernels of a forward pass in plain torch: what those in Triton (`triton_kernels.py`) are compared with.
+
+They obey the same rule as kernels that are recorded: nothing is read back to the host, and no shape depends on data.
+The sums of a product may come in parts, [parts, rows, width], which the next kernel adds up in order.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aligner_proxy.engine.gpu.nf4 import PackedWeights
+from aligner_proxy.engine.gpu.nf4 import unpack as unpack
+from aligner_proxy.engine.gpu.step import StepView, WantedView
+from aligner_proxy.engine.scheduling.blocks import BLOCK
+
+
+def add_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum [rows, width] of the parts of a product, in `dtype`."""
+    total = parts[0].float()
+    for part in parts[1:]:
+        total = total + part.float()
+    return total.to(dtype)
+
+
+def normalise(
+    residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
+) -> Tensor:
+    """Add a product to the residual stream [rows, width], in place, and return its root-mean-square norm."""
+    if parts is not None:
+        residual += add_parts(parts, residual.dtype)
+    wide = residual.float()
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    result = weight * normed.to(residual.dtype)
+    return result if out is None else out.copy_(result)
+
+
+def normalise_heads(heads: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """The root-mean-square norm of every head of [rows, heads, size], in fp32, with the rounding of the library."""
+    normed = heads.float() * torch.rsqrt(heads.float().pow(2).mean(-1, keepdim=True) + epsilon)
+    return (weight * normed.to(heads.dtype)).float()
+
+
+def rotate_and_put(
+    parts: Tensor,
+    bias: Tensor | None,
+    norms: tuple[Tensor, Tensor, float] | None,
+    turns: tuple[Tensor, Tensor],
+    step: StepView,
+    keys: Tensor,
+    values: Tensor,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Turn queries and keys by their positions, store keys and values, and return the queries [rows, heads, size].
+
+    `parts` are the product for queries, keys and values side by side. `turns` are cosine and sine of every position,
+    [positions, size / 2]. `keys` and `values` [key heads, slots, size] are those of one layer. `norms` are the weights
+    of the norms of queries and keys, and their epsilon.
+    """
+    joined = add_parts(parts, torch.float32)
+    if bias is not None:
+        joined = joined + bias.float()
+    key_heads, _, size = keys.shape
+    heads = joined.to(dtype).view(len(joined), -1, size)
+    queries, new_keys, new_values = heads.split([heads.shape[1] - 2 * key_heads, key_heads, key_heads], dim=1)
+    wide = [queries.float(), new_keys.float()]
+    if norms is not None:
+        wide = [
+            normalise_heads(part, weight, norms[2]) for part, weight in zip((queries, new_keys), norms, strict=False)
+        ]
+    cos, sin = (turn.index_select(0, step.places)[:, None] for turn in turns)
+    turned = []
+    for part in wide:
+        low, high = part.chunk(2, dim=-1)
+        turned.append(torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1).to(dtype))
+    slots = step.slots.long()
+    keys.index_copy_(1, slots, turned[1].transpose(0, 1))
+    values.index_copy_(1, slots, new_values.transpose(0, 1))
+    return turned[0]
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
+    """Attention of queries [rows, heads, size] over their sequences' slots, [rows, heads * size]; padding gives NaN."""
+    rows, heads, _ = queries.shape
+    own = torch.searchsorted(step.starts[1:], torch.arange(rows, device=queries.device, dtype=torch.int32), right=True)
+    own = own.clamp(max=len(step.lengths) - 1)
+    slots = (step.table[own, :, None] * BLOCK + torch.arange(BLOCK, device=queries.device)).flatten(1)
+    place = torch.arange(slots.shape[1], device=queries.device)
+    seen = (place <= step.places[:, None]) & (place < step.lengths[own][:, None])
+    repeat = heads // len(keys)
+    # [rows, key heads, context, size]; slots that nobody may see can hold anything, so they are cleared
+    gathered_keys, gathered_values = (
+        torch.where(seen[:, None, :, None], store[:, slots].transpose(0, 1).float(), 0.0) for store in (keys, values)
+    )
+    grouped = queries.float().view(rows, len(keys), repeat, -1)
+    scores = (grouped @ gathered_keys.transpose(-1, -2) * scale).masked_fill(~seen[:, None, None], -torch.inf)
+    attended = scores.softmax(dim=-1) @ gathered_values
+    return attended.to(queries.dtype).reshape(rows, -1)
+
+
+def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """SiLU of the first half of a product's width, times its second half."""
+    first, second = add_parts(parts, dtype).chunk(2, dim=-1)
+    return F.silu(first.float()).to(dtype) * second
+
+
+def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
+    """The product of rows with 4-bit weights, in one part and in fp32."""
+    return F.linear(rows.float(), unpack(packed).float())[None]
+
+
+def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
+    """Store the hidden states of a layer that a detector head reads, at [slot, index]."""
+    states[:, index].index_copy_(0, step.slots.long(), hidden)
+
+
+def choose(logits: Tensor, wanted: WantedView) -> Tensor:
+    """The best token of each row, the first of equals; a favoured one unless another is better by more than caution."""
+    best, tokens = logits.float().max(dim=-1)
+    favoured = wanted.favoured.clamp(min=0)
+    margin = logits.float().gather(1, favoured.long()[:, None])[:, 0] + wanted.caution
+    kept = (wanted.favoured >= 0) & (margin >= best)
+    return torch.where(kept, favoured, tokens.int())

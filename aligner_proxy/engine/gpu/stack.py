@@ -1,0 +1,299 @@
+"""A forward pass of Llama's family over the loaded model's own weights, through few kernels.
+
+    stack = Stack(model, kernels, cache, positions)
+    stack.forward(step_input.view(rows))       # writes stack.hidden
+    tokens = stack.choose(step_input.view_wanted(count))
+
+Nothing in it is read back to the host and every shape is known from the number of rows, so it can be recorded. A model
+that it does not know is named by `find_obstacle`, and stays on the library's forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aligner_proxy.engine.gpu import nf4
+from aligner_proxy.engine.gpu.nf4 import PackedWeights
+from aligner_proxy.engine.gpu.step import BUCKETS, StepView, WantedView
+
+_FEW_ROWS = 128
+"""Most rows that are multiplied with 4-bit weights directly; for more, it is faster to unpack them first."""
+_FEW_ROWS_BESIDE_COPY = 64
+"""The same where a bf16 copy is kept (both as timed on an H100, docs/lab/2026-11-26-gpu-engine.md)."""
+_ROUNDING = 0.02
+"""Relative difference of two products that round their sums to bf16 in another order."""
+_FAMILY = ("llama", "mistral", "qwen2", "qwen3")
+"""Architectures that are computed alike; others may turn other pairs of numbers, or turn them in some layers only."""
+_TURNS = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary embeddings whose angles depend on nothing but the position."""
+_ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "rotary_emb"}
+_LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_GATE_PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+
+
+class Kernels(Protocol):
+    """What a stack is computed with; `plain_kernels.py` says what each function does."""
+
+    def normalise(
+        self, residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
+    ) -> Tensor: ...
+
+    def rotate_and_put(
+        self,
+        parts: Tensor,
+        bias: Tensor | None,
+        norms: tuple[Tensor, Tensor, float] | None,
+        turns: tuple[Tensor, Tensor],
+        step: StepView,
+        keys: Tensor,
+        values: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor: ...
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor: ...
+
+    def gate(self, parts: Tensor, dtype: torch.dtype) -> Tensor: ...
+
+    def multiply(self, rows: Tensor, packed: PackedWeights) -> Tensor: ...
+
+    def unpack(self, packed: PackedWeights) -> Tensor: ...
+
+    def put_states(self, states: Tensor, index: int, step: StepView, hidden: Tensor) -> None: ...
+
+    def choose(self, logits: Tensor, wanted: WantedView) -> Tensor: ...
+
+
+class Product:
+    """The product with the weights of layers that have the same inputs, joined to one matrix.
+
+    Weights in 4 bits are reordered for our kernel, and the layers then use the same memory; others are joined in place.
+    """
+
+    def __init__(self, layers: list[Any], kernels: Kernels) -> None:
+        self._kernels = kernels
+        self._layers: list[Any] = []
+        self.packed: PackedWeights | None = None
+        self.weight: Tensor | None = None
+        ends = list(accumulate((layer.out_features for layer in layers), initial=0))
+        ranges = list(zip(layers, ends, ends[1:], strict=False))
+        if all(map(nf4.can_pack, layers)):
+            self.packed = nf4.pack(layers)
+            if all(self._is_equal(*one) for one in ranges):
+                for one in ranges:
+                    _use_packed(self, *one)
+                return
+            self.packed = None
+        if all(type(layer) is nn.Linear for layer in layers):
+            self.weight = torch.cat([layer.weight.data for layer in layers])
+            for layer, first, last in ranges:
+                layer.weight.data = self.weight[first:last]
+        else:
+            self._layers = layers
+
+    def _is_equal(self, layer: Any, first: int, last: int) -> bool:
+        """Whether the product with joined weights is that of a layer, but for rounding."""
+        device = layer.weight.device
+        sample = torch.linspace(-1, 1, 3 * layer.in_features, device=device).sin().bfloat16().view(3, -1)
+        expected = layer(sample).float()
+        difference = (self.multiply_part(sample, first, last).float() - expected).norm()
+        return bool(difference <= _ROUNDING * expected.norm())
+
+    @property
+    def _few_rows(self) -> int:
+        return _FEW_ROWS if self.weight is None else _FEW_ROWS_BESIDE_COPY
+
+    def copy_weights(self) -> None:
+        """Keep the weights in bf16 as well, for products with many rows."""
+        if self.packed is not None:
+            self.weight = self._kernels.unpack(self.packed)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """The product with rows [rows, inputs] in parts, [parts, rows, outputs]."""
+        if self._layers:
+            return torch.cat([layer(rows) for layer in self._layers], dim=-1)[None]
+        if self.packed is not None and len(rows) <= self._few_rows:
+            return self._kernels.multiply(rows, self.packed)
+        weight = self._kernels.unpack(self.packed) if self.weight is None and self.packed else self.weight
+        return F.linear(rows, weight)[None]  # type: ignore[arg-type]
+
+    def multiply_part(self, rows: Tensor, first: int, last: int) -> Tensor:
+        """The product with some of the outputs, as one of the joined layers computes it."""
+        assert self.packed is not None
+        packed = self.packed.select(first, last)
+        if len(rows) <= self._few_rows:
+            return self._kernels.multiply(rows, packed).sum(0).to(rows.dtype)
+        weight = self._kernels.unpack(packed) if self.weight is None else self.weight[first:last]
+        return F.linear(rows, weight)
+
+
+def _use_packed(product: Product, layer: Any, first: int, last: int) -> None:
+    """Let a 4-bit layer compute with the joined weights, and give up its own."""
+
+    def multiply(inputs: Tensor) -> Tensor:
+        rows = inputs.to(torch.bfloat16).reshape(-1, inputs.shape[-1])
+        return product.multiply_part(rows, first, last).view(*inputs.shape[:-1], -1).to(inputs.dtype)
+
+    layer.forward = multiply
+    layer.weight.data = layer.weight.data.new_empty(0)
+    layer.weight.quant_state = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The weights of one decoder layer."""
+
+    first_norm: Tensor
+    projections: Product
+    bias: Tensor | None
+    head_norms: tuple[Tensor, Tensor, float] | None
+    output: Product
+    second_norm: Tensor
+    gates: Product
+    down: Product
+    epsilon: float
+
+
+def find_obstacle(model: Any) -> str | None:
+    """Why the stack cannot compute this model, in a few words; None if it can."""
+    config = model.config
+    base = getattr(model, "model", None)
+    if not all(hasattr(base, name) for name in ("layers", "norm", "rotary_emb", "embed_tokens")):
+        return "another architecture than Llama's"
+    if getattr(config, "hidden_act", None) != "silu":
+        return f"the activation {getattr(config, 'hidden_act', None)}"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return "attention over a sliding window"
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind not in _TURNS:
+        return f"rotary embeddings of the kind {kind}"
+    if config.model_type not in _FAMILY:
+        return f"the architecture {config.model_type}"
+    return next((reason for layer in base.layers if (reason := _find_obstacle_in(layer))), None)
+
+
+def _find_obstacle_in(layer: Any) -> str | None:
+    parts = {name for name, _ in layer.named_children()}
+    attention = {name for name, _ in layer.self_attn.named_children()} if hasattr(layer, "self_attn") else set()
+    gates = {name for name, _ in layer.mlp.named_children()} if hasattr(layer, "mlp") else set()
+    others = (parts - _LAYER_PARTS) | (attention - _ATTENTION_PARTS) | (gates - _GATE_PARTS)
+    if others or not {"self_attn", "mlp"} <= parts:
+        return f"layers with {', '.join(sorted(others)) or 'other parts'}"
+    biased = [layer.self_attn.o_proj, layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
+    if any(each.bias is not None for each in biased):
+        return "biases outside of queries, keys and values"
+    size = layer.self_attn.head_dim
+    if size & (size - 1) or size < 16:
+        return f"heads of {size} numbers"
+    return None
+
+
+class Stack:
+    """One model's forward over sequences of at most `positions` tokens.
+
+    `cache` are keys and values of all layers, [layers, key heads, slots, head size] each.
+    `states` [slots, layers + 1, hidden] receives the outputs of the layers `taps`, and of the final norm.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        kernels: Kernels,
+        cache: tuple[Tensor, Tensor],
+        positions: int,
+        taps: Sequence[int] = (),
+        states: Tensor | None = None,
+    ) -> None:
+        base = model.model
+        self._kernels = kernels
+        self._keys, self._values = cache
+        self._taps = {layer: index for index, layer in enumerate(taps)}
+        self._states = states
+        self._embedding: Tensor = base.embed_tokens.weight
+        self._norm: Tensor = base.norm.weight
+        self._output: nn.Module = model.get_output_embeddings()
+        self._scale = float(base.layers[0].self_attn.scaling)
+        self._dtype: torch.dtype = model.dtype
+        self._layers = [self._read_layer(layer) for layer in base.layers]
+        places = torch.arange(positions, device=model.device)
+        # in fp32 whatever the model's type: `rotary_emb` gives its angles in the type of its first argument
+        both = base.rotary_emb(torch.zeros(1, device=model.device), places[None])
+        self._turns: tuple[Tensor, Tensor] = tuple(turn[0, :, : turn.shape[-1] // 2].contiguous() for turn in both)
+        shape = (BUCKETS[-1], model.config.hidden_size)
+        self.hidden = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        """States after the final norm, [rows, hidden size], of the last forward."""
+
+    def _read_layer(self, layer: Any) -> _Layer:
+        attention = layer.self_attn
+        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        biases = [each.bias for each in projections]
+        norms = None
+        if hasattr(attention, "q_norm"):
+            norms = (attention.q_norm.weight, attention.k_norm.weight, float(attention.q_norm.variance_epsilon))
+        return _Layer(
+            layer.input_layernorm.weight,
+            Product(projections, self._kernels),
+            None if biases[0] is None else torch.cat(biases),
+            norms,
+            Product([attention.o_proj], self._kernels),
+            layer.post_attention_layernorm.weight,
+            Product([layer.mlp.gate_proj, layer.mlp.up_proj], self._kernels),
+            Product([layer.mlp.down_proj], self._kernels),
+            float(layer.input_layernorm.variance_epsilon),
+        )
+
+    @property
+    def products(self) -> list[Product]:
+        """All products with weights."""
+        return [each for layer in self._layers for each in (layer.projections, layer.output, layer.gates, layer.down)]
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes of a bf16 copy of all weights in 4 bits."""
+        return sum(2 * each.packed.outputs * each.packed.inputs for each in self.products if each.packed is not None)
+
+    def forward(self, step: StepView) -> Tensor:
+        """Run all rows of a step; return their states after the final norm, which are also in `hidden`."""
+        kernels = self._kernels
+        residual = F.embedding(step.ids, self._embedding)
+        parts: Tensor | None = None
+        for number, layer in enumerate(self._layers):
+            normed = kernels.normalise(residual, parts, layer.first_norm, layer.epsilon)
+            # the residual stream now has the output of the layer before
+            self._keep_states(number - 1, step, residual)
+            keys = self._keys[number]
+            values = self._values[number]
+            queries = kernels.rotate_and_put(
+                layer.projections(normed),
+                layer.bias,
+                layer.head_norms,
+                self._turns,
+                step,
+                keys,
+                values,
+                self._dtype,
+            )
+            attended = kernels.attend(queries, keys, values, step, self._scale)
+            normed = kernels.normalise(residual, layer.output(attended), layer.second_norm, layer.epsilon)
+            parts = layer.down(kernels.gate(layer.gates(normed), self._dtype))
+        hidden = kernels.normalise(residual, parts, self._norm, self._layers[-1].epsilon, self.hidden[: step.rows])
+        self._keep_states(len(self._layers) - 1, step, residual)
+        if self._states is not None:
+            kernels.put_states(self._states, self._states.shape[1] - 1, step, hidden)
+        return hidden
+
+    def _keep_states(self, layer: int, step: StepView, hidden: Tensor) -> None:
+        """Store a layer's output if a detector head reads it."""
+        if self._states is not None and layer in self._taps:
+            self._kernels.put_states(self._states, self._taps[layer], step, hidden)
+
+    def choose(self, wanted: WantedView) -> Tensor:
+        """The tokens [count] that are chosen after some rows of the last forward."""
+        logits = self._output(self.hidden.index_select(0, wanted.rows))
+        return self._kernels.choose(logits, wanted)

@@ -1,0 +1,211 @@
+"""Input of one forward pass, in buffers that stay where they are: written on the host, then copied to the GPU at once.
+
+A recorded forward (`graphs.py`) reads the same addresses each time. So a step has a fixed number of rows (`BUCKETS`);
+rows beyond the tokens of a step are padding: they read token 0 and write to slots that no sequence owns.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aligner_proxy.engine.scheduling.blocks import BLOCK
+from aligner_proxy.engine.scheduling.scheduler import Feed
+
+BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Numbers of rows that a forward is recorded for; a step takes the smallest that holds its tokens."""
+WANTED_BUCKETS = (1, 4, 16, 64, 256, 1024)
+"""The same for the rows after which a token is chosen."""
+MOST_SEQUENCES = 64
+"""Most sequences in one forward."""
+NO_SEQUENCE = -1
+"""Marks a query block, or a favoured token, that does not exist."""
+_SMALL_TILE = 16
+_LARGE_TILE = 64
+_FEW_ROWS = 64
+"""Up to this many rows, attention works on small tiles of queries and splits the context among several programs."""
+SPLITS = 8
+"""Parts of the context that are attended to beside each other in a small step."""
+
+
+def find_bucket(count: int, buckets: Sequence[int] = BUCKETS) -> int:
+    """The smallest bucket of at least `count` rows; raises IndexError above the largest."""
+    return buckets[bisect_left(buckets, count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How attention divides the queries of a step: `queries` rows of one sequence, with all heads of a group, a tile."""
+
+    tile: int
+    queries: int
+    blocks: int
+    splits: int
+
+    @classmethod
+    def for_rows(cls, rows: int, group: int) -> Tiling:
+        """The tiling for a bucket of `rows`, if `group` query heads share each key head."""
+        small = rows <= _FEW_ROWS
+        tile = max(_SMALL_TILE if small else _LARGE_TILE, 1 << (group - 1).bit_length())
+        queries = tile // group
+        # each sequence may leave one block partly empty
+        blocks = min(rows, -(-rows // queries) + MOST_SEQUENCES)
+        return cls(tile, queries, blocks, SPLITS if small else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """The input of a step with a fixed number of rows, as views of the buffer on the device.
+
+    `ids`, `places` and `slots` [rows] are each row's token, position in its sequence, and slot in the KV store.
+    `query_blocks` [blocks, 2] are (sequence, first row). Sequence i has rows `starts[i]` to `starts[i + 1]`, and
+    `lengths[i]` tokens in the blocks `table[i]`.
+    """
+
+    rows: int
+    ids: Tensor
+    places: Tensor
+    slots: Tensor
+    query_blocks: Tensor
+    starts: Tensor
+    lengths: Tensor
+    table: Tensor
+    tiling: Tiling
+
+
+@dataclass(frozen=True, slots=True)
+class WantedView:
+    """The rows after which tokens are chosen: each with its favoured token, and the caution in favour of that."""
+
+    rows: Tensor
+    favoured: Tensor
+    caution: Tensor
+
+
+class StepInput:
+    """The buffers of one model on one device; `positions` is its longest sequence, `group` the heads per key head.
+
+    `padding_slot` is a slot of the KV store that no sequence owns.
+    """
+
+    def __init__(self, positions: int, group: int, padding_slot: int, device: torch.device) -> None:
+        rows = BUCKETS[-1]
+        blocks = -(-positions // BLOCK)
+        query_blocks = max(Tiling.for_rows(bucket, group).blocks for bucket in BUCKETS)
+        sizes = {
+            "ids": rows,
+            "places": rows,
+            "slots": rows,
+            "query_blocks": 2 * query_blocks,
+            "starts": MOST_SEQUENCES + 1,
+            "lengths": MOST_SEQUENCES,
+            "wanted": rows,
+            "favoured": rows,
+            "caution": rows,
+            "table": MOST_SEQUENCES * blocks,
+        }
+        ends = list(accumulate(sizes.values()))
+        self._on_gpu = device.type == "cuda"
+        self._host = torch.zeros(ends[-1], dtype=torch.int32, pin_memory=self._on_gpu)
+        self._device = torch.zeros(ends[-1], dtype=torch.int32, device=device)
+        numbers = self._host.numpy()
+        pieces = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+        self._write: dict[str, Any] = {name: numbers[piece] for name, piece in pieces.items()}
+        self._write["caution"] = self._write["caution"].view(np.float32)
+        self._write["table"] = self._write["table"].reshape(MOST_SEQUENCES, blocks)
+        self._read = {name: self._device[piece] for name, piece in pieces.items()}
+        self._read["caution"] = self._read["caution"].view(torch.float32)
+        self._read["table"] = self._read["table"].view(MOST_SEQUENCES, blocks)
+        self._group = group
+        self._padding_slot = padding_slot
+        self._table_begins = pieces["table"].start
+        self._blocks = blocks
+
+    def view(self, rows: int) -> StepView:
+        """The input of a step with so many rows."""
+        tiling = Tiling.for_rows(rows, self._group)
+        ids, places, slots = (self._read[name][:rows] for name in ("ids", "places", "slots"))
+        blocks = self._read["query_blocks"][: 2 * tiling.blocks].view(-1, 2)
+        starts, lengths, table = (self._read[name] for name in ("starts", "lengths", "table"))
+        return StepView(rows, ids, places, slots, blocks, starts, lengths, table, tiling)
+
+    def view_wanted(self, count: int) -> WantedView:
+        """The input of a choice of so many tokens."""
+        return WantedView(*(self._read[name][:count] for name in ("wanted", "favoured", "caution")))
+
+    def fill(self, feeds: Sequence[Feed]) -> tuple[int, int]:
+        """Write a step, and start its copy to the device; return its number of rows, and of rows that want a token.
+
+        Both are rounded up to buckets; the second is 0 if no token is wanted. The last copy must have ended.
+        """
+        starts = [0, *accumulate(feed.stop - feed.start for feed in feeds)]
+        rows = find_bucket(starts[-1])
+        into = self._write
+        table = into["table"]
+        for number, (feed, first) in enumerate(zip(feeds, starts, strict=False)):
+            sequence = feed.job.sequence
+            last = first + feed.stop - feed.start
+            blocks = -(-feed.stop // BLOCK)
+            table[number, :blocks] = sequence.blocks[:blocks]
+            places = np.arange(feed.start, feed.stop, dtype=np.int32)
+            into["ids"][first:last] = sequence.ids[feed.start : feed.stop]
+            into["places"][first:last] = places
+            into["slots"][first:last] = table[number, places // BLOCK] * BLOCK + places % BLOCK
+        for name, padding in (("ids", 0), ("places", 0), ("slots", self._padding_slot)):
+            into[name][starts[-1] : rows] = padding
+        into["starts"][: len(starts)] = starts
+        into["starts"][len(starts) :] = starts[-1]
+        into["lengths"][: len(feeds)] = [feed.stop for feed in feeds]
+        into["lengths"][len(feeds) :] = 0
+        self._divide_queries(starts, Tiling.for_rows(rows, self._group))
+        wanted = self._fill_wanted(feeds, starts)
+        # the table comes last, and only the part of this step's sequences is copied
+        used = slice(self._table_begins + len(feeds) * self._blocks)
+        self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
+        return rows, wanted
+
+    def _divide_queries(self, starts: Sequence[int], tiling: Tiling) -> None:
+        """Write the query blocks of every sequence, and mark the others as empty."""
+        blocks = [
+            (number, row)
+            for number, first in enumerate(starts[:-1])
+            for row in range(first, starts[number + 1], tiling.queries)
+        ]
+        into = self._write["query_blocks"][: 2 * tiling.blocks].reshape(-1, 2)
+        into[: len(blocks)] = blocks
+        into[len(blocks) :] = NO_SEQUENCE
+
+    def _fill_wanted(self, feeds: Sequence[Feed], starts: Sequence[int]) -> int:
+        """Write the rows after which a token is wanted, with their favoured tokens; return the number, rounded up.
+
+        There may be fewer favoured tokens than rows, at the end of the text that drafts are taken from.
+        """
+        rows: list[int] = []
+        favoured: list[int] = []
+        cautions: list[float] = []
+        for feed, first in zip(feeds, starts, strict=False):
+            predicted = feed.predicted
+            count = len(predicted)
+            rows += range(first + predicted.start - feed.start, first + predicted.stop - feed.start)
+            ask = feed.job.ask
+            own: list[int] = []
+            if ask is not None and ask.caution > 0:
+                # a draft may be fed in several steps; then the rows of this feed begin within it
+                begin = predicted.start - feed.job.tail
+                own = ask.favoured[begin : begin + count]
+            favoured += [*own, *[NO_SEQUENCE] * (count - len(own))]
+            cautions += [ask.caution if ask else 0.0] * count
+        if not rows:
+            return 0
+        bucket = find_bucket(len(rows), WANTED_BUCKETS)
+        for name, values, padding in (("wanted", rows, 0), ("favoured", favoured, NO_SEQUENCE), ("caution", cautions, 0)):
+            self._write[name][: len(rows)] = values
+            self._write[name][len(rows) : bucket] = padding
+        return bucket

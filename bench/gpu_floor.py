@@ -1,0 +1,565 @@
+"""`python -m bench.gpu_floor [--parts PART ...] [--out FOLDER] [--rehearse]`: the engine on a GPU, beside its floors.
+
+What a forward must cost is the larger of two times: that of reading every weight and key once, and that of the
+arithmetic. Both use the rates that this card shows in `ceilings`. Parts, each of some rows:
+
+- `ceilings`: a copy, a large product, kernels that do nothing, alone and in a graph;
+- `kernels`: each of ours beside an fp64 reference, into poisoned outputs; the assembly beside its portable form;
+- `products`: our 4-bit product, bitsandbytes', unpacking and multiplying, and bf16 weights, by rows;
+- `forwards`: one forward at a context of 768 by rows, with the library's modules, with our stack, and in a graph;
+- `edits`: an answer of 256 tokens after a prompt of 512, with edits of 0 to 100 %, beside `generate`;
+- `sixteen`: the same for sixteen at once, written whole with and without drafts, and only where it is flagged;
+- `equality`: drafts through the graphs write what `generate` writes, in fp32.
+
+Every row is written to FOLDER/gpu_floor.jsonl when it is measured. A second run leaves out the parts that are complete
+there. `--rehearse` does everything on the CPU in a tiny shape.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
+from aligner_proxy.engine.gpu import nf4, plain_kernels
+from aligner_proxy.engine.gpu.graphs import run_directly
+from aligner_proxy.engine.gpu.step import StepInput, WantedView, find_bucket
+from aligner_proxy.engine.model.cost import costs
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.scheduling.blocks import BLOCK
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job
+from aligner_proxy.engine.scheduling.sequence import Ask, Work
+from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
+from bench import equality, gpu_check, shapes
+from bench.equality import RATES, WORDS
+from bench.forced_decoding import edited, forced, told
+
+Row = dict[str, Any]
+_CONTEXT = 768
+_SEGMENT = 16
+"""Tokens of a segment where only flagged segments are written."""
+_ROWS = (1, 4, 16, 32, 64, 256, 768)
+_PRODUCT_ROWS = (1, 16, 32, 64, 128, 512)
+_L2 = 100 * 2**20
+"""More bytes than a card's cache holds: weights are rotated, so that each product reads them from memory."""
+
+
+class Bench:
+    """The device, its measured rates, and the answers' sizes."""
+
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self.asked = asked
+        self.device = torch.device(asked.device)
+        self.on_gpu = self.device.type == "cuda"
+        self.bandwidth = 3.0e12
+        self.arithmetic = 7.9e14
+
+    def time_call(self, call: Callable[[], Any], rounds: int = 20) -> float:
+        """Milliseconds of a call, as the median of rounds; on a GPU between two events."""
+        call()
+        times = []
+        for _ in range(rounds if self.on_gpu else 2):
+            if not self.on_gpu:
+                began = time.perf_counter()
+                call()
+                times.append(1000 * (time.perf_counter() - began))
+                continue
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            events[0].record()
+            call()
+            events[1].record()
+            events[1].synchronize()
+            times.append(events[0].elapsed_time(events[1]))
+        return statistics.median(times)
+
+    def time_in_graph(self, calls: Sequence[Callable[[], Any]], rounds: int = 10) -> float:
+        """Milliseconds of one of several calls, all recorded in one graph one after the other."""
+        if not self.on_gpu:
+            return self.time_call(calls[0])
+        for call in calls:
+            call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for call in calls:
+                call()
+        return self.time_call(graph.replay, rounds) / len(calls)
+
+    def floor_of_forward(self, shape: str, rows: int, context: int, wanted: int = 1) -> float:
+        """Milliseconds that a forward of NF4 weights must take, with rates as measured."""
+        sizes = shapes.SHAPES[shape]
+        hidden, layers = sizes["hidden_size"], sizes["num_hidden_layers"]
+        key_width = shapes.count_key_heads(shape) * hidden // sizes["num_attention_heads"]
+        linear = layers * (2 * hidden * hidden + 2 * hidden * key_width + 3 * hidden * sizes["intermediate_size"])
+        head = shapes.VOCABULARY * hidden
+        kept = 2 * layers * key_width * 2 * context
+        bytes_read = linear * 0.5159 + head * 2 + kept
+        operations = 2 * linear * rows + 4 * hidden * layers * rows * context + 2 * head * wanted
+        return 1000 * max(bytes_read / self.bandwidth, operations / self.arithmetic)
+
+
+def measure_ceilings(bench: Bench) -> Iterator[Row]:
+    """The rates of this card."""
+    size = 2**30 if bench.on_gpu else 2**20
+    source = torch.empty(size, dtype=torch.uint8, device=bench.device).random_()
+    target = torch.empty_like(source)
+    ms = bench.time_call(lambda: target.copy_(source))
+    bench.bandwidth = 2 * size / ms * 1000
+    yield {"name": "copy", "ms": ms, "TB_per_s": bench.bandwidth / 1e12}
+    del source, target
+    width = 8192 if bench.on_gpu else 256
+    matrix = torch.randn(width, width, device=bench.device, dtype=torch.bfloat16)
+    ms = bench.time_call(lambda: matrix @ matrix)
+    bench.arithmetic = 2 * width**3 / ms * 1000
+    yield {"name": "product in bf16", "ms": ms, "TFLOP_per_s": bench.arithmetic / 1e12}
+    small = torch.zeros(1, device=bench.device)
+    count = 1000
+
+    def start_many() -> None:
+        for _ in range(count):
+            small.add_(1)
+
+    yield {"name": "kernel alone, microseconds", "ms": bench.time_call(start_many, 3) * 1000 / count}
+    yield {"name": "kernel in a graph, microseconds", "ms": bench.time_in_graph([start_many], 3) * 1000 / count}
+
+
+def _relative(got: Tensor, expected: Tensor) -> float:
+    return float((got.double() - expected.double()).norm() / expected.double().norm())
+
+
+def check_kernels(bench: Bench) -> Iterator[Row]:
+    """Relative differences from references in fp64."""
+    kernels: Any = plain_kernels
+    if bench.on_gpu:
+        from aligner_proxy.engine.gpu import triton_kernels
+
+        kernels = triton_kernels
+    torch.manual_seed(1)
+    device = bench.device
+    for heads, key_heads, size in ((32, 4, 64), (32, 32, 128), (9, 3, 64)):
+        for new, contexts in (([1], [777]), ([17], [600]), ([1] * 16, [*range(40, 840, 50)]), ([300, 9, 1], [300, 77, 5])):
+            for dtype in (torch.float32, torch.bfloat16):
+                step, slots = _step(new, contexts, heads // key_heads, device)
+                cache = torch.full((2, key_heads, slots, size), torch.nan, dtype=dtype, device=device)
+                for number, length in enumerate(contexts):
+                    places = torch.arange(length, device=device)
+                    at = step.table[number, places // BLOCK].long() * BLOCK + places % BLOCK
+                    cache[:, :, at] = torch.randn(2, key_heads, length, size, device=device).to(dtype)
+                queries = torch.randn(step.rows, heads, size, device=device).to(dtype)
+                got = kernels.attend(queries, *cache, step, size**-0.5)[: sum(new)]
+                expected = plain_kernels.attend(queries.double(), *cache, step, size**-0.5)[: sum(new)]
+                name = f"attention {heads}/{key_heads}/{size} {len(new)} sequences {str(dtype)[6:]}"
+                yield {"name": name, "difference": _relative(got, expected)}
+    for outputs, inputs in ((2560, 2048), (2048, 5632), (576, 1536)):
+        layer = _quantised(outputs, inputs, device)
+        expected_weights = _dequantised(layer)
+        packed = nf4.pack([layer])
+        yield {
+            "name": f"unpacking {outputs} x {inputs}, equal to bitsandbytes",
+            "equal": bool(torch.equal(kernels.unpack(packed), expected_weights)),
+        }
+        values = packed.coarse_book.double()[nf4.order_numbers(packed.words).int()]
+        scales = packed.scales.transpose(1, 2).reshape(outputs, -1).double().repeat_interleave(nf4.TILE, dim=1)
+        for rows in (1, 5, 16, 33, 128):
+            sample = torch.randn(rows, inputs, device=device).to(torch.bfloat16)
+            got = kernels.multiply(sample, packed).sum(0)
+            own = _relative(got, sample.double() @ (values * scales).T)
+            theirs = _relative(layer(sample), sample.double() @ (values * scales).T) if bench.on_gpu else None
+            yield {"name": f"product {rows} x {outputs} x {inputs}", "difference": own, "bitsandbytes": theirs}
+    logits = torch.randn(64, 32000, device=device).to(torch.bfloat16)
+    wanted = WantedView(
+        torch.arange(64, device=device, dtype=torch.int32),
+        torch.randint(-1, 32000, (64,), device=device, dtype=torch.int32),
+        torch.rand(64, device=device) * 4,
+    )
+    chosen = kernels.choose(logits, wanted).tolist()
+    yield {"name": "choice", "equal": chosen == plain_kernels.choose(logits.cpu(), _on_cpu(wanted)).tolist()}
+
+
+def _on_cpu(wanted: WantedView) -> WantedView:
+    return WantedView(wanted.rows.cpu(), wanted.favoured.cpu(), wanted.caution.cpu())
+
+
+def _step(new: list[int], contexts: list[int], group: int, device: torch.device) -> tuple[Any, int]:
+    """A step of sequences that feed their last tokens, and the slots that it needs."""
+    counts = [-(-length // BLOCK) for length in contexts]
+    places = Random(0).sample(range(sum(counts) + 3), sum(counts))
+    feeds = []
+    for fresh, length, count in zip(new, contexts, counts, strict=True):
+        sequence = Tokens(ids=[5] * length, blocks=[places.pop() for _ in range(count)])
+        feeds.append(_feed(sequence, length - fresh))
+    step_input = StepInput(max(contexts) + BLOCK, group, (sum(counts) + 3) * BLOCK, device)
+    rows, _ = step_input.fill(feeds)
+    return step_input.view(rows), (sum(counts) + 4) * BLOCK
+
+
+def _feed(sequence: Tokens, start: int, draft: int = 0) -> Feed:
+    nothing: Any = iter(())
+    job = Job("-", nothing, lambda _: None, sequence=sequence, ask=Ask([], draft=[0] * draft))
+    return Feed(job, start, len(sequence.ids))
+
+
+def _quantised(outputs: int, inputs: int, device: torch.device) -> Any:
+    import bitsandbytes
+
+    kinds: Any = bitsandbytes.nn
+    layer = kinds.Linear4bit(inputs, outputs, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4", device="meta")
+    weight = torch.randn(outputs, inputs, dtype=torch.bfloat16)
+    layer.weight = kinds.Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
+    return layer
+
+
+def _dequantised(layer: Any) -> Tensor:
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight: Tensor = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.bfloat16)
+    return weight
+
+
+@torch.inference_mode()
+def time_products(bench: Bench) -> Iterator[Row]:
+    """Microseconds of a product by rows, for the joined weights of two shapes."""
+    if not bench.on_gpu:
+        return
+    from bitsandbytes.functional import dequantize_4bit
+
+    from aligner_proxy.engine.gpu import triton_kernels
+
+    named = {"1.1B qkv": (2560, 2048), "1.1B output": (2048, 2048), "1.1B gates": (11264, 2048), "1.1B down": (2048, 5632)}
+    named |= {"7B qkv": (12288, 4096), "7B output": (4096, 4096), "7B gates": (22016, 4096), "7B down": (4096, 11008)}
+    for name, (outputs, inputs) in named.items():
+        copies = max(2, min(24, _L2 // (outputs * inputs // 2)))
+        layers = [_quantised(outputs, inputs, bench.device) for _ in range(copies)]
+        packed = [nf4.pack([layer]) for layer in layers]
+        wide = [triton_kernels.unpack(one) for one in packed]
+        for rows in _PRODUCT_ROWS:
+            x = torch.randn(rows, inputs, device=bench.device).to(torch.bfloat16)
+            ways: dict[str, list[Callable[[], Any]]] = {
+                "bitsandbytes": [partial(layer, x) for layer in layers],
+                "unpack": [
+                    partial(lambda w, x: x @ dequantize_4bit(w.data, w.quant_state).T, layer.weight, x) for layer in layers
+                ],
+                "bf16": [partial(torch.nn.functional.linear, x, one) for one in wide],
+            }
+            if rows <= 128:
+                ways["ours"] = [partial(triton_kernels.multiply, x, one) for one in packed]
+            else:
+                ways["ours"] = [
+                    partial(lambda p, x: torch.nn.functional.linear(x, triton_kernels.unpack(p)), one, x) for one in packed
+                ]
+            row: Row = {"name": name, "rows": rows}
+            row["floor_us"] = 1e6 * max(
+                outputs * inputs * 0.5159 / bench.bandwidth, 2 * outputs * inputs * rows / bench.arithmetic
+            )
+            for way, calls in ways.items():
+                row[f"{way}_us"] = 1000 * bench.time_in_graph(calls)
+            yield row
+        del layers, packed, wide
+        _free()
+
+
+def time_forwards(bench: Bench) -> Iterator[Row]:
+    """Milliseconds of one step by rows at a context of 768, as the engine runs it."""
+    for shape in bench.asked.shapes:
+        made = _make(bench, shape)
+        runner = shapes.runner(made, 4 * 2048, accelerated=False)
+        rows = [count for count in _ROWS if bench.on_gpu or count < 64]
+        library = {count: _time_step(bench, runner, count) for count in rows}
+        _free()
+        before = torch.cuda.memory_allocated() if bench.on_gpu else 0
+        began = time.perf_counter()
+        _accelerate(runner)
+        yield {
+            "name": f"{shape} recording",
+            "s": time.perf_counter() - began,
+            "recorded": runner.recorded is not None,
+            "copied": bool(runner.recorded and runner.recorded.stack.products[0].weight is not None),
+            "GB": (torch.cuda.memory_allocated() - before) / 1e9 if bench.on_gpu else 0.0,
+        }
+        for count in rows:
+            ms = _time_step(bench, runner, count)
+            floor = bench.floor_of_forward(shape, count, _CONTEXT)
+            device_ms = _time_replay(bench, runner, count)
+            yield {
+                "name": f"{shape} forward",
+                "rows": count,
+                "library_ms": library[count],
+                "ms": ms,
+                "device_ms": device_ms,
+                "floor_ms": floor,
+                "over_floor": ms / floor,
+            }
+        del made, runner
+        _free()
+
+
+def _make(bench: Bench, shape: str) -> Any:
+    return shapes.model(shape, str(bench.device), torch.bfloat16, four_bits=True)
+
+
+def _accelerate(runner: ModelRunner) -> None:
+    """As at load on a GPU; on a CPU, our stack with plain kernels."""
+    if runner.device == "cpu":
+        runner.use_recorded(plain_kernels, run_directly)
+        return
+    from aligner_proxy.engine.model import acceleration
+
+    acceleration.accelerate(runner)
+
+
+def _time_step(bench: Bench, runner: ModelRunner, count: int) -> float:
+    """Milliseconds of `run` for one sequence with so many new tokens after a context, the wait at its end included."""
+    context = _CONTEXT if bench.on_gpu else 64
+    sequence = Tokens(ids=[5] * (context + count))
+    sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // BLOCK))]
+    try:
+        times = []
+        feed = _feed(sequence, context)
+        for _ in range(23 if bench.on_gpu else 2):
+            began = time.perf_counter()
+            runner.run([feed])
+            times.append(1000 * (time.perf_counter() - began))
+        return statistics.median(times[3:] or times)
+    finally:
+        runner.pool.give_back(sequence.blocks)
+
+
+def _time_replay(bench: Bench, runner: ModelRunner, count: int) -> float | None:
+    """Milliseconds of the recorded forward alone, on the device; its input is that of the last step."""
+    if not bench.on_gpu or runner.recorded is None:
+        return None
+    with torch.inference_mode():
+        return bench.time_call(runner.recorded.find_forward(find_bucket(count)))
+
+
+def time_edits(bench: Bench) -> Iterator[Row]:
+    """One answer at a time: ours with drafts and without, beside `generate` with the library's modules."""
+    for shape in bench.asked.edit_shapes:
+        peer = _make(bench, shape)
+        runner = shapes.runner(_make(bench, shape), 4 * 2048, accelerated=False)
+        _accelerate(runner)
+        runner.costs = costs(runner, Path("/dev/null/not-kept"))
+        yield {"name": f"{shape} costs", "points": [list(point) for point in runner.costs.points]}
+        answer_tokens = bench.asked.answer
+        plain_s = _time_generate(bench, peer, answer_tokens)
+        yield {"name": f"{shape} generate", "ms": 1000 * plain_s}
+        for rate in RATES:
+            for way in ("drafts", "no drafts") if rate in (0.0, 1.0) else ("drafts",):
+                seconds = []
+                forwards = []
+                for number in range(bench.asked.rounds + 1):
+                    rng = Random(number)
+                    prompt = rng.choices(WORDS, k=2 * answer_tokens)
+                    answer = rng.choices(WORDS, k=answer_tokens)
+                    target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
+                    with told(runner, len(prompt), target, ()) as count:
+                        spent, written = _timed(bench, partial(_write, runner, prompt, answer, target, way))
+                    if written != target:
+                        raise RuntimeError("the engine did not write what it was told")
+                    if number:
+                        seconds.append(spent)
+                        forwards.append(count.generating)
+                ms = 1000 * statistics.median(seconds)
+                yield {
+                    "name": f"{shape} edits {rate:.0%} {way}",
+                    "ms": ms,
+                    "forwards": statistics.mean(forwards),
+                    "over_generate": 1000 * plain_s / ms,
+                }
+        del peer, runner
+        _free()
+
+
+def _timed(bench: Bench, work: Callable[[], Any]) -> tuple[float, Any]:
+    return gpu_check._timed(str(bench.device), work)
+
+
+def _time_generate(bench: Bench, peer: Any, answer_tokens: int) -> float:
+    """Median seconds in which `generate` writes an answer after a prompt twice as long."""
+    times = []
+    for number in range(bench.asked.rounds + 1):
+        rng = Random(number)
+        ids = torch.tensor([rng.choices(WORDS, k=2 * answer_tokens)], device=bench.device)
+        options: Row = {"max_new_tokens": answer_tokens + 1, "min_new_tokens": answer_tokens + 1, "do_sample": False}
+        with torch.inference_mode():
+            times.append(_timed(bench, partial(peer.generate, ids, attention_mask=torch.ones_like(ids), **options))[0])
+    return statistics.median(times[1:])
+
+
+def _propose(runner: ModelRunner, answer: list[int], way: str) -> EditProposer:
+    """Drafts from the answer, as long as the costs say; or none."""
+    rule = runner.draft_length if way == "drafts" else lambda _acceptance, _room: 0
+    return EditProposer([*answer, shapes.EOS], rule)
+
+
+def _write(runner: ModelRunner, prompt: list[int], answer: list[int], target: list[int], way: str) -> list[int]:
+    sequence = Tokens()
+    first = Ask(prompt, prompt=True)
+    limits = DraftLimits(len(target))
+    work = generate(sequence, first, _propose(runner, answer, way), limits, Tally(), frozenset({shapes.EOS}))
+    return equality._written(equality.ended(runner, [(sequence, work)])[0])
+
+
+def time_sixteen(bench: Bench) -> Iterator[Row]:
+    """Sixteen answers at once, a fifth of their segments rewritten: whole without and with drafts, and only those."""
+    count = 16 if bench.on_gpu else 3
+    answer_tokens = bench.asked.answer
+    for shape in bench.asked.edit_shapes:
+        runner = shapes.runner(_make(bench, shape), count * (4 * answer_tokens + 64), accelerated=False)
+        _accelerate(runner)
+        runner.costs = costs(runner, Path("/dev/null/not-kept"))
+        for rate in (0.0, 0.2, 1.0):
+            for way in ("whole, no drafts", "whole, drafts", "flagged"):
+                seconds = []
+                for number in range(bench.asked.rounds + 1):
+                    spent = _time_together(bench, runner, count, rate, way, number)
+                    seconds += [spent] * bool(number)
+                yield {"name": f"{shape} sixteen {rate:.0%} {way}", "ms": 1000 * statistics.median(seconds)}
+        del runner
+        _free()
+
+
+def _time_together(bench: Bench, runner: ModelRunner, count: int, rate: float, way: str, seed: int) -> float:
+    """Seconds for all answers."""
+    targets: dict[int, tuple[int, list[int]]] = {}
+    works: list[tuple[Tokens, Work]] = []
+    answer_tokens = bench.asked.answer
+    for number in range(count):
+        rng = Random(1000 * seed + number)
+        prompt = rng.choices(WORDS, k=2 * answer_tokens)
+        answer = rng.choices(WORDS, k=answer_tokens)
+        segments = answer_tokens // _SEGMENT
+        flagged = sorted(rng.sample(range(segments), round(rate * segments)))
+        target = list(answer)
+        for segment in flagged:
+            target[segment * _SEGMENT : (segment + 1) * _SEGMENT] = rng.choices(WORDS, k=_SEGMENT)
+        sequence = Tokens()
+        targets[id(sequence)] = (len(prompt), [*target, shapes.EOS])
+        if way == "flagged":
+            work = _write_flagged(runner, sequence, prompt, answer, target, flagged)
+        else:
+            proposer = _propose(runner, answer, "drafts" if way == "whole, drafts" else "no drafts")
+            limits = DraftLimits(len(target) + 1)
+            first = Ask(prompt, prompt=True)
+            work = generate(sequence, first, proposer, limits, Tally(), frozenset({shapes.EOS}))
+        works.append((sequence, work))
+    with forced(runner, lambda sequence: targets[id(sequence)]):
+        return _timed(bench, partial(equality.ended, runner, works))[0]
+
+
+def _write_flagged(
+    runner: ModelRunner, sequence: Tokens, prompt: list[int], answer: list[int], target: list[int], flagged: list[int]
+) -> Work:
+    """Read the prompt; then for each flagged segment feed what was kept before it, and write only the segment."""
+    step = yield Ask(prompt, prompt=True)
+    for segment in flagged:
+        first = segment * _SEGMENT
+        context = [*prompt, *target[:first]]
+        start = min(len(sequence.ids), len(context) - 1)
+        sequence.crop(start)
+        # as in the engine, the first draft is the text after the segment, as if it were removed
+        old = answer[first : first + _SEGMENT]
+        then = answer[first + _SEGMENT : first + 2 * _SEGMENT]
+        proposer = EditProposer([*old, *then, shapes.EOS], runner.draft_length, anchors=(len(old),))
+        limits = DraftLimits(_SEGMENT)
+        yield from generate(sequence, Ask(context[start:]), proposer, limits, Tally(), frozenset({shapes.EOS}))
+    return step
+
+
+def check_equality(bench: Bench) -> Iterator[Row]:
+    """Drafts through graphs against `generate`, in fp32 with four layers."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    for shape in bench.asked.shapes:
+        alone, together = equality.count(shape, str(bench.device), bench.asked.cases, 64 if bench.on_gpu else 16)
+        yield {"name": f"{shape} equality", "cases": bench.asked.cases, "alone": alone, "together": together}
+        _free()
+
+
+PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "ceilings": measure_ceilings,
+    "kernels": check_kernels,
+    "products": time_products,
+    "forwards": time_forwards,
+    "edits": time_edits,
+    "sixteen": time_sixteen,
+    "equality": check_equality,
+}
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the parts that are not complete yet, and print a line for each row."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_floor", description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--shapes", nargs="+", choices=list(shapes.SHAPES), default=["1.1B", "7B", "13B"])
+    parser.add_argument("--edit-shapes", nargs="+", choices=list(shapes.SHAPES), default=["1.1B", "7B"])
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--answer", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--out", type=Path, default=Path(".build/gpu"))
+    parser.add_argument("--rehearse", action="store_true", help="all steps on the CPU in a tiny shape")
+    asked = parser.parse_args(arguments)
+    if asked.rehearse:
+        tiny = {"shapes": ["tiny"], "edit_shapes": ["tiny"], "device": "cpu", "answer": 32, "rounds": 1}
+        asked = argparse.Namespace(**vars(asked) | tiny)
+    if asked.device.startswith("cuda") and not torch.cuda.is_available():
+        sys.stderr.write("gpu-floor needs a CUDA device and found none; nothing was measured\n")
+        return 1
+    asked.out.mkdir(parents=True, exist_ok=True)
+    file = asked.out / "gpu_floor.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    complete = {row["part"] for row in rows if row.get("complete")}
+    bench = Bench(asked)
+    failed = False
+    for part in asked.parts:
+        # the rates are needed by all other parts
+        if part in complete and part != "ceilings":
+            continue
+        failed |= not _measure(bench, part, file)
+    return int(failed)
+
+
+def _measure(bench: Bench, part: str, file: Path) -> bool:
+    """Measure one part, and keep each row at once; a part that fails costs only its own rows."""
+    began = time.perf_counter()
+    error = None
+    try:
+        for row in PARTS[part](bench):
+            _keep(file, {"part": part, **row})
+    except Exception as failure:  # noqa: BLE001 - whatever a card raises, the other parts are measured
+        error = f"{type(failure).__name__}: {failure}"[:600]
+    end: Row = {"part": part, "complete": error is None, "s": round(time.perf_counter() - began, 1)}
+    _keep(file, end | ({"error": error} if error else {}))
+    _free()
+    return error is None
+
+
+def _keep(file: Path, row: Row) -> None:
+    short = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+    with file.open("a") as lines:
+        lines.write(json.dumps(row) + "\n")
+    sys.stdout.write(json.dumps(short) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
