@@ -11,8 +11,8 @@ arithmetic. Both use the rates that this card shows in `ceilings`. Parts, each o
 - `sixteen`: the same for sixteen at once, written whole with and without drafts, and only where it is flagged;
 - `equality`: drafts through the graphs write what `generate` writes, in fp32.
 
-Every row is written to FOLDER/gpu_floor.jsonl when it is measured. A second run leaves out the parts that are complete
-there. `--rehearse` does everything on the CPU in a tiny shape.
+Every row is written to FOLDER/gpu_floor.jsonl when it is measured. A second run leaves out what is complete there.
+`--rehearse` does everything on the CPU in a tiny shape.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -64,6 +65,7 @@ class Bench:
         self.asked = asked
         self.device = torch.device(asked.device)
         self.on_gpu = self.device.type == "cuda"
+        self.together = 16 if self.on_gpu else 3
         self.bandwidth = 3.0e12
         self.arithmetic = 7.9e14
 
@@ -116,13 +118,13 @@ def measure_ceilings(bench: Bench) -> Iterator[Row]:
     size = 2**30 if bench.on_gpu else 2**20
     source = torch.empty(size, dtype=torch.uint8, device=bench.device).random_()
     target = torch.empty_like(source)
-    ms = bench.time_call(lambda: target.copy_(source))
+    ms = bench.time_call(partial(target.copy_, source))
     bench.bandwidth = 2 * size / ms * 1000
     yield {"name": "copy", "ms": ms, "TB_per_s": bench.bandwidth / 1e12}
     del source, target
     width = 8192 if bench.on_gpu else 256
     matrix = torch.randn(width, width, device=bench.device, dtype=torch.bfloat16)
-    ms = bench.time_call(lambda: matrix @ matrix)
+    ms = bench.time_call(partial(torch.matmul, matrix, matrix))
     bench.arithmetic = 2 * width**3 / ms * 1000
     yield {"name": "product in bf16", "ms": ms, "TFLOP_per_s": bench.arithmetic / 1e12}
     small = torch.zeros(1, device=bench.device)
@@ -150,9 +152,14 @@ def check_kernels(bench: Bench) -> Iterator[Row]:
     torch.manual_seed(1)
     device = bench.device
     for heads, key_heads, size in ((32, 4, 64), (32, 32, 128), (9, 3, 64)):
-        for new, contexts in (([1], [777]), ([17], [600]), ([1] * 16, [*range(40, 840, 50)]), ([300, 9, 1], [300, 77, 5])):
+        for new, contexts in (
+            ([1], [777]),
+            ([17], [600]),
+            ([1] * 16, [*range(40, 840, 50)]),
+            ([300, 9, 1], [300, 77, 5]),
+        ):
             for dtype in (torch.float32, torch.bfloat16):
-                step, slots = _step(new, contexts, heads // key_heads, device)
+                step, slots = _step(new, contexts, (heads, key_heads), device)
                 cache = torch.full((2, key_heads, slots, size), torch.nan, dtype=dtype, device=device)
                 for number, length in enumerate(contexts):
                     places = torch.arange(length, device=device)
@@ -193,7 +200,7 @@ def _on_cpu(wanted: WantedView) -> WantedView:
     return WantedView(wanted.rows.cpu(), wanted.favoured.cpu(), wanted.caution.cpu())
 
 
-def _step(new: list[int], contexts: list[int], group: int, device: torch.device) -> tuple[Any, int]:
+def _step(new: list[int], contexts: list[int], heads: tuple[int, int], device: torch.device) -> tuple[Any, int]:
     """A step of sequences that feed their last tokens, and the slots that it needs."""
     counts = [-(-length // BLOCK) for length in contexts]
     places = Random(0).sample(range(sum(counts) + 3), sum(counts))
@@ -201,7 +208,7 @@ def _step(new: list[int], contexts: list[int], group: int, device: torch.device)
     for fresh, length, count in zip(new, contexts, counts, strict=True):
         sequence = Tokens(ids=[5] * length, blocks=[places.pop() for _ in range(count)])
         feeds.append(_feed(sequence, length - fresh))
-    step_input = StepInput(max(contexts) + BLOCK, group, (sum(counts) + 3) * BLOCK, device)
+    step_input = StepInput(max(contexts) + BLOCK, *heads, (sum(counts) + 3) * BLOCK, device)
     rows, _ = step_input.fill(feeds)
     return step_input.view(rows), (sum(counts) + 4) * BLOCK
 
@@ -238,7 +245,12 @@ def time_products(bench: Bench) -> Iterator[Row]:
 
     from aligner_proxy.engine.gpu import triton_kernels
 
-    named = {"1.1B qkv": (2560, 2048), "1.1B output": (2048, 2048), "1.1B gates": (11264, 2048), "1.1B down": (2048, 5632)}
+    named = {
+        "1.1B qkv": (2560, 2048),
+        "1.1B output": (2048, 2048),
+        "1.1B gates": (11264, 2048),
+        "1.1B down": (2048, 5632),
+    }
     named |= {"7B qkv": (12288, 4096), "7B output": (4096, 4096), "7B gates": (22016, 4096), "7B down": (4096, 11008)}
     for name, (outputs, inputs) in named.items():
         copies = max(2, min(24, _L2 // (outputs * inputs // 2)))
@@ -250,7 +262,8 @@ def time_products(bench: Bench) -> Iterator[Row]:
             ways: dict[str, list[Callable[[], Any]]] = {
                 "bitsandbytes": [partial(layer, x) for layer in layers],
                 "unpack": [
-                    partial(lambda w, x: x @ dequantize_4bit(w.data, w.quant_state).T, layer.weight, x) for layer in layers
+                    partial(lambda w, x: x @ dequantize_4bit(w.data, w.quant_state).T, layer.weight, x)
+                    for layer in layers
                 ],
                 "bf16": [partial(torch.nn.functional.linear, x, one) for one in wide],
             }
@@ -258,7 +271,8 @@ def time_products(bench: Bench) -> Iterator[Row]:
                 ways["ours"] = [partial(triton_kernels.multiply, x, one) for one in packed]
             else:
                 ways["ours"] = [
-                    partial(lambda p, x: torch.nn.functional.linear(x, triton_kernels.unpack(p)), one, x) for one in packed
+                    partial(lambda p, x: torch.nn.functional.linear(x, triton_kernels.unpack(p)), one, x)
+                    for one in packed
                 ]
             row: Row = {"name": name, "rows": rows}
             row["floor_us"] = 1e6 * max(
@@ -271,39 +285,60 @@ def time_products(bench: Bench) -> Iterator[Row]:
         _free()
 
 
-def time_forwards(bench: Bench) -> Iterator[Row]:
-    """Milliseconds of one step by rows at a context of 768, as the engine runs it."""
-    for shape in bench.asked.shapes:
-        made = _make(bench, shape)
-        runner = shapes.runner(made, 4 * 2048, accelerated=False)
-        rows = [count for count in _ROWS if bench.on_gpu or count < 64]
-        library = {count: _time_step(bench, runner, count) for count in rows}
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two equal models of a shape: one as the library runs it, and one as the engine does.
+
+    `recording_s` and `gigabytes` are what the recorded forwards took.
+    """
+
+    shape: str
+    peer: Any
+    runner: ModelRunner
+    recording_s: float
+    gigabytes: float
+
+    @classmethod
+    def make(cls, bench: Bench, shape: str) -> Pair:
+        """Make both; on a GPU that takes up to half a minute."""
+        peer = _make(bench, shape)
+        tokens = max(4 * 2048, bench.together * (4 * bench.asked.answer + 64))
+        runner = shapes.runner(_make(bench, shape), tokens, accelerated=False)
         _free()
         before = torch.cuda.memory_allocated() if bench.on_gpu else 0
         began = time.perf_counter()
         _accelerate(runner)
+        seconds = time.perf_counter() - began
+        runner.costs = costs(runner, Path("/dev/null/not-kept"))
+        return cls(
+            shape, peer, runner, seconds, (torch.cuda.memory_allocated() - before) / 1e9 if bench.on_gpu else 0.0
+        )
+
+
+def time_forwards(bench: Bench, pair: Pair) -> Iterator[Row]:
+    """Milliseconds of one step by rows at a context of 768, as the engine runs it."""
+    runner = pair.runner
+    yield {
+        "name": "recording",
+        "s": pair.recording_s,
+        "recorded": runner.recorded is not None,
+        "copied": bool(runner.recorded and runner.recorded.stack.products[0].weight is not None),
+        "GB": pair.gigabytes,
+    }
+    yield {"name": "costs", "points": [list(point) for point in runner.costs.points]}
+    library = shapes.runner(pair.peer, 2048, accelerated=False)
+    for count in _ROWS if bench.on_gpu else (1, 16):
+        ms = _time_step(bench, runner, count, 20)
+        floor = bench.floor_of_forward(pair.shape, count, _CONTEXT)
         yield {
-            "name": f"{shape} recording",
-            "s": time.perf_counter() - began,
-            "recorded": runner.recorded is not None,
-            "copied": bool(runner.recorded and runner.recorded.stack.products[0].weight is not None),
-            "GB": (torch.cuda.memory_allocated() - before) / 1e9 if bench.on_gpu else 0.0,
+            "name": "forward",
+            "rows": count,
+            "library_ms": _time_step(bench, library, count, 5),
+            "ms": ms,
+            "device_ms": _time_replay(bench, runner, count),
+            "floor_ms": floor,
+            "over_floor": ms / floor,
         }
-        for count in rows:
-            ms = _time_step(bench, runner, count)
-            floor = bench.floor_of_forward(shape, count, _CONTEXT)
-            device_ms = _time_replay(bench, runner, count)
-            yield {
-                "name": f"{shape} forward",
-                "rows": count,
-                "library_ms": library[count],
-                "ms": ms,
-                "device_ms": device_ms,
-                "floor_ms": floor,
-                "over_floor": ms / floor,
-            }
-        del made, runner
-        _free()
 
 
 def _make(bench: Bench, shape: str) -> Any:
@@ -320,7 +355,7 @@ def _accelerate(runner: ModelRunner) -> None:
     acceleration.accelerate(runner)
 
 
-def _time_step(bench: Bench, runner: ModelRunner, count: int) -> float:
+def _time_step(bench: Bench, runner: ModelRunner, count: int, rounds: int) -> float:
     """Milliseconds of `run` for one sequence with so many new tokens after a context, the wait at its end included."""
     context = _CONTEXT if bench.on_gpu else 64
     sequence = Tokens(ids=[5] * (context + count))
@@ -328,11 +363,11 @@ def _time_step(bench: Bench, runner: ModelRunner, count: int) -> float:
     try:
         times = []
         feed = _feed(sequence, context)
-        for _ in range(23 if bench.on_gpu else 2):
+        for _ in range(3 + rounds if bench.on_gpu else 4):
             began = time.perf_counter()
             runner.run([feed])
             times.append(1000 * (time.perf_counter() - began))
-        return statistics.median(times[3:] or times)
+        return statistics.median(times[3:])
     finally:
         runner.pool.give_back(sequence.blocks)
 
@@ -345,42 +380,35 @@ def _time_replay(bench: Bench, runner: ModelRunner, count: int) -> float | None:
         return bench.time_call(runner.recorded.find_forward(find_bucket(count)))
 
 
-def time_edits(bench: Bench) -> Iterator[Row]:
+def time_edits(bench: Bench, pair: Pair) -> Iterator[Row]:
     """One answer at a time: ours with drafts and without, beside `generate` with the library's modules."""
-    for shape in bench.asked.edit_shapes:
-        peer = _make(bench, shape)
-        runner = shapes.runner(_make(bench, shape), 4 * 2048, accelerated=False)
-        _accelerate(runner)
-        runner.costs = costs(runner, Path("/dev/null/not-kept"))
-        yield {"name": f"{shape} costs", "points": [list(point) for point in runner.costs.points]}
-        answer_tokens = bench.asked.answer
-        plain_s = _time_generate(bench, peer, answer_tokens)
-        yield {"name": f"{shape} generate", "ms": 1000 * plain_s}
-        for rate in RATES:
-            for way in ("drafts", "no drafts") if rate in (0.0, 1.0) else ("drafts",):
-                seconds = []
-                forwards = []
-                for number in range(bench.asked.rounds + 1):
-                    rng = Random(number)
-                    prompt = rng.choices(WORDS, k=2 * answer_tokens)
-                    answer = rng.choices(WORDS, k=answer_tokens)
-                    target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
-                    with told(runner, len(prompt), target, ()) as count:
-                        spent, written = _timed(bench, partial(_write, runner, prompt, answer, target, way))
-                    if written != target:
-                        raise RuntimeError("the engine did not write what it was told")
-                    if number:
-                        seconds.append(spent)
-                        forwards.append(count.generating)
-                ms = 1000 * statistics.median(seconds)
-                yield {
-                    "name": f"{shape} edits {rate:.0%} {way}",
-                    "ms": ms,
-                    "forwards": statistics.mean(forwards),
-                    "over_generate": 1000 * plain_s / ms,
-                }
-        del peer, runner
-        _free()
+    runner = pair.runner
+    answer_tokens = bench.asked.answer
+    plain_s = _time_generate(bench, pair.peer, answer_tokens)
+    yield {"name": "generate", "ms": 1000 * plain_s}
+    for rate in RATES:
+        for way in ("drafts", "no drafts") if rate in (0.0, 1.0) else ("drafts",):
+            seconds = []
+            forwards = []
+            for number in range(bench.asked.rounds + 1):
+                rng = Random(number)
+                prompt = rng.choices(WORDS, k=2 * answer_tokens)
+                answer = rng.choices(WORDS, k=answer_tokens)
+                target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
+                with told(runner, len(prompt), target, ()) as count:
+                    spent, written = _timed(bench, partial(_write, runner, prompt, answer, target, way))
+                if written != target:
+                    raise RuntimeError("the engine did not write what it was told")
+                if number:
+                    seconds.append(spent)
+                    forwards.append(count.generating)
+            ms = 1000 * statistics.median(seconds)
+            yield {
+                "name": f"edits {rate:.0%} {way}",
+                "ms": ms,
+                "forwards": statistics.mean(forwards),
+                "over_generate": 1000 * plain_s / ms,
+            }
 
 
 def _timed(bench: Bench, work: Callable[[], Any]) -> tuple[float, Any]:
@@ -413,23 +441,15 @@ def _write(runner: ModelRunner, prompt: list[int], answer: list[int], target: li
     return equality._written(equality.ended(runner, [(sequence, work)])[0])
 
 
-def time_sixteen(bench: Bench) -> Iterator[Row]:
+def time_sixteen(bench: Bench, pair: Pair) -> Iterator[Row]:
     """Sixteen answers at once, a fifth of their segments rewritten: whole without and with drafts, and only those."""
-    count = 16 if bench.on_gpu else 3
-    answer_tokens = bench.asked.answer
-    for shape in bench.asked.edit_shapes:
-        runner = shapes.runner(_make(bench, shape), count * (4 * answer_tokens + 64), accelerated=False)
-        _accelerate(runner)
-        runner.costs = costs(runner, Path("/dev/null/not-kept"))
-        for rate in (0.0, 0.2, 1.0):
-            for way in ("whole, no drafts", "whole, drafts", "flagged"):
-                seconds = []
-                for number in range(bench.asked.rounds + 1):
-                    spent = _time_together(bench, runner, count, rate, way, number)
-                    seconds += [spent] * bool(number)
-                yield {"name": f"{shape} sixteen {rate:.0%} {way}", "ms": 1000 * statistics.median(seconds)}
-        del runner
-        _free()
+    for rate in (0.2, 0.0, 1.0):
+        for way in ("whole, no drafts", "whole, drafts", "flagged"):
+            seconds = []
+            for number in range(bench.asked.rounds + 1):
+                spent = _time_together(bench, pair.runner, bench.together, rate, way, number)
+                seconds += [spent] * bool(number)
+            yield {"name": f"sixteen {rate:.0%} {way}", "ms": 1000 * statistics.median(seconds)}
 
 
 def _time_together(bench: Bench, runner: ModelRunner, count: int, rate: float, way: str, seed: int) -> float:
@@ -482,20 +502,22 @@ def _write_flagged(
 def check_equality(bench: Bench) -> Iterator[Row]:
     """Drafts through graphs against `generate`, in fp32 with four layers."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    for shape in bench.asked.shapes:
+    for shape in bench.asked.equal_shapes:
         alone, together = equality.count(shape, str(bench.device), bench.asked.cases, 64 if bench.on_gpu else 16)
         yield {"name": f"{shape} equality", "cases": bench.asked.cases, "alone": alone, "together": together}
         _free()
 
 
-PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+OF_THE_CARD: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "ceilings": measure_ceilings,
     "kernels": check_kernels,
     "products": time_products,
+    "equality": check_equality,
+}
+OF_A_SHAPE: dict[str, Callable[[Bench, Pair], Iterator[Row]]] = {
     "forwards": time_forwards,
     "edits": time_edits,
     "sixteen": time_sixteen,
-    "equality": check_equality,
 }
 
 
@@ -508,57 +530,77 @@ def _free() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Measure the parts that are not complete yet, and print a line for each row."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_floor", description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=[*OF_THE_CARD, *OF_A_SHAPE], default=[*OF_THE_CARD, *OF_A_SHAPE])
     parser.add_argument("--shapes", nargs="+", choices=list(shapes.SHAPES), default=["1.1B", "7B", "13B"])
-    parser.add_argument("--edit-shapes", nargs="+", choices=list(shapes.SHAPES), default=["1.1B", "7B"])
+    parser.add_argument("--equal-shapes", nargs="+", choices=list(shapes.SHAPES), default=["1.1B", "7B"])
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--answer", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--answer", type=int, default=256, help="tokens of an answer; prompts are twice as long")
+    parser.add_argument("--rounds", type=int, default=3, help="timed answers, after one that warms up")
+    parser.add_argument("--cases", type=int, default=8, help="answers compared in fp32")
     parser.add_argument("--out", type=Path, default=Path(".build/gpu"))
     parser.add_argument("--rehearse", action="store_true", help="all steps on the CPU in a tiny shape")
     asked = parser.parse_args(arguments)
     if asked.rehearse:
-        tiny = {"shapes": ["tiny"], "edit_shapes": ["tiny"], "device": "cpu", "answer": 32, "rounds": 1}
+        tiny = {"shapes": ["tiny"], "equal_shapes": ["tiny"], "device": "cpu", "answer": 32, "rounds": 1}
         asked = argparse.Namespace(**vars(asked) | tiny)
     if asked.device.startswith("cuda") and not torch.cuda.is_available():
         sys.stderr.write("gpu-floor needs a CUDA device and found none; nothing was measured\n")
         return 1
-    asked.out.mkdir(parents=True, exist_ok=True)
-    file = asked.out / "gpu_floor.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    complete = {row["part"] for row in rows if row.get("complete")}
+    record = Record(asked.out)
     bench = Bench(asked)
-    failed = False
-    for part in asked.parts:
-        # the rates are needed by all other parts
-        if part in complete and part != "ceilings":
-            continue
-        failed |= not _measure(bench, part, file)
-    return int(failed)
+    done = [record.measure(part, "", partial(OF_THE_CARD[part], bench)) for part in OF_THE_CARD if part in asked.parts]
+    for shape in asked.shapes:
+        pairs = list[Pair]()
+        for part in OF_A_SHAPE:
+            if part in asked.parts:
+                done.append(record.measure(part, shape, partial(_measure_pair, bench, shape, pairs, OF_A_SHAPE[part])))
+        del pairs
+        _free()
+    return int(not all(done))
 
 
-def _measure(bench: Bench, part: str, file: Path) -> bool:
-    """Measure one part, and keep each row at once; a part that fails costs only its own rows."""
-    began = time.perf_counter()
-    error = None
-    try:
-        for row in PARTS[part](bench):
-            _keep(file, {"part": part, **row})
-    except Exception as failure:  # noqa: BLE001 - whatever a card raises, the other parts are measured
-        error = f"{type(failure).__name__}: {failure}"[:600]
-    end: Row = {"part": part, "complete": error is None, "s": round(time.perf_counter() - began, 1)}
-    _keep(file, end | ({"error": error} if error else {}))
-    _free()
-    return error is None
+def _measure_pair(
+    bench: Bench, shape: str, pairs: list[Pair], part: Callable[[Bench, Pair], Iterator[Row]]
+) -> Iterator[Row]:
+    """Measure a part with the shape's models, which the first part makes."""
+    if not pairs:
+        pairs.append(Pair.make(bench, shape))
+    yield from part(bench, pairs[0])
 
 
-def _keep(file: Path, row: Row) -> None:
-    short = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
-    with file.open("a") as lines:
-        lines.write(json.dumps(row) + "\n")
-    sys.stdout.write(json.dumps(short) + "\n")
-    sys.stdout.flush()
+class Record:
+    """The file of rows: each is written when it is measured, and what is complete is not measured again."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / "gpu_floor.jsonl"
+        rows = [json.loads(line) for line in self._file.read_text().splitlines()] if self._file.exists() else []
+        # other parts need the rates of the card, so these are always measured
+        self._complete = {(row["part"], row["shape"]) for row in rows if row.get("complete")} - {("ceilings", "")}
+
+    def measure(self, part: str, shape: str, rows: Callable[[], Iterator[Row]]) -> bool:
+        """Measure a part, and return whether it is complete; one that fails costs only its own rows."""
+        if (part, shape) in self._complete:
+            return True
+        began = time.perf_counter()
+        error = None
+        try:
+            for row in rows():
+                self._keep({"part": part, "shape": shape, **row})
+        except Exception as failure:  # noqa: BLE001 - whatever a card raises, the other parts are measured
+            error = f"{type(failure).__name__}: {failure}"[:600]
+        end: Row = {"part": part, "shape": shape, "complete": error is None, "s": time.perf_counter() - began}
+        self._keep(end | ({"error": error} if error else {}))
+        _free()
+        return error is None
+
+    def _keep(self, row: Row) -> None:
+        rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
+        line = json.dumps(rounded) + "\n"
+        with self._file.open("a") as lines:
+            lines.write(line)
+        sys.stdout.write(line)
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

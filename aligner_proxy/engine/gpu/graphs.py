@@ -100,7 +100,9 @@ class RecordedForwards:
     def takes(self, feeds: Sequence[Feed]) -> bool:
         """Whether a step fits into the buffers and uses no adapter."""
         rows = sum(feed.stop - feed.start for feed in feeds)
-        return rows <= self._most and len(feeds) <= MOST_SEQUENCES and not any(feed.job.sequence.adapter for feed in feeds)
+        return (
+            rows <= self._most and len(feeds) <= MOST_SEQUENCES and not any(feed.job.sequence.adapter for feed in feeds)
+        )
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:

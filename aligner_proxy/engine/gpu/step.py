@@ -29,10 +29,12 @@ NO_SEQUENCE = -1
 """Marks a query block, or a favoured token, that does not exist."""
 _SMALL_TILE = 16
 _LARGE_TILE = 64
-_FEW_ROWS = 64
-"""Up to this many rows, attention works on small tiles of queries and splits the context among several programs."""
-SPLITS = 8
-"""Parts of the context that are attended to beside each other in a small step."""
+_FEW_ROWS = 32
+"""Up to this many rows, attention works on small tiles of queries."""
+_MOST_SPLITS = 8
+"""Most parts of the context that are attended to beside each other."""
+_ATTENDING = 512
+"""Programs of attention that keep a GPU busy; with fewer, the context is divided into parts."""
 
 
 def find_bucket(count: int, buckets: Sequence[int] = BUCKETS) -> int:
@@ -50,14 +52,15 @@ class Tiling:
     splits: int
 
     @classmethod
-    def for_rows(cls, rows: int, group: int) -> Tiling:
-        """The tiling for a bucket of `rows`, if `group` query heads share each key head."""
-        small = rows <= _FEW_ROWS
-        tile = max(_SMALL_TILE if small else _LARGE_TILE, 1 << (group - 1).bit_length())
+    def for_rows(cls, rows: int, heads: int, key_heads: int) -> Tiling:
+        """The tiling for a bucket of `rows`."""
+        group = heads // key_heads
+        tile = max(_SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE, 1 << (group - 1).bit_length())
         queries = tile // group
-        # each sequence may leave one block partly empty
-        blocks = min(rows, -(-rows // queries) + MOST_SEQUENCES)
-        return cls(tile, queries, blocks, SPLITS if small else 1)
+        full_blocks = -(-rows // queries)
+        splits = max(1, min(_MOST_SPLITS, _ATTENDING // (full_blocks * key_heads)))
+        # each sequence may leave one block partly empty; a number of splits is a power of two
+        return cls(tile, queries, min(rows, full_blocks + MOST_SEQUENCES), 1 << (splits.bit_length() - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +93,16 @@ class WantedView:
 
 
 class StepInput:
-    """The buffers of one model on one device; `positions` is its longest sequence, `group` the heads per key head.
+    """The buffers of one model on one device; `positions` is its longest sequence, `heads` are those of its queries.
 
     `padding_slot` is a slot of the KV store that no sequence owns.
     """
 
-    def __init__(self, positions: int, group: int, padding_slot: int, device: torch.device) -> None:
+    def __init__(self, positions: int, heads: int, key_heads: int, padding_slot: int, device: torch.device) -> None:
         rows = BUCKETS[-1]
         blocks = -(-positions // BLOCK)
-        query_blocks = max(Tiling.for_rows(bucket, group).blocks for bucket in BUCKETS)
+        self._tilings = {bucket: Tiling.for_rows(bucket, heads, key_heads) for bucket in BUCKETS}
+        query_blocks = max(tiling.blocks for tiling in self._tilings.values())
         sizes = {
             "ids": rows,
             "places": rows,
@@ -123,14 +127,13 @@ class StepInput:
         self._read = {name: self._device[piece] for name, piece in pieces.items()}
         self._read["caution"] = self._read["caution"].view(torch.float32)
         self._read["table"] = self._read["table"].view(MOST_SEQUENCES, blocks)
-        self._group = group
         self._padding_slot = padding_slot
         self._table_begins = pieces["table"].start
         self._blocks = blocks
 
     def view(self, rows: int) -> StepView:
         """The input of a step with so many rows."""
-        tiling = Tiling.for_rows(rows, self._group)
+        tiling = self._tilings[rows]
         ids, places, slots = (self._read[name][:rows] for name in ("ids", "places", "slots"))
         blocks = self._read["query_blocks"][: 2 * tiling.blocks].view(-1, 2)
         starts, lengths, table = (self._read[name] for name in ("starts", "lengths", "table"))
@@ -164,7 +167,7 @@ class StepInput:
         into["starts"][len(starts) :] = starts[-1]
         into["lengths"][: len(feeds)] = [feed.stop for feed in feeds]
         into["lengths"][len(feeds) :] = 0
-        self._divide_queries(starts, Tiling.for_rows(rows, self._group))
+        self._divide_queries(starts, self._tilings[rows])
         wanted = self._fill_wanted(feeds, starts)
         # the table comes last, and only the part of this step's sequences is copied
         used = slice(self._table_begins + len(feeds) * self._blocks)
@@ -205,7 +208,11 @@ class StepInput:
         if not rows:
             return 0
         bucket = find_bucket(len(rows), WANTED_BUCKETS)
-        for name, values, padding in (("wanted", rows, 0), ("favoured", favoured, NO_SEQUENCE), ("caution", cautions, 0)):
+        for name, values, padding in (
+            ("wanted", rows, 0),
+            ("favoured", favoured, NO_SEQUENCE),
+            ("caution", cautions, 0),
+        ):
             self._write[name][: len(rows)] = values
             self._write[name][len(rows) : bucket] = padding
         return bucket

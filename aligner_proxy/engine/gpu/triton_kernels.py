@@ -15,7 +15,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from aligner_proxy.engine.gpu.nf4 import TILE, PackedWeights
 from aligner_proxy.engine.gpu.step import NO_SEQUENCE, StepView, WantedView
@@ -25,12 +24,14 @@ _KEYS = 64
 """Keys that attention reads at once."""
 _CHOICE_BLOCK = 4096
 """Logits that `choose` reads at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Division:
     """How a product is divided for a tile of some rows, as timed on an H100 (docs/lab/2026-11-26-gpu-engine.md).
 
     `warps` compute a tile: few need fewer instructions for a weight, but more registers. The inputs are divided into at
-    most `parts`, so that there are up to `programs`.
+    most `parts`, so that there are up to `programs`. Sums of many parts keep the next kernel busy.
     """
 
     warps: int
@@ -38,7 +39,13 @@ class Division:
     programs: int
 
 
-DIVISIONS = {16: Division(2, 16, 2816), 32: Division(2, 8, 2816), 64: Division(4, 8, 1024), 128: Division(4, 4, 1024)}
+DIVISIONS = {
+    8: Division(2, 8, 1408),
+    16: Division(2, 8, 1408),
+    32: Division(4, 8, 1024),
+    64: Division(4, 8, 1024),
+    128: Division(4, 4, 1024),
+}
 """By the rows of a tile."""
 _STAGES = 3
 """Blocks of inputs that are on their way while one is multiplied."""
@@ -48,14 +55,6 @@ _EMPTY: tl.constexpr = tl.constexpr(NO_SEQUENCE)
 def interpreted() -> bool:
     """Whether Triton interprets the kernels on the CPU, as in tests."""
     return bool(triton.knobs.runtime.interpret)
-
-
-@triton.jit
-def _wait_for_inputs(EARLY: tl.constexpr):
-    """Let the next kernel start up, and wait until the kernel before has written its results."""
-    if EARLY:
-        gdc_launch_dependents()
-        gdc_wait()
 
 
 @triton.jit
@@ -69,9 +68,8 @@ def _add_parts(parts, at, stride, PARTS: tl.constexpr, mask):
 
 @triton.jit
 def _normalise(
-    residual, parts, weight, out, width, part_stride, epsilon, PARTS: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr,
+    residual, parts, weight, out, width, part_stride, epsilon, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    _wait_for_inputs(EARLY)
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -101,9 +99,8 @@ def _normalise_head(low, high, weight, half, dtype: tl.constexpr, SIZE: tl.const
 def _rotate_and_put(
     parts, bias, query_norm, key_norm, cos, sin, places, slots, queries, keys, values, part_stride, head_stride, epsilon,
     HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, SIZE: tl.constexpr, PARTS: tl.constexpr,
-    HAS_BIAS: tl.constexpr, HAS_NORMS: tl.constexpr, EARLY: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_NORMS: tl.constexpr,
 ):  # fmt: skip
-    _wait_for_inputs(EARLY)
     row = tl.program_id(0)
     head = tl.program_id(1)
     half = tl.arange(0, SIZE // 2)
@@ -147,10 +144,9 @@ def _attend(
     queries, keys, values, query_blocks, starts, lengths, table, out, parts, weights, arrivals, scale, table_stride,
     head_stride,
     GROUP: tl.constexpr, SIZE: tl.constexpr, QUERIES: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    SPLITS: tl.constexpr, HEADS: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr, EARLY: tl.constexpr,
+    SPLITS: tl.constexpr, HEADS: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """One query block and key head: QUERIES rows with the GROUP heads that share the keys, over one of SPLITS parts."""
-    _wait_for_inputs(EARLY)
     block = tl.program_id(0)
     key_head = tl.program_id(1)
     split = tl.program_id(2)
@@ -168,9 +164,7 @@ def _attend(
     place = length - end + row
     inside = (row < end) & (lane < QUERIES * GROUP)
     number = tl.arange(0, SIZE)
-    query = tl.load(
-        queries + (row * HEADS + head)[:, None] * SIZE + number[None, :], mask=inside[:, None], other=0.0
-    )
+    query = tl.load(queries + (row * HEADS + head)[:, None] * SIZE + number[None, :], mask=inside[:, None], other=0.0)
     # no query of this block sees a key after its last row
     reach = length - end + tl.minimum(first + QUERIES, end)
     share_of_keys = tl.cdiv(tl.cdiv(reach, SPLITS), KEYS) * KEYS
@@ -242,8 +236,7 @@ def _attend(
 
 
 @triton.jit
-def _gate(parts, out, width, part_stride, PARTS: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr):
-    _wait_for_inputs(EARLY)
+def _gate(parts, out, width, part_stride, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
     row = tl.program_id(0)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
@@ -327,7 +320,6 @@ def _decode_quickly(words, t0, t1, t2, t3, t4, t5, t6, t7):
 def _multiply(
     inputs, words, scales, book, tables, out, rows, outputs, width, blocks_of_part,
     ROWS: tl.constexpr, TILE: tl.constexpr, STAGES: tl.constexpr, QUICK: tl.constexpr, EXACT: tl.constexpr,
-    EARLY: tl.constexpr,
 ):  # fmt: skip
     """One tile of 64 outputs for ROWS rows, over one part of the inputs."""
     tile = tl.program_id(0)
@@ -352,8 +344,6 @@ def _multiply(
     t5 = tl.load(tables + 40 + word)[None, :]
     t6 = tl.load(tables + 48 + word)[None, :]
     t7 = tl.load(tables + 56 + word)[None, :]
-    # weights do not depend on the kernel before, but their loads are in one pipeline with those of the rows
-    _wait_for_inputs(EARLY)
     for block in tl.range(first, last, num_stages=STAGES):
         at = base + block * TILE + output
         packed = tl.load(words + at[:, None] * (TILE // 8) + word[None, :])
@@ -383,9 +373,8 @@ def _multiply(
 
 
 @triton.jit
-def _unpack(words, scales, book, out, width, TILE: tl.constexpr, EARLY: tl.constexpr):
+def _unpack(words, scales, book, out, width, TILE: tl.constexpr):
     """One tile as bf16, in the order of the matrix."""
-    _wait_for_inputs(EARLY)
     tile = tl.program_id(0)
     block = tl.program_id(1)
     output = tl.arange(0, TILE)
@@ -402,8 +391,7 @@ def _unpack(words, scales, book, out, width, TILE: tl.constexpr, EARLY: tl.const
 
 
 @triton.jit
-def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr, EARLY: tl.constexpr):
-    _wait_for_inputs(EARLY)
+def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr):
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -412,8 +400,7 @@ def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr, 
 
 
 @triton.jit
-def _choose(logits, favoured, caution, out, width, COLUMNS: tl.constexpr, EARLY: tl.constexpr):
-    _wait_for_inputs(EARLY)
+def _choose(logits, favoured, caution, out, width, COLUMNS: tl.constexpr):
     row = tl.program_id(0)
     column = tl.arange(0, COLUMNS)
     best = tl.full((), float("-inf"), tl.float32)
@@ -432,17 +419,6 @@ def _choose(logits, favoured, caution, out, width, COLUMNS: tl.constexpr, EARLY:
     tl.store(out + row, tl.where(keeps, favourite, token))
 
 
-@cache
-def _early() -> bool:
-    """Whether kernels start up while the one before still runs: from compute capability 9.0 on."""
-    return not interpreted() and torch.cuda.get_device_capability() >= (9, 0)
-
-
-def _options(warps: int) -> dict[str, Any]:
-    """What every launch is given: its warps, and whether it starts early."""
-    return {"EARLY": _early(), "num_warps": warps} | ({"launch_pdl": True} if _early() else {})
-
-
 def _next_power(number: int) -> int:
     return int(triton.next_power_of_2(number))
 
@@ -457,7 +433,7 @@ def normalise(
     some = residual if parts is None else parts
     warps = 8 if width >= 2048 else 4
     _normalise[rows,](
-        residual, some, weight, out, width, rows * width, epsilon, count, _next_power(width), **_options(warps)
+        residual, some, weight, out, width, rows * width, epsilon, count, _next_power(width), num_warps=warps
     )
     return out
 
@@ -481,7 +457,7 @@ def rotate_and_put(
     _rotate_and_put[rows, heads + 2 * key_heads](
         parts, parts if bias is None else bias, query_norm, key_norm, *turns, step.places, step.slots, queries, keys,
         values, rows * width, keys.stride(0), epsilon, heads, key_heads, size, count, bias is not None,
-        norms is not None, **_options(1),
+        norms is not None, num_warps=1,
     )  # fmt: skip
     return queries
 
@@ -501,7 +477,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale:
     _attend[tiling.blocks, len(keys), splits](
         queries, keys, values, step.query_blocks, step.starts, step.lengths, step.table, out, parts, weights, arrivals, scale,
         step.table.stride(0), keys.stride(0), heads // len(keys), size, tiling.queries, tiling.tile,
-        32 if exact else _KEYS, splits, heads, BLOCK, exact, **_options(4),
+        32 if exact else _KEYS, splits, heads, BLOCK, exact, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -518,7 +494,7 @@ def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
     out = torch.empty((rows, width // 2), dtype=dtype, device=parts.device)
     columns = 512
     grid = (rows, triton.cdiv(width // 2, columns))
-    _gate[grid](parts, out, width // 2, rows * width, count, columns, **_options(4))
+    _gate[grid](parts, out, width // 2, rows * width, count, columns, num_warps=4)
     return out
 
 
@@ -548,7 +524,7 @@ def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
     _multiply[grid](
         rows, packed.words, packed.scales, packed.coarse_book, packed.byte_tables, out, count, packed.outputs, width,
         triton.cdiv(packed.words.shape[1], parts), tile_rows, TILE, _STAGES, not exact, exact,
-        **_options(DIVISIONS[tile_rows].warps),
+        num_warps=DIVISIONS[tile_rows].warps,
     )  # fmt: skip
     return out
 
@@ -556,27 +532,28 @@ def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
 def unpack(packed: PackedWeights) -> Tensor:
     """See `nf4.unpack`."""
     out = torch.empty((packed.outputs, packed.inputs), dtype=torch.bfloat16, device=packed.words.device)
-    _unpack[packed.words.shape[:2]](packed.words, packed.scales, packed.book, out, packed.inputs, TILE, **_options(4))
+    _unpack[packed.words.shape[:2]](packed.words, packed.scales, packed.book, out, packed.inputs, TILE, num_warps=4)
     return out
 
 
 def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
     """See `plain_kernels.put_states`."""
     rows, width = hidden.shape
-    _put_states[rows,](hidden, step.slots, states[:, index], width, states.stride(0), _next_power(width), **_options(4))
+    _put_states[rows,](hidden, step.slots, states[:, index], width, states.stride(0), _next_power(width), num_warps=4)
 
 
 def choose(logits: Tensor, wanted: WantedView) -> Tensor:
     """See `plain_kernels.choose`."""
     rows, width = logits.shape
     out = torch.empty(rows, dtype=torch.int32, device=logits.device)
-    _choose[rows,](logits, wanted.favoured, wanted.caution, out, width, _CHOICE_BLOCK, **_options(8))
+    _choose[rows,](logits, wanted.favoured, wanted.caution, out, width, _CHOICE_BLOCK, num_warps=8)
     return out
 
 
 KERNELS: dict[str, Any] = {
     name: kernel
     for name, kernel in list(globals().items())
-    if isinstance(kernel, triton.runtime.jit.KernelInterface) and not name.startswith(("_add_parts", "_wait", "_normalise_head", "_decode"))
+    if isinstance(kernel, triton.runtime.jit.KernelInterface)
+    and not name.startswith(("_add_parts", "_wait", "_normalise_head", "_decode"))
 }
 """All kernels by name, for tests that compile them without a GPU."""

@@ -40,7 +40,9 @@ _COMPARED = 8
 """Tokens for which our stack is compared with the library's forward."""
 _CLOSE = 1e-4
 _CLOSE_IN_16_BITS = 0.1
-"""Largest relative difference between both, in fp32 and in 16 bits; a wrong norm or scale differs by more."""
+"""Largest relative difference between both, in fp32 and in 16 bits."""
+_AS_CLOSE = 5.0
+"""The same in multiples of the difference of the library's forward from itself: rounding adds up in deep models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,29 +165,37 @@ class ModelRunner:
         if obstacle := find_obstacle(self._model):
             return obstacle
         config = self._model.config
-        places = torch.arange(min(_COMPARED, self.pool.count * BLOCK))
-        step = attention.plan(
-            self._store,
-            places.to(self._model.device),
-            [AttentionRow(0, len(places), places.to(self._model.device))],
-        )
-        ids = (17 + 7 * places) % config.vocab_size
-        expected = self._forward(ids.tolist(), places.tolist(), step)
+        ids = [(17 + 7 * place) % config.vocab_size for place in range(min(_COMPARED, self.pool.count * BLOCK))]
+        at_once = self._read(ids, len(ids))
+        one_by_one = self._read(ids, 1)
         padding_slot = self.pool.count * BLOCK
         # no sequence is longer than the whole cache
         positions = min(self.positions, padding_slot)
         stack = Stack(self._model, kernels, self._store.tensors, positions, self._tapped_layers, self._states)
-        group = config.num_attention_heads // config.num_key_value_heads
-        step_input = StepInput(positions, group, padding_slot, self._model.device)
+        heads = config.num_attention_heads, config.num_key_value_heads
+        step_input = StepInput(positions, *heads, padding_slot, self._model.device)
         recorded = RecordedForwards(stack, step_input, record, self.step_tokens)
-        sequence = TokenSequence(ids=ids.tolist(), blocks=list(range(-(-len(places) // BLOCK))))
+        sequence = TokenSequence(ids=ids, blocks=list(range(-(-len(ids) // BLOCK))))
         nothing: Any = iter(())
-        recorded.run([Feed(Job("compare", nothing, lambda _: None, sequence=sequence), 0, len(places))])
-        difference = (stack.hidden[: len(places)].float() - expected.float()).norm() / expected.float().norm()
-        if not difference <= (_CLOSE if self._model.dtype == torch.float32 else _CLOSE_IN_16_BITS):
-            return f"results that differ from the library's by {float(difference):.2g}"
+        recorded.run([Feed(Job("compare", nothing, lambda _: None, sequence=sequence), 0, len(ids))])
+        difference = _relative_difference(stack.hidden[: len(ids)], at_once)
+        # in 16 bits, the rounding of one way of reading and of another differ by this much
+        own_difference = _relative_difference(one_by_one, at_once)
+        close = _CLOSE if self._model.dtype == torch.float32 else _CLOSE_IN_16_BITS
+        if not difference <= max(close, _AS_CLOSE * own_difference):
+            return f"results that differ from the library's by {difference:.2g}, and its own by {own_difference:.2g}"
         self._recorded = recorded
         return None
+
+    def _read(self, ids: list[int], piece: int) -> Tensor:
+        """The library's states of a text that is fed in pieces, written to the first blocks of the cache."""
+        places = torch.arange(len(ids), device=self._model.device)
+        states = []
+        for first in range(0, len(ids), piece):
+            last = min(first + piece, len(ids))
+            step = attention.plan(self._store, places[first:last], [AttentionRow(0, last - first, places[:last])])
+            states.append(self._forward(ids[first:last], list(range(first, last)), step))
+        return torch.cat(states)
 
     @property
     def recorded(self) -> RecordedForwards | None:
@@ -323,6 +333,10 @@ class ModelRunner:
             tokens.append(_greedy(logits[at : at + len(feed.predicted)], feed))
             at += len(feed.predicted)
         return tokens
+
+
+def _relative_difference(one: Tensor, other: Tensor) -> float:
+    return float((one.float() - other.float()).norm() / other.float().norm())
 
 
 def _cpu() -> str:

@@ -12,9 +12,11 @@ Without a detector, a short probe is drafted together with the prompt. The lengt
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import accumulate
 
 PROBE = 32
@@ -186,18 +188,28 @@ def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: i
     if not acceptance.ended_runs:
         return min(room, PROBE) if not acceptance.copied and probes(costs, room) else room
     price = acceptance.price(costs, company)
-
-    def gain(length: int) -> float:
+    # no draft is worth more than one of the full length
+    most_worth = price * acceptance.expect_tokens(room)
+    best_gain = -math.inf
+    best_length = 0
+    for length in _lengths(room):
         # each sequence feeds its draft and the token before it
-        return price * acceptance.expect_tokens(length) - costs.estimate_cost(company * (length + 1)) / company
+        cost = costs.estimate_cost(company * (length + 1)) / company
+        # passes over more tokens never cost less, so no longer draft can gain more
+        if most_worth - cost < best_gain:
+            break
+        gain = price * acceptance.expect_tokens(length) - cost
+        if gain >= best_gain:
+            best_gain = gain
+            best_length = length
+    return best_length
 
-    return max(_lengths(room), key=lambda length: (gain(length), length))
 
-
-def _lengths(room: int) -> Iterator[int]:
+@lru_cache(maxsize=1024)
+def _lengths(room: int) -> tuple[int, ...]:
     """The draft lengths to compare, from 0 to `room`; long ones in growing steps, so that few are compared."""
-    length = 0
-    while length < room:
-        yield length
-        length = length + 1 if length < _ONE_BY_ONE else int(length * _GROWTH)
-    yield room
+    lengths = [0]
+    while lengths[-1] < room:
+        last = lengths[-1]
+        lengths.append(min(room, last + 1 if last < _ONE_BY_ONE else int(last * _GROWTH)))
+    return tuple(lengths)

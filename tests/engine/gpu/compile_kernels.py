@@ -44,7 +44,7 @@ def variants() -> Iterator[tuple[str, str, dict[str, Any], dict[str, str], int, 
             types = {} if splits > 1 else {"parts": "*bf16", "weights": "*bf16", "arrivals": "*bf16"}
             yield "_attend", f"{size}-{group}-{rows}", constants, types, 4, 0
     yield "_gate", "8", {"PARTS": 8, "COLUMNS": 512}, {}, 4, 0
-    for rows in (16, 32, 64, 128):
+    for rows in triton_kernels.DIVISIONS:
         constants = {"ROWS": rows, "TILE": 64, "STAGES": 3, "QUICK": True, "EXACT": False}
         yield "_multiply", f"{rows}", constants, {"out": "*fp32"}, triton_kernels.DIVISIONS[rows].warps, 64 * 64
     yield "_unpack", "64", {"TILE": 64}, {"book": "*fp32"}, 4, 0
@@ -74,7 +74,9 @@ def measure(compiled: Any, warps: int, weights: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         file = Path(folder, "kernel.cubin")
         file.write_bytes(compiled.asm["cubin"])
-        usage = subprocess.run([TOOLS / "cuobjdump", "--dump-resource-usage", file], capture_output=True, text=True).stdout
+        usage = subprocess.run(
+            [TOOLS / "cuobjdump", "--dump-resource-usage", file], capture_output=True, text=True
+        ).stdout
         code = subprocess.run([TOOLS / "nvdisasm", "-c", file], capture_output=True, text=True).stdout
     found = {name.lower(): int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK")}  # type: ignore[index]
     found["shared"] = compiled.metadata.shared
@@ -109,7 +111,7 @@ def main() -> None:
     results = {}
     for capability in map(int, sys.argv[1:]):
         for name, label, constants, types, warps, weights in variants():
-            compiled = build(name, constants | {"EARLY": capability >= 90}, types, warps, capability)
+            compiled = build(name, constants, types, warps, capability)
             results[f"{name[1:]} {label} sm_{capability}"] = measure(compiled, warps, weights)
     print(json.dumps(results, indent=1))
 

@@ -37,7 +37,7 @@ def feed(tokens: list[int], start: int, blocks: list[int], ask: Ask | None = Non
     return Feed(Job("-", work, print, sequence=sequence, ask=ask), start, len(tokens))
 
 
-def step_of(new_tokens: list[int], contexts: list[int], group: int) -> tuple[StepView, int]:
+def step_of(new_tokens: list[int], contexts: list[int], heads: int, key_heads: int) -> tuple[StepView, int]:
     """A step in which sequences with so many tokens in all feed their last ones, and its slots, in random places."""
     counts = [-(-length // BLOCK) for length in contexts]
     places = random.sample(range(sum(counts) + 5), sum(counts))
@@ -45,7 +45,7 @@ def step_of(new_tokens: list[int], contexts: list[int], group: int) -> tuple[Ste
         feed([7] * length, length - new, [places.pop() for _ in range(count)])
         for new, length, count in zip(new_tokens, contexts, counts, strict=True)
     ]
-    step_input = StepInput(max(contexts) + 40, group, (sum(counts) + 5) * BLOCK, torch.device("cpu"))
+    step_input = StepInput(max(contexts) + 40, heads, key_heads, (sum(counts) + 5) * BLOCK, torch.device("cpu"))
     rows, _ = step_input.fill(feeds)
     return step_input.view(rows), (sum(counts) + 6) * BLOCK
 
@@ -81,7 +81,7 @@ def test_attention(
 ) -> None:
     random.seed(sum(contexts))
     torch.manual_seed(sum(contexts))
-    step, slots = step_of(new, contexts, heads // key_heads)
+    step, slots = step_of(new, contexts, heads, key_heads)
     keys, values = caches(step, slots, key_heads, size, torch.float32)
     queries = torch.randn(step.rows, heads, size)
     got = kernels.attend(queries, keys, values, step, size**-0.5)
@@ -90,7 +90,7 @@ def test_attention(
 
 
 def test_attention_in_sixteen_bits(kernels: ModuleType) -> None:
-    step, slots = step_of([3, 1], [50, 17], 4)
+    step, slots = step_of([3, 1], [50, 17], 4, 1)
     keys, values = caches(step, slots, 1, 64, BF16)
     queries = torch.randn(step.rows, 4, 64).to(BF16)
     got = kernels.attend(queries, keys, values, step, 0.125)
@@ -122,7 +122,7 @@ def test_norm(kernels: ModuleType, count: int, width: int, dtype: torch.dtype) -
 @pytest.mark.parametrize("size", [16, 64, 128])
 def test_rotation_and_store(kernels: ModuleType, biased: bool, normed: bool, count: int, size: int) -> None:
     heads, key_heads = 6, 2
-    step, slots = step_of([3, 1, 9], [20, 33, 9], 3)
+    step, slots = step_of([3, 1, 9], [20, 33, 9], heads, key_heads)
     width = (heads + 2 * key_heads) * size
     parts = torch.randn(count, step.rows, width)
     bias = torch.randn(width) if biased else None
@@ -220,7 +220,7 @@ def test_product(kernels: ModuleType, rows: int, outputs: int, inputs: int) -> N
 
 @pytest.mark.parametrize("most", [1, 2, 3, 8])
 def test_product_in_parts(kernels: ModuleType, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "DIVISIONS", {16: kernels.Division(2, most, 1024)})
+    monkeypatch.setattr(kernels, "DIVISIONS", {8: kernels.Division(2, most, 1024)})
     packed = nf4.pack([quantised(64, 1024)])
     sample = torch.randn(3, 1024).to(BF16)
     parts = kernels.multiply(sample, packed)
@@ -230,7 +230,7 @@ def test_product_in_parts(kernels: ModuleType, most: int, monkeypatch: pytest.Mo
 
 
 def test_states_of_a_layer(kernels: ModuleType) -> None:
-    step, slots = step_of([3, 9], [20, 9], 1)
+    step, slots = step_of([3, 9], [20, 9], 1, 1)
     hidden = torch.randn(step.rows, 48)
     stores = torch.full((2, slots, 4, 48), NAN)
     kernels.put_states(stores[0], 2, step, hidden)
@@ -285,7 +285,7 @@ def emulated(program: str, word: int, tables: list[int]) -> list[int]:
 
 def test_a_step_is_written_for_its_bucket() -> None:
     ask = Ask([5], draft=[6, 7], favoured=[6, 7], caution=1.5)
-    step_input = StepInput(64, 2, 999, torch.device("cpu"))
+    step_input = StepInput(64, 4, 2, 999, torch.device("cpu"))
     rows, count = step_input.fill([feed([1] * 18 + [5, 6, 7], 18, [4, 2], ask), feed([9] * 3, 0, [7])])
     assert (rows, count) == (find_bucket(6), 4)
     step = step_input.view(rows)
