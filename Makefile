@@ -47,7 +47,8 @@ test-long: setup ## what is marked `long`, and the random cases of the engine in
 bench: setup ## added latency and throughput beside named peers; plots into OUT (.build/bench), the last line is JSON
 	@$(BIN)/python -m bench --out $(or $(OUT),.build/bench) $(if $(DATA),--data $(DATA)) $(ARGS)
 
-gpu-check: setup ## equality, speed and memory on CUDA in shapes of 1.1B, 7B and 13B; writes docs/reference/benchmarks.md (ARGS=--rehearse: on the CPU)
+gpu-check: setup ## on CUDA: kernels, forwards and edits beside their floors, equality and memory, in shapes of 1.1B, 7B and 13B (ARGS=--rehearse: on the CPU)
+	@$(BIN)/python -m bench.gpu_floor $(ARGS)
 	@$(BIN)/python -m bench.gpu_check $(ARGS)
 
 soak: setup ## MINUTES (20) at half of saturation with faults injected: memory, tasks, descriptors, blocks; figure into OUT

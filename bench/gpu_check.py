@@ -68,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
     """One row: equality, then memory and speed on the same weights."""
-    equal = equality.count(shape, asked.device, asked.cases, min(64, asked.answer))
+    comparison = equality.compare(shape, asked.device, asked.cases, min(64, asked.answer))
+    equal = comparison.alone, comparison.together
     _freed()
     made = shapes.model(shape, asked.device, torch.bfloat16, four_bits=True)
     _freed()

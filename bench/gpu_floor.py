@@ -9,6 +9,7 @@ arithmetic. Both use the rates that this card shows in `ceilings`. Parts, each o
 - `forwards`: one forward at a context of 768 by rows, with the library's modules, with our stack, and in a graph;
 - `edits`: an answer of 256 tokens after a prompt of 512, with edits of 0 to 100 %, beside `generate`;
 - `sixteen`: the same for sixteen at once, written whole with and without drafts, and only where it is flagged;
+- `peers`: other ways of writing such an answer (`gpu_peers.py`), in NF4 and, where they are compiled, in bf16;
 - `equality`: drafts through the graphs write what `generate` writes, in fp32.
 
 Every row is written to FOLDER/gpu_floor.jsonl when it is measured. A second run leaves out what is complete there.
@@ -24,7 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -37,14 +38,14 @@ from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.gpu import nf4, plain_kernels
 from aligner_proxy.engine.gpu.graphs import run_directly
-from aligner_proxy.engine.gpu.step import StepInput, WantedView, find_bucket
+from aligner_proxy.engine.gpu.step import ChoiceInput, StepInput, find_bucket
 from aligner_proxy.engine.model.cost import costs
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Work
 from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
-from bench import equality, gpu_check, shapes
+from bench import equality, gpu_check, gpu_peers, shapes
 from bench.equality import RATES, WORDS
 from bench.forced_decoding import edited, forced, told
 
@@ -79,7 +80,7 @@ class Bench:
                 call()
                 times.append(1000 * (time.perf_counter() - began))
                 continue
-            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            events: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
             events[0].record()
             call()
             events[1].record()
@@ -166,8 +167,8 @@ def check_kernels(bench: Bench) -> Iterator[Row]:
                     at = step.table[number, places // BLOCK].long() * BLOCK + places % BLOCK
                     cache[:, :, at] = torch.randn(2, key_heads, length, size, device=device).to(dtype)
                 queries = torch.randn(step.rows, heads, size, device=device).to(dtype)
-                got = kernels.attend(queries, *cache, step, size**-0.5)[: sum(new)]
-                expected = plain_kernels.attend(queries.double(), *cache, step, size**-0.5)[: sum(new)]
+                got = kernels.attend(queries, cache[0], cache[1], step, size**-0.5)[: sum(new)]
+                expected = plain_kernels.attend(queries.double(), cache[0], cache[1], step, size**-0.5)[: sum(new)]
                 name = f"attention {heads}/{key_heads}/{size} {len(new)} sequences {str(dtype)[6:]}"
                 yield {"name": name, "difference": _relative(got, expected)}
     for outputs, inputs in ((2560, 2048), (2048, 5632), (576, 1536)):
@@ -187,7 +188,7 @@ def check_kernels(bench: Bench) -> Iterator[Row]:
             theirs = _relative(layer(sample), sample.double() @ (values * scales).T) if bench.on_gpu else None
             yield {"name": f"product {rows} x {outputs} x {inputs}", "difference": own, "bitsandbytes": theirs}
     logits = torch.randn(64, 32000, device=device).to(torch.bfloat16)
-    wanted = WantedView(
+    wanted = ChoiceInput(
         torch.arange(64, device=device, dtype=torch.int32),
         torch.randint(-1, 32000, (64,), device=device, dtype=torch.int32),
         torch.rand(64, device=device) * 4,
@@ -196,8 +197,8 @@ def check_kernels(bench: Bench) -> Iterator[Row]:
     yield {"name": "choice", "equal": chosen == plain_kernels.choose(logits.cpu(), _on_cpu(wanted)).tolist()}
 
 
-def _on_cpu(wanted: WantedView) -> WantedView:
-    return WantedView(wanted.rows.cpu(), wanted.favoured.cpu(), wanted.caution.cpu())
+def _on_cpu(wanted: ChoiceInput) -> ChoiceInput:
+    return ChoiceInput(wanted.rows.cpu(), wanted.favoured.cpu(), wanted.caution.cpu())
 
 
 def _step(new: list[int], contexts: list[int], heads: tuple[int, int], device: torch.device) -> tuple[Any, int]:
@@ -499,12 +500,26 @@ def _write_flagged(
     return step
 
 
+def time_peers(bench: Bench, pair: Pair) -> Iterator[Row]:
+    """Seconds of other ways of writing an answer, or why one failed."""
+    tokens = bench.asked.answer
+    prompt = Random(0).choices(WORDS, k=2 * tokens)
+    options: Row = {"compiled": bench.on_gpu, "prompts": bench.together}
+    for peer in gpu_peers.list_peers(pair.peer, prompt, tokens, str(bench.device), **options):
+        yield {**gpu_peers.time_peer(peer, bench.asked.rounds), "weights": "NF4"}
+    wide = shapes.model(pair.shape, str(bench.device), torch.bfloat16)
+    for make in (gpu_peers.decoder, gpu_peers.static):
+        peer = make(wide, prompt, tokens, str(bench.device), compiled=bench.on_gpu)
+        yield {**gpu_peers.time_peer(peer, bench.asked.rounds), "weights": "bf16"}
+
+
 def check_equality(bench: Bench) -> Iterator[Row]:
     """Drafts through graphs against `generate`, in fp32 with four layers."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for shape in bench.asked.equal_shapes:
-        alone, together = equality.count(shape, str(bench.device), bench.asked.cases, 64 if bench.on_gpu else 16)
-        yield {"name": f"{shape} equality", "cases": bench.asked.cases, "alone": alone, "together": together}
+        tokens = 64 if bench.on_gpu else 16
+        comparison = equality.compare(shape, str(bench.device), bench.asked.cases, tokens)
+        yield {"name": f"{shape} equality", "cases": bench.asked.cases, **asdict(comparison)}
         _free()
 
 
@@ -518,6 +533,7 @@ OF_A_SHAPE: dict[str, Callable[[Bench, Pair], Iterator[Row]]] = {
     "forwards": time_forwards,
     "edits": time_edits,
     "sixteen": time_sixteen,
+    "peers": time_peers,
 }
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from aligner_proxy import extras
+from aligner_proxy.cli.gpu_fit import describe_fit, suggest_fix
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.engine.client.http import HttpEngine
+from aligner_proxy.engine.weights import manifest, sources
 from aligner_proxy.engine.weights.memory import available as memory_left
-from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch
+from aligner_proxy.engine.weights.sources import Weights
+from aligner_proxy.engine.weights.store import WeightStore
+from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError, EngineMismatch, WeightsError
 from aligner_proxy.gateway import build, reload
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.plugins import registry
@@ -62,7 +66,7 @@ Check = Callable[[], Iterator[DoctorFinding]]
 def examine(port: int, file: Path | None = None) -> Iterator[DoctorFinding]:
     """Run all checks and yield each finding as soon as it is known; `file` is the policies file to check, too."""
     checks: tuple[Check, ...] = (
-        *(check_python, check_litellm, check_compute, check_weights, check_store, check_memory),
+        *(check_python, check_litellm, lambda: check_compute(file), check_weights, check_store, check_memory),
         *(
             check_plugins,
             check_engine,
@@ -104,14 +108,18 @@ def _pinned_version() -> str | None:
     return None
 
 
-def check_compute() -> Iterator[DoctorFinding]:
-    """Check torch, its device and the 4-bit kernels, by running them in another process."""
+def check_compute(path: Path | None = None) -> Iterator[DoctorFinding]:
+    """Check torch, its device and the 4-bit kernels, by running them in another process.
+
+    On a GPU, also check the engine's own kernels, and the aligner of a policies file (without one, the embedded one).
+    """
     if missing := extras.list_missing(extras.ENGINE):
         message = f"no engine can run here: {', '.join(missing)} not installed; a gateway can use one on another host"
         yield DoctorFinding("torch", Severity.NOTE, message, f"pip install 'aligner-proxy[{extras.ENGINE}]'")
         return
+    aligner = find_aligner(path)
     try:
-        report = run_probe()
+        report = run_probe(aligner)
     except (subprocess.SubprocessError, ValueError, OSError) as error:
         fix = "pip install --require-hashes --no-deps -r requirements-torch.lock"
         yield DoctorFinding("torch", Severity.FAULT, f"does not run here ({type(error).__name__})", fix)
@@ -122,11 +130,71 @@ def check_compute() -> Iterator[DoctorFinding]:
     text = f"relative error {result} on a random layer" if works else str(result)
     fix = "reinstall bitsandbytes, or set aligner.quantization: none in the policies file (more memory, same answers)"
     yield _make_finding("4-bit kernels", works, text, fix)
+    if report["device"] == "cuda":
+        lack = report["missing"]
+        text = f"not used, so corrections take longer: {lack}" if lack else "compiled and run"
+        yield _make_finding("own kernels", lack is None, text, suggest_fix(lack or ""), Severity.NOTE)
+        if aligner is not None:
+            yield from _describe_aligner(aligner, report)
 
 
-def run_probe() -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class LocalAligner:
+    """The aligner that runs on this machine: where its config is, or why that cannot be found, as `error`."""
+
+    model: str
+    quantization: str
+    config: Weights | None = None
+    has_head: bool = False
+    error: str = ""
+
+
+def find_aligner(path: Path | None) -> LocalAligner | None:
+    """The configured aligner, by default the embedded one; None if it does not run on this machine."""
+    file = registry.load_policies(path) if path else None
+    if file is not None and not config.engine_backend(file).local:
+        return None
+    model = config.aligner_model(file) if file else sources.EMBEDDED
+    quantization = file.aligner.quantization if file else "nf4"
+    store = WeightStore(config.home_folder())
+    try:
+        # weights that are prepared run without the files that they were made of
+        if prepared := store.recall(str(model), quantization):
+            folder = store.folder(prepared)
+            weights = Weights(folder, None, {})
+            has_head = (folder / manifest.HEAD).exists()
+        else:
+            weights, has_head = sources.find_config(model)
+    except AlignerProxyError as error:
+        return LocalAligner(str(model), quantization, error=str(error))
+    return LocalAligner(str(model), quantization, weights, has_head)
+
+
+def _describe_aligner(aligner: LocalAligner, report: dict[str, Any]) -> Iterator[DoctorFinding]:
+    """Say whether an aligner runs on the engine's own kernels, and what fits the GPU, from the probe's report."""
+    about = report["aligner"] or {"error": aligner.error}
+    if "error" in about:
+        text = f"{aligner.model}: {about['error']}"
+        yield DoctorFinding("aligner on the GPU", Severity.NOTE, text, f"aligner-proxy pull {aligner.model}")
+        return
+    obstacle = about["obstacle"]
+    text = f"stays on the library's forward: {obstacle}" if obstacle else "is of a family that own kernels compute"
+    fix = "corrections are the same, but slower; own kernels compute Llama, Mistral, Qwen2 and Qwen3"
+    yield _make_finding("aligner on the GPU", obstacle is None, f"{aligner.model} {text}", fix, Severity.NOTE)
+    has_kernels = report["missing"] is None
+    try:
+        lines = describe_fit(report, about, aligner.quantization, has_head=aligner.has_head, has_kernels=has_kernels)
+    except WeightsError as error:
+        yield DoctorFinding("fits the GPU", Severity.NOTE, str(error), "or set aligner.model to another aligner")
+        return
+    yield from (DoctorFinding("fits the GPU", Severity.OK, line) for line in lines)
+
+
+def run_probe(aligner: LocalAligner | None = None) -> dict[str, Any]:
     """Run the probe as a subprocess and return its report; raises if it fails or takes longer than 120 s."""
     command = [sys.executable, "-m", "aligner_proxy.engine.model.probe"]
+    if aligner is not None and aligner.config is not None:
+        command += [str(aligner.config.folder), *([aligner.config.gguf] if aligner.config.gguf else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=True)
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
@@ -142,8 +210,6 @@ def _device_text(report: dict[str, Any]) -> str:
 
 def check_weights() -> Iterator[DoctorFinding]:
     """Check the embedded aligner and its base model."""
-    from aligner_proxy.engine.weights import sources
-
     try:
         source = sources.resolve("embedded")
     except AlignerProxyError as error:

@@ -7,6 +7,7 @@ its grace period, and exits with 0. It exits with 2 if the address is taken or t
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -129,7 +130,7 @@ def _serve(
 
     def load() -> Aligner:
         aligner = open_aligner(weights, home, lambda step: log.info("%s", step))
-        # What is loaded stays: a collection that looked for garbage in it would halt every correction, up to half a second.
+        # What is loaded stays: a collection that looked for garbage in it would halt all corrections for up to 0.5 s.
         gc.collect()
         gc.freeze()
         return aligner

@@ -59,7 +59,9 @@ _COMPUTING = (
     ),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format for computing."),
     click.option(
-        "--cache-tokens", type=click.IntRange(min=1024), help="Size of the KV cache in tokens; default 16384."
+        "--cache-tokens",
+        type=click.IntRange(min=1024),
+        help="Size of the KV cache in tokens; by default 16384, on a GPU up to half of the free memory.",
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Maximum CPU threads; by default torch decides."),
 )

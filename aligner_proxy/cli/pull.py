@@ -5,14 +5,17 @@ Every step can be interrupted and repeated: a download resumes, and quantisation
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
+from aligner_proxy.cli.gpu_fit import describe_fit
 from aligner_proxy.cli.options import weight_options, weight_settings
 from aligner_proxy.cli.terminal import Terminal, echo
+from aligner_proxy.engine.weights import manifest
 from aligner_proxy.errors import WeightsError
 from aligner_proxy.policy import config
 
@@ -56,4 +59,26 @@ def _prepare(console: Console, weights: EngineSettings) -> None:
 
     prepared, folder = prepare(weights, config.home_folder(), lambda step: console.print(escape(step)))
     console.print(f"[green]ready[/green] {escape(prepared.model)} {prepared.content_hash[:12]} {prepared.quantization}")
+    for line in _describe_gpu(folder, weights.quantization):
+        console.print(escape(line))
     echo(str(folder))
+
+
+def _describe_gpu(folder: Path, quantization: str) -> list[str]:
+    """What the prepared weights in `folder` would do on this machine's GPU; empty without one."""
+    from aligner_proxy.engine.model import acceleration, probe
+
+    card = probe.device()
+    if card["device"] != "cuda":
+        return []
+    missing = acceleration.find_missing_part()
+    about = probe.examine_aligner(str(folder))
+    has_head = (folder / manifest.HEAD).exists()
+    try:
+        lines = describe_fit(card, about, quantization, has_head=has_head, has_kernels=missing is None)
+    # the weights are ready nevertheless, perhaps for another machine
+    except WeightsError as error:
+        return [str(error)]
+    if reason := missing or about.get("obstacle"):
+        lines.append(f"the library computes it, which is slower than the engine's own kernels: {reason}")
+    return lines

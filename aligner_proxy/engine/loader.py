@@ -33,8 +33,6 @@ from aligner_proxy.errors import MalformedHead, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 Progress = Callable[[str], None]
-_WINDOW = 4096
-"""Fewest tokens that the cache must hold: one correction of the greatest length that aligners are made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,8 @@ class EngineSettings:
     """Which aligner to load, and how it computes.
 
     `template` is needed only for models that do not name their own. With `threads` 0, torch's default applies.
-    `cache_tokens` is the size of the KV cache if there is memory for it. `adapters` maps the names that requests use
-    to further aligners over the same base.
+    `cache_tokens` is the size of the KV cache if there is memory for it; by default `memory` chooses it. `adapters`
+    maps the names that requests use to further aligners over the same base.
     """
 
     model: str | Path = "embedded"
@@ -51,7 +49,7 @@ class EngineSettings:
     quantization: Literal["nf4", "none"] = "nf4"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     threads: int = 0
-    cache_tokens: int = memory.CACHE_TOKENS
+    cache_tokens: int | None = None
     adapters: Mapping[str, str | Path] = field(default_factory=dict)
 
 
@@ -217,16 +215,18 @@ def _room(folder: Path, settings: EngineSettings, states: int) -> int:
     """Tokens of KV cache that fit into memory with the weights. Raises `WeightsError` if the weights do not fit."""
     sizes = memory.shape(folder)
     free_bytes = _memory_left()
+    most = settings.cache_tokens or memory.CACHE_TOKENS
     if sizes is None or free_bytes is None:
-        return settings.cache_tokens
+        return most
     width = 4 if _dtype(settings) == torch.float32 else 2  # bytes of a number
     # on the CPU, some memory is needed for unpacked copies of 4-bit weights
     if settings.quantization == "nf4" and not torch.cuda.is_available():
         free_bytes -= cpu_kernels.kept_bytes(sizes.linear)
     try:
-        return memory.cache_tokens(
-            sizes, settings.quantization, width, _WINDOW, states, free_bytes, settings.cache_tokens
-        )
+        if settings.cache_tokens is None and torch.cuda.is_available():
+            copies = settings.quantization == "nf4" and acceleration.find_missing_part() is None
+            return memory.plan_gpu(sizes, settings.quantization, width, states, free_bytes, copies).cache_tokens
+        return memory.cache_tokens(sizes, settings.quantization, width, memory.WINDOW, states, free_bytes, most)
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
 

@@ -380,9 +380,9 @@ class AlignerSettings(_Block):
     """nf4: 4-bit weights; none: weights in the format of `dtype`."""
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format for computing; auto chooses the best one for the device."""
-    cache_tokens: int = Field(default=16_384, ge=1024)
-    """Size of the KV cache in tokens, as far as memory allows. A larger one serves more requests at once and reuses
-    more common prefixes."""
+    cache_tokens: Annotated[int, Field(ge=1024)] | None = None
+    """Size of the KV cache in tokens, as far as memory allows; by default 16384, on a GPU up to half of the free
+    memory. A larger one serves more requests at once and reuses more common prefixes."""
     adapters: Annotated[
         dict[Name, Annotated[str, Field(min_length=1, max_length=400)]], AfterValidator(_refuse_reserved)
     ] = {}

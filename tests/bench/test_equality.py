@@ -29,7 +29,7 @@ def test_alone_and_in_company_the_same_is_said(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ModelRunner, "run", counted)
     monkeypatch.setattr(Scheduler, "schedule", noted)
-    assert equality.count("tiny", "cpu", CASES, 32) == (CASES, CASES)
+    assert equality.compare("tiny", "cpu", CASES, 32) == equality.Comparison(CASES, CASES, [])
     assert max(companies) == 3, "all adapters meet in one step"
     assert sum(scheduler.totals.preempted for scheduler in schedulers) > 0, "the cache is too small for everybody"
 
@@ -37,7 +37,9 @@ def test_alone_and_in_company_the_same_is_said(monkeypatch: pytest.MonkeyPatch) 
 def test_another_text_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = equality._written
     monkeypatch.setattr(equality, "_written", lambda end: [*plain(end)[:-1], 9])
-    assert equality.count("tiny", "cpu", 3, 8) == (0, 0)
+    comparison = equality.compare("tiny", "cpu", 3, 8)
+    assert (comparison.alone, comparison.together) == (0, 0)
+    assert len(comparison.differences) == 3
 
 
 def test_another_verdict_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +48,7 @@ def test_another_verdict_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         ModelRunner, "scores", lambda *given: [(score + next(shift), by) for score, by in scores(*given)]
     )
-    assert equality.count("tiny", "cpu", 3, 8) == (3, 0)
+    assert equality.compare("tiny", "cpu", 3, 8) == equality.Comparison(3, 0, [])
 
 
 def test_adapters_change_what_is_written() -> None:

@@ -21,8 +21,9 @@ from click.testing import CliRunner
 from starlette.responses import JSONResponse
 
 from aligner_proxy.cli import doctor, main
-from aligner_proxy.cli.doctor import DoctorFinding, Severity
+from aligner_proxy.cli.doctor import DoctorFinding, LocalAligner, Severity
 from aligner_proxy.engine import sockets, wire
+from aligner_proxy.engine.weights.store import Prepared, WeightStore
 from aligner_proxy.gateway import reload
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.registry import load_plugins
@@ -44,9 +45,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+SIZES = {"hidden": 64, "layers": 2, "inner": 128, "vocabulary": 384, "heads": 2, "kv_heads": 1, "head_size": 32}
+ALIGNER = {"obstacle": None, "sizes": SIZES | {"tied": True}, "head_states": 4}
+KERNELS = {"missing": None, "aligner": ALIGNER}
+
+
 def probed(monkeypatch: pytest.MonkeyPatch, **report: Any) -> list[DoctorFinding]:
     """What `compute` says about a probe's report."""
-    monkeypatch.setattr(doctor, "run_probe", lambda: report)
+    monkeypatch.setattr(doctor, "run_probe", lambda files: report)
     return list(doctor.check_compute())
 
 
@@ -70,15 +76,70 @@ def test_cpu_says_its_instructions_and_the_error_of_the_kernels(monkeypatch: pyt
 
 
 def test_gpu_says_its_name_and_broken_kernels_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch, kernels = probed(monkeypatch, **CUDA, nf4_works=False, nf4="RuntimeError: no kernel image")
+    torch, kernels, *_ = probed(monkeypatch, **CUDA, **KERNELS, nf4_works=False, nf4="RuntimeError: no kernel image")
     assert torch.found == "2.13.0 on Some GPU (24.0 GB)"
     assert kernels.verdict is Severity.FAULT
     assert "no kernel image" in kernels.found
     assert "quantization: none" in kernels.fix
 
 
+def test_a_gpu_with_our_own_kernels_says_what_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, kernels, aligner, fits = probed(monkeypatch, **CUDA, **KERNELS, nf4_works=True, nf4=0.09)
+    assert (kernels.check, kernels.verdict) == ("own kernels", Severity.OK)
+    assert (aligner.verdict, aligner.found) == (Severity.OK, "embedded is of a family that own kernels compute")
+    assert (fits.check, fits.verdict) == ("fits the GPU", Severity.OK)
+    assert fits.found.startswith("on Some GPU (24 GB): 0.0 GB of weights, 262,144 tokens of KV cache, a bf16 copy")
+
+
+def test_a_gpu_that_lacks_something_says_what_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {"missing": "no package triton", "aligner": ALIGNER | {"obstacle": "the architecture gemma"}}
+    small = CUDA | report | {"memory_gb": 0.5}
+    _, _, kernels, aligner, fits = probed(monkeypatch, **small, nf4_works=True, nf4=0.09)
+    assert (kernels.verdict, kernels.fix) == (Severity.NOTE, "pip install triton")
+    assert kernels.found.endswith("no package triton")
+    assert (aligner.verdict, aligner.fix.startswith("corrections are the same")) == (Severity.NOTE, True)
+    assert aligner.found == "embedded stays on the library's forward: the architecture gemma"
+    assert fits.verdict is Severity.NOTE
+    assert fits.found.startswith("does not fit Some GPU (0.5 GB): not enough memory")
+
+
+def test_a_gpu_is_checked_for_the_aligner_of_the_policies_file(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "policies.yaml"
+    given: list[object] = []
+
+    def record(aligner: LocalAligner | None) -> dict[str, Any]:
+        place = aligner.config.folder if aligner and aligner.config else None
+        given.append(place)
+        return CUDA | KERNELS | {"nf4_works": True, "nf4": 0.09, "aligner": ALIGNER if place else None}
+
+    monkeypatch.setattr(doctor, "run_probe", record)
+    path.write_text("aligner: {model: somebody/nothing, template: imhi, quantization: none}\n")
+    *_, absent = doctor.check_compute(path)
+    assert absent.verdict is Severity.NOTE
+    assert "somebody/nothing is not on this machine; run: aligner-proxy pull somebody/nothing" in absent.found
+    stored = Prepared("somebody/nothing", "0" * 64, "imhi", 4096, "none")
+    store = WeightStore(home)
+    store.remember("somebody/nothing", stored)
+    store.folder(stored).mkdir()
+    list(doctor.check_compute(path))
+    (tmp_path / "full").mkdir()
+    path.write_text("aligner: {model: ./full, template: imhi}\n")
+    list(doctor.check_compute(path))
+    path.write_text("aligner: {model: ./full, template: imhi, engine: 'http://127.0.0.1:9'}\n")
+    *_, last = doctor.check_compute(path)
+    assert last.check == "own kernels"
+    assert given == [
+        None,
+        store.folder(stored),
+        tmp_path / "full",
+        None,
+    ]
+
+
 def test_probe_that_dies_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def dies() -> dict[str, Any]:
+    def dies(files: object) -> dict[str, Any]:
         raise subprocess.CalledProcessError(-4, "probe")
 
     monkeypatch.setattr(doctor, "run_probe", dies)

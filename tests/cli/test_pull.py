@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
+from aligner_proxy.engine.model import acceleration, probe
 from tests.support import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -105,6 +106,16 @@ def test_a_folder_is_quantised_once(tmp_path: Path, home: Path) -> None:
     assert again.stdout == first.stdout
     assert (stored / "model.safetensors").stat().st_mtime_ns == before
     assert "quantising" not in again.stderr
+
+
+def test_on_a_gpu_what_fits_and_what_it_costs_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny.save(tmp_path / "full")
+    assert "GPU" not in pull(str(folder), "--template", "imhi").output
+    monkeypatch.setattr(probe, "device", lambda: {"device": "cuda", "name": "NVIDIA L4", "memory_gb": 22.5})
+    monkeypatch.setattr(acceleration, "find_missing_part", lambda: None)
+    lines = " ".join(pull(str(folder), "--template", "imhi").stderr.split())
+    assert "on NVIDIA L4 (22.5 GB): 0.0 GB of weights, " in lines
+    assert "an estimate, not measured here: correcting an answer of 256 tokens" in lines
 
 
 def test_a_hub_model_is_fetched_quantised_and_then_needs_no_hub(hub: type[Hub], home: Path) -> None:

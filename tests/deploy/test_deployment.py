@@ -104,6 +104,17 @@ def test_the_image_writes_only_where_its_volumes_are() -> None:
     assert variables["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
+def test_only_an_image_for_gpus_has_a_compiler() -> None:
+    stage = last_stage()
+    assert ("ARG", "GPU=") in stage
+    [install] = [rest for word, rest in stage if word == "RUN" and "apt-get" in rest]
+    condition, commands = install.split("; then ")
+    assert condition == 'if [ -n "${GPU}" ]'
+    assert "apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; fi" in commands
+    # packages are installed by root
+    assert stage.index(("RUN", install)) < stage.index(("USER", USER))
+
+
 def test_what_is_copied_is_there_and_not_ignored() -> None:
     ignored = (ROOT / ".containerignore").read_text().splitlines()
     wanted = {line[1:] for line in ignored if line.startswith("!")}

@@ -112,10 +112,12 @@ class EditProposer:
         last_token = output[-1]
         if self._lookup[at : at + 1] == [last_token]:
             return at + 1, True
-        for size in _NGRAMS:
-            places = self._index.get(tuple(output[-size:]), []) if len(output) >= size else []
-            if places:
-                return _nearest(places, at + 1), True
+        # a longer run occurs only where its last two tokens do
+        if tuple(output[-2:]) in self._index:
+            for size in _NGRAMS:
+                places = self._index.get(tuple(output[-size:]))
+                if places:
+                    return _nearest(places, at + 1), True
         if self._lookup[self._broke : self._broke + 1] == [last_token]:
             return self._broke + 1, True
         place = self._one_token(last_token, at)
@@ -123,12 +125,14 @@ class EditProposer:
 
     def _one_token(self, token: int, at: int) -> int | None:
         """The position of a token at an anchor, else in the window around `at`; None if it is at neither."""
-        window = range(max(0, at - _BEHIND), min(len(self._lookup), at + _AHEAD + 1))
-        for candidates in (self._anchors, window):
-            places = [i for i in candidates if self._lookup[i] == token]
-            if places:
-                return _nearest(places, at)
-        return None
+        lookup = self._lookup
+        first = max(0, at - _BEHIND)
+        stop = min(len(lookup), at + _AHEAD + 1)
+        places = [i for i in self._anchors if lookup[i] == token]
+        # most tokens are not in the window, which is far quicker to see than where they are
+        if not places and token in lookup[first:stop]:
+            places = [i for i in range(first, stop) if lookup[i] == token]
+        return _nearest(places, at) if places else None
 
 
 def _nearest(positions: Sequence[int], to: int) -> int:

@@ -61,12 +61,14 @@ def generate(
     """Feed `first` with a draft, then decode greedily until the end mark, `limits.done`, or the token limit."""
     output: list[int] = []
     scores: list[tuple[float, int]] = []
-    ask = first
     while True:
         # one token less, because the step adds the model's own
         draft = proposer.propose(limits.tokens - len(output) - 1)
-        favoured = [*draft, *proposer.guess_next_token(draft)]
-        step = yield replace(ask, draft=draft, favoured=favoured, caution=limits.caution)
+        favoured = draft + proposer.guess_next_token(draft)
+        if output:
+            step = yield Ask(output[-1:], draft, favoured, limits.caution)
+        else:
+            step = yield replace(first, draft=draft, favoured=favoured, caution=limits.caution)
         # only the first step reads the prompt, so only it has scores
         scores = scores or step.scores
         accepted = count_matching(draft, step.tokens)
@@ -82,14 +84,13 @@ def generate(
         if len(output) >= limits.tokens:
             return Generated(output, False, scores)
         proposer.update(output, len(draft), accepted)
-        ask = Ask([output[-1]])
 
 
 def take(draft: list[int], accepted: int, own: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:
     """Return the tokens that one step wrote, up to and including the end mark, and add them to `tally` by origin."""
     tally.drafted += len(draft)
-    stop = next((i + 1 for i in range(accepted) if draft[i] in eos_ids), None)
-    if stop is not None:
+    if not eos_ids.isdisjoint(draft[:accepted]):
+        stop = next(i + 1 for i in range(accepted) if draft[i] in eos_ids)
         tally.accepted += stop
         return draft[:stop]
     tally.accepted += accepted

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from aligner_proxy.engine.gpu.stack import Stack
 from aligner_proxy.engine.gpu.step import BUCKETS, MOST_SEQUENCES, WANTED_BUCKETS, StepInput
@@ -30,7 +30,7 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, function: Callable[[], Any]) -> Replay:
         """Run the function once, so that its kernels are compiled, then record it."""
@@ -64,7 +64,7 @@ class RecordedForwards:
         self._input = step_input
         self._on_gpu = stack.hidden.is_cuda
         self._tokens = torch.zeros(WANTED_BUCKETS[-1], dtype=torch.int32, pin_memory=self._on_gpu)
-        self._end = torch.cuda.Event() if self._on_gpu else None
+        self._end: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._record = record
         self._most = rows
         self._forwards: dict[int, Replay] = {}
@@ -93,7 +93,7 @@ class RecordedForwards:
 
     def _find_choice(self, count: int) -> Replay:
         if count not in self._choices:
-            view = self._input.view_wanted(count)
+            view = self._input.view_choice(count)
             self._choices[count] = self._record(lambda: self.stack.choose(view))
         return self._choices[count]
 
@@ -116,8 +116,4 @@ class RecordedForwards:
             self._end.record()
             self._end.synchronize()
         tokens = iter(self._tokens[:count].tolist())
-        return [_take(tokens, len(feed.predicted)) for feed in feeds]
-
-
-def _take(tokens: Iterator[int], count: int) -> list[int]:
-    return [next(tokens) for _ in range(count)]
+        return [list(islice(tokens, len(feed.predicted))) for feed in feeds]

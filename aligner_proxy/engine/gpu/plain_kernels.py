@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aligner_proxy.engine.gpu.nf4 import PackedWeights
 from aligner_proxy.engine.gpu.nf4 import unpack as unpack
-from aligner_proxy.engine.gpu.step import StepView, WantedView
+from aligner_proxy.engine.gpu.step import ChoiceInput, StepView
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 
 
@@ -63,12 +63,13 @@ def rotate_and_put(
         joined = joined + bias.float()
     key_heads, _, size = keys.shape
     heads = joined.to(dtype).view(len(joined), -1, size)
-    queries, new_keys, new_values = heads.split([heads.shape[1] - 2 * key_heads, key_heads, key_heads], dim=1)
+    queries = heads[:, : -2 * key_heads]
+    new_keys = heads[:, -2 * key_heads : -key_heads]
+    new_values = heads[:, -key_heads:]
     wide = [queries.float(), new_keys.float()]
     if norms is not None:
-        wide = [
-            normalise_heads(part, weight, norms[2]) for part, weight in zip((queries, new_keys), norms, strict=False)
-        ]
+        query_norm, key_norm, epsilon = norms
+        wide = [normalise_heads(queries, query_norm, epsilon), normalise_heads(new_keys, key_norm, epsilon)]
     cos, sin = (turn.index_select(0, step.places)[:, None] for turn in turns)
     turned = []
     for part in wide:
@@ -87,14 +88,14 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale:
     own = own.clamp(max=len(step.lengths) - 1)
     slots = (step.table[own, :, None] * BLOCK + torch.arange(BLOCK, device=queries.device)).flatten(1)
     place = torch.arange(slots.shape[1], device=queries.device)
-    seen = (place <= step.places[:, None]) & (place < step.lengths[own][:, None])
+    visible = (place <= step.places[:, None]) & (place < step.lengths[own][:, None])
     repeat = heads // len(keys)
     # [rows, key heads, context, size]; slots that nobody may see can hold anything, so they are cleared
     gathered_keys, gathered_values = (
-        torch.where(seen[:, None, :, None], store[:, slots].transpose(0, 1).float(), 0.0) for store in (keys, values)
+        torch.where(visible[:, None, :, None], store[:, slots].transpose(0, 1).float(), 0.0) for store in (keys, values)
     )
     grouped = queries.float().view(rows, len(keys), repeat, -1)
-    scores = (grouped @ gathered_keys.transpose(-1, -2) * scale).masked_fill(~seen[:, None, None], -torch.inf)
+    scores = (grouped @ gathered_keys.transpose(-1, -2) * scale).masked_fill(~visible[:, None, None], -torch.inf)
     attended = scores.softmax(dim=-1) @ gathered_values
     return attended.to(queries.dtype).reshape(rows, -1)
 
@@ -115,10 +116,10 @@ def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> No
     states[:, index].index_copy_(0, step.slots.long(), hidden)
 
 
-def choose(logits: Tensor, wanted: WantedView) -> Tensor:
+def choose(logits: Tensor, choice: ChoiceInput) -> Tensor:
     """The best token of each row, the first of equals; a favoured one unless another is better by more than caution."""
     best, tokens = logits.float().max(dim=-1)
-    favoured = wanted.favoured.clamp(min=0)
-    margin = logits.float().gather(1, favoured.long()[:, None])[:, 0] + wanted.caution
-    kept = (wanted.favoured >= 0) & (margin >= best)
-    return torch.where(kept, favoured, tokens.int())
+    favoured = choice.favoured.clamp(min=0)
+    margin = logits.float().gather(1, favoured.long()[:, None])[:, 0] + choice.caution
+    keeps_favourite = (choice.favoured >= 0) & (margin >= best)
+    return torch.where(keeps_favourite, favoured, tokens.int())

@@ -2,7 +2,7 @@
 
     stack = Stack(model, kernels, cache, positions)
     stack.forward(step_input.view(rows))       # writes stack.hidden
-    tokens = stack.choose(step_input.view_wanted(count))
+    tokens = stack.choose(step_input.view_choice(count))
 
 Nothing in it is read back to the host and every shape is known from the number of rows, so it can be recorded. A model
 that it does not know is named by `find_obstacle`, and stays on the library's forward.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from aligner_proxy.engine.gpu import nf4
 from aligner_proxy.engine.gpu.nf4 import PackedWeights
-from aligner_proxy.engine.gpu.step import BUCKETS, StepView, WantedView
+from aligner_proxy.engine.gpu.step import BUCKETS, ChoiceInput, StepView
 
 _FEW_ROWS = 128
 """Most rows that are multiplied with 4-bit weights directly; for more, it is faster to unpack them first."""
@@ -67,7 +67,7 @@ class Kernels(Protocol):
 
     def put_states(self, states: Tensor, index: int, step: StepView, hidden: Tensor) -> None: ...
 
-    def choose(self, logits: Tensor, wanted: WantedView) -> Tensor: ...
+    def choose(self, logits: Tensor, choice: ChoiceInput) -> Tensor: ...
 
 
 class Product:
@@ -146,7 +146,7 @@ def _use_packed(product: Product, layer: Any, first: int, last: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class _DecoderLayer:
     """The weights of one decoder layer."""
 
     first_norm: Tensor
@@ -162,10 +162,14 @@ class _Layer:
 
 def find_obstacle(model: Any) -> str | None:
     """Why the stack cannot compute this model, in a few words; None if it can."""
-    config = model.config
-    base = getattr(model, "model", None)
+    base: Any = getattr(model, "model", None)
     if not all(hasattr(base, name) for name in ("layers", "norm", "rotary_emb", "embed_tokens")):
         return "another architecture than Llama's"
+    return find_config_obstacle(model.config) or next(filter(None, map(_find_obstacle_in, base.layers)), None)
+
+
+def find_config_obstacle(config: Any) -> str | None:
+    """The same from a model's config alone, before it is loaded."""
     if getattr(config, "hidden_act", None) != "silu":
         return f"the activation {getattr(config, 'hidden_act', None)}"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
@@ -175,7 +179,10 @@ def find_obstacle(model: Any) -> str | None:
         return f"rotary embeddings of the kind {kind}"
     if config.model_type not in _FAMILY:
         return f"the architecture {config.model_type}"
-    return next((reason for layer in base.layers if (reason := _find_obstacle_in(layer))), None)
+    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
+        return "biases outside of queries, keys and values"
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return f"heads of {size} numbers" if size & (size - 1) or size < 16 else None
 
 
 def _find_obstacle_in(layer: Any) -> str | None:
@@ -185,12 +192,6 @@ def _find_obstacle_in(layer: Any) -> str | None:
     others = (parts - _LAYER_PARTS) | (attention - _ATTENTION_PARTS) | (gates - _GATE_PARTS)
     if others or not {"self_attn", "mlp"} <= parts:
         return f"layers with {', '.join(sorted(others)) or 'other parts'}"
-    biased = [layer.self_attn.o_proj, layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
-    if any(each.bias is not None for each in biased):
-        return "biases outside of queries, keys and values"
-    size = layer.self_attn.head_dim
-    if size & (size - 1) or size < 16:
-        return f"heads of {size} numbers"
     return None
 
 
@@ -229,14 +230,14 @@ class Stack:
         self.hidden = torch.zeros(shape, dtype=model.dtype, device=model.device)
         """States after the final norm, [rows, hidden size], of the last forward."""
 
-    def _read_layer(self, layer: Any) -> _Layer:
+    def _read_layer(self, layer: Any) -> _DecoderLayer:
         attention = layer.self_attn
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         biases = [each.bias for each in projections]
         norms = None
         if hasattr(attention, "q_norm"):
             norms = (attention.q_norm.weight, attention.k_norm.weight, float(attention.q_norm.variance_epsilon))
-        return _Layer(
+        return _DecoderLayer(
             layer.input_layernorm.weight,
             Product(projections, self._kernels),
             None if biases[0] is None else torch.cat(biases),
@@ -258,12 +259,16 @@ class Stack:
         """Bytes of a bf16 copy of all weights in 4 bits."""
         return sum(2 * each.packed.outputs * each.packed.inputs for each in self.products if each.packed is not None)
 
-    def forward(self, step: StepView) -> Tensor:
-        """Run all rows of a step; return their states after the final norm, which are also in `hidden`."""
+    def forward(self, step: StepView, most_layers: int | None = None) -> Tensor:
+        """Run all rows of a step; return their states after the final norm, which are also in `hidden`.
+
+        With `most_layers`, only the first layers are run, and what is stored for detector heads is of no use.
+        """
         kernels = self._kernels
+        layers = self._layers[:most_layers]
         residual = F.embedding(step.ids, self._embedding)
         parts: Tensor | None = None
-        for number, layer in enumerate(self._layers):
+        for number, layer in enumerate(layers):
             normed = kernels.normalise(residual, parts, layer.first_norm, layer.epsilon)
             # the residual stream now has the output of the layer before
             self._keep_states(number - 1, step, residual)
@@ -283,7 +288,7 @@ class Stack:
             normed = kernels.normalise(residual, layer.output(attended), layer.second_norm, layer.epsilon)
             parts = layer.down(kernels.gate(layer.gates(normed), self._dtype))
         hidden = kernels.normalise(residual, parts, self._norm, self._layers[-1].epsilon, self.hidden[: step.rows])
-        self._keep_states(len(self._layers) - 1, step, residual)
+        self._keep_states(len(layers) - 1, step, residual)
         if self._states is not None:
             kernels.put_states(self._states, self._states.shape[1] - 1, step, hidden)
         return hidden
@@ -293,7 +298,7 @@ class Stack:
         if self._states is not None and layer in self._taps:
             self._kernels.put_states(self._states, self._taps[layer], step, hidden)
 
-    def choose(self, wanted: WantedView) -> Tensor:
+    def choose(self, choice: ChoiceInput) -> Tensor:
         """The tokens [count] that are chosen after some rows of the last forward."""
-        logits = self._output(self.hidden.index_select(0, wanted.rows))
-        return self._kernels.choose(logits, wanted)
+        logits = self._output(self.hidden.index_select(0, choice.rows))
+        return self._kernels.choose(logits, choice)

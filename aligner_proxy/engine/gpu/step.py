@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def find_bucket(count: int, buckets: Sequence[int] = BUCKETS) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How attention divides the queries of a step: `queries` rows of one sequence, with all heads of a group, a tile."""
+    """How attention divides a step: a tile has `queries` rows of one sequence, with all heads that share a key head."""
 
     tile: int
     queries: int
@@ -84,7 +84,7 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
-class WantedView:
+class ChoiceInput:
     """The rows after which tokens are chosen: each with its favoured token, and the caution in favour of that."""
 
     rows: Tensor
@@ -127,6 +127,8 @@ class StepInput:
         self._read = {name: self._device[piece] for name, piece in pieces.items()}
         self._read["caution"] = self._read["caution"].view(torch.float32)
         self._read["table"] = self._read["table"].view(MOST_SEQUENCES, blocks)
+        self._numbers = np.arange(MOST_SEQUENCES)
+        self._rows_of_blocks: list[list[int]] = [[] for _ in range(MOST_SEQUENCES)]
         self._padding_slot = padding_slot
         self._table_begins = pieces["table"].start
         self._blocks = blocks
@@ -139,51 +141,64 @@ class StepInput:
         starts, lengths, table = (self._read[name] for name in ("starts", "lengths", "table"))
         return StepView(rows, ids, places, slots, blocks, starts, lengths, table, tiling)
 
-    def view_wanted(self, count: int) -> WantedView:
+    def view_choice(self, count: int) -> ChoiceInput:
         """The input of a choice of so many tokens."""
-        return WantedView(*(self._read[name][:count] for name in ("wanted", "favoured", "caution")))
+        return ChoiceInput(*(self._read[name][:count] for name in ("wanted", "favoured", "caution")))
 
     def fill(self, feeds: Sequence[Feed]) -> tuple[int, int]:
         """Write a step, and start its copy to the device; return its number of rows, and of rows that want a token.
 
         Both are rounded up to buckets; the second is 0 if no token is wanted. The last copy must have ended.
         """
-        starts = [0, *accumulate(feed.stop - feed.start for feed in feeds)]
-        rows = find_bucket(starts[-1])
-        into = self._write
-        table = into["table"]
-        for number, (feed, first) in enumerate(zip(feeds, starts, strict=False)):
+        ids: list[int] = []
+        places: list[int] = []
+        counts: list[int] = []
+        stops: list[int] = []
+        for number, feed in enumerate(feeds):
             sequence = feed.job.sequence
-            last = first + feed.stop - feed.start
-            blocks = -(-feed.stop // BLOCK)
-            table[number, :blocks] = sequence.blocks[:blocks]
-            places = np.arange(feed.start, feed.stop, dtype=np.int32)
-            into["ids"][first:last] = sequence.ids[feed.start : feed.stop]
-            into["places"][first:last] = places
-            into["slots"][first:last] = table[number, places // BLOCK] * BLOCK + places % BLOCK
-        for name, padding in (("ids", 0), ("places", 0), ("slots", self._padding_slot)):
-            into[name][starts[-1] : rows] = padding
+            start = feed.start
+            stop = feed.stop
+            ids += sequence.ids[start:stop]
+            places += range(start, stop)
+            counts.append(stop - start)
+            stops.append(stop)
+            self._write_blocks(number, sequence.blocks[: -(-stop // BLOCK)])
+        starts = [0, *accumulate(counts)]
+        rows = find_bucket(len(ids))
+        into = self._write
+        # all feeds at once: for one token, a call of numpy costs as much as for a hundred
+        place_of = np.array(places, np.int32)
+        sequence_of = np.repeat(self._numbers[: len(feeds)], counts)
+        slots = into["table"][sequence_of, place_of // BLOCK] * BLOCK + place_of % BLOCK
+        for name, values, padding in (("ids", ids, 0), ("places", place_of, 0), ("slots", slots, self._padding_slot)):
+            into[name][: len(ids)] = values
+            into[name][len(ids) : rows] = padding
         into["starts"][: len(starts)] = starts
         into["starts"][len(starts) :] = starts[-1]
-        into["lengths"][: len(feeds)] = [feed.stop for feed in feeds]
+        into["lengths"][: len(feeds)] = stops
         into["lengths"][len(feeds) :] = 0
         self._divide_queries(starts, self._tilings[rows])
-        wanted = self._fill_wanted(feeds, starts)
+        choices = self._fill_wanted(feeds, starts)
         # the table comes last, and only the part of this step's sequences is copied
         used = slice(self._table_begins + len(feeds) * self._blocks)
         self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
-        return rows, wanted
+        return rows, choices
+
+    def _write_blocks(self, number: int, blocks: list[int]) -> None:
+        """Write the table's row of a sequence, unless it already stands there, as in most steps."""
+        if self._rows_of_blocks[number] != blocks:
+            self._write["table"][number, : len(blocks)] = blocks
+            self._rows_of_blocks[number] = blocks
 
     def _divide_queries(self, starts: Sequence[int], tiling: Tiling) -> None:
         """Write the query blocks of every sequence, and mark the others as empty."""
-        blocks = [
-            (number, row)
-            for number, first in enumerate(starts[:-1])
-            for row in range(first, starts[number + 1], tiling.queries)
-        ]
-        into = self._write["query_blocks"][: 2 * tiling.blocks].reshape(-1, 2)
-        into[: len(blocks)] = blocks
-        into[len(blocks) :] = NO_SEQUENCE
+        # pairs of a sequence and a row, one after the other: numpy takes a flat list far quicker than pairs
+        blocks: list[int] = []
+        for number, (first, stop) in enumerate(pairwise(starts)):
+            for row in range(first, stop, tiling.queries):
+                blocks += (number, row)
+        self._write["query_blocks"][: len(blocks)] = blocks
+        self._write["query_blocks"][len(blocks) : 2 * tiling.blocks] = NO_SEQUENCE
 
     def _fill_wanted(self, feeds: Sequence[Feed], starts: Sequence[int]) -> int:
         """Write the rows after which a token is wanted, with their favoured tokens; return the number, rounded up.
@@ -193,18 +208,18 @@ class StepInput:
         rows: list[int] = []
         favoured: list[int] = []
         cautions: list[float] = []
-        for feed, first in zip(feeds, starts, strict=False):
+        for feed, last in zip(feeds, starts[1:], strict=True):
             predicted = feed.predicted
             count = len(predicted)
-            rows += range(first + predicted.start - feed.start, first + predicted.stop - feed.start)
+            rows += range(last - count, last)
             ask = feed.job.ask
-            own: list[int] = []
-            if ask is not None and ask.caution > 0:
+            caution = ask.caution if ask else 0.0
+            if ask is not None and caution > 0:
                 # a draft may be fed in several steps; then the rows of this feed begin within it
                 begin = predicted.start - feed.job.tail
-                own = ask.favoured[begin : begin + count]
-            favoured += [*own, *[NO_SEQUENCE] * (count - len(own))]
-            cautions += [ask.caution if ask else 0.0] * count
+                favoured += ask.favoured[begin : begin + count]
+            favoured += [NO_SEQUENCE] * (len(rows) - len(favoured))
+            cautions += [caution] * count
         if not rows:
             return 0
         bucket = find_bucket(len(rows), WANTED_BUCKETS)

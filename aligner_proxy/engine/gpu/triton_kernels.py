@@ -1,7 +1,7 @@
 """The kernels of a forward pass in Triton; `plain_kernels.py` says what each one computes.
 
-Every kernel rounds where the library's modules round. Sums are added in a fixed order, so the same input always gives the
-same bits. `exact` computes products in fp32 instead of on the tensor cores' 16-bit inputs;
+Every kernel rounds where the library's modules round. Sums are added in a fixed order, so the same input always gives
+the same bits. `exact` computes products in fp32 instead of on the tensor cores' 16-bit inputs;
 Triton's interpreter needs it for bf16, too.
 """
 
@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from aligner_proxy.engine.gpu.nf4 import TILE, PackedWeights
-from aligner_proxy.engine.gpu.step import NO_SEQUENCE, StepView, WantedView
+from aligner_proxy.engine.gpu.step import NO_SEQUENCE, ChoiceInput, StepView
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 
 _KEYS = 64
@@ -27,7 +27,7 @@ _CHOICE_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Division:
+class ProductDivision:
     """How a product is divided for a tile of some rows, as timed on an H100 (docs/lab/2026-11-26-gpu-engine.md).
 
     `warps` compute a tile: few need fewer instructions for a weight, but more registers. The inputs are divided into at
@@ -40,11 +40,11 @@ class Division:
 
 
 DIVISIONS = {
-    8: Division(2, 8, 1408),
-    16: Division(2, 8, 1408),
-    32: Division(4, 8, 1024),
-    64: Division(4, 8, 1024),
-    128: Division(4, 4, 1024),
+    8: ProductDivision(2, 8, 1408),
+    16: ProductDivision(2, 8, 1408),
+    32: ProductDivision(4, 8, 1024),
+    64: ProductDivision(4, 8, 1024),
+    128: ProductDivision(4, 4, 1024),
 }
 """By the rows of a tile."""
 _STAGES = 3
@@ -52,7 +52,7 @@ _STAGES = 3
 _EMPTY: tl.constexpr = tl.constexpr(NO_SEQUENCE)
 
 
-def interpreted() -> bool:
+def is_interpreted() -> bool:
     """Whether Triton interprets the kernels on the CPU, as in tests."""
     return bool(triton.knobs.runtime.interpret)
 
@@ -97,8 +97,8 @@ def _normalise_head(low, high, weight, half, dtype: tl.constexpr, SIZE: tl.const
 
 @triton.jit
 def _rotate_and_put(
-    parts, bias, query_norm, key_norm, cos, sin, places, slots, queries, keys, values, part_stride, head_stride, epsilon,
-    HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, SIZE: tl.constexpr, PARTS: tl.constexpr,
+    parts, bias, query_norm, key_norm, cos, sin, places, slots, queries, keys, values, part_stride, head_stride,
+    epsilon, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, SIZE: tl.constexpr, PARTS: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_NORMS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -140,6 +140,58 @@ def _rotate_and_put(
 
 
 @triton.jit
+def _multiply_tiles(one, other, EXACT: tl.constexpr):
+    """The product of two tiles, in fp32."""
+    if EXACT:
+        return tl.dot(one.to(tl.float32), other.to(tl.float32), input_precision="ieee")
+    return tl.dot(one, other)
+
+
+@triton.jit
+def _weigh(scores, best, total):
+    """Weights of keys by their scores; the factor for earlier ones, the highest score, and the sum of all weights."""
+    top = tl.maximum(best, tl.max(scores, 1))
+    # a row that sees none of the keys so far has no maximum yet
+    level = tl.where(top == float("-inf"), 0.0, top)
+    share = tl.exp(scores - level[:, None])
+    shrink = tl.exp(best - level)
+    return share, shrink, top, total * shrink + tl.sum(share, 1)
+
+
+@triton.jit
+def _count_arrival(arrival):
+    """Count that this program has written its part; return how many had before."""
+    # all of it must be written before it is counted
+    tl.debug_barrier()
+    return tl.atomic_add(arrival, 1)
+
+
+@triton.jit
+def _add_splits(
+    parts, weights, place_of_head, inside, number, SIZE: tl.constexpr, ROWS: tl.constexpr, SPLITS: tl.constexpr
+):
+    """Attention [rows, size] from its parts, each with its highest score and the sum of its weights."""
+    best = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    sums = tl.zeros((ROWS, SIZE), tl.float32)
+    for split in tl.range(SPLITS):
+        place_of_part = place_of_head * SPLITS + split
+        # from the cache that all processors share, where the others have written them
+        part_best = tl.load(weights + 2 * place_of_part, mask=inside, other=0.0, cache_modifier=".cg")
+        part_total = tl.load(weights + 2 * place_of_part + 1, mask=inside, other=0.0, cache_modifier=".cg")
+        spot = parts + place_of_part[:, None] * SIZE + number[None, :]
+        part_sums = tl.load(spot, mask=inside[:, None], other=0.0, cache_modifier=".cg")
+        top = tl.maximum(best, part_best)
+        level = tl.where(top == float("-inf"), 0.0, top)
+        shrink = tl.exp(best - level)
+        part_shrink = tl.exp(part_best - level)
+        total = total * shrink + part_total * part_shrink
+        sums = sums * shrink[:, None] + part_sums * part_shrink[:, None]
+        best = top
+    return sums / tl.where(inside, total, 1.0)[:, None]
+
+
+@triton.jit
 def _attend(
     queries, keys, values, query_blocks, starts, lengths, table, out, parts, weights, arrivals, scale, table_stride,
     head_stride,
@@ -154,7 +206,6 @@ def _attend(
     if sequence == _EMPTY:
         return
     first = tl.load(query_blocks + 2 * block + 1)
-    begin = tl.load(starts + sequence)
     end = tl.load(starts + sequence + 1)
     length = tl.load(lengths + sequence)
     lane = tl.arange(0, ROWS)
@@ -181,56 +232,24 @@ def _attend(
         offset = base + (slot + position % BLOCK).to(tl.int64) * SIZE
         key = tl.load(keys + offset[None, :] + number[:, None], mask=exists[None, :], other=0.0)
         value = tl.load(values + offset[:, None] + number[None, :], mask=exists[:, None], other=0.0)
-        if EXACT:
-            scores = tl.dot(query.to(tl.float32), key.to(tl.float32), input_precision="ieee") * scale
-        else:
-            scores = tl.dot(query, key) * scale
         visible = exists[None, :] & (position[None, :] <= place[:, None])
-        scores = tl.where(visible, scores, float("-inf"))
-        top = tl.maximum(best, tl.max(scores, 1))
-        # a row that sees none of the keys so far has no maximum yet
-        level = tl.where(top == float("-inf"), 0.0, top)
-        share = tl.exp(scores - level[:, None])
-        shrink = tl.exp(best - level)
-        total = total * shrink + tl.sum(share, 1)
-        if EXACT:
-            sums = sums * shrink[:, None] + tl.dot(share, value.to(tl.float32), input_precision="ieee")
-        else:
-            sums = sums * shrink[:, None] + tl.dot(share.to(value.dtype), value)
-        best = top
+        scores = tl.where(visible, _multiply_tiles(query, key, EXACT) * scale, float("-inf"))
+        share, shrink, best, total = _weigh(scores, best, total)
+        sums = sums * shrink[:, None] + _multiply_tiles(share.to(value.dtype), value, EXACT)
     place_of_head = row * HEADS + head
     to = out + place_of_head[:, None] * SIZE + number[None, :]
     if SPLITS == 1:
-        divisor = tl.where(inside, total, 1.0)
-        tl.store(to, (sums / divisor[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
+        tl.store(to, (sums / tl.where(inside, total, 1.0)[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
         return
     place_of_part = place_of_head * SPLITS + split
     tl.store(parts + place_of_part[:, None] * SIZE + number[None, :], sums, mask=inside[:, None])
     tl.store(weights + 2 * place_of_part, best, mask=inside)
     tl.store(weights + 2 * place_of_part + 1, total, mask=inside)
-    # all of this part must be written before it is counted
-    tl.debug_barrier()
+    # the last to arrive adds all parts, in their order whoever is last
     arrival = arrivals + block * tl.num_programs(1) + key_head
-    if tl.atomic_add(arrival, 1) == SPLITS - 1:
-        # the last to arrive adds all parts, in their order whoever is last
-        best = tl.full((ROWS,), float("-inf"), tl.float32)
-        total = tl.zeros((ROWS,), tl.float32)
-        sums = tl.zeros((ROWS, SIZE), tl.float32)
-        for other in tl.range(SPLITS):
-            place_of_part = place_of_head * SPLITS + other
-            other_best = tl.load(weights + 2 * place_of_part, mask=inside, other=0.0, cache_modifier=".cg")
-            other_total = tl.load(weights + 2 * place_of_part + 1, mask=inside, other=0.0, cache_modifier=".cg")
-            spot = parts + place_of_part[:, None] * SIZE + number[None, :]
-            other_sums = tl.load(spot, mask=inside[:, None], other=0.0, cache_modifier=".cg")
-            top = tl.maximum(best, other_best)
-            level = tl.where(top == float("-inf"), 0.0, top)
-            share_before = tl.exp(best - level)
-            other_share = tl.exp(other_best - level)
-            total = total * share_before + other_total * other_share
-            sums = sums * share_before[:, None] + other_sums * other_share[:, None]
-            best = top
-        divisor = tl.where(inside, total, 1.0)
-        tl.store(to, (sums / divisor[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
+    if _count_arrival(arrival) == SPLITS - 1:
+        attended = _add_splits(parts, weights, place_of_head, inside, number, SIZE, ROWS, SPLITS)
+        tl.store(to, attended.to(out.dtype.element_ty), mask=inside[:, None])
         # for the next launch
         tl.store(arrival, 0)
 
@@ -244,8 +263,8 @@ def _gate(parts, out, width, part_stride, PARTS: tl.constexpr, COLUMNS: tl.const
     at = row * 2 * width + column
     first = _add_parts(parts, at, part_stride, PARTS, inside).to(dtype).to(tl.float32)
     second = _add_parts(parts, at + width, part_stride, PARTS, inside).to(dtype).to(tl.float32)
-    opened = (first / (1.0 + tl.exp(-first))).to(dtype).to(tl.float32)
-    tl.store(out + row * width + column, (opened * second).to(dtype), mask=inside)
+    activation = (first / (1.0 + tl.exp(-first))).to(dtype).to(tl.float32)
+    tl.store(out + row * width + column, (activation * second).to(dtype), mask=inside)
 
 
 @triton.jit
@@ -473,10 +492,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale:
         parts = torch.empty((rows, heads, splits, size), dtype=torch.float32, device=queries.device)
         weights = torch.empty((rows, heads, splits, 2), dtype=torch.float32, device=queries.device)
         arrivals = _make_counters(tiling.blocks * len(keys), queries.device)
-    exact = queries.dtype == torch.float32 or interpreted()
+    exact = queries.dtype == torch.float32 or is_interpreted()
     _attend[tiling.blocks, len(keys), splits](
-        queries, keys, values, step.query_blocks, step.starts, step.lengths, step.table, out, parts, weights, arrivals, scale,
-        step.table.stride(0), keys.stride(0), heads // len(keys), size, tiling.queries, tiling.tile,
+        queries, keys, values, step.query_blocks, step.starts, step.lengths, step.table, out, parts, weights, arrivals,
+        scale, step.table.stride(0), keys.stride(0), heads // len(keys), size, tiling.queries, tiling.tile,
         32 if exact else _KEYS, splits, heads, BLOCK, exact, num_warps=4,
     )  # fmt: skip
     return out
@@ -520,7 +539,7 @@ def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
     tile_rows = _find_tile(count)
     out = torch.empty((parts, count, packed.outputs), dtype=torch.float32, device=rows.device)
     grid = (len(packed.words), triton.cdiv(count, tile_rows), parts)
-    exact = interpreted()
+    exact = is_interpreted()
     _multiply[grid](
         rows, packed.words, packed.scales, packed.coarse_book, packed.byte_tables, out, count, packed.outputs, width,
         triton.cdiv(packed.words.shape[1], parts), tile_rows, TILE, _STAGES, not exact, exact,
@@ -542,11 +561,11 @@ def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> No
     _put_states[rows,](hidden, step.slots, states[:, index], width, states.stride(0), _next_power(width), num_warps=4)
 
 
-def choose(logits: Tensor, wanted: WantedView) -> Tensor:
+def choose(logits: Tensor, choice: ChoiceInput) -> Tensor:
     """See `plain_kernels.choose`."""
     rows, width = logits.shape
     out = torch.empty(rows, dtype=torch.int32, device=logits.device)
-    _choose[rows,](logits, wanted.favoured, wanted.caution, out, width, _CHOICE_BLOCK, num_warps=8)
+    _choose[rows,](logits, choice.favoured, choice.caution, out, width, _CHOICE_BLOCK, num_warps=8)
     return out
 
 
@@ -554,6 +573,6 @@ KERNELS: dict[str, Any] = {
     name: kernel
     for name, kernel in list(globals().items())
     if isinstance(kernel, triton.runtime.jit.KernelInterface)
-    and not name.startswith(("_add_parts", "_wait", "_normalise_head", "_decode"))
+    and not name.startswith(("_add", "_count", "_multiply_tiles", "_weigh", "_normalise_head", "_decode"))
 }
 """All kernels by name, for tests that compile them without a GPU."""

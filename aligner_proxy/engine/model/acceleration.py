@@ -13,13 +13,14 @@ import torch
 
 from aligner_proxy.engine.gpu.graphs import CudaRecorder
 from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.weights.memory import ROOM_FOR_COPY
 
 log = logging.getLogger(__name__)
 
 _OLDEST = (8, 0)
 """Lowest compute capability: earlier GPUs have no bf16."""
-_ROOM_FOR_COPY = 1.25
-"""Free memory, in multiples of a bf16 copy of the weights, from which on the copy is kept."""
+_COMPILING_FAILED = (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError)
+"""What Triton raises without a C compiler, with one that fails, or where it does not find the driver's library."""
 
 
 def find_missing_part() -> str | None:
@@ -37,8 +38,19 @@ def find_missing_part() -> str | None:
     return None
 
 
+def try_kernel() -> str | None:
+    """Compile and run one of our kernels; return why that does not work, in a few words."""
+    try:
+        from aligner_proxy.engine.gpu import triton_kernels
+
+        triton_kernels.gate(torch.ones(1, 1, 2, device="cuda"), torch.float32).cpu()
+    except Exception as error:  # noqa: BLE001 - whatever Triton raises is the finding
+        return f"kernels that cannot be compiled ({type(error).__name__}: {error})"[:200]
+    return None
+
+
 def accelerate(runner: ModelRunner, progress: Callable[[str], None] = lambda _: None) -> bool:
-    """Record the runner's forwards as CUDA graphs; return whether it was done. Takes seconds, at the first time more."""
+    """Record the runner's forwards as CUDA graphs; return whether it was done. The first time, kernels are compiled."""
     obstacle = find_missing_part() or _record(runner, progress)
     if obstacle:
         log.warning("corrections are the same, but slower: no CUDA graphs with %s", obstacle)
@@ -52,13 +64,12 @@ def _record(runner: ModelRunner, progress: Callable[[str], None]) -> str | None:
     try:
         if obstacle := runner.use_recorded(triton_kernels, CudaRecorder()):
             return obstacle
-    # what Triton raises without a C compiler, or with one that fails
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+    except _COMPILING_FAILED as error:
         return f"kernels that cannot be compiled ({type(error).__name__}); a C compiler such as gcc is needed"
     recorded = runner.recorded
     assert recorded is not None
     free_bytes, _ = torch.cuda.mem_get_info()
-    if _ROOM_FOR_COPY * recorded.stack.copy_bytes <= free_bytes:
+    if ROOM_FOR_COPY * recorded.stack.copy_bytes <= free_bytes:
         for product in recorded.stack.products:
             product.copy_weights()
     recorded.record_all(lambda done, count: progress(f"recording forward {done + 1} of {count}"))

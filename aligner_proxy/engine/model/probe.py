@@ -1,6 +1,7 @@
-"""`python -m aligner_proxy.engine.model.probe`: reports what torch can do here, and whether the 4-bit kernels work.
+"""`python -m aligner_proxy.engine.model.probe [FOLDER [GGUF]]`: reports what torch and its kernels can do here.
 
-Prints one JSON object. It runs as a separate process, because a kernel built for another machine may crash it.
+Prints one JSON object. It runs as a separate process, because a kernel built for another machine may crash it. On a
+GPU it also reports whether our own kernels run, and how the aligner whose config is in FOLDER would run there.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from aligner_proxy.engine.weights import memory
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """Instruction sets that the speed of the CPU kernels depends on, as Linux names them."""
@@ -49,9 +53,31 @@ def nf4_error(where: str) -> float:
     return float((got - expected).norm() / expected.norm())
 
 
-def probe() -> dict[str, Any]:
+def examine_aligner(folder: str, gguf: str | None = None) -> dict[str, Any]:
+    """What keeps an aligner from our own kernels, and its sizes; or why its config cannot be read, as `error`."""
+    from transformers import AutoConfig
+
+    from aligner_proxy.engine.gpu.stack import find_config_obstacle
+    from aligner_proxy.engine.model.detector import DEPTHS
+
+    place = {"gguf_file": gguf} if gguf else {}
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **place)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        return {"error": str(error).partition("\n")[0]}
+    sizes = memory.read_sizes(config.to_dict())
+    about = {"obstacle": find_config_obstacle(config), "sizes": asdict(sizes) if sizes else None}
+    return about | {"head_states": len(DEPTHS) + 1}
+
+
+def probe(*aligner: str) -> dict[str, Any]:
     """Run the probe and return plain data; `nf4` is the kernels' relative error, or the exception they raised."""
     result = {"torch": torch.__version__, **device(), "cpu_flags": cpu_flags()}
+    if result["device"] == "cuda":
+        from aligner_proxy.engine.model import acceleration
+
+        result["missing"] = acceleration.find_missing_part() or acceleration.try_kernel()
+        result["aligner"] = examine_aligner(*aligner) if aligner else None
     try:
         error = nf4_error(result["device"])
     except Exception as failure:  # noqa: BLE001 - whatever third-party kernels raise is the finding
@@ -60,4 +86,4 @@ def probe() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(probe()) + "\n")
+    sys.stdout.write(json.dumps(probe(*sys.argv[1:])) + "\n")

@@ -92,17 +92,20 @@ class BlockPool:
 
     def publish(self, blocks: Sequence[int], ids: Sequence[int], length: int, owner: Owner = _ANYBODY) -> None:
         """Publish the full blocks of the first `length` tokens for reuse; they are computed and will not change."""
-        node = -owner.adapter
-        # blocks after the last full one are left out
-        for block, start in zip(blocks, range(0, length - self.size + 1, self.size), strict=False):
-            if block not in self._key_of:
-                key = self._key(node, ids, start, owner)
-                if key in self._block_of:
-                    return  # another sequence computed the same block first: that one is shared, ours is not
-                self._block_of[key] = block
-                self._key_of[block] = key
-                self._node_of[block] = next(self._nodes)
-            node = self._node_of[block]
+        full = min(length // self.size, len(blocks))
+        first = full
+        # those before a published block are published, too
+        while first and blocks[first - 1] not in self._key_of:
+            first -= 1
+        node = self._node_of[blocks[first - 1]] if first else -owner.adapter
+        for number in range(first, full):
+            key = self._key(node, ids, number * self.size, owner)
+            if key in self._block_of:
+                return  # another sequence computed the same block first: that one is shared, ours is not
+            block = blocks[number]
+            self._block_of[key] = block
+            self._key_of[block] = key
+            node = self._node_of[block] = next(self._nodes)
 
     def is_published(self, block: int) -> bool:
         """Whether other sequences may use the block, so that it must not be written to any more."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 
@@ -31,8 +31,11 @@ _LATELY = 12
 """Number of recent passes from which the price of a token is computed."""
 _AT_FIRST = 4
 """Prior: tokens assumed to have been written by one pass, before any has run."""
+_EFFORT = 0.05
+"""What a draft costs beside the pass, in passes over one token of each sequence; on a GPU, where a few more tokens cost
+nothing, drafts of text that is all but surely rewritten would otherwise never end."""
 _TABLE = 4096
-"""Numbers of tokens whose costs are kept once they are computed."""
+"""Numbers of tokens whose costs are kept once they are computed, unless a step may have more."""
 _ONE_BY_ONE = 16
 _GROWTH = 1.3
 """Lengths that are compared: all up to `_ONE_BY_ONE`, then each `_GROWTH` times the last."""
@@ -62,12 +65,16 @@ class CostCurve:
 
     def estimate_cost(self, tokens: int) -> float:
         """The cost of one forward pass; beyond the last point it is extrapolated."""
+        table = self._table
+        if tokens < len(table):
+            return table[tokens]
         if tokens >= _TABLE:
             return self._interpolate(tokens)
-        table = self._table
-        if tokens >= len(table):
-            table += [self._interpolate(count) for count in range(len(table), tokens + 1)]
+        self._extend_table(tokens)
         return table[tokens]
+
+    def _extend_table(self, tokens: int) -> None:
+        self._table.extend(self._interpolate(count) for count in range(len(self._table), tokens + 1))
 
     def _interpolate(self, tokens: int) -> float:
         if len(self.points) == 1:
@@ -80,8 +87,10 @@ class CostCurve:
 
     def count_further_tokens(self, tokens: int, times: float, most: int) -> int:
         """How many tokens, at most `most`, can be added to a pass over `tokens` for at most `times` its cost."""
-        bound = times * self.estimate_cost(tokens)
-        return bisect_right(range(1, most + 1), bound, key=lambda more: self.estimate_cost(tokens + more))
+        first = tokens + 1
+        if len(self._table) < first + most:
+            self._extend_table(tokens + most)
+        return bisect_right(self._table, times * self._table[tokens], first, first + most) - first
 
 
 FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
@@ -128,19 +137,20 @@ class Acceptance:
 
     def add_step(self, run: int, *, run_ended: bool, done: Round = Round()) -> Acceptance:
         """Return the statistics with one more step, in which the model copied `run` tokens of the answer in a row."""
-        acceptance = self
+        located = self.located
+        blind = self.blind
         # this step's draft was the first after an edit: note whether its first token was right
         if not self.running and self.lately:
-            name = "located" if self.lately[-1].located else "blind"
-            acceptance = replace(acceptance, **{name: getattr(self, name).add_guess(run > 0)})
-        acceptance = replace(
-            acceptance, copied=acceptance.copied + run, running=not run_ended, lately=(*self.lately, done)[-_LATELY:]
-        )
-        if not run_ended:
-            return acceptance
-        return replace(
-            acceptance, copied=acceptance.copied * _FORGETTING, ended_runs=acceptance.ended_runs * _FORGETTING + 1
-        )
+            if self.lately[-1].located:
+                located = located.add_guess(run > 0)
+            else:
+                blind = blind.add_guess(run > 0)
+        copied = self.copied + run
+        ended_runs = self.ended_runs
+        if run_ended:
+            copied *= _FORGETTING
+            ended_runs = ended_runs * _FORGETTING + 1
+        return Acceptance(copied, ended_runs, located, blind, not run_ended, (*self.lately[1 - _LATELY :], done))
 
     @property
     def goes_on(self) -> float:
@@ -165,9 +175,12 @@ class Acceptance:
     def price(self, costs: CostCurve, company: int = 1) -> float:
         """The recent cost of a written token, if `company` sequences share each pass."""
         # the prior is one pass over a single token
-        forward_sizes = [1, *(recent.fed_tokens for recent in self.lately)]
-        written_tokens = _AT_FIRST + sum(recent.written_tokens for recent in self.lately)
-        return sum(costs.estimate_cost(company * tokens) for tokens in forward_sizes) / company / written_tokens
+        cost = costs.estimate_cost(company)
+        written_tokens = _AT_FIRST
+        for recent in self.lately:
+            cost += costs.estimate_cost(company * recent.fed_tokens)
+            written_tokens += recent.written_tokens
+        return cost / company / written_tokens
 
 
 Rule = Callable[[Acceptance, int], int]
@@ -188,13 +201,15 @@ def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: i
     if not acceptance.ended_runs:
         return min(room, PROBE) if not acceptance.copied and probes(costs, room) else room
     price = acceptance.price(costs, company)
+    # proposing and checking a draft takes time outside of the pass
+    effort = _EFFORT * costs.estimate_cost(company) / company
     # no draft is worth more than one of the full length
     most_worth = price * acceptance.expect_tokens(room)
     best_gain = -math.inf
     best_length = 0
     for length in _lengths(room):
         # each sequence feeds its draft and the token before it
-        cost = costs.estimate_cost(company * (length + 1)) / company
+        cost = costs.estimate_cost(company * (length + 1)) / company + (effort if length else 0.0)
         # passes over more tokens never cost less, so no longer draft can gain more
         if most_worth - cost < best_gain:
             break

@@ -135,7 +135,8 @@ class Job:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+# not frozen, for the same reason as `Ask`
+@dataclass(slots=True)
 class Feed:
     """Tokens `start` to `stop` of a job's sequence go through the model in this step."""
 
@@ -187,10 +188,15 @@ class Scheduler:
         self._free_place()
         feeds: list[Feed] = []
         self._long = long = self._with_long_work(now)
-        for job in sorted(self.running, key=lambda job: job.sequence.remaining):
+        fed_tokens = 0
+        decoding_tokens = 0
+        for job in sorted(self.running, key=_count_remaining):
             # decoding jobs only; those of tenants that yield come last, in `_feed_long`
             if not job.ahead and job.tenant not in long and job.sequence.remaining <= _SHORT:
-                self._feed(job, feeds, self._budget(feeds))
+                own_tokens = self._feed(job, feeds, self._budget(fed_tokens, decoding_tokens))
+                fed_tokens += own_tokens
+                # more if it had to read a part of its prompt again, see `_own`
+                decoding_tokens += own_tokens if own_tokens <= _SHORT else 0
         rows = self._rows(feeds, ahead=False)
         # before long work is taken out, because its tenants have work now, too
         self.shares[False].see(rows)
@@ -255,10 +261,11 @@ class Scheduler:
     def _rows(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
         """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs."""
         busy = {id(feed.job) for feed in feeds}
-        reading = sorted(self.running, key=lambda job: job.sequence.remaining)
         rows: dict[str, deque[Job]] = {}
+        # in most steps all running jobs are busy, so nothing is left to sort
+        reading = sorted((job for job in self.running if id(job) not in busy), key=_count_remaining)
         for job in (*reading, *self.waiting):
-            if job.ahead == ahead and not job.parked and id(job) not in busy:
+            if job.ahead == ahead and not job.parked:
                 rows.setdefault(job.tenant, deque()).append(job)
         return rows
 
@@ -268,6 +275,8 @@ class Scheduler:
 
     def _free_place(self) -> None:
         """If all slots are taken and a waiting tenant has far fewer than another, push out the latter's last job."""
+        if not self.waiting:
+            return
         active = [job for job in self.running if not _is_unwanted(job)]
         waiting = [job for job in self.waiting if not _is_unwanted(job)]
         if len(active) < self.most or not waiting:
@@ -289,21 +298,26 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether a job can use the model now; False if only read-ahead jobs are left and they wait for blocks."""
-        active = [job for job in (*self.running, *self.waiting) if not job.parked]
-        return any(not job.reads_ahead() for job in active) or (bool(active) and not self._idle)
+        active = (job for job in (*self.running, *self.waiting) if not job.parked)
+        # any job will do, unless nothing could be fed in the last step
+        return any(not self._idle or not job.reads_ahead() for job in active)
 
     def settle(self, feed: Feed, tokens: list[int]) -> bool:
         """Record that a feed was run and publish its prompt blocks; return True if its job's ask is complete."""
         job = feed.job
-        sequence = feed.job.sequence
+        sequence = job.sequence
+        fed_tokens = feed.stop - feed.start
         sequence.computed = feed.stop
-        self.totals.fed_tokens += feed.stop - feed.start
+        self.totals.fed_tokens += fed_tokens
         job.tokens += tokens
         job.forwards += 1
-        job.fed_tokens += feed.stop - feed.start
+        job.fed_tokens += fed_tokens
         # only the prompt: tokens after it may be cropped again
-        if job.prompt:
-            self.pool.publish(sequence.blocks, sequence.ids, min(sequence.computed, job.prompt), sequence.owner)
+        length = min(feed.stop, job.prompt)
+        full = length // self.pool.size
+        # in nearly all steps they are published already
+        if full and not self.pool.is_published(sequence.blocks[full - 1]):
+            self.pool.publish(sequence.blocks, sequence.ids, length, sequence.owner)
         if sequence.remaining:
             return False
         job.phases.read()
@@ -348,13 +362,13 @@ class Scheduler:
                 self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
             elif now > job.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
-            elif self._too_late(job, now):
+            elif job.phases.started is None and self._too_late(job, now):
                 count_refusal(EngineOverloaded.reason)
                 self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
 
     def _too_late(self, job: Job, now: float) -> bool:
         """Whether a job that has not started would miss its deadline; False if no other job is active: it may try."""
-        return job.phases.started is None and bool(self._active()) and self.pace.misses(job.deadline, now)
+        return self.pace.misses(job.deadline, now) and bool(self._active())
 
     def _active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""
@@ -406,31 +420,31 @@ class Scheduler:
             else:
                 self.drop(job, EngineFault(self._too_large(job)))
                 return 0
-        sequence.blocks += [self.pool.take() for _ in range(missing)]
+        for _ in range(missing):
+            sequence.blocks.append(self.pool.take())
         job.phases.note_forward()
         feeds.append(Feed(job, sequence.computed, stop))
         return stop - sequence.computed
 
-    def _budget(self, feeds: list[Feed]) -> int:
-        """Number of tokens that this step can still take."""
-        sizes = [feed.stop - feed.start for feed in feeds]
+    def _budget(self, fed_tokens: int, decoding_tokens: int) -> int:
+        """Number of tokens that this step can still take, after so many, of which some are those of decoding jobs."""
         # next to decoding jobs, prompts may make the step longer only up to a limit
-        decoding_tokens = sum(size for size in sizes if size <= _SHORT)
         room = (
             max(_LEAST, self.costs.count_further_tokens(decoding_tokens, _SLOWER, self.budget))
             if decoding_tokens
             else self.budget
         )
-        return max(0, min(self.budget, decoding_tokens + room) - sum(sizes))
+        return max(0, min(self.budget, decoding_tokens + room) - fed_tokens)
 
     def _beside_others(self, tenant: str, feeds: list[Feed]) -> int:
         """Prompt tokens of this tenant that the step can take: few next to jobs of a tenant that has had less."""
         had = self.shares[False].count_given_tokens
-        room = self._budget(feeds)
+        sizes = [feed.stop - feed.start for feed in feeds]
+        room = self._budget(sum(sizes), sum(size for size in sizes if size <= _SHORT))
         less = sum(feed.stop - feed.start for feed in feeds if had(feed.job.tenant) < had(tenant))
         if not less:
             return room
-        more = sum(feed.stop - feed.start for feed in feeds) - less
+        more = sum(sizes) - less
         beside = max(_FEWEST, self.costs.count_further_tokens(less, _SLOWER_FOR_OTHERS, self.budget))
         return max(0, min(room, beside - more))
 
@@ -449,9 +463,9 @@ class Scheduler:
         may use that block, so it must not be written to.
         """
         last = -(-sequence.computed // self.pool.size)
-        surplus = sequence.blocks[last:]
-        sequence.blocks = sequence.blocks[:last]
-        self.pool.give_back(surplus)
+        if len(sequence.blocks) > last:
+            self.pool.give_back(sequence.blocks[last:])
+            del sequence.blocks[last:]
         if sequence.computed % self.pool.size and self.pool.is_published(sequence.blocks[-1]):
             self.pool.give_back([sequence.blocks.pop()])
             sequence.computed = len(sequence.blocks) * self.pool.size
@@ -505,6 +519,10 @@ class Scheduler:
     def _too_large(self, job: Job) -> str:
         room = self.pool.count * self.pool.size
         return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; see aligner.cache_tokens"
+
+
+def _count_remaining(job: Job) -> int:
+    return job.sequence.remaining
 
 
 def _is_unwanted(job: Job) -> bool:

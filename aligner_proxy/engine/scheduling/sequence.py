@@ -25,7 +25,8 @@ class Spans:
     behind: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+# An `Ask` and a `Step` are made for each sequence in every step; frozen ones would take five times as long to make.
+@dataclass(slots=True)
 class Ask:
     """A request to append `ids` and `draft` to the sequence and choose the next tokens; without ids, to wait for text.
 
@@ -55,7 +56,7 @@ class SegmentRow:
     scores: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
     """The result of an `Ask`: the detector's score of each segment, and the chosen tokens.
 

@@ -1,23 +1,31 @@
 """Memory that an aligner needs, computed from its config before anything is loaded. No torch.
 
-The weights and one window of KV cache must fit. The cache takes the remaining memory, up to its usual size. A model
-that does not fit is refused with the memory it needs, the memory available, and what would fit. Otherwise the system
-would kill the process half-way.
+The weights and one window of KV cache must fit. The cache takes the remaining memory, up to its usual size; on a GPU
+it may become larger (`plan_gpu`). A model that does not fit is refused with the memory it needs, the memory available,
+and what would fit. Otherwise the system would kill the process half-way.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aligner_proxy.engine.weights.manifest import MODEL
 from aligner_proxy.errors import WeightsError
 
 CACHE_TOKENS = 16_384
 """Usual size of the KV cache in tokens, if there is memory for it; on a CPU, memory is only touched when used."""
-_NF4_BITS = 4.127
+_MOST_GPU_TOKENS = 262_144
+"""Largest size of the cache on a GPU where none is set."""
+WINDOW = 4096
+"""Fewest tokens that the cache must hold: one correction of the greatest length that aligners are made for."""
+ROOM_FOR_COPY = 1.25
+"""Free memory, in multiples of a bf16 copy of the weights, from which on the copy is kept on a GPU."""
+NF4_BITS = 4.127
 """Bits per 4-bit weight, including its share of the scales, which are quantised, too."""
 STEP_TOKENS = 1024
 """Most tokens in a step."""
@@ -54,7 +62,7 @@ class ModelSize:
 
     def weights(self, quantization: str, width: int) -> float:
         """Bytes of the weights, with `width` bytes for each number that is not quantised."""
-        linear = self.linear * (_NF4_BITS / 8 if quantization == "nf4" else width)
+        linear = self.linear * (NF4_BITS / 8 if quantization == "nf4" else width)
         return _SPARE * (linear + self.other * width)
 
     def token(self, width: int, states: int) -> int:
@@ -66,10 +74,25 @@ class ModelSize:
         return 4 * (STEP_TOKENS * (3 * self.inner + 8 * self.hidden) + STEP_TOKENS // 4 * self.vocabulary)
 
 
+@dataclass(frozen=True, slots=True)
+class GpuPlan:
+    """How an aligner would divide the memory of a GPU: its cache, and whether a bf16 copy of the weights fits."""
+
+    cache_tokens: int
+    has_copy: bool
+
+
 def shape(folder: Path) -> ModelSize | None:
     """Read the sizes from a model's config; None if the config does not have them (another model family)."""
     try:
-        config = json.loads((folder / MODEL).read_bytes())
+        return read_sizes(json.loads((folder / MODEL).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def read_sizes(config: Mapping[str, Any]) -> ModelSize | None:
+    """The sizes in the fields of a config; None if it does not have them."""
+    try:
         heads = config["num_attention_heads"]
         hidden = config["hidden_size"]
         return ModelSize(
@@ -82,7 +105,7 @@ def shape(folder: Path) -> ModelSize | None:
             head_size=config.get("head_dim") or hidden // heads,
             tied=bool(config.get("tie_word_embeddings", False)),
         )
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+    except (KeyError, TypeError, ZeroDivisionError):
         return None
 
 
@@ -107,6 +130,24 @@ def cache_tokens(
         )
     # at least one window, even if `most` is less, because the longest prompt has to fit
     return max(window, min(most, int((available - fixed) // token)))
+
+
+def plan_gpu(sizes: ModelSize, quantization: str, width: int, states: int, available: float, copies: bool) -> GpuPlan:
+    """Divide the free memory of a GPU where no size of the cache is set; `copies`: a bf16 copy would be used.
+
+    The cache gets its usual size if that fits, and more up to half of what is free beside weights, a step and the copy.
+    Raises `WeightsError` if not even one window fits.
+    """
+    least = cache_tokens(sizes, quantization, width, WINDOW, states, available)
+    token = sizes.token(width, states)
+    free_bytes = available - sizes.weights(quantization, width) - sizes.step()
+    # The copy comes before a larger cache, because it speeds up the reading of every prompt. The usual size of the
+    # cache is enough for 32 answers; a larger one only holds more conversations, whose prompts are not read again.
+    copy_bytes = ROOM_FOR_COPY * 2 * sizes.linear
+    has_copy = copies and least >= CACHE_TOKENS and copy_bytes + least * token <= free_bytes
+    if has_copy:
+        free_bytes -= copy_bytes
+    return GpuPlan(max(least, min(_MOST_GPU_TOKENS, int(free_bytes / 2 // token))), has_copy)
 
 
 def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:

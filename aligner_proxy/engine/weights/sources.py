@@ -73,6 +73,20 @@ class ModelSource:
     """Codes of the languages that it knows; empty if its card does not say."""
 
 
+def find_config(model: str | Path) -> tuple[Weights, bool]:
+    """Where a model's config is, without reading its weights, and whether the model has a detector head.
+
+    Raises `WeightsError` or `ConfigError` that names the fix.
+    """
+    folder = _folder_of(model)
+    has_head = (folder / manifest.HEAD).exists()
+    described = manifest.read(folder)
+    if described is None or described.base is None or not (folder / manifest.ADAPTER).exists():
+        return Weights(folder, None, {}), has_head
+    base = Path(described.base.hub)
+    return Weights(base, None, {}) if base.is_dir() else _base(described.base, str(model)), has_head
+
+
 def resolve(model: str | Path, template: str | None = None) -> ModelSource:
     """Find a model's files on this machine. Raises `WeightsError` or `ConfigError` that names the fix."""
     if is_embedded(model):

@@ -1,7 +1,7 @@
 """`python -m tests.engine.gpu.compile_kernels CAPABILITY...`: compiles every kernel for GPUs that are not here.
 
-Prints, as JSON, for each kernel and capability: registers, bytes of stack (spilled registers), bytes of shared memory, and
-the instructions in its longest loop.
+Prints, as JSON, for each kernel and capability: registers, bytes of stack (spilled registers), bytes of shared memory,
+and the instructions in its longest loop.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from aligner_proxy.engine.gpu import triton_kernels
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 POINTERS = {
-    "bf16": "residual weight out queries keys values logits hidden states inputs query_norm key_norm bias book".split(),
-    "fp32": "parts weights cos sin scales caution".split(),
-    "i32": "query_blocks starts lengths table places slots favoured words tables arrivals".split(),
+    "bf16": {"residual", "weight", "out", "queries", "keys", "values", "logits", "hidden", "states", "inputs", "bias"}
+    | {"query_norm", "key_norm", "book"},
+    "fp32": {"parts", "weights", "cos", "sin", "scales", "caution"},
+    "i32": {"query_blocks", "starts", "lengths", "table", "places", "slots", "favoured", "words", "tables", "arrivals"},
 }
 NUMBERS = {"epsilon": "fp32", "scale": "fp32"}
 
@@ -65,12 +66,12 @@ def build(name: str, constants: dict[str, Any], types: dict[str, str], warps: in
         for number, (argument, kind) in enumerate(signature.items())
         if kind.startswith("*") or argument.endswith(("width", "stride", "outputs"))
     ]
-    source = ASTSource(kernel, signature, constants, dict.fromkeys(whole, [["tt.divisibility", 16]]))
+    source = ASTSource(kernel, signature, constants, {number: [["tt.divisibility", 16]] for number in whole})
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
 
 
 def measure(compiled: Any, warps: int, weights: int) -> dict[str, Any]:
-    """Registers, stack, shared memory; of the longest loop, instructions of a thread for each weight, and of its ALU."""
+    """Registers, stack and shared memory; of the longest loop, all and logic instructions of a thread for a weight."""
     with TemporaryDirectory() as folder:
         file = Path(folder, "kernel.cubin")
         file.write_bytes(compiled.asm["cubin"])
@@ -113,7 +114,7 @@ def main() -> None:
         for name, label, constants, types, warps, weights in variants():
             compiled = build(name, constants, types, warps, capability)
             results[f"{name[1:]} {label} sm_{capability}"] = measure(compiled, warps, weights)
-    print(json.dumps(results, indent=1))
+    sys.stdout.write(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

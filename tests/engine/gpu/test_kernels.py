@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aligner_proxy.engine.gpu import nf4, plain_kernels
-from aligner_proxy.engine.gpu.step import MOST_SEQUENCES, NO_SEQUENCE, StepInput, StepView, WantedView, find_bucket
+from aligner_proxy.engine.gpu.step import MOST_SEQUENCES, NO_SEQUENCE, ChoiceInput, StepInput, StepView, find_bucket
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
@@ -26,7 +26,7 @@ def kernels() -> ModuleType:
     """The module of kernels, which tests/conftest.py has Triton interpret."""
     from aligner_proxy.engine.gpu import triton_kernels
 
-    assert triton_kernels.interpreted()
+    assert triton_kernels.is_interpreted()
     return triton_kernels
 
 
@@ -156,7 +156,7 @@ def test_choice_of_tokens(kernels: ModuleType) -> None:
     logits[2, 5] = 8.0
     logits[2, 8999] = 8.5
     logits[3] = logits[2]
-    wanted = WantedView(
+    wanted = ChoiceInput(
         torch.arange(7, dtype=torch.int32),
         torch.tensor([8000, NO_SEQUENCE, 5, 5, 0, 1, 8999], dtype=torch.int32),
         torch.tensor([0.5, 2.0, 0.5, 0.25, 0.0, 99.0, 0.0]),
@@ -220,7 +220,7 @@ def test_product(kernels: ModuleType, rows: int, outputs: int, inputs: int) -> N
 
 @pytest.mark.parametrize("most", [1, 2, 3, 8])
 def test_product_in_parts(kernels: ModuleType, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "DIVISIONS", {8: kernels.Division(2, most, 1024)})
+    monkeypatch.setattr(kernels, "DIVISIONS", {8: kernels.ProductDivision(2, most, 1024)})
     packed = nf4.pack([quantised(64, 1024)])
     sample = torch.randn(3, 1024).to(BF16)
     parts = kernels.multiply(sample, packed)
@@ -294,7 +294,7 @@ def test_a_step_is_written_for_its_bucket() -> None:
     assert step.slots.tolist() == [34, 35, 36, 112, 113, 114, 999, 999]
     assert step.starts.tolist() == [0, 3, *[6] * (MOST_SEQUENCES - 1)]
     assert step.lengths.tolist() == [21, 3, *[0] * (MOST_SEQUENCES - 2)]
-    wanted = step_input.view_wanted(count)
+    wanted = step_input.view_choice(count)
     assert wanted.rows.tolist() == [0, 1, 2, 5]
     assert wanted.favoured.tolist() == [6, 7, NO_SEQUENCE, NO_SEQUENCE]
     assert wanted.caution.tolist() == [1.5, 1.5, 1.5, 0.0]

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from aligner_proxy.engine.gpu import plain_kernels
-from aligner_proxy.engine.gpu.stack import find_obstacle
+from aligner_proxy.engine.gpu.stack import find_config_obstacle, find_obstacle
 from aligner_proxy.engine.model import acceleration
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
@@ -101,6 +101,7 @@ def test_what_a_model_needs_that_the_stack_lacks_is_named(name: str) -> None:
     assert reason in obstacle
     runner = ModelRunner(model, tiny.runner().tokenizer, None, 256)
     assert runner.use_recorded(plain_kernels, FakeRecorder()) == obstacle
+    assert find_config_obstacle(kind(**settings)) == obstacle
     assert runner.recorded is None
 
 

@@ -46,9 +46,19 @@ def test_a_length_is_there_is_room_for_and_no_other_of_those_compared_is_worth_m
         price = what.price(costs, company)
 
         def worth(length: int) -> float:
-            return price * what.expect_tokens(length) - costs.estimate_cost(company * (length + 1)) / company
+            effort = 0.05 * costs.estimate_cost(company) / company if length else 0.0
+            cost = costs.estimate_cost(company * (length + 1)) / company + effort
+            return price * what.expect_tokens(length) - cost
 
         assert all(worth(length) >= worth(other) for other in {0, min(3, room), room})
+
+
+def test_a_draft_that_costs_nothing_is_left_out_where_nothing_is_ever_right() -> None:
+    rewritten = seen([(0, True, False)] * 60)
+    free = CostCurve(((1, 1.0), (64, 1.0)))
+    assert draft_length(free, rewritten, 200) == 0
+    copied = seen([(12, True, True)] * 3)
+    assert draft_length(free, copied, 200) > 12
 
 
 def test_a_token_is_worth_what_tokens_have_cost_of_late() -> None:

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.engine import loader
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
+from aligner_proxy.engine.model import acceleration
 from aligner_proxy.engine.weights import memory
 from aligner_proxy.engine.weights.memory import CACHE_TOKENS, ModelSize
 from aligner_proxy.errors import WeightsError
@@ -19,6 +21,7 @@ from tests.support import tiny
 GB = 2**30
 TINY_LLAMA = ModelSize(2048, 22, 5632, 32_000, 32, 4, 64, tied=False)
 LLAMA_7B = ModelSize(4096, 32, 11_008, 32_000, 32, 32, 128, tied=False)
+LLAMA_13B = ModelSize(5120, 40, 13_824, 32_000, 40, 40, 128, tied=False)
 
 
 def test_parameters_are_those_of_the_real_model(tmp_path: Path) -> None:
@@ -46,6 +49,66 @@ def test_what_does_not_fit_unquantised_may_fit_in_4_bits() -> None:
 def test_a_larger_cache_is_had_where_it_is_asked_for_and_fits() -> None:
     assert memory.cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 6 * GB, most=32_768) == 32_768
     assert memory.cache_tokens(TINY_LLAMA, "nf4", 2, 4096, 4, 2 * GB, most=32_768) < 32_768
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "sizes", "tokens", "has_copy"),
+    [
+        (12, TINY_LLAMA, (100_000, 150_000), True),
+        (24, TINY_LLAMA, (262_144, 262_144), True),
+        (80, TINY_LLAMA, (262_144, 262_144), True),
+        # neither the copy nor the usual cache fits, so the cache gets all that is left
+        (12, LLAMA_7B, (14_000, CACHE_TOKENS - 1), False),
+        # either of them fits beside the cache of usual size, but not both, so the cache gets half
+        (24, LLAMA_7B, (18_000, 21_000), False),
+        (80, LLAMA_7B, (50_000, 65_000), True),
+        (80, LLAMA_13B, (20_000, 30_000), True),
+    ],
+)
+def test_a_gpu_keeps_a_copy_of_the_weights_and_gives_half_of_the_rest_to_the_cache(
+    gigabytes: int, sizes: ModelSize, tokens: tuple[int, int], has_copy: bool
+) -> None:
+    plan = memory.plan_gpu(sizes, "nf4", 2, 4, gigabytes * GB, copies=True)
+    least, most = tokens
+    assert least <= plan.cache_tokens <= most
+    assert plan.has_copy is has_copy
+
+
+def test_without_a_use_for_the_copy_its_room_goes_to_the_cache() -> None:
+    with_copy, without = (memory.plan_gpu(LLAMA_7B, "nf4", 2, 4, 80 * GB, copies) for copies in (True, False))
+    assert not without.has_copy
+    assert without.cache_tokens > with_copy.cache_tokens
+
+
+def test_a_gpu_on_which_no_window_fits_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"it needs 6\.2 GB"):
+        memory.plan_gpu(LLAMA_7B, "nf4", 2, 4, 6 * GB, copies=True)
+
+
+@given(st.floats(1, 200), st.sampled_from([TINY_LLAMA, LLAMA_7B, LLAMA_13B]), st.integers(0, 5))
+def test_the_cache_of_a_gpu_leaves_room_for_the_copy_and_is_never_below_its_usual_size(
+    gigabytes: float, sizes: ModelSize, states: int
+) -> None:
+    available = gigabytes * GB
+    try:
+        usual = memory.cache_tokens(sizes, "nf4", 2, memory.WINDOW, states, available)
+    except WeightsError:
+        return
+    plan = memory.plan_gpu(sizes, "nf4", 2, states, available, copies=True)
+    assert usual <= plan.cache_tokens <= 262_144
+    rest = available - sizes.weights("nf4", 2) - sizes.step() - plan.cache_tokens * sizes.token(2, states)
+    assert rest >= (memory.ROOM_FOR_COPY * 2 * sizes.linear if plan.has_copy else 0)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 262_144), (20_000, 20_000), (CACHE_TOKENS, CACHE_TOKENS)])
+def test_only_an_engine_without_a_size_of_its_cache_gets_a_larger_one_on_a_gpu(
+    asked: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.save(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (80 * GB, 80 * GB))
+    monkeypatch.setattr(acceleration, "find_missing_part", lambda: None)
+    assert loader._room(folder, EngineSettings(folder, cache_tokens=asked), states=0) == expected
 
 
 def test_preparing_needs_more_than_serving() -> None:

@@ -1,0 +1,65 @@
+"""What fits a GPU and what a correction would cost there, in lines that `pull` and `doctor` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aligner_proxy.engine.weights import floors, memory
+from aligner_proxy.engine.weights.floors import ANSWER, PROMPT, CostRange
+from aligner_proxy.engine.weights.memory import ModelSize
+from aligner_proxy.errors import WeightsError
+
+_DRIVER = 0.5 * 2**30
+"""Bytes of a card that the driver takes for each process."""
+
+
+def suggest_fix(missing: str) -> str:
+    """What to do about what the engine's own kernels lack, as `engine/model/acceleration.py` names it."""
+    if "triton" in missing:
+        return "pip install triton"
+    if "compiled" in missing:
+        return "install a C compiler and Python's headers (Debian: apt install gcc libc6-dev python3-dev)"
+    return "nothing to install: the library's kernels give the same corrections, but slower"
+
+
+def describe_fit(
+    card: Mapping[str, Any], about: Mapping[str, Any], quantization: str, *, has_head: bool, has_kernels: bool
+) -> list[str]:
+    """Say what fits an otherwise empty card and, for a known one on which our kernels run, what a correction costs.
+
+    `card` and `about` are reports of the probe (`device`, `examine_aligner`). Raises `WeightsError` for an aligner that
+    does not fit, or whose config cannot be read.
+    """
+    if "error" in about:
+        raise WeightsError(about["error"])
+    if about["sizes"] is None:
+        return []
+    sizes = ModelSize(**about["sizes"])
+    copies = has_kernels and about["obstacle"] is None and quantization == "nf4"
+    states = about["head_states"] if has_head else 0
+    place = f"{card['name']} ({card['memory_gb']:g} GB)"
+    try:
+        plan = memory.plan_gpu(sizes, quantization, 2, states, card["memory_gb"] * 2**30 - _DRIVER, copies)
+    except WeightsError as error:
+        raise WeightsError(f"does not fit {place}: {error}") from None
+    weights_gb = sizes.weights(quantization, 2) / 2**30
+    parts = [f"{weights_gb:.1f} GB of weights", f"{plan.cache_tokens:,} tokens of KV cache"]
+    if copies:
+        copy = "a bf16 copy" if plan.has_copy else "no room for a bf16 copy"
+        parts.append(f"{copy} of the weights, with which prompts are read faster")
+    lines = [f"on {place}: {', '.join(parts)}"]
+    rates = floors.find_card(card["name"])
+    if copies and rates is not None:
+        nothing_flagged, all_written = floors.estimate_costs(sizes, rates)
+        lines.append(
+            f"an estimate, not measured here: correcting an answer of {ANSWER} tokens after a prompt of {PROMPT} takes "
+            f"{_describe_range(nothing_flagged)} where nothing is flagged, "
+            f"and {_describe_range(all_written)} where all is written"
+        )
+    return lines
+
+
+def _describe_range(costs: CostRange) -> str:
+    expected, floor = (f"{float(f'{ms:.2g}'):,g}" for ms in (costs.expected_ms, costs.floor_ms))
+    return f"about {expected} ms (floor {floor})"
