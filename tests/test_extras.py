@@ -58,7 +58,7 @@ print(json.dumps([lacks, [run(command) for command in commands]]))
 """
 """One process for all: it loads LiteLLM once."""
 NEEDY = {
-    "torch": r"aligner_proxy\.engine\.(loader|model\.(?!threads|tokenizer)\w+|weights\.quantise)"
+    "torch": r"aligner_proxy\.engine\.(loader|gpu\.\w+|model\.(?!threads|tokenizer)\w+|weights\.quantise)"
     r"|aligner_proxy\.teaching\.(fit|teach)",
     "psycopg": r"aligner_proxy_fleet\.database",
     "jinja2": r"aligner_proxy_review\.console\.(pages|rendering)",
