@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -122,7 +123,11 @@ class AlignerGuardrail(CustomGuardrail):
             self._watchdog.watch()
         self._streams = StreamBudget(file.streams.max_mb, file.streams.stream_mb)
         self._model = file.aligner.model
-        ready = EngineReadiness(self.pipeline.engine, lambda: self._policies.current.file)
+        # LiteLLM's application keeps what it is told for ever, and must not keep this guardrail with it
+        weak_policies = weakref.ref(self._policies)
+        ready = EngineReadiness(
+            self.pipeline.engine, lambda: active.current.file if (active := weak_policies()) else None
+        )
         litellm_internals.count_in_readiness(ready.reason)
         body_limits.install()
         litellm_internals.watch_clients()

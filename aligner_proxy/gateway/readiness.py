@@ -46,7 +46,7 @@ def _blocks_without_aligner(policy: Policy) -> bool:
 class EngineReadiness:
     """Whether the engine responds, if the active policies need it. Concurrent probes share one check."""
 
-    def __init__(self, engine: Engine, file: Callable[[], PolicyFile]) -> None:
+    def __init__(self, engine: Engine, file: Callable[[], PolicyFile | None]) -> None:
         self._engine = engine
         self._file = file
         self._needed: tuple[PolicyFile, bool] | None = None
@@ -62,6 +62,8 @@ class EngineReadiness:
 
     async def _needs_engine(self) -> bool:
         file = self._file()
+        if file is None:
+            return False  # the guardrail with these policies is gone
         if self._needed is None or self._needed[0] is not file:
             # In a thread, because thousands of routes and tenants take tenths of a second.
             self._needed = (file, await asyncio.to_thread(blocks_without_engine, file))
