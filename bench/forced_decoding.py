@@ -75,12 +75,12 @@ def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequenc
     def scores(feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         return [(3.0 if flag else -3.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]
 
-    with patch.object(runner, "scores", scores), forced(runner, lambda _: (prompt, target)) as count:
+    with patch.object(runner, "scores", scores), force_targets(runner, lambda _: (prompt, target)) as count:
         yield count
 
 
 @contextmanager
-def forced(runner: ModelRunner, find_target: Callable[[Tokens], tuple[int, Sequence[int]]]) -> Iterator[Forward]:
+def force_targets(runner: ModelRunner, find_target: Callable[[Tokens], tuple[int, Sequence[int]]]) -> Iterator[Forward]:
     """Force the engine to choose, for each sequence, a target after so many tokens of prompt, as `find_target` says."""
     count = Forward()
     run = runner.run

@@ -15,10 +15,8 @@ Prints its section of the document and writes it there. Without CUDA it says so,
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 import sys
-import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,7 @@ from aligner_proxy.engine.model.cost import costs
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from bench import cache_fill, equality, shapes
+from bench.device_time import free_memory, time_work
 from bench.equality import RATES, WORDS
 from bench.forced_decoding import edited, saying, told
 
@@ -95,10 +94,10 @@ def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace
         answer = rng.choices(WORDS, k=asked.answer)
         target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
         with told(runner, len(prompt), target, ()) as count:
-            seconds, written = _timed(asked.device, partial(equality.write, runner, prompt, answer, len(target)))
+            seconds, written = time_work(partial(equality.write, runner, prompt, answer, len(target)))
         if written != target:
             raise RuntimeError("the engine did not write what it was told")
-        slow, _ = _timed(asked.device, partial(_generated, made, prompt, target, asked.device))
+        slow, _ = time_work(partial(_generated, made, prompt, target, asked.device))
         if number:
             ours.append(seconds)
             theirs.append(slow)
@@ -117,14 +116,6 @@ def _generated(made: Any, prompt: list[int], target: list[int], device: str) -> 
     ids = torch.tensor([prompt], device=device)
     with saying(made, len(prompt), target):
         return made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(target), do_sample=False)
-
-
-def _timed(device: str, work: Any) -> tuple[float, Any]:
-    _wait(device)
-    began = time.perf_counter()
-    done = work()
-    _wait(device)
-    return time.perf_counter() - began, done
 
 
 def section(rows: list[dict[str, Any]], device: str, asked: argparse.Namespace) -> str:
@@ -161,15 +152,9 @@ def _device(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
 def _freed() -> None:
-    gc.collect()
+    free_memory()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 

@@ -19,7 +19,6 @@ Every row is written to FOLDER/gpu_floor.jsonl when it is measured. A second run
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import sys
@@ -45,9 +44,10 @@ from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Work
 from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
-from bench import equality, gpu_check, gpu_peers, shapes
+from bench import equality, gpu_peers, shapes
+from bench.device_time import free_memory, time_work
 from bench.equality import RATES, WORDS
-from bench.forced_decoding import edited, forced, told
+from bench.forced_decoding import edited, force_targets, told
 
 Row = dict[str, Any]
 _CONTEXT = 768
@@ -104,7 +104,8 @@ class Bench:
     def floor_of_forward(self, shape: str, rows: int, context: int, wanted: int = 1) -> float:
         """Milliseconds that a forward of NF4 weights must take, with rates as measured."""
         sizes = shapes.SHAPES[shape]
-        hidden, layers = sizes["hidden_size"], sizes["num_hidden_layers"]
+        hidden = sizes["hidden_size"]
+        layers = sizes["num_hidden_layers"]
         key_width = shapes.count_key_heads(shape) * hidden // sizes["num_attention_heads"]
         linear = layers * (2 * hidden * hidden + 2 * hidden * key_width + 3 * hidden * sizes["intermediate_size"])
         head = shapes.VOCABULARY * hidden
@@ -283,7 +284,7 @@ def time_products(bench: Bench) -> Iterator[Row]:
                 row[f"{way}_us"] = 1000 * bench.time_in_graph(calls)
             yield row
         del layers, packed, wide
-        _free()
+        free_memory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +306,7 @@ class Pair:
         peer = _make(bench, shape)
         tokens = max(4 * 2048, bench.together * (4 * bench.asked.answer + 64))
         runner = shapes.runner(_make(bench, shape), tokens, accelerated=False)
-        _free()
+        free_memory()
         before = torch.cuda.memory_allocated() if bench.on_gpu else 0
         began = time.perf_counter()
         _accelerate(runner)
@@ -397,7 +398,7 @@ def time_edits(bench: Bench, pair: Pair) -> Iterator[Row]:
                 answer = rng.choices(WORDS, k=answer_tokens)
                 target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
                 with told(runner, len(prompt), target, ()) as count:
-                    spent, written = _timed(bench, partial(_write, runner, prompt, answer, target, way))
+                    spent, written = time_work(partial(_write, runner, prompt, answer, target, way))
                 if written != target:
                     raise RuntimeError("the engine did not write what it was told")
                 if number:
@@ -412,10 +413,6 @@ def time_edits(bench: Bench, pair: Pair) -> Iterator[Row]:
             }
 
 
-def _timed(bench: Bench, work: Callable[[], Any]) -> tuple[float, Any]:
-    return gpu_check._timed(str(bench.device), work)
-
-
 def _time_generate(bench: Bench, peer: Any, answer_tokens: int) -> float:
     """Median seconds in which `generate` writes an answer after a prompt twice as long."""
     times = []
@@ -424,7 +421,7 @@ def _time_generate(bench: Bench, peer: Any, answer_tokens: int) -> float:
         ids = torch.tensor([rng.choices(WORDS, k=2 * answer_tokens)], device=bench.device)
         options: Row = {"max_new_tokens": answer_tokens + 1, "min_new_tokens": answer_tokens + 1, "do_sample": False}
         with torch.inference_mode():
-            times.append(_timed(bench, partial(peer.generate, ids, attention_mask=torch.ones_like(ids), **options))[0])
+            times.append(time_work(partial(peer.generate, ids, attention_mask=torch.ones_like(ids), **options))[0])
     return statistics.median(times[1:])
 
 
@@ -477,8 +474,8 @@ def _time_together(bench: Bench, runner: ModelRunner, count: int, rate: float, w
             first = Ask(prompt, prompt=True)
             work = generate(sequence, first, proposer, limits, Tally(), frozenset({shapes.EOS}))
         works.append((sequence, work))
-    with forced(runner, lambda sequence: targets[id(sequence)]):
-        return _timed(bench, partial(equality.ended, runner, works))[0]
+    with force_targets(runner, lambda sequence: targets[id(sequence)]):
+        return time_work(partial(equality.ended, runner, works))[0]
 
 
 def _write_flagged(
@@ -520,7 +517,7 @@ def check_equality(bench: Bench) -> Iterator[Row]:
         tokens = 64 if bench.on_gpu else 16
         comparison = equality.compare(shape, str(bench.device), bench.asked.cases, tokens)
         yield {"name": f"{shape} equality", "cases": bench.asked.cases, **asdict(comparison)}
-        _free()
+        free_memory()
 
 
 OF_THE_CARD: dict[str, Callable[[Bench], Iterator[Row]]] = {
@@ -535,12 +532,6 @@ OF_A_SHAPE: dict[str, Callable[[Bench, Pair], Iterator[Row]]] = {
     "sixteen": time_sixteen,
     "peers": time_peers,
 }
-
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -571,7 +562,7 @@ def main(arguments: list[str] | None = None) -> int:
             if part in asked.parts:
                 done.append(record.measure(part, shape, partial(_measure_pair, bench, shape, pairs, OF_A_SHAPE[part])))
         del pairs
-        _free()
+        free_memory()
     return int(not all(done))
 
 
@@ -607,7 +598,7 @@ class Record:
             error = f"{type(failure).__name__}: {failure}"[:600]
         end: Row = {"part": part, "shape": shape, "complete": error is None, "s": time.perf_counter() - began}
         self._keep(end | ({"error": error} if error else {}))
-        _free()
+        free_memory()
         return error is None
 
     def _keep(self, row: Row) -> None:

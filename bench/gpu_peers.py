@@ -10,10 +10,8 @@ All attention is torch's own (`scaled_dot_product_attention`), since a library o
 
 from __future__ import annotations
 
-import gc
 import inspect
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench.device_time import free_memory, time_work
 from bench.forced_decoding import saying
 
 PROMPTS = 16
@@ -78,34 +77,19 @@ def time_peer(peer: Peer, rounds: int, most_setup: float = MOST_SETUP) -> dict[s
             _measure(peer, rounds, most_setup, row)
     except Exception as failure:  # noqa: BLE001 - whatever a peer raises, the others are timed
         row["error"] = f"{type(failure).__name__}: {str(failure)[:200]}"
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
     return row
 
 
 def _measure(peer: Peer, rounds: int, most_setup: float, row: dict[str, Any]) -> None:
     """Fill the row as far as the peer comes; raises TimeoutError if its setup took too long."""
-    row["setup_s"], _ = _timed(peer.setup)
+    row["setup_s"], _ = time_work(peer.setup)
     if row["setup_s"] > most_setup:
         raise TimeoutError(f"the setup took {row['setup_s']:.0f} s, and {most_setup:.0f} s were given")
     peer.write()
-    done = [_timed(peer.write) for _ in range(rounds)]
+    done = [time_work(peer.write) for _ in range(rounds)]
     row["seconds"] = statistics.median(seconds for seconds, _ in done)
     row["tokens"] = done[-1][1]
-
-
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    _wait()
-    began = time.perf_counter()
-    done = work()
-    _wait()
-    return time.perf_counter() - began, done
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def plain(model: Any, prompt: Sequence[int], tokens: int, device: str) -> Peer:

@@ -105,10 +105,6 @@ class Product:
         difference = (self.multiply_part(sample, first, last).float() - expected).norm()
         return bool(difference <= _ROUNDING * expected.norm())
 
-    @property
-    def _few_rows(self) -> int:
-        return _FEW_ROWS if self.weight is None else _FEW_ROWS_BESIDE_COPY
-
     def copy_weights(self) -> None:
         """Keep the weights in bf16 as well, for products with many rows."""
         if self.packed is not None:
@@ -118,19 +114,23 @@ class Product:
         """The product with rows [rows, inputs] in parts, [parts, rows, outputs]."""
         if self._layers:
             return torch.cat([layer(rows) for layer in self._layers], dim=-1)[None]
-        if self.packed is not None and len(rows) <= self._few_rows:
-            return self._kernels.multiply(rows, self.packed)
-        weight = self._kernels.unpack(self.packed) if self.weight is None and self.packed else self.weight
-        return F.linear(rows, weight)[None]  # type: ignore[arg-type]
+        return self._multiply(rows, self.packed, self.weight)
 
     def multiply_part(self, rows: Tensor, first: int, last: int) -> Tensor:
         """The product with some of the outputs, as one of the joined layers computes it."""
         assert self.packed is not None
-        packed = self.packed.select(first, last)
-        if len(rows) <= self._few_rows:
-            return self._kernels.multiply(rows, packed).sum(0).to(rows.dtype)
-        weight = self._kernels.unpack(packed) if self.weight is None else self.weight[first:last]
-        return F.linear(rows, weight)
+        weight = None if self.weight is None else self.weight[first:last]
+        return self._multiply(rows, self.packed.select(first, last), weight).sum(0).to(rows.dtype)
+
+    def _multiply(self, rows: Tensor, packed: PackedWeights | None, weight: Tensor | None) -> Tensor:
+        """The product in parts with weights that are given in one form or in both."""
+        few_rows = _FEW_ROWS if weight is None else _FEW_ROWS_BESIDE_COPY
+        if packed is not None and len(rows) <= few_rows:
+            return self._kernels.multiply(rows, packed)
+        if weight is None:
+            assert packed is not None
+            weight = self._kernels.unpack(packed)
+        return F.linear(rows, weight)[None]
 
 
 def _use_packed(product: Product, layer: Any, first: int, last: int) -> None:
