@@ -52,8 +52,8 @@ def old(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made_garbage() -> weakref.ref[Cycle]:
-    """Cycles that nobody holds, enough of them that a collection is due."""
-    for _ in range(gc.get_threshold()[0] + 1):
+    """Cycles that nobody holds, enough of them that a collection stays due although the loop frees some objects."""
+    for _ in range(2 * gc.get_threshold()[0]):
         last = Cycle()
     return weakref.ref(last)
 
