@@ -26,10 +26,14 @@ pytestmark = [
 PORT = 4000
 _LEFT = """
 import subprocess, time
+from pathlib import Path
 from tests.fleet.network import network
 with network() as wires:
     host = wires.host("left", 2)
     child = subprocess.Popen(host.command(["sleep", "600"]))
+    # only then will it die with this process
+    while Path(f"/proc/{child.pid}/comm").read_text() != "sleep\\n":
+        time.sleep(0.01)
     print(host.namespace, child.pid, flush=True)
     time.sleep(600)
 """
