@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aligner_proxy.engine.gpu.stack import Stack
 from aligner_proxy.engine.gpu.step import BUCKETS, MOST_SEQUENCES, WANTED_BUCKETS, StepInput
@@ -76,6 +77,8 @@ class RecordedForwards:
         buckets = [rows for rows in reversed(BUCKETS) if rows <= self._most]
         counts = [count for count in reversed(WANTED_BUCKETS) if count <= self._most]
         began = time.perf_counter()
+        # each forward runs once before it is recorded: with the rows of an earlier step, it would write beyond its own
+        self._input.clear()
         for number, rows in enumerate(buckets):
             progress(number, len(buckets) + len(counts))
             self.find_forward(rows)
@@ -96,6 +99,11 @@ class RecordedForwards:
             view = self._input.view_choice(count)
             self._choices[count] = self._record(lambda: self.stack.choose(view))
         return self._choices[count]
+
+    def run_layers(self, feed: Feed, count: int) -> Tensor:
+        """Run the first layers only, unrecorded; return the states of the feed's tokens after the final norm."""
+        rows, _ = self._input.fill([feed])
+        return self.stack.forward(self._input.view(rows), count)[: feed.stop - feed.start].clone()
 
     def takes(self, feeds: Sequence[Feed]) -> bool:
         """Whether a step fits into the buffers and uses no adapter."""

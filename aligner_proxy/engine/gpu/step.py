@@ -145,6 +145,16 @@ class StepInput:
         """The input of a choice of so many tokens."""
         return ChoiceInput(*(self._read[name][:count] for name in ("wanted", "favoured", "caution")))
 
+    def clear(self) -> None:
+        """Write a step without any sequence, in which all rows are padding, whatever their number."""
+        for name in ("ids", "places", "starts", "lengths", "wanted", "caution"):
+            self._write[name][:] = 0
+        self._write["slots"][:] = self._padding_slot
+        self._write["query_blocks"][:] = NO_SEQUENCE
+        self._write["favoured"][:] = NO_SEQUENCE
+        used = slice(self._table_begins)
+        self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
+
     def fill(self, feeds: Sequence[Feed]) -> tuple[int, int]:
         """Write a step, and start its copy to the device; return its number of rows, and of rows that want a token.
 

@@ -73,4 +73,4 @@ def _record(runner: ModelRunner, progress: Callable[[str], None]) -> str | None:
         for product in recorded.stack.products:
             product.copy_weights()
     recorded.record_all(lambda done, count: progress(f"recording forward {done + 1} of {count}"))
-    return None
+    return runner.check_recorded()

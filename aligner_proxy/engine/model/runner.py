@@ -6,6 +6,7 @@ model chooses after each requested position. `scores` and `rows` use the states 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from aligner_proxy.engine.gpu.graphs import Record, RecordedForwards
 from aligner_proxy.engine.gpu.stack import Kernels, Stack, find_obstacle
-from aligner_proxy.engine.gpu.step import StepInput
+from aligner_proxy.engine.gpu.step import BUCKETS, StepInput
 from aligner_proxy.engine.model import attention, cpu_kernels, encoder
 from aligner_proxy.engine.model.attention import AttentionPlan, AttentionRow, KVStore
 from aligner_proxy.engine.model.detector import DetectorHead, Taps
@@ -42,6 +44,8 @@ adds up: with random weights in the shape of 13B, to more than the states themse
 _CLOSE = 1e-4
 _CLOSE_IN_16_BITS = 0.05
 """Largest relative difference between both, in fp32 and in 16 bits."""
+_SAME_DIRECTION = 0.5
+"""Least cosine between a token's states from both: rounding turns them by far less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,34 +168,60 @@ class ModelRunner:
         if obstacle := find_obstacle(self._model):
             return obstacle
         config: Any = self._model.config
-        ids = [(17 + 7 * place) % config.vocab_size for place in range(min(_COMPARED_TOKENS, self.pool.count * BLOCK))]
-        expected = self._read_few_layers(ids)
         padding_slot = self.pool.count * BLOCK
+        sample = self._make_sample(min(_COMPARED_TOKENS, padding_slot))
+        expected = self._read_few_layers(sample)
         # no sequence is longer than the whole cache
         positions = min(self.positions, padding_slot)
         device = self._model.device
         stack = Stack(self._model, kernels, self._store.tensors, positions, self._tapped_layers, self._states)
         step_input = StepInput(positions, config.num_attention_heads, config.num_key_value_heads, padding_slot, device)
-        sequence = TokenSequence(ids=ids, blocks=list(range(-(-len(ids) // BLOCK))))
-        nothing: Any = iter(())
-        rows, _ = step_input.fill([Feed(Job("compare", nothing, lambda _: None, sequence=sequence), 0, len(ids))])
-        got = stack.forward(step_input.view(rows), _COMPARED_LAYERS)[: len(ids)]
-        difference = float((got.float() - expected.float()).norm() / expected.float().norm())
+        recorded = RecordedForwards(stack, step_input, record, self.step_tokens)
+        states = recorded.run_layers(sample, _COMPARED_LAYERS).float()
+        difference = float((states - expected).norm() / expected.norm())
         if not difference <= (_CLOSE if self._model.dtype == torch.float32 else _CLOSE_IN_16_BITS):
             return f"results that differ from the library's by {difference:.2g}"
-        recorded = RecordedForwards(stack, step_input, record, self.step_tokens)
         self._recorded = recorded
         return None
 
-    def _read_few_layers(self, ids: list[int]) -> Tensor:
-        """The library's states of a short text after its first layers, written to the first blocks of the cache."""
+    @torch.inference_mode()
+    def check_recorded(self) -> str | None:
+        """Compare a forward of every size with the library's; if one is wrong, give all up and say which.
+
+        For an engine that has no work yet: the texts are written to the first blocks of the cache.
+        """
+        if self._recorded is None:
+            return None
+        longest = min(self.step_tokens, self.positions, self.pool.count * BLOCK)
+        for rows in BUCKETS[: bisect_right(BUCKETS, longest)]:
+            sample = self._make_sample(rows)
+            expected = self._read_few_layers(sample)
+            cosines = F.cosine_similarity(self._recorded.run_layers(sample, _COMPARED_LAYERS).float(), expected)
+            self._recorded.run([sample])
+            # what is not a number is not above anything
+            if not bool((cosines > _SAME_DIRECTION).all() and self._recorded.stack.hidden[:rows].isfinite().all()):
+                self._recorded = None
+                return f"results for {rows} tokens that differ from the library's"
+        return None
+
+    def _make_sample(self, count: int) -> Feed:
+        """So many tokens of a text, in the first blocks of the cache."""
+        words = int(self._model.config.vocab_size)
+        ids = [(17 + 7 * place) % words for place in range(count)]
+        sequence = TokenSequence(ids=ids, blocks=list(range(-(-count // BLOCK))))
+        nothing: Any = iter(())
+        return Feed(Job("compare", nothing, lambda _: None, sequence=sequence), 0, count)
+
+    def _read_few_layers(self, sample: Feed) -> Tensor:
+        """The library's states of a text after the first layers and the norm, [tokens, hidden size]."""
+        ids = sample.job.sequence.ids
         config: Any = self._model.config
         places = torch.arange(len(ids), device=self._model.device)
         step = attention.plan(self._store, places, [AttentionRow(0, len(ids), places)])
         layers = config.num_hidden_layers
         config.num_hidden_layers = min(layers, _COMPARED_LAYERS)
         try:
-            return self._forward(ids, places.tolist(), step)
+            return self._forward(ids, places.tolist(), step).float()
         finally:
             config.num_hidden_layers = layers
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aligner_proxy.engine.gpu import plain_kernels
-from aligner_proxy.engine.gpu.graphs import Replay
+from aligner_proxy.engine.gpu.graphs import Replay, run_directly
 from aligner_proxy.engine.gpu.stack import Kernels
 from aligner_proxy.engine.gpu.step import BUCKETS, WANTED_BUCKETS
 from aligner_proxy.engine.model.detector import DetectorHead
@@ -133,6 +133,51 @@ def test_every_bucket_is_recorded_up_to_the_tokens_of_a_step() -> None:
     count = sum(rows <= most for rows in (*BUCKETS, *WANTED_BUCKETS))
     assert recorder.recordings == count
     assert told == [(number, count) for number in range(count)]
+
+
+def test_no_forward_is_recorded_with_rows_of_an_earlier_step() -> None:
+    """Loading compares a few tokens first; the smallest forwards would write beyond their own rows with these."""
+    made = tiny.together(tokens=300)
+    ends: dict[int, int] = {}
+
+    def attend(queries: Any, keys: Any, values: Any, step: Any, scale: float) -> Any:
+        ends[step.rows] = max(step.starts.tolist())
+        return plain_kernels.attend(queries, keys, values, step, scale)
+
+    def run_once(function: Any) -> Any:
+        function()
+        return function
+
+    kernels: Any = SimpleNamespace(**vars(plain_kernels) | {"attend": attend})
+    assert made.runner.use_recorded(kernels, run_once) is None
+    assert made.runner.recorded is not None
+    compared = dict(ends)
+    ends.clear()
+    made.runner.recorded.record_all()
+    assert any(compared.values())
+    assert {1, 2, 4} < set(ends)
+    assert not any(ends.values())
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan")])
+def test_forwards_of_which_one_is_wrong_are_given_up(factor: float) -> None:
+    made = tiny.together(tokens=300)
+    spoilt = set[int]()
+
+    def normalise(residual: Any, parts: Any, weight: Any, epsilon: float, out: Any = None) -> Any:
+        result = plain_kernels.normalise(residual, parts, weight, epsilon, out)
+        if out is not None and len(residual) in spoilt:
+            # one row, as if a few numbers in memory had been written over
+            out[33] *= factor
+        return result
+
+    kernels: Any = SimpleNamespace(**vars(plain_kernels) | {"normalise": normalise})
+    assert made.runner.use_recorded(kernels, run_directly) is None
+    assert made.runner.check_recorded() is None
+    assert made.runner.recorded is not None
+    spoilt.add(128)
+    assert made.runner.check_recorded() == "results for 128 tokens that differ from the library's"
+    assert made.runner.recorded is None
 
 
 def test_a_step_that_does_not_fit_is_not_taken() -> None:
