@@ -64,7 +64,7 @@ class AuditError(AlignerProxyError):
 
 
 class NotRecorded(AlignerProxyError):
-    """The answer has no audit entry although the operator requires one, so it is refused (HTTP 503)."""
+    """The answer has no audit entry although the operator requires one, so it is refused."""
 
     reason: ClassVar[str] = "audit_unwritten"
     """Name of this error in outcomes, metrics and headers."""
@@ -87,7 +87,7 @@ class Unreadable(AlignerProxyError):
 class NotPutIn(AlignerProxyError):
     """A correction could not be inserted into its response; policies that prefer an error answer with `status_code`."""
 
-    status_code: ClassVar[int] = 503
+    status_code: ClassVar[int] = 422
 
 
 class WeightsError(AlignerProxyError):

@@ -20,6 +20,9 @@ _DATA = re.compile(r"[ \t]*data:", re.IGNORECASE)
 """Start of a data line. The standard requires lower case and no space before it; some readers accept either."""
 _FIELDS = ("event", "id", "retry", "")
 """Fields other than data; a comment has an empty name."""
+LAST_EVENTS = frozenset({"message_stop", "response.completed", "response.incomplete", "response.failed"})
+"""Kinds of events that end a stream, of Messages and of Responses."""
+_LAST_IN_BYTES = tuple(kind.encode() for kind in LAST_EVENTS)
 _LONGEST_END = 4
 """Bytes of the longest blank line that ends an event."""
 _LONGEST_EVENT = 16 << 20
@@ -90,6 +93,21 @@ def stream_tail(before: bytes, item: object) -> bytes:
 def is_between_events(ending: bytes) -> bool:
     """Whether a stream with this ending is between two events; only there may a comment be inserted."""
     return not ending or ending.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+
+
+def is_last_event(item: object) -> bool:
+    """Whether an item ends its stream, as `message_stop` and `response.completed` do; LiteLLM itself ends chats."""
+    if isinstance(item, bytes):
+        # most items are neither, which is far quicker to see than what they are
+        if not any(kind in item for kind in _LAST_IN_BYTES):
+            return False
+        *frames, rest = _cut(item)
+        event = _read(frames[-1]).event if frames and not rest.strip() else None
+        kind = event.get("type") if event else None
+    else:
+        kind = item.get("type") if isinstance(item, Mapping) else getattr(item, "type", None)
+    # LiteLLM's events of Responses have an enumeration of strings
+    return isinstance(kind, str) and kind in LAST_EVENTS
 
 
 def _cut(whole: bytes) -> Iterator[bytes]:

@@ -33,15 +33,25 @@ _UNRECORDED = (NotRecorded.reason, NoRoomForRecord.reason)
 """Reasons of answers that are refused because they have no audit entry."""
 
 
-class Blocked(ProxyException):
-    """The policy or a missing audit entry forbids delivering this answer (HTTP 503)."""
+_RETRY_AFTER_S = 5
+"""Seconds after which asking again may help, in the header of an error that passes by itself."""
 
-    # LiteLLM reads `code` on whole responses and `status_code` on streams.
-    status_code = 503
+
+class Blocked(ProxyException):
+    """The policy or a missing audit entry forbids delivering this answer.
+
+    HTTP 503 with `retry-after` if the cause may pass (`may_pass`). Else HTTP 422: the official clients repeat a request
+    that gets a 5xx twice, and each time the upstream is paid for an answer that is refused again.
+    """
 
     def __init__(self, reason: str | None) -> None:
         missing = "recorded" if reason in _UNRECORDED else "aligned"
-        super().__init__(f"the answer could not be {missing} ({reason})", "aligner_error", None, self.status_code)
+        passes = reason in _UNRECORDED or pipeline_outcomes.may_pass(reason)
+        # LiteLLM reads `code` on whole responses and `status_code` on streams.
+        self.status_code = 503 if passes else 422
+        headers = {"retry-after": str(_RETRY_AFTER_S)} if passes else None
+        message = f"the answer could not be {missing} ({reason})"
+        super().__init__(message, "aligner_error", None, self.status_code, headers)
 
 
 class ChoiceCorrector:

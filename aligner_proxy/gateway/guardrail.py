@@ -2,7 +2,7 @@
 
 It is registered under `guardrails:` with mode post_call. All hooks are methods of `AlignerGuardrail` itself, because
 LiteLLM looks for most of them only there. No data of a request is kept on `self`; a `RequestState` travels in the
-request's own metadata. If a policy prefers an error to an uncorrected answer, the client gets a 503.
+request's own metadata. If a policy prefers an error to an uncorrected answer, the client gets one.
 """
 
 from __future__ import annotations
@@ -280,7 +280,9 @@ class AlignerGuardrail(CustomGuardrail):
         response = thoughts.wrap_stream(response) if thoughts else response
         wire = formats.wire(state.route)
         if wire is None or state.skip or state.is_settled:
-            source = self._pass_stream(response, request_data, state, commented=wire is not None)
+            # with `mode: off`, the client gets what LiteLLM alone would send, byte for byte
+            commented = wire is not None and state.skip != SkipReason.MODE_OFF
+            source = self._pass_stream(response, request_data, state, commented=commented)
         else:
             corrector = self._make_corrector(request_data, state)
             side = self._open_side_texts(request_data, state, response, streamed=True)
@@ -292,17 +294,26 @@ class AlignerGuardrail(CustomGuardrail):
     async def _pass_stream(
         self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, commented: bool
     ) -> AsyncGenerator[Any, None]:
-        """Pass a skipped stream item by item, then record the skip and append our comment."""
+        """Pass a skipped stream item by item, record the skip, and add our comment before the last event."""
         ending = b""
+        last: object = None
         try:
             async for item in response:
+                if last is not None:
+                    yield last
+                    last = None
+                if commented and sse.is_between_events(ending) and sse.is_last_event(item):
+                    last = item
+                else:
+                    yield item
                 ending = sse.stream_tail(ending, item)
-                yield item
         finally:
             if not state.is_settled:
                 self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
         if commented and sse.is_between_events(ending):
             yield state.comment()
+        if last is not None:
+            yield last
 
     async def async_post_call_failure_hook(
         self,

@@ -33,7 +33,7 @@ from starlette.applications import Starlette
 
 from aligner_proxy.concurrency import install_disconnect_watch
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway import readiness
+from aligner_proxy.gateway import comment_lines, readiness
 from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 
 CALL_ID_HEADER = "x-litellm-call-id"
@@ -219,10 +219,11 @@ def price_map(catalog_only: bool) -> dict[str, Any]:
 
 
 def watch_clients() -> None:
-    """Watch for clients that disconnect; does nothing outside the proxy."""
+    """Watch for clients that disconnect, and for our comments to them; does nothing outside the proxy."""
     app = proxy_application()
     if app is not None:
         install_disconnect_watch(app)
+        comment_lines.install(app)
 
 
 def count_in_readiness(reason: readiness.Reason) -> None:

@@ -64,6 +64,8 @@ UNJUDGED = frozenset(
     }
 )
 """Skip reasons that leave an answer unjudged although the policy may demand judging. Others left nothing to judge."""
+_PASSING = frozenset({FailureClass.OVERLOAD, FailureClass.ENGINE_DOWN, FailureClass.TIMEOUT})
+"""Failure classes that pass by themselves."""
 SIDE_KINDS = frozenset(kind.value for kind in SideKind)
 """Reasons of answers that ended because of text outside the answer, such as reasoning."""
 MORE_CAUTION = 2.0
@@ -114,6 +116,11 @@ def blocks(outcome: Outcome) -> bool:
         return True
     kind = kind_of(outcome)
     return kind is not None and policy.final_action(kind) is OnError.BLOCK
+
+
+def may_pass(reason: str | None) -> bool:
+    """Whether what kept an answer from being delivered may pass by itself, so that asking again can help."""
+    return reason == SkipReason.UPSTREAM_ERROR or class_of(reason) in _PASSING
 
 
 def reads_twice(policy: Policy) -> bool:

@@ -132,7 +132,7 @@ UNSEEN = rows(
         "foreign-answer",
         "upstream",
         "answers in a language that the aligner does not know, under `enforce` and `on_error: block`",
-        "503",
+        "422",
         "block",
     ),
 )

@@ -29,6 +29,7 @@ from tests.attacks.odd.webhooks import handed
 from tests.e2e.clients import KEYS, MASTER_KEY, made_up
 from tests.e2e.deployment import CHAT_ONLY, CLAUDE, INSTRUCT, VLLM, Deployment, ProxyPool
 from tests.e2e.processes import IMPORTABLE, EngineProcess, Process, free_port
+from tests.support.comments import drop_comments
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -272,8 +273,7 @@ def comments(got: bytes) -> list[str]:
 
 def untouched(got: bytes) -> Any:
     """A response without our comments, and without what LiteLLM makes up anew; of JSON the order does not count."""
-    frames = got.decode(errors="replace").split("\n\n")
-    text = made_up("\n\n".join(frame for frame in frames if not frame.startswith(": aligner")))
+    text = made_up(drop_comments(got.decode(errors="replace")))
     try:
         return json.loads(text)
     except ValueError:

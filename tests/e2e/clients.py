@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.comments import id_in, without_id
+from tests.support.comments import drop_comments, id_in, without_id
 
 MASTER_KEY = "sk-e2e-7f3Qm2Vx9LtB4wZkR8sYpD6n"
 KEYS = {
@@ -64,7 +64,7 @@ class Streamed:
 
     def untouched(self) -> str:
         """The stream without our comment and without what LiteLLM makes up anew for each response."""
-        return made_up("".join(frame for frame in self.raw.split("\n\n") if frame and not frame.startswith(": ")))
+        return made_up(drop_comments(self.raw))
 
 
 def made_up(raw: str) -> str:

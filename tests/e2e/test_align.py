@@ -61,11 +61,11 @@ def test_keys_and_permissions_are_those_of_the_traffic(gateway: Gateway, tenants
     assert align(tenants["metered"], RUDE).json()["reason"] == "quota"
 
 
-def test_what_the_policy_blocks_is_a_503(gateway: Gateway, tenants: dict[str, Gateway]) -> None:
+def test_what_the_policy_blocks_is_an_error(gateway: Gateway, tenants: dict[str, Gateway]) -> None:
     got = align(tenants["strict"], RUDE, "broken")
-    assert (got.status_code, got.json()["error"]["type"]) == (503, "aligner_error")
+    assert (got.status_code, got.json()["error"]["type"]) == (422, "aligner_error")
     chat = tenants["strict"].chat("broken")
-    assert (chat.status_code, chat.json()["error"]["message"]) == (503, got.json()["error"]["message"])
+    assert (chat.status_code, chat.json()["error"]["message"]) == (422, got.json()["error"]["message"])
 
 
 def test_bad_bodies(gateway: Gateway) -> None:

@@ -233,7 +233,7 @@ def test_nothing_turns_an_enforced_correction_off(attack: Attack, stream: bool, 
     question, more = attack.payload
     got = tenants["strict"].chat(question, stream=stream, **more)
     assert INSULT not in delivered(got)
-    assert got.status_code in (httpx.codes.OK, httpx.codes.BAD_REQUEST, httpx.codes.SERVICE_UNAVAILABLE), got.text
+    assert got.status_code in (httpx.codes.OK, httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY), got.text
     if got.status_code == httpx.codes.OK and "error" not in got.text:
         assert "Paris" in delivered(got)
 

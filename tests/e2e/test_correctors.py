@@ -91,7 +91,9 @@ def test_a_refinement_that_fails_is_what_the_policy_says(gateway: Any, plain: An
     stream = gateway.chat_stream(f"{script} two", model="refined")
     assert stream.text() == RUDE
     blocked = gateway.chat(f"{script} three", model="refined-or-nothing")
-    assert (blocked.status_code, blocked.json()["error"]["type"]) == (503, "aligner_error")
+    # what may pass is worth another request
+    status = 503 if reason == "timeout" else 422
+    assert (blocked.status_code, blocked.json()["error"]["type"]) == (status, "aligner_error")
     assert "idiot" not in blocked.text
 
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anthropic
 import httpx
+import openai
 import pytest
 
 from tests.e2e.clients import MASTER_KEY, Gateway
@@ -130,11 +132,34 @@ def test_where_the_policy_says_retry_a_restart_is_waited_for(
 
 def test_each_class_of_failure_goes_its_own_way(gateway: Any, plain: Any) -> None:
     refused = gateway.chat("gate", model="sorted")
-    assert (refused.status_code, refused.headers["x-aligner-reason"]) == (503, "gate_empty")
+    assert (refused.status_code, refused.headers["x-aligner-reason"]) == (422, "gate_empty")
     broken = gateway.chat("broken", model="sorted")
     assert (told(broken), broken.content) == (("failed", "engine_error"), plain.chat("broken", model="sorted").content)
     late = gateway.chat("slow and late", model="sorted")
     assert (told(late), late.status_code) == (("failed", "timeout"), 503)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_official_clients_do_not_repeat_what_is_refused_for_good(gateway: Any, engine: Any, stream: bool) -> None:
+    """They repeat what fails with a 5xx twice by default, and each time the upstream is paid."""
+    started = len(engine.calls())
+    gateway.chat(f"gate first {stream}", model="sorted", stream=stream)
+    calls_of_one = len(engine.calls()) - started
+    assert calls_of_one
+    message: Any = {"role": "user", "content": f"gate second {stream}"}
+    with (
+        openai.OpenAI(base_url=f"{gateway.address}/v1", api_key=MASTER_KEY, timeout=60) as client,
+        pytest.raises(openai.UnprocessableEntityError, match="gate_empty"),
+    ):
+        client.chat.completions.create(model="sorted", messages=[message], stream=stream)
+    assert len(engine.calls()) - started == 2 * calls_of_one
+    message["content"] = f"gate third {stream}"
+    with (
+        anthropic.Anthropic(base_url=gateway.address, auth_token=MASTER_KEY, timeout=60) as other,
+        pytest.raises(anthropic.UnprocessableEntityError, match="gate_empty"),
+    ):
+        other.messages.create(model="sorted", messages=[message], max_tokens=64, stream=stream)
+    assert len(engine.calls()) - started == 3 * calls_of_one
 
 
 def test_a_full_engine_sheds_the_tenant_that_takes_more_than_its_share(tenants: Any, engine: Any) -> None:
@@ -161,7 +186,7 @@ def test_beyond_its_quota_a_tenants_answers_pass_or_are_blocked(tenants: Any, pl
     stream = tenants["metered"].chat_stream("rude and metered")
     assert stream.comments == [": aligner status=skipped reason=quota"]
     blocked = tenants["metered"].chat("rude and metered", model="strict")
-    assert (blocked.status_code, told(blocked)) == (503, ("failed", "quota"))
+    assert (blocked.status_code, told(blocked)) == (422, ("failed", "quota"))
     assert len(engine.calls()) == before
     assert told(tenants["other"].chat("rude and metered")) == ("corrected", None)
 

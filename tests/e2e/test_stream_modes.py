@@ -86,6 +86,8 @@ def test_every_endpoint_in_every_mode(
     got, raw, comments = streamed(gateway, endpoint, mode + kind, "rude")
     assert got == text
     assert comments == [f": aligner status={status}"]
+    # to a strict reader, a blank line ends an event, and an event has data
+    assert all("data:" in event for event in raw.split("\n\n") if event)
     assert ("idiot" in got) is (mode == "live")
     if endpoint == "responses":
         events = [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: {")]

@@ -27,6 +27,9 @@ DEADLINES = {"short": 0.8, "middle": 4.0, "long": 60.0}
 CORRECTED = "corrected"
 ORIGINAL = "the original"
 ERROR = "error 503"
+"""For what may pass: official clients ask again."""
+FINAL_ERROR = "error 422"
+"""For what will not pass."""
 REFUSED = "error 403"
 INSIDE = "an error inside the stream"
 ALONE = "as LiteLLM alone"
@@ -105,7 +108,9 @@ class Cell:
             return self.fault.otherwise
         if self.policy is OnError.RETRY:
             return CORRECTED if self.fault.heals else ORIGINAL
-        return ERROR if self.policy is OnError.BLOCK else ORIGINAL
+        if self.policy is not OnError.BLOCK:
+            return ORIGINAL
+        return ERROR if self.fault.kind in _PASSING else FINAL_ERROR
 
     def _passthrough(self) -> str:
         """The client has the original before anybody judges it, and nothing that fails later reaches it."""
@@ -126,6 +131,7 @@ class Cell:
 
 
 _HELD = (FailureClass.ENGINE_DOWN, FailureClass.OVERLOAD)
+_PASSING = (*_HELD, FailureClass.TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +225,9 @@ correction, the original, or an error that says so.
   gateways behind HAProxy on hosts of their own ([fleet.md](fleet.md)): everything that any of them may get.
 - In brackets: the class of the failure ([operations](../guides/operations.md)), or the reason if no correction failed.
 - *once*, *for a moment*: a second try finds it gone; without that, it outlasts the deadline or comes with every try.
-- *the original* is what the upstream said, text and form. *error 503* is an OpenAI-shaped error of type
-  `aligner_error`. *as LiteLLM alone*: the same, byte for byte but for ids and names, as a route in mode `off` gives.
+- *the original* is what the upstream said, text and form. *error 503* and *error 422* are OpenAI-shaped errors of type
+  `aligner_error`; with 422, clients do not ask again. *as LiteLLM alone*: the same,
+  byte for byte but for ids and names, as a route in mode `off` gives.
 
 | fault | through | policy | {modes} |
 |---|---|---|{lines}|

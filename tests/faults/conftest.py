@@ -24,7 +24,7 @@ from tests.e2e.deployment import LITELLM
 from tests.e2e.processes import IMPORTABLE, Process, free_port
 from tests.e2e.warm_litellm import COMMON
 from tests.faults import cells, faults
-from tests.faults.cells import ALONE, CORRECTED, ERROR, INSIDE, ORIGINAL, Cell, Seen
+from tests.faults.cells import ALONE, CORRECTED, ERROR, FINAL_ERROR, INSIDE, ORIGINAL, Cell, Seen
 from tests.faults.faulty_upstream import KIND, RUDE
 
 ALONE_MODEL = "alone"
@@ -193,8 +193,8 @@ def seen(cell: Cell, got: Streamed, alone: Streamed) -> Seen:
     if _plain(got, cell) == _plain(alone, cell):
         return Seen(ALONE, f"{_ending(alone)}")
     error = json.loads(got.raw).get("error", {}) if got.raw.startswith("{") else {}
-    if got.status_code == httpx.codes.SERVICE_UNAVAILABLE and error.get("type") == "aligner_error":
-        return Seen(ERROR, why)
+    if f"error {got.status_code}" in (ERROR, FINAL_ERROR) and error.get("type") == "aligner_error":
+        return Seen(f"error {got.status_code}", why)
     return Seen(f"{got.status_code}: {got.raw[:600]!r}, alone {alone.status_code}: {alone.raw[:600]!r}")
 
 

@@ -29,7 +29,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction
 from tests.audit.conftest import counted
 from tests.faults import faults
-from tests.faults.cells import CORRECTED, ERROR, INSIDE, ORIGINAL, REFUSED, Cell, Fault, Seen, cells, check
+from tests.faults.cells import CORRECTED, INSIDE, ORIGINAL, REFUSED, Cell, Fault, Seen, cells, check
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT, KIND, RUDE
 from tests.support.scripted import ScriptedEngine
@@ -233,7 +233,7 @@ async def deliver(
         if str(error.code) == "403":
             return Seen(REFUSED)
         # LiteLLM tells an error of a stream that it has begun to send inside it.
-        return Seen(INSIDE if cell.mode.stream == "sentence" else ERROR)
+        return Seen(INSIDE if cell.mode.stream == "sentence" else f"error {error.code}")
     return Seen({corrected: CORRECTED, said: ORIGINAL}.get(text, text))
 
 

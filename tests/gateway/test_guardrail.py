@@ -28,7 +28,7 @@ from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import config
 from tests.e2e.event_streams import frames, message_events, response_events
-from tests.support.comments import without_id
+from tests.support.comments import take_comment, without_id
 from tests.support.installed import pretend_installed
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 from tests.support.stream_fixtures import chat_items, chat_text
@@ -183,7 +183,8 @@ async def test_on_error_block(guard: AlignerGuardrail) -> None:
     request = data("strict")
     with pytest.raises(Blocked) as caught:
         await guard.async_post_call_success_hook(request, user(), answer("It is so."))
-    assert (caught.value.code, caught.value.status_code) == ("503", 503)
+    # final: official clients repeat what fails with a 5xx
+    assert (caught.value.code, caught.value.status_code, caught.value.headers) == ("422", 422, {})
     assert ledger_of(request).headers()["x-aligner-status"] == "failed"
 
 
@@ -311,7 +312,8 @@ async def test_a_stream_that_is_skipped_beforehand_is_not_withheld(guard: Aligne
     stream = _stream(guard, request, user(), items)
     assert await anext(stream) is items[0]
     assert not ledger.is_settled
-    assert [item async for item in stream] == [items[1], b": aligner status=skipped reason=mode_off\n\n"]
+    # byte for byte what LiteLLM alone would send
+    assert [item async for item in stream] == [items[1]]
 
 
 MESSAGE = {"type": "message", "role": "assistant", "stop_reason": "end_turn", "stop_sequence": None, "usage": {}}
@@ -350,7 +352,7 @@ async def test_a_messages_stream_is_corrected_and_logged_once(
     got = [item async for item in _stream(guard, data(), user("/v1/messages"), items)]
     events = [json.loads(line[6:]) for line in b"".join(got).decode().splitlines() if line.startswith("data: ")]
     text = "".join(e["delta"]["text"] for e in events if e["type"] == "content_block_delta")
-    assert (text, without_id(got[-1]), len(logged)) == ("It is so.", b": aligner status=corrected\n\n", 1)
+    assert (text, without_id(take_comment(got)), len(logged)) == ("It is so.", b": aligner status=corrected\n\n", 1)
 
 
 async def test_a_responses_answer_and_its_stream(guard: AlignerGuardrail) -> None:
@@ -363,8 +365,8 @@ async def test_a_responses_answer_and_its_stream(guard: AlignerGuardrail) -> Non
     logging = cast("Any", None)
     told = response_events(put_out("It is so. You fool."))
     items = [config.transform_streaming_response("m", event, logging) for event in told]
-    *played, comment = [item async for item in _stream(guard, data(), user("/v1/responses"), items)]
-    assert without_id(comment) == b": aligner status=corrected\n\n"
+    played = [item async for item in _stream(guard, data(), user("/v1/responses"), items)]
+    assert without_id(played.pop(-2)) == b": aligner status=corrected\n\n"
     assert played[-1].response.output[0].content[0].text == "It is so."
     assert "fool" not in json.dumps([item.model_dump(mode="json") for item in played])
 

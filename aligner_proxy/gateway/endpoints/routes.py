@@ -38,8 +38,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is not in its form; the message names the field."},
     403: {"description": "The key may not ask for this."},
     413: {"description": "The body is larger than this key may send."},
+    422: {"description": "The policy prefers an error to this answer (`aligner_error`); asking again does not help."},
     429: {"description": "The key's limits are reached."},
-    503: {"description": "The policy prefers an error to this answer (`aligner_error`)."},
+    503: {"description": "The same, and asking again may help after `retry-after` seconds."},
 }
 _hooks: WeakKeyDictionary[FastAPI, GatewayHooks] = WeakKeyDictionary()
 """The current guardrail of each application; LiteLLM may create a new guardrail while the application stays."""

@@ -3,8 +3,9 @@
 All state of one stream is in one `StreamQueue` and is freed with it. A task reads the upstream, decodes it and queues
 its events, which are delivered in order. A subclass decides what replaces a text, and when: held.py decides about the
 whole answer at its end, released.py segment by segment. Comments keep the connection alive while nothing can be
-delivered. The last item is a comment, too, unless the stream ended inside an event. While the queue is too long
-(budget.py), the upstream is not read further.
+delivered. The status follows as a comment before the event that ends the stream, or as the last item where LiteLLM
+writes that event, unless the stream ended inside an event. While the queue is too long (budget.py), the upstream is not
+read further.
 """
 
 from __future__ import annotations
@@ -134,10 +135,19 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """
         self._source = source
         finished = False
+        last: object = None
+        between_events = True
         try:
             async with contextlib.aclosing(self._flow(source)) as items:
                 async for item in items:
-                    yield item
+                    if last is not None:
+                        yield last
+                        last = None
+                    if between_events and sse.is_last_event(item):
+                        last = item
+                    else:
+                        yield item
+                    between_events = self.client.is_at_rest
             finished = True
         finally:
             await run_to_end(self._close(finished=finished))
@@ -145,6 +155,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if (self.client.served_items.any or self.broken is None) and self.client.is_at_rest:
             self.comment = self._request.ledger.comment(self.client.timeline)
             yield self.comment
+        if last is not None:
+            yield last
         if self.broken is not None:
             if self._request.side is not None:
                 await self._request.side.silence(self.broken)

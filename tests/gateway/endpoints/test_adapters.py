@@ -103,7 +103,7 @@ async def test_agentgateway_rejects_what_is_blocked(api: Api) -> None:
     failing(api)
     got = (await api.post(WEBHOOK, recorded("agentgateway_response"), "strict")).json()["action"]
     assert isinstance(got["body"], str)
-    assert (got["status_code"], set(got)) == (503, {"body", "status_code", "reason"})
+    assert (got["status_code"], set(got)) == (422, {"body", "status_code", "reason"})
 
 
 @pytest.mark.parametrize("kind", ["chat", "text", "messages", "responses"])

@@ -14,7 +14,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import ModelResponse
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.errors import EngineFault
+from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable
 from aligner_proxy.gateway.request_state import find_state
 from tests.gateway.endpoints.application import INSULTS, Api, insults
 from tests.support.scripted import ScriptedEngine, SegmentEngine
@@ -211,10 +211,12 @@ async def test_what_is_no_json_object_is_a_400(api: Api, content: bytes) -> None
     assert got.status_code == 400
 
 
-async def test_what_the_policy_blocks_is_a_503(api: Api) -> None:
-    api.play(ScriptedEngine(lambda _: EngineFault("x")))
+@pytest.mark.parametrize(("fault", "status"), [(EngineFault("x"), 422), (EngineUnavailable("x"), 503)])
+async def test_what_the_policy_blocks_is_an_error(api: Api, fault: CorrectionError, status: int) -> None:
+    api.play(ScriptedEngine(lambda _: fault))
     got = await api.align("It is so.", model="strict")
-    assert (got.status_code, got.json()["error"]["type"]) == (503, "aligner_error")
+    assert (got.status_code, got.json()["error"]["type"]) == (status, "aligner_error")
+    assert got.headers.get("retry-after") == ("5" if status == 503 else None)
     assert got.headers["x-aligner-status"] == "failed"
     passed = await api.align("It is so.")
     assert (passed.status_code, passed.json()["status"], passed.json()["answer"]) == (200, "failed", "It is so.")
@@ -251,7 +253,7 @@ async def test_the_openapi_document_has_it(api: Api) -> None:
     assert asked["required"] == ["messages", "answer"]
     assert "$ref" not in json.dumps(asked)
     assert "AlignAnswer" in json.dumps(path["responses"]["200"])
-    assert {"400", "403", "413", "429", "503"} <= set(path["responses"])
+    assert {"400", "403", "413", "422", "429", "503"} <= set(path["responses"])
 
 
 async def test_a_chat_request_cannot_bring_objectives_in_own_words(api: Api) -> None:

@@ -27,7 +27,7 @@ from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.gateway.streaming.queue import KEEPALIVE
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
 from tests.e2e.event_streams import frames, message_events, response_events
-from tests.support.comments import without_id
+from tests.support.comments import take_comment, without_id
 
 POLICY = Policy("p")
 
@@ -299,7 +299,7 @@ def test_a_messages_stream_cut_anywhere(cuts: list[int], status: Status) -> None
     stream, _, asked = held(status, text, messages)
     got = asyncio.run(played(stream, flow(items)))
     assert [exchange.answer for exchange in asked] == [ANSWER]
-    assert without_id(got.pop()) == f": aligner status={status.value}\n\n".encode()
+    assert without_id(take_comment(got)) == f": aligner status={status.value}\n\n".encode()
     if status is Status.UNCHANGED:
         assert got == items
     else:
@@ -319,10 +319,12 @@ async def test_a_responses_stream_in_pieces_of_any_size() -> None:
         stream, _, asked = held(Status.CORRECTED, "It is so.", responses)
         got = await played(stream, flow(items))
         assert [exchange.answer for exchange in asked] == [ANSWER]
-        deltas = [event.delta for event in got[:-1] if event.type == "response.output_text.delta"]
+        # directly before the last event
+        assert without_id(got.pop(-2)) == b": aligner status=corrected\n\n"
+        deltas = [event.delta for event in got if event.type == "response.output_text.delta"]
         assert "".join(deltas) == "It is so."
-        assert got[-2].response.output[0].content[0].text == "It is so."
-        assert [event.sequence_number for event in got[:-1]] == list(range(len(items)))
+        assert got[-1].response.output[0].content[0].text == "It is so."
+        assert [event.sequence_number for event in got] == list(range(len(items)))
 
 
 async def test_a_stream_that_ends_inside_an_event_gets_no_comment() -> None:
