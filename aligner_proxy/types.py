@@ -245,6 +245,8 @@ class GateRule(StrEnum):
 
 _HALF = re.compile("[\ud800-\udfff]")
 """A lone surrogate: half of a pair."""
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+"""Both halves, one after the other, as they stand where two pieces of a stream were put together."""
 DEFAULT_ALIGNER = "default"
 """The aligner used if a policy names none."""
 METAALIGNER = "metaaligner"
@@ -500,6 +502,28 @@ def replace_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return _HALF.sub("\ufffd", text)
     return text
+
+
+def join_surrogates(text: str) -> str:
+    """Make letters of pairs of surrogates that arrived in two pieces, and replace each lone one with U+FFFD.
+
+    A first half at the very end is left out: its second half may still follow.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        whole = text[:-1] if is_first_half(text[-1]) else text
+        return _HALF.sub("\ufffd", _PAIR.sub(_join_pair, whole))
+    return text
+
+
+def is_first_half(letter: str) -> bool:
+    """Whether a character is the first half of a pair of surrogates."""
+    return "\ud800" <= letter <= "\udbff"
+
+
+def _join_pair(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import Exchange, Outcome, Status, Turn, replace_surrogates
+from aligner_proxy.types import Exchange, Outcome, Status, Turn, is_first_half, join_surrogates, replace_surrogates
 
 # Besides OpenAI's response_format: the fields in which vLLM and llama.cpp accept a grammar for the output.
 _GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
@@ -238,7 +238,7 @@ class ChoiceBuilder:
             call_id=form.call_id,
             index=index,
             turns=turns,
-            answer=replace_surrogates(str(self.pieces)) if self.pieces else None,
+            answer=join_surrogates(str(self.pieces)) if self.pieces else None,
             finish_reason=self.finish_reason if self.finish_reason is None else str(self.finish_reason),
             tool_calls=self.tool_calls,
             structured=form.structured,
@@ -505,6 +505,8 @@ class SafeDecoder:
         self._data = data
         self._pending = bytearray()
         self._indices: set[int] = set()
+        self._halves: dict[int, str] = {}
+        """By text, the first half of a letter whose second half has not arrived."""
         self.fault: str | None = None
 
     def feed(self, item: object) -> list[StreamEvent]:
@@ -518,12 +520,12 @@ class SafeDecoder:
             self._pending += _raw(item)
             # what the decoder returned as events is no longer pending
             del self._pending[: sum(len(_raw(event.item)) for event in events)]
-        return events
+        return self._join_halves(events)
 
     def flush(self) -> list[StreamEvent]:
         """The remaining events when the stream has ended."""
         events = self._attempt(self._decoder.flush)
-        return self._rest() if events is None else events
+        return self._rest() if events is None else self._join_halves(events)
 
     def exchange(self, index: int) -> Exchange:
         """A text so far, or an exchange that says why it cannot be read."""
@@ -569,7 +571,7 @@ class SafeDecoder:
         return None
 
     def _check_events(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Check the types of indices and texts, since LiteLLM's objects may hold anything; replace lone surrogates.
+        """Check the types of indices and texts, since LiteLLM's objects may hold anything.
 
         Raises `Unreadable` for a wrong type, or for more than `MOST_TEXTS` texts.
         """
@@ -578,9 +580,27 @@ class SafeDecoder:
                 if not (isinstance(index, int) and isinstance(piece, str)):
                     raise Unreadable(TypeError.__name__)
                 self._indices.add(index)
-            event.pieces = [(index, replace_surrogates(piece)) for index, piece in event.pieces]
         if len(self._indices) > MOST_TEXTS:
             raise Unreadable(OverflowError.__name__)
+        return events
+
+    def _join_halves(self, events: list[StreamEvent]) -> list[StreamEvent]:
+        """Move the first half of a letter into the event that brings the second; replace halves that stay alone."""
+        for event in events:
+            pieces = []
+            changed = False
+            for index, piece in event.pieces:
+                begun = self._halves.pop(index, "")
+                if piece and is_first_half(piece[-1]):
+                    self._halves[index] = piece[-1]
+                changed |= bool(begun) or index in self._halves
+                pieces.append((index, join_surrogates(begun + piece)))
+            event.pieces = pieces
+            if changed and event.rewrite is not None:
+                try:
+                    event.item = name_errors(NotPutIn, event.rewrite, event.item, [text for _, text in pieces], {})
+                except NotPutIn as error:
+                    self.fault = str(error)
         return events
 
     def _rest(self) -> list[StreamEvent]:

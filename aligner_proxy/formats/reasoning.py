@@ -17,7 +17,7 @@ from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import GrowingText, has_content, name_errors
 from aligner_proxy.formats.responses import ITEM, as_list, get, kind_of, put
-from aligner_proxy.types import replace_surrogates
+from aligner_proxy.types import join_surrogates, replace_surrogates
 
 _PLAIN = ("reasoning_content", "reasoning")
 _SIGNED = ("thinking_blocks", "reasoning_items")
@@ -122,7 +122,7 @@ class SafeReasoningStream:
     @property
     def texts(self) -> dict[int, str]:
         """The reasoning so far, by choice."""
-        return {index: replace_surrogates(text) for index, text in self._stream.texts.items() if text.strip()}
+        return {index: join_surrogates(text) for index, text in self._stream.texts.items() if text.strip()}
 
 
 def _must_come_back(data: Mapping[str, Any]) -> bool:

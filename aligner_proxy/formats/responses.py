@@ -25,7 +25,7 @@ from aligner_proxy.formats.base import (
     has_citations,
     has_content,
 )
-from aligner_proxy.types import Exchange, Outcome, Turn
+from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
 DELTA = "response.output_text.delta"
 TEXT_DONE = "response.output_text.done"
@@ -178,7 +178,7 @@ class _OutputPart:
         if self.whole is None:
             self.whole = whole
         self.agrees &= whole == self.whole
-        return self.agrees and whole == str(self.pieces)
+        return self.agrees and join_surrogates(whole) == join_surrogates(str(self.pieces))
 
     @property
     def text(self) -> str:

@@ -14,7 +14,7 @@ from litellm.types.utils import ModelResponseStream, TextCompletionResponse
 from aligner_proxy.formats import Wire, chat, messages, responses, text
 from aligner_proxy.formats.base import SafeDecoder, corrected_texts
 from aligner_proxy.pipeline.replacements import ReplacementMap
-from aligner_proxy.types import Exchange, Outcome
+from aligner_proxy.types import Exchange, Outcome, join_surrogates
 from tests.e2e.event_streams import frames, message_events, response_events
 
 Items = list[Any]
@@ -118,7 +118,8 @@ def events(items: Items) -> list[dict[str, Any]]:
 
 def response_items(pieces: Sequence[str]) -> Items:
     """Typed events, as LiteLLM makes them."""
-    part = {"type": "output_text", "text": "".join(pieces), "annotations": []}
+    # where the text is repeated, no letter is cut in half
+    part = {"type": "output_text", "text": join_surrogates("".join(pieces)), "annotations": []}
     item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
     body = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "output": [item]}
     config = OpenAIResponsesAPIConfig()

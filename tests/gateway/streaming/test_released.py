@@ -42,6 +42,7 @@ from aligner_proxy.types import (
     Status,
     StreamMode,
     Turn,
+    join_surrogates,
 )
 from tests.support.comments import take_comment, without_id
 from tests.support.sampling import examples
@@ -145,6 +146,30 @@ def test_any_cutting_comes_out_as_the_whole_answer_would(pieces: list[str], seed
         assert all(a is b for a, b in zip(got, items, strict=True))
     assert ledger.status is expected.status
     return None
+
+
+def halve(answer: str, size: int) -> list[str]:
+    """Pieces of so many UTF-16 units, as some upstreams count; letters of two units are cut in half."""
+    units = answer.encode("utf-16-le")
+    return [units[i : i + 2 * size].decode("utf-16-le", "surrogatepass") for i in range(0, len(units), 2 * size)]
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("rude", ["You fool. ", ""])
+async def test_letters_cut_in_half_come_out_whole(form: Format, size: int, rude: str) -> None:
+    answer = f"It is \U0001f600\U0001f600 so. {rude}Bring a \U0001f9e5 coat! \U0001f600"
+    made, ledger = stream(SegmentEngine(score, milder), form.wire)
+    got = await played(made, flow(form.tell(halve(answer, size))))
+    assert take_comment(got) is made.comment
+    assert join_surrogates(form.read(got)) == answer.replace(rude, "")
+    assert ledger.status is (Status.CORRECTED if rude else Status.UNCHANGED)
+
+
+async def test_half_a_letter_alone_is_replaced_or_left_out() -> None:
+    made, _ = stream(SegmentEngine(score, milder))
+    got = await played(made, flow(chat_items(["It is \ud83d", " so. You fool. Bye", "\ude00! Yes.\ud83d"])))
+    assert chat_text(got[:-1]) == "It is \ufffd so. Bye\ufffd! Yes."
 
 
 def in_order(kept: list[str], text: str) -> None:
