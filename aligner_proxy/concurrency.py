@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy.errors import ClientGone, DeadlineExceeded
@@ -247,19 +246,6 @@ class _Client:
         await wait_until_closed(self._receive)
         if self._answered:
             await asyncio.Event().wait()
-
-
-def install_disconnect_watch(app: Starlette) -> None:
-    """Add `DisconnectMiddleware` to `app` unless present.
-
-    A running application accepts no new middleware, so its stack is wrapped instead.
-    """
-    if app.middleware_stack is None:
-        installed: list[object] = [middleware.cls for middleware in app.user_middleware]
-        if DisconnectMiddleware not in installed:
-            app.add_middleware(DisconnectMiddleware)
-    elif not isinstance(app.middleware_stack, DisconnectMiddleware):
-        app.middleware_stack = DisconnectMiddleware(app.middleware_stack)
 
 
 def client_gone_waiter() -> Callable[[], Awaitable[None]] | None:

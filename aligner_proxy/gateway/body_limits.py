@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qsl
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy.gateway import client_keys, litellm_internals
+from aligner_proxy.gateway.asgi_layers import add_layer
 from aligner_proxy.policy.keys_file import MIB
 
 _AUTH = "aligner_proxy.gateway.auth"
@@ -141,24 +141,4 @@ def install() -> None:
     """Limit the request bodies of the running proxy; does nothing outside the proxy."""
     app = litellm_internals.proxy_application()
     if app is not None:
-        wrap_application(app, sender_bound)
-
-
-def wrap_application(app: Starlette, bound: Bound) -> None:
-    """Add `BodyLimitMiddleware` to `app` unless present.
-
-    A running application accepts no new middleware, so its stack is wrapped instead.
-    """
-    if app.middleware_stack is None:
-        installed: list[object] = [middleware.cls for middleware in app.user_middleware]
-        if BodyLimitMiddleware not in installed:
-            app.add_middleware(BodyLimitMiddleware, bound=bound)
-    elif not any(isinstance(layer, BodyLimitMiddleware) for layer in _layers(app.middleware_stack)):
-        app.middleware_stack = BodyLimitMiddleware(app.middleware_stack, bound)
-
-
-def _layers(app: ASGIApp | None) -> Iterator[ASGIApp]:
-    """The middlewares of an application, the outermost first."""
-    while app is not None:
-        yield app
-        app = getattr(app, "app", None)
+        add_layer(app, BodyLimitMiddleware, bound=sender_bound)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _COMMENTS = re.compile(rb"(?:: (?:keep-alive|aligner(?:-trail)? [^\n]*)\n\n)+")
@@ -39,21 +38,3 @@ class CommentLineMiddleware:
 def join_comments(body: bytes) -> bytes:
     """Comments of ours without their blank lines; anything else as it is."""
     return body.replace(b"\n\n", b"\n") if _COMMENTS.fullmatch(body) else body
-
-
-def install(app: Starlette) -> None:
-    """Add `CommentLineMiddleware` to `app` unless present.
-
-    A running application accepts no new middleware, so its stack is wrapped instead.
-    """
-    if app.middleware_stack is None:
-        installed: list[object] = [middleware.cls for middleware in app.user_middleware]
-        if CommentLineMiddleware not in installed:
-            app.add_middleware(CommentLineMiddleware)
-        return
-    layer: ASGIApp | None = app.middleware_stack
-    while layer is not None:
-        if isinstance(layer, CommentLineMiddleware):
-            return
-        layer = getattr(layer, "app", None)
-    app.middleware_stack = CommentLineMiddleware(app.middleware_stack)

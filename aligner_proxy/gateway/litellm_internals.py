@@ -31,9 +31,11 @@ from litellm.types.utils import ModelResponseStream
 from pydantic import ValidationError
 from starlette.applications import Starlette
 
-from aligner_proxy.concurrency import install_disconnect_watch
+from aligner_proxy.concurrency import DisconnectMiddleware
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway import comment_lines, readiness
+from aligner_proxy.gateway import readiness
+from aligner_proxy.gateway.asgi_layers import add_layer
+from aligner_proxy.gateway.comment_lines import CommentLineMiddleware
 from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 
 CALL_ID_HEADER = "x-litellm-call-id"
@@ -222,8 +224,8 @@ def watch_clients() -> None:
     """Watch for clients that disconnect, and for our comments to them; does nothing outside the proxy."""
     app = proxy_application()
     if app is not None:
-        install_disconnect_watch(app)
-        comment_lines.install(app)
+        add_layer(app, DisconnectMiddleware)
+        add_layer(app, CommentLineMiddleware)
 
 
 def count_in_readiness(reason: readiness.Reason) -> None:

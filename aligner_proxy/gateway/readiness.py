@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import CorrectionError, EngineUnavailable
+from aligner_proxy.gateway.asgi_layers import add_layer
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
@@ -116,13 +117,10 @@ _reasons: WeakKeyDictionary[Any, list[Reason]] = WeakKeyDictionary()
 
 
 def add_reason(app: Starlette, reason: Reason) -> None:
-    """Add a reason to the readiness of `app`; if `app` is running, its middleware stack is wrapped."""
+    """Add a reason to the readiness of `app`."""
     existing = _reasons.get(app)
     if existing is not None:
         existing.append(reason)
         return
     _reasons[app] = reasons = [reason]
-    if app.middleware_stack is None:
-        app.add_middleware(ReadinessMiddleware, reasons=reasons)
-    else:
-        app.middleware_stack = ReadinessMiddleware(app.middleware_stack, reasons)
+    add_layer(app, ReadinessMiddleware, reasons=reasons)

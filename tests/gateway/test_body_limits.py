@@ -13,6 +13,7 @@ import yaml
 from starlette.applications import Starlette
 
 from aligner_proxy.gateway import auth, body_limits, client_keys, litellm_internals
+from aligner_proxy.gateway.asgi_layers import add_layer
 from aligner_proxy.gateway.body_limits import BodyLimitMiddleware
 from aligner_proxy.policy.keys_file import MIB
 
@@ -180,11 +181,11 @@ def test_without_readable_keys_everybody_is_unknown(monkeypatch: pytest.MonkeyPa
 def test_an_application_is_wrapped_once_before_it_runs_and_while_it_runs() -> None:
     app = Starlette()
     for _ in range(2):
-        body_limits.wrap_application(app, lambda _: None)
+        add_layer(app, BodyLimitMiddleware, bound=lambda _: None)
     assert [middleware.cls for middleware in app.user_middleware] == [BodyLimitMiddleware]
     app = Starlette()
     app.middleware_stack = app.build_middleware_stack()
     for _ in range(2):
-        body_limits.wrap_application(app, lambda _: None)
+        add_layer(app, BodyLimitMiddleware, bound=lambda _: None)
     assert isinstance(app.middleware_stack, BodyLimitMiddleware)
     assert not isinstance(app.middleware_stack.app, BodyLimitMiddleware)

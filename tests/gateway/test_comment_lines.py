@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from aligner_proxy.formats import sse
 from aligner_proxy.gateway import comment_lines
+from aligner_proxy.gateway.asgi_layers import add_layer
 
 DATA = b'data: {"id": 1}\n\n'
 STATUS = b": aligner status=corrected id=5\n\n"
@@ -36,8 +37,8 @@ def read(pieces: list[bytes], *, running: bool = False) -> bytes:
         app = Starlette(routes=[Route("/", answer)])
         if running:
             app.middleware_stack = app.build_middleware_stack()
-        comment_lines.install(app)
-        comment_lines.install(app)
+        add_layer(app, comment_lines.CommentLineMiddleware)
+        add_layer(app, comment_lines.CommentLineMiddleware)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
             return (await client.get("/")).content
 

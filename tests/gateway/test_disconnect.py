@@ -21,10 +21,10 @@ from aligner_proxy.concurrency import (
     DisconnectMiddleware,
     cancel_when_gone,
     client_gone_waiter,
-    install_disconnect_watch,
 )
 from aligner_proxy.engine import sockets
 from aligner_proxy.errors import ClientGone
+from aligner_proxy.gateway.asgi_layers import add_layer
 
 
 class Work:
@@ -80,7 +80,7 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.01)
-        install_disconnect_watch(app)
+        add_layer(app, DisconnectMiddleware)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server.should_exit = True
         await task
@@ -127,14 +127,19 @@ async def test_work_behind_the_answer_is_not_given_up() -> None:
 
 async def test_a_running_application_is_watched_once() -> None:
     app = Starlette()
-    install_disconnect_watch(app)
-    install_disconnect_watch(app)
+    add_layer(app, DisconnectMiddleware)
+    add_layer(app, DisconnectMiddleware)
     assert [one.cls for one in app.user_middleware] == [DisconnectMiddleware]  # type: ignore[comparison-overlap]
     app.middleware_stack = app.build_middleware_stack()
-    install_disconnect_watch(app)
-    watched: Any = app.middleware_stack
-    install_disconnect_watch(app)
-    assert app.middleware_stack is watched
+    built: Any = app.middleware_stack
+    add_layer(app, DisconnectMiddleware)
+    assert app.middleware_stack is built
+    running = Starlette()
+    running.middleware_stack = running.build_middleware_stack()
+    add_layer(running, DisconnectMiddleware)
+    watched: Any = running.middleware_stack
+    add_layer(running, DisconnectMiddleware)
+    assert running.middleware_stack is watched
     assert isinstance(watched, DisconnectMiddleware)
 
 
