@@ -141,7 +141,7 @@ class ModelRunner:
 
         `prompt` is the prompt's length in tokens. It needs an extra step if both together exceed one step's tokens.
         """
-        return prompt + room > self.step_tokens or probes(self.costs, room)
+        return prompt + room > self.step_tokens or probes(self.costs, room, self._company)
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:

@@ -77,11 +77,14 @@ class CostCurve:
         self._table.extend(self._interpolate(count) for count in range(len(self._table), tokens + 1))
 
     def _interpolate(self, tokens: int) -> float:
-        if len(self.points) == 1:
-            return self.points[0][1]
-        # the piece of the curve that holds `tokens`; outside of all sizes, the first or the last piece
-        at = min(max(1, bisect_left(self.points, tokens, key=lambda point: point[0])), len(self.points) - 1)
-        (fewer, low), (more, high) = self.points[at - 1 : at + 1]
+        more, high = self.points[-1]
+        if tokens <= more and len(self.points) > 1:
+            # the piece of the curve that holds `tokens`; below all sizes, the first piece
+            at = max(1, bisect_left(self.points, tokens, key=lambda point: point[0]))
+            (fewer, low), (more, high) = self.points[at - 1 : at + 1]
+        else:
+            # recorded forwards cost the same up to the next size, so the rise is that since the last lower cost
+            fewer, low = next((point for point in reversed(self.points) if point[1] < high), (more - 1, high))
         # below the first size the line might fall to nothing, so the first cost is the least
         return max(low + (high - low) * (tokens - fewer) / (more - fewer), self.points[0][1])
 
@@ -187,9 +190,9 @@ Rule = Callable[[Acceptance, int], int]
 """Returns the length of the next draft, from the statistics so far and the maximal length."""
 
 
-def probes(costs: CostCurve, room: int) -> bool:
-    """Whether a first draft of `room` tokens would cost too much if it were wrong from the start."""
-    return costs.estimate_cost(room + 1) > (1 + _WASTE * room) * costs.estimate_cost(1)
+def probes(costs: CostCurve, room: int, company: int = 1) -> bool:
+    """Whether first drafts of `room` tokens, in `company` sequences, would cost too much if wrong from the start."""
+    return costs.estimate_cost(company * (room + 1)) > (1 + _WASTE * room) * costs.estimate_cost(company)
 
 
 def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: int = 1) -> int:
@@ -199,7 +202,7 @@ def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: i
     """
     # nothing was rejected yet: draft the rest of the answer, or a probe before anything was copied
     if not acceptance.ended_runs:
-        return min(room, PROBE) if not acceptance.copied and probes(costs, room) else room
+        return min(room, PROBE) if not acceptance.copied and probes(costs, room, company) else room
     price = acceptance.price(costs, company)
     # proposing and checking a draft takes time outside of the pass
     effort = _EFFORT * costs.estimate_cost(company) / company

@@ -105,6 +105,26 @@ def test_a_first_draft_that_is_all_wrong_costs_three_percent_or_is_a_probe(costs
         assert costs.estimate_cost(room + 1) <= (1 + 0.03 * room) * costs.estimate_cost(1)
 
 
+def test_beyond_the_largest_recorded_forward_costs_go_on_rising() -> None:
+    """A recorded forward costs the same from the size before it, so its two points say nothing of what is beyond."""
+    recorded = CostCurve(((1, 3.0), (257, 10.0), (384, 10.0), (385, 13.0), (512, 13.0)))
+    assert recorded.estimate_cost(512) == 13
+    assert recorded.estimate_cost(1024) == pytest.approx(13 + 512 * 3 / 128)
+    assert recorded.estimate_cost(300) == 10
+    assert CostCurve(((1, 2.0), (9, 2.0))).estimate_cost(100) == 2
+    assert CostCurve(((4, 2.0),)).estimate_cost(100) == 2
+
+
+def test_many_first_drafts_at_once_are_probes_where_one_alone_would_not_be() -> None:
+    """As measured for 7B on an H100: 16 drafts of 256 tokens cost as much as a fifth of writing the answers."""
+    costs = CostCurve(((1, 3.2), (16, 3.5), (257, 10.6), (384, 10.6), (385, 12.9), (512, 12.9)))
+    assert draft_length(costs, Acceptance(), 256) == 256
+    assert draft_length(costs, Acceptance(), 256, company=16) == PROBE
+    # what was copied so far is drafted to the end, in any company
+    copied = Acceptance().add_step(PROBE, run_ended=False)
+    assert draft_length(costs, copied, 224, company=16) == 224
+
+
 def test_edits_shorten_drafts_and_copies_lengthen_them() -> None:
     short = seen([(0, True, False)] * 6)
     long = seen([(0, True, False)] * 6 + [(60, False, False)])
