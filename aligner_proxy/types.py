@@ -505,15 +505,11 @@ def replace_surrogates(text: str) -> str:
 
 
 def join_surrogates(text: str) -> str:
-    """Make letters of pairs of surrogates that arrived in two pieces, and replace each lone one with U+FFFD.
-
-    A first half at the very end is left out: its second half may still follow.
-    """
+    """Make letters of pairs of surrogates that arrived in two pieces, and replace each lone one with U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        whole = text[:-1] if is_first_half(text[-1]) else text
-        return _HALF.sub("\ufffd", _PAIR.sub(_join_pair, whole))
+        return _HALF.sub("\ufffd", _PAIR.sub(_join_pair, text))
     return text
 
 

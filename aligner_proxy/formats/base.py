@@ -547,7 +547,7 @@ class SafeDecoder:
 
     def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
         try:
-            return name_errors(Unreadable, read, index)
+            return self._drop_half(name_errors(Unreadable, read, index))
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty_exchange(self._data, str(error))
@@ -556,10 +556,18 @@ class SafeDecoder:
         """All texts of a stream that has ended, or one exchange that says why the stream cannot be read."""
         try:
             if self.fault is None:
-                return _check_numbers(name_errors(Unreadable, self._decoder.exchanges))
+                return [*map(self._drop_half, _check_numbers(name_errors(Unreadable, self._decoder.exchanges)))]
         except Unreadable as error:
             self.fault = str(error)
         return [_faulty_exchange(self._data, self.fault)]
+
+    def _drop_half(self, exchange: Exchange) -> Exchange:
+        """The exchange without the half of a letter at its end, which no event has brought yet."""
+        return (
+            replace(exchange, answer=exchange.answer[:-1])
+            if exchange.answer and exchange.index in self._halves
+            else exchange
+        )
 
     def _attempt(self, decode: Callable[..., list[StreamEvent]], *arguments: object) -> list[StreamEvent] | None:
         """The events that `decode` returns; None from the first failure on."""
@@ -590,11 +598,14 @@ class SafeDecoder:
             pieces = []
             changed = False
             for index, piece in event.pieces:
-                begun = self._halves.pop(index, "")
-                if piece and is_first_half(piece[-1]):
-                    self._halves[index] = piece[-1]
-                changed |= bool(begun) or index in self._halves
-                pieces.append((index, join_surrogates(begun + piece)))
+                earlier_half = self._halves.pop(index, "")
+                text = earlier_half + piece
+                changed |= bool(earlier_half)
+                if text and is_first_half(text[-1]):
+                    self._halves[index] = text[-1]
+                    text = text[:-1]
+                    changed = True
+                pieces.append((index, join_surrogates(text)))
             event.pieces = pieces
             if changed and event.rewrite is not None:
                 try:

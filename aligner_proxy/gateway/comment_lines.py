@@ -1,40 +1,91 @@
 """Our comments in a stream, as single lines directly before the next event.
 
-LiteLLM ends whatever a hook yields with a blank line, a comment too. To a reader for which every blank line ends an
-event, that is an event without data, and some readers fail on it (openai-go up to 3.42 does so at the end of every
-stream). So the blank line is taken out when the bytes leave the application. Where an event ends the stream, the hook
-yields it after the comment (`sse.is_last_event`), so that no comment is without an event behind it.
+A hook of LiteLLM can yield a comment only as an item: LiteLLM ends it with a blank line, and hands it to the guardrails
+listed after ours. To a reader for which every blank line ends an event, that is an event without data, and some fail on
+it (openai-go up to 3.42, at the end of every stream); and some guardrails fail on an item that is no chunk. So comments
+go past LiteLLM, through a layer around its application, which writes them before the next event. Where an event ends
+the stream, the hook yields it after the comment (`sse.is_last_event`).
 """
 
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+KEEPALIVE = b": keep-alive\n\n"
+"""A comment that keeps a silent connection alive."""
+_STATUS = b": aligner"
 _COMMENTS = re.compile(rb"(?:: (?:keep-alive|aligner(?:-trail)? [^\n]*)\n\n)+")
-"""Comments that a stream of ours yields, each with the blank line after it."""
+"""Comments that went through LiteLLM after all, each with the blank line after it."""
+_response: ContextVar[_Response | None] = ContextVar("aligner_proxy_response", default=None)
 
 
 class CommentLineMiddleware:
-    """ASGI middleware that takes out the blank line after our comments; every other message passes as it is."""
+    """ASGI middleware that writes our comments into streams; what has none passes as it is."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        response = _Response(send)
+        _response.set(response)
+        await self.app(scope, receive, response.send)
 
-        async def send_joined(message: Message) -> None:
-            body = message.get("body")
-            # an event begins with its field's name, and what is no stream hardly ever with a colon
-            if body and body[:2] == b": ":
-                message = {**message, "body": join_comments(body)}
-            await send(message)
 
-        await self.app(scope, receive, send_joined if scope["type"] == "http" else send)
+class _Response:
+    """The response to one request, as it leaves LiteLLM's application."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._pending = b""
+        """Comments to write before the next event."""
+        self._is_stream = False
+        self._between_events = False
+
+    async def send(self, message: Message) -> None:
+        """Send a message; if it belongs to a stream, with pending comments before its body."""
+        if message["type"] == "http.response.start":
+            # a guardrail after ours may have ended the stream with an error, which is JSON
+            types = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
+            self._is_stream = any(value.startswith(b"text/event-stream") for value in types)
+        elif self._is_stream:
+            body = join_comments(message.get("body", b""))
+            if self._pending and (body or not message.get("more_body", False)):
+                body = self._pending + body
+                self._pending = b""
+            self._between_events = body.endswith((b"\n\n", KEEPALIVE[:-1]))
+            message = {**message, "body": body}
+        await self._send(message)
+
+    async def write(self, comment: bytes) -> bool:
+        """Write a comment; return False if it has to begin the response, which only LiteLLM can."""
+        lines = join_comments(comment)
+        if comment.startswith(_STATUS):
+            self._pending += lines
+            return True
+        if self._between_events:
+            await self._send({"type": "http.response.body", "body": lines, "more_body": True})
+        return self._between_events
+
+
+async def write_comment(comment: bytes) -> bool:
+    """Write a comment past LiteLLM; return False if it has to be yielded, as where there is no layer."""
+    response = _response.get()
+    return response is not None and await response.write(comment)
+
+
+def is_comment(item: object) -> bool:
+    """Whether an item of a stream is a comment of ours."""
+    return isinstance(item, bytes) and item[:2] == b": " and _COMMENTS.fullmatch(item) is not None
 
 
 def join_comments(body: bytes) -> bytes:
     """Comments of ours without their blank lines; anything else as it is."""
-    return body.replace(b"\n\n", b"\n") if _COMMENTS.fullmatch(body) else body
+    # an event begins with its field's name, and what is no stream hardly ever with a colon
+    return body.replace(b"\n\n", b"\n") if body[:2] == b": " and _COMMENTS.fullmatch(body) else body

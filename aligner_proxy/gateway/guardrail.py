@@ -44,6 +44,7 @@ from aligner_proxy.gateway import (
 )
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.comment_lines import is_comment, write_comment
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, find_state, store_state
@@ -289,7 +290,8 @@ class AlignerGuardrail(CustomGuardrail):
             source = dispatch.stream(wire, state, request_data, response, corrector, self._streams, side)
         async with contextlib.aclosing(source) as items:
             async for item in items:
-                yield item
+                if not (is_comment(item) and await write_comment(item)):
+                    yield item
 
     async def _pass_stream(
         self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, commented: bool

@@ -64,6 +64,7 @@ class Deployment:
         self.aliases: dict[str, str] = {}
         self.fallbacks: list[dict[str, list[str]]] = []
         self.cache: dict[str, Any] = {}
+        self.guardrails: list[dict[str, Any]] = []
 
     def model(self, name: str, kind: dict[str, Any] = OPENAI, **params: Any) -> Self:
         """A model as LiteLLM knows it; `params` are added to those of its kind."""
@@ -94,6 +95,12 @@ class Deployment:
         self.correctors[name] = settings
         return self
 
+    def guardrail(self, kind: str, **params: Any) -> Self:
+        """A guardrail of LiteLLM's, for every answer, listed after ours."""
+        settings = {"guardrail": kind, "mode": "post_call", "default_on": True, **params}
+        self.guardrails.append({"guardrail_name": kind, "litellm_params": settings})
+        return self
+
     def joined(self, other: Deployment) -> Deployment:
         """This one's models and routes, and then those of another; a model of both is there once."""
         both = Deployment(tuple(self.callbacks))
@@ -102,6 +109,7 @@ class Deployment:
         both.correctors = self.correctors | other.correctors
         both.aliases = self.aliases | other.aliases
         both.fallbacks = [*self.fallbacks, *other.fallbacks]
+        both.guardrails = [*self.guardrails, *other.guardrails]
         return both
 
     def policies(self) -> dict[str, Any]:
@@ -136,7 +144,7 @@ class Deployment:
                 "default_on": True,
                 "policies": "policies.yaml",
             }
-            settings["guardrails"] = [{"guardrail_name": "aligner", "litellm_params": params}]
+            settings["guardrails"] = [{"guardrail_name": "aligner", "litellm_params": params}, *self.guardrails]
         return settings
 
 

@@ -23,15 +23,16 @@ TRAIL = b': aligner-trail {"stream": "hold"}\n\n'
 PING = b": keep-alive\n\n"
 
 
-def read(pieces: list[bytes], *, running: bool = False) -> bytes:
-    """What a client reads of a stream of these pieces."""
+def read(pieces: list[bytes], *, running: bool = False, media_type: str = "text/event-stream") -> bytes:
+    """What a client reads of a stream of these pieces; comments of ours go past the application if they can."""
 
     async def answer(_request: Request) -> StreamingResponse:
         async def items() -> AsyncIterator[bytes]:
             for piece in pieces:
-                yield piece
+                if not (comment_lines.is_comment(piece) and await comment_lines.write_comment(piece)):
+                    yield piece
 
-        return StreamingResponse(items(), media_type="text/event-stream")
+        return StreamingResponse(items(), media_type=media_type)
 
     async def ask() -> bytes:
         app = Starlette(routes=[Route("/", answer)])
@@ -47,6 +48,7 @@ def read(pieces: list[bytes], *, running: bool = False) -> bytes:
 
 @pytest.mark.parametrize("running", [False, True])
 def test_comments_become_lines_before_the_next_event(running: bool) -> None:
+    # the first one has to begin the response, so it goes through LiteLLM
     pieces = [PING, DATA, PING, PING, DATA, TRAIL + STATUS, DATA]
     expected = b"".join(
         [b": keep-alive\n", DATA, b": keep-alive\n" * 2, DATA, TRAIL[:-1], STATUS[:-1], DATA],
@@ -54,6 +56,26 @@ def test_comments_become_lines_before_the_next_event(running: bool) -> None:
     assert read(pieces, running=running) == expected
     events = expected.decode().split("\n\n")
     assert all("data:" in event for event in events[:-1])
+
+
+def test_a_stream_without_a_last_event_ends_with_its_status() -> None:
+    assert read([DATA, STATUS]) == DATA + STATUS[:-1]
+    assert read([STATUS]) == STATUS[:-1]
+
+
+def test_inside_an_event_a_keep_alive_does_not_go_past_the_application() -> None:
+    assert read([DATA, b"data: 1", PING, b"\n\n", STATUS, DATA]) == DATA + b"data: 1" + PING[:-1] + b"\n\n" + (
+        STATUS[:-1] + DATA
+    )
+
+
+def test_what_is_no_stream_gets_no_comment() -> None:
+    """As where a guardrail after ours answers with an error."""
+    assert read([b'{"error": ', STATUS, b'"no"}'], media_type="application/json") == b'{"error": "no"}'
+
+
+def test_without_the_layer_a_comment_has_to_be_yielded() -> None:
+    assert not asyncio.run(comment_lines.write_comment(STATUS))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +90,7 @@ def test_comments_become_lines_before_the_next_event(running: bool) -> None:
     ],
 )
 def test_what_is_no_comment_of_ours_passes_as_it_is(piece: bytes) -> None:
+    assert not comment_lines.is_comment(piece)
     assert comment_lines.join_comments(piece) == piece
     assert read([DATA, piece, DATA]) == DATA + piece + DATA
 

@@ -23,14 +23,13 @@ from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.base import SafeDecoder, StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
+from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState, Timeline
 from aligner_proxy.gateway.side_texts import SideTexts
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
 from aligner_proxy.gateway.streaming.line import NO_WHOLES, EventLine, QueuedEvent, Text
 from aligner_proxy.types import OnSkip
 
-KEEPALIVE = b": keep-alive\n\n"
-"""A comment of server-sent events; every parser ignores it."""
 # An upstream stream may break with any exception. LiteLLM maps provider errors to its own types, but its internal
 # errors (ValueError, KeyError) end a stream as well. All are raised again after the items that had arrived.
 UPSTREAM_ERRORS = (Exception,)

@@ -15,9 +15,9 @@ from aligner_proxy.formats.base import MOST_TEXTS, SafeDecoder, StreamEvent
 from aligner_proxy.formats.packing import PackedChunk, Packer
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections
-from aligner_proxy.gateway.streaming import queue
 from aligner_proxy.gateway.streaming.budget import StreamBudget, size_of
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
@@ -80,7 +80,7 @@ async def into(sent: list[Any], source: AsyncIterator[Any]) -> None:
 
 
 async def played(made: HeldStream | ReleasedStream, items: list[Any]) -> list[Any]:
-    return [item async for item in made.play(flow(items)) if item != queue.KEEPALIVE]
+    return [item async for item in made.play(flow(items)) if item != KEEPALIVE]
 
 
 @pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])

@@ -22,9 +22,9 @@ from aligner_proxy.errors import NotPutIn
 from aligner_proxy.formats import Wire, chat, messages, responses, sse
 from aligner_proxy.formats.base import StreamDecoder
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
+from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
-from aligner_proxy.gateway.streaming.queue import KEEPALIVE
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
 from tests.e2e.event_streams import frames, message_events, response_events
 from tests.support.comments import take_comment, without_id
