@@ -110,6 +110,33 @@ def is_last_event(item: object) -> bool:
     return isinstance(kind, str) and kind in LAST_EVENTS
 
 
+class LastEventKeeper:
+    """Keeps back the event that ends a stream, so that a comment can be put before it."""
+
+    def __init__(self) -> None:
+        self._last_event: list[object] = []
+        self._ending = b""
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether the stream so far ends between two events."""
+        return is_between_events(self._ending)
+
+    def feed(self, item: object) -> list[object]:
+        """The items to pass on now that this one has come."""
+        ends_stream = self.is_between_events and is_last_event(item)
+        items = self._last_event if ends_stream else [*self._last_event, item]
+        self._last_event = [item] if ends_stream else []
+        self._ending = stream_tail(self._ending, item)
+        return items
+
+    def flush(self) -> list[object]:
+        """What is still kept back when the stream has ended."""
+        items = self._last_event
+        self._last_event = []
+        return items
+
+
 def _cut(whole: bytes) -> Iterator[bytes]:
     """The complete events, and last the remaining bytes, which may be empty."""
     start = 0

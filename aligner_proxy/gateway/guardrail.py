@@ -297,25 +297,18 @@ class AlignerGuardrail(CustomGuardrail):
         self, response: AsyncIterable[Any], data: dict[str, Any], state: RequestState, *, commented: bool
     ) -> AsyncGenerator[Any, None]:
         """Pass a skipped stream item by item, record the skip, and add our comment before the last event."""
-        ending = b""
-        last: object = None
+        keeper = sse.LastEventKeeper()
         try:
             async for item in response:
-                if last is not None:
-                    yield last
-                    last = None
-                if commented and sse.is_between_events(ending) and sse.is_last_event(item):
-                    last = item
-                else:
-                    yield item
-                ending = sse.stream_tail(ending, item)
+                for each in keeper.feed(item) if commented else (item,):
+                    yield each
         finally:
             if not state.is_settled:
                 self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
-        if commented and sse.is_between_events(ending):
+        if commented and keeper.is_between_events:
             yield state.comment()
-        if last is not None:
-            yield last
+        for each in keeper.flush():
+            yield each
 
     async def async_post_call_failure_hook(
         self,

@@ -134,19 +134,12 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """
         self._source = source
         finished = False
-        last: object = None
-        between_events = True
+        keeper = sse.LastEventKeeper()
         try:
             async with contextlib.aclosing(self._flow(source)) as items:
                 async for item in items:
-                    if last is not None:
-                        yield last
-                        last = None
-                    if between_events and sse.is_last_event(item):
-                        last = item
-                    else:
-                        yield item
-                    between_events = self.client.is_at_rest
+                    for each in keeper.feed(item):
+                        yield each
             finished = True
         finally:
             await run_to_end(self._close(finished=finished))
@@ -154,8 +147,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if (self.client.served_items.any or self.broken is None) and self.client.is_at_rest:
             self.comment = self._request.ledger.comment(self.client.timeline)
             yield self.comment
-        if last is not None:
-            yield last
+        for each in keeper.flush():
+            yield each
         if self.broken is not None:
             if self._request.side is not None:
                 await self._request.side.silence(self.broken)
