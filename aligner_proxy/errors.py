@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from aligner_proxy.types import FailureClass
+from aligner_proxy.types import FailureClass, SideKind
 
 
 class AlignerProxyError(Exception):
@@ -189,6 +189,18 @@ class InvalidOutput(CorrectionError):
     reason = "invalid_output"
     failure = FailureClass.INVALID_OUTPUT
     status = 502
+
+
+class CopyStays(CorrectionError):
+    """What an edit removed stands in another field of the response, which may not be changed or has gone out."""
+
+    reason = "copied_elsewhere"
+    failure = FailureClass.UNJUDGED
+    status = 422
+
+    def __init__(self, kind: SideKind) -> None:
+        super().__init__(f"removed text stands in {kind.value}")
+        self.kind = kind
 
 
 class NotPlaced(CorrectionError):

@@ -11,12 +11,16 @@ about. Nothing here decides or waits.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from aligner_proxy.errors import NotPutIn, Unreadable
+from pydantic import BaseModel
+
+from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
+from aligner_proxy.formats import copies
 from aligner_proxy.formats.packing import PackedChunk
+from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, Outcome, Status, Turn, is_first_half, join_surrogates, replace_surrogates
 
@@ -26,8 +30,20 @@ _NO_STORE = "no-store"
 """The directive of Cache-Control, which is looked for in any case and among others."""
 MOST_TEXTS = 256
 """Most texts in one stream. A stream with more is not read, since each text costs work on every event."""
+_MOST_BESIDE = 256
+"""Most texts of unusual fields that are compared with an answer."""
 _JOINED = 64
 """Pieces of a growing text after which they are joined to one block."""
+_SHORT = frozenset(
+    {
+        *("id", "model", "object", "type", "role", "name", "status", "item_id"),
+        *("finish_reason", "stop_reason", "stop_sequence", "system_fingerprint", "service_tier"),
+    }
+)
+"""Fields of a plain event that hold a word or an id."""
+_INNER = frozenset({"choices", "message", "delta", "content", "content_block"})
+"""Fields of a plain event that hold others."""
+_USAGE = "usage"
 Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 _T = TypeVar("_T")
 
@@ -191,6 +207,62 @@ class GrowingText:
         return "".join((*self._blocks, *self._recent))
 
 
+def fields_beside(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[tuple[str, Any]]:
+    """The fields of an object beside the usual ones of an answer; verdicts of filters are left out."""
+    own, extra = _own_and_extra(thing)
+    # as sets, since this runs for every event of a stream
+    names = [*(own.keys() - usual), *(extra.keys() - usual if extra else ())]
+    fields = [(name, own[name] if name in own else extra[name]) for name in names]
+    return [(name, value) for name, value in fields if _may_hold_more(value) and "filter" not in name]
+
+
+def _own_and_extra(thing: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The fields of an object that its class declares, and the others."""
+    if isinstance(thing, BaseModel):
+        return thing.__dict__, thing.__pydantic_extra__ or {}
+    return (thing if isinstance(thing, Mapping) else {}), {}
+
+
+def is_plain(thing: object, own_texts: Collection[str]) -> bool:
+    """Whether an event holds nothing beside a piece of the answer, one of `own_texts`, and the usual short values."""
+    own, extra = _own_and_extra(thing)
+    for fields in (own, extra):
+        for name, value in fields.items():
+            if value is None or isinstance(value, int | float):
+                continue
+            if isinstance(value, str):
+                is_usual = name in _SHORT and (len(value) < copies.SHORTEST_COPY or " " not in value)
+                if value and not is_usual and value not in own_texts:
+                    return False
+            elif value and not (_counts_only(value) if name == _USAGE else _is_plain_inside(name, value, own_texts)):
+                return False
+    return True
+
+
+def _is_plain_inside(name: str, value: object, own_texts: Collection[str]) -> bool:
+    if name not in _INNER:
+        return False
+    if isinstance(value, list):
+        return all(isinstance(inner, BaseModel | Mapping) and is_plain(inner, own_texts) for inner in value)
+    return is_plain(value, own_texts)
+
+
+def _counts_only(value: object) -> bool:
+    """Whether an account of tokens holds nothing but numbers and short words."""
+    if isinstance(value, str):
+        return len(value) < copies.SHORTEST_COPY
+    if isinstance(value, BaseModel | Mapping):
+        return all(_counts_only(inner) for fields in _own_and_extra(value) for inner in fields.values())
+    return value is None or isinstance(value, int | float)
+
+
+def _may_hold_more(value: object) -> bool:
+    """Whether a value is more than a number, a flag or a short word."""
+    if isinstance(value, str):
+        return len(value) >= copies.SHORTEST_COPY
+    return value is not None and not isinstance(value, int | float) and value != [] and value != {}
+
+
 @dataclass(slots=True)
 class ChoiceBuilder:
     """One choice as read so far; the flags are those that eligibility checks."""
@@ -203,6 +275,8 @@ class ChoiceBuilder:
     logprobs: bool = False
     annotations: bool = False
     inconsistent: bool = False
+    beside: list[str] = field(default_factory=list)
+    """Texts in unusual fields, which may quote the answer."""
     declined: GrowingText = field(default_factory=GrowingText)
     """Text of the refusal field that arrived in pieces."""
     declined_wholes: list[str] = field(default_factory=list)
@@ -217,6 +291,13 @@ class ChoiceBuilder:
             self.declined.append(str(text))
         else:
             self.declined_wholes.append(str(text))
+
+    def read_fields(self, fields: Sequence[tuple[str, Any]]) -> None:
+        """Record fields beside the usual ones (`fields_beside`), which may describe or quote the text."""
+        if fields:
+            self.annotations |= any(copies.describes(value, name) for name, value in fields)
+            room = _MOST_BESIDE - len(self.beside)
+            self.beside += copies.quoting_strings(fields)[:room]
 
     @property
     def hidden_text(self) -> bool:
@@ -234,11 +315,12 @@ class ChoiceBuilder:
     ) -> Exchange:
         """Make an exchange of the choice; `response` is the whole response or the first item of a stream."""
         form = form or RequestedForm.from_request(data)
+        answer = join_surrogates(str(self.pieces)) if self.pieces else None
         return Exchange(
             call_id=form.call_id,
             index=index,
             turns=turns,
-            answer=join_surrogates(str(self.pieces)) if self.pieces else None,
+            answer=answer,
             finish_reason=self.finish_reason if self.finish_reason is None else str(self.finish_reason),
             tool_calls=self.tool_calls,
             structured=form.structured,
@@ -247,7 +329,7 @@ class ChoiceBuilder:
             refusal=self.refusal,
             non_text=self.non_text,
             logprobs=self.logprobs,
-            annotations=self.annotations,
+            annotations=self.annotations or any(copies.quotes(text, answer or "") for text in self.beside),
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
             no_store=no_store(data, response),
@@ -416,9 +498,12 @@ class ChunkDecoder:
             return [StreamEvent(item)]
         pieces: list[tuple[int, str]] = []
         ends: list[int] = []
+        fields = fields_beside(item)
         for choice in item.choices:
             index = choice.index
-            self._absorb(self._builders.setdefault(index, ChoiceBuilder()), choice)
+            builder = self._builders.setdefault(index, ChoiceBuilder())
+            builder.read_fields(fields)
+            self._absorb(builder, choice)
             if text := self._text(choice):
                 pieces.append((index, text))
             if choice.finish_reason:
@@ -629,6 +714,8 @@ def name_errors(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arg
     """Return the result of `call`; re-raise errors as `kind` with only their type, since messages may quote text."""
     try:
         return call(*arguments)
+    except CopyStays:
+        raise
     except Exception as error:
         raise kind(type(error).__name__) from error
 

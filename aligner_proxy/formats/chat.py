@@ -8,14 +8,25 @@ loses its annotations, citations and token probabilities because they describe t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aligner_proxy.formats import base
-from aligner_proxy.formats.base import CITATIONS, ChoiceBuilder, ChunkDecoder, RequestedForm, has_citations, has_content
+from aligner_proxy.formats.base import (
+    CITATIONS,
+    ChoiceBuilder,
+    ChunkDecoder,
+    RequestedForm,
+    fields_beside,
+    has_citations,
+    has_content,
+)
+from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome
 
 _BODIES = ("message", "delta")
+_USUAL = USUAL_FIELDS | {"logprobs", "audio", "images"}
+"""Fields of a choice that are read by their names."""
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
@@ -23,8 +34,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     turns = base.turns(data.get("messages"))
     form = RequestedForm.from_request(data)
     return [
-        build_choice(choice).exchange(data, index, turns, response, form)
-        for index, choice in enumerate(choices_of(response) or ())
+        builder.exchange(data, index, turns, response, form) for index, builder in enumerate(build_choices(response))
     ]
 
 
@@ -70,11 +80,14 @@ def with_choice_text(choice: Any, text: str) -> Any:
     return edited
 
 
-def build_choice(choice: Any) -> ChoiceBuilder:
-    """A builder filled with one whole choice."""
-    builder = ChoiceBuilder()
-    absorb_choice(builder, choice)
-    return builder
+def build_choices(response: Any) -> Iterator[ChoiceBuilder]:
+    """Yield a builder for each choice of a whole response."""
+    fields = fields_beside(response)
+    for choice in choices_of(response) or ():
+        builder = ChoiceBuilder()
+        builder.read_fields(fields)
+        absorb_choice(builder, choice)
+        yield builder
 
 
 def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
@@ -91,7 +104,9 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
     # a delta, unlike a message, brings only a piece of the refusal
     builder.decline(_refusal(body), piece=getattr(choice, "message", None) is None)
     builder.non_text |= any(has_content(getattr(body, name, None)) for name in ("audio", "images"))
-    builder.annotations |= _points_into_text(body)
+    builder.read_fields(fields_beside(body, _USUAL))
+    builder.read_fields(fields_beside(choice, _USUAL))
+    builder.annotations |= has_citations(getattr(body, "provider_specific_fields", None))
     builder.logprobs |= has_content(getattr(choice, "logprobs", None))
 
 
@@ -126,12 +141,3 @@ def _refusal(body: Any) -> object:
     inner = fields.get("refusal") if isinstance(fields, Mapping) else None
     own = getattr(body, "refusal", None)
     return own if has_content(own) else inner
-
-
-def _points_into_text(body: Any) -> bool:
-    """Whether citations refer to the text by offset or quotation; an edit would make them wrong."""
-    for note in getattr(body, "annotations", None) or ():
-        citation = note.get("url_citation") if isinstance(note, Mapping) else getattr(note, "url_citation", None)
-        if citation is not None:
-            return True
-    return has_citations(getattr(body, "provider_specific_fields", None))

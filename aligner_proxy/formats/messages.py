@@ -17,6 +17,7 @@ from aligner_proxy.formats.base import (
     RequestedForm,
     StreamEvent,
     corrected_texts,
+    fields_beside,
     has_content,
 )
 from aligner_proxy.types import Exchange, Outcome, Turn
@@ -38,6 +39,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
         return []
     stop = response.get("stop_reason") if isinstance(response, dict) else None
     builder = ChoiceBuilder(finish_reason=str(stop) if stop else None)
+    builder.read_fields(fields_beside(response))
     for block in content:
         _absorb(builder, block)
     texts = filter(None, map(_text, content))
@@ -220,6 +222,7 @@ def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks
     elif kind == "message_delta" and isinstance(delta, Mapping):
         builder.finish_reason = delta.get("stop_reason") or builder.finish_reason
     elif kind == "content_block_delta" and isinstance(delta, Mapping):
+        builder.read_fields(fields_beside(delta))
         builder.annotations |= delta.get("type") == "citations_delta"
     elif kind == "error":
         builder.finish_reason = "error"
@@ -231,6 +234,8 @@ def _absorb(builder: ChoiceBuilder, block: object) -> None:
         builder.non_text |= not isinstance(block, str)
         return
     kind = str(block.get("type", _TEXT))
+    if kind == _TEXT:
+        builder.read_fields(fields_beside(block))
     builder.annotations |= kind == "text" and has_content(block.get("citations"))
     builder.tool_calls |= kind == "tool_use"
     builder.non_text |= kind not in (*_BESIDE, "tool_use") and not kind.endswith(_RESULT)

@@ -22,9 +22,11 @@ from aligner_proxy.formats.base import (
     RequestedForm,
     StreamEvent,
     corrected_texts,
+    fields_beside,
     has_citations,
     has_content,
 )
+from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
 DELTA = "response.output_text.delta"
@@ -34,6 +36,9 @@ ITEM_DONE = "response.output_item.done"
 PART = ("response.content_part.added", PART_DONE)
 ITEM = ("response.output_item.added", ITEM_DONE)
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+
+_USUAL = USUAL_FIELDS | {*ResponsesAPIResponse.model_fields, "annotations", "logprobs"}
+"""Fields of a response and of its text parts that are read by their names."""
 
 Where = tuple[int, int]
 """(output index, content index) of a text."""
@@ -360,6 +365,7 @@ def _absorb_response(builder: ChoiceBuilder, response: object) -> None:
     reason = details if status == "incomplete" and details else status
     builder.finish_reason = str(reason) if reason else None
     builder.annotations |= has_citations(get(response, "provider_specific_fields"))
+    builder.read_fields(fields_beside(response, _USUAL))
     # On the wire, `output_text` would be a second copy of the text that is not edited; LiteLLM's own property is not
     # meant.
     fields = response if isinstance(response, dict) else getattr(response, "model_extra", None)
@@ -390,6 +396,7 @@ def _absorb_item(builder: ChoiceBuilder, item: object) -> None:
     """Record what kind of item stands beside the text."""
     kind = kind_of(item)
     if kind == "message":
+        builder.read_fields(fields_beside(item))
         for part in as_list(get(item, "content")):
             _absorb_part(builder, part)
     elif kind in _CALLS:
@@ -402,6 +409,7 @@ def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
     """Record what a part of a message holds besides text."""
     kind = get(part, "type")
     if kind == "output_text":
+        builder.read_fields(fields_beside(part, _USUAL))
         builder.annotations |= has_content(get(part, "annotations"))
         builder.logprobs |= has_content(get(part, "logprobs"))
     elif kind == "refusal":

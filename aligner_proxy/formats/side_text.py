@@ -16,9 +16,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel
 
-from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import name_errors
 from aligner_proxy.types import SideKind
 
 SHORTEST_PROSE = 20
@@ -55,6 +53,20 @@ _BY_TYPE = (
     (re.compile(r".*(_tool_result|_call_output)|logs|tool_result"), SideKind.TOOL_OUTPUT),
     (re.compile(r"(response\.)?(.*_call|.*tool_use|input_json_delta|.*_call_.*)(\..*)?"), SideKind.TOOL_ARGUMENTS),
 )
+BESIDE = "beside"
+"""Field of what another gateway sent with an answer, which is no part of ours."""
+USUAL_FIELDS = frozenset(
+    {
+        BESIDE,
+        *("id", "created", "created_at", "model", "object", "type", "role", "index", "usage", "name", "status"),
+        *("choices", "message", "delta", "content", "text", "output", "item", "part", "response", "content_block"),
+        *("output_index", "content_index", "item_id", "sequence_number", "summary_index", "annotation_index"),
+        *("finish_reason", "stop_reason", "stop_sequence", "system_fingerprint", "service_tier"),
+        *("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "thinking_blocks"),
+        *("reasoning_items", "reasoning_details", "thinking", "signature", "input", "arguments"),
+    }
+)
+"""Fields that every answer may have; what stands in others was added by somebody."""
 _MARKS = ("type", "index", "output_index", "content_index", "summary_index")
 """Fields that identify which part of a response an event belongs to."""
 
@@ -64,6 +76,11 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_Pairs)
+
+
+def decode_percent(text: str) -> str:
+    """The text, decoded if it is encoded as in a web address."""
+    return unquote(text) if _SPACE in text else text
 
 
 def is_prose(text: str) -> bool:
@@ -117,7 +134,7 @@ def _collect(value: object, kind: SideKind, path: Path, result: list[SideString]
         result.append((kind, path, value))
     elif isinstance(value, list | tuple) and not isinstance(value, _Pairs):
         _collect_list(value, kind, path, result)
-    elif (pairs := _pairs(value)) is not None:
+    elif (pairs := fields_of(value)) is not None:
         declared = value.__dict__ if isinstance(value, BaseModel) else ()
         _collect_fields(pairs, kind, path, result, declared)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
@@ -128,7 +145,7 @@ def _collect_fields(
     pairs: Sequence[tuple[str, Any]], kind: SideKind, path: Path, result: list[SideString], declared: Container[str]
 ) -> None:
     """Append the strings of an object, including field names that its class does not declare."""
-    kind = _kind_of_type(pairs, kind)
+    kind = type_kind(pairs, kind)
     spelt = _SPELLING in path
     for name, inner in pairs:
         # a field name may be chosen by the model, and then hold a sentence
@@ -136,7 +153,7 @@ def _collect_fields(
             result.append((kind, (*path, "name"), name))
         # numbers hold no text
         if inner is not None and not isinstance(inner, int | float):
-            _collect(inner, _kind_of_field(name, inner, kind), (*path, name), result)
+            _collect(inner, field_kind(name, inner, kind), (*path, name), result)
 
 
 def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: list[SideString]) -> None:
@@ -149,7 +166,7 @@ def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: lis
         _collect(inner, kind, (*path, "*" if index is None else index), result)
 
 
-def _pairs(value: object) -> Sequence[tuple[str, Any]] | None:
+def fields_of(value: object) -> Sequence[tuple[str, Any]] | None:
     """The fields of an object; None for other values."""
     if isinstance(value, _Pairs):
         return value
@@ -172,7 +189,7 @@ def _mark(value: object, name: str) -> object:
     return inner if isinstance(inner, str | int) else None
 
 
-def _kind_of_type(pairs: Iterable[tuple[str, Any]], kind: SideKind) -> SideKind:
+def type_kind(pairs: Iterable[tuple[str, Any]], kind: SideKind) -> SideKind:
     """The kind of text in an object according to its `type` field; `kind` if that says nothing."""
     for name, inner in pairs:
         if name == "type" and inner:
@@ -185,7 +202,7 @@ def _kind_by_type(name: str) -> SideKind | None:
     return next((kind for pattern, kind in _BY_TYPE if pattern.fullmatch(name)), None)
 
 
-def _kind_of_field(name: str, inner: object, kind: SideKind) -> SideKind:
+def field_kind(name: str, inner: object, kind: SideKind) -> SideKind:
     if name == "output" and isinstance(inner, str) and kind is SideKind.TOOL_ARGUMENTS:
         return SideKind.TOOL_OUTPUT  # the object holds a call and its result
     return _BY_NAME.get(name, kind)
@@ -200,12 +217,12 @@ def _empty_prose(value: Any, kind: SideKind, dropped: Container[SideKind]) -> An
     """The value with the prose of `dropped` kinds emptied; `kind` is that of the object around it."""
     if isinstance(value, str):
         return "" if kind in dropped and is_prose(value) else value
-    pairs = _pairs(value)
+    pairs = fields_of(value)
     if pairs is not None:
-        kind = _kind_of_type(pairs, kind)
+        kind = type_kind(pairs, kind)
         changed = {}
         for name, inner in pairs:
-            new = _empty_prose(inner, _kind_of_field(name, inner, kind), dropped)
+            new = _empty_prose(inner, field_kind(name, inner, kind), dropped)
             if new is not inner:
                 changed[name] = new
         if not changed:
@@ -232,7 +249,7 @@ class SideText:
 
     def add(self, piece: str) -> None:
         """Add a piece; an exact repetition of the last piece is ignored."""
-        piece = unquote(piece) if _SPACE in piece else piece
+        piece = decode_percent(piece)
         # a single character may well come twice, as in "ll"
         if not piece or (self.pieces and piece == self.pieces[-1] and len(piece) > 1):
             return
@@ -290,14 +307,10 @@ class SideTextReader:
         self._texts: dict[Path, SideText] = {}
 
     def read(self, value: object, answer_texts: Sequence[str] = ()) -> set[SideKind]:
-        """Read a body or event; return the kinds of side text that grew.
+        """Read a body or event by the paths of its strings; return the kinds of side text that grew.
 
-        `answer_texts` belong to the answer and are skipped. Raises `Unreadable`.
+        `answer_texts` belong to the answer and are skipped. Any exception may leave this.
         """
-        return name_errors(Unreadable, self._read, value, answer_texts)
-
-    def _read(self, value: object, answer_texts: Sequence[str]) -> set[SideKind]:
-        """Add the strings of a value to the side texts by their paths; return the kinds that grew."""
         own = list(answer_texts)
         grown_kinds: set[SideKind] = set()
         for kind, path, text in side_strings(value):
@@ -314,6 +327,10 @@ class SideTextReader:
     def pending_texts(self) -> list[SideText]:
         """The texts that may be prose and may not be delivered yet."""
         return [text for text in self._texts.values() if not text.is_released and text.may_be_prose]
+
+    def texts(self) -> list[SideText]:
+        """Every text so far."""
+        return list(self._texts.values())
 
     def uncovered_text(self, text: SideText, delivered: Iterable[str]) -> str:
         """The readable text in `text` that is not part of a delivered text."""

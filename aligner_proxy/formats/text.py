@@ -17,8 +17,8 @@ from aligner_proxy.types import Exchange, Outcome
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per choice, numbered by position."""
     form = RequestedForm.from_request(data)
-    choices = chat.choices_of(response) or ()
-    return [_exchange(chat.build_choice(choice), data, index, response, form) for index, choice in enumerate(choices)]
+    builders = chat.build_choices(response)
+    return [_exchange(builder, data, index, response, form) for index, builder in enumerate(builders)]
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:

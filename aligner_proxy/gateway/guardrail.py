@@ -26,8 +26,9 @@ from litellm.types.utils import GuardrailStatus
 from aligner_proxy import formats
 from aligner_proxy.audit.writer import load_redaction, make_audit_writers
 from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter
-from aligner_proxy.errors import AlignerProxyError, ClientGone, NotPutIn
+from aligner_proxy.errors import AlignerProxyError, ClientGone, CopyStays, NotPutIn
 from aligner_proxy.formats import sse
+from aligner_proxy.formats.base import is_plain
 from aligner_proxy.gateway import (
     body_limits,
     duplicate_models,
@@ -41,6 +42,7 @@ from aligner_proxy.gateway import (
     reload,
     request_policy,
     routing,
+    second_copies,
 )
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -232,7 +234,10 @@ class AlignerGuardrail(CustomGuardrail):
                     ):
                         if exchanges:
                             outcomes = await self._make_corrector(data, state).correct(exchanges)
-                    delivered = self._apply_outcomes(remaining, state, outcomes) if outcomes else remaining
+                    if outcomes:
+                        delivered = self._apply_outcomes(data, state, remaining, exchanges, outcomes)
+                    else:
+                        delivered = remaining
                     if side is not None:
                         changed = delivered is not remaining
                         await side.settle_body(delivered, delivered_texts(exchanges, outcomes, changed=changed))
@@ -253,16 +258,31 @@ class AlignerGuardrail(CustomGuardrail):
             self._skip_choices(data, state, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
         return exchanges
 
-    def _apply_outcomes(self, response: Any, state: RequestState, outcomes: Sequence[Outcome]) -> Any:
-        """The corrected response; the original if inserting the corrections fails and the policy does not block."""
+    def _apply_outcomes(
+        self,
+        data: Mapping[str, Any],
+        state: RequestState,
+        response: Any,
+        exchanges: Sequence[Exchange],
+        outcomes: Sequence[Outcome],
+    ) -> Any:
+        """The corrected response; the original if that cannot be made and the policy does not block."""
         wire = formats.wire(state.route)
+        if wire is None:
+            return response
         try:
-            return wire.apply(response, outcomes) if wire else response
+            edited = wire.apply(response, outcomes)
+            if edited is response or is_plain(edited, [outcome.text or "" for outcome in outcomes]):
+                return edited
+            return second_copies.drop_from_body(state.route, data, edited, exchanges, outcomes)
         except NotPutIn:
             metrics.record_not_applied(state)
-            if any(map(pipeline_outcomes.blocks, state.outcomes)):
-                raise Blocked(pipeline_outcomes.INTERNAL) from None
-            return response
+            reason: str | None = pipeline_outcomes.INTERNAL
+        except CopyStays:
+            reason = second_copies.withdraw_corrections(state).reason
+        if any(map(pipeline_outcomes.blocks, state.outcomes)):
+            raise Blocked(reason)
+        return response
 
     async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
         """Do nothing, because LiteLLM caches this hook's result under a key without the tenant."""

@@ -32,7 +32,7 @@ prometheus.INFO.labels(__version__).set(1)
 def record_not_applied(state: RequestState) -> None:
     """Count a correction that could not be inserted into its response, and mark the corrected choices as failed."""
     prometheus.NOT_PUT_IN.inc()
-    state.fail_corrected(INTERNAL)
+    state.withdraw_corrected(Status.FAILED, INTERNAL)
 
 
 def record_side_text_refusal(state: RequestState, kind: SideKind) -> None:

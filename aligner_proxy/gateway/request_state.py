@@ -126,12 +126,10 @@ class RequestState:
         self.outcomes = list(outcomes)
         self.is_settled = True
 
-    def fail_corrected(self, reason: str) -> None:
-        """Mark corrected choices as failed, because the client gets the original."""
+    def withdraw_corrected(self, status: Status, reason: str) -> None:
+        """Give corrected choices another status, because their corrections do not count."""
         self.outcomes = [
-            replace(outcome, status=Status.FAILED, reason=reason, text=None)
-            if outcome.status is Status.CORRECTED
-            else outcome
+            replace(outcome, status=status, reason=reason, text=None) if outcome.status is Status.CORRECTED else outcome
             for outcome in self.outcomes
         ]
 

@@ -17,7 +17,6 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -30,12 +29,13 @@ from aligner_proxy import formats
 from aligner_proxy.audit.entry import SIDE_IDS
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import corrected_texts, no_store
-from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose, side_strings
+from aligner_proxy.formats.base import corrected_texts, name_errors, no_store
+from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.second_copies import ECHOED, echoed_texts
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.stages.language import WOULD_NOT_JUDGE
 from aligner_proxy.types import (
@@ -54,8 +54,6 @@ from aligner_proxy.types import (
 
 CorrectorOf = Callable[[RequestState], ChoiceCorrector]
 """Creates the corrector for a request with this state."""
-_ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
-"""Request fields that a response repeats under the same name."""
 _JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
 """Judges a text for whatever reason an answer would be skipped, since an unjudged side text counts as a failure."""
 _BETWEEN = "\n\n"
@@ -198,7 +196,7 @@ class SideTexts:
         """
         self._body = value
         try:
-            self._grown_kinds = self._reader.read(value, answer_texts)
+            self._grown_kinds = name_errors(Unreadable, self._reader.read, value, answer_texts)
         except Unreadable:
             self.refuse(SideKind.OTHER_TEXT)
 
@@ -304,11 +302,9 @@ class SideTexts:
         looked_at = self._current_kinds().looked_at
         return [text for text in self._reader.pending_texts() if text.kind in looked_at]
 
-    def _echoed_texts(self, text: SideText) -> Iterator[str]:
+    def _echoed_texts(self, text: SideText) -> list[str]:
         """Strings of the request's own field of the same name."""
-        for name in _ECHOED:
-            if name in text.path:
-                yield from (own for _, _, own in side_strings({name: self._data.get(name)}))
+        return echoed_texts(self._data, [name for name in ECHOED if name in text.path])
 
     async def _judge(self, kind: SideKind, text: str) -> None:
         """Score a text; raises `Blocked` if it may not be delivered."""

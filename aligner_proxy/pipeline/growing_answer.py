@@ -222,6 +222,16 @@ class GrowingAnswer:
         """Whether the output differs from the original anywhere."""
         return self._changed or self._present.replacements.is_changed
 
+    def edits_after(self, count: int) -> list[tuple[str, str]]:
+        """The edited passages but the first `count`, each with what goes out in its place."""
+        present = (self._present.original, self._present.replacements)
+        parts = [*((part.original, part.replacements) for part in self._decided), present]
+        ranges = [(original, output, *at) for original, output in parts for at in output.changed_ranges]
+        return [
+            (original[start:end], output.render(start, end, original))
+            for original, output, start, end in ranges[count:]
+        ]
+
     @property
     def stopped(self) -> Outcome | None:
         """The outcome, without its text, if the answer was held, or given up before all was judged; otherwise None."""

@@ -33,13 +33,19 @@ class ReplacementMap:
     def __init__(self) -> None:
         self.end = 0
         """Number of decided characters."""
-        self.is_changed = False
-        """Whether any of them differ from the original."""
+        self.changed_ranges: list[tuple[int, int]] = []
+        """Where the output differs from the original, in characters of the original."""
         self._all: list[Replacement] = []
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the output differs from the original anywhere."""
+        return bool(self.changed_ranges)
 
     def add(self, end: int, text: str, *, is_changed: bool = True) -> None:
         """Decide that `text` goes out for the next characters, up to `end`; `is_changed` is False if it equals them."""
-        self.is_changed |= is_changed
+        if is_changed:
+            self.changed_ranges.append((self.end, end))
         self._all.append(Replacement(self.end, end, text))
         self.end = end
 

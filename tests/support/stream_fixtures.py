@@ -122,11 +122,12 @@ def response_items(pieces: Sequence[str]) -> Items:
     part = {"type": "output_text", "text": join_surrogates("".join(pieces)), "annotations": []}
     item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
     body = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "output": [item]}
-    config = OpenAIResponsesAPIConfig()
-    logging = cast("Any", None)
-    return [
-        config.transform_streaming_response("m", event, logging) for event in response_events(body, lambda _: pieces)
-    ]
+    return [response_event(event) for event in response_events(body, lambda _: pieces)]
+
+
+def response_event(event: dict[str, Any]) -> Any:
+    """A typed event of Responses, as LiteLLM makes it."""
+    return OpenAIResponsesAPIConfig().transform_streaming_response("m", event, cast("Any", None))
 
 
 def response_text(items: Items) -> str:

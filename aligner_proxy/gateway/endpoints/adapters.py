@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from aligner_proxy.formats.copies import RemovedText, drop_copies
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.endpoints.forms import MOST_OBJECTIVES, Message
 from aligner_proxy.gateway.endpoints.judgement import MOST_ANSWERS, STOP, AnswerBatch, JudgedBatch
@@ -167,7 +168,9 @@ async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
     if result.changed:
         for ((holder, key), _), text in zip(places, result.after, strict=True):
             holder[key] = text
-        verdict["transformedData"] = {"response": {"json": response}}
+        # no copy has to stay here, or the correction would not count
+        cleaned = drop_copies(response, RemovedText.compare_texts(result.before, result.after), result.after)
+        verdict["transformedData"] = {"response": {"json": cleaned}}
     return verdict
 
 

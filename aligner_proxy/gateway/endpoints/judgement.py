@@ -13,6 +13,7 @@ from litellm.types.utils import ModelResponse
 
 from aligner_proxy.audit.entry import find_edits
 from aligner_proxy.concurrency import run_off_loop
+from aligner_proxy.formats.side_text import BESIDE
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, AlignSegment, TextEdit
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
@@ -25,8 +26,6 @@ STOP = "stop"
 MOST_ANSWERS = 64
 """Most answers in one request, since each is a request to the engine."""
 _CALL_TYPE = "align"
-_BESIDE = "beside"
-"""Field of the made response for content that is judged as side text."""
 
 
 class Hooks(Protocol):
@@ -87,7 +86,7 @@ class AnswerBatch:
             {"index": index, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
             for index, (text, reason) in enumerate(zip(self.texts, reasons, strict=True))
         ]
-        return ModelResponse(choices=choices, **({} if self.side_content is None else {_BESIDE: self.side_content}))
+        return ModelResponse(choices=choices, **({} if self.side_content is None else {BESIDE: self.side_content}))
 
     def make_data(self) -> dict[str, Any]:
         """The request data as LiteLLM passes it to hooks."""

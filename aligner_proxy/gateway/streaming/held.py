@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
+from aligner_proxy import formats
 from aligner_proxy.concurrency import run_to_end
 from aligner_proxy.engine.api import Session
-from aligner_proxy.errors import NotPutIn
+from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats.base import StreamEvent, corrected_texts, no_store
 from aligner_proxy.formats.packing import Packer
-from aligner_proxy.gateway import litellm_internals, metrics
+from aligner_proxy.gateway import litellm_internals, metrics, second_copies
+from aligner_proxy.gateway.second_copies import AnswerTexts, StreamCopies
 from aligner_proxy.gateway.side_texts import delivered_texts
 from aligner_proxy.gateway.streaming.line import PACKED_FROM
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
@@ -26,7 +28,7 @@ from aligner_proxy.gateway.streaming.queue import StreamQueue, slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.part_cutter import is_blocked, longest_part
-from aligner_proxy.types import Exchange, Outcome, SkipReason, Status
+from aligner_proxy.types import Exchange, Outcome, SideKind, SkipReason, Status
 
 
 class HeldStream(StreamQueue[PrefilledText]):
@@ -118,15 +120,9 @@ class HeldStream(StreamQueue[PrefilledText]):
         self._has_outcome = True
         exchanges = self._exchanges()
         outcomes = await self._correct_texts(exchanges)
-        texts = corrected_texts(outcomes)
         outgoing: Collection[object] = self._received
-        if texts:
-            try:
-                outgoing = await self._replay_events(exchanges, texts)
-            except NotPutIn:
-                metrics.record_not_applied(self._request.ledger)
-                if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
-                    raise
+        if corrected_texts(outcomes):
+            outgoing = await self._corrected_items(exchanges, outcomes) or self._received
         if self._request.side is not None:
             changed = outgoing is not self._received
             await self._request.side.settle(delivered_texts(exchanges, outcomes, changed=changed))
@@ -155,17 +151,48 @@ class HeldStream(StreamQueue[PrefilledText]):
     def _session(self, index: int) -> Session | None:
         return self._texts[index].take_session() if index in self._texts else None
 
-    async def _replay_events(self, exchanges: Sequence[Exchange], texts: Mapping[int, str]) -> list[object]:
-        """The items of all events with the corrected texts."""
+    async def _corrected_items(
+        self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]
+    ) -> Collection[object] | None:
+        """The items with the corrected texts; None if the original has to go out. Raises if the policy blocks that."""
+        ledger = self._request.ledger
+        texts = corrected_texts(outcomes)
         for exchange in exchanges:
             if exchange.index in texts:
                 self._text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
+        answers = AnswerTexts(exchanges, outcomes)
+        try:
+            try:
+                return await self._replay_events(answers)
+            except CopyStays as copy:
+                if copy.kind is not SideKind.REASONING:
+                    raise
+            return await self._replay_events(answers, without_reasoning=True)
+        except NotPutIn:
+            metrics.record_not_applied(ledger)
+            if any(map(pipeline_outcomes.blocks, ledger.outcomes)):
+                raise
+        except CopyStays:
+            self._request.corrector.refuse(second_copies.withdraw_corrections(ledger))
+        return None
+
+    async def _replay_events(self, answers: AnswerTexts, *, without_reasoning: bool = False) -> list[object]:
+        """The items of all events with the corrected texts, and without copies of what was removed."""
+        request = self._request
+        form = formats.reasoning(request.ledger.route) if without_reasoning else None
+        reasoning = form.open_stream(request.data, drop=True) if form is not None else None
+        copies = StreamCopies(request.data, answers.removed)
         items: list[object] = []
         packer = Packer()
         for queued in self._queue:
-            item = queued.item()[0]
-            items.append(item if len(items) < PACKED_FROM else packer.pack(item))
+            item, pieces = queued.item()
+            own_texts = [*pieces, *answers.delivered]
+            unchanged_texts = answers.unchanged if queued.changes else [*pieces, *answers.unchanged]
+            for each in (item,) if reasoning is None else reasoning.feed(item):
+                cleaned = copies.clean(each, own_texts, unchanged_texts)
+                items.append(cleaned if len(items) < PACKED_FROM else packer.pack(cleaned))
             await self._time.pause()
+        copies.check()
         return items
 
     def ready(self) -> Iterator[tuple[object, bool]]:

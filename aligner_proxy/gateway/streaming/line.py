@@ -60,8 +60,13 @@ class QueuedEvent(Generic[Text]):
     wholes: Mapping[int, Text]
     size: int
 
-    def item(self) -> tuple[object, bool]:
-        """The item to deliver (the same object if its texts did not change), and whether it adds any text.
+    @property
+    def changes(self) -> bool:
+        """Whether a text of it is changed anywhere."""
+        return any(text.changed for text, _, _ in self.places) or any(text.changed for text in self.wholes.values())
+
+    def item(self) -> tuple[object, list[str]]:
+        """The item to deliver (the same object if its texts did not change), and the pieces in it.
 
         Raises `NotPutIn` if a changed text cannot be inserted.
         """
@@ -70,7 +75,7 @@ class QueuedEvent(Generic[Text]):
             for (text, start, end), (_, piece) in zip(self.places, self.event.pieces, strict=True)
         ]
         wholes = {index: text.render(0, text.length) for index, text in self.wholes.items() if text.changed}
-        return replace_event_texts(self.event, pieces, wholes), any(pieces)
+        return replace_event_texts(self.event, pieces, wholes), pieces
 
 
 @dataclass(frozen=True, slots=True)

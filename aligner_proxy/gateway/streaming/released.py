@@ -5,13 +5,15 @@ An event that repeats a whole text waits until all of that text is decided, and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
-from aligner_proxy.errors import NotPutIn, Shed
+from aligner_proxy.errors import CopyStays, NotPutIn, Shed
 from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.gateway import metrics
+from aligner_proxy.gateway.second_copies import StreamCopies, copy_outcome, withdraw_corrections
 from aligner_proxy.gateway.streaming.line import QueuedEvent
 from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.pipeline import outcomes
@@ -25,6 +27,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     _edit_left_out = False
     """Whether an edit could not be inserted into its event, which was delivered unchanged."""
+    _copy_stays = False
+    """Whether what an edit removed went out in another field."""
     _contradicted = False
     """Whether events contradict one another and the policy prefers an error."""
 
@@ -37,6 +41,16 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def _ended_texts(self) -> set[int]:
         """Numbers of the texts that have ended."""
         return set()
+
+    @cached_property
+    def _copies(self) -> StreamCopies:
+        """Second copies of the texts in the events."""
+        return StreamCopies(self._request.data)
+
+    @cached_property
+    def _edit_counts(self) -> Counter[int]:
+        """By text, the number of edits that were noted."""
+        return Counter()
 
     def _new_text(self, index: int) -> GrowingAnswer:
         """A text that is corrected while it grows; given up at once if the stream was shed."""
@@ -164,12 +178,39 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     def _item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
         """The item to deliver for an event; its original if an edit cannot be inserted and the policy permits that."""
+        self._note_edits()
         try:
-            return queued.item()
+            item, pieces = queued.item()
+            return self._without_copies(queued, item, pieces), any(pieces)
         except NotPutIn:
             self._edit_left_out = True
             self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.ledger.policy))
             return queued.event.original, bool(queued.places)
+
+    def _note_edits(self) -> None:
+        """Note what edits removed since the last event."""
+        for index, text in self._texts.items():
+            if text.changed and (edits := text.edits_after(self._edit_counts[index])):
+                self._edit_counts[index] += len(edits)
+                for original, corrected in edits:
+                    self._copies.add_removed(original, corrected)
+
+    def _without_copies(self, queued: QueuedEvent[GrowingAnswer], item: object, pieces: Sequence[str]) -> object:
+        """The item without copies of what was removed; raises `Blocked` if one stays and the policy prefers an error.
+
+        What went out before an edit cannot be taken back.
+        """
+        own_texts = [*pieces, *(text.render(0, text.length) for text in queued.wholes.values())]
+        if not self._edit_counts:
+            self._copies.read(item, own_texts)
+            return item
+        try:
+            item = self._copies.clean(item, own_texts, () if queued.changes else own_texts)
+            self._copies.check()
+        except CopyStays:
+            self._copy_stays = True
+            self._request.corrector.refuse(copy_outcome(self._request.ledger.policy))
+        return item
 
     async def settle(self, *, finished: bool) -> None:
         """Close all texts and settle their outcomes."""
@@ -193,6 +234,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                 (exchange, replace(outcome, status=Status.SKIPPED, reason=reason)) for exchange, outcome in outcomes
             ]
         self._request.corrector.settle(outcomes)
+        if self._copy_stays:
+            withdraw_corrections(self._request.ledger)
         if self._edit_left_out:
             metrics.record_not_applied(self._request.ledger)
 

@@ -1,0 +1,251 @@
+"""Second copies of an answer: fields beside it that quote it, point into it or encode it.
+
+An edit makes such a field wrong, and a quotation would deliver what the edit removed. They are known by their form, not
+by a provider's names for them. `describes` finds pointers and encodings, such as offsets of citations and token ids;
+`quotes` finds whole sentences of the answer. Of an edited answer, `drop_copies` removes all three; `RemovedText` knows
+what the edit took out. A copy that a client needs as it is, such as a tool call's arguments, raises `CopyStays`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from aligner_proxy.errors import CopyStays
+from aligner_proxy.formats.side_text import USUAL_FIELDS, decode_percent, field_kind, fields_of, side_strings, type_kind
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import SideKind
+
+SHORTEST_COPY = 20
+"""Characters of the shortest text whose copy is looked for."""
+_WINDOW = 16
+"""Characters without white space, about 20 with it, that a copy of part of a sentence shares with it."""
+_LONG_WINDOW = 40
+"""The same where people think and act: reasoning and calls share words with any answer."""
+_SENTENCE = 40
+"""Characters from which a quotation counts although it does not end as a sentence does."""
+_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u2026")
+_NOISE = re.compile(r"\\[nrt]|[\s\\]")
+"""White space, plain or escaped as in JSON."""
+_POINTER = re.compile(
+    r"(?i)(start|end|begin|stop|from|to)?_?(char|text|token|byte)?_?(index|offset|position)(_?in_?text)?|start|end"
+)
+"""Names of fields that hold a place in a text."""
+_TOKENS = re.compile(r"(?i).*token.*|.*logprobs?")
+_FEWEST_IDS = 8
+"""Numbers in a list that stands for a text although its name does not say so."""
+
+_KEPT = USUAL_FIELDS | {
+    "provider_specific_fields",
+    "results",
+    "outputs",
+    "instructions",
+    "metadata",
+    "tools",
+    "tool_choice",
+}
+"""Fields that are kept and searched for copies; any other is dropped as a whole if it holds one."""
+_ACTED_ON = (SideKind.REASONING, SideKind.TOOL_ARGUMENTS)
+
+
+def normalize(text: str) -> str:
+    """A text without case, white space and the escapes of JSON, HTML and web addresses."""
+    text = decode_percent(text)
+    text = html.unescape(text) if "&" in text else text
+    return _NOISE.sub("", text).casefold()
+
+
+@dataclass(slots=True)
+class RemovedText:
+    """What edits took out of one or more answers."""
+
+    sentences: set[str] = field(default_factory=set)
+    windows: dict[int, set[str]] = field(default_factory=lambda: {_WINDOW: set(), _LONG_WINDOW: set()})
+    """By length, the stretches of removed text that stand nowhere in what is delivered."""
+
+    @classmethod
+    def compare_texts(cls, originals: Iterable[str], corrected: Iterable[str]) -> RemovedText:
+        """What the corrected texts no longer have of their originals."""
+        removed = cls()
+        for before, after in zip(originals, corrected, strict=True):
+            if before != after:
+                removed.add(before, after)
+        return removed
+
+    def add(self, original: str, corrected: str) -> None:
+        """Add what `corrected` no longer has of `original`."""
+        remaining = normalize(corrected)
+        pieces = [normalize(piece.text) for piece in split(original) if len(piece.text.strip()) >= SHORTEST_COPY]
+        removed = {piece for piece in pieces if piece not in remaining}
+        self.sentences |= removed
+        for size, windows in self.windows.items():
+            present = _windows(remaining, size)
+            for piece in removed:
+                windows |= _windows(piece, size) - present
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest removed sentence, without white space."""
+        return max(map(len, self.sentences), default=0)
+
+    def is_quoted_in(self, text: str, kind: SideKind) -> bool:
+        """Whether a text holds a removed sentence, or a good part of one."""
+        normal = normalize(text)
+        if any(sentence in normal for sentence in self.sentences):
+            return True
+        size = _LONG_WINDOW if kind in _ACTED_ON else _WINDOW
+        windows = self.windows[size]
+        return bool(windows) and any(normal[at : at + size] in windows for at in range(len(normal) - size + 1))
+
+
+def _windows(text: str, size: int) -> set[str]:
+    return {text[at : at + size] for at in range(len(text) - size + 1)}
+
+
+def describes(value: object, name: str = "") -> bool:
+    """Whether a value points into a text or encodes it, by the form of its numbers."""
+    if isinstance(value, list | tuple):
+        if value and all(type(inner) is int for inner in value):
+            return len(value) >= _FEWEST_IDS or _TOKENS.fullmatch(name) is not None
+        return any(describes(inner, name) for inner in value)
+    fields = fields_of(value)
+    return any(
+        (type(inner) is int and _POINTER.fullmatch(inner_name) is not None and inner_name != "index")
+        or (not isinstance(inner, str | int | float) and describes(inner, inner_name))
+        for inner_name, inner in fields or ()
+    )
+
+
+def quoting_strings(fields: Iterable[tuple[str, Any]]) -> list[str]:
+    """The strings of fields beside an answer that are long enough to quote it; reasoning and calls are left out."""
+    return [
+        text
+        for name, value in fields
+        for kind, _, text in side_strings({name: value})
+        if kind is SideKind.OTHER_TEXT and len(text) >= SHORTEST_COPY
+    ]
+
+
+def quotes(text: str, answer: str) -> bool:
+    """Whether a text repeats an answer or a sentence of it."""
+    inner = normalize(text)
+    outer = normalize(answer)
+    if len(inner) < _WINDOW or len(outer) < _WINDOW:
+        return False
+    return outer in inner or (inner in outer and (len(inner) >= _SENTENCE or inner.endswith(_ENDS)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is looked for in one body or event."""
+
+    removed: RemovedText
+    delivered_texts: Collection[str]
+    """The answers as they go out, which were judged."""
+    unchanged_texts: Collection[str]
+    """Those of them that are as the upstream wrote them, whose pointers stay right."""
+    echoed_texts: Collection[str]
+    """Texts of the request that the response repeats."""
+
+
+def drop_copies(
+    value: Any,
+    removed: RemovedText,
+    delivered_texts: Collection[str],
+    unchanged_texts: Collection[str] = (),
+    echoed_texts: Collection[str] = (),
+) -> Any:
+    """A body or event without copies of removed text and without pointers into edited texts.
+
+    Returns the same object if it has none. `delivered_texts` are the answers in it, of which `unchanged_texts` are as
+    the upstream wrote them; `echoed_texts` come from the request. Raises `CopyStays` for a copy that may not be
+    changed.
+    """
+    search = _Search(removed, delivered_texts, unchanged_texts, echoed_texts)
+    return _clean(value, SideKind.OTHER_TEXT, search, edited=True)
+
+
+def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:
+    """The value without copies; `kind` is that of the field that holds it, `edited` False beside an unchanged text."""
+    if isinstance(value, str):
+        return _clean_string(value, kind, search)
+    if isinstance(value, list):
+        return _clean_list(value, kind, search, edited=edited)
+    fields = fields_of(value)
+    if fields is None:
+        return value
+    edited = edited and _own_text(value) not in search.unchanged_texts
+    kind = type_kind(fields, kind)
+    changed: dict[str, Any] = {}
+    for name, inner in fields:
+        if inner is None or isinstance(inner, int | float):
+            continue
+        inner_kind = field_kind(name, inner, kind)
+        if name not in _KEPT and _is_copy(inner, name, inner_kind, search, edited=edited):
+            changed[name] = [] if isinstance(inner, list) else None
+            continue
+        new = _clean(inner, inner_kind, search, edited=edited)
+        if new is not inner:
+            changed[name] = new
+    return _with_fields(value, changed) if changed else value
+
+
+def _is_copy(value: object, name: str, kind: SideKind, search: _Search, *, edited: bool) -> bool:
+    """Whether a field is to be dropped: it describes an edited text, or quotes what was removed from it."""
+    if kind in _ACTED_ON:
+        return False
+    return (edited and describes(value, name)) or any(
+        inner_kind not in _ACTED_ON and _is_quotation(text, inner_kind, search)
+        for inner_kind, _, text in side_strings({name: value})
+    )
+
+
+def _is_quotation(text: str, kind: SideKind, search: _Search) -> bool:
+    if len(text) < SHORTEST_COPY or text in search.delivered_texts or text in search.echoed_texts:
+        return False
+    return search.removed.is_quoted_in(text, kind)
+
+
+def _clean_list(values: list[Any], kind: SideKind, search: _Search, *, edited: bool) -> list[Any]:
+    """The list without copies; strings in a row may be pieces of one text."""
+    if len(values) > 1 and all(isinstance(inner, str) for inner in values):
+        joined = "".join(values)
+        return values if _clean_string(joined, kind, search) == joined else []
+    cleaned = [_clean(inner, kind, search, edited=edited) for inner in values]
+    return values if all(new is old for new, old in zip(cleaned, values, strict=True)) else cleaned
+
+
+def _clean_string(text: str, kind: SideKind, search: _Search) -> str:
+    if not _is_quotation(text, kind, search):
+        return text
+    if kind in _ACTED_ON:
+        raise CopyStays(kind)
+    return ""
+
+
+def _own_text(value: object) -> str | None:
+    """The answer's text in a choice, message, part or block."""
+    for name in ("text", "content"):
+        text = _field(value, name)
+        if isinstance(text, str):
+            return text
+    for name in ("message", "delta"):
+        if (body := _field(value, name)) is not None:
+            return _own_text(body)
+    return None
+
+
+def _field(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+def _with_fields(value: Any, changed: Mapping[str, Any]) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_copy(update=dict(changed))
+    # a field of a dict that is dropped goes with its name
+    return {name: changed.get(name, inner) for name, inner in value.items() if changed.get(name, inner) is not None}

@@ -1,0 +1,153 @@
+"""Second copies on their way to a client: what an edit removed goes out nowhere else in the response.
+
+Fields that quote removed text, point into an edited text or encode it are dropped from the response, as reasoning is
+that quotes it. A copy that has to stay (a call's arguments, reasoning that the client sends back) or that has gone out
+already raises `CopyStays`: the answer then counts as one that could not be corrected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from aligner_proxy import formats
+from aligner_proxy.errors import CopyStays, NotPutIn
+from aligner_proxy.formats import copies, sse
+from aligner_proxy.formats.base import corrected_texts, is_plain, name_errors
+from aligner_proxy.formats.copies import RemovedText
+from aligner_proxy.formats.side_text import SideTextReader, side_strings
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.types import Exchange, OnSkip, Outcome, Policy, SideKind, SkipReason, Status
+
+ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
+"""Request fields that a response repeats under the same name."""
+
+_SPREAD = 3
+"""A copy may be this many times as long as the removed text, by white space and escapes."""
+
+
+def echoed_texts(data: Mapping[str, Any], names: Sequence[str] = ECHOED) -> list[str]:
+    """The strings of the request's fields that a response may repeat."""
+    return [text for name in names if data.get(name) for _, _, text in side_strings({name: data[name]})]
+
+
+class AnswerTexts:
+    """The texts of one response: what was removed from them, and what is delivered."""
+
+    def __init__(self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]) -> None:
+        texts = corrected_texts(outcomes)
+        self.removed = RemovedText()
+        self.unchanged: list[str] = []
+        for exchange in exchanges:
+            original = exchange.answer or ""
+            if exchange.index in texts:
+                self.removed.add(original, texts[exchange.index])
+            else:
+                self.unchanged.append(original)
+        self.delivered = [*texts.values(), *self.unchanged]
+
+
+def drop_from_body(
+    route: str | None, data: Mapping[str, Any], body: Any, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]
+) -> Any:
+    """A corrected body without second copies; raises `CopyStays`, or `NotPutIn` if it cannot be read."""
+    texts = AnswerTexts(exchanges, outcomes)
+
+    def drop(value: Any) -> Any:
+        return name_errors(
+            NotPutIn,
+            copies.drop_copies,
+            value,
+            texts.removed,
+            texts.delivered,
+            texts.unchanged,
+            echoed_texts(data),
+        )
+
+    try:
+        return drop(body)
+    except CopyStays as copy:
+        form = formats.reasoning(route)
+        if copy.kind is not SideKind.REASONING or form is None:
+            raise
+        return drop(form.remove_reasoning(data, body))
+
+
+def copy_outcome(policy: Policy) -> Outcome:
+    """The outcome of an answer with a copy that stays: as with annotations, `on_skip` decides.
+
+    Where it says `judge`, this is a failure of class `unjudged`.
+    """
+    if policy.on_skip.annotations is OnSkip.JUDGE:
+        return Outcome(Status.FAILED, CopyStays.reason, None, policy)
+    return Outcome(Status.SKIPPED, SkipReason.ANNOTATIONS.value, None, policy)
+
+
+def withdraw_corrections(state: RequestState) -> Outcome:
+    """Record that corrected choices count as not correctable; return the outcome that they get."""
+    outcome = copy_outcome(state.policy)
+    state.withdraw_corrected(outcome.status, str(outcome.reason))
+    return outcome
+
+
+class StreamCopies:
+    """Second copies in the events of one stream, which is corrected before or while it is delivered."""
+
+    def __init__(self, data: Mapping[str, Any], removed: RemovedText | None = None) -> None:
+        self.removed = removed or RemovedText()
+        self._data = data
+        self._reader = SideTextReader(streamed=True)
+        self._echoed: list[str] | None = None
+        self._checked: dict[object, tuple[int, str]] = {}
+        """By path, the number of pieces that were looked at, and the end of the last of them."""
+
+    def read(self, item: object, own_texts: Collection[str]) -> None:
+        """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
+        if not is_plain(_value_of(item), own_texts):
+            name_errors(NotPutIn, self._reader.read, item, list(own_texts))
+
+    def clean(self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str]) -> Any:
+        """An event without copies, which is remembered; raises `CopyStays`, or `NotPutIn` if it cannot be read.
+
+        `own_texts` are the answer's texts in it, as they are delivered.
+        """
+        if is_plain(_value_of(item), own_texts):
+            return item
+        if self._echoed is None:
+            self._echoed = echoed_texts(self._data)
+        return name_errors(NotPutIn, self._clean, item, own_texts, unchanged_texts)
+
+    def _clean(self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str]) -> Any:
+        value = _value_of(item)
+        cleaned = copies.drop_copies(value, self.removed, own_texts, unchanged_texts, self._echoed or ())
+        if cleaned is not value:
+            frame = sse.as_frame(item)
+            # a line that is no event is left out
+            item = cleaned if not isinstance(item, bytes) else frame.with_event(cleaned) if frame.event else b""
+        self._reader.read(item, list(own_texts))
+        return item
+
+    def add_removed(self, original: str, corrected: str) -> None:
+        """Note what an edit removes; the events so far are then looked at again."""
+        self.removed.add(original, corrected)
+        self._checked.clear()
+
+    def check(self) -> None:
+        """Raise `CopyStays` if a text in the events so far holds removed text, whole or in pieces."""
+        overlap = _SPREAD * self.removed.longest
+        for text in self._reader.texts():
+            count, tail = self._checked.get(text.path, (0, ""))
+            if count == len(text.pieces):
+                continue
+            latest = tail + "".join(text.pieces[count:])
+            if self.removed.is_quoted_in(latest, text.kind):
+                raise CopyStays(text.kind)
+            self._checked[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
+
+
+def _value_of(item: object) -> object:
+    """The data of an event that came as bytes, its text if that is no object; any other event as it is."""
+    if not isinstance(item, bytes):
+        return item
+    event = sse.as_frame(item).event
+    return {"line": item.decode(errors="replace")} if event is None else event

@@ -1,0 +1,94 @@
+"""Second copies of removed text through the hooks: whatever field holds one, no `corrected` response delivers it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litellm.proxy._types import UserAPIKeyAuth
+
+from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.gateway.request_state import find_state
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.types import Status
+from tests.gateway.test_guardrail import build
+from tests.support.comments import take_comment
+from tests.support.planted_copies import ROUTES, Case, holds_copy, make_case
+from tests.support.scripted import SegmentEngine
+
+BLOCK = 250
+"""Cases of one test."""
+JUDGED = {"annotations": "judge", "non_text": "judge", "logprobs": "judge"}
+
+
+def route(name: str, **settings: Any) -> dict[str, Any]:
+    return {"match": {"model": name}, "name": name, "objectives": ["kind"], **settings}
+
+
+FILE = {
+    "objectives": {"kind": "Kindness: the response should never insult the reader"},
+    "routes": [
+        route("hold"),
+        route("hold-judge", on_skip=JUDGED),
+        route("sentence", stream="sentence"),
+        route("sentence-judge", stream="sentence", on_skip=JUDGED),
+    ],
+}
+
+
+@pytest.fixture
+def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
+    guardrail = build(tmp_path, monkeypatch, FILE)
+    engine = SegmentEngine(lambda text: 4.0 if "fool" in text else -4.0)
+    guardrail.pipeline = Pipeline(engine, extensions=guardrail.pipeline.extensions)
+    return guardrail
+
+
+def request(case: Case, model: str) -> dict[str, Any]:
+    return {"model": model, "litellm_call_id": str(case.seed), "metadata": {}, "messages": []}
+
+
+def status_of(data: dict[str, Any]) -> Status:
+    state = find_state(data)
+    assert state is not None
+    return state.status
+
+
+async def deliver_whole(guard: AlignerGuardrail, case: Case, model: str) -> tuple[Status, list[Any]]:
+    data = request(case, model)
+    user = UserAPIKeyAuth(request_route=ROUTES[case.format])
+    edited = await guard.async_post_call_success_hook(data, user, case.whole)
+    return status_of(data), [case.whole if edited is None else edited]
+
+
+async def deliver_stream(guard: AlignerGuardrail, case: Case, model: str) -> tuple[Status, list[Any]]:
+    data = request(case, model)
+    user = UserAPIKeyAuth(request_route=ROUTES[case.format])
+
+    async def upstream() -> Any:
+        for item in case.items:
+            yield item
+
+    items = [item async for item in guard.async_post_call_streaming_iterator_hook(user, upstream(), data)]
+    take_comment(items)
+    return status_of(data), items
+
+
+@pytest.mark.some(1)
+@pytest.mark.parametrize("block", range(20))
+async def test_removed_text_goes_out_in_no_field(guard: AlignerGuardrail, block: int) -> None:
+    leaks = []
+    seen: Counter[str] = Counter()
+    for seed in range(block * BLOCK, (block + 1) * BLOCK):
+        case = make_case(seed)
+        model = ("hold", "hold-judge", "sentence", "sentence-judge")[seed % 4]
+        for deliver in (deliver_whole, deliver_stream):
+            status, values = await deliver(guard, case, model)
+            seen[f"{deliver.__name__} {model} {status.value}"] += 1
+            if status is Status.CORRECTED and holds_copy(values):
+                leaks.append((seed, case.format, model, deliver.__name__))
+    assert not leaks, (len(leaks), leaks[:40])
+    corrected = sum(count for name, count in seen.items() if "judge" in name and "corrected" in name)
+    assert corrected > BLOCK * 0.7, seen  # of as many deliveries, whole and streamed
