@@ -248,4 +248,5 @@ def _with_fields(value: Any, changed: Mapping[str, Any]) -> Any:
     if isinstance(value, BaseModel):
         return value.model_copy(update=dict(changed))
     # a field of a dict that is dropped goes with its name
-    return {name: changed.get(name, inner) for name, inner in value.items() if changed.get(name, inner) is not None}
+    dropped = {name for name, inner in changed.items() if inner is None}
+    return {name: changed.get(name, inner) for name, inner in value.items() if name not in dropped}

@@ -58,9 +58,9 @@ def test_only_what_an_edit_took_out_is_looked_for() -> None:
 def test_a_copy_goes_and_everything_else_stays_the_same_object() -> None:
     removed = RemovedText.compare_texts([f"{FIRST} {RUDE}"], [FIRST])
     kept = {"role": "assistant", "content": FIRST, "extra": {"note": "Served by the second machine."}}
-    body = {"choices": [{"message": kept}], "trace": {"modelOutput": [RUDE]}}
+    body = {"stop": None, "choices": [{"message": kept}], "trace": {"modelOutput": [RUDE]}}
     cleaned = drop_copies(body, removed, [FIRST])
-    assert cleaned == {"choices": [{"message": kept}]}
+    assert cleaned == {"stop": None, "choices": [{"message": kept}]}
     assert cleaned["choices"] is body["choices"]
     assert drop_copies(cleaned, removed, [FIRST]) is cleaned
 
