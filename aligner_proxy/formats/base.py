@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats import copies
 from aligner_proxy.formats.packing import PackedChunk
-from aligner_proxy.formats.side_text import USUAL_FIELDS
+from aligner_proxy.formats.side_text import USAGE, USUAL_FIELDS
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, Outcome, Status, Turn, is_first_half, join_surrogates, replace_surrogates
 
@@ -43,7 +43,6 @@ _SHORT = frozenset(
 """Fields of a plain event that hold a word or an id."""
 _INNER = frozenset({"choices", "message", "delta", "content", "content_block"})
 """Fields of a plain event that hold others."""
-_USAGE = "usage"
 Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 _T = TypeVar("_T")
 
@@ -234,7 +233,7 @@ def is_plain(thing: object, own_texts: Collection[str]) -> bool:
                 is_usual = name in _SHORT and (len(value) < copies.SHORTEST_COPY or " " not in value)
                 if value and not is_usual and value not in own_texts:
                     return False
-            elif value and not (_counts_only(value) if name == _USAGE else _is_plain_inside(name, value, own_texts)):
+            elif value and not (_counts_only(value) if name == USAGE else _is_plain_inside(name, value, own_texts)):
                 return False
     return True
 

@@ -17,7 +17,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from aligner_proxy.errors import CopyStays
-from aligner_proxy.formats.side_text import USUAL_FIELDS, decode_percent, field_kind, fields_of, side_strings, type_kind
+from aligner_proxy.formats.side_text import (
+    USAGE,
+    USUAL_FIELDS,
+    decode_percent,
+    field_kind,
+    fields_of,
+    side_strings,
+    type_kind,
+)
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import SideKind
 
@@ -189,7 +197,8 @@ def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:
         if name not in _KEPT and _is_copy(inner, name, inner_kind, search, edited=edited):
             changed[name] = [] if isinstance(inner, list) else None
             continue
-        new = _clean(inner, inner_kind, search, edited=edited)
+        # the numbers of an account point nowhere
+        new = _clean(inner, inner_kind, search, edited=edited and name != USAGE)
         if new is not inner:
             changed[name] = new
     return _with_fields(value, changed) if changed else value

@@ -55,10 +55,12 @@ _BY_TYPE = (
 )
 BESIDE = "beside"
 """Field of what another gateway sent with an answer, which is no part of ours."""
+USAGE = "usage"
+"""Field of the account of tokens."""
 USUAL_FIELDS = frozenset(
     {
-        BESIDE,
-        *("id", "created", "created_at", "model", "object", "type", "role", "index", "usage", "name", "status"),
+        *(BESIDE, USAGE),
+        *("id", "created", "created_at", "model", "object", "type", "role", "index", "name", "status"),
         *("choices", "message", "delta", "content", "text", "output", "item", "part", "response", "content_block"),
         *("output_index", "content_index", "item_id", "sequence_number", "summary_index", "annotation_index"),
         *("finish_reason", "stop_reason", "stop_sequence", "system_fingerprint", "service_tier"),
