@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from aligner_proxy.audit import writer
+from aligner_proxy.cli.callers import find_caller
 from aligner_proxy.cli.diff import make_table
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
@@ -60,7 +60,6 @@ _DENY = "deny:"
 _SOON = timedelta(days=14)
 """How long before its end a key is warned about."""
 _KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "max_body_mb")
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,17 +228,11 @@ def _request_facts(
     objectives: tuple[str, ...],
 ) -> RequestFacts:
     """The facts of the request that the options describe; a key of the keys file adds its alias and team."""
-    key_digest = key if key is not None and _SHA256.fullmatch(key) else None
-    digest, entry = next(
-        ((d, e) for d, e in checked.keys.items() if key is not None and key in (d, e.alias)), (key_digest, None)
-    )
-    alias = entry.alias if entry else key
-    if entry and not team:
-        team = entry.team
+    caller = find_caller(checked.keys, team, key)
     model, groups = litellm_config.resolve_model(checked.litellm, model)
     # --team may be an id or an alias, so it is used as both.
-    facts = RequestFacts(model, tags, team, team, digest, alias, asked=objectives)
-    return replace(facts, groups=groups, alias_by_operator=entry is not None)
+    facts = RequestFacts(model, tags, caller.team, caller.team, caller.key_digest, caller.key_alias, asked=objectives)
+    return replace(facts, groups=groups, alias_by_operator=caller.is_known)
 
 
 def _parse_metadata(option: str, metadata: str | None) -> object:

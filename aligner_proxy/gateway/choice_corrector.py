@@ -45,6 +45,7 @@ class Blocked(ProxyException):
     """
 
     def __init__(self, reason: str | None) -> None:
+        self.reason = reason
         missing = "recorded" if reason in _UNRECORDED else "aligned"
         passes = reason in _UNRECORDED or pipeline_outcomes.may_pass(reason)
         # LiteLLM reads `code` on whole responses and `status_code` on streams.

@@ -63,6 +63,7 @@ from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import RunningSelection
 from aligner_proxy.policy import config, guardrail_entry
+from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Outcome, Policy, SideTreatment, SkipReason, Status
 
@@ -103,10 +104,11 @@ class AlignerGuardrail(CustomGuardrail):
             hooks = litellm_internals.add_pre_call(event_hook)
             if (form := config.log_form()) is not None:
                 logs.configure_own_logging(form)
-            self._policies = reload.watched_policies(config.policies_path(policies, litellm_internals.config_folder()))
-            file = self._policies.current.file
+            watched = reload.watched_policies(config.policies_path(policies, litellm_internals.config_folder()))
+            self._policies: reload.PolicySource = watched
+            file = watched.current.file
             server = open_shared_server(file)
-            self.pipeline = build_pipeline(file, self._policies.current.heads.store.head, server)
+            self.pipeline = build_pipeline(file, watched.current.heads.store.head, server)
             self._audit_writers = make_audit_writers(file)
             self._auditor = self._audit_writers or None
             self.endpoints: Mapping[str, registry.PluginEndpoint] = registry.load_endpoints(file)
@@ -115,7 +117,7 @@ class AlignerGuardrail(CustomGuardrail):
         except (AlignerProxyError, OSError) as error:
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         if server is not None:
-            membership = server.join(self._policies)
+            membership = server.join(watched)
             # Raised where no event loop runs.
             with contextlib.suppress(RuntimeError):
                 membership.start()
@@ -127,7 +129,7 @@ class AlignerGuardrail(CustomGuardrail):
         self._streams = StreamBudget(file.streams.max_mb, file.streams.stream_mb)
         self._model = file.aligner.model
         # LiteLLM's application keeps what it is told for ever, and must not keep this guardrail with it
-        weak_policies = weakref.ref(self._policies)
+        weak_policies = weakref.ref(watched)
         ready = EngineReadiness(
             self.pipeline.engine, lambda: active.current.file if (active := weak_policies()) else None
         )
@@ -381,7 +383,7 @@ class AlignerGuardrail(CustomGuardrail):
         wire = formats.wire(route)
         if wire is None:
             return RequestState(call_id, _NO_POLICY, self._model, route, skip=SkipReason.ENDPOINT.value)
-        request, policy = await request_policy.resolve_request(self._policies, extensions, data, user)
+        request, policy = await self._resolve_policy(data, user)
         skip = eligibility.by_policy(policy) or (None if is_sampled(policy.sample) else SkipReason.NOT_SAMPLED)
         if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
             raise Blocked(skip.value)
@@ -401,6 +403,10 @@ class AlignerGuardrail(CustomGuardrail):
         )
         self._start_selection(data, state)
         return state
+
+    async def _resolve_policy(self, data: dict[str, Any], user: UserAPIKeyAuth) -> tuple[RequestFacts, Policy]:
+        """The facts of a request and its policy."""
+        return await request_policy.resolve_request(self._policies, self.pipeline.extensions, data, user)
 
     def _start_selection(self, data: dict[str, Any], state: RequestState) -> None:
         """Start choosing the objectives if the policy leaves the choice to a plugin."""

@@ -177,6 +177,20 @@ class ActiveConfig:
         return cls(file, resolver, heads, versions, has_editors=find_outside_editor(file.blocks()) is not None)
 
 
+class PolicySource(Protocol):
+    """Where the hooks get the policies and keys that apply to a request."""
+
+    @property
+    def current(self) -> ActiveConfig:
+        """The active policies."""
+        ...
+
+    @property
+    def keys(self) -> Mapping[str, KeyEntry]:
+        """The active keys by sha256."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ClientKeys:
     """The keys in a keys file, by sha256."""

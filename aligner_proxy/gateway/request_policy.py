@@ -25,7 +25,7 @@ from aligner_proxy.formats import is_stored_answer, wire
 from aligner_proxy.formats.base import metadata_buckets, request_headers, system_turn, turns
 from aligner_proxy.formats.tool_results import tool_results
 from aligner_proxy.gateway import litellm_internals, routing
-from aligner_proxy.gateway.reload import Policies
+from aligner_proxy.gateway.reload import PolicySource
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts, resolve_for_models
@@ -66,7 +66,7 @@ def check_body(data: Mapping[str, Any], trust: Trust) -> None:
 
 
 async def resolve_request(
-    policies: Policies, extensions: Extensions, data: dict[str, Any], user: UserAPIKeyAuth
+    policies: PolicySource, extensions: Extensions, data: dict[str, Any], user: UserAPIKeyAuth
 ) -> tuple[RequestFacts, Policy]:
     """The facts of a request and its policy; raises LiteLLM's error if it requests something it is not allowed.
 
@@ -102,7 +102,7 @@ def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIK
 
 
 def resolve_answer(
-    policies: Policies, extensions: Extensions, request: RequestFacts, policy: Policy, group: str
+    policies: PolicySource, extensions: Extensions, request: RequestFacts, policy: Policy, group: str
 ) -> Policy | None:
     """The policy if this model group answered, at least as strict as `policy`; None if the policy stays the same."""
     if routing.is_same_group(request.names, group):

@@ -117,7 +117,7 @@ class JudgedBatch:
         """The report on the first answer, with its scores and edits."""
         outcome = self.state.outcomes[0]
         before, after = self.before[0], self.after[0]
-        changes = await run_off_loop(len(before), partial(_list_changes, before, after, outcome))
+        changes = await run_off_loop(len(before), partial(list_changes, before, after, outcome))
         ms = self.state.added_ms()
         return AlignAnswer(
             id=self.state.call_id,
@@ -164,7 +164,7 @@ def _align_segments(outcome: Outcome) -> Iterator[AlignSegment]:
         )
 
 
-def _list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
+def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
     """Every change between two texts, with the objective of the highest-scored flagged segment that it replaces."""
     if before == after:
         return []

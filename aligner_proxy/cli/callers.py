@@ -1,0 +1,31 @@
+"""The caller that the options --team and --key of a command describe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aligner_proxy.policy.keys_file import KeyEntry
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The team and key by which a tenant of the policies file matches."""
+
+    team: str | None
+    """Its id or its alias."""
+    key_digest: str | None
+    key_alias: str | None
+    is_known: bool
+    """Whether the keys file has the key."""
+
+
+def find_caller(keys: Mapping[str, KeyEntry], team: str | None, key: str | None) -> Caller:
+    """The caller with this team and this key (alias or sha256); a key of the keys file adds its alias and team."""
+    digest, entry = next(((d, e) for d, e in keys.items() if key is not None and key in (d, e.alias)), (None, None))
+    if entry is not None:
+        return Caller(team or entry.team, digest, entry.alias, True)
+    return Caller(team, key if key is not None and _SHA256.fullmatch(key) else None, key, False)

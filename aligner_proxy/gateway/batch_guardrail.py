@@ -1,0 +1,133 @@
+"""The guardrail for whole responses that lie in a file, outside of a proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
+
+from aligner_proxy import formats
+from aligner_proxy.concurrency import run_off_loop
+from aligner_proxy.errors import ForbiddenError
+from aligner_proxy.formats import json_body
+from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.endpoints.judgement import list_changes
+from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.gateway.reload import ActiveConfig, PolicySource
+from aligner_proxy.gateway.request_state import RequestState, find_state
+from aligner_proxy.gateway.shadow import Settle, ShadowCorrections
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.policy.keys_file import KeyEntry
+from aligner_proxy.policy.resolver import RequestFacts
+from aligner_proxy.types import Exchange, Outcome, Policy, Status
+
+_OF_LITELLM = ("litellm_logging_obj", "proxy_server_request")
+"""Fields of a request that LiteLLM sets itself; in a file they could only pretend to be headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPolicies:
+    """Policies and keys that do not change, because nothing watches their files. Satisfies `PolicySource`."""
+
+    current: ActiveConfig
+    keys: Mapping[str, KeyEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedBody:
+    """A body as it may be delivered; the same object if nothing changed."""
+
+    body: dict[str, Any] = field(repr=False)
+    state: RequestState
+    edits: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    """Every change of an answer, as in the response of `POST /v1/align`, with the number of the answer."""
+
+
+class BatchGuardrail(AlignerGuardrail):
+    """The guardrail with only what its hook for whole responses needs.
+
+    It installs nothing in LiteLLM, watches no file, and writes neither audit entries nor reports. `policy` replaces
+    those of the file. `identity` has the fields of LiteLLM's authentication that say who the caller is.
+    """
+
+    def __init__(
+        self,
+        policies: PolicySource,
+        pipeline: Pipeline,
+        deadline_s: float,
+        policy: Policy | None = None,
+        identity: Mapping[str, str | None] | None = None,
+    ) -> None:
+        # The constructor of the class above sets up a gateway's process.
+        self._policies = policies
+        self.pipeline = pipeline
+        self._model = policies.current.file.aligner.model
+        self._shadows = _NoShadows(0, 0)
+        self._deadline_s = deadline_s
+        self._policy = policy
+        self._identity = identity or {}
+
+    async def correct_body(self, body: dict[str, Any], request: Mapping[str, Any], call_id: str) -> CorrectedBody:
+        """Correct a body of any wire format as the answer to `request`, which is empty if nobody knows it.
+
+        Raises `Blocked`, and `ForbiddenError` if the request asks for something that it is not allowed.
+        """
+        data = {name: value for name, value in request.items() if name not in _OF_LITELLM}
+        data["litellm_call_id"] = call_id
+        route = json_body.find_route(body, data)
+        response = json_body.read_body(body)
+        try:
+            user = UserAPIKeyAuth(request_route=route, **self._identity)
+            edited = await self.async_post_call_success_hook(data, user, response)
+        except Blocked:
+            raise
+        except ProxyException as error:
+            raise ForbiddenError(error.message) from None
+        state = find_state(data)
+        assert state is not None  # the hook creates it
+        if edited is None or edited is response:
+            return CorrectedBody(body, state)
+        edits = await _list_edits(data, route, response, state)
+        return CorrectedBody(json_body.write_body(edited, body), state, edits)
+
+    async def _resolve_policy(self, data: dict[str, Any], user: UserAPIKeyAuth) -> tuple[RequestFacts, Policy]:
+        """The policy of a request, for work that nobody waits for: every answer, without the tenant's quota."""
+        if self._policy is not None:
+            return RequestFacts(), self._policy
+        facts, policy = await super()._resolve_policy(data, user)
+        return facts, replace(
+            policy, deadline_s=self._deadline_s, sample=1.0, quota=None, shadow_aligner=None, hand_off=None
+        )
+
+    def _make_corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
+        return ChoiceCorrector(self.pipeline, state, self._shadows, None, lambda _: None)
+
+    def _add_record(self, data: dict[str, Any], state: RequestState, started: float) -> None:
+        """Do nothing, since LiteLLM logs no call."""
+
+
+class _NoShadows(ShadowCorrections):
+    """Does not correct in shadow mode, since nothing would record the result."""
+
+    def start(self, exchange: Exchange, policy: Policy, settle: Settle) -> Outcome:
+        """The outcome that a client would get at once."""
+        return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
+
+
+async def _list_edits(
+    data: Mapping[str, Any], route: str, response: Any, state: RequestState
+) -> tuple[dict[str, Any], ...]:
+    """Every change of a corrected answer; no text that was removed is among them."""
+    wire = formats.wire(route)
+    exchanges = wire.exchanges(data, response) if wire is not None else ()
+    originals = {exchange.index: exchange.answer or "" for exchange in exchanges}
+    edits: list[dict[str, Any]] = []
+    for outcome in state.outcomes:
+        if outcome.status is Status.CORRECTED and outcome.text is not None:
+            original = originals[outcome.index]
+            changes = await run_off_loop(len(original), partial(list_changes, original, outcome.text, outcome))
+            edits += [{"answer": outcome.index, **change.model_dump()} for change in changes]
+    return tuple(edits)
