@@ -1,4 +1,4 @@
-"""`aligner-proxy align`: correct one answer from stdin, or many answers with --jsonl.
+"""`aligner-proxy align`: correct one answer from stdin, many with --jsonl, or the output file of a batch with --batch.
 
 Runs the gateway's pipeline without its cache: eligibility, engine, gate. The engine runs in this process unless
 --engine or the policies file names another. Exit status 1 if a single answer could not be corrected.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from aligner_proxy.cli import batch
-from aligner_proxy.cli.batch import ObjectiveNames, result_fields
+from aligner_proxy.cli.batch_rows import ObjectiveNames, RowPolicy, result_fields
 from aligner_proxy.cli.diff import show_outcome
 from aligner_proxy.cli.options import aligner_options, silence_libraries, weight_settings
 from aligner_proxy.cli.terminal import Terminal, echo_json
@@ -34,6 +37,13 @@ from aligner_proxy.teaching.store import HeadStore
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn, Verify
 
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OF_POLICIES = ("for_model", "team", "key")
+_OF_BATCH = ("requests", "bare", *_OF_POLICIES)
+_OF_OTHERS = ("question", "as_json", "jsonl")
+_OF_OBJECTIVES = ("caution", "verify", "aligner")
+"""Options that belong to objectives from the command line."""
+_FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH, "output", "skip")
 
 
 @click.command("align")
@@ -42,11 +52,27 @@ _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a coloured diff.")
 @click.option("--jsonl", is_flag=True, help="Read rows {question, answer, objectives}; print rows with results.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="With --jsonl: append to this file, and resume after its rows."
+    "--batch",
+    "batch_file",
+    type=_FILE,
+    help="The output file of a batch of OpenAI or Anthropic; print its lines with each answer corrected in its place.",
 )
-@click.option("--skip", type=click.IntRange(min=0), default=0, help="With --jsonl: rows to skip at the start.")
+@click.option("--requests", type=_FILE, help="With --batch: the batch's input file, for the conversations.")
+@click.option("--bare", is_flag=True, help="With --batch: add no `aligner` object to the lines.")
+@click.option("--for-model", help="With --batch and --config: the model whose route applies, not each request's own.")
+@click.option("--team", help="With --batch and --config: team id, or team alias, of the tenant; as for `check`.")
+@click.option("--key", help="With --batch and --config: key alias or sha256 of the tenant; as for `check`.")
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path), help="A policies file with the aligner and objectives."
+    "--output", type=click.Path(path_type=Path), help="With --jsonl or --batch: append here, and resume after its rows."
+)
+@click.option(
+    "--skip", type=click.IntRange(min=0), default=0, help="With --jsonl or --batch: rows to skip at the start."
+)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="A policies file with the aligner and objectives. With --batch and without -o, its policies apply.",
 )
 @click.option("--engine", "address", help="Use a running engine: unix:/path/to/engine.sock or http(s)://host:port.")
 @click.option("--caution", type=float, default=0.0, show_default=True, help="Minimum score in nats to flag a sentence.")
@@ -57,8 +83,13 @@ _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds for one answer.")
 @aligner_options
 def command(**options: Any) -> None:
-    """Correct one answer (stdin), or many with --jsonl."""
-    flags = {name: options.pop(name) for name in ("question", "objectives", "as_json", "jsonl", "output", "skip")}
+    """Correct one answer (stdin), many with --jsonl, or the output file of a provider's batch with --batch.
+
+    --batch corrects whole bodies as the gateway does, and judges the text beside an answer where the policy of
+    --config says so. It uses no cache and records nothing.
+    """
+    flags = {name: options.pop(name) for name in _FLAGS}
+    _refuse_combinations(flags, options["file"])
     file = options.pop("file")
     address = options.pop("address")
     aligner = options.pop("aligner")
@@ -71,9 +102,10 @@ def command(**options: Any) -> None:
         verify=Verify(options.pop("verify")),
         aligner=aligner,
     )
-    if flags["jsonl"]:
-        job = batch.BatchJob(policy, names, flags["output"], flags["skip"])
-        asyncio.run(_align_rows(job, address, options, file))
+    if flags["batch_file"]:
+        asyncio.run(_align_batch(flags, policy, address, options, file))
+    elif flags["jsonl"]:
+        asyncio.run(_align_rows(flags, RowPolicy(policy, names), address, options, file))
     else:
         exchange = _read_exchange(flags["question"])
         outcome = asyncio.run(_align_answer(exchange, policy, address, options, file))
@@ -110,9 +142,60 @@ async def _align_answer(
         return await Pipeline(engine).align(exchange, policy)
 
 
-async def _align_rows(job: batch.BatchJob, address: str | None, options: dict[str, Any], file: Path | None) -> None:
+async def _align_rows(
+    flags: dict[str, Any], rows: RowPolicy, address: str | None, options: dict[str, Any], file: Path | None
+) -> None:
     async with open_chosen_engine(address, options, file) as engine:
-        await batch.run(job, Pipeline(engine), sys.stdin.buffer, sys.stdout.buffer)
+        job = batch.BatchJob(partial(rows.correct, Pipeline(engine)), flags["output"], flags["skip"])
+        await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
+
+
+async def _align_batch(
+    flags: dict[str, Any], policy: Policy, address: str | None, options: dict[str, Any], file: Path | None
+) -> None:
+    """Correct the output file of a batch, under the policies of `file` unless objectives were given."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing LiteLLM calls the internet
+    from aligner_proxy.cli import provider_batch  # imports LiteLLM, which takes seconds
+
+    requests = provider_batch.BatchRequests(flags["requests"]) if flags["requests"] else None
+    settings = provider_batch.BatchSettings(
+        flags["batch_file"], requests, flags["bare"], flags["for_model"], flags["team"], flags["key"]
+    )
+    policies = registry.load_policies(file) if file and not flags["objectives"] else None
+    async with open_chosen_engine(address, options, file) as engine:
+        corrector = provider_batch.open_corrector(settings, engine, policies, policy)
+        job = batch.BatchJob(corrector.correct, flags["output"], flags["skip"])
+        with settings.path.open("rb") as source:
+            await batch.run(job, source, sys.stdout.buffer)
+
+
+def _refuse_combinations(flags: dict[str, Any], file: Path | None) -> None:
+    """Raise `ConfigError` for options that have no effect beside each other."""
+    if not flags["batch_file"]:
+        _refuse(flags, _OF_BATCH, "has no effect without --batch")
+        return
+    _refuse(flags, _OF_OTHERS, "has no effect with --batch, whose questions are in --requests")
+    if flags["output"] and flags["output"].resolve() == flags["batch_file"].resolve():
+        raise ConfigError("--output must be another file than that of --batch")
+    if not file or flags["objectives"]:
+        _refuse(flags, _OF_POLICIES, "chooses among the policies of --config; give that, without -o")
+        return
+    if not (flags["requests"] or flags["for_model"]):
+        raise ConfigError("the routes of --config match the model of a request; give --requests or --for-model")
+    typed = {name: _is_typed(name) for name in _OF_OBJECTIVES}
+    _refuse(typed, _OF_OBJECTIVES, "is the policy's in --config; set it there, or give objectives with -o")
+
+
+def _refuse(flags: dict[str, Any], names: Sequence[str], fault: str) -> None:
+    """Raise `ConfigError` for the first of these options that is set."""
+    for name in names:
+        if flags[name]:
+            raise ConfigError(f"--{name.removeprefix('as_').replace('_', '-')} {fault}")
+
+
+def _is_typed(name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:

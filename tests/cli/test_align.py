@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
 from aligner_proxy.cli.diff import render_diff
-from aligner_proxy.engine import sockets
-from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.server.app import create_app
+from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, SegmentScore
 from tests.support import tiny
@@ -37,15 +32,9 @@ def script(request: AlignRequest) -> Correction | Exception:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[tuple[str, ScriptedEngine]]:
+def engine(serve_engine: Callable[[Engine], str]) -> tuple[str, ScriptedEngine]:
     scripted = ScriptedEngine(script)
-    with sockets.unix(tmp_path / "e.sock") as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(scripted), log_config=None, lifespan="off"))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-        thread.start()
-        yield f"unix:{tmp_path / 'e.sock'}", scripted
-        server.should_exit = True
-        thread.join()
+    return serve_engine(scripted), scripted
 
 
 def align(*args: str, given: str | bytes) -> Result:

@@ -1,0 +1,92 @@
+"""Rows of `align --jsonl`: {"question", "answer", "objectives", ...} becomes the same row plus the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aligner_proxy.cli.batch import SourceLine, encode_line, parse_object
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.policy.objective_schema import check_objective_text
+from aligner_proxy.policy.yaml_file import quote_name, suggest_name
+from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
+
+
+class BatchRow(BaseModel):
+    """Required fields of a row; other fields are copied. Without objectives, those of the command line apply."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    question: str
+    answer: str
+    objectives: tuple[str, ...] = ()
+
+
+class ObjectiveNames:
+    """Lookup of objectives by name, or of new ones by their whole text ("Name: description")."""
+
+    def __init__(self, configured: Mapping[str, Objective]) -> None:
+        self._configured = configured
+
+    def resolve(self, names: Sequence[str]) -> tuple[Objective, ...]:
+        """The objectives with these names or texts; raises `ConfigError` with a hint for an unknown name."""
+        return tuple(self._configured.get(name) or self._new(name) for name in names)
+
+    def _new(self, text: str) -> Objective:
+        """Make an objective from its whole text; raises `ConfigError` if it is not "Name: description"."""
+        if ":" not in text:
+            hint = suggest_name(text, self._configured)
+            raise ConfigError(f'unknown objective {quote_name(text)}; {hint}, or give a whole text "Name: description"')
+        try:
+            return Objective(text.partition(":")[0].strip(), check_objective_text(text))
+        except ValueError as error:
+            raise ConfigError(f"objective {quote_name(text)}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class RowPolicy:
+    """The policy of all rows, and the objectives that a row may name instead."""
+
+    policy: Policy
+    objectives: ObjectiveNames
+
+    async def correct(self, pipeline: Pipeline, line: SourceLine) -> bytes:
+        """Align one row and return the output row; for an invalid row it contains the reason."""
+        fields: dict[str, Any] = {}
+        try:
+            fields = parse_object(line.content)
+            row = BatchRow.model_validate(fields)
+            objectives = self.objectives.resolve(row.objectives) if row.objectives else self.policy.objectives
+        except (ValueError, ConfigError) as error:
+            return encode_line(fields | {"row": line.row} | _failure_fields(f"bad row: {_error_text(error)}"))
+        exchange = Exchange(f"row-{line.row}", 0, (Turn("user", row.question),), row.answer)
+        outcome = await pipeline.align(exchange, replace(self.policy, objectives=objectives))
+        return encode_line(fields | result_fields(outcome))
+
+
+def result_fields(outcome: Outcome) -> dict[str, Any]:
+    """The fields that a result adds to a row: the delivered text, its status and reason, and the segments."""
+    return {
+        "corrected": outcome.text,
+        "status": outcome.status.value,
+        "reason": outcome.reason,
+        "segments": [
+            {"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.objective_of(s)}
+            for s in outcome.segments
+        ],
+    }
+
+
+def _failure_fields(reason: str) -> dict[str, Any]:
+    return {"corrected": None, "status": "failed", "reason": reason, "segments": []}
+
+
+def _error_text(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)

@@ -1,0 +1,202 @@
+"""`align --batch`: the output file of a provider's batch, with each answer corrected in its place.
+
+An output line of OpenAI has its body in `response`, one of Anthropic has its message in `result`. A body goes through
+the gateway's hook for whole responses. The line of an answer that the policy withholds becomes an error in the
+provider's form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.cli.batch import SourceLine, encode_line, parse_object
+from aligner_proxy.cli.callers import find_caller
+from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.engine.api import Engine
+from aligner_proxy.errors import ConfigError, ForbiddenError
+from aligner_proxy.formats import json_body
+from aligner_proxy.gateway.batch_guardrail import BatchGuardrail, FixedPolicies
+from aligner_proxy.gateway.choice_corrector import Blocked
+from aligner_proxy.gateway.reload import ActiveConfig
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.plugins import registry
+from aligner_proxy.plugins.registry import PluginRules
+from aligner_proxy.policy import config
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.types import Policy, Status
+
+_IDS = ("id", "custom_id")
+"""Fields of a line that stay where its answer is withheld."""
+_CODE = "aligner_error"
+_ENDINGS = ("errored", "canceled", "expired")
+"""Types of Anthropic's results without a message."""
+_FIX = "give the file as the provider sent it"
+_NOT_A_REQUEST = "no request of a batch: it needs custom_id, and body (OpenAI) or params (Anthropic)"
+_NO_REQUEST = "no request with its custom_id; give --requests the input file of the same batch"
+
+
+class BatchRequests:
+    """The input file of a batch, of which only the places of its requests are kept in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file once; raises `ConfigError`."""
+        self._path = path
+        self._places: dict[str, int] = {}
+        place = 0
+        with path.open("rb") as lines:
+            for number, content in enumerate(lines, 1):
+                if content.strip():
+                    self._add(number, content, place)
+                place += len(content)
+
+    def _add(self, number: int, content: bytes, place: int) -> None:
+        """Remember the place of a request; raises `ConfigError` if the line is none, or the second one of its id."""
+        try:
+            custom_id, _ = _parse_request(content)
+        except ValueError as error:
+            raise ConfigError(f"{self._path}:{number}: {error}; give --requests the input file of a batch") from None
+        if custom_id in self._places:
+            raise ConfigError(f"{self._path}:{number}: a second request with its custom_id; give each one of its own")
+        self._places[custom_id] = place
+
+    def find(self, custom_id: object) -> dict[str, Any]:
+        """The body of a request; raises `ValueError` if the file has none with this id."""
+        if not isinstance(custom_id, str) or custom_id not in self._places:
+            raise ValueError(_NO_REQUEST)
+        with self._path.open("rb") as lines:
+            lines.seek(self._places[custom_id])
+            return _parse_request(lines.readline())[1]
+
+
+def _parse_request(content: bytes) -> tuple[str, dict[str, Any]]:
+    """The id and the body of a request; raises `ValueError`."""
+    fields = parse_object(content)
+    custom_id = fields.get("custom_id")
+    body = fields.get("body", fields.get("params"))
+    if not isinstance(custom_id, str) or not isinstance(body, dict):
+        raise ValueError(_NOT_A_REQUEST)  # noqa: TRY004 - one kind of error for everything a line can have wrong
+    return custom_id, body
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """What the options of `align --batch` say."""
+
+    path: Path
+    requests: BatchRequests | None = None
+    bare: bool = False
+    """Whether output lines have no `aligner` object."""
+    model: str | None = None
+    """The model whose route counts; None for that of each request."""
+    team: str | None = None
+    key: str | None = None
+
+
+def open_corrector(settings: BatchSettings, engine: Engine, file: PolicyFile | None, policy: Policy) -> BatchCorrector:
+    """A corrector under the policies of `file`; without one, under `policy`, whose deadline always counts."""
+    if file is None:
+        policies = FixedPolicies(ActiveConfig.from_file(PolicyFile()))
+        return BatchCorrector(settings, BatchGuardrail(policies, Pipeline(engine), policy.deadline_s, policy))
+    policies = FixedPolicies(ActiveConfig.from_file(file), config.known_keys(file))
+    pipeline = Pipeline(
+        engine,
+        correctors=correctors(file),
+        rules=PluginRules.from_file(file),
+        extensions=registry.load_extensions(file),
+    )
+    caller = find_caller(policies.keys, settings.team, settings.key)
+    # --team may be an id or an alias, so it is used as both.
+    identity = {"team_id": caller.team, "team_alias": caller.team}
+    identity |= {"token": caller.key_digest, "key_alias": caller.key_alias}
+    return BatchCorrector(settings, BatchGuardrail(policies, pipeline, policy.deadline_s, identity=identity))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCorrector:
+    """Corrects the lines of one output file."""
+
+    settings: BatchSettings
+    guard: BatchGuardrail
+
+    async def correct(self, line: SourceLine) -> bytes:
+        """The line with its answers corrected, or with an error in place of what may not be delivered."""
+        fields: dict[str, Any] = {}
+        try:
+            fields = _parse_line(line.content)
+            return await self._correct_fields(line, fields)
+        except Blocked as error:
+            return self._withhold(fields, error.message, error.reason)
+        except (ValueError, ForbiddenError, RecursionError) as error:
+            return self._withhold(fields, f"{self.settings.path.name}:{line.number}: {error}", f"bad line: {error}")
+
+    async def _correct_fields(self, line: SourceLine, fields: dict[str, Any]) -> bytes:
+        """The corrected line; raises `Blocked`, or `ValueError` for a line that is none of a batch's output."""
+        holder = _find_holder(fields)
+        # What the provider says in place of an answer is text beside the answer, like any error of an upstream.
+        body = fields if holder is None else fields[holder[0]][holder[1]]
+        corrected = await self.guard.correct_body(body, self._find_request(fields), f"line-{line.number}")
+        is_reported = json_body.holds_answers(body) and not self.settings.bare
+        if corrected.body is body and not is_reported:
+            return line.content.rstrip(b"\n")
+        new_fields = corrected.body
+        if holder is not None:
+            new_fields = fields | {holder[0]: fields[holder[0]] | {holder[1]: corrected.body}}
+        state = corrected.state
+        report = _report_fields(state.status, state.reason, policy=state.policy.name, edits=corrected.edits)
+        return encode_line(new_fields | (report if is_reported else {}))
+
+    def _find_request(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The request of a line; without --requests it has no conversation."""
+        requests = self.settings.requests
+        request = requests.find(fields.get("custom_id")) if requests is not None else {}
+        return request if self.settings.model is None else request | {"model": self.settings.model}
+
+    def _withhold(self, fields: Mapping[str, Any], message: str, reason: str | None) -> bytes:
+        """The line of an answer that may not be delivered: only its ids, and the error."""
+        withheld = {name: fields.get(name) for name in _IDS if name in (*fields, "custom_id")}
+        # A line of neither form is an error to the readers of both.
+        if "response" in fields or "result" not in fields:
+            withheld |= {"response": None, "error": {"code": _CODE, "message": message}}
+        if "result" in fields or "response" not in fields:
+            error = {"type": "error", "error": {"type": "api_error", "message": message}}
+            withheld |= {"result": {"type": "errored", "error": error}}
+        return encode_line(withheld | ({} if self.settings.bare else _report_fields(Status.FAILED, reason)))
+
+
+def _parse_line(content: bytes) -> dict[str, Any]:
+    """The fields of a line; raises `ValueError`."""
+    try:
+        return parse_object(content, _make_object)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_FIX}") from None
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises `ValueError` if a field stands twice, since readers differ in which of both they take."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("an object has the same field twice")
+    return fields
+
+
+def _find_holder(fields: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The two names under which the body lies; None if the provider gave none. Raises `ValueError` for another line."""
+    response = fields.get("response")
+    result = fields.get("result")
+    if isinstance(response, dict) and isinstance(response.get("body"), dict) and result is None:
+        return "response", "body"
+    if isinstance(result, dict) and response is None:
+        if result.get("type") == "succeeded" and isinstance(result.get("message"), dict):
+            return "result", "message"
+        if result.get("type") in _ENDINGS:
+            return None
+    if response is None and result is None and isinstance(fields.get("error"), dict):
+        return None
+    raise ValueError(f"no output line of a batch of OpenAI or Anthropic; {_FIX}")
+
+
+def _report_fields(status: Status, reason: str | None, **more: Any) -> dict[str, Any]:
+    return {"aligner": {"status": status.value, "reason": reason, **more}}
