@@ -558,6 +558,8 @@ class Exchange:
     """The client or upstream asked for `Cache-Control: no-store`."""
     fault: str | None = None  # why the response could not be read
     inner: bool = False  # more of the response follows, so nothing is appended
+    tagged_reasoning: str = ""
+    """Reasoning between tags that stands before the answer in the same text; it is no part of the answer."""
 
 
 @dataclass(frozen=True, slots=True)

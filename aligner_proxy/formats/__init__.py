@@ -54,18 +54,22 @@ def count_choices(response: object) -> int:
     return len(answers) if isinstance(answers, list) and answers else 1
 
 
+_CHAT_WIRE, _TEXT_WIRE, _RESPONSES_WIRE, _MESSAGES_WIRE = map(SafeFormat, (chat, text, responses, messages))
 _WIRES: tuple[tuple[re.Pattern[str], SafeFormat], ...] = (
-    (_CHAT, SafeFormat(chat)),
-    (_TEXT, SafeFormat(text)),
-    (_RESPONSES, SafeFormat(responses)),
-    (_STORED, SafeFormat(responses)),
-    (_MESSAGES, SafeFormat(messages)),
+    (_CHAT, _CHAT_WIRE),
+    (_TEXT, _TEXT_WIRE),
+    (_RESPONSES, _RESPONSES_WIRE),
+    (_STORED, _RESPONSES_WIRE),
+    (_MESSAGES, _MESSAGES_WIRE),
     # An answer that a client sends is judged as one choice of a chat completion.
-    (_ANSWERS, SafeFormat(chat)),
+    (_ANSWERS, _CHAT_WIRE),
 )
 _REASONING = (
-    (_CHAT, SafeReasoning(ChatReasoning())),
-    (_RESPONSES, SafeReasoning(ResponsesReasoning())),
-    (_STORED, SafeReasoning(ResponsesReasoning())),
-    (_MESSAGES, SafeReasoning(MessagesReasoning())),
+    (_CHAT, SafeReasoning(ChatReasoning(), _CHAT_WIRE)),
+    # Text completions have no field for reasoning, but LiteLLM's response cache may return chunks of chat.
+    (_TEXT, SafeReasoning(ChatReasoning(), _TEXT_WIRE)),
+    (_RESPONSES, SafeReasoning(ResponsesReasoning(), _RESPONSES_WIRE)),
+    (_STORED, SafeReasoning(ResponsesReasoning(), _RESPONSES_WIRE)),
+    (_MESSAGES, SafeReasoning(MessagesReasoning(), _MESSAGES_WIRE)),
+    (_ANSWERS, SafeReasoning(ChatReasoning(), _CHAT_WIRE)),
 )

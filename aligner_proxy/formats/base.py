@@ -21,8 +21,18 @@ from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats import copies
 from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.formats.side_text import USAGE, USUAL_FIELDS
+from aligner_proxy.formats.think_tags import OPENING, DividedText, divide_exchange
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import Exchange, Outcome, Status, Turn, is_first_half, join_surrogates, replace_surrogates
+from aligner_proxy.types import (
+    Exchange,
+    Outcome,
+    Policy,
+    Status,
+    Turn,
+    is_first_half,
+    join_surrogates,
+    replace_surrogates,
+)
 
 # Besides OpenAI's response_format: the fields in which vLLM and llama.cpp accept a grammar for the output.
 _GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
@@ -43,6 +53,8 @@ _SHORT = frozenset(
 """Fields of a plain event that hold a word or an id."""
 _INNER = frozenset({"choices", "message", "delta", "content", "content_block"})
 """Fields of a plain event that hold others."""
+_NO_POLICY = Policy(name="-")
+"""Stands for the policy where the wire format is asked for a text that no policy chose."""
 Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 _T = TypeVar("_T")
 
@@ -401,6 +413,8 @@ class StreamEvent:
     """Numbers of the texts that end with this event."""
     rewrite: Rewrite | None = None
     """Copies the event with new pieces and, by text number, those whole texts that changed."""
+    divided_texts: Sequence[DividedText] = ()
+    """Texts and pieces of the event that begin with reasoning; `pieces` holds only the answers in them."""
 
     @property
     def original(self) -> object:
@@ -564,13 +578,26 @@ class SafeFormat:
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
         """The exchanges of a whole response, or one exchange that says why the response cannot be read."""
         try:
-            return _check_numbers(name_errors(Unreadable, self._wire.exchanges, data, response))
+            exchanges = _check_numbers(name_errors(Unreadable, self._wire.exchanges, data, response))
         except Unreadable as error:
             return [_faulty_exchange(data, str(error))]
+        return [divide_exchange(one) if OPENING.match(one.answer or "") else one for one in exchanges]
 
-    def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
-        """The corrected copy of the response; raises `NotPutIn`."""
+    def apply(self, response: Any, outcomes: Sequence[Outcome], exchanges: Sequence[Exchange]) -> Any:
+        """The corrected copy of the response from which `exchanges` were read; raises `NotPutIn`."""
+        openings = {exchange.index: exchange.tagged_reasoning for exchange in exchanges if exchange.tagged_reasoning}
+        if openings:
+            outcomes = [replace(one, text=openings.get(one.index, "") + (one.text or "")) for one in outcomes]
         return name_errors(NotPutIn, self._wire.apply, response, outcomes)
+
+    def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
+        """A copy whose texts begin with the answer; the same response if all do. Raises `NotPutIn`."""
+        answers = [
+            Outcome(Status.CORRECTED, None, exchange.answer, _NO_POLICY, exchange.index)
+            for exchange in self.exchanges(data, response)
+            if exchange.tagged_reasoning
+        ]
+        return name_errors(NotPutIn, self._wire.apply, response, answers) if answers else response
 
     def first_exchange(self, data: Mapping[str, Any], index: int) -> Exchange:
         """A choice before the upstream has sent any part of it."""

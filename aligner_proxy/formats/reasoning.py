@@ -1,13 +1,14 @@
 """Reads or removes the reasoning that an upstream sends with its answer, in whole and streamed responses.
 
-Reasoning is never edited. If the request offers tools, reasoning that the client may have to send back unchanged is
-kept: thinking blocks, which are signed, and reasoning items of Responses.
+Reasoning has fields, blocks or items of its own, or stands between tags in the text of the answer (think_tags.py). It
+is never edited. If the request offers tools, reasoning that the client may have to send back unchanged is kept:
+thinking blocks, which are signed, and reasoning items of Responses.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from litellm.types.llms.openai import ResponsesAPIResponse
@@ -15,9 +16,11 @@ from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import GrowingText, has_content, name_errors
-from aligner_proxy.formats.responses import ITEM, as_list, get, kind_of, put
-from aligner_proxy.types import join_surrogates, replace_surrogates
+from aligner_proxy.formats.answer_decoder import AnswerDecoder
+from aligner_proxy.formats.base import GrowingText, SafeFormat, StreamEvent, has_content, name_errors
+from aligner_proxy.formats.responses import DELTA, ITEM, as_list, get, kind_of, put
+from aligner_proxy.formats.think_tags import remove_tags
+from aligner_proxy.types import Exchange, join_surrogates, replace_surrogates
 
 _PLAIN = ("reasoning_content", "reasoning")
 _SIGNED = ("thinking_blocks", "reasoning_items")
@@ -26,6 +29,7 @@ _FIELDS = (*_PLAIN, *_SIGNED, "reasoning_details")
 _THINKING = ("thinking", "redacted_thinking")
 _REASONING = "reasoning"
 _DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
+_MESSAGES_DELTA = "content_block_delta"
 _NEXT_PART = "response.reasoning_summary_part.added"
 _BETWEEN = "\n\n"
 """Separates the parts of one reasoning."""
@@ -76,53 +80,92 @@ class ReasoningForm(Protocol):
 
 
 class SafeReasoning:
-    """Wrapper of a form that raises `Unreadable` if reading reasoning fails and `NotPutIn` if removing it fails."""
+    """The reasoning of a route: what its form transports, and what stands between tags in the texts of its wire format.
 
-    def __init__(self, form: ReasoningForm) -> None:
+    Raises `Unreadable` if reading reasoning fails and `NotPutIn` if removing it fails.
+    """
+
+    def __init__(self, form: ReasoningForm, wire: SafeFormat) -> None:
         self._form = form
+        self._wire = wire
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of a whole response, by choice; raises `Unreadable`."""
         texts = name_errors(Unreadable, self._form.texts, response)
-        return {index: replace_surrogates(text) for index, text in texts.items() if text.strip()}
+        texts = _join_texts(texts, _tagged_texts(self._wire.exchanges({}, response)))
+        return {index: replace_surrogates(text) for index, text in texts.items()}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning; raises `NotPutIn`."""
-        return name_errors(NotPutIn, self._form.remove_reasoning, data, response)
+        remaining = name_errors(NotPutIn, self._form.remove_reasoning, data, response)
+        return self._wire.remove_reasoning(data, remaining)
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> SafeReasoningStream:
         """A reader of one stream."""
-        return SafeReasoningStream(self._form.open_stream(data, drop=drop), NotPutIn if drop else Unreadable)
+        decoder = AnswerDecoder(self._wire.decoder(data), data, drop=drop)
+        return SafeReasoningStream(self._form.open_stream(data, drop=drop), decoder, NotPutIn if drop else Unreadable)
 
 
 class SafeReasoningStream:
-    """Wrapper of a stream reader that re-raises every error as `failure`."""
+    """Wrapper of a stream reader that re-raises every error as `failure`, and reads or removes what `decoder` finds."""
 
-    def __init__(self, stream: ReasoningStream, failure: type[NotPutIn | Unreadable]) -> None:
+    def __init__(self, stream: ReasoningStream, decoder: AnswerDecoder, failure: type[NotPutIn | Unreadable]) -> None:
         self._stream = stream
+        self._decoder = decoder
         self._failure = failure
+        self._tagged_pieces = 0
 
     def feed(self, item: object) -> list[object]:
         """The items to pass on in place of `item`; raises the `failure` given at construction."""
-        return name_errors(self._failure, self._stream.feed, item)
+        items = name_errors(self._failure, self._stream.feed, item)
+        return self._pass_events(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
         """The remaining items when the stream has ended."""
-        return name_errors(self._failure, self._stream.flush)
+        items = name_errors(self._failure, self._stream.flush)
+        events = [event for item in items for event in self._decoder.feed(item)]
+        return self._pass_events([*events, *self._decoder.flush()])
 
     def unread_items(self) -> list[object]:
         """Items that were fed earlier and not yet passed on."""
-        return self._stream.unread_items()
+        return [*(event.original for event in self._decoder.flush()), *self._stream.unread_items()]
+
+    def _pass_events(self, events: Iterable[StreamEvent]) -> list[object]:
+        """The items of events, without those of which nothing remains."""
+        items: list[object] = []
+        for event in events:
+            self._tagged_pieces += bool(event.divided_texts) and not event.wholes
+            if not (event.divided_texts and self._decoder.drops and _is_empty(event)):
+                items.append(event.original)
+        return items
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether reasoning between tags can no longer be found or removed; items then pass unchanged."""
+        return self._decoder.fault is not None
 
     @property
     def size(self) -> int:
         """Number of pieces of reasoning so far."""
-        return self._stream.size
+        return self._stream.size + self._tagged_pieces
 
     @property
     def texts(self) -> dict[int, str]:
         """The reasoning so far, by choice."""
-        return {index: join_surrogates(text) for index, text in self._stream.texts.items() if text.strip()}
+        texts = {index: join_surrogates(text) for index, text in self._stream.texts.items()}
+        return _join_texts(texts, _tagged_texts(self._decoder.exchanges()) if self._tagged_pieces else {})
+
+
+def _tagged_texts(exchanges: Iterable[Exchange]) -> dict[int, str]:
+    """The reasoning between tags, by text."""
+    return {exchange.index: remove_tags(exchange.tagged_reasoning) for exchange in exchanges}
+
+
+def _join_texts(*sources: Mapping[int, str]) -> dict[int, str]:
+    """The texts of all sources, by choice; choices whose text is empty are left out."""
+    indices = sorted({index for texts in sources for index in texts})
+    joined = {index: _BETWEEN.join(filter(str.strip, (texts.get(index, "") for texts in sources))) for index in indices}
+    return {index: text for index, text in joined.items() if text}
 
 
 def _must_come_back(data: Mapping[str, Any]) -> bool:
@@ -249,12 +292,24 @@ def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
     return copy
 
 
+def _is_empty(event: StreamEvent) -> bool:
+    """Whether an event whose reasoning was removed said nothing else."""
+    if event.pieces or event.wholes or event.ends:
+        return False
+    item = event.original
+    if getattr(item, "choices", None) is not None:
+        return not _carries_more(item)
+    return kind_of(sse.as_frame(item).event or item) in (_MESSAGES_DELTA, DELTA)
+
+
 def _carries_more(chunk: Any) -> bool:
     """Whether a chunk still has content after its reasoning was removed."""
-    if has_content(getattr(chunk, "usage", None)):
+    usage = getattr(chunk, "usage", None)
+    # every chunk of a text completion has a usage, all but the last one of no tokens
+    if has_content(usage) and getattr(usage, "total_tokens", None) != 0:
         return True
     for choice in chunk.choices:
-        values = [value for name, value in choice.delta if name != "provider_specific_fields"]
+        values = [value for name, value in getattr(choice, "delta", ()) if name != "provider_specific_fields"]
         if choice.finish_reason or any(has_content(value) for value in values):
             return True
     return False

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel
 
 from aligner_proxy.formats import sse
+from aligner_proxy.formats.think_tags import DividedText
 from aligner_proxy.types import SideKind
 
 SHORTEST_PROSE = 20
@@ -34,6 +35,8 @@ _LONGEST_WORD = 4_096
 """Most characters remembered of a text without white space, such as an id, a signature or sound."""
 _MOST_PIECES = 64
 """Up to this many pieces, each is searched for separately in the delivered texts."""
+_REASONING = "reasoning"
+"""Last step of the path to reasoning that stands inside another text."""
 Path = tuple[object, ...]
 """Path to a string: field names and, for list elements, their `index` or "*" without one."""
 SideString = tuple[SideKind, Path, str]
@@ -308,23 +311,37 @@ class SideTextReader:
         self._streamed = streamed
         self._texts: dict[Path, SideText] = {}
 
-    def read(self, value: object, answer_texts: Sequence[str] = ()) -> set[SideKind]:
+    def read(
+        self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()
+    ) -> set[SideKind]:
         """Read a body or event by the paths of its strings; return the kinds of side text that grew.
 
-        `answer_texts` belong to the answer and are skipped. Any exception may leave this.
+        `answer_texts` belong to the answer and are skipped. Of strings that are `divided_texts` the beginning is
+        reasoning, and the rest is read like a string of its own. Any exception may leave this.
         """
         own = list(answer_texts)
+        divided_by_whole = {divided.whole: divided for divided in divided_texts}
         grown_kinds: set[SideKind] = set()
-        for kind, path, text in side_strings(value):
+        for kind, path, whole in side_strings(value):
+            text = whole
+            if divided_by_whole and (divided := divided_by_whole.get(whole)):
+                text = divided.answer
+                if divided.reasoning:
+                    self._add(SideKind.REASONING, (*path, _REASONING), divided.reasoning)
+                    grown_kinds.add(SideKind.REASONING)
             if text in own:
                 # only once: a second copy of an answer's text is a side text
                 own.remove(text)
-                continue
-            if path not in self._texts:
-                self._texts[path] = SideText(kind, path)
-            self._texts[path].add(text)
-            grown_kinds.add(kind)
+            elif text or text is whole:
+                self._add(kind, path, text)
+                grown_kinds.add(kind)
         return grown_kinds
+
+    def _add(self, kind: SideKind, path: Path, text: str) -> None:
+        """Add a piece to the side text at a path."""
+        if path not in self._texts:
+            self._texts[path] = SideText(kind, path)
+        self._texts[path].add(text)
 
     def pending_texts(self) -> list[SideText]:
         """The texts that may be prose and may not be delivered yet."""

@@ -273,7 +273,7 @@ class AlignerGuardrail(CustomGuardrail):
         if wire is None:
             return response
         try:
-            edited = wire.apply(response, outcomes)
+            edited = wire.apply(response, outcomes, exchanges)
             if edited is response or is_plain(edited, [outcome.text or "" for outcome in outcomes]):
                 return edited
             return second_copies.drop_from_body(state.route, data, edited, exchanges, outcomes)

@@ -131,6 +131,10 @@ class Reasoning:
                     broken = True
                     self._handle_failure()
                     outgoing = [*reader.unread_items(), item]
+                if reader.is_unreadable and not broken:
+                    broken = True
+                    self._handle_failure()
+                    outgoing += reader.unread_items()
                 for each in outgoing:
                     yield each
         for each in [] if broken else reader.flush():

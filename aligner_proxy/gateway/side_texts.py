@@ -31,6 +31,7 @@ from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import corrected_texts, name_errors, no_store
 from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose
+from aligner_proxy.formats.think_tags import DividedText, remove_tags
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
@@ -151,6 +152,8 @@ class SideTexts:
         self._kinds = _KindTreatments(state.policy)
         self._body: object = None
         """The body that was last read."""
+        self._tagged_reasoning: Sequence[str] = ()
+        """What stands before each answer of a whole response in the same text."""
         self._grown_kinds: set[SideKind] = set()
         """Kinds to which the last value added text."""
         self.ending_kind: SideKind | None = None
@@ -189,14 +192,15 @@ class SideTexts:
             streamed=self._streamed,
         )
 
-    def read(self, value: object, answer_texts: Sequence[str] = ()) -> None:
-        """Read a body or event; `answer_texts` belong to the answer and are skipped.
+    def read(self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()) -> None:
+        """Read a body or event.
 
-        Raises `Blocked` if the value cannot be read and the policy prefers an error.
+        `answer_texts` belong to the answer and are skipped. Of strings that are `divided_texts` the beginning is
+        reasoning. Raises `Blocked` if the value cannot be read and the policy prefers an error.
         """
         self._body = value
         try:
-            self._grown_kinds = name_errors(Unreadable, self._reader.read, value, answer_texts)
+            self._grown_kinds = name_errors(Unreadable, self._reader.read, value, answer_texts, divided_texts)
         except Unreadable:
             self.refuse(SideKind.OTHER_TEXT)
 
@@ -204,8 +208,9 @@ class SideTexts:
     async def judge_alongside(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
         """Context manager that yields a whole response without dropped kinds, and judges its side texts in parallel."""
         remaining = self.drop_kinds(response)
-        self.read(remaining)
         answers = [exchange.answer or "" for exchange in exchanges]
+        self._tagged_reasoning = [exchange.tagged_reasoning for exchange in exchanges]
+        self.read(remaining, divided_texts=self._divide_texts(answers))
         work = asyncio.create_task(self.settle(answers, final=False))
         try:
             yield remaining
@@ -213,12 +218,17 @@ class SideTexts:
         finally:
             work.cancel()
 
-    async def settle_body(self, body: Any, delivered: Iterable[str]) -> None:
+    async def settle_body(self, body: Any, delivered: Sequence[str]) -> None:
         """Judge the side texts of a body before delivery; raises `Blocked` if one may not be delivered."""
         if body is not self._body:  # the correction made another body
             self._reader = SideTextReader(streamed=self._streamed)
-            self.read(body)
+            self.read(body, divided_texts=self._divide_texts(delivered))
         await self.settle(delivered)
+
+    def _divide_texts(self, answers: Sequence[str]) -> list[DividedText]:
+        """The texts of a whole response that begin with reasoning, with these answers."""
+        both = zip(self._tagged_reasoning, answers, strict=True)
+        return [DividedText(tagged, remove_tags(tagged), answer) for tagged, answer in both if tagged]
 
     @property
     def pending(self) -> bool:

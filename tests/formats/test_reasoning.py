@@ -26,8 +26,7 @@ CHAT, MESSAGES, RESPONSES = (
 )
 
 
-def test_text_completions_show_none() -> None:
-    assert formats.reasoning("/v1/completions") is None
+def test_other_endpoints_show_none() -> None:
     assert formats.reasoning("/v1/embeddings") is None
     assert formats.reasoning(None) is None
 

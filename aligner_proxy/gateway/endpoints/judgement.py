@@ -14,6 +14,7 @@ from litellm.types.utils import ModelResponse
 from aligner_proxy.audit.entry import find_edits
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.formats.side_text import BESIDE
+from aligner_proxy.formats.think_tags import find_answer
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, AlignSegment, TextEdit
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
@@ -193,7 +194,7 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
 
 def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
     """(start, end, finding) of each replacement that stages made, by position in the delivered text."""
-    shift = 0
+    shift = find_answer(after)  # the outcome is that of the answer alone
     for finding in outcome.findings:
         if finding.text is None:
             continue
@@ -204,18 +205,20 @@ def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Fi
         shift += len(finding.text) - (finding.end - finding.start)
 
 
-def _flagged_ranges(answer: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
+def _flagged_ranges(text: str, outcome: Outcome) -> Iterator[tuple[int, int, SegmentScore]]:
     """(first, last, segment) of each flagged segment; none if the judged segments are not those of the whole answer."""
+    offset = find_answer(text)
+    answer = text[offset:]
     pieces = split(answer)
     segments = outcome.segments
     if [segment.text for segment in segments[: len(pieces)]] != [piece.text for piece in pieces]:
         return
     for piece, segment in zip(pieces, segments, strict=False):
         if segment.flagged:
-            yield piece.start, piece.end - 1, segment
+            yield offset + piece.start, offset + piece.end - 1, segment
     for segment in segments[len(pieces) :]:
         if segment.flagged:  # something is missing at the end
-            yield len(answer.rstrip()), len(answer), segment
+            yield offset + len(answer.rstrip()), len(text), segment
 
 
 def _finite_score(score: float | None) -> float | None:

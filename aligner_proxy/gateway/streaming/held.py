@@ -55,9 +55,11 @@ class HeldStream(StreamQueue[PrefilledText]):
             await self._released.take(item)
             return
         count_before = len(self._queue)
+        was_waiting = self._decoder.is_waiting
         await super().take(item)
-        # Kept as the queue stores it if the item is exactly one event; bytes may end inside an event.
-        is_event = len(self._queue) == count_before + 1 and not isinstance(item, bytes | str)
+        # Kept as the queue stores it if the item is exactly one event; bytes may end inside an event, and an event that
+        # waited is not of this item.
+        is_event = len(self._queue) == count_before + 1 and not (was_waiting or isinstance(item, bytes | str))
         self._received.append(self._queue.last if is_event else item)
         if self._longest() > longest_part(self._request.ledger.policy):
             await self._go_on_in_parts()

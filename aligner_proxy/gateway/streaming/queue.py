@@ -20,7 +20,8 @@ from typing import Any, Generic
 
 from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.formats import Wire, sse
-from aligner_proxy.formats.base import SafeDecoder, StreamEvent
+from aligner_proxy.formats.answer_decoder import AnswerDecoder
+from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
@@ -112,7 +113,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         side: SideTexts | None = None,
     ) -> None:
         self._request = StreamRequest(wire, data, ledger, corrector, side)
-        self._decoder = SafeDecoder(wire.decoder(data), data)
+        self._decoder = AnswerDecoder(wire.decoder(data), data)
         self._texts: dict[int, Text] = {}
         self._queue: EventLine[Text] = EventLine()
         self._room = StreamRoom(account or StreamBudget().open("-"))
@@ -237,9 +238,9 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self.client.timeline.note_upstream()
         wholes = {index: self._text(index) for index in event.wholes} or NO_WHOLES
         if self._request.side is not None:
-            self._request.side.read(
-                event.original, [*(piece for _, piece in event.pieces), *map(self._original, wholes)]
-            )
+            answer_texts = [*(piece for _, piece in event.pieces), *map(self._original, wholes)]
+            self._request.side.read(event.original, answer_texts, event.divided_texts)
+        event.divided_texts = ()  # nobody else reads them, and the event may wait for long
         event.item = self._queue.pack(event.item)
         # `size_of` counts only pieces; an event that repeats whole texts contains these, too.
         size = size_of(event) + sum(text.length for text in wholes.values())

@@ -1,0 +1,162 @@
+"""Decoder of the answers of a stream: of a text that begins with reasoning between tags, only what follows it.
+
+The reasoning stays in its events, and corrected answers are put in behind it. While it is not certain whether a text
+begins with an opening tag, its events wait, and those behind them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+from aligner_proxy.errors import NotPutIn
+from aligner_proxy.formats.base import Rewrite, SafeDecoder, StreamDecoder, StreamEvent, name_errors
+from aligner_proxy.formats.think_tags import DividedText, ThinkTagReader, divide_exchange
+from aligner_proxy.types import Exchange
+
+_MOST_WAITING = 64
+"""Most events that wait for the rest of a tag. Beyond that, what is undecided is part of the answer."""
+
+
+class _ReadPiece(NamedTuple):
+    """A piece of the text of this number, its place there, and the reasoning that became known with it."""
+
+    number: int
+    text: str
+    start: int
+    reader: ThinkTagReader
+    reasoning: str
+
+    def divide(self) -> DividedText:
+        """The piece as reasoning and answer."""
+        length = max(0, self.reader.length - self.start)
+        return DividedText(self.text[:length], self.reasoning, self.text[length:])
+
+
+class AnswerDecoder(SafeDecoder):
+    """A `SafeDecoder` whose texts are the answers alone; with `drop`, its events hold no other texts either."""
+
+    def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any], *, drop: bool = False) -> None:
+        super().__init__(decoder, data)
+        self.drops = drop
+        """Whether the reasoning is removed from the events."""
+        self._readers: dict[int, ThinkTagReader] = {}
+        self._waiting: deque[tuple[StreamEvent, Sequence[_ReadPiece]]] = deque()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether events wait for the rest of a tag."""
+        return bool(self._waiting)
+
+    def feed(self, item: object) -> list[StreamEvent]:
+        """Read an item; return the events that are complete and decided."""
+        return self._pass_events(super().feed(item))
+
+    def flush(self) -> list[StreamEvent]:
+        """The remaining events when the stream has ended."""
+        events = self._pass_events(super().flush())
+        self._end_undecided()
+        return [*events, *self._take_decided()]
+
+    def exchange(self, index: int) -> Exchange:
+        """An answer so far, or an exchange that says why it cannot be read."""
+        return self._divide_exchange(super().exchange(index))
+
+    def exchanges(self) -> list[Exchange]:
+        """All answers of a stream that has ended, or one exchange that says why the stream cannot be read."""
+        return [*map(self._divide_exchange, super().exchanges())]
+
+    def _divide_exchange(self, exchange: Exchange) -> Exchange:
+        reader = self._readers.get(exchange.index)
+        if reader is None or exchange.answer is None:
+            return divide_exchange(exchange)  # a text that came only as a whole
+        text = exchange.answer
+        length = reader.length
+        return replace(exchange, answer=text[length:], tagged_reasoning=text[:length]) if length else exchange
+
+    def _pass_events(self, events: Sequence[StreamEvent]) -> list[StreamEvent]:
+        """The events that may pass now."""
+        ready: list[StreamEvent] = []
+        for event in events:
+            if not self._waiting and self._is_answer_only(event):
+                ready.append(event)
+                continue
+            self._waiting.append((event, [self._read_piece(*piece) for piece in event.pieces]))
+            for index in event.ends:
+                if index in self._readers:
+                    self._readers[index].end()
+            if len(self._waiting) > _MOST_WAITING:
+                self._end_undecided()
+            ready += self._take_decided()
+        return ready
+
+    def _is_answer_only(self, event: StreamEvent) -> bool:
+        """Whether the event holds nothing but pieces of answers that have begun, or no text."""
+        readers = self._readers
+        return not event.wholes and all(index in readers and readers[index].is_answer for index, _ in event.pieces)
+
+    def _read_piece(self, index: int, piece: str) -> _ReadPiece:
+        reader = self._readers.setdefault(index, ThinkTagReader())
+        start = reader.read_chars
+        return _ReadPiece(index, piece, start, reader, reader.feed(piece))
+
+    def _end_undecided(self) -> None:
+        for reader in self._readers.values():
+            reader.end()
+
+    def _take_decided(self) -> list[StreamEvent]:
+        """Remove and return the first waiting events, up to one that is undecided."""
+        decided: list[StreamEvent] = []
+        while self._waiting and not any(piece.reader.is_undecided for piece in self._waiting[0][1]):
+            decided.append(self._divide_event(*self._waiting.popleft()))
+        return decided
+
+    def _divide_event(self, event: StreamEvent, read_pieces: Sequence[_ReadPiece]) -> StreamEvent:
+        """The event with the answers as its texts; the same event if none of its texts begins with reasoning."""
+        pieces = [piece.divide() for piece in read_pieces]
+        wholes = {index: text for index in event.wholes if (text := self._divide_whole(index)) is not None}
+        if event.rewrite is None or not (wholes or any(piece.tagged_reasoning for piece in pieces)):
+            return event
+        if self.drops:
+            answers = {index: text.answer for index, text in wholes.items()}
+            try:
+                event.item = name_errors(
+                    NotPutIn, event.rewrite, event.item, [piece.answer for piece in pieces], answers
+                )
+            except NotPutIn as error:
+                self.fault = self.fault or str(error)
+                return event
+        else:
+            tagged = {index: text.tagged_reasoning for index, text in wholes.items()}
+            event.rewrite = partial(_rewrite_answers, event.rewrite, pieces, tagged)
+        event.divided_texts = [text for text in (*pieces, *wholes.values()) if text.tagged_reasoning]
+        event.pieces = [
+            (read.number, piece.answer) for read, piece in zip(read_pieces, pieces, strict=True) if piece.answer
+        ]
+        return event
+
+    def _divide_whole(self, index: int) -> DividedText | None:
+        """A text that an event repeats; None if it begins with no reasoning."""
+        reader = self._readers.get(index)
+        if reader is None:  # a text that came only as a whole
+            exchanges = [exchange for exchange in self.exchanges() if exchange.index == index]
+        else:
+            exchanges = [self.exchange(index)] if reader.length else []
+        return next((DividedText.from_exchange(each) for each in exchanges if each.tagged_reasoning), None)
+
+
+def _rewrite_answers(
+    rewrite: Rewrite,
+    pieces: Sequence[DividedText],
+    tagged_reasoning: Mapping[int, str],
+    item: object,
+    answers: Sequence[str],
+    wholes: Mapping[int, str],
+) -> object:
+    """Copy an event with new answers behind its reasoning."""
+    rest = iter(answers)
+    texts = [piece.tagged_reasoning + (next(rest) if piece.answer else "") for piece in pieces]
+    return rewrite(item, texts, {index: tagged_reasoning.get(index, "") + text for index, text in wholes.items()})

@@ -1,0 +1,114 @@
+"""Reasoning inside a text: finds where the reasoning at its beginning ends and the answer begins.
+
+Some upstreams write `<think>...</think>` before the answer, into the same text. The tags are those that LiteLLM takes
+out of whole answers. They count only at the beginning, since further on an answer may speak of them. A closing tag
+without an opening one is text, as LiteLLM has it. A text that ends before the closing tag holds no answer. Blocks that
+follow one another are one reasoning, so that nothing looks like reasoning once it was removed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import NamedTuple
+
+from aligner_proxy.types import Exchange
+
+_NAMES = ("think", "thinking", "budget:thinking")
+_OPENING_TAGS = tuple(f"<{name}>" for name in _NAMES)
+_CLOSING_TAGS = tuple(f"</{name}>" for name in _NAMES)
+OPENING = re.compile(rf"\s*(?:{'|'.join(_OPENING_TAGS)})")
+"""How a text begins that begins with reasoning."""
+_CLOSING = re.compile("|".join(_CLOSING_TAGS))
+
+
+class DividedText(NamedTuple):
+    """A text, or a piece of one, that begins with reasoning."""
+
+    tagged_reasoning: str
+    """Everything before the answer: reasoning, tags, and white space before the opening tag."""
+    reasoning: str
+    """The reasoning without the tags."""
+    answer: str
+
+    @property
+    def whole(self) -> str:
+        """The text as the upstream wrote it."""
+        return self.tagged_reasoning + self.answer
+
+    @classmethod
+    def from_exchange(cls, exchange: Exchange) -> DividedText:
+        """The text from which the answer of an exchange was taken."""
+        return cls(exchange.tagged_reasoning, remove_tags(exchange.tagged_reasoning), exchange.answer or "")
+
+
+class ThinkTagReader:
+    """Reads one growing text as far as it may be reasoning."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Characters at the beginning that are not part of the answer, as far as that is certain."""
+        self.read_chars = 0
+        """Characters that were read; those of the answer are not counted from its second piece on."""
+        self.is_answer = False
+        """Whether the answer has begun, so that no more of the text is reasoning."""
+        self._is_inside = False
+        self._rest = ""
+        """The last characters that were read, if they may belong to a tag."""
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the last characters may belong to an opening tag that has not arrived as a whole."""
+        return not (self.is_answer or self._is_inside)
+
+    def feed(self, piece: str) -> str:
+        """Read a piece; return the reasoning without tags that is now known."""
+        if self.is_answer:
+            return ""
+        self.read_chars += len(piece)
+        self._rest += piece
+        reasoning = ""
+        while match := (_CLOSING.search if self._is_inside else OPENING.match)(self._rest):
+            if self._is_inside:
+                reasoning += self._rest[: match.start()]
+            self._rest = self._rest[match.end() :]
+            self._is_inside = not self._is_inside
+        if self._is_inside:
+            end = self._find_tag_start()
+            reasoning += self._rest[:end]
+            self._rest = self._rest[end:]
+            self.length = self.read_chars
+        else:
+            self.length = self.read_chars - len(self._rest)
+            beginning = self._rest.lstrip()
+            self.is_answer = not any(tag.startswith(beginning) for tag in _OPENING_TAGS)
+        return reasoning
+
+    def end(self) -> None:
+        """Take undecided characters for a part of the answer, since no more of the text will come in time."""
+        self.is_answer = self.is_answer or not self._is_inside
+
+    def _find_tag_start(self) -> int:
+        """Where the rest may be the beginning of a closing tag; its length if nowhere."""
+        start = self._rest.rfind("<")
+        is_tag = start >= 0 and any(tag.startswith(self._rest[start:]) for tag in _CLOSING_TAGS)
+        return start if is_tag else len(self._rest)
+
+
+def remove_tags(tagged_reasoning: str) -> str:
+    """The reasoning without its tags."""
+    return ThinkTagReader().feed(tagged_reasoning)
+
+
+def find_answer(text: str) -> int:
+    """Where the answer begins in a whole text: 0 if the text begins with no reasoning, its length if it ends there."""
+    reader = ThinkTagReader()
+    reader.feed(text)
+    return reader.length
+
+
+def divide_exchange(exchange: Exchange) -> Exchange:
+    """An exchange whose answer is what stands behind the reasoning; the same exchange if it begins with none."""
+    text = exchange.answer or ""
+    start = find_answer(text)
+    return replace(exchange, answer=text[start:], tagged_reasoning=text[:start]) if start else exchange
