@@ -196,6 +196,7 @@ FEATURES = (
         only=_only(chat="gpt claude", responses="gpt claude chatonly", messages="claude"),
     ),
     Feature("reasoning beside the answer", "reasoning", CORRECTED, only=NOT_TEXT),
+    Feature("reasoning between tags in the text", "thinks", CORRECTED),
     Feature("a language that the aligner does not know", "foreign", NOT_JUDGED),
     Feature("a defect in a language that it does not know", "foreign_rude", PARTLY_JUDGED),
     Feature(

@@ -15,6 +15,7 @@ REFUSED = "I'm sorry, but I can't help with that."
 OUTDATED = "Gladly. Online orders can be returned within 30 days of delivery. Have a good day."
 UP_TO_DATE = OUTDATED.replace("30", "28")
 IN_DOUBT = "Gladly. We wrap it for £5. Have a good day."
+THOUGHT = "You are an idiot, I think."
 ANSWERS = {
     "outdated": OUTDATED,
     "up_to_date": UP_TO_DATE,
@@ -37,6 +38,9 @@ ANSWERS = {
     "length": RUDE,
     "filter": RUDE,
     "reasoning": RUDE,
+    "thinks": f"<think>{THOUGHT}</think>\n\n{RUDE}",
+    "thinks_well": f"<think>{THOUGHT}</think>\n\n{GOOD}",
+    "thinks_on": f"<think>{THOUGHT} {THOUGHT}",
     "cited": RUDE,
     "torn": RUDE,
     "break": RUDE,
@@ -51,7 +55,6 @@ ANSWERS = {
     "insult": INSULT,
     "insult_again": INSULT,
 }
-THOUGHT = "You are an idiot, I think."
 SEEN: list[dict[str, Any]] = []
 """Every body that arrived."""
 

@@ -15,11 +15,17 @@ from aligner_proxy import formats
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats.reasoning import SafeReasoning
 from tests.e2e.event_streams import frames, message_events, response_events
-from tests.support.stream_fixtures import events
+from tests.support.stream_fixtures import FORMATS, events
 
 THOUGHT = "The reader is a fool. I will say so."
 BLOCK = {"type": "thinking", "thinking": THOUGHT, "signature": "c2ln"}
 TOOLS = {"tools": [{"type": "function", "function": {"name": "look_up"}}]}
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "text": "/v1/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
+}
 CHAT, MESSAGES, RESPONSES = (
     cast("SafeReasoning", formats.reasoning(route))
     for route in ("/v1/chat/completions", "/v1/messages", "/v1/responses")
@@ -186,6 +192,75 @@ def test_a_responses_stream() -> None:
     assert plain(left) == plain(told(body(SAID, SAID)))
     assert dropper.texts == {0: f"{THOUGHT}\n\n{THOUGHT}"}
     assert [item for sent in items for item in RESPONSES.open_stream(TOOLS, drop=True).feed(sent)] == items
+
+
+# between tags in the text of an answer
+
+TAGGED = f"<think>{THOUGHT}</think>"
+IN_TEXT: dict[str, tuple[SafeReasoning, Any, Any]] = {
+    "chat": (CHAT, chat(content=f"{TAGGED} So."), chat(content=" So.")),
+    "chat, beside other reasoning": (
+        CHAT,
+        chat(content=f"{TAGGED} So.", reasoning_content="So?"),
+        chat(content=" So."),
+    ),
+    "messages": (
+        MESSAGES,
+        message({"type": "text", "text": f"{TAGGED}So it is."}, SECOND),
+        message({"type": "text", "text": "So it is."}, SECOND),
+    ),
+    "responses": (
+        RESPONSES,
+        ResponsesAPIResponse(**body({**SAID, "content": [{**SAID["content"][0], "text": f"{TAGGED}So it is."}]})),
+        ResponsesAPIResponse(**body(SAID)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_TEXT)
+def test_reasoning_in_a_text(name: str) -> None:
+    form, with_tags, without = IN_TEXT[name]
+    before = copy.deepcopy(with_tags)
+    beside = "So?\n\n" if "beside" in name else ""
+    assert form.texts(with_tags) == {0: f"{beside}{THOUGHT}"}
+    # no client has to send it back, whatever tools the request offers
+    for data in ({}, TOOLS):
+        assert _plain(form.remove_reasoning(data, with_tags)) == _plain(without)
+    assert with_tags == before
+    assert form.remove_reasoning({}, without) is without
+
+
+def _plain(response: Any) -> Any:
+    return response if isinstance(response, dict) else response.model_dump(exclude_none=True)
+
+
+def test_a_stream_with_reasoning_in_its_text() -> None:
+    pieces = ["<thi", "nk>", THOUGHT, "</think>", "\n", "So it is."]
+    for form in FORMATS:
+        reasoning = formats.reasoning(PATHS[form.name])
+        assert reasoning is not None
+        items = form.tell(pieces)
+        reader = reasoning.open_stream({}, drop=False)
+        sizes = []
+        for item in items:
+            reader.feed(item)
+            sizes.append(reader.size)
+        assert reader.texts == {0: THOUGHT}, form.name
+        assert sizes[-1] in sizes[:-1], "what follows the reasoning adds nothing to it"
+        dropper = reasoning.open_stream({}, drop=True)
+        remaining = [each for item in items for each in dropper.feed(item)] + dropper.flush()
+        assert form.read(remaining) == "\nSo it is."
+        assert not dropper.is_unreadable
+
+
+def test_a_stream_that_becomes_unreadable_loses_nothing() -> None:
+    dropper = CHAT.open_stream({}, drop=True)
+    broken = chunk(content="So.")
+    broken.choices[0].index = "first"
+    items = [chunk(content="\n"), chunk(content="<thi"), broken]
+    remaining = [each for item in items for each in dropper.feed(item)]
+    assert dropper.is_unreadable
+    assert remaining + dropper.unread_items() == items
 
 
 # what nobody expects

@@ -11,6 +11,7 @@ from litellm.types.utils import ModelResponse
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats.base import name_errors
 from aligner_proxy.formats.side_text import SideTextReader, is_prose, remove_prose
+from aligner_proxy.formats.think_tags import DividedText
 from aligner_proxy.types import SideKind
 
 RUDE = "Only a fool would ask that."
@@ -106,6 +107,21 @@ def test_places_of_a_stream_are_told_apart() -> None:
         )
     ]
     assert grown(events, PLAIN) == [RUDE]
+
+
+def test_a_string_that_begins_with_reasoning_is_two_texts() -> None:
+    reader = SideTextReader(streamed=True)
+    pieces = [
+        DividedText("<think>The reader asks for ", "The reader asks for ", ""),
+        DividedText("the time.</think>", "the time.", "It is nine."),
+    ]
+    for piece in pieces:
+        body = {"choices": [{"index": 0, "delta": {"content": piece.whole}}]}
+        assert reader.read(body, [piece.answer], [piece]) == {SideKind.REASONING}
+    (pending,) = reader.pending_texts()
+    assert (pending.kind, "".join(pending.pieces)) == (SideKind.REASONING, "The reader asks for the time.")
+    # without the answer among the texts that are skipped, it is read as any other
+    assert reader.read(body, (), pieces) == {SideKind.REASONING, SideKind.OTHER_TEXT}
 
 
 def test_what_a_stream_says_again_and_again_is_one_text() -> None:

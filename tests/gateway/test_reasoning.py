@@ -15,7 +15,7 @@ from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline
-from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT
+from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT, chunk
 from tests.gateway.test_guardrail import build, data, user
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import chat_text
@@ -176,6 +176,18 @@ async def test_what_cannot_be_taken_out_is_the_policys_to_decide(guard: AlignerG
     broken: Any = object.__new__(type(CHUNKS[0]))  # an object of the type with nothing in it
     with pytest.raises(Blocked):
         await streamed(guard, "drop-strict", [CHUNKS[0], broken, *CHUNKS[1:]])
+
+
+async def test_a_stream_in_which_reasoning_can_no_longer_be_found(guard: AlignerGuardrail) -> None:
+    """What waited for the rest of a tag goes out first, and what follows as it came."""
+    broken = chunk(content="So it is.")
+    broken.choices[0].index = "first"  # type: ignore[assignment]
+    items = [chunk(content="\n"), chunk(content="<thi"), broken, chunk(content="nk>So."), chunk("stop")]
+    sent, comment = await streamed(guard, "drop", items)
+    assert [id(item) for item in sent] == [id(item) for item in items]
+    assert "status=failed" in comment
+    with pytest.raises(Blocked, match="internal_error"):
+        await streamed(guard, "drop-strict", items)
 
 
 async def test_a_client_that_leaves_ends_the_scoring(guard: AlignerGuardrail) -> None:

@@ -17,6 +17,7 @@ from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction
+from tests.formats.test_reasoning import PATHS
 from tests.formats.test_think_tags import cuts
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.comments import take_comment
@@ -27,12 +28,6 @@ THOUGHT = "The reader is a fool. I will say so."
 TAGGED = f"<think>{THOUGHT}</think>"
 RUDE = "So it is. You fool."
 KIND = "So it is."
-PATHS = {
-    "chat": "/v1/chat/completions",
-    "text": "/v1/completions",
-    "messages": "/v1/messages",
-    "responses": "/v1/responses",
-}
 MODES = {
     "hold": {},
     "sentence": {"stream": "sentence"},
@@ -296,25 +291,37 @@ async def test_where_reasoning_may_block_it_does(hooks: Hooks, form: Format, mod
                 await hooks.stream(form, model, pieces)
 
 
+async def play_choices(hooks: Hooks, model: str, pieces: Sequence[tuple[int, str]]) -> tuple[Items, Items]:
+    """What goes out of a chat stream of three choices, without the comment, and what came."""
+    items = [*(chunk(piece, index) for index, piece in pieces), *(chunk(index=index, why="stop") for index in range(3))]
+
+    async def upstream() -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    source = hooks.guard.async_post_call_streaming_iterator_hook(user(), upstream(), data(model))
+    sent = [item async for item in source]
+    take_comment(sent)
+    return sent, items
+
+
 async def test_several_choices_of_a_stream(hooks: Hooks) -> None:
-    """Each has its own reasoning, one ends in it, and one has none; an event that waits keeps its place."""
+    """Each has its own reasoning, one ends in it, and one has none."""
     said = [f"<think>{THOUGHT}</think>{RUDE}", RUDE, f"<think>{THOUGHT}"]
-    pieces = [(index, text[i : i + 4]) for i in range(0, 60, 4) for index, text in enumerate(said) if text[i : i + 4]]
-    items = [chunk(piece, index) for index, piece in pieces] + [chunk(index=index, why="stop") for index in range(3)]
-
-    async def sent(model: str) -> list[Any]:
-        async def upstream() -> AsyncIterator[Any]:
-            for item in items:
-                yield item
-
-        source = hooks.guard.async_post_call_streaming_iterator_hook(user(), upstream(), data(model))
-        return [item async for item in source]
-
+    pieces = [(index, text[i : i + 4]) for i in range(0, 80, 4) for index, text in enumerate(said) if text[i : i + 4]]
     for mode in ("hold", "sentence"):
-        passed = await sent(f"pass-{mode}")
-        assert [chat_text(passed, index) for index in range(3)] == [f"{TAGGED}{KIND}", KIND, said[2]]
-        dropped = await sent(f"drop-{mode}")
-        assert [chat_text(dropped, index) for index in range(3)] == [KIND, KIND, ""]
+        sent, _ = await play_choices(hooks, f"pass-{mode}", pieces)
+        assert [chat_text(sent, index) for index in range(3)] == [f"{TAGGED}{KIND}", KIND, said[2]]
+        sent, _ = await play_choices(hooks, f"drop-{mode}", pieces)
+        assert [chat_text(sent, index) for index in range(3)] == [KIND, KIND, ""]
+
+
+async def test_events_that_waited_keep_their_place(hooks: Hooks) -> None:
+    """The event that decides about the first choice waits for the second, behind which it stands."""
+    pieces = [(0, "\n"), (1, "<th"), (0, "So it"), (1, "ink>Fine."), (0, " is."), (1, "</think>"), (2, KIND), (1, KIND)]
+    for mode in ("hold", "sentence"):
+        sent, items = await play_choices(hooks, f"pass-{mode}", pieces)
+        assert [id(item) for item in sent] == [id(item) for item in items]
 
 
 async def test_a_stream_too_long_to_be_held_goes_on_in_parts(hooks: Hooks) -> None:

@@ -49,6 +49,8 @@ ODD = [
     "a\x00b",
     "你好。",
     "عربي",
+    "<think>",
+    "</think>",
 ]
 TEXT = st.one_of(
     st.sampled_from(["Plain words. More of them.", *ODD]),

@@ -40,6 +40,7 @@ WHOLE = (
     '{"you": "are an idiot", "price": 3}',
     "[1, 2, 3]",
     "{ no JSON",
+    "<think>You fool.</think>\nIt is so. You fool. And so on.",
     "x" * 5000,
 )
 
@@ -47,7 +48,7 @@ WHOLE = (
 def answers() -> list[str]:
     """200 answers: whole ones of every odd kind, and some of drawn sentences with insults among them."""
     draw = random.Random(27)
-    drawn = [draw.choice((" ", "\n\n")).join(draw.choices(SENTENCES, k=draw.randint(1, 9))) for _ in range(192)]
+    drawn = [draw.choice((" ", "\n\n")).join(draw.choices(SENTENCES, k=draw.randint(1, 9))) for _ in range(191)]
     return [*WHOLE, *drawn]
 
 
@@ -100,6 +101,15 @@ async def test_what_an_edit_was_made_for(api: Api) -> None:
     assert got["id"] == response.headers["x-litellm-call-id"]
     assert got["ms"] >= 100
     assert response.headers["x-aligner-status"] == "corrected"
+
+
+async def test_reasoning_between_tags_moves_the_places_of_edits(api: Api) -> None:
+    before = "<think>You fool.</think>"
+    got = (await api.align(f"{before}It is so. You fool. And so on.")).json()
+    (edit,) = got["edits"]
+    assert (edit["objective"], edit["score"]) == ("kind", 4.0)
+    assert got["answer"] == f"{before}It is so. And so on."
+    assert [segment["text"] for segment in got["segments"]] == ["It is so.", "You fool.", "And so on."]
 
 
 async def test_without_a_model_routes_for_every_model_decide(api: Api) -> None:
