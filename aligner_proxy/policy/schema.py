@@ -290,9 +290,10 @@ class PolicySettings(_Block):
     json_strings: JsonStrings | None = None
     """keep: JSON answers are never edited; correct: each long string in a JSON answer is aligned as a separate text."""
     reasoning: SideTreatment | None = None
-    """What to do with reasoning that comes with an answer. pass: leave it unchanged; judge: score and record it, and
-    treat a flagged one as unjudged; drop: remove it, except what tools need back (thinking blocks, reasoning items);
-    block: return an error. The default is judge if objectives are enforced and unjudged answers block, else pass."""
+    """What to do with reasoning that comes with an answer, or between tags at its beginning. pass: leave it unchanged;
+    judge: score and record it, and treat a flagged one as unjudged; drop: remove it, except what tools need back
+    (thinking blocks, reasoning items); block: return an error. The default is judge if objectives are enforced and
+    unjudged answers block, else pass."""
     tool_arguments: WholeTreatment | None = None
     """As `reasoning`, but for prose in the arguments of tool calls: pass, judge or block."""
     tool_output: SideTreatment | None = None

@@ -91,6 +91,8 @@ def _chat_bodies(s: str) -> Iterator[Row]:
     yield "reasoning-short", "`reasoning` beside the text", beside_text(reasoning=s)
     yield "reasoning-details", "reasoning_details beside the text", beside_text(reasoning_details=[detail])
     yield "thinking", "thinking_blocks beside the text", beside_text(thinking_blocks=[thought])
+    for name, tried, text in _tagged(s):
+        yield name, tried, chat_body(says(text))
     yield "call-alone", "the arguments of a tool call alone", chat_body(says(None, tool_calls=[call]), "tool_calls")
     yield "call", "the arguments of a tool call beside the text", beside_text(tool_calls=[call])
     named = {**CALL, "function": {"name": s, "arguments": "{}"}}
@@ -107,6 +109,14 @@ def _chat_bodies(s: str) -> Iterator[Row]:
     yield "refusal", "a refusal beside the text", beside_text(refusal=s)
     yield "refusal-alone", "a refusal alone", chat_body(says(None, refusal=s))
     yield from _chat_extras(s)
+
+
+def _tagged(s: str) -> Iterator[tuple[str, str, str]]:
+    """Texts with tags of reasoning in them."""
+    yield "tags", "reasoning between tags before the text", f"<think>{s}</think>{CLEAN}"
+    yield "tags-open", "reasoning behind a tag that nothing closes", f"<think>{s}"
+    yield "tags-empty", "a text behind tags with nothing in them", f"<think></think>{s}"
+    yield "tags-closed", "a text before a closing tag", f"{s}</think>{CLEAN}"
 
 
 def _chat_extras(s: str) -> Iterator[Row]:
@@ -148,6 +158,8 @@ def _chat_extras(s: str) -> Iterator[Row]:
 
 
 def _text_bodies(s: str) -> Iterator[Row]:
+    for name, tried, text in _tagged(s):
+        yield name, tried, text_body(text)
     words = [f" {word}" for word in s.split()]
     odds = {
         "tokens": words,
@@ -225,6 +237,8 @@ def _responses_bodies(s: str) -> Iterator[Row]:
     for name, tried, item in _items(s):
         if name in ("reasoning", "call", "mcp-output", "code-logs", "refusal"):
             yield f"{name}-alone", f"{tried} alone", response([item])
+    for name, tried, text in _tagged(s):
+        yield name, tried, response([answered(text)])
     cited = {"type": "url_citation", "start_index": 0, "end_index": 3, "url": "https://a.example", "title": s}
     yield "annotation", "the title of a citation", response([answered(CLEAN, annotations=[cited])])
     yield "logprobs", "probabilities that spell it", response([answered(CLEAN, logprobs=_tokens(s))])
@@ -326,6 +340,8 @@ def _messages_bodies(s: str) -> Iterator[Row]:
                 f"{tried} alone",
                 message([alone], stop_reason="tool_use" if name == "call" else "end_turn"),
             )
+    for name, tried, text in _tagged(s):
+        yield name, tried, message([block(text)])
     cited = {"type": "char_location", "cited_text": s, "document_index": 0, "document_title": "A"}
     yield "citation", "what a citation quotes", message([block(CLEAN, citations=[cited])])
     yield (
