@@ -234,7 +234,8 @@ def _clean_string(text: str, kind: SideKind, search: _Search) -> str:
         return text
     if kind in _ACTED_ON:
         raise CopyStays(kind)
-    return ""
+    # an answer may stand behind reasoning in the same string
+    return next((own for own in search.delivered_texts if own and text.endswith(own)), "")
 
 
 def _own_text(value: object) -> str | None:

@@ -45,6 +45,12 @@ class AnswerTexts:
             else:
                 self.unchanged.append(original)
         self.delivered = [*texts.values(), *self.unchanged]
+        opened = [exchange for exchange in exchanges if exchange.tagged_reasoning]
+        self.delivered += [one.tagged_reasoning + texts.get(one.index, one.answer or "") for one in opened]
+        self.is_quoted_in_opening = any(
+            self.removed.is_quoted_in(one.tagged_reasoning, SideKind.REASONING) for one in opened
+        )
+        """Whether reasoning in the same text as an answer quotes what was removed."""
 
 
 def drop_from_body(
@@ -64,13 +70,16 @@ def drop_from_body(
             echoed_texts(data),
         )
 
-    try:
-        return drop(body)
-    except CopyStays as copy:
-        form = formats.reasoning(route)
-        if copy.kind is not SideKind.REASONING or form is None:
-            raise
-        return drop(form.remove_reasoning(data, body))
+    form = formats.reasoning(route)
+    if not texts.is_quoted_in_opening:
+        try:
+            return drop(body)
+        except CopyStays as copy:
+            if copy.kind is not SideKind.REASONING:
+                raise
+    if form is None:
+        raise CopyStays(SideKind.REASONING)
+    return drop(form.remove_reasoning(data, body))
 
 
 def copy_outcome(policy: Policy) -> Outcome:

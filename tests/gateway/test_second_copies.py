@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from litellm.proxy._types import UserAPIKeyAuth
+from litellm.types.utils import ModelResponse
 
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import find_state
@@ -15,8 +16,9 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Status
 from tests.gateway.test_guardrail import build
 from tests.support.comments import take_comment
-from tests.support.planted_copies import ROUTES, Case, holds_copy, make_case
+from tests.support.planted_copies import FIRST, LAST, REMOVED, ROUTES, Case, cut_text, holds_copy, make_case
 from tests.support.scripted import SegmentEngine
+from tests.support.stream_fixtures import chat_text, chunk
 
 BLOCK = 250
 """Cases of one test."""
@@ -92,3 +94,20 @@ async def test_removed_text_goes_out_in_no_field(guard: AlignerGuardrail, block:
     assert not leaks, (len(leaks), leaks[:40])
     corrected = sum(count for name, count in seen.items() if "judge" in name and "corrected" in name)
     assert corrected > BLOCK * 0.7, seen  # of as many deliveries, whole and streamed
+
+
+async def test_reasoning_in_the_same_text_is_taken_out_if_it_quotes_what_was_removed(guard: AlignerGuardrail) -> None:
+    tagged = f"<think>They ask. {REMOVED} I will say so.</think>{FIRST} {REMOVED} {LAST}"
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": tagged}}
+    whole = ModelResponse(id="1", created=1, model="m", choices=[choice])
+    case = Case(0, "chat", whole, [chunk("", role="assistant"), *map(chunk, cut_text(tagged)), chunk(why="stop")])
+    for deliver in (deliver_whole, deliver_stream):
+        status, values = await deliver(guard, case, "hold")
+        assert status is Status.CORRECTED
+        assert not holds_copy(values)
+        text = chat_text(values) if deliver is deliver_stream else values[0].choices[0].message.content
+        assert text == f"{FIRST} {LAST}"
+    status, values = await deliver_stream(guard, case, "sentence")
+    # the reasoning went out before the answer was judged
+    assert status is Status.SKIPPED
+    assert chat_text(values).endswith(f"</think>{FIRST} {LAST}")

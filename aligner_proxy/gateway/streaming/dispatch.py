@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from aligner_proxy.formats import Wire
+from aligner_proxy.formats.base import SafeFormat
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
@@ -30,7 +31,7 @@ _STREAMS: dict[StreamMode, type[StreamQueue[Any]]] = {
 
 
 async def stream(
-    wire: Wire,
+    wire: Wire | SafeFormat,
     ledger: RequestState,
     data: dict[str, Any],
     response: AsyncIterable[Any],

@@ -165,7 +165,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         answers = AnswerTexts(exchanges, outcomes)
         try:
             try:
-                return await self._replay_events(answers)
+                return await self._replay_events(answers, without_reasoning=answers.is_quoted_in_opening)
             except CopyStays as copy:
                 if copy.kind is not SideKind.REASONING:
                     raise

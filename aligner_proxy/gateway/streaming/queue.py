@@ -21,7 +21,7 @@ from typing import Any, Generic
 from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import StreamEvent
+from aligner_proxy.formats.base import SafeFormat, StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
@@ -46,7 +46,7 @@ _SLICE_BYTES = 1 << 16
 class StreamRequest:
     """The request of a stream, and the objects that process its answer."""
 
-    wire: Wire
+    wire: Wire | SafeFormat
     data: Mapping[str, Any]
     ledger: RequestState
     corrector: ChoiceCorrector
@@ -105,7 +105,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Wire | SafeFormat,
         data: Mapping[str, Any],
         ledger: RequestState,
         corrector: ChoiceCorrector,
