@@ -289,6 +289,10 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
         """Do nothing, because LiteLLM caches this hook's result under a key without the tenant."""
 
+    def post_call_already_checked(self, data: Any, response: Any) -> bool:
+        """Always False: the hook above checks nothing, and LiteLLM would hash every whole answer to find that out."""
+        return False
+
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterable[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:

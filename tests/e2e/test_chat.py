@@ -263,12 +263,13 @@ def test_litellms_keep_alive_bridges_a_slow_correction(gateway: Any) -> None:
     assert stream.comments == [": aligner status=corrected"]
 
 
-def test_a_guardrail_that_stands_on_the_model_too_runs_once(gateway: Any, engine: Any) -> None:
+def test_a_guardrail_that_stands_on_the_model_and_in_the_request_too_runs_once(gateway: Any, engine: Any) -> None:
     before = len(engine.calls())
-    got = gateway.chat("rude and doubled", model="doubled")
-    assert got.json()["choices"][0]["message"]["content"] == KIND
-    assert gateway.chat_stream("rude and doubled twice", model="doubled").text() == KIND
-    assert len(engine.calls()) == before + 2
+    for number, named in enumerate(({}, {"guardrails": ["aligner"]})):
+        got = gateway.chat(f"rude and doubled {number}", model="doubled", **named)
+        assert got.json()["choices"][0]["message"]["content"] == KIND
+        assert gateway.chat_stream(f"rude and doubled twice {number}", model="doubled", **named).text() == KIND
+    assert len(engine.calls()) == before + 4
 
 
 @pytest.mark.parametrize("stream", [False, True])
