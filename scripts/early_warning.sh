@@ -2,13 +2,15 @@
 # Does the gateway still do on LiteLLM's newest release what docs/reference/conformance.md says? Not for CI: a release may fail it.
 # Makes .build/early-warning anew with that release and what the guardrail needs beside it (no torch: the engine is not in
 # the proxy), and runs tests/conformance of .venv against the proxy there. LITELLM names another release, e.g.
-# 'litellm[proxy]==1.107.0'; RELAX names packages that may be older than the release asks for ('certifi', where the index
-# that pip uses has no newer one); arguments go to pytest. Versions 1.82.7 and 1.82.8 were backdoored and are never taken.
+# 'litellm[proxy]==1.110.2'. Where the index that pip uses lacks what the release asks for, RELAX names packages that may
+# have any version ('certifi litellm-enterprise'), and OMIT packages that are left out. Arguments go to pytest. Versions
+# 1.82.7, 1.82.8 and 1.107.0 were backdoored and are never taken.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 venv=.build/early-warning
-litellm=${LITELLM:-litellm[proxy]!=1.82.7,!=1.82.8}
+litellm=${LITELLM:-litellm[proxy]}
+backdoored='litellm!=1.82.7,!=1.82.8,!=1.107.0'
 
 # What the guardrail needs: by name, because LiteLLM decides which versions, or with our bounds.
 needs() {
@@ -25,20 +27,23 @@ print("\n".join(ours if sys.argv[1] == "bounds" else [name.match(need)[0] for ne
 EOF
 }
 
-# What the release says it needs, less the bounds of what RELAX names.
+# What the release says it needs, less the bounds of what RELAX names and less what OMIT names.
 its_needs() {
-    "$venv/bin/python" - ${RELAX:-} <<'EOF'
+    RELAX=${RELAX:-} OMIT=${OMIT:-} "$venv/bin/python" - <<'EOF'
+import os
 import re
-import sys
 from importlib.metadata import requires
 
+relaxed, omitted = os.environ["RELAX"].split(), os.environ["OMIT"].split()
 for need in requires("litellm") or []:
     wanted, _, condition = need.partition(";")
     if "extra" in condition and not re.search(r"extra\s*==\s*[\"']proxy[\"']", condition):
         continue
     name = re.match(r"[A-Za-z0-9._-]+(\[[^]]*\])?", wanted)[0]
+    if name in omitted:
+        continue
     condition = re.sub(r"(?:and\s*)?extra\s*==\s*[\"']proxy[\"']", "", condition).strip()
-    print(name if name in sys.argv[1:] else wanted.strip(), f"; {condition}" if condition else "")
+    print(name if name in relaxed else wanted.strip(), f"; {condition}" if condition else "")
 EOF
 }
 
@@ -48,9 +53,11 @@ needs names >"$venv/names.txt"
 needs bounds >"$venv/bounds.txt"
 pip=("$venv/bin/python" -m pip install --disable-pip-version-check --quiet)
 # Alone first, so that the newest is the newest: where its needs cannot be met, pip shall fail and not take an older one.
-"${pip[@]}" --no-deps "$litellm"
+"${pip[@]}" --no-deps "$litellm" "$backdoored"
 version=$("$venv/bin/python" -c 'from importlib.metadata import version; print(version("litellm"))')
-echo "early warning: litellm $version"
+pin=$(sed -nE 's/.*"litellm\[proxy\]==([^"]+)".*/\1/p' pyproject.toml)
+[ "$version" = "$pin" ] && beside="which is the pinned one" || beside="and $pin is pinned"
+echo "early warning: litellm $version, $beside"
 its_needs >"$venv/its.txt"
 "${pip[@]}" -r "$venv/its.txt" -r "$venv/names.txt"
 # Bounds of ours that this release does not keep to: they would have to move together with the pin.
