@@ -583,8 +583,11 @@ class SafeFormat:
             return [_faulty_exchange(data, str(error))]
         return [divide_exchange(one) if OPENING.match(one.answer or "") else one for one in exchanges]
 
-    def apply(self, response: Any, outcomes: Sequence[Outcome], exchanges: Sequence[Exchange]) -> Any:
-        """The corrected copy of the response from which `exchanges` were read; raises `NotPutIn`."""
+    def apply(self, response: Any, outcomes: Sequence[Outcome], exchanges: Sequence[Exchange] = ()) -> Any:
+        """The corrected copy of the response; raises `NotPutIn`.
+
+        `exchanges` are those that were read from it: their reasoning stays before the corrected answers.
+        """
         openings = {exchange.index: exchange.tagged_reasoning for exchange in exchanges if exchange.tagged_reasoning}
         if openings:
             outcomes = [replace(one, text=openings.get(one.index, "") + (one.text or "")) for one in outcomes]

@@ -45,10 +45,10 @@ class AnswerTexts:
             else:
                 self.unchanged.append(original)
         self.delivered = [*texts.values(), *self.unchanged]
-        opened = [exchange for exchange in exchanges if exchange.tagged_reasoning]
-        self.delivered += [one.tagged_reasoning + texts.get(one.index, one.answer or "") for one in opened]
+        tagged = [exchange for exchange in exchanges if exchange.tagged_reasoning]
+        self.delivered += [one.tagged_reasoning + texts.get(one.index, one.answer or "") for one in tagged]
         self.is_quoted_in_opening = any(
-            self.removed.is_quoted_in(one.tagged_reasoning, SideKind.REASONING) for one in opened
+            self.removed.is_quoted_in(one.tagged_reasoning, SideKind.REASONING) for one in tagged
         )
         """Whether reasoning in the same text as an answer quotes what was removed."""
 

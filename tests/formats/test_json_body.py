@@ -154,7 +154,8 @@ def test_an_edited_body_differs_in_the_text_alone() -> None:
         assert form is not None
         for body in (body for body in bodies[:1] if ANSWER in json.dumps(body)):
             outcome = Outcome(Status.CORRECTED, None, "At six.", Policy("p"))
-            edited = form.apply(json_body.read_body(body), [outcome])
+            read = json_body.read_body(body)
+            edited = form.apply(read, [outcome], form.exchanges({}, read))
             if json.dumps(json_body.write_body(edited, body)) != json.dumps(body).replace(ANSWER, "At six."):
                 faults.append((route, body))
     assert not faults

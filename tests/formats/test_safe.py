@@ -73,7 +73,7 @@ def test_what_cannot_be_put_in_has_a_name_without_the_text() -> None:
         replace_event_texts(event, ["new"], {})
     assert "new" not in str(caught.value)
     with pytest.raises(NotPutIn, match="StopIteration"):
-        SafeFormat(Stuck()).apply(response(), [CORRECTED], ())
+        SafeFormat(Stuck()).apply(response(), [CORRECTED])
 
 
 def test_the_policy_decides_what_follows(tmp_path: Path) -> None:
