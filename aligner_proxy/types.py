@@ -235,6 +235,7 @@ class GateRule(StrEnum):
     LOST_NAME = "lost_name"
     LOST_ITEM = "lost_list_item"
     LOST_TURN = "lost_turn"
+    TORN_PAIR = "torn_pair"
     INVENTED_FACT = "invented_fact"
     INVENTED_QUOTE = "invented_quote"
     SCRIPT = "changed_script"

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from aligner_proxy.gate.completion import Followed
 from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, has_outline
+from aligner_proxy.gate.pair_completion import outside_pairs
 from aligner_proxy.gate.rules import KEEPS, SIGNS_OF_ITEMS, Rule
 from aligner_proxy.text.lists.outline import Outline, remaining_signs
 from aligner_proxy.text.structure import Segment
@@ -40,11 +41,16 @@ def last_closable(
     """
     covered = {number for edit in edits for number in range(edit.first, edit.last)}
     fresh = set(Outline(upstream_pieces).fresh) if before.read(has_outline) else None
+    outside = outside_pairs(before.text, pieces)
     for number in range(min(count, len(pieces)) - 1, 0, -1):
         # the loop goes backwards, so all further segments are even nearer to the beginning
         if pieces[number].start < LEAST_CHARS:
             return 0
-        if number not in covered and (number in fresh if fresh is not None else _stands_apart(before, pieces, number)):
+        if (
+            number not in covered
+            and outside[number]
+            and (number in fresh if fresh is not None else _stands_apart(before, pieces, number))
+        ):
             return number
     return 0
 

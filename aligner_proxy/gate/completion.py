@@ -43,6 +43,9 @@ def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
     """The edit without its final white space, which goes out with the next segment."""
     last = pieces[edit.last - 1]
     text = edit.text.rstrip()
+    # a sign behind the white space belongs to the next segment (pair_completion.py)
+    if text and text == edit.text:
+        return edit
     if not text:
         # the line breaks of the last gap go out with the next segment; only further ones belong to the edit
         text = "\n" * max(0, edit.text.count("\n") - last.gap.count("\n"))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -491,6 +491,8 @@ class Candidate:
     sources: Sequence[str] = ()
     """Texts from plugins; facts that they contain do not count as invented."""
     closed: ClosedAnswer = NOTHING
+    torn: Collection[Edit] = ()
+    """Edits that have half a pair of signs (pair_completion.py)."""
 
     @cached_property
     def after(self) -> TextFacts:

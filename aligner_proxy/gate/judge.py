@@ -13,7 +13,7 @@ cached correction comes to the gate again unchanged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -24,10 +24,12 @@ from aligner_proxy.gate import edits, rules
 from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, moved_parts
 from aligner_proxy.gate.completion import Followed, complete_edits, removed_segments
 from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, follow
+from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
 from aligner_proxy.gate.rules import Rule, may_remove, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.lists.numbering import renumber_text
+from aligner_proxy.text.pairs import SIGN
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, Finding, GateRule, Policy, SegmentScore, Verify
 
@@ -45,6 +47,7 @@ RULES: Mapping[GateRule, Rule] = {
     GateRule.LOST_NAME: rules.lost_name,
     GateRule.LOST_ITEM: rules.lost_item,
     GateRule.LOST_TURN: rules.lost_turn,
+    GateRule.TORN_PAIR: rules.torn_pair,
     GateRule.INVENTED_FACT: rules.forbid_addition(facts.numbers, facts.addresses),
     GateRule.INVENTED_QUOTE: rules.invented_quote,
     GateRule.SCRIPT: rules.changed_script,
@@ -177,6 +180,8 @@ class _GateCase:
     policy: Policy
     changes: tuple[EditGroup, ...]
     rules: Mapping[str, Rule]
+    torn: frozenset[Edit] = frozenset()
+    """The edits that have half a pair."""
     closed: ClosedAnswer = NOTHING
     """The beginning before the open rest of a growing answer; all other fields refer to that rest."""
 
@@ -222,8 +227,13 @@ class _GateCase:
         if before.read(edits.has_outline):
             count = released.segments - len(closed.pieces)
             followed = complete_edits(original, pieces, proposals, count, removed_segments(open_edits))
+        torn_edits: Collection[Edit] = ()
+        if any(SIGN.search(original, edit.start, edit.end) or SIGN.search(edit.text) for edit in followed):
+            around = Surroundings(closed is not NOTHING, closed.before.text)
+            followed, torn_edits = complete_pairs(original, pieces, followed, around)
         all_followed = {**open_edits, **followed}
         by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_followed}
+        torn = frozenset(edit for edit, unfolded in by_folded.items() if unfolded in torn_edits)
         # each further group has the whole text read again, so a long text gets fewer groups
         most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
         groups = edits.bundle_groups(edits.independent_groups(list(by_folded), read), most)
@@ -234,7 +244,7 @@ class _GateCase:
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         all_rules = {**rules, **further}
-        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, closed)
+        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, torn, closed)
 
     def apply_changes(self, changes: Sequence[EditGroup]) -> str:
         """The text that goes out with these changes."""
@@ -243,7 +253,7 @@ class _GateCase:
     def candidate(self, changes: Sequence[EditGroup]) -> Candidate:
         """The candidate text: the original with these changes applied."""
         sources = self.policy.source_texts
-        return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources, self.closed)
+        return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources, self.closed, self.torn)
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
         """The rules that these changes break together."""

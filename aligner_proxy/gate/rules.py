@@ -13,8 +13,8 @@ So a correction can never repair a wrong number. A small aligner is far likelier
 Added (a leak, another voice, a refusal, personal data, new facts): only additions to the original count; text that the
 upstream wrote is not judged.
 
-Form (not empty, same languages and scripts, about the same length): the minimum length ignores flagged segments that
-were removed. Inserted text is judged alone, so that one foreign sentence in a long answer is noticed.
+Form (not empty, pairs of signs, same languages and scripts, about the same length): the minimum length ignores flagged
+segments that were removed. Inserted text is judged alone, so that one foreign sentence in a long answer is noticed.
 """
 
 from __future__ import annotations
@@ -282,6 +282,11 @@ def lost_turn(candidate: Candidate) -> bool:
     # in a dialogue somebody speaks at least twice; this is quickly counted, the turns are not
     spoken = speaker_turns(candidate.before.whole) if max(lines_before.values(), default=0) > 1 else Counter[str]()
     return bool(spoken) and bool(spoken - candidate.after.read(_lines))
+
+
+def torn_pair(candidate: Candidate) -> bool:
+    """Whether an edit has half a pair of signs, which the original had not."""
+    return any(edit in candidate.torn for change in candidate.changes for edit in change.edits)
 
 
 @joins(operator.add, by_line=True)

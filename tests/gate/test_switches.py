@@ -27,6 +27,7 @@ HARM = {
     GateRule.LOST_NAME: ("We asked Maria about it. Fool.", "We asked a person about it.", None),
     GateRule.LOST_ITEM: ("- Boil it.\n- Rest it.", "- Boil it.\nRest it.", None),
     GateRule.LOST_TURN: (TALK, TALK.replace("\nAda: Where?", ""), [2]),
+    GateRule.TORN_PAIR: (ASKED, ASKED.replace("You oaf!", "You **dear!"), [1]),
     GateRule.INVENTED_FACT: (ASKED, ASKED.replace("You oaf!", "Take 3."), [1]),
     GateRule.INVENTED_QUOTE: (ASKED, ASKED.replace("You oaf!", 'They say "it has never been so good".'), [1]),
     GateRule.SCRIPT: (ASKED, ASKED.replace("You oaf!", "Это так."), [1]),

@@ -1,0 +1,168 @@
+"""Completion of edits at pairs of signs: of a pair that reaches beyond an edit, the half inside the edit stays.
+
+"**You fool. It opens at nine.**" without its first sentence is "**It opens at nine.**": the sign moves to what stays. A
+half that stands alone in the original goes with its sentence. Of an answer that is still growing nobody knows what
+follows, so there an opening half counts as one of a pair where that is likely.
+
+An edit that brings a half of its own cannot be completed. It is torn, which the rule `torn_pair` forbids.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from aligner_proxy.gate.completion import Followed
+from aligner_proxy.gate.edits import Edit, Part, SegmentStatus
+from aligner_proxy.text.lists import marks
+from aligner_proxy.text.pairs import COMMENT, SIGN, Half, read_halves
+from aligner_proxy.text.structure import Segment, split
+
+_LONGEST_PAIR = 2_000
+"""Characters that an inline pair may span so that a growing answer is not closed inside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is known beyond a text with edits: whether more follows, and the closed text before it."""
+
+    grows: bool = False
+    closed_text: str = ""
+
+
+def complete_pairs(
+    text: str, pieces: Sequence[Segment], followed: Followed, around: Surroundings
+) -> tuple[Followed, frozenset[Edit]]:
+    """The edits with the halves that have to stay, and those of them that are torn."""
+    completion = _PairCompletion(text, pieces, around)
+    completed = {edit: completion.complete(edit, parts) for edit, parts in followed.items()}
+    torn = frozenset(completed[edit] for edit in followed if completion.is_torn(edit))
+    return {completed[edit]: parts for edit, parts in followed.items()}, torn
+
+
+class _PairCompletion:
+    """Completes the edits of one text."""
+
+    def __init__(self, text: str, pieces: Sequence[Segment], around: Surroundings) -> None:
+        self._text = text
+        self._pieces = pieces
+        self._around = around
+        self._halves = read_halves(text, pieces)
+        self._starts = [half.start for half in self._halves]
+
+    def complete(self, edit: Edit, parts: Sequence[Part]) -> Edit:
+        """The edit with the halves that it lacks."""
+        missing = self._list_missing(edit)
+        if not missing:
+            return edit
+        first = self._pieces[edit.first]
+        closing = "".join(self._sign(half, edit) for half in missing if not half.opens)
+        leading = "".join(self._sign(half, edit) for half in missing if half.opens and self._leads(half, first))
+        opening = "".join(self._sign(half, edit) for half in missing if half.opens and not self._leads(half, first))
+        if all(part.fate is SegmentStatus.REMOVED for part in parts):
+            # closing halves join the text before, opening ones the text that follows
+            return replace(edit, text=f"{closing}{edit.text}{leading}{opening}")
+        at = self._content_start(edit)
+        body = edit.text.rstrip()
+        gap = edit.text[len(body) :]
+        return replace(edit, text=f"{body[:at]}{leading}{body[at:]}{closing}{gap}{opening}")
+
+    def is_torn(self, edit: Edit) -> bool:
+        """Whether the edit has a half that is neither required nor stood alone in what it replaces."""
+        old = Counter(_key(half) for half in self._halves_in(edit) if half.partner is None)
+        old += Counter(_key(half) for half in self._list_required(edit) if half.partner is not None)
+        return bool(Counter(_key(half) for half in _single_halves(edit.text)) - old)
+
+    def _list_missing(self, edit: Edit) -> list[Half]:
+        """The required halves that are not in the text of the edit."""
+        own = Counter(_key(half) for half in _single_halves(edit.text))
+        missing = []
+        for half in self._list_required(edit):
+            if own[_key(half)]:
+                own[_key(half)] -= 1
+            else:
+                missing.append(half)
+        return missing
+
+    def _list_required(self, edit: Edit) -> list[Half]:
+        """The halves in the replaced text whose other half is outside of it."""
+        return [half for half in self._halves_in(edit) if self._reaches_out(half, edit)]
+
+    def _halves_in(self, edit: Edit) -> list[Half]:
+        return self._halves[bisect_left(self._starts, edit.start) : bisect_left(self._starts, edit.end)]
+
+    def _reaches_out(self, half: Half, edit: Edit) -> bool:
+        if half.partner is not None:
+            return not edit.start <= half.partner < edit.end
+        if half.opens:
+            return self._around.grows and self._may_close_later(half, edit)
+        return not half.is_inline and _is_open(half.kind, self._around.closed_text)
+
+    def _may_close_later(self, half: Half, edit: Edit) -> bool:
+        """Whether more text is likely to bring the other half of one that stands alone so far."""
+        gap = self._pieces[edit.last - 1].gap
+        if half.is_inline and (not gap or gap.count("\n") > 1):
+            return False
+        if not half.has_sides or half.kind == COMMENT:
+            return True
+        # a bracket or tag within a sentence closes there, or it is an interval or a placeholder
+        segment = next(piece for piece in self._pieces[edit.first : edit.last] if half.start < piece.end)
+        return self._leads(half, segment) and self._text[half.end : half.end + 1] not in (" ", "\t")
+
+    def _leads(self, half: Half, segment: Segment) -> bool:
+        """Whether no word stands between the beginning of the segment and the half."""
+        before = self._text[segment.start : half.start]
+        mark = marks.read(before)
+        return not any(char.isalnum() for char in before[mark.stop if mark else 0 :])
+
+    def _content_start(self, edit: Edit) -> int:
+        """Where the words of the edit begin, behind white space and the mark of an item that it keeps."""
+        start = len(edit.text) - len(edit.text.lstrip())
+        piece = self._pieces[edit.first].text
+        mark = marks.read(edit.text[start:]) if marks.read(piece) is not None else None
+        return start + (mark.stop if mark else 0)
+
+    def _sign(self, half: Half, edit: Edit) -> str:
+        """The half as written, with the spaces between it and the words of its pair, as in a comment."""
+        if half.opens:
+            words = self._text[half.end : self._pieces[edit.last - 1].end]
+            return self._text[half.start : half.end + len(words) - len(words.lstrip(" "))]
+        words = self._text[self._pieces[edit.first].start : half.start]
+        return self._text[half.start - len(words) + len(words.rstrip(" ")) : half.end]
+
+
+def _single_halves(text: str) -> list[Half]:
+    return [half for half in read_halves(text, split(text)) if half.partner is None]
+
+
+def _key(half: Half) -> tuple[str, bool]:
+    """What two halves have in common of which one may stand for the other."""
+    return half.kind, half.opens and half.has_sides
+
+
+def _is_open(kind: str, closed_text: str) -> bool:
+    """Whether a tag or comment begins in the closed text and does not end there."""
+    text = closed_text.lower()
+    if kind == COMMENT:
+        return text.count(kind) > text.count("-->")
+    return text.count(f"{kind}>") + text.count(f"{kind} ") > text.count(f"</{kind[1:]}>")
+
+
+def outside_pairs(text: str, pieces: Sequence[Segment]) -> Sequence[bool]:
+    """For each segment, whether it begins outside all inline pairs, as far as the text goes."""
+    if SIGN.search(text) is None:
+        return [True] * len(pieces)
+    openers = [half for half in read_halves(text, pieces) if half.opens and half.is_inline]
+    outside = []
+    reach = 0
+    at = 0
+    for piece in pieces:
+        while at < len(openers) and openers[at].start < piece.start:
+            half = openers[at]
+            end = text.find("\n\n", half.end) if half.partner is None else half.partner
+            reach = max(reach, min(end if end >= 0 else len(text), half.start + _LONGEST_PAIR))
+            at += 1
+        outside.append(piece.start >= reach)
+    return outside

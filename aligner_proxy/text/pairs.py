@@ -1,0 +1,235 @@
+"""Pairs of signs in a text: emphasis, quotation marks, brackets, tags, comments, formulas, code inside a sentence.
+
+A half is one sign of a pair, with its place. Signs of one kind pair like brackets, without regard to other kinds.
+Emphasis, quotations and brackets end with their paragraph at the latest; tags and comments do not. Which half a sign is
+that looks the same on both sides follows from what stands around it, as in CommonMark.
+
+Not every such sign is a half: bullets, escaped signs, smileys, marks of items ("a)"), what stands in code, and tags
+that HTML does not close are none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from aligner_proxy.text.structure import Segment
+
+SIGN = re.compile(
+    r"(?P<code>`+)"
+    r"|(?P<emphasis>\*+|_+|~~)"
+    r"|(?P<formula>\$\$)"
+    r"|(?P<quote>[\"\u201c-\u201e\u00ab\u00bb])"
+    r"|(?P<bracket>\\?[()\[\]{}]|[\uff08\uff09\u300a-\u300f])"
+    r"|(?P<comment><!--|-->)"
+    r"|(?<![^\W_])<(?P<shut>/)?(?P<name>[A-Za-z][\w:.-]{0,63})(?:[ \t\n][^<>]{0,400})?(?<!/)>"
+)
+"""Matches what may be a half."""
+COMMENT = "<!--"
+"""The kind of comments."""
+_OPENER_OF = {
+    closer: opener
+    for pair in ("()", "[]", "{}", "\uff08\uff09", "\u300a\u300b", "\u300c\u300d", "\u300e\u300f")
+    for opener, closer in (tuple(pair), (f"\\{pair[0]}", f"\\{pair[1]}"))
+}
+_LOW_QUOTE = "\u201e"
+_CURLY = "\u201c\u201d\u201e"
+_GUILLEMETS = "\u00ab\u00bb"
+_SMILEY_EYES = (":", ";", "=", ":-", ";-")
+_LONGEST_MARK = 4
+"""Letters and digits in the longest mark of an item that ends with a bracket."""
+_MARK_CHARS = 12
+"""At least as many characters as stand in a line before the bracket of such a mark."""
+_AROUND_MARK = " \t>*_-"
+_LONGEST_RUN = 3
+"""Signs in the longest run that is emphasis: bold and italic at once."""
+_UNCLOSED_ELEMENTS = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"}
+    | {"p", "li", "dt", "dd", "tr", "td", "th", "option"}
+)
+_FENCES = ("```", "~~~")
+_MOST_HALVES = 20_000
+"""More halves are not read: a text that holds so many is made of signs, not of words."""
+
+
+@dataclass(slots=True, eq=False)
+class Half:
+    """One sign of a pair; `kind` is the same for both. `partner` is where the other one is, None if there is none."""
+
+    kind: str
+    opens: bool
+    start: int
+    end: int
+    partner: int | None = None
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether its pair ends with the paragraph, as all do but tags and comments."""
+        return not self.kind.startswith("<")
+
+    @property
+    def has_sides(self) -> bool:
+        """Whether one can see from the sign alone which half it is."""
+        return self.kind[0] in "<([{\\\uff08\u300a\u300c\u300e"
+
+
+def read_halves(text: str, pieces: Sequence[Segment]) -> list[Half]:
+    """The halves of all pairs in a text that was cut into these segments, in order, and those that stand alone."""
+    matching = _Matching()
+    for piece in pieces:
+        if len(matching.halves) > _MOST_HALVES:
+            break
+        if not piece.text.lstrip().startswith(_FENCES):
+            for half, may_close in islice(_candidates(text, piece), _MOST_HALVES):
+                matching.add(half, may_close=may_close)
+        if piece.gap.count("\n") > 1:
+            matching.end_paragraph()
+    return matching.halves
+
+
+class _Matching:
+    """Finds the partner of each half, in the order of the text."""
+
+    def __init__(self) -> None:
+        self.halves: list[Half] = []
+        self._waiting: dict[str, list[Half]] = {}
+        """The opening halves without a partner so far, by kind."""
+
+    def add(self, half: Half, *, may_close: bool) -> None:
+        """Add a half; it closes the last one that waits, if it may."""
+        waiting = self._waiting.setdefault(half.kind, [])
+        if may_close and waiting:
+            opener = waiting.pop()
+            opener.partner = half.start
+            half.partner = opener.start
+            half.opens = False
+        elif half.opens:
+            waiting.append(half)
+        self.halves.append(half)
+
+    def end_paragraph(self) -> None:
+        """Wait no longer for what ends with the paragraph."""
+        for waiting in self._waiting.values():
+            if waiting and waiting[0].is_inline:
+                waiting.clear()
+
+
+_Candidates = Iterator[tuple[Half, bool]]
+"""What may be halves: `opens` says whether it may be the opening one, the boolean whether it may be the closing one."""
+
+
+def _candidates(text: str, piece: Segment) -> _Candidates:
+    """Yield what may be a half in a segment."""
+    at = piece.start
+    while (match := SIGN.search(text, at, piece.end)) is not None:
+        group = match.lastgroup or ""
+        at = match.end()
+        if text[match.start() - 1 : match.start()] == "\\" and group != "name":
+            continue
+        if group == "code":
+            at = _end_of_code(text, at, piece.end, match.group()) or at
+            if at > match.end():
+                continue
+        yield from _READERS[group](text, match, piece)
+
+
+def _read_toggle(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    """Signs whose halves cannot be told apart: of code and formulas."""
+    yield Half(match.group(), opens=True, start=match.start(), end=match.end()), True
+
+
+def _read_bracket(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    sign = match.group()
+    if not _is_no_bracket(text, piece.start, match.start(), sign):
+        opener = _OPENER_OF.get(sign)
+        yield Half(opener or sign, opener is None, *match.span()), opener is not None
+
+
+def _read_comment(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    opens = match.group() == COMMENT
+    yield Half(COMMENT, opens, *match.span()), not opens
+
+
+def _read_tag(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    name = match["name"].lower()
+    if name not in _UNCLOSED_ELEMENTS:
+        yield Half(f"<{name}", not match["shut"], *match.span()), bool(match["shut"])
+
+
+def _read_quote(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    sign = match.group()
+    opens, closes = _sides(text, match)
+    if sign in _GUILLEMETS and not opens and not closes:  # with a space on both sides, as in French
+        opens = sign == _GUILLEMETS[0]
+        closes = not opens
+    if sign == _LOW_QUOTE:
+        opens, closes = True, False
+    if opens or closes:
+        kind = next((signs for signs in (_CURLY, _GUILLEMETS) if sign in signs), sign)
+        yield Half(kind, opens, *match.span()), closes
+
+
+def _read_emphasis(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    start, end = match.span()
+    before, after = text[start - 1 : start], text[end : end + 1]
+    opens, closes = _sides(text, match)
+    is_in_word = before.isalnum() and after.isalnum()
+    # snake_case, 3*4
+    if is_in_word and (text[start] == "_" or end - start == 1):
+        return
+    if (opens or closes) and end - start <= _LONGEST_RUN:
+        # a run of three is two signs: bold and italic
+        strong_end = start + 2 if end - start > 1 else start
+        for first, last in ((start, strong_end), (strong_end, end)):
+            if first < last:
+                yield Half(text[first:last], opens, first, last), closes
+
+
+_READERS = {
+    "code": _read_toggle,
+    "formula": _read_toggle,
+    "bracket": _read_bracket,
+    "comment": _read_comment,
+    "name": _read_tag,
+    "quote": _read_quote,
+    "emphasis": _read_emphasis,
+}
+"""By group of `SIGN`."""
+
+
+def _sides(text: str, match: re.Match[str]) -> tuple[bool, bool]:
+    """Whether a sign may open and whether it may close, by what stands on both sides of it."""
+    before = text[match.start() - 1 : match.start()] or " "
+    after = text[match.end() : match.end() + 1] or " "
+    return _is_before_word(before, after), _is_before_word(after, before)
+
+
+def _is_before_word(before: str, after: str) -> bool:
+    """Whether a sign between these characters may stand before what it opens (CommonMark: left-flanking)."""
+    return not after.isspace() and (after.isalnum() or not before.isalnum())
+
+
+def _is_no_bracket(text: str, begin: int, start: int, sign: str) -> bool:
+    """Whether a bracket in a segment that begins at `begin` belongs to a smiley or to the mark of an item."""
+    if sign not in "()":
+        return False
+    if text[max(0, start - 2) : start].endswith(_SMILEY_EYES):
+        return True
+    before = text[begin:start] if sign == ")" and start - begin < _MARK_CHARS else ""
+    mark = before.strip(_AROUND_MARK).replace(".", "")
+    return mark.isalnum() and len(mark) <= _LONGEST_MARK
+
+
+def _end_of_code(text: str, start: int, end: int, ticks: str) -> int | None:
+    """The end of the code that these backticks begin; None if it does not end in the segment."""
+    at = text.find(ticks, start, end)
+    while at >= 0:
+        stop = at
+        while stop < end and text[stop] == "`":
+            stop += 1
+        if stop - at == len(ticks):
+            return stop
+        at = text.find(ticks, stop, end)
+    return None

@@ -1,0 +1,88 @@
+"""Which signs of a text are halves of a pair, and which halves belong together."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from aligner_proxy.text.pairs import read_halves
+from aligner_proxy.text.structure import split
+
+PAIRED = [
+    ("**It opens.** Bye.", ["**", "**"]),
+    ("__It opens.__ *Bye. Now.*", ["__", "__", "*", "*"]),
+    ("***It opens.*** Bye.", ["**", "*", "**", "*"]),
+    ("~~It opens.~~", ["~~", "~~"]),
+    ("\u8fd9\u662f**\u91cd\u70b9**\u3002", ["**", "**"]),
+    ('She said "it opens".', ['"', '"']),
+    ("\u201cA. B.\u201d \u201eC. D.\u201c", ["\u201c", "\u201d", "\u201e", "\u201c"]),
+    ("\u00abE.\u00bb \u00ab\u00a0F.\u00a0\u00bb", ["\u00ab", "\u00bb", "\u00ab", "\u00bb"]),
+    ("(It [opens {at} nine].)", ["(", "[", "{", "}", "]", ")"]),
+    ("\\(x. y\\) \\[z\\]", ["\\(", "\\)", "\\[", "\\]"]),
+    ("\u300cIt opens.\u300d", ["\u300c", "\u300d"]),
+    ("$$x. y$$", ["$$", "$$"]),
+    ("`a.\nB` now", ["`", "`"]),
+    ("<b>A. <i>B.</i></b>", ["<b>", "<i>", "</i>", "</b>"]),
+    ('<note kind="x">A.\n\nB.</NOTE>', ['<note kind="x">', "</NOTE>"]),
+    ("<!-- A.\n\nB. -->", ["<!--", "-->"]),
+    ("_(<b>A.</b>)_", ["_", "(", "<b>", "</b>", ")", "_"]),
+]  # fmt: skip
+
+NO_HALVES = [
+    "* It opens.\n* It closes.",
+    "It is 3*4 m, or 3 * 4.",
+    "Set my_own_name, and a_b_c.",
+    "It\\*s \\_so.",
+    "Ha :) and :( and ;-) and =(",
+    "a) It opens.\nb) It closes.\n1) Bye.\n1.2) Bye.",
+    "Call `f(x` and ``a ` *b`` at nine.",
+    "```\nf(x\n**\n```",
+    "It opens.<br>It closes.<hr>\n<p>Bye.\n<li>Bye.",
+    "Use List<String> and a <b c and 1 < 2.",
+    "*****\n_____\n---",
+    "See <https://a.example/b_c_d> or <ada@a.example>.",
+    "It is <img src='a.png' /> so.",
+]
+
+ALONE = ["**It opens.", "It opens.** Bye.", "(It opens.", 'It is 5" wide.', "<b>It opens.", "-->", "**A.\n\nB.**"]
+
+
+def signs(text: str, *, paired: bool) -> list[str]:
+    return [text[h.start : h.end] for h in read_halves(text, split(text)) if (h.partner is not None) is paired]
+
+
+def test_halves_of_a_pair() -> None:
+    wrong = {text: signs(text, paired=True) for text, expected in PAIRED if signs(text, paired=True) != expected}
+    assert wrong == {}
+    assert {text: single for text, _ in PAIRED if (single := signs(text, paired=False))} == {}
+
+
+def test_partners_name_each_other() -> None:
+    for text, _ in PAIRED:
+        halves = {half.start: half for half in read_halves(text, split(text))}
+        assert all(half.partner is not None and halves[half.partner].partner == half.start for half in halves.values())
+        assert sum(half.opens for half in halves.values()) * 2 == len(halves)
+
+
+def test_other_signs_are_no_halves() -> None:
+    assert {text: halves for text in NO_HALVES if (halves := read_halves(text, split(text)))} == {}
+
+
+def test_halves_that_stand_alone() -> None:
+    assert [text for text in ALONE if not signs(text, paired=False) or signs(text, paired=True)] == []
+
+
+@pytest.mark.parametrize(
+    "unit", ["<", "*", "(", ")", "[", '"', "`", "` `` ", "```` ``` ", "<a ", "**a ", "***a", "_a", ":(", "a)\n", "<!--",
+             "$$", "\\(", "<b>x</b>", "<\n", "-->"]
+)  # fmt: skip
+def test_signs_without_end_are_read_at_once(unit: str) -> None:
+    text = unit * (120_000 // len(unit))
+    pieces = split(text)
+    best = 1.0
+    for _ in range(3):
+        started = time.process_time()
+        read_halves(text, pieces)
+        best = min(best, time.process_time() - started)
+    assert best < 0.2
