@@ -167,6 +167,7 @@ class RequestState:
             "id": self.public_id,
             "status": self.status.value,
             "reason": self.reason,
+            "choice": str(self._decisive_outcome().index) if len(self.outcomes) > 1 else "",
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
             "taught": _taught_summary(taught_versions(self.policy, self.heads_in_force)) if self.heads_in_force else "",
             "policy": self.policy.name,
@@ -244,7 +245,8 @@ class RequestState:
         }
 
     def _decisive_outcome(self) -> Outcome:
-        return min(self.outcomes, key=lambda outcome: _RANK.index(outcome.status))
+        """The outcome with the first status in rank; of several, the first that names a reason."""
+        return min(self.outcomes, key=lambda outcome: (_RANK.index(outcome.status), outcome.reason is None))
 
 
 def store_state(data: dict[str, Any], state: RequestState) -> None:

@@ -22,8 +22,9 @@ RESPONSES = """
 A stream has its final status as an SSE comment before its last event, `: aligner status=...`, which every client
 ignores. A stream that breaks off inside an event ends without it, and with `mode: off` there is none. With several
 choices or text parts, the status is the first of
-`corrected`, `failed`, `shadow`, `not_judged`, `unchanged` and `skipped` that any of them has. When a call fails on
-`/v1/completions` or `/v1/messages`, LiteLLM asks no guardrail for headers, so these error responses carry no
+`corrected`, `failed`, `shadow`, `not_judged`, `unchanged` and `skipped` that any of them has, and the reason is the
+first that one with this status has. The comment lists all of them (`choices=`), as does LiteLLM's record. When a call
+fails on `/v1/completions` or `/v1/messages`, LiteLLM asks no guardrail for headers, so these error responses carry no
 `x-aligner` headers. A `response_format` on `/v1/completions` of an OpenAI-compatible upstream fails in this way, with
 HTTP 500.
 """

@@ -72,6 +72,13 @@ def test_one_status_speaks_for_all(statuses: tuple[Status, ...], speaks: Status)
     assert ledger(*(outcome(status, index=i) for i, status in enumerate(statuses))).status is speaks
 
 
+def test_the_choice_that_names_a_reason_speaks_for_all_of_its_status() -> None:
+    outcomes = [outcome(Status.CORRECTED), outcome(Status.SKIPPED, "empty", 1), outcome(Status.CORRECTED, "emptied", 2)]
+    told = ledger(*outcomes).headers()
+    assert [told[f"x-aligner-{name}"] for name in ("status", "reason", "choice")] == ["corrected", "emptied", "2"]
+    assert "x-aligner-choice" not in ledger(outcomes[0]).headers()
+
+
 def test_the_cache_is_a_hit_only_if_all_were() -> None:
     hit = outcome(Status.UNCHANGED, hit=True)
     miss = outcome(Status.UNCHANGED, index=1, hit=False)
