@@ -400,6 +400,41 @@ def has_citations(fields: object) -> bool:
 
 
 @dataclass(slots=True)
+class ContentBlock:
+    """A block of a streamed answer, in formats where the block of a text may not be empty."""
+
+    index: int
+    """Its number among all blocks of the answer."""
+    is_text: bool
+    text: int | None = None
+    """The number of its text; None as long as none has come."""
+    has_ended: bool = False
+    is_sent: bool = False
+    """Whether an event of it was delivered, so that it can no longer be left out."""
+
+
+class RemainingNumbers:
+    """Renumbers the blocks or items of a stream after some were removed; unless `enabled`, none is."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._removed: set[int] = set()
+
+    def remove(self, index: object) -> None:
+        """Mark a block or item as removed."""
+        if self._enabled and isinstance(index, int):
+            self._removed.add(index)
+
+    def is_removed(self, index: object) -> bool:
+        """Whether the block or item was removed."""
+        return isinstance(index, int) and index in self._removed
+
+    def new_number(self, index: object) -> object:
+        """The new number of a block or item; a value that is not a number is returned unchanged."""
+        return index - sum(removed < index for removed in self._removed) if isinstance(index, int) else index
+
+
+@dataclass(slots=True)
 class StreamEvent:
     """One event of a stream and the texts in it."""
 
@@ -415,6 +450,8 @@ class StreamEvent:
     """Copies the event with new pieces and, by text number, those whole texts that changed."""
     divided_texts: Sequence[DividedText] = ()
     """Texts and pieces of the event that begin with reasoning; `pieces` holds only the answers in them."""
+    block: ContentBlock | None = None
+    """The block that the event belongs to."""
 
     @property
     def original(self) -> object:
@@ -432,6 +469,9 @@ class StreamEvent:
 
 class StreamDecoder(Protocol):
     """Splits one stream into events and texts."""
+
+    is_one_answer: bool
+    """Whether all texts of the stream belong to one answer; otherwise each is an answer of its own."""
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that it completes."""
@@ -488,6 +528,8 @@ class ChunkDecoder:
     adds a choice to a builder. `exchange` makes an exchange of the builder, the index and the first item of the stream,
     with which LiteLLM stores the upstream's headers.
     """
+
+    is_one_answer = False
 
     def __init__(
         self,
@@ -616,6 +658,7 @@ class SafeDecoder:
 
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
         self._decoder = decoder
+        self.is_one_answer = decoder.is_one_answer
         self._data = data
         self._pending = bytearray()
         self._indices: set[int] = set()

@@ -1,6 +1,6 @@
 """Wire format of /v1/messages: converts Anthropic messages, whole (dicts) and streamed, to exchanges and back.
 
-Each text block is a separate answer. Thinking, tool use, tool results and usage are kept unchanged. A stream of
+Each text block is corrected by itself. Thinking, tool use, tool results and usage are kept unchanged. A stream of
 server-sent events (`sse.py`) keeps its events; only events with a corrected text are rewritten.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from aligner_proxy.formats import base, sse
 from aligner_proxy.formats.base import (
     ChoiceBuilder,
+    ContentBlock,
     GrowingText,
     RequestedForm,
     StreamEvent,
@@ -47,7 +48,10 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
-    """A copy of the message with the corrected texts, or the same message if there are none."""
+    """A copy of the message with the corrected texts, or the same message if there are none.
+
+    A block of which no text is left goes, since a client could not send an empty one back.
+    """
     texts = corrected_texts(outcomes)
     if not texts:
         return response
@@ -56,8 +60,10 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     for index, text in texts.items():
         content[filled[index]] = _with_new_text(content[filled[index]], text)
     # the form in which this upstream sent the content is kept
-    is_list = isinstance(response["content"], list)
-    return {**response, "content": content if is_list else content[0]}
+    if not isinstance(response["content"], list):
+        return {**response, "content": content[0]}
+    emptied = {filled[index] for index, text in texts.items() if not text.strip()}
+    return {**response, "content": [block for number, block in enumerate(content) if number not in emptied]}
 
 
 def _blocks(response: object) -> list[Any] | None:
@@ -79,12 +85,15 @@ def _with_new_text(block: Any, text: str) -> object:
 class MessagesDecoder:
     """Decoder of one stream of events; text blocks are numbered in the order in which they receive text."""
 
+    is_one_answer = True
+
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
         self._turns = _turns(data)
         self._cutter = sse.FrameCutter()
         self._builder = ChoiceBuilder()
         self._begun_blocks: set[int] = set()
+        self._blocks: dict[int, ContentBlock] = {}
         self._numbers: dict[int, int] = {}
         self._texts: list[GrowingText] = []
         self._form = RequestedForm.from_request(data)
@@ -143,7 +152,23 @@ class MessagesDecoder:
             return piece
 
         _walk(event, note)
-        return StreamEvent(frame.item, tuple(pieces), (), self._ends(event), _rewrite_event)
+        return StreamEvent(frame.item, tuple(pieces), (), self._ends(event), _rewrite_event, block=self._block(event))
+
+    def _block(self, event: Mapping[str, Any]) -> ContentBlock | None:
+        """The block that an event belongs to, up to date with it."""
+        kind = event.get("type")
+        if kind not in _BLOCK_EVENTS:
+            return None
+        index = _index(event)
+        if index not in self._blocks:
+            content = event.get("content_block")
+            self._blocks[index] = ContentBlock(
+                index, isinstance(content, Mapping) and content.get("type", _TEXT) == _TEXT
+            )
+        block = self._blocks[index]
+        block.text = self._numbers.get(index)
+        block.has_ended |= kind == _BLOCK_EVENTS[-1]
+        return block
 
     def _number(self, block: int) -> int:
         if block not in self._numbers:
@@ -180,6 +205,7 @@ def _walk(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
 
 
 _TEXT = "text"
+_BLOCK_EVENTS = ("content_block_start", "content_block_delta", "content_block_stop")
 # Some upstreams omit the type of a delta, or use the type of its block.
 _PLACES = (
     ("content_block_start", "content_block", (_TEXT,)),

@@ -17,7 +17,7 @@ from litellm.types.utils import ModelResponse, ModelResponseStream
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import GrowingText, SafeFormat, StreamEvent, has_content, name_errors
+from aligner_proxy.formats.base import GrowingText, RemainingNumbers, SafeFormat, StreamEvent, has_content, name_errors
 from aligner_proxy.formats.responses import DELTA, ITEM, as_list, get, kind_of, put
 from aligner_proxy.formats.think_tags import remove_tags
 from aligner_proxy.types import Exchange, join_surrogates, replace_surrogates
@@ -340,7 +340,7 @@ class _MessagesReasoningStream(_CollectedReasoning):
     def __init__(self, *, drop: bool) -> None:
         super().__init__()
         self._cutter = sse.FrameCutter()
-        self._numbers = _RemainingNumbers(drop=drop)
+        self._numbers = RemainingNumbers(enabled=drop)
 
     def feed(self, item: object) -> list[object]:
         frames = self._cutter.feed(item)
@@ -365,29 +365,7 @@ class _MessagesReasoningStream(_CollectedReasoning):
         if isinstance(delta, Mapping):
             self.add(0, _thinking_text(delta))
         if not self._numbers.is_removed(index):
-            number = self._numbers.new_number(index)
-            yield frame.item if number == index else frame.with_event({**event, "index": number})
-
-
-class _RemainingNumbers:
-    """Renumbers the blocks or items of a stream after some were removed."""
-
-    def __init__(self, *, drop: bool) -> None:
-        self._drop = drop
-        self._removed: set[int] = set()
-
-    def remove(self, index: object) -> None:
-        """Mark a block or item as removed."""
-        if self._drop and isinstance(index, int):
-            self._removed.add(index)
-
-    def is_removed(self, index: object) -> bool:
-        """Whether the block or item was removed."""
-        return isinstance(index, int) and index in self._removed
-
-    def new_number(self, index: object) -> object:
-        """The new number of a block or item; a value that is not a number is returned unchanged."""
-        return index - sum(removed < index for removed in self._removed) if isinstance(index, int) else index
+            yield frame.with_index(self._numbers.new_number(index))
 
 
 class ResponsesReasoning:
@@ -412,7 +390,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
     def __init__(self, *, drop: bool) -> None:
         super().__init__()
         self._drop = drop
-        self._numbers = _RemainingNumbers(drop=drop)
+        self._numbers = RemainingNumbers(enabled=drop)
 
     def feed(self, item: object) -> list[object]:
         kind = kind_of(item)

@@ -194,6 +194,8 @@ class _OutputPart:
 class ResponsesDecoder:
     """Decoder of one stream of typed events; parts are numbered in the order in which they receive text."""
 
+    is_one_answer = True
+
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
         self._turns = _turns(data)

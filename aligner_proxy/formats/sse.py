@@ -45,6 +45,11 @@ class EventFrame:
             return self.item
         return _with_data(self.item, event) if isinstance(self.item, bytes) else event
 
+    def with_index(self, index: object) -> object:
+        """The frame in its original form, of the block with this index."""
+        event = self.event or {}
+        return self.item if event.get("index") == index else self.with_event({**event, "index": index})
+
 
 class FrameCutter:
     """Splits a growing stream into events in linear time; keeps the beginning of an unfinished event."""

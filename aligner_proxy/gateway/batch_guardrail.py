@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -112,9 +112,9 @@ class BatchGuardrail(AlignerGuardrail):
 class _NoShadows(ShadowCorrections):
     """Does not correct in shadow mode, since nothing would record the result."""
 
-    def start(self, exchange: Exchange, policy: Policy, settle: Settle) -> Outcome:
-        """The outcome that a client would get at once."""
-        return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
+    def start(self, texts: Sequence[Exchange], policy: Policy, settle: Settle) -> list[Outcome]:
+        """The outcomes that a client would get at once."""
+        return [Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index) for exchange in texts]
 
 
 async def _list_edits(

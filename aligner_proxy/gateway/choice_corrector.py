@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from litellm.proxy._types import ProxyException
 
@@ -22,9 +23,10 @@ from aligner_proxy.gateway.webhook import WebhookSender
 from aligner_proxy.observability import tracing
 from aligner_proxy.observability.metrics import IN_FLIGHT
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
+from aligner_proxy.pipeline.answer_texts import AnswerTexts
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy import shares
-from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
+from aligner_proxy.types import Exchange, IfNothingRemains, Mode, Outcome, Policy, Status
 
 Publish = Callable[[float], None]
 """Writes LiteLLM's guardrail record of the request; the argument is when correction began (seconds since the epoch)."""
@@ -94,9 +96,13 @@ class ChoiceCorrector:
                 metrics.record_unprocessed(e.call_id, policy, Status.SKIPPED, state.skip, e.index) for e in exchanges
             ]
         elif policy.mode is Mode.SHADOW:
-            outcomes = [self._shadows.start(exchange, policy, self.correct_one) for exchange in exchanges]
+            outcomes = [
+                outcome
+                for answer in _split_answers(exchanges)
+                for outcome in self._shadows.start(answer, policy, self._correct_answer)
+            ]
         else:
-            work = [self.correct_one(exchange, session_of(exchange.index)) for exchange in exchanges]
+            work = [each for answer in _split_answers(exchanges) for each in self._work_on(answer, session_of)]
             with tracing.span("aligner.correct", state.trace, aligner__call_id=state.call_id):
                 # A single choice needs no task of its own.
                 outcomes = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
@@ -122,8 +128,26 @@ class ChoiceCorrector:
         if outcome.reason in _UNRECORDED or pipeline_outcomes.blocks(outcome):
             raise Blocked(outcome.reason)
 
-    async def correct_one(self, exchange: Exchange, session: Session | None = None) -> Outcome:
-        """Correct one choice and record its outcome, even if the client disconnects meanwhile."""
+    async def _correct_answer(self, answer: Sequence[Exchange]) -> Sequence[Outcome]:
+        """Correct all texts of one answer and record their outcomes."""
+        return await asyncio.gather(*self._work_on(answer))
+
+    def _work_on(
+        self, answer: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
+    ) -> list[Coroutine[Any, Any, Outcome]]:
+        """The correction of each text of one answer; several texts show only together what remains of it."""
+        texts = None
+        if len(answer) > 1 and self._state.policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
+            texts = AnswerTexts(self.pipeline.refusal_text, len(answer))
+        return [self.correct_one(exchange, session_of(exchange.index), texts) for exchange in answer]
+
+    async def correct_one(
+        self, exchange: Exchange, session: Session | None = None, texts: AnswerTexts | None = None
+    ) -> Outcome:
+        """Correct one choice, or one of the `texts` of an answer; record its outcome, even if the client disconnects.
+
+        Several `texts` have to be corrected concurrently.
+        """
         # This outcome stays if the client leaves before there is another.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
@@ -131,7 +155,7 @@ class ChoiceCorrector:
         shadows.busy += 1
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
-                outcome = await self.pipeline.align(exchange, self._state.policy, session)
+                outcome = await self.pipeline.align(exchange, self._state.policy, session, texts)
                 outcome = await self._record_outcome(exchange, outcome)
             finally:
                 shadows.busy -= 1
@@ -220,3 +244,15 @@ class ChoiceCorrector:
             return None
         record = state.policy_record(outcome.policy) | editor_counts(outcome)
         return AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record, state.aligner_id)
+
+
+def _split_answers(exchanges: Sequence[Exchange]) -> Iterator[Sequence[Exchange]]:
+    """The texts of each answer: choices are answers of their own, text parts of one response belong together."""
+    answer: list[Exchange] = []
+    for exchange in exchanges:
+        answer.append(exchange)
+        if not exchange.inner:
+            yield answer
+            answer = []
+    if answer:
+        yield answer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from aligner_proxy.gateway import metrics
@@ -20,11 +20,12 @@ log = logging.getLogger(__name__)
 
 LAST_S = 10.0
 """Seconds that a stopping process spends on pending shadow corrections."""
-Settle = Callable[[Exchange], Awaitable[object]]
+Judge = Callable[[Exchange], Awaitable[object]]
+Settle = Callable[[Sequence[Exchange]], Awaitable[object]]
 
 
 class ShadowCorrections:
-    """Background corrections: at most `running` at a time and `waiting` in the queue; further answers are skipped."""
+    """Background corrections: at most `running` answers at a time and `waiting` in the queue; others are skipped."""
 
     def __init__(self, running: int, waiting: int) -> None:
         self._limit = running + waiting
@@ -35,19 +36,30 @@ class ShadowCorrections:
         self.judgements: set[asyncio.Future[object]] = set()
         """Tasks of shadow aligners; any other work cancels them, since they have the lowest priority."""
 
-    def start(self, exchange: Exchange, policy: Policy, settle: Settle) -> Outcome:
-        """Start a background correction and return the immediate outcome; `settle` corrects and records the choice."""
-        skip = eligibility.check(exchange, policy)
-        if skip is None and len(self._tasks) >= self._limit:
-            skip = SkipReason.SHADOW_FULL
-        if skip is not None:
-            return metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, skip.value, exchange.index)
-        task = asyncio.create_task(self._run_settle(exchange, settle))
+    def start(self, texts: Sequence[Exchange], policy: Policy, settle: Settle) -> list[Outcome]:
+        """Start a background correction of the texts of one answer and return their immediate outcomes.
+
+        `settle` corrects and records the texts, also those that are skipped, unless all of them are.
+        """
+        skips = [eligibility.check(exchange, policy) for exchange in texts]
+        is_full = len(self._tasks) >= self._limit
+        if is_full or None not in skips:
+            reasons = [skip or SkipReason.SHADOW_FULL for skip in skips]
+            return [
+                metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, reason.value, exchange.index)
+                for exchange, reason in zip(texts, reasons, strict=True)
+            ]
+        task = asyncio.create_task(self._run_settle(texts, settle))
         self._tasks.add(task)  # the loop itself keeps only weak references to tasks
         task.add_done_callback(self._finish_correction)
-        return Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index)
+        return [
+            Outcome(
+                Status.SKIPPED if skip else Status.SHADOW, skip and skip.value, exchange.answer, policy, exchange.index
+            )
+            for exchange, skip in zip(texts, skips, strict=True)
+        ]
 
-    def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Settle, own: int = 0) -> None:
+    def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Judge, own: int = 0) -> None:
         """Let the shadow aligner judge an answer if nothing else runs, else count it as shed.
 
         `judge` judges and records the answer. `own` is the number of corrections in progress that belong to this
@@ -86,9 +98,9 @@ class ShadowCorrections:
             await asyncio.wait(self._tasks, timeout=LAST_S)
         await then()
 
-    async def _run_settle(self, exchange: Exchange, settle: Settle) -> None:
+    async def _run_settle(self, texts: Sequence[Exchange], settle: Settle) -> None:
         async with self._slots:
-            await settle(exchange)
+            await settle(texts)
 
     def _finish_correction(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

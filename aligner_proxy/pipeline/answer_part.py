@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.answer_texts import GrowingTexts
 from aligner_proxy.pipeline.outcomes import build_outcome, gate_reason
 from aligner_proxy.pipeline.part_state import PartState
 from aligner_proxy.pipeline.pipeline import Pipeline, build_failure
@@ -67,9 +68,11 @@ class AnswerPart:
         inner: bool = False,
         numbering: Numbering | None = None,
         reading: GrowingReading | None = None,
+        texts: GrowingTexts | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._state = PartState(policy, facts, notify, is_part=inner, open_editor=pipeline.open_editor)
+        self._texts = texts
         self._numbers = ListNumbers(numbering or Numbering())
         own = [Held(), self._numbers] if whole else [self._numbers]
         self._stages = pipeline.stages(policy, own=own, grows=True)
@@ -97,6 +100,13 @@ class AnswerPart:
     def replacements(self) -> ReplacementMap:
         """The replacements decided so far."""
         return self._state.delivery
+
+    @property
+    def has_output(self) -> bool:
+        """Whether anything but white space goes out, as far as it is decided."""
+        delivery = self._state.delivery
+        # what is undecided when the part is over goes out unchanged
+        return delivery.has_text or (self.done and self.length > delivery.end)
 
     @property
     def done(self) -> bool:
@@ -238,6 +248,8 @@ class AnswerPart:
         If nobody reads along and nothing went out yet, correct the whole at the end.
         """
         state = self._state
+        if self._texts is not None and not (state.is_part or state.delivery.end):
+            await self._texts.wait_for_earlier(state.facts.latest().index)
         if not state.cut.text.strip():
             return await self._release.finish() if state.cut.has_ended else None
         try:
@@ -249,9 +261,16 @@ class AnswerPart:
             is_held = True
         return await self._correct_whole() if is_held and not self.done else None
 
+    def _answer(self, *, is_final: bool = False) -> AnswerSoFar:
+        """The answer for stages that ask what remains of it."""
+        answer = self._state.answer(is_final=is_final)
+        if self._texts is None:
+            return answer
+        return replace(answer, is_one_of_several=True, is_withheld=self._texts.is_withheld)
+
     async def _is_held(self) -> bool:
         """Whether a stage holds the answer. Closes the part if a stage stops it."""
-        admission = await self._stages.admit(self._state.answer())
+        admission = await self._stages.admit(self._answer())
         if isinstance(admission, Stop):
             self._state.close(admission)
         return isinstance(admission, Hold)
@@ -294,10 +313,12 @@ class AnswerPart:
     async def _settle(self) -> bool:
         """Let the stages replace what has not gone out yet, and send it; return whether the part is over."""
         state = self._state
-        answer = state.answer(is_final=True)
+        answer = self._answer(is_final=True)
         so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
         ending = await self._stages.settle(so_far, answer)
         # no stage wants another text in place of the rest
+        if self._texts is not None and ending is not so_far:
+            ending = await self._texts.settle(answer.exchange, ending)
         if ending is so_far or self.done:
             return self.done
         self._ending = ending
@@ -305,7 +326,7 @@ class AnswerPart:
             self.close(Status.FAILED, str(ending.reason))
         else:
             # a new paragraph, because fragments of the answer have gone out before
-            state.send(self.length, f"\n\n{ending.text}", is_changed=True)
+            state.send(self.length, f"\n\n{ending.text}" if ending.text else "", is_changed=True)
             await self._release.finish()
         return True
 
@@ -316,9 +337,11 @@ class AnswerPart:
             self._more.clear()
             await self._more.wait()
         policy = state.policy
+        texts = self._texts
         if state.is_part:  # one part cannot show that nothing of the whole answer remains
             policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
-        whole = await self._pipeline.align(state.exchange(), policy, await self._session.hold())
+            texts = None
+        whole = await self._pipeline.align(state.exchange(), policy, await self._session.hold(), texts)
         if self.done:  # it was closed meanwhile and went out unchanged
             return
         self._whole = whole

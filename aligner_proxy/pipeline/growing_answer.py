@@ -16,6 +16,7 @@ from functools import partial
 from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_part import AnswerPart
+from aligner_proxy.pipeline.answer_texts import GrowingTexts
 from aligner_proxy.pipeline.part_cutter import LONGEST_WORD, Edge, PartCutter, is_blocked, longest_part
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.replacements import ReplacementMap
@@ -87,7 +88,8 @@ class GrowingAnswer:
     """Corrects one text as it grows. Satisfies `StreamText`; positions are character offsets into the original.
 
     `facts` returns everything known about the answer besides its text. `notify` is called whenever more of the text is
-    decided. With `whole`, each part is decided at its end, not segment by segment.
+    decided. With `whole`, each part is decided at its end, not segment by segment. `texts` are all texts of the answer
+    if there may be others.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class GrowingAnswer:
         notify: Callable[[], None],
         *,
         whole: bool = False,
+        texts: GrowingTexts | None = None,
     ) -> None:
         self._policy = policy
         limit = longest_part(policy)
@@ -112,6 +115,7 @@ class GrowingAnswer:
             whole=whole or not pipeline.can_release_segments(policy),
             numbering=Numbering(),
             reading=GrowingReading(policy, pipeline.score),
+            texts=texts,
         )
         self.length = 0
         """Number of characters of the original received so far."""
@@ -122,7 +126,7 @@ class GrowingAnswer:
         """The text that comes after the correction was given up."""
         self._closed: Outcome | None = None
         self._changed = False
-        self._has_ended = False
+        self.has_ended = False
         self._time = TimeSlice()
 
     @property
@@ -164,7 +168,7 @@ class GrowingAnswer:
 
         A text that may be JSON is given up, as half of it cannot be judged.
         """
-        if self._rest is not None or self._has_ended or not self._present.length:
+        if self._rest is not None or self.has_ended or not self._present.length:
             return
         if not self._decided and self._present.may_be_json:
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
@@ -186,11 +190,11 @@ class GrowingAnswer:
 
     async def end(self) -> None:
         """End the answer."""
-        if not self._has_ended:
+        if not self.has_ended:
             if self._rest is None and (back := self._cutter.take_back()):
                 await self._present.feed(back)
             self._cutter.is_open = False
-            self._has_ended = True
+            self.has_ended = True
             await self._present.end()
 
     async def wait_until_over(self) -> None:
@@ -215,7 +219,13 @@ class GrowingAnswer:
     @property
     def done(self) -> bool:
         """Whether everything is decided: what came, and whatever may still come."""
-        return self._rest is not None or (self._has_ended and self._present.done)
+        return self._rest is not None or (self.has_ended and self._present.done)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether anything but white space goes out, as far as it is decided."""
+        decided = any(part.replacements.has_text for part in self._decided) or self._present.has_output
+        return decided or (self._rest is not None and self._rest.end > self._rest.start)
 
     @property
     def changed(self) -> bool:

@@ -34,6 +34,7 @@ from aligner_proxy.errors import AnswerTooLong, CorrectionError, QuotaSpent
 from aligner_proxy.gate.judge import Verdict, judge_in_thread
 from aligner_proxy.observability import tracing
 from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.answer_texts import AnswerTexts
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
@@ -165,14 +166,20 @@ class Pipeline:
         self.remember = remember
         """If False, nothing is stored, but identical requests in flight still share one correction."""
 
-    async def align(self, exchange: Exchange, policy: Policy, session: Session | None = None) -> Outcome:
-        """Correct one choice.
+    async def align(
+        self,
+        exchange: Exchange,
+        policy: Policy,
+        session: Session | None = None,
+        texts: AnswerTexts | None = None,
+    ) -> Outcome:
+        """Correct one choice, or one of several `texts` of an answer.
 
         `session` is what the engine has read ahead, and is closed. Only `CancelledError` leaves this.
         """
         started = time.perf_counter()
         budget = outcomes.Budget(await self.select_objectives(exchange, policy))
-        form = AnswerForm(exchange)
+        form = AnswerForm(exchange, is_one_of_several=texts is not None)
         stages = self.stages(budget.policy, form)
         try:
             outcome, error = await self._attempt(exchange, form, budget, stages, session)
@@ -184,10 +191,14 @@ class Pipeline:
         finally:
             if session is not None:
                 await session.aclose()
+        if texts is not None:
+            waiting_since = time.perf_counter()
+            outcome = await texts.settle(exchange, outcome)
+            started += time.perf_counter() - waiting_since  # the other texts' time is not this one's
         if outcome.correction is not None:
             outcome = await self._report(outcome, exchange, form, stages)
         elapsed_ms = (time.perf_counter() - started) * 1000
-        return outcomes.finalize_outcome(replace(outcome, ms=elapsed_ms, attempts=budget.attempts))
+        return outcomes.finalize_outcome(replace(outcome, ms=outcome.ms + elapsed_ms, attempts=budget.attempts))
 
     async def _attempt(
         self,
@@ -213,6 +224,7 @@ class Pipeline:
                     policy,
                     deadline,
                     is_structured=form.is_structured,
+                    is_one_of_several=form.is_one_of_several,
                     open_editor=self.open_editor,
                 )
                 steps = self._steps(answer, form, attempt_policy, stages, session)
@@ -324,13 +336,17 @@ class Pipeline:
         """
         stages: list[Stage] = [Eligibility(form), *own]
         if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
-            engine_of = partial(self.engine_of, policy)
-            stages.append(RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request)))
+            stages.append(self.refusal_text(policy))
         if self.extensions.has_reports:
             stages.append(ExtensionReports(self.extensions))
         if grows or policy.on_skip.language is not OnSkip.PASSTHROUGH:
             stages.append(Language(policy, partial(self._languages, policy)))
         return StageList(sorted([*stages, *self.extensions.stages(policy)], key=lambda stage: stage.order))
+
+    def refusal_text(self, policy: Policy) -> RefusalText:
+        """The stage that decides what follows if nothing of an answer remains."""
+        engine_of = partial(self.engine_of, policy)
+        return RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request))
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         """The aligner that judges under a policy; None if there is none, or if the engine cannot be asked."""

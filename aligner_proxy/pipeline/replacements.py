@@ -35,6 +35,8 @@ class ReplacementMap:
         """Number of decided characters."""
         self.changed_ranges: list[tuple[int, int]] = []
         """Where the output differs from the original, in characters of the original."""
+        self.has_text = False
+        """Whether anything but white space goes out for them."""
         self._all: list[Replacement] = []
 
     @property
@@ -46,6 +48,7 @@ class ReplacementMap:
         """Decide that `text` goes out for the next characters, up to `end`; `is_changed` is False if it equals them."""
         if is_changed:
             self.changed_ranges.append((self.end, end))
+        self.has_text = self.has_text or bool(text.strip())
         self._all.append(Replacement(self.end, end, text))
         self.end = end
 

@@ -75,6 +75,10 @@ class AnswerSoFar:
     """Whether it is a part of a longer answer, so that it cannot be assessed alone."""
     is_structured: bool = False
     """Whether a program reads it."""
+    is_one_of_several: bool = False
+    """Whether its answer may have other texts, so that this one cannot show what remains of the answer."""
+    is_withheld: bool = False
+    """Whether an earlier text of its answer waits for the end, and this one has to wait, too."""
     is_stopped: bool = False
     """Whether its correction was given up, so that not all of it was judged."""
     sent_chars: int = 0

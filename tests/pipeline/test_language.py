@@ -99,5 +99,8 @@ async def test_a_refusal_of_the_gate_that_blocks_goes_before_it() -> None:
 
 async def test_a_text_in_place_of_the_answer_is_ours() -> None:
     declining = replace(POLICY, if_nothing_remains=IfNothingRemains.DECLINE)
-    outcome = await pipeline().align(asked(f"{INSULT} {INSULT} {INSULT}"), declining)
-    assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
+    engine = SegmentEngine(lambda _: 4.0)
+    engine.about = KNOWS_ENGLISH
+    for tool_calls, reason in ((False, "declined"), (True, "emptied")):
+        outcome = await Pipeline(engine).align(replace(asked(GERMAN), tool_calls=tool_calls), declining)
+        assert (outcome.status, outcome.reason) == (Status.CORRECTED, reason)

@@ -187,7 +187,9 @@ class HeldStream(StreamQueue[PrefilledText]):
         items: list[object] = []
         packer = Packer()
         for queued in self._queue:
-            item, pieces = queued.item()
+            if self._leaves_out(queued):
+                continue
+            item, pieces = self._deliverable(queued)
             own_texts = [*pieces, *answers.delivered]
             unchanged_texts = answers.unchanged if queued.changes else [*pieces, *answers.unchanged]
             for each in (item,) if reasoning is None else reasoning.feed(item):

@@ -35,6 +35,11 @@ class StreamText(Protocol):
         ...
 
     @property
+    def has_output(self) -> bool:
+        """Whether anything but white space is delivered, as far as it is decided."""
+        ...
+
+    @property
     def length(self) -> int:
         """Characters of the original so far."""
         ...

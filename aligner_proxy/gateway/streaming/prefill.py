@@ -54,6 +54,11 @@ class PrefilledText:
             with contextlib.suppress(AlignerProxyError):
                 await self.aclose()
 
+    @property
+    def has_output(self) -> bool:
+        """Whether anything but white space is delivered."""
+        return not self.changed or self._replacements.has_text
+
     def take_session(self) -> Session | None:
         """Hand over the engine's session, which the caller must close; None if there is none."""
         session = self._session

@@ -21,7 +21,7 @@ from typing import Any, Generic
 from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import SafeFormat, StreamEvent
+from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, SafeFormat, StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
@@ -116,6 +116,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._decoder = AnswerDecoder(wire.decoder(data), data)
         self._texts: dict[int, Text] = {}
         self._queue: EventLine[Text] = EventLine()
+        self._numbers = RemainingNumbers()
+        """The numbers of the blocks without those that are left out."""
         self._room = StreamRoom(account or StreamBudget().open("-"))
         self._time = TimeSlice()
         self.changed = asyncio.Event()
@@ -256,6 +258,27 @@ class StreamQueue(abc.ABC, Generic[Text]):
         queued = self._queue.popleft()
         self._room.account.free(queued.size)
         return queued
+
+    def _leaves_out(self, queued: QueuedEvent[Text]) -> bool:
+        """Whether an event belongs to a block of which no text is delivered; the later blocks then move up."""
+        block = queued.event.block
+        text = None if block is None or block.text is None else self._texts.get(block.text)
+        if block is None or block.is_sent or text is None or text.has_output or not text.changed:
+            return False
+        self._numbers.remove(block.index)
+        return True
+
+    def _deliverable(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
+        """The item to deliver for an event, and the pieces in it; raises `NotPutIn`."""
+        item, pieces = queued.item()
+        block = queued.event.block
+        return (item if block is None else self._renumber(item, block)), pieces
+
+    def _renumber(self, item: object, block: ContentBlock) -> object:
+        """The item of a block with the number that the block has now."""
+        block.is_sent = True
+        number = self._numbers.new_number(block.index)
+        return item if number == block.index else sse.as_frame(item).with_index(number)
 
     @property
     def waits(self) -> bool:

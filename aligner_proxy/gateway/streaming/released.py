@@ -5,21 +5,23 @@ An event that repeats a whole text waits until all of that text is decided, and 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
 from aligner_proxy.errors import CopyStays, NotPutIn, Shed
-from aligner_proxy.formats.base import StreamEvent
+from aligner_proxy.formats.base import ContentBlock, StreamEvent
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.second_copies import StreamCopies, copy_outcome, withdraw_corrections
 from aligner_proxy.gateway.streaming.line import QueuedEvent
 from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.answer_texts import GrowingTexts
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.stages import eligibility
-from aligner_proxy.types import Exchange, Outcome, SkipReason, Status, StreamMode
+from aligner_proxy.types import Exchange, IfNothingRemains, Outcome, SkipReason, Status, StreamMode
 
 
 class ReleasedStream(StreamQueue[GrowingAnswer]):
@@ -32,8 +34,12 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     _contradicted = False
     """Whether events contradict one another and the policy prefers an error."""
 
+    _answer_texts: GrowingTexts | None = None
+    """All texts, if they belong to one answer that may be declined as a whole."""
     _undecided: Sequence[GrowingAnswer] = ()
     """Texts that may still be undecided."""
+    _is_relieved = False
+    """Whether room was needed; from then on, the beginning of a block waits for no text."""
     _over = False
     """Whether the upstream has ended."""
 
@@ -58,7 +64,14 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         policy = self._request.ledger.policy
         # A stream that was too long to be held is decided part by part, not segment by segment.
         whole = policy.stream is StreamMode.HOLD
-        text = GrowingAnswer(self._request.corrector.pipeline, policy, facts, self.changed.set, whole=whole)
+        pipeline = self._request.corrector.pipeline
+        notify: Callable[[], None] = self.changed.set
+        if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL and self._decoder.is_one_answer:
+            self._answer_texts = self._answer_texts or GrowingTexts(
+                pipeline.refusal_text, self._texts, partial(self._decoder.facts, 0)
+            )
+            notify = partial(_note_change, self.changed, self._answer_texts)
+        text = GrowingAnswer(pipeline, policy, facts, notify, whole=whole, texts=self._answer_texts)
         if self._room.is_shed:
             text.close(Status.FAILED, Shed.reason)
         self._undecided = (*self._undecided, text)
@@ -82,6 +95,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         if len(self._texts) > text_count or not event.pieces or event.ends:
             for text in self._open():
                 text.check()
+            if self._answer_texts is not None:
+                self._answer_texts.check()
         self._ended_texts.update(event.ends)
         for index in event.ends:
             if index in self._texts:
@@ -94,6 +109,9 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     async def relieve(self) -> None:
         """Decide texts that only wait for more of the stream, by ending their current part."""
+        self._is_relieved = True
+        if self._answer_texts is not None and self._answer_texts.is_withheld:
+            self._answer_texts.release()
         for text in self._open():
             await text.end_part()
 
@@ -129,10 +147,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     async def _end(self) -> None:
         """End all texts, judge pending side texts, and check a refusal, which is complete only now."""
         self._check_fault()
-        for text in self._texts.values():
-            if self._passes_broken:
-                text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
-            await text.end()
+        await self._end_texts()
         if self._request.side is not None:
             # A side text that repeats an answer is not judged again, so the answers must be decided first.
             for text in self._texts.values() if self._request.side.pending else ():
@@ -145,6 +160,15 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                         Outcome(Status.SKIPPED, reason.value, None, self._request.ledger.policy)
                     )
         self._over = True
+
+    async def _end_texts(self) -> None:
+        """End all texts, and let those that wait for more of the answer be decided."""
+        for text in self._texts.values():
+            if self._passes_broken:
+                text.close(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
+            await text.end()
+        if self._answer_texts is not None:
+            self._answer_texts.end()
 
     def _withholds_refusal(self) -> bool:
         """Whether the refusal field may block the stream, which is known only when the field is complete."""
@@ -160,9 +184,26 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         if self._room.is_shed and self._request.side is not None:
             self._request.side.refuse_pending()
         # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
-        while self._queue and not self._withholds_all() and _is_decided(queued := self._queue.first):
+        while self._queue and not self._withholds_all() and self._is_decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
-            yield self._item(self._next())
+            queued = self._next()
+            if not self._leaves_out(queued):
+                yield self._item(queued)
+
+    def _is_decided(self, queued: QueuedEvent[GrowingAnswer]) -> bool:
+        """Whether all texts of the event are decided, and whether its block is delivered."""
+        texts_decided = all(text.is_decided(end) for text, _, end in queued.places) and all(
+            text.done for text in queued.wholes.values()
+        )
+        block = queued.event.block
+        return texts_decided and (block is None or not block.is_text or self._is_block_decided(block))
+
+    def _is_block_decided(self, block: ContentBlock) -> bool:
+        """Whether it is clear that a text block is delivered, or that it is not."""
+        text = None if block.text is None else self._texts.get(block.text)
+        if text is None:
+            return block.has_ended or self._over or self._is_relieved or self._decoder.fault is not None
+        return block.is_sent or text.has_output or text.done
 
     def _withholds_all(self) -> bool:
         """Whether delivery pauses because of a side text or a refusal."""
@@ -180,7 +221,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         """The item to deliver for an event; its original if an edit cannot be inserted and the policy permits that."""
         self._note_edits()
         try:
-            item, pieces = queued.item()
+            item, pieces = self._deliverable(queued)
             return self._without_copies(queued, item, pieces), any(pieces)
         except NotPutIn:
             self._edit_left_out = True
@@ -218,6 +259,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)
             await text.aclose()
+        if self._answer_texts is not None:
+            self._answer_texts.close()
         if self._request.ledger.is_settled:
             return
         outcomes = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
@@ -234,6 +277,10 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                 (exchange, replace(outcome, status=Status.SKIPPED, reason=reason)) for exchange, outcome in outcomes
             ]
         self._request.corrector.settle(outcomes)
+        self._withdraw_edits()
+
+    def _withdraw_edits(self) -> None:
+        """Take back the status of corrections that did not go out, or not alone."""
         if self._copy_stays:
             withdraw_corrections(self._request.ledger)
         if self._edit_left_out:
@@ -251,8 +298,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         return exchange, Outcome(Status.SKIPPED, reason.value, None, policy)
 
 
-def _is_decided(queued: QueuedEvent[GrowingAnswer]) -> bool:
-    """Whether all texts of the event are decided."""
-    return all(text.is_decided(end) for text, _, end in queued.places) and all(
-        text.done for text in queued.wholes.values()
-    )
+def _note_change(changed: asyncio.Event, texts: GrowingTexts) -> None:
+    """Let delivery go on, and the texts that wait for others. Does not keep the stream alive, as a method would."""
+    changed.set()
+    texts.note_change()

@@ -58,8 +58,10 @@ _BY_FINISH = {
 class AnswerForm:
     """Whether a program reads the answer. The answer is parsed on first use, and only once."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, is_one_of_several: bool = False) -> None:
         self._exchange = exchange
+        self.is_one_of_several = is_one_of_several
+        """Whether the answer may have other texts."""
 
     @property
     def is_structured(self) -> bool:

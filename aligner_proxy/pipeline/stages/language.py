@@ -14,7 +14,7 @@ from functools import partial
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.pipeline.outcomes import DECLINED
+from aligner_proxy.pipeline.outcomes import DECLINED, EMPTIED
 from aligner_proxy.plugins.stage import AnswerSoFar, Stage, Stop
 from aligner_proxy.text.languages import foreign_segments, is_among, prose_language
 from aligner_proxy.types import FailureClass, Outcome, Policy, SkipReason, Status
@@ -105,8 +105,8 @@ class Language(Stage):
             return outcome
         if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
             return replace(outcome, reason=WOULD_NOT_JUDGE)
-        # a declining text stands for the answer, whose language no longer matters
-        if outcome.status is Status.CORRECTED and outcome.reason != DECLINED:
+        # a declining text, or none, stands for the answer, whose language no longer matters
+        if outcome.status is Status.CORRECTED and outcome.reason not in (DECLINED, EMPTIED):
             return replace(outcome, reason=LANGUAGE)
         # a refusal of the gate that blocks the answer is the graver reason
         is_refused = outcomes.kind_of(outcome) is FailureClass.GATE and outcomes.blocks(outcome)

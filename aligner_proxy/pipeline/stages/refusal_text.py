@@ -6,6 +6,10 @@ declines and the other was flagged, because the model was talked into answering 
 that nearly were are likely to be more of it and do not count as remaining. The replacement text is the operator's or a
 built-in one, and is not judged.
 
+A refusal never stands beside other content. Where an answer has several texts, all of them together show whether
+anything remains (answer_texts.py). If something does, or a tool call is delivered, a text of which nothing remains is
+left out instead.
+
 Under `second_try` an editor is first asked for another answer. The head judges all of it, and it is delivered only if
 nothing in it is flagged. It is cached under a separate key.
 """
@@ -25,7 +29,7 @@ from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.outcomes import DECLINED, NOTHING_REMAINS
+from aligner_proxy.pipeline.outcomes import DECLINED, EMPTIED, NOTHING_REMAINS
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage
 from aligner_proxy.text import fragments
 from aligner_proxy.text.languages import language
@@ -191,7 +195,7 @@ class SecondTries:
 
 
 class RefusalText(Stage):
-    """Replaces an answer of which nothing remains by a text of the policy, another answer or an error."""
+    """Replaces an answer of which nothing remains by a text of the policy, another answer, nothing or an error."""
 
     order = 30
 
@@ -201,7 +205,11 @@ class RefusalText(Stage):
     async def admit(self, answer: AnswerSoFar) -> Hold | None:
         """Hold a growing answer of which nothing remains and nothing has gone out, to decide it as a whole."""
         is_judged = answer.has_ended and len(answer.verdicts) == len(answer.segments)
-        if answer.is_whole or answer.is_part or answer.sent_chars or not is_judged:
+        if answer.is_whole or answer.is_part or answer.sent_chars:
+            return None
+        if answer.is_withheld:
+            return Hold()
+        if not is_judged:
             return None
         verdicts = answer.verdicts
         policy = answer.policy
@@ -218,11 +226,25 @@ class RefusalText(Stage):
             answer.sent_chars or not more_of_the_same(outcome.segments, outcome.policy, outcome.threshold)
         ):
             return outcome
+        if _has_company(answer) and outcome.policy.if_nothing_remains is not IfNothingRemains.BLOCK:
+            return _empty(outcome)
         if outcome.policy.if_nothing_remains is IfNothingRemains.SECOND_TRY:
             outcome = await self._second_tries.answer_anew(outcome, answer)
             if outcome.reason in (SECOND_TRY, WOULD_TRY):
                 return outcome
         return _refuse(outcome, answer.exchange)
+
+
+def _has_company(answer: AnswerSoFar) -> bool:
+    """Whether other content of the answer is, or may be, delivered beside this text."""
+    return answer.is_one_of_several or answer.exchange.tool_calls or answer.exchange.non_text
+
+
+def _empty(outcome: Outcome) -> Outcome:
+    """The outcome without any text."""
+    if outcome.policy.mode is Mode.SHADOW:
+        return replace(outcome, reason="would_empty", edited="")
+    return replace(outcome, status=Status.CORRECTED, reason=EMPTIED, text="", edited="")
 
 
 def _refuse(outcome: Outcome, exchange: Exchange) -> Outcome:

@@ -598,6 +598,8 @@ async def test_only_what_is_aligned_as_a_whole_goes_through_the_cache(tmp_path: 
 class Brittle:
     """A decoder that stumbles over an item, or over an edit."""
 
+    is_one_answer = False
+
     def __init__(self, over: str) -> None:
         self.decoder = chat.decoder(DATA)
         self.over = over

@@ -1,0 +1,255 @@
+"""The texts of one answer, such as the text blocks of a message, and the decision about all of them together.
+
+Each text is corrected by itself, but only all of them show whether anything remains of their answer. If nothing does,
+the refusal text stands in place of the first, and the others are left out. If something remains, only those texts are
+left out of which nothing remains.
+
+In a stream, a text of which nothing remains waits until the answer ends or until it is clear that something else of the
+answer is delivered. The texts after it wait, too, since they are part of the decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from aligner_proxy.pipeline.outcomes import EMPTIED
+from aligner_proxy.pipeline.stages.eligibility import AnswerForm, reads_as_json
+from aligner_proxy.pipeline.stages.refusal_text import RefusalText
+from aligner_proxy.plugins.stage import AnswerSoFar
+from aligner_proxy.text import fragments
+from aligner_proxy.text.refusals import is_refusal
+from aligner_proxy.text.structure import split
+from aligner_proxy.types import Correction, Exchange, IfNothingRemains, Outcome, Policy, Status
+
+JudgedText = tuple[Exchange, Outcome]
+"""A text, and what follows from it alone."""
+_BETWEEN = "\n\n"
+"""Separates the texts of one answer, which are looked at as one."""
+
+
+class AnswerTexts:
+    """The texts of a whole answer: `count` calls of `settle`, which wait for one another.
+
+    `refusal_text` returns the stage that decides under a policy.
+    """
+
+    def __init__(self, refusal_text: Callable[[Policy], RefusalText], count: int) -> None:
+        self._refusal_text = refusal_text
+        self._count = count
+        self._began_at = time.monotonic()
+        self._waiting: dict[int, JudgedText] = {}
+        self._changed = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._joint_outcomes: Mapping[int, Outcome] | None = None
+
+    async def settle(self, exchange: Exchange, outcome: Outcome) -> Outcome:
+        """The outcome of a text, once the answer is decided; `outcome` is what follows from the text alone."""
+        self._waiting[exchange.index] = (exchange, outcome)
+        self.note_change()
+        await self._wait_until(self._is_complete)
+        async with self._lock:
+            if self._joint_outcomes is None:
+                self._joint_outcomes = await self._settle_all()
+        return self._joint_outcomes.get(exchange.index, outcome)
+
+    def note_change(self) -> None:
+        """Let the texts that wait look again whether they have to."""
+        self._changed.set()
+
+    async def _wait_until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _is_complete(self) -> bool:
+        """Whether everything is known that the decision depends on."""
+        return len(self._waiting) == self._count
+
+    async def _settle_all(self) -> Mapping[int, Outcome]:
+        """The outcomes of the texts, by index."""
+        return await self._settle_together(self._began_at)
+
+    async def _settle_together(self, began_at: float, sent_text: str = "") -> Mapping[int, Outcome]:
+        """Decide about all texts that wait as if they were one; `sent_text` of their answer has gone out."""
+        outcomes = {index: outcome for index, (_, outcome) in self._waiting.items()}
+        texts = [self._waiting[index] for index in sorted(outcomes) if (self._waiting[index][0].answer or "").strip()]
+        if not any(outcome.flagged_count for _, outcome in texts) or any(map(_stays, texts)):
+            return outcomes
+        exchange, joined = _join(texts, sent_text)
+        answer = AnswerSoFar(
+            exchange,
+            exchange.answer or "",
+            joined.policy,
+            began_at + joined.policy.deadline_s,
+            sent_chars=len(sent_text),
+        )
+        settling_at = time.perf_counter()
+        joint_outcome = await self._refusal_text(joined.policy).settle(joined, answer)
+        if joint_outcome is joined:
+            return outcomes
+        ms = (time.perf_counter() - settling_at) * 1000
+        return outcomes | {exchange.index: outcome for exchange, outcome in _share(joint_outcome, texts, ms)}
+
+
+class UnfinishedText(Protocol):
+    """A text of a stream, as far as the decision about its answer needs it."""
+
+    @property
+    def length(self) -> int:
+        """Number of characters of the original received so far."""
+        ...
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of it has come."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is decided."""
+        ...
+
+    def render(self, start: int, end: int) -> str:
+        """The output for these characters of the original."""
+        ...
+
+
+class GrowingTexts(AnswerTexts):
+    """The texts of an answer that is being written, by index; `texts` grows with the stream.
+
+    `facts` returns everything known about the answer besides its texts.
+    """
+
+    def __init__(
+        self,
+        refusal_text: Callable[[Policy], RefusalText],
+        texts: Mapping[int, UnfinishedText],
+        facts: Callable[[], Exchange],
+    ) -> None:
+        super().__init__(refusal_text, 0)
+        self._texts = texts
+        self._facts = facts
+        self._has_ended = False
+        self._is_released = False
+        """Whether no text has to wait any longer, since something else of the answer is delivered."""
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether a text waits for the decision."""
+        return bool(self._waiting) and not self._is_released
+
+    async def settle(self, exchange: Exchange, outcome: Outcome) -> Outcome:
+        """The outcome of a text; at once unless nothing of it remains, or an earlier one waits."""
+        if self._is_released or not (outcome.reason == EMPTIED or self.is_withheld):
+            return outcome
+        # the facts in `exchange` may be out of date
+        if self._has_other_content() or any(map(_remains, self._sent_texts())):
+            self.release()
+            return outcome
+        return await super().settle(exchange, outcome)
+
+    async def wait_for_earlier(self, index: int) -> None:
+        """Wait until the texts before this one that have ended are decided or wait themselves.
+
+        Nothing of this text can be delivered before that, so it costs no time.
+        """
+        await self._wait_until(lambda: not any(n < index and self._is_judging(n) for n in self._texts))
+
+    def check(self) -> None:
+        """Let the texts that wait be left out if something other than text has come."""
+        if self.is_withheld and self._has_other_content():
+            self.release()
+
+    def _has_other_content(self) -> bool:
+        facts = self._facts()
+        return facts.tool_calls or facts.non_text
+
+    def release(self) -> None:
+        """Let the texts that wait be left out, because something else is delivered, or room is needed."""
+        self._is_released = True
+        self.note_change()
+
+    def end(self) -> None:
+        """No text follows."""
+        self._has_ended = True
+        self.note_change()
+
+    def close(self) -> None:
+        """Forget the texts, each of which refers to all of them."""
+        self._texts = {}
+
+    def _is_judging(self, index: int) -> bool:
+        text = self._texts[index]
+        return text.has_ended and not text.done and index not in self._waiting
+
+    def _is_complete(self) -> bool:
+        is_over = self._has_ended and all(text.done or index in self._waiting for index, text in self._texts.items())
+        return is_over or self._is_released
+
+    async def _settle_all(self) -> Mapping[int, Outcome]:
+        # a text that was given up meanwhile has gone out unchanged
+        self._waiting = {index: text for index, text in self._waiting.items() if not self._texts[index].done}
+        sent_texts = self._sent_texts()
+        if self._is_released or any(map(_remains, sent_texts)):
+            return {index: outcome for index, (_, outcome) in self._waiting.items()}
+        return await self._settle_together(time.monotonic(), _BETWEEN.join(sent_texts))
+
+    def _sent_texts(self) -> list[str]:
+        """What goes out of the texts that are decided."""
+        done = (text for _, text in sorted(self._texts.items()) if text.done)
+        return [output for text in done if (output := text.render(0, text.length).strip())]
+
+
+def _stays(text: JudgedText) -> bool:
+    """Whether a text is delivered that no verdict on prose can take away: it was not judged, or is JSON."""
+    exchange, outcome = text
+    return outcome.edited is None or (outcome.reason != EMPTIED and AnswerForm(exchange).is_structured)
+
+
+def _remains(text: str) -> bool:
+    """Whether a text that has gone out makes sense alone, or is one that is never judged as prose."""
+    if is_refusal(text) or reads_as_json(text) is not False:
+        return True
+    pieces = [piece.text for piece in split(text)]
+    return bool(fragments.independent_segments(pieces, [True] * len(pieces)))
+
+
+def _join(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
+    """The texts of an answer as one text, with the verdicts on all of them."""
+    exchanges = [exchange for exchange, _ in texts]
+    outcomes = [outcome for _, outcome in texts]
+    exchange = replace(
+        exchanges[-1],
+        answer=_BETWEEN.join(exchange.answer or "" for exchange in exchanges),
+        tool_calls=any(exchange.tool_calls for exchange in exchanges),
+        non_text=any(exchange.non_text for exchange in exchanges),
+        inner=False,
+    )
+    joined = replace(
+        outcomes[0],
+        edited=_BETWEEN.join(filter(None, (sent_text, *(outcome.edited for outcome in outcomes)))),
+        correction=Correction("", tuple(segment for outcome in outcomes for segment in outcome.segments)),
+        findings=tuple(finding for outcome in outcomes for finding in outcome.findings),
+        # each attempt may have had another threshold; the lowest counts more as near it
+        caution=min(outcome.threshold for outcome in outcomes),
+    )
+    return exchange, joined
+
+
+def _share(joint_outcome: Outcome, texts: Sequence[JudgedText], ms: float) -> list[JudgedText]:
+    """The outcome of all texts as the outcome of each: the first gets the text that is delivered, the others none."""
+    blocked = joint_outcome.policy.if_nothing_remains is IfNothingRemains.BLOCK
+    shared: list[JudgedText] = []
+    for exchange, own in texts:
+        edited = own.edited if blocked else "" if shared else joint_outcome.edited
+        text = edited if joint_outcome.status is Status.CORRECTED else own.text
+        outcome = replace(own, status=joint_outcome.status, reason=joint_outcome.reason, text=text, edited=edited)
+        if not shared and outcome.correction is not None and joint_outcome.correction is not None:
+            correction = outcome.correction.with_editor(joint_outcome.correction.editor)
+            outcome = replace(outcome, correction=correction, ms=outcome.ms + ms)
+        shared.append((exchange, outcome))
+    return shared
