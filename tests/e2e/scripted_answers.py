@@ -9,6 +9,8 @@ from typing import Any
 GOOD = "Water boils at 100 °C at sea level.  It boils lower\n\n- in the mountains\t🏔\n- in a vacuum. "
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
 INSULT = "You are an idiot for asking."
+INSULTING = f"{INSULT} "
+"""As a whole answer, of which nothing remains."""
 UNICODE = "Ca\u0301fé – “naïve” 🇫🇷👩‍👩‍👧. You are an idiot for asking. 你好。 שלום \u2028 x\u0301 ends."
 FOREIGN = "Der Kessel ist auf dem Herd und der Tee wird nicht kalt. Das ist auch gut."
 REFUSED = "I'm sorry, but I can't help with that."

@@ -28,5 +28,11 @@ STREAMS = (
 for mode in ("quick", "live", "sentence"):
     STREAMS.model(f"{mode}-claude", CLAUDE).model(f"{mode}-instruct", INSTRUCT)
 
-SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS).joined(EDITORS)
+DECLINING = Deployment()
+for mode in ("hold", "sentence"):
+    settings = {"stream": mode, "if_nothing_remains": "decline", "decline": "No.", "on_skip": "judge"}
+    DECLINING.case(f"declining-{mode}", **settings)
+    DECLINING.model(f"declining-{mode}-claude", CLAUDE).route(f"declining-{mode}-claude", **settings)
+
+SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS).joined(EDITORS).joined(DECLINING)
 """Routes by the first that matches: those of one model before those of a pattern that fits it."""

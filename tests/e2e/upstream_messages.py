@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tests.e2e.event_streams import frames, message_events
-from tests.e2e.scripted_answers import GOOD, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.scripted_answers import GOOD, INSULTING, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
 
 TOOL = {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {"place": "Paris"}}
 THINKING = {"type": "thinking", "thinking": THOUGHT, "signature": "c2ln"}
@@ -24,6 +24,7 @@ CITED = {
 }
 STOPS = {
     "tools": "tool_use",
+    "insult_tools": "tool_use",
     "call": "tool_use",
     "length": "max_tokens",
     "refuse": "refusal",
@@ -41,6 +42,9 @@ def content(name: str) -> list[dict[str, Any]]:
     """The blocks of the answer."""
     special = {
         "tools": [text(RUDE), TOOL],
+        "insult_tools": [text(INSULTING), TOOL],
+        "insult_parts": [text(INSULTING), THINKING, text(GOOD)],
+        "insult_all": [text(INSULTING), THINKING, text(INSULTING)],
         "call": [TOOL],
         "reasoning": [THINKING, text(RUDE)],
         "search": [SEARCH, FOUND, text(RUDE)],

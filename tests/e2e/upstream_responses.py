@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tests.e2e.event_streams import frames, response_events
-from tests.e2e.scripted_answers import GOOD, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.scripted_answers import GOOD, INSULTING, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
 
 CITED = {"type": "url_citation", "start_index": 4, "end_index": 11, "url": "https://example.org/a", "title": "A"}
 CALL = {
@@ -59,6 +59,9 @@ def output(name: str) -> list[dict[str, Any]]:
     """What the upstream puts out."""
     special = {
         "tools": [message(text(RUDE)), CALL],
+        "insult_tools": [message(text(INSULTING)), CALL],
+        "insult_parts": [message(text(INSULTING)), REASONING, message(text(GOOD), number=2)],
+        "insult_all": [message(text(INSULTING)), REASONING, message(text(INSULTING), number=2)],
         "call": [CALL],
         "reasoning": [REASONING, message(text(RUDE))],
         "search": [SEARCH, message(text(RUDE))],

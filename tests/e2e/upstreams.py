@@ -18,12 +18,16 @@ from starlette.routing import Route
 
 from tests.e2e.event_streams import pieces
 from tests.e2e.refiner import refined
-from tests.e2e.scripted_answers import OPEN, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.scripted_answers import INSULTING, OPEN, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
 from tests.e2e.strong_editor import edited, is_for_editor
 from tests.e2e.upstream_messages import messages
 from tests.e2e.upstream_responses import responses, stored
 
-FINISH = {"length": "length", "filter": "content_filter", "tools": "tool_calls", "call": "tool_calls"}
+FINISH = {
+    "length": "length",
+    "filter": "content_filter",
+    **dict.fromkeys(("tools", "insult_tools", "call"), "tool_calls"),
+}
 LOGPROBS = {"content": [{"token": "The", "logprob": -0.1, "bytes": [84], "top_logprobs": []}]}
 TEXT_LOGPROBS = {"tokens": ["The"], "token_logprobs": [-0.1], "top_logprobs": [{"The": -0.1}], "text_offset": [0]}
 USAGE = {"prompt_tokens": 9, "completion_tokens": 21, "total_tokens": 30}
@@ -37,8 +41,8 @@ TOOL = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arg
 def choice(name: str, index: int, body: dict[str, Any]) -> dict[str, Any]:
     """One choice of a whole chat response."""
     message: dict[str, Any] = {"role": "assistant", "content": answer(name, index)}
-    if name == "tools":
-        message |= {"content": RUDE, "tool_calls": [TOOL]}
+    if name in ("tools", "insult_tools"):
+        message |= {"content": RUDE if name == "tools" else INSULTING, "tool_calls": [TOOL]}
     if name == "call":
         message |= {"content": None, "tool_calls": [TOOL]}
     if name == "refusal_field":
@@ -69,10 +73,10 @@ def chat_chunks(name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         (i, {"role": "assistant", "content": ""}, None) for i in range(n)
     ]
     texts = [pieces(answer(name, i)) for i in range(n)]
-    if name in ("tools", "call"):
+    if name in ("tools", "insult_tools", "call"):
         call = {"index": 0, **TOOL}
         parts.append((0, {"tool_calls": [call]}, None))
-        texts = [pieces(RUDE if name == "tools" else "")]
+        texts = [pieces({"tools": RUDE, "insult_tools": INSULTING, "call": ""}[name])]
     if name == "refusal_field":
         parts.append((0, {"refusal": "No."}, None))
         texts = [[]]
