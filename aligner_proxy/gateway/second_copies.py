@@ -31,7 +31,7 @@ def echoed_texts(data: Mapping[str, Any], names: Sequence[str] = ECHOED) -> list
     return [text for name in names if data.get(name) for _, _, text in side_strings({name: data[name]})]
 
 
-class AnswerTexts:
+class DeliveredTexts:
     """The texts of one response: what was removed from them, and what is delivered."""
 
     def __init__(self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]) -> None:
@@ -57,7 +57,7 @@ def drop_from_body(
     route: str | None, data: Mapping[str, Any], body: Any, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]
 ) -> Any:
     """A corrected body without second copies; raises `CopyStays`, or `NotPutIn` if it cannot be read."""
-    texts = AnswerTexts(exchanges, outcomes)
+    texts = DeliveredTexts(exchanges, outcomes)
 
     def drop(value: Any) -> Any:
         return name_errors(

@@ -20,7 +20,7 @@ from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats.base import StreamEvent, corrected_texts, no_store
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics, second_copies
-from aligner_proxy.gateway.second_copies import AnswerTexts, StreamCopies
+from aligner_proxy.gateway.second_copies import DeliveredTexts, StreamCopies
 from aligner_proxy.gateway.side_texts import delivered_texts
 from aligner_proxy.gateway.streaming.line import PACKED_FROM
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
@@ -162,7 +162,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         for exchange in exchanges:
             if exchange.index in texts:
                 self._text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
-        answers = AnswerTexts(exchanges, outcomes)
+        answers = DeliveredTexts(exchanges, outcomes)
         try:
             try:
                 return await self._replay_events(answers, without_reasoning=answers.is_quoted_in_opening)
@@ -178,7 +178,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             self._request.corrector.refuse(second_copies.withdraw_corrections(ledger))
         return None
 
-    async def _replay_events(self, answers: AnswerTexts, *, without_reasoning: bool = False) -> list[object]:
+    async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool = False) -> list[object]:
         """The items of all events with the corrected texts, and without copies of what was removed."""
         request = self._request
         form = formats.reasoning(request.ledger.route) if without_reasoning else None
