@@ -156,7 +156,8 @@ def _dump(response: Any) -> str:
 
 def _text_of(response: Any) -> str:
     if isinstance(response, dict):
-        return response["content"][0]["text"]  # type: ignore[no-any-return]
+        # a block without text is left out
+        return "".join(block["text"] for block in response["content"])
     if isinstance(response, ResponsesAPIResponse):
         return response.output[0].content[0].text  # type: ignore[union-attr,return-value]
     choice = response.choices[0]
