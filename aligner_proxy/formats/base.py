@@ -22,6 +22,7 @@ from aligner_proxy.formats import copies
 from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.formats.side_text import USAGE, USUAL_FIELDS
 from aligner_proxy.formats.think_tags import OPENING, DividedText, divide_exchange
+from aligner_proxy.text.program_text import begins_form, fills_middle
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import (
     Exchange,
@@ -60,8 +61,25 @@ _T = TypeVar("_T")
 
 
 def wants_structure(data: Mapping[str, Any]) -> bool:
-    """Whether the client asks for machine-readable output, in the request fields of any endpoint."""
-    return bool(_formats(data)) or has_constraint(data)
+    """Whether the client asks for machine-readable output, in the request fields of any endpoint, or has begun it."""
+    if _formats(data) or has_constraint(data) or _asks_for_middle(data):
+        return True
+    prefill = _prefill(data)
+    return bool(prefill) and begins_form(prefill)
+
+
+def _prefill(data: Mapping[str, Any]) -> str:
+    """The beginning of the answer, if the request gives it as a last turn of the assistant's; empty otherwise."""
+    turns = data.get("messages") or data.get("input")
+    last = turns[-1] if turns and isinstance(turns, (list, tuple)) else None
+    return _text(last.get("content")) if isinstance(last, Mapping) and last.get("role") == "assistant" else ""
+
+
+def _asks_for_middle(data: Mapping[str, Any]) -> bool:
+    """Whether a prompt of /v1/completions is a template whose middle is to be filled in."""
+    prompt = data.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    return any(isinstance(text, str) and fills_middle(text) for text in prompts)
 
 
 def has_constraint(data: Mapping[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """Wire format of /v1/completions: converts LiteLLM's responses, whole and streamed, to exchanges and back.
 
 The prompt is the only user turn. Prompts made of token ids, `echo` (the text begins with the prompt) and `suffix` (the
-text must join onto what follows) are not a question with an answer, so they count as non-text and stay unchanged.
+text must join onto what follows) are not a question with an answer, so they count as non-text and stay unchanged. A
+prompt that is a template for the middle of a text counts as one for structured output.
 """
 
 from __future__ import annotations

@@ -107,9 +107,10 @@ class _PairCompletion:
             return False
         if not half.has_sides or half.kind == COMMENT:
             return True
-        # a bracket or tag within a sentence closes there, or it is an interval or a placeholder
+        # within a sentence a bracket may be one of an interval, and a tag a placeholder
+        before, after = self._text[half.start - 1 : half.start], self._text[half.end : half.end + 1]
         segment = next(piece for piece in self._pieces[edit.first : edit.last] if half.start < piece.end)
-        return self._leads(half, segment) and self._text[half.end : half.end + 1] not in (" ", "\t")
+        return after not in (" ", "\t") if self._leads(half, segment) else after.isalpha() and not before.isalnum()
 
     def _leads(self, half: Half, segment: Segment) -> bool:
         """Whether no word stands between the beginning of the segment and the half."""

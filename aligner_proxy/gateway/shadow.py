@@ -41,7 +41,7 @@ class ShadowCorrections:
 
         `settle` corrects and records the texts, also those that are skipped, unless all of them are.
         """
-        skips = [eligibility.check(exchange, policy) for exchange in texts]
+        skips = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
         is_full = len(self._tasks) >= self._limit
         if is_full or None not in skips:
             reasons = [skip or SkipReason.SHADOW_FULL for skip in skips]

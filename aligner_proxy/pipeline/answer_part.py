@@ -34,6 +34,7 @@ from aligner_proxy.plugins.api import Corrected
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
 from aligner_proxy.text.json_answer import begins_json
 from aligner_proxy.text.lists.numbering import Numbering
+from aligner_proxy.text.program_text import begins_data
 from aligner_proxy.types import Correction, Exchange, IfNothingRemains, Outcome, Policy, Status
 
 Result = TypeVar("Result")
@@ -120,9 +121,10 @@ class AnswerPart:
         return self._whole if stop is None else Outcome(stop.status, stop.reason, None, self._state.policy)
 
     @property
-    def may_be_json(self) -> bool:
-        """Whether the answer is JSON or begins like JSON."""
-        return self._state.facts().structured or begins_json(self._state.cut.text)
+    def may_be_structured(self) -> bool:
+        """Whether a program reads the answer, or it begins like JSON or other data."""
+        text = self._state.cut.text
+        return self._state.facts().structured or begins_json(text) or begins_data(text)
 
     async def feed(self, piece: str) -> None:
         """Take more of the answer. Text that comes after the end goes out unchanged."""

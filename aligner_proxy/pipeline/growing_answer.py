@@ -2,8 +2,8 @@
 
 An answer no longer than a policy corrects at once is one part (answer_part.py). A longer one is cut into several parts
 (part_cutter.py). The next part starts when this one is decided; until then `feed` blocks (backpressure). A text that
-may be JSON is not cut: it stays one part, up to `max_answer_chars`. `max_answer_chars` and `on_skip.too_long` decide
-whether a longer text is corrected.
+may be JSON or other data is not cut: it stays one part, up to `max_answer_chars`. `max_answer_chars` and
+`on_skip.too_long` decide whether a longer text is corrected. Where a part calls a program, nothing behind it is edited.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ class GrowingAnswer:
                 self._rest.append(text)
             else:
                 await self._present.feed(text)
-                # JSON is not cut, so its only part may be as long as a whole answer
-                if self._cutter.is_at_edge and not self._decided and self._present.may_be_json:
+                # data are not cut, so their only part may be as long as a whole answer
+                if self._cutter.is_at_edge and not self._decided and self._present.may_be_structured:
                     self._cutter.widen(self._policy.max_answer_chars)
 
     async def _begin_part(self) -> None:
@@ -166,11 +166,11 @@ class GrowingAnswer:
     async def end_part(self) -> None:
         """Decide the present part and begin the next one.
 
-        A text that may be JSON is given up, as half of it cannot be judged.
+        A text that may be JSON or other data is given up, as half of it cannot be judged.
         """
         if self._rest is not None or self.has_ended or not self._present.length:
             return
-        if not self._decided and self._present.may_be_json:
+        if not self._decided and self._present.may_be_structured:
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
             return
         present = self._present
@@ -182,7 +182,9 @@ class GrowingAnswer:
         self._decided.append(DecidedPart(self._start, present.original, present.replacements, present.outcome()))
         self._present = self._new_part(inner=True)
         stopped = present.stopped
-        if stopped is not None and (stopped.status is Status.FAILED or outcomes.blocks(stopped)):
+        # a call goes on in the next part, whose text alone does not show it
+        is_final = stopped is not None and (stopped.status is Status.FAILED or stopped.reason == SkipReason.TOOL_CALLS)
+        if stopped is not None and (is_final or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))
         # Run to the end even if the client disconnects now: nothing else holds a reference that could close this part.
         await run_to_end(present.aclose())

@@ -12,8 +12,9 @@ from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.plugins.stage import AnswerSoFar, PolicyEditor, Stop
 from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.program_text import CallReader
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Exchange, Policy, SegmentScore
+from aligner_proxy.types import Exchange, OnSkip, Policy, SegmentScore
 
 
 class AnswerFacts:
@@ -132,6 +133,7 @@ class PartState:
         self.is_part = is_part
         """Whether it begins in the middle of an answer, or more of the answer follows."""
         self.cut = GrowingSegments()
+        self._calls = CallReader()
         self.verdicts = SegmentVerdicts()
         self.delivery = ReplacementMap()
         """The output for the decided text."""
@@ -158,13 +160,29 @@ class PartState:
     def exchange(self) -> Exchange:
         """The answer as received so far."""
         facts = self.facts()
-        return replace(facts, answer=self.cut.text or None, inner=facts.inner or self.is_part)
+        return replace(
+            facts,
+            answer=self.cut.text or None,
+            inner=facts.inner or self.is_part,
+            tool_calls=facts.tool_calls or self._has_call(),
+        )
+
+    def _has_call(self) -> bool:
+        """Whether a call for a program begins in the text so far; not read if the policy judges such answers."""
+        is_judged = self.policy.on_skip.tool_calls is OnSkip.JUDGE
+        return not is_judged and self._calls.read(self.cut.text, self.cut.segments)
 
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
         """The answer for stages. After the first output and before the final call, it uses the latest known facts."""
-        return AnswerSoFar(
+        if is_final or not self.delivery.end:
+            exchange = self.exchange()
+        else:
             # asking takes time with a long conversation, so between first and last output it is not repeated
-            self.exchange() if is_final or not self.delivery.end else self.facts.latest(),
+            exchange = self.facts.latest()
+            if self._has_call():
+                exchange = replace(exchange, tool_calls=True)
+        return AnswerSoFar(
+            exchange,
             self.cut.text,
             self.policy,
             deadline=time.monotonic() + self.policy.deadline_s,

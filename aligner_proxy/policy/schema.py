@@ -192,10 +192,11 @@ class OnSkipByReason(_Block):
     not_sampled: OnSkip | None = None
     """`sample` left the request out."""
     tool_calls: OnSkip | None = None
-    """The answer calls tools; judge: the text around the calls is judged."""
+    """The answer calls tools, or has a call or edit for a program in its text; judge: the text is judged, and fields
+    with calls are kept."""
     structured_output: OnSkip | None = None
-    """The answer is JSON, or the request prescribed its format; judge: its strings are judged, its structure is
-    kept."""
+    """The answer is JSON or other data, or the request prescribed or began its format; judge: the strings of JSON are
+    judged, its structure is kept."""
     refusal: OnSkip | None = None
     """The upstream model refused to answer."""
     truncated: OnSkip | None = None

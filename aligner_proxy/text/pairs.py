@@ -24,7 +24,7 @@ SIGN = re.compile(
     r"|(?P<quote>[\"\u201c-\u201e\u00ab\u00bb])"
     r"|(?P<bracket>\\?[()\[\]{}]|[\uff08\uff09\u300a-\u300f])"
     r"|(?P<comment><!--|-->)"
-    r"|(?<![^\W_])<(?P<shut>/)?(?P<name>[A-Za-z][\w:.-]{0,63})(?:[ \t\n][^<>]{0,400})?(?<!/)>"
+    r"|(?:(?P<shut></)|(?<![^\W_])<)(?P<name>[A-Za-z][\w:.-]{0,63})(?:[ \t\n][^<>]{0,400})?(?<!/)>"
 )
 """Matches what may be a half."""
 COMMENT = "<!--"
@@ -130,7 +130,7 @@ def _candidates(text: str, piece: Segment) -> _Candidates:
             continue
         if group == "code":
             at = _end_of_code(text, at, piece.end, match.group()) or at
-            if at > match.end():
+            if at > match.end() or match.group().startswith(_FENCES):
                 continue
         yield from _READERS[group](text, match, piece)
 

@@ -35,6 +35,8 @@ REMOVED = [
     ("It is open. \\(You fool. We close at six.\\) Bye.", "It is open. \\(We close at six.\\) Bye."),
     # tags and comments
     ("<b>You fool. It opens at nine.</b> Bye.", "<b>It opens at nine.</b> Bye."),
+    ("Well. Now <b>you fool! It opens at nine.</b>\nBye.", "Well. <b>It opens at nine.</b>\nBye."),
+    ("Well. Now (you fool! It opens at nine.) Bye.", "Well. (It opens at nine.) Bye."),
     ("<note>It opens at nine. You fool.</note>\nBye.", "<note>It opens at nine.</note>\nBye."),
     ('<note kind="hours">You fool. It opens at nine.</note> Bye.', '<note kind="hours">It opens at nine.</note> Bye.'),
     ("<answer>\nIt opens at nine.\n\nYou fool.</answer>", "<answer>\nIt opens at nine.</answer>"),

@@ -16,6 +16,7 @@ from functools import cached_property
 
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage, Stop
+from aligner_proxy.text import program_text
 from aligner_proxy.text.json_answer import Literal, text_literals
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason, Status
@@ -28,8 +29,8 @@ _BESIDE_TEXT = (SkipReason.NON_TEXT, SkipReason.BACKGROUND, SkipReason.INCONSIST
 """Reasons for which something may be delivered although the answer has no text."""
 LONGEST_JSON = 200_000
 """Maximum length parsed as JSON, in characters; takes some ten milliseconds in the event loop."""
-_JSON_AT_ONCE_CHARS = 2_000
-"""JSON answers up to this length are checked in the event loop; some ten milliseconds if texts are obfuscated."""
+_AT_ONCE_CHARS = 2_000
+"""Answers up to this length are parsed in the event loop; some ten milliseconds if texts of JSON are obfuscated."""
 MOST_JSON_TEXTS = 32
 """Maximum number of texts corrected in one JSON answer; each is a separate request to the engine."""
 
@@ -65,8 +66,8 @@ class AnswerForm:
 
     @property
     def is_structured(self) -> bool:
-        """Whether a program reads the answer: the client said so, or all of it is JSON."""
-        return self._exchange.structured or self.is_json()
+        """Whether a program reads the answer: the client said so, or all of it is JSON, YAML or a table of values."""
+        return self._exchange.structured or self.is_json() or self._is_data
 
     def is_json(self, *, unread: bool = True) -> bool:
         """Whether the answer is a JSON object or array; `unread` is returned for one too deep or too long to parse."""
@@ -76,9 +77,14 @@ class AnswerForm:
     def _read_as_json(self) -> bool | None:
         return reads_as_json(self._exchange.answer or "")
 
+    @cached_property
+    def _is_data(self) -> bool:
+        answer = self._exchange.answer or ""
+        return program_text.DATA_SIGN.match(answer) is not None and program_text.is_data(answer)
+
 
 class Eligibility(Stage):
-    """Stops a whole answer that is not to be corrected, and holds a growing one that may be JSON."""
+    """Stops an answer that is not to be corrected, and holds a growing one that may be JSON or other data."""
 
     order = 0
 
@@ -88,19 +94,33 @@ class Eligibility(Stage):
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """Stop a whole answer for the first reason that applies.
 
-        A growing answer is only held here. `ineligible` stops it if something other than text arrives, and `check`
-        stops it before an edit goes out.
+        A growing answer is held here, and stopped where it begins to call a program. `ineligible` stops it if something
+        other than text arrives, and `check` stops it before an edit goes out.
         """
         if not answer.is_whole:
-            return Hold() if not answer.sent_chars and may_be_structured(answer.exchange) else None
+            return _admit_more(answer)
         form = self._form or AnswerForm(answer.exchange)
-        text = answer.text
-        if len(text) > _JSON_AT_ONCE_CHARS and text.lstrip().startswith(("{", "[")):
+        if len(answer.text) > _AT_ONCE_CHARS and _takes_long(answer.text, answer.policy):
             # In a thread, because all texts of a long JSON answer may have to be checked.
             reason = await asyncio.to_thread(skip_reason, answer.exchange, answer.policy, form)
         else:
             reason = skip_reason(answer.exchange, answer.policy, form)
         return None if reason is None else Stop(Status.SKIPPED, reason.value)
+
+
+def _admit_more(answer: AnswerSoFar) -> Stop | Hold | None:
+    """Stop a growing answer that has begun to call a program, and hold one that may be structured."""
+    if answer.exchange.tool_calls and not is_judged(SkipReason.TOOL_CALLS, answer.policy):
+        return Stop(Status.SKIPPED, SkipReason.TOOL_CALLS.value)
+    return Hold() if not answer.sent_chars and may_be_structured(answer.exchange) else None
+
+
+def _takes_long(text: str, policy: Policy) -> bool:
+    """Whether a long text has to be parsed to know what form it has."""
+    if text.lstrip().startswith(("{", "[")) or program_text.DATA_SIGN.match(text):
+        return True
+    # to find calls, the text is cut into segments
+    return not is_judged(SkipReason.TOOL_CALLS, policy) and any(sign in text for sign in program_text.CALL_SIGNS)
 
 
 def ineligible(exchange: Exchange, policy: Policy) -> SkipReason | None:
@@ -116,7 +136,14 @@ def skip_reason(exchange: Exchange, policy: Policy, form: AnswerForm) -> SkipRea
     reason = by_policy(policy)
     if reason is None and exchange.fault is not None:
         raise Unreadable(exchange.fault)
-    return reason or check(exchange, policy, form)
+    return reason or check(note_calls(exchange, policy), policy, form)
+
+
+def note_calls(exchange: Exchange, policy: Policy) -> Exchange:
+    """A whole answer that says that it calls tools if its text does; not read if the policy judges it anyway."""
+    if exchange.tool_calls or is_judged(SkipReason.TOOL_CALLS, policy):
+        return exchange
+    return replace(exchange, tool_calls=True) if program_text.has_call(exchange.answer or "") else exchange
 
 
 def by_policy(policy: Policy) -> SkipReason | None:
@@ -131,15 +158,16 @@ def by_policy(policy: Policy) -> SkipReason | None:
 def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) -> SkipReason | None:
     """The reason not to correct `exchange`, or None; reasons that the policy says to judge anyway are ignored.
 
-    Without text there is nothing to judge. The reason is then, if any, one for which other content may be delivered.
+    Calls in the text count if `exchange.tool_calls` says so (`note_calls`). Without text there is nothing to judge. The
+    reason is then, if any, one for which other content may be delivered.
     """
-    if exchange.hidden_text and _is_judged(SkipReason.NON_TEXT, policy) and _counts(exchange, policy):
+    if exchange.hidden_text and is_judged(SkipReason.NON_TEXT, policy) and _counts(exchange, policy):
         return SkipReason.NON_TEXT
     reasons = _reasons(exchange, policy, form or AnswerForm(exchange))
     if _has_text(exchange):
-        return next((reason for reason in reasons if reason in _STANDS or not _is_judged(reason, policy)), None)
+        return next((reason for reason in reasons if reason in _STANDS or not is_judged(reason, policy)), None)
     all_reasons = tuple(reasons)
-    unseen_reasons = (reason for reason in all_reasons if reason in _BESIDE_TEXT and _is_judged(reason, policy))
+    unseen_reasons = (reason for reason in all_reasons if reason in _BESIDE_TEXT and is_judged(reason, policy))
     return next(unseen_reasons, next(iter(all_reasons), None))
 
 
@@ -148,7 +176,8 @@ def _counts(exchange: Exchange, policy: Policy) -> bool:
     return not _has_text(exchange) or policy.on_error.unjudged is OnError.BLOCK
 
 
-def _is_judged(reason: SkipReason, policy: Policy) -> bool:
+def is_judged(reason: SkipReason, policy: Policy) -> bool:
+    """Whether the policy judges answers in spite of this reason."""
     return policy.on_skip.reaction_to(reason) is OnSkip.JUDGE
 
 
@@ -178,7 +207,7 @@ def _reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[S
     if len(answer.rstrip()) > policy.max_answer_chars:
         yield SkipReason.TOO_LONG
     # If JSON is to be judged, all of its strings are.
-    if structured and not _is_judged(SkipReason.STRUCTURED_OUTPUT, policy):
+    if structured and not is_judged(SkipReason.STRUCTURED_OUTPUT, policy):
         yield from _without_texts(answer)
 
 
@@ -208,8 +237,11 @@ def texts_in_json(answer: str) -> list[Literal]:
 
 
 def may_be_structured(beginning: Exchange) -> bool:
-    """Whether an answer with this beginning is JSON or may become JSON, so that only the whole can be edited."""
-    return (beginning.answer or "").lstrip().startswith(("{", "[", "```")) or AnswerForm(beginning).is_structured
+    """Whether an answer with this beginning may be data, such as JSON, so that only the whole can be edited."""
+    answer = beginning.answer or ""
+    if answer.lstrip().startswith(("{", "[", "```")) or beginning.structured:
+        return True
+    return program_text.DATA_SIGN.match(answer) is not None and program_text.may_become_data(answer)
 
 
 def _may_be_edited(exchange: Exchange, policy: Policy, form: AnswerForm) -> bool:
