@@ -541,7 +541,9 @@ class Exchange:
     answer: str | None
     finish_reason: str | None = "stop"
     tool_calls: bool = False
+    """The answer calls tools, in fields of the response or, where that matters, in its text."""
     structured: bool = False
+    """The request prescribed the form of the answer, or began it."""
     json_schema: str | None = None
     """JSON schema for the answer from the request, as JSON text."""
     constrained: bool = False
