@@ -358,7 +358,9 @@ class ChoiceBuilder:
             refusal=self.refusal,
             non_text=self.non_text,
             logprobs=self.logprobs,
-            annotations=self.annotations or any(copies.quotes(text, answer or "") for text in self.beside),
+            # the facts of a growing text are asked without the text, at every step
+            annotations=self.annotations
+            or (answer is not None and any(copies.quotes(text, answer) for text in self.beside)),
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
             no_store=no_store(data, response),

@@ -58,17 +58,10 @@ def drop_from_body(
 ) -> Any:
     """A corrected body without second copies; raises `CopyStays`, or `NotPutIn` if it cannot be read."""
     texts = DeliveredTexts(exchanges, outcomes)
+    echoed = echoed_texts(data)
 
     def drop(value: Any) -> Any:
-        return name_errors(
-            NotPutIn,
-            copies.drop_copies,
-            value,
-            texts.removed,
-            texts.delivered,
-            texts.unchanged,
-            echoed_texts(data),
-        )
+        return name_errors(NotPutIn, copies.drop_copies, value, texts.removed, texts.delivered, texts.unchanged, echoed)
 
     form = formats.reasoning(route)
     if not texts.is_quoted_in_opening:
@@ -112,7 +105,7 @@ class StreamCopies:
 
     def read(self, item: object, own_texts: Collection[str]) -> None:
         """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
-        if not is_plain(_value_of(item), own_texts):
+        if not is_plain(_value_of(sse.as_frame(item)), own_texts):
             name_errors(NotPutIn, self._reader.read, item, list(own_texts))
 
     def clean(self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str]) -> Any:
@@ -120,20 +113,19 @@ class StreamCopies:
 
         `own_texts` are the answer's texts in it, as they are delivered.
         """
-        if is_plain(_value_of(item), own_texts):
+        frame = sse.as_frame(item)
+        value = _value_of(frame)
+        if is_plain(value, own_texts):
             return item
         if self._echoed is None:
             self._echoed = echoed_texts(self._data)
-        return name_errors(NotPutIn, self._clean, item, own_texts, unchanged_texts)
-
-    def _clean(self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str]) -> Any:
-        value = _value_of(item)
-        cleaned = copies.drop_copies(value, self.removed, own_texts, unchanged_texts, self._echoed or ())
+        cleaned = name_errors(
+            NotPutIn, copies.drop_copies, value, self.removed, own_texts, unchanged_texts, self._echoed
+        )
         if cleaned is not value:
-            frame = sse.as_frame(item)
             # a line that is no event is left out
             item = cleaned if not isinstance(item, bytes) else frame.with_event(cleaned) if frame.event else b""
-        self._reader.read(item, list(own_texts))
+        name_errors(NotPutIn, self._reader.read, item, list(own_texts))
         return item
 
     def add_removed(self, original: str, corrected: str) -> None:
@@ -154,9 +146,8 @@ class StreamCopies:
             self._checked[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
 
 
-def _value_of(item: object) -> object:
+def _value_of(frame: sse.EventFrame) -> object:
     """The data of an event that came as bytes, its text if that is no object; any other event as it is."""
-    if not isinstance(item, bytes):
-        return item
-    event = sse.as_frame(item).event
-    return {"line": item.decode(errors="replace")} if event is None else event
+    if not isinstance(frame.item, bytes):
+        return frame.item
+    return {"line": frame.item.decode(errors="replace")} if frame.event is None else frame.event

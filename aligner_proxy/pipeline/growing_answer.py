@@ -236,8 +236,11 @@ class GrowingAnswer:
 
     def edits_after(self, count: int) -> list[tuple[str, str]]:
         """The edited passages but the first `count`, each with what goes out in its place."""
-        present = (self._present.original, self._present.replacements)
-        parts = [*((part.original, part.replacements) for part in self._decided), present]
+        parts = [(part.original, part.replacements) for part in self._decided]
+        parts.append((self._present.original, self._present.replacements))
+        # asked for every event, and an edit is rare
+        if sum(len(output.changed_ranges) for _, output in parts) == count:
+            return []
         ranges = [(original, output, *at) for original, output in parts for at in output.changed_ranges]
         return [
             (original[start:end], output.render(start, end, original))
