@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 import yaml
 
 from aligner_proxy import extras
@@ -25,6 +22,7 @@ from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.errors import ConfigError, MissingExtra
 from scripts.imported_modules import PLACES, module_file
 from tests.support.scripted import SegmentEngine
+from tests.support.serving import serve_in_thread
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -73,12 +71,8 @@ def engine() -> Iterator[str]:
     scripted = SegmentEngine(lambda text: 4.0 if "fool" in text else -3.0)
     with contextlib.closing(sockets.bind_socket("127.0.0.1", 0)) as listener:
         listener.listen()
-        server = uvicorn.Server(uvicorn.Config(create_app(scripted), log_config=None, lifespan="off"))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        with serve_in_thread(create_app(scripted), listener):
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def imported(requirement: str) -> str:

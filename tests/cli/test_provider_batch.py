@@ -164,7 +164,7 @@ def anthropic(custom_id: str, body: dict[str, Any]) -> dict[str, Any]:
     return {"custom_id": custom_id, "result": {"type": "succeeded", "message": body, "zone": 7}}
 
 
-def failed(custom_id: str, **error: Any) -> dict[str, Any]:
+def failed_line(custom_id: str, **error: Any) -> dict[str, Any]:
     return {"id": "b", "custom_id": custom_id, "response": None, "error": {"code": "batch_expired", **error}}
 
 
@@ -243,7 +243,7 @@ def test_what_points_into_the_old_text_goes_with_it(bench: Bench) -> None:
 
 def test_lines_without_an_answer_pass_byte_for_byte(bench: Bench) -> None:
     lines = [
-        json.dumps(failed("a", message="This request could not be executed before the batch expired.")).encode(),
+        json.dumps(failed_line("a", message="This request could not be executed before the batch expired.")).encode(),
         b'{"id": "b", "custom_id":"\\u0062",  "response": {"status_code":400,"body":{"error":{"message":"Bad"}}}}\r',
         b'{"custom_id": "c", "result": {"type": "errored", "error": {"type": "error", "error": {"type": "x"}}}}',
         b'{"custom_id": "d", "result": {"type": "canceled"}}',
@@ -314,7 +314,7 @@ def test_text_beside_an_answer_is_treated_as_the_policy_says(bench: Bench) -> No
                 openai("e", {"error": {"message": THOUGHT}}, 400),
                 openai("e", {"error": {"message": THOUGHT}}, 400),
             ),
-            ("error", failed("f", message=THOUGHT), failed("f", message=THOUGHT)),
+            ("error", failed_line("f", message=THOUGHT), failed_line("f", message=THOUGHT)),
         ],
     }
     faults = []
@@ -382,7 +382,7 @@ def test_lines_already_there_are_not_done_again(bench: Bench) -> None:
     lines: list[Any] = [
         FORMS["chat"](RUDE),
         b"",
-        failed("x"),
+        failed_line("x"),
         FORMS["message"](RUDE),
         b"not json",
         FORMS["text"](POLITE),

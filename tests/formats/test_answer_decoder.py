@@ -26,7 +26,7 @@ def decode(form: Format, items: Items, *, drop: bool = False) -> tuple[AnswerDec
     return decoder, decoded
 
 
-def joined(items: Sequence[object]) -> Any:
+def join_items(items: Sequence[object]) -> Any:
     """Items as they are, or all bytes of a stream, since frames may be cut anew."""
     return b"".join(items) if items and isinstance(items[0], bytes) else list(items)  # type: ignore[arg-type]
 
@@ -45,7 +45,7 @@ def test_reasoning_stays_where_it_is_and_the_answer_is_read(form: Format) -> Non
                 read != answer
                 or (exchange.answer, exchange.tagged_reasoning) != (answer, before)
                 or "".join(text.reasoning for text in of_pieces) != reasoning
-                or joined([event.original for event in events]) != joined(items)
+                or join_items([event.original for event in events]) != join_items(items)
             ):
                 failures.append(pieces)
     assert failures == []

@@ -32,7 +32,7 @@ def whole(answer: str, written: str = "") -> Outcome:
     return asyncio.run(Pipeline(engine(written)).align(exchange, POLICY))
 
 
-def streamed(answer: str, written: str = "", size: int = 7) -> Outcome:
+def stream_answer(answer: str, written: str = "", size: int = 7) -> Outcome:
     async def grow() -> Outcome:
         growing = GrowingAnswer(Pipeline(engine(written)), POLICY, lambda: ASKED, lambda: None)
         return await grown(growing, [answer[at : at + size] for at in range(0, len(answer), size)])
@@ -40,7 +40,7 @@ def streamed(answer: str, written: str = "", size: int = 7) -> Outcome:
     return asyncio.run(grow())
 
 
-WAYS = pytest.mark.parametrize("way", [whole, streamed])
+WAYS = pytest.mark.parametrize("way", [whole, stream_answer])
 
 
 @WAYS
@@ -107,7 +107,7 @@ def test_no_pair_is_torn_wherever_it_reaches_and_streams_agree() -> None:
             continue
         edited += outcome.text != answer
         text = outcome.text or ""
-        if single_halves(text) or "fool" in text or streamed(answer).text != text:
+        if single_halves(text) or "fool" in text or stream_answer(answer).text != text:
             wrong.append((answer, text))
     assert edited > 100
     assert wrong == []
@@ -125,7 +125,7 @@ def test_pairs_longer_than_what_the_gate_reads_of_a_stream_stay_pairs() -> None:
         f"You fool. So.\n\n<!--\n{LONG}\n\nYou fool. So.\n\n{LONG}\n\nYou fool. So.\nYou fool.-->\nBye.",
     ]
     for answer in answers:
-        text = streamed(answer).text or ""
+        text = stream_answer(answer).text or ""
         assert "fool" not in text
         assert single_halves(text) == []
         assert text == whole(answer).text
@@ -133,7 +133,7 @@ def test_pairs_longer_than_what_the_gate_reads_of_a_stream_stay_pairs() -> None:
 
 def test_a_sign_before_a_heading_that_waits_goes_out_once() -> None:
     answer = "**You fool. Here are two tips:**\n- Go early.\n- Bring a coat."
-    assert whole(answer).text == streamed(answer).text == "**Here are two tips:**\n- Go early.\n- Bring a coat."
+    assert whole(answer).text == stream_answer(answer).text == "**Here are two tips:**\n- Go early.\n- Bring a coat."
 
 
 def test_pairs_stay_pairs_with_a_detector_and_without() -> None:

@@ -86,11 +86,11 @@ async def delivered_parts(
         corrected = await guard.async_post_call_success_hook(request, who, response)
         return form.read(response if corrected is None else corrected), ledger_of(request)
 
-    items = await played(guard, form, form.stream(parts), request, rounds)
+    items = await play_answer(guard, form, form.stream(parts), request, rounds)
     return form.read_stream(items), ledger_of(request)
 
 
-async def played(
+async def play_answer(
     guard: AlignerGuardrail,
     form: PartedFormat,
     items: Sequence[Any],
@@ -149,9 +149,9 @@ async def test_blocks_that_the_upstream_left_empty_stay_as_they_are(
         guard = guard_of(tmp_path, monkeypatch, if_nothing_remains="decline", stream=mode)
         for parts in (["\n\n", FINE], ["", FINE, CALL], [FINE, "", "\n"]):
             items = messages.stream(parts)
-            got = await played(guard, messages, items)
+            got = await play_answer(guard, messages, items)
             assert b"".join(got) == b"".join(items), (mode, parts)
-        got = await played(guard, messages, messages.stream(["\n\n", RUDE, FINE, CALL]))
+        got = await play_answer(guard, messages, messages.stream(["\n\n", RUDE, FINE, CALL]))
         assert messages.read_stream(got) == ["\n\n", FINE, CALL]
 
 

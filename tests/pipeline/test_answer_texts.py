@@ -40,7 +40,7 @@ REFUSED = "I'm sorry, but I can't help with that."
 Told = list[tuple[str | None, str | None]]
 
 
-def scored(text: str) -> float:
+def score_text(text: str) -> float:
     return 2.0 if "fool" in text else -2.0
 
 
@@ -52,7 +52,7 @@ async def together(pipeline: Pipeline, texts: Sequence[str], policy: Policy = PO
         return await asyncio.gather(*(pipeline.align(exchange, policy, None, answer) for exchange in exchanges))
 
 
-def told(outcomes: Sequence[Outcome]) -> Told:
+def list_results(outcomes: Sequence[Outcome]) -> Told:
     return [(outcome.reason, outcome.text) for outcome in outcomes]
 
 
@@ -64,13 +64,13 @@ async def test_a_text_that_is_not_judged_as_prose_stands() -> None:
         (judging, '{"colour": "red"}', None),
     ]
     for policy, other, reason in cases:
-        outcomes = await together(Pipeline(SegmentEngine(scored)), [RUDE, other], policy)
-        assert told(outcomes) == [("emptied", ""), (reason, other)]
+        outcomes = await together(Pipeline(SegmentEngine(score_text)), [RUDE, other], policy)
+        assert list_results(outcomes) == [("emptied", ""), (reason, other)]
 
 
 async def test_a_text_without_letters_does_not_stand() -> None:
-    outcomes = await together(Pipeline(SegmentEngine(scored)), ["\n\n", RUDE])
-    assert told(outcomes) == [("empty", "\n\n"), ("declined", "We do not answer like that.")]
+    outcomes = await together(Pipeline(SegmentEngine(score_text)), ["\n\n", RUDE])
+    assert list_results(outcomes) == [("empty", "\n\n"), ("declined", "We do not answer like that.")]
 
 
 async def test_a_text_whose_correction_failed_stands_and_the_policy_decides_about_it() -> None:
@@ -79,7 +79,7 @@ async def test_a_text_whose_correction_failed_stands_and_the_policy_decides_abou
 
     made = SegmentEngine(lambda text: 2.0 if "fool" in text or "dull" in text else -2.0, write)
     passing = replace(POLICY, on_error=FailurePolicy(bug=OnError.PASSTHROUGH))
-    assert told(await together(Pipeline(made), [RUDE, "How dull."], passing)) == [
+    assert list_results(await together(Pipeline(made), [RUDE, "How dull."], passing)) == [
         ("emptied", ""),
         ("engine_error", "How dull."),
     ]
@@ -96,9 +96,9 @@ async def test_a_second_try_is_made_once_for_all_texts() -> None:
         ([RUDE, RUDE], [("second_try", "Take a brush."), ("second_try", "")], [2, 1]),
         ([RUDE, FINE], [("emptied", ""), (None, FINE)], [1, 0]),
     ):
-        made = Pipeline(SegmentEngine(scored), editors=editors(ScriptedChat(script)))
+        made = Pipeline(SegmentEngine(score_text), editors=editors(ScriptedChat(script)))
         outcomes = await together(made, texts, second)
-        assert told(outcomes) == expected
+        assert list_results(outcomes) == expected
         uses = [outcome.correction and outcome.correction.editor for outcome in outcomes]
         assert [use.calls if use else 0 for use in uses] == calls
 
@@ -109,7 +109,7 @@ class Stream:
     def __init__(self) -> None:
         self.facts = ASKED
         self.texts: dict[int, GrowingAnswer] = {}
-        self.pipeline = Pipeline(SegmentEngine(scored))
+        self.pipeline = Pipeline(SegmentEngine(score_text))
         self.answer = GrowingTexts(self.pipeline.refusal_text, self.texts, lambda: self.facts)
 
     async def add(self, *texts: str) -> None:
@@ -129,7 +129,7 @@ class Stream:
         for _ in range(200):
             await asyncio.sleep(0)
 
-    async def delivered(self) -> list[str | None]:
+    async def list_delivered(self) -> list[str | None]:
         """What goes out of each text; None as long as it waits."""
         for _ in range(200):
             await asyncio.sleep(0)
@@ -144,18 +144,18 @@ class Stream:
 async def test_a_text_of_which_nothing_remains_waits_until_the_answer_is_known() -> None:
     stream = Stream()
     await stream.add(RUDE)
-    assert await stream.delivered() == [None]
+    assert await stream.list_delivered() == [None]
     await stream.add(FINE)
-    assert await stream.delivered() == [None, None]
+    assert await stream.list_delivered() == [None, None]
     stream.answer.end()
-    assert await stream.delivered() == ["", FINE]
+    assert await stream.list_delivered() == ["", FINE]
     await stream.close()
 
 
 async def test_behind_text_that_stands_nothing_waits() -> None:
     stream = Stream()
     await stream.add(FINE, RUDE, FINE)
-    assert await stream.delivered() == [FINE, "", FINE]
+    assert await stream.list_delivered() == [FINE, "", FINE]
     await stream.close()
 
 
@@ -166,10 +166,10 @@ async def test_a_call_lets_the_texts_be_left_out_at_once() -> None:
             stream.facts = replace(ASKED, tool_calls=True)
         await stream.add(RUDE, RUDE)
         if not before:
-            assert await stream.delivered() == [None, None]
+            assert await stream.list_delivered() == [None, None]
             stream.facts = replace(ASKED, tool_calls=True)
             stream.answer.check()
-        assert await stream.delivered() == ["", ""]
+        assert await stream.list_delivered() == ["", ""]
         await stream.close()
 
 
@@ -177,8 +177,8 @@ async def test_a_text_that_is_given_up_while_it_waits_goes_out_and_stands() -> N
     stream = Stream()
     insult = "Paint the fence with a brush, you fool."
     await stream.add(insult, RUDE)
-    assert await stream.delivered() == [None, None]
+    assert await stream.list_delivered() == [None, None]
     stream.texts[0].close(Status.FAILED, "shed")
     stream.answer.end()
-    assert await stream.delivered() == [insult, ""]
+    assert await stream.list_delivered() == [insult, ""]
     await stream.close()

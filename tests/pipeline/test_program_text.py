@@ -62,11 +62,11 @@ def held(answer: str, policy: Policy = LEFT) -> Outcome:
     return grow(answer, policy, size=11, held=True)
 
 
-def released(answer: str, policy: Policy = LEFT) -> Outcome:
+def release_answer(answer: str, policy: Policy = LEFT) -> Outcome:
     return grow(answer, policy, size=5, held=False)
 
 
-WAYS = pytest.mark.parametrize("way", [whole, held, released])
+WAYS = pytest.mark.parametrize("way", [whole, held, release_answer])
 
 
 def rude(call: str) -> str:
@@ -113,7 +113,7 @@ def test_where_the_policy_judges_them_calls_are_edited_and_stay_balanced(way: Wa
 def test_what_a_stream_released_before_the_call_stays_edited() -> None:
     call = "<write_to_file>\n<path>a.py</path>\n<content>\nYou fool. It goes on.\n</content>\n</write_to_file>"
     answer = f"You fool. I write it now. It is short.\n\n{call}\n\nYou fool. Done."
-    outcome = released(answer)
+    outcome = release_answer(answer)
     assert outcome.text == answer.removeprefix("You fool. ")
     assert (outcome.status, outcome.reason) == (Status.CORRECTED, "tool_calls")
     assert whole(answer).text == held(answer).text == answer
@@ -123,8 +123,8 @@ def test_a_call_in_one_line_is_known_before_its_line_ends() -> None:
     answer = (
         'So.\n<tool_call>{"name": "send", "arguments": {"text": "You fool. Come at nine. You fool. Bye."}}</tool_call>'
     )
-    assert released(answer).text == answer
-    assert released(answer.removeprefix("So.\n")).text == answer.removeprefix("So.\n")
+    assert release_answer(answer).text == answer
+    assert release_answer(answer.removeprefix("So.\n")).text == answer.removeprefix("So.\n")
 
 
 def test_a_call_goes_on_in_the_next_part_of_a_long_answer() -> None:

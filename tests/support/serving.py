@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -87,6 +88,19 @@ async def engine_at(engine: Engine) -> AsyncIterator[str]:
     """The address of an engine of ours."""
     async with served(app.create_app(engine)) as address:
         yield address
+
+
+@contextlib.contextmanager
+def serve_in_thread(app: Starlette, listener: socket.socket) -> Iterator[None]:
+    """Serve an application beside a test that has no event loop of its own."""
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def refused_port() -> int:
