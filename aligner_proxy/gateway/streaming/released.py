@@ -32,6 +32,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     """Texts that may still be undecided."""
     _over = False
     """Whether the upstream has ended."""
+    skipped_count = 0
+    """How many of the next events the client has already."""
 
     @cached_property
     def _ended_texts(self) -> set[int]:
@@ -148,7 +150,15 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
         while self._queue and not self._withholds_all() and _is_decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
-            yield self._item(self._next())
+            if self.skipped_count:
+                self.skipped_count -= 1
+                self._next()
+            else:
+                yield self._item(self._next())
+
+    @property
+    def _may_show_next(self) -> bool:
+        return not self._withholds_all() and self._decoder.fault is None
 
     def _withholds_all(self) -> bool:
         """Whether delivery pauses because of a side text or a refusal."""
