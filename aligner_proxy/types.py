@@ -399,7 +399,7 @@ class Policy:
     objectives: tuple[Objective, ...] = ()
     mode: Mode = Mode.ENFORCE
     stream: StreamMode = StreamMode.HOLD
-    keepalive_s: float = 15.0  # between two comments of a silent stream; 0 for none
+    keepalive_s: float = 15.0  # longest time without an event while a stream is held back; 0 for no limit
     debug_trailer: bool = False  # whether a stream ends with its flags and timings
     exact_times: bool = False  # whether x-aligner-ms is exact
     deadline_s: float = 20.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -43,6 +44,8 @@ MOST_TEXTS = 256
 """Most texts in one stream. A stream with more is not read, since each text costs work on every event."""
 _MOST_BESIDE = 256
 """Most texts of unusual fields that are compared with an answer."""
+_HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
+"""Fields of a chunk that are the same in every chunk of its stream, and its choices."""
 _JOINED = 64
 """Pieces of a growing text after which they are joined to one block."""
 _SHORT = frozenset(
@@ -523,6 +526,13 @@ class StreamDecoder(Protocol):
         """All texts of a stream that has ended, in response order; empty if the stream does not have this format."""
         ...
 
+    def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
+        """An event that adds nothing to the stream; None if there can be none now.
+
+        `delivered` are the items that the client has, and `received` the next event, of which it gets no text.
+        """
+        ...
+
 
 class Wire(Protocol):
     """A wire format."""
@@ -537,6 +547,10 @@ class Wire(Protocol):
 
     def decoder(self, data: Mapping[str, Any]) -> StreamDecoder:
         """A decoder for one stream."""
+        ...
+
+    def opens_answer(self, event: Any) -> bool:
+        """Whether an event before the first text says only that an answer begins, or holds only reasoning."""
         ...
 
 
@@ -612,6 +626,17 @@ class ChunkDecoder:
         """Every choice by its index."""
         return [self.exchange(index) for index in sorted(self._builders)]
 
+    def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
+        """A chunk of a choice that has not ended, with the head of its other chunks; None without such a choice."""
+        finished_indices: set[object] = set()
+        for chunk in chain(reversed(delivered), (received,)):
+            for choice in getattr(chunk, "choices", None) or ():
+                if getattr(choice, "finish_reason", None) and chunk is not received:
+                    finished_indices.add(choice.index)
+                elif choice.index not in finished_indices:
+                    return _empty_chunk(chunk, choice)
+        return None
+
     def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _: Mapping[int, str]) -> object:
         texts = iter(pieces)
         copy = chunk.model_copy()
@@ -623,6 +648,19 @@ class ChunkDecoder:
         # choices without text have no piece
         new = next(texts) if old else old
         return choice if new == old else self._with_text(choice, new)
+
+
+def _empty_chunk(chunk: Any, choice: Any) -> Any:
+    """A copy of a chunk with nothing but its head and an empty text of this choice."""
+    copy = chunk.model_copy()
+    for name, value in chunk:
+        if name not in _HEAD and value is not None:
+            setattr(copy, name, None)
+    delta = getattr(choice, "delta", None)
+    # LiteLLM drops a chunk without any field in its delta
+    body = {"text": ""} if delta is None else {"delta": type(delta)(content="")}
+    copy.choices = [type(choice)(index=choice.index, **body)]
+    return copy
 
 
 class SafeFormat:
@@ -667,6 +705,13 @@ class SafeFormat:
     def first_exchange(self, data: Mapping[str, Any], index: int) -> Exchange:
         """A choice before the upstream has sent any part of it."""
         return self._wire.decoder(data).exchange(index)
+
+    def opens_answer(self, event: object) -> bool:
+        """Whether an event only opens an answer; false if it cannot be read."""
+        try:
+            return name_errors(Unreadable, self._wire.opens_answer, event)
+        except Unreadable:
+            return False
 
 
 class SafeDecoder:
@@ -737,6 +782,13 @@ class SafeDecoder:
         except Unreadable as error:
             self.fault = str(error)
         return [_faulty_exchange(self._data, self.fault)]
+
+    def empty_event(self, delivered: Sequence[object], received: object) -> object:
+        """An event that adds nothing to the stream; None if there can be none, or the events cannot be read."""
+        try:
+            return name_errors(Unreadable, self._decoder.empty_event, delivered, received)
+        except Unreadable:
+            return None
 
     def _drop_half(self, exchange: Exchange) -> Exchange:
         """The exchange without the half of a letter at its end, which no event has brought yet."""

@@ -21,10 +21,13 @@ from aligner_proxy.formats.base import (
     has_citations,
     has_content,
 )
+from aligner_proxy.formats.reasoning import FIELDS as REASONING_FIELDS
 from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome
 
 _BODIES = ("message", "delta")
+_OPENING_FIELDS = frozenset({"role", "provider_specific_fields", *REASONING_FIELDS})
+"""Fields of a delta that are no part of its answer."""
 _USUAL = USUAL_FIELDS | {"logprobs", "audio", "images"}
 """Fields of a choice that are read by their names."""
 
@@ -53,6 +56,25 @@ def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
         absorb=absorb_choice,
         exchange=lambda builder, index, first: builder.exchange(data, index, turns, first, form),
     )
+
+
+def opens_answer(chunk: Any) -> bool:
+    """Whether the deltas of a chunk hold only roles and reasoning."""
+    return choices_of(chunk) is not None and all(map(_opens_choice, chunk.choices))
+
+
+def _opens_choice(choice: Any) -> bool:
+    delta = _filled_fields(getattr(choice, "delta", None) or ())
+    fields = delta.get("provider_specific_fields", {})
+    return (
+        _filled_fields(choice).keys() <= {"index", "delta"}
+        and delta.keys() <= _OPENING_FIELDS
+        and fields.keys() <= set(REASONING_FIELDS)
+    )
+
+
+def _filled_fields(model: Any) -> dict[str, Any]:
+    return {name: value for name, value in model if has_content(value)}
 
 
 def choices_of(response: object) -> Any:

@@ -28,6 +28,8 @@ from aligner_proxy.types import Exchange, Outcome, Turn
 _BESIDE = ("text", "thinking", "redacted_thinking", "server_tool_use", "mcp_tool_use")
 _RESULT = "_tool_result"
 """End of the types of blocks with the result of a tool that the upstream ran."""
+_THINKING = ("thinking", "redacted_thinking")
+_PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 Edit = Callable[[int, str], str]
 """Maps the index of a block and a piece of its text to the new piece."""
@@ -135,6 +137,12 @@ class MessagesDecoder:
         texts = {number: str(pieces) for number, pieces in enumerate(self._texts)}
         return builder.exchanges(self._data, texts, self._turns, None)
 
+    def empty_event(self, delivered: Sequence[object], _received: object) -> object:
+        """A ping, in the form of the other events; None before the message has begun."""
+        if not delivered:
+            return None
+        return {"type": "ping"} if isinstance(delivered[-1], Mapping) else _PING
+
     def _event(self, frame: sse.EventFrame) -> StreamEvent:
         """The event of a frame, whose text is added to its block."""
         self._builder.inconsistent |= frame.broken
@@ -185,6 +193,25 @@ class MessagesDecoder:
 
 
 decoder = MessagesDecoder
+
+
+def opens_answer(item: object) -> bool:
+    """Whether an event begins a message or an empty text block, holds thinking, or is a ping or a comment."""
+    frame = sse.as_frame(item)
+    if frame.event is None:
+        return isinstance(item, bytes) and item.startswith(b":") and not frame.broken
+    event = frame.event
+    kind = event.get("type")
+    if kind == "message_start":
+        return not has_content(event["message"].get("content"))
+    if kind == "content_block_start":
+        block = event["content_block"]
+        return block["type"] in _THINKING or not any(
+            has_content(value) for name, value in block.items() if name != "type"
+        )
+    if kind == "content_block_delta":
+        return event["delta"]["type"] in ("thinking_delta", "signature_delta")
+    return kind in ("ping", "content_block_stop")
 
 
 def _rewrite_event(item: object, pieces: Sequence[str], _: Mapping[int, str]) -> object:

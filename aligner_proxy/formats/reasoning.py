@@ -25,7 +25,8 @@ from aligner_proxy.types import Exchange, join_surrogates, replace_surrogates
 _PLAIN = ("reasoning_content", "reasoning")
 _SIGNED = ("thinking_blocks", "reasoning_items")
 """Fields that the client may have to send back unchanged."""
-_FIELDS = (*_PLAIN, *_SIGNED, "reasoning_details")
+FIELDS = (*_PLAIN, *_SIGNED, "reasoning_details")
+"""Fields of a chat message or delta that hold reasoning."""
 _THINKING = ("thinking", "redacted_thinking")
 _REASONING = "reasoning"
 _DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
@@ -280,8 +281,8 @@ def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
     """A copy of a message or delta without reasoning; the same object if nothing may be removed."""
     fields = getattr(body, "provider_specific_fields", None)
     fields = fields if isinstance(fields, Mapping) else {}
-    beside = [name for name in _FIELDS if name in fields]
-    own = [name for name in _FIELDS if has_content(getattr(body, name, None))]
+    beside = [name for name in FIELDS if name in fields]
+    own = [name for name in FIELDS if has_content(getattr(body, name, None))]
     if not (own or beside) or (keeps_signed and not set(_SIGNED).isdisjoint((*own, *beside))):
         return body
     copy = body.model_copy()

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from litellm.types.llms.openai import ResponsesAPIResponse
+from litellm.types.llms.openai import (
+    GenericEvent,
+    OutputTextDeltaEvent,
+    ResponseInProgressEvent,
+    ResponsesAPIResponse,
+    ResponsesAPIStreamEvents,
+)
 
 from aligner_proxy.formats import base
 from aligner_proxy.formats.base import (
@@ -36,6 +42,7 @@ ITEM_DONE = "response.output_item.done"
 PART = ("response.content_part.added", PART_DONE)
 ITEM = ("response.output_item.added", ITEM_DONE)
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+BEGINNING = ("response.created", "response.queued", "response.in_progress")
 
 _USUAL = USUAL_FIELDS | {*ResponsesAPIResponse.model_fields, "annotations", "logprobs"}
 """Fields of a response and of its text parts that are read by their names."""
@@ -47,6 +54,18 @@ Edit = Callable[[Where, str, bool], str]
 _REFUSAL = ("response.refusal.delta", "response.refusal.done")
 _ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
+_KEEPALIVE = "keepalive"
+"""The upstream's own heartbeat, which it does not document."""
+_POINTERS = ("annotations", "logprobs")
+"""Fields beside a text that point into it."""
+_PLACES = ("item_id", "output_index", "content_index", "summary_index")
+"""Fields that say to which part of a response an event belongs."""
+_DELTAS = {
+    "response.output_text": DELTA,
+    "response.reasoning_text": "response.reasoning_text.delta",
+    "response.reasoning_summary": "response.reasoning_summary_text.delta",
+}
+"""By the beginning of an event's kind, the delta of the part that it belongs to."""
 _DONE = (TEXT_DONE, PART_DONE, ITEM_DONE)
 # First the calls that the client has to execute. Then the items next to which a message is still an answer to the user;
 # with any other item, text and item may have to be read together.
@@ -114,7 +133,7 @@ def _replace_text(thing: Any, name: str, text: str) -> Any:
     """A copy with a new text, without annotations and logprobs of the old one; the same object if nothing changed."""
     if get(thing, name) == text:
         return thing
-    for pointers in ("annotations", "logprobs"):
+    for pointers in _POINTERS:
         if has_content(get(thing, pointers)):
             thing = put(thing, pointers, [])
     return put(thing, name, text)
@@ -210,11 +229,15 @@ class ResponsesDecoder:
         self._disagrees = False
         """Whether a whole text differed from the pieces before it."""
         self._has_events = False
+        self._first_response: ResponsesAPIResponse | None = None
+        """The response as the stream began; a copy, since LiteLLM writes its own id into those that are delivered."""
         self._is_complete = False
 
     def feed(self, item: object) -> list[StreamEvent]:
         """The item as one event."""
         kind = kind_of(item)
+        if not self._has_events:
+            self._note_beginning(item)
         self._has_events |= bool(kind)
         self._is_complete |= kind in TERMINAL
         _absorb_event(self._builder, item)
@@ -283,6 +306,34 @@ class ResponsesDecoder:
         )
         return builder.exchanges(self._data, texts, self._turns, None)
 
+    def empty_event(self, delivered: Sequence[object], _received: object) -> object:
+        """The response in progress, or within an item an empty delta; None before the response was delivered.
+
+        It repeats the number of the event before it: clients that lost a stream go on from the number that they saw
+        last, and the upstream numbers only its own events.
+        """
+        last = next((event for event in reversed(delivered) if kind_of(event) != _KEEPALIVE), None)
+        if self._first_response is None or last is None:
+            return None
+        number = get(delivered[-1], "sequence_number")
+        if kind_of(last) not in (*BEGINNING, *ITEM):
+            return _empty_delta(last, number)
+        # Clients may put the response of such an event in place of what they have, so it needs the items delivered.
+        items = _whole_items(delivered)
+        if items is None:
+            return None
+        return ResponseInProgressEvent(
+            type=ResponsesAPIStreamEvents.RESPONSE_IN_PROGRESS,
+            response=self._first_response.model_copy(update={"output": items}),
+            sequence_number=number,
+        )
+
+    def _note_beginning(self, event: object) -> None:
+        """Keep the response if the stream begins with it."""
+        response = get(event, "response")
+        if kind_of(event) in BEGINNING and opens_answer(event) and isinstance(response, ResponsesAPIResponse):
+            self._first_response = response.model_copy()
+
     def _number(self, where: Where) -> int:
         """The number of the part at this position; a new one the first time."""
         if where not in self._numbers:
@@ -326,6 +377,54 @@ class ResponsesDecoder:
 
 
 decoder = ResponsesDecoder
+
+
+def opens_answer(event: object) -> bool:
+    """Whether an event begins a response, a message without content or an empty text part, or holds reasoning.
+
+    So does the upstream's own heartbeat.
+    """
+    kind = kind_of(event)
+    if kind in BEGINNING:
+        return not has_content(get(get(event, "response"), "output"))
+    if kind in ITEM:
+        item = get(event, "item")
+        begins_message = kind == ITEM[0] and kind_of(item) == "message" and not has_content(get(item, "content"))
+        return begins_message or kind_of(item) == "reasoning"
+    if kind in PART:
+        part = get(event, "part")
+        begins_text = kind == PART[0] and kind_of(part) == "output_text"
+        is_empty = not any(has_content(get(part, name)) for name in ("text", *_POINTERS))
+        return (begins_text and is_empty) or kind_of(part) == "reasoning_text"
+    return kind == _KEEPALIVE or kind.startswith("response.reasoning")
+
+
+def _whole_items(delivered: Iterable[object]) -> list[object] | None:
+    """The items of the response as delivered last; None if one of them is known only in part, or one is missing."""
+    items: dict[object, object] = {}
+    open_indices: set[object] = set()
+    last: object = None
+    for event in delivered:
+        if kind_of(event) in ITEM:
+            last = get(event, "output_index")
+            items[last] = get(event, "item")
+            (open_indices.add if kind_of(event) == ITEM[0] else open_indices.discard)(last)
+    # what follows the beginning of an item is not in it
+    is_whole = open_indices <= {last} and [*items] == [*range(len(items))]
+    return [*items.values()] if is_whole else None
+
+
+def _empty_delta(event: object, number: object) -> object:
+    """A delta that adds nothing to the part that an event belongs to; None if it belongs to no text or reasoning."""
+    kind = f"response.{kind_of(get(event, 'part'))}" if kind_of(event) in PART else kind_of(event)
+    delta = next((delta for beginning, delta in _DELTAS.items() if kind.startswith(beginning)), None)
+    if delta is None:
+        return None
+    places = {name: get(event, name) for name in _PLACES if get(event, name) is not None}
+    if delta == DELTA:
+        type_ = ResponsesAPIStreamEvents.OUTPUT_TEXT_DELTA
+        return OutputTextDeltaEvent(type=type_, delta="", logprobs=[], sequence_number=number, **places)
+    return GenericEvent(type=delta, delta="", sequence_number=number, **places)
 
 
 def _texts(response: object) -> list[tuple[Where, str]]:

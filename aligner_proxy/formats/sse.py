@@ -127,6 +127,11 @@ class LastEventKeeper:
         """Whether the stream so far ends between two events."""
         return is_between_events(self._ending)
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the stream so far ends with the event that ends it."""
+        return bool(self._last_event)
+
     def feed(self, item: object) -> list[object]:
         """The items to pass on now that this one has come."""
         ends_stream = self.is_between_events and is_last_event(item)

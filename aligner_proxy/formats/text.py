@@ -38,6 +38,9 @@ def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
     )
 
 
+opens_answer = chat.opens_answer
+
+
 def _exchange(
     builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object, form: RequestedForm
 ) -> Exchange:

@@ -160,6 +160,8 @@ class SideTexts:
         """The kind that blocked the answer; None if none did."""
         self._clean: list[str] = []
         """Side texts that were judged and not flagged."""
+        self._echoes: dict[str, frozenset[str]] = {}
+        """The strings of the request's own fields, as far as they were needed."""
 
     @classmethod
     def open(
@@ -236,12 +238,22 @@ class SideTexts:
         holding = self._current_kinds().holding
         return any(text.kind in holding for text in self._reader.pending_texts())
 
+    @property
+    def is_growing(self) -> bool:
+        """Whether the last value added to a text that may block the answer, however short that text is so far.
+
+        Other text does not count, since ids and the like are other text, too.
+        """
+        return not self._current_kinds().holding.isdisjoint(self._grown_kinds - {SideKind.OTHER_TEXT})
+
     async def settle(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
         """Judge text that is not part of `delivered`; raises `Blocked` if it may not be delivered.
 
         If `final` is False, the delivered texts may still change, so the texts are not released. `ended_only` limits
         this to kinds to which the last event added nothing.
         """
+        if ended_only:
+            self.release_echoes()
         covering = (*delivered, *self._clean)
         texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown_kinds)]
         uncovered: dict[SideKind, list[str]] = {}
@@ -255,6 +267,12 @@ class SideTexts:
             self._clean += parts
         for text in texts:
             text.is_released = final
+
+    def release_echoes(self) -> None:
+        """Release texts that are strings of the request's own field of the same name, which need no judgement."""
+        for text in self._unsettled_texts():
+            fields = [name for name in ECHOED if name in text.path and len(text.pieces) == 1]
+            text.is_released = any(text.pieces[0] in self._own_strings(name) for name in fields)
 
     def _uncovered_text(self, text: SideText, covering: Sequence[str]) -> str:
         """The part of a text that was not judged with another text and does not repeat the request."""
@@ -314,7 +332,13 @@ class SideTexts:
 
     def _echoed_texts(self, text: SideText) -> list[str]:
         """Strings of the request's own field of the same name."""
-        return echoed_texts(self._data, [name for name in ECHOED if name in text.path])
+        return [own for name in ECHOED if name in text.path for own in self._own_strings(name)]
+
+    def _own_strings(self, name: str) -> frozenset[str]:
+        """The strings of a field of the request, which are read once."""
+        if name not in self._echoes:
+            self._echoes[name] = frozenset(echoed_texts(self._data, [name]))
+        return self._echoes[name]
 
     async def _judge(self, kind: SideKind, text: str) -> None:
         """Score a text; raises `Blocked` if it may not be delivered."""

@@ -233,7 +233,8 @@ class PolicySettings(_Block):
     """hold: hold the stream back, align the whole answer, then send it; sentence: send each segment once it is judged;
     passthrough: deliver at once."""
     keepalive_s: Annotated[float, Field(ge=0, le=600, strict=True)] | None = None
-    """Seconds between the comments that keep the connection open while a stream is held back; 0: none."""
+    """Seconds without an event after which a stream that is held back sends what opens the answer, and then
+    heartbeats; 0: none."""
     debug_trailer: Annotated[bool, Field(strict=True)] | None = None
     """true: a stream ends with a comment that reports what was flagged and how long it took, without any text."""
     exact_times: Annotated[bool, Field(strict=True)] | None = None

@@ -48,6 +48,7 @@ ANSWERS = {
     "break": RUDE,
     "paused": RUDE,
     "drip": RUDE,
+    "late": RUDE,
     "error": RUDE,
     **dict.fromkeys(
         ("refine_garbage", "refine_harm", "refine_slow", "refine_down", "refine_raises", "refine_blocks"), RUDE
@@ -83,10 +84,15 @@ def answer(name: str, index: int = 0) -> str:
 OPEN: set[str] = set()
 """Gates that have been opened, by name."""
 _BEFORE_THE_GATE = 16
+LATE_S = 3.5
+"""How long `late` is silent, before its first text and again in the middle of it."""
+_LATE_BEFORE = ('"The "', '" for"')
+"""Pieces of the answer before which it is silent, as they stand in the frames of every format."""
 
 
 async def sse(lines: list[str], name: str, gate: str = "") -> AsyncIterator[str]:
-    """The frames; `break` stops in the middle without a word, `torn` sends them cut anywhere, `drip` takes seconds.
+    """The frames; `break` stops in the middle without a word, `torn` sends them cut anywhere, `drip` takes seconds, and
+    `late` is silent twice.
 
     With a gate the stream waits after its first frames until somebody has opened it.
     """
@@ -99,6 +105,8 @@ async def sse(lines: list[str], name: str, gate: str = "") -> AsyncIterator[str]
             raise ConnectionError("scripted break")
         while number == _BEFORE_THE_GATE and gate and gate not in OPEN:
             await asyncio.sleep(0.02)
+        if name == "late" and any(piece in line for piece in _LATE_BEFORE):
+            await asyncio.sleep(LATE_S)
         yield line
         await asyncio.sleep(0.15 if name == "drip" else 0)
 

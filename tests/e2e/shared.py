@@ -14,6 +14,8 @@ RELEASED = (
     .model("released-instruct", INSTRUCT)
     .route("released-*", stream="sentence")
 )
+STEADY_S = 1.0
+"""Seconds between two heartbeats on the routes `steady` and `stepwise`."""
 STREAMS = (
     Deployment()
     .case("sentence-strict", stream="sentence", deadline_s=0.5, on_error="block")
@@ -24,8 +26,12 @@ STREAMS = (
     .route("live-*", stream="passthrough")
     .case("quick", keepalive_s=0.2)
     .route("quick-*", keepalive_s=0.2)
+    .case("steady", keepalive_s=STEADY_S)
+    .route("steady-*", keepalive_s=STEADY_S)
+    .case("stepwise", keepalive_s=STEADY_S, stream="sentence")
+    .route("stepwise-*", keepalive_s=STEADY_S, stream="sentence")
 )
-for mode in ("quick", "live", "sentence"):
+for mode in ("quick", "live", "sentence", "steady", "stepwise"):
     STREAMS.model(f"{mode}-claude", CLAUDE).model(f"{mode}-instruct", INSTRUCT)
 
 DECLINING = Deployment()

@@ -11,8 +11,8 @@ from tests.e2e.deployment import CLAUDE, Deployment
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = (
     Deployment()
-    .case("held")
-    .case("released", stream="sentence")
+    .case("held", keepalive_s=0.5)
+    .case("released", stream="sentence", keepalive_s=0.5)
     .case("off", mode="off")
     .model("held-claude", CLAUDE)
     .guardrail("tool_permission", default_action="allow", rules=[{"id": "any", "tool_name": ".*", "decision": "allow"}])
@@ -26,6 +26,13 @@ def test_a_guardrail_that_reads_chunks_reads_ours(gateway: Any, model: str) -> N
     whole = gateway.chat("rude", model=model)
     assert whole.json()["choices"][0]["message"]["content"] == KIND
     stream = gateway.chat_stream("rude", model=model)
+    assert (stream.status_code, stream.text()) == (200, KIND), stream.raw
+    assert stream.comments == [": aligner status=corrected"]
+
+
+@pytest.mark.parametrize("model", ["held", "released"])
+def test_a_guardrail_that_reads_chunks_reads_heartbeats(gateway: Any, model: str) -> None:
+    stream = gateway.chat_stream("late", model=model)
     assert (stream.status_code, stream.text()) == (200, KIND), stream.raw
     assert stream.comments == [": aligner status=corrected"]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.fuzz import enforced
 from tests.fuzz.hostile import INSULT, defective
 from tests.fuzz.moved import case, check, check_untouched, enforcing, legible, passing, run
 from tests.fuzz.places import ROOTS, places
@@ -14,6 +18,7 @@ from tests.fuzz.places import ROOTS, places
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 CASES = 1000
+OPENED = 300
 
 
 def test_no_text_that_was_not_judged_is_delivered_where_a_policy_blocks(tmp_path: Path) -> None:
@@ -24,6 +29,23 @@ def test_no_text_that_was_not_judged_is_delivered_where_a_policy_blocks(tmp_path
     assert not failed, (
         f"{len(failed)} of {CASES}, seeds {sorted(failed)[:50]}; the first:\n{next(iter(failed.values()))}"
     )
+
+
+def test_no_text_that_was_not_judged_opens_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats are due all the time, so all that may go out before the answer is decided goes out as it comes."""
+
+    async def slow_flow(items: list[Any]) -> AsyncIterator[Any]:
+        async for item in flow(items):
+            await asyncio.sleep(0.003)
+            yield item
+
+    flow, policies = enforced._flow, enforced.policies
+    monkeypatch.setattr(enforced, "_flow", slow_flow)
+    monkeypatch.setattr(enforced, "policies", lambda name: {**policies(name), "defaults": {"keepalive_s": 0.002}})
+    failed = dict[int, str]()
+    with enforcing(tmp_path) as rig:
+        run(rig, check, [seed for seed in range(1, OPENED + 1) if seed // 4 % 2], Counter[str](), failed)
+    assert not failed, f"seeds {sorted(failed)[:50]}; the first:\n{next(iter(failed.values()))}"
 
 
 def test_without_enforcement_everything_is_as_it_was_sent(tmp_path: Path) -> None:

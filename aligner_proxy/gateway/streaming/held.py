@@ -1,8 +1,9 @@
 """Streams that are corrected as a whole: held until the answer is complete, or live, with the original passing at once.
 
 A held stream is replayed in its original events, with a new text distributed over the events of the old one. If nothing
-is corrected, the upstream's own items are replayed. A stream that grows beyond the limit for holding continues as one
-that is released part by part (released.py), unless the policy blocks it.
+is corrected, the upstream's own items are replayed. What opens the answer may go out before that (opening.py). A stream
+that grows beyond the limit for holding continues as one that is released part by part (released.py), unless the policy
+blocks it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats.base import StreamEvent, corrected_texts, no_store
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics, second_copies
+from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.second_copies import DeliveredTexts, StreamCopies
 from aligner_proxy.gateway.side_texts import delivered_texts
 from aligner_proxy.gateway.streaming.line import PACKED_FROM
+from aligner_proxy.gateway.streaming.opening import Opening
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
 from aligner_proxy.gateway.streaming.queue import StreamQueue, slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
@@ -39,6 +42,13 @@ class HeldStream(StreamQueue[PrefilledText]):
     _has_outcome = False
     _released: ReleasedStream | None = None
     """The stream that takes over once this one is too long to be held."""
+    _last_entry: object = None
+    """The last event in the compact form of the queue."""
+    _event_count = 0
+
+    @cached_property
+    def _opening(self) -> Opening:
+        return Opening(self._request)
 
     @cached_property
     def _received(self) -> deque[object]:
@@ -54,15 +64,27 @@ class HeldStream(StreamQueue[PrefilledText]):
         if self._released is not None:
             await self._released.take(item)
             return
-        count_before = len(self._queue)
+        count_before = self._event_count
         was_waiting = self._decoder.is_waiting
         await super().take(item)
         # Kept as the queue stores it if the item is exactly one event; bytes may end inside an event, and an event that
         # waited is not of this item.
-        is_event = len(self._queue) == count_before + 1 and not (was_waiting or isinstance(item, bytes | str))
-        self._received.append(self._queue.last if is_event else item)
+        is_event = self._event_count == count_before + 1 and not (was_waiting or isinstance(item, bytes | str))
+        self._received.append(self._last_entry if is_event else item)
         if self._longest() > longest_part(self._request.ledger.policy):
             await self._go_on_in_parts()
+
+    async def _enqueue(self, event: StreamEvent) -> None:
+        """Queue an event, and deliver it soon if it opens the answer and that is due."""
+        has_begun = bool(self._texts)
+        await super()._enqueue(event)
+        self._last_entry = self._queue.last
+        self._event_count += 1
+        is_due = self.client.has_waited
+        if not self._opening.is_over and (is_due or not has_begun):
+            await self._opening.note_event(is_due=is_due)
+            if is_due:
+                self.changed.set()
 
     def _longest(self) -> int:
         """The length of the longest text."""
@@ -87,6 +109,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         )
         released.client = self.client
         released.changed = self.changed
+        released.note_opening(self._opening.delivered)
         self._released = released
         while self._received:
             await released.take(self._queue.original(self._received.popleft()))
@@ -122,11 +145,13 @@ class HeldStream(StreamQueue[PrefilledText]):
         self._has_outcome = True
         exchanges = self._exchanges()
         outcomes = await self._correct_texts(exchanges)
-        outgoing: Collection[object] = self._received
-        if corrected_texts(outcomes):
-            outgoing = await self._corrected_items(exchanges, outcomes) or self._received
+        self._opening.is_over = True  # what is left goes out together
+        originals = self._queue.entries() if self._opening.delivered else self._received
+        outgoing: Collection[object] = originals
+        if corrected_texts(outcomes) and (corrected := await self._corrected_items(exchanges, outcomes)) is not None:
+            outgoing = corrected
         if self._request.side is not None:
-            changed = outgoing is not self._received
+            changed = outgoing is not originals
             await self._request.side.settle(delivered_texts(exchanges, outcomes, changed=changed))
         self._queue.clear()
         self._outgoing = outgoing  # set last, since nothing may be delivered while other tasks have their turn
@@ -184,6 +209,10 @@ class HeldStream(StreamQueue[PrefilledText]):
         form = formats.reasoning(request.ledger.route) if without_reasoning else None
         reasoning = form.open_stream(request.data, drop=True) if form is not None else None
         copies = StreamCopies(request.data, answers.removed)
+        for item in self._opening.delivered:
+            copies.read(item, ())
+            if reasoning is not None and reasoning.feed(item) != [item]:
+                raise CopyStays(SideKind.REASONING)  # a part of it has gone out
         items: list[object] = []
         packer = Packer()
         for queued in self._queue:
@@ -200,12 +229,31 @@ class HeldStream(StreamQueue[PrefilledText]):
         return items
 
     def ready(self) -> Iterator[tuple[object, bool]]:
-        """All items, once the answer is corrected; each is returned only once."""
+        """All items, once the answer is corrected, and before that what opens it; each is returned only once."""
         if self._released is not None:
             yield from self._released.ready()
+        while self._may_open and self._opening.admits(self._queue.first):
+            item, _ = self._deliverable(self._next())
+            self._opening.delivered.append(item)
+            yield item, False
         outgoing = self._outgoing
         self._outgoing = ()
         yield from ((self._queue.original(item), True) for item in outgoing)
+
+    @property
+    def _may_open(self) -> bool:
+        """Whether the next event may go out now if it opens the answer."""
+        is_due = self.client.has_waited and not self._opening.is_over
+        return is_due and bool(self._queue) and self._may_show_next
+
+    @property
+    def _may_show_next(self) -> bool:
+        return self._opening.is_settled and self._decoder.fault is None
+
+    @property
+    def next_shown(self) -> object:
+        """The first queued event; None if not even its id and the like may go out."""
+        return super().next_shown if self._released is None else self._released.next_shown
 
     async def settle(self, *, finished: bool) -> None:
         """Close the engine's sessions, and settle the choices that are not settled yet."""
@@ -213,7 +261,8 @@ class HeldStream(StreamQueue[PrefilledText]):
             await self._released.settle(finished=finished)
             return
         if not self._has_outcome:
-            self._give_up(Status.FAILED, metrics.CANCELLED)
+            blocking = self._request.side.ending_kind if self._request.side else None
+            self._give_up(Status.FAILED, blocking.value if blocking else metrics.CANCELLED)
         for text in self._texts.values():
             await text.aclose()
 
@@ -256,6 +305,10 @@ class LiveStream(HeldStream):
 
     async def _enqueue(self, event: StreamEvent) -> None:
         """Do nothing, since every item was already delivered."""
+
+    def heartbeat(self) -> object:
+        """A comment, since the stream is the upstream's own."""
+        return KEEPALIVE
 
     async def _end(self) -> None:
         self._has_outcome = True

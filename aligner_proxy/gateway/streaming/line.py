@@ -125,6 +125,10 @@ class EventLine(Generic[Text]):
         entry = self._entries[-1]
         return entry if isinstance(entry, tuple) else entry.event
 
+    def entries(self) -> list[StreamEvent | Plain]:
+        """All entries as stored; `original` rebuilds the item of each."""
+        return [entry if isinstance(entry, tuple) else entry.event for entry in self._entries]
+
     def original(self, entry: object) -> object:
         """The original item of a stored entry."""
         if isinstance(entry, tuple):

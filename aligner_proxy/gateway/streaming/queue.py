@@ -2,10 +2,10 @@
 
 All state of one stream is in one `StreamQueue` and is freed with it. A task reads the upstream, decodes it and queues
 its events, which are delivered in order. A subclass decides what replaces a text, and when: held.py decides about the
-whole answer at its end, released.py segment by segment. Comments keep the connection alive while nothing can be
-delivered. The status follows as a comment before the event that ends the stream, or as the last item where LiteLLM
-writes that event, unless the stream ended inside an event. While the queue is too long (budget.py), the upstream is not
-read further.
+whole answer at its end, released.py segment by segment. While nothing can be delivered, heartbeats keep the connection
+alive: empty events in the form of the stream, and comments where there can be none. The status follows as a comment
+before the event that ends the stream, or as the last item where LiteLLM writes that event, unless the stream ended
+inside an event. While the queue is too long (budget.py), the upstream is not read further.
 """
 
 from __future__ import annotations
@@ -65,16 +65,19 @@ class StreamRoom:
 
 
 class ClientSide:
-    """Tracks what was delivered to the client, and when a keep-alive comment is due."""
+    """Tracks what was delivered to the client, and when a heartbeat is due."""
 
     def __init__(self, ledger: RequestState) -> None:
         self._ledger = ledger
         self.timeline = Timeline()
         self.served_items = litellm_internals.ServedItems()
+        self.keeper = sse.LastEventKeeper()
         self._ending = b""
-        """The last delivered bytes, needed because a comment is allowed only between two events."""
-        self._comment_at: float | None = None
-        """Monotonic time at which a comment is due; None for never."""
+        """The last delivered bytes, needed because a heartbeat is allowed only between two events."""
+        self._heartbeat_at: float | None = None
+        """Monotonic time at which a heartbeat is due; None for never."""
+        self.has_waited = False
+        """Whether a heartbeat was due before."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -82,9 +85,9 @@ class ClientSide:
         return sse.is_between_events(self._ending)
 
     @property
-    def seconds_to_comment(self) -> float | None:
-        """Seconds until a comment is due; None for never."""
-        return None if self._comment_at is None else self._comment_at - time.monotonic()
+    def seconds_to_heartbeat(self) -> float | None:
+        """Seconds until a heartbeat is due; None for never."""
+        return None if self._heartbeat_at is None else self._heartbeat_at - time.monotonic()
 
     def note(self, item: object, *, has_text: bool) -> None:
         """Record a delivered item."""
@@ -92,12 +95,12 @@ class ClientSide:
         self._ending = sse.stream_tail(self._ending, item)
         if has_text:
             self.timeline.note_client()
-        self.put_off_comment()
+        self.put_off_heartbeat()
 
-    def put_off_comment(self) -> None:
-        """Schedule the next comment, `keepalive_s` seconds from now."""
+    def put_off_heartbeat(self) -> None:
+        """Schedule the next heartbeat, `keepalive_s` seconds from now."""
         every_s = self._ledger.policy.keepalive_s
-        self._comment_at = time.monotonic() + every_s if every_s else None
+        self._heartbeat_at = time.monotonic() + every_s if every_s else None
 
 
 class StreamQueue(abc.ABC, Generic[Text]):
@@ -137,11 +140,10 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """
         self._source = source
         finished = False
-        keeper = sse.LastEventKeeper()
         try:
             async with contextlib.aclosing(self._flow(source)) as items:
                 async for item in items:
-                    for each in keeper.feed(item):
+                    for each in self.client.keeper.feed(item):
                         yield each
             finished = True
         finally:
@@ -150,7 +152,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if (self.client.served_items.any or self.broken is None) and self.client.is_at_rest:
             self.comment = self._request.ledger.comment(self.client.timeline)
             yield self.comment
-        for each in keeper.flush():
+        for each in self.client.keeper.flush():
             yield each
         if self.broken is not None:
             if self._request.side is not None:
@@ -158,24 +160,27 @@ class StreamQueue(abc.ABC, Generic[Text]):
             raise self.broken
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """All items in order, with keep-alive comments while nothing can be delivered."""
+        """All items in order, with heartbeats while nothing can be delivered."""
         # A single task reads the stream, since objects in it may be bound to the task that reads them.
         work = self._work = asyncio.create_task(self._read(source))
         work.add_done_callback(lambda _: self.changed.set())
-        self.client.put_off_comment()
+        self.client.put_off_heartbeat()
+        is_due = False
         while True:
             # Asked before `ready`: what is queued after that is delivered in the next round.
             over = work.done()
             if over:
                 work.result()
             for item, has_text in self.ready():
+                is_due = False
                 self.client.note(item, has_text=has_text)
                 yield item
                 await self._time.pause()
             if over and not self.waits:
                 return
-            if await self._silent():
-                yield KEEPALIVE
+            if is_due:
+                yield self.heartbeat()
+            is_due = await self._silent()
 
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Read and queue the whole stream; pause for room when the budget is full."""
@@ -307,6 +312,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items to deliver now, each with whether it adds any text; raises if a failure ends the stream."""
 
+    @property
+    @abc.abstractmethod
+    def _may_show_next(self) -> bool:
+        """Whether the id and the like of the first queued event may go out before its text."""
+
     @abc.abstractmethod
     async def relieve(self) -> None:
         """Decide texts that only wait for more of the stream."""
@@ -319,13 +329,26 @@ class StreamQueue(abc.ABC, Generic[Text]):
     async def settle(self, *, finished: bool) -> None:
         """Stop running work and settle unsettled choices; `finished` means that everything was delivered."""
 
+    def heartbeat(self) -> object:
+        """An event that adds nothing, which is no part of what was served; a comment where there can be none."""
+        # What comes after the event that ends a stream is no event of it.
+        if self.client.keeper.is_at_end:
+            return KEEPALIVE
+        return self._decoder.empty_event(self.client.served_items.items, self.next_shown) or KEEPALIVE
+
+    @property
+    def next_shown(self) -> object:
+        """The first queued event; None if not even its id and the like may go out."""
+        return self._queue.first.event.original if self._queue and self._may_show_next else None
+
     async def _silent(self) -> bool:
-        """Wait until something can be delivered; True if a comment is due first and is allowed at this point."""
+        """Wait until something can be delivered; True if a heartbeat is due first and is allowed at this point."""
         try:
-            async with asyncio.timeout(self.client.seconds_to_comment):
+            async with asyncio.timeout(self.client.seconds_to_heartbeat):
                 await self.changed.wait()
         except TimeoutError:
-            self.client.put_off_comment()
+            self.client.put_off_heartbeat()
+            self.client.has_waited = True
             return self.client.is_at_rest
         self.changed.clear()
         return False

@@ -42,6 +42,8 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     """Whether room was needed; from then on, the beginning of a block waits for no text."""
     _over = False
     """Whether the upstream has ended."""
+    _skipped_count = 0
+    """How many of the next events the client has already."""
 
     @cached_property
     def _ended_texts(self) -> set[int]:
@@ -57,6 +59,12 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def _edit_counts(self) -> Counter[int]:
         """By text, the number of edits that were noted."""
         return Counter()
+
+    def note_opening(self, items: Sequence[object]) -> None:
+        """Note the first items of the stream, which the client has already."""
+        self._skipped_count = len(items)
+        for item in items:
+            self._copies.read(item, ())
 
     def _new_text(self, index: int) -> GrowingAnswer:
         """A text that is corrected while it grows; given up at once if the stream was shed."""
@@ -187,8 +195,14 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         while self._queue and not self._withholds_all() and self._is_decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
             queued = self._next()
-            if not self._leaves_out(queued):
+            if self._skipped_count:
+                self._skipped_count -= 1
+            elif not self._leaves_out(queued):
                 yield self._item(queued)
+
+    @property
+    def _may_show_next(self) -> bool:
+        return not self._withholds_all() and self._decoder.fault is None
 
     def _is_decided(self, queued: QueuedEvent[GrowingAnswer]) -> bool:
         """Whether all texts of the event are decided, and whether its block is delivered."""

@@ -1,0 +1,70 @@
+"""The opening of a held stream: the events before the first text of its answer, which may go out while it is held.
+
+Clients measure silence by events, and comments are none. So once a heartbeat is due, what opens the answer is
+delivered, and from then on as it comes: roles, the beginnings of a response and of its parts, and reasoning that the
+policy lets pass. Before that nothing goes out, so that an early failure is a plain HTTP error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aligner_proxy.formats.side_text import side_strings
+from aligner_proxy.gateway.streaming.line import QueuedEvent
+from aligner_proxy.gateway.streaming.queue import StreamRequest
+from aligner_proxy.types import Mode, SideKind
+
+
+class Opening:
+    """Decides which of the first events of one held stream may go out before its answer is decided."""
+
+    def __init__(self, request: StreamRequest) -> None:
+        self._request = request
+        self._read_count = 0
+        """Events that came so far."""
+        self._settled_count = 0
+        """The first events up to which no side text may still block the answer."""
+        self.delivered: list[object] = []
+        """The items that were delivered."""
+        self.is_over = False
+        """Whether the next event is part of the answer, or the answer is decided."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no side text in the next event, or before it, may still block the answer."""
+        return len(self.delivered) < self._settled_count
+
+    async def note_event(self, *, is_due: bool) -> None:
+        """Count an event that was queued; if the opening `is_due`, judge side texts that have ended.
+
+        Raises `Blocked` if one of them may not be delivered.
+        """
+        self._read_count += 1
+        side = self._request.side
+        if side is not None and side.pending:
+            side.release_echoes()
+            if is_due:
+                await side.settle((), ended_only=True)
+        if side is None or not (side.pending or side.is_growing):
+            self._settled_count = self._read_count
+
+    def admits(self, queued: QueuedEvent[Any]) -> bool:
+        """Whether the next event is part of the opening; the first one that is not ends it."""
+        event = queued.event
+        # A text of which nothing remains is left out with its block.
+        begins_text = event.block is not None and event.block.is_text
+        has_text = bool(queued.places or queued.wholes or event.ends)
+        self.is_over = self.is_over or begins_text or has_text or not self._opens_answer(event.original)
+        return not self.is_over
+
+    def _opens_answer(self, item: object) -> bool:
+        """Whether an event without text may go out before the answer is decided."""
+        policy = self._request.ledger.policy
+        # An answer that is recorded first is recorded as a whole, and reasoning is read with it.
+        if policy.mode is Mode.ENFORCE and self._request.corrector.records_first and _holds_reasoning(item):
+            return False
+        return self._request.wire.opens_answer(item)
+
+
+def _holds_reasoning(item: object) -> bool:
+    return any(kind is SideKind.REASONING and text for kind, _, text in side_strings(item))

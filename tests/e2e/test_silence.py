@@ -1,0 +1,127 @@
+"""How long is a client without an event, while the upstream or we are silent? And what do the official clients read?
+
+The upstream sends what opens the answer and waits, and waits once more in the middle of the text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.e2e.clients import MASTER_KEY
+from tests.e2e.scripted_answers import LATE_S
+from tests.e2e.shared import SHARED, STEADY_S
+from tests.e2e.test_stream_modes import KIND, WAYS, asked, spoken, streamed
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+DEPLOYMENT = SHARED
+
+LONGEST_S = 1.5 * STEADY_S
+assert LATE_S > 2 * LONGEST_S
+
+
+def openai_chat(client: Any, model: str) -> str:
+    """The official client, which puts a completion together from the chunks."""
+    with client.chat.completions.stream(model=model, messages=[{"role": "user", "content": "late"}]) as events:
+        for _ in events:
+            pass
+        message = events.get_final_completion().choices[0].message
+    assert message.role == "assistant"
+    return str(message.content)
+
+
+def openai_text(client: Any, model: str) -> str:
+    """The official client, text completions."""
+    chunks = list(client.completions.create(model=model, prompt="late", stream=True))
+    assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
+    return "".join(chunk.choices[0].text or "" for chunk in chunks)
+
+
+def openai_responses(client: Any, model: str) -> str:
+    """The official client, which puts a response together from the events."""
+    with client.responses.stream(model=model, input="late") as events:
+        kept = list(events)
+        whole = events.get_final_response()
+    assert {event.response.id for event in kept if event.type == "response.in_progress"} == {whole.id}
+    if "claude" not in model:  # LiteLLM numbers some of the events that it makes itself, in no order
+        numbers = [event.sequence_number for event in kept]
+        assert numbers == sorted(numbers)
+        assert {*numbers} == {*range(max(numbers) + 1)}
+    assert "".join(event.delta for event in kept if event.type == "response.output_text.delta") == whole.output_text
+    return str(whole.output_text)
+
+
+def anthropic_messages(client: Any, model: str) -> str:
+    """Anthropic's client, which puts a message together from the events."""
+    said = [{"role": "user", "content": "late"}]
+    with client.messages.stream(model=model, max_tokens=99, messages=said) as events:
+        pieces = "".join(events.text_stream)
+        (block,) = events.get_final_message().content
+    assert pieces == block.text
+    return pieces
+
+
+CLIENTS: dict[str, Callable[[Any, str], str]] = {
+    "chat": openai_chat,
+    "text": openai_text,
+    "responses": openai_responses,
+    "messages": anthropic_messages,
+}
+
+
+def silences(gateway: Any, endpoint: str, model: str) -> tuple[list[float], str]:
+    """Seconds before each event, counted from the request; and the text."""
+    path, body = asked(endpoint, model, "late")
+    times, text = [time.monotonic()], ""
+    with gateway.http.stream("POST", path, json=body) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: "):
+                times.append(time.monotonic())
+                text += "" if line == "data: [DONE]" else spoken(json.loads(line[6:]))
+    return [after - before for before, after in itertools.pairwise(times)], text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["steady", "stepwise"])
+def test_no_client_is_without_an_event_for_long(gateway: Any, plain: Any, mode: str) -> None:
+    """Before LiteLLM has made anything of what the upstream sends, there is nothing to make an event of."""
+
+    def measure(proxy: Any, way: tuple[str, str]) -> tuple[list[float], str]:
+        streamed(proxy, way[0], mode + way[1], "good")  # what is used for the first time takes seconds
+        return silences(proxy, way[0], mode + way[1])
+
+    with ThreadPoolExecutor(len(WAYS)) as pool:
+        ours, theirs = (list(pool.map(partial(measure, proxy), WAYS)) for proxy in (gateway, plain))
+    assert [text for _, text in ours] == [KIND] * len(WAYS)
+    too_long = [
+        (way, first, max(later))
+        for way, ((first, *later), _), ((bare, *_), _) in zip(WAYS, ours, theirs, strict=True)
+        if first > bare + LONGEST_S or max(later) > LONGEST_S
+    ]
+    assert too_long == []
+
+
+@pytest.mark.parametrize("mode", ["steady", "stepwise"])
+def test_the_official_clients_read_through_heartbeats(gateway: Any, mode: str) -> None:
+    import anthropic
+    import openai
+
+    def read(way: tuple[str, str]) -> str:
+        endpoint, kind = way
+        client: Any = (
+            anthropic.Anthropic(base_url=gateway.address, api_key=MASTER_KEY)
+            if endpoint == "messages"
+            else openai.OpenAI(base_url=f"{gateway.address}/v1", api_key=MASTER_KEY)
+        )
+        with client:
+            return CLIENTS[endpoint](client, mode + kind)
+
+    with ThreadPoolExecutor(len(WAYS)) as pool:
+        assert list(pool.map(read, WAYS)) == [KIND] * len(WAYS)
