@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats import copies
+from aligner_proxy.formats.foreign_items import refuse_answer
 from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.formats.side_text import USAGE, USUAL_FIELDS
 from aligner_proxy.formats.think_tags import OPENING, DividedText, divide_exchange
@@ -584,6 +585,7 @@ class ChunkDecoder:
         if self._first is None:
             self._first = item
         if getattr(item, "choices", None) is None:
+            refuse_answer(item)
             return [StreamEvent(item)]
         pieces: list[tuple[int, str]] = []
         ends: list[int] = []

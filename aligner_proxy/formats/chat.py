@@ -21,6 +21,7 @@ from aligner_proxy.formats.base import (
     has_citations,
     has_content,
 )
+from aligner_proxy.formats.foreign_items import refuse_answer
 from aligner_proxy.formats.reasoning import FIELDS as REASONING_FIELDS
 from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome
@@ -104,8 +105,11 @@ def with_choice_text(choice: Any, text: str) -> Any:
 
 def build_choices(response: Any) -> Iterator[ChoiceBuilder]:
     """Yield a builder for each choice of a whole response."""
+    choices = choices_of(response)
+    if choices is None:
+        refuse_answer(response)
     fields = fields_beside(response)
-    for choice in choices_of(response) or ():
+    for choice in choices or ():
         builder = ChoiceBuilder()
         builder.read_fields(fields)
         absorb_choice(builder, choice)

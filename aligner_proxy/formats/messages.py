@@ -21,6 +21,7 @@ from aligner_proxy.formats.base import (
     fields_beside,
     has_content,
 )
+from aligner_proxy.formats.foreign_items import refuse_answer
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 # A text next to these blocks is still an answer to the user, since the upstream ran these tools itself. With any other
@@ -39,6 +40,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per non-empty text block, numbered in order."""
     content = _blocks(response)
     if content is None:
+        refuse_answer(response)
         return []
     stop = response.get("stop_reason") if isinstance(response, dict) else None
     builder = ChoiceBuilder(finish_reason=str(stop) if stop else None)
@@ -147,8 +149,14 @@ class MessagesDecoder:
         """The event of a frame, whose text is added to its block."""
         self._builder.inconsistent |= frame.broken
         event = frame.event
+        self._any |= frame.broken
         if not event:
+            # an event may be cut off, and is then no JSON
+            if not isinstance(frame.item, bytes) or frame.item.lstrip().startswith((b"{", b"[")):
+                refuse_answer(frame.item)
             return StreamEvent(frame.item)
+        if "choices" in event or str(event.get("type")).startswith("response"):
+            refuse_answer(event)
         self._any = True
         _absorb_event(self._builder, event, self._begun_blocks)
         pieces: list[tuple[int, str]] = []

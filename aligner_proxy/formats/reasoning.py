@@ -11,9 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from litellm.types.llms.openai import ResponsesAPIResponse
-from litellm.types.utils import ModelResponse, ModelResponseStream
-
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
@@ -216,13 +213,12 @@ class ChatReasoning:
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of each choice."""
-        if not isinstance(response, ModelResponse):
-            return {}
-        return {n: _body_reasoning(getattr(choice, "message", None)) for n, choice in enumerate(response.choices)}
+        choices = getattr(response, "choices", None) or ()
+        return {n: _body_reasoning(getattr(choice, "message", None)) for n, choice in enumerate(choices)}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy whose messages have no reasoning."""
-        if not isinstance(response, ModelResponse):
+        if getattr(response, "choices", None) is None:
             return response
         return _strip_choices(response, "message", keeps_signed=_must_come_back(data))
 
@@ -237,11 +233,11 @@ class _ChatReasoningStream(_CollectedReasoning):
         self._drop = drop
         self._keeps_signed = keeps_signed
 
-    def feed(self, item: object) -> list[object]:
-        if not isinstance(item, ModelResponseStream):
+    def feed(self, item: Any) -> list[object]:
+        if getattr(item, "choices", None) is None:
             return [item]
         for choice in item.choices:
-            self.add(choice.index, _body_reasoning(choice.delta))
+            self.add(choice.index, _body_reasoning(getattr(choice, "delta", None)))
         if not self._drop:
             return [item]
         remaining = _strip_choices(item, "delta", keeps_signed=self._keeps_signed)
@@ -374,13 +370,13 @@ class ResponsesReasoning:
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of the response, listed as choice 0."""
-        items = as_list(get(response, "output")) if isinstance(response, ResponsesAPIResponse) else []
+        items = as_list(get(response, "output"))
         return {0: _BETWEEN.join(filter(None, map(_item_reasoning, items)))}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning items."""
-        is_response = isinstance(response, ResponsesAPIResponse)
-        return _strip_items(response) if is_response and not _must_come_back(data) else response
+        has_items = get(response, "output") is not None
+        return _strip_items(response) if has_items and not _must_come_back(data) else response
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
         """A reader of events."""

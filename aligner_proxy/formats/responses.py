@@ -32,6 +32,7 @@ from aligner_proxy.formats.base import (
     has_citations,
     has_content,
 )
+from aligner_proxy.formats.foreign_items import refuse_answer
 from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
@@ -54,6 +55,8 @@ Edit = Callable[[Where, str, bool], str]
 _REFUSAL = ("response.refusal.delta", "response.refusal.done")
 _ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
+_EVENTS = ("response.", "error", "keepalive")
+"""Beginnings of the kinds of events that a stream has."""
 _KEEPALIVE = "keepalive"
 """The upstream's own heartbeat, which it does not document."""
 _POINTERS = ("annotations", "logprobs")
@@ -174,7 +177,8 @@ def put(thing: Any, name: str, value: object) -> Any:
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per non-empty text part, numbered in the order of the output."""
-    if not isinstance(response, ResponsesAPIResponse):
+    if get(response, "output") is None:
+        refuse_answer(response)
         return []
     builder = ChoiceBuilder()
     _absorb_response(builder, response)
@@ -236,6 +240,8 @@ class ResponsesDecoder:
     def feed(self, item: object) -> list[StreamEvent]:
         """The item as one event."""
         kind = kind_of(item)
+        if not kind.startswith(_EVENTS):
+            refuse_answer(item)
         if not self._has_events:
             self._note_beginning(item)
         self._has_events |= bool(kind)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.shared import SHARED
@@ -96,3 +98,23 @@ def test_litellm_asks_no_guardrail_for_the_headers_of_these_failures(gateway: An
     assert ours.status_code == theirs.status_code == 500
     assert ours.content == theirs.content
     assert "x-aligner-status" not in ours.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_litellms_own_cache_returns_is_corrected(tenants: Any, plain: Any, upstream: str, stream: bool) -> None:
+    """Streams of text completions come out of it as chunks of chat."""
+    script = f"rude and cached text {stream}"
+    cached = {"cache": {"use-cache": True}}
+
+    def complete(who: Any) -> str:
+        if not stream:
+            return str(who.complete(script, **cached).json()["choices"][0]["text"])
+        chunks = who.complete_stream(script, **cached).chunks
+        choices = [choice for chunk in chunks for choice in chunk["choices"]]
+        return "".join(one.get("text") or one.get("delta", {}).get("content") or "" for one in choices)
+
+    assert complete(tenants["other"]) == KIND
+    time.sleep(0.5)  # LiteLLM stores behind the response
+    before = len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json())
+    assert [complete(tenants[who]) for who in ("other", "vip", "acme")] == [KIND] * 3
+    assert len(httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()) == before

@@ -318,7 +318,7 @@ def test_a_stream_that_does_not_come_to_an_end() -> None:
 
 
 def test_foreign_objects_are_no_exchanges() -> None:
-    assert responses.exchanges(ASKED, {"output": []}) == []
+    assert responses.exchanges(ASKED, {"items": []}) == []
     assert decoded(responses, ASKED, [b": ping\n\n", "x", None]) == []
 
 

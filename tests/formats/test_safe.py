@@ -94,7 +94,7 @@ def test_a_correction_that_cannot_be_put_in(tmp_path: Path, monkeypatch: pytest.
         if model == "strict":
             with pytest.raises(Blocked, match="internal_error"):
                 rig.whole("correct", {"model": model}, ROUTE, response())
-            with pytest.raises(NotPutIn):
+            with pytest.raises(Blocked, match="internal_error"):
                 rig.stream("correct", {"model": model}, ROUTE, items)
             return
         given = response()

@@ -197,8 +197,8 @@ class HeldStream(StreamQueue[PrefilledText]):
             return await self._replay_events(answers, without_reasoning=True)
         except NotPutIn:
             metrics.record_not_applied(ledger)
-            if any(map(pipeline_outcomes.blocks, ledger.outcomes)):
-                raise
+            for outcome in filter(pipeline_outcomes.blocks, ledger.outcomes):
+                self._request.corrector.refuse(outcome)
         except CopyStays:
             self._request.corrector.refuse(second_copies.withdraw_corrections(ledger))
         return None

@@ -1,0 +1,42 @@
+"""Items that do not have the form of their route: one that holds an answer all the same is unreadable, not empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from aligner_proxy.errors import Unreadable
+
+_ANSWER_FIELDS = (
+    *("choices", "output", "output_text", "response", "content", "content_block"),
+    *("delta", "message", "text", "completion", "candidates"),
+)
+"""Fields in which upstreams of any kind send their answer, or a piece of it."""
+
+
+def refuse_answer(item: object) -> None:
+    """Raise `Unreadable` if an item that the route's format does not know holds an answer."""
+    if _holds_answer(item):
+        raise Unreadable("an answer in the form of another endpoint")
+
+
+def _holds_answer(item: object) -> bool:
+    if isinstance(item, bytes | str):
+        text = item if isinstance(item, str) else item.decode(errors="replace")
+        return any(map(_line_holds_answer, text.splitlines()))
+    if isinstance(item, list | tuple):
+        return any(map(_holds_answer, item))
+    fields = item if isinstance(item, Mapping) else None
+    values = (getattr(item, name, None) if fields is None else fields.get(name) for name in _ANSWER_FIELDS)
+    # methods that happen to have such a name are no fields
+    return any(value and not (isinstance(value, int | float) or callable(value)) for value in values)
+
+
+def _line_holds_answer(line: str) -> bool:
+    data = line.removeprefix("data:").strip()
+    if not data.startswith(("{", "[{")):
+        return False
+    try:
+        return _holds_answer(json.loads(data))
+    except ValueError:
+        return True  # a part of an event
