@@ -43,6 +43,7 @@ from aligner_proxy.gateway import (
     request_policy,
     routing,
     second_copies,
+    upstream_errors,
 )
 from aligner_proxy.gateway.build import build_pipeline
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -343,11 +344,13 @@ class AlignerGuardrail(CustomGuardrail):
         user_api_key_dict: UserAPIKeyAuth,
         traceback_str: str | None = None,
     ) -> HTTPException | None:
-        """Remove quoted text from an upstream's error if that text may not be delivered."""
+        """Withhold an upstream's error message if it quotes an answer, or says what may not be delivered."""
         is_covered = formats.wire(user_api_key_dict.request_route) is not None
-        if not is_covered or not litellm_internals.is_from_upstream(original_exception):
+        if not is_covered or not upstream_errors.is_from_upstream(original_exception):
             return None
         state = await self._state(request_data, user_api_key_dict)
+        if state.is_enforced and upstream_errors.quotes_answer(original_exception):
+            return upstream_errors.withhold_message(original_exception)
         side = self._open_side_texts(request_data, state, None)
         return await side.silence(original_exception) if side else None
 

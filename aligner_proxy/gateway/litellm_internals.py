@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 from fastapi import HTTPException, Request
 from litellm.litellm_core_utils.served_output_texts import record_served_output_texts, served_stream_output_texts
 from litellm.proxy._types import LiteLLMRoutes, ProxyErrorTypes, ProxyException, UserAPIKeyAuth
@@ -48,8 +47,6 @@ _CHARGED = tuple(
     for name in ("hash", "alias", "team_id", "team_alias", "user_id", "org_id", "project_id", "end_user_id")
 )
 """Fields of LiteLLM's metadata that determine to whom a call is charged."""
-_QUOTING = ("message", "body", "litellm_debug_info", "provider_specific_fields")
-"""Attributes of errors that may quote an upstream's text."""
 _ROOM = 200
 """Default size of LiteLLM's counter cache, in entries."""
 _COUNTERS_OF_A_KEY = 8
@@ -402,28 +399,3 @@ class WatchedStream:
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._items
-
-
-def is_from_upstream(error: Exception) -> bool:
-    """Whether an error may quote an upstream, which is any error not raised by the proxy or its guardrails."""
-    return not isinstance(error, ProxyException | HTTPException)
-
-
-def silence_error(error: Exception) -> HTTPException | None:
-    """Remove an upstream's text from its error in place, since not every endpoint accepts a new error from the hook.
-
-    Returns the error to raise instead if the text cannot be removed.
-    """
-    status = getattr(error, "status_code", None)
-    status = status if isinstance(status, int) else 500
-    message = f"the upstream failed ({type(error).__name__}, status {status}); its message is withheld"
-    if isinstance(error, httpx.HTTPStatusError):
-        return HTTPException(error.response.status_code, message)
-    error.args = (message,)
-    for name in _QUOTING:
-        if getattr(error, name, None) is not None:
-            setattr(error, name, message if name == "message" else None)
-    # The errors behind it may quote the upstream, too.
-    error.__cause__ = None
-    error.__context__ = None
-    return None

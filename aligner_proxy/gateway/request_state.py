@@ -19,7 +19,7 @@ from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, RunningS
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.active_heads import taught_versions
 from aligner_proxy.teaching.store import Version
-from aligner_proxy.types import METAALIGNER, EditorUse, Outcome, Policy, Status, all_cached
+from aligner_proxy.types import METAALIGNER, EditorUse, Mode, Outcome, Policy, Status, all_cached
 
 # If the choices of a response differ in status, the first of these that occurs is the response's status.
 _RANK = (
@@ -114,6 +114,11 @@ class RequestState:
 
     def __repr__(self) -> str:
         return f"RequestState({self.call_id}, policy={self.policy.name}, status={self.status.value})"
+
+    @property
+    def is_enforced(self) -> bool:
+        """Whether the answer is judged before it is delivered."""
+        return self.skip is None and self.policy.mode is Mode.ENFORCE
 
     async def wait_for_selection(self) -> None:
         """Wait until the objectives have been chosen, and set the policy to the result."""

@@ -32,7 +32,7 @@ from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import corrected_texts, name_errors, no_store
 from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose
 from aligner_proxy.formats.think_tags import DividedText, remove_tags
-from aligner_proxy.gateway import litellm_internals, metrics
+from aligner_proxy.gateway import metrics, upstream_errors
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
@@ -283,7 +283,7 @@ class SideTexts:
 
     async def silence(self, error: Exception) -> HTTPException | None:
         """Judge an upstream's error text and remove it if needed; return the error to raise instead, or None."""
-        if not litellm_internals.is_from_upstream(error) or getattr(error, _JUDGED, False):
+        if not upstream_errors.is_from_upstream(error) or getattr(error, _JUDGED, False):
             return None
         setattr(error, _JUDGED, True)
         self._reader = SideTextReader(streamed=False)  # an error is judged by itself, without the stream before it
@@ -291,7 +291,7 @@ class SideTexts:
         try:
             await self.settle(())
         except Blocked:
-            return litellm_internals.silence_error(error)
+            return upstream_errors.withhold_message(error)
         return None
 
     def drop_kinds(self, value: Any) -> Any:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+
+from starlette.responses import Response
 
 GOOD = "Water boils at 100 °C at sea level.  It boils lower\n\n- in the mountains\t🏔\n- in a vacuum. "
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
@@ -45,6 +48,7 @@ ANSWERS = {
     "thinks_on": f"<think>{THOUGHT} {THOUGHT}",
     "cited": RUDE,
     "torn": RUDE,
+    "cut": RUDE,
     "break": RUDE,
     "paused": RUDE,
     "drip": RUDE,
@@ -96,6 +100,9 @@ async def sse(lines: list[str], name: str, gate: str = "") -> AsyncIterator[str]
 
     With a gate the stream waits after its first frames until somebody has opened it.
     """
+    if name == "cut":  # in the middle of the event with the insult, the end of which is lost
+        number = next(n for n, line in enumerate(lines) if "idiot" in line)
+        lines = [*lines[:number], lines[number][: lines[number].index("idiot") + 5] + "\n\n"]
     if name == "torn":
         whole = "".join(lines)
         lines = [whole[i : i + 7] for i in range(0, len(whole), 7)]
@@ -109,6 +116,13 @@ async def sse(lines: list[str], name: str, gate: str = "") -> AsyncIterator[str]
             await asyncio.sleep(LATE_S)
         yield line
         await asyncio.sleep(0.15 if name == "drip" else 0)
+
+
+def respond(body: dict[str, Any], name: str) -> Response:
+    """A whole response; `cut` is not sent to its end."""
+    content = json.dumps(body).encode()
+    content = content[: content.index(b"idiot") + 15] if name == "cut" else content
+    return Response(content, headers=control(name), media_type="application/json")
 
 
 def gate_of(body: Mapping[str, Any]) -> str:

@@ -8,7 +8,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tests.e2e.event_streams import frames, message_events
-from tests.e2e.scripted_answers import GOOD, INSULTING, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.scripted_answers import (
+    GOOD,
+    INSULTING,
+    RUDE,
+    SEEN,
+    THOUGHT,
+    answer,
+    control,
+    gate_of,
+    respond,
+    script,
+    sse,
+)
 
 TOOL = {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {"place": "Paris"}}
 THINKING = {"type": "thinking", "thinking": THOUGHT, "signature": "c2ln"}
@@ -89,4 +101,4 @@ async def messages(request: Request) -> Response:
     if body.get("stream"):
         lines = sse(frames(stream(name, body["model"])), name, gate_of(body))
         return StreamingResponse(lines, media_type="text/event-stream", headers=control(name))
-    return JSONResponse(body_of(name, body["model"]), headers=control(name))
+    return respond(body_of(name, body["model"]), name)

@@ -8,7 +8,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tests.e2e.event_streams import frames, response_events
-from tests.e2e.scripted_answers import GOOD, INSULTING, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.scripted_answers import (
+    GOOD,
+    INSULTING,
+    RUDE,
+    SEEN,
+    THOUGHT,
+    answer,
+    control,
+    gate_of,
+    respond,
+    script,
+    sse,
+)
 
 CITED = {"type": "url_citation", "start_index": 4, "end_index": 11, "url": "https://example.org/a", "title": "A"}
 CALL = {
@@ -82,7 +94,7 @@ def body_of(name: str, model: str) -> dict[str, Any]:
     why = UNFINISHED.get(name)
     status = "incomplete" if why else "queued" if name == "background" else "completed"
     return {
-        "id": "resp_1",
+        "id": "resp_cut" if name == "kept_cut" else "resp_1",
         "object": "response",
         "created_at": 1700000000,
         "status": status,
@@ -125,9 +137,12 @@ async def responses(request: Request) -> Response:
     if body.get("stream"):
         lines = sse(frames(stream(name, body["model"])), name, gate_of(body))
         return StreamingResponse(lines, media_type="text/event-stream", headers=control(name))
-    return JSONResponse(body_of(name, body["model"]), headers=control(name))
+    return respond(body_of(name, body["model"]), name)
 
 
 async def stored(request: Request) -> Response:
-    """GET /v1/responses/{id}: always the rude one."""
-    return JSONResponse(body_of("rude", "up"))
+    """GET /v1/responses/{id}: always the rude one, as a stream if asked for; `resp_cut` is cut off."""
+    name = "cut" if "cut" in request.path_params["id"] else "rude"
+    if request.query_params.get("stream") == "true":
+        return StreamingResponse(sse(frames(stream(name, "up")), name), media_type="text/event-stream")
+    return respond(body_of(name, "up"), name)

@@ -18,7 +18,19 @@ from starlette.routing import Route
 
 from tests.e2e.event_streams import pieces
 from tests.e2e.refiner import refined
-from tests.e2e.scripted_answers import INSULTING, OPEN, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.scripted_answers import (
+    INSULTING,
+    OPEN,
+    RUDE,
+    SEEN,
+    THOUGHT,
+    answer,
+    control,
+    gate_of,
+    respond,
+    script,
+    sse,
+)
 from tests.e2e.strong_editor import edited, is_for_editor
 from tests.e2e.upstream_messages import messages
 from tests.e2e.upstream_responses import responses, stored
@@ -113,7 +125,7 @@ async def chat(request: Request) -> Response:
     choices = [choice(name, i, body) for i in range(body.get("n") or 1)]
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1700000000, "model": body["model"]}
     answered = head | {"choices": choices, "usage": USAGE, "system_fingerprint": "fp_1"}
-    return JSONResponse(answered, headers=control(name))
+    return respond(answered, name)
 
 
 async def text(request: Request) -> Response:
@@ -141,7 +153,7 @@ async def text(request: Request) -> Response:
         {"index": i, "text": answer(name, i), "logprobs": odds, "finish_reason": FINISH.get(name, "stop")}
         for i in range(count)
     ]
-    return JSONResponse(head | {"choices": choices, "usage": USAGE})
+    return respond(head | {"choices": choices, "usage": USAGE}, name)
 
 
 async def embeddings(request: Request) -> Response:

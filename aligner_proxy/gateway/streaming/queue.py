@@ -22,7 +22,7 @@ from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, SafeFormat, StreamEvent
-from aligner_proxy.gateway import litellm_internals, metrics
+from aligner_proxy.gateway import litellm_internals, metrics, upstream_errors
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState, Timeline
@@ -155,9 +155,12 @@ class StreamQueue(abc.ABC, Generic[Text]):
         for each in self.client.keeper.flush():
             yield each
         if self.broken is not None:
-            if self._request.side is not None:
-                await self._request.side.silence(self.broken)
-            raise self.broken
+            withheld = None
+            if self._request.ledger.is_enforced and upstream_errors.quotes_answer(self.broken):
+                withheld = upstream_errors.withhold_message(self.broken)
+            elif self._request.side is not None:
+                withheld = await self._request.side.silence(self.broken)
+            raise withheld or self.broken
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items in order, with heartbeats while nothing can be delivered."""

@@ -1,0 +1,50 @@
+"""Errors of an upstream, and how their message is withheld: it may quote an answer, or say what may not be said."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+from fastapi import HTTPException
+from litellm.proxy._types import ProxyException
+
+_QUOTING = ("message", "body", "litellm_debug_info", "provider_specific_fields")
+"""Attributes of errors that may quote an upstream's text."""
+_ANSWER = re.compile(
+    r"""["'](?:choices|output|output_text|content|content_block|delta|completion|candidates)\\*["']\s*:\s*[\\"'\[{]"""
+)
+"""A field of an answer, as JSON, escaped JSON or a Python value."""
+_REFUSALS = range(400, 500)
+"""With these, the upstream says what is wrong with the request, which it may quote, and answers nothing."""
+
+
+def is_from_upstream(error: Exception) -> bool:
+    """Whether an error may quote an upstream, which is any error not raised by the proxy or its guardrails."""
+    return not isinstance(error, ProxyException | HTTPException)
+
+
+def quotes_answer(error: Exception) -> bool:
+    """Whether an error holds an answer that LiteLLM could not read, such as one that was cut off."""
+    if not is_from_upstream(error) or getattr(error, "status_code", None) in _REFUSALS:
+        return False
+    return _ANSWER.search(str(error)) is not None
+
+
+def withhold_message(error: Exception) -> HTTPException | None:
+    """Remove an upstream's text from its error in place, since not every endpoint accepts a new error from the hook.
+
+    Returns the error to raise instead if the text cannot be removed.
+    """
+    status = getattr(error, "status_code", None)
+    status = status if isinstance(status, int) else 500
+    message = f"the upstream failed ({type(error).__name__}, status {status}); its message is withheld"
+    if isinstance(error, httpx.HTTPStatusError):
+        return HTTPException(error.response.status_code, message)
+    error.args = (message,)
+    for name in _QUOTING:
+        if getattr(error, name, None) is not None:
+            setattr(error, name, message if name == "message" else None)
+    # The errors behind it may quote the upstream, too.
+    error.__cause__ = None
+    error.__context__ = None
+    return None
