@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
-from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.guardrails import GuardrailEventHooks
 from litellm.types.guardrails import Mode as ModeByTag
 from litellm.types.utils import GuardrailStatus
@@ -27,7 +27,7 @@ from aligner_proxy import formats
 from aligner_proxy.audit.writer import load_redaction, make_audit_writers
 from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter
 from aligner_proxy.errors import AlignerProxyError, ClientGone, CopyStays, NotPutIn
-from aligner_proxy.formats import sse
+from aligner_proxy.formats import json_body, sse
 from aligner_proxy.formats.base import is_plain
 from aligner_proxy.gateway import (
     body_limits,
@@ -50,7 +50,7 @@ from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import is_comment, write_comment
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
 from aligner_proxy.gateway.readiness import EngineReadiness
-from aligner_proxy.gateway.request_state import RequestState, find_state, store_state
+from aligner_proxy.gateway.request_state import RequestState, find_state, store_state, without_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts
@@ -88,6 +88,12 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 def is_sampled(share: float) -> bool:
     """Draw at random; true with probability `share`."""
     return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
+
+
+_NO_PASSED_STREAMS = (
+    "streams of pass-through routes are not judged, and the policy withholds answers that are not judged; "
+    "send `stream: false`, or use the endpoint of LiteLLM for this format"
+)
 
 
 class AlignerGuardrail(CustomGuardrail):
@@ -199,8 +205,20 @@ class AlignerGuardrail(CustomGuardrail):
         if not formats.is_stored_answer(route):
             if formats.wire(route) is not None:
                 request_policy.check_body(data, self._policies.current.file.trust)
+            elif data.get("stream") and litellm_internals.is_pass_through(route):
+                await self._refuse_passed_stream(data, user_api_key_dict)
             await self._state(data, user_api_key_dict)
         return data
+
+    async def _refuse_passed_stream(self, data: dict[str, Any], user: UserAPIKeyAuth) -> None:
+        """Refuse a stream that nobody would judge, if the policy withholds what is unjudged and the route names us."""
+        names = (data.get("metadata") or {}).get("guardrails") or ()
+        if self.guardrail_name not in names:
+            return
+        endpoint = user.model_copy(update={"request_route": json_body.CHAT})
+        state = await self._open_state(data, endpoint)
+        if state.is_enforced and pipeline_outcomes.reads_twice(state.policy):
+            raise ProxyException(_NO_PASSED_STREAMS, "invalid_request_error", "stream", 400)
 
     def get_disable_global_guardrail(self, data: dict[str, Any]) -> bool:
         """Whether metadata of team or key turns guardrails off; only metadata that the policies file trusts counts."""
@@ -217,6 +235,10 @@ class AlignerGuardrail(CustomGuardrail):
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
         """Correct a whole response; None leaves it unchanged."""
+        if formats.wire(user_api_key_dict.request_route) is None and litellm_internals.is_pass_through(
+            user_api_key_dict.request_route
+        ):
+            return await self._correct_passed_body(data, user_api_key_dict, response)
         state = await self._state(data, user_api_key_dict)
         if state.is_settled:
             return None
@@ -249,6 +271,16 @@ class AlignerGuardrail(CustomGuardrail):
                 state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
                 self._add_record(data, state, time.time())
         return delivered if outcomes or delivered is not response else None
+
+    async def _correct_passed_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: Any) -> Any:
+        """Correct the JSON body of a pass-through route as an answer of the endpoint whose form it has."""
+        if not isinstance(body, dict):
+            return None
+        request = without_state(data)
+        endpoint = user.model_copy(update={"request_route": json_body.find_route(body, request)})
+        response = json_body.read_body(body)
+        edited = await self.async_post_call_success_hook(request, endpoint, response)
+        return None if edited is None or edited is response else json_body.write_body(edited, body)
 
     def _read_exchanges(self, data: dict[str, Any], state: RequestState, response: Any) -> Sequence[Exchange]:
         """The exchanges of a response; empty, with the skip recorded, if the response stays unchanged."""

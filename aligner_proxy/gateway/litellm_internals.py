@@ -390,6 +390,13 @@ def _join_chunks(chunks: Sequence[Any]) -> object:
     return whole
 
 
+def is_pass_through(route: str | None) -> bool:
+    """Whether a route is a pass-through route of the configuration, whose answers LiteLLM hands over as JSON."""
+    from litellm.proxy.pass_through_endpoints.pass_through_endpoints import InitPassThroughEndpointHelpers
+
+    return route is not None and InitPassThroughEndpointHelpers.is_registered_pass_through_route(route)
+
+
 class WatchedStream:
     """A stream of `items` that keeps LiteLLM's attributes of the original stream, such as headers."""
 

@@ -259,6 +259,12 @@ def store_state(data: dict[str, Any], state: RequestState) -> None:
     get_or_create_metadata_bucket(data)[1][_STATE] = state
 
 
+def without_state(data: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a request without the state that an earlier hook stored."""
+    buckets = {name: data[name] for name in ("metadata", "litellm_metadata") if isinstance(data.get(name), Mapping)}
+    return data | {name: {key: bucket[key] for key in bucket if key != _STATE} for name, bucket in buckets.items()}
+
+
 def find_state(data: Mapping[str, Any]) -> RequestState | None:
     """The state that an earlier hook stored, or None; client JSON can never be a `RequestState`."""
     values = (bucket.get(_STATE) for bucket in metadata_buckets(data))

@@ -147,7 +147,9 @@ def _pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]
     endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
     for number, entry in enumerate(_list(endpoints)):
         path = entry.get("path") if isinstance(entry, dict) else None
-        yield ("general_settings", "pass_through_endpoints", number), f"pass-through route {path}; {_NOT_CORRECTED}"
+        is_guarded = isinstance(entry, dict) and entry.get("guardrails")
+        limit = "of its answers only whole JSON bodies are corrected, no streams" if is_guarded else _NOT_CORRECTED
+        yield ("general_settings", "pass_through_endpoints", number), f"pass-through route {path}; {limit}"
 
 
 def _model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

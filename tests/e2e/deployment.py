@@ -65,6 +65,7 @@ class Deployment:
         self.fallbacks: list[dict[str, list[str]]] = []
         self.cache: dict[str, Any] = {}
         self.guardrails: list[dict[str, Any]] = []
+        self.pass_through: list[dict[str, Any]] = []
 
     def model(self, name: str, kind: dict[str, Any] = OPENAI, **params: Any) -> Self:
         """A model as LiteLLM knows it; `params` are added to those of its kind."""
@@ -101,6 +102,12 @@ class Deployment:
         self.guardrails.append({"guardrail_name": kind, "litellm_params": settings})
         return self
 
+    def passed(self, path: str, target: str, *, guarded: bool = True) -> Self:
+        """A pass-through route to a path of the upstream, with our guardrail or without."""
+        guardrails = {"guardrails": {"aligner": None}} if guarded else {}
+        self.pass_through.append({"path": path, "target": f"{{upstream}}{target}", **guardrails})
+        return self
+
     def joined(self, other: Deployment) -> Deployment:
         """This one's models and routes, and then those of another; a model of both is there once."""
         both = Deployment(tuple(self.callbacks))
@@ -109,6 +116,7 @@ class Deployment:
         both.correctors = self.correctors | other.correctors
         both.aliases = self.aliases | other.aliases
         both.fallbacks = [*self.fallbacks, *other.fallbacks]
+        both.pass_through = [*self.pass_through, *other.pass_through]
         both.guardrails = [*self.guardrails, *other.guardrails]
         return both
 
@@ -144,6 +152,7 @@ class Deployment:
                 "default_on": True,
                 "policies": "policies.yaml",
             }
+            settings["general_settings"]["pass_through_endpoints"] = self.pass_through
             settings["guardrails"] = [{"guardrail_name": "aligner", "litellm_params": params}, *self.guardrails]
         return settings
 

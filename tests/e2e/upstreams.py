@@ -164,6 +164,14 @@ async def embeddings(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": data, "model": body["model"], "usage": usage})
 
 
+async def gemini(request: Request) -> Response:
+    """POST /gemini: an answer in a form of its own."""
+    body = await request.json()
+    SEEN.append(body)
+    content = {"role": "model", "parts": [{"text": answer(script(body))}]}
+    return JSONResponse({"candidates": [{"content": content, "finishReason": "STOP"}]})
+
+
 async def seen(request: Request) -> Response:
     """GET /seen: the last bodies."""
     return JSONResponse(SEEN[-int(request.query_params.get("n", "1")) :])
@@ -182,6 +190,7 @@ app = Starlette(
         Route("/v1/responses", responses, methods=["POST"]),
         Route("/v1/responses/{id}", stored, methods=["GET"]),
         Route("/v1/embeddings", embeddings, methods=["POST"]),
+        Route("/gemini", gemini, methods=["POST"]),
         Route("/v1/messages", messages, methods=["POST"]),
         Route("/release/{name}", release, methods=["POST"]),
         Route("/seen", seen),

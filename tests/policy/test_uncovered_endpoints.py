@@ -30,6 +30,10 @@ def told(folder: Path, text: str) -> list[str]:
             "litellm.yaml:3: pass-through route /rerank; answers given there are not corrected",
         ),
         (
+            "general_settings: {pass_through_endpoints: [{path: /raw, target: http://x, guardrails: {aligner: null}}]}",
+            "pass-through route /raw; of its answers only whole JSON bodies are corrected, no streams",
+        ),
+        (
             "model_list:\n- model_name: v\n  litellm_params: {model: vertex_ai/g, use_in_pass_through: true}",
             "litellm.yaml:3: v serves pass-through routes",
         ),
