@@ -27,7 +27,7 @@ check: setup ## lint, and the unit tests that need no model and no proxy: for ev
 	@$(MAKE) --no-print-directory -j 2 lint unit
 
 unit: setup # ignored folders hold nothing else, and need not be read
-	@$(PYTEST) -q --sample -m 'not (model or e2e or slow or long)' --ignore tests/models --ignore tests/e2e --ignore tests/conformance $(ARGS)
+	@$(PYTEST) -q --sample -m 'not (model or e2e or slow or long)' --ignore tests/models --ignore tests/e2e --ignore tests/conformance --ignore tests/clients $(ARGS)
 
 test: setup ## a sample of all tests that this machine can run, in WORKERS (2) processes with one thread each: eight minutes
 	@$(PYTEST) --sample --durations=10 $(ARGS)

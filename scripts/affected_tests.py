@@ -15,7 +15,7 @@ from pathlib import Path
 from scripts.imported_modules import ROOT, imported_files
 
 SOURCES = ("aligner_proxy", "plugins", "models", "bench", "demo", "scripts", "tests")
-PROCESSES = ("tests/conformance", "tests/e2e", "tests/faults")
+PROCESSES = ("tests/clients", "tests/conformance", "tests/e2e", "tests/faults")
 """Folders with tests that start whole processes."""
 
 

@@ -21,7 +21,7 @@ chosen+=(--deselect tests/gateway/test_auth.py::test_what_litellm_counts_and_che
 chosen+=(--deselect tests/gateway/streaming/test_bounds.py::test_a_stream_longer_than_what_is_corrected_at_once_is_corrected)
 if [ "${1:-}" = whole ]; then
     shift
-    chosen=(tests --ignore tests/models --ignore tests/e2e --ignore tests/conformance)
+    chosen=(tests --ignore tests/models --ignore tests/e2e --ignore tests/conformance --ignore tests/clients)
 fi
 
 say() { printf 'python versions: %s\n' "$*" >&2; }

@@ -84,7 +84,7 @@ def weights_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "weights"
 
 
-_OF_PROXIES = ("conformance", "e2e")
+_OF_PROXIES = ("clients", "conformance", "e2e")
 """Folders in which every test is one of a real proxy."""
 _OF_MODELS = Path(__file__).parent / "models"
 """The tests of what makes and measures aligners, in which few do not compute."""
@@ -115,7 +115,7 @@ def _computes(path: Path) -> bool:
     return _COMPUTES.search(path.read_text(encoding="utf-8")) is not None
 
 
-_TOGETHER = {"conformance": "SHARED", "faults": "faults", "fleet": "fleet"}
+_TOGETHER = {"clients": "SHARED", "conformance": "SHARED", "faults": "faults", "fleet": "fleet"}
 """Folders whose files fill one table together or share a test bed, and what they share with others."""
 _SHARED = re.compile(r"^DEPLOYMENT = ([A-Z]+)$", re.MULTILINE)
 """How an end-to-end test file says that it shares its proxies with all files that say the same."""

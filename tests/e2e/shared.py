@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.e2e.answers import ANSWERS
 from tests.e2e.deployment import CLAUDE, INSTRUCT, Deployment
 from tests.e2e.editors import EDITORS
@@ -34,11 +36,24 @@ STREAMS = (
 for mode in ("quick", "live", "sentence", "steady", "stepwise"):
     STREAMS.model(f"{mode}-claude", CLAUDE).model(f"{mode}-instruct", INSTRUCT)
 
+_REFUSING: dict[str, Any] = {"max_answer_chars": 70, "on_skip": {"too_long": "block"}}
+"""Refuses what is longer than what a paused upstream has sent by then."""
+REFUSALS = (
+    Deployment()
+    .case("refusing", **_REFUSING)
+    .route("refusing-*", **_REFUSING)
+    .case("hesitant", keepalive_s=0.2, **_REFUSING)
+    .route("hesitant-*", keepalive_s=0.2, **_REFUSING)
+    .route("off-*", mode="off")
+)
+for mode in ("refusing", "hesitant", "off"):
+    REFUSALS.model(f"{mode}-claude", CLAUDE).model(f"{mode}-instruct", INSTRUCT)
+
 DECLINING = Deployment()
 for mode in ("hold", "sentence"):
     settings = {"stream": mode, "if_nothing_remains": "decline", "decline": "No.", "on_skip": "judge"}
     DECLINING.case(f"declining-{mode}", **settings)
     DECLINING.model(f"declining-{mode}-claude", CLAUDE).route(f"declining-{mode}-claude", **settings)
 
-SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS).joined(EDITORS).joined(DECLINING)
+SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS).joined(EDITORS).joined(DECLINING).joined(REFUSALS)
 """Routes by the first that matches: those of one model before those of a pattern that fits it."""
