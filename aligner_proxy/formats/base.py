@@ -527,6 +527,10 @@ class StreamDecoder(Protocol):
         """All texts of a stream that has ended, in response order; empty if the stream does not have this format."""
         ...
 
+    def beginning(self) -> object:
+        """An event that must stand before one that says that the answer failed; None if none must, or nothing came."""
+        ...
+
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
         """An event that adds nothing to the stream; None if there can be none now.
 
@@ -627,6 +631,10 @@ class ChunkDecoder:
     def exchanges(self) -> list[Exchange]:
         """Every choice by its index."""
         return [self.exchange(index) for index in sorted(self._builders)]
+
+    def beginning(self) -> object:
+        """None, since a failure needs no chunk before it."""
+        return None
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
         """A chunk of a choice that has not ended, with the head of its other chunks; None without such a choice."""
@@ -784,6 +792,10 @@ class SafeDecoder:
         except Unreadable as error:
             self.fault = str(error)
         return [_faulty_exchange(self._data, self.fault)]
+
+    def beginning(self) -> object:
+        """An event that must stand before one that says that the answer failed; None if none must, or nothing came."""
+        return self._decoder.beginning()
 
     def empty_event(self, delivered: Sequence[object], received: object) -> object:
         """An event that adds nothing to the stream; None if there can be none, or the events cannot be read."""

@@ -139,6 +139,10 @@ class MessagesDecoder:
         texts = {number: str(pieces) for number, pieces in enumerate(self._texts)}
         return builder.exchanges(self._data, texts, self._turns, None)
 
+    def beginning(self) -> object:
+        """None, since a failure needs no event before it."""
+        return None
+
     def empty_event(self, delivered: Sequence[object], _received: object) -> object:
         """A ping, in the form of the other events; None before the message has begun."""
         if not delivered:

@@ -16,6 +16,7 @@ from typing import Any
 from litellm.types.llms.openai import (
     GenericEvent,
     OutputTextDeltaEvent,
+    ResponseCreatedEvent,
     ResponseInProgressEvent,
     ResponsesAPIResponse,
     ResponsesAPIStreamEvents,
@@ -311,6 +312,18 @@ class ResponsesDecoder:
             inconsistent=self._builder.inconsistent or not agree,
         )
         return builder.exchanges(self._data, texts, self._turns, None)
+
+    def beginning(self) -> object:
+        """The response as created, with nothing of it that could be read; clients fail on a stream without that."""
+        first = self._first_response
+        if first is None:
+            return None
+        bare_response = ResponsesAPIResponse(
+            **{name: getattr(first, name) for name in ("id", "object", "created_at", "model")},
+            **{"status": "in_progress", "output": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+        )
+        kind = ResponsesAPIStreamEvents.RESPONSE_CREATED
+        return ResponseCreatedEvent(type=kind, response=bare_response, sequence_number=0)
 
     def empty_event(self, delivered: Sequence[object], _received: object) -> object:
         """The response in progress, or within an item an empty delta; None before the response was delivered.

@@ -35,14 +35,14 @@ CLIENTS = """
 Official clients are also tried in `hold`, `sentence`, `passthrough` and `off`, with heartbeats and refusals
 (`tests/clients`): `openai` and `anthropic` for Python, `openai`, `@anthropic-ai/sdk` and Vercel's `ai` for Node, and
 openai-go where there is Go. They read every answer to its end, with finish reason and usage, and repeat no refusal.
-Three things are LiteLLM's own, with the guardrail and without:
+Two things are LiteLLM's own, with the guardrail and without:
 
 - The last events of a streamed `/v1/completions` have no `text`. `ai` fails on them; the others do not.
 - The event with the usage of a chat stream has a choice without a finish reason. The accumulator of openai-go has none
   then.
-- A stream of `/v1/responses` that fails before its first event is `response.failed` alone, under HTTP 200. What
-  accumulates events in openai for Python and Node (`responses.stream()`) raises an error of its own then, which does
-  not say why; the event does.
+
+A stream of `/v1/responses` that is refused before its first event begins with `response.created` all the same: alone,
+LiteLLM's `response.failed` makes what accumulates events in openai for Python and Node fail with an error of its own.
 
 The table: each through the real gateway with nothing but a base URL and a key. `text` is what the client's own reader
 made of the answer; `call` is the tool call that it parsed, beside which the text stays the upstream's.

@@ -23,7 +23,7 @@ from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, SafeFormat, StreamEvent
 from aligner_proxy.gateway import litellm_internals, metrics, upstream_errors
-from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
+from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState, Timeline
 from aligner_proxy.gateway.side_texts import SideTexts
@@ -146,6 +146,10 @@ class StreamQueue(abc.ABC, Generic[Text]):
                     for each in self.client.keeper.feed(item):
                         yield each
             finished = True
+        except Blocked:
+            if not self.client.served_items.any and (beginning := self._decoder.beginning()) is not None:
+                yield beginning
+            raise
         finally:
             await run_to_end(self._close(finished=finished))
         # No comment for a stream that broke before its first item, so that it stays a plain HTTP error.
@@ -155,12 +159,13 @@ class StreamQueue(abc.ABC, Generic[Text]):
         for each in self.client.keeper.flush():
             yield each
         if self.broken is not None:
-            withheld = None
-            if self._request.ledger.is_enforced and upstream_errors.quotes_answer(self.broken):
-                withheld = upstream_errors.withhold_message(self.broken)
-            elif self._request.side is not None:
-                withheld = await self._request.side.silence(self.broken)
-            raise withheld or self.broken
+            raise await self._withhold_message(self.broken) or self.broken
+
+    async def _withhold_message(self, error: Exception) -> Exception | None:
+        """Withhold the message of an upstream's error if it may not go out; returns the error to raise instead."""
+        if self._request.ledger.is_enforced and upstream_errors.quotes_answer(error):
+            return upstream_errors.withhold_message(error)
+        return await self._request.side.silence(error) if self._request.side is not None else None
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items in order, with heartbeats while nothing can be delivered."""
