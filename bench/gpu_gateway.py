@@ -119,7 +119,8 @@ def measure_device(device: str, requests: int) -> tuple[dict[str, Any], list[Ans
         with running(Path(folder), workers=1, policies=POLICIES, env=DEVICES[device]) as gateway:
             start_s = round(time.perf_counter() - began, 1)
             figures, answers = measure(gateway, requests)
-            engine = [line for line in gateway.log.read_text().splitlines() if "engine:" in line or "CUDA" in line]
+            lines = gateway.log.read_text().splitlines()
+            engine = [line for line in lines if "engine:" in line or "aligner_proxy.engine" in line]
     return {"device": device, "start_s": start_s, "engine": engine, **figures}, answers
 
 
