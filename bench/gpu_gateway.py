@@ -2,7 +2,9 @@
 
 The same gateway (`serve` with the embedded aligner) runs once with the GPU and once without, on the same machine, and
 gets the same questions: half of the answers have a defect. A row for each device says how long the start took, what
-the gateway added by status, one request at a time and sixteen at a time, and how many answers both devices wrote alike.
+the gateway added by status, one request at a time and sixteen at a time, and how many answers a second came then. The
+last row says how many answers both devices wrote alike. FOLDER/gpu_gateway.json is written after each device, so that
+one that does not end costs only its own row.
 """
 
 from __future__ import annotations
@@ -75,39 +77,60 @@ def measure(gateway: Running, requests: int) -> tuple[dict[str, Any], list[Answe
             ask(client, f"{'bad' if number % 2 else 'good'} to warm up, {number}")
         questions = [f"{'bad' if number % 2 else 'good'} number {number}" for number in range(requests)]
         alone = [ask(client, question) for question in questions]
+        began = time.perf_counter()
         with ThreadPoolExecutor(_TOGETHER) as pool:
             company = list(pool.map(lambda question: ask(client, f"{question} again"), questions))
-    return {"alone": summarise(alone), "together": summarise(company)}, alone
+        rate = round(len(company) / (time.perf_counter() - began), 2)
+    return {"alone": summarise(alone), "together": summarise(company), "together_per_s": rate}, alone
+
+
+def count_alike(texts: Sequence[Sequence[str]]) -> dict[str, int]:
+    """How many answers all devices wrote alike, of those that all were asked for."""
+    together = list(zip(*texts, strict=False))
+    return {"alike": sum(len(set(answers)) == 1 for answers in together), "n": len(together)}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure both devices and print a line for each."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_gateway", description=__doc__)
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--cpu-requests", type=int, help="fewer for the CPU, which is slower")
     parser.add_argument("--devices", nargs="+", choices=list(DEVICES), default=list(DEVICES))
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args(arguments)
-    texts: dict[str, list[str]] = {}
-    rows = []
+    requests = {"gpu": asked.requests, "cpu": asked.cpu_requests or asked.requests}
+    texts: list[list[str]] = []
+    rows: list[dict[str, Any]] = []
     for device in asked.devices:
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            with running(Path(folder), workers=1, policies=POLICIES, env=DEVICES[device]) as gateway:
-                start_s = round(time.perf_counter() - began, 1)
-                figures, answers = measure(gateway, asked.requests)
-                engine = [line for line in gateway.log.read_text().splitlines() if "engine:" in line or "CUDA" in line]
-        texts[device] = [answer.text for answer in answers]
-        rows.append({"device": device, "start_s": start_s, "engine": engine, **figures})
-        sys.stdout.write(json.dumps(rows[-1]) + "\n")
-        sys.stdout.flush()
-    if len(texts) == len(DEVICES):
-        alike = sum(one == other for one, other in zip(*texts.values(), strict=True))
-        rows.append({"alike": alike, "n": asked.requests})
-        sys.stdout.write(json.dumps(rows[-1]) + "\n")
-    if asked.out:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        (asked.out / "gpu_gateway.json").write_text(json.dumps(rows, indent=1) + "\n")
+        row, answers = measure_device(device, requests[device])
+        texts.append([answer.text for answer in answers])
+        rows.append(row)
+        _keep(rows, asked.out)
+    if len(texts) > 1:
+        rows.append(count_alike(texts))
+        _keep(rows, asked.out)
     return 0
+
+
+def measure_device(device: str, requests: int) -> tuple[dict[str, Any], list[Answer]]:
+    """Run the gateway on a device; return its row, and the answers of one request at a time."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        with running(Path(folder), workers=1, policies=POLICIES, env=DEVICES[device]) as gateway:
+            start_s = round(time.perf_counter() - began, 1)
+            figures, answers = measure(gateway, requests)
+            lines = gateway.log.read_text().splitlines()
+            engine = [line for line in lines if "engine:" in line or "aligner_proxy.engine" in line]
+    return {"device": device, "start_s": start_s, "engine": engine, **figures}, answers
+
+
+def _keep(rows: Sequence[dict[str, Any]], folder: Path | None) -> None:
+    """Print the last row, and write all of them to the folder."""
+    sys.stdout.write(json.dumps(rows[-1]) + "\n")
+    sys.stdout.flush()
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "gpu_gateway.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
