@@ -63,10 +63,14 @@ class IfNothingRemains(StrEnum):
 
 
 class SideTreatment(StrEnum):
-    """Treatment of one kind of text that comes with an answer: leave, judge or remove it, or return an error."""
+    """Treatment of one kind of text that comes with an answer: leave, judge, correct or remove it, or return an error.
+
+    Only arguments of tool calls can be corrected. What is flagged in them and cannot be is treated as by `judge`.
+    """
 
     PASS = "pass"
     JUDGE = "judge"
+    CORRECT = "correct"
     DROP = "drop"
     BLOCK = "block"
 
@@ -561,6 +565,8 @@ class Exchange:
     """The client or upstream asked for `Cache-Control: no-store`."""
     fault: str | None = None  # why the response could not be read
     inner: bool = False  # more of the response follows, so nothing is appended
+    is_call: bool = False
+    """The answer is the arguments of a tool call, of which only prose is judged and edited."""
     tagged_reasoning: str = ""
     """Reasoning between tags that stands before the answer in the same text; it is no part of the answer."""
 

@@ -35,6 +35,11 @@ def record_not_applied(state: RequestState) -> None:
     state.withdraw_corrected(Status.FAILED, INTERNAL)
 
 
+def record_arguments_not_applied() -> None:
+    """Count corrected arguments of a call that could not be inserted into their response."""
+    prometheus.NOT_PUT_IN.inc()
+
+
 def record_side_text_refusal(state: RequestState, kind: SideKind) -> None:
     """Count a side text that may not be delivered, and mark the answer as failed if it is already settled."""
     prometheus.SIDE_TEXTS_REFUSED.labels(kind.value, state.policy.name).inc()

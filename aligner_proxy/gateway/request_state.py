@@ -111,6 +111,8 @@ class RequestState:
     outcomes: list[Outcome] = field(default_factory=list)
     reasoning: list[Outcome] = field(default_factory=list)
     """Outcomes of scored reasoning, by choice."""
+    arguments: list[Outcome] = field(default_factory=list)
+    """Outcomes of the arguments of tool calls that were to be corrected, by call."""
 
     def __repr__(self) -> str:
         return f"RequestState({self.call_id}, policy={self.policy.name}, status={self.status.value})"
@@ -156,8 +158,8 @@ class RequestState:
 
     @property
     def public_id(self) -> str | None:
-        """The id in headers and comments; None for skipped answers."""
-        return None if self.status is Status.SKIPPED else self.aligner_id
+        """The id in headers and comments; None for skipped answers whose calls were not judged, either."""
+        return None if self.status is Status.SKIPPED and not self.arguments else self.aligner_id
 
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
@@ -173,6 +175,7 @@ class RequestState:
             "policy": self.policy.name,
             "model": self.corrector,
             "reasoning": _reasoning_summary(self.reasoning),
+            "tool-arguments": ",".join(map(_status_text, self.arguments)),
             "cache": None if hit is None else "hit" if hit else "miss",
             "ms": self.added_ms(),
             "editor": self._editor_summary(),
@@ -202,6 +205,8 @@ class RequestState:
             fields.append(f"reason={self.reason}")
         if self.reasoning:
             fields.append(f"reasoning={_reasoning_summary(self.reasoning)}")
+        if self.arguments:
+            fields.append("tool_arguments=" + ",".join(map(_status_text, self.arguments)))
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]

@@ -34,5 +34,11 @@ for mode in ("hold", "sentence"):
     DECLINING.case(f"declining-{mode}", **settings)
     DECLINING.model(f"declining-{mode}-claude", CLAUDE).route(f"declining-{mode}-claude", **settings)
 
-SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS).joined(EDITORS).joined(DECLINING)
+CALLS = Deployment()
+for mode in ("hold", "sentence"):
+    settings = {"stream": mode, "tool_arguments": "correct", "on_error": "block"}
+    CALLS.case(f"calls-{mode}", **settings)
+    CALLS.model(f"calls-{mode}-claude", CLAUDE).route(f"calls-{mode}-claude", **settings)
+
+SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS).joined(EDITORS).joined(DECLINING).joined(CALLS)
 """Routes by the first that matches: those of one model before those of a pattern that fits it."""

@@ -8,7 +8,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tests.e2e.event_streams import frames, message_events
-from tests.e2e.scripted_answers import GOOD, INSULTING, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.scripted_answers import (
+    GOOD,
+    INSULTING,
+    RUDE,
+    RUDE_ARGUMENTS,
+    SEEN,
+    THOUGHT,
+    answer,
+    control,
+    gate_of,
+    script,
+    sse,
+)
 
 TOOL = {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {"place": "Paris"}}
 THINKING = {"type": "thinking", "thinking": THOUGHT, "signature": "c2ln"}
@@ -26,6 +38,7 @@ STOPS = {
     "tools": "tool_use",
     "insult_tools": "tool_use",
     "call": "tool_use",
+    "rude_call": "tool_use",
     "length": "max_tokens",
     "refuse": "refusal",
     "pause": "pause_turn",
@@ -46,6 +59,7 @@ def content(name: str) -> list[dict[str, Any]]:
         "insult_parts": [text(INSULTING), THINKING, text(GOOD)],
         "insult_all": [text(INSULTING), THINKING, text(INSULTING)],
         "call": [TOOL],
+        "rude_call": [TOOL | {"input": RUDE_ARGUMENTS}],
         "reasoning": [THINKING, text(RUDE)],
         "search": [SEARCH, FOUND, text(RUDE)],
         "cited": [text("Well. "), text(RUDE, citations=[CITED])],

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tests.e2e.event_streams import frames, response_events
-from tests.e2e.scripted_answers import GOOD, INSULTING, RUDE, SEEN, THOUGHT, answer, control, gate_of, script, sse
+from tests.e2e.scripted_answers import (
+    GOOD,
+    INSULTING,
+    RUDE,
+    RUDE_ARGUMENTS,
+    SEEN,
+    THOUGHT,
+    answer,
+    control,
+    gate_of,
+    script,
+    sse,
+)
 
 CITED = {"type": "url_citation", "start_index": 4, "end_index": 11, "url": "https://example.org/a", "title": "A"}
 CALL = {
@@ -63,6 +76,7 @@ def output(name: str) -> list[dict[str, Any]]:
         "insult_parts": [message(text(INSULTING)), REASONING, message(text(GOOD), number=2)],
         "insult_all": [message(text(INSULTING)), REASONING, message(text(INSULTING), number=2)],
         "call": [CALL],
+        "rude_call": [CALL | {"arguments": json.dumps(RUDE_ARGUMENTS)}],
         "reasoning": [REASONING, message(text(RUDE))],
         "search": [SEARCH, message(text(RUDE))],
         "image": [IMAGE, message(text(RUDE))],
