@@ -88,6 +88,26 @@ class SideKind(StrEnum):
     OTHER_TEXT = "other_text"
 
 
+class IncomingTreatment(StrEnum):
+    """Treatment of one kind of text in a request: leave it unread, report what is flagged, or refuse the request."""
+
+    PASS = "pass"
+    REPORT = "report"
+    BLOCK = "block"
+
+
+class IncomingKind(StrEnum):
+    """Kinds of text in a request that may be judged; each is a setting of policies."""
+
+    TOOL_RESULTS = "incoming_tool_results"
+    HISTORY = "incoming_history"
+
+    @property
+    def short_name(self) -> str:
+        """The kind in headers and errors, where it is clear that the text is the request's."""
+        return self.value.removeprefix("incoming_")
+
+
 class Standard:
     """A plugin's requirement on answers besides the objectives, given as the value of a policy key.
 
@@ -429,6 +449,8 @@ class Policy:
     tool_output: SideTreatment = SideTreatment.PASS
     transcripts: SideTreatment = SideTreatment.PASS
     other_text: SideTreatment = SideTreatment.PASS
+    incoming_tool_results: IncomingTreatment = IncomingTreatment.PASS
+    incoming_history: IncomingTreatment = IncomingTreatment.PASS
     corrector: str = METAALIGNER
     editor: str = LOCAL_EDITOR  # writes replacements of flagged text: local, upstream, or model:GROUP
     upstream: str = ""  # model group that answers; empty if unknown; `editor: upstream` uses it
@@ -449,6 +471,16 @@ class Policy:
         """The treatment of this kind of text."""
         treatment: SideTreatment = getattr(self, kind.value)
         return treatment
+
+    def incoming_treatment(self, kind: IncomingKind) -> IncomingTreatment:
+        """The treatment of this kind of text in a request."""
+        treatment: IncomingTreatment = getattr(self, kind.value)
+        return treatment
+
+    @property
+    def looks_at_incoming(self) -> bool:
+        """Whether any kind of text in a request is judged."""
+        return any(self.incoming_treatment(kind) is not IncomingTreatment.PASS for kind in IncomingKind)
 
     def final_action(self, kind: FailureClass) -> OnError:
         """The reaction to a failure of this class when no retry is left."""

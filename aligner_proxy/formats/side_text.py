@@ -116,6 +116,11 @@ def has_prose(text: str) -> bool:
     return any(map(is_prose, _readings(decode_percent(text))))
 
 
+def readable_prose(text: str) -> str:
+    """The prose in a text outside of embedded JSON, and in each string of the JSON; empty if there is none."""
+    return "\n".join(filter(is_prose, _readings(decode_percent(text))))
+
+
 def has_prose_outside_literals(text: str) -> bool:
     """Whether a text of JSON holds prose that is none of its strings, such as a list of words."""
     texts = {literal.text for literal in prose_literals(text)}

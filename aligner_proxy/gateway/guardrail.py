@@ -49,6 +49,7 @@ from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import is_comment, write_comment
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
+from aligner_proxy.gateway.incoming_texts import IncomingTexts
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, find_state, store_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
@@ -199,7 +200,11 @@ class AlignerGuardrail(CustomGuardrail):
         if not formats.is_stored_answer(route):
             if formats.wire(route) is not None:
                 request_policy.check_body(data, self._policies.current.file.trust)
-            await self._state(data, user_api_key_dict)
+            state = await self._state(data, user_api_key_dict)
+            if state.policy.looks_at_incoming and state.skip is None and state.incoming is None:
+                judgement = IncomingTexts(data, state, partial(self._make_corrector, data))
+                state.incoming = judgement
+                await judgement.start()
         return data
 
     def get_disable_global_guardrail(self, data: dict[str, Any]) -> bool:
@@ -375,6 +380,8 @@ class AlignerGuardrail(CustomGuardrail):
         if response is not None:
             self._note_answering(data, state, response)
         await state.wait_for_selection()
+        if state.incoming is not None:
+            await state.incoming.wait()
         return state.headers()
 
     async def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:

@@ -43,6 +43,7 @@ from aligner_proxy.types import (
     METAALIGNER,
     Exchange,
     IfNothingRemains,
+    IncomingKind,
     Mode,
     OnSkip,
     Outcome,
@@ -55,7 +56,7 @@ from aligner_proxy.types import (
 
 CorrectorOf = Callable[[RequestState], ChoiceCorrector]
 """Creates the corrector for a request with this state."""
-_JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
+JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
 """Judges a text for whatever reason an answer would be skipped, since an unjudged side text counts as a failure."""
 _BETWEEN = "\n\n"
 """Separates the texts of one kind, which are judged together."""
@@ -72,7 +73,7 @@ def blocks_kind(policy: Policy, kind: SideKind) -> bool:
     return outcomes.blocks(Outcome(Status.FAILED, kind.value, None, policy))
 
 
-def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
+def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
     """The state for scoring texts of one kind: only the detector head runs, and the result gets its own record."""
     scored_state = correcting_state(state, kind)
     scored_state.policy = replace(
@@ -86,7 +87,7 @@ def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
     return scored_state
 
 
-def correcting_state(state: RequestState, kind: SideKind) -> RequestState:
+def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
     """The state for correcting texts of one kind, which are judged in any form, and get their own record."""
     name = kind.value
     policy = replace(
@@ -96,7 +97,7 @@ def correcting_state(state: RequestState, kind: SideKind) -> RequestState:
         hand_off=None,
         if_nothing_remains=IfNothingRemains.ORIGINAL,
         extensions=(),
-        on_skip=_JUDGE_ALL,
+        on_skip=JUDGE_ALL,
     )
     # Entries of these texts must not be taken for the answer's entries, which have the same choice numbers.
     return replace(
@@ -354,14 +355,14 @@ class SideTexts:
             self.refuse(kind)
             return
         scored_state = scoring_state(state, kind)
-        scored_state.policy = replace(scored_state.policy, on_skip=_JUDGE_ALL)
+        scored_state.policy = replace(scored_state.policy, on_skip=JUDGE_ALL)
         corrector = self._corrector_of(scored_state)
         unstored = no_store(self._data, self._source)
         exchange = make_side_exchange(self._opening, 0, text, no_store=unstored)
         outcome = await corrector.correct_one(exchange)
         if kind is SideKind.REASONING:
             state.reasoning = [*state.reasoning, outcome]
-        if not _is_clean(outcome, state.policy):
+        if not is_clean(outcome, state.policy):
             self.refuse(kind)
 
     def refuse(self, kind: SideKind) -> None:
@@ -383,7 +384,7 @@ def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], 
     return list((texts | (corrected_texts(outcomes) if changed else {})).values())
 
 
-def _is_clean(outcome: Outcome, policy: Policy) -> bool:
+def is_clean(outcome: Outcome, policy: Policy) -> bool:
     """Whether a text was judged and not flagged; an unsupported language is fine if `on_skip.language` lets it pass."""
     if outcome.correction is None or outcome.flagged_count:
         return False

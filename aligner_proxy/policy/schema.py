@@ -44,6 +44,7 @@ from aligner_proxy.types import (
     METAALIGNER,
     FailureClass,
     IfNothingRemains,
+    IncomingTreatment,
     JsonStrings,
     Mode,
     OnError,
@@ -305,6 +306,12 @@ class PolicySettings(_Block):
     """As `reasoning`, but for transcripts of audio."""
     other_text: WholeTreatment | None = None
     """As `reasoning`, but for any other prose of 20 characters or more: pass, judge or block."""
+    incoming_tool_results: IncomingTreatment | None = None
+    """What to do with tool results in the last 16 messages of a request. pass: leave them unread; report: judge them
+    and name what is flagged in x-aligner-incoming; block: refuse the request before the upstream is called. The request
+    is never rewritten."""
+    incoming_history: IncomingTreatment | None = None
+    """As `incoming_tool_results`, but for messages of the user and the assistant."""
     corrector: PluginName | None = None
     """metaaligner: the aligner on the engine. Or a plugin's corrector: self_refine, aligner, or another installed
     one."""
