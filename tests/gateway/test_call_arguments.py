@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -542,3 +543,23 @@ async def test_each_call_has_a_record_of_its_own(guard: AlignerGuardrail) -> Non
     _, request = await whole(guard, FORMATS[0], "hold", body)
     headers = ledger_of(request).headers()
     assert (headers["x-aligner-status"], headers["x-aligner-id"]) == ("skipped", ledger_of(request).aligner_id)
+
+
+async def test_text_before_a_call_does_not_wait_for_it(guard: AlignerGuardrail) -> None:
+    items = [chunk("", role="assistant"), chunk(f"{FINE} "), chunk("It is near. "), *chat_stream(GIVEN)[1:]]
+    got: list[Any] = []
+    text_at_end = ""
+
+    async def upstream() -> AsyncIterator[Any]:
+        nonlocal text_at_end
+        for item in items:
+            await asyncio.sleep(0)
+            if item is items[-1]:
+                text_at_end = chat_text(got)
+                assert not any(chat_calls([one]) for one in got)
+            yield item
+
+    async for item in guard.async_post_call_streaming_iterator_hook(user(), upstream(), data("sentence")):
+        got.append(item)
+    assert text_at_end.startswith(FINE)
+    assert chat_calls(got[:-1]) == [WANTED]
