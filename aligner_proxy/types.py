@@ -63,10 +63,14 @@ class IfNothingRemains(StrEnum):
 
 
 class SideTreatment(StrEnum):
-    """Treatment of one kind of text that comes with an answer: leave, judge or remove it, or return an error."""
+    """Treatment of one kind of text that comes with an answer: leave, judge, correct or remove it, or return an error.
+
+    Only arguments of tool calls can be corrected. What is flagged in them and cannot be is treated as by `judge`.
+    """
 
     PASS = "pass"
     JUDGE = "judge"
+    CORRECT = "correct"
     DROP = "drop"
     BLOCK = "block"
 
@@ -82,6 +86,26 @@ class SideKind(StrEnum):
     TOOL_OUTPUT = "tool_output"
     TRANSCRIPTS = "transcripts"
     OTHER_TEXT = "other_text"
+
+
+class IncomingTreatment(StrEnum):
+    """Treatment of one kind of text in a request: leave it unread, report what is flagged, or refuse the request."""
+
+    PASS = "pass"
+    REPORT = "report"
+    BLOCK = "block"
+
+
+class IncomingKind(StrEnum):
+    """Kinds of text in a request that may be judged; each is a setting of policies."""
+
+    TOOL_RESULTS = "incoming_tool_results"
+    HISTORY = "incoming_history"
+
+    @property
+    def short_name(self) -> str:
+        """The kind in headers and errors, where it is clear that the text is the request's."""
+        return self.value.removeprefix("incoming_")
 
 
 class Standard:
@@ -425,6 +449,8 @@ class Policy:
     tool_output: SideTreatment = SideTreatment.PASS
     transcripts: SideTreatment = SideTreatment.PASS
     other_text: SideTreatment = SideTreatment.PASS
+    incoming_tool_results: IncomingTreatment = IncomingTreatment.PASS
+    incoming_history: IncomingTreatment = IncomingTreatment.PASS
     corrector: str = METAALIGNER
     editor: str = LOCAL_EDITOR  # writes replacements of flagged text: local, upstream, or model:GROUP
     upstream: str = ""  # model group that answers; empty if unknown; `editor: upstream` uses it
@@ -445,6 +471,16 @@ class Policy:
         """The treatment of this kind of text."""
         treatment: SideTreatment = getattr(self, kind.value)
         return treatment
+
+    def incoming_treatment(self, kind: IncomingKind) -> IncomingTreatment:
+        """The treatment of this kind of text in a request."""
+        treatment: IncomingTreatment = getattr(self, kind.value)
+        return treatment
+
+    @property
+    def looks_at_incoming(self) -> bool:
+        """Whether any kind of text in a request is judged."""
+        return any(self.incoming_treatment(kind) is not IncomingTreatment.PASS for kind in IncomingKind)
 
     def final_action(self, kind: FailureClass) -> OnError:
         """The reaction to a failure of this class when no retry is left."""
@@ -561,6 +597,8 @@ class Exchange:
     """The client or upstream asked for `Cache-Control: no-store`."""
     fault: str | None = None  # why the response could not be read
     inner: bool = False  # more of the response follows, so nothing is appended
+    is_call: bool = False
+    """The answer is the arguments of a tool call, of which only prose is judged and edited."""
     tagged_reasoning: str = ""
     """Reasoning between tags that stands before the answer in the same text; it is no part of the answer."""
 

@@ -20,14 +20,14 @@ from aligner_proxy.gate.edits import edits_by_comparison
 from aligner_proxy.plugins.api import Content, Entry, Flagged
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import Exchange, Outcome, Policy, SideKind, Turn
+from aligner_proxy.types import Exchange, IncomingKind, Outcome, Policy, SideKind, Turn
 
 Redact = Callable[[str], str]
 
 BESIDE_ID = "-beside"
 """Suffix of the id for entries of the shadow aligner (`shadow_aligner`)."""
-SIDE_IDS = {kind: f"-{kind.value}" for kind in SideKind}
-"""Suffix of the id for entries of side texts (such as reasoning), by kind."""
+SIDE_IDS: Mapping[SideKind | IncomingKind, str] = {kind: f"-{kind.value}" for kind in (*SideKind, *IncomingKind)}
+"""Suffix of the id for entries of side texts (such as reasoning) and of texts of the request, by kind."""
 _BARE = 4096
 """Estimated bytes of an event without its texts."""
 _PART = 96

@@ -9,9 +9,21 @@ import re
 
 from aligner_proxy.formats import chat, messages, responses, text
 from aligner_proxy.formats.base import SafeFormat, Wire
+from aligner_proxy.formats.calls import ChatCalls, MessagesCalls, ResponsesCalls, SafeCalls
 from aligner_proxy.formats.reasoning import ChatReasoning, MessagesReasoning, ResponsesReasoning, SafeReasoning
 
-__all__ = ["ALIGN", "ANSWERS", "GENERIC_GUARDRAIL", "WEBHOOK", "Wire", "choices", "reasoning", "stored", "wire"]
+__all__ = [
+    "ALIGN",
+    "ANSWERS",
+    "GENERIC_GUARDRAIL",
+    "WEBHOOK",
+    "Wire",
+    "calls",
+    "choices",
+    "reasoning",
+    "stored",
+    "wire",
+]
 
 _CHAT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/chat/completions/?")
 _TEXT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
@@ -36,6 +48,12 @@ def reasoning(route: str | None) -> SafeReasoning | None:
     """The format in which a route's answers show reasoning; None if they show none."""
     path = _strip_line_break(route)
     return next((form for pattern, form in _REASONING if pattern.fullmatch(path)), None)
+
+
+def calls(route: str | None) -> SafeCalls | None:
+    """The format in which a route's answers call tools; None if they call none."""
+    path = _strip_line_break(route)
+    return next((form for pattern, form in _CALLS if pattern.fullmatch(path)), None)
 
 
 def is_stored_answer(route: str | None) -> bool:
@@ -72,4 +90,11 @@ _REASONING = (
     (_STORED, SafeReasoning(ResponsesReasoning(), _RESPONSES_WIRE)),
     (_MESSAGES, SafeReasoning(MessagesReasoning(), _MESSAGES_WIRE)),
     (_ANSWERS, SafeReasoning(ChatReasoning(), _CHAT_WIRE)),
+)
+_RESPONSES_CALLS = SafeCalls(ResponsesCalls())
+_CALLS = (
+    (_CHAT, SafeCalls(ChatCalls())),
+    (_RESPONSES, _RESPONSES_CALLS),
+    (_STORED, _RESPONSES_CALLS),
+    (_MESSAGES, SafeCalls(MessagesCalls())),
 )

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.think_tags import DividedText
+from aligner_proxy.text.json_answer import Literal, string_literals
 from aligner_proxy.types import SideKind
 
 SHORTEST_PROSE = 20
@@ -103,6 +104,27 @@ def _letters(text: str) -> int:
         if count >= _LEAST_LETTERS:
             break
     return count
+
+
+def prose_literals(text: str) -> list[Literal]:
+    """The strings in a text of JSON, keys included, that are prose."""
+    return [literal for literal in string_literals(text) if is_prose(literal.text)]
+
+
+def has_prose(text: str) -> bool:
+    """Whether a text, or a string in JSON that it holds, is prose."""
+    return any(map(is_prose, _readings(decode_percent(text))))
+
+
+def readable_prose(text: str) -> str:
+    """The prose in a text outside of embedded JSON, and in each string of the JSON; empty if there is none."""
+    return "\n".join(filter(is_prose, _readings(decode_percent(text))))
+
+
+def has_prose_outside_literals(text: str) -> bool:
+    """Whether a text of JSON holds prose that is none of its strings, such as a list of words."""
+    texts = {literal.text for literal in prose_literals(text)}
+    return any(is_prose(reading) and reading not in texts for reading in _readings(decode_percent(text)))
 
 
 def side_strings(value: object) -> list[SideString]:

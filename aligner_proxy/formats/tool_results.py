@@ -22,24 +22,24 @@ def tool_results(data: Mapping[str, Any]) -> str:
     for name in ("messages", "input"):
         items = data.get(name)
         entries += items if isinstance(items, list | tuple) else []
-    return "\n\n".join(replace_surrogates(text) for entry in entries for text in _results(entry) if text.strip())
+    return "\n\n".join(replace_surrogates(text) for entry in entries for text in entry_results(entry) if text.strip())
 
 
-def _results(entry: object) -> Iterator[str]:
+def entry_results(entry: object) -> Iterator[str]:
     """The results in one entry: a chat message, a Responses item, or the parts of a Messages turn."""
     if not isinstance(entry, Mapping):
         return
     content = entry.get("content")
     if entry.get("role") in _ROLES:
-        yield _text(content)
+        yield content_text(content)
     elif str(entry.get("type") or "").endswith(_ITEM_ENDING):
-        yield _text(entry.get("output"))
+        yield content_text(entry.get("output"))
     elif isinstance(content, list | tuple):
         parts = (part for part in content if isinstance(part, Mapping) and part.get("type") == _PART)
-        yield from (_text(part.get("content")) for part in parts)
+        yield from (content_text(part.get("content")) for part in parts)
 
 
-def _text(content: object) -> str:
+def content_text(content: object) -> str:
     """The content if it is a text, else its text parts."""
     if isinstance(content, str):
         return content

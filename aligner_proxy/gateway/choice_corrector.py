@@ -35,7 +35,7 @@ _UNRECORDED = (NotRecorded.reason, NoRoomForRecord.reason)
 """Reasons of answers that are refused because they have no audit entry."""
 
 
-_RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5
 """Seconds after which asking again may help, in the header of an error that passes by itself."""
 
 
@@ -52,7 +52,7 @@ class Blocked(ProxyException):
         passes = reason in _UNRECORDED or pipeline_outcomes.may_pass(reason)
         # LiteLLM reads `code` on whole responses and `status_code` on streams.
         self.status_code = 503 if passes else 422
-        headers = {"retry-after": str(_RETRY_AFTER_S)} if passes else None
+        headers = {"retry-after": str(RETRY_AFTER_S)} if passes else None
         message = f"the answer could not be {missing} ({reason})"
         super().__init__(message, "aligner_error", None, self.status_code, headers)
 

@@ -46,9 +46,11 @@ from aligner_proxy.gateway import (
     upstream_errors,
 )
 from aligner_proxy.gateway.build import build_pipeline
+from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import is_comment, write_comment
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
+from aligner_proxy.gateway.incoming_texts import IncomingTexts
 from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, find_state, store_state, without_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
@@ -207,7 +209,11 @@ class AlignerGuardrail(CustomGuardrail):
                 request_policy.check_body(data, self._policies.current.file.trust)
             elif data.get("stream") and litellm_internals.is_pass_through(route):
                 await self._refuse_passed_stream(data, user_api_key_dict)
-            await self._state(data, user_api_key_dict)
+            state = await self._state(data, user_api_key_dict)
+            if state.policy.looks_at_incoming and state.skip is None and state.incoming is None:
+                judgement = IncomingTexts(data, state, partial(self._make_corrector, data))
+                state.incoming = judgement
+                await judgement.start()
         return data
 
     async def _refuse_passed_stream(self, data: dict[str, Any], user: UserAPIKeyAuth) -> None:
@@ -246,12 +252,15 @@ class AlignerGuardrail(CustomGuardrail):
         await state.wait_for_selection()
         thoughts = self._open_reasoning(data, state)
         side = self._open_side_texts(data, state, response)
+        calls = self._open_calls(data, state, side)
         async with thoughts.judge_alongside(response) if thoughts else contextlib.nullcontext(response) as remaining:
             exchanges = self._read_exchanges(data, state, remaining)
             outcomes: Sequence[Outcome] = ()
             delivered = remaining
             try:
                 async with cancel_when_gone(client_gone_waiter()):
+                    if calls is not None:
+                        delivered = remaining = await calls.correct_body(remaining, exchanges)
                     async with (
                         side.judge_alongside(remaining, exchanges)
                         if side
@@ -309,7 +318,8 @@ class AlignerGuardrail(CustomGuardrail):
             edited = wire.apply(response, outcomes, exchanges)
             if edited is response or is_plain(edited, [outcome.text or "" for outcome in outcomes]):
                 return edited
-            return second_copies.drop_from_body(state.route, data, edited, exchanges, outcomes)
+            texts = second_copies.DeliveredTexts(exchanges, outcomes)
+            return second_copies.drop_from_body(state.route, data, edited, texts)
         except NotPutIn:
             metrics.record_not_applied(state)
             reason: str | None = pipeline_outcomes.INTERNAL
@@ -346,7 +356,8 @@ class AlignerGuardrail(CustomGuardrail):
         else:
             corrector = self._make_corrector(request_data, state)
             side = self._open_side_texts(request_data, state, response, streamed=True)
-            source = dispatch.stream(wire, state, request_data, response, corrector, self._streams, side)
+            calls = self._open_calls(request_data, state, side)
+            source = dispatch.stream(wire, state, request_data, response, corrector, self._streams, side, calls)
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 if not (is_comment(item) and await write_comment(item)):
@@ -404,6 +415,8 @@ class AlignerGuardrail(CustomGuardrail):
         if response is not None:
             self._note_answering(data, state, response)
         await state.wait_for_selection()
+        if state.incoming is not None:
+            await state.incoming.wait()
         return state.headers()
 
     async def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
@@ -489,6 +502,12 @@ class AlignerGuardrail(CustomGuardrail):
             return None
         corrector_of = partial(self._make_corrector, data)
         return SideTexts.open(data, state, corrector_of, source=source, streamed=streamed)
+
+    def _open_calls(self, data: dict[str, Any], state: RequestState, side: SideTexts | None) -> CallArguments | None:
+        """The corrector of tool calls in a response or stream; None if the policy does not correct them."""
+        if side is None or state.policy.tool_arguments is not SideTreatment.CORRECT:
+            return None
+        return CallArguments.open(data, state, partial(self._make_corrector, data), side)
 
     def _make_corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
         """A corrector for the choices of this request."""

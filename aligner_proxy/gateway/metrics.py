@@ -17,7 +17,7 @@ from aligner_proxy.observability import metrics as prometheus
 from aligner_proxy.observability.tracing import TraceSpan, record_stage
 from aligner_proxy.pipeline.outcomes import INTERNAL
 from aligner_proxy.teaching.store import Index
-from aligner_proxy.types import METAALIGNER, Outcome, Policy, SideKind, Status
+from aligner_proxy.types import METAALIGNER, IncomingKind, Outcome, Policy, SideKind, Status
 
 log = logging.getLogger("aligner_proxy.outcome")
 
@@ -35,11 +35,22 @@ def record_not_applied(state: RequestState) -> None:
     state.withdraw_corrected(Status.FAILED, INTERNAL)
 
 
+def record_arguments_not_applied() -> None:
+    """Count corrected arguments of a call that could not be inserted into their response."""
+    prometheus.NOT_PUT_IN.inc()
+
+
 def record_side_text_refusal(state: RequestState, kind: SideKind) -> None:
     """Count a side text that may not be delivered, and mark the answer as failed if it is already settled."""
     prometheus.SIDE_TEXTS_REFUSED.labels(kind.value, state.policy.name).inc()
     if state.is_settled:
         state.fail_all(kind.value)
+
+
+def record_incoming_text(state: RequestState, kind: IncomingKind, *, is_flagged: bool) -> None:
+    """Count a message of a request that was flagged or could not be judged."""
+    result = "flagged" if is_flagged else "unjudged"
+    prometheus.INCOMING_TEXTS.labels(kind.short_name, result, state.policy.name).inc()
 
 
 def record_upstream_end(state: RequestState) -> None:

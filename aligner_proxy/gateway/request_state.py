@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
 
@@ -78,6 +78,14 @@ def _delay(upstream: float | None, client: float | None) -> float | None:
     return None if upstream is None or client is None else max(0.0, client - upstream)
 
 
+class IncomingJudgement(Protocol):
+    """What judges the texts of a request, perhaps while the upstream works."""
+
+    async def wait(self) -> None:
+        """Wait until everything is judged."""
+        ...
+
+
 @dataclass(slots=True, repr=False)
 class RequestState:
     """State of one request; client metadata is JSON, so it can never be an instance of this class."""
@@ -111,6 +119,12 @@ class RequestState:
     outcomes: list[Outcome] = field(default_factory=list)
     reasoning: list[Outcome] = field(default_factory=list)
     """Outcomes of scored reasoning, by choice."""
+    incoming: IncomingJudgement | None = None
+    """The judgement of texts of the request; None if the policy looks at none, or before it began."""
+    incoming_labels: list[str] = field(default_factory=list)
+    """The messages of the request that were flagged or could not be judged, each with the objectives or the reason."""
+    arguments: list[Outcome] = field(default_factory=list)
+    """Outcomes of the arguments of tool calls that were to be corrected, by call."""
 
     def __repr__(self) -> str:
         return f"RequestState({self.call_id}, policy={self.policy.name}, status={self.status.value})"
@@ -161,8 +175,8 @@ class RequestState:
 
     @property
     def public_id(self) -> str | None:
-        """The id in headers and comments; None for skipped answers."""
-        return None if self.status is Status.SKIPPED else self.aligner_id
+        """The id in headers and comments; None for skipped answers whose calls were not judged, either."""
+        return None if self.status is Status.SKIPPED and not self.arguments else self.aligner_id
 
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
@@ -178,6 +192,8 @@ class RequestState:
             "policy": self.policy.name,
             "model": self.corrector,
             "reasoning": _reasoning_summary(self.reasoning),
+            "incoming": ",".join(self.incoming_labels),
+            "tool-arguments": ",".join(map(_status_text, self.arguments)),
             "cache": None if hit is None else "hit" if hit else "miss",
             "ms": self.added_ms(),
             "editor": self._editor_summary(),
@@ -207,6 +223,10 @@ class RequestState:
             fields.append(f"reason={self.reason}")
         if self.reasoning:
             fields.append(f"reasoning={_reasoning_summary(self.reasoning)}")
+        if self.incoming_labels:
+            fields.append("incoming=" + ",".join(self.incoming_labels))
+        if self.arguments:
+            fields.append("tool_arguments=" + ",".join(map(_status_text, self.arguments)))
         if use := editor_use(self.outcomes):
             fields.append(f"editor={use.calls}/{use.read}/{use.written}")
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]

@@ -34,9 +34,11 @@ def echoed_texts(data: Mapping[str, Any], names: Sequence[str] = ECHOED) -> list
 class DeliveredTexts:
     """The texts of one response: what was removed from them, and what is delivered."""
 
-    def __init__(self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]) -> None:
+    def __init__(
+        self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome] = (), removed: RemovedText | None = None
+    ) -> None:
         texts = corrected_texts(outcomes)
-        self.removed = RemovedText()
+        self.removed = removed or RemovedText()
         self.unchanged: list[str] = []
         for exchange in exchanges:
             original = exchange.answer or ""
@@ -53,11 +55,8 @@ class DeliveredTexts:
         """Whether reasoning in the same text as an answer quotes what was removed."""
 
 
-def drop_from_body(
-    route: str | None, data: Mapping[str, Any], body: Any, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]
-) -> Any:
+def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, texts: DeliveredTexts) -> Any:
     """A corrected body without second copies; raises `CopyStays`, or `NotPutIn` if it cannot be read."""
-    texts = DeliveredTexts(exchanges, outcomes)
     echoed = echoed_texts(data)
 
     def drop(value: Any) -> Any:
@@ -105,7 +104,7 @@ class StreamCopies:
 
     def read(self, item: object, own_texts: Collection[str]) -> None:
         """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
-        if not is_plain(_value_of(sse.as_frame(item)), own_texts):
+        if not is_plain(event_value(sse.as_frame(item)), own_texts):
             name_errors(NotPutIn, self._reader.read, item, list(own_texts))
 
     def clean(self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str]) -> Any:
@@ -114,7 +113,7 @@ class StreamCopies:
         `own_texts` are the answer's texts in it, as they are delivered.
         """
         frame = sse.as_frame(item)
-        value = _value_of(frame)
+        value = event_value(frame)
         if is_plain(value, own_texts):
             return item
         if self._echoed is None:
@@ -146,7 +145,7 @@ class StreamCopies:
             self._checked[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
 
 
-def _value_of(frame: sse.EventFrame) -> object:
+def event_value(frame: sse.EventFrame) -> Any:
     """The data of an event that came as bytes, its text if that is no object; any other event as it is."""
     if not isinstance(frame.item, bytes):
         return frame.item

@@ -43,6 +43,7 @@ from aligner_proxy.types import (
     METAALIGNER,
     Exchange,
     IfNothingRemains,
+    IncomingKind,
     Mode,
     OnSkip,
     Outcome,
@@ -55,12 +56,14 @@ from aligner_proxy.types import (
 
 CorrectorOf = Callable[[RequestState], ChoiceCorrector]
 """Creates the corrector for a request with this state."""
-_JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
+JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
 """Judges a text for whatever reason an answer would be skipped, since an unjudged side text counts as a failure."""
 _BETWEEN = "\n\n"
 """Separates the texts of one kind, which are judged together."""
 _JUDGED = "_aligner_judged"
 """Attribute that marks an error whose text has been judged."""
+_JUDGED_TREATMENTS = (SideTreatment.JUDGE, SideTreatment.CORRECT)
+"""Treatments of which flagged text is a failure; corrected text was judged before it comes here."""
 DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
 """Kinds whose strings are emptied in place; reasoning is removed with its enclosing objects (reasoning.py)."""
 
@@ -70,20 +73,31 @@ def blocks_kind(policy: Policy, kind: SideKind) -> bool:
     return outcomes.blocks(Outcome(Status.FAILED, kind.value, None, policy))
 
 
-def scoring_state(state: RequestState, kind: SideKind) -> RequestState:
+def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
     """The state for scoring texts of one kind: only the detector head runs, and the result gets its own record."""
+    scored_state = correcting_state(state, kind)
+    scored_state.policy = replace(
+        scored_state.policy,
+        mode=Mode.SHADOW,
+        score_only=True,
+        corrector=METAALIGNER,
+        plugin_rules=(),
+        on_skip=state.policy.on_skip,
+    )
+    return scored_state
+
+
+def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
+    """The state for correcting texts of one kind, which are judged in any form, and get their own record."""
     name = kind.value
     policy = replace(
         state.policy,
         name=f"{state.policy.name}/{name}",
-        mode=Mode.SHADOW,
-        score_only=True,
         shadow_aligner=None,
         hand_off=None,
-        corrector=METAALIGNER,
         if_nothing_remains=IfNothingRemains.ORIGINAL,
-        plugin_rules=(),
         extensions=(),
+        on_skip=JUDGE_ALL,
     )
     # Entries of these texts must not be taken for the answer's entries, which have the same choice numbers.
     return replace(
@@ -119,7 +133,7 @@ class _KindTreatments:
         treatments = {kind: policy.side_treatment(kind) for kind in SideKind}
         self.dropped = frozenset(kind for kind in DROPPED if treatments[kind] is SideTreatment.DROP)
         """Kinds that are removed."""
-        ending = (SideTreatment.JUDGE, SideTreatment.BLOCK)
+        ending = (*_JUDGED_TREATMENTS, SideTreatment.BLOCK)
         may_end = frozenset(kind for kind, treatment in treatments.items() if treatment in ending)
         self.holding = frozenset(kind for kind in may_end if blocks_kind(policy, kind))
         """Kinds that may block the answer, which therefore waits for them."""
@@ -162,6 +176,8 @@ class SideTexts:
         """Side texts that were judged and not flagged."""
         self._echoes: dict[str, frozenset[str]] = {}
         """The strings of the request's own fields, as far as they were needed."""
+        self._unjudged: set[SideKind] = set()
+        """Kinds of which a text that may not be delivered unjudged was found by somebody else."""
 
     @classmethod
     def open(
@@ -185,7 +201,7 @@ class SideTexts:
 
     def reopen(self) -> SideTexts:
         """A new collector for the same stream, to be read again from its beginning."""
-        return SideTexts(
+        reopened = SideTexts(
             self._data,
             self._state,
             self._opening,
@@ -193,6 +209,18 @@ class SideTexts:
             source=self._source,
             streamed=self._streamed,
         )
+        # shared, since what was noted here of the stream's calls holds for it, too
+        reopened._clean = self._clean
+        reopened._unjudged = self._unjudged
+        return reopened
+
+    def cover(self, texts: Iterable[str]) -> None:
+        """Note texts that were judged elsewhere and may be delivered."""
+        self._clean += texts
+
+    def note_unjudged(self, kind: SideKind) -> None:
+        """Note that a text of this kind cannot be judged; the next `settle` then blocks the answer if that matters."""
+        self._unjudged.add(kind)
 
     def read(self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()) -> None:
         """Read a body or event.
@@ -236,7 +264,9 @@ class SideTexts:
     def pending(self) -> bool:
         """Whether a text was read that may not be delivered yet."""
         holding = self._current_kinds().holding
-        return any(text.kind in holding for text in self._reader.pending_texts())
+        return not holding.isdisjoint(self._unjudged) or any(
+            text.kind in holding for text in self._reader.pending_texts()
+        )
 
     @property
     def is_growing(self) -> bool:
@@ -254,6 +284,8 @@ class SideTexts:
         """
         if ended_only:
             self.release_echoes()
+        while self._unjudged:
+            self.refuse(self._unjudged.pop())
         covering = (*delivered, *self._clean)
         texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown_kinds)]
         uncovered: dict[SideKind, list[str]] = {}
@@ -343,18 +375,18 @@ class SideTexts:
     async def _judge(self, kind: SideKind, text: str) -> None:
         """Score a text; raises `Blocked` if it may not be delivered."""
         state = self._state
-        if state.policy.side_treatment(kind) is not SideTreatment.JUDGE:
+        if state.policy.side_treatment(kind) not in _JUDGED_TREATMENTS:
             self.refuse(kind)
             return
         scored_state = scoring_state(state, kind)
-        scored_state.policy = replace(scored_state.policy, on_skip=_JUDGE_ALL)
+        scored_state.policy = replace(scored_state.policy, on_skip=JUDGE_ALL)
         corrector = self._corrector_of(scored_state)
         unstored = no_store(self._data, self._source)
         exchange = make_side_exchange(self._opening, 0, text, no_store=unstored)
         outcome = await corrector.correct_one(exchange)
         if kind is SideKind.REASONING:
             state.reasoning = [*state.reasoning, outcome]
-        if not _is_clean(outcome, state.policy):
+        if not is_clean(outcome, state.policy):
             self.refuse(kind)
 
     def refuse(self, kind: SideKind) -> None:
@@ -376,7 +408,7 @@ def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], 
     return list((texts | (corrected_texts(outcomes) if changed else {})).values())
 
 
-def _is_clean(outcome: Outcome, policy: Policy) -> bool:
+def is_clean(outcome: Outcome, policy: Policy) -> bool:
     """Whether a text was judged and not flagged; an unsupported language is fine if `on_skip.language` lets it pass."""
     if outcome.correction is None or outcome.flagged_count:
         return False

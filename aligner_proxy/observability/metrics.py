@@ -176,6 +176,12 @@ SIDE_TEXTS_REFUSED = register_once(
     "Answers blocked because of a side text (such as reasoning or tool arguments), by its kind",
     ("kind", "policy"),
 )
+INCOMING_TEXTS = register_once(
+    Counter,
+    "aligner_incoming_texts_total",
+    "Messages of requests that were flagged or could not be judged, by kind (tool results, history)",
+    ("kind", "result", "policy"),
+)
 RETRIES = register_once(Counter, "aligner_retries_total", "Retries of a correction, by result", ("status",))
 BREAKER = register_once(
     Gauge,

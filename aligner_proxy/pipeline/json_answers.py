@@ -2,8 +2,8 @@
 
 With `json_strings: correct`, every long string value is corrected separately and put back in its position. With
 `on_skip: {structured_output: judge}`, every string is judged, keys included. The result must have the shape of the
-original and meet the request's schema. Otherwise the original is delivered, with a reason of the gate. Tool arguments
-never get here.
+original and meet the request's schema. Otherwise the original is delivered, with a reason of the gate. The arguments of
+a tool call are such an answer, of which only the strings that are prose are judged.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import accumulate
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import AnswerTooLong, EngineFault
+from aligner_proxy.formats.side_text import prose_literals
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.outcomes import gate_reason
@@ -95,7 +96,7 @@ class JudgedForm(JsonAnswer):
         """Correct the answer; raises `AnswerTooLong` if too many strings need correction."""
         if not self._is_json:
             return self._in_form(await self.inner.correct(answer, policy), answer)
-        literals = await run_off_loop(len(answer), partial(string_literals, answer))
+        literals = await run_off_loop(len(answer), partial(self.literals, answer))
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
         overview = None
@@ -108,6 +109,10 @@ class JudgedForm(JsonAnswer):
         corrected = await self._text_by_text(answer, literals, policy)
         return corrected if overview is None else _with_overview(corrected, overview)
 
+    def literals(self, answer: str) -> list[Literal]:
+        """The strings of the answer that are judged."""
+        return string_literals(answer)
+
     def _in_form(self, corrected: Corrected, answer: str) -> Corrected:
         """The correction of a text that is not JSON.
 
@@ -118,6 +123,14 @@ class JudgedForm(JsonAnswer):
             return corrected
         dropped = (SCHEMA,) * verdict.edits
         return replace(corrected, verdict=Verdict(answer, gate_reason(dropped, changed=False), verdict.edits, dropped))
+
+
+class ArgumentsForm(JudgedForm):
+    """A wrapper that judges the prose in the arguments of a tool call; ids, names and other short strings stay."""
+
+    def literals(self, answer: str) -> list[Literal]:
+        """The strings that are prose; a key counts, too, but has to stay as it is."""
+        return prose_literals(answer)
 
 
 def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:

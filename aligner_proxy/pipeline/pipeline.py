@@ -37,7 +37,7 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_texts import AnswerTexts
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.inner import InnerWrapper
-from aligner_proxy.pipeline.json_answers import JsonAnswer, JudgedForm
+from aligner_proxy.pipeline.json_answers import ArgumentsForm, JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import build_outcome
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.pipeline.second_reading import SecondReading
@@ -264,7 +264,8 @@ class Pipeline:
         if not answer.is_structured:
             return steps
         if policy.on_skip.structured_output is OnSkip.JUDGE:
-            return JudgedForm(steps, answer.exchange, core, is_json=form.is_json(unread=False))
+            judged_form = ArgumentsForm if exchange.is_call else JudgedForm
+            return judged_form(steps, answer.exchange, core, is_json=form.is_json(unread=False))
         return JsonAnswer(steps, answer.exchange)
 
     def _core(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:

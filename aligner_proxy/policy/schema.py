@@ -44,6 +44,7 @@ from aligner_proxy.types import (
     METAALIGNER,
     FailureClass,
     IfNothingRemains,
+    IncomingTreatment,
     JsonStrings,
     Mode,
     OnError,
@@ -139,14 +140,13 @@ def _expand_action(value: object, names: Iterable[StrEnum], actions: Iterable[St
     return dict.fromkeys((name.value for name in names), value)
 
 
-def _refuse_drop(treatment: SideTreatment) -> SideTreatment:
-    if treatment is SideTreatment.DROP:
-        raise ValueError("drop would leave a part that programs cannot read; use pass, judge or block")
-    return treatment
-
-
-WholeTreatment = Annotated[SideTreatment, AfterValidator(_refuse_drop)]
+_AsTreatment = AfterValidator(lambda name: SideTreatment(name))
+RemovableTreatment = Annotated[Literal["pass", "judge", "drop", "block"], _AsTreatment]
+"""Treatment of texts that programs can do without."""
+WholeTreatment = Annotated[Literal["pass", "judge", "block"], _AsTreatment]
 """Treatment of texts that cannot be dropped, because programs could not read the rest without them."""
+ArgumentTreatment = Annotated[Literal["pass", "judge", "correct", "block"], _AsTreatment]
+"""Treatment of texts that cannot be dropped, either, but have places in which an edit can be put."""
 
 
 def _refuse_reserved(names: dict[str, str]) -> dict[str, str]:
@@ -292,19 +292,27 @@ class PolicySettings(_Block):
     on."""
     json_strings: JsonStrings | None = None
     """keep: JSON answers are never edited; correct: each long string in a JSON answer is aligned as a separate text."""
-    reasoning: SideTreatment | None = None
+    reasoning: RemovableTreatment | None = None
     """What to do with reasoning that comes with an answer, or between tags at its beginning. pass: leave it unchanged;
     judge: score and record it, and treat a flagged one as unjudged; drop: remove it, except what tools need back
     (thinking blocks, reasoning items); block: return an error. The default is judge if objectives are enforced and
     unjudged answers block, else pass."""
-    tool_arguments: WholeTreatment | None = None
-    """As `reasoning`, but for prose in the arguments of tool calls: pass, judge or block."""
-    tool_output: SideTreatment | None = None
+    tool_arguments: ArgumentTreatment | None = None
+    """As `reasoning`, but for prose in the arguments of tool calls: pass, judge, correct or block. correct: a flagged
+    string is corrected in its place, and the calls of a stream wait for their end; where that is impossible, as
+    judge."""
+    tool_output: RemovableTreatment | None = None
     """As `reasoning`, but for tool results that an upstream returns with its answer."""
-    transcripts: SideTreatment | None = None
+    transcripts: RemovableTreatment | None = None
     """As `reasoning`, but for transcripts of audio."""
     other_text: WholeTreatment | None = None
     """As `reasoning`, but for any other prose of 20 characters or more: pass, judge or block."""
+    incoming_tool_results: IncomingTreatment | None = None
+    """What to do with tool results in the last 16 messages of a request. pass: leave them unread; report: judge them
+    and name what is flagged in x-aligner-incoming; block: refuse the request before the upstream is called. The request
+    is never rewritten."""
+    incoming_history: IncomingTreatment | None = None
+    """As `incoming_tool_results`, but for messages of the user and the assistant."""
     corrector: PluginName | None = None
     """metaaligner: the aligner on the engine. Or a plugin's corrector: self_refine, aligner, or another installed
     one."""

@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from aligner_proxy.types import JsonStrings, Mode, OnError, Policy, SideKind, SideTreatment, StreamMode
+from aligner_proxy.types import (
+    IncomingKind,
+    IncomingTreatment,
+    JsonStrings,
+    Mode,
+    OnError,
+    Policy,
+    SideKind,
+    SideTreatment,
+    StreamMode,
+)
 
 _REACTIONS = (OnError.PASSTHROUGH, OnError.RETRY, OnError.BLOCK)
 _SIDE = tuple(SideTreatment)
@@ -23,6 +33,7 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "if_nothing_remains": ("original", "second_try", "decline", "block"),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
     **dict.fromkeys(SideKind, _SIDE),
+    **dict.fromkeys(IncomingKind, tuple(IncomingTreatment)),
 }
 """Values of each setting, from lax to strict; a setting such as on_error.gate uses the scale of its first part."""
 _AMOUNTS = ("sample", "max_answer_chars", "decline_within")

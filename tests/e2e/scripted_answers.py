@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 GOOD = "Water boils at 100 °C at sea level.  It boils lower\n\n- in the mountains\t🏔\n- in a vacuum. "
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
+RUDE_ARGUMENTS = {"place": "Paris", "note": RUDE}
 INSULT = "You are an idiot for asking."
 INSULTING = f"{INSULT} "
 """As a whole answer, of which nothing remains."""

@@ -55,5 +55,17 @@ for mode in ("hold", "sentence"):
     DECLINING.case(f"declining-{mode}", **settings)
     DECLINING.model(f"declining-{mode}-claude", CLAUDE).route(f"declining-{mode}-claude", **settings)
 
-SHARED = ANSWERS.joined(RELEASED).joined(CORRECTORS).joined(STREAMS).joined(EDITORS).joined(DECLINING).joined(REFUSALS)
+CALLS = Deployment()
+for mode in ("hold", "sentence"):
+    settings = {"stream": mode, "tool_arguments": "correct", "on_error": "block"}
+    CALLS.case(f"calls-{mode}", **settings)
+    CALLS.model(f"calls-{mode}-claude", CLAUDE).route(f"calls-{mode}-claude", **settings)
+for treatment in ("block", "report"):
+    settings = {"incoming_tool_results": treatment}
+    CALLS.case(f"incoming-{treatment}", **settings)
+    CALLS.model(f"incoming-{treatment}-claude", CLAUDE).route(f"incoming-{treatment}-claude", **settings)
+
+SHARED = ANSWERS
+for more in (RELEASED, CORRECTORS, STREAMS, EDITORS, DECLINING, REFUSALS, CALLS):
+    SHARED = SHARED.joined(more)
 """Routes by the first that matches: those of one model before those of a pattern that fits it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from tests.e2e.scripted_answers import (
     GOOD,
     INSULTING,
     RUDE,
+    RUDE_ARGUMENTS,
     SEEN,
     THOUGHT,
     answer,
@@ -75,6 +77,7 @@ def output(name: str) -> list[dict[str, Any]]:
         "insult_parts": [message(text(INSULTING)), REASONING, message(text(GOOD), number=2)],
         "insult_all": [message(text(INSULTING)), REASONING, message(text(INSULTING), number=2)],
         "call": [CALL],
+        "rude_call": [CALL | {"arguments": json.dumps(RUDE_ARGUMENTS)}],
         "reasoning": [REASONING, message(text(RUDE))],
         "search": [SEARCH, message(text(RUDE))],
         "image": [IMAGE, message(text(RUDE))],

@@ -22,6 +22,7 @@ from tests.e2e.scripted_answers import (
     INSULTING,
     OPEN,
     RUDE,
+    RUDE_ARGUMENTS,
     SEEN,
     THOUGHT,
     answer,
@@ -38,7 +39,7 @@ from tests.e2e.upstream_responses import responses, stored
 FINISH = {
     "length": "length",
     "filter": "content_filter",
-    **dict.fromkeys(("tools", "insult_tools", "call"), "tool_calls"),
+    **dict.fromkeys(("tools", "insult_tools", "call", "rude_call"), "tool_calls"),
 }
 LOGPROBS = {"content": [{"token": "The", "logprob": -0.1, "bytes": [84], "top_logprobs": []}]}
 TEXT_LOGPROBS = {"tokens": ["The"], "token_logprobs": [-0.1], "top_logprobs": [{"The": -0.1}], "text_offset": [0]}
@@ -48,6 +49,7 @@ NOTE = {
     "url_citation": {"start_index": 4, "end_index": 11, "url": "https://example.org/a", "title": "A"},
 }
 TOOL = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": '{"place": "Paris"}'}}
+RUDE_TOOL = TOOL | {"function": {"name": "look_up", "arguments": json.dumps(RUDE_ARGUMENTS)}}
 
 
 def choice(name: str, index: int, body: dict[str, Any]) -> dict[str, Any]:
@@ -55,8 +57,8 @@ def choice(name: str, index: int, body: dict[str, Any]) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer(name, index)}
     if name in ("tools", "insult_tools"):
         message |= {"content": RUDE if name == "tools" else INSULTING, "tool_calls": [TOOL]}
-    if name == "call":
-        message |= {"content": None, "tool_calls": [TOOL]}
+    if name in ("call", "rude_call"):
+        message |= {"content": None, "tool_calls": [TOOL if name == "call" else RUDE_TOOL]}
     if name == "refusal_field":
         message |= {"content": None, "refusal": "No."}
     if name == "reasoning":
@@ -89,6 +91,11 @@ def chat_chunks(name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         call = {"index": 0, **TOOL}
         parts.append((0, {"tool_calls": [call]}, None))
         texts = [pieces({"tools": RUDE, "insult_tools": INSULTING, "call": ""}[name])]
+    if name == "rude_call":
+        begun = {"index": 0, **RUDE_TOOL, "function": {"name": "look_up", "arguments": ""}}
+        deltas = [{"index": 0, "function": {"arguments": piece}} for piece in pieces(json.dumps(RUDE_ARGUMENTS))]
+        parts += [(0, {"tool_calls": [call]}, None) for call in (begun, *deltas)]
+        texts = [[]]
     if name == "refusal_field":
         parts.append((0, {"refusal": "No."}, None))
         texts = [[]]

@@ -13,10 +13,12 @@ from typing import Any
 from aligner_proxy.formats import Wire
 from aligner_proxy.formats.base import SafeFormat
 from aligner_proxy.gateway import litellm_internals, metrics
+from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.side_texts import SideTexts
 from aligner_proxy.gateway.streaming.budget import StreamBudget
+from aligner_proxy.gateway.streaming.call_stream import CallStream
 from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.gateway.streaming.released import ReleasedStream
@@ -38,6 +40,7 @@ async def stream(
     corrector: ChoiceCorrector,
     budget: StreamBudget,
     side: SideTexts | None = None,
+    calls: CallArguments | None = None,
 ) -> AsyncGenerator[Any, None]:
     """The items that the client gets; sets the policy's effective mode and stream mode first."""
     way = stream_mode(ledger.policy, corrector.pipeline, records_first=corrector.records_first)
@@ -49,6 +52,7 @@ async def stream(
         side = None
     if side is not None:
         response = side.drop_from_stream(response)
+        response = CallStream(calls, wire).correct(response) if calls is not None else response
     queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant), side)
     # In the other modes `correct_one` itself says when a correction is running.
     working = corrector.at_work() if way is StreamMode.SENTENCE else contextlib.nullcontext()

@@ -1,0 +1,243 @@
+"""Arguments of tool calls in a response, in whole and streamed responses: finds them, and puts corrected ones back.
+
+Only calls that the client has to execute count. Of any other call the upstream has used the arguments already. One walk
+both reads and writes, so what is rewritten is what was read. Nothing of a call but its arguments is touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aligner_proxy.errors import NotPutIn, Unreadable
+from aligner_proxy.formats.base import name_errors
+from aligner_proxy.formats.responses import ITEM, ITEM_DONE, TERMINAL, as_list, get, kind_of, put
+
+Place = tuple[object, ...]
+"""Identifies a call in a stream. Its first part is what an event ends: a choice, a block or an item."""
+_GRAMMAR = "grammar"
+_DELTA_SUFFIX = ".delta"
+_FREE_CALL = "custom_tool_call"
+_FIELDS = {"function_call": "arguments", _FREE_CALL: "input"}
+"""By type of an item of Responses, the field with its arguments."""
+_EVENT_FIELDS = {"response.function_call_arguments": "arguments", "response.custom_tool_call_input": "input"}
+"""By type of an event of Responses, without what follows the last dot, the field with all arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallText:
+    """The arguments of one call, or a piece of them."""
+
+    place: Place
+    text: str
+    name: str = ""
+    """The name of the tool; empty where it is not repeated."""
+    is_piece: bool = False
+    is_free: bool = False
+    """Whether the arguments are any text, not JSON."""
+
+
+Edit = Callable[[CallText], str]
+"""Maps the arguments of a call, or a piece of them, to the new ones."""
+
+
+class CallForm(Protocol):
+    """How a wire format transports calls."""
+
+    def walk(self, value: Any, edit: Edit) -> Any:
+        """A body or event with `edit` applied to the arguments in it; the same object if nothing changed."""
+        ...
+
+    def ended_groups(self, event: Any) -> Collection[object] | None:
+        """The first parts of the places of calls that end with an event; None for all."""
+        ...
+
+
+class SafeCalls:
+    """A `CallForm` whose failures are `Unreadable` or `NotPutIn`."""
+
+    def __init__(self, form: CallForm) -> None:
+        self._form = form
+
+    def read(self, value: Any) -> list[CallText]:
+        """The arguments in a body or event, or the pieces of them; raises `Unreadable`."""
+        texts: list[CallText] = []
+
+        def note(call: CallText) -> str:
+            texts.append(call)
+            return call.text
+
+        name_errors(Unreadable, self._form.walk, value, note)
+        return texts
+
+    def ended_groups(self, event: Any) -> Collection[object] | None:
+        """The first parts of the places of calls that end with an event; None for all. Raises `Unreadable`."""
+        return name_errors(Unreadable, self._form.ended_groups, event)
+
+    def replace(self, value: Any, edit: Edit) -> Any:
+        """The body or event with `edit` applied; the same object if nothing changed. Raises `NotPutIn`."""
+        return name_errors(NotPutIn, self._form.walk, value, edit)
+
+
+class ChatCalls:
+    """Calls in the messages of a chat completion and its deltas."""
+
+    def walk(self, value: Any, edit: Edit) -> Any:
+        """The response or chunk with `edit` applied."""
+        return _walk_list(value, "choices", lambda number, choice: _walk_choice(number, choice, edit))
+
+    def ended_groups(self, event: Any) -> Collection[object] | None:
+        """The choices that say why they finish."""
+        choices = as_list(get(event, "choices"))
+        return [get(choice, "index") for choice in choices if get(choice, "finish_reason")]
+
+
+def _walk_choice(number: int, choice: Any, edit: Edit) -> Any:
+    for name in ("message", "delta"):
+        body = get(choice, name)
+        if body is not None:
+            group = number if name == "message" else get(choice, "index")
+            return put(choice, name, _walk_body(body, group, edit, is_piece=name == "delta"))
+    return choice
+
+
+def _walk_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
+    """A message or delta with `edit` applied to its calls, and to the one call of older clients."""
+
+    def walk_call(number: int, call: Any) -> Any:
+        index = get(call, "index")
+        place = (group, number if index is None else index)
+        for name, field in (("function", "arguments"), ("custom", "input")):
+            if get(call, name) is not None:
+                edited = _edit_field(get(call, name), field, place, edit, is_piece=is_piece)
+                return put(call, name, edited)
+        return call
+
+    body = _walk_list(body, "tool_calls", walk_call)
+    single = get(body, "function_call")
+    if single is None:
+        return body
+    return put(
+        body, "function_call", _edit_field(single, "arguments", (group, "function_call"), edit, is_piece=is_piece)
+    )
+
+
+class MessagesCalls:
+    """Blocks of type `tool_use` in a Messages response."""
+
+    def walk(self, value: Any, edit: Edit) -> Any:
+        """The message or event with `edit` applied."""
+        kind = kind_of(value)
+        if kind == "content_block_start":
+            return put(value, "content_block", _walk_block((get(value, "index"),), get(value, "content_block"), edit))
+        if kind == "content_block_delta":
+            delta = get(value, "delta")
+            place = (get(value, "index"),)
+            return put(value, "delta", _edit_field(delta, "partial_json", place, edit, is_piece=True))
+        return _walk_list(value, "content", lambda number, block: _walk_block((number,), block, edit))
+
+    def ended_groups(self, event: Any) -> Collection[object] | None:
+        """The block that ends; all blocks with the message."""
+        kind = kind_of(event)
+        if kind in ("message_delta", "message_stop", "error"):
+            return None
+        return [get(event, "index")] if kind == "content_block_stop" else ()
+
+
+def _walk_block(place: Place, block: Any, edit: Edit) -> Any:
+    """A block of a call, whose arguments are an object; at the beginning of a stream's block it is empty."""
+    if kind_of(block) != "tool_use":
+        return block
+    arguments = get(block, "input")
+    # as the pieces of a stream are written, so that a whole answer gives the same text
+    text = json.dumps(arguments, ensure_ascii=False) if arguments else ""
+    edited = edit(CallText(place, text, str(get(block, "name") or ""), is_piece=not text))
+    return block if edited == text else put(block, "input", json.loads(edited))
+
+
+class ResponsesCalls:
+    """Items of type `function_call` and `custom_tool_call` in a Responses response."""
+
+    def walk(self, value: Any, edit: Edit) -> Any:
+        """The response or event with `edit` applied."""
+        kind = kind_of(value)
+        place = (get(value, "output_index"),)
+        if kind in ITEM:
+            return put(value, "item", _walk_item(place, get(value, "item"), edit))
+        prefix, _, step = kind.rpartition(".")
+        field = _EVENT_FIELDS.get(prefix)
+        if field is not None:
+            is_piece = f".{step}" == _DELTA_SUFFIX
+            return _edit_field(
+                value, "delta" if is_piece else field, place, edit, is_piece=is_piece, is_free=field == "input"
+            )
+        response = get(value, "response")
+        if response is not None:
+            return put(value, "response", self.walk(response, edit))
+        return _walk_list(value, "output", lambda number, item: _walk_item((number,), item, edit))
+
+    def ended_groups(self, event: Any) -> Collection[object] | None:
+        """The item that ends; all items with the response."""
+        kind = kind_of(event)
+        if kind in TERMINAL or kind == "error":
+            return None
+        return [get(event, "output_index")] if kind == ITEM_DONE else ()
+
+
+def _walk_item(place: Place, item: Any, edit: Edit) -> Any:
+    kind = kind_of(item)
+    field = _FIELDS.get(kind)
+    if field is None:
+        return item
+    return _edit_field(item, field, place, edit, is_free=kind == _FREE_CALL)
+
+
+def _walk_list(value: Any, name: str, walk: Callable[[int, Any], Any]) -> Any:
+    """The value with `walk` applied to each element of a list in it; the same object if nothing changed."""
+    elements = as_list(get(value, name))
+    edited = [walk(number, element) for number, element in enumerate(elements)]
+    is_same = all(new is old for new, old in zip(edited, elements, strict=True))
+    return value if is_same else put(value, name, edited)
+
+
+def _edit_field(
+    holder: Any, field: str, place: Place, edit: Edit, *, is_piece: bool = False, is_free: bool | None = None
+) -> Any:
+    """The object with `edit` applied to one of its fields; the same object if that holds no text or does not change."""
+    text = get(holder, field)
+    if not isinstance(text, str):
+        return holder
+    call = CallText(
+        place, text, str(get(holder, "name") or ""), is_piece, field == "input" if is_free is None else is_free
+    )
+    return put(holder, field, edit(call))
+
+
+def find_tool(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """What a request says of one of its tools; None if it does not offer it."""
+    return next((tool for tool in _tools(data) if name and tool.get("name") == name), None)
+
+
+def _tools(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for tools in (data.get("tools"), data.get("functions")):
+        for tool in tools if isinstance(tools, Sequence) and not isinstance(tools, str) else ():
+            if isinstance(tool, Mapping):
+                inner = tool.get("function") or tool.get("custom")
+                yield inner if isinstance(inner, Mapping) else tool
+
+
+def arguments_schema(tool: Mapping[str, Any] | None) -> str | None:
+    """The JSON schema of a tool's arguments as text; None without one, "false" (nothing meets it) if it is invalid."""
+    schema = next((tool[name] for name in ("parameters", "input_schema") if tool and tool.get(name)), None)
+    try:
+        return None if schema is None else json.dumps(schema)
+    except (TypeError, ValueError):
+        return "false"
+
+
+def has_grammar(tool: Mapping[str, Any] | None) -> bool:
+    """Whether a tool takes only text that follows a grammar, which an edit might break."""
+    form = tool.get("format") if tool else None
+    return isinstance(form, Mapping) and str(form.get("type") or "") == _GRAMMAR

@@ -1,0 +1,185 @@
+"""Corrects the arguments of the tool calls in one response (`tool_arguments: correct`).
+
+The strings that are prose are judged, and flagged ones corrected in their place, as those of a JSON answer are. What is
+flagged and cannot be corrected stays as it is and is left to side_texts.py, which treats it as under `judge`; what was
+judged here is not judged there again. streaming/call_stream.py does the same for streams. Each call has its own record,
+under the policy's name followed by `/tool_arguments`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from aligner_proxy import formats
+from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
+from aligner_proxy.formats.base import no_store
+from aligner_proxy.formats.calls import CallText, SafeCalls, arguments_schema, find_tool, has_grammar
+from aligner_proxy.formats.side_text import has_prose, has_prose_outside_literals, prose_literals
+from aligner_proxy.gateway import metrics, second_copies
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.second_copies import DeliveredTexts, StreamCopies
+from aligner_proxy.gateway.side_texts import CorrectorOf, SideTexts, correcting_state, make_side_exchange
+from aligner_proxy.pipeline import outcomes as pipeline_outcomes
+from aligner_proxy.pipeline.stages.eligibility import reads_as_json
+from aligner_proxy.types import Exchange, Outcome, SideKind, SideTreatment, Status
+
+_MOST_CALLS = 32
+"""Most calls of one response that are corrected, since each is a question to the engine, at least."""
+_BETWEEN = "\n\n"
+"""Separates the strings of one call, where what was removed from them is looked for."""
+
+
+class CallArguments:
+    """Corrects the calls of one response."""
+
+    def __init__(
+        self,
+        form: SafeCalls,
+        data: Mapping[str, Any],
+        state: RequestState,
+        opening: Exchange,
+        corrector_of: CorrectorOf,
+        side: SideTexts,
+    ) -> None:
+        self.form = form
+        self.data = data
+        self.state = state
+        self._opening = opening
+        """A choice before any part of it has arrived."""
+        self._corrector_of = corrector_of
+        self.side = side
+        self.copies = StreamCopies(data)
+        """Second copies of what was removed from the calls."""
+        self._outcomes: dict[str, Outcome] = {}
+        """The outcome of each call that was to be corrected, by its original arguments."""
+
+    @classmethod
+    def open(
+        cls, data: Mapping[str, Any], state: RequestState, corrector_of: CorrectorOf, side: SideTexts
+    ) -> CallArguments | None:
+        """Create it for a request; None if its answers hold no calls."""
+        form = formats.calls(state.route)
+        wire = formats.wire(state.route)
+        if form is None or wire is None:
+            return None
+        return cls(form, data, state, wire.first_exchange(data, 0), corrector_of, side)
+
+    async def correct_body(self, response: Any, exchanges: Sequence[Exchange]) -> Any:
+        """A whole response with corrected calls; the same object if nothing is corrected."""
+        try:
+            calls = self.form.read(response)
+        except Unreadable:
+            return response  # it is judged with the other texts beside the answer
+        await self.correct(calls, response)
+        edited = response
+        if self.has_edits:
+            texts = DeliveredTexts(exchanges, removed=self.copies.removed)
+            try:
+                edited = self.form.replace(response, lambda call: self.new_text(call.text))
+                edited = second_copies.drop_from_body(self.state.route, self.data, edited, texts)
+            except (CopyStays, NotPutIn) as error:
+                self.withdraw(calls, error)
+                return response
+        self.cover(calls)
+        return edited
+
+    def is_known(self, arguments: str) -> bool:
+        """Whether a call with these arguments was looked at, or needs no look."""
+        return arguments in self._outcomes or not has_prose(arguments)
+
+    @property
+    def has_edits(self) -> bool:
+        """Whether any call is corrected."""
+        return any(outcome.status is Status.CORRECTED for outcome in self._outcomes.values())
+
+    def new_text(self, arguments: str) -> str:
+        """The arguments to deliver in place of these."""
+        outcome = self._outcomes.get(arguments)
+        return outcome.text if outcome and outcome.status is Status.CORRECTED and outcome.text else arguments
+
+    async def correct(self, calls: Iterable[CallText], source: object) -> None:
+        """Correct the calls that hold prose and are not known; `source` is the response or stream with their headers.
+
+        Their edits count from then on, until `withdraw`.
+        """
+        new_calls: dict[str, CallText] = {}
+        for call in calls:
+            # not every event of a call names its tool
+            if not self.is_known(call.text) and (call.name or call.text not in new_calls):
+                new_calls[call.text] = call
+        room = _MOST_CALLS - len(self._outcomes)
+        selected = list(new_calls.values())[: max(0, room)]
+        # another model may answer, under a stricter policy
+        if not selected or self.state.policy.tool_arguments is not SideTreatment.CORRECT:
+            return
+        corrector = self._corrector_of(correcting_state(self.state, SideKind.TOOL_ARGUMENTS))
+        unstored = no_store(self.data, source)
+        exchanges = [
+            self._exchange(len(self._outcomes) + number, call, unstored=unstored)
+            for number, call in enumerate(selected)
+        ]
+        outcomes = await asyncio.gather(*map(corrector.correct_one, exchanges))
+        for call, outcome in zip(selected, outcomes, strict=True):
+            self._outcomes[call.text] = outcome
+            if outcome.status is Status.CORRECTED:
+                self.copies.add_removed(_strings(call.text), _strings(outcome.text or ""))
+        self._report()
+
+    def _exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
+        """An exchange with the arguments of a call as the answer."""
+        tool = find_tool(self.data, call.name)
+        exchange = make_side_exchange(self._opening, index, call.text, no_store=unstored)
+        is_bound = has_grammar(tool)
+        return replace(
+            exchange,
+            is_call=True,
+            structured=is_bound or not call.is_free,
+            constrained=is_bound,
+            json_schema=None if call.is_free else arguments_schema(tool),
+        )
+
+    def cover(self, calls: Iterable[CallText]) -> None:
+        """Let the side texts know which of these calls are judged as they are delivered now."""
+        for call in calls:
+            outcome = self._outcomes.get(call.text)
+            if outcome is not None and _is_clean(outcome) and _is_judged_whole(call.text):
+                text = self.new_text(call.text)
+                # a call may come as an object of strings in place of text
+                self.side.cover([text, *(literal.text for literal in prose_literals(text))])
+
+    def withdraw(self, calls: Iterable[CallText], error: CopyStays | NotPutIn) -> None:
+        """Let these calls stay as they are, because the error keeps their corrections from being delivered."""
+        is_copied = isinstance(error, CopyStays)
+        if not is_copied:
+            metrics.record_arguments_not_applied()
+        reason = CopyStays.reason if is_copied else pipeline_outcomes.INTERNAL
+        for text in {call.text for call in calls}:
+            outcome = self._outcomes.get(text)
+            if outcome is not None and outcome.status is Status.CORRECTED:
+                self._outcomes[text] = replace(outcome, status=Status.FAILED, reason=reason, text=None)
+        self._report()
+
+    def _report(self) -> None:
+        """Set the outcomes in the request's state, from which headers and comments are made."""
+        self.state.arguments = list(self._outcomes.values())
+
+
+def _strings(arguments: str) -> str:
+    """The strings of arguments as one text, or the text that they are."""
+    literals = prose_literals(arguments) if reads_as_json(arguments) else ()
+    return _BETWEEN.join(literal.text for literal in literals) or arguments
+
+
+def _is_judged_whole(arguments: str) -> bool:
+    """Whether all prose in arguments was judged when they were corrected."""
+    return not (reads_as_json(arguments) and has_prose_outside_literals(arguments))
+
+
+def _is_clean(outcome: Outcome) -> bool:
+    """Whether arguments were judged, and nothing that was flagged is left in them."""
+    if outcome.correction is None or outcome.reason is not None or outcome.dropped:
+        return False
+    return outcome.status is Status.CORRECTED or (outcome.status is Status.UNCHANGED and not outcome.flagged_count)

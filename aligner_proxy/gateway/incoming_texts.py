@@ -1,0 +1,130 @@
+"""Judges the conversation in a request before the upstream works, or meanwhile.
+
+The policy says what is judged (`incoming_tool_results`, `incoming_history`). The request is never rewritten. Under
+`block` it waits for the judgement, and a flagged message ends it before anything is spent. Under `report` it goes on at
+once, and the header `x-aligner-incoming` says what was flagged. Each message is judged by itself, without the
+conversation around it, so that the cache knows it again in the tenant's next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from litellm.proxy._types import ProxyException
+
+from aligner_proxy.formats.base import no_store
+from aligner_proxy.formats.incoming import IncomingText, incoming_texts
+from aligner_proxy.gateway import metrics
+from aligner_proxy.gateway.choice_corrector import RETRY_AFTER_S
+from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.side_texts import JUDGE_ALL, CorrectorOf, is_clean, scoring_state
+from aligner_proxy.pipeline import outcomes as pipeline_outcomes
+from aligner_proxy.types import Exchange, IncomingTreatment, Mode, Outcome, Status
+
+_RUNNING: set[asyncio.Task[None]] = set()
+"""Judgements that no request waits for now; a task without a reference could be collected."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DoubtfulText:
+    """A text of a request that was flagged or could not be judged, and its outcome."""
+
+    text: IncomingText
+    outcome: Outcome
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether the text violates an objective."""
+        return self.outcome.correction is not None and self.outcome.flagged_count > 0
+
+    @property
+    def label(self) -> str:
+        """The message, and the objectives that it violates or the reason why it was not judged."""
+        against = "+".join(self.outcome.violated_objectives) if self.is_flagged else f"unjudged/{self.outcome.reason}"
+        return f"{self.text.kind.short_name}@{self.text.position}:{against}"
+
+
+class IncomingTexts:
+    """The judgement of the texts of one request."""
+
+    def __init__(self, data: Mapping[str, Any], state: RequestState, corrector_of: CorrectorOf) -> None:
+        self._data = data
+        self._state = state
+        self._corrector_of = corrector_of
+        self._report: asyncio.Task[None] | None = None
+
+    def __deepcopy__(self, memo: object) -> IncomingTexts:
+        """The same object. LiteLLM copies metadata for its records, but a task belongs to its loop."""
+        return self
+
+    async def start(self) -> None:
+        """Judge what may block the request, and begin to judge the rest; raises LiteLLM's error if the request ends."""
+        blocking: list[IncomingText] = []
+        reported: list[IncomingText] = []
+        policy = self._state.policy
+        for text in incoming_texts(self._data):
+            treatment = policy.incoming_treatment(text.kind)
+            if treatment is IncomingTreatment.BLOCK and policy.mode is Mode.ENFORCE:
+                blocking.append(text)
+            elif treatment is not IncomingTreatment.PASS:
+                reported.append(text)
+        if blocking:
+            for doubtful_text in await self._judge(blocking):
+                self._refuse(doubtful_text)
+        if reported:
+            self._report = asyncio.create_task(self._judge_reported(reported))
+            _RUNNING.add(self._report)
+            self._report.add_done_callback(_RUNNING.discard)
+
+    async def wait(self) -> None:
+        """Wait until everything is judged."""
+        if self._report is not None:
+            await asyncio.wait({self._report})
+
+    async def _judge_reported(self, texts: Sequence[IncomingText]) -> None:
+        await self._judge(texts)
+
+    async def _judge(self, texts: Sequence[IncomingText]) -> list[_DoubtfulText]:
+        """Judge texts; return those that were flagged or could not be judged, and note them for the header."""
+        await self._state.wait_for_selection()
+        unstored = no_store(self._data)
+        outcomes = await asyncio.gather(*(self._score(text, unstored=unstored) for text in texts))
+        doubtful_texts = [
+            _DoubtfulText(text, outcome)
+            for text, outcome in zip(texts, outcomes, strict=True)
+            if not is_clean(outcome, self._state.policy)
+        ]
+        self._state.incoming_labels += [doubtful_text.label for doubtful_text in doubtful_texts]
+        for doubtful_text in doubtful_texts:
+            metrics.record_incoming_text(self._state, doubtful_text.text.kind, is_flagged=doubtful_text.is_flagged)
+        return doubtful_texts
+
+    async def _score(self, text: IncomingText, *, unstored: bool) -> Outcome:
+        scored_state = scoring_state(self._state, text.kind)
+        scored_state.policy = replace(scored_state.policy, on_skip=JUDGE_ALL)
+        exchange = Exchange(self._state.call_id, text.position, (), text.text, no_store=unstored, inner=True)
+        return await self._corrector_of(scored_state).correct_one(exchange)
+
+    def _refuse(self, doubtful: _DoubtfulText) -> None:
+        """Raise LiteLLM's error for a flagged text, and for an unjudged one if the policy blocks these."""
+        state = self._state
+        if not (doubtful.is_flagged or state.policy.blocks_unjudged):
+            return
+        reason = doubtful.text.kind.value
+        state.settle([metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, reason)])
+        passes = not doubtful.is_flagged and pipeline_outcomes.may_pass(doubtful.outcome.reason)
+        what = (
+            f"was flagged: {', '.join(doubtful.outcome.violated_objectives)}"
+            if doubtful.is_flagged
+            else f"could not be judged: {doubtful.outcome.reason}"
+        )
+        raise ProxyException(
+            f"{doubtful.text.place} of the request ({doubtful.text.kind.short_name}) {what}",
+            "aligner_error",
+            doubtful.text.place,
+            503 if passes else 422,
+            {"retry-after": str(RETRY_AFTER_S)} if passes else None,
+        )

@@ -1,0 +1,224 @@
+"""Corrects the tool calls of one stream before anything else reads it.
+
+The events of a call wait for its end, and those behind them, too. The first piece of a call then holds all of its new
+arguments, and the others are empty. Without an edit the events go on as they came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
+from aligner_proxy.formats import sse
+from aligner_proxy.formats.answer_decoder import AnswerDecoder
+from aligner_proxy.formats.base import GrowingText, SafeFormat, StreamEvent, Wire
+from aligner_proxy.formats.calls import CallText, Place
+from aligner_proxy.formats.packing import PackedChunk, Packer
+from aligner_proxy.gateway.call_arguments import CallArguments
+from aligner_proxy.gateway.litellm_internals import WatchedStream
+from aligner_proxy.gateway.second_copies import event_value
+from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
+from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
+from aligner_proxy.types import SideKind
+
+_MOST_EVENTS = 50_000
+"""Most events that wait for the end of a call."""
+_PACKED_FROM = 256
+"""Number of waiting events from which chunks are packed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WaitingEvent:
+    """An event, and the answer's texts in it."""
+
+    item: object
+    """The event as it arrived, or a `PackedChunk` of it."""
+    own_texts: Sequence[str]
+
+    @property
+    def original(self) -> Any:
+        """The event as it arrived."""
+        return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
+
+
+@dataclass(slots=True)
+class _GrowingCall:
+    """A call whose arguments arrive in pieces."""
+
+    name: str
+    is_free: bool
+    pieces: GrowingText
+
+
+class CallStream:
+    """One stream whose calls are corrected."""
+
+    def __init__(self, calls: CallArguments, wire: Wire | SafeFormat) -> None:
+        self._calls = calls
+        self._decoder = AnswerDecoder(wire.decoder(calls.data), calls.data)
+        self._source: object = None
+        self._upstream_error: Exception | None = None
+        self._open: dict[Place, _GrowingCall] = {}
+        """The calls that have not ended."""
+        self._whole_arguments: dict[Place, str] = {}
+        """The arguments of those that have."""
+        self._waiting_calls: list[CallText] = []
+        """The calls in the waiting events."""
+        self._waiting: list[_WaitingEvent] = []
+        self._packer = Packer()
+        self._chars = 0
+        """Characters of calls in the waiting events."""
+        self._filled: set[Place] = set()
+        """The calls whose new arguments have been put into an event."""
+        self._has_given_up = False
+        """Whether nothing waits any longer, so that no further call is corrected."""
+
+    def correct(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
+        """The stream with corrected calls."""
+        self._source = source
+        return WatchedStream(self._correct_items(source), source)
+
+    async def _correct_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+        """The items of a stream; if the upstream breaks off, what arrived, and then its error."""
+        async with contextlib.aclosing(self._events(source)) as events:
+            async for event in events:
+                for item in await self._take(event):
+                    yield item
+        for item in await self._end_calls():
+            yield item
+        if self._upstream_error is not None:
+            raise self._upstream_error
+
+    async def _events(self, source: AsyncIterable[Any]) -> AsyncGenerator[StreamEvent, None]:
+        try:
+            async for item in source:
+                for event in self._decoder.feed(item):
+                    yield event
+        except UPSTREAM_ERRORS as error:
+            self._upstream_error = error
+        for event in self._decoder.flush():
+            yield event
+
+    async def _take(self, event: StreamEvent) -> Sequence[object]:
+        """The items to deliver now that an event has come."""
+        own_texts = [piece for _, piece in event.pieces]
+        own_texts += [self._decoder.exchange(index).answer or "" for index in event.wholes]
+        arrived = _WaitingEvent(event.original, own_texts)
+        has_calls = not self._has_given_up and self._read_calls(arrived.item)
+        if not (has_calls or self._waiting):
+            return [self._deliver(arrived)]
+        self._waiting.append(self._pack(arrived))
+        is_too_long = self._chars > LONGEST_JSON or len(self._waiting) > _MOST_EVENTS
+        self._has_given_up |= is_too_long or self._decoder.fault is not None
+        return () if self._open and not self._has_given_up else await self._end_calls()
+
+    def _pack(self, event: _WaitingEvent) -> _WaitingEvent:
+        """The event as it is kept; packed if many wait."""
+        return event if len(self._waiting) < _PACKED_FROM else replace(event, item=self._packer.pack(event.item))
+
+    def _read_calls(self, item: object) -> bool:
+        """Note the calls in an event; return whether it has to wait for them."""
+        value = event_value(sse.as_frame(item))
+        try:
+            calls = self._calls.form.read(value)
+            ended_groups = self._calls.form.ended_groups(value) if self._open or calls else ()
+        except Unreadable:
+            self._has_given_up = True
+            return False
+        has_calls = False
+        for call in calls:
+            if call.is_piece:
+                has_calls = True
+                # a call that goes on after its end; what is right for it now was not asked
+                self._has_given_up |= call.place in self._whole_arguments
+                growing = self._open.setdefault(call.place, _GrowingCall("", call.is_free, GrowingText()))
+                growing.name = growing.name or call.name
+                growing.pieces.append(call.text)
+                self._chars += len(call.text)
+            elif not self._calls.is_known(call.text):
+                has_calls = True
+                self._waiting_calls.append(call)
+        for place in [place for place in self._open if ended_groups is None or place[0] in ended_groups]:
+            self._end_call(place)
+        return has_calls
+
+    def _end_call(self, place: Place) -> None:
+        call = self._open.pop(place)
+        self._whole_arguments[place] = str(call.pieces)
+        self._waiting_calls.append(CallText(place, self._whole_arguments[place], call.name, is_free=call.is_free))
+
+    async def _end_calls(self) -> Sequence[object]:
+        """Correct the calls in the waiting events; return the items of these events."""
+        for place in [*self._open]:
+            self._end_call(place)
+        events, calls = self._waiting, self._waiting_calls
+        self._waiting, self._waiting_calls, self._chars = [], [], 0
+        if not self._has_given_up:
+            await self._calls.correct(calls, self._source)
+        try:
+            items = [self._with_arguments(event) for event in events]
+            if self._calls.has_edits:
+                items = [self._without_copies(item, event) for item, event in zip(items, events, strict=True)]
+        except (CopyStays, NotPutIn) as error:
+            self._calls.withdraw(calls, error)
+            self._has_given_up = True
+            return [self._without_check(event) for event in events]
+        self._calls.cover(calls)
+        return items
+
+    def _deliver(self, event: _WaitingEvent) -> object:
+        """The item of an event that does not wait; it may repeat a call that was corrected before."""
+        if not self._calls.has_edits:
+            # what cannot be read here cannot be read by the judge of the texts beside the answer, either
+            with contextlib.suppress(NotPutIn):
+                self._calls.copies.read(event.original, event.own_texts)
+            return event.original
+        item = self._without_check(event)
+        try:
+            return self._without_copies(item, event)
+        except (CopyStays, NotPutIn):
+            # what went out before cannot be taken back
+            self._calls.side.note_unjudged(SideKind.TOOL_ARGUMENTS)
+            return item
+
+    def _without_check(self, event: _WaitingEvent) -> Any:
+        """The item of an event with the new arguments of its calls; the original if they cannot be put in."""
+        try:
+            return self._with_arguments(event)
+        except NotPutIn:
+            self._calls.side.note_unjudged(SideKind.TOOL_ARGUMENTS)
+            return event.original
+
+    def _with_arguments(self, event: _WaitingEvent) -> Any:
+        """The item of an event with the new arguments of its calls; raises `NotPutIn`."""
+        item = event.original
+        if not self._calls.has_edits:
+            return item
+        frame = sse.as_frame(item)
+        value = event_value(frame)
+        edited = self._calls.form.replace(value, self._new_text)
+        if edited is value:
+            return item
+        return frame.with_event(edited) if isinstance(item, bytes) else edited
+
+    def _new_text(self, call: CallText) -> str:
+        """The text to deliver in place of arguments or a piece of them."""
+        if not call.is_piece:
+            return self._calls.new_text(call.text)
+        arguments = self._whole_arguments.get(call.place, "")
+        new_arguments = self._calls.new_text(arguments)
+        if not call.text or new_arguments == arguments:
+            return call.text
+        if call.place in self._filled:
+            return ""
+        self._filled.add(call.place)
+        return new_arguments
+
+    def _without_copies(self, item: Any, event: _WaitingEvent) -> object:
+        """The item without copies of what was removed from calls; raises `CopyStays` or `NotPutIn`."""
+        cleaned = self._calls.copies.clean(item, event.own_texts, event.own_texts)
+        self._calls.copies.check()
+        return cleaned
