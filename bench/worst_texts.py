@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import math
 import sys
@@ -112,6 +113,37 @@ KINDS = (
     Kind("commands", "commands of LaTeX", "\\text{a} "),
     Kind("comments", "comments in code that never ends", "# a b c\n", "```\n"),
     Kind("lines", "words in lines of their own", "a\r\n"),
+    Kind("openers", "opening brackets that never close", "(a "),
+    Kind("openers-alone", "opening brackets, and no words", "("),
+    Kind("openers-of-kinds", "opening brackets of all kinds", "([{\uff08\u300a\u300c "),
+    Kind("closers", "closing brackets that nothing opened", "a) "),
+    Kind("quotes-low", "quotation marks that never end", "\u201ea "),
+    Kind("emphasis-opened", "emphasis that is opened again and again", "**a _b ~~c "),
+    Kind("stars", "stars alone", "*"),
+    Kind("tags-nested", "tags inside tags", "<div><b>"),
+    Kind("tags-odd", "tags of ever other names", "<a-b c=d>x "),
+    Kind("html-comments", "comments of HTML that never end", "<!-- a "),
+    Kind("formulas", "formulas that never end", "$$a "),
+    Kind("think", "tags of reasoning that never come about", "<think "),
+    Kind("think-blocks", "reasoning without end, in blocks of its own", "<think></think>"),
+    Kind("think-closers", "closing tags of reasoning", "</thin", "<think>"),
+    Kind("search", "blocks that replace what they quote", "<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE\n"),
+    Kind("search-begun", "such blocks that only begin", "<<<<<<< SEARC\n"),
+    Kind("actions", "actions of agents that never come about", "Action: a\n"),
+    Kind("invokes", "calls that only begin", "<invoke \n"),
+    Kind("braces", "calls as JSON that only begin", '{ "name" : "a",\n'),
+    Kind("yaml", "pairs of YAML", "a_b: c d\n"),
+    Kind("yaml-nested", "lists in lists of YAML", "- - - - a: b\n"),
+    Kind("yaml-line", "one line that may be YAML", "key: ", "- a: "),
+    Kind("rows", "rows of separated values", "a,b,1\n"),
+    Kind("rows-quoted", "quoted values that never end", '"a,b,"\n'),
+    Kind("row", "one row of separated values", "a,b,"),
+    Kind("blank-beginning", "white space before the answer", " \n"),
+    Kind("insults", "an insult in every other sentence", "You fool at the harbour. Bring Anna a warm coat now. "),
+    Kind("insults-all", "nothing but insults", "You are a fool at the harbour today. "),
+    Kind("insults-in-pairs", "insults that begin a pair", "**You fool, take (this coat. Bring Anna** a coat) now. "),
+    Kind("insult-openers", "an insult among brackets that never close", "(", "You fool "),
+    Kind("insult-tags", "an insult among tags that never close", "<b>", "You fool "),
 )
 
 
@@ -175,6 +207,7 @@ def measured(kind: Kind, sizes: Sequence[int]) -> Row:
 async def _timed(way: Callable[[str, _Engine], Awaitable[object]], text: str) -> tuple[float, float]:
     """CPU seconds without the engine's, and the longest stall."""
     engine = _Engine()
+    gc.collect()  # what other kinds left behind is none of this one's
     async with _longest_stall() as stalls:
         began = time.process_time()
         await way(text, engine)

@@ -38,6 +38,8 @@ _LONG_WINDOW = 40
 _SENTENCE = 40
 """Characters from which a quotation counts although it does not end as a sentence does."""
 _ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u2026")
+_FEW = 20
+"""Stretches are looked for one by one if there are so many times more characters in a text."""
 _NOISE = re.compile(r"\\[nrt]|[\s\\]")
 """White space, plain or escaped as in JSON."""
 _POINTER = re.compile(
@@ -58,7 +60,8 @@ _KEPT = USUAL_FIELDS | {
     "tool_choice",
 }
 """Fields that are kept and searched for copies; any other is dropped as a whole if it holds one."""
-_ACTED_ON = (SideKind.REASONING, SideKind.TOOL_ARGUMENTS)
+ACTED_ON = (SideKind.REASONING, SideKind.TOOL_ARGUMENTS)
+"""Kinds whose text may not be changed, and shares more words with an answer."""
 
 
 def normalize(text: str) -> str:
@@ -72,9 +75,12 @@ def normalize(text: str) -> str:
 class RemovedText:
     """What edits took out of one or more answers."""
 
-    sentences: set[str] = field(default_factory=set)
+    sentences: dict[int, dict[int, set[str]]] = field(default_factory=lambda: {_WINDOW: {}, _LONG_WINDOW: {}})
+    """By length of the stretches, the removed sentences that none of those tells apart, by their own length."""
     windows: dict[int, set[str]] = field(default_factory=lambda: {_WINDOW: set(), _LONG_WINDOW: set()})
     """By length, the stretches of removed text that stand nowhere in what is delivered."""
+    longest: int = 0
+    """Characters of the longest removed sentence, without white space."""
 
     @classmethod
     def compare_texts(cls, originals: Iterable[str], corrected: Iterable[str]) -> RemovedText:
@@ -88,31 +94,56 @@ class RemovedText:
     def add(self, original: str, corrected: str) -> None:
         """Add what `corrected` no longer has of `original`."""
         remaining = normalize(corrected)
-        pieces = [normalize(piece.text) for piece in split(original) if len(piece.text.strip()) >= SHORTEST_COPY]
-        removed = {piece for piece in pieces if piece not in remaining}
-        self.sentences |= removed
+        # searching all of what remains for each sentence would take quadratic time
+        staying_sentences = _long_sentences(corrected)
+        candidates = _long_sentences(original) - staying_sentences
+        own_windows = _missing_windows(candidates, remaining, _WINDOW)
+        removed = {
+            sentence
+            for sentence in candidates
+            if not own_windows.isdisjoint(_windows(sentence, _WINDOW)) or sentence not in remaining
+        }
         for size, windows in self.windows.items():
-            present = _windows(remaining, size)
-            for piece in removed:
-                windows |= _windows(piece, size) - present
-
-    @property
-    def longest(self) -> int:
-        """Characters of the longest removed sentence, without white space."""
-        return max(map(len, self.sentences), default=0)
+            new = own_windows if size == _WINDOW else _missing_windows(removed, remaining, size)
+            windows |= new
+            for sentence in removed:
+                if new.isdisjoint(_windows(sentence, size)):
+                    self.sentences[size].setdefault(len(sentence), set()).add(sentence)
+        self.longest = max(self.longest, *map(len, removed), 0)
 
     def is_quoted_in(self, text: str, kind: SideKind) -> bool:
         """Whether a text holds a removed sentence, or a good part of one."""
-        normal = normalize(text)
-        if any(sentence in normal for sentence in self.sentences):
-            return True
-        size = _LONG_WINDOW if kind in _ACTED_ON else _WINDOW
-        windows = self.windows[size]
-        return bool(windows) and any(normal[at : at + size] in windows for at in range(len(normal) - size + 1))
+        return self.is_in(normalize(text), kind)
+
+    def is_in(self, normal: str, kind: SideKind) -> bool:
+        """The same of a text that is normalized."""
+        size = _LONG_WINDOW if kind in ACTED_ON else _WINDOW
+        return _holds_any(normal, self.windows[size], size) or any(
+            _holds_any(normal, group, length) for length, group in self.sentences[size].items()
+        )
 
 
-def _windows(text: str, size: int) -> set[str]:
-    return {text[at : at + size] for at in range(len(text) - size + 1)}
+def _long_sentences(text: str) -> set[str]:
+    return {normalize(piece.text) for piece in split(text) if len(piece.text.strip()) >= SHORTEST_COPY}
+
+
+def _windows(text: str, size: int) -> list[str]:
+    return [text[at : at + size] for at in range(len(text) - size + 1)]
+
+
+def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set[str]:
+    """The stretches of these sentences that stand nowhere in what remains."""
+    windows = {window for sentence in sentences for window in _windows(sentence, size)}
+    if windows:
+        windows.difference_update(remaining[at : at + size] for at in range(len(remaining) - size + 1))
+    return windows
+
+
+def _holds_any(text: str, stretches: Collection[str], length: int) -> bool:
+    """Whether a text holds one of these stretches of this length."""
+    if len(stretches) * _FEW <= len(text):
+        return any(stretch in text for stretch in stretches)
+    return any(text[at : at + length] in stretches for at in range(len(text) - length + 1))
 
 
 def describes(value: object, name: str = "") -> bool:
@@ -206,10 +237,10 @@ def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:
 
 def _is_copy(value: object, name: str, kind: SideKind, search: _Search, *, edited: bool) -> bool:
     """Whether a field is to be dropped: it describes an edited text, or quotes what was removed from it."""
-    if kind in _ACTED_ON:
+    if kind in ACTED_ON:
         return False
     return (edited and describes(value, name)) or any(
-        inner_kind not in _ACTED_ON and _is_quotation(text, inner_kind, search)
+        inner_kind not in ACTED_ON and _is_quotation(text, inner_kind, search)
         for inner_kind, _, text in side_strings({name: value})
     )
 
@@ -232,7 +263,7 @@ def _clean_list(values: list[Any], kind: SideKind, search: _Search, *, edited: b
 def _clean_string(text: str, kind: SideKind, search: _Search) -> str:
     if not _is_quotation(text, kind, search):
         return text
-    if kind in _ACTED_ON:
+    if kind in ACTED_ON:
         raise CopyStays(kind)
     # an answer may stand behind reasoning in the same string
     return next((own for own in search.delivered_texts if own and text.endswith(own)), "")

@@ -332,6 +332,7 @@ class SideTextReader:
     def __init__(self, *, streamed: bool) -> None:
         self._streamed = streamed
         self._texts: dict[Path, SideText] = {}
+        self._grown_texts: dict[Path, SideText] = {}
 
     def read(
         self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()
@@ -364,14 +365,17 @@ class SideTextReader:
         if path not in self._texts:
             self._texts[path] = SideText(kind, path)
         self._texts[path].add(text)
+        self._grown_texts[path] = self._texts[path]
 
     def pending_texts(self) -> list[SideText]:
         """The texts that may be prose and may not be delivered yet."""
         return [text for text in self._texts.values() if not text.is_released and text.may_be_prose]
 
-    def texts(self) -> list[SideText]:
-        """Every text so far."""
-        return list(self._texts.values())
+    def take_grown(self) -> list[SideText]:
+        """The texts that grew since this was called last."""
+        texts = list(self._grown_texts.values())
+        self._grown_texts.clear()
+        return texts
 
     def uncovered_text(self, text: SideText, delivered: Iterable[str]) -> str:
         """The readable text in `text` that is not part of a delivered text."""

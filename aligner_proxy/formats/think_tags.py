@@ -68,11 +68,13 @@ class ThinkTagReader:
         self.read_chars += len(piece)
         self._rest += piece
         reasoning = ""
-        while match := (_CLOSING.search if self._is_inside else OPENING.match)(self._rest):
+        at = 0
+        while match := (_CLOSING.search if self._is_inside else OPENING.match)(self._rest, at):
             if self._is_inside:
-                reasoning += self._rest[: match.start()]
-            self._rest = self._rest[match.end() :]
+                reasoning += self._rest[at : match.start()]
+            at = match.end()
             self._is_inside = not self._is_inside
+        self._rest = self._rest[at:]
         if self._is_inside:
             end = self._find_tag_start()
             reasoning += self._rest[:end]

@@ -162,8 +162,9 @@ def outside_pairs(text: str, pieces: Sequence[Segment]) -> Sequence[bool]:
     for piece in pieces:
         while at < len(openers) and openers[at].start < piece.start:
             half = openers[at]
-            end = text.find("\n\n", half.end) if half.partner is None else half.partner
-            reach = max(reach, min(end if end >= 0 else len(text), half.start + _LONGEST_PAIR))
+            most = half.start + _LONGEST_PAIR
+            end = text.find("\n\n", half.end, most) if half.partner is None else half.partner
+            reach = max(reach, min(end if end >= 0 else len(text), most))
             at += 1
         outside.append(piece.start >= reach)
     return outside

@@ -7,6 +7,7 @@ request's own metadata. If a policy prefers an error to an uncorrected answer, t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -269,7 +270,7 @@ class AlignerGuardrail(CustomGuardrail):
                         if exchanges:
                             outcomes = await self._make_corrector(data, state).correct(exchanges)
                     if outcomes:
-                        delivered = self._apply_outcomes(data, state, remaining, exchanges, outcomes)
+                        delivered = await self._apply_outcomes(data, state, remaining, exchanges, outcomes)
                     else:
                         delivered = remaining
                     if side is not None:
@@ -302,7 +303,7 @@ class AlignerGuardrail(CustomGuardrail):
             self._skip_choices(data, state, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
         return exchanges
 
-    def _apply_outcomes(
+    async def _apply_outcomes(
         self,
         data: Mapping[str, Any],
         state: RequestState,
@@ -319,7 +320,8 @@ class AlignerGuardrail(CustomGuardrail):
             if edited is response or is_plain(edited, [outcome.text or "" for outcome in outcomes]):
                 return edited
             texts = second_copies.DeliveredTexts(exchanges, outcomes)
-            return second_copies.drop_from_body(state.route, data, edited, texts)
+            # in a thread, because a body may hold thousands of citations
+            return await asyncio.to_thread(second_copies.drop_from_body, state.route, data, edited, texts)
         except NotPutIn:
             metrics.record_not_applied(state)
             reason: str | None = pipeline_outcomes.INTERNAL

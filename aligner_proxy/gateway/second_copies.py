@@ -15,7 +15,7 @@ from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats import copies, sse
 from aligner_proxy.formats.base import corrected_texts, is_plain, name_errors
 from aligner_proxy.formats.copies import RemovedText
-from aligner_proxy.formats.side_text import SideTextReader, side_strings
+from aligner_proxy.formats.side_text import SideText, SideTextReader, side_strings
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.types import Exchange, OnSkip, Outcome, Policy, SideKind, SkipReason, Status
 
@@ -101,6 +101,9 @@ class StreamCopies:
         self._echoed: list[str] | None = None
         self._checked: dict[object, tuple[int, str]] = {}
         """By path, the number of pieces that were looked at, and the end of the last of them."""
+        self._new_removed: RemovedText | None = None
+        """What was removed since the events so far were looked at."""
+        self._past = _PastTexts()
 
     def read(self, item: object, own_texts: Collection[str]) -> None:
         """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
@@ -130,19 +133,53 @@ class StreamCopies:
     def add_removed(self, original: str, corrected: str) -> None:
         """Note what an edit removes; the events so far are then looked at again."""
         self.removed.add(original, corrected)
-        self._checked.clear()
+        self._new_removed = self._new_removed or RemovedText()
+        self._new_removed.add(original, corrected)
 
     def check(self) -> None:
         """Raise `CopyStays` if a text in the events so far holds removed text, whole or in pieces."""
+        grown_texts = self._reader.take_grown()
+        if self._new_removed is not None:
+            self._past.check(self._new_removed)
+            self._new_removed = None
         overlap = _SPREAD * self.removed.longest
-        for text in self._reader.texts():
+        for text in grown_texts:
             count, tail = self._checked.get(text.path, (0, ""))
-            if count == len(text.pieces):
-                continue
             latest = tail + "".join(text.pieces[count:])
             if self.removed.is_quoted_in(latest, text.kind):
                 raise CopyStays(text.kind)
             self._checked[text.path] = (len(text.pieces), latest[-overlap:] if overlap else "")
+            self._past.add(text)
+
+
+class _PastTexts:
+    """The texts of the events so far, in which each edit is looked for once: in one string, so that this is quick."""
+
+    def __init__(self) -> None:
+        self._grown_texts: dict[object, SideText] = {}
+        self._read: dict[object, tuple[int, str, str]] = {}
+        """By path, the number of pieces, them as `normalize` has them, and the end, which may be half an escape."""
+        self._normal: dict[bool, dict[object, str]] = {False: {}, True: {}}
+        """The normalized texts by path, those that are acted on apart."""
+
+    def add(self, text: SideText) -> None:
+        """Note a text that grew."""
+        self._grown_texts[text.path] = text
+
+    def check(self, removed: RemovedText) -> None:
+        """Raise `CopyStays` if one of the texts holds removed text."""
+        for path, text in self._grown_texts.items():
+            count, normal, rest = self._read.get(path, (0, "", ""))
+            rest += "".join(text.pieces[count:])
+            end = rest.rfind(" ") + 1  # no escape holds a space
+            normal += copies.normalize(rest[:end])
+            self._read[path] = (len(text.pieces), normal, rest[end:])
+            self._normal[text.kind in copies.ACTED_ON][path] = normal + copies.normalize(rest[end:])
+        self._grown_texts.clear()
+        for is_acted_on, texts in self._normal.items():
+            kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
+            if removed.is_in("\n".join(texts.values()), kind):
+                raise CopyStays(kind)
 
 
 def event_value(frame: sse.EventFrame) -> Any:

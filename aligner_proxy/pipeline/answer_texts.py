@@ -136,6 +136,8 @@ class GrowingTexts(AnswerTexts):
         self._has_ended = False
         self._is_released = False
         """Whether no text has to wait any longer, since something else of the answer is delivered."""
+        self._has_room = True
+        """Whether there is room for a text that waits."""
 
     @property
     def is_withheld(self) -> bool:
@@ -147,7 +149,7 @@ class GrowingTexts(AnswerTexts):
         if self._is_released or not (outcome.reason == EMPTIED or self.is_withheld):
             return outcome
         # the facts in `exchange` may be out of date
-        if self._has_other_content() or any(map(_remains, self._sent_texts())):
+        if not self._has_room or self._has_other_content() or any(map(_remains, self._sent_texts())):
             self.release()
             return outcome
         return await super().settle(exchange, outcome)
@@ -172,6 +174,12 @@ class GrowingTexts(AnswerTexts):
         """Let the texts that wait be left out, because something else is delivered, or room is needed."""
         self._is_released = True
         self.note_change()
+
+    def free_room(self) -> None:
+        """Let the texts that wait be left out, and from now on those that would have to wait."""
+        self._has_room = False
+        if self.is_withheld:
+            self.release()
 
     def end(self) -> None:
         """No text follows."""

@@ -34,6 +34,8 @@ from aligner_proxy.types import (
 
 _AT_ONCE = 2_000
 """Characters processed before other tasks get a turn of the event loop."""
+_LINE_CHARS = 1_000
+"""Characters of a line that suffice to know whether a sentence has ended in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +158,28 @@ class GrowingAnswer:
                 if self._cutter.is_at_edge and not self._decided and self._present.may_be_structured:
                     self._cutter.widen(self._policy.max_answer_chars)
 
-    async def _begin_part(self) -> None:
-        """End the present part and begin the next one, or give up if the text is too long by now."""
-        if is_blocked(self._policy, self.length):
-            self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
-        else:
-            await self.end_part()
-
-    async def end_part(self) -> None:
-        """Decide the present part and begin the next one.
+    def hasten_part(self) -> None:
+        """Let the present part end with the sentence that it is in, since there is no room to wait longer.
 
         A text that may be JSON or other data is given up, as half of it cannot be judged.
         """
-        if self._rest is not None or self.has_ended or not self._present.length:
+        if self.done or self.has_ended or self.is_hastened or not self._present.length:
             return
         if not self._decided and self._present.may_be_structured:
+            self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
+        else:
+            recent = self._present.original[-_LINE_CHARS:]
+            self._cutter.hasten(recent[recent.rfind("\n") + 1 :])
+
+    @property
+    def is_hastened(self) -> bool:
+        """Whether the present part ends as soon as more of the text brings the end of a sentence."""
+        return self._cutter.is_hastened and self._cutter.is_open
+
+    async def _begin_part(self) -> None:
+        """Decide the present part and begin the next one, or give up if the text is too long by now."""
+        is_data = not self._decided and self._present.may_be_structured
+        if is_data or is_blocked(self._policy, self.length):
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
             return
         present = self._present
@@ -325,7 +334,7 @@ def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
         if of_status and status is not Status.FAILED:
             # a part of white space alone says nothing about the answer
             reasons = (part.reason for part in parts if part.reason not in (None, SkipReason.EMPTY.value))
-            return status, next(reasons, None)
+            return status, next(reasons, SkipReason.EMPTY.value if status is Status.SKIPPED else None)
         if of_status:
             return status, of_status[0].reason
     return Status.SKIPPED, SkipReason.EMPTY.value

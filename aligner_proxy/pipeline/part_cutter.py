@@ -2,7 +2,8 @@
 
 A text no longer than a policy corrects at once is one part. A longer text is cut before a sentence that begins in the
 last sixth of the part; if there is none, after a word. Example: with parts of 24,000 characters, a part with a sentence
-that begins at 23,500 ends there.
+that begins at 23,500 ends there. A stream that takes too much room hastens the end of its part, which then comes before
+the next sentence. Even so no part ends inside a word, since half of it would pass for something else.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ LONGEST_WORD = 4
 """Multiple of the part's length after which the cutter stops waiting for the end of a word."""
 PART_CHARS = 24_000
 """Maximum length of a part, even if the policy allows longer answers. A held part is not visible before it ends."""
+_HASTE_CHARS = 1_000
+"""Characters within which a hastened part ends, unless a word goes on for longer."""
 _EDGE = 6
 """One over the share of a part (the last sixth) in which the cutter looks for a sentence to end before."""
 
@@ -61,13 +64,27 @@ class PartCutter:
         """Number of characters in the present part."""
         self._last = ""
         """Its last character."""
+        self.is_hastened = False
+        """Whether the present part ends with the sentence that it is in."""
         self.widen(limit)
 
     def widen(self, limit: int) -> None:
         """Set a new length limit for the present and later parts."""
+        self._full_limit = limit
         self._limit = limit
         self._soft = limit - limit // _EDGE
         """Offset at which the last sixth of a part begins."""
+
+    def hasten(self, line: str) -> None:
+        """Let the present part, which ends with this line, end before the next sentence.
+
+        If there is none within some characters, it ends after a word.
+        """
+        if self._length <= self._soft and not self._back:
+            self._edge.feed(line)
+        self.is_hastened = True
+        self._soft = min(self._soft, self._length)
+        self._limit = min(self._limit, self._length + len(self._back) + _HASTE_CHARS)
 
     @property
     def is_at_edge(self) -> bool:
@@ -86,13 +103,21 @@ class PartCutter:
                 yield self._take(piece[:count])
                 piece = piece[count:]
             elif (room := self._limit - self._length - len(self._back)) > 0:
-                for char in piece[:room]:
-                    if self._edge.feed(char):
-                        yield self._take(self.take_back())
-                    self._back += char
-                piece = piece[room:]
+                piece = yield from self._seek_sentence(piece, room)
             else:
                 piece = yield from self._end_full_part(piece)
+
+    def _seek_sentence(self, piece: str, room: int) -> Generator[str | Edge, None, str]:
+        """Hold back the last sentence of the first `room` characters; return what is left of the piece."""
+        for number, char in enumerate(piece[:room]):
+            if self._edge.feed(char):
+                if back := self.take_back():
+                    yield self._take(back)
+                if self.is_hastened:
+                    yield Edge.HERE
+                    return piece[number:]
+            self._back += char
+        return piece[room:]
 
     def _end_full_part(self, piece: str) -> Generator[str | Edge, None, str]:
         """End a part before its last sentence or after a word, and return the rest of the piece.
@@ -124,6 +149,8 @@ class PartCutter:
         self._edge = Cutter()
         self._length = 0
         self._last = ""
+        self.is_hastened = False
+        self.widen(self._full_limit)
         return self.take_back()
 
     def take_back(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -89,3 +90,21 @@ def test_what_the_request_said_may_be_repeated() -> None:
     body = {"instructions": f"Never write: {RUDE}"}
     assert drop_copies(body, removed, [FIRST], echoed_texts=[body["instructions"]]) is body
     assert drop_copies(body, removed, [FIRST]) == {"instructions": ""}
+
+
+def test_many_quotations_and_many_removed_sentences_take_linear_time() -> None:
+    """A body with ten thousand citations beside a thousand removed sentences stopped a gateway for three seconds."""
+
+    def seconds(count: int) -> float:
+        kept = [f"Bring Anna {number} warm coats to the shore." for number in range(count)]
+        rude = [f"You fool of the harbour number {number} today." for number in range(count)]
+        notes = [{"title": f"The harbour book, page {number} of many, by Anna"} for number in range(5 * count)]
+        original = " ".join(f"{first} {second}" for first, second in zip(kept, rude, strict=True))
+        began = time.process_time()
+        removed = RemovedText.compare_texts([original], [" ".join(kept)])
+        body = {"notes": notes, "more": [rude[-1]]}
+        assert drop_copies(body, removed, [" ".join(kept)]) == {"notes": notes, "more": []}
+        return time.process_time() - began
+
+    seconds(50)
+    assert min(seconds(1_600) for _ in range(2)) < 10 * max(seconds(400), 0.02)

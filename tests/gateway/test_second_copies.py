@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import ModelResponse
 
+from aligner_proxy.errors import CopyStays
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import find_state
+from aligner_proxy.gateway.second_copies import StreamCopies
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Status
 from tests.gateway.test_guardrail import build
@@ -111,3 +114,44 @@ async def test_reasoning_in_the_same_text_is_taken_out_if_it_quotes_what_was_rem
     # the reasoning went out before the answer was judged
     assert status is Status.SKIPPED
     assert chat_text(values).endswith(f"</think>{FIRST} {LAST}")
+
+
+def test_what_an_edit_removes_is_found_in_earlier_events_however_they_were_cut() -> None:
+    removed = 'Only a "perfect" fool would ask\n for a second coat at the harbour.'
+    missed = []
+    for name in ("note", "reasoning_content"):
+        for size in (1, 3, 10, 30, 100):
+            for escaped in (False, True):
+                text = f"Some say so. {removed} Others do not."
+                text = text.replace("\n", "\\n").replace('"', "&quot;") if escaped else text
+                copies = StreamCopies({})
+                for at in range(0, len(text), size):
+                    copies.clean(
+                        {"choices": [{"delta": {name: text[at : at + size]}}], "other": f"A word {at}."}, [], []
+                    )
+                    copies.check()
+                copies.add_removed(removed, "")
+                try:
+                    copies.check()
+                    missed.append((name, size, escaped))
+                except CopyStays:
+                    pass
+    assert missed == []
+
+
+def test_an_edit_is_looked_for_once_in_what_went_out() -> None:
+    """Each edit once had every earlier event read again: two thousand events with 200 edits took five seconds."""
+
+    def seconds(count: int) -> float:
+        copies = StreamCopies({})
+        began = time.process_time()
+        for number in range(count):
+            if number % 10 == 0:
+                copies.add_removed(f"You fool at the harbour number {number} today.", "")
+            name = f"extra{number}"
+            copies.clean({"note": f"Page {number} of many pages.", name: f"Book {number}, by Anna Maria."}, [], [])
+            copies.check()
+        return time.process_time() - began
+
+    seconds(50)
+    assert min(seconds(1_200) for _ in range(2)) < 7 * max(seconds(300), 0.02)

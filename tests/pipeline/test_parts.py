@@ -106,7 +106,7 @@ async def test_json_is_one_part_as_long_as_whole_answers_are(monkeypatch: pytest
 async def test_half_a_json_text_is_not_judged() -> None:
     made = parted(engine(), policy())
     await made.feed('{"a": "You fool. ')
-    await made.end_part()
+    made.hasten_part()
     outcome = await grown(made, ['Go."}'])
     assert (outcome.status, outcome.reason, outcome.text) == (Status.SKIPPED, "too_long", '{"a": "You fool. Go."}')
 
@@ -172,6 +172,40 @@ async def test_what_waits_for_the_end_of_a_part_begins_the_next_one() -> None:
     """A stream that has to let go of what it holds ends its part while the last sentence of that waits."""
     made = parted(engine(), policy(100))
     await made.feed("It is so. " * 9)
-    await made.end_part()
+    made.hasten_part()
     outcome = await grown(made, ["You fool. ", "Bring a coat!"])
     assert outcome.text == "It is so. " * 9 + "You friend. Bring a coat!"
+
+
+async def test_a_hastened_part_ends_before_the_next_sentence() -> None:
+    """Wherever it is hastened, and however the rest of the text comes."""
+    text = "It is so. You fool, bring a coat! It stays so.\nIt was so. "
+    torn = []
+    for at in range(1, len(text)):
+        for size in (1, 3, len(text)):
+            asked = engine()
+            made = parted(asked, policy(1_000))
+            await made.feed(text[:at])
+            made.hasten_part()
+            outcome = await grown(made, [text[start : start + size] for start in range(at, len(text), size)])
+            read = [session._text for session in asked.sessions]
+            ends = [part.rstrip()[-1:] for part in read]
+            if outcome.text != text.replace("fool", "friend") or not set(ends) <= {".", "!"} or len(read) > 2:
+                torn.append((at, size, outcome.text, read))
+    assert torn == []
+
+
+async def test_a_hastened_part_ends_behind_a_word_of_a_long_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_cutter, "_HASTE_CHARS", 20)
+    asked = engine()
+    made = parted(asked, policy(1_000))
+    await made.feed("You fo")
+    made.hasten_part()
+    outcome = await grown(made, list("ol and all of the others who came with you to the sea"))
+    assert (outcome.text or "").startswith("You friend and all")
+    assert next(session._text for session in asked.sessions) == "You fool "
+
+
+async def test_an_answer_of_white_space_in_parts_is_empty() -> None:
+    outcome = await grown(parted(engine(), policy(40)), ["\n"] * 200)
+    assert (outcome.status, outcome.reason) == (Status.SKIPPED, "empty")

@@ -129,6 +129,11 @@ class HeldStream(StreamQueue[PrefilledText]):
         released = self._released or await self._go_on_in_parts()
         await released.relieve()
 
+    @property
+    def needs_more(self) -> bool:
+        """Whether the stream has to be read further before what is queued can be decided."""
+        return self._released is not None and self._released.needs_more
+
     def give_way(self) -> None:
         """Give up undecided parts, if parts are released."""
         if self._released is not None:

@@ -232,7 +232,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         if self._room.account.too_long or time.monotonic() - self._room.relieved_at > RELIEVED_S:
             self._room.relieved_at = time.monotonic()
             await self.relieve()
-        while self._room.account.full and self.waits:
+        while self._room.account.full and self.waits and not self.needs_more:
             # A stream that is shed already only waits for its own client.
             crowded_out = not self._room.is_shed and self._room.account.over_share
             if crowded_out or not (await self._room.account.wait_for_room(PATIENCE_S) or self._room.is_shed):
@@ -328,6 +328,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
     @abc.abstractmethod
     async def relieve(self) -> None:
         """Decide texts that only wait for more of the stream."""
+
+    @property
+    @abc.abstractmethod
+    def needs_more(self) -> bool:
+        """Whether the stream has to be read further before what is queued can be decided."""
 
     @abc.abstractmethod
     def give_way(self) -> None:

@@ -116,12 +116,21 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         return self._undecided
 
     async def relieve(self) -> None:
-        """Decide texts that only wait for more of the stream, by ending their current part."""
+        """Decide texts that only wait for more of the stream, by letting their current part end soon."""
         self._is_relieved = True
-        if self._answer_texts is not None and self._answer_texts.is_withheld:
-            self._answer_texts.release()
+        if self._answer_texts is not None:
+            self._answer_texts.free_room()
         for text in self._open():
-            await text.end_part()
+            text.hasten_part()
+
+    @property
+    def needs_more(self) -> bool:
+        """Whether the first event waits for the end of a sentence, which only more of the stream brings."""
+        return (
+            bool(self._queue)
+            and not self._is_decided(self._queue.first)
+            and any(text.is_hastened for text in self._open())
+        )
 
     def give_way(self) -> None:
         """Give up undecided texts, because the stream is shed."""
@@ -215,8 +224,10 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def _is_block_decided(self, block: ContentBlock) -> bool:
         """Whether it is clear that a text block is delivered, or that it is not."""
         text = None if block.text is None else self._texts.get(block.text)
+        if self._is_relieved:
+            return True
         if text is None:
-            return block.has_ended or self._over or self._is_relieved or self._decoder.fault is not None
+            return block.has_ended or self._over or self._decoder.fault is not None
         return block.is_sent or text.has_output or text.done
 
     def _withholds_all(self) -> bool:

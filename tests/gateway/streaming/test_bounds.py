@@ -168,6 +168,30 @@ async def test_an_upstream_waits_for_a_client_that_does_not_read(mode: StreamMod
     assert budget.held_bytes == 0
 
 
+@pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
+async def test_no_sentence_is_torn_for_lack_of_room(mode: StreamMode) -> None:
+    """A part was once ended in the middle of a word when a stream took too much room.
+
+    So "You fo" and "ol." were judged, and went out as unchanged. White space before an answer fills the room unseen: a
+    text that begins with it was delivered or corrected by where the room happened to end. A message that began so once
+    waited forever, since the event that begins its block waited for more than white space.
+    """
+    asked = SegmentEngine(engine().score, lambda text: text.replace("fool", "friend"))
+    answer = "You fool, take a coat. It is so. You fool."
+    torn = []
+    for form in FORMATS:
+        for count in range(0, 40, 3):
+            budget = StreamBudget()
+            budget.most_each = 30_000
+            made, ledger = stream(form, policy(stream=mode), budget, asked)
+            async with asyncio.timeout(30):
+                got = await played(made, form.tell(["\n"] * count + list(answer)))
+            text = form.read(got[:-1])
+            if text.strip() != answer.replace("fool", "friend") or ledger.status is not Status.CORRECTED:
+                torn.append((form.name, count, ledger.status, text))
+    assert torn == []
+
+
 def test_chunks_in_line_are_kept_as_what_tells_them_apart() -> None:
     packer = Packer()
     chunks = [chunk(f"word {number} ") for number in range(50)]
