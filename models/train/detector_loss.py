@@ -125,7 +125,13 @@ def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
 
 def bag_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example]) -> Tensor:
     """Rows alternate: the answer that people preferred, the one they did not; the worse one's worst segment counts."""
-    worst = [_log_any(head(*head.read(states[row], e.where))) for row, e in enumerate(batch)]
+    scores = head(*rows(states, batch))
+    worst = []
+    line = column = 0
+    for example in batch:
+        own = (slice(line, line + len(example.where.segments)), slice(column, column + len(example.where.objectives)))
+        worst.append(_log_any(scores[own]))
+        line, column = own[0].stop, own[1].stop
     pairs = zip(worst[::2], worst[1::2], strict=True)
     return torch.stack([F.softplus(-(rejected - chosen)) for chosen, rejected in pairs]).sum()
 
