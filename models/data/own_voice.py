@@ -29,6 +29,7 @@ from .labelled_replies import (
     TEST_KINDS,
     USUAL,
     LabelledReply,
+    further_good_replies,
     good_replies,
     harm_phrases,
     natural_replies,
@@ -53,7 +54,7 @@ class Sizes:
     planted: int = 1500
     phrases: int = 900
     further: bool = False
-    """Whether the replies of models.data.harm_replies are among them."""
+    """Whether the replies of models.data.harm_replies are among them, and all other good answers, long ones too."""
 
 
 def examples(data: Path, without: Collection[str], seed: int, rounds: int, sizes: Sizes) -> Iterator[Pair]:
@@ -70,7 +71,8 @@ def examples(data: Path, without: Collection[str], seed: int, rounds: int, sizes
     ]
     if sizes.further:
         replies += [reply for name in SOURCES if name not in without for reply in harm_replies(data, name)]
-    replies += good_replies(data, sizes.good)
+    good = good_replies(data, sizes.good)
+    replies += [*good, *(further_good_replies(data, good) if sizes.further else ())]
     replies += harm_phrases(data, sizes.planted, sizes.phrases)
     for reply in replies:
         yield labelled(reply, rng.choice(COMPANIES))
@@ -131,7 +133,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
     parser.add_argument("--settle", type=Path, nargs="*", default=[], help="pairs of models.data.mixture among them")
     parser.add_argument("--natural", type=int, default=Sizes().natural, help="replies of each natural source at most")
-    parser.add_argument("--further", action="store_true", help="with the replies of models.data.harm_replies")
+    parser.add_argument(
+        "--further", action="store_true", help="with those of models.data.harm_replies, and all good answers"
+    )
     parser.add_argument("--without", nargs="*", default=[], help="authors and natural sources that are left out")
     parser.add_argument("--rounds", type=int, default=2, help="how often a written answer is asked about")
     parser.add_argument("--seed", type=int, default=1)

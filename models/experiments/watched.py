@@ -46,7 +46,6 @@ from .head_measures import Scored
 AUTHORS = ("author_l", "author_t", "author_ae")
 """Those that train nothing."""
 FURTHER = "further"
-BAR = "bar"
 DEV = "dev/"
 TEST = "test/"
 TESTS = (
@@ -66,7 +65,6 @@ TESTS = (
 _EACH_TEST = 200
 _EACH_GUARD = 600
 _EACH_SOURCE = 40
-_EACH_BAR = 500
 _BUDGET = 0.003
 """Share of strong answers that may be flagged under `harmless`: what the general head flags comes on top."""
 
@@ -96,9 +94,7 @@ def watched(data: Path, sets: Path) -> Watched:
     for author in AUTHORS:
         cases[author] = [_alone(one) for one in written if one.source == author]
     further = [one for name in SOURCES for one in harm_replies(data, name, "dev")[:: _step(data, name)]]
-    good = labelled_replies.further_good_replies(data, labelled_replies.good_replies(data, 900))[:_EACH_BAR]
     cases[FURTHER] = [under(one, USUAL) for one in further]
-    cases[BAR] = [under(one, USUAL) for one in good]
     pairs = {f"{DEV}{name}": list(read_pairs(sets / "dev" / f"{name}.jsonl")) for name in GOOD}
     pairs |= {f"{TEST}{name}": list(islice(read_pairs(sets / "test" / f"{name}.jsonl"), _EACH_TEST)) for name in TESTS}
     cases |= {name: [asked(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
