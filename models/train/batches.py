@@ -47,7 +47,7 @@ def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
     for pair in read_pairs(stage.data, bad.append if stage.bad_rows == "skip" else None):
         share = stage.target_share if pair.target == pair.answer else stage.edit_share
         drawn.append((pair, rng.random() < share))
-    coded = _encoded(drawn, tokenizer, stage)
+    coded = encoded(drawn, tokenizer, stage)
     examples = [example for example in coded if len(example.ids) <= stage.max_tokens]
     too_long = len(coded) - len(examples)
     if not examples:
@@ -58,7 +58,7 @@ def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
     return examples
 
 
-def _encoded(drawn: Sequence[tuple[Pair, bool]], tokenizer: Any, stage: Stage) -> list[Example]:
+def encoded(drawn: Sequence[tuple[Pair, bool]], tokenizer: Any, stage: Stage) -> list[Example]:
     """Pairs, each with or without its target, as examples; by several processes where there are to be."""
     if stage.workers == 1:
         return [_code(tokenizer, stage, pair, with_target) for pair, with_target in drawn]

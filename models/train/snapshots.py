@@ -8,7 +8,7 @@ models.train.export reads.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,7 @@ from models.data.pairs import read_pairs
 from .batches import padded
 from .config import Stage
 from .detector_loss import rows
-from .features import encode
+from .features import Example, encode
 from .network import Network
 from .save import save
 
@@ -123,7 +123,7 @@ class Watched:
         """Log-odds of every segment under every objective, one pair after the other, in fp16; by end of their name."""
         general: dict[int, Tensor] = {}
         taught: dict[int, Tensor] = {}
-        for numbers in self._groups():
+        for numbers in groups(self._examples, self._most):
             group = [self._examples[n] for n in numbers]
             with torch.autocast(network.head.score.bias.device.type, torch.bfloat16):
                 _, _, states = network.read(group)
@@ -137,7 +137,7 @@ class Watched:
                 if self._heads:
                     taught[number] = self._by_taught_heads(number, segments[mine], own).cpu()
                 line, column = mine.stop, column + len(example.where.objectives)
-        return {"": _flat(general)} | ({f"/{TAUGHT_SCORES}": _flat(taught)} if taught else {})
+        return {"": flat(general)} | ({f"/{TAUGHT_SCORES}": flat(taught)} if taught else {})
 
     def _by_taught_heads(self, number: int, segments: Tensor, scores: Tensor) -> Tensor:
         columns = {
@@ -150,23 +150,25 @@ class Watched:
             TaughtColumns(columns).judge(segments, scores)
         return scores
 
-    def _groups(self) -> Iterator[list[int]]:
-        """Batches of similar length."""
-        group: list[int] = []
-        for number in sorted(range(len(self._examples)), key=lambda n: len(self._examples[n].ids)):
-            if group and (len(group) + 1) * padded(len(self._examples[number].ids)) > self._most:
-                yield group
-                group = []
-            group.append(number)
-        if group:
+
+def groups(examples: Sequence[Example], most: int) -> Iterator[list[int]]:
+    """Numbers of examples in batches of similar length, of at most so many tokens."""
+    group: list[int] = []
+    for number in sorted(range(len(examples)), key=lambda n: len(examples[n].ids)):
+        if group and (len(group) + 1) * padded(len(examples[number].ids)) > most:
             yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
 
 
-def _flat(scores: dict[int, Tensor]) -> Any:
+def flat(scores: Mapping[int, Tensor]) -> Any:
+    """Scores of all, one after the other, in fp16."""
     return torch.cat([scores[number].flatten() for number in sorted(scores)]).half().numpy()
 
 
-def parted(flat: Any, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The scores of each pair, [segments, objectives], out of what `Watched.scores` says of all."""
-    parts = torch.split(torch.from_numpy(flat).float(), [lines * columns for lines, columns in shapes])
+def parted(scores: Any, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The scores of each pair, [segments, objectives], out of what `flat` wrote of all."""
+    parts = torch.split(torch.from_numpy(scores).float(), [lines * columns for lines, columns in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

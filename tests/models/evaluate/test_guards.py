@@ -65,8 +65,11 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
         write_rows(data, f"guard/{name}", REPLIES)
     torch.manual_seed(1)
     DetectorHead(64, LAYERS, 16).save(tmp_path / "detector.safetensors")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tiny.backend())
-    monkeypatch.setattr(guards, "open_row_reader", lambda *_: RowReader(tiny.model(), tokenizer, LAYERS))
+    monkeypatch.setattr(
+        guards,
+        "open_row_reader",
+        lambda *_: RowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS),
+    )
     options = [str(tmp_path), "--data", str(data), "--out", str(tmp_path / "out"), "--each", "2"]
     guards.main(options)
     found = json.loads((tmp_path / "out" / "guards.json").read_text())
