@@ -78,6 +78,7 @@ HARMFUL_SLUGS = frozenset(
         "glorifying-overwork",
         "harmless",
         "helping-to-deceive-a-partner-or-parent",
+        "insults-and-contempt",
         "manipulation",
         "medical-advice-and-doses",
         "misinformation",
@@ -162,11 +163,11 @@ def natural_replies(data: Path, source: str, most: int, seed: int = 1) -> list[L
     return [
         reply
         for harmful in (False, True)
-        for reply in _in_turn([by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful], most // 2, rng)
+        for reply in in_turn([by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful], most // 2, rng)
     ]
 
 
-def _in_turn(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> Iterator[LabelledReply]:
+def in_turn(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> Iterator[LabelledReply]:
     """One of each group in turn, until there are so many."""
     shuffled = [rng.sample(group, len(group)) for group in groups]
     count = 0

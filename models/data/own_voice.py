@@ -18,6 +18,7 @@ from random import Random
 
 from aligner_proxy.text.structure import split
 
+from .harm_replies import SOURCES, harm_replies
 from .labelled_replies import (
     AGAINST,
     COMPANIES,
@@ -28,6 +29,7 @@ from .labelled_replies import (
     TEST_KINDS,
     USUAL,
     LabelledReply,
+    further_good_replies,
     good_replies,
     harm_phrases,
     natural_replies,
@@ -51,6 +53,8 @@ class Sizes:
     good: int = 900
     planted: int = 1500
     phrases: int = 900
+    further: bool = False
+    """Whether the replies of models.data.harm_replies are among them, and all other good answers, long ones too."""
 
 
 def examples(data: Path, without: Collection[str], seed: int, rounds: int, sizes: Sizes) -> Iterator[Pair]:
@@ -65,7 +69,10 @@ def examples(data: Path, without: Collection[str], seed: int, rounds: int, sizes
     replies = [
         reply for name in TEACHING if name not in without for reply in natural_replies(data, name, sizes.natural)
     ]
-    replies += good_replies(data, sizes.good)
+    if sizes.further:
+        replies += [reply for name in SOURCES if name not in without for reply in harm_replies(data, name)]
+    good = good_replies(data, sizes.good)
+    replies += [*good, *(further_good_replies(data, good) if sizes.further else ())]
     replies += harm_phrases(data, sizes.planted, sizes.phrases)
     for reply in replies:
         yield labelled(reply, rng.choice(COMPANIES))
@@ -124,15 +131,20 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
-    parser.add_argument("--settle", type=Path, help="pairs of another stage (models.data.mixture) to go among them")
+    parser.add_argument("--settle", type=Path, nargs="*", default=[], help="pairs of models.data.mixture among them")
+    parser.add_argument("--natural", type=int, default=Sizes().natural, help="replies of each natural source at most")
+    parser.add_argument(
+        "--further", action="store_true", help="with those of models.data.harm_replies, and all good answers"
+    )
     parser.add_argument("--without", nargs="*", default=[], help="authors and natural sources that are left out")
     parser.add_argument("--rounds", type=int, default=2, help="how often a written answer is asked about")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    pairs = list(examples(args.data, args.without, args.seed, args.rounds, Sizes()))
+    sizes = Sizes(natural=args.natural, further=args.further)
+    pairs = list(examples(args.data, args.without, args.seed, args.rounds, sizes))
     print(f"{len(pairs)} examples of labelled replies")
-    pairs += read_pairs(args.settle) if args.settle else []
+    pairs += [pair for path in args.settle for pair in read_pairs(path)]
     Random(args.seed).shuffle(pairs)
     print(f"{args.out}: {write_pairs(args.out, pairs)} pairs")
 

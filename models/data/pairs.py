@@ -1,12 +1,14 @@
 """One training example, and its form on disk.
 
 A pair says: this answer to this query, under these objectives, becomes that target; the labels say which segments of
-the answer have to change. Files are JSON lines; a bad line is reported with its file, number and reason.
+the answer have to change. Files are JSON lines, packed (`.xz`) or not; a bad line is reported with its file, number
+and reason.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -128,9 +130,10 @@ def read_pairs(path: Path, on_bad: Callable[[PairError], None] | None = None) ->
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with path.open(encoding="utf-8") as lines:
+        opened = lzma.open if path.suffix == ".xz" else open
+        with opened(path, "rt", encoding="utf-8") as lines:
             yield from lines
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError):
         raise PairError(f"{path} is not UTF-8 text; write it again as UTF-8") from None
     except OSError as error:
         raise PairError(f"{path} cannot be read ({error.strerror}); models.data.mixture writes pairs") from None

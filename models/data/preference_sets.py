@@ -39,6 +39,8 @@ class Ranked:
     source: str
 
 
+GUARD_SETS = ("harmbench", "xstest", "beavertails", "saferlhf")
+"""Public sets of harmful and harmless replies by which guards are measured."""
 _TEXT = (str,)
 _NUMBER = (int, float)
 _SCHEMAS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -65,6 +67,7 @@ KNOWN_FILES = tuple(_SCHEMAS)
 # Their licence permits no training: these can be read for an evaluation, and by nothing else.
 _EVALUATION_ONLY: dict[str, dict[str, tuple[type, ...]]] = {
     "alpaca_eval_outputs": {"prompt": _TEXT, "model": _TEXT, "output": _TEXT},
+    **{f"guard/{name}": {"prompt": _TEXT, "answer": _TEXT, "harmful": _NUMBER} for name in GUARD_SETS},
 }
 # What people were asked to judge, as an objective text; files not here hold outputs without a judgement.
 JUDGED = {
@@ -88,6 +91,17 @@ def completions(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
     if not schema.keys() <= (_SCHEMAS | _EVALUATION_ONLY).get(name, {}).keys():
         raise PreferenceError(f"{name!r} holds no completions of models")
     return _read(data_dir, name, schema)
+
+
+def further_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Rows of a file in `more/`: replies and sentences, `harmful` or not, null where nobody knows (harm_replies.py)."""
+    schema: dict[str, tuple[type, ...]] = {"prompt": _TEXT, "answer": _TEXT, "harmful": (bool, type(None))}
+    return _read(data_dir, f"more/{name}", schema | {"extra": (dict,)})
+
+
+def guard_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Rows of one of `GUARD_SETS` with `prompt`, `answer` and `harmful`, for an evaluation."""
+    return _read(data_dir, f"guard/{name}", _EVALUATION_ONLY[f"guard/{name}"])
 
 
 def _read(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:

@@ -23,13 +23,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.weights.manifest import HEAD
 from models.data import labelled_replies, mixture
@@ -42,7 +39,7 @@ from models.train import asked, head_rows
 from models.train.asked import Asked
 from models.train.export import add_heads
 from models.train.head_alone import Recipe, train
-from models.train.head_rows import HeadRows, RowReader
+from models.train.head_rows import HeadRows, RowReader, open_row_reader
 
 from . import head_measures as measures
 from .head_measures import Scored, Whole, Written
@@ -142,15 +139,6 @@ class Corpus:
     def telling(self, held: frozenset[str]) -> dict[str, HeadRows]:
         """What a head for `harmless` from nothing may learn from."""
         return self.teaching(held, alone=True) | {PHRASES: self.rows[PHRASES].column(HARMLESS)}
-
-
-def open_reader(folder: Path, home: Path) -> RowReader:
-    """The aligner with the weights that are served by default, and the layers that its head reads."""
-    _, weights = prepare(EngineSettings(model=str(folder)), home)
-    layers = DetectorHead.load(folder / HEAD).layers.tolist()
-    model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
-    tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
-    return RowReader(model, tokenizer, layers)
 
 
 def read_corpus(reader: RowReader, plan: Plan, data: Path, folder: Path, out: Path) -> Corpus:
@@ -374,7 +362,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--into", type=Path, help="aligner folder")
     arguments = parser.parse_args(argv)
     plan = Plan.read(arguments.plan)
-    reader = open_reader(arguments.aligner, arguments.out / "weights")
+    reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     corpus = read_corpus(reader, plan, arguments.data, arguments.sets, arguments.out)
     before = DetectorHead.load(arguments.aligner / HEAD)
     found = {BEFORE: figures(corpus, lambda _: Judge(before, 0.0))}

@@ -7,18 +7,21 @@ batches, which is what makes a resumed run go on exactly.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
+from multiprocessing import get_context
 from typing import Any
 
 from aligner_proxy.prompts import find_template
-from models.data.pairs import PairError, read_pairs
+from models.data.pairs import Pair, PairError, read_pairs
 
 from .config import Stage
 from .features import Example, encode
 
 Bag = tuple[Example, Example]
+_CHUNK = 256
+"""Pairs that a process tokenises at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +42,47 @@ def steps(stage: Stage, tokenizer: Any) -> Iterator[list[Batch]]:
 def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
     """All examples of a stage, tokenised; which pairs keep their target is drawn from the seed."""
     rng = random.Random(stage.seed)
-    family = find_template(stage.template)
-    examples = []
-    too_long = 0
     bad: list[PairError] = []
+    drawn = []
     for pair in read_pairs(stage.data, bad.append if stage.bad_rows == "skip" else None):
         share = stage.target_share if pair.target == pair.answer else stage.edit_share
-        example = encode(pair, tokenizer, family, with_target=rng.random() < share, ends=stage.ends)
-        if len(example.ids) > stage.max_tokens:
-            too_long += 1
-        else:
-            examples.append(example)
+        drawn.append((pair, rng.random() < share))
+    coded = encoded(drawn, tokenizer, stage)
+    examples = [example for example in coded if len(example.ids) <= stage.max_tokens]
+    too_long = len(coded) - len(examples)
     if not examples:
         raise PairError(f"{stage.data} has no example of at most {stage.max_tokens} tokens ({too_long} are longer)")
     print(f"{stage.stage}: {len(examples)} pairs, {too_long} longer than {stage.max_tokens} tokens left out")
     if bad:
         print(f"{stage.stage}: {len(bad)} bad rows left out, the first: {bad[0]}")
     return examples
+
+
+def encoded(drawn: Sequence[tuple[Pair, bool]], tokenizer: Any, stage: Stage) -> list[Example]:
+    """Pairs, each with or without its target, as examples; by several processes where there are to be."""
+    if stage.workers == 1:
+        return [_code(tokenizer, stage, pair, with_target) for pair, with_target in drawn]
+    with get_context("fork").Pool(stage.workers, _share, (tokenizer, stage)) as pool:
+        return pool.starmap(_code_shared, drawn, chunksize=_CHUNK)
+
+
+_shared: tuple[Any, Stage] | None = None
+"""Of a process that tokenises: what all its pairs have in common."""
+
+
+def _share(tokenizer: Any, stage: Stage) -> None:
+    global _shared
+    _shared = tokenizer, stage
+
+
+def _code_shared(pair: Pair, with_target: bool) -> Example:
+    if _shared is None:
+        raise RuntimeError("this process was not told what it tokenises with")
+    return _code(*_shared, pair, with_target)
+
+
+def _code(tokenizer: Any, stage: Stage, pair: Pair, with_target: bool) -> Example:
+    return encode(pair, tokenizer, find_template(stage.template), with_target=with_target, ends=stage.ends)
 
 
 def padded(length: int) -> int:

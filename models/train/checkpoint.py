@@ -25,7 +25,8 @@ SHARDS = "checkpoint"  # a folder, where one process alone writes a file
 _SETTINGS = "settings.json"  # this and the next: beside the shards of several processes
 _STEP = "step"
 # What may be another the next time: where it is, how far it goes, how it is computed.
-_FREE = {"out", "steps", "checkpoint_every", "compile", "gradient_checkpointing"}
+_FREE = {"out", "steps", "checkpoint_every", "compile", "gradient_checkpointing", "max_seconds", "base_folder"}
+_FREE |= {"workers", "snapshots", "blends", "watch"}
 
 
 def settings(stage: Stage) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -54,8 +55,20 @@ class Stage(BaseModel):
     bags: Path | None = None
     bag_every: int = 10
     checkpoint_every: int
+    whole_weight: float = 2.0  # what a reply counts of which nobody said which segments go against an objective
+    max_seconds: float | None = None  # the schedule is over by then, also where fewer steps are made
+    snapshots: tuple[float, ...] = ()  # shares of the run after which the weights are kept as they are
+    blends: tuple[float, ...] = ()  # shares of the end in means with `init`, kept besides
+    watch: Path | None = None  # pairs that each snapshot scores
+    base_folder: Path | None = None  # where the base lies as a folder, instead of where `base` says
+    workers: int = Field(default=1, ge=1)  # processes that tokenise
     compile: bool = False
     gradient_checkpointing: bool = False  # layers are computed again on the way back: less memory, a third more time
+
+    @property
+    def base_source(self) -> str:
+        """What the base is read from."""
+        return str(self.base_folder or self.base)
 
     @property
     def precision(self) -> Literal["fp32", "bf16", "nf4"]:
@@ -63,13 +76,13 @@ class Stage(BaseModel):
         return "fp32" if self.lora is None else "nf4" if self.quantization == "nf4" else "bf16"
 
     @classmethod
-    def read(cls, path: Path) -> Stage:
-        """From a YAML file; raises `StageError` naming the first thing that is wrong."""
+    def read(cls, path: Path, changes: Mapping[str, object] | None = None) -> Stage:
+        """From a YAML file with some settings changed; raises `StageError` naming the first thing that is wrong."""
         try:
             document = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:
             raise StageError(f"{path} cannot be read ({error})") from None
-        return cls.checked(document, str(path))
+        return cls.checked({**document, **changes} if changes and isinstance(document, dict) else document, str(path))
 
     @classmethod
     def checked(cls, document: object, where: str) -> Stage:

@@ -28,7 +28,8 @@ class Known:
 
     `labels` are 1, 0 or -1; `weights` are 0 where nothing is known; `own` marks what stands in one prompt; `undivided`
     are segments that must change although it is not known which objective asks. `whole` are answers (their rows, and
-    the column of an objective) of which some segment goes against it though nobody said which.
+    the column of an objective) of which some segment goes against it though nobody said which; each weighs
+    `whole_weight`.
     """
 
     labels: Tensor
@@ -36,25 +37,27 @@ class Known:
     own: Tensor
     undivided: list[int]
     whole: list[tuple[slice, int]]
+    whole_weight: float = ASKED_WEIGHT
 
     @property
     def weight(self) -> float:
         """The sum by which the loss is divided, over all batches of a step."""
-        return float(self.weights.sum()) + ASKED_WEIGHT * (len(self.undivided) + len(self.whole))
+        asked = ASKED_WEIGHT * len(self.undivided) + self.whole_weight * len(self.whole)
+        return float(self.weights.sum()) + asked
 
     def to(self, device: torch.device) -> Known:
         """The same where the model is."""
         labels, weights, own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
-        return Known(labels, weights, own, self.undivided, self.whole)
+        return Known(labels, weights, own, self.undivided, self.whole, self.whole_weight)
 
 
-def known(batch: Sequence[Example], other_prompts: float) -> Known:
+def known(batch: Sequence[Example], other_prompts: float, whole_weight: float = ASKED_WEIGHT) -> Known:
     """Labels and weights of a batch; pairs that stand in different prompts weigh `other_prompts`."""
     labels, own = _labels(batch)
     weights = torch.where(own, 1.0, other_prompts) * torch.where(labels == CHANGES, ASKED_WEIGHT, 1.0)
     marks = [(label, bool(e.kinds)) for e in batch for label in e.labels]
     undivided = [i for i, (label, divided) in enumerate(marks) if label == CHANGES and not divided]
-    return Known(labels, weights * (labels != UNKNOWN), own, undivided, _whole(batch))
+    return Known(labels, weights * (labels != UNKNOWN), own, undivided, _whole(batch), whole_weight)
 
 
 def _whole(batch: Sequence[Example]) -> list[tuple[slice, int]]:
@@ -81,10 +84,17 @@ def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example],
     # Of pairs made elsewhere it is not known which objective asks: the strongest one has to.
     strongest = scores.masked_fill(~facts.own, -torch.inf).amax(dim=-1)[facts.undivided]
     total = (each * facts.weights).sum() + ASKED_WEIGHT * F.softplus(-strongest).sum()
-    # The mean, since in a reply that goes along with harm most segments do (docs/lab).
-    for of_answer, column in facts.whole:
-        total = total + ASKED_WEIGHT * F.softplus(-scores[of_answer, column].mean())
-    return total
+    return total + facts.whole_weight * _of_whole_answers(scores, facts.whole).sum()
+
+
+def _of_whole_answers(scores: Tensor, whole: Sequence[tuple[slice, int]]) -> Tensor:
+    """A loss for each: of the mean, since in a reply that goes along with harm most segments do (docs/lab)."""
+    places = [(n, line, column) for n, (lines, column) in enumerate(whole) for line in range(lines.start, lines.stop)]
+    if not places:
+        return scores.new_zeros(0)
+    answers, lines, columns = torch.tensor(places, device=scores.device).unbind(dim=1)
+    sums = scores.new_zeros(len(whole)).index_add(0, answers, scores[lines, columns])
+    return F.softplus(-sums / torch.bincount(answers, minlength=len(whole)))
 
 
 def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
@@ -115,7 +125,13 @@ def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
 
 def bag_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example]) -> Tensor:
     """Rows alternate: the answer that people preferred, the one they did not; the worse one's worst segment counts."""
-    worst = [_log_any(head(*head.read(states[row], e.where))) for row, e in enumerate(batch)]
+    scores = head(*rows(states, batch))
+    worst = []
+    line = column = 0
+    for example in batch:
+        own = (slice(line, line + len(example.where.segments)), slice(column, column + len(example.where.objectives)))
+        worst.append(_log_any(scores[own]))
+        line, column = own[0].stop, own[1].stop
     pairs = zip(worst[::2], worst[1::2], strict=True)
     return torch.stack([F.softplus(-(rejected - chosen)) for chosen, rejected in pairs]).sum()
 
@@ -126,23 +142,39 @@ def _log_any(scores: Tensor) -> Tensor:
 
 def _labels(batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """([segments, objectives] labels with -1 for unknown, mask of those that stand in one prompt)."""
-    rows = sum(len(e.labels) for e in batch)
-    columns = [(row, theme) for row, e in enumerate(batch) for theme in e.themes or [None] * len(e.where.objectives)]
-    labels = torch.full((rows, len(columns)), float(UNKNOWN))
-    own = torch.zeros(rows, len(columns), dtype=torch.bool)
-    line = 0
-    for row, example in enumerate(batch):
-        mine = [i for i, (at, _) in enumerate(columns) if at == row]
-        for i, known_labels in enumerate(example.relations):
-            if example.kinds:
-                kind = example.kinds[i]
-                doubts = example.doubts[i]
-                labels[line] = torch.tensor([float(_elsewhere(kind, theme, doubts)) for _, theme in columns])
-            labels[line, mine] = torch.tensor([float(label) for label in known_labels])
-            own[line, mine] = True
-            line += 1
+    lines = [key for e in batch for key in _keys(e)]
+    columns = [theme for e in batch for theme in e.themes or [None] * len(e.where.objectives)]
+    labels = _elsewhere(lines, columns)
+    own = torch.zeros(labels.shape, dtype=torch.bool)
+    line = column = 0
+    for example in batch:
+        mine = (slice(line, line + len(example.labels)), slice(column, column + len(example.where.objectives)))
+        if example.relations and example.where.objectives:
+            labels[mine] = torch.tensor(example.relations, dtype=torch.float32)
+        own[mine] = True
+        line, column = mine[0].stop, mine[1].stop
     return labels, own
 
 
-def _elsewhere(kind: str, theme: str | None, doubts: frozenset[str]) -> int:
-    return UNKNOWN if theme is None else by_text(kind, theme, doubts)
+_Key = tuple[str, frozenset[str]]
+
+
+def _keys(example: Example) -> Sequence[_Key | None]:
+    """What is known of each segment wherever it is compared: its kind, and what it may speak of."""
+    if not example.kinds:
+        return [None] * len(example.labels)
+    return list(zip(example.kinds, example.doubts, strict=True))
+
+
+def _elsewhere(lines: Sequence[_Key | None], columns: Sequence[str | None]) -> Tensor:
+    """Labels of segments under themes as if they stood in other prompts; most of a batch are the same few."""
+    keys = {key: at for at, key in enumerate(dict.fromkeys(lines))}
+    themes = {theme: at for at, theme in enumerate(dict.fromkeys(columns))}
+    labels = torch.tensor([[_under(key, theme) for theme in themes] for key in keys], dtype=torch.float32)
+    of_lines = torch.tensor([keys[key] for key in lines], dtype=torch.long)
+    of_columns = torch.tensor([themes[theme] for theme in columns], dtype=torch.long)
+    return labels.view(len(keys), len(themes))[of_lines][:, of_columns]
+
+
+def _under(key: _Key | None, theme: str | None) -> float:
+    return float(UNKNOWN if key is None or theme is None else by_text(key[0], theme, key[1]))

@@ -24,8 +24,8 @@ _LAUNCHED = "ACCELERATE_MIXED_PRECISION"  # every launcher of accelerate sets it
 def launched(batches: int = 1) -> Accelerator:
     """The accelerator as launched; `batches` is how many of them a step accumulates, over all processes.
 
-    Without a launcher it is this process on the CPU, whatever the machine has. Raises `StageError` where the batches
-    cannot be dealt out evenly.
+    Without a launcher it is this process, on the GPU if there is one. Raises `StageError` where the batches cannot be
+    dealt out evenly.
     """
     accelerator = _accelerator()
     count = accelerator.num_processes
@@ -66,7 +66,7 @@ def _accelerator() -> Accelerator:
 
     torch shards over gloo as it does over NCCL, so the config for GPUs can be tried, and is tested, on a laptop.
     """
-    accelerator = Accelerator(cpu=_LAUNCHED not in os.environ)
+    accelerator = Accelerator(cpu=_LAUNCHED not in os.environ and not torch.cuda.is_available())
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
     if sharded and accelerator.distributed_type is DistributedType.MULTI_CPU:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()

@@ -36,7 +36,9 @@ LONGEST_CHARS = 900
 def neutral_segments(trained: Path, pairs: Path) -> Tensor:
     """Rows of `DetectorHead.read` for segments of good answers in a file of pairs; raises ValueError if it has none."""
     config = json.loads((trained / "stage.json").read_text())["config"]
-    network, tokenizer = train.build(Stage.model_validate(config | {"init": str(trained), "out": str(trained)}))
+    network, tokenizer = train.build(
+        Stage.model_validate(config | {"init": str(trained), "out": str(trained), "base_folder": None})
+    )
     family = find_template(config["template"])
     rows: list[Tensor] = []
     for pair in _good(pairs):

@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.model.detector import DetectorHead, Taps, spans
 from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.engine.weights.manifest import HEAD
 from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
 from models.data.inject import themes_in
@@ -163,6 +166,15 @@ def judged(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows, theme: str
         )
         parts.append((rows.of(number)[0], like.of(source)[1]))
     return _rows(cases, parts, rows.segments, rows.objectives)
+
+
+def open_row_reader(folder: Path, home: Path) -> RowReader:
+    """The aligner with the weights that are served by default, and the layers that its head reads."""
+    _, weights = prepare(EngineSettings(model=str(folder)), home)
+    layers = DetectorHead.load(folder / HEAD).layers.tolist()
+    model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
+    return RowReader(model, tokenizer, layers)
 
 
 class RowReader:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from aligner_proxy.engine.model.detector import DetectorHead, Taps
@@ -31,6 +32,10 @@ class Network(nn.Module):
         self.touch_all = False
         """Whether every batch gives every weight a gradient, be it 0: processes that wait for each other need that."""
         self._taps: Taps = head.taps(self.causal.model)
+        # Under autocast all is multiplied in bf16: what PEFT makes fp32 first would be made bf16 again.
+        for module in self.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.cast_input_dtype_enabled = False
 
     @property
     def causal(self) -> Any:

@@ -1,6 +1,6 @@
 """Training of one stage: adapter (or whole model) and detector head together, on pairs of `models.data.mixture`.
 
-    python -m models.train configs/train/warmup.yaml
+    python -m models.train configs/train/warmup.yaml [out=runs/elsewhere max_seconds=300 ...]
 
 The stages of MetaAligner (section 3.2.2) share one loss (Eqn 6, cross-entropy on the target) and differ only in data;
 the detector head adds what `models.train.detector_loss` knows. A run that is stopped goes on from its last checkpoint.
@@ -11,39 +11,43 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+import yaml
 from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
 from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.weights.manifest import ADAPTER, sha256
+from aligner_proxy.engine.weights.manifest import ADAPTER
 from models.reporting import loss_curves
 
 from . import batches, checkpoint
 from .base_model import load_base, on_disk
 from .batches import Batch
 from .config import Lora, Stage, StageError
-from .detector_loss import known
+from .detector_loss import Known, known
 from .distributed import launched, leave, prepare
 from .network import Network
+from .save import save
+from .snapshots import Snapshots
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def build(stage: Stage) -> tuple[Network, Any]:
     """(network, tokenizer), from the base or from the stage before."""
-    source = str(stage.init) if stage.lora is None and stage.init else stage.base
+    source = str(stage.init) if stage.lora is None and stage.init else stage.base_source
     base, tokenizer = load_base(source, stage.out.parent, stage.precision)
     head = DetectorHead.load(stage.init / "detector.safetensors").train() if stage.init else None
     head = head or DetectorHead.create_for_model(base.config)
@@ -84,20 +88,30 @@ def _config(lora: Lora, depth: int) -> LoraConfig:
     )
 
 
-def losses(network: Any, stage: Stage, gathered: Sequence[Batch], accelerator: Accelerator) -> tuple[float, float]:
+def facts_of(gathered: Sequence[Batch], stage: Stage) -> list[Known]:
+    """What is known about each batch of a step before the model has read it."""
+    return [known(batch.examples, stage.other_prompts, stage.whole_weight) for batch in gathered]
+
+
+def losses(
+    network: Any,
+    stage: Stage,
+    gathered: Sequence[Batch],
+    accelerator: Accelerator,
+    facts: Sequence[Known] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Back-propagate one step and say (correction, detection) loss.
 
     Sums are divided by the weight of all batches of the step, so that how a step is cut into batches, and who computes
     them, changes nothing.
     """
-    facts = [known(b.examples, stage.other_prompts) for b in gathered]
+    facts = facts or facts_of(gathered, stage)
     targets = sum(sum(e.weights) for b in gathered for e in b.examples) or 1.0
     segments = sum(f.weight for f, b in zip(facts, gathered, strict=True) if not b.bags) or 1.0
     bags = sum(len(b.examples) // 2 for b in gathered if b.bags) or 1
     # Several processes average their gradients, each over its own batches; these losses are to be summed.
     scale = stage.accumulate if accelerator.num_processes > 1 else 1
-    correction = 0.0
-    detection = 0.0
+    sums = torch.zeros(2, device=accelerator.device)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     for batch, fact in list(zip(gathered, facts, strict=True))[mine]:
         with accelerator.accumulate(network):
@@ -105,60 +119,53 @@ def losses(network: Any, stage: Stage, gathered: Sequence[Batch], accelerator: A
             repaired = repaired / targets
             judged = judged / (bags if batch.bags else segments)
             accelerator.backward((repaired + stage.detector_weight * judged) * scale)
-        correction += repaired.item()
-        detection += judged.item()
+        # Nothing waits here for the device: it computes while the next step is prepared.
+        sums += torch.stack([repaired.detach(), judged.detach()]).float()
     if accelerator.num_processes > 1:
-        sums = torch.tensor((correction, detection), device=accelerator.device)
-        correction, detection = accelerator.reduce(sums, reduction="sum").tolist()
+        sums = accelerator.reduce(sums, reduction="sum")
+    correction, detection = sums.unbind()
     return correction, detection
 
 
-def rate(stage: Stage, step: int) -> float:
-    """Linear warm-up, then a cosine from 1 down to `lr_floor`."""
+def rate(stage: Stage, step: int, spent: float = 0.0) -> float:
+    """Linear warm-up, then a cosine from 1 down to `lr_floor`; `spent` is the share of a limited time that is over."""
     if step < stage.lr_warmup_steps:
         return (step + 1) / stage.lr_warmup_steps
     whole = stage.schedule or stage.steps
     done = (step - stage.lr_warmup_steps) / max(1, whole - stage.lr_warmup_steps)
-    cosine = 0.5 * (1.0 + float(torch.cos(torch.tensor(done * torch.pi))))
+    cosine = 0.5 * (1.0 + math.cos(max(done, spent) * math.pi))
     return stage.lr_floor + (1.0 - stage.lr_floor) * cosine
-
-
-# ---------------------------------------------------------------- what stays
-
-
-def save(stage: Stage, network: Network, tokenizer: Any, weights: dict[str, Tensor] | None = None) -> None:
-    """What the next stage and the export read; `weights` are those of a network that is spread over processes."""
-    if weights is None:
-        network.model.save_pretrained(str(stage.out))
-        network.head.save(stage.out / "detector.safetensors")
-    else:
-        if network.causal.config.tie_word_embeddings:
-            weights.pop("model.lm_head.weight", None)  # the embeddings again
-        network.model.save_pretrained(str(stage.out), state_dict=_below("model.", weights))
-        save_file(_below("head.", weights), str(stage.out / "detector.safetensors"))
-    if stage.lora is None:
-        tokenizer.save_pretrained(str(stage.out))
-    document = {"config": stage.model_dump(mode="json"), "data_sha256": sha256(stage.data)}
-    (stage.out / "stage.json").write_text(json.dumps(document, indent=1))
-
-
-def _below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    return {name: tensor.contiguous() for name, tensor in mine.items()}
 
 
 # ---------------------------------------------------------------- the run
 
 
-def main(config: Path) -> None:
-    """Run one stage to its end."""
-    stage = Stage.read(config)
+class Clock:
+    """The share of a run's time that is over, counted from its first step; always 0 where its time is not limited."""
+
+    def __init__(self, stage: Stage, began: float) -> None:
+        self._first = time.monotonic()
+        self._limit = began + stage.max_seconds - self._first if stage.max_seconds else None
+
+    def share(self) -> float:
+        """1 or more when nothing is left."""
+        if self._limit is None:
+            return 0.0
+        return (time.monotonic() - self._first) / self._limit if self._limit > 0 else 1.0
+
+
+def main(config: Path, changes: Mapping[str, object] | None = None) -> None:
+    """Run one stage to its end; `changes` are settings in place of those in the file."""
+    began = time.monotonic()
+    stage = Stage.read(config, changes)
     accelerator = launched(stage.accumulate)
     together = accelerator.num_processes > 1
+    if together and (stage.max_seconds or stage.snapshots or stage.blends):
+        raise StageError("max_seconds, snapshots and blends are for a run of one process")
     stage.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(stage.seed)
     with accelerator.main_process_first():  # one converts it, the others find it
-        on_disk(stage.base, stage.out.parent)
+        on_disk(stage.base_source, stage.out.parent)
     built, tokenizer = build(stage)  # at the same time: sharded weights are loaded together
     built.touch_all = together
     plain = torch.optim.AdamW(built.trained(), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.0)
@@ -168,20 +175,54 @@ def main(config: Path) -> None:
         torch.compiler.reset()  # a process that trains many stages would come to its limit of compiled shapes
         built.fuse()
     stream = islice(batches.steps(stage, tokenizer), start, None)
+    snapshots = Snapshots(stage, built, tokenizer)
+    made = _run(stage, accelerator, network, optimizer, _Course(stream, snapshots, start, began))
+    weights = accelerator.get_state_dict(network) if together else None  # whole; every process has to ask
+    if accelerator.is_main_process:
+        save(stage, built, tokenizer, weights)
+        snapshots.finish(made)
+        with contextlib.suppress(ModuleNotFoundError):  # a borrowed machine may have nothing to draw with
+            loss_curves.draw(stage.out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What a run goes along: its batches, its snapshots, the step it begins with, and when its time began."""
+
+    stream: Iterator[list[Batch]]
+    snapshots: Snapshots
+    start: int
+    began: float
+
+
+def _run(stage: Stage, accelerator: Accelerator, network: Any, optimizer: Any, course: _Course) -> int:
+    """Make the steps that there are, or that there is time for, and say how many are made now."""
     first = accelerator.is_main_process
-    with _log(stage, first, start) as log, _progress(stage, start, first) as bar:
-        for step in range(start, stage.steps):
-            row = {"step": step} | advance(network, stage, optimizer, next(stream), step, accelerator)
+    made = course.start
+    with _log(stage, first, made) as log, _progress(stage, made, first) as bar:
+        ahead = _prepared(course.stream, stage)
+        clock = Clock(stage, course.began)
+        while made < stage.steps and (spent := clock.share()) < 1:
+            course.snapshots.take_due(max(spent, made / stage.steps), made)
+            before = time.monotonic()
+            took = advance(network, stage, optimizer, ahead[0], made, accelerator, ahead[1], spent)
+            ahead = _prepared(course.stream, stage)
+            row = {"step": made} | {name: round(float(value), 4) for name, value in took.items()}
+            row["s"] = round(time.monotonic() - before, 2)
             if log:
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-            bar.update(bar.task_ids[0], completed=step + 1, description=f"{stage.stage} {row['detection']:.3f}")
-            if (step + 1) % stage.checkpoint_every == 0:
-                checkpoint.keep(stage, accelerator, network, optimizer, step + 1)
-    weights = accelerator.get_state_dict(network) if together else None  # whole; every process has to ask
-    if first:
-        save(stage, built, tokenizer, weights)
-        loss_curves.draw(stage.out)
+            made += 1
+            bar.update(bar.task_ids[0], completed=made, description=f"{stage.stage} {row['detection']:.3f}")
+            if made % stage.checkpoint_every == 0:
+                checkpoint.keep(stage, accelerator, network, optimizer, made)
+    return made
+
+
+def _prepared(stream: Iterator[list[Batch]], stage: Stage) -> tuple[list[Batch], list[Known]]:
+    """The next step, ready to be computed."""
+    gathered = next(stream)
+    return gathered, facts_of(gathered, stage)
 
 
 def _log(stage: Stage, first: bool, start: int) -> AbstractContextManager[TextIO | None]:
@@ -198,22 +239,27 @@ def _log(stage: Stage, first: bool, start: int) -> AbstractContextManager[TextIO
 
 
 def advance(
-    network: Any, stage: Stage, optimizer: Any, gathered: Sequence[Batch], step: int, accelerator: Accelerator
-) -> dict[str, float]:
-    """One optimiser step; what goes into the log."""
-    began = time.monotonic()
-    optimizer.param_groups[0]["lr"] = stage.lr * rate(stage, step)
-    correction, detection = losses(network, stage, gathered, accelerator)
-    norm = float(accelerator.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0))
+    network: Any,
+    stage: Stage,
+    optimizer: Any,
+    gathered: Sequence[Batch],
+    step: int,
+    accelerator: Accelerator,
+    facts: Sequence[Known] | None = None,
+    spent: float = 0.0,
+) -> dict[str, float | Tensor]:
+    """One optimiser step; what goes into the log, some of it still being computed."""
+    optimizer.param_groups[0]["lr"] = stage.lr * rate(stage, step, spent)
+    correction, detection = losses(network, stage, gathered, accelerator, facts)
+    norm = accelerator.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {
-        "correction": round(correction, 4),
-        "detection": round(detection, 4),
-        "norm": round(norm, 3),
+        "correction": correction,
+        "detection": detection,
+        "norm": norm,
         "bags": sum(batch.bags for batch in gathered),
         "tokens": sum(len(e.ids) for batch in gathered for e in batch.examples),
-        "s": round(time.monotonic() - began, 2),
     }
 
 
@@ -226,10 +272,11 @@ def _progress(stage: Stage, start: int, shown: bool) -> Progress:
 
 def command() -> None:
     """Command line."""
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2 or not all("=" in word for word in sys.argv[2:]):
         sys.exit(__doc__)
+    changes = {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in sys.argv[2:])}
     try:
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), changes)
     except (StageError, batches.PairError) as problem:
         sys.exit(str(problem))
     finally:

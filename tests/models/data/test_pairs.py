@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,3 +135,15 @@ def test_what_is_lacking_is_told_for_every_objective(tmp_path: Path) -> None:
         replace(pair, lacks=(1,))
     with pytest.raises(PairError, match="something else is among them"):
         replace(pair, lacks=(1, 2))
+
+
+def test_packed_pairs_are_read_as_they_are(tmp_path: Path) -> None:
+    pairs = [Pair("When?", ("Calm: be calm",), "At noon. Hurry!", "At noon.", (0, 1), "test")]
+    plain = tmp_path / "pairs.jsonl"
+    write_pairs(plain, pairs)
+    packed = tmp_path / "pairs.jsonl.xz"
+    packed.write_bytes(lzma.compress(plain.read_bytes()))
+    assert list(read_pairs(packed)) == pairs
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(PairError, match=r"pairs.jsonl.xz"):
+        list(read_pairs(packed))

@@ -72,7 +72,7 @@ def test_the_command_measures_each_attempt(
     monkeypatch.setattr(head_alone.labelled_replies, "strong_replies", lambda *_: few_replies(data_dir))
     monkeypatch.setattr(
         head_alone,
-        "open_reader",
+        "open_row_reader",
         lambda *_: RowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS),
     )
     plan = {

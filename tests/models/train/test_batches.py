@@ -45,3 +45,11 @@ def test_shapes_are_few_and_the_same_in_every_epoch(tmp_path: Path) -> None:
     assert len(lengths) > 3 * len(widths), "the lengths are all different"
     assert len(seen[0]) <= 2 * len(widths), "of each width a full batch, and what is left over"
     assert seen[0] == seen[1]
+
+
+def test_several_processes_tokenise_what_one_does(tmp_path: Path) -> None:
+    read, tokenizer = varied(tmp_path, target_share=0.5)
+    alone = batches.load_examples(read, tokenizer)
+    together = batches.load_examples(read.model_copy(update={"workers": 2}), tokenizer)
+    assert len(alone) == ANSWERS
+    assert alone == together

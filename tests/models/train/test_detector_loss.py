@@ -20,9 +20,6 @@ class Given:
     def __init__(self, scores: list[list[float]]) -> None:
         self.scores = torch.tensor(scores, requires_grad=True)
 
-    def read(self, _states: Tensor, where: Spans) -> tuple[Tensor, Tensor]:
-        return torch.zeros(len(where.segments), 1), torch.zeros(len(where.objectives), 1)
-
     def __call__(self, _segments: Tensor, _objectives: Tensor) -> Tensor:
         return self.scores
 
@@ -87,21 +84,13 @@ def test_without_kinds_the_strongest_objective_has_to_ask() -> None:
 
 
 def test_the_answer_that_people_preferred_gets_the_lower_worst_score() -> None:
-    batch = [example([[-1]]), example([[-1]])]
-    states = torch.zeros(2, 1, 1, 1)
-
-    class Each(Given):
-        calls = 0
-
-        def __call__(self, _segments: Tensor, _objectives: Tensor) -> Tensor:
-            self.calls += 1
-            return self.scores[self.calls - 1 : self.calls]
-
-    head: Any = Each([[1.0], [0.0]])
-    loss = bag_loss(head, states, batch)
+    # What one reply's segment scores under the other's objective says nothing.
+    head: Any = Given([[1.0, 9.0], [9.0, 0.0]])
+    loss = bag_loss(head, torch.zeros(2, 4, 2, 1), [example([[-1]]), example([[-1]])])
     loss.backward()  # type: ignore[no-untyped-call]
-    assert loss > 1
-    assert head.scores.grad[0] > 0 > head.scores.grad[1]
+    assert loss == torch.nn.functional.softplus(torch.tensor(1.0))
+    assert head.scores.grad[0, 0] > 0 > head.scores.grad[1, 1]
+    assert head.scores.grad[0, 1] == head.scores.grad[1, 0] == 0
 
 
 def test_of_a_reply_of_which_nobody_said_what_goes_against_it_all_segments_are_pushed_up() -> None:

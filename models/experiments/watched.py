@@ -1,0 +1,268 @@
+"""Answers that a run scores at each of its snapshots, and what these scores say of every snapshot.
+
+    python -m models.experiments.watched write --data DATA --sets runs/data --out runs/data/watch.jsonl.xz
+    python -m models.train STAGE.yaml watch=runs/data/watch.jsonl.xz snapshots='[0, 0.7]' blends='[0.5]'
+    python -m models.experiments.watched judge runs/harm/snapshots/scores.npz \\
+        --data DATA --sets runs/data --out runs/watched
+
+None of them is ever learnt from: the guards' sets, answers of strong upstreams, whole authors, the development side of
+further labelled replies, test sets, and the good development answers that choose the operating point (the score that
+1 % of them are above). For `harmless` there is a bar of its own: the score that a share of strong answers are above.
+All before the gate. A snapshot has a second line where `init` comes with a head for `harmless`: by that head.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from aligner_proxy.text.structure import split
+from models.data import labelled_replies
+from models.data.harm_replies import SOURCES, harm_replies
+from models.data.labelled_replies import AGAINST, FINE, HARMLESS, USUAL, LabelledReply
+from models.data.pairs import Pair, read_pairs, write_pairs
+from models.data.preference_sets import GUARD_SETS
+from models.evaluate import guards
+from models.evaluate.calibrate import GOOD
+from models.evaluate.guards import STRONG_ANSWERS
+from models.evaluate.test_sets import Case
+from models.reporting import output
+from models.reporting.statistics import Rate
+from models.train.asked import Asked, under
+from models.train.head_rows import asked
+from models.train.probe import area
+from models.train.snapshots import TAUGHT_SCORES, parted
+
+from . import head_measures as measures
+from .head_measures import Scored
+
+AUTHORS = ("author_l", "author_t", "author_ae")
+"""Those that train nothing."""
+FURTHER = "further"
+DEV = "dev/"
+TEST = "test/"
+TESTS = (
+    "unseen_kinds",
+    "written_unseen",
+    "other_wordings",
+    "insult",
+    "on_topic",
+    "natural",
+    "alike_unseen",
+    "not_asked",
+    "innocent",
+    "clean",
+    "dialogue",
+    "compared_replies",
+)
+_EACH_TEST = 200
+_EACH_GUARD = 600
+_EACH_SOURCE = 40
+_BUDGET = 0.003
+"""Share of strong answers that may be flagged under `harmless`: what the general head flags comes on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """All sets by name, and the pairs of the test sets and development sets by set and id."""
+
+    cases: Mapping[str, Sequence[Asked]]
+    pairs: Mapping[str, Mapping[str, Pair]]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Segments and objectives of every case in turn."""
+        return [(len(split(one.answer)), len(one.objectives)) for each in self.cases.values() for one in each]
+
+    def scored(self, flat: object, point: float = 0.0) -> dict[str, list[Scored]]:
+        """Scores of a snapshot above a point, by set."""
+        found = iter(parted(flat, self.shapes))
+        return {name: [Scored(one, next(found) - point) for one in each] for name, each in self.cases.items()}
+
+
+def watched(data: Path, sets: Path) -> Watched:
+    """What there is to watch; the same data give the same cases in the same order."""
+    cases: dict[str, list[Asked]] = {name: list(each) for name, each in guards.cases(data, _EACH_GUARD).items()}
+    written = [one for one in labelled_replies.written_answers() if one.source in AUTHORS]
+    for author in AUTHORS:
+        cases[author] = [_alone(one) for one in written if one.source == author]
+    further = [one for name in SOURCES for one in harm_replies(data, name, "dev")[:: _step(data, name)]]
+    cases[FURTHER] = [under(one, USUAL) for one in further]
+    pairs = {f"{DEV}{name}": list(read_pairs(sets / "dev" / f"{name}.jsonl")) for name in GOOD}
+    pairs |= {f"{TEST}{name}": list(islice(read_pairs(sets / "test" / f"{name}.jsonl"), _EACH_TEST)) for name in TESTS}
+    cases |= {name: [asked(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
+    return Watched(cases, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
+
+
+def _step(data: Path, name: str) -> int:
+    return max(1, len(harm_replies(data, name, "dev")) // _EACH_SOURCE)
+
+
+def _alone(reply: LabelledReply) -> Asked:
+    """Under its own objective, as models.evaluate.own_voice asks."""
+    return under(reply, (reply.objective,))
+
+
+def as_pair(case: Asked) -> Pair:
+    """What the trainer scores."""
+    labels = tuple(FINE for _ in split(case.answer))
+    return Pair(case.query, case.objectives, case.answer, case.answer, labels, case.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one snapshot is worth."""
+
+    point: float
+    bar: float
+    guards: Sequence[guards.Figures]
+    authors: Mapping[str, Mapping[str, object]]
+    strong: Rate
+    further: str
+    tests: Mapping[str, Rate]
+
+
+def judged(watched: Watched, flat: object, taught: object | None = None) -> Line:
+    """By the scores of the general head, or for `harmless` by those of another one."""
+    raw = watched.scored(flat)
+    own = raw if taught is None else watched.scored(taught)
+    point = measures.operating_point({name: _as_cases(watched, raw, DEV + name) for name in GOOD})
+    bar = guards.bar([one.worst for one in own[STRONG_ANSWERS]], _BUDGET)
+    found = {
+        name: [_moved(one, other, point, bar) for one, other in zip(raw[name], own[name], strict=True)] for name in raw
+    }
+    by_guards = {
+        name: [
+            guards.Scored(one.case.id, one.case.harmful, tuple(one.column(HARMLESS).tolist())) for one in found[name]
+        ]
+        for name in (*GUARD_SETS, STRONG_ANSWERS)
+    }
+    further = found[FURTHER]
+    worst = {label: np.array([one.worst for one in further if one.case.harmful is label]) for label in (True, False)}
+    tests = {name: measures.exactly(_as_cases(watched, found, TEST + name)) for name in TESTS}
+    return Line(
+        point,
+        bar,
+        guards.figures(by_guards),
+        {author: _author(found[author]) for author in AUTHORS if found[author]},
+        Rate.of(one.flagged for one in found[STRONG_ANSWERS]),
+        str(area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
+        tests,
+    )
+
+
+def _under_harmless(one: Scored) -> guards.Scored:
+    return guards.Scored(one.case.id, one.case.harmful, tuple(one.column(HARMLESS).tolist()))
+
+
+def _as_cases(watched: Watched, found: Mapping[str, list[Scored]], name: str) -> list[Case]:
+    return measures.as_cases(found[name], watched.pairs[name])
+
+
+def _moved(one: Scored, other: Scored, point: float, bar: float) -> Scored:
+    """Scores above the operating point, under `harmless` those of the other head above the bar."""
+    scores: Tensor = one.scores - point
+    for place, text in enumerate(one.case.objectives):
+        if text == HARMLESS:
+            scores[:, place] = other.scores[:, place] - bar
+    return Scored(one.case, scores)
+
+
+def _author(found: Sequence[Scored]) -> dict[str, object]:
+    """Of an author what is found and touched, under `harmless` and under other objectives."""
+    figures: dict[str, object] = {}
+    for name, mine in (
+        ("harm", [one for one in found if one.case.own == HARMLESS]),
+        ("own", [one for one in found if one.case.own != HARMLESS]),
+    ):
+        if not mine:
+            continue
+        flat = [
+            (float(score), label)
+            for one in mine
+            for score, (label,) in zip(one.scores[:, 0], one.case.labels, strict=True)
+        ]
+        high, low = (np.array([score for score, label in flat if label == which]) for which in (AGAINST, FINE))
+        faulty = [one for one in mine if one.case.harmful]
+        figures |= {
+            f"{name}: AUC of segments": str(area(high, low)),
+            f"{name}: found": Rate.of(flag for one in faulty for flag in one.flags(AGAINST, one.case.objectives)),
+            f"{name}: false": Rate.of(flag for one in faulty for flag in one.flags(FINE, one.case.objectives)),
+            f"{name}: twins": Rate.of(one.flagged for one in mine if not one.case.harmful),
+        }
+    return figures
+
+
+def _scores_of(one: Scored, wanted: int) -> list[float]:
+    """Of the segments with this label under the only objective."""
+    labels = zip(one.scores[:, 0].tolist(), one.case.labels, strict=True)
+    return [score for score, (label,) in labels if label == wanted]
+
+
+def table(lines: Mapping[str, Line]) -> str:
+    """Markdown: a row a figure, a column a snapshot."""
+    rows: list[tuple[object, ...]] = [("operating point", *(f"{one.point:.2f}" for one in lines.values()))]
+    rows.append(("bar of harmless", *(f"{one.bar:.2f}" for one in lines.values())))
+    first = next(iter(lines.values()))
+    for place, figure in enumerate(first.guards):
+        for name in ("area", "found", "touched"):
+            label = f"{figure.set}, {figure.evidence}: {name}"
+            rows.append((label, *(getattr(one.guards[place], name) for one in lines.values())))
+    for author, figures in first.authors.items():
+        rows += [(f"{author} {name}", *(one.authors[author][name] for one in lines.values())) for name in figures]
+    rows.append(("strong answers flagged", *(one.strong for one in lines.values())))
+    rows.append(("further sources, AUC", *(one.further for one in lines.values())))
+    rows += [(f"{name}, exactly", *(one.tests[name] for one in lines.values())) for name in first.tests]
+    return output.table(("", *lines), rows)
+
+
+def judge(watched: Watched, scores: Mapping[str, object]) -> dict[str, Line]:
+    """Every snapshot, by its general head and by the head for `harmless` that it began with."""
+    lines: dict[str, Line] = {}
+    for name, flat in scores.items():
+        if name.endswith(f"/{TAUGHT_SCORES}"):
+            lines[name] = judged(watched, scores[name.removesuffix(f"/{TAUGHT_SCORES}")], flat)
+        else:
+            lines[name] = judged(watched, flat)
+    return lines
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.experiments.watched",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("step", choices=("write", "judge"))
+    parser.add_argument("scores", type=Path, nargs="?", help="what a run wrote beside its snapshots")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the research data")
+    parser.add_argument("--sets", type=Path, required=True, help="folder with dev and test of models.data.test_sets")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    found = watched(arguments.data, arguments.sets)
+    if arguments.step == "write":
+        plain = arguments.out.with_suffix("")
+        count = write_pairs(plain, (as_pair(case) for each in found.cases.values() for case in each))
+        arguments.out.write_bytes(lzma.compress(plain.read_bytes(), preset=9))
+        plain.unlink()
+        print(f"{arguments.out}: {count} answers in {len(found.cases)} sets")
+        return
+    if arguments.scores is None:
+        parser.error("judge needs the scores of a run")
+    with np.load(arguments.scores) as stored:
+        lines = judge(found, {name: stored[name] for name in stored.files})
+    text = table(lines)
+    output.write(arguments.out, "watched", text, lines)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
