@@ -242,8 +242,11 @@ class AlignerGuardrail(CustomGuardrail):
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
         """Correct a whole response; None leaves it unchanged."""
-        if formats.wire(user_api_key_dict.request_route) is None and litellm_internals.is_pass_through(
-            user_api_key_dict.request_route
+        is_endpoint = formats.wire(user_api_key_dict.request_route) is not None
+        if (
+            not is_endpoint
+            and isinstance(response, dict)
+            and litellm_internals.is_pass_through(user_api_key_dict.request_route)
         ):
             return await self._correct_passed_body(data, user_api_key_dict, response)
         state = await self._state(data, user_api_key_dict)
@@ -282,10 +285,8 @@ class AlignerGuardrail(CustomGuardrail):
                 self._add_record(data, state, time.time())
         return delivered if outcomes or delivered is not response else None
 
-    async def _correct_passed_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: Any) -> Any:
+    async def _correct_passed_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
         """Correct the JSON body of a pass-through route as an answer of the endpoint whose form it has."""
-        if not isinstance(body, dict):
-            return None
         request = without_state(data)
         endpoint = user.model_copy(update={"request_route": json_body.find_route(body, request)})
         response = json_body.read_body(body)

@@ -123,7 +123,7 @@ def joined_items(form: Format, items: Sequence[Any]) -> object:
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 async def test_before_a_heartbeat_is_due_nothing_goes_out(form: Format) -> None:
-    """So that an answer that is blocked is an HTTP error."""
+    """So that an answer that is blocked is an HTTP error, where LiteLLM makes one of it."""
     stream = held_stream(form)
 
     async def refuse(_exchanges: object, _session_of: object) -> None:
@@ -131,9 +131,17 @@ async def test_before_a_heartbeat_is_due_nothing_goes_out(form: Format) -> None:
 
     corrector: Any = stream._request.corrector
     corrector.correct = refuse
+    got: Items = []
+
+    async def read() -> None:
+        async for item in stream.play(aiter(Upstream(form.tell(ANSWER), -1))):
+            got.append(item)
+
     with pytest.raises(Blocked):
-        await anext(stream.play(aiter(Upstream(form.tell(ANSWER), -1))))
+        await read()
     assert stream.client.served_items.items == []
+    # LiteLLM says that a response failed in an event, and clients read no other event before `response.created`
+    assert [kind(item) for item in got] == (["response.created"] if form.name == "responses" else [])
 
 
 async def test_of_what_nothing_has_come_no_event_can_be_made() -> None:
