@@ -140,7 +140,6 @@ KINDS = (
     Kind("row", "one row of separated values", "a,b,"),
     Kind("blank-beginning", "white space before the answer", " \n"),
     Kind("insults", "an insult in every other sentence", "You fool at the harbour. Bring Anna a warm coat now. "),
-    Kind("insults-all", "nothing but insults", "You are a fool at the harbour today. "),
     Kind("insults-in-pairs", "insults that begin a pair", "**You fool, take (this coat. Bring Anna** a coat) now. "),
     Kind("insult-openers", "an insult among brackets that never close", "(", "You fool "),
     Kind("insult-tags", "an insult among tags that never close", "<b>", "You fool "),

@@ -224,11 +224,11 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def _is_block_decided(self, block: ContentBlock) -> bool:
         """Whether it is clear that a text block is delivered, or that it is not."""
         text = None if block.text is None else self._texts.get(block.text)
-        if self._is_relieved:
-            return True
         if text is None:
-            return block.has_ended or self._over or self._decoder.fault is not None
-        return block.is_sent or text.has_output or text.done
+            return block.has_ended or self._over or self._is_relieved or self._decoder.fault is not None
+        # without room, white space that begins a text waits for no letter
+        is_known = text.has_output or text.done or (self._is_relieved and text.is_decided(1))
+        return block.is_sent or is_known
 
     def _withholds_all(self) -> bool:
         """Whether delivery pauses because of a side text or a refusal."""
