@@ -35,3 +35,16 @@ def test_fewer_requests_for_the_cpu_compare_those_that_both_had(
     monkeypatch.setattr(gpu_gateway, "measure_device", measure_device)
     assert gpu_gateway.main(["--requests", "5", "--cpu-requests", "3", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "gpu_gateway.json").read_text())[-1] == {"alike": 2, "n": 3}
+
+
+def test_the_cpu_gets_few_requests_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[tuple[str, int]] = []
+
+    def measure_device(device: str, requests: int) -> tuple[dict[str, Any], list[Answer]]:
+        counts.append((device, requests))
+        return {"device": device}, []
+
+    monkeypatch.setattr(gpu_gateway, "measure_device", measure_device)
+    for arguments in ([], ["--requests", "5"], ["--cpu-requests", "60"]):
+        gpu_gateway.main(arguments)
+    assert counts == [("gpu", 200), ("cpu", 40), ("gpu", 5), ("cpu", 5), ("gpu", 200), ("cpu", 60)]
