@@ -49,6 +49,9 @@ REFUSALS = (
 for mode in ("refusing", "hesitant", "off"):
     REFUSALS.model(f"{mode}-claude", CLAUDE).model(f"{mode}-instruct", INSTRUCT)
 
+CUT = Deployment().model("cut").model("cut-claude", CLAUDE).model("cut-instruct", INSTRUCT).model("off-cut")
+"""Models whose failures put no other test's model aside."""
+
 DECLINING = Deployment()
 for mode in ("hold", "sentence"):
     settings = {"stream": mode, "if_nothing_remains": "decline", "decline": "No.", "on_skip": "judge"}
@@ -66,6 +69,6 @@ for treatment in ("block", "report"):
     CALLS.model(f"incoming-{treatment}-claude", CLAUDE).route(f"incoming-{treatment}-claude", **settings)
 
 SHARED = ANSWERS
-for more in (RELEASED, CORRECTORS, STREAMS, EDITORS, DECLINING, REFUSALS, CALLS):
+for more in (RELEASED, CORRECTORS, STREAMS, EDITORS, DECLINING, REFUSALS, CUT, CALLS):
     SHARED = SHARED.joined(more)
 """Routes by the first that matches: those of one model before those of a pattern that fits it."""

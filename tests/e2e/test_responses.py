@@ -191,9 +191,10 @@ def test_on_error_block_is_an_openai_error(gateway: Any) -> None:
 
 
 def test_on_error_block_fails_a_stream_in_the_words_of_the_api(gateway: Any) -> None:
-    """LiteLLM tells every failure of such a stream as its last event, under HTTP 200."""
+    """LiteLLM tells every failure of such a stream as its last event, under HTTP 200; ours begins the stream."""
     stream = gateway.respond_stream("slow", model="strict")
-    (event,) = stream.chunks
+    beginning, event = stream.chunks
+    assert (beginning["type"], beginning["response"]["output"]) == ("response.created", [])
     assert (stream.status_code, event["type"]) == (200, "response.failed")
     assert "could not be aligned (timeout)" in event["response"]["error"]["message"]
     assert "idiot" not in stream.raw
