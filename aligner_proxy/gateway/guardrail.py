@@ -56,7 +56,7 @@ from aligner_proxy.gateway.readiness import EngineReadiness
 from aligner_proxy.gateway.request_state import RequestState, find_state, store_state, without_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.shared_server import open_shared_server
-from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts
+from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts, withhold_error
 from aligner_proxy.gateway.streaming import dispatch, takeover
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.gateway.webhook import WebhookSender
@@ -224,7 +224,7 @@ class AlignerGuardrail(CustomGuardrail):
             return
         endpoint = user.model_copy(update={"request_route": json_body.CHAT})
         state = await self._open_state(data, endpoint)
-        if state.is_enforced and pipeline_outcomes.reads_twice(state.policy):
+        if state.is_enforced and state.policy.blocks_unjudged:
             raise ProxyException(_NO_PASSED_STREAMS, "invalid_request_error", "stream", 400)
 
     def get_disable_global_guardrail(self, data: dict[str, Any]) -> bool:
@@ -395,10 +395,8 @@ class AlignerGuardrail(CustomGuardrail):
         if not is_covered or not upstream_errors.is_from_upstream(original_exception):
             return None
         state = await self._state(request_data, user_api_key_dict)
-        if state.is_enforced and upstream_errors.quotes_answer(original_exception):
-            return upstream_errors.withhold_message(original_exception)
         side = self._open_side_texts(request_data, state, None)
-        return await side.silence(original_exception) if side else None
+        return await withhold_error(state, side, original_exception)
 
     async def async_post_call_response_headers_hook(
         self,

@@ -142,6 +142,16 @@ class _KindTreatments:
         """Kinds that are judged here or block the answer."""
 
 
+async def withhold_error(state: RequestState, side: SideTexts | None, error: Exception) -> HTTPException | None:
+    """Withhold the message of an upstream's error if it quotes an answer, or says what may not be delivered.
+
+    Returns the error to raise instead if the message cannot be removed.
+    """
+    if state.is_enforced and upstream_errors.quotes_answer(error):
+        return upstream_errors.withhold_message(error)
+    return await side.silence(error) if side is not None else None
+
+
 class SideTexts:
     """Side texts of one response: `read` collects them, and `settle` raises `Blocked` if they block the answer."""
 

@@ -12,14 +12,12 @@ import pytest
 from litellm.proxy._types import ProxyException
 
 from aligner_proxy.audit.entry import AuditEvent
-from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.errors import EngineFault
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.types import Correction, Status
+from aligner_proxy.types import Status
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
-from tests.support.scripted import SegmentEngine
+from tests.gateway.test_side_texts import CountingEngine
 from tests.support.stream_fixtures import chat_items
 
 FINE = "The harbour opens at nine on workdays."
@@ -50,28 +48,13 @@ FILE = {
 }
 
 
-class ReadingEngine(SegmentEngine):
-    """Flags what calls somebody a fool, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda text: 4.0 if "fool" in text else -4.0)
-        self.asked: list[str] = []
-        self.fails_for = "\0"
-
-    async def align(self, request: AlignRequest) -> Correction:
-        self.asked.append(request.answer)
-        if self.fails_for in request.answer:
-            raise EngineFault("scripted")
-        return await super().align(request)
+@pytest.fixture
+def engine() -> CountingEngine:
+    return CountingEngine()
 
 
 @pytest.fixture
-def engine() -> ReadingEngine:
-    return ReadingEngine()
-
-
-@pytest.fixture
-def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: ReadingEngine) -> AlignerGuardrail:
+def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: CountingEngine) -> AlignerGuardrail:
     made = build(tmp_path, monkeypatch, FILE)
     made.pipeline = Pipeline(engine, extensions=made.pipeline.extensions)
     return made
@@ -205,7 +188,7 @@ async def test_a_stream_names_them_in_its_comment(guard: AlignerGuardrail) -> No
     assert b"incoming=tool_results@3:kind" in got[-1]
 
 
-async def test_report_costs_the_request_no_time(guard: AlignerGuardrail, engine: ReadingEngine) -> None:
+async def test_report_costs_the_request_no_time(guard: AlignerGuardrail, engine: CountingEngine) -> None:
     request = request_to("report", chat(RUDE, ASKED))
     await ask(guard, "/v1/chat/completions", request)
     assert engine.asked == []
@@ -215,7 +198,7 @@ async def test_report_costs_the_request_no_time(guard: AlignerGuardrail, engine:
     assert sorted(engine.asked) == sorted([ASKED, RUDE, FINE])
 
 
-async def test_nothing_is_read_where_nothing_is_asked_for(guard: AlignerGuardrail, engine: ReadingEngine) -> None:
+async def test_nothing_is_read_where_nothing_is_asked_for(guard: AlignerGuardrail, engine: CountingEngine) -> None:
     for model in ("pass", "off"):
         request = request_to(model, chat(RUDE, RUDE))
         await ask(guard, "/v1/chat/completions", request)
@@ -223,7 +206,7 @@ async def test_nothing_is_read_where_nothing_is_asked_for(guard: AlignerGuardrai
 
 
 async def test_a_message_is_judged_once_for_a_tenant(
-    guard: AlignerGuardrail, engine: ReadingEngine, tmp_path: Path
+    guard: AlignerGuardrail, engine: CountingEngine, tmp_path: Path
 ) -> None:
     cache = CorrectionCache(tmp_path / "cache", ttl_s=60, max_mb=1)
     guard.pipeline = Pipeline(engine, cache, extensions=guard.pipeline.extensions)
@@ -241,14 +224,14 @@ async def test_a_message_is_judged_once_for_a_tenant(
     await cache.aclose()
 
 
-async def test_only_the_last_messages_are_read(guard: AlignerGuardrail, engine: ReadingEngine) -> None:
+async def test_only_the_last_messages_are_read(guard: AlignerGuardrail, engine: CountingEngine) -> None:
     turns = [{"role": "user", "content": f"Berth {number} is free today, is it?"} for number in range(40)]
     await ask(guard, "/v1/chat/completions", request_to("block", {"messages": turns}))
     assert engine.asked == [turn["content"] for turn in turns[-16:]]
 
 
 async def test_what_cannot_be_judged_is_refused_where_the_policy_blocks_that(
-    guard: AlignerGuardrail, engine: ReadingEngine
+    guard: AlignerGuardrail, engine: CountingEngine
 ) -> None:
     engine.fails_for = FINE
     path = "/v1/chat/completions"

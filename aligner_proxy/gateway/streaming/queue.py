@@ -22,11 +22,11 @@ from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, SafeFormat, StreamEvent
-from aligner_proxy.gateway import litellm_internals, metrics, upstream_errors
+from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
 from aligner_proxy.gateway.request_state import RequestState, Timeline
-from aligner_proxy.gateway.side_texts import SideTexts
+from aligner_proxy.gateway.side_texts import SideTexts, withhold_error
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
 from aligner_proxy.gateway.streaming.line import NO_WHOLES, EventLine, QueuedEvent, Text
 from aligner_proxy.types import OnSkip
@@ -159,13 +159,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         for each in self.client.keeper.flush():
             yield each
         if self.broken is not None:
-            raise await self._withhold_message(self.broken) or self.broken
-
-    async def _withhold_message(self, error: Exception) -> Exception | None:
-        """Withhold the message of an upstream's error if it may not go out; returns the error to raise instead."""
-        if self._request.ledger.is_enforced and upstream_errors.quotes_answer(error):
-            return upstream_errors.withhold_message(error)
-        return await self._request.side.silence(error) if self._request.side is not None else None
+            raise await withhold_error(self._request.ledger, self._request.side, self.broken) or self.broken
 
     async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items in order, with heartbeats while nothing can be delivered."""
