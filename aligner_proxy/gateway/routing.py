@@ -20,7 +20,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from litellm.litellm_core_utils.get_llm_provider_logic import inferred_provider
 from litellm.litellm_core_utils.hidden_params import get_hidden_params
-from litellm.router_utils.pattern_match_deployments import PatternMatchRouter
 from litellm.types import litellm_params as purposes
 
 from aligner_proxy.errors import BadRequest
@@ -227,11 +226,13 @@ def _expand_wildcard(router: Any, model: str, pattern: str) -> str:
 
     Like LiteLLM, this also tries the name with its provider in front, and ignores text after the end of the pattern.
     """
-    expression = router.pattern_router.pattern_to_regex(pattern)
+    # By the router's own object: the module of its class is not the same in all releases.
+    wildcards = router.pattern_router
+    expression = wildcards.pattern_to_regex(pattern)
     for name in (model, f"{inferred_provider(model)}/{model}"):
         match = re.match(expression, name)
         if match is not None:
-            return str(PatternMatchRouter.set_deployment_model_name(match, pattern))
+            return str(wildcards.set_deployment_model_name(match, pattern))
     return model
 
 

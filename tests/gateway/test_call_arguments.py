@@ -405,6 +405,35 @@ async def test_what_cannot_be_corrected_is_treated_as_by_judge(guard: AlignerGua
     assert not wrong
 
 
+async def test_events_that_wait_for_a_call_count_as_held_and_go_on_uncorrected_without_room(
+    guard: AlignerGuardrail,
+) -> None:
+    form = FORMATS[0]
+    budget = guard._streams
+    held_bytes: list[int] = []
+
+    async def arrive(items: list[Any]) -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+            held_bytes.append(budget.held_bytes)
+
+    items = chat_stream(GIVEN)
+    for model in MODELS:
+        held_bytes.clear()
+        stream = guard.async_post_call_streaming_iterator_hook(user(form.path), arrive(items), request_for(form, model))
+        assert form.put_together([item async for item in stream if not isinstance(item, bytes)]) == [WANTED]
+        # a chunk of LiteLLM is counted with more than 3,000 bytes
+        assert max(held_bytes) > 3_000 * len(cut(GIVEN)), model
+        assert budget.held_bytes == 0
+    budget.most_each = 10_000
+    for model in MODELS:
+        with pytest.raises(Blocked, match="tool_arguments"):
+            await streamed(guard, form, model, items)
+        delivered, _, _ = await streamed(guard, form, "lax" if model == "hold" else "lax-sentence", items)
+        assert form.put_together(delivered) == [GIVEN], model
+        assert budget.held_bytes == 0
+
+
 async def test_arguments_keep_to_the_schema_of_their_tool_in_every_format(guard: AlignerGuardrail) -> None:
     tools = {
         "chat": {"tools": [{"type": "function", "function": {"name": "send_fool", "parameters": TEXT_SCHEMA}}]},

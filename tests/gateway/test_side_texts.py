@@ -237,6 +237,26 @@ async def test_reasoning_is_judged_before_the_answer_begins_to_go_out(guard: Ali
     assert got[1].choices[0].delta.reasoning_content == LONG
 
 
+@pytest.mark.parametrize("model", ["gpt", "sentence"])
+async def test_reasoning_longer_than_the_room_of_one_stream_is_read_to_its_end(
+    guard: AlignerGuardrail, engine: CountingEngine, model: str
+) -> None:
+    """Nothing of it may go out before it is judged, so waiting for room would never end."""
+    budget = guard._streams
+    budget.most_each = 20_000
+    thoughts = [chunk(reasoning_content=f"{number}. {LONG} ") for number in range(40)]
+    items = [chunk("", role="assistant"), *thoughts, chunk(PLAIN), chunk(why="stop")]
+    assert chat_text(await streamed(guard, model, items)) == PLAIN
+    assert max(map(len, engine.asked)) >= len(LONG) * 40
+    with pytest.raises(Blocked, match="reasoning"):
+        await streamed(guard, model, [*items[:30], chunk(reasoning_content=RUDE), *items[30:]])
+    # the room of all streams is the limit
+    budget.most = 30_000
+    with pytest.raises(Blocked, match="reasoning"):
+        await streamed(guard, model, items)
+    assert budget.held_bytes == 0
+
+
 async def test_a_broken_stream_is_judged_as_cut_off(guard: AlignerGuardrail) -> None:
     broken = litellm.InternalServerError("broke", "openai", "m")
 

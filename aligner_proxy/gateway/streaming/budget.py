@@ -31,10 +31,15 @@ _MIB = 1 << 20
 
 def size_of(event: StreamEvent) -> int:
     """Approximate bytes that a queued event takes."""
-    if isinstance(event.item, bytes | str):
-        return _EVENT_BYTES + len(event.item)
-    around = 0 if isinstance(event.item, PackedChunk) else _CHUNK_BYTES  # a packed chunk keeps only its values
-    return _EVENT_BYTES + around + sum(len(piece) for _, piece in event.pieces)
+    return bytes_of(event.item, sum(len(piece) for _, piece in event.pieces))
+
+
+def bytes_of(item: object, chars: int) -> int:
+    """Approximate bytes that an event takes with `chars` characters of text in it."""
+    if isinstance(item, bytes | str):
+        return _EVENT_BYTES + len(item)
+    around = 0 if isinstance(item, PackedChunk) else _CHUNK_BYTES  # a packed chunk keeps only its values
+    return _EVENT_BYTES + around + chars
 
 
 class StreamBudget:
@@ -116,9 +121,14 @@ class StreamAccount:
         return self.held_bytes > self._budget.most_each
 
     @property
+    def crowded(self) -> bool:
+        """Whether all streams together hold too much, and this tenant's are not among the small ones."""
+        return self._budget.full and self._budget.shares(self._tenant) > _SMALL
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for more, in this stream or in the budget of all."""
-        return self.too_long or (self._budget.full and self._budget.shares(self._tenant) > _SMALL)
+        return self.too_long or self.crowded
 
     @property
     def over_share(self) -> bool:

@@ -1,6 +1,7 @@
 """Corrects the tool calls of one stream before anything else reads it.
 
-The events of a call wait for its end, and those behind them, too. The first piece of a call then holds all of its new
+The events of a call wait for its end, and those behind them, too. If that takes more room than a stream may have, they
+go on uncorrected. The first piece of a call then holds all of its new
 arguments, and the others are empty. Without an edit the events go on as they came.
 """
 
@@ -20,6 +21,7 @@ from aligner_proxy.formats.packing import PackedChunk, Packer
 from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.second_copies import event_value
+from aligner_proxy.gateway.streaming.budget import StreamAccount, bytes_of
 from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
 from aligner_proxy.types import SideKind
@@ -56,8 +58,10 @@ class _GrowingCall:
 class CallStream:
     """One stream whose calls are corrected."""
 
-    def __init__(self, calls: CallArguments, wire: Wire | SafeFormat) -> None:
+    def __init__(self, calls: CallArguments, wire: Wire | SafeFormat, account: StreamAccount) -> None:
         self._calls = calls
+        self._account = account
+        """The room that the waiting events take."""
         self._decoder = AnswerDecoder(wire.decoder(calls.data), calls.data)
         self._source: object = None
         self._upstream_error: Exception | None = None
@@ -83,12 +87,15 @@ class CallStream:
 
     async def _correct_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """The items of a stream; if the upstream breaks off, what arrived, and then its error."""
-        async with contextlib.aclosing(self._events(source)) as events:
-            async for event in events:
-                for item in await self._take(event):
-                    yield item
-        for item in await self._end_calls():
-            yield item
+        try:
+            async with contextlib.aclosing(self._events(source)) as events:
+                async for event in events:
+                    for item in await self._take(event):
+                        yield item
+            for item in await self._end_calls():
+                yield item
+        finally:
+            self._account.close()
         if self._upstream_error is not None:
             raise self._upstream_error
 
@@ -107,17 +114,21 @@ class CallStream:
         own_texts = [piece for _, piece in event.pieces]
         own_texts += [self._decoder.exchange(index).answer or "" for index in event.wholes]
         arrived = _WaitingEvent(event.original, own_texts)
+        chars_before = self._chars
         has_calls = not self._has_given_up and self._read_calls(arrived.item)
         if not (has_calls or self._waiting):
             return [self._deliver(arrived)]
-        self._waiting.append(self._pack(arrived))
-        is_too_long = self._chars > LONGEST_JSON or len(self._waiting) > _MOST_EVENTS
+        self._keep_waiting(arrived, self._chars - chars_before)
+        is_too_long = self._chars > LONGEST_JSON or len(self._waiting) > _MOST_EVENTS or self._account.full
         self._has_given_up |= is_too_long or self._decoder.fault is not None
         return () if self._open and not self._has_given_up else await self._end_calls()
 
-    def _pack(self, event: _WaitingEvent) -> _WaitingEvent:
-        """The event as it is kept; packed if many wait."""
-        return event if len(self._waiting) < _PACKED_FROM else replace(event, item=self._packer.pack(event.item))
+    def _keep_waiting(self, event: _WaitingEvent, call_chars: int) -> None:
+        """Let an event wait, packed if many do; `call_chars` is the length of the calls in it."""
+        if len(self._waiting) >= _PACKED_FROM:
+            event = replace(event, item=self._packer.pack(event.item))
+        self._waiting.append(event)
+        self._account.hold(bytes_of(event.item, call_chars + sum(map(len, event.own_texts))))
 
     def _read_calls(self, item: object) -> bool:
         """Note the calls in an event; return whether it has to wait for them."""
@@ -158,6 +169,7 @@ class CallStream:
         self._waiting, self._waiting_calls, self._chars = [], [], 0
         if not self._has_given_up:
             await self._calls.correct(calls, self._source)
+        self._account.free(self._account.held_bytes)
         try:
             items = [self._with_arguments(event) for event in events]
             if self._calls.has_edits:

@@ -52,7 +52,8 @@ async def stream(
         side = None
     if side is not None:
         response = side.drop_from_stream(response)
-        response = CallStream(calls, wire).correct(response) if calls is not None else response
+        if calls is not None:
+            response = CallStream(calls, wire, budget.open(ledger.policy.tenant)).correct(response)
     queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant), side)
     # In the other modes `correct_one` itself says when a correction is running.
     working = corrector.at_work() if way is StreamMode.SENTENCE else contextlib.nullcontext()

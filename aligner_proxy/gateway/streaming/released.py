@@ -125,7 +125,13 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     @property
     def needs_more(self) -> bool:
-        """Whether the first event waits for the end of a sentence, which only more of the stream brings."""
+        """Whether the first event waits for what only more of the stream brings.
+
+        That is the end of a sentence, or of a text that is judged as a whole. The latter may take more room than one
+        stream has, but not more than all streams together.
+        """
+        if self._withholds_all():
+            return not self._room.account.crowded
         return (
             bool(self._queue)
             and not self._is_decided(self._queue.first)
