@@ -21,6 +21,7 @@ DEPLOYMENT = SHARED
 
 FIRST = "The capital of France is Paris."
 KIND = f"{FIRST} It lies on the Seine."
+LOAD_ROUNDS = 6
 RUDE = f"{FIRST} You are an idiot for asking. It lies on the Seine."
 # Endpoint and the model behind it, after the mode: natively and translated.
 WAYS = [
@@ -214,3 +215,14 @@ def test_the_metrics_tell_how_late_a_stream_is(gateway: Any) -> None:
     metrics = gateway.http.get("/metrics/").text
     assert 'aligner_first_token_added_seconds_count{stream="sentence"}' in metrics
     assert 'aligner_last_token_added_seconds_count{stream="sentence"}' in metrics
+
+
+def test_no_insult_passes_behind_white_space_under_load(gateway: Any) -> None:
+    """Many streams at once, so that parts end at any moment; what cannot be judged is an error there."""
+    ways = [(endpoint, f"calls-{mode}") for mode in ("hold", "sentence") for endpoint in ("chat", "responses")]
+    ways += [("messages", f"calls-{mode}-claude") for mode in ("hold", "sentence")]
+    with ThreadPoolExecutor(36) as pool:
+        raw = list(pool.map(lambda way: (way, *streamed(gateway, *way, "blank")), ways * LOAD_ROUNDS))
+    assert not [(way, *comments) for way, text, events, comments in raw if "idiot" in text or "idiot" in events]
+    # an engine with too much to do makes it an error
+    assert {text.strip() for _, text, events, _ in raw if "error" not in events} == {"It lies on the Seine."}
