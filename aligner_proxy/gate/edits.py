@@ -22,6 +22,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, TypeVar
 
+from aligner_proxy.gate.clauses import left_clauses
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
 from aligner_proxy.text.lists import marks
@@ -297,6 +298,13 @@ class Part:
     index: int
     remains: str = ""
     """What stays of a removed segment: the marker of an item that continues, its title, or other cells of a row."""
+    left_clauses: str = ""
+    """The clauses of a rewritten segment that stay word for word; empty if none does."""
+
+    @property
+    def required_text(self) -> str:
+        """The text whose facts have to stay."""
+        return self.left_clauses or self.text
 
 
 def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple[Part, ...]:
@@ -324,7 +332,7 @@ def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], fre
     # an item of which only its title was kept counts as removed, so its other facts may go
     if not new or (title and [title] == [text.strip() for text in new]):
         return Part(old, SegmentStatus.REMOVED, index, title)
-    return Part(old, SegmentStatus.REWRITTEN, index)
+    return Part(old, SegmentStatus.REWRITTEN, index, left_clauses=left_clauses(old, " ".join(new)))
 
 
 def _is_mark_alone(old: str, new: Sequence[str]) -> bool:
@@ -521,12 +529,12 @@ class Candidate:
         self, facts: FactReader, fates: Iterable[SegmentStatus] = (SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
     ) -> set[str]:
         """Facts of the covered segments with these statuses that are missing in the new text."""
-        required = {fact for part in self.parts(*fates) for fact in facts(part.text)}
+        required = {fact for part in self.parts(*fates) for fact in facts(part.required_text)}
         missing_facts = required - self.after.read(facts) if required else required
         if missing_facts:
             # a number that has become a marker is still there, though it is no longer read as a number
             parts = (part for part in self.parts(*fates) if not self._is_mark_now(part))
-            missing_facts &= {fact for part in parts for fact in facts(part.text)}
+            missing_facts &= {fact for part in parts for fact in facts(part.required_text)}
         return missing_facts
 
     def _is_mark_now(self, part: Part) -> bool:
@@ -556,8 +564,10 @@ class Candidate:
 
     @property
     def remaining_chars(self) -> int:
-        """Number of characters in segments that were not removed."""
+        """Number of characters in segments and clauses that were not removed."""
         removed = sum(len(part.text) for part in self.parts(SegmentStatus.REMOVED)) + self.closed.removed_chars
+        rewritten = self.parts(SegmentStatus.REWRITTEN)
+        removed += sum(len(part.text) - len(part.required_text) for part in rewritten)
         return sum(len(piece.text) for piece in self.pieces) + self.closed.piece_chars - removed
 
     @cached_property

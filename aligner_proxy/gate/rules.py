@@ -69,7 +69,9 @@ _PEOPLE = r"(?:private|named|real|(?:mention|nam)\w*(?: of)?) (?:persons?|people
 _THINGS = {
     GateRule.LOST_CODE: r"code|snippets?",
     GateRule.LOST_CITATION: r"citations?|footnotes?|references|sources",
-    GateRule.LOST_NUMBER: rf"numbers|figures|digits|prices?|statistics|dates|percentages|{_CONTACTS}",
+    GateRule.LOST_NUMBER: (
+        rf"numbers|figures|digits|prices?|discounts?|statistics|dates|percentages|dos(?:es?|ages?|ing)|{_CONTACTS}"
+    ),
     GateRule.LOST_ADDRESS: rf"links?|urls?|web ?sites?|{_CONTACTS}",
     GateRule.LOST_QUOTE: r"quot(?:es?|ed|ing|ations?)",
     GateRule.LOST_NAME: rf"(?<!in the )names?|{_PEOPLE}|competitors?|brands?|compan(?:y|ies)|products?|trademarks?",

@@ -205,7 +205,8 @@ class RequestState:
         use = editor_use(self.outcomes)
         if use is None:
             return None
-        return f"{self.policy.editor_group} calls={use.calls} read={use.read} written={use.written}"
+        summary = f"{self.policy.editor_group} calls={use.calls} read={use.read} written={use.written}"
+        return f"{summary} refused={use.refused}" if use.refused else summary
 
     def added_ms(self) -> str | None:
         """Milliseconds of the slowest choice, rounded up to a power of ten unless the policy sets `exact_times`."""

@@ -99,7 +99,10 @@ def test_what_is_flagged_again_or_refused_by_the_gate_is_removed(gateway: Any, s
     if streamed:
         got = gateway.chat_stream(asked, model="edited-sentence").text()
     else:
-        got = text(gateway.chat(asked, model="edited"))
+        answer = gateway.chat(asked, model="edited")
+        # only there nothing of the replacement is left, and the editor wrote one
+        assert answer.headers["x-aligner-editor"].endswith(" refused=1") == (script == "edit_harm")
+        got = text(answer)
     assert "idiot" not in got
     assert "ann@example.org" not in got
     assert got.startswith(BEFORE)

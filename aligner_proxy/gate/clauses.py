@@ -1,0 +1,51 @@
+"""Clauses of a rewritten sentence: which of them an edit left word for word, so that only their facts have to stay.
+
+A flagged sentence may be removed with all its facts. If an edit leaves one of its clauses as it was and changes or
+removes the others, it does less than that: the facts of the clauses that are gone may have been the fault ("... and
+I'll take another 30 % off"). If no clause is left, the sentence was written anew, and all its facts count.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+_FEWEST_WORDS = 2
+"""Fewest words of a clause by which an edit can be seen to have left it."""
+# Words of several languages that join clauses, and are no other word of any of them (Dutch `of` is left out).
+_JOINING_WORDS = (
+    r"and|but|or|so|yet|because|although|though|while|whereas|unless|which|who|whose|if|as|that|"
+    r"und|aber|oder|weil|obwohl|während|falls|wenn|dass|et|mais|ou|donc|parce|quoique|tandis|qui|"
+    r"y|pero|porque|aunque|mientras|que|e|perché|che|maar|omdat"
+)
+# What stands in brackets, such as a source, belongs to the clause before it.
+_BOUNDARY = re.compile(
+    rf"\([^()\n]*\)|(?P<end>[,;:\u2013\u2014\u2026]+\s+|\s+[-\u2013\u2014]\s+|\s+(?=(?:{_JOINING_WORDS})\s))",
+    re.IGNORECASE,
+)
+_JOINING = re.compile(rf"(?:{_JOINING_WORDS})", re.IGNORECASE)
+_WORD = re.compile(r"[\w%€$£°]+(?:[.,:'\u2019/@-]\w+)*")
+
+
+def left_clauses(original: str, rewritten: str) -> str:
+    """The clauses of a sentence whose words stand in the rewritten one in a row; empty if there are none."""
+    new_words = _words(rewritten)
+    return " ".join(clause for clause in _clauses(original) if _stands_in(_words(clause), new_words))
+
+
+def _clauses(sentence: str) -> list[str]:
+    bounds = [0, *(match.end() for match in _BOUNDARY.finditer(sentence) if match["end"]), len(sentence)]
+    return [sentence[start:end] for start, end in pairwise(bounds) if start < end]
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def _stands_in(clause: list[str], words: list[str]) -> bool:
+    """Whether the words of a clause, perhaps without the one that joins it to the clause before, stand in a row."""
+    if clause and _JOINING.fullmatch(clause[0]):
+        clause = clause[1:]
+    if len(clause) < _FEWEST_WORDS:
+        return False
+    return any(words[at : at + len(clause)] == clause for at in range(len(words) - len(clause) + 1))
