@@ -55,13 +55,54 @@ class _GrowingCall:
     pieces: GrowingText
 
 
+class WaitingEvents:
+    """The events that wait for the end of a call, and the calls in them."""
+
+    def __init__(self, account: StreamAccount) -> None:
+        self.calls: list[CallText] = []
+        self._events: list[_WaitingEvent] = []
+        self._packer = Packer()
+        self._account = account
+        """The room that they take."""
+        self._chars = 0
+        """Characters of calls in them."""
+
+    def __bool__(self) -> bool:
+        return bool(self._events)
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether they take more room than they may, or hold more of calls than can be corrected."""
+        return self._chars > LONGEST_JSON or len(self._events) > _MOST_EVENTS or self._account.full
+
+    def add(self, event: _WaitingEvent, call_chars: int) -> None:
+        """Add an event, packed if many wait; `call_chars` is the length of the calls in it."""
+        if len(self._events) >= _PACKED_FROM:
+            event = replace(event, item=self._packer.pack(event.item))
+        self._events.append(event)
+        self._chars += call_chars
+        self._account.hold(bytes_of(event.item, call_chars + sum(map(len, event.own_texts))))
+
+    def take_all(self) -> tuple[list[_WaitingEvent], list[CallText]]:
+        """All events and calls, which then no longer wait; their room is free after `free_room`."""
+        events, calls = self._events, self.calls
+        self._events, self.calls, self._chars = [], [], 0
+        return events, calls
+
+    def free_room(self) -> None:
+        """Free the room of events that were taken."""
+        self._account.free(self._account.held_bytes)
+
+    def close(self) -> None:
+        """Free all room when the stream ends."""
+        self._account.close()
+
+
 class CallStream:
     """One stream whose calls are corrected."""
 
     def __init__(self, calls: CallArguments, wire: Wire | SafeFormat, account: StreamAccount) -> None:
         self._calls = calls
-        self._account = account
-        """The room that the waiting events take."""
         self._decoder = AnswerDecoder(wire.decoder(calls.data), calls.data)
         self._source: object = None
         self._upstream_error: Exception | None = None
@@ -69,12 +110,7 @@ class CallStream:
         """The calls that have not ended."""
         self._whole_arguments: dict[Place, str] = {}
         """The arguments of those that have."""
-        self._waiting_calls: list[CallText] = []
-        """The calls in the waiting events."""
-        self._waiting: list[_WaitingEvent] = []
-        self._packer = Packer()
-        self._chars = 0
-        """Characters of calls in the waiting events."""
+        self._waiting = WaitingEvents(account)
         self._filled: set[Place] = set()
         """The calls whose new arguments have been put into an event."""
         self._has_given_up = False
@@ -95,7 +131,7 @@ class CallStream:
             for item in await self._end_calls():
                 yield item
         finally:
-            self._account.close()
+            self._waiting.close()
         if self._upstream_error is not None:
             raise self._upstream_error
 
@@ -114,32 +150,24 @@ class CallStream:
         own_texts = [piece for _, piece in event.pieces]
         own_texts += [self._decoder.exchange(index).answer or "" for index in event.wholes]
         arrived = _WaitingEvent(event.original, own_texts)
-        chars_before = self._chars
-        has_calls = not self._has_given_up and self._read_calls(arrived.item)
-        if not (has_calls or self._waiting):
+        call_chars = None if self._has_given_up else self._read_calls(arrived.item)
+        if call_chars is None and not self._waiting:
             return [self._deliver(arrived)]
-        self._keep_waiting(arrived, self._chars - chars_before)
-        is_too_long = self._chars > LONGEST_JSON or len(self._waiting) > _MOST_EVENTS or self._account.full
-        self._has_given_up |= is_too_long or self._decoder.fault is not None
+        self._waiting.add(arrived, call_chars or 0)
+        self._has_given_up |= self._waiting.are_too_many or self._decoder.fault is not None
         return () if self._open and not self._has_given_up else await self._end_calls()
 
-    def _keep_waiting(self, event: _WaitingEvent, call_chars: int) -> None:
-        """Let an event wait, packed if many do; `call_chars` is the length of the calls in it."""
-        if len(self._waiting) >= _PACKED_FROM:
-            event = replace(event, item=self._packer.pack(event.item))
-        self._waiting.append(event)
-        self._account.hold(bytes_of(event.item, call_chars + sum(map(len, event.own_texts))))
-
-    def _read_calls(self, item: object) -> bool:
-        """Note the calls in an event; return whether it has to wait for them."""
+    def _read_calls(self, item: object) -> int | None:
+        """Note the calls in an event; return the length of the pieces in it, or None if it has no call to wait for."""
         value = event_value(sse.as_frame(item))
         try:
             calls = self._calls.form.read(value)
             ended_groups = self._calls.form.ended_groups(value) if self._open or calls else ()
         except Unreadable:
             self._has_given_up = True
-            return False
+            return None
         has_calls = False
+        chars = 0
         for call in calls:
             if call.is_piece:
                 has_calls = True
@@ -148,28 +176,27 @@ class CallStream:
                 growing = self._open.setdefault(call.place, _GrowingCall("", call.is_free, GrowingText()))
                 growing.name = growing.name or call.name
                 growing.pieces.append(call.text)
-                self._chars += len(call.text)
+                chars += len(call.text)
             elif not self._calls.is_known(call.text):
                 has_calls = True
-                self._waiting_calls.append(call)
+                self._waiting.calls.append(call)
         for place in [place for place in self._open if ended_groups is None or place[0] in ended_groups]:
             self._end_call(place)
-        return has_calls
+        return chars if has_calls else None
 
     def _end_call(self, place: Place) -> None:
         call = self._open.pop(place)
         self._whole_arguments[place] = str(call.pieces)
-        self._waiting_calls.append(CallText(place, self._whole_arguments[place], call.name, is_free=call.is_free))
+        self._waiting.calls.append(CallText(place, self._whole_arguments[place], call.name, is_free=call.is_free))
 
     async def _end_calls(self) -> Sequence[object]:
         """Correct the calls in the waiting events; return the items of these events."""
         for place in [*self._open]:
             self._end_call(place)
-        events, calls = self._waiting, self._waiting_calls
-        self._waiting, self._waiting_calls, self._chars = [], [], 0
+        events, calls = self._waiting.take_all()
         if not self._has_given_up:
             await self._calls.correct(calls, self._source)
-        self._account.free(self._account.held_bytes)
+        self._waiting.free_room()
         try:
             items = [self._with_arguments(event) for event in events]
             if self._calls.has_edits:
