@@ -6,7 +6,7 @@ reached, has no time or returns an unusable reply, the aligner makes the edits, 
 delivered but not cached.
 
 To the pipeline this is an engine (engine/client/edited_engine.py), so deadline, failure policy, cache and gate apply to
-it. Each model group has its own seats (slots for concurrent calls), quota and circuit breaker.
+it.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
-
-from cachetools import LRUCache
+from typing import Any, TypeVar
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors import editor_prompt
 from aligner_proxy.correctors.editor_prompt import Passage
-from aligner_proxy.engine.admission import Accounts, FairAdmission, OpenAccounts
+from aligner_proxy.correctors.model_group import (
+    ModelGroup,
+    ModelGroups,
+    OpenChat,
+    Payer,
+    Question,
+    Reply,
+    cost_of_failure,
+)
+from aligner_proxy.engine.admission import OpenAccounts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, Span
-from aligner_proxy.engine.client.circuit_breaker import Circuit, State
 from aligner_proxy.engine.client.edited_engine import EditedEngine, EditedSession, judged_segments, make_verdict_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import (
-    BreakerOpen,
     CorrectionError,
-    DeadlineExceeded,
     EngineFault,
-    EngineUnavailable,
-    InvalidOutput,
     QuotaSpent,
 )
 from aligner_proxy.text import structure
@@ -44,174 +46,18 @@ from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore
 
 log = logging.getLogger(__name__)
-SEATS = 32
-"""Maximum concurrent calls to one model group per worker; above it, tenants share as with a full engine."""
-DRAFT_TEMPERATURE = 0.7
-"""Temperature for the second and later drafts; at 0 all drafts would be the same."""
 EDITING_SHARE = 0.7
 """Share of the remaining time that the editor may take; the rest is for judging its text, or for the aligner."""
-MAX_GROUPS = 256
-"""Maximum number of model groups whose state is stored; limited because clients may name models behind a wildcard."""
 _PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.ANEW}".encode()).hexdigest()
 """Hash of the prompts' wording: other words lead to other replies, so they need another cache key."""
 _Read = TypeVar("_Read")
-Payer = Mapping[str, Any]
-"""LiteLLM metadata that charges a call to the key of the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A chat model's reply, the tokens read and written, and the duration; `finished` is False if it was cut off."""
-
-    text: str
-    read: int = 0
-    written_tokens: int = 0
-    finished: bool = True
-    ms: float = 0.0
-
-
-class UnusableReply(InvalidOutput):
-    """A reply that does not have the requested format; its cost is charged anyway."""
-
-    def __init__(self, message: str, reply: Reply) -> None:
-        super().__init__(message)
-        self.use = EditorUse(read=reply.read, written=reply.written_tokens, ms=reply.ms)
-
-
-class Chat(Protocol):
-    """A model group that answers chats. Raises `CorrectionError` subclasses only; `CancelledError` passes."""
-
-    def models(self) -> Sequence[str]:
-        """The models behind the group, as far as they are known; never raises."""
-        ...
-
-    async def ask(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        *,
-        tokens: int,
-        temperature: float,
-        form: Mapping[str, Any] | None,
-        payer: Payer,
-        deadline_s: float,
-    ) -> Reply:
-        """One reply of at most `tokens` tokens within the deadline, in format `form` if the group supports that."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question to an editor: its messages, the token limit of the reply, and the reply's format, if any."""
-
-    messages: Sequence[Mapping[str, str]]
-    tokens: int
-    form: Mapping[str, Any] | None = None
-
-
-OpenChat = Callable[[str], Chat]
-"""Opens a model group by its name."""
-
-
-class GroupEditor:
-    """One model group as an editor, with seats, quota and a circuit breaker; keeps no request data."""
-
-    def __init__(
-        self,
-        group: str,
-        chat: Chat,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        accounts: Accounts | None = None,
-    ) -> None:
-        self.group = group
-        self._chat = chat
-        self._clock = clock
-        self._seats = FairAdmission(SEATS, clock, accounts)
-        self.circuit = Circuit()
-
-    def identity(self) -> dict[str, Any]:
-        """Everything that determines its replies, for the cache key."""
-        return {"group": self.group, "models": list(self._chat.models()), "prompts": _PROMPTS}
-
-    async def ask(
-        self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], payer: Payer, deadline_s: float
-    ) -> tuple[_Read, EditorUse]:
-        """Ask the group and return what `read` makes of the reply, and its cost, charged to the tenant of `request`.
-
-        Raises `CorrectionError` subclasses only. Failures, including replies that `read` rejects, count in the circuit
-        breaker.
-        """
-
-        async def work() -> Reply:
-            began = self._clock()
-            # `draft` counts from 0; the first draft is the most likely reply
-            temperature = DRAFT_TEMPERATURE if request.draft else 0.0
-            async with enforce_deadline(deadline_s):
-                reply = await self._chat.ask(
-                    question.messages,
-                    tokens=question.tokens,
-                    temperature=temperature,
-                    form=question.form,
-                    payer=payer,
-                    deadline_s=deadline_s,
-                )
-            return replace(reply, ms=(self._clock() - began) * 1000)
-
-        probes = self._check_circuit()
-        # None: the call says nothing about the group, for example because it was cancelled
-        alive: bool | None = None
-        try:
-            reply = await self._seats.admit_work(request.tenant, request.quota, work)
-            try:
-                result = read(reply)
-            except InvalidOutput as error:
-                raise UnusableReply(str(error), reply) from None
-            alive = True
-            return result, EditorUse(calls=1, read=reply.read, written=reply.written_tokens, ms=reply.ms)
-        except CorrectionError as error:
-            alive = self._note_error(error)
-            raise
-        finally:
-            if probes:
-                self.circuit.end_probe(alive=alive, now=self._clock())
-            # a failure was already counted by `_note_error`
-            elif alive:
-                self.circuit.alive()
-
-    def _check_circuit(self) -> bool:
-        """Whether this call probes a failing group; begins the probe. Raises `BreakerOpen` if no call is allowed."""
-        now = self._clock()
-        if self.circuit.wants_probe(now):
-            self.circuit.begin_probe()
-            return True
-        if self.circuit.state is not State.CLOSED:
-            raise BreakerOpen("the editor did not answer lately", max(0.0, self.circuit.until - now))
-        return False
-
-    def _note_error(self, error: CorrectionError) -> bool | None:
-        """Record a failure of the group and return False; None for errors unrelated to it, such as a spent quota."""
-        late = isinstance(error, DeadlineExceeded)
-        if not late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
-            return None
-        self.circuit.note_failure(self._clock(), late=late)
-        return False
-
-
-class Editors:
-    """The editors by model group, opened on first use."""
+class Editors(ModelGroups):
+    """The editors by model group."""
 
     def __init__(self, open_chat: OpenChat, accounts: OpenAccounts | None = None) -> None:
-        self._open = open_chat
-        self._accounts = accounts
-        self._groups: LRUCache[str, GroupEditor] = LRUCache(MAX_GROUPS)
-
-    def group(self, name: str) -> GroupEditor:
-        """The editor for this model group, opened if necessary."""
-        editor = self._groups.get(name)
-        if editor is None:
-            accounts = self._accounts(f"editor {name}") if self._accounts else None
-            editor = self._groups[name] = GroupEditor(name, self._open(name), accounts=accounts)
-        return editor
+        super().__init__(open_chat, accounts, role="editor")
 
     def add_editor(self, scorer: Engine, policy: Policy) -> Engine:
         """The engine combined with the policy's editor; the engine itself if the aligner edits."""
@@ -252,13 +98,13 @@ class ChatWriter:
 
     replaces_spans = True
 
-    def __init__(self, editor: GroupEditor, payer: Payer | None = None) -> None:
+    def __init__(self, editor: ModelGroup, payer: Payer | None = None) -> None:
         self._editor = editor
         self._payer = payer or {}
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
         """The description of the scorer, with hashes that include the editor."""
-        identity = self._editor.identity()
+        identity = {**self._editor.identity(), "prompts": _PROMPTS}
         others = {name: _with_editor(other, identity) for name, other in scorer.others.items()}
         return replace(_with_editor(scorer, identity), others=others)
 
@@ -362,12 +208,6 @@ def _log_failure(request: AlignRequest, error: CorrectionError) -> EditorUse:
     """Log that the editor failed and the aligner edits; return what the failed call cost."""
     log.warning("call %s: the editor failed (%s); the aligner edits instead", request.request_id, type(error).__name__)
     return cost_of_failure(error)
-
-
-def cost_of_failure(error: CorrectionError) -> EditorUse:
-    """The cost of a failed call; an unusable reply has to be paid for, too."""
-    paid = error.use if isinstance(error, UnusableReply) else EditorUse()
-    return paid + EditorUse(failed=1)
 
 
 def _whole_text(reply: Reply) -> str:

@@ -18,7 +18,7 @@ from litellm.router import Router
 from litellm.types.router import RouterRateLimitError
 
 from aligner_proxy.concurrency import enforce_deadline
-from aligner_proxy.correctors.editor import Payer, Reply
+from aligner_proxy.correctors.model_group import Payer, Reply
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel, parse_completion, request_body
 from aligner_proxy.engine.client.retry import NotReady

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from aligner_proxy.correctors.editor import EDITING_SHARE, GroupEditor, Payer, Question, cost_of_failure
+from aligner_proxy.correctors.editor import EDITING_SHARE
+from aligner_proxy.correctors.model_group import ModelGroup, Payer, Question, cost_of_failure
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.plugins.extensions import Boundary
@@ -20,7 +21,7 @@ _Read = TypeVar("_Read")
 class StageEditor:
     """A model group that answers questions of stages, charged to a request. Satisfies `PolicyEditor`."""
 
-    def __init__(self, group: GroupEditor, request: AlignRequest, payer: Payer) -> None:
+    def __init__(self, group: ModelGroup, request: AlignRequest, payer: Payer) -> None:
         self._group = group
         self._request = request
         self._payer = payer

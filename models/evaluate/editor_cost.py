@@ -22,7 +22,8 @@ from statistics import mean, median
 from typing import Any
 
 from aligner_proxy.correctors import editor_prompt
-from aligner_proxy.correctors.editor import Editors, Payer, Reply
+from aligner_proxy.correctors.editor import Editors
+from aligner_proxy.correctors.model_group import Payer, Reply
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text import structure

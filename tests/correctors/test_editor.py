@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from aligner_proxy.correctors import editor
-from aligner_proxy.correctors.editor import ChatWriter, GroupEditor, Question, Reply
+from aligner_proxy.correctors import editor, model_group
+from aligner_proxy.correctors.editor import ChatWriter
+from aligner_proxy.correctors.model_group import ModelGroup, Question, Reply
 from aligner_proxy.engine.api import AlignRequest, Session, Span
 from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.errors import (
@@ -43,7 +44,7 @@ def request(answer: str = ANSWER, **settings: object) -> AlignRequest:
 
 
 def edited(chat: ScriptedChat, engine: ScriptedEngine | None = None) -> EditedEngine:
-    return EditedEngine(engine or scorer(), ChatWriter(GroupEditor("strong", chat), {"user_api_key": "hash"}))
+    return EditedEngine(engine or scorer(), ChatWriter(ModelGroup("strong", chat), {"user_api_key": "hash"}))
 
 
 FRIENDLY = repairing(lambda text: text.replace("You fool.", "Use outdoor paint.").replace("fool", "friend"))
@@ -167,7 +168,7 @@ async def test_another_draft_is_written_warmer() -> None:
     chat = ScriptedChat(FRIENDLY)
     await edited(chat).align(request())
     await edited(chat).align(request(draft=1))
-    assert chat.temperatures == [0.0, editor.DRAFT_TEMPERATURE]
+    assert chat.temperatures == [0.0, model_group.DRAFT_TEMPERATURE]
 
 
 async def test_the_editor_gets_a_share_of_the_time() -> None:
@@ -192,7 +193,7 @@ async def test_after_three_failures_the_group_is_left_alone_and_then_probed() ->
     now = [0.0]
     replies: list[str | CorrectionError] = [EngineUnavailable("away")]
     chat = ScriptedChat(lambda messages: replies[0] if isinstance(replies[0], CorrectionError) else FRIENDLY(messages))
-    group = GroupEditor("strong", chat, clock=lambda: now[0])
+    group = ModelGroup("strong", chat, clock=lambda: now[0])
     engine = EditedEngine(scorer(), ChatWriter(group))
     for _ in range(5):
         await engine.align(request())
@@ -213,7 +214,7 @@ async def test_after_three_failures_the_group_is_left_alone_and_then_probed() ->
 
 async def test_a_cancelled_probe_says_nothing() -> None:
     now = [0.0]
-    group = GroupEditor("strong", Never(), clock=lambda: now[0])
+    group = ModelGroup("strong", Never(), clock=lambda: now[0])
     for _ in range(3):
         group.circuit.note_failure(now[0])
     now[0] += 10.0
@@ -245,7 +246,7 @@ async def test_what_the_editor_takes_is_charged_to_the_quota() -> None:
             now[0] += 4.0
             return await super().ask(messages, **settings)  # type: ignore[arg-type]
 
-    group = GroupEditor("strong", Slow(FRIENDLY), clock=lambda: now[0])
+    group = ModelGroup("strong", Slow(FRIENDLY), clock=lambda: now[0])
     metered = request(quota=Quota("a", 3.0), tenant="t")
     done = await EditedEngine(scorer(), ChatWriter(group)).align(metered)
     assert done.editor is not None
@@ -260,7 +261,7 @@ async def test_who_edits_is_part_of_what_the_cache_knows_it_by() -> None:
     chat = ScriptedChat(FRIENDLY)
     plain = await scorer().info()
     strong = await edited(chat).info()
-    other = await EditedEngine(scorer(), ChatWriter(GroupEditor("other", chat))).info()
+    other = await EditedEngine(scorer(), ChatWriter(ModelGroup("other", chat))).info()
     assert len({plain.content_hash, strong.content_hash, other.content_hash}) == 3
     assert (await edited(chat).align(request())).aligner == strong.content_hash
 
@@ -351,7 +352,7 @@ async def test_a_held_stream_is_edited_at_its_end() -> None:
 )
 async def test_another_answer_counts_if_nothing_of_it_is_flagged(reply: Reply, text: str) -> None:
     chat = ScriptedChat(lambda _: reply)
-    done = await ChatWriter(GroupEditor("strong", chat)).answer_anew(request("You fool."), scorer(), tokens=100)
+    done = await ChatWriter(ModelGroup("strong", chat)).answer_anew(request("You fool."), scorer(), tokens=100)
     assert done.text == text
     assert done.editor is not None
     assert done.editor.calls == 1

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 from litellm.router import Router
 
-from aligner_proxy.correctors.editor import ChatWriter, GroupEditor
+from aligner_proxy.correctors.editor import ChatWriter
 from aligner_proxy.correctors.litellm_router import GroupChat
+from aligner_proxy.correctors.model_group import ModelGroup
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.types import Turn
@@ -46,7 +47,7 @@ async def test_a_real_server_edits_what_is_flagged_and_nothing_else(address: str
     params = {"model": "openai/smollm2", "api_base": f"{address}/v1", "api_key": "none"}
     router = Router([{"model_name": "strong", "litellm_params": params}], num_retries=0)
     engine = SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda _: "(by the aligner)")
-    edited = EditedEngine(engine, ChatWriter(GroupEditor("strong", GroupChat("strong", lambda: router))))
+    edited = EditedEngine(engine, ChatWriter(ModelGroup("strong", GroupChat("strong", lambda: router))))
     request = AlignRequest(
         request_id="c/0",
         turns=(Turn("user", "How do I paint a fence?"),),

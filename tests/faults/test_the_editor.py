@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from aligner_proxy.correctors.editor import Reply
 from aligner_proxy.correctors.editor_prompt import LEAST_CHARS
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
 from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aligner_proxy.correctors.editor import Editors, Payer, Reply
+from aligner_proxy.correctors.editor import Editors
+from aligner_proxy.correctors.model_group import Payer, Reply
 from aligner_proxy.errors import CorrectionError
 
 Script = Callable[[Sequence[Mapping[str, str]]], str | Reply | CorrectionError]

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aligner_proxy.correctors.editor import Reply
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from aligner_proxy.types import Exchange, Turn
 from models.experiments import systems

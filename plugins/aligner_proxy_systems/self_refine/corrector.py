@@ -17,7 +17,7 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aligner_proxy.correctors.editor import Reply
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, DeadlineExceeded, InvalidOutput
 from aligner_proxy.types import Correction, DecodeCounts, Turn

@@ -11,8 +11,8 @@ from typing import Any
 
 from litellm.router import Router
 
-from aligner_proxy.correctors.editor import Reply
 from aligner_proxy.correctors.litellm_router import ERRORS, UNTOUCHED, Routers, proxy_router, reply_of, translate_error
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable
 
 

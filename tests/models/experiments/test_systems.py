@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from aligner_proxy.correctors.editor import Reply
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import METAALIGNER, Mode, Outcome, Policy, Status
 from aligner_proxy_systems.metaalign.objectives import preferences_of

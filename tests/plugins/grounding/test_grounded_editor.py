@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.correctors.editor import Reply
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.errors import CorrectionError, EngineUnavailable, QuotaSpent
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline

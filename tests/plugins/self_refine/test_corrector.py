@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aligner_proxy.correctors.editor import Reply
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.types import Correction, Turn
