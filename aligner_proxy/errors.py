@@ -191,6 +191,14 @@ class InvalidOutput(CorrectionError):
     status = 502
 
 
+class JudgeFailed(CorrectionError):
+    """The judge gave no verdict, and the policy does not let the head's own verdicts stand alone."""
+
+    reason = "judge_failed"
+    failure = FailureClass.JUDGE
+    status = 503
+
+
 class CopyStays(CorrectionError):
     """What an edit removed stands in another field of the response, which may not be changed or has gone out."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 
 class Mode(StrEnum):
@@ -186,6 +186,7 @@ MOST_FINDINGS = 32
 class FailureClass(StrEnum):
     """Classes of failure that a policy distinguishes; each error type names its class (errors.py).
 
+    `judge` means that a second opinion failed; unless the policy blocks, the head's own verdicts then stand.
     `unjudged` means that the policy wants the answer judged (`on_skip: judge`), but it could not be.
     """
 
@@ -195,6 +196,7 @@ class FailureClass(StrEnum):
     GATE = "gate"
     INVALID_OUTPUT = "invalid_output"
     BUG = "bug"
+    JUDGE = "judge"
     UNJUDGED = "unjudged"
 
 
@@ -330,6 +332,7 @@ class FailurePolicy:
     gate: OnError = OnError.PASSTHROUGH
     invalid_output: OnError = OnError.PASSTHROUGH
     bug: OnError = OnError.PASSTHROUGH
+    judge: OnError = OnError.PASSTHROUGH
     unjudged: OnError = OnError.PASSTHROUGH
 
     def reaction_to(self, kind: FailureClass) -> OnError:
@@ -415,6 +418,70 @@ class HandOff:
     """Whether a report includes question, answer and edited answer."""
 
 
+class JudgeKind(StrEnum):
+    """Kinds of model that give a second opinion: a chat model, a guard model, or a decision model."""
+
+    CHAT = "chat"
+    GUARD = "guard"
+    DECISIONS = "decisions"
+
+
+class GuardForm(StrEnum):
+    """Families of guard models, by the published form of their prompts and replies."""
+
+    LLAMA_GUARD = "llama_guard"
+    QWEN3GUARD = "qwen3guard"
+    GRANITE_GUARDIAN = "granite_guardian"
+    SHIELDGEMMA = "shieldgemma"
+    GPT_OSS_SAFEGUARD = "gpt_oss_safeguard"
+    NEMOTRON = "nemotron"
+
+
+class AskAbout(StrEnum):
+    """Segments about which a judge is asked: unflagged ones near the threshold, flagged ones, or all."""
+
+    DOUBT = "doubt"
+    FLAGGED = "flagged"
+    ALL = "all"
+
+
+DOUBT_BAND = 0.5
+"""Default of `Judge.band` in nats; of neutral segments the embedded head scores 1 in 100 so close to being harmful."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model group that gives a second opinion on segments; it flags or clears them, and writes nothing."""
+
+    kind: JudgeKind = JudgeKind.CHAT
+    group: str = ""
+    """The model group; empty for no judge."""
+    form: GuardForm | None = None
+    ask: AskAbout = AskAbout.DOUBT
+    band: float = DOUBT_BAND
+    """With `ask: doubt`, segments that score at most this many nats below the threshold are asked about."""
+
+    def __bool__(self) -> bool:
+        """Whether there is a judge."""
+        return bool(self.group)
+
+    def __str__(self) -> str:
+        """The judge as `check` shows it."""
+        if not self:
+            return "off"
+        form = f", form: {self.form.value}" if self.form else ""
+        band = f", band: {self.band:g}" if self.ask is AskAbout.DOUBT else ""
+        return f"{self.kind.value}: {self.group}{form}, ask: {self.ask.value}{band}"
+
+    @property
+    def may_clear(self) -> bool:
+        """Whether it may clear what the head flagged."""
+        return bool(self) and self.ask is not AskAbout.DOUBT
+
+
+NO_JUDGE = Judge()
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """All settings for one request, resolved once. Times in seconds, caution in nats."""
@@ -453,9 +520,10 @@ class Policy:
     incoming_history: IncomingTreatment = IncomingTreatment.PASS
     corrector: str = METAALIGNER
     editor: str = LOCAL_EDITOR  # writes replacements of flagged text: local, upstream, or model:GROUP
+    judge: Judge = NO_JUDGE  # gives a second opinion on what the head doubts
     upstream: str = ""  # model group that answers; empty if unknown; `editor: upstream` uses it
     payer: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False)
-    """(name, value) pairs of LiteLLM metadata that charge the editor's cost to the key of the request."""
+    """(name, value) pairs of LiteLLM metadata that charge calls of editor and judge to the key of the request."""
     draft: int = 0  # number of this draft, if a plugin requests several
     plugin_rules: tuple[str, ...] = ()
     bypass: bool = False  # the request opted out, and its tenant is allowed to
@@ -651,6 +719,23 @@ class EditorUse:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeUse:
+    """Use of a judge for one answer: the segments that it was asked about, its verdicts, and the cost of its calls."""
+
+    segments: int = 0
+    """Segments about which it was asked, or whose verdict was known from an equal question."""
+    flagged: int = 0
+    """Segments that it flagged and the head had not."""
+    cleared: int = 0
+    """Segments that the head had flagged and it cleared."""
+    calls: EditorUse = field(default_factory=EditorUse)
+
+    def __add__(self, other: JudgeUse) -> JudgeUse:
+        """Sum of both."""
+        return JudgeUse(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
 class Correction:
     """Result of the engine: the edited answer, the segments of the original and the cost. `ms` is engine time."""
 
@@ -665,6 +750,8 @@ class Correction:
     """Number of objectives that only the general head judged because their taught head was missing."""
     editor: EditorUse | None = None
     """Use of an editor outside the engine; None if there was none, including when the cache had the result."""
+    judge: JudgeUse | None = None
+    """Use of a judge; None if it was asked about nothing, including when the cache had the result."""
 
     @property
     def deliverable(self) -> Correction:
@@ -674,12 +761,16 @@ class Correction:
 
     @property
     def without_editor(self) -> Correction:
-        """This correction without the editor's use, for recipients for whom no editor was called."""
-        return replace(self, editor=None) if self.editor else self
+        """This correction without the use of editor and judge, for recipients for whom neither was called."""
+        return replace(self, editor=None, judge=None) if self.editor or self.judge else self
 
     def with_editor(self, use: EditorUse | None) -> Correction:
         """This correction with `use` added to its editor use; the same object if `use` is None."""
         return replace(self, editor=self.editor + use if self.editor else use) if use else self
+
+    def with_judge(self, use: JudgeUse | None) -> Correction:
+        """This correction with `use` added to its use of a judge; the same object if `use` is None."""
+        return replace(self, judge=self.judge + use if self.judge else use) if use else self
 
     def with_cost_of(self, parts: Iterable[Correction]) -> Correction:
         """This correction with the summed tokens and engine time of its parts."""
@@ -691,12 +782,18 @@ class Correction:
             ms=sum(part.ms for part in parts),
             # Not a sum, since all parts have the same objectives.
             untaught=max(self.untaught, *(part.untaught for part in parts), 0),
-            editor=sum((part.editor for part in parts if part.editor), EditorUse()) if _used_editor(parts) else None,
+            editor=_sum_uses((part.editor for part in parts), EditorUse()),
+            judge=_sum_uses((part.judge for part in parts), JudgeUse()),
         )
 
 
-def _used_editor(parts: Iterable[Correction]) -> bool:
-    return any(part.editor for part in parts)
+_Use = TypeVar("_Use", EditorUse, JudgeUse)
+
+
+def _sum_uses(uses: Iterable[_Use | None], nothing: _Use) -> _Use | None:
+    """The sum of the uses; None if there are none."""
+    present = [use for use in uses if use]
+    return sum(present, nothing) if present else None
 
 
 def all_cached(hits: Iterable[bool | None]) -> bool | None:

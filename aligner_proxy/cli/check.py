@@ -44,6 +44,7 @@ from aligner_proxy.policy.config import (
 )
 from aligner_proxy.policy.editor_schema import editor_groups as editor_groups
 from aligner_proxy.policy.engine_schema import ServerKind
+from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups, resolve_policies_file
 from aligner_proxy.policy.losses import refuse_losses
@@ -53,7 +54,7 @@ from aligner_proxy.policy.yaml_file import read_yaml, suggest_name
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
 from aligner_proxy.teaching.overview import HeadStatus, head_statuses
-from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
+from aligner_proxy.types import Exchange, GateRule, Judge, Objective, Policy, Turn
 
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
@@ -341,12 +342,14 @@ def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
 
 
 def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
-    """Warn about each editor that is not a model group of the LiteLLM YAML."""
-    for group, path in editor_groups(checked.policies.blocks()).items():
+    """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
+    editors = (("editor", *entry) for entry in editor_groups(checked.policies.blocks()).items())
+    judges = (("judge", *entry) for entry in find_judges(checked.policies.blocks()))
+    for name, group, path in (*editors, *judges):
         if checked.models is not None and not _serves(checked.models, group):
             place = checked.policies.source.place_of(*path)
             hint = suggest_name(group, checked.models)
-            yield f"{place}: editor {group!r} is no model group of the model_list; {hint}"
+            yield f"{place}: {name} {group!r} is no model group of the model_list; {hint}"
 
 
 def _serves(models: Sequence[str], pattern: str) -> bool:
@@ -403,7 +406,10 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
             "languages": list(_languages(checked, policy)),
             "policy": policy.name,
             "tenant": policy.tenant,
-            "settings": {name: {"value": value, "origin": origins[name]} for name, value in settings.items()},
+            "settings": {
+                name: {"value": str(value) if isinstance(value, Judge) else value, "origin": origins[name]}
+                for name, value in settings.items()
+            },
             "quota": {"value": policy.quota.seconds, "origin": origins["quota"]} if policy.quota else None,
             "denied": [{"name": name, "origin": origin} for name, origin in _denied_objectives(policy)],
             "objectives": [

@@ -149,7 +149,7 @@ class Material:
     def as_json(self) -> dict[str, Any]:
         """The conversation, the answer and its passages."""
         return {
-            "conversation": [{"role": turn.role, "text": turn.content} for turn in _last_turns(self._turns)],
+            "conversation": [{"role": turn.role, "text": turn.content} for turn in last_turns(self._turns)],
             "answer": _mark_passages(self._segments, self._marked, self.mark),
             "passages": [
                 {"number": passage.number, "against": list(passage.against)}
@@ -183,7 +183,7 @@ def tokens_for(marked: Sequence[Passage]) -> int:
     return _FRAME_TOKENS + sum(_FRAME_TOKENS // 4 + int(passage.room / _CHARS_PER_TOKEN) for passage in marked)
 
 
-def _last_turns(turns: Sequence[Turn]) -> list[Turn]:
+def last_turns(turns: Sequence[Turn]) -> list[Turn]:
     """As many of the last turns as fit. The operator's system prompt is left out, as not every model may see it."""
     last_turns: list[Turn] = []
     room = CONVERSATION_CHARS
@@ -256,14 +256,14 @@ def replacements(reply: str, marked: Sequence[Passage]) -> dict[int, str]:
     that fits.
     """
     by_number = {passage.number: passage for passage in marked}
-    texts = dict(_find_entries(_json_in(reply)))
+    texts = dict(_find_entries(json_in(reply)))
     # some missing entries mean removals, but a reply without any was not about these passages
     if not texts.keys() & by_number.keys():
         raise InvalidOutput("the editor replied without a replacement for any passage")
     return {passage.at: _trim_replacement(texts.get(number, ""), passage) for number, passage in by_number.items()}
 
 
-def _json_in(reply: str) -> object:
+def json_in(reply: str) -> object:
     """The JSON in a reply, ignoring text around it; raises `InvalidOutput` if there is none."""
     text = _FENCE.sub("", reply.strip())
     for opening, closing in ("{}", "[]"):

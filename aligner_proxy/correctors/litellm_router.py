@@ -6,6 +6,7 @@ the guardrail does not see this call. Its answer is neither corrected again nor 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from litellm.router import Router
 from litellm.types.router import RouterRateLimitError
 
 from aligner_proxy.concurrency import enforce_deadline
+from aligner_proxy.correctors.judge_prompt import LIKELY
 from aligner_proxy.correctors.model_group import Payer, Reply
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel, parse_completion, request_body
@@ -203,6 +205,36 @@ class GroupChat:
         return response
 
 
+class GroupDecisions(GroupChat):
+    """A model group of LiteLLM with a decision model, asked by `form["questions"]` about the last message.
+
+    Its probabilities are returned as the reply of a judge that chats.
+    """
+
+    async def _call_router(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
+        """The router's response, in the form of a chat's."""
+        names = ("model", "timeout", "num_retries", "metadata", *CHARGED)
+        body = {name: value for name, value in call.items() if name in names}
+        response = await router.adecisions(
+            **body, input=call["messages"][-1]["content"], questions=list((form or {})["questions"])
+        )
+        usage = litellm.Usage(prompt_tokens=response.usage.input_tokens, completion_tokens=response.usage.output_tokens)
+        message = litellm.Message(content=_read_decisions(response.answers))
+        return litellm.ModelResponse(choices=[litellm.Choices(message=message)], usage=usage)
+
+
+def _read_decisions(answers: Sequence[Any]) -> str:
+    """The probabilities of predicates as verdicts by number; raises `InvalidOutput` for other answers."""
+    try:
+        entries = [
+            {"number": int(answer.name), "violates": answer.probability >= LIKELY, "probability": answer.probability}
+            for answer in answers
+        ]
+    except (AttributeError, TypeError, ValueError):
+        raise InvalidOutput("the decision model answered with something other than probabilities") from None
+    return json.dumps({"verdicts": entries})
+
+
 def reply_of(response: Any) -> Reply:
     """The first choice of a chat response; raises `InvalidOutput` if it has no text."""
     try:
@@ -235,3 +267,8 @@ def in_proxy(group: str) -> GroupCompleter:
 def chat_in_proxy(group: str) -> GroupChat:
     """Chat with a model group of the LiteLLM proxy in this process."""
     return GroupChat(group, proxy_router)
+
+
+def decisions_in_proxy(group: str) -> GroupDecisions:
+    """Decision model of a model group of the LiteLLM proxy in this process."""
+    return GroupDecisions(group, proxy_router)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from aligner_proxy import prompts
 from aligner_proxy.correctors.editor import Editors
-from aligner_proxy.correctors.litellm_router import chat_in_proxy, in_proxy
+from aligner_proxy.correctors.judge import Judges
+from aligner_proxy.correctors.litellm_router import chat_in_proxy, decisions_in_proxy, in_proxy
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine, HeadSource
@@ -156,4 +157,5 @@ def build_pipeline(
         rules=PluginRules.from_file(file),
         extensions=registry.load_extensions(file),
         editors=Editors(chat_in_proxy, accounts),
+        judges=Judges(chat_in_proxy, decisions_in_proxy, accounts),
     )

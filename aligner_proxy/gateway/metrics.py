@@ -129,8 +129,27 @@ def _count_outcome(outcome: Outcome) -> None:
     if outcome.attempts > 1:
         prometheus.RETRIES.labels(outcome.status.value).inc(outcome.attempts - 1)
     _count_editor(outcome)
+    _count_judge(outcome)
     if not outcome.cache_hit:
         _count_work(outcome)
+
+
+def _count_judge(outcome: Outcome) -> None:
+    """Count the judge's verdicts and calls for this choice."""
+    use = outcome.correction.judge if outcome.correction else None
+    if use is None:
+        return
+    group = outcome.policy.judge.group
+    unchanged = use.segments - use.flagged - use.cleared
+    for verdict, count in (("flagged", use.flagged), ("cleared", use.cleared), ("unchanged", unchanged)):
+        if count:
+            prometheus.JUDGED_SEGMENTS.labels(group, verdict).inc(count)
+    for result, count in (("failed", use.calls.failed), ("replied", use.calls.calls)):
+        if count:
+            prometheus.JUDGE_CALLS.labels(group, result).inc(count)
+    prometheus.JUDGE_TOKENS.labels(group, "read").inc(use.calls.read)
+    prometheus.JUDGE_TOKENS.labels(group, "written").inc(use.calls.written)
+    prometheus.JUDGE_SECONDS.labels(group).inc(use.calls.ms / 1000)
 
 
 def _count_editor(outcome: Outcome) -> None:

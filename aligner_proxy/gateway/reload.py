@@ -32,6 +32,7 @@ from aligner_proxy.gateway import active_policies, metrics
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.editor_schema import find_outside_editor
+from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.resolver import PolicyResolver, find_no_head
 from aligner_proxy.policy.schema import PolicyFile, corrector_names, rule_names
@@ -164,8 +165,8 @@ class ActiveConfig:
     """The active taught heads for this file, which the resolver adds to policies."""
     head_versions: Mapping[str, Version] = field(compare=False)
     """The active heads' versions, by head hash."""
-    has_editors: bool = False
-    """Whether a model group rewrites flagged passages for some requests."""
+    asks_models: bool = False
+    """Whether a model group rewrites or judges passages for some requests."""
 
     @classmethod
     def from_file(cls, file: PolicyFile) -> ActiveConfig:
@@ -174,7 +175,9 @@ class ActiveConfig:
         versions = heads.versions()
         # If nothing was taught, requests skip the look-up of heads.
         resolver = PolicyResolver(file, heads.head_of if versions else find_no_head)
-        return cls(file, resolver, heads, versions, has_editors=find_outside_editor(file.blocks()) is not None)
+        blocks = list(file.blocks())
+        asks_models = find_outside_editor(blocks) is not None or bool(find_judges(blocks))
+        return cls(file, resolver, heads, versions, asks_models=asks_models)
 
 
 class PolicySource(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, RunningS
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.active_heads import taught_versions
 from aligner_proxy.teaching.store import Version
-from aligner_proxy.types import METAALIGNER, EditorUse, Mode, Outcome, Policy, Status, all_cached
+from aligner_proxy.types import METAALIGNER, EditorUse, JudgeUse, Mode, Outcome, Policy, Status, all_cached
 
 # If the choices of a response differ in status, the first of these that occurs is the response's status.
 _RANK = (
@@ -197,6 +197,7 @@ class RequestState:
             "cache": None if hit is None else "hit" if hit else "miss",
             "ms": self.added_ms(),
             "editor": self._editor_summary(),
+            "judge": self._judge_summary(),
         }
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
 
@@ -207,6 +208,25 @@ class RequestState:
             return None
         summary = f"{self.policy.editor_group} calls={use.calls} read={use.read} written={use.written}"
         return f"{summary} refused={use.refused}" if use.refused else summary
+
+    def _use_fields(self) -> Iterator[str]:
+        """The use of editor and judge, for a stream's comment."""
+        if use := editor_use(self.outcomes):
+            yield f"editor={use.calls}/{use.read}/{use.written}"
+        if verdict_use := judge_use(self.outcomes):
+            yield f"judge={verdict_use.segments}/{verdict_use.flagged}/{verdict_use.cleared}"
+
+    def _judge_summary(self) -> str | None:
+        """The judge with its verdicts and tokens, for a header; None if it was asked about nothing."""
+        use = judge_use(self.outcomes)
+        if use is None:
+            return None
+        calls = use.calls
+        counts = f"asked={use.segments} flagged={use.flagged} cleared={use.cleared}"
+        summary = f"{self.policy.judge.group} {counts} calls={calls.calls} read={calls.read} written={calls.written}"
+        summary += f" failed={calls.failed}" if calls.failed else ""
+        # as with x-aligner-ms, exact times would reveal something about the texts
+        return f"{summary} ms={calls.ms:.0f}" if self.policy.exact_times else summary
 
     def added_ms(self) -> str | None:
         """Milliseconds of the slowest choice, rounded up to a power of ten unless the policy sets `exact_times`."""
@@ -228,8 +248,7 @@ class RequestState:
             fields.append("incoming=" + ",".join(self.incoming_labels))
         if self.arguments:
             fields.append("tool_arguments=" + ",".join(map(_status_text, self.arguments)))
-        if use := editor_use(self.outcomes):
-            fields.append(f"editor={use.calls}/{use.read}/{use.written}")
+        fields += self._use_fields()
         fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
         if len(self.outcomes) > 1:  # else `status` says it already
             fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
@@ -303,6 +322,12 @@ def editor_use(outcomes: Sequence[Outcome]) -> EditorUse | None:
     return sum(uses, EditorUse()) if uses else None
 
 
+def judge_use(outcomes: Sequence[Outcome]) -> JudgeUse | None:
+    """The summed use of a judge by all choices of a response; None if it was asked about nothing."""
+    uses = [outcome.correction.judge for outcome in outcomes if outcome.correction and outcome.correction.judge]
+    return sum(uses, JudgeUse()) if uses else None
+
+
 def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:
     """Number, log-odds and objective of each flagged segment, without text."""
     return [
@@ -361,11 +386,25 @@ def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
 
 
 def editor_counts(outcome: Outcome) -> dict[str, Any]:
-    """The editor's use in an outcome, for records; empty if no editor was called."""
-    use = outcome.correction.editor if outcome.correction else None
-    if use is None:
-        return {}
-    return {"editor": {"model": outcome.policy.editor_group, **asdict(use), "ms": round(use.ms, 1)}}
+    """The use of editor and judge in an outcome, for records; empty if neither was called."""
+    correction = outcome.correction
+    counts: dict[str, Any] = {}
+    if correction and (use := correction.editor):
+        counts["editor"] = {"model": outcome.policy.editor_group, **_cost_record(use)}
+    if correction and (verdict_use := correction.judge):
+        verdicts = {
+            "asked": verdict_use.segments,
+            "flagged": verdict_use.flagged,
+            "cleared": verdict_use.cleared,
+        }
+        cost = _cost_record(verdict_use.calls)
+        counts["judge"] = {"model": outcome.policy.judge.group, **verdicts, **cost}
+        del counts["judge"]["refused"]
+    return counts
+
+
+def _cost_record(use: EditorUse) -> dict[str, Any]:
+    return {**asdict(use), "ms": round(use.ms, 1)}
 
 
 def _header_value(value: str) -> str:

@@ -102,6 +102,17 @@ LOOP_STALLS = register_once(
 EDITS = register_once(
     Counter, "aligner_edits_total", "Edits that the aligner proposed, by the gate's verdict", ("verdict",)
 )
+JUDGE_CALLS = register_once(Counter, "aligner_judge_calls_total", "Calls to a judge", ("model", "result"))
+JUDGE_TOKENS = register_once(
+    Counter, "aligner_judge_tokens_total", "Tokens that a judge read and wrote", ("model", "direction")
+)
+JUDGE_SECONDS = register_once(Counter, "aligner_judge_seconds_total", "Seconds spent in calls to a judge", ("model",))
+JUDGED_SEGMENTS = register_once(
+    Counter,
+    "aligner_judged_segments_total",
+    "Segments about which a judge was asked, by what it changed",
+    ("model", "verdict"),
+)
 EDITOR_CALLS = register_once(Counter, "aligner_editor_calls_total", "Calls to an editor model", ("model", "result"))
 EDITOR_TOKENS = register_once(
     Counter, "aligner_editor_tokens_total", "Tokens that an editor read and wrote", ("model", "direction")

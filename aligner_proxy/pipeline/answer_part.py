@@ -192,7 +192,8 @@ class AnswerPart:
         state = self._state
         tally = state.tally
         scores = state.verdicts_up_to(self.length)
-        correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(tally.corrections)
+        parts = [*tally.corrections, self._session.judge_cost]
+        correction = Correction(text, scores, aligner=tally.aligner).with_cost_of(parts)
         reason = gate_reason(tally.refused_rules, changed=state.delivery.is_changed)
         verdict = Verdict(text, reason, tally.edits, tuple(tally.refused_rules), findings=tally.findings)
         return build_outcome(answer, Corrected(correction, None, verdict))

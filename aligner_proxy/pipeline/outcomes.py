@@ -52,6 +52,7 @@ TRIES = {
     FailureClass.GATE: 2,
     FailureClass.INVALID_OUTPUT: 2,
     FailureClass.BUG: 2,
+    FailureClass.JUDGE: 1,  # the judge itself was asked again
     FailureClass.UNJUDGED: 1,
 }
 UNJUDGED = frozenset(
@@ -66,7 +67,7 @@ UNJUDGED = frozenset(
     }
 )
 """Skip reasons that leave an answer unjudged although the policy may demand judging. Others left nothing to judge."""
-_PASSING = frozenset({FailureClass.OVERLOAD, FailureClass.ENGINE_DOWN, FailureClass.TIMEOUT})
+_PASSING = frozenset({FailureClass.OVERLOAD, FailureClass.ENGINE_DOWN, FailureClass.TIMEOUT, FailureClass.JUDGE})
 """Failure classes that pass by themselves."""
 SIDE_KINDS = frozenset(kind.value for kind in SideKind)
 """Reasons of answers that ended because of text outside the answer, such as reasoning."""
@@ -141,7 +142,8 @@ def lets_through(policy: Policy) -> list[str]:
         return [SkipReason.NO_OBJECTIVES.value]
     reasons = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
     reasons += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
-    classes = [kind.value for kind in FailureClass if policy.final_action(kind) is not OnError.BLOCK]
+    concerned = [kind for kind in FailureClass if kind is not FailureClass.JUDGE or policy.judge]
+    classes = [kind.value for kind in concerned if policy.final_action(kind) is not OnError.BLOCK]
     return reasons + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 
 

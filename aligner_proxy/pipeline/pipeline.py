@@ -17,6 +17,8 @@ from functools import partial
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.editor import Editors
+from aligner_proxy.correctors.judge import Judges
+from aligner_proxy.correctors.judged_engine import JudgedEngine
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
 from aligner_proxy.correctors.stage_editor import StageEditor
 from aligner_proxy.correctors.unjudged_session import UnjudgedSession
@@ -156,9 +158,11 @@ class Pipeline:
         rules: PluginRules | None = None,
         extensions: Extensions | None = None,
         editors: Editors | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self.engine = engine
         self.editors = editors
+        self.judges = judges
         self.correctors: Correctors = {**(correctors or {}), METAALIGNER: engine}
         self.rules = rules or PluginRules({})
         self.extensions = extensions or NO_EXTENSIONS
@@ -309,7 +313,8 @@ class Pipeline:
     async def score(self, exchange: Exchange, text: str, policy: Policy) -> Correction:
         """Ask the engine for its verdicts on a text, without edits."""
         seconds = policy.deadline_s
-        request = align_request(exchange, text, replace(policy, score_only=True), time.monotonic() + seconds)
+        policy = replace(policy, score_only=True)
+        request = align_request(exchange, text, policy, time.monotonic() + seconds)
         async with asyncio.timeout(seconds):
             return await self.engine_of(policy).align(request)
 
@@ -346,7 +351,7 @@ class Pipeline:
 
     def refusal_text(self, policy: Policy) -> RefusalText:
         """The stage that decides what follows if nothing of an answer remains."""
-        engine_of = partial(self.engine_of, policy)
+        engine_of = partial(self._second_try_engine, policy)
         return RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request))
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
@@ -367,11 +372,26 @@ class Pipeline:
         return about.languages if about else ()
 
     def engine_of(self, policy: Policy) -> Engine:
-        """The engine of the policy's corrector. For the aligner it is followed by an editor if the policy names one."""
-        engine = self.correctors.get(policy.corrector, MISSING)
+        """The engine of the policy's corrector. The aligner is followed by an editor and a judge if the policy has any.
+
+        What is only scored is scored by the head alone.
+        """
+        engine = self._add_editor(self.correctors.get(policy.corrector, MISSING), policy)
+        return engine if policy.score_only else self._add_judge(engine, policy)
+
+    def _add_editor(self, engine: Engine, policy: Policy) -> Engine:
         if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
             return engine
         return self.editors.add_editor(engine, policy)
+
+    def _add_judge(self, engine: Engine, policy: Policy) -> Engine:
+        if not policy.judge or self.judges is None or policy.corrector != METAALIGNER:
+            return engine
+        return JudgedEngine(engine, self.judges.open(policy))
+
+    def _second_try_engine(self, policy: Policy) -> Engine:
+        """The engine whose editor answers anew; head and judge judge all of the new answer."""
+        return self._add_editor(self._add_judge(self.correctors.get(policy.corrector, MISSING), policy), policy)
 
 
 class ReleasedText(InnerWrapper):
@@ -455,7 +475,7 @@ class _TextCorrection:
 
 def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
     """Everything that a correction depends on within one request, for comparison."""
-    corrected_by = (policy.corrector, policy.aligner, policy.editor_group)
+    corrected_by = (policy.corrector, policy.aligner, policy.editor_group, policy.judge)
     return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
 
 

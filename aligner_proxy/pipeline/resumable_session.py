@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from aligner_proxy.correctors.judged_engine import JudgedSession
 from aligner_proxy.engine.api import DeferredSession, Session, Span
 from aligner_proxy.engine.client.retry import NotReady, retry
 from aligner_proxy.errors import CorrectionError, EngineOverloaded, EngineUnavailable, SessionLost
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore
+from aligner_proxy.types import Correction, Exchange, JudgeUse, Policy, SegmentScore
 
 Result = TypeVar("Result")
 LOST = (SessionLost, EngineUnavailable, EngineOverloaded)
@@ -37,6 +38,15 @@ class ResumableSession:
         self._has_ended = False
         self._session: Session | None = None
         self._failure: CorrectionError | None = None
+        self._past_judge_use: JudgeUse | None = None
+        """Use of a judge in sessions that were lost."""
+
+    @property
+    def judge_cost(self) -> Correction:
+        """Use of a judge so far, as a correction without text."""
+        session = self._session
+        use = session.use if isinstance(session, JudgedSession) else None
+        return Correction("", judge=use).with_judge(self._past_judge_use)
 
     async def begin(self) -> bool:
         """Open a session; return False if the answer may not be edited, or only as a whole."""
@@ -81,6 +91,7 @@ class ResumableSession:
         self._failure = None
 
     async def _release(self) -> None:
+        self._past_judge_use = self.judge_cost.judge
         session = self._session
         self._session = None
         if session is not None:

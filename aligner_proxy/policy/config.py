@@ -35,6 +35,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.editor_schema import check_second_try, find_outside_editor
 from aligner_proxy.policy.engine_schema import Backend, engine_address
+from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry, load_keys
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, Declarations, missing_plugin_text, rename_deprecated
 from aligner_proxy.policy.schema import (
@@ -254,15 +255,17 @@ def _check_aligners(file: PolicyFile) -> None:
 
 
 def _check_editors(file: PolicyFile) -> None:
-    """Refuse an editor without a detector head, which would never be asked, and a second try without an editor."""
+    """Refuse editors and judges without a detector head, which would not be asked, and second tries without editor."""
     blocks = list(file.blocks())
-    place = find_outside_editor(blocks)
+    editor_place = find_outside_editor(blocks)
     engine = engine_backend(file)
-    if place is not None and engine.completes and engine.scorer is None:
-        raise ConfigError(
-            f"{file.source.place_of(*place)}: editor: an editor replaces what a detector head flags, and {engine} "
-            "has none; set aligner.engine.scorer, or remove the line"
-        )
+    for name, place in [("editor", editor_place), *(("judge", path) for _, path in find_judges(blocks))]:
+        if place is not None and engine.completes and engine.scorer is None:
+            work = "an editor replaces what" if name == "editor" else "a judge is asked about what"
+            raise ConfigError(
+                f"{file.source.place_of(*place)}: {name}: {work} a detector head flags, and {engine} "
+                "has none; set aligner.engine.scorer, or remove the line"
+            )
     check_second_try(blocks, file.source)
 
 

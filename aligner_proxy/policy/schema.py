@@ -32,6 +32,7 @@ from aligner_proxy.policy.editor_schema import Editor
 from aligner_proxy.policy.engine_schema import LOCAL, Backend, expand_backend
 from aligner_proxy.policy.gate_schema import GateSetting
 from aligner_proxy.policy.hand_off_schema import HandOffBlock
+from aligner_proxy.policy.judge_schema import JudgeSetting
 from aligner_proxy.policy.objective_schema import ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.refusal_text import Decline
@@ -181,6 +182,8 @@ class OnErrorByClass(_Block):
     """The engine returned something that is not a valid correction."""
     bug: OnError | None = None
     """A bug in aligner-proxy itself, in the engine or in the gateway."""
+    judge: OnError | None = None
+    """The judge gave no verdict. passthrough: the detector head's own verdicts stand; retry: ask the judge again."""
     unjudged: OnError | None = None
     """on_skip says judge, but the answer could not be judged: quota used up, not sampled, too long, images,
     contradictory stream events, or an unsupported language."""
@@ -272,6 +275,9 @@ class PolicySettings(_Block):
     editor: Editor | None = None
     """Which model rewrites flagged text: local (the aligner), upstream (the model group that wrote the answer), or
     {model: GROUP}."""
+    judge: JudgeSetting | None = None
+    """Which model gives a second opinion: {chat: GROUP}, {guard: GROUP, form: NAME} or {decisions: GROUP}, with
+    `ask: doubt`, flagged or all; off: none."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Score above which a segment is flagged, as log-odds in nats (+1 nat = 2.7 times the odds). A higher value means
     fewer edits."""

@@ -20,6 +20,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.types import (
     LOCAL_EDITOR,
     METAALIGNER,
+    NO_JUDGE,
     AlignerShare,
     FailurePolicy,
     IfNothingRemains,
@@ -106,13 +107,14 @@ def shadow_policy(policy: Policy) -> Policy | None:
     share = policy.shadow_aligner
     if share is None or share.name == policy.aligner:
         return None
-    # A comparison must cost nothing and change nothing: no quota, no paid editor, no reports.
+    # A comparison must cost nothing and change nothing: no quota, no paid editor or judge, no reports.
     return replace(
         _with_aligner(policy, share),
         shadow_aligner=None,
         mode=Mode.SHADOW,
         corrector=METAALIGNER,
         editor=LOCAL_EDITOR,
+        judge=NO_JUDGE,
         if_nothing_remains=IfNothingRemains.ORIGINAL,
         on_error=FailurePolicy(),
         quota=None,

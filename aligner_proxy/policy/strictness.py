@@ -11,9 +11,11 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from aligner_proxy.types import (
+    NO_JUDGE,
     IncomingKind,
     IncomingTreatment,
     JsonStrings,
+    Judge,
     Mode,
     OnError,
     Policy,
@@ -75,6 +77,7 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
     raised = replace(
         lead, **{name: _stricter_value(name, getattr(lead, name), getattr(rest, name)) for name in _compared_settings()}
     )
+    raised = replace(raised, judge=_stricter_judge(lead.judge, rest.judge))
     origins = dict(lead.origins)
     origins |= {
         name: origin for name, origin in rest.origins if _setting_value(raised, name) != _setting_value(lead, name)
@@ -112,6 +115,13 @@ def _stricter_value(name: str, first: Any, second: Any) -> Any:
             first, **{part: _stricter_value(name, getattr(first, part), getattr(second, part)) for part in parts}
         )  # type: ignore[type-var]
     return second if tightens(name, second, first) else first
+
+
+def _stricter_judge(judge: Judge, other: Judge) -> Judge:
+    """The first judge, unless the other is stricter: one that only flags, then none, then one that may clear."""
+    if judge == other or (judge and not judge.may_clear):
+        return judge
+    return NO_JUDGE if other.may_clear else other
 
 
 def _setting_value(policy: Policy, name: str) -> object:

@@ -1,0 +1,231 @@
+"""Judges: models that give a second opinion on segments which the detector head doubts.
+
+A judge flags or clears segments; it writes nothing. It is a chat or decision model, which is asked about all doubtful
+segments of an answer in one call, or a guard model, which is asked about each (guard_forms.py). Each model group has
+seats, quota and circuit breaker, like an editor (model_group.py). Verdicts are kept in memory by a hash of all that
+they depend on. What follows from them is in judged_engine.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from cachetools import LRUCache
+
+from aligner_proxy.correctors import editor_prompt, judge_prompt
+from aligner_proxy.correctors.editor_prompt import MAX_PASSAGES, Passage
+from aligner_proxy.correctors.guard_forms import GUARDS, quote_text
+from aligner_proxy.correctors.model_group import ModelGroup, ModelGroups, OpenChat, Payer, Question, cost_of_failure
+from aligner_proxy.engine.admission import OpenAccounts
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.errors import CorrectionError, JudgeFailed
+from aligner_proxy.text.structure import Segment
+from aligner_proxy.types import (
+    AskAbout,
+    EditorUse,
+    FailureClass,
+    Judge,
+    JudgeKind,
+    JudgeUse,
+    OnError,
+    Policy,
+    SegmentScore,
+)
+
+log = logging.getLogger(__name__)
+JUDGING_SHARE = 0.5
+"""Share of the time left that the judge may take; the rest is for the edits."""
+KNOWN_VERDICTS = 16_384
+"""Verdicts kept in memory for each worker."""
+GUARD_CALLS = 8
+"""Calls to a guard at a time for one answer."""
+GUARD_TOKENS = 256
+"""Maximum tokens of a guard's reply; some think before they answer."""
+_CONTEXT_CHARS = 2_000
+"""Characters of the answer before a segment on which a kept verdict depends."""
+_CONTEXT_SEGMENTS = 64
+"""Segments before a segment of which these characters are taken."""
+_Item = TypeVar("_Item")
+_PROMPTS = hashlib.sha256(judge_prompt.INSTRUCTION.encode()).hexdigest()
+
+
+class Judges:
+    """The judges of all policies, and the verdicts that they gave lately."""
+
+    def __init__(self, open_chat: OpenChat, open_decisions: OpenChat, accounts: OpenAccounts | None = None) -> None:
+        self._chats = ModelGroups(open_chat, accounts, role="judge")
+        self._decisions = ModelGroups(open_decisions, accounts, role="judge")
+        self._recent: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
+
+    def open(self, policy: Policy) -> RequestJudge:
+        """The judge that a policy names, for one request."""
+        groups = self._decisions if policy.judge.kind is JudgeKind.DECISIONS else self._chats
+        retries = policy.on_error.reaction_to(FailureClass.JUDGE) is OnError.RETRY
+        blocks = policy.final_action(FailureClass.JUDGE) is OnError.BLOCK
+        return RequestJudge(
+            policy.judge, groups.group(policy.judge.group), self._recent, dict(policy.payer), retries, blocks
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOpinion:
+    """A judge's verdicts by segment index; `failed` says that some are missing because the judge failed."""
+
+    violates: Mapping[int, bool]
+    calls: EditorUse
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestJudge:
+    """The judge of one request, its payer, and what follows if it fails."""
+
+    judge: Judge
+    group: ModelGroup
+    recent: LRUCache[str, bool]
+    payer: Payer
+    retries: bool = False
+    blocks: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines its verdicts, for cache keys."""
+        judge = self.judge
+        form = judge.form.value if judge.form else ""
+        return {**self.group.identity(), "kind": judge.kind.value, "form": form, "prompts": _PROMPTS}
+
+    def doubts(self, request: AlignRequest, score: SegmentScore) -> bool:
+        """Whether the judge is asked about a segment."""
+        if score.score is None or not any(letter.isalnum() for letter in score.text):
+            return False
+        if self.judge.ask is AskAbout.FLAGGED and not score.flagged:
+            return False
+        is_far = score.flagged or score.score <= request.caution - self.judge.band
+        if self.judge.ask is AskAbout.DOUBT and is_far:
+            return False
+        return self.knows(request, score.objective)
+
+    def knows(self, request: AlignRequest, objective: int | None) -> bool:
+        """Whether the judge can be asked about this objective."""
+        if self.judge.form is None:
+            return True
+        return any(GUARDS[self.judge.form].knows(text) for text in _list_objectives(request, objective))
+
+    async def give_opinion(
+        self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float
+    ) -> JudgeOpinion:
+        """Whether segments violate their objectives; `doubtful` is segment index -> index of the objective.
+
+        If the judge fails, the opinion lacks verdicts; raises `JudgeFailed` if the policy blocks then.
+        """
+        objectives = {at: _list_objectives(request, objective) for at, objective in doubtful.items()}
+        keys = {at: self._key(request, segments, at, against) for at, against in objectives.items()}
+        violates = {at: self.recent[key] for at, key in keys.items() if key in self.recent}
+        marked = [
+            editor_prompt.passage(number, at, segments[at].text, objectives[at])
+            for number, at in enumerate((at for at in sorted(doubtful) if at not in violates), 1)
+        ]
+        calls = EditorUse()
+        for batch in _batches(marked, MAX_PASSAGES):
+            numbered = [Passage(n, one.at, one.lead, one.text, one.against) for n, one in enumerate(batch, 1)]
+            try:
+                fresh, use = await self._ask_patiently(request, segments, numbered, until)
+            except CorrectionError as error:
+                log.warning("call %s: the judge failed (%s)", request.request_id, type(error).__name__)
+                if self.blocks:
+                    raise JudgeFailed("the judge gave no verdict") from None
+                return JudgeOpinion(violates, calls + cost_of_failure(error), failed=True)
+            calls += use
+            violates |= fresh
+            self.recent.update((keys[at], verdict) for at, verdict in fresh.items())
+        return JudgeOpinion(violates, calls)
+
+    async def _ask_patiently(
+        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], until: float
+    ) -> tuple[dict[int, bool], EditorUse]:
+        """Ask the judge within its share of the time left; once more if the policy says so."""
+        seconds = max(0.001, (until - time.monotonic()) * JUDGING_SHARE)
+        ask = self._ask_guard if self.judge.form else self._ask_at_once
+        if not self.retries:
+            return await ask(request, segments, marked, seconds)
+        try:
+            return await ask(request, segments, marked, seconds / 2)
+        except CorrectionError as error:
+            verdicts, use = await ask(request, segments, marked, seconds / 2)
+            return verdicts, use + cost_of_failure(error)
+
+    async def _ask_at_once(
+        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
+    ) -> tuple[dict[int, bool], EditorUse]:
+        """Ask a chat or decision model about all passages in one call."""
+        by_questions = self.judge.kind is JudgeKind.DECISIONS
+        form = judge_prompt.decision_questions(marked) if by_questions else judge_prompt.REPLY_SCHEMA
+        messages = judge_prompt.messages(request.turns, segments, marked)
+        question = Question(messages, judge_prompt.tokens_for(marked), form, varies=False)
+        return await self.group.ask(
+            request, question, lambda reply: judge_prompt.verdicts(reply.text, marked), self.payer, seconds
+        )
+
+    async def _ask_guard(
+        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
+    ) -> tuple[dict[int, bool], EditorUse]:
+        """Ask a guard model about each passage, some at a time."""
+        verdicts: dict[int, bool] = {}
+        total = EditorUse()
+        until = time.monotonic() + seconds
+        for batch in _batches(marked, GUARD_CALLS):
+            seconds_left = max(0.001, until - time.monotonic())
+            results = await asyncio.gather(
+                *(self._ask_guard_once(request, passage, seconds_left) for passage in batch), return_exceptions=True
+            )
+            for passage, result in zip(batch, results, strict=True):
+                if isinstance(result, BaseException):
+                    raise result
+                verdicts[passage.at], use = result
+                total += use
+        return verdicts, total
+
+    async def _ask_guard_once(self, request: AlignRequest, passage: Passage, seconds: float) -> tuple[bool, EditorUse]:
+        """Ask a guard model about one passage and the first of its objectives that it knows."""
+        assert self.judge.form is not None
+        guard = GUARDS[self.judge.form]
+        objective = next(text for text in passage.against if guard.knows(text))
+        users = (turn.content for turn in reversed(request.turns) if turn.role == "user")
+        user_text = quote_text(next(users, "")[: editor_prompt.CONVERSATION_CHARS])
+        messages = guard.messages(user_text, quote_text(passage.lead + passage.text), objective)
+        question = Question(messages, GUARD_TOKENS, varies=False)
+        read = partial(guard.violates, objective=objective)
+        return await self.group.ask(request, question, lambda reply: read(reply.text), self.payer, seconds)
+
+    def _key(self, request: AlignRequest, segments: Sequence[Segment], at: int, against: Sequence[str]) -> str:
+        """Hash of all that a verdict depends on; tenants never share one."""
+        before = "".join(one.text + one.gap for one in segments[max(0, at - _CONTEXT_SEGMENTS) : at])
+        turns = [[turn.role, turn.content] for turn in editor_prompt.last_turns(request.turns)]
+        parts = [self.identity(), request.tenant, list(against), segments[at].text, before[-_CONTEXT_CHARS:], turns]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    """The items in groups of at most `size`."""
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _list_objectives(request: AlignRequest, objective: int | None) -> tuple[str, ...]:
+    """The texts of the objective at this index; all of them if it is unknown."""
+    if objective is None or not 0 <= objective < len(request.objectives):
+        return request.objectives
+    return (request.objectives[objective],)
+
+
+def use_of(opinion: JudgeOpinion, scores: Sequence[SegmentScore], segments: int) -> JudgeUse:
+    """The use of a judge that was asked about some of these segments."""
+    flagged = sum(violates and not scores[at].flagged for at, violates in opinion.violates.items())
+    cleared = sum(not violates and scores[at].flagged for at, violates in opinion.violates.items())
+    return JudgeUse(segments, flagged, cleared, opinion.calls)

@@ -1,0 +1,340 @@
+"""Engine with a judge: the verdicts are the head's, with the judge's put over them; edits are the inner engine's.
+
+Where the judge changes no verdict, the inner engine corrects as without a judge. Where it does, each flagged run is
+replaced in a session of the inner engine: by the local aligner or, if the policy names one, by the editor. If the
+inner engine reads nothing ahead, or writes nothing that passes, the run is removed. A replacement of what the judge
+flagged is shown to the judge, too. In a growing answer, a doubtful segment waits for the judge; earlier ones do not.
+
+A correction without all the verdicts that were asked for is delivered but not cached, like one whose editor failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from aligner_proxy.concurrency import enforce_deadline
+from aligner_proxy.correctors.judge import RequestJudge, use_of
+from aligner_proxy.engine.api import (
+    AlignerInfo,
+    AlignRequest,
+    Engine,
+    ForwardingSession,
+    RowsRequest,
+    RowsResponse,
+    Session,
+    Span,
+    StatesRequest,
+    text_states,
+    with_heads,
+)
+from aligner_proxy.engine.client.edited_engine import judged_segments, make_verdict_request
+from aligner_proxy.engine.decoding import splice
+from aligner_proxy.engine.weights.manifest import digest
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.text import structure
+from aligner_proxy.text.structure import Segment
+from aligner_proxy.types import Correction, JudgeUse, SegmentScore, Verify
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedScores:
+    """Scores of segments with the judge's verdicts in place of the head's where it gave one."""
+
+    scores: tuple[SegmentScore, ...]
+    use: JudgeUse | None
+    is_changed: bool
+    """Whether a verdict differs from the head's."""
+    by_judge: frozenset[int] = frozenset()
+    """Segments that the judge flagged."""
+
+
+class JudgedEngine:
+    """An engine whose verdicts a judge may change. Satisfies `Engine`; closing it closes the engine."""
+
+    def __init__(self, engine: Engine, judge: RequestJudge) -> None:
+        self.engine = engine
+        self.judge = judge
+
+    async def info(self) -> AlignerInfo:
+        """Describe engine and judge together; raises `EngineFault` for an engine without a detector head."""
+        about = await self.engine.info()
+        others = {name: self._with_judge(other) for name, other in about.others.items()}
+        return replace(self._with_judge(about), others=others)
+
+    def _with_judge(self, about: AlignerInfo) -> AlignerInfo:
+        if not about.has_head:
+            raise EngineFault(f"{about.model} has no detector head, so there is no doubt that a judge could resolve")
+        judge = self.judge.judge
+        parts = {"engine": about.content_hash, "judge": self.judge.identity(), "ask": judge.ask, "band": judge.band}
+        return replace(about, content_hash=digest(parts))
+
+    async def align(self, request: AlignRequest) -> Correction:
+        """Score, ask the judge about what is doubtful, and edit what is then flagged, within `request.deadline_s`."""
+        if not request.answer.strip():
+            return await self.engine.align(request)
+        until = time.monotonic() + request.deadline_s
+        async with enforce_deadline(request.deadline_s):
+            scored = await self.engine.align(make_verdict_request(request))
+            segments = judged_segments(request.answer, scored.segments)
+            review = await self.judge_scores(request, segments, scored.segments, until)
+            done = await self._edit(request, scored, review, until)
+            return await self.finish(request, done, review)
+
+    async def _edit(self, request: AlignRequest, scored: Correction, review: JudgedScores, until: float) -> Correction:
+        """The correction of an answer whose verdicts are known."""
+        flagged = any(score.flagged for score in review.scores)
+        if request.score_only or (not flagged and request.verify is Verify.FLAGGED):
+            return replace(scored, text=request.answer)
+        if not review.is_changed:
+            done = await self.engine.align(limit_time(request, until))
+            return done.with_cost_of([scored, done])
+        session = await self.engine.read(limit_time(request.model_copy(update={"answer": ""}), until))
+        try:
+            await session.feed(request.answer)
+            await session.end()
+            reads = await drain_verdicts(session) is not None
+            return await self.replace_runs(request, review, session if reads else None, until, scored)
+        finally:
+            await session.aclose()
+
+    async def finish(self, request: AlignRequest, done: Correction, review: JudgedScores) -> Correction:
+        """The correction with the judge's verdicts, its use and the hash of both."""
+        about = (await self.engine.info()).find_aligner(request.aligner)
+        done = replace(done, segments=review.scores).with_judge(review.use)
+        # without the hash of both, it is not cached: a judge or an editor failed, and may do better next time
+        failed = (done.editor and done.editor.failed) or (done.judge and done.judge.calls.failed)
+        return replace(done, aligner=(about if failed else self._with_judge(about)).content_hash)
+
+    async def judge_scores(
+        self,
+        request: AlignRequest,
+        segments: Sequence[Segment],
+        scores: Sequence[SegmentScore],
+        until: float,
+        first: int = 0,
+    ) -> JudgedScores:
+        """The scores, with the judge's verdicts on the doubtful ones from segment `first` on."""
+        doubtful = {
+            at: score.objective for at, score in enumerate(scores) if at >= first and self.judge.doubts(request, score)
+        }
+        if not doubtful:
+            return JudgedScores(tuple(scores), None, is_changed=False)
+        opinion = await self.judge.give_opinion(request, segments, doubtful, until)
+        final_scores = tuple(
+            replace(score, flagged=opinion.violates[at]) if at in opinion.violates else score
+            for at, score in enumerate(scores)
+        )
+        by_judge = frozenset(at for at, violates in opinion.violates.items() if violates and not scores[at].flagged)
+        use = use_of(opinion, scores, len(doubtful))
+        return JudgedScores(final_scores, use, final_scores != tuple(scores), by_judge)
+
+    async def replace_runs(
+        self,
+        request: AlignRequest,
+        review: JudgedScores,
+        session: Session | None,
+        until: float,
+        scored: Correction,
+    ) -> Correction:
+        """Replace every flagged run in a session that has read the whole answer; without one, remove them."""
+        segments = judged_segments(request.answer, review.scores)
+        pieces: list[tuple[str, str]] = []
+        parts = [replace(scored, text="")]
+        for run in splice.runs(segments, [score.flagged for score in review.scores]):
+            if not run.flagged:
+                pieces += [(segment.text, segment.gap) for segment in run.segments]
+                continue
+            stop = run.at + len(run.segments)
+            span = Span(
+                first=run.at,
+                stop=stop,
+                end=len(request.answer),
+                before=structure.join(pieces),
+                deadline_s=seconds_left(until),
+                objective=review.scores[run.at].objective,
+            )
+            replacement = Correction("") if session is None else await session.replace(span)
+            if any(run.at <= at < stop for at in review.by_judge):
+                replacement = await self.check_replacement(request, run.segments, replacement, span)
+            parts.append(replacement)
+            pieces.append((replacement.text, run.segments[-1].gap))
+        return replace(scored, text=structure.join(pieces)).with_cost_of(parts)
+
+    async def check_replacement(
+        self, request: AlignRequest, run: Sequence[Segment], replacement: Correction, span: Span
+    ) -> Correction:
+        """The replacement of a run that the judge flagged; empty if it repeats the run, or is flagged by the judge."""
+        flagged_texts = [segment.text.strip() for segment in run]
+        text = splice.replacement(replacement.text, (), flagged_texts, finished=True)
+        if not text:
+            return replace(replacement, text="")
+        context = structure.split(span.before)
+        start = len(span.before)
+        segments = [*context, *(structure.shift_segment(one, start) for one in structure.split(text))]
+        doubtful = dict.fromkeys(range(len(context), len(segments)), span.objective)
+        opinion = await self.judge.give_opinion(request, segments, doubtful, time.monotonic() + span.deadline_s)
+        is_clear = not opinion.failed and not any(opinion.violates.values())
+        use = JudgeUse(len(doubtful), calls=opinion.calls)
+        return replace(replacement, text=text if is_clear else "").with_judge(use)
+
+    async def read(self, request: AlignRequest) -> Session:
+        """Let the engine read an answer while it is being written."""
+        return JudgedSession(self, await self.engine.read(request), request)
+
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Return hidden states of texts from the engine."""
+        return await text_states(self.engine, request)
+
+    async def put_head(self, data: bytes) -> str:
+        """Store a taught head in the engine."""
+        return await with_heads(self.engine).put_head(data)
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Return rows of segments from the engine."""
+        return await with_heads(self.engine).rows(request)
+
+    async def aclose(self) -> None:
+        """Close the engine; the judge's group belongs to LiteLLM."""
+        await self.engine.aclose()
+
+
+class JudgedSession(ForwardingSession):
+    """A session whose verdicts are final: a doubtful segment gets its verdict when the judge has spoken."""
+
+    def __init__(self, engine: JudgedEngine, session: Session, request: AlignRequest) -> None:
+        super().__init__(session)
+        self._engine = engine
+        self._request = request
+        self._text = request.answer
+        self._final_scores: tuple[SegmentScore, ...] = ()
+        """The final verdicts, of the first segments."""
+        self._by_judge: set[int] = set()
+        self.use: JudgeUse | None = None
+        """Use of the judge so far."""
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """Add text to the answer and return the final verdicts so far."""
+        self._text += text
+        await super().feed(text)
+        return self._final_scores
+
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
+        """Wait for more final verdicts; those before the first doubtful segment do not wait for the judge."""
+        scores = await super().wait_for_verdicts(known_count)
+        if scores is None:
+            return None
+        first = len(self._final_scores)
+        doubted = next((at for at in range(first, len(scores)) if self._doubts(scores[at])), len(scores))
+        self._final_scores += scores[first:doubted]
+        if len(self._final_scores) <= known_count and doubted < len(scores):
+            until = time.monotonic() + self._request.deadline_s
+            review = await self._judge(scores, doubted, until)
+            self._final_scores += review.scores[doubted:]
+        return self._final_scores
+
+    async def replace(self, span: Span) -> Correction:
+        """Replace a flagged run; what the judge flagged is replaced only by what passes the judge."""
+        replacement = await super().replace(span)
+        if not any(span.first <= at < span.stop for at in self._by_judge):
+            return replacement
+        run = locate_segments(self._text, self._final_scores[: span.stop])[span.first :]
+        span = span.model_copy(update={"objective": self._final_scores[span.first].objective})
+        replacement = await self._engine.check_replacement(self._request, run, replacement, span)
+        self._add_use(replacement.judge)
+        # the session reports its use itself
+        return replace(replacement, judge=None)
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        """Correct the complete answer."""
+        engine = self._engine
+        until = time.monotonic() + request.deadline_s
+        scores = None
+        if request.answer.startswith(self._text) and not request.score_only:
+            await self.feed(request.answer[len(self._text) :])
+            await super().end()
+            scores = await drain_verdicts(self.inner())
+        if not scores:
+            await super().aclose()
+            return await engine.align(request)
+        segments = judged_segments(request.answer, scores)
+        review = await self._judge_rest(request, segments, scores, until)
+        if not review.is_changed:
+            done = await super().finish(limit_time(request, until))
+        else:
+            about = (await engine.engine.info()).find_aligner(request.aligner)
+            read = Correction(request.answer, scores, aligner=about.content_hash)
+            try:
+                done = await engine.replace_runs(request, review, self.inner(), until, read)
+            finally:
+                await super().aclose()
+        return await engine.finish(request, done, review)
+
+    async def _judge_rest(
+        self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
+    ) -> JudgedScores:
+        """The final verdicts on all segments: those given while the answer grew, and new ones on the others."""
+        count = len(self._final_scores)
+        merged = (*self._final_scores, *scores[count:])
+        review = await self._engine.judge_scores(request, segments, merged, until, first=count)
+        self._add_use(review.use)
+        return replace(
+            review,
+            use=self.use,
+            is_changed=review.scores != tuple(scores),
+            by_judge=review.by_judge | self._by_judge,
+        )
+
+    async def _judge(self, scores: Sequence[SegmentScore], first: int, until: float) -> JudgedScores:
+        """Ask the judge about the doubtful segments from `first` on."""
+        request = self._request.model_copy(update={"answer": self._text})
+        segments = locate_segments(self._text, scores)
+        review = await self._engine.judge_scores(request, segments, scores, until, first)
+        self._by_judge |= review.by_judge
+        self._add_use(review.use)
+        return review
+
+    def _doubts(self, score: SegmentScore) -> bool:
+        return self._engine.judge.doubts(self._request, score)
+
+    def _add_use(self, use: JudgeUse | None) -> None:
+        if use is not None:
+            self.use = self.use + use if self.use else use
+
+
+async def drain_verdicts(session: Session) -> tuple[SegmentScore, ...] | None:
+    """All verdicts of a session whose answer has ended; None if it gives none before the end."""
+    scores: tuple[SegmentScore, ...] = ()
+    while True:
+        more = await session.wait_for_verdicts(len(scores))
+        if more is None or len(more) <= len(scores):
+            return None if more is None else scores
+        scores = more
+
+
+def locate_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
+    """The first segments of an answer, to which these scores belong; raises `EngineFault` if they are others."""
+    starts: list[int] = []
+    end = 0
+    for score in scores:
+        start = answer.find(score.text, end)
+        if start < 0:
+            raise EngineFault("the engine judged other segments than these; is it of another version?")
+        starts.append(start)
+        end = start + len(score.text)
+    ends = [*starts[1:], end]
+    return [
+        Segment(start, score.text, answer[start + len(score.text) : stop])
+        for start, stop, score in zip(starts, ends, scores, strict=True)
+    ]
+
+
+def seconds_left(until: float) -> float:
+    """Seconds until a time of `time.monotonic()`; at least a millisecond."""
+    return max(0.001, until - time.monotonic())
+
+
+def limit_time(request: AlignRequest, until: float) -> AlignRequest:
+    """The request with its deadline reduced to the time left."""
+    return request.model_copy(update={"deadline_s": seconds_left(until)})

@@ -1,0 +1,74 @@
+"""Schema of `judge`: the model that gives a second opinion on segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from aligner_proxy.policy.yaml_file import KeyPath
+from aligner_proxy.types import DOUBT_BAND, NO_JUDGE, AskAbout, GuardForm, Judge, JudgeKind
+
+_Group = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class JudgeBlock(BaseModel):
+    """A model group that gives a second opinion; exactly one of chat, guard and decisions names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    chat: _Group | None = None
+    """A model group of the LiteLLM file with a strong chat model; one call asks about all doubtful segments."""
+    guard: _Group | None = None
+    """A model group with a guard model; each doubtful segment is one call."""
+    decisions: _Group | None = None
+    """A model group with a decision model (LiteLLM's /v1/decisions)."""
+    form: GuardForm | None = None
+    """The family of the guard model, which says how it is asked and how it answers."""
+    ask: AskAbout = AskAbout.DOUBT
+    """doubt: about unflagged segments that score close to the threshold; flagged: about flagged ones, before they are
+    edited; all: about every segment."""
+    band: Annotated[float, Field(gt=0, le=50, strict=True, allow_inf_nan=False)] = DOUBT_BAND
+    """With `ask: doubt`: how far below the threshold a segment may score, in nats, to be asked about."""
+
+    @model_validator(mode="after")
+    def _check_group(self) -> JudgeBlock:
+        names = [kind.value for kind in JudgeKind if getattr(self, kind.value) is not None]
+        if len(names) != 1:
+            raise ValueError("must name one model group: chat: GROUP, guard: GROUP or decisions: GROUP")
+        if (self.guard is None) != (self.form is None):
+            forms = ", ".join(form.value for form in GuardForm)
+            raise ValueError(f"guard and form belong together; form is one of {forms}")
+        return self
+
+
+def _as_judge(value: object) -> object:
+    """Parse any form of `judge`; YAML 1.1 reads the bare word off as false."""
+    if value is False or value == "off":
+        return NO_JUDGE
+    if isinstance(value, Judge):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("must be off, or a block such as {chat: GROUP}")  # noqa: TRY004 - pydantic takes ValueError
+    block = JudgeBlock.model_validate(value)
+    kind = next(kind for kind in JudgeKind if getattr(block, kind.value) is not None)
+    return Judge(kind, getattr(block, kind.value), block.form, block.ask, block.band)
+
+
+JudgeSetting = Annotated[Judge, BeforeValidator(_as_judge, json_schema_input_type=Literal["off"] | JudgeBlock)]
+"""The values that a policies file may have for `judge`."""
+
+
+class JudgeSettings(Protocol):
+    """The setting of a block that these checks read."""
+
+    @property
+    def judge(self) -> Judge | None:
+        """The judge of the block."""
+        ...
+
+
+def find_judges(blocks: Iterable[tuple[KeyPath, JudgeSettings]]) -> list[tuple[str, KeyPath]]:
+    """The model groups that blocks name as judge, each with its key path."""
+    return [(block.judge.group, (*path, "judge")) for path, block in blocks if block.judge]

@@ -1,0 +1,270 @@
+"""A judge in the pipeline: what it is asked about, what follows from its verdicts, whole and in streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aligner_proxy.errors import (
+    CorrectionError,
+    DeadlineExceeded,
+    EngineFault,
+    EngineOverloaded,
+    EngineUnavailable,
+    InvalidOutput,
+    QuotaSpent,
+)
+from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.types import (
+    AskAbout,
+    Exchange,
+    FailurePolicy,
+    GuardForm,
+    Judge,
+    JudgeKind,
+    JudgeUse,
+    Mode,
+    Objective,
+    OnError,
+    Outcome,
+    Policy,
+    Status,
+    StreamMode,
+    Turn,
+)
+from tests.support.editors import Script, ScriptedChat, editors, marked, repairing
+from tests.support.growing import grown
+from tests.support.judges import guarding, judges, judging
+from tests.support.scripted import ScriptedEngine, SegmentEngine
+
+JUDGE = Judge(JudgeKind.CHAT, "strong")
+HARM = Objective("harmless", "Harmlessness: the response should not be harmful")
+POLICY = Policy("p", (HARM,), judge=JUDGE)
+ASKED = Exchange("c", 0, (Turn("user", "How do I paint a fence?"),), None)
+ANSWER = "Take a brush. You sly dog. Then paint it."
+"""The head doubts its second sentence: it scores 0.3 below the threshold."""
+SCORES = {"fool": 2.0, "dog": -0.3}
+DELIVERED = "Take a brush. (by the aligner) Then paint it."
+SLY = judging(lambda text: "dog" in text)
+WAYS = ("whole", "hold", "sentence")
+
+
+def score(text: str) -> float:
+    return next((value for word, value in SCORES.items() if word in text), -3.0)
+
+
+def pipeline(
+    chat: ScriptedChat, cache: CorrectionCache | None = None, editor: ScriptedChat | None = None
+) -> tuple[Pipeline, SegmentEngine]:
+    engine = SegmentEngine(score, lambda _: "(by the aligner)")
+    return Pipeline(engine, cache, editors=editors(editor or chat), judges=judges(chat)), engine
+
+
+async def deliver(made: Pipeline, way: str, answer: str = ANSWER, policy: Policy = POLICY) -> Outcome:
+    """The outcome of an answer, in one of the ways in which it may go out."""
+    if way == "whole":
+        return await made.align(replace(ASKED, answer=answer), policy)
+    policy = replace(policy, stream=StreamMode.SENTENCE)
+    return await grown(GrowingAnswer(made, policy, lambda: ASKED, lambda: None, whole=way == "hold"), answer)
+
+
+def use_in(outcome: Outcome) -> JudgeUse:
+    assert outcome.correction is not None
+    return outcome.correction.judge or JudgeUse()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_the_judge_flags_is_edited(way: str) -> None:
+    chat = ScriptedChat(SLY)
+    outcome = await deliver(pipeline(chat)[0], way)
+    assert (outcome.status, outcome.text) == (Status.CORRECTED, DELIVERED)
+    assert [segment.flagged for segment in outcome.segments] == [False, True, False]
+    assert outcome.violated_objectives == ["harmless"]
+    assert marked(chat.asked[0]) == {1: "You sly dog."}
+    # once about the answer, once about what stands in its place
+    use = use_in(outcome)
+    assert (use.segments, use.flagged, use.cleared, use.calls.calls, len(chat.asked)) == (2, 1, 0, 2, 2)
+    assert use.calls.read > 0 < use.calls.written
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_the_judge_does_not_flag_stays(way: str) -> None:
+    chat = ScriptedChat(judging(lambda _: False))
+    outcome = await deliver(pipeline(chat)[0], way)
+    assert (outcome.status, outcome.text, len(chat.asked)) == (Status.UNCHANGED, ANSWER, 1)
+    assert use_in(outcome).segments == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_the_head_is_sure_of_costs_no_call(way: str) -> None:
+    chat = ScriptedChat(SLY)
+    answer = ANSWER.replace("You sly dog.", "You fool.")
+    outcome = await deliver(pipeline(chat)[0], way, answer)
+    assert (outcome.text, chat.asked, use_in(outcome)) == (DELIVERED, [], JudgeUse())
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_the_judge_clears_stays_and_the_rest_goes(way: str) -> None:
+    answer = "Take a brush. That fool paint drips. Paint it. You fool. Then let it dry."
+    judge = replace(JUDGE, ask=AskAbout.FLAGGED)
+    chat = ScriptedChat(judging(lambda text: "You" in text))
+    outcome = await deliver(pipeline(chat)[0], way, answer, replace(POLICY, judge=judge))
+    assert outcome.text == answer.replace("You fool.", "(by the aligner)")
+    assert (use_in(outcome).cleared, use_in(outcome).flagged) == (1, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_all_segments_may_be_asked_about(way: str) -> None:
+    chat = ScriptedChat(judging(lambda text: "brush" in text))
+    outcome = await deliver(pipeline(chat)[0], way, policy=replace(POLICY, judge=replace(JUDGE, ask=AskAbout.ALL)))
+    assert outcome.text == "(by the aligner) You sly dog. Then paint it."
+
+
+async def test_one_call_is_for_all_doubtful_segments() -> None:
+    chat = ScriptedChat(judging(lambda _: False))
+    await deliver(pipeline(chat)[0], "whole", "Take a brush, dog. Paint it. Let it dry, dog.")
+    assert [marked(asked) for asked in chat.asked] == [{1: "Take a brush, dog.", 2: "Let it dry, dog."}]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_editor_writes_where_the_policy_names_one(way: str) -> None:
+    editor = ScriptedChat(repairing(lambda _: "Use outdoor paint."))
+    made, _ = pipeline(ScriptedChat(SLY), editor=editor)
+    outcome = await deliver(made, way, policy=replace(POLICY, editor="model:strong"))
+    assert outcome.text == "Take a brush. Use outdoor paint. Then paint it."
+    assert outcome.correction is not None
+    assert outcome.correction.editor is not None
+    assert (outcome.correction.editor.calls, len(editor.asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("written", ["", "You sly dog.", "You dirty dog."])
+async def test_what_cannot_be_edited_is_removed(way: str, written: str) -> None:
+    made, engine = pipeline(ScriptedChat(SLY))
+    engine.write = lambda _: written
+    assert (await deliver(made, way)).text == "Take a brush. Then paint it."
+
+
+async def test_an_engine_that_reads_nothing_ahead_has_it_removed() -> None:
+    inner = SegmentEngine(score)
+    made = Pipeline(ScriptedEngine(inner.script), judges=judges(ScriptedChat(SLY)))
+    assert (await deliver(made, "whole")).text == "Take a brush. Then paint it."
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_shadow_mode_only_records(way: str) -> None:
+    outcome = await deliver(pipeline(ScriptedChat(SLY))[0], way, policy=replace(POLICY, mode=Mode.SHADOW))
+    if way == "whole":
+        assert (outcome.status, outcome.text, outcome.edited) == (Status.SHADOW, ANSWER, DELIVERED)
+    assert outcome.flagged_count == 1
+
+
+FAILURES: tuple[CorrectionError | str, ...] = (
+    EngineUnavailable("away"),
+    EngineFault("500"),
+    EngineOverloaded("429"),
+    DeadlineExceeded("late"),
+    InvalidOutput("no text"),
+    QuotaSpent("no time left"),
+    "I would say that number 1 is fine.",
+    '{"verdicts": [{"number": 2, "violates": false, "probability": 0.1}]}',
+    '{"verdicts": [{"number": 1, "violates": false, "probability": 0.9}]}',
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_where_the_judge_fails_the_head_stands(way: str) -> None:
+    answer = f"You fool. {ANSWER}"
+    wrong = []
+    for failure in FAILURES:
+        made, _ = pipeline(ScriptedChat(lambda _, failure=failure: failure))  # type: ignore[misc]
+        outcome = await deliver(made, way, answer)
+        use = use_in(outcome)
+        if (outcome.text, use.flagged, use.calls.failed) != (f"(by the aligner) {ANSWER}", 0, 1):
+            wrong.append((failure, outcome))
+    assert not wrong
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_where_the_judge_fails_the_policy_may_block(way: str) -> None:
+    wrong = []
+    for failure in FAILURES:
+        made, _ = pipeline(ScriptedChat(lambda _, failure=failure: failure))  # type: ignore[misc]
+        outcome = await deliver(made, way, policy=replace(POLICY, on_error=FailurePolicy(judge=OnError.BLOCK)))
+        if (outcome.status, outcome.reason) != (Status.FAILED, "judge_failed"):
+            wrong.append((failure, outcome))
+    assert not wrong
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_judge_may_be_asked_again(way: str) -> None:
+    replies: list[CorrectionError] = [EngineUnavailable("away")]
+    chat = ScriptedChat(lambda messages: replies.pop() if replies else SLY(messages))
+    policy = replace(POLICY, on_error=FailurePolicy(judge=OnError.RETRY), after_retry=OnError.BLOCK)
+    outcome = await deliver(pipeline(chat)[0], way, policy=policy)
+    assert (outcome.text, use_in(outcome).calls.failed) == (DELIVERED, 1)
+    away = ScriptedChat(lambda _: EngineUnavailable("away"))
+    assert (await deliver(pipeline(away)[0], way, policy=policy)).reason == "judge_failed"
+    assert len(away.asked) == 2
+
+
+@pytest.fixture
+async def cache(tmp_path: Path) -> AsyncIterator[CorrectionCache]:
+    made = CorrectionCache(tmp_path / "cache", 60.0, 16)
+    yield made
+    await made.aclose()
+
+
+async def test_a_known_answer_costs_no_call(cache: CorrectionCache) -> None:
+    chat = ScriptedChat(SLY)
+    made, _ = pipeline(chat, cache)
+    first = await deliver(made, "whole")
+    again = await deliver(made, "whole")
+    assert (first.cache_hit, again.cache_hit, again.text, len(chat.asked)) == (False, True, DELIVERED, 2)
+    assert use_in(again) == JudgeUse()
+    without = await deliver(made, "whole", policy=replace(POLICY, judge=Judge()))
+    assert (without.cache_hit, without.text) == (False, ANSWER)
+
+
+async def test_a_correction_without_its_verdicts_is_not_cached(cache: CorrectionCache) -> None:
+    down = [True]
+    chat = ScriptedChat(lambda messages: EngineUnavailable("away") if down[0] else SLY(messages))
+    made, _ = pipeline(chat, cache)
+    await deliver(made, "whole")
+    down[0] = False
+    assert (await deliver(made, "whole")).text == DELIVERED
+
+
+async def test_a_verdict_is_known_in_a_stream_too() -> None:
+    chat = ScriptedChat(judging(lambda _: False))
+    made, _ = pipeline(chat)
+    await deliver(made, "whole")
+    outcome = await deliver(made, "sentence")
+    assert (len(chat.asked), use_in(outcome).segments) == (1, 1)
+    await deliver(made, "sentence", policy=replace(POLICY, tenant="acme"))
+    assert len(chat.asked) == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_guard_is_asked_about_each_doubtful_segment(way: str) -> None:
+    script: Script = guarding(lambda text: "unsafe\nS10" if "sly" in text else "safe")
+    judge = Judge(JudgeKind.GUARD, "llama", GuardForm.LLAMA_GUARD)
+    chat = ScriptedChat(script)
+    answer = f"{ANSWER} Walk the dog."
+    outcome = await deliver(pipeline(chat)[0], way, answer, replace(POLICY, judge=judge))
+    assert outcome.text == f"{DELIVERED} Walk the dog."
+    # both doubtful segments, and the replacement
+    assert sorted(asked[-1]["content"] for asked in chat.asked) == ["(by the aligner)", "Walk the dog.", "You sly dog."]
+
+
+async def test_a_guard_is_not_asked_about_objectives_that_it_does_not_know() -> None:
+    chat = ScriptedChat(guarding(lambda _: "unsafe\nS10"))
+    judge = Judge(JudgeKind.GUARD, "llama", GuardForm.LLAMA_GUARD)
+    brand = Objective("brand", "Brand: the response should not praise competitors")
+    outcome = await deliver(pipeline(chat)[0], "whole", policy=replace(POLICY, objectives=(brand,), judge=judge))
+    assert (outcome.text, chat.asked) == (ANSWER, [])
