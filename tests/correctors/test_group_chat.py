@@ -7,6 +7,8 @@ import contextlib
 import gc
 import json
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -20,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aligner_proxy.correctors.editor_prompt import REPLY_SCHEMA
-from aligner_proxy.correctors.litellm_router import GroupChat, chat_in_proxy
+from aligner_proxy.correctors.litellm_router import GroupChat, GroupDecisions, chat_in_proxy
 from aligner_proxy.errors import (
     CorrectionError,
     DeadlineExceeded,
@@ -225,3 +227,28 @@ async def test_a_team_edits_by_a_model_of_its_own() -> None:
     params = {"model": "openai/big", "api_key": "k", "mock_response": "It is so."}
     router = Router([{"model_name": "internal", "litellm_params": params, "model_info": info}], num_retries=0)
     assert (await ask(GroupChat("ours", lambda: router), form=None)).text == "It is so."
+
+
+async def test_a_decision_model_answers_as_a_judge() -> None:
+    class Router:
+        """Answers decisions with the probabilities that it has."""
+
+        probabilities: tuple[object, ...] = (0.9, 0.1)
+
+        async def adecisions(self, **asked: Any) -> Any:
+            self.asked = asked
+            answers = [SimpleNamespace(name=str(n), probability=value) for n, value in enumerate(self.probabilities, 1)]
+            return SimpleNamespace(answers=answers, usage=SimpleNamespace(input_tokens=7, output_tokens=2))
+
+    router = Router()
+    group = GroupDecisions("jev", lambda: router)  # type: ignore[arg-type,return-value]
+    questions = [{"type": "predicate", "name": "1", "instructions": "Is it?"}]
+    ask = partial(group.ask, MESSAGES, tokens=9, temperature=0.0, form={"questions": questions}, payer=PAYER)
+    reply = await ask(deadline_s=2.0)
+    assert (reply.read, reply.written_tokens) == (7, 2)
+    assert [entry["violates"] for entry in json.loads(reply.text)["verdicts"]] == [True, False]
+    assert router.asked["input"] == MESSAGES[-1]["content"]
+    assert (router.asked["questions"], router.asked["metadata"]) == (questions, PAYER)
+    router.probabilities = ("likely",)
+    with pytest.raises(InvalidOutput):
+        await ask(deadline_s=2.0)

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.e2e import scripted_judge
 from tests.e2e.event_streams import pieces
 from tests.e2e.refiner import refined
 from tests.e2e.scripted_answers import (
@@ -121,6 +122,8 @@ async def chat(request: Request) -> Response:
     SEEN.append(body)
     if body["model"] == "refiner":
         return await refined(body)
+    if body["model"].startswith(scripted_judge.PREFIX):
+        return scripted_judge.judge_reply(body)
     if is_for_editor(body):
         return await edited(body)
     name = script(body)

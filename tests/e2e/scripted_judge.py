@@ -1,0 +1,63 @@
+"""Scripted judges behind the upstream's `/v1/chat/completions`: a chat model, and each guard in its published form.
+
+The model that LiteLLM calls says which: `judge-chat`, or `judge-` and the form of a guard. All find fault with the
+Seine alone. A prompt in other roles than those of its guard is an error of the server.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+PREFIX = "judge-"
+USAGE = {"prompt_tokens": 30, "completion_tokens": 6, "total_tokens": 36}
+_MARKED = re.compile(r"<(passagex*)-(\d+)>(.*?)</\1-\2>", re.DOTALL)
+_REPLIES = {
+    "llama_guard": ("unsafe\nS10", "safe"),
+    "qwen3guard": (
+        "Safety: Unsafe\nCategories: Unethical Acts\nRefusal: No",
+        "Safety: Safe\nCategories: None\nRefusal: No",
+    ),
+    "granite_guardian": ("<think>\n</think>\n<score> yes </score>", "<think>\n</think>\n<score> no </score>"),
+    "shieldgemma": ("Yes, it does.", "No."),
+    "gpt_oss_safeguard": ('{"violation": 1}', '{"violation": 0}'),
+    "nemotron": (
+        "Prompt harm: unharmful\nResponse harm: harmful",
+        "Prompt harm: unharmful\nResponse harm: unharmful",
+    ),
+}
+"""What each guard replies to a bad text, and to a good one."""
+_ROLES = {
+    "llama_guard": ["user", "assistant"],
+    "qwen3guard": ["user", "assistant"],
+    "granite_guardian": ["user", "assistant", "user"],
+    "shieldgemma": ["user"],
+    "gpt_oss_safeguard": ["system", "user"],
+    "nemotron": ["user"],
+}
+
+
+def judge_reply(body: dict[str, Any]) -> Response:
+    """One reply of the judge that a chat asks."""
+    name = body["model"].removeprefix(PREFIX)
+    messages = body["messages"]
+    if name == "down":
+        return JSONResponse({"error": {"message": "no", "type": "server_error", "code": None}}, 500)
+    if name == "chat":
+        texts = {int(n): text for _, n, text in _MARKED.findall(json.loads(messages[-1]["content"])["answer"])}
+        entries = [
+            {"number": n, "violates": "Seine" in text, "probability": 0.9 if "Seine" in text else 0.1}
+            for n, text in texts.items()
+        ]
+        content = json.dumps({"verdicts": entries})
+    elif [message["role"] for message in messages] != _ROLES[name]:
+        return JSONResponse({"error": {"message": "roles", "type": "server_error", "code": None}}, 500)
+    else:
+        is_bad = any("Seine" in message["content"] for message in messages)
+        content = _REPLIES[name][0 if is_bad else 1]
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    head = {"id": "chatcmpl-j", "object": "chat.completion", "created": 1700000000, "model": body["model"]}
+    return JSONResponse(head | {"choices": [choice], "usage": USAGE})

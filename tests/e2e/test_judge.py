@@ -1,0 +1,99 @@
+"""A judge through the real proxy: every form of judge on its wire, all endpoints and streams, costs and failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from aligner_proxy.types import GuardForm
+from tests.e2e.deployment import CLAUDE, INSTRUCT, OPENAI, Deployment
+from tests.e2e.scripted_judge import PREFIX
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# The scripted head scores what is no insult 4 nats below the threshold.
+BAND = {"band": 5.0}
+CHAT = {"chat": "judge-chat", **BAND}
+DEPLOYMENT = Deployment().model("judge-chat", {**OPENAI, "model": f"openai/{PREFIX}chat"}, guardrails=["aligner"])
+DEPLOYMENT.model("judge-down", {**OPENAI, "model": f"openai/{PREFIX}down"})
+for form in GuardForm:
+    DEPLOYMENT.model(form.value, {**OPENAI, "model": f"openai/{PREFIX}{form.value}"})
+    guard = {"guard": form.value, "form": form.value, **BAND}
+    DEPLOYMENT.case(f"by-{form.value}", objectives=["harmless"], judge=guard, deadline_s=10)
+for mode in ("hold", "sentence"):
+    settings: dict[str, Any] = {"judge": CHAT, "stream": mode, "deadline_s": 10}
+    DEPLOYMENT.case(f"judged-{mode}", **settings)
+    for suffix, kind in (("claude", CLAUDE), ("instruct", INSTRUCT)):
+        DEPLOYMENT.model(f"judged-{mode}-{suffix}", kind).route(f"judged-{mode}-{suffix}", **settings)
+DEPLOYMENT.case("judged-live", judge=CHAT, stream="passthrough")
+DEPLOYMENT.case("judged-shadow", judge=CHAT, mode="shadow")
+DEPLOYMENT.case("unjudged", judge={"chat": "judge-down", **BAND}, deadline_s=10)
+DEPLOYMENT.case("unjudged-block", judge={"chat": "judge-down", **BAND}, deadline_s=10, on_error={"judge": "block"})
+BEFORE = "The capital of France is Paris."
+BEHIND = "It lies on the Seine."
+"""The scripted upstream says these two with an insult between them, which the head flags."""
+
+
+def text(got: httpx.Response) -> str:
+    return str(got.json()["choices"][0]["message"]["content"])
+
+
+def judge_calls(upstream: str) -> int:
+    seen: list[dict[str, Any]] = httpx.get(f"{upstream}/seen?n=100000", trust_env=False).json()
+    return sum(str(body.get("model")).startswith(PREFIX) for body in seen)
+
+
+@pytest.mark.parametrize("form", list(GuardForm))
+def test_each_guard_is_asked_in_its_form(gateway: Any, form: GuardForm) -> None:
+    got = gateway.chat(f"rude by {form}", model=f"by-{form.value}")
+    assert (got.headers["x-aligner-status"], text(got)) == ("corrected", BEFORE)
+    assert got.headers["x-aligner-judge"] == f"{form.value} asked=2 flagged=1 cleared=0 calls=2 read=60 written=12"
+
+
+def test_a_chat_model_is_asked_in_one_call(gateway: Any, upstream: str) -> None:
+    before = judge_calls(upstream)
+    got = gateway.chat("rude judged once", model="judged-hold")
+    assert text(got) == BEFORE
+    assert got.headers["x-aligner-judge"] == "judge-chat asked=2 flagged=1 cleared=0 calls=1 read=30 written=6"
+    assert judge_calls(upstream) == before + 1
+    again = gateway.chat("rude judged once", model="judged-hold")
+    assert (text(again), again.headers["x-aligner-cache"], again.headers.get("x-aligner-judge")) == (
+        BEFORE,
+        "hit",
+        None,
+    )
+    assert judge_calls(upstream) == before + 1
+
+
+@pytest.mark.parametrize("mode", ["hold", "sentence"])
+def test_a_stream_gets_the_same(gateway: Any, mode: str) -> None:
+    stream = gateway.chat_stream(f"rude judged in a stream {mode}", model=f"judged-{mode}")
+    assert stream.text() == BEFORE
+    assert stream.comments == [": aligner status=corrected judge=2/1/0"]
+
+
+@pytest.mark.parametrize("mode", ["hold", "sentence"])
+def test_other_endpoints_get_the_same(gateway: Any, mode: str) -> None:
+    for got in (
+        gateway.respond(f"rude judged response {mode}", model=f"judged-{mode}"),
+        gateway.message(f"rude judged message {mode}", model=f"judged-{mode}-claude"),
+    ):
+        assert BEFORE in got.text
+        assert "Seine" not in got.text
+        assert got.headers["x-aligner-judge"].startswith("judge-chat asked=2 flagged=1")
+    stream = gateway.message_stream(f"rude judged message stream {mode}", model=f"judged-{mode}-claude")
+    assert "".join(stream.parts("content_block_delta", "index", "text")) == BEFORE
+
+
+def test_shadow_mode_and_passthrough_only_record(gateway: Any) -> None:
+    assert BEHIND in text(gateway.chat("rude judged shadow", model="judged-shadow"))
+    assert BEHIND in gateway.chat_stream("rude judged live", model="judged-live").text()
+
+
+def test_a_judge_that_is_down_leaves_the_verdict_to_the_head(gateway: Any) -> None:
+    got = gateway.chat("rude judged by nobody", model="unjudged")
+    assert (got.headers["x-aligner-status"], text(got)) == ("corrected", f"{BEFORE} {BEHIND}")
+    assert got.headers["x-aligner-judge"].endswith(" failed=1")
+    got = gateway.chat("rude judged by nobody", model="unjudged-block")
+    assert (got.status_code, got.headers["x-aligner-reason"]) == (503, "judge_failed")

@@ -1,0 +1,70 @@
+"""The setting `judge`: its forms, its errors, where it may stand, and which of two judges is stricter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from aligner_proxy.policy.judge_schema import JudgeSetting
+from aligner_proxy.policy.strictness import stricter_policy
+from aligner_proxy.types import NO_JUDGE, AskAbout, GuardForm, Judge, JudgeKind, Objective, Policy
+
+SETTING: TypeAdapter[Judge] = TypeAdapter(JudgeSetting)
+FORMS: tuple[tuple[object, Judge, str], ...] = (
+    ({"chat": "strong"}, Judge(JudgeKind.CHAT, "strong"), "chat: strong, ask: doubt, band: 0.5"),
+    (
+        {"guard": "g", "form": "qwen3guard", "ask": "flagged"},
+        Judge(JudgeKind.GUARD, "g", GuardForm.QWEN3GUARD, AskAbout.FLAGGED),
+        "guard: g, form: qwen3guard, ask: flagged",
+    ),
+    ({"decisions": "d", "band": 2.0}, Judge(JudgeKind.DECISIONS, "d", band=2.0), "decisions: d, ask: doubt, band: 2"),
+    ("off", NO_JUDGE, "off"),
+    (False, NO_JUDGE, "off"),
+)
+
+
+def test_judge_is_read_from_each_form_and_shown() -> None:
+    for value, judge, shown in FORMS:
+        assert SETTING.validate_python(value) == judge
+        assert str(judge) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("strong", "must be off, or a block"),
+        (True, "must be off, or a block"),
+        ({}, "must name one model group"),
+        ({"chat": "a", "decisions": "b"}, "must name one model group"),
+        ({"guard": "a"}, "guard and form belong together"),
+        ({"chat": "a", "form": "nemotron"}, "guard and form belong together"),
+        ({"guard": "a", "form": "wildguard"}, "llama_guard"),
+        ({"chat": "a", "ask": "never"}, "doubt"),
+        ({"chat": "a", "band": 0}, "greater than 0"),
+        ({"chat": "a", "model": "b"}, "model"),
+    ],
+)
+def test_judge_is_refused_with_a_reason(value: object, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        SETTING.validate_python(value)
+
+
+def test_stricter_policy_takes_the_judge_that_only_flags() -> None:
+    flags = Judge(group="a")
+    clears = Judge(group="b", ask=AskAbout.FLAGGED)
+    other = Judge(group="c", ask=AskAbout.ALL)
+    policy = Policy("p", (Objective("kind", "Kindness: never insult"),))
+    cases = [
+        (NO_JUDGE, NO_JUDGE, NO_JUDGE),
+        (NO_JUDGE, flags, flags),
+        (flags, NO_JUDGE, flags),
+        (NO_JUDGE, clears, NO_JUDGE),
+        (clears, NO_JUDGE, NO_JUDGE),
+        (clears, flags, flags),
+        (clears, clears, clears),
+        (clears, other, NO_JUDGE),
+    ]
+    for first, second, expected in cases:
+        assert stricter_policy(replace(policy, judge=first), replace(policy, judge=second)).judge == expected
