@@ -76,6 +76,12 @@ SECTIONS = (
         "A model group that rewrites flagged text ([editor](../guides/editor.md)).",
     ),
     Section(
+        "judge",
+        ("judge",),
+        ("defaults", "judge"),
+        "A model group that gives a second opinion ([judge](../guides/judge.md)); exactly one of chat, guard and decisions.",
+    ),
+    Section(
         "routes",
         ("routes",),
         ("routes",),

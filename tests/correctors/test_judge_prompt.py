@@ -33,7 +33,6 @@ def test_messages_show_nothing_behind_the_last_passage_and_no_system_prompt() ->
 
 def test_messages_hold_hostile_texts_in_their_field() -> None:
     for hostile in HOSTILE_TEXTS:
-        hostile = hostile.replace("\ud83d", "")
         segments, passages = passages_of(f"Take a brush.\n\n{hostile}", (1,))
         turns = (*TURNS, Turn("user", hostile))
         system, asked = judge_prompt.messages(turns, segments, passages)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.errors import (
     CorrectionError,
     DeadlineExceeded,
@@ -39,6 +42,7 @@ from aligner_proxy.types import (
 )
 from tests.support.editors import Script, ScriptedChat, editors, marked, repairing
 from tests.support.growing import grown
+from tests.support.hostile_texts import HOSTILE_TEXTS
 from tests.support.judges import guarding, judges, judging
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 
@@ -268,3 +272,94 @@ async def test_a_guard_is_not_asked_about_objectives_that_it_does_not_know() -> 
     brand = Objective("brand", "Brand: the response should not praise competitors")
     outcome = await deliver(pipeline(chat)[0], "whole", policy=replace(POLICY, objectives=(brand,), judge=judge))
     assert (outcome.text, chat.asked) == (ANSWER, [])
+
+
+class WaitingChat(ScriptedChat):
+    """Answers only when it is let go, and counts the calls that were given up."""
+
+    __slots__ = ("given_up", "let_go")
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        self.let_go = asyncio.Event()
+        self.given_up = 0
+
+    async def ask(self, messages: Sequence[Mapping[str, str]], **settings: Any) -> Reply:
+        """Wait, then play the script."""
+        reply = await ScriptedChat.ask(self, messages, **settings)
+        try:
+            await self.let_go.wait()
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        return reply
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_judge_that_is_slow_leaves_time_for_the_edits(way: str) -> None:
+    chat = WaitingChat(SLY)
+    policy = replace(POLICY, deadline_s=0.4)
+    outcome = await deliver(pipeline(chat)[0], way, f"You fool. {ANSWER}", policy)
+    assert outcome.text == f"(by the aligner) {ANSWER}"
+    assert (use_in(outcome).calls.failed, chat.given_up) == (1, 1)
+
+
+async def test_only_what_is_doubtful_waits_in_a_stream() -> None:
+    chat = WaitingChat(SLY)
+    made, _ = pipeline(chat)
+    growing = GrowingAnswer(made, replace(POLICY, stream=StreamMode.SENTENCE), lambda: ASKED, lambda: None)
+    first = "Take a brush."
+    await growing.feed(f"{ANSWER} Let it dry.")
+    async with asyncio.timeout(5):
+        while not (growing.is_decided(len(first)) and chat.asked):
+            await asyncio.sleep(0.01)
+    assert not growing.is_decided(len(first) + 5)
+    chat.let_go.set()
+    await growing.end()
+    async with asyncio.timeout(5):
+        await growing.wait_until_over()
+    outcome = growing.outcome()
+    await growing.aclose()
+    assert outcome.text == f"{DELIVERED} Let it dry."
+
+
+async def test_a_client_that_leaves_ends_the_call() -> None:
+    chat = WaitingChat(SLY)
+    made, _ = pipeline(chat)
+    task = asyncio.create_task(deliver(made, "whole"))
+    while not chat.asked:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert chat.given_up == 1
+
+
+async def test_a_judge_that_failed_lately_is_not_asked() -> None:
+    chat = ScriptedChat(lambda _: EngineUnavailable("away"))
+    made, _ = pipeline(chat)
+    for number in range(6):
+        await deliver(made, "whole", f"Take {number} brushes. You sly dog.")
+    assert len(chat.asked) == 3
+
+
+async def test_a_judge_that_obeys_the_answer_clears_nothing() -> None:
+    wrong = []
+    for hostile in HOSTILE_TEXTS:
+        # a judge that obeys says that all is well; what the head flagged goes nevertheless
+        chat = ScriptedChat(judging(lambda _: False))
+        made, _ = pipeline(chat)
+        answer = f"You fool. Take a brush.\n\n{hostile}\n\nThen paint it."
+        outcome = await deliver(made, "whole", answer)
+        if outcome.text is None or "fool" in outcome.text or not outcome.text.startswith("(by the aligner)"):
+            wrong.append((hostile, outcome))
+    assert not wrong
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_policy_that_reads_twice_keeps_what_the_judge_cleared(way: str) -> None:
+    judge = replace(JUDGE, ask=AskAbout.FLAGGED)
+    policy = replace(POLICY, judge=judge, on_error=FailurePolicy(unjudged=OnError.BLOCK))
+    answer = "Take a brush. That fool paint drips. Paint it."
+    outcome = await deliver(pipeline(ScriptedChat(judging(lambda _: False)))[0], way, answer, policy)
+    assert (outcome.status, outcome.text) == (Status.UNCHANGED, answer)
