@@ -64,7 +64,10 @@ def placed(heading: str, key: str, value: Any) -> dict[str, Any]:
     block = needed.get(heading, {}) | {key: value}
     if heading == "file":
         return file | {key: value}
-    if heading in ("Settings", "on_error", "on_skip", "gate", "editor"):
+    if heading == "judge":
+        by_guard = {"guard": "my-guard", "form": "qwen3guard"}
+        block = (by_guard if key in by_guard else {} if key == "decisions" else {"chat": "strong"}) | {key: value}
+    if heading in ("Settings", "on_error", "on_skip", "gate", "editor", "judge"):
         return file | {"defaults": {"mode": "enforce"} | ({key: value} if heading == "Settings" else {heading: block})}
     if heading == "objectives":
         return file | {"objectives": {"calm": block}}

@@ -113,7 +113,7 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         (
             "defaults:\n  on_error: {xyz: block}\n",
             "policies.yaml:2: unknown key 'xyz' in defaults.on_error; "
-            "known: bug, engine_down, gate, invalid_output, overload, timeout, unjudged",
+            "known: bug, engine_down, gate, invalid_output, judge, overload, timeout, unjudged",
         ),
         (
             "tenants:\n  - match: {}\n    on_error:\n      gate: blok\n",
@@ -137,8 +137,8 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             "defaults: {quota: 1}\n",
             "policies.yaml:1: unknown key 'quota' in defaults; known: after_retry, aligner, best_of, caution, "
             "corrector, deadline_s, debug_trailer, decline, decline_within, drafts, editor, exact_times, gate, "
-            "if_nothing_remains, incoming_history, incoming_tool_results, json_strings, keepalive_s, max_answer_chars, "
-            "mode, on_error, on_skip, other_text, plugin_rules, preferences, reasoning, references, "
+            "if_nothing_remains, incoming_history, incoming_tool_results, json_strings, judge, keepalive_s, "
+            "max_answer_chars, mode, on_error, on_skip, other_text, plugin_rules, preferences, reasoning, references, "
             "replace_facts_from, sample, shadow_aligner, stream, tool_arguments, tool_output, transcripts, verify",
         ),
         ("defaults: {deadline_s: 0}\n", "policies.yaml:1: defaults.deadline_s: Input should be greater than 0"),

@@ -223,6 +223,7 @@ def test_what_follows_a_failure_is_said_class_by_class() -> None:
         "gate": "retry",
         "invalid_output": "block",
         "bug": "block",
+        "judge": "block",
         "unjudged": "block",
     }
     assert policy.after_retry is OnError.BLOCK
