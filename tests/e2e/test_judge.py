@@ -78,12 +78,17 @@ def test_other_endpoints_get_the_same(gateway: Any, mode: str) -> None:
     for got in (
         gateway.respond(f"rude judged response {mode}", model=f"judged-{mode}"),
         gateway.message(f"rude judged message {mode}", model=f"judged-{mode}-claude"),
+        gateway.complete(f"rude judged text {mode}", model=f"judged-{mode}-instruct"),
     ):
         assert BEFORE in got.text
         assert "Seine" not in got.text
         assert got.headers["x-aligner-judge"].startswith("judge-chat asked=2 flagged=1")
     stream = gateway.message_stream(f"rude judged message stream {mode}", model=f"judged-{mode}-claude")
     assert "".join(stream.parts("content_block_delta", "index", "text")) == BEFORE
+    stream = gateway.respond_stream(f"rude judged response stream {mode}", model=f"judged-{mode}")
+    assert "".join(stream.parts("response.output_text.delta", "content_index", "delta")) == BEFORE
+    stream = gateway.complete_stream(f"rude judged text stream {mode}", model=f"judged-{mode}-instruct")
+    assert stream.text() == BEFORE
 
 
 def test_shadow_mode_and_passthrough_only_record(gateway: Any) -> None:

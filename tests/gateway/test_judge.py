@@ -1,0 +1,100 @@
+"""A judge through the hooks: who pays, what headers, records, metrics and audit entries say, which level decides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
+from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.observability import metrics
+from aligner_proxy.pipeline.pipeline import Pipeline
+from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
+from tests.support.editors import ScriptedChat
+from tests.support.judges import judges, judging
+from tests.support.scripted import SegmentEngine
+
+SLY = "Take a brush. You sly dog. Then paint it."
+EDITED = "Take a brush. Then paint it."
+ROUTE = {"match": {"model": "gpt"}, "objectives": ["harmless"]}
+JUDGE = {"chat": "counted"}
+
+
+def guarded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, policies: dict[str, Any]
+) -> tuple[AlignerGuardrail, ScriptedChat]:
+    guard = build(folder, monkeypatch, policies)
+    chat = ScriptedChat(judging(lambda text: "dog" in text))
+    engine = SegmentEngine(lambda text: -0.3 if "dog" in text else -2.0)
+    guard.pipeline = Pipeline(engine, judges=judges(chat))
+    return guard, chat
+
+
+async def test_headers_records_and_metrics_say_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, chat = guarded(tmp_path, monkeypatch, {"routes": [{**ROUTE, "judge": JUDGE}]})
+    flagged = metrics.JUDGED_SEGMENTS.labels("counted", "flagged")._value
+    calls = metrics.JUDGE_CALLS.labels("counted", "replied")._value
+    before = (flagged.get(), calls.get())
+    events: list[AuditEvent] = []
+    make_event = ChoiceCorrector._make_event
+
+    def remember(self: ChoiceCorrector, *given: Any) -> AuditEvent | None:
+        event = make_event(self, *given)
+        events.extend([event] if event else [])
+        return event
+
+    monkeypatch.setattr(ChoiceCorrector, "_make_event", remember)
+    request = data()
+    got = await guard.async_post_call_success_hook(request, user(), answer(SLY, "All is well."))
+    assert got.choices[0].message.content == EDITED
+    state = ledger_of(request)
+    use = state.outcomes[0].correction and state.outcomes[0].correction.judge
+    assert use
+    cost = f"calls=1 read={use.calls.read} written={use.calls.written}"
+    assert state.headers()["x-aligner-judge"] == f"counted asked=1 flagged=1 cleared=0 {cost}"
+    assert b" judge=1/1/0 " in state.comment()
+    first, second = state.record()["choices"]
+    assert {name: first["judge"][name] for name in ("model", "asked", "flagged", "cleared", "calls")} == {
+        "model": "counted",
+        "asked": 1,
+        "flagged": 1,
+        "cleared": 0,
+        "calls": 1,
+    }
+    assert "judge" not in second
+    # choices are corrected at the same time, so their order is open
+    assert [event.record.get("judge") for event in events if event.exchange.index == 0] == [first["judge"]]
+    assert (flagged.get(), calls.get()) == (before[0] + 1, before[1] + 1)
+    assert "dog" not in json.dumps(state.record())
+    assert [payer["user_api_key"] for payer in chat.payers] == [user().api_key]
+
+
+async def test_the_level_that_comes_last_names_the_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    off = {"match": {"team": "acme"}, "name": "acme", "judge": "off"}
+    policies = {"defaults": {"judge": JUDGE}, "routes": [ROUTE], "tenants": [off]}
+    guard, chat = guarded(tmp_path, monkeypatch, policies)
+    got = await guard.async_post_call_success_hook(data(), user(team_id="acme"), answer(SLY))
+    assert (got.choices[0].message.content, chat.asked) == (SLY, [])
+    got = await guard.async_post_call_success_hook(data(), user(), answer(SLY))
+    assert got.choices[0].message.content == EDITED
+
+
+async def test_metadata_that_is_not_trusted_names_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, chat = guarded(tmp_path, monkeypatch, {"routes": [{**ROUTE, "judge": JUDGE}]})
+    caller = user(metadata={"aligner": {"judge": "off"}})
+    got = await guard.async_post_call_success_hook(data(), caller, answer(SLY))
+    assert (got.choices[0].message.content, len(chat.asked)) == (EDITED, 1)
+
+
+async def test_a_quota_pays_for_the_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metered = {"match": {"team": "acme"}, "name": "acme", "quota": 0}
+    guard, chat = guarded(tmp_path, monkeypatch, {"routes": [{**ROUTE, "judge": JUDGE}], "tenants": [metered]})
+    request = data()
+    got = await guard.async_post_call_success_hook(request, user(team_id="acme"), answer(SLY))
+    # the head's own verdict stands
+    assert (got.choices[0].message.content, chat.asked) == (SLY, [])
+    assert ledger_of(request).headers()["x-aligner-judge"].endswith(" failed=1")
