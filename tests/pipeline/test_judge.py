@@ -327,8 +327,9 @@ async def test_a_client_that_leaves_ends_the_call() -> None:
     chat = WaitingChat(SLY)
     made, _ = pipeline(chat)
     task = asyncio.create_task(deliver(made, "whole"))
-    while not chat.asked:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while not chat.asked:
+            await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
