@@ -500,3 +500,17 @@ def test_the_editor_is_shown_with_its_line(folder: Path) -> None:
         "value": "model:gpt-4o",
         "origin": "policies.yaml:13 (tenant acme)",
     }
+
+
+def test_a_judge_is_shown_with_its_line_and_refused_where_litellm_does_not_have_it(folder: Path) -> None:
+    text = (folder / "policies.yaml").read_text()
+    (folder / "policies.yaml").write_text(text + "    judge: {guard: gpt-4o, form: qwen3guard}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--team", "acme", "--key", "ci", "--json")
+    assert result.exit_code == 0
+    setting = json.loads(result.stdout)["settings"]["judge"]
+    assert setting["value"] == "guard: gpt-4o, form: qwen3guard, ask: doubt, band: 0.5"
+    assert "policies.yaml:13" in setting["origin"]
+    (folder / "policies.yaml").write_text(text + "    judge: {chat: gpt-4oo}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert result.exit_code != 0
+    assert "policies.yaml:13: judge 'gpt-4oo' is no model group of the model_list" in result.output

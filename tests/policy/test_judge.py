@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import config
 from aligner_proxy.policy.judge_schema import JudgeSetting
 from aligner_proxy.policy.strictness import stricter_policy
 from aligner_proxy.types import NO_JUDGE, AskAbout, GuardForm, Judge, JudgeKind, Objective, Policy
@@ -68,3 +71,10 @@ def test_stricter_policy_takes_the_judge_that_only_flags() -> None:
     ]
     for first, second, expected in cases:
         assert stricter_policy(replace(policy, judge=first), replace(policy, judge=second)).judge == expected
+
+
+def test_a_judge_without_a_detector_head_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("aligner: {engine: http://a/v1, template: imhi}\nroutes:\n- match: {}\n  judge: {chat: strong}\n")
+    with pytest.raises(ConfigError, match=r"p\.yaml:4: judge: .* has none; set aligner\.engine\.scorer"):
+        config.load(file)
