@@ -1,11 +1,14 @@
-"""What every test needs before anything imports LiteLLM: no network, and no noise from its models."""
+"""What every test needs before anything imports LiteLLM: no network, no noise from its models, and a place for files."""
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import os
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -26,6 +29,19 @@ for name in (
     os.environ.setdefault(name, "True")
 # Triton decides when it is first imported, by whichever library, whether it interprets kernels on the CPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def _use_own_folder_for_temporary_files() -> None:
+    """What tests and their processes leave in the folder for temporary files ends with the run; pytest's own stays."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # in that of the process that started it
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="tests-")  # short: sockets lie in it
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+
+
+_use_own_folder_for_temporary_files()
 
 
 if settings.get_current_profile_name() == "default":  # Hypothesis has one of its own for CI

@@ -149,6 +149,7 @@ def cost(target: list[int], lookup: list[int], rule: Rule, costs: CostCurve) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.covering("costs", "rate")
 @pytest.mark.parametrize("costs", [NF4, BF16, FLAT], ids=["nf4", "bf16", "flat"])
 @pytest.mark.parametrize("rate", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0])
 def test_it_keeps_up_with_the_best_fixed_length_at_every_edit_rate(costs: CostCurve, rate: float) -> None:
