@@ -1,4 +1,4 @@
-"""What every test needs before anything imports LiteLLM: no network, no noise from its models, and a place for files."""
+"""What every test needs before anything imports LiteLLM: no network, no noise from its models, a place for files."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,9 @@ def test_a_rehearsal_goes_through_all_of_it_and_writes_nothing(
     assert gpu_check.main(["--rehearse", "--docs", str(docs)]) == 0
     [(shape, asked)] = checked
     assert shape == "tiny"
-    assert [*SMALL, "--cases", "8"] == [
-        *("--shapes", *asked["shapes"], "--device", asked["device"]),
-        *(part for name in ("rounds", "sequences", "tokens", "answer", "cases") for part in (f"--{name}", str(asked[name]))),
-    ]
+    as_options = [(f"--{name}", str(asked[name])) for name in ("rounds", "sequences", "tokens", "answer", "cases")]
+    measured = ["--shapes", *asked["shapes"], "--device", asked["device"], *itertools.chain(*as_options)]
+    assert measured == [*SMALL, "--cases", "8"]
     assert "| tiny | 8 of 8 | 8 of 8 |" in capsys.readouterr().out
     assert docs.read_text() == before
 

@@ -86,8 +86,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale:
     rows, heads, _ = queries.shape
     own = torch.searchsorted(step.starts[1:], torch.arange(rows, device=queries.device, dtype=torch.int32), right=True)
     own = own.clamp(max=len(step.lengths) - 1)
-    blocks = max(1, -(-int(step.lengths.max()) // BLOCK))  # the table has room for the longest prompt of all
-    slots = (step.table[own, :blocks, None] * BLOCK + torch.arange(BLOCK, device=queries.device)).flatten(1)
+    slots = (step.table[own, :, None] * BLOCK + torch.arange(BLOCK, device=queries.device)).flatten(1)
     place = torch.arange(slots.shape[1], device=queries.device)
     visible = (place <= step.places[:, None]) & (place < step.lengths[own][:, None])
     repeat = heads // len(keys)
