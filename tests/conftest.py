@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support.sampling import SAMPLED, sample
+from tests.support.sampling import SAMPLED, examples, sample
 
 for name in (
     "HF_HUB_DISABLE_TELEMETRY",
@@ -60,6 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say to test files that only a sample runs, and to Python that a warning of Pydantic's is nothing of ours."""
     if config.getoption("sample"):
         os.environ[SAMPLED] = "1"
+        if settings.get_current_profile_name() == "here":
+            here = settings.get_profile("here")
+            settings.register_profile("sample", here, max_examples=examples(here.max_examples))
+            settings.load_profile("sample")
     # About a TypedDict of LiteLLM, when it first builds its models.
     config.addinivalue_line("filterwarnings", "ignore:.*`ReadOnly` qualifier:UserWarning")
 

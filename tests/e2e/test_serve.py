@@ -272,6 +272,7 @@ def test_no_question_is_too_long_to_judge_its_answer(served: Served, filler: str
     assert re.search(r"^: aligner status=(corrected|unchanged)", served.stream(f"hello {filler}"), re.MULTILINE)
 
 
+@pytest.mark.full
 def test_a_killed_engine_is_started_again(served: Served) -> None:
     first = served.ask("hello first")
     assert first.status_code == httpx.codes.OK
