@@ -60,12 +60,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say to test files that only a sample runs, and to Python that a warning of Pydantic's is nothing of ours."""
     if config.getoption("sample"):
         os.environ[SAMPLED] = "1"
-        if settings.get_current_profile_name() == "here":
-            here = settings.get_profile("here")
-            settings.register_profile("sample", here, max_examples=examples(here.max_examples))
-            settings.load_profile("sample")
+        _let_hypothesis_sample()
     # About a TypedDict of LiteLLM, when it first builds its models.
     config.addinivalue_line("filterwarnings", "ignore:.*`ReadOnly` qualifier:UserWarning")
+
+
+def _let_hypothesis_sample() -> None:
+    """Fewer examples where a test names no number; that too many are filtered only their full number can say."""
+    if settings.get_current_profile_name() == "here":
+        here = settings.get_profile("here")
+        unchecked = [*here.suppress_health_check, HealthCheck.filter_too_much]
+        settings.register_profile(
+            "sample", here, max_examples=examples(here.max_examples), suppress_health_check=unchecked
+        )
+        settings.load_profile("sample")
 
 
 @pytest.hookimpl(wrapper=True)
