@@ -87,7 +87,7 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-_MORE_THREADS = 50
+_MORE_THREADS = 120
 """So many new ones may be threads of guardrails that nobody holds any more: each looks at its files once a second."""
 _threads_left = 0
 
