@@ -61,7 +61,7 @@ WORST = rows(
 )
 
 
-@pytest.mark.some(46)
+@pytest.mark.some(24)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("way", [whole, streamed])
 @pytest.mark.parametrize("attack", WORST)

@@ -98,6 +98,7 @@ SPOILT: dict[Fault, Spoil] = {
 
 @needs_redis
 @every_kind
+@every_kind
 @pytest.mark.parametrize("cell", cells(tuple(HARMS)), ids=lambda cell: cell.name)
 async def test_the_redis_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
@@ -110,6 +111,7 @@ async def test_the_redis_fails(
 
 
 @needs_redis
+@every_kind
 @every_kind
 @pytest.mark.parametrize("cell", cells(tuple(SPOILT)), ids=lambda cell: cell.name)
 async def test_what_redis_holds_is_spoilt(
@@ -128,6 +130,7 @@ async def test_what_redis_holds_is_spoilt(
 
 @needs_redis
 @every_kind
+@pytest.mark.some(2)
 @pytest.mark.parametrize("cell", cells((faults.REDIS_LEASE,)), ids=lambda cell: cell.name)
 async def test_who_computes_it_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
@@ -143,6 +146,7 @@ async def test_who_computes_it_is_dead(
         assert after.pipeline.engine.seen
 
 
+@every_kind
 @every_kind
 @pytest.mark.parametrize("cell", cells((faults.AUDIT_AWAY, faults.AUDIT_SILENT)), ids=lambda cell: cell.name)
 async def test_the_audit_database_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:

@@ -21,6 +21,7 @@ from tests.formats.test_reasoning import PATHS
 from tests.formats.test_think_tags import cuts
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.comments import take_comment
+from tests.support.sampling import examples
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import FORMATS, Format, Items, chat_text, chunk
 
@@ -204,7 +205,7 @@ async def test_pass_does_not_touch_a_stream_whose_answer_stays(hooks: Hooks, for
     failures = []
     for before, gap in BEFORE:
         for mode in ("hold", "sentence", "live", "shadow"):
-            for pieces in cuts(f"{before}{gap}{KIND}")[:20]:
+            for pieces in cuts(f"{before}{gap}{KIND}")[: examples(20)]:
                 _, sent, items = await hooks.stream(form, f"pass-{mode}", pieces)
                 if form.name == "messages":
                     sent, items = [b"".join(sent)], [b"".join(items)]
@@ -237,7 +238,7 @@ async def test_what_only_looks_like_reasoning_is_the_answer(hooks: Hooks, form: 
         ):
             for treatment in ("pass", "drop"):
                 assert await hooks.whole(form, f"{treatment}-{mode}", text) == kind
-                for pieces in cuts(text)[:12]:
+                for pieces in cuts(text)[: examples(12)]:
                     assert (await hooks.stream(form, f"{treatment}-{mode}", pieces))[0] == kind
 
 

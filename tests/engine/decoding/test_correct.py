@@ -118,6 +118,7 @@ def test_enough_caution_keeps_every_draft_token() -> None:
     assert result.counts.forwards == 1
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("caution", [0.0, 0.5, 2.0, 8.0])
 def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = tiny.request(tiny.ANSWER * 3, caution=caution, verify=Verify.ALWAYS)
@@ -145,6 +146,7 @@ def plain(runner: ModelRunner, prompt: list[int], tokens: int) -> list[int]:
 DEAR = partial(draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2))))
 
 
+@pytest.mark.covering("rate", "rule")
 @pytest.mark.parametrize("rule", [tiny.whole, tiny.at_most(16), tiny.at_most(3), DEAR])
 @pytest.mark.parametrize("rate", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0])
 def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, rule: Rule) -> None:
@@ -230,8 +232,9 @@ def test_an_answer_beyond_the_window_is_judged_in_parts(answer: str, monkeypatch
     assert max(lengths) <= aligner.info.window
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
-    ("caution", "verify"), [(0.0, Verify.FLAGGED), (0.1, Verify.FLAGGED), (-1e9, Verify.FLAGGED), (0.1, Verify.ALWAYS)]
+    ("caution", "verify"), [(0.0, Verify.FLAGGED), (-1e9, Verify.FLAGGED), (0.1, Verify.ALWAYS), (0.1, Verify.FLAGGED)]
 )
 def test_of_an_answer_in_parts_what_is_not_flagged_stays(
     caution: float, verify: Verify, monkeypatch: pytest.MonkeyPatch

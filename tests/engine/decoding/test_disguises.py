@@ -76,6 +76,7 @@ def test_a_disguised_insult_in_a_later_part_is_removed(insult: str) -> None:
     assert insult in [verdict.text for verdict in verdicts[-1] if verdict.flagged]
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("insult", INSULTS)
 def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str) -> None:
     """Folded first, cut afterwards."""
