@@ -29,7 +29,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import active_policies, litellm_internals
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.gateway.shared_server import open_shared_server
-from aligner_proxy.pipeline.outcomes import lets_through
+from aligner_proxy.pipeline.outcomes import describe_nothing_remains, lets_through
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
@@ -153,13 +153,15 @@ def command(
         policy = asyncio.run(_select_objectives(checked, policy, prompt))
     warnings = [*losses, *_find_warnings(checked, facts, policy)]
     key_settings = _key_settings(checked.keys.get(facts.key_hash or ""))
-    gaps = {name: lets_through(on_route) for name, on_route in checked.resolver.policies_by_route(facts)}
+    by_route = checked.resolver.policies_by_route(facts)
+    gaps = {name: lets_through(on_route) for name, on_route in by_route}
+    remains = {name: describe_nothing_remains(on_route) for name, on_route in by_route}
     if as_json:
-        more = {"key": key_settings, "lets_through": gaps}
+        more = {"key": key_settings, "lets_through": gaps, "nothing_remains": remains}
         echo_json(_as_json(checked, policy, warnings) | more, indent=2)
         return
     _print_policy(Terminal(), checked, policy, key_settings)
-    _print_notes(Terminal(), gaps, warnings)
+    _print_notes(Terminal(), gaps, remains, warnings)
 
 
 async def _select_objectives(checked: _CheckedConfig, policy: Policy, prompt: str) -> Policy:
@@ -463,10 +465,14 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
 
 
-def _print_notes(console: Console, gaps: Mapping[str, Sequence[str]], warnings: Sequence[str]) -> None:
-    """Print for each route the reasons that let an uncorrected original through, then the warnings."""
+def _print_notes(
+    console: Console, gaps: Mapping[str, Sequence[str]], remains: Mapping[str, str], warnings: Sequence[str]
+) -> None:
+    """Print for each route what lets an original through and what stands for an answer that is all flagged, then the
+    warnings."""
     for name, reasons in gaps.items():
         console.print(f"{escape(name)} lets an original through on: {', '.join(reasons) or 'nothing'}", soft_wrap=True)
+        console.print(f"{escape(name)} delivers where nothing remains: {remains[name]}", soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
 

@@ -151,6 +151,29 @@ def test_each_route_shows_what_lets_an_original_through(tmp_path: Path) -> None:
     assert "no route lets an original through on: nothing" in shown
 
 
+def test_each_route_shows_what_is_delivered_where_nothing_remains(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "routes:\n"
+        "- {match: {model: a}, objectives: [harmless]}\n"
+        "- {match: {model: b}, objectives: [helpful]}\n"
+        "- {match: {model: c}, objectives: [helpful], on_error: block}\n"
+        "- {match: {model: d}, objectives: [harmless], if_nothing_remains: decline}\n"
+        "- {match: {model: e}, objectives: [harmless], mode: shadow}\n"
+        "- {match: {model: f}, objectives: [harmless], if_nothing_remains: original}\n"
+    )
+    by_route = json.loads(_run(tmp_path / "p.yaml", "--json").stdout)["nothing_remains"]
+    assert by_route == {
+        "route-1": "a refusal text if harmless was violated, else the original",
+        "route-2": "the original",
+        "route-3": "an error (on_error: gate)",
+        "route-4": "a refusal text",
+        "route-5": "the original",
+        "route-6": "the original",
+        "no route": "the original",
+    }
+    assert "route-4 delivers where nothing remains: a refusal text" in _run(tmp_path / "p.yaml").stdout
+
+
 @pytest.mark.parametrize("metadata", ["{", "[]", "6"])
 def test_metadata_must_be_an_object(folder: Path, metadata: str) -> None:
     result = _run(folder / "policies.yaml", "--team-metadata", metadata)
