@@ -216,6 +216,8 @@ class SkipReason(StrEnum):
     ENDPOINT = "endpoint"
     MODE_OFF = "mode_off"
     NO_OBJECTIVES = "no_objectives"
+    RELOAD_FAILED = "reload_failed"
+    """No objectives either, but the file on disk, whose change was refused, may name some."""
     BYPASS = "bypass"
     NOT_SAMPLED = "not_sampled"
     TOOL_CALLS = "tool_calls"

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from aligner_proxy.errors import ForbiddenError, SeveralPolicies
+from aligner_proxy.errors import ConfigError, ForbiddenError, SeveralPolicies
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.gate_schema import switches
@@ -48,7 +49,7 @@ from aligner_proxy.policy.schema import (
     rule_names,
 )
 from aligner_proxy.policy.strictness import may_tighten, stricter_policy, takes_away
-from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, YamlSource
+from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, YamlSource, quote_name, suggest_name
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     LOCAL_EDITOR,
@@ -237,7 +238,20 @@ class PolicyResolver:
         them."""
         self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
         """Whether this file divides traffic among aligners, so that a request needs its `position`."""
+        self._only_route: Route | None = None
+        """The route that applies to every request; None: the first that matches."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
+
+    def on_route(self, name: str) -> PolicyResolver:
+        """A resolver that applies the route with this name to every request; raises `ConfigError` if there is none."""
+        routes = {entry_name(route, n): route for n, route in enumerate(self._file.routes)}
+        if name not in routes:
+            source = self._file.source.name
+            raise ConfigError(f"{source}: no route is called {quote_name(name)}; {suggest_name(name, routes)}")
+        resolver = copy(self)
+        resolver._only_route = routes[name]
+        resolver._cached = lru_cache(_REMEMBERED)(resolver._resolve_cacheable)
+        return resolver
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` if it asks for something that its tenant may not have."""
@@ -323,9 +337,7 @@ class PolicyResolver:
 
     def _first_match(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """The policy from file and metadata with the first route for which `applies` is true (default: it matches)."""
-        route = _first_layer(
-            self._file.routes, applies or (lambda route: route_matches(route, facts.names, facts.tags))
-        )
+        route = _first_layer(self._file.routes, applies or partial(self._applies, facts))
         tenant = _first_layer(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
         configured = self._objectives_of(tenant)
         facts = replace(facts, asked=match_known_names(facts.asked, facts.own, configured)) if facts.own else facts
@@ -367,6 +379,10 @@ class PolicyResolver:
             hand_off=hand_off,
             **settings,
         )
+
+    def _applies(self, facts: RequestFacts, route: Route) -> bool:
+        """Whether a route applies to a request."""
+        return route_matches(route, facts.names, facts.tags) if self._only_route is None else route is self._only_route
 
     def _objectives_of(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
         """The objectives that a tenant's requests can use: those of the file and the tenant's own."""

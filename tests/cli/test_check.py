@@ -245,6 +245,44 @@ def test_what_a_reference_yields(folder: Path) -> None:
     assert told["references"][0]["facts"][1] == {"source": "RULES.md:3", "kind": "amount of money", "fact": "£2.95"}
 
 
+TAUGHT = """\
+objectives:
+  no-claims-of-a-private-life-of-its-own: {text: "Private: the response should claim no private life", examples: x.yaml}
+routes: [{match: {}, objectives: [no-claims-of-a-private-life-of-its-own]}]
+"""
+
+
+def test_a_file_of_examples_that_cannot_be_read_is_not_valid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+    (folder / "policies.yaml").write_text(TAUGHT)
+    for text in (None, "against: [one]\n", "against: {\n"):
+        if text is not None:
+            (folder / "x.yaml").write_text(text)
+        result = _run(folder / "policies.yaml", "--model", "m")
+        assert result.exit_code == 1, text
+        assert result.stdout.startswith("not valid"), text
+        assert "x.yaml" in result.stdout.splitlines()[0]
+        as_json = _run(folder / "policies.yaml", "--model", "m", "--json")
+        assert (as_json.exit_code, json.loads(as_json.stdout)["valid"]) == (1, False)
+    (folder / "x.yaml").write_text("against: [I miss my brother., I slept badly last night.]\n")
+    result = _run(folder / "policies.yaml", "--model", "m")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("valid")
+
+
+def test_names_are_not_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+    monkeypatch.setenv("COLUMNS", "80")
+    (folder / "policies.yaml").write_text(TAUGHT)
+    (folder / "x.yaml").write_text("against: [I miss my brother., I slept badly last night.]\n")
+    shown = _run(folder / "policies.yaml", "--model", "m").stdout
+    rows = [
+        line for line in shown.splitlines() if line.startswith("│") and "no-claims-of-a-private-life-of-its-own" in line
+    ]
+    assert len(rows) == 2  # among the objectives, and among the taught ones
+    assert "\u2026" not in shown
+
+
 def test_warnings(folder: Path) -> None:
     assert "no --model given" in _run(folder / "policies.yaml").stdout
     lost = _run(folder / "litellm.yaml", "--model", "mistral").stdout
