@@ -216,6 +216,8 @@ class SkipReason(StrEnum):
     ENDPOINT = "endpoint"
     MODE_OFF = "mode_off"
     NO_OBJECTIVES = "no_objectives"
+    RELOAD_FAILED = "reload_failed"
+    """No objectives either, but the file on disk, whose change was refused, may name some."""
     BYPASS = "bypass"
     NOT_SAMPLED = "not_sampled"
     TOOL_CALLS = "tool_calls"
@@ -282,6 +284,8 @@ UPSTREAM_EDITOR = "upstream"
 """The editor is the model group that answers the request."""
 EDITOR_GROUP = "model:"
 """Prefix of an editor that is a model group: `model:GROUP`."""
+SAFETY_OBJECTIVES = frozenset({"harmless"})
+"""Names of the objectives about safety; an answer that is all harm is never delivered for want of anything else."""
 
 
 class LengthUnit(StrEnum):
@@ -431,6 +435,7 @@ class Policy:
     after_retry: OnError = OnError.PASSTHROUGH  # reaction when retries fail, too
     on_skip: SkipPolicy = SkipPolicy()
     if_nothing_remains: IfNothingRemains = IfNothingRemains.ORIGINAL
+    declines_harm_alone: bool = False  # if_nothing_remains counts only where a safety objective was violated
     decline: tuple[tuple[str, str], ...] = ()  # (language, text) in place of an answer; "" is any language
     decline_within: float = 2.0  # next to a harmful segment, others count as harmful from this far below
     caution: float = 0.0  # score above which a segment is flagged

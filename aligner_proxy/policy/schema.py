@@ -260,8 +260,8 @@ class PolicySettings(_Block):
     if_nothing_remains: IfNothingRemains | None = None
     """When all of an answer, or its core, is flagged: decline (send a refusal text instead), second_try (the editor
     answers again; if that fails, decline), block (an error) or original. Beside a tool call or another text that is
-    delivered, the flagged text is left out instead. The default is decline if objectives are enforced, else
-    original."""
+    delivered, the flagged text is left out instead. The default is decline if objectives are enforced, or if `harmless`
+    was violated; else original."""
     decline: Decline | None = None
     """The refusal text that decline sends: one text, or one for each language (`default`: all other languages).
     {objective} is replaced by the violated objective."""

@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from aligner_proxy.types import (
+    IfNothingRemains,
     IncomingKind,
     IncomingTreatment,
     JsonStrings,
@@ -75,11 +76,18 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
     raised = replace(
         lead, **{name: _stricter_value(name, getattr(lead, name), getattr(rest, name)) for name in _compared_settings()}
     )
+    raised = replace(raised, declines_harm_alone=_declines_harm_alone(lead, rest))
     origins = dict(lead.origins)
     origins |= {
         name: origin for name, origin in rest.origins if _setting_value(raised, name) != _setting_value(lead, name)
     }
     return replace(raised, origins=tuple(origins.items()))
+
+
+def _declines_harm_alone(*policies: Policy) -> bool:
+    """Whether no policy that withholds an answer of which nothing remains does so whatever was violated."""
+    withholding = [one for one in policies if one.if_nothing_remains is not IfNothingRemains.ORIGINAL]
+    return bool(withholding) and all(one.declines_harm_alone for one in withholding)
 
 
 def _strength(policy: Policy) -> int:
