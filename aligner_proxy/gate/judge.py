@@ -54,6 +54,8 @@ RULES: Mapping[GateRule, Rule] = {
     GateRule.LANGUAGE: rules.changed_language,
     GateRule.TOO_SHORT: rules.too_short,
     GateRule.TOO_LONG: rules.too_long,
+    GateRule.REPEATED_SENTENCE: rules.repeats_sentence,
+    GateRule.BARE_SPEAKER: rules.bare_speaker,
 }
 NONE: Mapping[str, Rule] = MappingProxyType({})
 """No rules of plugins."""

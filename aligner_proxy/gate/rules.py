@@ -33,7 +33,15 @@ from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists.numbering import Numbering, refers
 from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, rows
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.structure import is_repeated, occurs_in_order, one_line, speaker_lines, speaker_turns, split
+from aligner_proxy.text.structure import (
+    bare_name,
+    is_repeated,
+    occurs_in_order,
+    one_line,
+    speaker_lines,
+    speaker_turns,
+    split,
+)
 from aligner_proxy.types import Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
@@ -88,6 +96,9 @@ SLACK_CHARS = 200
 # Minimum length: half of the text that was not removed, or a fifth if an objective asks for brevity.
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
+_WORD = re.compile(r"\w+")
+_FEWEST_WORDS = 3
+"""Fewest words of a sentence that must not stand in an answer twice; "Thank you" may."""
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 """A line that opens or closes a code block."""
 in_one_line = "{} {}".format
@@ -287,6 +298,40 @@ def lost_turn(candidate: Candidate) -> bool:
 def torn_pair(candidate: Candidate) -> bool:
     """Whether an edit has half a pair of signs, which the original had not."""
     return any(edit in candidate.torn for change in candidate.changes for edit in change.edits)
+
+
+def repeats_sentence(candidate: Candidate) -> bool:
+    """Whether an edit writes a sentence that stands in the text already, more often than the upstream wrote it."""
+    new = {sentence for text in candidate.inserted_texts for sentence in _sentences(text)}
+    if not new:
+        return False
+    before = candidate.before.read(_sentences)
+    after = candidate.after.read(_sentences)
+    return any(after[sentence] > max(1, before[sentence]) for sentence in new)
+
+
+@joins(operator.add)
+def _sentences(text: str) -> Counter[str]:
+    """Number of each sentence of some words, without regard to case and signs."""
+    sentences = (" ".join(_WORD.findall(piece.text.casefold())) for piece in split(text))
+    return Counter(sentence for sentence in sentences if sentence.count(" ") >= _FEWEST_WORDS - 1)
+
+
+def bare_speaker(candidate: Candidate) -> bool:
+    """Whether an edit writes the name of a speaker on a line that has nothing else."""
+    # not `inserted_texts`, in which the title that stays of a removed item does not count
+    if not any(_bare_names(edit.text) for change in candidate.changes for edit in change.edits):
+        return False
+    return bool(candidate.after.read(_bare_names) - candidate.before.read(_bare_names))
+
+
+@joins(operator.add, by_line=True)
+def _bare_names(text: str) -> Counter[str]:
+    """Number of lines that are a name and a colon, with no words in them or in the line below, by name."""
+    lines = text.splitlines()
+    pairs = zip(lines, [*lines[1:], ""], strict=False)
+    silent_lines = (line for line, below in pairs if not below.strip() or speaker_lines(below))
+    return Counter(name for line in silent_lines if (name := bare_name(line)))
 
 
 @joins(operator.add, by_line=True)
