@@ -295,6 +295,8 @@ LOCAL_EDITOR = "local"
 """The default editor: the aligner that flags a passage also rewrites it."""
 UPSTREAM_EDITOR = "upstream"
 """The editor is the model group that answers the request."""
+BREVITY_OBJECTIVES = frozenset({"concise", "non-repetitive"})
+"""Names of the built-in objectives about brevity, which flag good answers more often than the others."""
 EDITOR_GROUP = "model:"
 """Prefix of an editor that is a model group: `model:GROUP`."""
 SAFETY_OBJECTIVES = frozenset({"harmless"})

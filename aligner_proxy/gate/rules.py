@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
+from aligner_proxy.gate.parallels import is_parallel
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
@@ -42,7 +43,7 @@ from aligner_proxy.text.structure import (
     speaker_turns,
     split,
 )
-from aligner_proxy.types import Allowance, GateRule, Objective
+from aligner_proxy.types import BREVITY_OBJECTIVES, Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
 """Returns whether a candidate breaks the rule."""
@@ -57,8 +58,6 @@ KEEPS = frozenset(
     }
 )
 """Rules about facts that must be present somewhere in the delivered text."""
-_BRIEF_NAMES = frozenset({"concise", "non-repetitive"})
-"""Names of the shipped objectives that ask for brevity."""
 # Words that ask for brevity, unless negated directly before.
 _BRIEF = re.compile(
     r"(?<!not )(?<!not be )(?<!avoid )\b(?:brief|concise|short|shorter|succinct|terse|compact|to the point|few words)\b"
@@ -132,7 +131,7 @@ def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
     """Whether an objective of the operator asks for a shorter answer."""
     # a client's objective brings its own length limit instead (`cuts_too_much`)
     own = [objective for objective in objectives if objective.allowance is None]
-    return any(objective.name in _BRIEF_NAMES or _BRIEF.search(objective.text) for objective in own)
+    return any(objective.name in BREVITY_OBJECTIVES or _BRIEF.search(objective.text) for objective in own)
 
 
 def may_remove(objectives: Sequence[Objective], original: str, piece: str) -> bool:
@@ -243,7 +242,14 @@ def lost_quote(candidate: Candidate) -> bool:
 
 
 def lost_name(candidate: Candidate) -> bool:
-    """Whether a name in unflagged text is lost; a change of case does not count."""
+    """Whether a name in unflagged text is lost; a change of case does not count.
+
+    Nor may a sentence go as a repetition that has a name or number of its own, or is a line of a refrain.
+    """
+    changed = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN) if candidate.brief else ()
+    sentences = [piece.text for piece in candidate.pieces]
+    if any(is_parallel(sentences, part.index) for part in changed if part.index in candidate.brief):
+        return True
     # rewritten segments may lose names (module docstring)
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
     return bool(required and required - candidate.after.read(word_set))

@@ -376,3 +376,13 @@ def test_a_hub_id_without_a_commit_is_a_warning_with_its_line_or_refused(tmp_pat
     assert config.loads(pinned.format(COMMIT), tmp_path / "policies.yaml").warnings == ()
     for model in ("embedded", "./folder", "~/models/mine"):
         assert config.loads(f"aligner: {{model: {model}}}\n", tmp_path / "policies.yaml").warnings == ()
+
+
+def test_the_example_policies_use_no_objective_that_edits_good_answers() -> None:
+    root = CONFIGS.parent
+    paths = [CONFIGS / "policies.yaml", root / "demo" / "configs" / "policies.yaml"]
+    for path in paths:
+        file = config.load(path)
+        names = {name for route in file.routes for name in route.objectives}
+        names |= {name for tenant in file.tenants for name in (*tenant.enforce, *(tenant.allow or ()))}
+        assert names <= {"harmless", "helpful", "*", *file.objectives}, path
