@@ -35,7 +35,19 @@ from aligner_proxy.policy.engine_schema import ServerKind
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.store import HeadStore
-from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, SkipReason, Status, Turn, Verify
+from aligner_proxy.types import (
+    DEFAULT_ALIGNER,
+    EMBEDDED,
+    Exchange,
+    Objective,
+    Outcome,
+    Policy,
+    SkipReason,
+    Status,
+    Turn,
+    Verify,
+    Write,
+)
 
 OpenCorrector = Callable[[], AbstractAsyncContextManager[CorrectExchange]]
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
@@ -43,7 +55,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OF_POLICIES = ("for_model", "route", "team", "key", "system")
 _OF_BATCH = ("requests", "bare")
 _OF_OTHERS = ("question", "as_json", "jsonl", "system")
-_OF_OBJECTIVES = ("caution", "verify", "aligner")
+_OF_OBJECTIVES = ("caution", "verify", "write", "aligner")
 """Options that belong to objectives from the command line."""
 _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH, *_OF_POLICIES, "output", "skip")
 
@@ -87,6 +99,9 @@ _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH
 @click.option("--caution", type=float, default=0.0, show_default=True, help="Minimum score in nats to flag a sentence.")
 @click.option("--verify", type=click.Choice([v.value for v in Verify]), default="flagged", show_default=True)
 @click.option(
+    "--write", type=click.Choice(list(Write)), help="What is written in place of a flagged sentence: as in a policy."
+)
+@click.option(
     "--aligner", default=DEFAULT_ALIGNER, show_default=True, help="The aligner to use: a name given to --adapter."
 )
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds for one answer.")
@@ -111,6 +126,7 @@ def command(**options: Any) -> None:
     by_policies = policies is not None and _has_policies(flags, policies)
     policy = Policy(
         "align",
+        write=_find_write(options, file, aligner),
         objectives=names.resolve(flags["objectives"] or _DEFAULT_OBJECTIVES),
         deadline_s=options.pop("deadline"),
         caution=options.pop("caution"),
@@ -139,6 +155,17 @@ def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
     return {
         name: replace(objective, head=heads.head_of(None, objective, aligner)) for name, objective in objectives.items()
     }
+
+
+def _find_write(options: dict[str, Any], file: Path | None, aligner: str) -> Write:
+    """What may be written according to --write; without it, nothing by the embedded aligner, anything by others."""
+    setting = options.pop("write")
+    if setting is not None:
+        return Write(setting)
+    if file is not None:
+        return config.default_write(registry.load_policies(file), (aligner,))
+    model = (options["adapters"] or {}).get(aligner, options["model"])
+    return Write.NEVER if model in (None, EMBEDDED) else Write.FREE
 
 
 def _has_policies(flags: dict[str, Any], policies: PolicyFile) -> bool:

@@ -56,7 +56,7 @@ from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
 from aligner_proxy.teaching.overview import HeadStatus, head_statuses
 from aligner_proxy.teaching.subjects import TeachingState
-from aligner_proxy.types import Exchange, GateRule, Objective, Policy, Turn
+from aligner_proxy.types import BREVITY_OBJECTIVES, Exchange, GateRule, Objective, Policy, Turn
 
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
@@ -278,10 +278,21 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings.extend(_engine_warnings(checked, policy))
     warnings += [*_unserved_correctors(checked), *_unserved_editors(checked)]
     warnings += [lesson.warning for lesson in checked.lessons if lesson.warning is not None]
+    warnings += _brevity_warnings(policy)
     warnings += checked.extensions.explain(policy, facts)
     if not (policy.objectives or policy.standards):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
+
+
+def _brevity_warnings(policy: Policy) -> Iterator[str]:
+    """Warn about objectives that take good answers for bad ones too often to be on by default."""
+    origins = dict(policy.origins)
+    for name in (objective.name for objective in policy.objectives if objective.name in BREVITY_OBJECTIVES):
+        yield (
+            f"{origins[f'objective:{name}']}: {name} also edits good answers, so it is on only where a file names it; "
+            "try it with mode: shadow first (docs/reference/objectives.md)"
+        )
 
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:

@@ -501,6 +501,8 @@ class Candidate:
     closed: ClosedAnswer = NOTHING
     torn: Collection[Edit] = ()
     """Edits that have half a pair of signs (pair_completion.py)."""
+    brief: Collection[int] = ()
+    """Numbers of the pieces that were flagged for an objective about brevity."""
 
     @cached_property
     def after(self) -> TextFacts:

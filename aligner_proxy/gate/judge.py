@@ -31,7 +31,7 @@ from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.pairs import SIGN
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, Finding, GateRule, Policy, SegmentScore, Verify
+from aligner_proxy.types import BREVITY_OBJECTIVES, Correction, Finding, GateRule, Policy, SegmentScore, Verify
 
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.empty,
@@ -54,6 +54,8 @@ RULES: Mapping[GateRule, Rule] = {
     GateRule.LANGUAGE: rules.changed_language,
     GateRule.TOO_SHORT: rules.too_short,
     GateRule.TOO_LONG: rules.too_long,
+    GateRule.REPEATED_SENTENCE: rules.repeats_sentence,
+    GateRule.BARE_SPEAKER: rules.bare_speaker,
 }
 NONE: Mapping[str, Rule] = MappingProxyType({})
 """No rules of plugins."""
@@ -151,7 +153,9 @@ def judge_next(
     rest = original[closed.chars :]
     pieces = structure.match_segments(structure.split(rest), [verdict.text for verdict in verdicts])
     flagged = [verdict.flagged for verdict in verdicts]
-    case = _GateCase.from_edits(rest, pieces, flagged, [moved_edit(edit, closed, -1)], policy, NONE, released)
+    case = _GateCase.from_edits(
+        rest, pieces, flagged, [moved_edit(edit, closed, -1)], policy, NONE, released, _brief_segments(verdicts, policy)
+    )
     broken = case.objections(case.changes)
     followed = {moved_edit(e, closed, 1): moved_parts(parts, first) for e, parts in case.followed.items()}
     case.close(released)
@@ -184,6 +188,8 @@ class _GateCase:
     """The edits that have half a pair."""
     closed: ClosedAnswer = NOTHING
     """The beginning before the open rest of a growing answer; all other fields refer to that rest."""
+    brief: frozenset[int] = frozenset()
+    """The pieces that were flagged for an objective about brevity."""
 
     @classmethod
     def from_correction(
@@ -200,7 +206,10 @@ class _GateCase:
             # compared pieces have no empty segment at the end, so its flag is dropped
             flagged = flagged and flagged[: len(pieces)]
             proposed = edits.edits_by_comparison(original, pieces, correction.text)
-        return None if proposed is None else cls.from_edits(original, pieces, flagged, proposed, policy, further)
+        if proposed is None:
+            return None
+        brief = _brief_segments(correction.segments, policy) if flagged is not None else frozenset()
+        return cls.from_edits(original, pieces, flagged, proposed, policy, further, brief=brief)
 
     @classmethod
     def from_edits(
@@ -212,6 +221,7 @@ class _GateCase:
         policy: Policy,
         further: Mapping[str, Rule] = NONE,
         released: Settled | None = None,
+        brief: frozenset[int] = frozenset(),
     ) -> _GateCase:
         """Build the case of some edits. Edits that have already gone out are included but not judged."""
         released = released or Settled(closed=NOTHING)
@@ -244,7 +254,7 @@ class _GateCase:
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         all_rules = {**rules, **further}
-        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, torn, closed)
+        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, torn, closed, brief)
 
     def apply_changes(self, changes: Sequence[EditGroup]) -> str:
         """The text that goes out with these changes."""
@@ -253,7 +263,8 @@ class _GateCase:
     def candidate(self, changes: Sequence[EditGroup]) -> Candidate:
         """The candidate text: the original with these changes applied."""
         sources = self.policy.source_texts
-        return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources, self.closed, self.torn)
+        objectives = self.policy.objectives
+        return Candidate(self.before, self.pieces, objectives, changes, sources, self.closed, self.torn, self.brief)
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
         """The rules that these changes break together."""
@@ -276,6 +287,12 @@ class _GateCase:
         candidate = Candidate(before, self.pieces[:end], self.policy.objectives, changes, sources, self.closed)
         if can_close(candidate, self.rules):
             self.closed.extend(self.original[: self.upstream_pieces[end].start], candidate)
+
+
+def _brief_segments(segments: Sequence[SegmentScore], policy: Policy) -> frozenset[int]:
+    """The numbers of the segments that were flagged for an objective about brevity."""
+    brief = {number for number, objective in enumerate(policy.objectives) if objective.name in BREVITY_OBJECTIVES}
+    return frozenset(at for at, one in enumerate(segments) if one.flagged and one.objective in brief)
 
 
 def _fold_edit(edit: Edit, folded: Folded) -> Edit:

@@ -40,7 +40,7 @@ from aligner_proxy.observability.metrics import CACHE_FAILURES, CACHE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.plugins.api import CorrectionStore
 from aligner_proxy.plugins.extensions import Runner, Work
-from aligner_proxy.types import Correction, Exchange, Policy
+from aligner_proxy.types import Correction, Exchange, Policy, Write
 
 _MOST_CHARS = 4_000_000
 """Limit for all texts together. A correction counts its text and, once more, the text of its segments."""
@@ -144,6 +144,7 @@ class CorrectionCache:
             "template": info.template_hash,
             "objectives": [objective.text for objective in policy.objectives],
             "decoding": {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
+            | ({"write": policy.effective_write.value} if policy.effective_write is not Write.FREE else {})
             | ({"draft": policy.draft} if policy.draft else {})
             | ({"inner": True} if exchange.inner else {})
             | ({"score_only": True} if policy.score_only else {}),

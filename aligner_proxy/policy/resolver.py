@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from aligner_proxy.errors import ConfigError, ForbiddenError, SeveralPolicies
 from aligner_proxy.policy import shares
-from aligner_proxy.policy.config import objectives
+from aligner_proxy.policy.config import default_write, objectives
 from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
 from aligner_proxy.policy.plugin_keys import PolicyKey, rename_deprecated
@@ -71,6 +71,7 @@ from aligner_proxy.types import (
     SideTreatment,
     SkipPolicy,
     Standard,
+    Write,
 )
 
 log = logging.getLogger(__name__)
@@ -532,6 +533,7 @@ class PolicyResolver:
         settings["declines_harm_alone"] = origins["if_nothing_remains"] == _AGAINST_HARM
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
         _judge_side_texts(enforced, settings, origins)
+        self._choose_write(settings, origins)
         settings["gate"] = tuple(rule for rule, on in rules.items() if on)
         choice = settings["aligner"]
         settings |= {
@@ -540,9 +542,16 @@ class PolicyResolver:
         }
         return settings, tuple(origins.items())
 
+    def _choose_write(self, settings: dict[str, Any], origins: dict[str, str]) -> None:
+        """Set what aligner and editor may write: what a layer says; if none does, all but the embedded aligner may."""
+        settings["editor_write"] = settings["write"]
+        if origins["write"] == BUILT_IN:
+            settings["write"] = default_write(self._file, shares.aligner_names(settings["aligner"]))
+
     def _default_settings(self, enforced: bool, judges_harm: bool) -> tuple[dict[str, Any], dict[str, str]]:
         """The settings that count where no layer sets them, and the origin of each."""
         settings = self.settings(_BUILT_IN_POLICY)
+        settings["write"] = Write.FREE  # metadata that is not trusted may tighten it
         origins = dict.fromkeys(settings, BUILT_IN)
         if enforced:
             settings |= dict.fromkeys(ON_SKIP, OnSkip.JUDGE)
@@ -688,6 +697,8 @@ def setting_value(policy: Policy, name: str) -> Any:
     setting, _, kind = name.partition(".")
     if setting == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)
+    if setting == "write":
+        return policy.effective_write
     if setting == "shadow_aligner":
         return policy.shadow_aligner and policy.shadow_aligner.name
     if setting == "on_skip":

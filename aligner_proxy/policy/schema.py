@@ -40,6 +40,7 @@ from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, YamlSource, sugge
 from aligner_proxy.prompts import find_template
 from aligner_proxy.types import (
     DEFAULT_ALIGNER,
+    EMBEDDED,
     GOVERNED_SKIPS,
     METAALIGNER,
     FailureClass,
@@ -53,6 +54,7 @@ from aligner_proxy.types import (
     Standard,
     StreamMode,
     Verify,
+    Write,
 )
 
 KIND = "kind"
@@ -272,6 +274,10 @@ class PolicySettings(_Block):
     editor: Editor | None = None
     """Which model rewrites flagged text: local (the aligner), upstream (the model group that wrote the answer), or
     {model: GROUP}."""
+    write: Write | None = None
+    """What is written in place of a flagged passage. never: it is removed; verified: only what the detector head finds
+    good, also as an answer to the question; free: anything that is not flagged itself. The default is never for the
+    embedded aligner, else free."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Score above which a segment is flagged, as log-odds in nats (+1 nat = 2.7 times the odds). A higher value means
     fewer edits."""
@@ -381,7 +387,7 @@ class Tenant(Grants):
 class AlignerSettings(_Block):
     """Which model corrects, and where it runs."""
 
-    model: Annotated[str, Field(min_length=1, max_length=400)] = "embedded"
+    model: Annotated[str, Field(min_length=1, max_length=400)] = EMBEDDED
     """embedded, a Hugging Face id (owner/name@commit), or a folder that starts with ./ ../ / or ~."""
     require_revision: Annotated[bool, Field(strict=True)] = False
     """true: refuse a Hugging Face id without a commit; false: only warn."""

@@ -21,6 +21,7 @@ from aligner_proxy.types import (
     SideKind,
     SideTreatment,
     StreamMode,
+    Write,
 )
 
 _REACTIONS = (OnError.PASSTHROUGH, OnError.RETRY, OnError.BLOCK)
@@ -32,6 +33,8 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "after_retry": _REACTIONS,
     "on_skip": ("passthrough", "judge", "block"),
     "if_nothing_remains": ("original", "second_try", "decline", "block"),
+    "write": tuple(reversed(Write)),
+    "editor_write": tuple(reversed(Write)),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
     **dict.fromkeys(SideKind, _SIDE),
     **dict.fromkeys(IncomingKind, tuple(IncomingTreatment)),
@@ -39,7 +42,7 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
 """Values of each setting, from lax to strict; a setting such as on_error.gate uses the scale of its first part."""
 _AMOUNTS = ("sample", "max_answer_chars", "decline_within")
 """Settings that are stricter when larger: more answers are processed, or declined."""
-_FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip", "if_nothing_remains")
+_FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip", "if_nothing_remains", "write")
 """Settings that metadata may tighten without being trusted."""
 
 

@@ -20,6 +20,7 @@ from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.examples import Example, Examples
+from aligner_proxy.teaching.lesson_language import neutral_answers_for
 from aligner_proxy.teaching.material import (
     NEUTRAL_FOLDS,
     LessonMaterial,
@@ -28,7 +29,6 @@ from aligner_proxy.teaching.material import (
     build_material,
     read_material,
 )
-from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.teaching.own_answers import RecordedAnswer
 from aligner_proxy.teaching.rows import PromptObjectives, RowReader, RowsCache
 from aligner_proxy.teaching.store import Count, Version
@@ -204,10 +204,13 @@ class _FittedHeads:
 
 
 def plan_material(subject: Subject, examples: Examples, builtin: dict[str, str]) -> LessonMaterial:
-    """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it."""
+    """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it.
+
+    Raises `NoNeutralAnswers` if there is too little of it in the language of the examples.
+    """
     usual = [builtin[name] for name in ("harmless", "helpful")]
     further = [text for text in builtin.values() if text not in usual]
-    return build_material(subject.text, examples, lesson_answers(), usual, further)
+    return build_material(subject.text, examples, neutral_answers_for(examples), usual, further)
 
 
 async def teach_objective(

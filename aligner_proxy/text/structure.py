@@ -38,6 +38,9 @@ _SPEAKER_LINE = re.compile(
     r"[ \t>*_#-]{0,12}\[?(?P<name>[^\W_][^\n:*_\"?!;\[\]()]{0,39}?)"  # the speaker, perhaps emphasised or in brackets
     r"[ \t]{0,3}(?:\([^()\n]{1,40}\))?[\]*_ \t]{0,6}:[*_]{0,4}[ \t]{1,9}\S"  # perhaps a remark, then colon and speech
 )
+_BARE_NAME = re.compile(r".{1,60}:[*_\]]{0,4}")
+_SPEECH = "x"
+"""Stands for what a speaker says."""
 _WORDS = 4
 """Most words in the name of a speaker."""
 _SPEAKERS = 2
@@ -244,6 +247,11 @@ def _speaker(line: str) -> str | None:
     match = _SPEAKER_LINE.match(line)
     name = match["name"].strip().casefold() if match else ""
     return name if name and len(name.split()) <= _WORDS else None
+
+
+def bare_name(line: str) -> str | None:
+    """The speaker of a line that has nothing but a name and a colon; None for other lines."""
+    return _speaker(f"{line.strip()} {_SPEECH}") if _BARE_NAME.fullmatch(line.strip()) else None
 
 
 def _is_title(line: str) -> bool:

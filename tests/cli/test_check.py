@@ -270,6 +270,13 @@ def test_a_file_of_examples_that_cannot_be_read_is_not_valid(folder: Path, monke
     assert result.stdout.startswith("valid")
 
 
+def test_an_objective_that_edits_good_answers_is_a_warning(folder: Path) -> None:
+    shown = _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
+    assert "policies.yaml:5 (route route-1): concise also edits good answers" in shown
+    (folder / "policies.yaml").write_text("routes: [{match: {}, objectives: [harmless, helpful]}]\n")
+    assert "edits good answers" not in _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
+
+
 def test_names_are_not_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
     monkeypatch.setenv("COLUMNS", "80")

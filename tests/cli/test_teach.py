@@ -144,6 +144,14 @@ def test_each_objective_is_reported_as_soon_as_it_is_taught(
     assert printed == []
 
 
+def test_a_language_without_neutral_answers_is_not_taught(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    finnish = ("Tunnen itseni yksinäiseksi, kun sinä et ole täällä.", "Minulla on ikävä, ja se on hyvin vaikea.")
+    (file.parent / "feelings.yaml").write_text(listed(finnish))
+    result = run("teach", file, "--engine", engine[0], "--dry-run")
+    assert result.exit_code == 1
+    assert "give good_answers of your own in it, with 60 sentences or more" in result.stdout
+
+
 def test_neutral_rows_are_read_once(file: Path, engine: tuple[str, TeachableEngine]) -> None:
     run("teach", file, "--engine", engine[0], "--dry-run")
     cold = engine[1].asked

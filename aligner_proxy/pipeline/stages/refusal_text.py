@@ -46,6 +46,7 @@ from aligner_proxy.types import (
     Policy,
     SegmentScore,
     Status,
+    Write,
 )
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,8 @@ class SecondTries:
         """The outcome with another answer as its text. If there is none, only the cost of asking is added."""
         engine = self.engine_of_policy()
         if not (isinstance(engine, EditedEngine) and isinstance(engine.writer, ChatWriter)):
+            return outcome
+        if answer.policy.editor_write is Write.NEVER:
             return outcome
         request = self.request_until(answer.exchange, answer.text, answer.policy, answer.deadline)
         try:
