@@ -531,6 +531,9 @@ class PolicyResolver:
         if settings["if_nothing_remains"] is IfNothingRemains.SECOND_TRY and settings["editor"] == LOCAL_EDITOR:
             settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata removed the editor, or set second_try
         settings["declines_harm_alone"] = origins["if_nothing_remains"] == _AGAINST_HARM
+        if settings["declines_harm_alone"] and origins["decline_within"] == BUILT_IN:
+            # Nobody asked for a refusal in place of good text beside the harm.
+            settings["decline_within"] = 0.0
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
         _judge_side_texts(enforced, settings, origins)
         self._choose_write(settings, origins)

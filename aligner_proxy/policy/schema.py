@@ -270,7 +270,7 @@ class PolicySettings(_Block):
     decline_within: Annotated[float, Field(ge=0, le=50, strict=True, allow_inf_nan=False)] | None = None
     """If `harmless` was violated and a remaining sentence came within this many nats of being flagged, the whole answer
     counts as flagged (if_nothing_remains applies). A higher value lets less harm through but declines more harmless
-    answers; 0 turns this off."""
+    answers; 0 turns this off, and is the default where nothing is enforced."""
     editor: Editor | None = None
     """Which model rewrites flagged text: local (the aligner), upstream (the model group that wrote the answer), or
     {model: GROUP}."""

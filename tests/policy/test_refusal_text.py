@@ -43,6 +43,7 @@ def test_a_text_is_the_default_where_harm_is_judged_or_objectives_are_enforced(f
     }
     for name, policy in about_harm.items():
         assert (policy.if_nothing_remains, policy.declines_harm_alone) == (IfNothingRemains.DECLINE, True), name
+        assert policy.decline_within == 0.0, name  # no good text is lost beside the harm
         assert dict(policy.origins)["if_nothing_remains"] == "built-in default where harmless is violated", name
 
 
