@@ -87,13 +87,23 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Let the guardrails go that nobody holds, and behind the tests of proxies the proxies."""
+    _end_threads()
+    folders = {*_OF_PROXIES, "attacks"}
+    if item.path.parent.name in folders and (nextitem is None or nextitem.path.parent.name not in folders):
+        from tests.e2e.processes import stop_proxies
+
+        stop_proxies(item.config)
+
+
 _MORE_THREADS = 120
 """So many new ones may be threads of guardrails that nobody holds any more: each looks at its files once a second."""
 _threads_left = 0
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
+def _end_threads() -> None:
     """End such threads. Guardrails are in cycles, and Python looks for old ones only when much more is new."""
     global _threads_left
     count = threading.active_count()

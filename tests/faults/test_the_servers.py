@@ -98,7 +98,6 @@ SPOILT: dict[Fault, Spoil] = {
 
 @needs_redis
 @every_kind
-@every_kind
 @pytest.mark.parametrize("cell", cells(tuple(HARMS)), ids=lambda cell: cell.name)
 async def test_the_redis_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
@@ -111,7 +110,6 @@ async def test_the_redis_fails(
 
 
 @needs_redis
-@every_kind
 @every_kind
 @pytest.mark.parametrize("cell", cells(tuple(SPOILT)), ids=lambda cell: cell.name)
 async def test_what_redis_holds_is_spoilt(
@@ -128,8 +126,8 @@ async def test_what_redis_holds_is_spoilt(
         assert after.pipeline.engine.seen, "what is spoilt is not used"
 
 
+@pytest.mark.slow
 @needs_redis
-@every_kind
 @pytest.mark.some(2)
 @pytest.mark.parametrize("cell", cells((faults.REDIS_LEASE,)), ids=lambda cell: cell.name)
 async def test_who_computes_it_is_dead(
@@ -146,7 +144,6 @@ async def test_who_computes_it_is_dead(
         assert after.pipeline.engine.seen
 
 
-@every_kind
 @every_kind
 @pytest.mark.parametrize("cell", cells((faults.AUDIT_AWAY, faults.AUDIT_SILENT)), ids=lambda cell: cell.name)
 async def test_the_audit_database_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:

@@ -243,6 +243,7 @@ def test_nothing_that_an_engine_says_makes_it_raise(original: str, edited: str, 
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.some(5)
 @pytest.mark.parametrize("run", ["Aa-", "A-", "\n", "a) b. ", "1 2", "A, ", "A b. "])

@@ -174,6 +174,7 @@ BEFORE = [
 ]
 
 
+@pytest.mark.slow
 @every_format
 async def test_reasoning_is_no_answer_however_it_is_delivered(hooks: Hooks, form: Format) -> None:
     failures = []
@@ -326,6 +327,7 @@ async def test_events_that_waited_keep_their_place(hooks: Hooks) -> None:
         assert [id(item) for item in sent] == [id(item) for item in items]
 
 
+@pytest.mark.slow
 async def test_a_stream_too_long_to_be_held_goes_on_in_parts(hooks: Hooks) -> None:
     """Events that waited for the rest of a tag are played again in their order."""
     text = f"<think>{THOUGHT}</think>\n<think>{THOUGHT}</think>\n" + "So it is. " * 1200 + "You fool."

@@ -103,6 +103,7 @@ def takes_less(seconds: float, work: Callable[[], object]) -> bool:
 WAYS: list[Callable[[str], object]] = [has_call, is_data, begins_data, begins_form, fills_middle, DATA_SIGN.match]
 
 
+@pytest.mark.slow
 @pytest.mark.some(16)
 @pytest.mark.parametrize(
     "unit",
