@@ -9,7 +9,8 @@ import re
 from decimal import Decimal
 
 from aligner_proxy_grounding.facts import UNITS_OF_TIME, Fact, FactKind, seconds
-from aligner_proxy_grounding.forms import DAYS, MONTHS, NOON
+from aligner_proxy_grounding.forms.clock import NOON
+from aligner_proxy_grounding.forms.dates import DAYS, MONTHS
 from aligner_proxy_grounding.numerals import article, format_number
 
 _HOUR = 60

@@ -17,7 +17,8 @@ from itertools import pairwise
 
 from aligner_proxy.text.structure import split
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy_grounding.forms import DAYS, read_facts
+from aligner_proxy_grounding.forms.dates import DAYS
+from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.procedures import Procedure, procedures
 from aligner_proxy_grounding.words import GENERIC, stem, words
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aligner_proxy_grounding.facts import Fact
-from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.sentences import FactEdit
 

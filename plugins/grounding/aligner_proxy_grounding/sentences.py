@@ -17,7 +17,7 @@ from aligner_proxy.text.structure import Segment, split
 from aligner_proxy_grounding.derived import is_clients_result, is_multiple, is_result, is_so_long_before
 from aligner_proxy_grounding.evidence import FactSubject
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.matching import (
     MOST_WEIGHED,
     NO_MATCH,

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.notation import rewrite_fact
 
 Read = tuple[FactKind, str, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.notation import rewrite_fact
 
 

@@ -1,0 +1,84 @@
+"""Dates, days of a month and days of the week."""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy_grounding.facts import Fact, FactKind
+from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, SPACE, FactReading
+
+MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_DATE = re.compile(
+    rf"{BEFORE}(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?{SPACE}(?:of )?(?P<month>{'|'.join(MONTHS)}|"
+    rf"{'|'.join(m[:3] for m in MONTHS)}|sept)\b\.?(?:,?{SPACE}(?P<year>(?:19|20)\d\d)\b)?"
+    rf"|(?P<month2>{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b\.?{SPACE}(?:the )?"
+    rf"(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?{AFTER}(?:,?{SPACE}(?P<year2>(?:19|20)\d\d)\b)?"
+    rf"|(?P<year3>(?:19|20)\d\d)-(?P<month3>\d\d)-(?P<day3>\d\d)"
+    rf"|(?P<day4>\d{{1,2}})\.(?P<month4>\d{{1,2}})\.(?P<year4>(?:19|20)\d\d)?(?!\d))",
+    re.IGNORECASE,
+)
+
+_ORDINALS = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth", "thirteenth", "fourteenth", "fifteenth",
+)  # fmt: skip
+_DAY_OF_MONTH = re.compile(
+    rf"\bthe (?P<day>\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)}) of (?:each|every|the|a|any|next|following) month\b"
+    r"|\b(?:on|by|until|before|after|around) the (?P<day2>\d{1,2}(?:st|nd|rd|th))"
+    r"(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)",
+    re.IGNORECASE,
+)
+_WEEKDAY = re.compile(
+    rf"(?<!\w)(?P<day>{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun)(?P<many>s?)\b(?!\w)", re.IGNORECASE
+)
+# Matched with its case, unlike the pattern above.
+_SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
+
+
+def read_dates(reading: FactReading) -> None:
+    """Read dates in words, ISO dates and dates with points."""
+    for match in reading.matches(_DATE):
+        parts = match.groupdict()
+        day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"]
+        year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"]
+        month = parts["month"] or parts["month2"]
+        number = _month(month) if month else int(parts["month3"] or parts["month4"])
+        if 1 <= int(day) <= 31 and 1 <= number <= len(MONTHS):
+            value = (int(year) if year else None, number, int(day))
+            # the point of "3 Sept." may end the sentence; that of "3.9." is part of the date
+            end = match.end() - (match.group().endswith(".") and parts["day4"] is None)
+            reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end]))
+            reading.blank(match.start(), match.end())
+
+
+def read_days_of_month(reading: FactReading) -> None:
+    """Read days of a month without a month's name: "the 3rd of each month"."""
+    for match in reading.matches(_DAY_OF_MONTH):
+        name = "day" if match["day"] else "day2"
+        day_text = match[name]
+        day = int(day_text[:-2]) if day_text[0].isdigit() else _ORDINALS.index(day_text.lower()) + 1
+        if 1 <= day <= 31:
+            start, end = match.span(name)
+            reading.take(Fact(FactKind.DATE, (None, None, day), start, end, day_text))
+            reading.blank(start, end)
+
+
+def _month(name: str) -> int:
+    return next(n for n, month in enumerate(MONTHS, 1) if month.startswith(name.lower()[:3]))
+
+
+def read_weekdays(reading: FactReading) -> None:
+    """Read days of the week, which must have a capital."""
+    for match in reading.matches(_WEEKDAY):
+        day_text = match.group()
+        # short names need the usual case, since "sat" and "SUN" are words as well
+        if len(match["day"]) < len("monday") and not _SHORT_DAY.match(day_text):
+            continue
+        if not day_text[0].isupper():
+            continue
+        number = next(n for n, day in enumerate(DAYS) if day.startswith(match["day"].lower()[:3]))
+        reading.take(Fact(FactKind.WEEKDAY, DAYS[number], match.start(), match.end(), day_text))
