@@ -44,6 +44,10 @@ class RangeEnd(StrEnum):
 
 
 Value = Decimal | str | tuple[int | None, ...] | tuple[Decimal, ...]
+DAY_OR_MONTH = "day or month"
+"""The unit of a date of which it is open what is the day and what the month: "3/4/2026"."""
+_MOST_COUNTRY_DIGITS = 3
+_FEWEST_PHONE_DIGITS = 7
 SMALL_CHANGE = "cent"
 """The unit for cents; several currencies share it."""
 HALF_A_DAY = 12 * 60
@@ -109,7 +113,9 @@ class Fact:
             # of at least one of them it is open whether it is morning or evening
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
         if self.kind is FactKind.DATE:
-            return _same_date(self.value, other.value)
+            return any(_same_date(one, two) for one in _readings(self) for two in _readings(other))
+        if self.kind is FactKind.PHONE:
+            return _same_phone(str(self.value), str(other.value))
         if self.value == other.value:
             return True
         if self.approximate and isinstance(self.value, Decimal) and isinstance(other.value, Decimal):
@@ -140,6 +146,30 @@ def seconds(fact: Fact) -> Decimal:
 def _minutes(fact: Fact) -> int:
     assert isinstance(fact.value, Decimal)
     return int(fact.value)
+
+
+def date_parts(date: Fact) -> tuple[int | None, int | None, int | None]:
+    """Year, month and day of a date."""
+    assert isinstance(date.value, tuple)
+    year, month, day = date.value
+    assert not isinstance(year, Decimal)
+    assert not isinstance(month, Decimal)
+    assert not isinstance(day, Decimal)
+    return year, month, day
+
+
+def _readings(date: Fact) -> list[Value]:
+    """The value of a date, and that with day and month exchanged where it is open which is which."""
+    year, month, day = date_parts(date)
+    return [date.value, (year, day, month)] if date.unit == DAY_OR_MONTH else [date.value]
+
+
+def _same_phone(one: str, other: str) -> bool:
+    """Whether two numbers are the same but for the code of the country and the zeros before the area."""
+    short, long = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
+    if not long.endswith(short) or len(short) < _FEWEST_PHONE_DIGITS:
+        return one == other
+    return len(long) - len(short) <= _MOST_COUNTRY_DIGITS
 
 
 def _same_date(one: Value, other: Value) -> bool:

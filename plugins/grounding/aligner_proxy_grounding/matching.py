@@ -15,6 +15,7 @@ from enum import StrEnum
 from aligner_proxy_grounding.conditions import count_conditions
 from aligner_proxy_grounding.evidence import FactSubject, Vocabulary, Weigher, certainty, log_odds, ratio
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
+from aligner_proxy_grounding.forms.reading import Conventions
 from aligner_proxy_grounding.page import ReferencePage, Statement, weight_of
 from aligner_proxy_grounding.words import GENERIC, kin_of, stem
 
@@ -107,7 +108,10 @@ class Matcher:
     """Finds the statements of some pages that are about the facts of an answer."""
 
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
-        self.pounds_weigh = all(page.pounds_weigh for page in pages)
+        orders = {page.conventions.month_first for page in pages} - {None}
+        self.conventions = Conventions(
+            all(page.conventions.pounds_weigh for page in pages), orders.pop() if len(orders) == 1 else None
+        )
         self.procedures = tuple(procedure for page in pages for procedure in page.procedures)
         self._word_counts: dict[str, int] = {}
         for page in pages:

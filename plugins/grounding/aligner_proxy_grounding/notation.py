@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from aligner_proxy_grounding.facts import UNITS_OF_TIME, Fact, FactKind, seconds
+from aligner_proxy_grounding.facts import DAY_OR_MONTH, UNITS_OF_TIME, Fact, FactKind, date_parts, seconds
 from aligner_proxy_grounding.forms.clock import NOON
 from aligner_proxy_grounding.forms.dates import DAYS, MONTHS
 from aligner_proxy_grounding.numerals import article, format_number
@@ -270,21 +270,17 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
 
     None if that is unsafe because only the old date names a year and the days differ.
     """
-    assert isinstance(new.value, tuple)
-    assert isinstance(old.value, tuple)
-    year, month, day = new.value
+    year, month, day = date_parts(new)
+    old_year, old_month, old_day = date_parts(old)
     # A day of the month alone: "on the 3rd" -> "on the 5th".
-    if month is None and old.value[1] is None and old.text[0].isdigit():
+    if month is None and old_month is None and old.text[0].isdigit():
         return _DAY_OF_DATE.sub(lambda match: _format_day(int(day or 0), match), old.text, count=1)
-    if month is None or day is None or (old.value[0] is not None and year is None and old.value[1:] != new.value[1:]):
+    if month is None or day is None or (old_year and not year and (old_month, old_day) != (month, day)):
         return None
     name = _MONTH.search(old.text)
     if name is None:
-        return None
-    # A short name stays short: "3 Sept" -> "5 Jun". "May" is both short and full; it counts as full.
-    full = MONTHS[int(month) - 1]
-    instead = full if len(name.group()) > len("sept") or name.group().lower() == "may" else full[:3]
-    instead = instead.capitalize() if name.group()[0].isupper() else instead
+        return _date_in_digits(old, new)
+    instead = _format_month(int(month), name.group())
     before = old.text[: name.start()]
     behind = old.text[name.end() :]
     # The day may precede the month ("3 May") or follow it ("May 3").
@@ -294,6 +290,32 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
         behind = _DAY_OF_DATE.sub(lambda match: _format_day(int(day), match), behind, count=1)
     text = before + instead + behind
     return re.sub(r"(?:19|20)\d\d", str(year), text) if year is not None else text
+
+
+def _date_in_digits(old: Fact, new: Fact) -> str | None:
+    """Write a date in the order and with the marks of the old one: "03/05/2026" -> "12/06/2026"."""
+    if DAY_OR_MONTH in (old.unit, new.unit):
+        # what is the day is open, but both are written alike
+        return new.text if old.unit == new.unit else None
+    numbers = re.findall(r"\d+", old.text)
+    year, month, day = date_parts(new)
+    if len(numbers[0]) == len("2026"):
+        parts = [year, month, day]
+    elif date_parts(old)[2] == int(numbers[0]):
+        parts = [day, month, year]
+    else:
+        parts = [month, day, year]
+    if None in parts[: len(numbers)]:
+        return None
+    rest = iter(parts)
+    return re.sub(r"\d+", lambda match: f"{next(rest):0{len(match.group())}}", old.text)
+
+
+def _format_month(month: int, like: str) -> str:
+    """The name of a month; a short name stays short: "Sept" -> "Jun". "May" is both and counts as full."""
+    is_full = like.lower() in MONTHS
+    name = MONTHS[month - 1] if is_full else MONTHS[month - 1][:3]
+    return name.capitalize() if like[0].isupper() else name
 
 
 def _format_day(day: int, match: re.Match[str]) -> str:

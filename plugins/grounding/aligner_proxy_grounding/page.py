@@ -19,6 +19,7 @@ from aligner_proxy.text.structure import split
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.dates import DAYS
 from aligner_proxy_grounding.forms.reader import read_facts
+from aligner_proxy_grounding.forms.reading import PLAIN, Conventions
 from aligner_proxy_grounding.procedures import Procedure, procedures
 from aligner_proxy_grounding.words import GENERIC, stem, words
 
@@ -31,6 +32,12 @@ _ITEM = re.compile(r"(\s*)(?:[-*+\u2022]|\d{1,3}[.)]|[a-z][.)])\s+(.*)")
 _ROW = re.compile(r"\s*\|(.*)\|\s*$")
 _RULE = re.compile(r"[\s|:-]+")
 _WORKDAYS = re.compile(r"\bweekdays?\b", re.IGNORECASE)
+# A date of which one number can only be the day, or words for the order.
+_DATE_ORDER = re.compile(
+    r"(?<![\d/])(?:(?P<month_first>(?:0?\d|1[0-2])/(?:1[3-9]|2\d|3[01])/(?:19|20)\d\d|\bmm?/dd?/|\bmonth/day\b)"
+    r"|(?:1[3-9]|2\d|3[01])/(?:0?\d|1[0-2])/(?:19|20)\d\d|\bdd?/mm?/|\bday/month\b)",
+    re.IGNORECASE,
+)
 _STERLING = re.compile(r"\u00a3|\bGBP\b")
 # A number without a unit, as in the cells of tables.
 _BARE = re.compile(r"\d{1,7}(?:[.,]\d{1,2})?")
@@ -146,8 +153,7 @@ class ReferencePage:
     """In how many sentences each word of the page occurs."""
     sentences: int = 0
     procedures: tuple[Procedure, ...] = ()
-    pounds_weigh: bool = True
-    """Whether the page does not mention sterling, so that "pounds" are a weight."""
+    conventions: Conventions = PLAIN
 
 
 @lru_cache(maxsize=_PAGES)
@@ -156,18 +162,17 @@ def read_page(name: str, text: str) -> ReferencePage:
     if len(text) > MOST_CHARS:
         return ReferencePage(name, ())
     passages = list(_passages(text))
-    money = _MONEY_OF_PAGE.search(text)
-    pounds_weigh = not (_STERLING.search(text) or (money and money.group(1).lower() == "pounds"))
+    conventions = _conventions_of(text)
     statements: list[Statement] = []
     word_counts = Counter[str]()
     for number, passage in enumerate(passages):
-        facts = read_facts(passage.text, pounds_weigh=pounds_weigh)
+        facts = read_facts(passage.text, conventions)
         heads = [
             f
             for text, weight in passage.above
             # only the row's label and the column's heading have this weight
             if weight == SAME_CLAUSE
-            for f in read_facts(text, pounds_weigh=pounds_weigh)
+            for f in read_facts(text, conventions)
         ]
         word_counts.update(
             set(words(_blank_facts(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)}
@@ -197,8 +202,16 @@ def read_page(name: str, text: str) -> ReferencePage:
         ]
     lines = text.count("\n") + 1
     return ReferencePage(
-        name, tuple(statements), lines, word_counts, len(passages), procedures(text, name), pounds_weigh
+        name, tuple(statements), lines, word_counts, len(passages), procedures(text, name), conventions
     )
+
+
+def _conventions_of(text: str) -> Conventions:
+    """What the page tells of pounds and of the order of day and month."""
+    money = _MONEY_OF_PAGE.search(text)
+    has_sterling = _STERLING.search(text) or (money and money.group(1).lower() == "pounds")
+    orders = {bool(match["month_first"]) for match in _DATE_ORDER.finditer(text)}
+    return Conventions(not has_sterling, orders.pop() if len(orders) == 1 else None)
 
 
 def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:

@@ -18,8 +18,8 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
 
     `start` is the position of the sentence in its answer.
     """
-    before = read_facts(old, pounds_weigh=matcher.pounds_weigh)
-    after = read_facts(new, pounds_weigh=matcher.pounds_weigh)
+    before = read_facts(old, matcher.conventions)
+    after = read_facts(new, matcher.conventions)
     # this also compares the numbers of facts
     if _words_around(old, before) != _words_around(new, after):
         return None

@@ -138,7 +138,7 @@ class Grounder:
         """Create the grounder of an answer to `question`; `client_text` is everything that the client wrote."""
         grounder = cls(matcher, doubts, replace_from)
         for sentence in split(client_text or question):
-            grounder._own += read_facts(sentence.text, pounds_weigh=matcher.pounds_weigh)
+            grounder._own += read_facts(sentence.text, matcher.conventions)
         grounder._question_words = dict.fromkeys(words(question), _QUESTION)
         return grounder
 
@@ -177,8 +177,8 @@ class Grounder:
         return sentences
 
     def facts_of(self, text: str) -> list[Fact]:
-        """The facts of a sentence, read with the references' meaning of "pounds"."""
-        return read_facts(text, pounds_weigh=self.matcher.pounds_weigh)
+        """The facts of a sentence, read as the references write them."""
+        return read_facts(text, self.matcher.conventions)
 
     def check_segments(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """Return the edits and the unsettled facts of the next sentences; the rest of the answer is not known yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.evaluate.grounded import OUTDATED
-from models.evaluate.grounded_forms import count_case, read_forms
+from models.evaluate.grounded_forms import FOLDER, count_case, read_forms
 
 PAGE = """
 - form: table
@@ -36,3 +36,14 @@ def test_count_case_counts_what_is_put_right_and_what_is_touched(tmp_path: Path)
     outdated, *others = (count_case(case, streams=False, show=False) for case in read_forms(path))
     assert outdated["cases"] == outdated["right"] == outdated["right+"] == 1
     assert all(counts["twins"] == 1 and not counts["touched"] for counts in others)
+
+
+def test_no_right_answer_of_any_form_is_touched() -> None:
+    touched = [
+        (case.question, case.answer)
+        for streams in (False, True)
+        for case in read_forms(FOLDER / "development.yaml")
+        if case.kind != OUTDATED
+        and (counts := count_case(case, streams=streams, show=False))["touched"] + counts["touched+"]
+    ]
+    assert touched == []

@@ -8,7 +8,9 @@ import pytest
 
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.reader import read_facts
+from aligner_proxy_grounding.forms.reading import Conventions
 from aligner_proxy_grounding.notation import rewrite_fact
+from aligner_proxy_grounding.page import read_page
 
 Read = tuple[FactKind, str, str]
 
@@ -107,7 +109,7 @@ def test_two_values_do_not_agree(one: str, other: str) -> None:
 
 
 def test_pounds_are_a_weight_where_there_is_no_sterling() -> None:
-    (fact,) = read_facts("up to 17 pounds", pounds_weigh=True)
+    (fact,) = read_facts("up to 17 pounds", Conventions(pounds_weigh=True))
     assert (fact.kind, fact.unit) == (FactKind.AMOUNT, "lbs")
 
 
@@ -146,3 +148,32 @@ def test_a_day_of_the_month_is_read_and_written() -> None:
 def test_a_local_telephone_number_is_read_whole() -> None:
     (fact,) = read_facts("Call 555-0142 in an emergency.")
     assert (fact.kind, fact.value, fact.text) == (FactKind.PHONE, "5550142", "555-0142")
+
+
+def test_a_date_with_slashes_is_no_telephone_number() -> None:
+    assert facts("Apply by 30/09/2026, or 01/05/2026.") == [
+        (FactKind.DATE, "30/09/2026", "(2026, 9, 30)"),
+        (FactKind.DATE, "01/05/2026", "(2026, 5, 1)"),
+    ]
+    assert facts("It costs 12 000 000 yen.") == [(FactKind.MONEY, "12 000 000 yen", "12000000")]
+
+
+def test_the_order_of_day_and_month_is_that_of_the_page() -> None:
+    (march,) = read_facts("until 3/4/2026", Conventions(month_first=True))
+    (april,) = read_facts("until 3/4/2026", Conventions(month_first=False))
+    (either,) = read_facts("until 3/4/2026")
+    assert (march.value, april.value) == ((2026, 3, 4), (2026, 4, 3))
+    assert either.agrees(march)
+    assert either.agrees(april)
+    assert not march.agrees(april)
+    assert read_page("A.md", "Due 11/17/2026.\n\nPaid 3/4/2026.").statements[1].fact.value == march.value
+    assert read_page("A.md", "Due 17/11/2026.\n\nPaid 3/4/2026.").statements[1].fact.value == april.value
+
+
+def test_a_telephone_number_agrees_whatever_its_notation() -> None:
+    one = only("Ring 030 / 90 18 20 25.")
+    assert one.text == "030 / 90 18 20 25"
+    assert one.agrees(only("Ring +49 30 901820-25."))
+    assert not one.agrees(only("Ring +49 30 901820-52."))
+    assert only("Ring (415) 555-0132.").agrees(only("Ring +1 415 555 0132."))
+    assert only("Ring 415.555.0132.").agrees(only("Ring 415-555-0132."))

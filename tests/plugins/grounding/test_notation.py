@@ -41,6 +41,14 @@ def put(text: str, reference: str) -> str | None:
         ("until 16:00", "1 pm", "until 13:00"),
         ("until 15 January", "31 January", "until 31 January"),
         ("by March 3rd", "12 April", "by April 12th"),
+        ("on June 19", "12 July", "on July 12"),
+        ("by 30 June 2027", "31 March 2027", "by 31 March 2027"),
+        ("by 2 Sept", "12 June", "by 12 Jun"),
+        ("on 15/09/2026", "30 September 2026", "on 30/09/2026"),
+        ("on 11/24/2026", "November 3, 2026", "on 11/03/2026"),
+        ("on 2026-12-08", "December 1st, 2026", "on 2026-12-01"),
+        ("on 5.10.2026", "2026-11-03", "on 3.11.2026"),
+        ("on 3/4/2026", "5/4/2026", "on 5/4/2026"),
         ("on Mondays", "Thursday", "on Thursdays"),
         ("at help@a.example", "care@a.example", "at care@a.example"),
         ("in room 12", "room 21", "in room 21"),
@@ -52,7 +60,7 @@ def test_the_notation_of_the_answer_stays(text: str, reference: str, expected: s
 
 @pytest.mark.parametrize(
     ("text", "reference"),
-    [("one item only", "20 items"), ("costs 80 cents", "€12")],
+    [("one item only", "20 items"), ("costs 80 cents", "€12"), ("on 3/4/2026", "5 April 2026")],
 )
 def test_nothing_is_written_where_no_notation_is_safe(text: str, reference: str) -> None:
     assert put(text, reference) is None

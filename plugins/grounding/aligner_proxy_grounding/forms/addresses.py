@@ -9,14 +9,20 @@ from aligner_proxy_grounding.facts import Fact, FactKind
 from aligner_proxy_grounding.forms.reading import FactReading
 from aligner_proxy_grounding.words import is_common
 
-# National forms in groups, seven digits as in America, and international ones.
+# National forms in groups, seven digits as in America, and international ones. Groups of thousands are no such form.
 _PHONE = re.compile(
-    r"(?<![\w.,/-])(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}|\d{3}-\d{3}-\d{4}|[2-9]\d{2}-\d{4}"
-    r"|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?:[ .\u00a0/-]\d{2,8}){1,4})"
-    r"(?![\w/-]|[.,]\d)"
+    r"(?<![\w.,/-])(?!\d{1,3}(?: \d{3})* 000\b)(?:1-\d{3}-\d{3}-\d{4}|\(\d{2,5}\) ?\d{2,4}-\d{2,5}"
+    r"|\d{3}-\d{3}-\d{4}|[2-9]\d{2}\.\d{3}\.\d{4}|[2-9]\d{2}-\d{4}"
+    r"|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?: / |[ .\u00a0/-])\d{2,8}"
+    r"(?:[ .\u00a0/-]\d{2,8}){0,4})(?![\w/-]|[.,]\d)"
 )
+_SHORTEST_PHONE = 7
+_LONGEST_PHONE = 15
 _STREET = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Boulevard|Court|Place|Square|Terrace|Row|Way|Quay|Yard|Hill)"
-_STRASSE = r"(?:stra\u00dfe|strasse|gasse|allee|platz|weg|ring|damm|ufer)"
+_STRASSE = (
+    r"(?:stra\u00dfe|strasse|gasse|allee|platz|weg|ring|damm|ufer|gat[ae]n?|gade|vej|veien|v\u00e4gen|straat|laan|"
+    r"plein)"
+)
 _ADDRESS = re.compile(
     rf"\b(?:\d{{1,4}}[a-zA-Z]?,? (?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET}"
     rf"|(?:[A-Z][\w'.-]{{0,30}} ){{1,3}}{_STREET} \d{{1,4}}[a-z]?"
@@ -36,26 +42,25 @@ _NAME = re.compile(
 )
 _TRAILING = ".,;:!?)]}'\"*_\u201d\u2019"
 """Marks that may follow an address without belonging to it."""
-# Words before the upper end of a range, or before a limit that must not be exceeded.
 
 
 def read_addresses(reading: FactReading) -> None:
-    """Read mail and web addresses and telephone numbers."""
-    for kind, pattern in (
-        (FactKind.MAIL, MAIL),
-        (FactKind.WEB, WEB),
-        (FactKind.WEB, _DOMAIN),
-        (FactKind.PHONE, _PHONE),
-    ):
+    """Read mail and web addresses."""
+    for kind, pattern in ((FactKind.MAIL, MAIL), (FactKind.WEB, WEB), (FactKind.WEB, _DOMAIN)):
         for match in reading.matches(pattern):
-            # a mark after an address belongs to the sentence; a telephone number ends in a digit anyway
-            address = match.group().rstrip(_TRAILING) if kind is not FactKind.PHONE else match.group()
-            value = re.sub(r"\D", "", address) if kind is FactKind.PHONE else _address(address)
-            # no telephone number is shorter or longer (15 digits is the international limit)
-            if kind is FactKind.PHONE and not 7 <= len(value) <= 15:
-                continue
-            reading.take(Fact(kind, value, match.start(), match.start() + len(address), address))
+            # a mark after an address belongs to the sentence
+            address = match.group().rstrip(_TRAILING)
+            reading.take(Fact(kind, _address(address), match.start(), match.start() + len(address), address))
             reading.blank(match.start(), match.start() + len(address))
+
+
+def read_phones(reading: FactReading) -> None:
+    """Read telephone numbers; the longest ones have 15 digits by international agreement."""
+    for match in reading.matches(_PHONE):
+        digits = re.sub(r"\D", "", match.group())
+        if _SHORTEST_PHONE <= len(digits) <= _LONGEST_PHONE:
+            reading.take(Fact(FactKind.PHONE, digits, *match.span(), match.group()))
+            reading.blank(*match.span())
 
 
 def _address(address: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from aligner_proxy_grounding.facts import Fact, FactKind
-from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, SPACE, FactReading
+from aligner_proxy_grounding.facts import DAY_OR_MONTH, Fact, FactKind
+from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, SPACE, Conventions, FactReading
 
 MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
@@ -18,7 +18,8 @@ _DATE = re.compile(
     rf"|(?P<month2>{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b\.?{SPACE}(?:the )?"
     rf"(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?{AFTER}(?:,?{SPACE}(?P<year2>(?:19|20)\d\d)\b)?"
     rf"|(?P<year3>(?:19|20)\d\d)-(?P<month3>\d\d)-(?P<day3>\d\d)"
-    rf"|(?P<day4>\d{{1,2}})\.(?P<month4>\d{{1,2}})\.(?P<year4>(?:19|20)\d\d)?(?!\d))",
+    rf"|(?P<day4>\d{{1,2}})\.(?P<month4>\d{{1,2}})\.(?P<year4>(?:19|20)\d\d)?(?!\d)"
+    rf"|(?P<one>\d{{1,2}})/(?P<other>\d{{1,2}})/(?P<year5>(?:19|20)\d\d)(?![\d/]))",
     re.IGNORECASE,
 )
 
@@ -27,7 +28,8 @@ _ORDINALS = (
     "twelfth", "thirteenth", "fourteenth", "fifteenth",
 )  # fmt: skip
 _DAY_OF_MONTH = re.compile(
-    rf"\bthe (?P<day>\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)}) of (?:each|every|the|a|any|next|following) month\b"
+    rf"\bthe (?P<day>\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)}) of "
+    r"(?:each|every|a|any|(?:the )?(?:next|following|same)|the) month\b"
     r"|\b(?:on|by|until|before|after|around) the (?P<day2>\d{1,2}(?:st|nd|rd|th))"
     r"(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)",
     re.IGNORECASE,
@@ -40,19 +42,36 @@ _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
 
 
 def read_dates(reading: FactReading) -> None:
-    """Read dates in words, ISO dates and dates with points."""
+    """Read dates in words, ISO dates, and dates with points or slashes."""
     for match in reading.matches(_DATE):
         parts = match.groupdict()
-        day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"]
-        year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"]
-        month = parts["month"] or parts["month2"]
-        number = _month(month) if month else int(parts["month3"] or parts["month4"])
-        if 1 <= int(day) <= 31 and 1 <= number <= len(MONTHS):
-            value = (int(year) if year else None, number, int(day))
+        swapped = parts["one"] is not None and _reads_month_first(match, reading.conventions)
+        day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"] or parts["other" if swapped else "one"]
+        year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"] or parts["year5"]
+        name = parts["month"] or parts["month2"]
+        digits = parts["month3"] or parts["month4"] or parts["one" if swapped else "other"]
+        month = _month(name) if name else int(digits)
+        if 1 <= int(day) <= 31 and 1 <= month <= len(MONTHS):
+            value = (int(year) if year else None, month, int(day))
             # the point of "3 Sept." may end the sentence; that of "3.9." is part of the date
             end = match.end() - (match.group().endswith(".") and parts["day4"] is None)
-            reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end]))
+            unit = DAY_OR_MONTH if _is_open(match, reading.conventions) else ""
+            reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end], unit))
             reading.blank(match.start(), match.end())
+
+
+def _reads_month_first(match: re.Match[str], conventions: Conventions) -> bool:
+    """Whether the month of a date with slashes comes first: by its own numbers, else as on the pages."""
+    if int(match["one"]) > len(MONTHS):
+        return False
+    return int(match["other"]) > len(MONTHS) or bool(conventions.month_first)
+
+
+def _is_open(match: re.Match[str], conventions: Conventions) -> bool:
+    """Whether a date with slashes can be read in two ways."""
+    numbers = (match["one"], match["other"])
+    known = conventions.month_first is not None
+    return not known and match["one"] is not None and all(int(number) <= len(MONTHS) for number in numbers)
 
 
 def read_days_of_month(reading: FactReading) -> None:

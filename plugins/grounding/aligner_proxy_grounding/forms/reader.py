@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy_grounding.forms.addresses import read_addresses, read_names, read_streets
+from aligner_proxy_grounding.forms.addresses import read_addresses, read_names, read_phones, read_streets
 from aligner_proxy_grounding.forms.ages import read_ages
 from aligner_proxy_grounding.forms.clock import read_bare_hours, read_times
 from aligner_proxy_grounding.forms.dates import read_dates, read_days_of_month, read_weekdays
@@ -22,7 +22,7 @@ from aligner_proxy_grounding.forms.quantities import (
     read_percentages,
     read_sizes,
 )
-from aligner_proxy_grounding.forms.reading import JOIN, LOOK_BACK, FactReading, joins
+from aligner_proxy_grounding.forms.reading import JOIN, LOOK_BACK, PLAIN, Conventions, FactReading, joins
 from aligner_proxy_grounding.words import stem
 
 _MOST_CHARS = 1_000
@@ -48,18 +48,20 @@ _TIMES = stem("times")
 """"Three times" has no noun of its own, so it can refer to anything."""
 
 
-def read_facts(text: str, *, pounds_weigh: bool = False) -> list[Fact]:
-    """The facts of a sentence in text order; with `pounds_weigh`, "pounds" are a weight and not money."""
+def read_facts(text: str, conventions: Conventions = PLAIN) -> list[Fact]:
+    """The facts of a sentence in text order."""
     if len(text) > _MOST_CHARS:
         return []
-    reading = FactReading(text, text)
+    reading = FactReading(text, text, conventions)
     read_addresses(reading)
+    read_dates(reading)
+    read_phones(reading)
     # Emphasis marks may separate a number from its unit.
     reading.rest = reading.rest.translate({ord("*"): " ", ord("_"): " ", ord("`"): " "})
     for step in _STEPS:
         step(reading)
     facts = _inherit_units(sorted(reading.facts, key=lambda fact: fact.start))
-    if pounds_weigh:
+    if conventions.pounds_weigh:
         facts = [_as_weight(fact) for fact in facts]
     return [_with_side(fact, text) for fact in _link_ranges(facts, text)]
 
@@ -72,7 +74,7 @@ def _as_weight(fact: Fact) -> Fact:
 
 # In this order: each step reads what the earlier ones left, so plain counts come after all units.
 _STEPS: tuple[Callable[[FactReading], None], ...] = (
-    read_streets, read_labels, read_money, read_percentages, read_dates, read_days_of_month, read_times,
+    read_streets, read_labels, read_money, read_percentages, read_days_of_month, read_times,
     read_bare_hours, read_sizes, read_fractions, read_ages, read_durations, read_amounts, read_counts, read_weekdays,
     read_names,
 )  # fmt: skip

@@ -27,12 +27,26 @@ _LARGER = {"fortnight": "day", "pence": "GBP"}
 """The unit in which a smaller or larger one is stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class Conventions:
+    """How the pages write what can be read in two ways."""
+
+    pounds_weigh: bool = False
+    """Whether "pounds" are a weight and not money."""
+    month_first: bool | None = None
+    """Whether "3/4/2026" is in March; None where no date tells."""
+
+
+PLAIN = Conventions()
+
+
 @dataclass(slots=True)
 class FactReading:
     """State of reading one text; recognised parts are blanked out so that nothing is read twice."""
 
     text: str
     rest: str
+    conventions: Conventions = PLAIN
     facts: list[Fact] = field(default_factory=list)
 
     def take(self, fact: Fact) -> None:
