@@ -17,6 +17,8 @@ _HOUR = 60
 """In minutes."""
 # Hours of a clock face, months of a year, and the largest number for which "a" becomes a word and not digits.
 _TWELVE = 12
+_FEW_DECIMALS = 2
+"""A number in thousands, kilograms or the like has no more decimals."""
 _LAST_HALF = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
 _SPOKEN_HALF = re.compile(r"\s*(?:in the (?:morning|afternoon|evening)|at night)$", re.IGNORECASE)
 _SPOKEN_CLOCK = re.compile(
@@ -82,6 +84,9 @@ def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
     if old.kind is FactKind.MONEY and new.scale == 1 and scale > 1 and new.value >= 1:
         return None  # "180 cents" is an odd way to write a price
     number = new.value * scale
+    if scale < 1 and round(number, _FEW_DECIMALS) != number:
+        # "0.0045 million" is an odd way to write a number; the page's own is written, and the unit with it
+        return (old.start, old.end, new.text) if old.kind is FactKind.AMOUNT and new.number else None
     # there is no fraction of a cent
     if old.kind is FactKind.MONEY and scale > 1 and number != number.to_integral_value():
         return None

@@ -22,6 +22,13 @@ WORD = rf"(?:(?:{_TENS_WORD})(?:[- ](?:{_ONES_WORD}))?|(?:one|a) hundred|{_LOW_W
 # With separators of thousands, or plain; up to three decimals, of which money has one or two.
 DIGITS = r"(?:[1-9]\d{0,2}(?:[,.\u00a0\u202f' ]\d{3})+(?![\d])(?:[.,]\d{1,2})?|\d{1,7}(?:[.,]\d{1,3})?)"
 NUMBER = rf"(?:{DIGITS}|{WORD})"
+_MAGNITUDES = (
+    ("k|K|thousand|grand|Tausend|Tsd\\.?|mil", 1_000),
+    ("m|M|mn|mio\\.?|Mio\\.?|millions?|Million(?:en)?|mill[o\u00f3]n(?:es)?", 1_000_000),
+    ("bn|billions?|mrd\\.?|Mrd\\.?|Milliarden?|milliards?", 1_000_000_000),
+)
+MAGNITUDE = rf"(?:[ \u00a0-]?(?P<magnitude>{'|'.join(names for names, _ in _MAGNITUDES)})(?!\w))"
+"""What multiplies the number before it: "58k", "1.2 million"."""
 FRACTION_OF_MONEY = 2
 """Decimal places of an amount of money that has cents."""
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([,.\u00a0\u202f' ])\d{3})+")
@@ -40,6 +47,11 @@ def value_of(text: str) -> Decimal:
         whole = re.sub(r"\D", "", head)
         return Decimal(f"{whole}.{rest[1:]}" if len(rest) > 1 else whole)
     return Decimal(text.replace(",", "."))
+
+
+def magnitude_of(text: str) -> Decimal:
+    """How many ones a magnitude is."""
+    return next(Decimal(size) for names, size in _MAGNITUDES if re.fullmatch(names, text, re.IGNORECASE))
 
 
 def _in_words(text: str) -> int:

@@ -40,7 +40,7 @@ def only(text: str) -> Fact:
         ("Take two in the morning.", [(FactKind.COUNT, "two", "2")]),
         ("Drivers have to be 25, please.", [(FactKind.AGE, "25", "25")]),
         ("We are in room 3.12 today.", [(FactKind.LABEL, "3.12", "3.12")]),
-        ("Bags of up to 23 kg are free.", [(FactKind.AMOUNT, "23 kg", "23")]),
+        ("Bags of up to 23 kg are free.", [(FactKind.AMOUNT, "23 kg", "23000")]),
         (
             "Bags of 55 x 40 x 20 cm fit.",
             [(FactKind.SIZE, "55 x 40 x 20 cm", "(Decimal('55'), Decimal('40'), Decimal('20'))")],
@@ -135,9 +135,32 @@ def test_ages_and_fractions_are_read(text: str, kind: FactKind, value: int) -> N
     assert [(fact.kind, fact.value) for fact in read_facts(text)] == [(kind, Decimal(value))]
 
 
-@pytest.mark.parametrize("text", ["The four-year-old sleeps here.", "We insure £5 million."])
-def test_persons_and_millions_are_no_ages_and_no_amounts(text: str) -> None:
-    assert not [fact for fact in read_facts(text) if fact.kind in (FactKind.AGE, FactKind.MONEY)]
+def test_the_age_of_a_person_is_no_age_limit() -> None:
+    assert not [fact for fact in read_facts("The four-year-old sleeps here.") if fact.kind is FactKind.AGE]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("We insure £5 million.", FactKind.MONEY, 5_000_000),
+        ("The prize is £2.5k.", FactKind.MONEY, 2_500),
+        ("It earns 4.1 billion euros.", FactKind.MONEY, 4_100_000_000),
+        ("Das sind 2 Mio. Euro.", FactKind.MONEY, 2_000_000),
+        ("Son 3 millones de euros.", FactKind.MONEY, 3_000_000),
+        ("We have 1.2 million users.", FactKind.COUNT, 1_200_000),
+        ("A rope of 5 m.", FactKind.AMOUNT, 5),
+        ("Bottles of 100 ml.", FactKind.AMOUNT, Decimal("0.1")),
+        ("A lounge of 120 square metres.", FactKind.AMOUNT, 120),
+        ("Mitglieder zahlen 20 Prozent.", FactKind.PERCENT, 20),
+    ],
+)
+def test_magnitudes_and_units_are_part_of_the_value(text: str, kind: FactKind, value: Decimal) -> None:
+    assert [(fact.kind, fact.value) for fact in read_facts(text)] == [(kind, Decimal(value))]
+
+
+def test_what_is_counted_may_stand_apart_from_its_number() -> None:
+    assert only("Groups of 8 or more get a discount.").unit.split()[0] == only("A tour for 8 groups.").unit
+    assert only("Choose 12 or more characters.").unit == only("Choose 12 characters.").unit
 
 
 def test_a_day_of_the_month_is_read_and_written() -> None:

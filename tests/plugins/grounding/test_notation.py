@@ -41,6 +41,13 @@ def put(text: str, reference: str) -> str | None:
         ("until 16:00", "1 pm", "until 13:00"),
         ("until 15 January", "31 January", "until 31 January"),
         ("by March 3rd", "12 April", "by April 12th"),
+        ("earns $65k a year", "$58,000", "earns $58k a year"),
+        ("costs £3k", "£2,500", "costs £2.5k"),
+        ("pays $10,000", "$12k", "pays $12,000"),
+        ("made $1.4 million", "$950,000", "made $0.95 million"),
+        ("holds 150 ml", "0.1 litres", "holds 100 ml"),
+        ("weighs 10 kg", "8,500 g", "weighs 8.5 kg"),
+        ("weighs 1 t", "23 kg", "weighs 23 kg"),
         ("on June 19", "12 July", "on July 12"),
         ("by 30 June 2027", "31 March 2027", "by 31 March 2027"),
         ("by 2 Sept", "12 June", "by 12 Jun"),
@@ -60,7 +67,12 @@ def test_the_notation_of_the_answer_stays(text: str, reference: str, expected: s
 
 @pytest.mark.parametrize(
     ("text", "reference"),
-    [("one item only", "20 items"), ("costs 80 cents", "€12"), ("on 3/4/2026", "5 April 2026")],
+    [
+        ("one item only", "20 items"),
+        ("costs 80 cents", "€12"),
+        ("on 3/4/2026", "5 April 2026"),
+        ("$2 million", "$4,512"),
+    ],
 )
 def test_nothing_is_written_where_no_notation_is_safe(text: str, reference: str) -> None:
     assert put(text, reference) is None

@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from aligner_proxy_grounding.facts import Fact, FactKind
 from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, JOIN, LOOK_BACK, RANGE, SPACE, FactReading, take_number
-from aligner_proxy_grounding.numerals import DIGITS, NUMBER, value_of
+from aligner_proxy_grounding.forms.units import UNIT, unit_of
+from aligner_proxy_grounding.numerals import DIGITS, MAGNITUDE, NUMBER, value_of
 from aligner_proxy_grounding.words import stem, stems_of
 
 _CODES = (
@@ -41,18 +42,6 @@ _DURATION_UNIT = (
     rf"(?P<unit>(?:(?P<working>{_WORKING})|calendar|consecutive|full|clear|whole|more|further|additional|complete)?"
     rf"[ -]?(?P<time>{'|'.join(sorted(_UNITS_OF_TIME, key=len, reverse=True))})\b)"
 )
-_PHYSICAL = (
-    "kg", "g", "lbs", "lb", "km", "cm", "mm", "m", "ml", "l", "GB", "MB", "TB", "KB", "kWh", "MWh", "kW", "MW", "W",
-    "V", "A", "°C", "°F", "m²", "m³", "Mbit/s", "Mbps", "Gbps", "kilograms?", "kilos?", "grams?", "litres?", "liters?",
-    "metres?", "meters?", "kilometres?", "kilometers?", "centimetres?", "centimeters?", "miles?", "inches",
-    "gigabytes?", "megabytes?", "terabytes?", "megabits per second", "kilowatt[ -]hours?", "degrees?",
-)  # fmt: skip
-_SAME_UNIT = {
-    "kilogram": "kg", "kilo": "kg", "gram": "g", "litre": "l", "liter": "l", "metre": "m", "meter": "m",
-    "kilometre": "km", "kilometer": "km", "centimetre": "cm", "centimeter": "cm", "gigabyte": "GB", "megabyte": "MB",
-    "terabyte": "TB", "kilowatt hour": "kWh", "kilowatt-hour": "kWh", "mbps": "Mbit/s",
-    "megabits per second": "Mbit/s", "lb": "lbs",
-}  # fmt: skip
 _STOPS = (
     "of to and or in on at for if is are was were by from with per the a an as but than that which who until till when "
     "then you we they it he she i will would can may must should has have had do does did not no so up out off each "
@@ -63,13 +52,17 @@ _NO_UNIT = frozenset(_STOPS.split())
 _ADJECTIVES = "more free further additional extra different other full new whole separate paid working"
 _QUALIFIERS = frozenset(_ADJECTIVES.split())
 """Words between a number and what it counts."""
-_MONEY_BEHIND = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER}){SPACE}-?(?P<unit>{_CURRENCY_BEHIND})(?!\w)", re.IGNORECASE)
+_MONEY_BEHIND = re.compile(
+    rf"{BEFORE}{RANGE}(?P<n>{NUMBER}){MAGNITUDE}?{SPACE}(?:-|de |d['\u2019])?(?P<unit>{_CURRENCY_BEHIND})(?!\w)",
+    re.IGNORECASE,
+)
 # The currency before the number; its letters must have the usual case.
 _MONEY_BEFORE = re.compile(
-    rf"(?<![\w.])(?P<unit>{_CURRENCY}){SPACE}(?:(?P<low>{DIGITS})(?P<join>{JOIN})(?!{_CURRENCY}))?(?P<n>{DIGITS})"
-    r"(?![\d]|[.,]\d)(?:[.,][-\u2013]+)?"
+    rf"(?<![\w.])(?:US(?=\$))?(?P<unit>{_CURRENCY}){SPACE}(?:(?P<low>{DIGITS})(?P<join>{JOIN})(?!{_CURRENCY}))?"
+    rf"(?P<n>{DIGITS})(?![\d]|[.,]\d)(?:{MAGNITUDE}|(?:[.,][-\u2013]+)?)"
 )
-_PERCENT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER}){SPACE}(?P<unit>%|percent\b|per cent\b)(?!\w)", re.IGNORECASE)
+_PERCENT_NAME = r"(?:percent|per cent|Prozent|pour cent|por ciento)"
+_PERCENT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER}){SPACE}(?P<unit>%|{_PERCENT_NAME}\b)(?!\w)", re.IGNORECASE)
 _SIZE = re.compile(
     rf"{BEFORE}(?P<sides>{DIGITS}(?:{SPACE}(?:cm|mm|m)?{SPACE}(?:[x\u00d7]|by){SPACE}{DIGITS}){{1,2}}){SPACE}"
     r"(?P<unit>cm|mm|m|in)\b"
@@ -80,11 +73,12 @@ _DURATION = re.compile(
     re.IGNORECASE,
 )
 # Without ignoring case, since "W" is a unit and "w" is none.
-_AMOUNT = re.compile(
-    rf"{BEFORE}{RANGE}(?P<n>{NUMBER})[ \u00a0\u202f-]{{0,4}}(?P<unit>{'|'.join(_PHYSICAL)})(?![\w\u00b2])"
-)
-_COUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER}){AFTER}", re.IGNORECASE)
-_THING = re.compile(r"[ \u00a0-]{1,4}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
+_AMOUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER})[ \u00a0\u202f-]{{0,4}}(?:{UNIT})(?![\w\u00b2\u00b3/])")
+_COUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER})(?:{MAGNITUDE}(?<![\dmM][mM])(?<!\b[mM]))?{AFTER}", re.IGNORECASE)
+_OR_MORE = r"(?:[ \u00a0](?:or|and) (?:more|fewer|less|over|above|under|up))?"
+_THING = re.compile(rf"{_OR_MORE}[ \u00a0-]{{1,4}}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
+_GROUP_BEFORE = re.compile(r"\b([^\W\d_]+s) of (?:at least |at most |up to |over |under )?$")
+"""What is counted where it stands before the number: "groups of 8"."""
 _FRACTIONS = {
     "half a year": (6, "month"), "half a day": (12, "hour"), "half an hour": (30, "minute"),
     "a quarter of an hour": (15, "minute"), "three quarters of an hour": (45, "minute"),
@@ -97,7 +91,6 @@ _FRACTION_OF_TIME = re.compile(rf"\b(?:{'|'.join(sorted(_FRACTIONS, key=len, rev
 # In per cent.
 _PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
 _PART = re.compile(rf"\b(?P<part>{'|'.join(_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE)
-_MILLIONS = re.compile(r"[ \u00a0-]?(?:millions?|billions?|thousand|bn|m|k)\b", re.IGNORECASE)
 _LASTS_BEFORE = re.compile(
     r"(?:^|\b(?:within|for|in|after|before|takes?|lasts?|about|around|least|most|to|than|until|only|is|of|every|be|you|have|us))"
     r"\s*$|'s\s*$",
@@ -109,11 +102,9 @@ _LONGEST_ID = 5
 
 
 def read_money(reading: FactReading) -> None:
-    """Read amounts of money; skips "3 million euros" and the like."""
+    """Read amounts of money."""
     for pattern in (_MONEY_BEFORE, _MONEY_BEHIND):
         for match in reading.matches(pattern):
-            if _MILLIONS.match(reading.rest, match.end()):
-                continue
             unit_text = match["unit"]
             unit = _SYMBOLS.get(unit_text.upper()) or _SYMBOLS.get(unit_text) or _NAMED[unit_text.lower()]
             take_number(reading, match, FactKind.MONEY, unit)
@@ -148,9 +139,8 @@ def read_durations(reading: FactReading) -> None:
 
 def read_amounts(reading: FactReading) -> None:
     for match in reading.matches(_AMOUNT):
-        unit_text = match["unit"]
-        name = re.sub(r"s$", "", unit_text.lower())
-        take_number(reading, match, FactKind.AMOUNT, _SAME_UNIT.get(name, unit_text))
+        unit, factor = unit_of(match)
+        take_number(reading, match, FactKind.AMOUNT, unit, factor)
 
 
 def read_counts(reading: FactReading) -> None:
@@ -161,6 +151,8 @@ def read_counts(reading: FactReading) -> None:
             continue
         thing = _THING.match(reading.rest, match.end())
         unit = " ".join(_things(thing)) if thing else ""
+        group = _GROUP_BEFORE.search(reading.rest[max(0, match.start() - LOOK_BACK) : match.start()])
+        unit = f"{stem(group[1])} {unit}".strip() if group else unit
         word = match["n"].lower()
         # without a thing, "one" is mostly a pronoun: "the old one"
         if word == "one" and not unit:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy_grounding.numerals import NUMBER, value_of
+from aligner_proxy_grounding.numerals import NUMBER, magnitude_of, value_of
 
 SPACE = r"[ \u00a0\u202f]{0,4}"
 """Spaces, plain or not breaking a line."""
@@ -62,14 +62,22 @@ class FactReading:
         return pattern.finditer(self.rest)
 
 
-def take_number(reading: FactReading, match: re.Match[str], kind: FactKind, unit: str) -> None:
-    """Append the fact of a number with its unit, or the two facts of a range."""
+def take_number(
+    reading: FactReading, match: re.Match[str], kind: FactKind, unit: str, factor: Decimal = Decimal(1)
+) -> None:
+    """Append the fact of a number with its unit, or the two facts of a range.
+
+    `factor` is how many of the stored unit make one of the written unit.
+    """
     groups = match.groupdict()
     one = groups.get("one")
     number_text = groups.get("n")
     value = Decimal(1) if one else value_of(str(number_text))
     start, end = match.span("one" if one else "n")
-    factor = Decimal(_FACTORS.get(unit, 1))
+    factor *= _FACTORS.get(unit, 1)
+    if magnitude := groups.get("magnitude"):
+        factor *= magnitude_of(magnitude)
+    is_fortnight = unit == "fortnight"
     unit = _LARGER.get(unit, unit)
     first = match.start() if groups.get("low") is None else start
     join = (groups.get("join") or "").strip()
@@ -79,7 +87,7 @@ def take_number(reading: FactReading, match: re.Match[str], kind: FactKind, unit
         fact = Fact(
             kind, value_of(match["low"]) * factor, *low, match["low"], unit, RangeEnd.LOW, ranged=True, number=low
         )
-        reading.take(replace(fact, scale=_scale(factor)))
+        reading.take(replace(fact, scale=1 / factor))
         reading.blank(*low)
         side = RangeEnd.HIGH
     else:
@@ -89,15 +97,10 @@ def take_number(reading: FactReading, match: re.Match[str], kind: FactKind, unit
     last = end if kind is FactKind.COUNT else match.end()
     fact = Fact(kind, value * factor, first, last, text[first:last], unit, side, side is RangeEnd.HIGH, (start, end))
     # a fortnight has become 14 days, so the written number cannot be replaced alone
-    if factor > 1:
+    if is_fortnight:
         fact = replace(fact, number=None)
-    reading.take(replace(fact, scale=_scale(factor)))
+    reading.take(replace(fact, scale=1 / factor))
     reading.blank(first, last)
-
-
-def _scale(factor: Decimal) -> int:
-    """The written number divided by the value, when the written unit is `factor` times the stored unit."""
-    return int(1 / factor) if factor < 1 else 1
 
 
 def joins(before: str, join: str) -> bool:
