@@ -246,7 +246,7 @@ class Weigher:
             ),
             "few_values": 1 / (1 + values),
             "address": float(kind in _ADDRESSES),
-            "count": float(kind in (FactKind.COUNT, FactKind.LABEL)),
+            "count": float(kind in (FactKind.COUNT, FactKind.LABEL, FactKind.VERSION)),
             "time": float(kind in (FactKind.TIME, FactKind.DATE)),
             "weekday": float(kind is FactKind.WEEKDAY),
             "says_little": float(words.sum(self._own) < _LITTLE),

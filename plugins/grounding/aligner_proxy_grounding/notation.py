@@ -11,7 +11,7 @@ from decimal import Decimal
 from aligner_proxy_grounding.facts import DAY_OR_MONTH, UNITS_OF_TIME, Fact, FactKind, date_parts, seconds
 from aligner_proxy_grounding.forms.clock import NOON
 from aligner_proxy_grounding.forms.dates import DAYS, MONTHS
-from aligner_proxy_grounding.numerals import article, format_number
+from aligner_proxy_grounding.numerals import ORDINAL, article, format_number, format_ordinal
 
 _HOUR = 60
 """In minutes."""
@@ -45,10 +45,12 @@ def rewrite_fact(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None
 def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     """Choose the way of rewriting by the kind of fact; the article before the fact is not considered yet."""
     match old.kind:
-        case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.LABEL | FactKind.ADDRESS:
+        case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.ADDRESS | FactKind.VERSION:
             instead: str | None = new.text
         case FactKind.SIZE:
             instead = new.text
+        case FactKind.LABEL:
+            instead = _rewrite_label(old, new)
         case FactKind.TIME:
             instead = _rewrite_time(old, new)
         case FactKind.DATE:
@@ -325,10 +327,14 @@ def _format_month(month: int, like: str) -> str:
 
 def _format_day(day: int, match: re.Match[str]) -> str:
     """A day number with its ordinal ending if the old one had an ending: "3rd" -> "5th", "3" -> "5"."""
-    if not match.group(1):
-        return str(day)
-    teens = 11 <= day % 100 <= 13
-    return f"{day}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+    return format_ordinal(str(day), match.group()) if match.group(1) else str(day)
+
+
+def _rewrite_label(old: Fact, new: Fact) -> str:
+    """Write a label; an ordinal stays one: "on the second floor", "on floor 2"."""
+    if re.fullmatch(rf"{ORDINAL}|last|ground", old.text, re.IGNORECASE):
+        return format_ordinal(str(new.value), old.text)
+    return str(new.value) if re.fullmatch(ORDINAL, new.text, re.IGNORECASE) else new.text
 
 
 def _rewrite_weekday(old: Fact, new: Fact) -> str | None:

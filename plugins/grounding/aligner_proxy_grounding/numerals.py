@@ -29,6 +29,11 @@ _MAGNITUDES = (
 )
 MAGNITUDE = rf"(?:[ \u00a0-]?(?P<magnitude>{'|'.join(names for names, _ in _MAGNITUDES)})(?!\w))"
 """What multiplies the number before it: "58k", "1.2 million"."""
+_ORDINALS = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth", "thirteenth", "fourteenth", "fifteenth",
+)  # fmt: skip
+ORDINAL = rf"(?:\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)})"
 FRACTION_OF_MONEY = 2
 """Decimal places of an amount of money that has cents."""
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([,.\u00a0\u202f' ])\d{3})+")
@@ -110,6 +115,26 @@ def _with_groups(whole: str, like: str, other: str) -> str:
     head = len(whole) % 3
     groups = [whole[:head]] if head else []
     return marks[0].join(groups + [whole[at : at + 3] for at in range(head, len(whole), 3)])
+
+
+def ordinal_value(text: str) -> str:
+    """The number of an ordinal; "last" and the like stay words."""
+    low = text.lower()
+    if low in _ORDINALS:
+        return str(_ORDINALS.index(low) + 1)
+    return low[:-2] if low[0].isdigit() else low
+
+
+def format_ordinal(value: str, like: str) -> str:
+    """Write an ordinal like another one: "fourth", or "4th"."""
+    if not value.isdigit():
+        text = value
+    elif not like[0].isdigit() and int(value) <= len(_ORDINALS):
+        text = _ORDINALS[int(value) - 1]
+    else:
+        teens = 11 <= int(value) % 100 <= 13
+        text = f"{value}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(int(value) % 10, 'th')}"
+    return text.capitalize() if like[0].isupper() else text
 
 
 def article(number: str) -> str:

@@ -200,3 +200,26 @@ def test_a_telephone_number_agrees_whatever_its_notation() -> None:
     assert not one.agrees(only("Ring +49 30 901820-52."))
     assert only("Ring (415) 555-0132.").agrees(only("Ring +1 415 555 0132."))
     assert only("Ring 415.555.0132.").agrees(only("Ring 415-555-0132."))
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("It is on the fourth floor.", "Take the lift to floor 4."),
+        ("Paper is collected every second Thursday.", "Every 2nd Thursday we collect paper."),
+        ("Heating is serviced in the 40th week.", "It is serviced in week 40."),
+        ("You need Python 3.11.", "It runs on Python version 3.11 or later."),
+        ("The current release is 4.2.1.", "We are at version 4.2."),
+        ("Firmware: 2.14", "Your firmware must be at least 2.14."),
+    ],
+)
+def test_labels_and_versions_agree_whatever_their_notation(text: str, other: str) -> None:
+    one, two = read_facts(text)[0], read_facts(other)[0]
+    assert one.kind in (FactKind.LABEL, FactKind.VERSION)
+    assert one.same_form(two)
+    assert one.agrees(two)
+
+
+@pytest.mark.parametrize("text", ["Come in the last week.", "It takes version control.", "Sie kommt am 5.10.2026."])
+def test_what_is_no_label_and_no_version(text: str) -> None:
+    assert not [fact for fact in read_facts(text) if fact.kind in (FactKind.LABEL, FactKind.VERSION)]

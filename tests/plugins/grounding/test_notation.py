@@ -59,6 +59,9 @@ def put(text: str, reference: str) -> str | None:
         ("on Mondays", "Thursday", "on Thursdays"),
         ("at help@a.example", "care@a.example", "at care@a.example"),
         ("in room 12", "room 21", "in room 21"),
+        ("on the second floor", "floor 4", "on the fourth floor"),
+        ("on floor 2", "the 4th floor", "on floor 4"),
+        ("needs iOS 15", "iOS 16", "needs iOS 16"),
     ],
 )
 def test_the_notation_of_the_answer_stays(text: str, reference: str, expected: str) -> None:

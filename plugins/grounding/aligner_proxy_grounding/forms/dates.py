@@ -6,6 +6,7 @@ import re
 
 from aligner_proxy_grounding.facts import DAY_OR_MONTH, Fact, FactKind
 from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, SPACE, Conventions, FactReading
+from aligner_proxy_grounding.numerals import ORDINAL, ordinal_value
 
 MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
@@ -23,12 +24,8 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 
-_ORDINALS = (
-    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
-    "twelfth", "thirteenth", "fourteenth", "fifteenth",
-)  # fmt: skip
 _DAY_OF_MONTH = re.compile(
-    rf"\bthe (?P<day>\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)}) of "
+    rf"\bthe (?P<day>{ORDINAL}) of "
     r"(?:each|every|a|any|(?:the )?(?:next|following|same)|the) month\b"
     r"|\b(?:on|by|until|before|after|around) the (?P<day2>\d{1,2}(?:st|nd|rd|th))"
     r"(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)",
@@ -79,7 +76,7 @@ def read_days_of_month(reading: FactReading) -> None:
     for match in reading.matches(_DAY_OF_MONTH):
         name = "day" if match["day"] else "day2"
         day_text = match[name]
-        day = int(day_text[:-2]) if day_text[0].isdigit() else _ORDINALS.index(day_text.lower()) + 1
+        day = int(ordinal_value(day_text))
         if 1 <= day <= 31:
             start, end = match.span(name)
             reading.take(Fact(FactKind.DATE, (None, None, day), start, end, day_text))

@@ -12,7 +12,7 @@ from aligner_proxy_grounding.forms.addresses import read_addresses, read_names, 
 from aligner_proxy_grounding.forms.ages import read_ages
 from aligner_proxy_grounding.forms.clock import read_bare_hours, read_times
 from aligner_proxy_grounding.forms.dates import read_dates, read_days_of_month, read_weekdays
-from aligner_proxy_grounding.forms.labels import read_labels
+from aligner_proxy_grounding.forms.labels import read_labels, read_versions
 from aligner_proxy_grounding.forms.quantities import (
     read_amounts,
     read_counts,
@@ -54,6 +54,7 @@ def read_facts(text: str, conventions: Conventions = PLAIN) -> list[Fact]:
         return []
     reading = FactReading(text, text, conventions)
     read_addresses(reading)
+    read_versions(reading)
     read_dates(reading)
     read_phones(reading)
     # Emphasis marks may separate a number from its unit.
