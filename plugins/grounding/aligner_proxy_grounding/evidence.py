@@ -17,7 +17,8 @@ import yaml
 
 from aligner_proxy_grounding.conditions import count_conditions
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
-from aligner_proxy_grounding.page import NOTHING_NEAR, SAME_CLAUSE, FactContext, Statement
+from aligner_proxy_grounding.page import NOTHING_NEAR, FactContext, Statement
+from aligner_proxy_grounding.passages import SAME_CLAUSE
 from aligner_proxy_grounding.words import GENERIC, kin_of
 
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
