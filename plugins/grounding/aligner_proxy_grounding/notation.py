@@ -10,7 +10,8 @@ from decimal import Decimal
 
 from aligner_proxy_grounding.facts import DAY_OR_MONTH, UNITS_OF_TIME, Fact, FactKind, date_parts, seconds
 from aligner_proxy_grounding.forms.clock import NOON
-from aligner_proxy_grounding.forms.dates import DAYS, MONTHS
+from aligner_proxy_grounding.forms.dates import DAYS, MONTH, MONTHS
+from aligner_proxy_grounding.languages import LANGUAGES
 from aligner_proxy_grounding.numerals import ORDINAL, article, format_number, format_ordinal
 
 _HOUR = 60
@@ -24,12 +25,18 @@ _SPOKEN_HALF = re.compile(r"\s*(?:in the (?:morning|afternoon|evening)|at night)
 _SPOKEN_CLOCK = re.compile(
     r"(?:(?:half|quarter) (?:past|to) )?(?P<hour>[a-z]+|\d{1,2})(?P<oclock> o['\u2019]clock)?", re.IGNORECASE
 )
+_CLOCK_IN_DIGITS = re.compile(
+    r"(?P<hour>\d{1,2})(?:(?P<point>[:.])\d\d)?(?P<name>\s*(?:Uhr|h)\s*)?(?:\d\d)?(?P<rest>.*)"
+)
 _PARTS_OF_HOUR = {15: "quarter past ", 30: "half past ", 45: "quarter to "}
 _DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
 _ARTICLE = re.compile(r"an?", re.IGNORECASE)
-_MONTH = re.compile(rf"(?:{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b", re.IGNORECASE)
+_MONTH = re.compile(rf"(?:{MONTH})\b", re.IGNORECASE)
 _OWNER = re.compile(r"['\u2019](?:s\b)?(?= )")
 """The genitive ending of a unit: two months' notice, one month's notice."""
+_IN_ENGLISH = re.compile(
+    r"(?:seconds?|secs?|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|yrs?)$", re.IGNORECASE
+)
 _PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
 
 
@@ -141,6 +148,8 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
         if old.unit != new.unit:
             return None
         return old.start, old.end, format_number(new.value, old.text, _number_of(new))
+    if not (_IN_ENGLISH.search(old.text) and _IN_ENGLISH.search(new.text)):
+        return _foreign_duration(old, new)
     value, unit = _convert_unit(old, new)
     start, end = old.number or (old.start, old.end)
     like = text[start:end] if old.number else ""
@@ -156,6 +165,18 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
         ending = "" if owner is None else "'" if value != 1 else "'s"
         return start, owner.end() if owner else old.end, number + _inflect_unit(rest, plural=value != 1) + ending
     return start, old.end, number + _inflect_unit(_other_unit(new, unit, rest), plural=value != 1)
+
+
+def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
+    """Replace the number of a duration whose unit is not English; other units are written as on the page."""
+    assert isinstance(new.value, Decimal)
+    # "one" and what follows it change with the sentence: "seit zwei Jahren", "seit einem Jahr"
+    if old.number is None or new.number is None or 1 in (old.value, new.value):
+        return None
+    if old.unit != new.unit:
+        return None if old.ranged else (old.start, old.end, new.text)
+    like = old.text[old.number[0] - old.start : old.number[1] - old.start]
+    return *old.number, format_number(new.value, like, _number_of(new))
 
 
 def _other_unit(new: Fact, unit: str, rest: str) -> str:
@@ -250,21 +271,25 @@ def _time_of_same_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -
 
 
 def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
-    """Write a time with the digits and separator of the old 24-hour time."""
-    clock = re.fullmatch(r"(\d{1,2})(?:([:.])(\d\d))?(.*)", old.text)
+    """Write a time with the digits and separator of the old time without "am" or "pm"."""
+    assert isinstance(old.value, Decimal)
+    if old.text.lower().endswith(("noon", "midday", "midnight")):
+        return f"{hour % _TWELVE or _TWELVE}{f':{rest:02}' if rest else ''} {'pm' if hour >= _TWELVE else 'am'}"
+    clock = _CLOCK_IN_DIGITS.fullmatch(old.text)
     if clock is None:
-        if old.text.lower() in ("noon", "midday", "midnight"):
-            return f"{hour % _TWELVE or _TWELVE}{f':{rest:02}' if rest else ''} {'pm' if hour >= _TWELVE else 'am'}"
-        return None
-    point = clock.group(2) or (":" if rest else "")
-    if not clock.group(2) and hour > _TWELVE:
-        return None  # as in "from 9 to 5", where 17 would not fit
-    if old.unit == "12" and hour > _TWELVE and int(clock.group(1)) <= _TWELVE and not clock.group(2):
         return None
     # With a two-digit hour, whether the text pads hours with zeros ("9:00" or "09:00") is unknown; assume so.
-    wide = len(clock.group(1)) == len("09")
-    digits = f"{hour:02}" if wide else str(hour)
-    return f"{digits}{point}{f'{rest:02}' if point else ''}{clock.group(4)}"
+    width = len(clock["hour"]) if clock["point"] or len(clock["hour"]) == 1 else 1
+    name = clock["name"] or ""
+    if name.strip() == "h":
+        return f"{hour:0{width}}{name}{f'{rest:02}' if rest else ''}".rstrip() + clock["rest"]
+    if not clock["point"] and not name:
+        # "5" of "9 to 5" is in the afternoon, and so must the new hour be
+        if (old.value >= NOON + 60) is not (hour > _TWELVE) and int(clock["hour"]) <= _TWELVE:
+            return None
+        hour = hour - _TWELVE if int(clock["hour"]) <= _TWELVE < hour else hour
+    point = clock["point"] or (":" if rest else "")
+    return f"{hour:0{width}}{point}{f'{rest:02}' if point else ''}{name}{clock['rest']}"
 
 
 def _style(text: str) -> tuple[bool, bool]:
@@ -319,9 +344,10 @@ def _date_in_digits(old: Fact, new: Fact) -> str | None:
 
 
 def _format_month(month: int, like: str) -> str:
-    """The name of a month; a short name stays short: "Sept" -> "Jun". "May" is both and counts as full."""
-    is_full = like.lower() in MONTHS
-    name = MONTHS[month - 1] if is_full else MONTHS[month - 1][:3]
+    """The name of a month in the language of another; a short one stays short: "Sept" -> "Jun". "May" is full."""
+    tables = (MONTHS, *(language.months for language in LANGUAGES))
+    full = next((names for names in tables if like.lower() in [name.lower() for name in names]), None)
+    name = full[month - 1] if full else MONTHS[month - 1][:3]
     return name.capitalize() if like[0].isupper() else name
 
 
@@ -337,14 +363,16 @@ def _rewrite_label(old: Fact, new: Fact) -> str:
     return str(new.value) if re.fullmatch(ORDINAL, new.text, re.IGNORECASE) else new.text
 
 
-def _rewrite_weekday(old: Fact, new: Fact) -> str | None:
-    """Write the new weekday in the form of the old one: "Mondays" -> "Fridays", "Mon" -> "Fri"."""
-    many = old.text.lower().endswith("days")
-    full = next((day for day in DAYS if day == new.value), None)
-    if full is None:
-        return None
-    name = full.capitalize()
+def _rewrite_weekday(old: Fact, new: Fact) -> str:
+    """Write the new weekday in the form of the old one: "Mondays" -> "Fridays", "Mon" -> "Fri", "lundi" -> "mardi"."""
+    number = DAYS.index(str(new.value))
+    for language in LANGUAGES:
+        was = language.days[DAYS.index(str(old.value))]
+        if old.text.lower().startswith(was.lower()):
+            name = language.days[number] + old.text[len(was) :]
+            return name.capitalize() if old.text[0].isupper() else name.lower()
+    name = DAYS[number].capitalize()
     # without "day" it is a short name, at most as long as "Thurs", and stays one
     if "day" not in old.text.lower():
         return name[:3] if len(old.text.rstrip(".")) <= len("thurs") else name
-    return f"{name}s" if many else name
+    return f"{name}s" if old.text.lower().endswith("days") else name

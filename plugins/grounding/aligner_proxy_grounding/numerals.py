@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from aligner_proxy_grounding.languages import NUMBERS, language_of_number, number_in_words
+
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -44,7 +46,8 @@ _VOWEL_SOUND = re.compile(r"(?:8\d*|11|18)(?!\d)|eight|eleven|eighteen|eighty", 
 def value_of(text: str) -> Decimal:
     """The value of a number that `NUMBER` matches; a separator before exactly three digits groups thousands."""
     if not text[0].isdigit():
-        return Decimal(_in_words(text.lower()))
+        low = text.lower()
+        return Decimal(NUMBERS[low] if low in NUMBERS else _in_words(low))
     grouped = _GROUPED.match(text)
     if grouped:
         head = grouped.group()
@@ -71,7 +74,7 @@ def _in_words(text: str) -> int:
 def format_number(value: Decimal, like: str, other: str = "", *, money: bool = False) -> str:
     """Write a value in the notation of the number `like`; where that leaves a choice, in the notation of `other`."""
     if not like[0].isdigit():
-        words = _number_in_words(value)
+        words = _number_in_words(value, like)
         if words is not None:
             return words.capitalize() if like[0].isupper() else words
         # too long in words, so written as in the reference
@@ -87,11 +90,13 @@ def format_number(value: Decimal, like: str, other: str = "", *, money: bool = F
     return _with_groups(whole, like, other) + (f"{mark or _fraction(other)[0] or '.'}{rest}" if rest else "")
 
 
-def _number_in_words(value: Decimal) -> str | None:
-    """Write a value in words; None if that would be long."""
+def _number_in_words(value: Decimal, like: str) -> str | None:
+    """Write a value in words of the language of `like`; None if that would be long."""
     if value != value.to_integral_value() or not 0 <= value <= _BIG:
         return None
     number = int(value)
+    if language_of_number(like) is not None and like.lower() not in _VALUES:
+        return number_in_words(number, like)
     if number == _BIG:
         return "a hundred"
     if number < len(_ONES):

@@ -223,3 +223,28 @@ def test_labels_and_versions_agree_whatever_their_notation(text: str, other: str
 @pytest.mark.parametrize("text", ["Come in the last week.", "It takes version control.", "Sie kommt am 5.10.2026."])
 def test_what_is_no_label_and_no_version(text: str) -> None:
     assert not [fact for fact in read_facts(text) if fact.kind in (FactKind.LABEL, FactKind.VERSION)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Die Garantie beträgt zwei Jahre.", [(FactKind.DURATION, "2")]),
+        ("Das dauert zehn bis vierzehn Werktage.", [(FactKind.DURATION, "10"), (FactKind.DURATION, "14")]),
+        ("Les retours sont acceptés sous quinze jours ouvrés.", [(FactKind.DURATION, "15")]),
+        ("La garantía es de tres años.", [(FactKind.DURATION, "3")]),
+        ("Once a month you pay.", []),
+        ("Une remise de quinze pour cent.", [(FactKind.PERCENT, "15")]),
+        ("El depósito es de cien euros.", [(FactKind.MONEY, "100")]),
+        ("Abgabe am 3. Oktober 2026.", [(FactKind.DATE, "(2026, 10, 3)")]),
+        ("Cerramos el 6 de enero de 2027.", [(FactKind.DATE, "(2027, 1, 6)")]),
+        ("Montags zu.", [(FactKind.WEEKDAY, "monday")]),
+        ("Von 8 bis 18 Uhr.", [(FactKind.TIME, "480"), (FactKind.TIME, "1080")]),
+        ("Ouvert de 9 h à 18h30.", [(FactKind.TIME, "540"), (FactKind.TIME, "1110")]),
+        ("It lasts 9 h.", [(FactKind.DURATION, "9")]),
+        ("We are open 9 to 5.", [(FactKind.TIME, "540"), (FactKind.TIME, "1020")]),
+        ("We are open 5 to 7 days a week.", [(FactKind.DURATION, "5"), (FactKind.DURATION, "7")]),
+        ("The break is from 12 noon to 1 pm.", [(FactKind.TIME, "720"), (FactKind.TIME, "780")]),
+    ],
+)
+def test_facts_in_other_languages_and_hours_are_read(text: str, expected: list[tuple[FactKind, str]]) -> None:
+    assert [(fact.kind, str(fact.value)) for fact in read_facts(text)] == expected

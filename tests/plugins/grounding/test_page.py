@@ -68,9 +68,7 @@ def test_bold_words_are_what_the_lines_behind_them_are_about() -> None:
 
 
 def test_front_matter_is_read_key_by_key() -> None:
-    text = (
-        "---\ntitle: Gift cards\nmax_value: \u20ac150\nvalid_from: 2026-02-01\n---\n\nThey come within 10 minutes.\n"
-    )
+    text = "---\ntitle: Gift cards\nmax_value: \u20ac150\nvalid_from: 2026-02-01\n---\n\nThey come within 10 minutes.\n"
     by_value = {s.fact.text: s for s in read_page("F.md", text).statements}
     assert {value: s.line for value, s in by_value.items()} == {"\u20ac150": 3, "2026-02-01": 4, "10 minutes": 7}
     assert "valu" in by_value["\u20ac150"].about

@@ -6,6 +6,7 @@ import re
 
 from aligner_proxy_grounding.facts import DAY_OR_MONTH, Fact, FactKind
 from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, SPACE, Conventions, FactReading
+from aligner_proxy_grounding.languages import LANGUAGES, either
 from aligner_proxy_grounding.numerals import ORDINAL, ordinal_value
 
 MONTHS = (
@@ -13,11 +14,19 @@ MONTHS = (
     "december",
 )  # fmt: skip
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_MONTH_NUMBERS = {
+    name.lower(): number
+    for months in (MONTHS, [month[:3] for month in MONTHS], *(language.months for language in LANGUAGES))
+    for number, name in enumerate(months, 1)
+} | {"sept": 9}
+MONTH = either([*_MONTH_NUMBERS])
+"""The names of months in all languages, and the short ones in English."""
+_YEAR = rf"(?:,?{SPACE}(?:de |del )?(?P<YEAR>(?:19|20)\d\d)\b)?"
 _DATE = re.compile(
-    rf"{BEFORE}(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?{SPACE}(?:of )?(?P<month>{'|'.join(MONTHS)}|"
-    rf"{'|'.join(m[:3] for m in MONTHS)}|sept)\b\.?(?:,?{SPACE}(?P<year>(?:19|20)\d\d)\b)?"
-    rf"|(?P<month2>{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b\.?{SPACE}(?:the )?"
-    rf"(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?{AFTER}(?:,?{SPACE}(?P<year2>(?:19|20)\d\d)\b)?"
+    rf"{BEFORE}(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|er|\.)?{SPACE}(?:of |de )?(?P<month>{MONTH})\b\.?"
+    rf"{_YEAR.replace('YEAR', 'year')}"
+    rf"|(?P<month2>{MONTH})\b\.?{SPACE}(?:the )?(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?{AFTER}"
+    rf"{_YEAR.replace('YEAR', 'year2')}"
     rf"|(?P<year3>(?:19|20)\d\d)-(?P<month3>\d\d)-(?P<day3>\d\d)"
     rf"|(?P<day4>\d{{1,2}})\.(?P<month4>\d{{1,2}})\.(?P<year4>(?:19|20)\d\d)?(?!\d)"
     rf"|(?P<one>\d{{1,2}})/(?P<other>\d{{1,2}})/(?P<year5>(?:19|20)\d\d)(?![\d/]))",
@@ -34,6 +43,8 @@ _DAY_OF_MONTH = re.compile(
 _WEEKDAY = re.compile(
     rf"(?<!\w)(?P<day>{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun)(?P<many>s?)\b(?!\w)", re.IGNORECASE
 )
+_FOREIGN_DAYS = {day.lower(): n for language in LANGUAGES for n, day in enumerate(language.days)}
+_FOREIGN_DAY = re.compile(rf"(?<!\w)(?P<day>{either([*_FOREIGN_DAYS])})(?:s|en)?(?!\w)", re.IGNORECASE)
 # Matched with its case, unlike the pattern above.
 _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
 
@@ -47,7 +58,7 @@ def read_dates(reading: FactReading) -> None:
         year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"] or parts["year5"]
         name = parts["month"] or parts["month2"]
         digits = parts["month3"] or parts["month4"] or parts["one" if swapped else "other"]
-        month = _month(name) if name else int(digits)
+        month = _MONTH_NUMBERS[name.lower()] if name else int(digits)
         if 1 <= int(day) <= 31 and 1 <= month <= len(MONTHS):
             value = (int(year) if year else None, month, int(day))
             # the point of "3 Sept." may end the sentence; that of "3.9." is part of the date
@@ -83,12 +94,12 @@ def read_days_of_month(reading: FactReading) -> None:
             reading.blank(start, end)
 
 
-def _month(name: str) -> int:
-    return next(n for n, month in enumerate(MONTHS, 1) if month.startswith(name.lower()[:3]))
-
-
 def read_weekdays(reading: FactReading) -> None:
-    """Read days of the week, which must have a capital."""
+    """Read days of the week, which must have a capital in English."""
+    for match in reading.matches(_FOREIGN_DAY):
+        day = DAYS[_FOREIGN_DAYS[match["day"].lower()]]
+        reading.take(Fact(FactKind.WEEKDAY, day, *match.span(), match.group()))
+        reading.blank(*match.span())
     for match in reading.matches(_WEEKDAY):
         day_text = match.group()
         # short names need the usual case, since "sat" and "SUN" are words as well

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-from aligner_proxy_grounding.facts import Fact, FactKind
+from aligner_proxy_grounding.facts import UNITS_OF_TIME, Fact, FactKind
 from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, JOIN, LOOK_BACK, RANGE, SPACE, FactReading, take_number
 from aligner_proxy_grounding.forms.units import UNIT, unit_of
+from aligner_proxy_grounding.languages import LANGUAGES, Language, either
 from aligner_proxy_grounding.numerals import DIGITS, MAGNITUDE, NUMBER, value_of
 from aligner_proxy_grounding.words import stem, stems_of
 
@@ -72,6 +73,28 @@ _DURATION = re.compile(
     rf"{_DURATION_UNIT}",
     re.IGNORECASE,
 )
+
+
+def _foreign_patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Durations, percentages and amounts in euros of a language, whose numbers may be words of it."""
+    words = either([*language.numbers])
+    number = rf"(?P<n>{DIGITS}|{words})"
+    # business days before days, since their names begin alike
+    units = "|".join(f"(?P<{unit.replace(' ', '_')}>{language.units[unit]})" for unit in reversed([*language.units]))
+    join = rf"{SPACE}(?:-|\u2013|{either(language.between)}){SPACE}"
+    low = rf"(?:(?P<low>{DIGITS}|{words})(?P<join>{join}))?"
+    forms = (
+        rf"{low}{number}[ \u00a0\u202f]{{1,2}}(?P<unit>{units})",
+        rf"(?P<n>{words}) (?P<unit>%|{_PERCENT_NAME})",
+        rf"(?P<n>{words}) (?P<unit>euros?)",
+    )
+    durations, shares, money = (re.compile(rf"{BEFORE}{form}(?!\w)", re.IGNORECASE) for form in forms)
+    return durations, shares, money
+
+
+_FOREIGN_DURATIONS, _FOREIGN_SHARES, _FOREIGN_MONEY = zip(
+    *(_foreign_patterns(language) for language in LANGUAGES), strict=True
+)
 # Without ignoring case, since "W" is a unit and "w" is none.
 _AMOUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER})[ \u00a0\u202f-]{{0,4}}(?:{UNIT})(?![\w\u00b2\u00b3/])")
 _COUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER})(?:{MAGNITUDE}(?<![\dmM][mM])(?<!\b[mM]))?{AFTER}", re.IGNORECASE)
@@ -103,7 +126,7 @@ _LONGEST_ID = 5
 
 def read_money(reading: FactReading) -> None:
     """Read amounts of money."""
-    for pattern in (_MONEY_BEFORE, _MONEY_BEHIND):
+    for pattern in (_MONEY_BEFORE, _MONEY_BEHIND, *_FOREIGN_MONEY):
         for match in reading.matches(pattern):
             unit_text = match["unit"]
             unit = _SYMBOLS.get(unit_text.upper()) or _SYMBOLS.get(unit_text) or _NAMED[unit_text.lower()]
@@ -111,8 +134,9 @@ def read_money(reading: FactReading) -> None:
 
 
 def read_percentages(reading: FactReading) -> None:
-    for match in reading.matches(_PERCENT):
-        take_number(reading, match, FactKind.PERCENT, "%")
+    for pattern in (_PERCENT, *_FOREIGN_SHARES):
+        for match in reading.matches(pattern):
+            take_number(reading, match, FactKind.PERCENT, "%")
 
 
 def read_sizes(reading: FactReading) -> None:
@@ -135,6 +159,14 @@ def read_durations(reading: FactReading) -> None:
         if unit == "day" and match["working"]:
             unit = "business day"
         take_number(reading, match, FactKind.DURATION, unit)
+
+
+def read_foreign_durations(reading: FactReading) -> None:
+    """Read durations in German, French and Spanish: "zwei Jahre", "sous 30 jours"."""
+    for pattern in _FOREIGN_DURATIONS:
+        for match in reading.matches(pattern):
+            unit = next(name for name in UNITS_OF_TIME if match.groupdict().get(name.replace(" ", "_")))
+            take_number(reading, match, FactKind.DURATION, unit)
 
 
 def read_amounts(reading: FactReading) -> None:

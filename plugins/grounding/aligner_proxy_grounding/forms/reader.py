@@ -17,6 +17,7 @@ from aligner_proxy_grounding.forms.quantities import (
     read_amounts,
     read_counts,
     read_durations,
+    read_foreign_durations,
     read_fractions,
     read_money,
     read_percentages,
@@ -76,7 +77,8 @@ def _as_weight(fact: Fact) -> Fact:
 # In this order: each step reads what the earlier ones left, so plain counts come after all units.
 _STEPS: tuple[Callable[[FactReading], None], ...] = (
     read_streets, read_labels, read_money, read_percentages, read_days_of_month, read_times,
-    read_bare_hours, read_sizes, read_fractions, read_ages, read_durations, read_amounts, read_counts, read_weekdays,
+    read_bare_hours, read_sizes, read_fractions, read_ages, read_durations,
+    read_foreign_durations, read_amounts, read_counts, read_weekdays,
     read_names,
 )  # fmt: skip
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.languages import JOINS
 from aligner_proxy_grounding.numerals import NUMBER, magnitude_of, value_of
 
 SPACE = r"[ \u00a0\u202f]{0,4}"
 """Spaces, plain or not breaking a line."""
-JOIN = rf"{SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b){SPACE}"
+JOIN = rf"{SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b|\b(?:{JOINS})(?=\s)){SPACE}"
 # A number does not begin inside a word, an address or a longer number.
 BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
 AFTER = r"(?![\w]|[.,:/]\d)"
