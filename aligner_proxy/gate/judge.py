@@ -21,7 +21,7 @@ from types import MappingProxyType
 from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
-from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, moved_parts
+from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, moved_parts, without_closed_gap
 from aligner_proxy.gate.completion import Followed, complete_edits, removed_segments
 from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, follow
 from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
@@ -134,9 +134,13 @@ class Settled:
     @property
     def open_edits(self) -> Followed:
         """The edits after the closed beginning, with positions relative to the open rest."""
-        first = len(self.closed.pieces)
-        open_edits = ((edit, parts) for edit, parts in self.edits.items() if edit.start >= self.closed.chars)
-        return {moved_edit(edit, self.closed, -1): moved_parts(parts, -first) for edit, parts in open_edits}
+        closed = self.closed
+        first = len(closed.pieces)
+        return {
+            moved_edit(without_closed_gap(edit, closed), closed, -1): moved_parts(parts, -first)
+            for edit, parts in self.edits.items()
+            if edit.end > closed.chars
+        }
 
 
 def judge_next(
@@ -236,10 +240,12 @@ class _GateCase:
         followed: Followed = proposals
         if before.read(edits.has_outline):
             count = released.segments - len(closed.pieces)
-            followed = complete_edits(original, pieces, proposals, count, removed_segments(open_edits))
+            removed = removed_segments(open_edits)
+            in_table = closed.before.ends_in_table
+            followed = complete_edits(original, pieces, proposals, count, removed, in_table=in_table)
         torn_edits: Collection[Edit] = ()
         if any(SIGN.search(original, edit.start, edit.end) or SIGN.search(edit.text) for edit in followed):
-            around = Surroundings(closed is not NOTHING, closed.before.text)
+            around = Surroundings(closed is not NOTHING, closed.open_halves)
             followed, torn_edits = complete_pairs(original, pieces, followed, around)
         all_followed = {**open_edits, **followed}
         by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_followed}
@@ -274,19 +280,22 @@ class _GateCase:
     def close(self, released: Settled) -> None:
         """Extend the closed beginning up to an unedited segment, so that the gate need not read it again."""
         count = released.segments - len(self.closed.pieces)
-        end = last_closable(self.before, self.upstream_pieces, self.pieces, count, released.open_edits)
+        open_edits = released.open_edits
+        end, in_table = last_closable(self.before, self.upstream_pieces, self.pieces, count, open_edits)
         if not end:
             return
         start = self.pieces[end].start
         # `edit` is the folded form, whose positions compare with `start`; `proposed` is the same edit of the original
         closing = [edit for edit, proposed in self.proposed.items() if proposed.last <= end and edit.end <= start]
-        parts = tuple(part for edit in closing for part in released.open_edits.get(self.proposed[edit], ()))
+        parts = tuple(part for edit in closing for part in open_edits.get(self.proposed[edit], ()))
         before = TextFacts(self.before.text[:start], self.closed.before)
         sources = self.policy.source_texts
         changes = (EditGroup(tuple(closing), parts),)
         candidate = Candidate(before, self.pieces[:end], self.policy.objectives, changes, sources, self.closed)
         if can_close(candidate, self.rules):
-            self.closed.extend(self.original[: self.upstream_pieces[end].start], candidate)
+            pieces = self.upstream_pieces[:end]
+            original = self.original[: self.upstream_pieces[end].start]
+            self.closed.extend(original, pieces, candidate, ends_in_table=in_table)
 
 
 def _brief_segments(segments: Sequence[SegmentScore], policy: Policy) -> frozenset[int]:

@@ -270,12 +270,12 @@ def lost_item(candidate: Candidate) -> bool:
     return bool(removed or candidate.closed.removed) and candidate.after.read(refers) and _dangles(candidate)
 
 
-def _marks_of_items(text: str) -> list[tuple[range, str]]:
+def _marks_of_items(text: str, _in_table: bool) -> list[tuple[range, str]]:
     return marked_lines(split(text))
 
 
-def _rows(text: str) -> list[tuple[range, str]]:
-    return rows(split(text))
+def _rows(text: str, in_table: bool) -> list[tuple[range, str]]:
+    return rows(split(text), in_table=in_table)
 
 
 SIGNS_OF_ITEMS = (_marks_of_items, _rows)

@@ -147,6 +147,7 @@ class AlignerGuardrail(CustomGuardrail):
         body_limits.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+        litellm_internals.count_tokens_off_loop()
         litellm_internals.watch_bodies(duplicate_models.note_models)
         malloc_trim.trim_periodically()
         gc_workaround.collect_between_callbacks()
