@@ -37,6 +37,7 @@ def _use_own_folder_for_temporary_files() -> None:
         return  # in that of the process that started it
     os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="tests-")  # short: sockets lie in it
+    os.chmod(folder, 0o711)  # PostgreSQL runs as another user, who has to get to its own folder inside
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
 

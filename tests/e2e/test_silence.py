@@ -97,9 +97,8 @@ def test_no_client_is_without_an_event_for_long(gateway: Any, plain: Any, mode: 
         streamed(proxy, way[0], mode + way[1], "good")  # what is used for the first time takes seconds
         return silences(proxy, way[0], mode + way[1])
 
-    with ThreadPoolExecutor(2 * len(WAYS)) as pool:
-        both = [pool.map(partial(measure, proxy), WAYS) for proxy in (gateway, plain)]
-        ours, theirs = map(list, both)
+    with ThreadPoolExecutor(len(WAYS)) as pool:
+        ours, theirs = (list(pool.map(partial(measure, proxy), WAYS)) for proxy in (gateway, plain))
     assert [text for _, text in ours] == [KIND] * len(WAYS)
     too_long = [
         (way, first, max(later))
