@@ -83,7 +83,9 @@ def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str
     for before in range(60, 84):
         answer = "and so it goes on " * before + insult.rstrip(".") + " and so it goes on" * 60
         made = correct_alone(detector(), tiny.request(answer))
-        assert [segment.flagged for segment in made.segments] == [True]
+        # a text without an end is divided, but not within the insult
+        [flagged] = [segment.text for segment in made.segments if segment.flagged]
+        assert insult.rstrip(".") in flagged
 
 
 @settings(deadline=None, max_examples=examples(120))
