@@ -25,7 +25,7 @@ from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, mov
 from aligner_proxy.gate.completion import Followed, complete_edits, removed_segments
 from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, follow
 from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
-from aligner_proxy.gate.rules import Rule, may_remove, waived_rules
+from aligner_proxy.gate.rules import Rule, removable, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.lists.numbering import renumber_text
@@ -360,8 +360,9 @@ def _free(before: TextFacts, pieces: Sequence[Segment], flagged: Sequence[bool] 
     invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
     # `pieces` are those of the open rest, whose positions begin after the closed text
     invented -= len(before.closed.text)
+    may_remove = removable(policy.objectives, original)
     return [
-        piece.start >= invented or (flagged is not None and flag) or may_remove(policy.objectives, original, piece.text)
+        piece.start >= invented or (flagged is not None and flag) or may_remove(piece.text)
         for piece, flag in zip(pieces, flagged or [False] * len(pieces), strict=True)
     ]
 

@@ -136,11 +136,13 @@ def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
     return any(objective.name in BREVITY_OBJECTIVES or _BRIEF.search(objective.text) for objective in own)
 
 
-def may_remove(objectives: Sequence[Objective], original: str, piece: str) -> bool:
-    """Whether a request asks to remove this segment: the answer is too long, or the segment holds a banned word."""
-    return any(
-        _too_long(allowance, original) or contains_any(piece, allowance.banned) for allowance in _allowances(objectives)
-    )
+def removable(objectives: Sequence[Objective], original: str) -> Callable[[str], bool]:
+    """A test whether a request asks to remove a segment: the answer is too long, or the segment holds a banned word."""
+    allowances = _allowances(objectives)
+    # the answer is measured once, and not for each of its segments
+    if any(_too_long(allowance, original) for allowance in allowances):
+        return lambda piece: True
+    return lambda piece: any(contains_any(piece, allowance.banned) for allowance in allowances)
 
 
 def cuts_too_much(objectives: Sequence[Objective], original: str, new: str) -> bool:
