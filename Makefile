@@ -23,7 +23,7 @@ demo: gateway ## a local model, the gateway in front of it, and the official cli
 demo-preferences: gateway ## one question by different people, and weights by question: live, about two minutes
 	@$(BIN)/python -m demo.preferences $(ARGS)
 
-check: setup ## lint, and the unit tests that need no model and no proxy: for every change, in two minutes
+check: setup ## lint, and the unit tests that need no model and no proxy: for every change, in under three minutes
 	@$(MAKE) --no-print-directory -j 2 lint unit
 
 unit: setup # ignored folders hold nothing else, and need not be read
