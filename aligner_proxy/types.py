@@ -34,6 +34,15 @@ class Verify(StrEnum):
     ALWAYS = "always"
 
 
+class Write(StrEnum):
+    """What is written in place of a flagged passage: nothing, so that it is removed; only what a detector head finds
+    good, also as an answer to the question; or anything that is not flagged itself."""
+
+    NEVER = "never"
+    VERIFIED = "verified"
+    FREE = "free"
+
+
 class OnError(StrEnum):
     """Reaction to a failed correction: deliver the original, answer with an error, or retry."""
 
@@ -218,6 +227,8 @@ class SkipReason(StrEnum):
     ENDPOINT = "endpoint"
     MODE_OFF = "mode_off"
     NO_OBJECTIVES = "no_objectives"
+    RELOAD_FAILED = "reload_failed"
+    """No objectives either, but the file on disk, whose change was refused, may name some."""
     BYPASS = "bypass"
     NOT_SAMPLED = "not_sampled"
     TOOL_CALLS = "tool_calls"
@@ -268,6 +279,8 @@ class GateRule(StrEnum):
     LANGUAGE = "changed_language"
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
+    REPEATED_SENTENCE = "said_twice"
+    BARE_SPEAKER = "bare_speaker"
 
 
 _HALF = re.compile("[\ud800-\udfff]")
@@ -276,14 +289,20 @@ _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 """Both halves, one after the other, as they stand where two pieces of a stream were put together."""
 DEFAULT_ALIGNER = "default"
 """The aligner used if a policy names none."""
+EMBEDDED = "embedded"
+"""The model of the aligner that comes with the distribution aligner-proxy-embedded."""
 METAALIGNER = "metaaligner"
 """Name of the default corrector: an aligner that runs on the engine."""
 LOCAL_EDITOR = "local"
 """The default editor: the aligner that flags a passage also rewrites it."""
 UPSTREAM_EDITOR = "upstream"
 """The editor is the model group that answers the request."""
+BREVITY_OBJECTIVES = frozenset({"concise", "non-repetitive"})
+"""Names of the built-in objectives about brevity, which flag good answers more often than the others."""
 EDITOR_GROUP = "model:"
 """Prefix of an editor that is a model group: `model:GROUP`."""
+SAFETY_OBJECTIVES = frozenset({"harmless"})
+"""Names of the objectives about safety; an answer that is all harm is never delivered for want of anything else."""
 
 
 class LengthUnit(StrEnum):
@@ -498,6 +517,7 @@ class Policy:
     after_retry: OnError = OnError.PASSTHROUGH  # reaction when retries fail, too
     on_skip: SkipPolicy = SkipPolicy()
     if_nothing_remains: IfNothingRemains = IfNothingRemains.ORIGINAL
+    declines_harm_alone: bool = False  # if_nothing_remains counts only where a safety objective was violated
     decline: tuple[tuple[str, str], ...] = ()  # (language, text) in place of an answer; "" is any language
     decline_within: float = 2.0  # next to a harmful segment, others count as harmful from this far below
     caution: float = 0.0  # score above which a segment is flagged
@@ -519,6 +539,8 @@ class Policy:
     incoming_tool_results: IncomingTreatment = IncomingTreatment.PASS
     incoming_history: IncomingTreatment = IncomingTreatment.PASS
     corrector: str = METAALIGNER
+    write: Write = Write.NEVER  # what the aligner may write in place of a flagged passage
+    editor_write: Write = Write.FREE  # what an editor may write there
     editor: str = LOCAL_EDITOR  # writes replacements of flagged text: local, upstream, or model:GROUP
     judge: Judge = NO_JUDGE  # gives a second opinion on what the head doubts
     upstream: str = ""  # model group that answers; empty if unknown; `editor: upstream` uses it
@@ -564,6 +586,11 @@ class Policy:
     def looks_at_side_texts(self) -> bool:
         """Whether any kind of text that comes with an answer is judged, dropped or blocked."""
         return any(self.side_treatment(kind) is not SideTreatment.PASS for kind in SideKind)
+
+    @property
+    def effective_write(self) -> Write:
+        """What may be written by who edits: the aligner or the editor."""
+        return self.write if self.editor == LOCAL_EDITOR else self.editor_write
 
     @property
     def editor_group(self) -> str | None:

@@ -13,7 +13,7 @@ own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 chosen=(--sample tests/test_{clock,concurrency,connections,extras}.py tests/engine/client tests/engine/server)
 chosen+=(tests/gateway tests/pipeline tests/plugins)
 # What costs most and only computes with texts, or tries many of them where few show the same.
-for path in gateway/endpoints gateway/test_enforced.py gateway/test_side_texts.py pipeline/test_closing.py \
+for path in gateway/endpoints gateway/test_{enforced,reasoning_in_content,side_texts,untouched}.py pipeline/test_closing.py \
     pipeline/test_lists_in_streams.py pipeline/test_replacement_map.py plugins/metaalign plugins/review; do
     chosen+=(--ignore "tests/$path")
 done

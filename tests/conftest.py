@@ -1,11 +1,14 @@
-"""What every test needs before anything imports LiteLLM: no network, and no noise from its models."""
+"""What every test needs before anything imports LiteLLM: no network, no noise from its models, a place for files."""
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import os
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -15,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support.sampling import SAMPLED, sample
+from tests.support.sampling import SAMPLED, examples, sample
 
 for name in (
     "HF_HUB_DISABLE_TELEMETRY",
@@ -26,6 +29,20 @@ for name in (
     os.environ.setdefault(name, "True")
 # Triton decides when it is first imported, by whichever library, whether it interprets kernels on the CPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def _use_own_folder_for_temporary_files() -> None:
+    """What tests and their processes leave in the folder for temporary files ends with the run; pytest's own stays."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # in that of the process that started it
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="tests-")  # short: sockets lie in it
+    os.chmod(folder, 0o711)  # PostgreSQL runs as another user, who has to get to its own folder inside
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+
+
+_use_own_folder_for_temporary_files()
 
 
 if settings.get_current_profile_name() == "default":  # Hypothesis has one of its own for CI
@@ -44,8 +61,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say to test files that only a sample runs, and to Python that a warning of Pydantic's is nothing of ours."""
     if config.getoption("sample"):
         os.environ[SAMPLED] = "1"
+        _let_hypothesis_sample()
     # About a TypedDict of LiteLLM, when it first builds its models.
     config.addinivalue_line("filterwarnings", "ignore:.*`ReadOnly` qualifier:UserWarning")
+
+
+def _let_hypothesis_sample() -> None:
+    """Fewer examples where a test names no number; that too many are filtered only their full number can say."""
+    if settings.get_current_profile_name() == "here":
+        here = settings.get_profile("here")
+        unchecked = [*here.suppress_health_check, HealthCheck.filter_too_much]
+        settings.register_profile(
+            "sample", here, max_examples=examples(here.max_examples), suppress_health_check=unchecked
+        )
+        settings.load_profile("sample")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -59,13 +88,23 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-_MORE_THREADS = 50
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Let the guardrails go that nobody holds, and behind the tests of proxies the proxies."""
+    _end_threads()
+    folders = {*_OF_PROXIES, "attacks"}
+    if item.path.parent.name in folders and (nextitem is None or nextitem.path.parent.name not in folders):
+        from tests.e2e.processes import stop_proxies
+
+        stop_proxies(item.config)
+
+
+_MORE_THREADS = 120
 """So many new ones may be threads of guardrails that nobody holds any more: each looks at its files once a second."""
 _threads_left = 0
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
+def _end_threads() -> None:
     """End such threads. Guardrails are in cycles, and Python looks for old ones only when much more is new."""
     global _threads_left
     count = threading.active_count()

@@ -82,6 +82,7 @@ def test_each_loop_has_its_own_turns() -> None:
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
     gc.collect()
+    gc.freeze()  # else the next test collects among all that was there before, again
     gc.disable()
     yield
     gc.enable()

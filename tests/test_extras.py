@@ -194,6 +194,7 @@ def source_of(module: str) -> str:
     return file.read_text()
 
 
+@pytest.mark.slow
 def test_only_what_needs_an_extra_imports_its_packages(plain: Plain) -> None:
     assert set(plain.lacks.values()) <= set(NEEDY)
     themselves = {

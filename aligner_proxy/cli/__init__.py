@@ -7,6 +7,7 @@ on stderr with exit status 2, and with `--json` also as one JSON object on stdou
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from functools import cache
 from typing import Any, cast
@@ -88,4 +89,9 @@ def print_error(error: AlignerProxyError, as_json: bool) -> None:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="aligner-proxy")
 def main() -> None:
-    """A correcting LLM gateway: a small local model checks each answer against your objectives and edits violations."""
+    """A correcting LLM gateway: a small local model checks each answer against your objectives and edits violations.
+
+    Prices of models are those that LiteLLM brings; LITELLM_LOCAL_MODEL_COST_MAP=False gets today's from the internet.
+    """
+    # Importing LiteLLM would else ask the internet, and wait for seconds where there is none.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ import click
 from click.core import ParameterSource
 
 from aligner_proxy.cli import batch
-from aligner_proxy.cli.batch_rows import ObjectiveNames, RowPolicy, result_fields
+from aligner_proxy.cli.batch_rows import CorrectExchange, ObjectiveNames, RowPolicy, result_fields
 from aligner_proxy.cli.diff import show_outcome
 from aligner_proxy.cli.options import aligner_options, silence_libraries, weight_settings
-from aligner_proxy.cli.terminal import Terminal, echo_json
+from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.head_supply import SuppliedEngine
 from aligner_proxy.engine.client.http import HttpEngine
@@ -32,18 +32,32 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.engine_schema import ServerKind
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.store import HeadStore
-from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn, Verify
+from aligner_proxy.types import (
+    DEFAULT_ALIGNER,
+    EMBEDDED,
+    Exchange,
+    Objective,
+    Outcome,
+    Policy,
+    SkipReason,
+    Status,
+    Turn,
+    Verify,
+    Write,
+)
 
+OpenCorrector = Callable[[], AbstractAsyncContextManager[CorrectExchange]]
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OF_POLICIES = ("for_model", "team", "key")
-_OF_BATCH = ("requests", "bare", *_OF_POLICIES)
-_OF_OTHERS = ("question", "as_json", "jsonl")
-_OF_OBJECTIVES = ("caution", "verify", "aligner")
+_OF_POLICIES = ("for_model", "route", "team", "key", "system")
+_OF_BATCH = ("requests", "bare")
+_OF_OTHERS = ("question", "as_json", "jsonl", "system")
+_OF_OBJECTIVES = ("caution", "verify", "write", "aligner")
 """Options that belong to objectives from the command line."""
-_FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH, "output", "skip")
+_FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH, *_OF_POLICIES, "output", "skip")
 
 
 @click.command("align")
@@ -59,9 +73,15 @@ _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH
 )
 @click.option("--requests", type=_FILE, help="With --batch: the batch's input file, for the conversations.")
 @click.option("--bare", is_flag=True, help="With --batch: add no `aligner` object to the lines.")
-@click.option("--for-model", help="With --batch and --config: the model whose route applies, not each request's own.")
-@click.option("--team", help="With --batch and --config: team id, or team alias, of the tenant; as for `check`.")
-@click.option("--key", help="With --batch and --config: key alias or sha256 of the tenant; as for `check`.")
+@click.option("--route", help="With --config: the name of the route that applies, whatever the model is.")
+@click.option(
+    "--for-model",
+    help="With --config: the model of the request, whose route applies; with --batch in place of each request's own. "
+    "With --config, --model means the same.",
+)
+@click.option("--team", help="With --config: team id, or team alias, of the tenant; as for `check`.")
+@click.option("--key", help="With --config: key alias or sha256 of the tenant; as for `check`.")
+@click.option("--system", help="With --config: the request's system prompt, to which `references` may hold an answer.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="With --jsonl or --batch: append here, and resume after its rows."
 )
@@ -72,11 +92,15 @@ _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH
     "--config",
     "file",
     type=click.Path(path_type=Path),
-    help="A policies file with the aligner and objectives. With --batch and without -o, its policies apply.",
+    help="A policies file with the aligner. Without -o, the policy applies that a request would get: objectives, "
+    "references, and all settings.",
 )
 @click.option("--engine", "address", help="Use a running engine: unix:/path/to/engine.sock or http(s)://host:port.")
 @click.option("--caution", type=float, default=0.0, show_default=True, help="Minimum score in nats to flag a sentence.")
 @click.option("--verify", type=click.Choice([v.value for v in Verify]), default="flagged", show_default=True)
+@click.option(
+    "--write", type=click.Choice(list(Write)), help="What is written in place of a flagged sentence: as in a policy."
+)
 @click.option(
     "--aligner", default=DEFAULT_ALIGNER, show_default=True, help="The aligner to use: a name given to --adapter."
 )
@@ -89,13 +113,20 @@ def command(**options: Any) -> None:
     --config says so. It uses no cache and records nothing.
     """
     flags = {name: options.pop(name) for name in _FLAGS}
-    _refuse_combinations(flags, options["file"])
     file = options.pop("file")
+    if file:
+        # the file names the aligner
+        model = options.pop("model")
+        flags["for_model"] = flags["for_model"] or model
+    policies = registry.load_policies(file) if file and not flags["objectives"] else None
+    _refuse_combinations(flags, policies)
     address = options.pop("address")
     aligner = options.pop("aligner")
     names = ObjectiveNames(_taught_objectives(file, aligner) if file else config.builtin_objectives())
+    by_policies = policies is not None and _has_policies(flags, policies)
     policy = Policy(
         "align",
+        write=_find_write(options, file, aligner),
         objectives=names.resolve(flags["objectives"] or _DEFAULT_OBJECTIVES),
         deadline_s=options.pop("deadline"),
         caution=options.pop("caution"),
@@ -104,11 +135,14 @@ def command(**options: Any) -> None:
     )
     if flags["batch_file"]:
         asyncio.run(_align_batch(flags, policy, address, options, file))
-    elif flags["jsonl"]:
-        asyncio.run(_align_rows(flags, RowPolicy(policy, names), address, options, file))
+        return
+    open_corrector = partial(_open_corrector, flags, policy, policies if by_policies else None, address, options, file)
+    if flags["jsonl"]:
+        usual = () if by_policies else policy.objectives
+        asyncio.run(_align_rows(flags, RowPolicy(usual, names), open_corrector))
     else:
-        exchange = _read_exchange(flags["question"])
-        outcome = asyncio.run(_align_answer(exchange, policy, address, options, file))
+        exchange = _read_exchange(flags["question"], flags["system"])
+        outcome = asyncio.run(_align_answer(exchange, open_corrector))
         _print_result(exchange, outcome, flags["as_json"])
         sys.exit(1 if outcome.status is Status.FAILED else 0)
 
@@ -123,7 +157,24 @@ def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
     }
 
 
-def _read_exchange(question: str | None) -> Exchange:
+def _find_write(options: dict[str, Any], file: Path | None, aligner: str) -> Write:
+    """What may be written according to --write; without it, nothing by the embedded aligner, anything by others."""
+    setting = options.pop("write")
+    if setting is not None:
+        return Write(setting)
+    if file is not None:
+        return config.default_write(registry.load_policies(file), (aligner,))
+    model = (options["adapters"] or {}).get(aligner, options["model"])
+    return Write.NEVER if model in (None, EMBEDDED) else Write.FREE
+
+
+def _has_policies(flags: dict[str, Any], policies: PolicyFile) -> bool:
+    """Whether the policies of a file apply; a file that only names an aligner has none."""
+    has_any = policies.routes or policies.tenants or policies.defaults.model_fields_set
+    return bool(has_any or any(flags[name] for name in _OF_POLICIES))
+
+
+def _read_exchange(question: str | None, system: str | None) -> Exchange:
     """Read the answer from stdin; raises `ConfigError` without a question, or if the answer is not UTF-8."""
     if question is None:
         raise ConfigError("give the question with -q, or rows with --jsonl")
@@ -132,21 +183,53 @@ def _read_exchange(question: str | None) -> Exchange:
         answer = sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"the answer on stdin is not UTF-8 (byte {error.start})") from None
-    return Exchange("align", 0, (Turn("user", question),), answer)
+    system_turn = (Turn("system", system),) if system else ()
+    return Exchange("align", 0, (*system_turn, Turn("user", question)), answer)
 
 
-async def _align_answer(
-    exchange: Exchange, policy: Policy, address: str | None, options: dict[str, Any], file: Path | None
-) -> Outcome:
+@contextlib.asynccontextmanager
+async def _open_corrector(
+    flags: dict[str, Any],
+    policy: Policy,
+    policies: PolicyFile | None,
+    address: str | None,
+    options: dict[str, Any],
+    file: Path | None,
+) -> AsyncIterator[CorrectExchange]:
+    """Open an engine, and a function that corrects an answer under `policies`, or without them under `policy`."""
     async with open_chosen_engine(address, options, file) as engine:
-        return await Pipeline(engine).align(exchange, policy)
+        if policies is not None:
+            yield _correct_by_policies(flags, policy, policies, engine)
+            return
+        pipeline = Pipeline(engine)
+
+        async def correct_by_options(exchange: Exchange, objectives: tuple[Objective, ...]) -> Outcome:
+            return await pipeline.align(exchange, replace(policy, objectives=objectives or policy.objectives))
+
+        yield correct_by_options
 
 
-async def _align_rows(
-    flags: dict[str, Any], rows: RowPolicy, address: str | None, options: dict[str, Any], file: Path | None
-) -> None:
-    async with open_chosen_engine(address, options, file) as engine:
-        job = batch.BatchJob(partial(rows.correct, Pipeline(engine)), flags["output"], flags["skip"])
+def _correct_by_policies(flags: dict[str, Any], policy: Policy, file: PolicyFile, engine: Engine) -> CorrectExchange:
+    """A function that corrects an answer under the policies of `file`; `policy` says how long it may take."""
+    from aligner_proxy.cli.policy_guardrail import RequestOptions, correct_answer, open_guardrail  # imports LiteLLM
+
+    request = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
+    guard = open_guardrail(request, engine, file, policy.deadline_s)
+
+    async def correct(exchange: Exchange, objectives: tuple[Objective, ...]) -> Outcome:
+        return await correct_answer(guard, exchange, request.model, objectives)
+
+    return correct
+
+
+async def _align_answer(exchange: Exchange, open_corrector: OpenCorrector) -> Outcome:
+    async with open_corrector() as correct:
+        return await correct(exchange, ())
+
+
+async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: OpenCorrector) -> None:
+    async with open_corrector() as correct:
+        job = batch.BatchJob(partial(rows.correct, correct), flags["output"], flags["skip"])
         await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
 
 
@@ -154,13 +237,12 @@ async def _align_batch(
     flags: dict[str, Any], policy: Policy, address: str | None, options: dict[str, Any], file: Path | None
 ) -> None:
     """Correct the output file of a batch, under the policies of `file` unless objectives were given."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing LiteLLM calls the internet
     from aligner_proxy.cli import provider_batch  # imports LiteLLM, which takes seconds
+    from aligner_proxy.cli.policy_guardrail import RequestOptions
 
     requests = provider_batch.BatchRequests(flags["requests"]) if flags["requests"] else None
-    settings = provider_batch.BatchSettings(
-        flags["batch_file"], requests, flags["bare"], flags["for_model"], flags["team"], flags["key"]
-    )
+    caller = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
+    settings = provider_batch.BatchSettings(flags["batch_file"], requests, flags["bare"], caller)
     policies = registry.load_policies(file) if file and not flags["objectives"] else None
     async with open_chosen_engine(address, options, file) as engine:
         corrector = provider_batch.open_corrector(settings, engine, policies, policy)
@@ -169,19 +251,23 @@ async def _align_batch(
             await batch.run(job, source, sys.stdout.buffer)
 
 
-def _refuse_combinations(flags: dict[str, Any], file: Path | None) -> None:
-    """Raise `ConfigError` for options that have no effect beside each other."""
-    if not flags["batch_file"]:
+def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> None:
+    """Raise `ConfigError` for options that have no effect beside each other; `policies` are those that may apply."""
+    if flags["batch_file"]:
+        _refuse(flags, _OF_OTHERS, "has no effect with --batch, whose questions are in --requests")
+        if flags["output"] and flags["output"].resolve() == flags["batch_file"].resolve():
+            raise ConfigError("--output must be another file than that of --batch")
+    else:
         _refuse(flags, _OF_BATCH, "has no effect without --batch")
-        return
-    _refuse(flags, _OF_OTHERS, "has no effect with --batch, whose questions are in --requests")
-    if flags["output"] and flags["output"].resolve() == flags["batch_file"].resolve():
-        raise ConfigError("--output must be another file than that of --batch")
-    if not file or flags["objectives"]:
+    if policies is None:
         _refuse(flags, _OF_POLICIES, "chooses among the policies of --config; give that, without -o")
         return
-    if not (flags["requests"] or flags["for_model"]):
-        raise ConfigError("the routes of --config match the model of a request; give --requests or --for-model")
+    if flags["batch_file"] and not (flags["requests"] or flags["for_model"] or flags["route"]):
+        raise ConfigError(
+            "the routes of --config match the model of a request; give --requests or --for-model, or the --route"
+        )
+    if not (flags["batch_file"] or _has_policies(flags, policies)):
+        return
     typed = {name: _is_typed(name) for name in _OF_OBJECTIVES}
     _refuse(typed, _OF_OBJECTIVES, "is the policy's in --config; set it there, or give objectives with -o")
 
@@ -205,6 +291,8 @@ def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
         echo_json(result_fields(outcome) | more, ascii_alone=False)
     else:
         show_outcome(Terminal(), exchange.answer or "", outcome)
+    if outcome.reason == SkipReason.NO_OBJECTIVES:
+        echo("no route of --config applies to this request; name one by --route, or its model by --model", err=True)
 
 
 @contextlib.asynccontextmanager

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aligner_proxy.cli.batch import SourceLine, encode_line, parse_object
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy.objective_schema import check_objective_text
 from aligner_proxy.policy.yaml_file import quote_name, suggest_name
-from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
+from aligner_proxy.types import Exchange, Objective, Outcome, Turn
+
+CorrectExchange = Callable[[Exchange, tuple[Objective, ...]], Awaitable[Outcome]]
+"""Corrects an answer; objectives, if there are any, take the place of the usual ones."""
 
 
 class BatchRow(BaseModel):
@@ -49,23 +51,23 @@ class ObjectiveNames:
 
 @dataclass(frozen=True, slots=True)
 class RowPolicy:
-    """The policy of all rows, and the objectives that a row may name instead."""
+    """The objectives of all rows, and those that a row may name instead."""
 
-    policy: Policy
+    usual: tuple[Objective, ...]
+    """Empty: those of the policy."""
     objectives: ObjectiveNames
 
-    async def correct(self, pipeline: Pipeline, line: SourceLine) -> bytes:
-        """Align one row and return the output row; for an invalid row it contains the reason."""
+    async def correct(self, correct: CorrectExchange, line: SourceLine) -> bytes:
+        """Correct one row and return the output row; for an invalid row it contains the reason."""
         fields: dict[str, Any] = {}
         try:
             fields = parse_object(line.content)
             row = BatchRow.model_validate(fields)
-            objectives = self.objectives.resolve(row.objectives) if row.objectives else self.policy.objectives
+            objectives = self.objectives.resolve(row.objectives) if row.objectives else self.usual
         except (ValueError, ConfigError) as error:
             return encode_line(fields | {"row": line.row} | _failure_fields(f"bad row: {_error_text(error)}"))
         exchange = Exchange(f"row-{line.row}", 0, (Turn("user", row.question),), row.answer)
-        outcome = await pipeline.align(exchange, replace(self.policy, objectives=objectives))
-        return encode_line(fields | result_fields(outcome))
+        return encode_line(fields | result_fields(await correct(exchange, objectives)))
 
 
 def result_fields(outcome: Outcome) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """`aligner-proxy check`: validate a config, and print the policy of a request with the origin of each value.
 
 Reads a LiteLLM YAML (and the policies file that it registers) or a policies file. It starts nothing, and calls the
-engine only to choose objectives for a `--prompt`.
+engine only to choose objectives for a `--prompt`. Exit status 0: valid; 1: a gateway starts, but cannot read a file of
+examples; 2: a gateway would refuse it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +31,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import active_policies, litellm_internals
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.gateway.shared_server import open_shared_server
-from aligner_proxy.pipeline.outcomes import lets_through
+from aligner_proxy.pipeline.outcomes import describe_nothing_remains, lets_through
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
@@ -54,7 +56,8 @@ from aligner_proxy.policy.yaml_file import read_yaml, suggest_name
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
 from aligner_proxy.teaching.overview import HeadStatus, head_statuses
-from aligner_proxy.types import Exchange, GateRule, Judge, Objective, Policy, Turn
+from aligner_proxy.teaching.subjects import TeachingState
+from aligner_proxy.types import BREVITY_OBJECTIVES, Exchange, GateRule, Judge, Objective, Policy, Turn
 
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
@@ -80,6 +83,12 @@ class _CheckedConfig:
     lessons: tuple[HeadStatus, ...] = ()
     """The state of each objective that has examples: taught or not."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong although a gateway would start: files of examples that cannot be read."""
+        unreadable = (lesson for lesson in self.lessons if lesson.state is TeachingState.UNREADABLE)
+        return [lesson.warning for lesson in unreadable if lesson.warning is not None]
 
     @property
     def resolver(self) -> PolicyResolver:
@@ -154,13 +163,16 @@ def command(
         policy = asyncio.run(_select_objectives(checked, policy, prompt))
     warnings = [*losses, *_find_warnings(checked, facts, policy)]
     key_settings = _key_settings(checked.keys.get(facts.key_hash or ""))
-    gaps = {name: lets_through(on_route) for name, on_route in checked.resolver.policies_by_route(facts)}
+    by_route = checked.resolver.policies_by_route(facts)
+    gaps = {name: lets_through(on_route) for name, on_route in by_route}
+    remains = {name: describe_nothing_remains(on_route) for name, on_route in by_route}
     if as_json:
-        more = {"key": key_settings, "lets_through": gaps}
+        more = {"key": key_settings, "lets_through": gaps, "nothing_remains": remains, "valid": not checked.faults}
         echo_json(_as_json(checked, policy, warnings) | more, indent=2)
-        return
-    _print_policy(Terminal(), checked, policy, key_settings)
-    _print_notes(Terminal(), gaps, warnings)
+    else:
+        _print_policy(Terminal(), checked, policy, key_settings)
+        _print_notes(Terminal(), gaps, remains, warnings)
+    sys.exit(1 if checked.faults else 0)
 
 
 async def _select_objectives(checked: _CheckedConfig, policy: Policy, prompt: str) -> Policy:
@@ -267,10 +279,21 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings.extend(_engine_warnings(checked, policy))
     warnings += [*_unserved_correctors(checked), *_unserved_editors(checked)]
     warnings += [lesson.warning for lesson in checked.lessons if lesson.warning is not None]
+    warnings += _brevity_warnings(policy)
     warnings += checked.extensions.explain(policy, facts)
     if not (policy.objectives or policy.standards):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
+
+
+def _brevity_warnings(policy: Policy) -> Iterator[str]:
+    """Warn about objectives that take good answers for bad ones too often to be on by default."""
+    origins = dict(policy.origins)
+    for name in (objective.name for objective in policy.objectives if objective.name in BREVITY_OBJECTIVES):
+        yield (
+            f"{origins[f'objective:{name}']}: {name} also edits good answers, so it is on only where a file names it; "
+            "try it with mode: shadow first (docs/reference/objectives.md)"
+        )
 
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
@@ -429,7 +452,10 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
     """Print the policy as tables: settings, objectives, taught heads and their origins."""
     aligner = checked.policies.aligner
     engine = engine_backend(checked.policies)
-    console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
+    if checked.faults:
+        console.print(f"[red]not valid[/]  {escape(str(checked.path))}: {escape(checked.faults[0])}", soft_wrap=True)
+    else:
+        console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
     console.print(
         f"aligner {escape(aligner.model)} ({aligner.quantization}), engine {escape(str(engine))} ({engine.kind})",
         soft_wrap=True,
@@ -469,10 +495,14 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
 
 
-def _print_notes(console: Console, gaps: Mapping[str, Sequence[str]], warnings: Sequence[str]) -> None:
-    """Print for each route the reasons that let an uncorrected original through, then the warnings."""
+def _print_notes(
+    console: Console, gaps: Mapping[str, Sequence[str]], remains: Mapping[str, str], warnings: Sequence[str]
+) -> None:
+    """Print for each route what lets an original through and what stands for an answer that is all flagged, then the
+    warnings."""
     for name, reasons in gaps.items():
         console.print(f"{escape(name)} lets an original through on: {', '.join(reasons) or 'nothing'}", soft_wrap=True)
+        console.print(f"{escape(name)} delivers where nothing remains: {remains[name]}", soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
 

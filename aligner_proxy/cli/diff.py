@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from aligner_proxy.text import word_diff as words
@@ -32,10 +33,17 @@ def render_diff(before: str, after: str) -> Text:
 
 
 def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Make a table of plain texts; markup and control characters in them are escaped."""
-    result = Table(*head)
-    for row in rows:
-        result.add_row(*(escape(escape_hidden(cell)) for cell in row))
+    """Make a table of plain texts; markup and control characters in them are escaped.
+
+    Nothing is cut where the terminal is narrow: names, in the first column, stand on one line, and other cells on more.
+    """
+    cells = [[escape_hidden(cell) for cell in row] for row in rows]
+    longest = max((cell_len(row[0]) for row in cells), default=0)
+    result = Table(
+        Column(head[0], no_wrap=True, min_width=longest), *(Column(name, overflow="fold") for name in head[1:])
+    )
+    for row in cells:
+        result.add_row(*map(escape, row))
     return result
 
 

@@ -48,7 +48,7 @@ from aligner_proxy.policy.engine_schema import ServerKind
 from aligner_proxy.policy.plugin_keys import BUNDLED
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.overview import head_statuses
-from aligner_proxy.types import METAALIGNER
+from aligner_proxy.types import EMBEDDED, METAALIGNER
 
 _SUPPORTED = ((3, 11), (3, 12), (3, 13))
 _PROBE_S = 120.0
@@ -154,7 +154,7 @@ def find_aligner(path: Path | None) -> LocalAligner | None:
     file = registry.load_policies(path) if path else None
     if file is not None and not config.engine_backend(file).local:
         return None
-    model = config.aligner_model(file) if file else sources.EMBEDDED
+    model = config.aligner_model(file) if file else EMBEDDED
     quantization = file.aligner.quantization if file else "nf4"
     store = WeightStore(config.home_folder())
     try:

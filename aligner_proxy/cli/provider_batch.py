@@ -8,13 +8,12 @@ provider's form.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aligner_proxy.cli.batch import SourceLine, encode_line, parse_object
-from aligner_proxy.cli.callers import find_caller
-from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.cli.policy_guardrail import RequestOptions, open_guardrail
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError, ForbiddenError
 from aligner_proxy.formats import json_body
@@ -22,9 +21,6 @@ from aligner_proxy.gateway.batch_guardrail import BatchGuardrail, FixedPolicies
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.reload import ActiveConfig
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.plugins import registry
-from aligner_proxy.plugins.registry import PluginRules
-from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Policy, Status
 
@@ -89,10 +85,7 @@ class BatchSettings:
     requests: BatchRequests | None = None
     bare: bool = False
     """Whether output lines have no `aligner` object."""
-    model: str | None = None
-    """The model whose route counts; None for that of each request."""
-    team: str | None = None
-    key: str | None = None
+    options: RequestOptions = field(default_factory=RequestOptions)
 
 
 def open_corrector(settings: BatchSettings, engine: Engine, file: PolicyFile | None, policy: Policy) -> BatchCorrector:
@@ -100,18 +93,7 @@ def open_corrector(settings: BatchSettings, engine: Engine, file: PolicyFile | N
     if file is None:
         policies = FixedPolicies(ActiveConfig.from_file(PolicyFile()))
         return BatchCorrector(settings, BatchGuardrail(policies, Pipeline(engine), policy.deadline_s, policy))
-    policies = FixedPolicies(ActiveConfig.from_file(file), config.known_keys(file))
-    pipeline = Pipeline(
-        engine,
-        correctors=correctors(file),
-        rules=PluginRules.from_file(file),
-        extensions=registry.load_extensions(file),
-    )
-    caller = find_caller(policies.keys, settings.team, settings.key)
-    # --team may be an id or an alias, so it is used as both.
-    identity = {"team_id": caller.team, "team_alias": caller.team}
-    identity |= {"token": caller.key_digest, "key_alias": caller.key_alias}
-    return BatchCorrector(settings, BatchGuardrail(policies, pipeline, policy.deadline_s, identity=identity))
+    return BatchCorrector(settings, open_guardrail(settings.options, engine, file, policy.deadline_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +134,8 @@ class BatchCorrector:
         """The request of a line; without --requests it has no conversation."""
         requests = self.settings.requests
         request = requests.find(fields.get("custom_id")) if requests is not None else {}
-        return request if self.settings.model is None else request | {"model": self.settings.model}
+        model = self.settings.options.model
+        return request if model is None else request | {"model": model}
 
     def _withhold(self, fields: Mapping[str, Any], message: str, reason: str | None) -> bytes:
         """The line of an answer that may not be delivered: only its ids, and the error."""

@@ -13,6 +13,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,15 +109,13 @@ def command(
     tasks = _tasks(policies, names)
     extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, even with a remote engine
     report_progress = progress_line if json_lines else None
-    results = asyncio.run(_teach_all(tasks, policies, path, address, options, dry_run, report_progress))
+    print_result = None if json_lines or as_json else partial(_print_result, Terminal(), dry_run=dry_run)
+    results = asyncio.run(_teach_all(tasks, policies, path, address, options, dry_run, report_progress, print_result))
     if json_lines:
         reports = [_result_fields(result) | _head_fields(result) for result in results]
         echo_json({"file": str(path), "dry_run": dry_run, "objectives": reports})
     elif as_json:
         echo_json({"file": str(path), "dry_run": dry_run, "objectives": list(map(_result_fields, results))})
-    else:
-        for result in results:
-            _print_result(Terminal(), result, dry_run)
     sys.exit(0 if all(result.why is None for result in results) else 1)
 
 
@@ -148,15 +147,25 @@ async def _teach_all(
     options: dict[str, Any],
     dry_run: bool,
     report_progress: Callable[[int, int], None] | None = None,
+    print_result: Callable[[_Result], None] | None = None,
 ) -> list[_Result]:
-    """Run the tasks one after the other with one engine, showing a progress bar or calling `report_progress`."""
+    """Run the tasks one after the other with one engine, showing a progress bar or calling `report_progress`.
+
+    `print_result` prints each result as soon as it is there.
+    """
     console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with open_chosen_engine(address, options, path) as engine:
         results = []
-        for task in tasks:
+        for number, task in enumerate(tasks, 1):
+            if print_result is not None:
+                # a bar shows nothing in a pipe, and this line stays
+                echo(f"teaching {task.subject.title} to {task.aligner} ({number} of {len(tasks)})", err=True)
             with Progress(*columns, console=console, transient=True, disable=report_progress is not None) as progress:
                 results.append(await _teach(task, policies, engine, progress, dry_run, report_progress))
+            if print_result is not None:
+                print_result(results[-1])
+                sys.stdout.flush()
         return results
 
 
@@ -180,7 +189,7 @@ async def _teach(
         planned = plan_material(
             subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
         )
-        bar = progress.add_task(f"teaching {subject.title}", total=planned.prompts)
+        bar = progress.add_task("reading", total=planned.prompts)
 
         def advance(count: int) -> None:
             progress.advance(bar, count)

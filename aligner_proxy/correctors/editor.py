@@ -31,7 +31,7 @@ from aligner_proxy.correctors.model_group import (
     cost_of_failure,
 )
 from aligner_proxy.engine.admission import OpenAccounts
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, Span
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Engine, Span, make_proof_request
 from aligner_proxy.engine.client.edited_engine import EditedEngine, EditedSession, judged_segments, make_verdict_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.weights.manifest import digest
@@ -43,7 +43,7 @@ from aligner_proxy.errors import (
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import fold
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore
+from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore, Write
 
 log = logging.getLogger(__name__)
 EDITING_SHARE = 0.7
@@ -62,7 +62,10 @@ class Editors(ModelGroups):
     def add_editor(self, scorer: Engine, policy: Policy) -> Engine:
         """The engine combined with the policy's editor; the engine itself if the aligner edits."""
         name = policy.editor_group
-        return scorer if name is None else EditedEngine(scorer, ChatWriter(self.group(name), dict(policy.payer)))
+        if name is None:
+            return scorer
+        writer = ChatWriter(self.group(name), dict(policy.payer), policy.write)
+        return EditedEngine(scorer, writer, policy.write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,11 @@ class ChatWriter:
 
     replaces_spans = True
 
-    def __init__(self, editor: ModelGroup, payer: Payer | None = None) -> None:
+    def __init__(self, editor: ModelGroup, payer: Payer | None = None, aligner_write: Write = Write.FREE) -> None:
         self._editor = editor
         self._payer = payer or {}
+        self._aligner_write = aligner_write
+        """What the aligner may write where the editor fails."""
 
     async def describe(self, scorer: AlignerInfo) -> AlignerInfo:
         """The description of the scorer, with hashes that include the editor."""
@@ -118,7 +123,8 @@ class ChatWriter:
         except QuotaSpent:
             raise
         except CorrectionError as error:
-            local = await scorer.align(_limit_time(request, until))
+            own_request = request.model_copy(update={"write": self._aligner_write})
+            local = await scorer.align(_limit_time(own_request, until))
             return replace(local, editor=_log_failure(request, error))
         clean, again = await _keep_clean(request, scorer, edits.replaced, until)
         text = structure.join(clean.pieces)
@@ -148,7 +154,8 @@ class ChatWriter:
             text, use = await self._ask(request, question, _whole_text, until)
             if not text:
                 return Correction("", editor=use)
-            verdict_request = make_verdict_request(_limit_time(request, until)).model_copy(update={"answer": text})
+            proof_request = make_proof_request(_limit_time(request, until))
+            verdict_request = make_verdict_request(proof_request).model_copy(update={"answer": text})
             verdict = await scorer.align(verdict_request)
         good = not any(segment.flagged for segment in verdict.segments)
         return replace(verdict, text=text if good else "", aligner="", editor=use)
@@ -222,7 +229,8 @@ async def _keep_clean(
     if not any(replaced.texts.values()):
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
-    verdict_request = make_verdict_request(_limit_time(request, until)).model_copy(update={"answer": candidate})
+    proof_request = make_proof_request(_limit_time(request, until))
+    verdict_request = make_verdict_request(proof_request).model_copy(update={"answer": candidate})
     # only scores are asked for: the replacements are judged in the answer that they would become part of
     again = await scorer.align(verdict_request)
     segments = judged_segments(candidate, again.segments)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from aligner_proxy.errors import EngineFault, HeadsUnavailable, StatesUnavailable, UnknownAligner
-from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify
+from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify, Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,10 @@ class AlignRequest(Asked):
     """Whether text may be added after the answer; False if the answer is part of a larger text."""
     score_only: bool = False
     """Score the segments and leave the answer unchanged. An engine that cannot score still reads the answer."""
+    write: Write = Write.FREE
+    """What may be written in place of a flagged segment; without a detector head, `verified` is like `never`."""
+    question: str = ""
+    """The objective against which `verified` also judges written text: that it answers the question."""
     heads: tuple[HeadHash, ...] = ()
     """The taught head of each objective, in their order; an empty tuple if no objective has one."""
 
@@ -104,6 +108,14 @@ class AlignRequest(Asked):
                 f"{len(self.heads)} heads for {len(self.objectives)} objectives; name one for each, or none"
             )
         return self
+
+
+def make_proof_request(request: AlignRequest) -> AlignRequest:
+    """The request, changed so that written text is judged as its `write` says: perhaps against the question, too."""
+    if request.write is not Write.VERIFIED or not request.question or request.question in request.objectives:
+        return request
+    heads = (*request.heads, "") if request.heads else ()
+    return request.model_copy(update={"objectives": (*request.objectives, request.question), "heads": heads})
 
 
 MAX_TEXTS = 64

@@ -97,4 +97,5 @@ _CALLS = (
     (_RESPONSES, _RESPONSES_CALLS),
     (_STORED, _RESPONSES_CALLS),
     (_MESSAGES, SafeCalls(MessagesCalls())),
+    (_ANSWERS, SafeCalls(ChatCalls())),
 )

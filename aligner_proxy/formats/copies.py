@@ -71,6 +71,29 @@ def normalize(text: str) -> str:
     return _NOISE.sub("", text).casefold()
 
 
+class Grams:
+    """Short stretches of texts, which show at once that most other stretches do not stand in these texts."""
+
+    _CHARS = 12
+    _EVERY = 5
+    """A gram begins at every fifth character, so that each stretch of sixteen holds a whole one."""
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+
+    def add(self, text: str, start: int) -> None:
+        """Add the grams of a text from about this character on; it may have ended inside one there before."""
+        first = max(0, start - self._CHARS) // self._EVERY * self._EVERY
+        places = range(first, len(text) - self._CHARS + 1, self._EVERY)
+        self._hashes.update(hash(text[at : at + self._CHARS]) for at in places)
+
+    def may_hold(self, stretch: str) -> bool:
+        """Whether a stretch of text may stand in the texts; one that is too short always may."""
+        if len(stretch) < self._CHARS + self._EVERY - 1:
+            return True
+        return any(hash(stretch[at : at + self._CHARS]) in self._hashes for at in range(self._EVERY))
+
+
 @dataclass(slots=True)
 class RemovedText:
     """What edits took out of one or more answers."""
@@ -81,6 +104,8 @@ class RemovedText:
     """By length, the stretches of removed text that stand nowhere in what is delivered."""
     longest: int = 0
     """Characters of the longest removed sentence, without white space."""
+    longest_alike: int = 0
+    """The same of those that no stretch tells apart, so that only the whole sentence shows a copy."""
 
     @classmethod
     def compare_texts(cls, originals: Iterable[str], corrected: Iterable[str]) -> RemovedText:
@@ -109,7 +134,18 @@ class RemovedText:
             for sentence in removed:
                 if new.isdisjoint(_windows(sentence, size)):
                     self.sentences[size].setdefault(len(sentence), set()).add(sentence)
+                    self.longest_alike = max(self.longest_alike, len(sentence))
         self.longest = max(self.longest, *map(len, removed), 0)
+
+    def narrow(self, grams: Grams) -> RemovedText | None:
+        """What of it texts with these grams may hold; None if nothing."""
+        windows = {size: set(filter(grams.may_hold, group)) for size, group in self.windows.items()}
+        sentences = {
+            size: {length: few for length, group in groups.items() if (few := set(filter(grams.may_hold, group)))}
+            for size, groups in self.sentences.items()
+        }
+        any_left = any(windows.values()) or any(sentences.values())
+        return RemovedText(sentences, windows) if any_left else None
 
     def is_quoted_in(self, text: str, kind: SideKind) -> bool:
         """Whether a text holds a removed sentence, or a good part of one."""

@@ -1,7 +1,8 @@
 """Closing of a growing answer: finds the beginning that the gate need not read again to judge later edits.
 
-It ends before an unedited segment that has gone out. If the text has lists or tables, that segment begins a line that
-belongs to none of them; in prose it begins a sentence into which no quotation, bracket or number can extend. The closed
+It ends before a segment that has gone out, at whose beginning no edit cuts. If the text has lists or tables, that
+segment begins a line that belongs to none of them, or a row; in prose it begins a sentence into which no quotation,
+bracket or number can extend. Pairs of signs may extend into the rest, because their open halves are kept. The closed
 beginning must also contain everything its edits may not lose, so that later text can neither restore nor break it.
 """
 
@@ -13,17 +14,19 @@ from dataclasses import replace
 
 from aligner_proxy.gate.completion import Followed
 from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, has_outline
-from aligner_proxy.gate.pair_completion import outside_pairs
 from aligner_proxy.gate.rules import KEEPS, SIGNS_OF_ITEMS, Rule
 from aligner_proxy.text.lists.outline import Outline, remaining_signs
 from aligner_proxy.text.structure import Segment
 
 LEAST_CHARS = 400
 """A shorter beginning is not closed, because reading it again is cheaper."""
+MOST_CHARS = 1_200
+"""A longer rest is closed before any sentence or line: whoever opens brackets or items without end would have it all
+read again for each edit, and few facts are as long."""
 _NEAR_CHARS = 400
 """Maximum length of a quotation in characters."""
-_PLAIN_BEGINNING = re.compile(r"[^\W\d_](?![.)])")
-"""A letter at the beginning that is not the marker of an item, as in a) or b."""
+_PLAIN_BEGINNING = re.compile(r"(?:[*_~`$<(\[\"\u201c\u201e\u00ab]{1,4})?[^\W\d_](?![.)])")
+"""A letter at the beginning, perhaps behind opening signs, that is not the marker of an item, as in a) or b."""
 _OPEN = re.compile(
     r"(?<![\w\"])\"(?=\S)[^\"]*$|[\u201c\u201e\u00ab\u300c\u300e][^\u201c\u201d\u00bb\u300d\u300f]*$"
     # An open bracket, or a number and names that may be continued by a street name.
@@ -34,25 +37,59 @@ _OPEN = re.compile(
 
 def last_closable(
     before: TextFacts, upstream_pieces: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: Followed
-) -> int:
-    """The last of the first `count` segments of the open rest before which it can be closed; 0 if there is none.
+) -> tuple[int, bool]:
+    """The last of the first `count` segments of the open rest before which it can be closed, and whether in a table.
 
-    `upstream_pieces` are the segments as the upstream wrote them, `pieces` those of the folded text.
+    The number is 0 if there is none. `upstream_pieces` are the segments as the upstream wrote them, `pieces` those of
+    the folded text.
     """
     covered = {number for edit in edits for number in range(edit.first, edit.last)}
-    fresh = set(Outline(upstream_pieces).fresh) if before.read(has_outline) else None
-    outside = outside_pairs(before.text, pieces)
+    covered -= {edit.first for edit in edits if _begins_between(edit, upstream_pieces)}
+    outline = None
+    if before.read(has_outline):
+        outline = _ClosableOutline(upstream_pieces, in_table=before.closed.ends_in_table)
+    nearest = 0
     for number in range(min(count, len(pieces)) - 1, 0, -1):
         # the loop goes backwards, so all further segments are even nearer to the beginning
         if pieces[number].start < LEAST_CHARS:
-            return 0
-        if (
-            number not in covered
-            and outside[number]
-            and (number in fresh if fresh is not None else _stands_apart(before, pieces, number))
-        ):
-            return number
-    return 0
+            break
+        if number in covered:
+            continue
+        if number in outline.fresh if outline else _stands_apart(before, pieces, number):
+            return number, outline is not None and number in outline.rows
+        nearest = nearest or (number if outline is None or outline.may_be_cut(number) else 0)
+    return (nearest if pieces[nearest].start > MOST_CHARS else 0), False
+
+
+class _ClosableOutline:
+    """Where a text with lists or tables may be closed."""
+
+    def __init__(self, pieces: Sequence[Segment], *, in_table: bool) -> None:
+        self._outline = outline = Outline(pieces, in_table=in_table)
+        self.rows = outline.rows
+        self.fresh = {*outline.fresh, *outline.rows}
+        self._line_numbers = [n for n, line in enumerate(outline.lines) for _ in line.segments]
+        self._in_tables = {line.segments.start for table in outline.tables for line in (*table.head, *table.rows)}
+
+    def may_be_cut(self, number: int) -> bool:
+        """Whether little is lost if the lists that are open before this segment end there."""
+        at = self._line_numbers[number]
+        line = self._outline.lines[at]
+        begins_line = number == line.segments.start
+        if line.is_row:
+            # of a row outside of tables, the line below tells that it is the head of none
+            below = self._outline.lines[at + 1 : at + 2]
+            return begins_line and number not in self._in_tables and bool(below) and not below[0].is_rule
+        if not begins_line:
+            return not self._outline.would_begin_line(number, line)
+        # a mark alone in its line is the mark of the line below
+        return not self._outline.is_lone_mark(number - 1)
+
+
+def _begins_between(edit: Edit, pieces: Sequence[Segment]) -> bool:
+    """Whether an edit leaves the white space before its first segment, so that a text can be cut behind that."""
+    first = edit.first
+    return 0 < first < edit.last and edit.text.startswith(pieces[first - 1].gap) and edit.start == pieces[first - 1].end
 
 
 def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> bool:
@@ -70,15 +107,15 @@ def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> 
 def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
     """Whether the gate need not read the beginning of a growing answer again.
 
-    No rule about lost content objects to it, it ends with a line, and it has the same list items and table rows as the
-    original's beginning.
+    No rule about lost content objects to it, it ends with a line if the original's beginning does, and it has the same
+    list items and table rows.
     """
     if any(name in KEEPS and rule(candidate) for name, rule in rules.items()):
         return False
     if not candidate.before.read(has_outline):
         return True
     # otherwise the open rest would continue a line of the closed text, which has lists or tables
-    if not candidate.after.text.endswith("\n"):
+    if candidate.before.text.endswith("\n") and not candidate.after.text.endswith("\n"):
         return False
     removed = candidate.removed_segments
     before = candidate.before
@@ -96,6 +133,12 @@ def moved_edit(edit: Edit, closed: ClosedAnswer, direction: int) -> Edit:
     return replace(
         edit, start=edit.start + chars, end=edit.end + chars, first=edit.first + count, last=edit.last + count
     )
+
+
+def without_closed_gap(edit: Edit, closed: ClosedAnswer) -> Edit:
+    """An edit without the white space before it, if that was closed."""
+    chars = max(0, closed.chars - edit.start)
+    return replace(edit, start=edit.start + chars, text=edit.text[chars:]) if chars else edit
 
 
 def moved_parts(parts: Sequence[Part], by: int) -> tuple[Part, ...]:

@@ -30,13 +30,24 @@ def removed_segments(followed: Followed) -> set[int]:
 
 
 def complete_edits(
-    original: str, pieces: Sequence[Segment], fates: Followed, first_open: int = 0, before: Collection[int] = ()
+    original: str,
+    pieces: Sequence[Segment],
+    fates: Followed,
+    first_open: int = 0,
+    before: Collection[int] = (),
+    *,
+    in_table: bool = False,
 ) -> Followed:
-    """The edits to be judged; segments before `first_open` have gone out, and `before` are already removed ones."""
+    """The edits to be judged; segments before `first_open` have gone out, and `before` are already removed ones.
+
+    The text may begin `in_table`.
+    """
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
     if not any(part.fate in touched for parts in fates.values() for part in parts):
         return fates
-    return _EditCompletion(original, pieces, fates, {*before, *removed_segments(fates)}, first_open).edits()
+    outline = Outline(pieces, in_table=in_table)
+    removed = {*before, *removed_segments(fates)}
+    return _EditCompletion(original, pieces, fates, removed, first_open, outline).edits()
 
 
 def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
@@ -56,14 +67,19 @@ class _EditCompletion:
     """Completes the edits of one answer."""
 
     def __init__(
-        self, original: str, pieces: Sequence[Segment], followed: Followed, removed: set[int], first_open: int
+        self,
+        original: str,
+        pieces: Sequence[Segment],
+        followed: Followed,
+        removed: set[int],
+        first_open: int,
+        outline: Outline,
     ) -> None:
         self._original = original
         self._pieces = pieces
         self._followed = followed
         self._removed = removed
         self._first_open = first_open
-        outline = Outline(pieces)
         self._items = {item.first: item for item in outline.items}
         self._completion: ListCompletion = outline.complete_removal(removed, first_open)
 

@@ -27,6 +27,7 @@ from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
+from aligner_proxy.text.pairs import OpenHalves, open_halves
 from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, Objective
 
@@ -374,13 +375,16 @@ class ClosedText:
 
     def __init__(self) -> None:
         self.text = ""
+        self.ends_in_table = False
+        """Whether the open rest begins with a further row of a table."""
         self._line = 0
         """Offset at which its last line begins."""
         self._facts: dict[_Read, tuple[int, Any]] = {}
         """For each reader, the offset up to which it has read, and the facts found."""
 
-    def extend(self, text: str) -> None:
+    def extend(self, text: str, *, ends_in_table: bool) -> None:
         """Add `text` to the closed beginning."""
+        self.ends_in_table = ends_in_table
         # 0 if `text` has no line break: then it continues the last line
         line = text.rfind("\n") + 1
         self._line = len(self.text) + line if line else self._line
@@ -426,9 +430,9 @@ class TextFacts:
         """Length of the whole text, including the closed beginning."""
         return len(self.closed.text) + len(self.text)
 
-    def in_rest(self, reader: Callable[[str], _T]) -> _T:
-        """The facts that `reader` reads from the open rest alone."""
-        return reader(self.text)
+    def in_rest(self, reader: Callable[[str, bool], _T]) -> _T:
+        """What `reader` reads from the open rest alone, which may begin in a table."""
+        return reader(self.text, self.closed.ends_in_table)
 
     def read(self, reader: Callable[[str], _T]) -> _T:
         """The facts that `reader` reads from the whole text, cached."""
@@ -468,12 +472,17 @@ class ClosedAnswer:
     pieces: list[Segment] = field(default_factory=list)
     removed: set[int] = field(default_factory=set)
     """Segments of which nothing is left."""
+    open_halves: OpenHalves = field(default_factory=dict)
+    """The halves of pairs that are open at its end."""
     # characters of all closed segments, and of those removed; the minimum length is computed from them
     piece_chars: int = 0
     removed_chars: int = 0
 
-    def extend(self, original: str, candidate: Candidate) -> None:
+    def extend(
+        self, original: str, upstream_pieces: Sequence[Segment], candidate: Candidate, *, ends_in_table: bool
+    ) -> None:
         """Extend the closed beginning by `original`; the candidate holds what went out for it."""
+        self.open_halves = open_halves(original, upstream_pieces, self.open_halves)
         first = len(self.pieces)
         self.chars += len(original)
         self.removed_chars += sum(len(part.text) for part in candidate.parts(SegmentStatus.REMOVED))
@@ -481,8 +490,8 @@ class ClosedAnswer:
         self.pieces += candidate.pieces
         self.piece_chars += sum(len(piece.text) for piece in candidate.pieces)
         after = candidate.after.text
-        self.before.extend(candidate.before.text)
-        self.after.extend(after)
+        self.before.extend(candidate.before.text, ends_in_table=ends_in_table)
+        self.after.extend(after, ends_in_table=ends_in_table)
 
 
 NOTHING = ClosedAnswer()
@@ -501,6 +510,8 @@ class Candidate:
     closed: ClosedAnswer = NOTHING
     torn: Collection[Edit] = ()
     """Edits that have half a pair of signs (pair_completion.py)."""
+    brief: Collection[int] = ()
+    """Numbers of the pieces that were flagged for an objective about brevity."""
 
     @cached_property
     def after(self) -> TextFacts:

@@ -21,17 +21,17 @@ from types import MappingProxyType
 from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
-from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, moved_parts
+from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, moved_parts, without_closed_gap
 from aligner_proxy.gate.completion import Followed, complete_edits, removed_segments
 from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, follow
 from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
-from aligner_proxy.gate.rules import Rule, may_remove, waived_rules
+from aligner_proxy.gate.rules import Rule, removable, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.pairs import SIGN
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, Finding, GateRule, Policy, SegmentScore, Verify
+from aligner_proxy.types import BREVITY_OBJECTIVES, Correction, Finding, GateRule, Policy, SegmentScore, Verify
 
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.empty,
@@ -54,6 +54,8 @@ RULES: Mapping[GateRule, Rule] = {
     GateRule.LANGUAGE: rules.changed_language,
     GateRule.TOO_SHORT: rules.too_short,
     GateRule.TOO_LONG: rules.too_long,
+    GateRule.REPEATED_SENTENCE: rules.repeats_sentence,
+    GateRule.BARE_SPEAKER: rules.bare_speaker,
 }
 NONE: Mapping[str, Rule] = MappingProxyType({})
 """No rules of plugins."""
@@ -132,9 +134,13 @@ class Settled:
     @property
     def open_edits(self) -> Followed:
         """The edits after the closed beginning, with positions relative to the open rest."""
-        first = len(self.closed.pieces)
-        open_edits = ((edit, parts) for edit, parts in self.edits.items() if edit.start >= self.closed.chars)
-        return {moved_edit(edit, self.closed, -1): moved_parts(parts, -first) for edit, parts in open_edits}
+        closed = self.closed
+        first = len(closed.pieces)
+        return {
+            moved_edit(without_closed_gap(edit, closed), closed, -1): moved_parts(parts, -first)
+            for edit, parts in self.edits.items()
+            if edit.end > closed.chars
+        }
 
 
 def judge_next(
@@ -151,7 +157,9 @@ def judge_next(
     rest = original[closed.chars :]
     pieces = structure.match_segments(structure.split(rest), [verdict.text for verdict in verdicts])
     flagged = [verdict.flagged for verdict in verdicts]
-    case = _GateCase.from_edits(rest, pieces, flagged, [moved_edit(edit, closed, -1)], policy, NONE, released)
+    case = _GateCase.from_edits(
+        rest, pieces, flagged, [moved_edit(edit, closed, -1)], policy, NONE, released, _brief_segments(verdicts, policy)
+    )
     broken = case.objections(case.changes)
     followed = {moved_edit(e, closed, 1): moved_parts(parts, first) for e, parts in case.followed.items()}
     case.close(released)
@@ -184,6 +192,8 @@ class _GateCase:
     """The edits that have half a pair."""
     closed: ClosedAnswer = NOTHING
     """The beginning before the open rest of a growing answer; all other fields refer to that rest."""
+    brief: frozenset[int] = frozenset()
+    """The pieces that were flagged for an objective about brevity."""
 
     @classmethod
     def from_correction(
@@ -200,7 +210,10 @@ class _GateCase:
             # compared pieces have no empty segment at the end, so its flag is dropped
             flagged = flagged and flagged[: len(pieces)]
             proposed = edits.edits_by_comparison(original, pieces, correction.text)
-        return None if proposed is None else cls.from_edits(original, pieces, flagged, proposed, policy, further)
+        if proposed is None:
+            return None
+        brief = _brief_segments(correction.segments, policy) if flagged is not None else frozenset()
+        return cls.from_edits(original, pieces, flagged, proposed, policy, further, brief=brief)
 
     @classmethod
     def from_edits(
@@ -212,6 +225,7 @@ class _GateCase:
         policy: Policy,
         further: Mapping[str, Rule] = NONE,
         released: Settled | None = None,
+        brief: frozenset[int] = frozenset(),
     ) -> _GateCase:
         """Build the case of some edits. Edits that have already gone out are included but not judged."""
         released = released or Settled(closed=NOTHING)
@@ -226,10 +240,12 @@ class _GateCase:
         followed: Followed = proposals
         if before.read(edits.has_outline):
             count = released.segments - len(closed.pieces)
-            followed = complete_edits(original, pieces, proposals, count, removed_segments(open_edits))
+            removed = removed_segments(open_edits)
+            in_table = closed.before.ends_in_table
+            followed = complete_edits(original, pieces, proposals, count, removed, in_table=in_table)
         torn_edits: Collection[Edit] = ()
         if any(SIGN.search(original, edit.start, edit.end) or SIGN.search(edit.text) for edit in followed):
-            around = Surroundings(closed is not NOTHING, closed.before.text)
+            around = Surroundings(closed is not NOTHING, closed.open_halves)
             followed, torn_edits = complete_pairs(original, pieces, followed, around)
         all_followed = {**open_edits, **followed}
         by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_followed}
@@ -244,7 +260,7 @@ class _GateCase:
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         all_rules = {**rules, **further}
-        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, torn, closed)
+        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, torn, closed, brief)
 
     def apply_changes(self, changes: Sequence[EditGroup]) -> str:
         """The text that goes out with these changes."""
@@ -253,7 +269,8 @@ class _GateCase:
     def candidate(self, changes: Sequence[EditGroup]) -> Candidate:
         """The candidate text: the original with these changes applied."""
         sources = self.policy.source_texts
-        return Candidate(self.before, self.pieces, self.policy.objectives, changes, sources, self.closed, self.torn)
+        objectives = self.policy.objectives
+        return Candidate(self.before, self.pieces, objectives, changes, sources, self.closed, self.torn, self.brief)
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
         """The rules that these changes break together."""
@@ -263,19 +280,28 @@ class _GateCase:
     def close(self, released: Settled) -> None:
         """Extend the closed beginning up to an unedited segment, so that the gate need not read it again."""
         count = released.segments - len(self.closed.pieces)
-        end = last_closable(self.before, self.upstream_pieces, self.pieces, count, released.open_edits)
+        open_edits = released.open_edits
+        end, in_table = last_closable(self.before, self.upstream_pieces, self.pieces, count, open_edits)
         if not end:
             return
         start = self.pieces[end].start
         # `edit` is the folded form, whose positions compare with `start`; `proposed` is the same edit of the original
         closing = [edit for edit, proposed in self.proposed.items() if proposed.last <= end and edit.end <= start]
-        parts = tuple(part for edit in closing for part in released.open_edits.get(self.proposed[edit], ()))
+        parts = tuple(part for edit in closing for part in open_edits.get(self.proposed[edit], ()))
         before = TextFacts(self.before.text[:start], self.closed.before)
         sources = self.policy.source_texts
         changes = (EditGroup(tuple(closing), parts),)
         candidate = Candidate(before, self.pieces[:end], self.policy.objectives, changes, sources, self.closed)
         if can_close(candidate, self.rules):
-            self.closed.extend(self.original[: self.upstream_pieces[end].start], candidate)
+            pieces = self.upstream_pieces[:end]
+            original = self.original[: self.upstream_pieces[end].start]
+            self.closed.extend(original, pieces, candidate, ends_in_table=in_table)
+
+
+def _brief_segments(segments: Sequence[SegmentScore], policy: Policy) -> frozenset[int]:
+    """The numbers of the segments that were flagged for an objective about brevity."""
+    brief = {number for number, objective in enumerate(policy.objectives) if objective.name in BREVITY_OBJECTIVES}
+    return frozenset(at for at, one in enumerate(segments) if one.flagged and one.objective in brief)
 
 
 def _fold_edit(edit: Edit, folded: Folded) -> Edit:
@@ -334,8 +360,9 @@ def _free(before: TextFacts, pieces: Sequence[Segment], flagged: Sequence[bool] 
     invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
     # `pieces` are those of the open rest, whose positions begin after the closed text
     invented -= len(before.closed.text)
+    may_remove = removable(policy.objectives, original)
     return [
-        piece.start >= invented or (flagged is not None and flag) or may_remove(policy.objectives, original, piece.text)
+        piece.start >= invented or (flagged is not None and flag) or may_remove(piece.text)
         for piece, flag in zip(pieces, flagged or [False] * len(pieces), strict=True)
     ]
 

@@ -12,24 +12,21 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from aligner_proxy.gate.completion import Followed
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus
 from aligner_proxy.text.lists import marks
-from aligner_proxy.text.pairs import COMMENT, SIGN, Half, read_halves
+from aligner_proxy.text.pairs import COMMENT, Half, OpenHalves, read_halves
 from aligner_proxy.text.structure import Segment, split
-
-_LONGEST_PAIR = 2_000
-"""Characters that an inline pair may span so that a growing answer is not closed inside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is known beyond a text with edits: whether more follows, and the closed text before it."""
+    """What is known beyond a text with edits: whether more follows, and the pairs that are open before it."""
 
     grows: bool = False
-    closed_text: str = ""
+    open_halves: OpenHalves = field(default_factory=dict)
 
 
 def complete_pairs(
@@ -49,7 +46,7 @@ class _PairCompletion:
         self._text = text
         self._pieces = pieces
         self._around = around
-        self._halves = read_halves(text, pieces)
+        self._halves = read_halves(text, pieces, around.open_halves)
         self._starts = [half.start for half in self._halves]
 
     def complete(self, edit: Edit, parts: Sequence[Part]) -> Edit:
@@ -96,9 +93,7 @@ class _PairCompletion:
     def _reaches_out(self, half: Half, edit: Edit) -> bool:
         if half.partner is not None:
             return not edit.start <= half.partner < edit.end
-        if half.opens:
-            return self._around.grows and self._may_close_later(half, edit)
-        return not half.is_inline and _is_open(half.kind, self._around.closed_text)
+        return half.opens and self._around.grows and self._may_close_later(half, edit)
 
     def _may_close_later(self, half: Half, edit: Edit) -> bool:
         """Whether more text is likely to bring the other half of one that stands alone so far."""
@@ -141,30 +136,3 @@ def _single_halves(text: str) -> list[Half]:
 def _key(half: Half) -> tuple[str, bool]:
     """What two halves have in common of which one may stand for the other."""
     return half.kind, half.opens and half.has_sides
-
-
-def _is_open(kind: str, closed_text: str) -> bool:
-    """Whether a tag or comment begins in the closed text and does not end there."""
-    text = closed_text.lower()
-    if kind == COMMENT:
-        return text.count(kind) > text.count("-->")
-    return text.count(f"{kind}>") + text.count(f"{kind} ") > text.count(f"</{kind[1:]}>")
-
-
-def outside_pairs(text: str, pieces: Sequence[Segment]) -> Sequence[bool]:
-    """For each segment, whether it begins outside all inline pairs, as far as the text goes."""
-    if SIGN.search(text) is None:
-        return [True] * len(pieces)
-    openers = [half for half in read_halves(text, pieces) if half.opens and half.is_inline]
-    outside = []
-    reach = 0
-    at = 0
-    for piece in pieces:
-        while at < len(openers) and openers[at].start < piece.start:
-            half = openers[at]
-            most = half.start + _LONGEST_PAIR
-            end = text.find("\n\n", half.end, most) if half.partner is None else half.partner
-            reach = max(reach, min(end if end >= 0 else len(text), most))
-            at += 1
-        outside.append(piece.start >= reach)
-    return outside

@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
+from aligner_proxy.gate.parallels import is_parallel
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
@@ -33,8 +34,16 @@ from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists.numbering import Numbering, refers
 from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, rows
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.structure import is_repeated, occurs_in_order, one_line, speaker_lines, speaker_turns, split
-from aligner_proxy.types import Allowance, GateRule, Objective
+from aligner_proxy.text.structure import (
+    bare_name,
+    is_repeated,
+    occurs_in_order,
+    one_line,
+    speaker_lines,
+    speaker_turns,
+    split,
+)
+from aligner_proxy.types import BREVITY_OBJECTIVES, Allowance, GateRule, Objective
 
 Rule = Callable[[Candidate], bool]
 """Returns whether a candidate breaks the rule."""
@@ -49,8 +58,6 @@ KEEPS = frozenset(
     }
 )
 """Rules about facts that must be present somewhere in the delivered text."""
-_BRIEF_NAMES = frozenset({"concise", "non-repetitive"})
-"""Names of the shipped objectives that ask for brevity."""
 # Words that ask for brevity, unless negated directly before.
 _BRIEF = re.compile(
     r"(?<!not )(?<!not be )(?<!avoid )\b(?:brief|concise|short|shorter|succinct|terse|compact|to the point|few words)\b"
@@ -90,6 +97,9 @@ SLACK_CHARS = 200
 # Minimum length: half of the text that was not removed, or a fifth if an objective asks for brevity.
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
+_WORD = re.compile(r"\w+")
+_FEWEST_WORDS = 3
+"""Fewest words of a sentence that must not stand in an answer twice; "Thank you" may."""
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 """A line that opens or closes a code block."""
 in_one_line = "{} {}".format
@@ -123,14 +133,16 @@ def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
     """Whether an objective of the operator asks for a shorter answer."""
     # a client's objective brings its own length limit instead (`cuts_too_much`)
     own = [objective for objective in objectives if objective.allowance is None]
-    return any(objective.name in _BRIEF_NAMES or _BRIEF.search(objective.text) for objective in own)
+    return any(objective.name in BREVITY_OBJECTIVES or _BRIEF.search(objective.text) for objective in own)
 
 
-def may_remove(objectives: Sequence[Objective], original: str, piece: str) -> bool:
-    """Whether a request asks to remove this segment: the answer is too long, or the segment holds a banned word."""
-    return any(
-        _too_long(allowance, original) or contains_any(piece, allowance.banned) for allowance in _allowances(objectives)
-    )
+def removable(objectives: Sequence[Objective], original: str) -> Callable[[str], bool]:
+    """A test whether a request asks to remove a segment: the answer is too long, or the segment holds a banned word."""
+    allowances = _allowances(objectives)
+    # the answer is measured once, and not for each of its segments
+    if any(_too_long(allowance, original) for allowance in allowances):
+        return lambda piece: True
+    return lambda piece: any(contains_any(piece, allowance.banned) for allowance in allowances)
 
 
 def cuts_too_much(objectives: Sequence[Objective], original: str, new: str) -> bool:
@@ -234,7 +246,14 @@ def lost_quote(candidate: Candidate) -> bool:
 
 
 def lost_name(candidate: Candidate) -> bool:
-    """Whether a name in unflagged text is lost; a change of case does not count."""
+    """Whether a name in unflagged text is lost; a change of case does not count.
+
+    Nor may a sentence go as a repetition that has a name or number of its own, or is a line of a refrain.
+    """
+    changed = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN) if candidate.brief else ()
+    sentences = [piece.text for piece in candidate.pieces]
+    if any(is_parallel(sentences, part.index) for part in changed if part.index in candidate.brief):
+        return True
     # rewritten segments may lose names (module docstring)
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
     return bool(required and required - candidate.after.read(word_set))
@@ -253,12 +272,12 @@ def lost_item(candidate: Candidate) -> bool:
     return bool(removed or candidate.closed.removed) and candidate.after.read(refers) and _dangles(candidate)
 
 
-def _marks_of_items(text: str) -> list[tuple[range, str]]:
+def _marks_of_items(text: str, _in_table: bool) -> list[tuple[range, str]]:
     return marked_lines(split(text))
 
 
-def _rows(text: str) -> list[tuple[range, str]]:
-    return rows(split(text))
+def _rows(text: str, in_table: bool) -> list[tuple[range, str]]:
+    return rows(split(text), in_table=in_table)
 
 
 SIGNS_OF_ITEMS = (_marks_of_items, _rows)
@@ -289,6 +308,40 @@ def lost_turn(candidate: Candidate) -> bool:
 def torn_pair(candidate: Candidate) -> bool:
     """Whether an edit has half a pair of signs, which the original had not."""
     return any(edit in candidate.torn for change in candidate.changes for edit in change.edits)
+
+
+def repeats_sentence(candidate: Candidate) -> bool:
+    """Whether an edit writes a sentence that stands in the text already, more often than the upstream wrote it."""
+    new = {sentence for text in candidate.inserted_texts for sentence in _sentences(text)}
+    if not new:
+        return False
+    before = candidate.before.read(_sentences)
+    after = candidate.after.read(_sentences)
+    return any(after[sentence] > max(1, before[sentence]) for sentence in new)
+
+
+@joins(operator.add)
+def _sentences(text: str) -> Counter[str]:
+    """Number of each sentence of some words, without regard to case and signs."""
+    sentences = (" ".join(_WORD.findall(piece.text.casefold())) for piece in split(text))
+    return Counter(sentence for sentence in sentences if sentence.count(" ") >= _FEWEST_WORDS - 1)
+
+
+def bare_speaker(candidate: Candidate) -> bool:
+    """Whether an edit writes the name of a speaker on a line that has nothing else."""
+    # not `inserted_texts`, in which the title that stays of a removed item does not count
+    if not any(_bare_names(edit.text) for change in candidate.changes for edit in change.edits):
+        return False
+    return bool(candidate.after.read(_bare_names) - candidate.before.read(_bare_names))
+
+
+@joins(operator.add, by_line=True)
+def _bare_names(text: str) -> Counter[str]:
+    """Number of lines that are a name and a colon, with no words in them or in the line below, by name."""
+    lines = text.splitlines()
+    pairs = zip(lines, [*lines[1:], ""], strict=False)
+    silent_lines = (line for line, below in pairs if not below.strip() or speaker_lines(below))
+    return Counter(name for line in silent_lines if (name := bare_name(line)))
 
 
 @joins(operator.add, by_line=True)

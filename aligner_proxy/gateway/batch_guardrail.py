@@ -22,10 +22,12 @@ from aligner_proxy.gateway.shadow import Settle, ShadowCorrections
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.types import Exchange, Outcome, Policy, Status
+from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status
 
 _OF_LITELLM = ("litellm_logging_obj", "proxy_server_request")
 """Fields of a request that LiteLLM sets itself; in a file they could only pretend to be headers."""
+_OBJECTIVES = "aligner_proxy_objectives_of_caller"
+"""Field of a request's data with the objectives that take the place of the policy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class FixedPolicies:
 
     current: ActiveConfig
     keys: Mapping[str, KeyEntry] = field(default_factory=dict)
+    is_outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,21 @@ class BatchGuardrail(AlignerGuardrail):
         self._policy = policy
         self._identity = identity or {}
 
-    async def correct_body(self, body: dict[str, Any], request: Mapping[str, Any], call_id: str) -> CorrectedBody:
+    async def correct_body(
+        self,
+        body: dict[str, Any],
+        request: Mapping[str, Any],
+        call_id: str,
+        objectives: tuple[Objective, ...] = (),
+    ) -> CorrectedBody:
         """Correct a body of any wire format as the answer to `request`, which is empty if nobody knows it.
 
-        Raises `Blocked`, and `ForbiddenError` if the request asks for something that it is not allowed.
+        `objectives`, if there are any, take the place of those of the policy. Raises `Blocked`, and `ForbiddenError` if
+        the request asks for something that it is not allowed.
         """
         data = {name: value for name, value in request.items() if name not in _OF_LITELLM}
         data["litellm_call_id"] = call_id
+        data[_OBJECTIVES] = objectives
         route = json_body.find_route(body, data)
         response = json_body.read_body(body)
         try:
@@ -97,7 +108,9 @@ class BatchGuardrail(AlignerGuardrail):
         """The policy of a request, for work that nobody waits for: every answer, without the tenant's quota."""
         if self._policy is not None:
             return RequestFacts(), self._policy
+        objectives = data.pop(_OBJECTIVES, ())
         facts, policy = await super()._resolve_policy(data, user)
+        policy = replace(policy, objectives=objectives or policy.objectives)
         return facts, replace(
             policy, deadline_s=self._deadline_s, sample=1.0, quota=None, shadow_aligner=None, hand_off=None
         )

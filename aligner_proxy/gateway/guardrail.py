@@ -147,6 +147,7 @@ class AlignerGuardrail(CustomGuardrail):
         body_limits.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
+        litellm_internals.count_tokens_off_loop()
         litellm_internals.watch_bodies(duplicate_models.note_models)
         malloc_trim.trim_periodically()
         gc_workaround.collect_between_callbacks()
@@ -437,7 +438,7 @@ class AlignerGuardrail(CustomGuardrail):
         if wire is None:
             return RequestState(call_id, _NO_POLICY, self._model, route, skip=SkipReason.ENDPOINT.value)
         request, policy = await self._resolve_policy(data, user)
-        skip = eligibility.by_policy(policy) or (None if is_sampled(policy.sample) else SkipReason.NOT_SAMPLED)
+        skip = self._skip_reason(policy, sampled=is_sampled(policy.sample))
         if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
             raise Blocked(skip.value)
         trace = tracing.context_of(user.parent_otel_span)
@@ -461,6 +462,13 @@ class AlignerGuardrail(CustomGuardrail):
         """The facts of a request and its policy."""
         return await request_policy.resolve_request(self._policies, self.pipeline.extensions, data, user)
 
+    def _skip_reason(self, policy: Policy, *, sampled: bool) -> SkipReason | None:
+        """The reason known before there is an answer to skip a request with this policy; None to judge its answer."""
+        reason = eligibility.by_policy(policy)
+        if reason is SkipReason.NO_OBJECTIVES and self._policies.is_outdated:
+            return SkipReason.RELOAD_FAILED
+        return reason or (None if sampled else SkipReason.NOT_SAMPLED)
+
     def _start_selection(self, data: dict[str, Any], state: RequestState) -> None:
         """Start choosing the objectives if the policy leaves the choice to a plugin."""
         wire = formats.wire(state.route)
@@ -481,7 +489,7 @@ class AlignerGuardrail(CustomGuardrail):
         sampled = state.skip is None or is_sampled(policy.sample)
         state.policy = policy
         state.model = self._aligner_of(policy)
-        state.skip = eligibility.by_policy(policy) or (None if sampled else SkipReason.NOT_SAMPLED)
+        state.skip = self._skip_reason(policy, sampled=sampled)
         state.selecting = None  # it was a choice among the other policy's objectives
         self._start_selection(data, state)
 

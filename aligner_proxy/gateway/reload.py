@@ -193,6 +193,11 @@ class PolicySource(Protocol):
         """The active keys by sha256."""
         ...
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file on disk is another one, whose change was refused."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ClientKeys:
@@ -274,6 +279,11 @@ class Policies:
     def keys(self) -> Mapping[str, KeyEntry]:
         """The active keys by sha256."""
         return self._keys.current.entries
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file on disk is another one, whose change was refused."""
+        return self._watched.refusal is not None
 
     def look(self) -> None:
         """Check both files and apply completed changes."""

@@ -24,6 +24,8 @@ ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
 
 _SPREAD = 3
 """A copy may be this many times as long as the removed text, by white space and escapes."""
+_OVERLAP = 1_000
+"""Characters in which a copy of a long sentence shows, as a part of it is enough, whatever its escapes."""
 
 
 def echoed_texts(data: Mapping[str, Any], names: Sequence[str] = ECHOED) -> list[str]:
@@ -142,7 +144,7 @@ class StreamCopies:
         if self._new_removed is not None:
             self._past.check(self._new_removed)
             self._new_removed = None
-        overlap = _SPREAD * self.removed.longest
+        overlap = min(_SPREAD * self.removed.longest, max(_OVERLAP, _SPREAD * self.removed.longest_alike))
         for text in grown_texts:
             count, tail = self._checked.get(text.path, (0, ""))
             latest = tail + "".join(text.pieces[count:])
@@ -153,7 +155,7 @@ class StreamCopies:
 
 
 class _PastTexts:
-    """The texts of the events so far, in which each edit is looked for once: in one string, so that this is quick."""
+    """The texts of the events so far, in which each edit is looked for once."""
 
     def __init__(self) -> None:
         self._grown_texts: dict[object, SideText] = {}
@@ -161,6 +163,7 @@ class _PastTexts:
         """By path, the number of pieces, them as `normalize` has them, and the end, which may be half an escape."""
         self._normal: dict[bool, dict[object, str]] = {False: {}, True: {}}
         """The normalized texts by path, those that are acted on apart."""
+        self._grams = {False: copies.Grams(), True: copies.Grams()}
 
     def add(self, text: SideText) -> None:
         """Note a text that grew."""
@@ -172,13 +175,17 @@ class _PastTexts:
             count, normal, rest = self._read.get(path, (0, "", ""))
             rest += "".join(text.pieces[count:])
             end = rest.rfind(" ") + 1  # no escape holds a space
-            normal += copies.normalize(rest[:end])
-            self._read[path] = (len(text.pieces), normal, rest[end:])
-            self._normal[text.kind in copies.ACTED_ON][path] = normal + copies.normalize(rest[end:])
+            is_acted_on = text.kind in copies.ACTED_ON
+            whole = normal + copies.normalize(rest[:end])
+            self._read[path] = (len(text.pieces), whole, rest[end:])
+            self._normal[is_acted_on][path] = whole + copies.normalize(rest[end:])
+            self._grams[is_acted_on].add(self._normal[is_acted_on][path], len(normal))
         self._grown_texts.clear()
         for is_acted_on, texts in self._normal.items():
             kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
-            if removed.is_in("\n".join(texts.values()), kind):
+            # looking into all texts for each edit would take quadratic time
+            few = removed.narrow(self._grams[is_acted_on])
+            if few is not None and few.is_in("\n".join(texts.values()), kind):
                 raise CopyStays(kind)
 
 

@@ -40,7 +40,7 @@ from aligner_proxy.observability.metrics import CACHE_FAILURES, CACHE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.plugins.api import CorrectionStore
 from aligner_proxy.plugins.extensions import Runner, Work
-from aligner_proxy.types import Correction, Exchange, Policy
+from aligner_proxy.types import Correction, Exchange, Policy, Write
 
 _MOST_CHARS = 4_000_000
 """Limit for all texts together. A correction counts its text and, once more, the text of its segments."""
@@ -52,8 +52,9 @@ _DIGEST = hashlib.sha256().digest_size
 _BUSY_S = 1.0
 """How long to wait while another process writes; a slower cache is worse than none."""
 
-EDITING = 2
-"""Version in the cache key, raised when the same aligner would write other text. 2: replacements are judged, too."""
+EDITING = 3
+"""Version in the cache key, raised when the same aligner would write other text. 2: replacements are judged, too.
+3: sentences end at other places, and cells, elements and comments are judged by themselves."""
 BUSY_S = 0.5
 """Timeout of a plugin's store in seconds; a slower store is worse than none."""
 FIRST_PAUSE_S = 1.0
@@ -144,6 +145,7 @@ class CorrectionCache:
             "template": info.template_hash,
             "objectives": [objective.text for objective in policy.objectives],
             "decoding": {"editing": EDITING, "caution": policy.caution, "verify": policy.verify.value}
+            | ({"write": policy.effective_write.value} if policy.effective_write is not Write.FREE else {})
             | ({"draft": policy.draft} if policy.draft else {})
             | ({"inner": True} if exchange.inner else {})
             | ({"score_only": True} if policy.score_only else {}),

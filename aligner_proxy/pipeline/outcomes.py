@@ -19,7 +19,9 @@ from aligner_proxy.plugins.api import Corrected
 from aligner_proxy.plugins.stage import AnswerSoFar
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
+    SAFETY_OBJECTIVES,
     FailureClass,
+    IfNothingRemains,
     Mode,
     OnError,
     OnSkip,
@@ -67,6 +69,12 @@ UNJUDGED = frozenset(
     }
 )
 """Skip reasons that leave an answer unjudged although the policy may demand judging. Others left nothing to judge."""
+_ORIGINAL = "the original"
+_REACTIONS = {
+    IfNothingRemains.DECLINE: "a refusal text",
+    IfNothingRemains.SECOND_TRY: "another answer, or a refusal text",
+    IfNothingRemains.BLOCK: "an error",
+}
 _PASSING = frozenset({FailureClass.OVERLOAD, FailureClass.ENGINE_DOWN, FailureClass.TIMEOUT, FailureClass.JUDGE})
 """Failure classes that pass by themselves."""
 SIDE_KINDS = frozenset(kind.value for kind in SideKind)
@@ -145,6 +153,20 @@ def lets_through(policy: Policy) -> list[str]:
     concerned = [kind for kind in FailureClass if kind is not FailureClass.JUDGE or policy.judge]
     classes = [kind.value for kind in concerned if policy.final_action(kind) is not OnError.BLOCK]
     return reasons + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
+
+
+def describe_nothing_remains(policy: Policy) -> str:
+    """What a client gets of an answer of which nothing would remain, in the words of `check`."""
+    reaction = policy.if_nothing_remains
+    if policy.mode is not Mode.ENFORCE or not (policy.objectives or policy.standards):
+        return _ORIGINAL
+    original = "an error (on_error: gate)" if policy.final_action(FailureClass.GATE) is OnError.BLOCK else _ORIGINAL
+    if reaction is IfNothingRemains.ORIGINAL:
+        return original
+    if policy.declines_harm_alone:
+        names = ", ".join(sorted(SAFETY_OBJECTIVES))
+        return f"{_REACTIONS[reaction]} if {names} was violated, else {original}"
+    return _REACTIONS[reaction]
 
 
 def finalize_outcome(outcome: Outcome) -> Outcome:

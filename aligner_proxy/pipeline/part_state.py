@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -198,12 +199,11 @@ class PartState:
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
         """The verdicts on the segments that end at or before `end`."""
-        pairs = zip(self.verdicts.all, self.cut.segments, strict=False)
-        verdicts = [verdict for verdict, segment in pairs if segment.end <= end]
+        verdicts = self.verdicts.all[: bisect_right(self.cut.segments, end, key=lambda segment: segment.end)]
         # what is missing at the end is missing only if the text is looked at up to its end
         if self.verdicts.behind is not None and end == self.cut.length:
-            verdicts.append(self.verdicts.behind)
-        return tuple(verdicts)
+            verdicts = (*verdicts, self.verdicts.behind)
+        return verdicts
 
     def send(self, end: int, text: str, *, is_changed: bool) -> None:
         """Decide that `text` goes out for the undecided characters up to `end`, and notify."""

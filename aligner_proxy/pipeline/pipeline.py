@@ -51,6 +51,7 @@ from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, PolicyEditor, Stage, Stop
+from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.types import (
     LOCAL_EDITOR,
     METAALIGNER,
@@ -64,6 +65,7 @@ from aligner_proxy.types import (
     Quota,
     Status,
     StreamMode,
+    Write,
     replace_surrogates,
 )
 
@@ -475,7 +477,8 @@ class _TextCorrection:
 
 def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
     """Everything that a correction depends on within one request, for comparison."""
-    corrected_by = (policy.corrector, policy.aligner, policy.editor_group, policy.judge)
+    writers = (policy.editor_group, policy.effective_write)
+    corrected_by = (policy.corrector, policy.aligner, *writers, policy.judge)
     return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
 
 
@@ -489,6 +492,10 @@ def build_failure(error: Exception, exchange: Exchange, policy: Policy) -> Outco
     status = Status.SKIPPED if isinstance(error, AnswerTooLong | QuotaSpent) else Status.FAILED
     log.warning("call %s choice %d: %s (%s)", exchange.call_id, exchange.index, reason, type(error).__name__)
     return Outcome(status, reason, exchange.answer, policy, exchange.index)
+
+
+_ABOUT_QUESTION = "instruction-following"
+"""The built-in objective by which a head judges whether a text answers the question."""
 
 
 def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float) -> AlignRequest:
@@ -511,6 +518,8 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         draft=policy.draft,
         open_ended=not exchange.inner,
         score_only=policy.score_only,
+        write=policy.effective_write,
+        question=builtin_objectives()[_ABOUT_QUESTION].text if policy.effective_write is Write.VERIFIED else "",
         heads=_heads(policy.objectives),
     )
 

@@ -38,6 +38,8 @@ class ReplacementMap:
         self.has_text = False
         """Whether anything but white space goes out for them."""
         self._all: list[Replacement] = []
+        self._texts: list[str] = []
+        """What goes out, in pieces."""
 
     @property
     def is_changed(self) -> bool:
@@ -50,7 +52,14 @@ class ReplacementMap:
             self.changed_ranges.append((self.end, end))
         self.has_text = self.has_text or bool(text.strip())
         self._all.append(Replacement(self.end, end, text))
+        self._texts.append(text)
         self.end = end
+
+    @property
+    def text(self) -> str:
+        """The output for all decided characters; as it is asked for with each edit, it is not put together anew."""
+        self._texts = ["".join(self._texts)]
+        return self._texts[0]
 
     def render(self, start: int, end: int, original: str) -> str:
         """The output for these characters."""

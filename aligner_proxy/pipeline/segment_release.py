@@ -42,7 +42,7 @@ class SegmentRelease:
         self._first_flagged: int | None = None
         """The first flagged segment that is not decided."""
         self._edits: dict[Edit, tuple[Part, ...]] = {}
-        """The edits that have gone out, each with its effects."""
+        """The edits that have gone out and that the gate may read again, each with its effects."""
         self._closed_answer = ClosedAnswer()
         """State of the answer so far that spares the gate from reading it again."""
         self._first_unsent = 0
@@ -148,8 +148,7 @@ class SegmentRelease:
         last = stop == len(segments)
         end = state.cut.length if last else segments[stop].end
         start = segments[first - 1].end if first else 0
-        decided = state.delivery.end
-        before = state.delivery.render(0, decided, text) + text[decided:start]
+        before = state.delivery.text + text[state.delivery.end : start]
         # what is missing after the last segment is written along with it
         correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
         lead = text[start : run[0].start]
@@ -200,7 +199,7 @@ class SegmentRelease:
         end = state.cut.length
         rest = text[state.delivery.end :]
         body = rest.rstrip()
-        before = state.delivery.render(0, state.delivery.end, text) + body
+        before = state.delivery.text + body
         correction = await self._rewrite(count, count + 1, end, before)
         edit = Edit(state.cut.segments[-1].end, end, correction.text + rest[len(body) :], count, count + 1)
         if correction.text and await self._judge(edit, end) is not None:
@@ -228,6 +227,8 @@ class SegmentRelease:
         # an edit that changes nothing needs no judgement, and nothing follows from it
         if edit.text == state.cut.text[edit.start : edit.end]:
             return {}
+        closed_chars = self._closed_answer.chars
+        self._edits = {edit: parts for edit, parts in self._edits.items() if edit.end > closed_chars}
         settled_edits = Settled(state.decided, dict(self._edits), self._closed_answer)
         with stage("gate"):
             refusal, followed = await judge_next_in_thread(

@@ -21,7 +21,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -57,7 +57,7 @@ from aligner_proxy.policy.yaml_file import (
     read_yaml,
     suggest_name,
 )
-from aligner_proxy.types import DEFAULT_ALIGNER, Objective
+from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED, Objective, Write
 
 _ENGINE = "ALIGNER_PROXY_ENGINE"
 _SOCKET = "ALIGNER_PROXY_SOCKET"
@@ -297,6 +297,13 @@ def engine_backend(file: PolicyFile) -> Backend:
         return Backend(at=(engine_address(override),))
     except ValueError as error:
         raise ConfigError(f"{_ENGINE}: {error}") from None
+
+
+def default_write(file: PolicyFile, names: Iterable[str]) -> Write:
+    """What aligners with these names may write if nothing is set: nothing if one of them is the embedded one."""
+    models = {DEFAULT_ALIGNER: file.aligner.model, **file.aligner.adapters}
+    is_embedded = not engine_backend(file).completes and any(models.get(name) == EMBEDDED for name in names)
+    return Write.NEVER if is_embedded else Write.FREE
 
 
 def check_local_engine(file: PolicyFile) -> None:

@@ -75,6 +75,10 @@ class GateSwitches(BaseModel):
     """Less than half of the text that must be kept is left (a fifth if an objective asks for brevity)."""
     too_long: Switch | None = None
     """The edited answer is longer than twice the original plus 200 characters."""
+    said_twice: Switch | None = None
+    """The edit writes a sentence that then stands in the answer twice."""
+    bare_speaker: Switch | None = None
+    """The edit leaves the name of a speaker without any words."""
 
 
 def _gate_tag(value: object) -> str:

@@ -18,17 +18,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from aligner_proxy.errors import ForbiddenError, SeveralPolicies
+from aligner_proxy.errors import ConfigError, ForbiddenError, SeveralPolicies
 from aligner_proxy.policy import shares
-from aligner_proxy.policy.config import objectives
+from aligner_proxy.policy.config import default_write, objectives
 from aligner_proxy.policy.gate_schema import switches
 from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
 from aligner_proxy.policy.plugin_keys import PolicyKey, rename_deprecated
@@ -48,11 +49,12 @@ from aligner_proxy.policy.schema import (
     rule_names,
 )
 from aligner_proxy.policy.strictness import may_tighten, stricter_policy, takes_away
-from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, YamlSource
+from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, YamlSource, quote_name, suggest_name
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     LOCAL_EDITOR,
     METAALIGNER,
+    SAFETY_OBJECTIVES,
     AlignerShare,
     FailureClass,
     FailurePolicy,
@@ -69,6 +71,7 @@ from aligner_proxy.types import (
     SideTreatment,
     SkipPolicy,
     Standard,
+    Write,
 )
 
 log = logging.getLogger(__name__)
@@ -88,6 +91,7 @@ _USUAL_CHARS = 200
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
 _AS_ENFORCED = f"{BUILT_IN}, as objectives are enforced"
+_AGAINST_HARM = f"{BUILT_IN} where {', '.join(sorted(SAFETY_OBJECTIVES))} is violated"
 HeadLookup = Callable[[Tenant | None, Objective, str], str]
 """A function (tenant or None for the file, objective, aligner) that returns the content hash of the head taught for
 this objective and this aligner; empty if there is none."""
@@ -235,7 +239,20 @@ class PolicyResolver:
         them."""
         self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
         """Whether this file divides traffic among aligners, so that a request needs its `position`."""
+        self._only_route: Route | None = None
+        """The route that applies to every request; None: the first that matches."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
+
+    def on_route(self, name: str) -> PolicyResolver:
+        """A resolver that applies the route with this name to every request; raises `ConfigError` if there is none."""
+        routes = {entry_name(route, n): route for n, route in enumerate(self._file.routes)}
+        if name not in routes:
+            source = self._file.source.name
+            raise ConfigError(f"{source}: no route is called {quote_name(name)}; {suggest_name(name, routes)}")
+        resolver = copy(self)
+        resolver._only_route = routes[name]
+        resolver._cached = lru_cache(_REMEMBERED)(resolver._resolve_cacheable)
+        return resolver
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` if it asks for something that its tenant may not have."""
@@ -275,7 +292,8 @@ class PolicyResolver:
         """
         defaults = _Layer(self._file.defaults, "defaults", ("defaults",))
         for route, tenant in product(self._unique_layers(self._file.routes), self._unique_layers(self._file.tenants)):
-            settings, _ = self._merge_layers([defaults, *route, *tenant])
+            judges_harm = any(map(_judges_harm, (*route, *tenant)))
+            settings, _ = self._merge_layers([defaults, *route, *tenant], judges_harm=judges_harm)
             extensions = tuple(self._pop_plugin_settings(settings))
             del settings["aligner_shares"], settings["shadow_aligner"]  # these make no difference to the settings
             yield Policy("-", extensions=extensions, **settings)
@@ -283,9 +301,10 @@ class PolicyResolver:
     def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
         """An empty list for no entry, then a one-layer list for each group of entries with equal settings."""
         by_settings = {
-            # Whether anything is enforced counts, too, because it changes the defaults of other settings.
-            str([*self._layer_values(entry), bool(getattr(entry, "enforce", ()))]): _Layer(entry, entry.name or "-")
+            # Whether anything is enforced or about safety counts, too, as it changes the defaults of other settings.
+            str([*self._layer_values(entry), bool(getattr(entry, "enforce", ())), _judges_harm(layer)]): layer
             for entry in entries
+            for layer in (_Layer(entry, entry.name or "-"),)
         }
         return [[], *([layer] for layer in by_settings.values())]
 
@@ -319,17 +338,16 @@ class PolicyResolver:
 
     def _first_match(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """The policy from file and metadata with the first route for which `applies` is true (default: it matches)."""
-        route = _first_layer(
-            self._file.routes, applies or (lambda route: route_matches(route, facts.names, facts.tags))
-        )
+        route = _first_layer(self._file.routes, applies or partial(self._applies, facts))
         tenant = _first_layer(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
         configured = self._objectives_of(tenant)
         facts = replace(facts, asked=match_known_names(facts.asked, facts.own, configured)) if facts.own else facts
         grants = [*tenant, *self._metadata_layers(facts, configured)]
-        settings, origins = self._merge_layers(
-            [_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants]
-        )
         objectives, chosen_origins, selection = self._choose_objectives(facts, route, grants, configured)
+        settings, origins = self._merge_layers(
+            [_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
+            judges_harm=any(objective.name in SAFETY_OBJECTIVES for objective in objectives),
+        )
         own = own_objectives(facts.own, configured, allowed=_may_use_own_words(grants))
         quota, quota_origin = self._find_quota(facts, grants)
         plugin_grants, granted_origins = self._plugin_grants(grants)
@@ -362,6 +380,10 @@ class PolicyResolver:
             hand_off=hand_off,
             **settings,
         )
+
+    def _applies(self, facts: RequestFacts, route: Route) -> bool:
+        """Whether a route applies to a request."""
+        return route_matches(route, facts.names, facts.tags) if self._only_route is None else route is self._only_route
 
     def _objectives_of(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
         """The objectives that a tenant's requests can use: those of the file and the tenant's own."""
@@ -481,19 +503,21 @@ class PolicyResolver:
             return self._file.file_texts.get(key, {}).keys() >= set(value.file_names)
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
-    def _merge_layers(self, layers: Sequence[_Layer]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-        """Merge layers, the last one wins, into the settings of a policy; returns them and the origin of each."""
-        settings = self.settings(_BUILT_IN_POLICY)
-        origins = dict.fromkeys(settings, BUILT_IN)
+    def _merge_layers(
+        self, layers: Sequence[_Layer], *, judges_harm: bool
+    ) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+        """Merge layers, the last one wins, into the settings of a policy; returns them and the origin of each.
+
+        `judges_harm`: an objective about safety applies, so that an answer that is all harm is not delivered.
+        """
         enforced = any(getattr(layer.values, "enforce", ()) for layer in layers)
-        if enforced:
-            settings |= dict.fromkeys(ON_SKIP, OnSkip.JUDGE)
-            settings["if_nothing_remains"] = IfNothingRemains.DECLINE
-            origins |= dict.fromkeys((*ON_SKIP, "if_nothing_remains"), _AS_ENFORCED)
+        settings, origins = self._default_settings(enforced, judges_harm)
         rules = dict.fromkeys(GateRule, True)
         for layer in layers:
             for name, value in self._layer_values(layer.values):
-                if layer.trusted or may_tighten(name, value, settings[name]):
+                # An untrusted `decline` counts whatever was violated, so it is stricter than the default against harm.
+                widens = value == settings[name] and origins[name] == _AGAINST_HARM
+                if layer.trusted or widens or may_tighten(name, value, settings[name]):
                     settings[name] = value
                     origins[name] = layer.origin(self._file.source, *name.split("."))
                 elif value != settings[name]:
@@ -506,8 +530,13 @@ class PolicyResolver:
         by_reason = {name.removeprefix(_ON_SKIP): settings.pop(name) for name in ON_SKIP}
         if settings["if_nothing_remains"] is IfNothingRemains.SECOND_TRY and settings["editor"] == LOCAL_EDITOR:
             settings["if_nothing_remains"] = IfNothingRemains.DECLINE  # metadata removed the editor, or set second_try
+        settings["declines_harm_alone"] = origins["if_nothing_remains"] == _AGAINST_HARM
+        if settings["declines_harm_alone"] and origins["decline_within"] == BUILT_IN:
+            # Nobody asked for a refusal in place of good text beside the harm.
+            settings["decline_within"] = 0.0
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
         _judge_side_texts(enforced, settings, origins)
+        self._choose_write(settings, origins)
         settings["gate"] = tuple(rule for rule, on in rules.items() if on)
         choice = settings["aligner"]
         settings |= {
@@ -515,6 +544,25 @@ class PolicyResolver:
             "aligner_shares": () if isinstance(choice, str) else choice,
         }
         return settings, tuple(origins.items())
+
+    def _choose_write(self, settings: dict[str, Any], origins: dict[str, str]) -> None:
+        """Set what aligner and editor may write: what a layer says; if none does, all but the embedded aligner may."""
+        settings["editor_write"] = settings["write"]
+        if origins["write"] == BUILT_IN:
+            settings["write"] = default_write(self._file, shares.aligner_names(settings["aligner"]))
+
+    def _default_settings(self, enforced: bool, judges_harm: bool) -> tuple[dict[str, Any], dict[str, str]]:
+        """The settings that count where no layer sets them, and the origin of each."""
+        settings = self.settings(_BUILT_IN_POLICY)
+        settings["write"] = Write.FREE  # metadata that is not trusted may tighten it
+        origins = dict.fromkeys(settings, BUILT_IN)
+        if enforced:
+            settings |= dict.fromkeys(ON_SKIP, OnSkip.JUDGE)
+            origins |= dict.fromkeys(ON_SKIP, _AS_ENFORCED)
+        if enforced or judges_harm:
+            settings["if_nothing_remains"] = IfNothingRemains.DECLINE
+            origins["if_nothing_remains"] = _AS_ENFORCED if enforced else _AGAINST_HARM
+        return settings, origins
 
     def _layer_values(self, values: PolicySettings) -> Iterator[tuple[str, Any]]:
         """The settings of one layer as (name, value), with one for each class of `on_error` and reason of `on_skip`."""
@@ -630,6 +678,13 @@ def _may_use_own_words(grants: Sequence[_Layer]) -> bool:
     return every
 
 
+def _judges_harm(layer: _Layer) -> bool:
+    """Whether a route's objectives, or those that a tenant enforces, include one about safety."""
+    entry = layer.values
+    names = [name for name, _ in route_objectives(entry, (EVERY,))] if isinstance(entry, Route) else ()
+    return not SAFETY_OBJECTIVES.isdisjoint((*names, *getattr(entry, "enforce", ()))) or EVERY in names
+
+
 def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[_Layer]:
     """The first entry that matches, as a list with one layer; empty if none matches."""
     for i, entry in enumerate(entries):
@@ -645,6 +700,8 @@ def setting_value(policy: Policy, name: str) -> Any:
     setting, _, kind = name.partition(".")
     if setting == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)
+    if setting == "write":
+        return policy.effective_write
     if setting == "shadow_aligner":
         return policy.shadow_aligner and policy.shadow_aligner.name
     if setting == "on_skip":

@@ -41,6 +41,7 @@ from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, YamlSource, sugge
 from aligner_proxy.prompts import find_template
 from aligner_proxy.types import (
     DEFAULT_ALIGNER,
+    EMBEDDED,
     GOVERNED_SKIPS,
     METAALIGNER,
     FailureClass,
@@ -54,6 +55,7 @@ from aligner_proxy.types import (
     Standard,
     StreamMode,
     Verify,
+    Write,
 )
 
 KIND = "kind"
@@ -263,21 +265,25 @@ class PolicySettings(_Block):
     if_nothing_remains: IfNothingRemains | None = None
     """When all of an answer, or its core, is flagged: decline (send a refusal text instead), second_try (the editor
     answers again; if that fails, decline), block (an error) or original. Beside a tool call or another text that is
-    delivered, the flagged text is left out instead. The default is decline if objectives are enforced, else
-    original."""
+    delivered, the flagged text is left out instead. The default is decline if objectives are enforced, or if `harmless`
+    was violated; else original."""
     decline: Decline | None = None
     """The refusal text that decline sends: one text, or one for each language (`default`: all other languages).
     {objective} is replaced by the violated objective."""
     decline_within: Annotated[float, Field(ge=0, le=50, strict=True, allow_inf_nan=False)] | None = None
     """If `harmless` was violated and a remaining sentence came within this many nats of being flagged, the whole answer
     counts as flagged (if_nothing_remains applies). A higher value lets less harm through but declines more harmless
-    answers; 0 turns this off."""
+    answers; 0 turns this off, and is the default where nothing is enforced."""
     editor: Editor | None = None
     """Which model rewrites flagged text: local (the aligner), upstream (the model group that wrote the answer), or
     {model: GROUP}."""
     judge: JudgeSetting | None = None
     """Which model gives a second opinion: {chat: GROUP}, {guard: GROUP, form: NAME} or {decisions: GROUP}, with
     `ask: doubt`, flagged or all; off: none."""
+    write: Write | None = None
+    """What is written in place of a flagged passage. never: it is removed; verified: only what the detector head finds
+    good, also as an answer to the question; free: anything that is not flagged itself. The default is never for the
+    embedded aligner, else free."""
     caution: Annotated[float, Field(ge=-50, le=50, strict=True, allow_inf_nan=False)] | None = None
     """Score above which a segment is flagged, as log-odds in nats (+1 nat = 2.7 times the odds). A higher value means
     fewer edits."""
@@ -387,7 +393,7 @@ class Tenant(Grants):
 class AlignerSettings(_Block):
     """Which model corrects, and where it runs."""
 
-    model: Annotated[str, Field(min_length=1, max_length=400)] = "embedded"
+    model: Annotated[str, Field(min_length=1, max_length=400)] = EMBEDDED
     """embedded, a Hugging Face id (owner/name@commit), or a folder that starts with ./ ../ / or ~."""
     require_revision: Annotated[bool, Field(strict=True)] = False
     """true: refuse a Hugging Face id without a commit; false: only warn."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from aligner_proxy.types import (
     NO_JUDGE,
+    IfNothingRemains,
     IncomingKind,
     IncomingTreatment,
     JsonStrings,
@@ -22,6 +23,7 @@ from aligner_proxy.types import (
     SideKind,
     SideTreatment,
     StreamMode,
+    Write,
 )
 
 _REACTIONS = (OnError.PASSTHROUGH, OnError.RETRY, OnError.BLOCK)
@@ -33,6 +35,8 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "after_retry": _REACTIONS,
     "on_skip": ("passthrough", "judge", "block"),
     "if_nothing_remains": ("original", "second_try", "decline", "block"),
+    "write": tuple(reversed(Write)),
+    "editor_write": tuple(reversed(Write)),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
     **dict.fromkeys(SideKind, _SIDE),
     **dict.fromkeys(IncomingKind, tuple(IncomingTreatment)),
@@ -40,7 +44,7 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
 """Values of each setting, from lax to strict; a setting such as on_error.gate uses the scale of its first part."""
 _AMOUNTS = ("sample", "max_answer_chars", "decline_within")
 """Settings that are stricter when larger: more answers are processed, or declined."""
-_FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip", "if_nothing_remains")
+_FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip", "if_nothing_remains", "write")
 """Settings that metadata may tighten without being trusted."""
 
 
@@ -78,11 +82,18 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
         lead, **{name: _stricter_value(name, getattr(lead, name), getattr(rest, name)) for name in _compared_settings()}
     )
     raised = replace(raised, judge=_stricter_judge(lead.judge, rest.judge))
+    raised = replace(raised, declines_harm_alone=_declines_harm_alone(lead, rest))
     origins = dict(lead.origins)
     origins |= {
         name: origin for name, origin in rest.origins if _setting_value(raised, name) != _setting_value(lead, name)
     }
     return replace(raised, origins=tuple(origins.items()))
+
+
+def _declines_harm_alone(*policies: Policy) -> bool:
+    """Whether no policy that withholds an answer of which nothing remains does so whatever was violated."""
+    withholding = [one for one in policies if one.if_nothing_remains is not IfNothingRemains.ORIGINAL]
+    return bool(withholding) and all(one.declines_harm_alone for one in withholding)
 
 
 def _strength(policy: Policy) -> int:

@@ -1,7 +1,8 @@
 """Neutral answers: questions with answers that violate no objective that anybody is likely to teach.
 
 They were written for this package and are shipped with it. A head learns from the difference between an operator's
-examples and these answers.
+examples and these answers. So both must be in one language, or the head would learn to tell the languages apart: the
+answers of `neutral.jsonl` are for English examples, those of `neutral_languages.jsonl` for others.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from aligner_proxy.types import Turn
 
+ENGLISH = "en"
 _FILE = Path(__file__).with_name("neutral.jsonl")
+_LANGUAGES_FILE = Path(__file__).with_name("neutral_languages.jsonl")
 LONGEST_LESSON_CHARS = 450
 """Maximum characters of question and answer together. Short ones teach as much about a sentence, and with them a lesson
 on two cores ends within a minute."""
@@ -32,8 +35,10 @@ class Neutral:
         return (Turn("user", self.question),)
 
 
-def lesson_answers() -> tuple[Neutral, ...]:
-    """The neutral answers that a lesson reads: those up to `LONGEST_LESSON_CHARS`."""
+def lesson_answers(language: str = ENGLISH) -> tuple[Neutral, ...]:
+    """The neutral answers that a lesson of this language reads: in English those up to `LONGEST_LESSON_CHARS`."""
+    if language != ENGLISH:
+        return _answers_by_language().get(language, ())
     return tuple(n for n in neutral_answers() if len(n.question) + len(n.answer) <= LONGEST_LESSON_CHARS)
 
 
@@ -42,3 +47,17 @@ def neutral_answers() -> tuple[Neutral, ...]:
     """All neutral answers of the package, always in the same order."""
     rows = map(json.loads, _FILE.read_text(encoding="utf-8").splitlines())
     return tuple(Neutral(row["question"], row["answer"]) for row in rows)
+
+
+@cache
+def _answers_by_language() -> dict[str, tuple[Neutral, ...]]:
+    """The neutral answers of the package in other languages than English, by language."""
+    result: dict[str, tuple[Neutral, ...]] = {}
+    for row in map(json.loads, _LANGUAGES_FILE.read_text(encoding="utf-8").splitlines()):
+        result[row["language"]] = (*result.get(row["language"], ()), Neutral(row["question"], row["answer"]))
+    return result
+
+
+def neutral_languages() -> tuple[str, ...]:
+    """The languages of which the package has neutral answers."""
+    return (ENGLISH, *_answers_by_language())

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.examples import Example, Examples
+from aligner_proxy.teaching.lesson_language import neutral_answers_for
 from aligner_proxy.teaching.material import (
     NEUTRAL_FOLDS,
     LessonMaterial,
@@ -27,7 +29,6 @@ from aligner_proxy.teaching.material import (
     build_material,
     read_material,
 )
-from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.teaching.own_answers import RecordedAnswer
 from aligner_proxy.teaching.rows import PromptObjectives, RowReader, RowsCache
 from aligner_proxy.teaching.store import Count, Version
@@ -55,6 +56,10 @@ _SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
 """Factors for the scores among which the best is chosen: from 1/4 to 8."""
 _FEW = 4
 """With fewer examples than this, learning from half of them says nothing."""
+_SEVERAL = 12
+"""With fewer examples than this, the interval of what is found is too wide to compare halves with the whole."""
+_MOST = 0.75
+"""If more than this share of sentences is found for certain (95 %), more examples hardly help."""
 _ENOUGH = 0.05
 """If twice the examples raise the share found by less than this, more examples hardly help."""
 
@@ -199,10 +204,13 @@ class _FittedHeads:
 
 
 def plan_material(subject: Subject, examples: Examples, builtin: dict[str, str]) -> LessonMaterial:
-    """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it."""
+    """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it.
+
+    Raises `NoNeutralAnswers` if there is too little of it in the language of the examples.
+    """
     usual = [builtin[name] for name in ("harmless", "helpful")]
     further = [text for text in builtin.values() if text not in usual]
-    return build_material(subject.text, examples, lesson_answers(), usual, further)
+    return build_material(subject.text, examples, neutral_answers_for(examples), usual, further)
 
 
 async def teach_objective(
@@ -324,14 +332,21 @@ def _fit_scale(learned: _FittedHeads, shift: float) -> float:
 def advise_examples(version: Version, half: Count) -> str:
     """Advice on more examples, from comparing heads taught with half of the examples and with all of them."""
     held_out = version.found
-    share = held_out.hits / held_out.of
-    gain = share - half.hits / half.of
-    figures = f"{half.hits} of {half.of} were found that were held out, with all {held_out.hits}"
-    beginning = f"with half of the examples {figures}"
     if held_out.of < _FEW:
         return f"{held_out.of} examples are too few to say; four to twelve teach well"
-    if share > 1 - _ENOUGH:
+    share, low, high = wilson_interval(held_out.hits, held_out.of)
+    half_share, _, half_high = wilson_interval(half.hits, half.of)
+    beginning = (
+        f"with half of the examples {half.hits} of {half.of} were found that were held out, with all {held_out.hits}, "
+        f"so {100 * low:.0f} to {100 * high:.0f} % of sentences like these"
+    )
+    more = f"about {max(_FEW, held_out.of)} more, unlike these,"
+    if low > _MOST:
         return f"{beginning}: more of the same kind will hardly help"
-    if gain < _ENOUGH:
+    if held_out.of < _SEVERAL:
+        return f"{beginning}: that is too wide to say what more would help; {more} would say"
+    if half_high < share:
+        return f"{beginning}: {more} should help"
+    if share - half_share < _ENOUGH:
         return f"{beginning}: more of the same kind will hardly help, others than these may"
-    return f"{beginning}: about {max(_FEW, held_out.of)} more, unlike these, should help"
+    return f"{beginning}: {more} may help"

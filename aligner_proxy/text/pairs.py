@@ -11,9 +11,10 @@ that HTML does not close are none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 
 from aligner_proxy.text.structure import Segment
 
@@ -75,9 +76,33 @@ class Half:
         return self.kind[0] in "<([{\\\uff08\u300a\u300c\u300e"
 
 
-def read_halves(text: str, pieces: Sequence[Segment]) -> list[Half]:
-    """The halves of all pairs in a text that was cut into these segments, in order, and those that stand alone."""
-    matching = _Matching()
+OpenHalves = Mapping[str, Sequence[Half]]
+"""Opening halves without a partner, by kind."""
+NO_HALVES: OpenHalves = MappingProxyType({})
+
+
+def read_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_HALVES) -> list[Half]:
+    """The halves of all pairs in a text that was cut into these segments, in order, and those that stand alone.
+
+    `earlier` are the halves before it that may be closed in it; their places are negative.
+    """
+    return _match(text, pieces, earlier).halves
+
+
+def open_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_HALVES) -> OpenHalves:
+    """The halves before the end of a text that may be closed behind it, with places as seen from its end."""
+
+    def place_behind(half: Half) -> Half:
+        # how far away earlier ones are does not matter
+        return half if half.start < 0 else Half(half.kind, True, half.start - len(text), half.end - len(text))
+
+    waiting = _match(text, pieces, earlier).waiting
+    return {kind: list(map(place_behind, halves)) for kind, halves in waiting.items()}
+
+
+def _match(text: str, pieces: Sequence[Segment], earlier: OpenHalves) -> _Matching:
+    """Find the partners of all halves."""
+    matching = _Matching(earlier)
     for piece in pieces:
         if len(matching.halves) > _MOST_HALVES:
             break
@@ -86,20 +111,20 @@ def read_halves(text: str, pieces: Sequence[Segment]) -> list[Half]:
                 matching.add(half, may_close=may_close)
         if piece.gap.count("\n") > 1:
             matching.end_paragraph()
-    return matching.halves
+    return matching
 
 
 class _Matching:
     """Finds the partner of each half, in the order of the text."""
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: OpenHalves) -> None:
         self.halves: list[Half] = []
-        self._waiting: dict[str, list[Half]] = {}
+        self.waiting = {kind: list(halves) for kind, halves in earlier.items()}
         """The opening halves without a partner so far, by kind."""
 
     def add(self, half: Half, *, may_close: bool) -> None:
         """Add a half; it closes the last one that waits, if it may."""
-        waiting = self._waiting.setdefault(half.kind, [])
+        waiting = self.waiting.setdefault(half.kind, [])
         if may_close and waiting:
             opener = waiting.pop()
             opener.partner = half.start
@@ -111,7 +136,7 @@ class _Matching:
 
     def end_paragraph(self) -> None:
         """Wait no longer for what ends with the paragraph."""
-        for waiting in self._waiting.values():
+        for waiting in self.waiting.values():
             if waiting and waiting[0].is_inline:
                 waiting.clear()
 

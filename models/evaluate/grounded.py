@@ -22,7 +22,7 @@ from aligner_proxy.text.structure import split
 from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.page import read_page
 from aligner_proxy_grounding.procedures import ORDER
-from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits, words_edits
 from aligner_proxy_grounding.sentences import (
     REPLACE_FACTS_FROM,
     FactEdit,
@@ -89,7 +89,7 @@ def _asked(
     for part in {part.start: part for part in unsettled if part.kind != ORDER}.values():
         written = _rightly(case, part.start, part.end)
         further = accept_rewriting(case.answer[part.start : part.end], written, matcher, part.start)
-        edits = merge_edits(edits, further or ())
+        edits = merge_edits(edits, words_edits(unsettled, part.start) if further == [] else further or ())
     return list(edits)
 
 

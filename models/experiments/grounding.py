@@ -26,7 +26,8 @@ from aligner_proxy_grounding import evidence
 from aligner_proxy_grounding.evidence import FOR_NONE, FOR_STATEMENT, FactSubject, Weigher
 from aligner_proxy_grounding.facts import Fact, FactKind
 from aligner_proxy_grounding.matching import CONFIRMS, MOST_WEIGHED, Matcher
-from aligner_proxy_grounding.page import SAME_SENTENCE, ReferencePage, Statement, read_page
+from aligner_proxy_grounding.page import ReferencePage, Statement, read_page
+from aligner_proxy_grounding.passages import SAME_SENTENCE
 from aligner_proxy_grounding.sentences import AnswerSentence, Grounder
 from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
 

@@ -311,6 +311,7 @@ async def delivered(request: dict[str, Any], *, stream: bool) -> str:
     return chat_text([item async for item in walk])
 
 
+@pytest.mark.covering("attack", "policies stream")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("policies", ENFORCING.values(), ids=ENFORCING)
 @pytest.mark.parametrize("attack", ENTRIES + IGNORED)

@@ -61,7 +61,8 @@ WORST = rows(
 )
 
 
-@pytest.mark.some(46)
+@pytest.mark.slow
+@pytest.mark.some(24)
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("way", [whole, streamed])
 @pytest.mark.parametrize("attack", WORST)
@@ -73,6 +74,7 @@ def test_no_text_keeps_the_gateway_busy(attack: Attack, way: Callable[[str], Cor
     assert not (outcome.text or "").startswith(HEAD + FOOL)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("attack", WORST)
 def test_folding_judging_and_reading_are_linear(attack: Attack) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,9 +34,26 @@ def test_it_checks_all_three_and_writes_its_section_alone(docs: Path, capsys: py
     assert row.split("|")[6].strip().endswith(", 1)")  # an unchanged answer: one forward that generates
 
 
-def test_a_rehearsal_goes_through_all_of_it_and_writes_nothing(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rehearsal_goes_through_all_of_it_and_writes_nothing(
+    docs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It checks as the test above does, which measures; here what it found is given."""
+    checked = list[tuple[str, dict[str, Any]]]()
+
+    def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
+        checked.append((shape, vars(asked)))
+        rate = {"ratio": 2.0, "ms": 3.0, "generate_ms": 6.0, "forwards": 1.0}
+        rates = dict.fromkeys(gpu_check.RATES, rate)
+        return {"shape": shape, "equal": (8, 8), "cases": 8, "weights_gb": 0, "peak_gb": 0, "rates": rates}
+
+    monkeypatch.setattr(gpu_check, "check", check)
     before = docs.read_text()
     assert gpu_check.main(["--rehearse", "--docs", str(docs)]) == 0
+    [(shape, asked)] = checked
+    assert shape == "tiny"
+    as_options = [(f"--{name}", str(asked[name])) for name in ("rounds", "sequences", "tokens", "answer", "cases")]
+    measured = ["--shapes", *asked["shapes"], "--device", asked["device"], *itertools.chain(*as_options)]
+    assert measured == [*SMALL, "--cases", "8"]
     assert "| tiny | 8 of 8 | 8 of 8 |" in capsys.readouterr().out
     assert docs.read_text() == before
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
@@ -184,3 +185,94 @@ def test_the_engine_of_the_policies_file_is_used(engine: tuple[str, ScriptedEngi
     done = CliRunner().invoke(main, ["align", "-q", "When?", "--config", str(path), "--json"], input=RUDE)
     assert json.loads(done.stdout)["corrected"] == POLITE
     assert scripted.seen == ["align/0"]
+
+
+POLICIES = {
+    "objectives": {"kind": "Kindness: the response should never insult the reader"},
+    "defaults": {"references": [{"file": "page.md"}, "system"]},
+    "routes": [
+        {"match": {"model": "gpt*"}, "name": "support", "objectives": ["kind"]},
+        {"match": {"model": "off"}, "name": "quiet", "objectives": ["kind"], "mode": "off"},
+        {"match": {"model": "strict"}, "name": "strict", "objectives": ["kind"], "on_error": "block"},
+        {"match": {"model": "worst"}, "name": "worst", "objectives": ["harmless"]},
+    ],
+    "tenants": [{"match": {"team": "acme"}, "name": "acme", "enforce": ["fair"], "decline": "Not here."}],
+}
+
+
+@pytest.fixture
+def by_policies(engine: tuple[str, ScriptedEngine], tmp_path: Path) -> Callable[..., Result]:
+    """Runs `align` with the policies of a file."""
+    (tmp_path / "page.md").write_text(
+        "# Harbour\n\nThe harbour opens at 7:00 on workdays. A ticket costs 4.50 euros.\n"
+    )
+    (tmp_path / "policies.yaml").write_text(yaml.safe_dump(POLICIES))
+
+    def run(*args: str, given: str = RUDE) -> Result:
+        options = ("--config", str(tmp_path / "policies.yaml"), "--engine", engine[0])
+        return align(*options, *(() if "--jsonl" in args else ("-q", "When?", "--json")), *args, given=given)
+
+    return run
+
+
+def test_the_whole_policy_of_a_request_applies(
+    by_policies: Callable[..., Result], engine: tuple[str, ScriptedEngine]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    engine[1].script = lambda request: asked.append(request.objectives) or script(request)
+    expected = {
+        ("--model", "gpt-4"): ("corrected", POLITE, 1),
+        ("--for-model", "gpt-4"): ("corrected", POLITE, 1),
+        ("--route", "support"): ("corrected", POLITE, 1),
+        ("--route", "quiet"): ("skipped", RUDE, 0),
+        ("--route", "support", "--team", "acme"): ("corrected", POLITE, 2),
+        ("--team", "acme"): ("corrected", POLITE, 1),
+    }
+    for args, (status, text, objectives) in expected.items():
+        asked.clear()
+        fields = json.loads(by_policies(*args).stdout)
+        result = (fields["status"], fields["corrected"], len(asked[0]) if asked else 0)
+        assert result == (status, text, objectives), args
+    blocked = by_policies("--route", "strict", given="There is fog.")
+    assert (blocked.exit_code, json.loads(blocked.stdout)["corrected"]) == (1, None)
+    declined = json.loads(by_policies("--route", "worst", "--team", "acme", given="You are a fool.").stdout)
+    assert (declined["corrected"], declined["reason"]) == ("Not here.", "declined")
+
+
+def test_the_references_of_the_policy_apply(by_policies: Callable[..., Result]) -> None:
+    for args in (("--model", "gpt-4"), ("--model", "nobody"), ("--route", "support")):
+        fields = json.loads(by_policies(*args, given="A ticket costs 6.50 euros.").stdout)
+        assert (fields["status"], fields["corrected"]) == ("corrected", "A ticket costs 4.50 euros."), args
+    prompt = ("--system", "The ferry to the island costs 9.20 euros.")
+    fields = json.loads(
+        by_policies("--route", "support", *prompt, given="The ferry to the island costs 8 euros.").stdout
+    )
+    assert fields["corrected"] == "The ferry to the island costs 9.20 euros."
+
+
+def test_rows_are_corrected_by_the_policies_too(by_policies: Callable[..., Result]) -> None:
+    lines = [{"question": "When?", "answer": text} for text in (RUDE, "A ticket costs 6.50 euros.")]
+    lines += [{"question": "When?", "answer": RUDE, "objectives": ["harmless"]}]
+    given = "\n".join(map(json.dumps, lines))
+    corrected = [row["corrected"] for row in rows(by_policies("--jsonl", "--route", "support", given=given))]
+    assert corrected == [POLITE, "A ticket costs 4.50 euros.", POLITE]
+    assert {row["reason"] for row in rows(by_policies("--jsonl", "--route", "quiet", given=given))} == {"mode_off"}
+
+
+def test_what_chooses_no_policy_says_so(by_policies: Callable[..., Result], tmp_path: Path) -> None:
+    mistakes = {
+        ("--route", "suport"): "did you mean 'support'?",
+        ("--route", "support", "--caution", "3"): "--caution is the policy's in --config",
+        ("-o", "harmless", "--route", "support"): "--route chooses among the policies of --config",
+    }
+    for args, message in mistakes.items():
+        result = by_policies(*args)
+        assert result.exit_code == 2, args
+        assert message in result.stderr, args
+    without = align("-q", "x", "--team", "acme", given=RUDE)
+    assert "--team chooses among the policies of --config" in without.stderr
+    data = {name: value for name, value in POLICIES.items() if name != "defaults"}
+    (tmp_path / "policies.yaml").write_text(yaml.safe_dump(data))
+    skipped = by_policies("--model", "nobody")
+    assert json.loads(skipped.stdout)["reason"] == "no_objectives"
+    assert "name one by --route, or its model by --model" in skipped.stderr

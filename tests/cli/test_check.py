@@ -151,6 +151,29 @@ def test_each_route_shows_what_lets_an_original_through(tmp_path: Path) -> None:
     assert "no route lets an original through on: nothing" in shown
 
 
+def test_each_route_shows_what_is_delivered_where_nothing_remains(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "routes:\n"
+        "- {match: {model: a}, objectives: [harmless]}\n"
+        "- {match: {model: b}, objectives: [helpful]}\n"
+        "- {match: {model: c}, objectives: [helpful], on_error: block}\n"
+        "- {match: {model: d}, objectives: [harmless], if_nothing_remains: decline}\n"
+        "- {match: {model: e}, objectives: [harmless], mode: shadow}\n"
+        "- {match: {model: f}, objectives: [harmless], if_nothing_remains: original}\n"
+    )
+    by_route = json.loads(_run(tmp_path / "p.yaml", "--json").stdout)["nothing_remains"]
+    assert by_route == {
+        "route-1": "a refusal text if harmless was violated, else the original",
+        "route-2": "the original",
+        "route-3": "an error (on_error: gate)",
+        "route-4": "a refusal text",
+        "route-5": "the original",
+        "route-6": "the original",
+        "no route": "the original",
+    }
+    assert "route-4 delivers where nothing remains: a refusal text" in _run(tmp_path / "p.yaml").stdout
+
+
 @pytest.mark.parametrize("metadata", ["{", "[]", "6"])
 def test_metadata_must_be_an_object(folder: Path, metadata: str) -> None:
     result = _run(folder / "policies.yaml", "--team-metadata", metadata)
@@ -220,6 +243,51 @@ def test_what_a_reference_yields(folder: Path) -> None:
     told = json.loads(_run(*arguments, "--json").stdout)
     assert told["settings"]["references"] == {"value": ["RULES.md", "system"], "origin": "policies.yaml:1 (defaults)"}
     assert told["references"][0]["facts"][1] == {"source": "RULES.md:3", "kind": "amount of money", "fact": "£2.95"}
+
+
+TAUGHT = """\
+objectives:
+  no-claims-of-a-private-life-of-its-own: {text: "Private: the response should claim no private life", examples: x.yaml}
+routes: [{match: {}, objectives: [no-claims-of-a-private-life-of-its-own]}]
+"""
+
+
+def test_a_file_of_examples_that_cannot_be_read_is_not_valid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+    (folder / "policies.yaml").write_text(TAUGHT)
+    for text in (None, "against: [one]\n", "against: {\n"):
+        if text is not None:
+            (folder / "x.yaml").write_text(text)
+        result = _run(folder / "policies.yaml", "--model", "m")
+        assert result.exit_code == 1, text
+        assert result.stdout.startswith("not valid"), text
+        assert "x.yaml" in result.stdout.splitlines()[0]
+        as_json = _run(folder / "policies.yaml", "--model", "m", "--json")
+        assert (as_json.exit_code, json.loads(as_json.stdout)["valid"]) == (1, False)
+    (folder / "x.yaml").write_text("against: [I miss my brother., I slept badly last night.]\n")
+    result = _run(folder / "policies.yaml", "--model", "m")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("valid")
+
+
+def test_an_objective_that_edits_good_answers_is_a_warning(folder: Path) -> None:
+    shown = _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
+    assert "policies.yaml:5 (route route-1): concise also edits good answers" in shown
+    (folder / "policies.yaml").write_text("routes: [{match: {}, objectives: [harmless, helpful]}]\n")
+    assert "edits good answers" not in _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
+
+
+def test_names_are_not_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+    monkeypatch.setenv("COLUMNS", "80")
+    (folder / "policies.yaml").write_text(TAUGHT)
+    (folder / "x.yaml").write_text("against: [I miss my brother., I slept badly last night.]\n")
+    shown = _run(folder / "policies.yaml", "--model", "m").stdout
+    rows = [
+        line for line in shown.splitlines() if line.startswith("│") and "no-claims-of-a-private-life-of-its-own" in line
+    ]
+    assert len(rows) == 2  # among the objectives, and among the taught ones
+    assert "\u2026" not in shown
 
 
 def test_warnings(folder: Path) -> None:

@@ -149,6 +149,7 @@ def test_probe_that_dies_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_real_probe_reports() -> None:
     report = doctor.run_probe()
     assert report["device"] in {"cpu", "cuda"}

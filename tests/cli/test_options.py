@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+
+from aligner_proxy.cli import main
 
 
 @pytest.mark.full
@@ -39,3 +42,15 @@ print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPAC
     given.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=given)
     assert done.stdout.split() == ["256", "9"]
+
+
+def test_every_command_takes_the_prices_that_litellm_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "LITELLM_LOCAL_MODEL_COST_MAP"
+    for before, after in ((None, "True"), ("False", "False")):
+        monkeypatch.delenv(name, raising=False)
+        if before is not None:
+            monkeypatch.setenv(name, before)
+        CliRunner().invoke(main, ["check", "nowhere.yaml"])
+        assert os.environ[name] == after
+    assert name in CliRunner().invoke(main, ["--help"]).stdout
+    monkeypatch.undo()

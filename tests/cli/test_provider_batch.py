@@ -198,9 +198,9 @@ def test_each_form_keeps_all_but_the_text(bench: Bench) -> None:
                 faults.append((name, args, line))
             edit = {
                 "answer": 0,
-                "start": 25,
+                "start": 26,
                 "end": 42,
-                "text": " ",
+                "text": "",
                 "objective": "harmless",
                 "score": 4.0,
                 "source": None,

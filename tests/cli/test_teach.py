@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from aligner_proxy.audit.entry import AuditEvent, make_entry
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.cli import main
+from aligner_proxy.cli import main, teach
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
@@ -122,6 +122,34 @@ def test_a_dry_run_says_the_same_and_keeps_nothing(file: Path, engine: tuple[str
     assert "sentences that were held out" in result.stdout
     assert in_force(file) == [("not taught yet", "")]
     assert engine[1].heads == {}
+
+
+def test_each_objective_is_reported_as_soon_as_it_is_taught(
+    file: Path, engine: tuple[str, TeachableEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = "objectives:\n  second-of-them: {text: 'Second: the response should not feel', examples: second.yaml}\n"
+    file.write_text(policies().replace("objectives:\n", more, 1))
+    (file.parent / "second.yaml").write_text(listed(AGAINST[:4]))
+    printed: list[str] = []
+    monkeypatch.setattr(teach, "echo", lambda text, **_: printed.append(text))
+    monkeypatch.setattr(
+        teach, "_print_result", lambda _, result, dry_run: printed.append(f"{result.task.subject.title} {dry_run}")
+    )
+    run("teach", file, "--engine", engine[0], "--dry-run")
+    names = ("second-of-them", "no-feelings")
+    beginnings = [f"teaching {name} to default ({number} of 2)" for number, name in enumerate(names, 1)]
+    assert printed == [beginnings[0], "second-of-them True", beginnings[1], "no-feelings True"]
+    printed.clear()
+    assert json.loads(run("teach", file, "--engine", engine[0], "--dry-run", "--json").stdout)["dry_run"]
+    assert printed == []
+
+
+def test_a_language_without_neutral_answers_is_not_taught(file: Path, engine: tuple[str, TeachableEngine]) -> None:
+    finnish = ("Tunnen itseni yksinäiseksi, kun sinä et ole täällä.", "Minulla on ikävä, ja se on hyvin vaikea.")
+    (file.parent / "feelings.yaml").write_text(listed(finnish))
+    result = run("teach", file, "--engine", engine[0], "--dry-run")
+    assert result.exit_code == 1
+    assert "give good_answers of your own in it, with 60 sentences or more" in result.stdout
 
 
 def test_neutral_rows_are_read_once(file: Path, engine: tuple[str, TeachableEngine]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -235,13 +236,14 @@ class ProxyPool:
         self.upstream = upstream
         self.engine = engine
         self._proxies: dict[str, Proxy] = {}
+        self._numbers = itertools.count()
         self._stack = contextlib.ExitStack()
 
     def get(self, deployment: Deployment, guarded: bool) -> Proxy:
         """A running proxy with these models and routes."""
         key = json.dumps([guarded, deployment.litellm(guarded), deployment.policies() if guarded else None])
         if key not in self._proxies:
-            folder = self.folder / f"proxy-{len(self._proxies)}"
+            folder = self.folder / f"proxy-{next(self._numbers)}"
             started = proxy(deployment, folder, self.folder, self.upstream, self.engine, guarded)
             self._stack.callback(started.process.stop)
             started.process.start()
@@ -250,8 +252,9 @@ class ProxyPool:
         return self._proxies[key]
 
     def close(self) -> None:
-        """Stop all of them."""
+        """Stop all of them; who asks for one again gets a new one."""
         self._stack.close()
+        self._proxies.clear()
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ CORRECTORS = (
     .model("gpt")
     # A model with our guardrail on itself, which must make no difference to whoever refines by it.
     .model("refiner", model="openai/refiner", guardrails=["aligner"])
-    .case("refined", corrector="self_refine", deadline_s=3)
-    .case("refined-or-nothing", corrector="self_refine", deadline_s=3, on_error="block")
+    .case("refined", corrector="self_refine", deadline_s=2)
+    .case("refined-or-nothing", corrector="self_refine", deadline_s=2, on_error="block")
     .case("foreign", corrector="unreliable", deadline_s=1)
     .case("calm", corrector="plain_words", plugin_rules=["calm"])
     .case("wishing", preferences=["request"], stream="sentence")

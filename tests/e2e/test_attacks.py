@@ -369,6 +369,7 @@ def long_stalls(gateway: Any) -> float:
     return float(values['aligner_loop_stall_seconds_count{owner="aligner"}']) - float(values[bucket])
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("attack", STALLS)
 def test_no_request_stalls_the_loop(attack: Attack, tenants: Any, gateway: Any) -> None:
     asked = attack.payload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,15 +71,17 @@ def test_a_stream_tells_the_id_of_its_entry_before_and_after(gateway: Gateway, f
     assert got.headers["x-aligner-id"] == got.aligner_id == entry.aligner_id
 
 
-@pytest.mark.parametrize("model", ["gpt", "sentences", "live"])
-def test_without_its_entry_there_is_no_answer_until_there_can_be_one(gateway: Gateway, file: Path, model: str) -> None:
+def test_without_its_entry_there_is_no_answer_until_there_can_be_one(gateway: Gateway, file: Path) -> None:
     gateway.chat("rude")  # so that there is a store
-    with locked(file):
-        whole = gateway.chat("rude locked", model=model)
-        stream = gateway.chat_stream("rude locked", model=model)
-    assert whole.status_code == httpx.codes.SERVICE_UNAVAILABLE
-    assert "the answer could not be recorded (audit_unwritten)" in whole.text
-    assert INSULT not in whole.text + stream.raw
-    assert "Paris" not in whole.text + stream.raw
-    again = gateway.chat_stream("rude again", model=model)
-    assert again.text() == KIND
+    models = ("gpt", "sentences", "live")
+    with locked(file), ThreadPoolExecutor(2 * len(models)) as pool:  # each waits for seconds
+        wholes = [pool.submit(gateway.chat, "rude locked", model=model) for model in models]
+        streams = [pool.submit(gateway.chat_stream, "rude locked", model=model) for model in models]
+        answers = [(whole.result(), stream.result()) for whole, stream in zip(wholes, streams, strict=True)]
+    for model, (whole, stream) in zip(models, answers, strict=True):
+        assert whole.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert "the answer could not be recorded (audit_unwritten)" in whole.text
+        assert INSULT not in whole.text + stream.raw
+        assert "Paris" not in whole.text + stream.raw
+        again = gateway.chat_stream("rude again", model=model)
+        assert again.text() == KIND

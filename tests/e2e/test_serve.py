@@ -34,6 +34,8 @@ START_S = 300.0
 """Until `serve` is ready: two imports of everything, one after the other, on a machine that may have other work."""
 STREAMS = 8
 CLIENTS = 4
+PAUSE_S = 0.1
+"""Between two questions of a client: without it they take all the time that a restart needs."""
 SECRET = "sk-a-key-that-the-engine-does-not-need"
 
 
@@ -92,6 +94,7 @@ class Load:
                 self.answers += 1
                 if fault:
                     self.wrong.append(f"{text}: {fault}")
+                self.stop.wait(PAUSE_S)
 
     def _fault(self, http: httpx.Client, text: str, *, stream: bool) -> str:
         """What is wrong with an answer: it failed, broke off, or was not looked at by the aligner."""
@@ -272,6 +275,7 @@ def test_no_question_is_too_long_to_judge_its_answer(served: Served, filler: str
     assert re.search(r"^: aligner status=(corrected|unchanged)", served.stream(f"hello {filler}"), re.MULTILINE)
 
 
+@pytest.mark.full
 def test_a_killed_engine_is_started_again(served: Served) -> None:
     first = served.ask("hello first")
     assert first.status_code == httpx.codes.OK

@@ -146,6 +146,7 @@ def write_on(growing: list[tuple[PartialAnswer, list[str]]], requests: list[Alig
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.some(6)
 @pytest.mark.parametrize("block", range(500 // PER_TEST))
 def test_segments_score_alike_however_they_were_read(block: int) -> None:
     """Whole, in chunks, in company, and while the answer was still being written."""

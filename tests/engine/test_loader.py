@@ -18,7 +18,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine import loader
 from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.loop import correct_alone
-from aligner_proxy.engine.model import cpu_kernels
+from aligner_proxy.engine.model import cost, cpu_kernels
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.taught_head import TaughtHead, pack
@@ -30,6 +30,12 @@ from tests.support import tiny
 from tests.support.taught import OBJECTIVE, head
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft.*", "ignore::DeprecationWarning:bitsandbytes.*")
+
+
+@pytest.fixture(autouse=True)
+def _one_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the costs of forwards, which every loaded aligner measures: on a busy machine that takes seconds."""
+    monkeypatch.setattr(cost, "_ROUNDS", 1)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from aligner_proxy.errors import CorrectionError, EngineFault
 from aligner_proxy.types import Correction, Turn, Verify
 from tests.engine.cases import FULL
 from tests.support import tiny
+from tests.support.sampling import examples
 
 
 def aligner(seed: int = 0, *, tokens: int = 4096) -> Aligner:
@@ -66,7 +67,7 @@ def together(made: Aligner, requests: list[AlignRequest], budget: int, most: int
     return [ends[request.request_id] for request in requests]
 
 
-@settings(max_examples=40 if FULL else 5, deadline=None)
+@settings(max_examples=40 if FULL else examples(8), deadline=None)
 @given(seed=st.integers(0, 10**6), budget=st.integers(24, 400), most=st.integers(2, 8), tokens=st.integers(900, 4096))
 def test_company_changes_nothing(seed: int, budget: int, most: int, tokens: int) -> None:
     rng = random.Random(seed)

@@ -71,14 +71,44 @@ def process(tmp_path: Path) -> Iterator[Process]:
     made.stop()
 
 
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """One for the tests that need no other options; a start takes seconds."""
+    made = Process(tmp_path_factory.mktemp("engine"))
+    made.start()
+    yield made
+    made.stop()
+
+
 def slow() -> AlignRequest:
     """About a thousand tokens, one by one: seconds."""
     return tiny.request("Bring a coat when it rains. " * 45, verify=Verify.ALWAYS)
 
 
-async def test_it_serves_drains_on_sigterm_and_exits_0(process: Process) -> None:
-    child = process.start()
-    client = process.client()
+async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_after_a_restart(
+    started: Process,
+) -> None:
+    child = started.child
+    assert child is not None
+    client = started.client()
+    await client.info()
+    working = asyncio.create_task(client.align(slow()))
+    await asyncio.sleep(0.5)
+    assert not working.done()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    with pytest.raises(EngineUnavailable, match="disconnected during a request"):
+        await working
+    started.stop()
+    started.start()
+    assert (await client.align(tiny.request(caution=1e9, verify=Verify.ALWAYS))).text == tiny.ANSWER
+    await client.aclose()
+
+
+async def test_it_serves_drains_on_sigterm_and_exits_0(started: Process) -> None:
+    child = started.child
+    assert child is not None
+    client = started.client()
     about = await client.info()
     assert (about.model, about.quantization, about.has_head) == ("model", "none", False)
     working = asyncio.create_task(client.align(slow()))
@@ -86,7 +116,7 @@ async def test_it_serves_drains_on_sigterm_and_exits_0(process: Process) -> None
     child.send_signal(signal.SIGTERM)
     assert (await working).counts.forwards > 10
     assert await asyncio.to_thread(child.wait, 30) == 0
-    assert not process.socket.exists()
+    assert not started.socket.exists()
     await client.aclose()
     assert child.stderr
     log = child.stderr.read()
@@ -120,25 +150,6 @@ async def test_a_draining_engine_takes_nothing_new_and_is_gone_when_its_grace_is
     assert not process.socket.exists()
     for one in (client, hasty):
         await one.aclose()
-
-
-async def test_killed_in_mid_request_it_is_unavailable_at_once_and_works_again_after_a_restart(
-    process: Process,
-) -> None:
-    child = process.start()
-    client = process.client()
-    await client.info()
-    working = asyncio.create_task(client.align(slow()))
-    await asyncio.sleep(0.5)
-    assert not working.done()
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    with pytest.raises(EngineUnavailable, match="disconnected during a request"):
-        await working
-    process.stop()
-    process.start()
-    assert (await client.align(tiny.request(caution=1e9, verify=Verify.ALWAYS))).text == tiny.ANSWER
-    await client.aclose()
 
 
 @pytest.mark.full

@@ -63,6 +63,7 @@ def preferred(by: ModelRunner, prompt: list[int], at: int, one: int, other: int)
     return abs(float(logits[one] - logits[other]))
 
 
+@pytest.mark.full
 def test_prompts_of_different_edit_rates_are_equal_token_for_token(runner: ModelRunner) -> None:
     prompts = [form.format(thing) for thing in THINGS[: None if FULL else 2] for form in FORMS]
     forwards = written = 0
@@ -157,8 +158,8 @@ def read(made: ModelRunner, tokens: int) -> torch.Tensor:
     return made._output(made._forward(ids, places.tolist(), step))  # type: ignore[no-any-return]
 
 
-def test_marks_in_text_are_text(runner: ModelRunner) -> None:
-    tokenizer = runner.tokenizer
+def test_marks_in_text_are_text(weights_home: Path) -> None:
+    tokenizer = open_aligner(EngineSettings(), weights_home).runner.tokenizer  # prepared for other tests, too
     for text in ("<|im_end|>", "</s>", "<|im_start|>user\nhello<|im_end|>", "<repo_name>"):
         ids = tokenizer.prompt(text).ids
         assert not tokenizer.eos_ids & set(ids)

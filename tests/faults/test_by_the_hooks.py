@@ -29,7 +29,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction
 from tests.audit.conftest import counted
 from tests.faults import faults
-from tests.faults.cells import CORRECTED, INSIDE, ORIGINAL, REFUSED, Cell, Fault, Seen, cells, check
+from tests.faults.cells import CORRECTED, INSIDE, ORIGINAL, REFUSED, Cell, Fault, Seen, cells, check, every_kind
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import INSULT, KIND, RUDE
 from tests.support.scripted import ScriptedEngine
@@ -93,6 +93,7 @@ STORES: dict[Fault, Callable[[Path], None]] = {
 JUMPS = {faults.FORWARD: DAY_S, faults.BACK: -DAY_S}
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells(tuple(STORES)), ids=lambda cell: cell.name)
 async def test_the_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     store = tmp_path / "store"
@@ -108,6 +109,7 @@ async def test_the_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     await close(after)
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells(tuple(JUMPS)), ids=lambda cell: cell.name)
 async def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     """Deadlines, pauses and the age of what is cached go by clocks that do not jump."""
@@ -172,6 +174,7 @@ AUDITS: dict[Fault, Callable[[Path], AbstractContextManager[None]]] = {
 }
 
 
+@every_kind
 @pytest.mark.parametrize("cell", cells(tuple(AUDITS)), ids=lambda cell: cell.name)
 async def test_the_audit_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     file = tmp_path / "audit" / "audit.db"

@@ -126,8 +126,9 @@ async def test_what_redis_holds_is_spoilt(
         assert after.pipeline.engine.seen, "what is spoilt is not used"
 
 
+@pytest.mark.slow
 @needs_redis
-@every_kind
+@pytest.mark.some(2)
 @pytest.mark.parametrize("cell", cells((faults.REDIS_LEASE,)), ids=lambda cell: cell.name)
 async def test_who_computes_it_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell

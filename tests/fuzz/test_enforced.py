@@ -15,11 +15,12 @@ from tests.e2e import upstream_messages, upstream_responses
 from tests.e2e.event_streams import frames, message_events, response_events
 from tests.fuzz.enforced import POLICIES, enforcing, run, texts
 from tests.fuzz.hostile import AFTER, BEFORE, FORMS, INSULT, SHAPES, TRICKS, Case, case, defective, request_of
+from tests.support.sampling import examples
 from tests.support.stream_fixtures import chat_items, message_items, response_items, text_items
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-CASES = 300
+CASES = examples(300)
 
 
 @pytest.mark.slow

@@ -10,10 +10,11 @@ import pytest
 from tests.fuzz.cases import case
 from tests.fuzz.fuzzing import check, kept_seeds, run
 from tests.support.harness import Rig, rigged
+from tests.support.sampling import examples
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-CASES = 1000
+CASES = examples(1024)
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ from tests.fuzz import enforced
 from tests.fuzz.hostile import INSULT, defective
 from tests.fuzz.moved import case, check, check_untouched, enforcing, legible, passing, run
 from tests.fuzz.places import ROOTS, places
+from tests.support.sampling import examples
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
-CASES = 1000
-OPENED = 300
+CASES = examples(1000)
+OPENED = examples(300)
 
 
 def test_no_text_that_was_not_judged_is_delivered_where_a_policy_blocks(tmp_path: Path) -> None:

@@ -141,3 +141,20 @@ def test_pairs_stay_pairs_with_a_detector_and_without() -> None:
     assert judge(answer, Correction("It opens at nine.** Bye."), POLICY).text == "**It opens at nine.** Bye."
     scores = tuple(SegmentScore(piece.text, 1.0, "fool" in piece.text) for piece in split(answer))
     assert judge(answer, Correction("It opens at nine.** Bye.", scores), POLICY).text == "**It opens at nine.** Bye."
+
+
+def test_a_pair_around_more_than_is_read_again_stays_a_pair() -> None:
+    """The halves that are open where the gate closes a growing answer are kept, whatever stands before them."""
+    between = "Only a fool waits here. " + "The sea is wide and calm here, and the boats lie still. " * 20
+    wrong = []
+    for opening, closing in (
+        ("<b>", "</b>"),
+        ("**", "**"),
+        ("(", ")"),
+        ("\u201c", "\u201d"),
+        ("The rope is dry.</b> <b>", "</b>"),
+    ):
+        answer = f"{opening}Bring Anna a coat. {between}{between}The fool left.{closing} Go home."
+        if stream_answer(answer).text != whole(answer).text:
+            wrong.append(opening)
+    assert wrong == []

@@ -13,6 +13,7 @@ from tests.gate.cases import POLITE, correction
 ASKED = "Boil the rice. You oaf! Let it rest for a while."
 SLOW = "Let the rice rest for a while under a cloth, then loosen it with a fork and serve it hot."
 TALK = "Ada: Boil it.\nBo: I did.\nAda: Where?\nBo: In the pot."
+NOTES = "It is talk.\n\n**Bo:** You fool.\n\n**Ada:** So it is."
 HARM = {
     GateRule.EMPTY: ("Fool.", "", [0]),
     GateRule.LEAK: (ASKED, ASKED.replace("You oaf!", "| Answer: so"), [1]),
@@ -38,6 +39,8 @@ HARM = {
     ),
     GateRule.TOO_SHORT: (SLOW, "Let it rest, then serve it.", None),
     GateRule.TOO_LONG: ("Rest it.", "Rest it." + " so it goes on" * 20, [0]),
+    GateRule.REPEATED_SENTENCE: (ASKED, ASKED.replace("You oaf!", "Boil the rice."), [1]),
+    GateRule.BARE_SPEAKER: (NOTES, NOTES.replace(" You fool.", ""), [1]),
 }
 # A postal address holds a number, a script is a language: no case has the one without the other.
 ALSO = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from aligner_proxy.gate import rules as gate_rules
+from aligner_proxy.gate.judge import judge
 from aligner_proxy.gate.rules import asks_for_brevity, waived_rules
 from aligner_proxy.policy.config import builtin_objectives
-from aligner_proxy.types import GateRule, Objective
+from aligner_proxy.types import Allowance, Correction, GateRule, LengthUnit, Objective, Policy
 
 
 def one(text: str) -> list[Objective]:
@@ -46,3 +48,29 @@ def test_brevity() -> None:
     assert asks_for_brevity(one("Brevity: two short sentences"))
     assert asks_for_brevity([Objective("concise", "Two: two sentences")])
     assert not asks_for_brevity(one("Depth: the response should not be short"))
+
+
+@pytest.mark.parametrize("most", [20, 5_000])
+def test_an_answer_is_measured_as_often_whatever_the_number_of_its_segments(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was once measured for each segment: with a limit of words a long answer took the gate minutes."""
+    calls = 0
+    is_too_long = gate_rules._too_long
+
+    def counted(allowance: Allowance, text: str) -> bool:
+        nonlocal calls
+        calls += 1
+        return is_too_long(allowance, text)
+
+    monkeypatch.setattr(gate_rules, "_too_long", counted)
+    policy = Policy(
+        "p", (Objective("short", "Short: be short", allowance=Allowance(longest=(LengthUnit.WORDS, most))),)
+    )
+    measured = []
+    for count in (10, 200):
+        calls = 0
+        answer = "".join(f"The boats of pier {number} lie still. " for number in range(count))
+        assert judge(answer, Correction(answer.replace(" lie still", " lie quite still", 1)), policy).edits == 1
+        measured.append(calls)
+    assert measured[0] == measured[1] > 0

@@ -14,9 +14,11 @@ from litellm.types.llms.openai import ResponsesAPIResponse
 from litellm.types.utils import ModelResponse
 
 from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
+from aligner_proxy.gateway.second_copies import StreamCopies
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Status
 from tests.gateway.test_guardrail import build, data, ledger_of, user
@@ -592,3 +594,34 @@ async def test_text_before_a_call_does_not_wait_for_it(guard: AlignerGuardrail) 
         got.append(item)
     assert text_at_end.startswith(FINE)
     assert chat_calls(got[:-1]) == [WANTED]
+
+
+async def test_other_tasks_run_while_a_call_in_many_pieces_is_put_together(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All its events were once made anew in one piece: 20,000 of them stalled the loop for a second."""
+    monkeypatch.setattr(TimeSlice, "LONGEST_S", -1.0)  # each pause gives the loop away
+    events_by_round = [0]
+    clean = StreamCopies.clean
+
+    def counted(*arguments: Any) -> Any:
+        events_by_round[-1] += 1
+        return clean(*arguments)
+
+    monkeypatch.setattr(StreamCopies, "clean", counted)
+
+    async def count_rounds() -> None:
+        while True:
+            await asyncio.sleep(0)
+            events_by_round.append(0)
+
+    counting = asyncio.create_task(count_rounds())
+    longest = {}
+    for form in FORMATS:
+        events_by_round[:] = [0]
+        items, _, _ = await streamed(guard, form, "hold", form.stream(GIVEN))
+        assert set(form.put_together(items)) == {WANTED}
+        longest[form.name] = max(events_by_round)
+    counting.cancel()
+    assert {name: count for name, count in longest.items() if count > 3} == {}
+    assert max(longest.values()) > 0

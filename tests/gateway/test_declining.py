@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from litellm.types.utils import TextCompletionResponse
 
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.text.structure import Segment
+from aligner_proxy.types import SegmentScore
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
 from tests.support.comments import take_comment
 from tests.support.parted_answers import CALL, PARTED_FORMATS, PartedFormat
 from tests.support.scripted import SegmentEngine
+from tests.support.stream_fixtures import text_items, text_text
 
 RUDE = "You fool. Get lost, fool."
 
@@ -251,3 +255,61 @@ async def test_the_headers_name_the_text_that_decided(tmp_path: Path, monkeypatc
     assert b"choices=corrected,unchanged,corrected/emptied" in state.comment()
     _, alone = await delivered_parts(guard, messages, [RUDE], whole=True)
     assert "x-aligner-choice" not in alone.headers()
+
+
+WORST = "You are a worthless idiot."
+IDLE = "No idea, ask somebody."
+
+
+class TwoVerdicts(SegmentEngine):
+    """Flags insults for the first objective, and idle sentences for the second."""
+
+    def judged(self, segments: Sequence[Segment], caution: float) -> tuple[SegmentScore, ...]:
+        """On these segments."""
+        objectives = [0 if "idiot" in segment.text else 1 if "idea" in segment.text else None for segment in segments]
+        return tuple(
+            SegmentScore(segment.text, -6.0 if number is None else 8.5, number is not None, number)
+            for segment, number in zip(segments, objectives, strict=True)
+        )
+
+
+def open_guard(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AlignerGuardrail:
+    route = {"match": {}, "objectives": ["harmless", "helpful"], **settings}
+    guard = build(folder, monkeypatch, {"routes": [route]})
+    guard.pipeline = Pipeline(TwoVerdicts(lambda _: 0.0))
+    return guard
+
+
+async def deliver_text_completion(guard: AlignerGuardrail, text: str, *, whole: bool) -> str:
+    request, who = data() | {"prompt": "What?"}, user("/v1/completions")
+    if whole:
+        response = TextCompletionResponse(choices=[{"index": 0, "text": text, "finish_reason": "stop"}])
+        edited = await guard.async_post_call_success_hook(request, who, response)
+        return (response if edited is None else edited).choices[0].text
+
+    async def flow() -> AsyncIterator[Any]:
+        for item in text_items([text[:7], text[7:]]):
+            yield item
+
+    return text_text([item async for item in guard.async_post_call_streaming_iterator_hook(who, flow(), request)])
+
+
+async def test_without_any_setting_an_answer_that_is_all_harm_is_declined_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+    text = "I'm sorry, but I can't answer this here."
+    for way in ("whole", "hold", "sentence", "passthrough", "shadow", "original"):
+        settings = {"stream": {"stream": way}, "mode": {"mode": way}, "if_nothing_remains": {"if_nothing_remains": way}}
+        kind = {"whole": "", "shadow": "mode", "original": "if_nothing_remains"}.get(way, "stream")
+        guard = open_guard(tmp_path, monkeypatch, **settings.get(kind, {}))
+        whole = kind != "stream"
+        withheld = way in ("whole", "hold", "sentence")
+        for answered, expected in ((WORST, text), (f"{WORST} {WORST}", text), (IDLE, IDLE), (FINE, FINE)):
+            expected = expected if withheld else answered
+            delivered = {"text": await deliver_text_completion(guard, answered, whole=whole)}
+            for form in PARTED_FORMATS:
+                parts, _ = await delivered_parts(guard, form, [answered], whole=whole)
+                delivered[form.name] = "".join(parts)
+            failures += [f"{way} {name} {answered}: {got}" for name, got in delivered.items() if got != expected]
+    assert not failures, "\n".join(failures)

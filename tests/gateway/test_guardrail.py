@@ -129,6 +129,32 @@ def test_a_missing_policies_file_stops_the_proxy(tmp_path: Path, monkeypatch: py
         AlignerGuardrail(guardrail_name="aligner", event_hook="post_call")
 
 
+async def test_a_route_whose_reload_failed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = {"routes": [{"match": {"model": "old"}, "objectives": ["harmless"]}]}
+    guard = build(tmp_path, monkeypatch, old)
+    path = tmp_path / "policies.yaml"
+    policies = reload.watched_policies(path)
+
+    async def reasons() -> list[str | None]:
+        whole, streamed = data("new"), data("new")
+        await guard.async_post_call_success_hook(whole, user(), answer("You fool."))
+        stream = guard.async_post_call_streaming_iterator_hook(user(), flow(chat_items(["You fool."])), streamed)
+        items = [item async for item in stream]
+        assert chat_text(items) == "You fool."
+        return [ledger_of(request).headers().get("x-aligner-reason") for request in (whole, streamed)]
+
+    assert await reasons() == ["no_objectives"] * 2
+    new = [*old["routes"], {"match": {"model": "new"}, "objectives": ["harmles"]}]
+    for routes, expected in ((new, "reload_failed"), (old["routes"], "no_objectives")):
+        path.write_text(yaml.safe_dump({"routes": routes}))
+        for _ in range(3):
+            policies.look()
+        assert await reasons() == [expected] * 2
+    request = data("old")
+    await guard.async_post_call_success_hook(request, user(), answer("It is so."))
+    assert ledger_of(request).headers()["x-aligner-status"] == "unchanged"
+
+
 async def test_a_correction(guard: AlignerGuardrail) -> None:
     request = data()
     response = answer("It is so. You fool.")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from litellm import DualCache
+from litellm.litellm_core_utils.litellm_logging import Logging
 from litellm.proxy._types import LiteLLMRoutes, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.route_checks import RouteChecks
 from litellm.proxy.hooks import PROXY_HOOKS
@@ -15,6 +18,7 @@ from litellm.proxy.utils import InternalUsageCache
 
 from aligner_proxy.formats import ANSWERS
 from aligner_proxy.gateway import litellm_internals, routing
+from tests.support.stream_fixtures import chunk
 
 
 async def test_what_is_to_be_done_last_is_done_before_the_proxy_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +96,45 @@ def test_litellm_checks_no_more_fallbacks_than_we_let_it(place: str, inside: boo
     with pytest.raises(ProxyException) as refused:
         safe(many)
     assert str(refused.value.code) == "400"
+
+
+async def test_the_tokens_of_a_long_stream_that_a_client_left_are_counted_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They were counted in the event loop: two million characters stalled it for half a second on a busy machine."""
+    from litellm.litellm_core_utils import streaming_chunk_builder_utils
+    from litellm.proxy import common_request_processing as processing
+
+    builder: Any = streaming_chunk_builder_utils
+    counted: list[bool] = []
+    billed: list[Any] = []
+    count_tokens = builder.token_counter
+
+    def count(*arguments: Any, **keywords: Any) -> object:
+        counted.append(threading.current_thread() is threading.main_thread())
+        return count_tokens(*arguments, **keywords)
+
+    async def dispatch(_logging: object, response: Any) -> bool:
+        billed.append(response)
+        return True
+
+    monkeypatch.setattr(builder, "token_counter", count)
+    monkeypatch.setattr(processing, "_dispatch_disconnect_billing_event", dispatch)
+    original = processing._bill_partial_streamed_spend_on_disconnect
+    monkeypatch.setattr(processing, "_bill_partial_streamed_spend_on_disconnect", original)
+    litellm_internals.count_tokens_off_loop()
+    litellm_internals.count_tokens_off_loop()
+    logging = Logging("m", [], True, "completion", datetime.now(UTC), "call-1", "1")
+    for size in (2, 40_000):
+        chunks = [chunk("tide "), *(chunk("The boats rise. ") for _ in range(size // 16)), chunk("The tide " * size)]
+        stream = SimpleNamespace(chunks=chunks, messages=[{"role": "user", "content": "When?"}], model="m")
+        ways = []
+        for bill in (original, processing._bill_partial_streamed_spend_on_disconnect):
+            counted.clear()
+            assert await bill({"litellm_logging_obj": logging}, stream)
+            ways.append((billed[-1].choices[0].message.content, billed[-1].usage.total_tokens, any(counted)))
+        assert ways[0][:2] == ways[1][:2]
+        assert [in_loop for *_, in_loop in ways] == [True, size == 2]
 
 
 def test_own_endpoints_are_among_those_that_litellms_keys_may_call() -> None:

@@ -21,6 +21,7 @@ from tests.formats.test_reasoning import PATHS
 from tests.formats.test_think_tags import cuts
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.comments import take_comment
+from tests.support.sampling import examples
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import FORMATS, Format, Items, chat_text, chunk
 
@@ -173,6 +174,7 @@ BEFORE = [
 ]
 
 
+@pytest.mark.slow
 @every_format
 async def test_reasoning_is_no_answer_however_it_is_delivered(hooks: Hooks, form: Format) -> None:
     failures = []
@@ -204,7 +206,7 @@ async def test_pass_does_not_touch_a_stream_whose_answer_stays(hooks: Hooks, for
     failures = []
     for before, gap in BEFORE:
         for mode in ("hold", "sentence", "live", "shadow"):
-            for pieces in cuts(f"{before}{gap}{KIND}")[:20]:
+            for pieces in cuts(f"{before}{gap}{KIND}")[: examples(20)]:
                 _, sent, items = await hooks.stream(form, f"pass-{mode}", pieces)
                 if form.name == "messages":
                     sent, items = [b"".join(sent)], [b"".join(items)]
@@ -237,7 +239,7 @@ async def test_what_only_looks_like_reasoning_is_the_answer(hooks: Hooks, form: 
         ):
             for treatment in ("pass", "drop"):
                 assert await hooks.whole(form, f"{treatment}-{mode}", text) == kind
-                for pieces in cuts(text)[:12]:
+                for pieces in cuts(text)[: examples(12)]:
                     assert (await hooks.stream(form, f"{treatment}-{mode}", pieces))[0] == kind
 
 
@@ -325,6 +327,7 @@ async def test_events_that_waited_keep_their_place(hooks: Hooks) -> None:
         assert [id(item) for item in sent] == [id(item) for item in items]
 
 
+@pytest.mark.slow
 async def test_a_stream_too_long_to_be_held_goes_on_in_parts(hooks: Hooks) -> None:
     """Events that waited for the rest of a tag are played again in their order."""
     text = f"<think>{THOUGHT}</think>\n<think>{THOUGHT}</think>\n" + "So it is. " * 1200 + "You fool."

@@ -12,6 +12,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import ModelResponse
 
 from aligner_proxy.errors import CopyStays
+from aligner_proxy.formats import copies
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import find_state
 from aligner_proxy.gateway.second_copies import StreamCopies
@@ -155,3 +156,36 @@ def test_an_edit_is_looked_for_once_in_what_went_out() -> None:
 
     seconds(50)
     assert min(seconds(1_200) for _ in range(2)) < 7 * max(seconds(300), 0.02)
+
+
+def searched_chars(monkeypatch: pytest.MonkeyPatch, events: int, sentence: str, *, edits: int) -> int:
+    """Characters of texts beside an answer that are searched, with one field of a new name for each event."""
+    count = 0
+    holds_any = copies._holds_any
+
+    def counted(text: str, stretches: Any, length: int) -> bool:
+        nonlocal count
+        count += len(text) if stretches else 0
+        return holds_any(text, stretches, length)
+
+    stream = StreamCopies({})
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "_holds_any", counted)
+        for number in range(events):
+            field = {f"note_{number}": f"The lantern of keeper {number} hangs beside the northern bridge."}
+            stream.clean({"choices": [{"delta": {"content": "The "}}], **field}, ["The "], ())
+            if number % (events // edits) == 0:
+                stream.add_removed(f"You fool number {number}, {sentence}", "")
+            stream.check()
+    return count
+
+
+def test_what_is_searched_for_copies_grows_with_the_events_and_not_with_the_edits_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each edit was looked for in all earlier events: 8,000 of them with 800 edits took four seconds."""
+    few, many = (searched_chars(monkeypatch, n, "take a coat.", edits=n // 10) for n in (200, 800))
+    assert many < 5 * few
+    # nor is a long stretch of each text searched again with each event because a long sentence was removed
+    short, long = (searched_chars(monkeypatch, 20, "take a coat, " * n, edits=1) for n in (400, 4_000))
+    assert long < 2 * short

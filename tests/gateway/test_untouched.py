@@ -23,13 +23,14 @@ from litellm.types.utils import ModelResponse, ModelResponseStream, TextCompleti
 
 from tests.e2e.event_streams import frames, message_events, response_events
 from tests.support.harness import SCRIPTS, Rig, rigged
+from tests.support.sampling import examples
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.slow, pytest.mark.timeout(600)]
 
 MANY = settings.get_current_profile_name() == "fuzz"
 # The same few examples in every run, so that the last test here cannot fail by chance; `make fuzz` tries others.
 EXAMPLES = settings(
-    max_examples=2500 if MANY else 200,
+    max_examples=2500 if MANY else examples(200),
     derandomize=not MANY,
     deadline=None,
     database=None,

@@ -110,13 +110,14 @@ class Work:
     chars: int = 0
 
 
-@pytest.mark.parametrize("gap", [" ", "\n", "\n\n", "\n- "], ids=repr)
-async def test_work_grows_with_the_answer_and_not_with_its_square(gap: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = Work()
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Counts the characters that are cut into segments."""
+    counted_work = Work()
     split = structure.split
 
     def counted(text: str) -> list[structure.Segment]:
-        work.chars += len(text)
+        counted_work.chars += len(text)
         return split(text)
 
     for module in (
@@ -128,6 +129,11 @@ async def test_work_grows_with_the_answer_and_not_with_its_square(gap: str, monk
         "text.folding",
     ):
         monkeypatch.setattr(f"aligner_proxy.{module}.split", counted)
+    return counted_work
+
+
+@pytest.mark.parametrize("gap", [" ", "\n", "\n\n", "\n- "], ids=repr)
+async def test_work_grows_with_the_answer_and_not_with_its_square(gap: str, work: Work) -> None:
     chars = []
     for count in (20, 80):
         work.chars = 0
@@ -136,3 +142,46 @@ async def test_work_grows_with_the_answer_and_not_with_its_square(gap: str, monk
         assert outcome.edits >= count
         chars.append(work.chars)
     assert chars[1] < 5 * chars[0]
+
+
+_WITHOUT_END = {
+    "begins pairs": "**You fool of number {n}, take (this coat. Bring Anna** a coat) now. ",
+    "brackets": "(You fool of number {n}, take a coat. Bring Anna (a coat now. ",
+    "quotation marks": '"You fool of number {n}, take a coat. Bring Anna "a coat now. ',
+    "numbers": "5 You fool of number {n}, take a coat. 7 Coats for Anna. ",
+    "lines of items": "- You fool of number {n}, take a coat. Bring Anna a coat now.\n",
+    "items of an item": "   - You fool of number {n}, take a coat.\n   - Bring Anna a coat now.\n",
+    "rows": "| You fool of number {n} | a coat |\n| Bring Anna | a coat |\n",
+}
+_BEFORE = {"items of an item": "1. Take all this with you.\n", "rows": "| What | Why |\n|---|---|\n"}
+
+
+async def test_work_is_linear_where_whatever_begins_never_ends(work: Work) -> None:
+    """A part was once read again for each of its edits: 10,000 characters took four seconds, 24,000 half a minute."""
+    grown_works = {}
+    for name, unit in _WITHOUT_END.items():
+        chars = []
+        for count in (40, 160):
+            work.chars = 0
+            answer = _BEFORE.get(name, "") + "".join(unit.format(n=n) for n in range(count))
+            outcome = await streamed(answer, SegmentEngine(lambda text: 2.0 if rude(text) else -2.0))
+            assert outcome.edits >= count
+            chars.append(work.chars)
+        grown_works[name] = chars[1] / chars[0]
+    assert {name: growth for name, growth in grown_works.items() if growth > 6} == {}
+
+
+async def test_rows_behind_a_closed_beginning_are_still_rows() -> None:
+    """What stays of a row, and which rows go, depends on the head of the table, which is not read again."""
+    head = "| What | Why |\n|---|---|\n"
+    rows = "".join(
+        f"| Coat {n} | It is cold. You fool. |\n| You fool. | You fool, too. |\n| {n} | Far. |\n" for n in range(40)
+    )
+    wrong = []
+    for answer in (head + rows, rows, f"It is so.\n\n{head}{rows}\nYou fool, go. Take the last train.\n\n{head}{rows}"):
+        engine = SegmentEngine(lambda text: 2.0 if rude(text) else -2.0)
+        whole = await Pipeline(engine).align(replace(FACTS, answer=answer), POLICY)
+        grown_answer = await streamed(answer, engine)
+        if grown_answer.text != whole.text or not grown_answer.edits:
+            wrong.append((answer[:20], grown_answer.text, whole.text))
+    assert wrong == []

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import (
+    Correction,
     Exchange,
     FailurePolicy,
     IfNothingRemains,
@@ -22,13 +25,15 @@ from aligner_proxy.types import (
     OnError,
     Outcome,
     Policy,
+    SegmentScore,
     Status,
     StreamMode,
     Turn,
+    Write,
 )
 from tests.support.editors import Script, ScriptedChat, editors, marked, repairing, replying
 from tests.support.growing import grown
-from tests.support.scripted import SegmentEngine
+from tests.support.scripted import ScriptedSession, SegmentEngine
 
 POLICY = Policy(
     "p", (Objective("kind", "Kindness: the response should never insult the reader"),), editor="model:strong"
@@ -65,6 +70,72 @@ async def test_the_editor_writes_in_place_of_what_is_flagged() -> None:
     assert outcome.text == "Take a brush. Use outdoor paint. Then paint it."
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
+
+
+class QuestionEngine(SegmentEngine):
+    """Flags insults, and fruit where it is asked whether a text follows the instructions of the query.
+
+    `writes` is what each request that may be edited lets it write.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.writes: list[Write] = []
+
+    def verdicts(self, request: AlignRequest, *, ended: bool) -> tuple[SegmentScore, ...]:
+        asks = any(text.startswith("Instruction following") for text in request.objectives)
+        self.score = lambda text: 2.0 if "fool" in text or (asks and "fruit" in text) else -4.0
+        return super().verdicts(request, ended=ended)
+
+    async def align(self, request: AlignRequest) -> Correction:
+        self.writes += [] if request.score_only else [request.write]
+        return await super().align(request)
+
+    async def read(self, request: AlignRequest) -> ScriptedSession:
+        self.writes += [] if request.score_only else [request.write]
+        return await super().read(request)
+
+
+async def deliver(chat: ScriptedChat, engine: SegmentEngine, policy: Policy, *, whole: bool) -> str:
+    """What is delivered of the answer, whole or streamed."""
+    made = Pipeline(engine, editors=editors(chat))
+    if whole:
+        return (await made.align(replace(ASKED, answer=ANSWER), policy)).text or ""
+    policy = replace(policy, stream=StreamMode.SENTENCE)
+    return (await grown(GrowingAnswer(made, policy, lambda: ASKED, lambda: None), ANSWER)).text or ""
+
+
+async def test_what_the_policy_lets_be_written_is_written() -> None:
+    without = "Take a brush. Then paint it."
+    fruit = repairing(lambda _: "Buy some fruit.")
+    expected = {
+        (Write.FREE, fruit): "Take a brush. Buy some fruit. Then paint it.",
+        (Write.VERIFIED, fruit): without,
+        (Write.VERIFIED, FRIENDLY): "Take a brush. Use outdoor paint. Then paint it.",
+        (Write.NEVER, FRIENDLY): without,
+    }
+    for (write, script), text in expected.items():
+        policy = replace(POLICY, editor_write=write)
+        for whole in (True, False):
+            engine = QuestionEngine(lambda text: 2.0 if "fool" in text else -4.0, lambda _: "(by the aligner)")
+            assert await deliver(ScriptedChat(script), engine, policy, whole=whole) == text, (write, whole)
+
+
+async def test_where_the_editor_fails_the_aligner_writes_only_what_it_may() -> None:
+    broken = ScriptedChat(lambda _: EngineUnavailable("gone"))
+    for write in (Write.NEVER, Write.FREE):
+        policy = replace(POLICY, write=write)
+        for whole in (True, False):
+            engine = QuestionEngine(lambda text: 2.0 if "fool" in text else -4.0, lambda _: "(by the aligner)")
+            await deliver(broken, engine, policy, whole=whole)
+            assert engine.writes[-1] is write, (write, whole)
+
+
+async def test_nothing_is_tried_again_where_nothing_may_be_written() -> None:
+    chat = ScriptedChat(removing_then("Take a brush."))
+    policy = replace(SECOND, editor_write=Write.NEVER)
+    outcome = await pipeline(chat).align(replace(ASKED, answer="You fool. Get lost, fool."), policy)
+    assert (outcome.reason, chat.asked) == ("declined", [])
 
 
 async def test_who_answers_may_be_the_editor() -> None:

@@ -139,7 +139,8 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
             "corrector, deadline_s, debug_trailer, decline, decline_within, drafts, editor, exact_times, gate, "
             "if_nothing_remains, incoming_history, incoming_tool_results, json_strings, judge, keepalive_s, "
             "max_answer_chars, mode, on_error, on_skip, other_text, plugin_rules, preferences, reasoning, references, "
-            "replace_facts_from, sample, shadow_aligner, stream, tool_arguments, tool_output, transcripts, verify",
+            "replace_facts_from, sample, shadow_aligner, stream, tool_arguments, tool_output, transcripts, verify, "
+            "write",
         ),
         ("defaults: {deadline_s: 0}\n", "policies.yaml:1: defaults.deadline_s: Input should be greater than 0"),
         ("defaults: {sample: 1.5}\n", "policies.yaml:1: defaults.sample: Input should be less than or equal to 1"),
@@ -375,3 +376,13 @@ def test_a_hub_id_without_a_commit_is_a_warning_with_its_line_or_refused(tmp_pat
     assert config.loads(pinned.format(COMMIT), tmp_path / "policies.yaml").warnings == ()
     for model in ("embedded", "./folder", "~/models/mine"):
         assert config.loads(f"aligner: {{model: {model}}}\n", tmp_path / "policies.yaml").warnings == ()
+
+
+def test_the_example_policies_use_no_objective_that_edits_good_answers() -> None:
+    root = CONFIGS.parent
+    paths = [CONFIGS / "policies.yaml", root / "demo" / "configs" / "policies.yaml"]
+    for path in paths:
+        file = config.load(path)
+        names = {name for route in file.routes for name in route.objectives}
+        names |= {name for tenant in file.tenants for name in (*tenant.enforce, *(tenant.allow or ()))}
+        assert names <= {"harmless", "helpful", "*", *file.objectives}, path

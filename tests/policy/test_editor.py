@@ -13,7 +13,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.editor_schema import editor_groups
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
-from aligner_proxy.types import IfNothingRemains, Policy
+from aligner_proxy.types import IfNothingRemains, Policy, Write
 
 
 @pytest.fixture
@@ -132,3 +132,33 @@ def test_an_editor_without_a_detector_head_is_refused_with_its_line(file: Path) 
         config.load(file)
     data["aligner"] = {"engine": {"at": "http://a/v1", "scorer": "local", "template": "imhi"}}
     assert resolved(file, data).editor == "upstream"
+
+
+def test_the_embedded_aligner_writes_nothing_and_others_write_unless_the_file_says_so(file: Path) -> None:
+    editor = {"editor": {"model": "strong"}}
+    other = {"aligner": {"model": "./own"}}
+    served = {"aligner": {"engine": {"at": "http://gpu:8000/v1", "scorer": "local"}, "template": "ultrafeedback"}}
+    two = {"aligner": {"adapters": {"second": "./second"}}}
+    cases: list[tuple[dict[str, Any], tuple[str, str]]] = [
+        ({}, ("never", "never")),
+        ({"defaults": editor}, ("free", "never")),
+        ({"defaults": {"write": "verified"}}, ("verified", "verified")),
+        ({"defaults": {**editor, "write": "never"}}, ("never", "never")),
+        ({"defaults": {"write": "never"}, "routes": [{"match": {}, "write": "free"}]}, ("free", "free")),
+        ({"tenants": [{"match": {}, "write": "verified"}]}, ("verified", "verified")),
+        (other, ("free", "free")),
+        (served, ("free", "free")),
+        ({**two, "defaults": {"aligner": "second"}}, ("free", "free")),
+        ({**two, "defaults": {"aligner": {"second": 50, "default": 50}}}, ("never", "never")),
+    ]
+    failures = []
+    for data, expected in cases:
+        policy = resolved(file, data)
+        if (policy.effective_write.value, policy.write.value) != expected:
+            failures.append(f"{data}: {policy.effective_write} {policy.write}")
+    assert not failures, "\n".join(failures)
+    assert resolved(file, {}).write is Write.NEVER
+    strict = resolved(file, {"defaults": {"write": "free"}}, key_hash="k", key_settings={"write": "never"})
+    assert strict.write.value == "never"
+    lax = resolved(file, {"defaults": {"write": "verified"}}, key_hash="k", key_settings={"write": "free"})
+    assert lax.write.value == "verified"

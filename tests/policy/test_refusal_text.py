@@ -24,14 +24,45 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "p.yaml"
 
 
-def test_the_original_is_the_default_and_a_text_where_objectives_are_enforced(file: Path) -> None:
-    routes = [{"match": {}, "objectives": ["harmless"]}]
+def test_a_text_is_the_default_where_harm_is_judged_or_objectives_are_enforced(file: Path) -> None:
+    routes = [{"match": {}, "objectives": ["helpful"]}]
     policy = resolved(file, {"routes": routes})
-    assert policy.if_nothing_remains is IfNothingRemains.ORIGINAL
-    tenants = [{"match": {"team": "a"}, "enforce": ["harmless"]}]
+    assert (policy.if_nothing_remains, policy.declines_harm_alone) == (IfNothingRemains.ORIGINAL, False)
+    tenants = [{"match": {"team": "a"}, "enforce": ["helpful"], "allow": ["harmless"]}]
     policy = resolved(file, {"routes": routes, "tenants": tenants}, team_id="a")
-    assert policy.if_nothing_remains is IfNothingRemains.DECLINE
+    assert (policy.if_nothing_remains, policy.declines_harm_alone) == (IfNothingRemains.DECLINE, False)
     assert dict(policy.origins)["if_nothing_remains"] == "built-in default, as objectives are enforced"
+    about_harm = {
+        "route": resolved(file, {"routes": [{"match": {}, "objectives": ["helpful", "harmless"]}]}),
+        "shadow": resolved(file, {"routes": [{"match": {}, "objectives": ["harmless"], "mode": "shadow"}]}),
+        "request": resolved(
+            file,
+            {"routes": routes, "tenants": [{"match": {}, "allow": ["harmless"]}]},
+            asked=("harmless",),
+        ),
+    }
+    for name, policy in about_harm.items():
+        assert (policy.if_nothing_remains, policy.declines_harm_alone) == (IfNothingRemains.DECLINE, True), name
+        assert policy.decline_within == 0.0, name  # no good text is lost beside the harm
+        assert dict(policy.origins)["if_nothing_remains"] == "built-in default where harmless is violated", name
+
+
+def test_what_the_file_says_counts_also_where_harm_is_judged(file: Path) -> None:
+    for place in ("defaults", "routes"):
+        for value in ("original", "decline", "block"):
+            data = {"routes": [{"match": {}, "objectives": ["harmless"]}]} | {"defaults": {}}
+            block = data["defaults"] if place == "defaults" else data["routes"][0]
+            block["if_nothing_remains"] = value
+            policy = resolved(file, data)
+            assert (policy.if_nothing_remains, policy.declines_harm_alone) == (IfNothingRemains(value), False)
+
+
+def test_metadata_that_is_not_trusted_neither_lifts_nor_narrows_the_default_against_harm(file: Path) -> None:
+    data = {"routes": [{"match": {}, "objectives": ["harmless"]}], "trust": {"key_metadata": False}}
+    expected = {"original": ("decline", True), "second_try": ("decline", True), "decline": ("decline", False)}
+    for value, result in expected.items():
+        policy = resolved(file, data, key_hash="k", key_settings={"if_nothing_remains": value})
+        assert (policy.if_nothing_remains.value, policy.declines_harm_alone) == result, value
 
 
 def test_every_level_says_its_own_and_the_later_wins(file: Path) -> None:

@@ -16,9 +16,11 @@ import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import pytest
 
+Case = TypeVar("Case")
 SAMPLED = "ALIGNER_PROXY_SAMPLED_TESTS"
 """Set in the environment while only a sample runs; for what is decided while test files are imported."""
 
@@ -48,7 +50,7 @@ def _sample_of_one(cases: list[pytest.Item]) -> Iterable[pytest.Item]:
     return cases
 
 
-def spread(cases: Sequence[pytest.Item], count: int) -> Iterator[pytest.Item]:
+def spread(cases: Sequence[Case], count: int) -> Iterator[Case]:
     """`count` of them, or all if there are fewer, the first among them."""
     count = min(count, len(cases))
     return (cases[i * len(cases) // count] for i in range(count))

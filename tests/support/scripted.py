@@ -49,8 +49,10 @@ class ScriptedSession(DeferredSession):
         self._text = request.answer
         self._lag_s = engine.lag_s if lag_s is None else lag_s
         self._cutter = Cutter()
-        self._judged = engine.judged(self._cutter.feed(request.answer), request.caution)
-        """The verdicts on the segments that are finished."""
+        self._segments = self._cutter.feed(request.answer)
+        """The segments that are finished."""
+        self._judged = engine.judged(self._segments, request.caution)
+        """The verdicts on them."""
         self._more = asyncio.Condition()
         self._ended = False
         self.spans: list[Span] = []
@@ -60,7 +62,9 @@ class ScriptedSession(DeferredSession):
         """More of the answer."""
         async with self._more:
             self._text += text
-            self._judged += self._scripts.judged(self._cutter.feed(text), self._request.caution)
+            more = self._cutter.feed(text)
+            self._segments += more
+            self._judged += self._scripts.judged(more, self._request.caution)
             self._more.notify_all()
         return self._verdicts()
 
@@ -81,7 +85,9 @@ class ScriptedSession(DeferredSession):
         """What the script writes in place of this stretch."""
         self.spans.append(span)
         await asyncio.sleep(self._lag_s)
-        segments = split(self._text[: span.end])
+        # cutting the whole text for each edit would take quadratic time
+        is_finished = span.stop <= len(self._segments)
+        segments = self._segments if is_finished else split(self._text[: span.end])
         stretch = join([(segment.text, segment.gap) for segment in segments[span.first : span.stop]])
         if span.stop > len(segments) and self._scripts.missing:
             written = self._scripts.replacement(stretch) if span.first < len(segments) else ""

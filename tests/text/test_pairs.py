@@ -75,6 +75,8 @@ def test_halves_that_stand_alone() -> None:
     assert [text for text in ALONE if not signs(text, paired=False) or signs(text, paired=True)] == []
 
 
+@pytest.mark.slow
+@pytest.mark.some(10)
 @pytest.mark.parametrize(
     "unit", ["<", "*", "(", ")", "[", '"', "`", "` `` ", "```` ``` ", "<a ", "**a ", "***a", "_a", ":(", "a)\n", "<!--",
              "$$", "\\(", "<b>x</b>", "<\n", "-->"]

@@ -103,6 +103,8 @@ def takes_less(seconds: float, work: Callable[[], object]) -> bool:
 WAYS: list[Callable[[str], object]] = [has_call, is_data, begins_data, begins_form, fills_middle, DATA_SIGN.match]
 
 
+@pytest.mark.slow
+@pytest.mark.some(16)
 @pytest.mark.parametrize(
     "unit",
     ["<", "*", "(", "[", "{", '"', "`", "-", "- ", "<a ", "<a_b>", "<a_a_a", "<\n", "--- a\n", "Action: a\n",

@@ -28,6 +28,7 @@ from aligner_proxy.engine.api import (
     Engine,
     Prediction,
     Span,
+    make_proof_request,
 )
 from aligner_proxy.engine.client.completions import MAX_STOPS, Completer, ServedModel
 from aligner_proxy.engine.client.edited_engine import EditedSession, judged_segments, make_verdict_request
@@ -44,7 +45,7 @@ from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import Folded, fold, unfold
-from aligner_proxy.types import Correction, SegmentScore, Verify
+from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
 BYTES_PER_TOKEN = 3.0
 """Below the average of Llama-family tokenizers on prose and code, so that token estimates are rather too high."""
@@ -130,7 +131,9 @@ class CompletionsAligner:
             info = (await self.info()).find_aligner(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
-            correction = await self.whole(request, info.window)
+            # without a head nothing is known of what it writes
+            may_write = request.write is Write.FREE or request.score_only
+            correction = await self.whole(request, info.window) if may_write else Correction(request.answer)
         pieces = tuple(SegmentScore(s.text, None, flagged=False) for s in structure.split(request.answer))
         ms = (time.perf_counter() - started) * 1000
         return replace(correction, segments=pieces, ms=ms, aligner=info.content_hash)
@@ -224,7 +227,7 @@ class CompletionsAligner:
         """
         started = time.perf_counter()
         window = (await self.info()).window
-        if request.verify is Verify.ALWAYS:
+        if request.verify is Verify.ALWAYS and request.write is Write.FREE:
             correction = await self.whole(request, window)
         else:
             flags = [verdict.flagged for verdict in scored.segments]
@@ -279,7 +282,7 @@ async def _judged_in_place(
     """Score `text` in its hole; return the part clearly below the threshold, and the scorer's correction (its cost)."""
     answer = span.with_text(text)
     judging = await scorer.align(
-        make_verdict_request(request).model_copy(update={"answer": answer, "open_ended": False})
+        make_verdict_request(make_proof_request(request)).model_copy(update={"answer": answer, "open_ended": False})
     )
     verdicts = list(zip(judged_segments(answer, judging.segments), judging.segments, strict=True))
     body = text.lstrip()

@@ -27,10 +27,11 @@ from aligner_proxy.engine.api import (
     text_states,
     with_heads,
 )
+from aligner_proxy.engine.decoding import splice
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import structure
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import Correction, SegmentScore, Verify
+from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
 
 class Writer(Protocol):
@@ -64,9 +65,11 @@ class Writer(Protocol):
 class EditedEngine:
     """A scorer followed by a writer. Satisfies `Engine`; closing it closes both."""
 
-    def __init__(self, scorer: Engine, writer: Writer) -> None:
+    def __init__(self, scorer: Engine, writer: Writer, scorer_write: Write = Write.FREE) -> None:
         self.scorer = scorer
         self.writer = writer
+        self.scorer_write = scorer_write
+        """What the scorer may write where it edits in place of a writer that failed."""
 
     async def info(self) -> AlignerInfo:
         """Describe scorer and writer together."""
@@ -85,13 +88,19 @@ class EditedEngine:
             scored = replace(scored, text=request.answer, aligner=about.content_hash)
             if request.score_only or not request.answer.strip():
                 return scored
+            if request.write is Write.NEVER:
+                return remove_flagged(request.answer, scored)
             return await self.writer.write(request, scored, self.scorer, until)
 
     async def read(self, request: AlignRequest) -> Session:
         """Let the scorer read an answer while it is being written."""
         # a writer that replaces spans may let the scorer write them, so the session is not for verdicts only
         scoring_request = request.model_copy(
-            update={"verify": Verify.FLAGGED, "score_only": not self.writer.replaces_spans}
+            update={
+                "verify": Verify.FLAGGED,
+                "score_only": not self.writer.replaces_spans,
+                "write": self.scorer_write if request.write is not Write.NEVER else Write.NEVER,
+            }
         )
         return EditedSession(self, await self.scorer.read(scoring_request), request)
 
@@ -154,6 +163,8 @@ class EditedSession(ForwardingSession):
 
     async def replace(self, span: Span) -> Correction:
         """Let the writer replace a flagged range."""
+        if self.request.write is Write.NEVER:
+            return Correction("")
         return await self._engine.writer.replace(self, span, self._engine.scorer)
 
     async def replace_by_scorer(self, span: Span) -> Correction:
@@ -172,6 +183,22 @@ def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
     if texts != [piece.text for piece in pieces]:
         raise EngineFault("the engine judged other segments than these; is it of another version?")
     return pieces
+
+
+def remove_flagged(answer: str, scored: Correction) -> Correction:
+    """The correction that removes what is flagged and writes nothing."""
+    pieces = judged_segments(answer, scored.segments)
+    flags = [verdict.flagged for verdict in scored.segments]
+    if not any(flags):
+        return scored
+    rewriting = splice.rewrite_flagged_runs(pieces, flags)
+    try:
+        next(rewriting)
+        while True:
+            rewriting.send("")
+    except StopIteration as stop:
+        text: str = stop.value
+    return replace(scored, text=text)
 
 
 def make_verdict_request(request: AlignRequest) -> AlignRequest:

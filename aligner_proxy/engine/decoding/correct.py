@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span, make_proof_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRange
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
@@ -28,7 +28,7 @@ from aligner_proxy.errors import EngineFault, HeadRefused
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import unfold
 from aligner_proxy.text.structure import Segment, dictated_text
-from aligner_proxy.types import Correction, SegmentScore, Verify
+from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
 _SPAN_ROOM = 16
 _END_ROOM = 96
@@ -172,8 +172,11 @@ class AnswerEditor:
         if self._request.score_only:
             # Without a head there are no scores. The prompt is read all the same, because a probe must use the model.
             return self._request.answer, self._verdicts((yield from self._score_pieces()))
-        if self.scores and self._request.verify is Verify.FLAGGED:
+        # a draft of the whole answer would be written freely
+        if self.scores and (self._request.verify is Verify.FLAGGED or self._request.write is not Write.FREE):
             return (yield from self.rewrite_flagged())
+        if self._request.write is not Write.FREE:
+            return self._request.answer, self._verdicts((yield from self._score_pieces()))
         return (yield from self.whole())
 
     def judge_pieces(self) -> Generator[Ask, Step, list[Score]]:
@@ -324,13 +327,23 @@ class AnswerEditor:
         """Read a part up to the end of its last piece, and return the scores of its own pieces."""
         return (yield from self._read(passage.fitted, passage.spans(passage.own) if self.scores else None)).scores
 
-    def _read(self, prompt: Fitted, where: Spans | None, *, rows: bool = False) -> Generator[Ask, Step, Step]:
-        """Read a prompt and score the pieces in `where`; tokens that the sequence already holds are not fed again."""
+    def _read(
+        self,
+        prompt: Fitted,
+        where: Spans | None,
+        *,
+        rows: bool = False,
+        taught_heads: TaughtColumns | None = None,
+    ) -> Generator[Ask, Step, Step]:
+        """Read a prompt and score the pieces in `where`; tokens that the sequence already holds are not fed again.
+
+        `taught_heads` are those of the objectives in the prompt; None: those of the request.
+        """
         ids = prompt.ids[: where.segments[-1].stop] if where and where.segments else prompt.ids
         # What has been read while the answer was still being written is not read again.
         start = min(count_matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
-        taught_heads = self._frame.taught_heads
+        taught_heads = taught_heads or self._frame.taught_heads
         step = yield Ask(
             ids[start:], spans=where, prompt=True, shared=prompt.shared, taught_heads=taught_heads, rows=rows
         )
@@ -372,8 +385,10 @@ class AnswerEditor:
     def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run until it reaches a kept segment, ends, or grows too long.
 
-        Sentences of it that are flagged again are dropped.
+        Sentences of it that are flagged again are dropped. Empty if the request forbids to write.
         """
+        if self._request.write is Write.NEVER or (self._request.write is Write.VERIFIED and not self.scores):
+            return ""
         tokenizer = self._runner.tokenizer
         restore = passage.fitted.prompt.restore
 
@@ -385,20 +400,31 @@ class AnswerEditor:
         limits = DraftLimits(min(room, self._count_tokens_left(context)), done=reaches_resumption)
         generated = yield from self._write(passage, context, proposer, limits)
         text = hole.cut_replacement(restore(tokenizer.decode(generated.ids)), finished=generated.finished)
-        return (yield from self._drop_flagged_sentences(hole, text, splice.CLEAR)) if text and self.scores else text
+        if text and self.scores:
+            text = yield from self._drop_flagged_sentences(hole, text, splice.CLEAR)
+        proof_request = make_proof_request(self._request)
+        if text and proof_request is not self._request:
+            proof_frame = build_frame(self._aligner, proof_request)
+            text = yield from self._drop_flagged_sentences(hole, text, framed=proof_frame)
+        return text
 
     def _drop_flagged_sentences(
-        self, hole: splice.EditSpan, text: str, clear: float = 0.0
+        self, hole: splice.EditSpan, text: str, clear: float = 0.0, framed: PromptFrame | None = None
     ) -> Generator[Ask, Step, str]:
-        """Score `text` in the hole and return it without the sentences less than `clear` nats below the threshold."""
+        """Score `text` in the hole and return it without the sentences less than `clear` nats below the threshold.
+
+        `framed` replaces the frame of the request's own objectives.
+        """
+        framed = framed or self._frame
         answer = hole.with_text(text)
-        prompt = self._frame.fit_prompt(answer)
-        if len(prompt.ids) > self._frame.window:
+        prompt = framed.fit_prompt(answer)
+        if len(prompt.ids) > framed.window:
             return ""  # the prompt has outgrown the window, so the text cannot be judged
         body = text.lstrip()
         pieces = structure.split(body)
         placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
-        step = yield from self._read(prompt, spans(prompt.prompt, placed, prompt.offsets))
+        where = spans(prompt.prompt, placed, prompt.offsets)
+        step = yield from self._read(prompt, where, taught_heads=framed.taught_heads)
         clear_text = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
         # `removesuffix` leaves the leading white space, which is no part of the scored pieces
         return text.removesuffix(body) + clear_text if clear_text else ""

@@ -22,9 +22,8 @@ import httpx
 from aligner_proxy import extras, prompts
 from aligner_proxy.engine.weights import card, manifest
 from aligner_proxy.errors import ConfigError, WeightsError
-from aligner_proxy.types import DEFAULT_ALIGNER
+from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED
 
-EMBEDDED = "embedded"
 """The name of the aligner whose weights come in a separate distribution, aligner-proxy-embedded."""
 _EMBEDDED_PACKAGE = "aligner_proxy_embedded"
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")

@@ -15,6 +15,8 @@ from aligner_proxy.policy.schema import extend_model
 
 MOST_OBJECTIVES = 32
 """Most objectives that one request may add."""
+MOST_TOOLS = 128
+"""Most tool calls, and most tools, of one request."""
 _MOST_FAULTS = 5
 """Most invalid fields that one error message names."""
 _LONGEST_NAME = 100
@@ -40,7 +42,12 @@ class AlignBody(_Body):
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     """The conversation before the answer, in the format of chat completions."""
     answer: str
-    """The answer to judge and correct."""
+    """The answer to judge and correct; empty if it only calls tools."""
+    tool_calls: Annotated[tuple[dict[str, Any], ...], Field(max_length=MOST_TOOLS)] = ()
+    """The answer's tool calls, in the format of chat completions; their arguments are treated as `tool_arguments` of
+    the policy says."""
+    tools: Annotated[tuple[dict[str, Any], ...], Field(max_length=MOST_TOOLS)] = ()
+    """The tools that the request offered, whose schemas corrected arguments have to meet."""
     model: str | None = None
     """The model that gave the answer; its route decides, as for proxied requests. If unset, routes for any model do."""
     objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
@@ -96,6 +103,8 @@ class AlignAnswer(_Body):
     """Like the header x-aligner-id, for `POST /v1/feedback`; null if the answer was skipped."""
     answer: str
     """The answer that a client of the proxy would get."""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    """The tool calls that a client of the proxy would get."""
     status: str
     """Like the header x-aligner-status: corrected, unchanged, skipped, shadow, failed ..."""
     reason: str | None = None

@@ -24,6 +24,7 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Finding, Outcome, SegmentScore
 
 STOP = "stop"
+_TOOL_CALLS = "tool_calls"
 MOST_ANSWERS = 64
 """Most answers in one request, since each is a request to the engine."""
 _CALL_TYPE = "align"
@@ -59,6 +60,10 @@ class AnswerBatch:
     finish_reasons: Sequence[str] = ()
     """The finish reason of each answer; empty if all are complete."""
     call_id: str | None = None
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    """Tool calls of the only answer, in the format of chat completions."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """The tools that the request offered."""
     side_content: object = None
     """Other content of the body; it is judged like the side texts of proxied responses."""
 
@@ -67,6 +72,8 @@ class AnswerBatch:
         """The answer in a body of `POST /v1/align`."""
         return cls(
             texts=(body.answer,),
+            tool_calls=body.tool_calls,
+            tools=body.tools,
             messages=[message.model_dump() for message in body.messages],
             model=body.model,
             objectives=body.objectives,
@@ -82,9 +89,10 @@ class AnswerBatch:
 
     def make_response(self) -> ModelResponse:
         """The answers as a chat completion."""
-        reasons = self.finish_reasons or [STOP] * len(self.texts)
+        reasons = self.finish_reasons or [_TOOL_CALLS if self.tool_calls else STOP] * len(self.texts)
+        calls = {_TOOL_CALLS: [dict(call) for call in self.tool_calls]} if self.tool_calls else {}
         choices = [
-            {"index": index, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
+            {"index": index, "finish_reason": reason, "message": {"role": "assistant", "content": text, **calls}}
             for index, (text, reason) in enumerate(zip(self.texts, reasons, strict=True))
         ]
         return ModelResponse(choices=choices, **({} if self.side_content is None else {BESIDE: self.side_content}))
@@ -92,6 +100,7 @@ class AnswerBatch:
     def make_data(self) -> dict[str, Any]:
         """The request data as LiteLLM passes it to hooks."""
         data: dict[str, Any] = {"messages": [dict(message) for message in self.messages]}
+        data |= {"tools": [dict(tool) for tool in self.tools]} if self.tools else {}
         return data | ({"model": self.model} if self.model else {})
 
 
@@ -103,6 +112,8 @@ class JudgedBatch:
     after: Sequence[str]
     """The texts that a client of the proxy would get."""
     state: RequestState = field(repr=False)
+    tool_calls: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    """The tool calls that a client of the proxy would get."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -124,6 +135,7 @@ class JudgedBatch:
             id=self.state.call_id,
             aligner_id=self.state.public_id,
             answer=after,
+            tool_calls=tuple(map(dict, self.tool_calls)),
             status=outcome.status.value,
             reason=outcome.reason,
             segments=tuple(_align_segments(outcome)),
@@ -151,7 +163,8 @@ async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, 
     state = find_state(data)
     assert state is not None  # the first hook creates it
     after = [choice.message.content or "" for choice in delivered.choices]
-    return JudgedBatch(answers.texts, after, state)
+    calls = [call.model_dump() for call in delivered.choices[0].message.tool_calls or ()] if answers.tool_calls else ()
+    return JudgedBatch(answers.texts, after, state, calls)
 
 
 def _align_segments(outcome: Outcome) -> Iterator[AlignSegment]:
@@ -185,11 +198,41 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         findings = [one for first, last, one in ranges if first < delivered_range[1] and delivered_range[0] < last]
         source = ", ".join(dict.fromkeys(one.source for one in findings)) or None
         objective = names.get(name, name) if name else findings[0].against if findings else None
+        first, last = _differing_range(before[start:end], text)
         changes.append(
-            TextEdit(start=start, end=end, text=text, objective=objective, score=score, source=source),
+            TextEdit(
+                start=start + first,
+                end=end - last,
+                text=text[first : len(text) - last],
+                objective=objective,
+                score=score,
+                source=source,
+            ),
         )
         shift += len(text) - (end - start)
     return changes
+
+
+def _differing_range(old: str, new: str) -> tuple[int, int]:
+    """The number of characters at the beginning and at the end of two texts that are the same, without half a word."""
+    first = _common_length(old, new)
+    while first and _cuts_word(old, first) | _cuts_word(new, first):
+        first -= 1
+    last = _common_length(old[first:][::-1], new[first:][::-1])
+    while last and _cuts_word(old, len(old) - last) | _cuts_word(new, len(new) - last):
+        last -= 1
+    return first, last
+
+
+def _common_length(one: str, other: str) -> int:
+    """The length of the longest common beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, pair in pairs if pair[0] != pair[1]), min(len(one), len(other)))
+
+
+def _cuts_word(text: str, at: int) -> bool:
+    """Whether this place is between two characters of one word or number."""
+    return 0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum()
 
 
 def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:

@@ -8,10 +8,11 @@ arguments, and the others are empty. Without an edit the events go on as they ca
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
@@ -113,6 +114,7 @@ class CallStream:
         self._waiting = WaitingEvents(account)
         self._filled: set[Place] = set()
         """The calls whose new arguments have been put into an event."""
+        self._time = TimeSlice()
         self._has_given_up = False
         """Whether nothing waits any longer, so that no further call is corrected."""
 
@@ -198,14 +200,22 @@ class CallStream:
             await self._calls.correct(calls, self._source)
         self._waiting.free_room()
         try:
-            items = [self._with_arguments(event) for event in events]
+            items = await self._each(self._with_arguments, events)
             if self._calls.has_edits:
-                items = [self._without_copies(item, event) for item, event in zip(items, events, strict=True)]
+                items = await self._each(self._without_copies, items, events)
         except (CopyStays, NotPutIn) as error:
             self._calls.withdraw(calls, error)
             self._has_given_up = True
-            return [self._without_check(event) for event in events]
+            return await self._each(self._without_check, events)
         self._calls.cover(calls)
+        return items
+
+    async def _each(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
+        """The items made of the waiting events, which may be tens of thousands, with pauses for other tasks."""
+        items = []
+        for row in zip(*columns, strict=True):
+            items.append(make_item(*row))
+            await self._time.pause()
         return items
 
     def _deliver(self, event: _WaitingEvent) -> object:

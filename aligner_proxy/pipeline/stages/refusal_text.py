@@ -36,6 +36,7 @@ from aligner_proxy.text.languages import language
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
+    SAFETY_OBJECTIVES,
     Correction,
     EditorUse,
     Exchange,
@@ -45,6 +46,7 @@ from aligner_proxy.types import (
     Policy,
     SegmentScore,
     Status,
+    Write,
 )
 
 log = logging.getLogger(__name__)
@@ -61,8 +63,6 @@ _LABEL = re.compile(
     r"[*_]{0,3}:[*_]{0,3}[ \t]+"
 )
 """Matches the name of a speaker before the speech, with or without brackets."""
-_HARM = "harmless"
-"""Name of the objective whose violations seldom come alone in an answer."""
 _ANY_LANGUAGE = ""
 """Key of the policy's text for languages that have none of their own."""
 _OBJECTIVE = "{objective}"
@@ -98,15 +98,25 @@ def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold
     `threshold` is the score, in nats, above which a segment was flagged. Nothing is read again for this. Fragments
     count, because what says little alone ("Demand that they do so, or else.") may continue the harm before it.
     """
-    names = [objective.name for objective in policy.objectives]
-    against = {segment.objective for segment in segments if segment.flagged}
-    of_harm = any(name == _HARM and number in against for number, name in enumerate(names))
+    names = {objective.name for objective in policy.objectives}
     # a verdict that names no objective can only be about the only one
-    if not (of_harm or (names == [_HARM] and None in against)):
+    if not violates_safety(segments, policy, unnamed=names <= SAFETY_OBJECTIVES):
         return False
     unflagged = [segment for segment in segments if not segment.flagged]
     scores = [segment.score for segment in unflagged if _says_something(segment.text)]
     return any(score is not None and score > threshold - policy.decline_within for score in scores)
+
+
+def violates_safety(segments: Sequence[SegmentScore], policy: Policy, *, unnamed: bool) -> bool:
+    """Whether a segment was flagged for an objective about safety; `unnamed`: what a verdict without a name counts."""
+    flagged = {segment.objective for segment in segments if segment.flagged}
+    safety = {number for number, one in enumerate(policy.objectives) if one.name in SAFETY_OBJECTIVES}
+    return bool(safety and (flagged & safety or (unnamed and None in flagged)))
+
+
+def _applies(policy: Policy, segments: Sequence[SegmentScore]) -> bool:
+    """Whether `if_nothing_remains` counts for an answer with these segments."""
+    return not policy.declines_harm_alone or violates_safety(segments, policy, unnamed=True)
 
 
 def _says_something(text: str) -> bool:
@@ -158,6 +168,8 @@ class SecondTries:
         """The outcome with another answer as its text. If there is none, only the cost of asking is added."""
         engine = self.engine_of_policy()
         if not (isinstance(engine, EditedEngine) and isinstance(engine.writer, ChatWriter)):
+            return outcome
+        if answer.policy.editor_write is Write.NEVER:
             return outcome
         request = self.request_until(answer.exchange, answer.text, answer.policy, answer.deadline)
         try:
@@ -214,12 +226,14 @@ class RefusalText(Stage):
         verdicts = answer.verdicts
         policy = answer.policy
         ends = nothing_remains(verdicts, "") or more_of_the_same(verdicts, policy, policy.caution)
-        return Hold() if ends else None
+        return Hold() if ends and _applies(policy, verdicts) else None
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome that the policy demands if nothing remains; otherwise the same outcome."""
         # A text in place of JSON would not be JSON. One part cannot show that nothing of the answer remains.
         if outcome.edited is None or answer.is_structured or answer.is_part:
+            return outcome
+        if not _applies(outcome.policy, outcome.segments):
             return outcome
         if not nothing_remains(outcome.segments, outcome.edited) and (
             # Text that has gone out cannot be taken back, so a refusal after it would not help.

@@ -50,6 +50,11 @@ class OutlineLine:
         return self.text.lstrip(" \t>").startswith("|")
 
     @property
+    def is_rule(self) -> bool:
+        """Whether it has the form of the rule below the head of a table."""
+        return _RULE_OF_TABLE.fullmatch(self.text) is not None
+
+    @property
     def announces(self) -> bool:
         """Whether it ends in a colon."""
         return not self.level and self.text.rstrip(_SIGNS).endswith((":", "\uff1a"))
@@ -89,22 +94,33 @@ class ListCompletion:
     remains: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class OutlineTable:
+    """The lines of a table; `head` is its first row and the rule below it, nothing where it began in earlier text."""
+
+    head: Sequence[OutlineLine]
+    rows: Sequence[OutlineLine]
+
+
 class Outline:
-    """The lines and items of an answer with the segments `pieces`.
+    """The lines and items of an answer with the segments `pieces`, which may begin `in_table`.
 
     `fresh` are the segments that begin a line outside of all earlier items and tables. The outline from there on does
-    not depend on the text before.
+    not depend on the text before. `rows` are those that begin a row of a table outside of all items.
     """
 
-    def __init__(self, pieces: Sequence[Segment]) -> None:
+    def __init__(self, pieces: Sequence[Segment], *, in_table: bool = False) -> None:
         self._pieces = pieces
         self.lines = list(_lines(pieces))
-        self.items, self.fresh = _items(self.lines, len(pieces))
+        self.items, outside = _items(self.lines, len(pieces))
         self._of_line = {item.first: item for item in self.items}
         self._by_line_end = {item.line.segments.stop: item for item in self.items}
-        self._tables = list(_tables(self.lines))
-        self._by_head = {table[0].segments.start: table for table in self._tables}
-        self._says = [bool(piece.text.strip()) and not self._is_lone_mark(i) for i, piece in enumerate(pieces)]
+        self.tables = list(_tables(self.lines, in_table=in_table))
+        self._by_head = {table.head[0].segments.start: table for table in self.tables if table.head}
+        in_rows = {line.segments.start for line in self.lines if line.is_row}
+        self.fresh = [start for start in outside if start not in in_rows]
+        self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
+        self._says = [bool(piece.text.strip()) and not self.is_lone_mark(i) for i, piece in enumerate(pieces)]
         """Which segments have content, that is, are not only a marker."""
 
     def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
@@ -150,7 +166,7 @@ class Outline:
         empty = self._emptiness_test(removed)
         yield from (item.segments for item in self.items if empty(item.segments))
         yield from (segments for segments, headed in heads if empty(headed))
-        for table in self._tables:
+        for table in self.tables:
             yield from self._empty_rows(table, removed)
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
@@ -169,7 +185,13 @@ class Outline:
                 # a heading goes as a whole; of another line only the sentence with the colon
                 yield (line.segments if line.level else line.segments[-1:]), headed
 
-    def _is_lone_mark(self, number: int) -> bool:
+    def would_begin_line(self, number: int, line: OutlineLine) -> bool:
+        """Whether a segment inside a line would pass for the beginning of an item, title or row, if it began one."""
+        rest = _line(self._pieces, range(number, line.segments.stop), apart=False)
+        return rest.mark is not None or rest.level > 0 or rest.text.startswith(("|", "*", "_"))
+
+    def is_lone_mark(self, number: int) -> bool:
+        """Whether a segment is the mark of an item and no more."""
         item = self._of_line.get(number)
         return item is not None and _stands_alone(item.mark, self._pieces[number])
 
@@ -196,12 +218,11 @@ class Outline:
                 break
             at = item.stop
         table = self._by_head.get(at) if at == start else None
-        return table[-1].segments.stop if table else at
+        return (*table.head, *table.rows)[-1].segments.stop if table else at
 
-    def _empty_rows(self, table: Sequence[OutlineLine], removed: Collection[int]) -> Iterator[Iterable[int]]:
+    def _empty_rows(self, table: OutlineTable, removed: Collection[int]) -> Iterator[Iterable[int]]:
         """Yield rows with only pipes and a number left, and the head of a table without rows."""
-        # below the head and its rule
-        rows = table[2:]
+        rows = table.rows
         for row in rows:
             # a row that was empty before stays
             touched = any(i in removed for i in row.segments)
@@ -209,8 +230,8 @@ class Outline:
             cells = [cell.strip() for cell in _STROKE.split(rest)]
             if touched and not any(_CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
                 yield row.segments
-        if rows and all(i in removed for row in rows for i in row.segments):
-            yield range(table[0].segments.start, rows[0].segments.start)
+        if table.head and rows and all(i in removed for row in rows for i in row.segments):
+            yield range(table.head[0].segments.start, rows[0].segments.start)
 
     def _remaining_marks(self, removed: Collection[int], first_open: int) -> dict[int, str]:
         """The markers of items that continue although the segment with the marker is removed."""
@@ -220,7 +241,7 @@ class Outline:
             if item.first < first_open or empty(item.segments):
                 continue
             # the emphasis that begins in a lone marker would have ended in the segment after it
-            torn = item.mark.emphasis and self._is_lone_mark(item.first) and item.first + 1 in removed
+            torn = item.mark.emphasis and self.is_lone_mark(item.first) and item.first + 1 in removed
             if item.first in removed or torn:
                 remains[item.first] = self._mark_of(item)
         return remains
@@ -232,7 +253,7 @@ class Outline:
     def _remaining_strokes(self, removed: Collection[int]) -> dict[int, str]:
         """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
         remains = {}
-        for row in (row for table in self._tables for row in table[2:]):
+        for row in (row for table in self.tables for row in table.rows):
             # the whole row goes, with its pipes
             if all(i in removed for i in row.segments):
                 continue
@@ -275,24 +296,24 @@ def _level(text: str, mark: Mark | None) -> int:
 
 
 def _items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
-    """All items, each ending where a line begins that does not belong to it; and the segments outside of all items."""
+    """All items, each ending where a line begins that does not belong to it; and the starts of lines outside of all."""
     items: list[OutlineItem] = []
     open_items: list[OutlineItem] = []
-    fresh: list[int] = []
+    outside: list[int] = []
     for line in lines:
         at = _first_ended(open_items, line)
         for item in open_items[at:]:
             item.stop = line.segments.start
         del open_items[at:]
-        if not open_items and not line.is_row:
-            fresh.append(line.segments.start)
+        if not open_items:
+            outside.append(line.segments.start)
         if line.mark is not None:
             open_items.append(OutlineItem(line, line.mark))
             items.append(open_items[-1])
     for item in open_items:
         item.stop = end
     _end_last_items(items, lines)
-    return items, fresh
+    return items, outside
 
 
 def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) -> None:
@@ -341,17 +362,26 @@ def _ends(item: OutlineItem, line: OutlineLine) -> bool:
     return item.mark.is_bullet or not (line.mark.is_bullet or line.mark.readings[0][1] == 1)
 
 
-def _tables(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
-    """Yield the rows of each table, beginning with the head and the rule below it."""
+def _runs_of_rows(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
+    """Yield the rows that follow one another; the first run begins where the lines do, and may be empty."""
     rows: list[OutlineLine] = []
-    # None ends a table at the end of the text
-    for line in (*lines, None):
+    # None ends a run at the end of the text
+    for number, line in enumerate((*lines, None)):
         if line is not None and line.is_row and not (rows and line.apart):
             rows.append(line)
             continue
-        if len(rows) > 1 and _RULE_OF_TABLE.fullmatch(rows[1].text):
+        if rows or not number:
             yield rows
         rows = []
+
+
+def _tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
+    """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`."""
+    for number, rows in enumerate(_runs_of_rows(lines)):
+        if in_table and not number:
+            yield OutlineTable((), rows)
+        elif len(rows) > 1 and rows[1].is_rule:
+            yield OutlineTable(rows[:2], rows[2:])
 
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
@@ -360,11 +390,12 @@ def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
     return [(segments, "-" if mark.is_bullet else mark.number) for segments, mark in marked]
 
 
-def rows(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
-    """The segments of each table row, and its number of pipes as text."""
+def rows(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tuple[range, str]]:
+    """The segments of each table row, and its number of pipes as text; the text may begin `in_table`."""
     if not any("|" in piece.text for piece in pieces):
         return []
-    table_rows = (row for table in _tables(list(_lines(pieces))) for row in table)
+    tables = _tables(list(_lines(pieces)), in_table=in_table)
+    table_rows = (row for table in tables for row in (*table.head, *table.rows))
     return [(row.segments, str(len(_STROKE.findall(row.text)))) for row in table_rows]
 
 
@@ -392,7 +423,7 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
         return False
     before = line.segments.start - 1
     is_first_row = before < 0 or not _line(pieces, range(_line_start(pieces, before), before + 1), apart=False).is_row
-    return is_first_row or _RULE_OF_TABLE.fullmatch(line.text) is not None
+    return is_first_row or line.is_rule
 
 
 def _line_start(pieces: Sequence[Segment], number: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aligner_proxy_grounding.facts import FactKind
-from aligner_proxy_grounding.page import SAME_SENTENCE, ReferencePage, Statement
+from aligner_proxy_grounding.page import ReferencePage, Statement
+from aligner_proxy_grounding.passages import SAME_SENTENCE
 
 _FEWEST = 2
 """Least number of words in a sentence; shorter sentences are too unspecific to be compared."""

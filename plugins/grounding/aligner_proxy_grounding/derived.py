@@ -28,11 +28,10 @@ def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     """Whether an amount of money can be computed from two numbers of answer and question, one of them an amount."""
     if fact.kind is not FactKind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
         return False
-    others = [(term.kind, term.value) for term in terms[-_MOST_TERMS:] if term is not fact]
-    numbers = [(kind, value) for kind, value in others if isinstance(value, Decimal) and value]
-    amounts = {value for kind, value in numbers if kind is FactKind.MONEY}
-    factors = {value for kind, value in numbers if kind not in (FactKind.MONEY, FactKind.TIME)}
-    shares = {value for kind, value in numbers if kind is FactKind.PERCENT}
+    others = [term for term in terms[-_MOST_TERMS:] if term is not fact]
+    amounts = {term.value for term in others if term.kind is FactKind.MONEY and isinstance(term.value, Decimal)} - {0}
+    factors = {*_written_numbers(term for term in others if term.kind not in (FactKind.MONEY, FactKind.TIME))} - {0}
+    shares = {*_written_numbers(term for term in others if term.kind is FactKind.PERCENT)} - {0}
     cents = Decimal("0.01")
     # "12 + 9 euros", "12 - 9 euros", "3 tickets at 12 euros", "20 % off 45 euros".
     results = {one + other for one in amounts for other in amounts if one != other}
@@ -50,14 +49,20 @@ def is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) ->
     """
     if not isinstance(fact.value, Decimal) or fact.kind not in (FactKind.AMOUNT, FactKind.DURATION, FactKind.COUNT):
         return False
-    if any(isinstance(one.value, tuple) and fact.value in one.value for one in own if one.kind is FactKind.SIZE):
+    (number,) = _written_numbers([fact])
+    if any(isinstance(one.value, tuple) and number in one.value for one in own if one.kind is FactKind.SIZE):
         return True
     if fact.kind is FactKind.DURATION:
         # a duration is compared only with the client's times of day
         return fact.unit == "hour" and fact.value in _hours_between(own)
-    mine = [one.value for one in own if one.same_form(fact) and isinstance(one.value, Decimal)]
-    others = [term.value for term in terms[-_MOST_TERMS:] if term is not fact and isinstance(term.value, Decimal)]
-    return any(fact.value in (abs(one - other), one + other) for one in mine for other in others if one != other)
+    mine = _written_numbers(one for one in own if one.same_form(fact))
+    others = _written_numbers(term for term in terms[-_MOST_TERMS:] if term is not fact)
+    return any(number in (abs(one - other), one + other) for one in mine for other in others if one != other)
+
+
+def _written_numbers(facts: Iterable[Fact]) -> list[Decimal]:
+    """The numbers of facts as they are written: 3 of "3 kg", which are stored as grams."""
+    return [fact.value * fact.scale for fact in facts if isinstance(fact.value, Decimal)]
 
 
 def _hours_between(own: Sequence[Fact]) -> set[Decimal]:
@@ -78,7 +83,7 @@ def is_multiple(fact: Fact, stated: Fact, beside: Iterable[Fact], text: str) -> 
     times = fact.value / stated.value
     if times in (2, Decimal("0.5")) and _OF_TWO.search(text):
         return True
-    return times > 1 and any(term.kind in _FACTORS and term.value == times for term in beside)
+    return times > 1 and times in _written_numbers(term for term in beside if term.kind in _FACTORS)
 
 
 def is_so_long_before(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal]) -> bool:

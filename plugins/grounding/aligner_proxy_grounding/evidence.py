@@ -17,7 +17,8 @@ import yaml
 
 from aligner_proxy_grounding.conditions import count_conditions
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
-from aligner_proxy_grounding.page import NOTHING_NEAR, SAME_CLAUSE, FactContext, Statement
+from aligner_proxy_grounding.page import NOTHING_NEAR, FactContext, Statement
+from aligner_proxy_grounding.passages import SAME_CLAUSE
 from aligner_proxy_grounding.words import GENERIC, kin_of
 
 _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -246,7 +247,7 @@ class Weigher:
             ),
             "few_values": 1 / (1 + values),
             "address": float(kind in _ADDRESSES),
-            "count": float(kind in (FactKind.COUNT, FactKind.LABEL)),
+            "count": float(kind in (FactKind.COUNT, FactKind.LABEL, FactKind.VERSION)),
             "time": float(kind in (FactKind.TIME, FactKind.DATE)),
             "weekday": float(kind is FactKind.WEEKDAY),
             "says_little": float(words.sum(self._own) < _LITTLE),

@@ -27,6 +27,7 @@ class FactKind(StrEnum):
     AGE = "age"
     COUNT = "number of things"
     WEEKDAY = "day of the week"
+    VERSION = "version"
     LABEL = "number of a room, form or the like"
     ADDRESS = "street and number"
     NAME = "name"
@@ -44,6 +45,10 @@ class RangeEnd(StrEnum):
 
 
 Value = Decimal | str | tuple[int | None, ...] | tuple[Decimal, ...]
+DAY_OR_MONTH = "day or month"
+"""The unit of a date of which it is open what is the day and what the month: "3/4/2026"."""
+_MOST_COUNTRY_DIGITS = 3
+_FEWEST_PHONE_DIGITS = 7
 SMALL_CHANGE = "cent"
 """The unit for cents; several currencies share it."""
 HALF_A_DAY = 12 * 60
@@ -81,8 +86,8 @@ class Fact:
     """Whether it is one end of a range that is written out."""
     number: tuple[int, int] | None = None
     """Start and end of the number in a fact that has one; the rest of the fact is its unit."""
-    scale: int = 1
-    """The written number divided by the value: 100 if the amount is written in cents."""
+    scale: Decimal = Decimal(1)
+    """The written number divided by the value: 100 if the amount is written in cents, 0.001 for "$58k"."""
     approximate: bool = False
     inherited: bool = False
     """Whether the unit was taken over from an earlier number; such a fact is a guess, so it is never replaced."""
@@ -96,7 +101,7 @@ class Fact:
             return bool(set(self.unit.split()) & set(other.unit.split()))
         if self.kind is FactKind.MONEY:
             return self.unit == other.unit or SMALL_CHANGE in (self.unit, other.unit)
-        if self.kind in (FactKind.AMOUNT, FactKind.SIZE):
+        if self.kind in (FactKind.AMOUNT, FactKind.SIZE, FactKind.VERSION):
             return self.unit == other.unit
         return True
 
@@ -109,7 +114,11 @@ class Fact:
             # of at least one of them it is open whether it is morning or evening
             return _minutes(self) % HALF_A_DAY == _minutes(other) % HALF_A_DAY
         if self.kind is FactKind.DATE:
-            return _same_date(self.value, other.value)
+            return any(_same_date(one, two) for one in _readings(self) for two in _readings(other))
+        if self.kind is FactKind.VERSION:
+            return _same_version(str(self.value), str(other.value))
+        if self.kind is FactKind.PHONE:
+            return _same_phone(str(self.value), str(other.value))
         if self.value == other.value:
             return True
         if self.approximate and isinstance(self.value, Decimal) and isinstance(other.value, Decimal):
@@ -140,6 +149,35 @@ def seconds(fact: Fact) -> Decimal:
 def _minutes(fact: Fact) -> int:
     assert isinstance(fact.value, Decimal)
     return int(fact.value)
+
+
+def date_parts(date: Fact) -> tuple[int | None, int | None, int | None]:
+    """Year, month and day of a date."""
+    assert isinstance(date.value, tuple)
+    year, month, day = date.value
+    assert not isinstance(year, Decimal)
+    assert not isinstance(month, Decimal)
+    assert not isinstance(day, Decimal)
+    return year, month, day
+
+
+def _readings(date: Fact) -> list[Value]:
+    """The value of a date, and that with day and month exchanged where it is open which is which."""
+    year, month, day = date_parts(date)
+    return [date.value, (year, day, month)] if date.unit == DAY_OR_MONTH else [date.value]
+
+
+def _same_version(one: str, other: str) -> bool:
+    """Whether two versions are the same, as far as both are given: "4.2" is "4.2.1"."""
+    return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
+
+
+def _same_phone(one: str, other: str) -> bool:
+    """Whether two numbers are the same but for the code of the country and the zeros before the area."""
+    short, long = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
+    if not long.endswith(short) or len(short) < _FEWEST_PHONE_DIGITS:
+        return one == other
+    return len(long) - len(short) <= _MOST_COUNTRY_DIGITS
 
 
 def _same_date(one: Value, other: Value) -> bool:

@@ -15,15 +15,15 @@ from enum import StrEnum
 from aligner_proxy_grounding.conditions import count_conditions
 from aligner_proxy_grounding.evidence import FactSubject, Vocabulary, Weigher, certainty, log_odds, ratio
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
+from aligner_proxy_grounding.forms.reading import Conventions
 from aligner_proxy_grounding.page import ReferencePage, Statement, weight_of
 from aligner_proxy_grounding.words import GENERIC, kin_of, stem
 
 UNSETTLED = 0.4
 """Least certainty that a statement contradicts a fact, for the sentence to be reported as unsettled."""
-DOUBTFUL = 0.1
-"""Least probability that any statement is about the same matter with another value, for the editor to be asked."""
 DOUBTFUL_AGAINST = 0.3
-"""The same if a statement with about as many shared words confirms the fact; the bar is higher."""
+"""Least probability that any statement is about the same matter with another value, for the editor to be asked about a
+fact that another statement confirms. It is asked about every other fact that some statement may give otherwise."""
 MOST_WEIGHED = 10
 """How many top-ranked statements have their evidence weighed."""
 CONFIRMS = 0.7
@@ -107,7 +107,12 @@ class Matcher:
     """Finds the statements of some pages that are about the facts of an answer."""
 
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
-        self.pounds_weigh = all(page.pounds_weigh for page in pages)
+        self.name = pages[0].name if pages else ""
+        """The name of the first page."""
+        orders = {page.conventions.month_first for page in pages} - {None}
+        self.conventions = Conventions(
+            all(page.conventions.pounds_weigh for page in pages), orders.pop() if len(orders) == 1 else None
+        )
         self.procedures = tuple(procedure for page in pages for procedure in page.procedures)
         self._word_counts: dict[str, int] = {}
         for page in pages:
@@ -121,6 +126,8 @@ class Matcher:
         self._of_unknown = weight_of("", self._word_counts, self._sentences)
         self._kin = {group for word in self._word_counts for group in kin_of(word)}
         self.vocabularies = {kind: self._vocabulary(kind) for kind in FactKind}
+        self._hosts: set[str] = set()
+        """The hosts of web and mail addresses on the pages."""
         self._by_kind: dict[FactKind, list[Statement]] = {}
         self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
         self._at: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
@@ -133,6 +140,8 @@ class Matcher:
     def _add(self, statement: Statement) -> None:
         """Index a statement by its kind and words, and by its sentence."""
         kind = statement.fact.kind
+        if kind in (FactKind.WEB, FactKind.MAIL):
+            self._hosts.add(_host(statement.fact))
         of_kind = self._by_kind.setdefault(kind, [])
         for word, weight in statement.about.items():
             self._at.setdefault((kind, word), []).append((len(of_kind), weight))
@@ -145,19 +154,20 @@ class Matcher:
     ) -> Match:
         """What the references say about a fact; from certainty `replace_from` on it is contradicted.
 
-        With `doubts` (an editor will decide) no certainty suffices to replace, and a low probability suffices to be
-        unsettled.
+        With `doubts` (an editor will decide) no certainty suffices to replace, and any statement with another value
+        that shares a word suffices to be unsettled.
         """
         scored = self.rank_statements(fact, subject)
         confirmed = self._confirming_match(fact, scored)
         candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
-        rest = confirmed or NO_MATCH
+        rest = confirmed or (NO_MATCH if self._may_state(fact) else Match(FactFinding.UNSETTLED))
         if candidate is None:
-            return rest
+            related = self._related_statement(fact, subject) if doubts and confirmed is None else None
+            return rest if related is None else Match(FactFinding.UNSETTLED, related)
         if doubts:
             # the editor decides, so it may be asked about much less likely contradictions
-            least = DOUBTFUL if confirmed is None else DOUBTFUL_AGAINST
-            return candidate.as_match(FactFinding.UNSETTLED) if candidate.of_any >= least else rest
+            is_asked = confirmed is None or candidate.of_any >= DOUBTFUL_AGAINST
+            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else rest
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.OTHERWISE)
         # a confirmed fact is not reported
@@ -243,6 +253,26 @@ class Matcher:
         ]
         return sorted(scored, key=lambda pair: -pair[0])
 
+    def _may_state(self, fact: Fact) -> bool:
+        """Whether an answer may state a fact on which no statement bears; contact data must be on the pages."""
+        if fact.kind is FactKind.WEB:
+            return _host(fact) in self._hosts
+        return fact.kind not in (FactKind.PHONE, FactKind.MAIL) or self.find_statement(fact) is not None
+
+    def _related_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
+        """A statement with another value that has a word of sentence or question, or one of its kin."""
+        words = {*subject.topic, *subject.question_words} - GENERIC
+        kin = {group for word in words for group in kin_of(word)}
+        for statement in self._by_kind.get(fact.kind, ()):
+            if not fact.same_form(statement.fact) or fact.agrees(statement.fact):
+                continue
+            if ratio(fact, statement.fact) > MOST_TIMES:
+                continue
+            about = statement.about.keys() - GENERIC
+            if not words.isdisjoint(about) or any(not kin.isdisjoint(kin_of(word)) for word in about):
+                return statement
+        return None
+
     def find_statement(self, fact: Fact) -> Statement | None:
         """Any statement with the same value, whatever it is about; None without one."""
         of_kind = self._by_kind.get(fact.kind, ())
@@ -288,3 +318,8 @@ class Matcher:
     def _weight(self, word: str, kind: FactKind) -> float:
         weight = self._weights.get(word, self._of_unknown)
         return weight * OF_THE_KIND if word in _OF_KIND.get(kind, ()) else weight
+
+
+def _host(fact: Fact) -> str:
+    """The host of a web or mail address."""
+    return str(fact.value).rpartition("@")[2].partition("/")[0]

@@ -8,25 +8,35 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from aligner_proxy_grounding.facts import UNITS_OF_TIME, Fact, FactKind, seconds
-from aligner_proxy_grounding.forms import DAYS, MONTHS, NOON
-from aligner_proxy_grounding.numerals import article, format_number
+from aligner_proxy_grounding.facts import DAY_OR_MONTH, UNITS_OF_TIME, Fact, FactKind, date_parts, seconds
+from aligner_proxy_grounding.forms.clock import NOON
+from aligner_proxy_grounding.forms.dates import DAYS, MONTH, MONTHS
+from aligner_proxy_grounding.languages import LANGUAGES
+from aligner_proxy_grounding.numerals import ORDINAL, article, format_number, format_ordinal
 
 _HOUR = 60
 """In minutes."""
 # Hours of a clock face, months of a year, and the largest number for which "a" becomes a word and not digits.
 _TWELVE = 12
+_FEW_DECIMALS = 2
+"""A number in thousands, kilograms or the like has no more decimals."""
 _LAST_HALF = re.compile(r"([ap])(\.?\s?)m(\.?)", re.IGNORECASE)
 _SPOKEN_HALF = re.compile(r"\s*(?:in the (?:morning|afternoon|evening)|at night)$", re.IGNORECASE)
 _SPOKEN_CLOCK = re.compile(
     r"(?:(?:half|quarter) (?:past|to) )?(?P<hour>[a-z]+|\d{1,2})(?P<oclock> o['\u2019]clock)?", re.IGNORECASE
 )
+_CLOCK_IN_DIGITS = re.compile(
+    r"(?P<hour>\d{1,2})(?:(?P<point>[:.])\d\d)?(?P<name>\s*(?:Uhr|h)\s*)?(?:\d\d)?(?P<rest>.*)"
+)
 _PARTS_OF_HOUR = {15: "quarter past ", 30: "half past ", 45: "quarter to "}
 _DAY_OF_DATE = re.compile(r"\d{1,2}(st|nd|rd|th)?", re.IGNORECASE)
 _ARTICLE = re.compile(r"an?", re.IGNORECASE)
-_MONTH = re.compile(rf"(?:{'|'.join(MONTHS)}|{'|'.join(m[:3] for m in MONTHS)}|sept)\b", re.IGNORECASE)
+_MONTH = re.compile(rf"(?:{MONTH})\b", re.IGNORECASE)
 _OWNER = re.compile(r"['\u2019](?:s\b)?(?= )")
 """The genitive ending of a unit: two months' notice, one month's notice."""
+_IN_ENGLISH = re.compile(
+    r"(?:seconds?|secs?|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|yrs?)$", re.IGNORECASE
+)
 _PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
 
 
@@ -42,10 +52,12 @@ def rewrite_fact(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None
 def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
     """Choose the way of rewriting by the kind of fact; the article before the fact is not considered yet."""
     match old.kind:
-        case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.LABEL | FactKind.ADDRESS:
+        case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.ADDRESS | FactKind.VERSION:
             instead: str | None = new.text
         case FactKind.SIZE:
             instead = new.text
+        case FactKind.LABEL:
+            instead = _rewrite_label(old, new)
         case FactKind.TIME:
             instead = _rewrite_time(old, new)
         case FactKind.DATE:
@@ -81,6 +93,9 @@ def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
     if old.kind is FactKind.MONEY and new.scale == 1 and scale > 1 and new.value >= 1:
         return None  # "180 cents" is an odd way to write a price
     number = new.value * scale
+    if scale < 1 and round(number, _FEW_DECIMALS) != number:
+        # "0.0045 million" is an odd way to write a number; the page's own is written, and the unit with it
+        return (old.start, old.end, new.text) if old.kind is FactKind.AMOUNT and new.number else None
     # there is no fraction of a cent
     if old.kind is FactKind.MONEY and scale > 1 and number != number.to_integral_value():
         return None
@@ -133,6 +148,8 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
         if old.unit != new.unit:
             return None
         return old.start, old.end, format_number(new.value, old.text, _number_of(new))
+    if not (_IN_ENGLISH.search(old.text) and _IN_ENGLISH.search(new.text)):
+        return _foreign_duration(old, new)
     value, unit = _convert_unit(old, new)
     start, end = old.number or (old.start, old.end)
     like = text[start:end] if old.number else ""
@@ -148,6 +165,18 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
         ending = "" if owner is None else "'" if value != 1 else "'s"
         return start, owner.end() if owner else old.end, number + _inflect_unit(rest, plural=value != 1) + ending
     return start, old.end, number + _inflect_unit(_other_unit(new, unit, rest), plural=value != 1)
+
+
+def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
+    """Replace the number of a duration whose unit is not English; other units are written as on the page."""
+    assert isinstance(new.value, Decimal)
+    # "one" and what follows it change with the sentence: "seit zwei Jahren", "seit einem Jahr"
+    if old.number is None or new.number is None or 1 in (old.value, new.value):
+        return None
+    if old.unit != new.unit:
+        return None if old.ranged else (old.start, old.end, new.text)
+    like = old.text[old.number[0] - old.start : old.number[1] - old.start]
+    return *old.number, format_number(new.value, like, _number_of(new))
 
 
 def _other_unit(new: Fact, unit: str, rest: str) -> str:
@@ -242,21 +271,25 @@ def _time_of_same_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -
 
 
 def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
-    """Write a time with the digits and separator of the old 24-hour time."""
-    clock = re.fullmatch(r"(\d{1,2})(?:([:.])(\d\d))?(.*)", old.text)
+    """Write a time with the digits and separator of the old time without "am" or "pm"."""
+    assert isinstance(old.value, Decimal)
+    if old.text.lower().endswith(("noon", "midday", "midnight")):
+        return f"{hour % _TWELVE or _TWELVE}{f':{rest:02}' if rest else ''} {'pm' if hour >= _TWELVE else 'am'}"
+    clock = _CLOCK_IN_DIGITS.fullmatch(old.text)
     if clock is None:
-        if old.text.lower() in ("noon", "midday", "midnight"):
-            return f"{hour % _TWELVE or _TWELVE}{f':{rest:02}' if rest else ''} {'pm' if hour >= _TWELVE else 'am'}"
-        return None
-    point = clock.group(2) or (":" if rest else "")
-    if not clock.group(2) and hour > _TWELVE:
-        return None  # as in "from 9 to 5", where 17 would not fit
-    if old.unit == "12" and hour > _TWELVE and int(clock.group(1)) <= _TWELVE and not clock.group(2):
         return None
     # With a two-digit hour, whether the text pads hours with zeros ("9:00" or "09:00") is unknown; assume so.
-    wide = len(clock.group(1)) == len("09")
-    digits = f"{hour:02}" if wide else str(hour)
-    return f"{digits}{point}{f'{rest:02}' if point else ''}{clock.group(4)}"
+    width = len(clock["hour"]) if clock["point"] or len(clock["hour"]) == 1 else 1
+    name = clock["name"] or ""
+    if name.strip() == "h":
+        return f"{hour:0{width}}{name}{f'{rest:02}' if rest else ''}".rstrip() + clock["rest"]
+    if not clock["point"] and not name:
+        # "5" of "9 to 5" is in the afternoon, and so must the new hour be
+        if (old.value >= NOON + 60) is not (hour > _TWELVE) and int(clock["hour"]) <= _TWELVE:
+            return None
+        hour = hour - _TWELVE if int(clock["hour"]) <= _TWELVE < hour else hour
+    point = clock["point"] or (":" if rest else "")
+    return f"{hour:0{width}}{point}{f'{rest:02}' if point else ''}{name}{clock['rest']}"
 
 
 def _style(text: str) -> tuple[bool, bool]:
@@ -269,21 +302,17 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
 
     None if that is unsafe because only the old date names a year and the days differ.
     """
-    assert isinstance(new.value, tuple)
-    assert isinstance(old.value, tuple)
-    year, month, day = new.value
+    year, month, day = date_parts(new)
+    old_year, old_month, old_day = date_parts(old)
     # A day of the month alone: "on the 3rd" -> "on the 5th".
-    if month is None and old.value[1] is None and old.text[0].isdigit():
+    if month is None and old_month is None and old.text[0].isdigit():
         return _DAY_OF_DATE.sub(lambda match: _format_day(int(day or 0), match), old.text, count=1)
-    if month is None or day is None or (old.value[0] is not None and year is None and old.value[1:] != new.value[1:]):
+    if month is None or day is None or (old_year and not year and (old_month, old_day) != (month, day)):
         return None
     name = _MONTH.search(old.text)
     if name is None:
-        return None
-    # A short name stays short: "3 Sept" -> "5 Jun". "May" is both short and full; it counts as full.
-    full = MONTHS[int(month) - 1]
-    instead = full if len(name.group()) > len("sept") or name.group().lower() == "may" else full[:3]
-    instead = instead.capitalize() if name.group()[0].isupper() else instead
+        return _date_in_digits(old, new)
+    instead = _format_month(int(month), name.group())
     before = old.text[: name.start()]
     behind = old.text[name.end() :]
     # The day may precede the month ("3 May") or follow it ("May 3").
@@ -295,22 +324,55 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
     return re.sub(r"(?:19|20)\d\d", str(year), text) if year is not None else text
 
 
+def _date_in_digits(old: Fact, new: Fact) -> str | None:
+    """Write a date in the order and with the marks of the old one: "03/05/2026" -> "12/06/2026"."""
+    if DAY_OR_MONTH in (old.unit, new.unit):
+        # what is the day is open, but both are written alike
+        return new.text if old.unit == new.unit else None
+    numbers = re.findall(r"\d+", old.text)
+    year, month, day = date_parts(new)
+    if len(numbers[0]) == len("2026"):
+        parts = [year, month, day]
+    elif date_parts(old)[2] == int(numbers[0]):
+        parts = [day, month, year]
+    else:
+        parts = [month, day, year]
+    if None in parts[: len(numbers)]:
+        return None
+    rest = iter(parts)
+    return re.sub(r"\d+", lambda match: f"{next(rest):0{len(match.group())}}", old.text)
+
+
+def _format_month(month: int, like: str) -> str:
+    """The name of a month in the language of another; a short one stays short: "Sept" -> "Jun". "May" is full."""
+    tables = (MONTHS, *(language.months for language in LANGUAGES))
+    full = next((names for names in tables if like.lower() in [name.lower() for name in names]), None)
+    name = full[month - 1] if full else MONTHS[month - 1][:3]
+    return name.capitalize() if like[0].isupper() else name
+
+
 def _format_day(day: int, match: re.Match[str]) -> str:
     """A day number with its ordinal ending if the old one had an ending: "3rd" -> "5th", "3" -> "5"."""
-    if not match.group(1):
-        return str(day)
-    teens = 11 <= day % 100 <= 13
-    return f"{day}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+    return format_ordinal(str(day), match.group()) if match.group(1) else str(day)
 
 
-def _rewrite_weekday(old: Fact, new: Fact) -> str | None:
-    """Write the new weekday in the form of the old one: "Mondays" -> "Fridays", "Mon" -> "Fri"."""
-    many = old.text.lower().endswith("days")
-    full = next((day for day in DAYS if day == new.value), None)
-    if full is None:
-        return None
-    name = full.capitalize()
+def _rewrite_label(old: Fact, new: Fact) -> str:
+    """Write a label; an ordinal stays one: "on the second floor", "on floor 2"."""
+    if re.fullmatch(rf"{ORDINAL}|last|ground", old.text, re.IGNORECASE):
+        return format_ordinal(str(new.value), old.text)
+    return str(new.value) if re.fullmatch(ORDINAL, new.text, re.IGNORECASE) else new.text
+
+
+def _rewrite_weekday(old: Fact, new: Fact) -> str:
+    """Write the new weekday in the form of the old one: "Mondays" -> "Fridays", "Mon" -> "Fri", "lundi" -> "mardi"."""
+    number = DAYS.index(str(new.value))
+    for language in LANGUAGES:
+        was = language.days[DAYS.index(str(old.value))]
+        if old.text.lower().startswith(was.lower()):
+            name = language.days[number] + old.text[len(was) :]
+            return name.capitalize() if old.text[0].isupper() else name.lower()
+    name = DAYS[number].capitalize()
     # without "day" it is a short name, at most as long as "Thurs", and stays one
     if "day" not in old.text.lower():
         return name[:3] if len(old.text.rstrip(".")) <= len("thurs") else name
-    return f"{name}s" if many else name
+    return f"{name}s" if old.text.lower().endswith("days") else name

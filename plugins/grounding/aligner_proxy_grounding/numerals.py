@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from aligner_proxy_grounding.languages import NUMBERS, language_of_number, number_in_words
+
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -22,6 +24,18 @@ WORD = rf"(?:(?:{_TENS_WORD})(?:[- ](?:{_ONES_WORD}))?|(?:one|a) hundred|{_LOW_W
 # With separators of thousands, or plain; up to three decimals, of which money has one or two.
 DIGITS = r"(?:[1-9]\d{0,2}(?:[,.\u00a0\u202f' ]\d{3})+(?![\d])(?:[.,]\d{1,2})?|\d{1,7}(?:[.,]\d{1,3})?)"
 NUMBER = rf"(?:{DIGITS}|{WORD})"
+_MAGNITUDES = (
+    ("k|K|thousand|grand|Tausend|Tsd\\.?|mil", 1_000),
+    ("m|M|mn|mio\\.?|Mio\\.?|millions?|Million(?:en)?|mill[o\u00f3]n(?:es)?", 1_000_000),
+    ("bn|billions?|mrd\\.?|Mrd\\.?|Milliarden?|milliards?", 1_000_000_000),
+)
+MAGNITUDE = rf"(?:[ \u00a0-]?(?P<magnitude>{'|'.join(names for names, _ in _MAGNITUDES)})(?!\w))"
+"""What multiplies the number before it: "58k", "1.2 million"."""
+_ORDINALS = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth", "thirteenth", "fourteenth", "fifteenth",
+)  # fmt: skip
+ORDINAL = rf"(?:\d{{1,2}}(?:st|nd|rd|th)|{'|'.join(_ORDINALS)})"
 FRACTION_OF_MONEY = 2
 """Decimal places of an amount of money that has cents."""
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:([,.\u00a0\u202f' ])\d{3})+")
@@ -32,7 +46,8 @@ _VOWEL_SOUND = re.compile(r"(?:8\d*|11|18)(?!\d)|eight|eleven|eighteen|eighty", 
 def value_of(text: str) -> Decimal:
     """The value of a number that `NUMBER` matches; a separator before exactly three digits groups thousands."""
     if not text[0].isdigit():
-        return Decimal(_in_words(text.lower()))
+        low = text.lower()
+        return Decimal(NUMBERS[low] if low in NUMBERS else _in_words(low))
     grouped = _GROUPED.match(text)
     if grouped:
         head = grouped.group()
@@ -40,6 +55,11 @@ def value_of(text: str) -> Decimal:
         whole = re.sub(r"\D", "", head)
         return Decimal(f"{whole}.{rest[1:]}" if len(rest) > 1 else whole)
     return Decimal(text.replace(",", "."))
+
+
+def magnitude_of(text: str) -> Decimal:
+    """How many ones a magnitude is."""
+    return next(Decimal(size) for names, size in _MAGNITUDES if re.fullmatch(names, text, re.IGNORECASE))
 
 
 def _in_words(text: str) -> int:
@@ -54,7 +74,7 @@ def _in_words(text: str) -> int:
 def format_number(value: Decimal, like: str, other: str = "", *, money: bool = False) -> str:
     """Write a value in the notation of the number `like`; where that leaves a choice, in the notation of `other`."""
     if not like[0].isdigit():
-        words = _number_in_words(value)
+        words = _number_in_words(value, like)
         if words is not None:
             return words.capitalize() if like[0].isupper() else words
         # too long in words, so written as in the reference
@@ -70,11 +90,13 @@ def format_number(value: Decimal, like: str, other: str = "", *, money: bool = F
     return _with_groups(whole, like, other) + (f"{mark or _fraction(other)[0] or '.'}{rest}" if rest else "")
 
 
-def _number_in_words(value: Decimal) -> str | None:
-    """Write a value in words; None if that would be long."""
+def _number_in_words(value: Decimal, like: str) -> str | None:
+    """Write a value in words of the language of `like`; None if that would be long."""
     if value != value.to_integral_value() or not 0 <= value <= _BIG:
         return None
     number = int(value)
+    if language_of_number(like) is not None and like.lower() not in _VALUES:
+        return number_in_words(number, like)
     if number == _BIG:
         return "a hundred"
     if number < len(_ONES):
@@ -98,6 +120,26 @@ def _with_groups(whole: str, like: str, other: str) -> str:
     head = len(whole) % 3
     groups = [whole[:head]] if head else []
     return marks[0].join(groups + [whole[at : at + 3] for at in range(head, len(whole), 3)])
+
+
+def ordinal_value(text: str) -> str:
+    """The number of an ordinal; "last" and the like stay words."""
+    low = text.lower()
+    if low in _ORDINALS:
+        return str(_ORDINALS.index(low) + 1)
+    return low[:-2] if low[0].isdigit() else low
+
+
+def format_ordinal(value: str, like: str) -> str:
+    """Write an ordinal like another one: "fourth", or "4th"."""
+    if not value.isdigit():
+        text = value
+    elif not like[0].isdigit() and int(value) <= len(_ORDINALS):
+        text = _ORDINALS[int(value) - 1]
+    else:
+        teens = 11 <= int(value) % 100 <= 13
+        text = f"{value}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(int(value) % 10, 'th')}"
+    return text.capitalize() if like[0].isupper() else text
 
 
 def article(number: str) -> str:

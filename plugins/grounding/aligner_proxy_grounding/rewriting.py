@@ -5,12 +5,12 @@ An editor can therefore choose among the facts of the references but cannot add 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from aligner_proxy_grounding.facts import Fact
-from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.matching import Matcher
-from aligner_proxy_grounding.sentences import FactEdit
+from aligner_proxy_grounding.sentences import FactEdit, UnsettledFact
 
 
 def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[FactEdit] | None:
@@ -18,8 +18,8 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
 
     `start` is the position of the sentence in its answer.
     """
-    before = read_facts(old, pounds_weigh=matcher.pounds_weigh)
-    after = read_facts(new, pounds_weigh=matcher.pounds_weigh)
+    before = read_facts(old, matcher.conventions)
+    after = read_facts(new, matcher.conventions)
     # this also compares the numbers of facts
     if _words_around(old, before) != _words_around(new, after):
         return None
@@ -33,6 +33,11 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
             return None
         edits.append(FactEdit(start + one.start, start + one.end, other.text, one.kind.value, statement.place))
     return edits
+
+
+def words_edits(doubtful: Iterable[UnsettledFact], start: int) -> list[FactEdit]:
+    """What words are certain of in the sentence that begins at `start`, for an editor that has written it as it is."""
+    return [part.words_edit for part in doubtful if part.start == start and part.words_edit is not None]
 
 
 def merge_edits(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[FactEdit]:

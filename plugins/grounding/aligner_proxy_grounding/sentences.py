@@ -17,7 +17,7 @@ from aligner_proxy.text.structure import Segment, split
 from aligner_proxy_grounding.derived import is_clients_result, is_multiple, is_result, is_so_long_before
 from aligner_proxy_grounding.evidence import FactSubject
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
-from aligner_proxy_grounding.forms import read_facts
+from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.matching import (
     MOST_WEIGHED,
     NO_MATCH,
@@ -34,6 +34,8 @@ from aligner_proxy_grounding.words import words
 
 REPLACE_FACTS_FROM = 0.85
 """Least certainty at which a contradicted fact is replaced, if the policy sets no other."""
+CERTAIN_WITHOUT_EDITOR = 0.95
+"""From this certainty of words on, an editor that writes a sentence as it is does not overrule them."""
 MOST_FACTS = 400
 """Limit on the facts checked in one answer; the text after them stays unchanged."""
 _COMPUTED = re.compile(
@@ -78,12 +80,17 @@ class FactEdit:
 
 @dataclass(frozen=True, slots=True)
 class UnsettledFact:
-    """A passage that references contradict, but without one replacement that is certain enough."""
+    """A passage that references contradict, but without one replacement that is certain enough.
+
+    Contact data that no reference has is unsettled, too; then `source` is the first reference without a line.
+    """
 
     start: int
     end: int
     kind: str
     source: str
+    words_edit: FactEdit | None = None
+    """The edit that words are certain of, which an editor that writes the passage as it is does not overrule."""
 
 
 @dataclass(slots=True)
@@ -138,7 +145,7 @@ class Grounder:
         """Create the grounder of an answer to `question`; `client_text` is everything that the client wrote."""
         grounder = cls(matcher, doubts, replace_from)
         for sentence in split(client_text or question):
-            grounder._own += read_facts(sentence.text, pounds_weigh=matcher.pounds_weigh)
+            grounder._own += read_facts(sentence.text, matcher.conventions)
         grounder._question_words = dict.fromkeys(words(question), _QUESTION)
         return grounder
 
@@ -177,8 +184,8 @@ class Grounder:
         return sentences
 
     def facts_of(self, text: str) -> list[Fact]:
-        """The facts of a sentence, read with the references' meaning of "pounds"."""
-        return read_facts(text, pounds_weigh=self.matcher.pounds_weigh)
+        """The facts of a sentence, read as the references write them."""
+        return read_facts(text, self.matcher.conventions)
 
     def check_segments(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[UnsettledFact]]:
         """Return the edits and the unsettled facts of the next sentences; the rest of the answer is not known yet."""
@@ -244,26 +251,38 @@ class Grounder:
         """Return the edits and the unsettled facts of one sentence."""
         edits: list[FactEdit] = []
         doubts: list[UnsettledFact] = []
-        matches = [(fact, self._match(sentence, number)) for number, fact in enumerate(sentence.facts)]
-        uses = Counter(match.statement for _, match in matches if match.finding is FactFinding.OTHERWISE)
-        for fact, match in matches:
+        matches = [self._match(sentence, number) for number in range(len(sentence.facts))]
+        uses = Counter(match.statement for match in matches if self._is_certain(match))
+        for number, (fact, match) in enumerate(zip(sentence.facts, matches, strict=True)):
+            if match.finding not in (FactFinding.OTHERWISE, FactFinding.UNSETTLED):
+                continue
             # One statement cannot replace two facts: "9 to 5" must not become "10 to 10".
-            if (
-                uses[match.statement] > 1
-                or match.statement is None
-                or match.finding not in (FactFinding.OTHERWISE, FactFinding.UNSETTLED)
-            ):
+            is_shared = uses[match.statement] > 1
+            if match.finding is FactFinding.OTHERWISE and is_shared:
                 continue
-            place = rewrite_fact(fact, match.statement.fact, sentence.text)
-            if match.finding is FactFinding.UNSETTLED or place is None:
-                end = sentence.start + len(sentence.text)
-                doubts.append(UnsettledFact(sentence.start, end, fact.kind.value, match.statement.place))
+            edit = self._edit(sentence, number, match.statement)
+            if match.finding is FactFinding.OTHERWISE and edit is not None:
+                if edit.text != sentence.text[edit.start - sentence.start : edit.end - sentence.start]:
+                    edits.append(edit)
                 continue
-            start, end, text = place
-            if text != sentence.text[start:end]:
-                source = match.statement.place
-                edits.append(FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, source))
+            source = match.statement.place if match.statement else self.matcher.name
+            is_sure = self._is_certain(match) and not is_shared and self._may_replace(sentence, number, match.statement)
+            end = sentence.start + len(sentence.text)
+            doubts.append(UnsettledFact(sentence.start, end, fact.kind.value, source, edit if is_sure else None))
         return edits, doubts
+
+    def _is_certain(self, match: Match) -> bool:
+        """Whether words alone would replace the fact; where an editor decides, so much more certain."""
+        return match.finding is FactFinding.OTHERWISE or (self.doubts and match.score >= CERTAIN_WITHOUT_EDITOR)
+
+    def _edit(self, sentence: AnswerSentence, number: int, statement: Statement | None) -> FactEdit | None:
+        """The edit that puts the value of a statement into a sentence; None if no notation is safe."""
+        fact = sentence.facts[number]
+        place = None if statement is None else rewrite_fact(fact, statement.fact, sentence.text)
+        if place is None or statement is None:
+            return None
+        start, end, text = place
+        return FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, statement.place)
 
     def _is_said(self, sentence: AnswerSentence, statement: Statement) -> bool:
         """Whether the weekday is the claim of the sentence, and not a condition for another claim.
@@ -333,8 +352,10 @@ class Grounder:
     def _answer_context(self, sentence: AnswerSentence, number: int) -> AnswerContext:
         return AnswerContext(self.repeated_statements(sentence.confirming[number]), len(sentence.facts))
 
-    def _may_replace(self, sentence: AnswerSentence, number: int, statement: Statement) -> bool:
+    def _may_replace(self, sentence: AnswerSentence, number: int, statement: Statement | None) -> bool:
         """Whether nothing in the answer shows that the fact is about something else than this statement."""
+        if statement is None:
+            return False
         fact = sentence.facts[number]
         other = statement.fact
         if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):

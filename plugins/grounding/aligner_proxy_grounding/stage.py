@@ -21,7 +21,7 @@ from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.page import read_page
 from aligner_proxy_grounding.procedures import ORDER
 from aligner_proxy_grounding.references import GROUNDED, Reference, references_of
-from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits
+from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits, words_edits
 from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, FactEdit, Grounder, UnsettledFact, apply_fact_edits
 
 CERTAINTY_KEY = "replace_facts_from"
@@ -134,7 +134,10 @@ _Placed = TypeVar("_Placed", FactEdit, UnsettledFact)
 
 
 def _shift(placed: _Placed, by: int) -> _Placed:
-    return replace(placed, start=placed.start + by, end=placed.end + by)
+    moved = replace(placed, start=placed.start + by, end=placed.end + by)
+    if isinstance(moved, UnsettledFact) and moved.words_edit is not None:
+        return replace(moved, words_edit=_shift(moved.words_edit, by))
+    return moved
 
 
 def _find_contradictions(
@@ -178,7 +181,7 @@ def _take_written(
     refused_starts: set[int] = set()
     for start, sentence in sentences.items():
         further = accept_rewriting(text[start : ends[start]], sentence, matcher, start)
-        decided += further or ()
+        decided += words_edits(doubtful, start) if further == [] else further or ()
         if further is None:
             refused_starts.add(start)
     rest = [part for part in doubtful if part.kind == ORDER or part.start in refused_starts]

@@ -17,6 +17,7 @@ from aligner_proxy.errors import CorrectionError, EngineUnavailable
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
     gc.collect()
+    gc.freeze()  # else the next test collects among all that was there before, again
     gc.disable()
     yield
     gc.enable()

@@ -11,9 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import fit, frame
+from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, fit, frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.splice import EditSpan
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
@@ -22,7 +25,7 @@ from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
 from aligner_proxy.prompts import find_template
 from aligner_proxy.text import structure
-from aligner_proxy.types import DecodeCounts, Turn, Verify
+from aligner_proxy.types import DecodeCounts, Turn, Verify, Write
 from tests.support import tiny
 from tests.support.sampling import examples
 
@@ -101,6 +104,47 @@ def test_everything_flagged_keeps_nothing_by_copy() -> None:
     assert not any(s.text in result.text for s in result.segments)
 
 
+def test_where_nothing_may_be_written_what_is_flagged_is_removed_at_the_price_of_reading() -> None:
+    for seed in range(3):
+        scores = [s.score or 0.0 for s in correct_alone(tiny.aligner(seed), tiny.request(score_only=True)).segments]
+        for caution in (-1e9, sorted(scores)[1], sorted(scores)[2]):
+            for verify in Verify:
+                request = tiny.request(caution=caution, verify=verify).model_copy(update={"write": Write.NEVER})
+                result = correct_alone(tiny.aligner(seed), request)
+                kept = [s.text for s in result.segments if not s.flagged]
+                assert result.text == " ".join(kept), (seed, caution, verify)
+                assert result.counts == DecodeCounts(forwards=1)
+
+
+def test_without_a_head_only_what_may_be_written_freely_is_written() -> None:
+    for write in (Write.NEVER, Write.VERIFIED):
+        request = tiny.request().model_copy(update={"write": write, "question": "Answer: it should answer the query"})
+        assert correct_alone(tiny.aligner(head=False), request).text == tiny.ANSWER
+    assert correct_alone(tiny.aligner(head=False), tiny.request()).text != tiny.ANSWER
+
+
+def test_what_is_verified_is_also_judged_against_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = "Answer: the response should answer the query"
+    request = tiny.request(caution=1e9).model_copy(update={"write": Write.VERIFIED, "question": question})
+    framed: list[tuple[str, ...]] = []
+    build_frame = correct.build_frame
+
+    def note_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
+        framed.append(request.objectives)
+        return build_frame(aligner, request)
+
+    monkeypatch.setattr(correct, "build_frame", note_frame)
+    monkeypatch.setattr(EditSpan, "cut_replacement", lambda *_, **__: "The harbour opens late.")
+    monkeypatch.setattr(correct.AnswerEditor, "_flags", lambda _self, score: True)  # all is flagged, and passes later
+    verified = correct_alone(tiny.aligner(), request)
+    assert framed[0] == request.objectives
+    assert {(*request.objectives, question)} == set(framed[1:])
+    framed.clear()
+    free = correct_alone(tiny.aligner(), request.model_copy(update={"write": Write.FREE}))
+    assert len(framed) == 1
+    assert free.text == verified.text  # nothing that was written is flagged here
+
+
 def test_a_white_space_answer_is_returned_without_a_forward() -> None:
     result = correct_alone(tiny.aligner(), tiny.request("  \n"))
     assert (result.text, result.counts.forwards, result.segments) == ("  \n", 0, ())
@@ -118,6 +162,7 @@ def test_enough_caution_keeps_every_draft_token() -> None:
     assert result.counts.forwards == 1
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("caution", [0.0, 0.5, 2.0, 8.0])
 def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = tiny.request(tiny.ANSWER * 3, caution=caution, verify=Verify.ALWAYS)
@@ -145,6 +190,7 @@ def plain(runner: ModelRunner, prompt: list[int], tokens: int) -> list[int]:
 DEAR = partial(draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2))))
 
 
+@pytest.mark.covering("rate", "rule")
 @pytest.mark.parametrize("rule", [tiny.whole, tiny.at_most(16), tiny.at_most(3), DEAR])
 @pytest.mark.parametrize("rate", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0])
 def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, rule: Rule) -> None:
@@ -230,8 +276,9 @@ def test_an_answer_beyond_the_window_is_judged_in_parts(answer: str, monkeypatch
     assert max(lengths) <= aligner.info.window
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
-    ("caution", "verify"), [(0.0, Verify.FLAGGED), (0.1, Verify.FLAGGED), (-1e9, Verify.FLAGGED), (0.1, Verify.ALWAYS)]
+    ("caution", "verify"), [(0.0, Verify.FLAGGED), (-1e9, Verify.FLAGGED), (0.1, Verify.ALWAYS), (0.1, Verify.FLAGGED)]
 )
 def test_of_an_answer_in_parts_what_is_not_flagged_stays(
     caution: float, verify: Verify, monkeypatch: pytest.MonkeyPatch

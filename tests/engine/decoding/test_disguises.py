@@ -76,13 +76,16 @@ def test_a_disguised_insult_in_a_later_part_is_removed(insult: str) -> None:
     assert insult in [verdict.text for verdict in verdicts[-1] if verdict.flagged]
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("insult", INSULTS)
 def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str) -> None:
     """Folded first, cut afterwards."""
     for before in range(60, 84):
         answer = "and so it goes on " * before + insult.rstrip(".") + " and so it goes on" * 60
         made = correct_alone(detector(), tiny.request(answer))
-        assert [segment.flagged for segment in made.segments] == [True]
+        # a text without an end is divided, but not within the insult
+        [flagged] = [segment.text for segment in made.segments if segment.flagged]
+        assert insult.rstrip(".") in flagged
 
 
 @settings(deadline=None, max_examples=examples(120))

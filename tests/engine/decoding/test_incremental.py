@@ -149,7 +149,7 @@ def small(seed: int) -> Aligner:
     return replace(made, info=replace(made.info, window=512))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(seed=st.integers(0, 10**6), wishes=st.sampled_from(({"caution": 0.2}, *UNEDITED)))
 def test_an_answer_that_grows_past_the_window_gives_what_the_whole_gives(seed: int, wishes: dict[str, Any]) -> None:
     rng = random.Random(seed)

@@ -27,6 +27,7 @@ from aligner_proxy.types import Correction, Turn, Verify
 from tests.engine.decoding.test_incremental import cut
 from tests.engine.test_loop import aligner, together
 from tests.support import tiny
+from tests.support.sampling import examples
 from tests.support.taught import OBJECTIVE, WIDTH, head, weights
 
 WISHES = ("Brevity: no more than needed", OBJECTIVE, "Kindness: be kind")
@@ -227,7 +228,7 @@ def test_two_tenants_with_other_heads_for_one_objective_in_one_batch_do_not_mix(
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_written(seed: int) -> None:
     rng = random.Random(seed)

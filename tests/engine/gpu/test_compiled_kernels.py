@@ -20,6 +20,7 @@ MOST_LOGIC = 3.6
 """For each weight, in a product with up to 32 rows."""
 
 
+@pytest.mark.slow
 @pytest.mark.some(1)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("capability", [NEWEST, 80, 86, 89])

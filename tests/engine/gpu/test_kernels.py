@@ -74,6 +74,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.covering("contexts", "heads size")
 @pytest.mark.parametrize(("new", "contexts"), STEPS)
 @pytest.mark.parametrize(("heads", "key_heads", "size"), [(2, 2, 64), (6, 2, 64), (8, 1, 128)])
 def test_attention(
@@ -98,6 +99,7 @@ def test_attention_in_sixteen_bits(kernels: ModuleType) -> None:
     assert furthest(got[:4], expected[:4]) < 0.02
 
 
+@pytest.mark.covering("count", "width", "dtype")
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
 @pytest.mark.parametrize("width", [64, 576, 2048])
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
@@ -116,6 +118,7 @@ def test_norm(kernels: ModuleType, count: int, width: int, dtype: torch.dtype) -
     assert furthest(got, expected) <= close * float(expected.abs().max())
 
 
+@pytest.mark.covering("biased normed", "count", "size")
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("count", [1, 4])
@@ -210,6 +213,7 @@ def exact_product(sample: Tensor, packed: nf4.PackedWeights) -> Tensor:
     return sample.double() @ (values * scales).T
 
 
+@pytest.mark.covering("rows", "outputs")
 @pytest.mark.parametrize("rows", [1, 2, 5, 15, 16, 17, 31, 33, 64, 65, 100, 128, 130])
 @pytest.mark.parametrize(("outputs", "inputs"), [(192, 576), (128, 64)])
 def test_product(kernels: ModuleType, rows: int, outputs: int, inputs: int) -> None:

@@ -71,7 +71,7 @@ def adapters_of(seed: int) -> int:
     return 1 if seed % MIXED else len(NAMES)
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_replayed_steps_write_what_generate_writes(block: int) -> None:
@@ -81,7 +81,7 @@ def test_replayed_steps_write_what_generate_writes(block: int) -> None:
     assert houses.replayed == houses.steps > 0
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_segments_score_alike_if_their_prompts_were_replayed(block: int) -> None:

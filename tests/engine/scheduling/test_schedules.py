@@ -122,6 +122,7 @@ class World:
         raise AssertionError("it does not come to an end")
 
 
+@pytest.mark.some(10)
 @pytest.mark.parametrize("block", range(10_000 // PER_TEST))
 def test_no_schedule_leaks_loses_or_mixes_up_anything(block: int) -> None:
     ended: set[type] = set()

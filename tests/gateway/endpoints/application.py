@@ -28,6 +28,9 @@ POLICIES: dict[str, Any] = {
         {"match": {"model": "off"}, "mode": "off", "objectives": ["kind"]},
         {"match": {"model": "strict"}, "on_error": "block", "objectives": ["kind"]},
         {"match": {"model": "bare"}},
+        {"match": {"model": "ungated"}, "objectives": ["kind"], "gate": []},
+        {"match": {"model": "calls"}, "objectives": ["kind"], "tool_arguments": "correct"},
+        {"match": {"model": "calls-block"}, "objectives": ["kind"], "tool_arguments": "block", "on_error": "block"},
         {"match": {"model": "*"}, "name": "all", "objectives": ["kind"]},
     ],
     "tenants": [

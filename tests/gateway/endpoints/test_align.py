@@ -92,6 +92,48 @@ async def test_the_edits_are_the_whole_difference(api: Api) -> None:
             assert got["edits"] == []
 
 
+async def test_an_edit_has_only_the_words_that_differ(api: Api) -> None:
+    engine = SegmentEngine(lambda text: 4.0 if "rotten" in text else -4.0, lambda text: text.replace("rotten ", ""))
+    changes = {
+        "It is so. You fool. And so on.": ("You fool. ", ""),
+        "You fool. It is so.": ("You fool. ", ""),
+        "It is so. Bring the rotten receipt to the desk. And so on.": ("rotten ", ""),
+    }
+    for answer, expected in changes.items():
+        if "rotten" in answer:
+            api.play(engine)
+        (edit,) = (await api.align(answer)).json()["edits"]
+        assert (answer[edit["start"] : edit["end"]], edit["text"]) == expected
+        assert (edit["objective"], edit["score"]) == ("kind", 4.0)
+    api.play(SegmentEngine(lambda text: 4.0 if "193" in text else -4.0, lambda text: text.replace("1932", "1937")))
+    answer = "It is so. It is from 1932. And so on."
+    (edit,) = (await api.align(answer, model="ungated")).json()["edits"]
+    assert (answer[edit["start"] : edit["end"]], edit["text"]) == ("1932", "1937")
+
+
+async def test_arguments_of_tool_calls_become_what_the_traffic_makes_of_them(api: Api) -> None:
+    def call(text: str) -> dict[str, Any]:
+        arguments = json.dumps({"to": "a@example.org", "text": text})
+        return {"id": "call_1", "type": "function", "function": {"name": "mail", "arguments": arguments}}
+
+    rude = call("The parcel comes on Monday. You fool.")
+    for answer in ("I write to her now.", ""):
+        body = {"messages": [{"role": "user", "content": "What?"}], "answer": answer, "tool_calls": [rude]}
+        response = await api.post("/v1/align", body | {"model": "calls"})
+        got = response.json()
+        assert got["tool_calls"] == [call("The parcel comes on Monday.")], answer
+        assert got["answer"] == answer
+        assert "corrected" in response.headers["x-aligner-tool-arguments"]
+        untouched = (await api.post("/v1/align", body | {"model": "gpt"})).json()
+        assert untouched["tool_calls"] == [rude]
+        blocked = await api.post("/v1/align", body | {"model": "calls-block"})
+        assert blocked.status_code == 422
+    tool = {"name": "mail", "parameters": {"type": "object", "properties": {"text": {"minLength": 30}}}}
+    body |= {"model": "calls", "tools": [{"type": "function", "function": tool}]}
+    kept = (await api.post("/v1/align", body)).json()
+    assert kept["tool_calls"] == [rude]  # shorter text would not meet the tool's schema
+
+
 async def test_what_an_edit_was_made_for(api: Api) -> None:
     response = await api.align("It is so. You fool. And so on.")
     got = response.json()
@@ -173,8 +215,7 @@ async def test_references_of_the_body_correct_facts_and_edits_name_their_lines(a
     insult, deadline = got["edits"]
     assert (insult["objective"], insult["source"]) == ("kind", None)
     assert (deadline["objective"], deadline["source"], deadline["score"]) == ("grounded", "request 2:3", None)
-    assert "30 days" in answer[deadline["start"] : deadline["end"]]
-    assert "28 days" in deadline["text"]
+    assert (answer[deadline["start"] : deadline["end"]], deadline["text"]) == ("30", "28")
     (both,) = (await api.align(answer.replace("Thank you for asking. ", ""), "facts", references=pages)).json()["edits"]
     assert (both["objective"], both["source"]) == ("kind", "request 2:3")
     assert (await api.align(answer, "facts", model="bare", references=pages)).json()["status"] == "corrected"

@@ -83,6 +83,7 @@ async def played(made: HeldStream | ReleasedStream, items: list[Any]) -> list[An
     return [item async for item in made.play(flow(items)) if item != KEEPALIVE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [StreamMode.HOLD, StreamMode.SENTENCE])
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 async def test_a_stream_longer_than_what_is_corrected_at_once_is_corrected(form: Format, mode: StreamMode) -> None:

@@ -34,6 +34,7 @@ ANSWER = SENTENCE * 120
 @pytest.fixture(autouse=True)
 def _no_collector() -> Iterator[None]:
     gc.collect()
+    gc.freeze()  # what was there before is not listed again and again
     gc.disable()
     yield
     gc.enable()

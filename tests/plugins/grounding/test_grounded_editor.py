@@ -82,10 +82,52 @@ async def test_all_that_may_be_otherwise_is_asked_in_one_call() -> None:
     assert [len(marked(messages)) for messages in chat.asked] == [2]
 
 
-async def test_the_editor_has_the_last_word_however_sure_words_are() -> None:
-    sure = "Online orders can be returned within 30 days of delivery."
-    assert (await corrected(IN_PAPER, sure, replace(POLICY, editor="local"))).text == sure.replace("30", "28")
-    assert (await corrected(IN_PAPER, sure)).text == sure
+async def test_an_editor_that_copies_back_does_not_overrule_words_that_are_certain() -> None:
+    certain = "Online orders can be returned within 30 days of delivery."
+    less_certain = "We wrap it for £5."
+    for answer, right in ((certain, certain.replace("30", "28")), (less_certain, less_certain.replace("5", "4"))):
+        assert (await corrected(IN_PAPER, answer, replace(POLICY, editor="local"))).text == right
+    copied = repairing(lambda text: text)
+    assert (await corrected(copied, less_certain)).text == less_certain
+    outcome = await corrected(copied, f"{DOUBTFUL} {certain}")
+    assert outcome.text == f"{DOUBTFUL} {certain}".replace("30", "28")
+    assert [(edit.start, edit.text) for edit in outcome.findings] == [(62, "28 days")]
+
+
+async def test_what_an_editor_writes_overrules_words_that_are_certain() -> None:
+    certain = "Online orders can be returned within 30 days of delivery."
+    outcome = await corrected(repairing(lambda text: text.replace("30 days", "3 years")), certain)
+    assert outcome.text == "Online orders can be returned within 3 years of delivery."
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_in_streams_words_that_are_certain_stand_where_the_editor_copies_back(held: bool) -> None:
+    answer = f"{DOUBTFUL} Online orders can be returned within 30 days of delivery. Bye."
+    policy = replace(POLICY, stream=StreamMode.SENTENCE)
+    chat = ScriptedChat(repairing(lambda text: text))
+    made = GrowingAnswer(pipeline(chat), policy, lambda: ASKED, lambda: None, whole=held)
+    outcome = await grown(made, [*answer])
+    assert outcome.text == answer.replace("30", "28")
+    assert [(edit.start, edit.text) for edit in outcome.findings] == [(62, "28 days")]
+
+
+async def test_a_statement_of_the_form_that_shares_a_word_is_asked_about() -> None:
+    chat = ScriptedChat(repairing(lambda text: text.replace("2 years", "3 years")))
+    outcome = await pipeline(chat).align(
+        replace(ASKED, turns=(Turn("user", "Until when can I use my gift coupon?"),), answer="It runs for 2 years."),
+        POLICY,
+    )
+    assert outcome.text == "It runs for 3 years."
+
+
+@pytest.mark.parametrize("editor", ["local", "model:strong"])
+@pytest.mark.parametrize("contact", ["+45 33 12 80 44", "help@other.example", "www.other.example"])
+async def test_contact_data_that_no_reference_has_is_unsettled(contact: str, editor: str) -> None:
+    # an editor that cannot be reached leaves what words say
+    policy = replace(POLICY, editor=editor)
+    outcome = await corrected(lambda _: EngineUnavailable("away"), f"Reach us at {contact}.", policy)
+    assert [(one.source, one.is_settled) for one in outcome.findings] == [("POLICY.md", False)]
+    assert outcome.text == f"Reach us at {contact}."
 
 
 async def test_a_sentence_that_the_editor_leaves_is_settled() -> None:

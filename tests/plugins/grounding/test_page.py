@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from aligner_proxy_grounding.contradictions import find_contradiction
-from aligner_proxy_grounding.page import ABOVE, read_page
+from aligner_proxy_grounding.facts import FactKind
+from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.passages import ABOVE
 
 PAGE = """# Fees
 
@@ -63,3 +65,34 @@ def test_bold_words_are_what_the_lines_behind_them_are_about() -> None:
     by_value = {s.fact.text: s.about for s in read_page("B.md", text).statements}
     assert "los" in by_value["3 months"]
     assert by_value["\u20ac20"]["meal"] == ABOVE
+
+
+def test_front_matter_is_read_key_by_key() -> None:
+    text = "---\ntitle: Gift cards\nmax_value: \u20ac150\nvalid_from: 2026-02-01\n---\n\nThey come within 10 minutes.\n"
+    by_value = {s.fact.text: s for s in read_page("F.md", text).statements}
+    assert {value: s.line for value, s in by_value.items()} == {"\u20ac150": 3, "2026-02-01": 4, "10 minutes": 7}
+    assert "valu" in by_value["\u20ac150"].about
+    assert "valu" not in by_value["2026-02-01"].about
+    assert {"gift", "card"} <= by_value["10 minutes"].about.keys()
+
+
+def test_a_line_of_dashes_alone_begins_no_front_matter() -> None:
+    assert [s.fact.text for s in read_page("F.md", "---\nA day costs \u20ac5.\n").statements] == ["\u20ac5"]
+
+
+def test_a_bare_number_in_a_table_counts_what_its_row_names() -> None:
+    table = "| | Basic | Pro |\n|---|---|---|\n| Number of users | 5 | 1,000 |\n"
+    facts = [(str(s.fact.value), s.fact.unit) for s in read_page("F.md", table).statements]
+    assert facts == [("5", "user"), ("1000", "user")]
+
+
+def test_bare_hours_in_a_table_of_days_are_times() -> None:
+    table = "| Day | Shop |\n|---|---|\n| Mon\u2013Fri | 8\u201317 |\n"
+    facts = [s.fact for s in read_page("F.md", table).statements if s.fact.kind is FactKind.TIME]
+    assert [int(str(fact.value)) for fact in facts] == [8 * 60, 17 * 60]
+
+
+def test_weekends_are_saturday_and_sunday() -> None:
+    (statement,) = read_page("F.md", "On weekends an hour costs \u20ac2.").statements
+    assert {"saturday", "sunday"} <= statement.about.keys()
+    assert "monday" not in statement.about

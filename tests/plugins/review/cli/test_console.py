@@ -43,6 +43,7 @@ def test_what_it_refuses(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "no guardrail" in refused("--config", file)
 
 
+@pytest.mark.slow
 def test_it_serves_until_it_is_told_to_end(site: Site) -> None:
     port = free_port()
     command = [sys.executable, "-m", "aligner_proxy", "console", "--config", str(site.litellm), "--port", str(port)]

@@ -270,6 +270,7 @@ def lesson(browser: Browser, address: str) -> httpx.Response:
     return got
 
 
+@pytest.mark.slow
 def test_a_lesson_takes_effect_when_it_is_told_to(files: Site, browser: Browser, engine: str) -> None:
     files.use_engine(engine)
     browser.log_in(MASTER)
@@ -305,6 +306,7 @@ def test_a_lesson_takes_effect_when_it_is_told_to(files: Site, browser: Browser,
     assert store.index().heads() == {}
 
 
+@pytest.mark.slow
 def test_a_lesson_that_fails_says_why(files: Site, browser: Browser) -> None:
     files.use_engine("unix:/nowhere/engine.sock")
     browser.log_in(MASTER)

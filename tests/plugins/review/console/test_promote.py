@@ -179,6 +179,7 @@ def test_hostile_settings_stay_texts(files: Site, browser: Browser, number: int)
     assert is_ours(browser.get("/canary", params={"a": text, "b": text}).text)
 
 
+@pytest.mark.slow
 def test_a_replay_says_what_becomes_of_the_last_answers(files: Site, browser: Browser, engine: str) -> None:
     files.use_engine(engine)
     names = [add(files, n, verdict) for n, verdict in enumerate((ReviewVerdict.RIGHT, ReviewVerdict.WRONG, None), 1)]

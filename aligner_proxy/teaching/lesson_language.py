@@ -1,0 +1,55 @@
+"""The language of a lesson: that of the examples, in which the neutral answers must be, too.
+
+Against neutral answers of another language a head would learn to tell languages apart, and flag every good sentence of
+the examples' language. So a lesson is refused if there are not enough neutral sentences of its language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy.teaching.examples import Examples
+from aligner_proxy.teaching.neutral import ENGLISH, Neutral, lesson_answers, neutral_languages
+from aligner_proxy.text.languages import language, language_signs
+from aligner_proxy.text.structure import split
+
+LEAST_SENTENCES = 60
+"""Fewest neutral sentences from which a head learns what is usual in a language."""
+
+
+class NoNeutralAnswers(AlignerProxyError):
+    """There are not enough neutral answers in the language of the examples; the message says what is needed."""
+
+
+def find_language(examples: Examples) -> str:
+    """The language of the sentences against the objective; English if nothing in them is more of another one."""
+    text = " ".join(example.text for example in examples.against)
+    hits = language_signs(text).hits
+    return language(text) or max((ENGLISH, *hits), key=lambda name: hits[name])
+
+
+def neutral_answers_for(examples: Examples) -> tuple[Neutral, ...]:
+    """The neutral answers in the language of the examples: ours, and in other languages than English the operator's.
+
+    Raises `NoNeutralAnswers` if these are too few.
+    """
+    own_language = find_language(examples)
+    ours = lesson_answers(own_language)
+    if own_language == ENGLISH:
+        return ours
+    good = (Neutral(answer.question, answer.text) for answer in examples.good_answers)
+    theirs = tuple(neutral for neutral in good if language(neutral.answer) == own_language)
+    count = _count_sentences(chain(ours, theirs))
+    if count < LEAST_SENTENCES:
+        raise NoNeutralAnswers(
+            f"the examples are in another language ({own_language}) than our neutral answers "
+            f"({', '.join(neutral_languages())}), so a head would only learn to recognise the language; give "
+            f"good_answers of your own in it, with {LEAST_SENTENCES} sentences or more ({count} are there)"
+        )
+    return (*ours, *theirs)
+
+
+def _count_sentences(answers: Iterable[Neutral]) -> int:
+    return sum(len(split(neutral.answer)) for neutral in answers)

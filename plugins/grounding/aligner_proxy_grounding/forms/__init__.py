@@ -1,0 +1,1 @@
+"""Forms of facts, one module a topic; `reader.py` reads all of them."""

@@ -1,0 +1,111 @@
+"""Dates, days of a month and days of the week."""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy_grounding.facts import DAY_OR_MONTH, Fact, FactKind
+from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, SPACE, Conventions, FactReading
+from aligner_proxy_grounding.languages import LANGUAGES, either
+from aligner_proxy_grounding.numerals import ORDINAL, ordinal_value
+
+MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_MONTH_NUMBERS = {
+    name.lower(): number
+    for months in (MONTHS, [month[:3] for month in MONTHS], *(language.months for language in LANGUAGES))
+    for number, name in enumerate(months, 1)
+} | {"sept": 9}
+MONTH = either([*_MONTH_NUMBERS])
+"""The names of months in all languages, and the short ones in English."""
+_YEAR = rf"(?:,?{SPACE}(?:de |del )?(?P<YEAR>(?:19|20)\d\d)\b)?"
+_DATE = re.compile(
+    rf"{BEFORE}(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|er|\.)?{SPACE}(?:of |de )?(?P<month>{MONTH})\b\.?"
+    rf"{_YEAR.replace('YEAR', 'year')}"
+    rf"|(?P<month2>{MONTH})\b\.?{SPACE}(?:the )?(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?{AFTER}"
+    rf"{_YEAR.replace('YEAR', 'year2')}"
+    rf"|(?P<year3>(?:19|20)\d\d)-(?P<month3>\d\d)-(?P<day3>\d\d)"
+    rf"|(?P<day4>\d{{1,2}})\.(?P<month4>\d{{1,2}})\.(?P<year4>(?:19|20)\d\d)?(?!\d)"
+    rf"|(?P<one>\d{{1,2}})/(?P<other>\d{{1,2}})/(?P<year5>(?:19|20)\d\d)(?![\d/]))",
+    re.IGNORECASE,
+)
+
+_DAY_OF_MONTH = re.compile(
+    rf"\bthe (?P<day>{ORDINAL}) of "
+    r"(?:each|every|a|any|(?:the )?(?:next|following|same)|the) month\b"
+    r"|\b(?:on|by|until|before|after|around) the (?P<day2>\d{1,2}(?:st|nd|rd|th))"
+    r"(?=\s*(?:[.,;:)!?]|$)|\s(?:and|or|at|in)\b)",
+    re.IGNORECASE,
+)
+_WEEKDAY = re.compile(
+    rf"(?<!\w)(?P<day>{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun)(?P<many>s?)\b(?!\w)", re.IGNORECASE
+)
+_FOREIGN_DAYS = {day.lower(): n for language in LANGUAGES for n, day in enumerate(language.days)}
+_FOREIGN_DAY = re.compile(rf"(?<!\w)(?P<day>{either([*_FOREIGN_DAYS])})(?:s|en)?(?!\w)", re.IGNORECASE)
+# Matched with its case, unlike the pattern above.
+_SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
+
+
+def read_dates(reading: FactReading) -> None:
+    """Read dates in words, ISO dates, and dates with points or slashes."""
+    for match in reading.matches(_DATE):
+        parts = match.groupdict()
+        swapped = parts["one"] is not None and _reads_month_first(match, reading.conventions)
+        day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"] or parts["other" if swapped else "one"]
+        year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"] or parts["year5"]
+        name = parts["month"] or parts["month2"]
+        digits = parts["month3"] or parts["month4"] or parts["one" if swapped else "other"]
+        month = _MONTH_NUMBERS[name.lower()] if name else int(digits)
+        if 1 <= int(day) <= 31 and 1 <= month <= len(MONTHS):
+            value = (int(year) if year else None, month, int(day))
+            # the point of "3 Sept." may end the sentence; that of "3.9." is part of the date
+            end = match.end() - (match.group().endswith(".") and parts["day4"] is None)
+            unit = DAY_OR_MONTH if _is_open(match, reading.conventions) else ""
+            reading.take(Fact(FactKind.DATE, value, match.start(), end, reading.text[match.start() : end], unit))
+            reading.blank(match.start(), match.end())
+
+
+def _reads_month_first(match: re.Match[str], conventions: Conventions) -> bool:
+    """Whether the month of a date with slashes comes first: by its own numbers, else as on the pages."""
+    if int(match["one"]) > len(MONTHS):
+        return False
+    return int(match["other"]) > len(MONTHS) or bool(conventions.month_first)
+
+
+def _is_open(match: re.Match[str], conventions: Conventions) -> bool:
+    """Whether a date with slashes can be read in two ways."""
+    numbers = (match["one"], match["other"])
+    is_open = conventions.month_first is None
+    return is_open and match["one"] is not None and all(int(number) <= len(MONTHS) for number in numbers)
+
+
+def read_days_of_month(reading: FactReading) -> None:
+    """Read days of a month without a month's name: "the 3rd of each month"."""
+    for match in reading.matches(_DAY_OF_MONTH):
+        name = "day" if match["day"] else "day2"
+        day_text = match[name]
+        day = int(ordinal_value(day_text))
+        if 1 <= day <= 31:
+            start, end = match.span(name)
+            reading.take(Fact(FactKind.DATE, (None, None, day), start, end, day_text))
+            reading.blank(start, end)
+
+
+def read_weekdays(reading: FactReading) -> None:
+    """Read days of the week, which must have a capital in English."""
+    for match in reading.matches(_FOREIGN_DAY):
+        day = DAYS[_FOREIGN_DAYS[match["day"].lower()]]
+        reading.take(Fact(FactKind.WEEKDAY, day, *match.span(), match.group()))
+        reading.blank(*match.span())
+    for match in reading.matches(_WEEKDAY):
+        day_text = match.group()
+        # short names need the usual case, since "sat" and "SUN" are words as well
+        if len(match["day"]) < len("monday") and not _SHORT_DAY.match(day_text):
+            continue
+        if not day_text[0].isupper():
+            continue
+        number = next(n for n, day in enumerate(DAYS) if day.startswith(match["day"].lower()[:3]))
+        reading.take(Fact(FactKind.WEEKDAY, DAYS[number], match.start(), match.end(), day_text))

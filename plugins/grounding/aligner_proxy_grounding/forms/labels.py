@@ -1,0 +1,85 @@
+"""Numbers that name a thing: "room 12", "the fourth floor", "the second Monday", "version 4.2"."""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.forms.dates import DAYS
+from aligner_proxy_grounding.forms.reading import JOIN, FactReading
+from aligner_proxy_grounding.numerals import ORDINAL, ordinal_value
+from aligner_proxy_grounding.words import stem
+
+_PLACES = (
+    "form room gate concourse terminal platform counter window building hall zone level floor line bus tram bay block "
+    "entrance locker court studio ward pier dock stop tariff class page pages chapter week row"
+)
+_LABEL = re.compile(
+    rf"(?<!\w)(?P<place>{'|'.join(_PLACES.split())})[ \u00a0]"
+    r"(?P<label>[A-Z]{0,2}-?\d{1,4}(?:\.\d{1,3}|[A-Za-z])?|[A-Z])\b(?![.:,]\d)"
+    rf"(?:{JOIN}(?P<last>\d{{1,4}})\b(?![.:,]\d))?",
+    re.IGNORECASE,
+)
+_PLURAL = "pages"
+"""Only of these a second number is the end of a range: "pages 14 to 22"."""
+_ORDINAL_PLACES = "floor storey basement level week quarter edition generation grade row"
+_NTH = re.compile(
+    rf"(?<!\w)(?P<ordinal>{ORDINAL}|last|ground)[ \u00a0-]"
+    rf"(?P<place>{'|'.join([*_ORDINAL_PLACES.split(), *DAYS])})(?!\w)",
+    re.IGNORECASE,
+)
+_NTH_DAY = "day of a month"
+"""The unit of "second" in "the second Monday in March"."""
+_SOFTWARE = (
+    r"iOS|iPadOS|macOS|Android|Windows|Ubuntu|Debian|Python|Node(?:\.js)?|Java|JDK|PHP|Ruby|\.NET|Chrome|Firefox|Safari|"
+    r"TLS|HTTP|USB|Bluetooth|HDMI|PostgreSQL|Postgres|MySQL|MariaDB|Redis|Kubernetes|Docker|OpenSSL|CUDA|Excel|Word"
+)
+_VERSION_WORD = r"(?:versions?|release|firmware|software)"
+_NUMBERED = r"\d{1,4}(?:\.\d{1,4}){0,3}"
+_VERSION = re.compile(
+    rf"(?<![\w.-])(?:(?:(?P<name>{_SOFTWARE})[ -](?:(?:version |v)(?=\d))?|(?P<word>{_VERSION_WORD})\b"
+    r"(?:[ :]+(?:is|are|was|of|at|least|has|have|to|must|should|be|now|number|currently|v)){0,5}[ :]+v?|v\.? ?)"
+    rf"(?P<version>{_NUMBERED})|(?P<bare>\d{{1,3}}\.\d{{1,3}}\.\d{{1,3}}))"
+    r"(?![\w%\u20ac$\u00a3]|[.,:/]\d|[ \u00a0](?:%|per|euros?|days?|weeks?|months?|years?))",
+    re.IGNORECASE,
+)
+"""Behind the name of a program, behind "version" or "v"; wherever it stands if it has two points."""
+
+
+def read_labels(reading: FactReading) -> None:
+    """Read labels such as "room 12", "form B-7" or "the fourth floor"."""
+    for match in reading.matches(_NTH):
+        start, end = match.span("ordinal")
+        is_day = match["place"].lower() in DAYS
+        if match["ordinal"].lower() in ("last", "ground") and is_day is (match["ordinal"].lower() == "ground"):
+            continue
+        unit = _NTH_DAY if is_day else stem(match["place"])
+        value = ordinal_value(match["ordinal"])
+        reading.take(Fact(FactKind.LABEL, value, start, end, match["ordinal"], unit))
+        reading.blank(start, end)
+    for match in reading.matches(_LABEL):
+        label = match["label"]
+        # the pattern ignores case because of the place's name, but "form a queue" has no label
+        if not (label[0].isupper() or label[0].isdigit() or label[0] == "-"):
+            continue
+        unit = stem(match["place"])
+        is_range = match["last"] is not None and match["place"].lower() == _PLURAL
+        side = RangeEnd.LOW if is_range else RangeEnd.NONE
+        start, end = match.span("label")
+        reading.take(Fact(FactKind.LABEL, label.upper(), start, end, label, unit, side, is_range))
+        reading.blank(start, end)
+        if is_range:
+            start, end = match.span("last")
+            reading.take(Fact(FactKind.LABEL, match["last"], start, end, match["last"], unit, RangeEnd.HIGH, is_range))
+            reading.blank(start, end)
+
+
+def read_versions(reading: FactReading) -> None:
+    """Read versions of programs: "Python 3.11", "release 4.2.1", "v3"."""
+    for match in reading.matches(_VERSION):
+        group = "bare" if match["bare"] else "version"
+        start, end = match.span(group)
+        name = (match["name"] or "").lower().removesuffix(".js")
+        unit = name or ("firmware" if (match["word"] or "").lower() == "firmware" else "")
+        reading.take(Fact(FactKind.VERSION, match[group], start, end, match[group], unit))
+        reading.blank(start, end)

@@ -1,0 +1,214 @@
+"""Amounts of money, percentages, durations, measures, and numbers of things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+
+from aligner_proxy_grounding.facts import UNITS_OF_TIME, Fact, FactKind
+from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, JOIN, LOOK_BACK, RANGE, SPACE, FactReading, take_number
+from aligner_proxy_grounding.forms.units import UNIT, unit_of
+from aligner_proxy_grounding.languages import LANGUAGES, FactWords, either
+from aligner_proxy_grounding.numerals import DIGITS, MAGNITUDE, NUMBER, value_of
+from aligner_proxy_grounding.words import stem, stems_of
+
+_CODES = (
+    "EUR", "USD", "GBP", "CHF", "PLN", "INR", "SEK", "NOK", "DKK", "CZK", "HUF", "CAD", "AUD", "NZD", "JPY",
+    "CNY", "BRL", "ZAR", "TRY", "SGD", "HKD", "AED",
+)  # fmt: skip
+_SYMBOLS = {code: code for code in _CODES} | {
+    "\u20ac": "EUR", "\u00a3": "GBP", "$": "USD", "KR": "kr", "RS": "INR", "RS.": "INR",
+    "\u20b9": "INR", "\u00a5": "JPY",
+}  # fmt: skip
+_NAMED = {
+    "euro": "EUR", "euros": "EUR", "pound": "GBP", "pounds": "GBP", "dollar": "USD", "dollars": "USD",
+    "franc": "CHF", "francs": "CHF", "kr": "kr", "kroner": "kr", "kronor": "kr",
+    "krone": "kr", "\u00f8re": "cent", "cent": "cent", "cents": "cent", "pence": "pence", "p": "pence", "ct": "cent",
+    "z\u0142": "PLN", "z\u0142oty": "PLN", "zloty": "PLN", "rupee": "INR", "rupees": "INR", "yen": "JPY",
+}  # fmt: skip
+_CURRENCY = rf"(?:[€£$\u20b9\u00a5]|(?:{'|'.join(_CODES)})\b|\bRs\b\.?)"
+_CURRENCY_NAME = (
+    r"(?:euros?|pounds?|dollars?|francs?|rupees?|yen|z\u0142(?:oty)?|zloty|kr|kron[eo]r?|\u00f8re|cents?|pence|ct)"
+)
+_CURRENCY_BEHIND = rf"(?:{_CURRENCY}|{_CURRENCY_NAME}\b|(?<=\d)p\b)"
+_UNITS_OF_TIME = {
+    "seconds": "second", "secs": "second", "minute": "minute",
+    "minutes": "minute", "min": "minute", "mins": "minute", "hour": "hour", "hours": "hour", "hr": "hour",
+    "hrs": "hour", "h": "hour", "day": "day", "days": "day", "week": "week", "weeks": "week", "month": "month",
+    "months": "month", "year": "year", "years": "year", "yr": "year", "yrs": "year", "fortnight": "fortnight",
+}  # fmt: skip
+_WORKING = r"(?:business|working|work|banking|bank|week)"
+_DURATION_UNIT = (
+    rf"(?P<unit>(?:(?P<working>{_WORKING})|calendar|consecutive|full|clear|whole|more|further|additional|complete)?"
+    rf"[ -]?(?P<time>{'|'.join(sorted(_UNITS_OF_TIME, key=len, reverse=True))})\b)"
+)
+_STOPS = (
+    "of to and or in on at for if is are was were by from with per the a an as but than that which who until till when "
+    "then you we they it he she i will would can may must should has have had do does did not no so up out off each "
+    "every all any p"
+)
+_NO_UNIT = frozenset(_STOPS.split())
+"""Words behind a number that are not what it counts."""
+_ADJECTIVES = "more free further additional extra different other full new whole separate paid working"
+_QUALIFIERS = frozenset(_ADJECTIVES.split())
+"""Words between a number and what it counts."""
+_MONEY_BEHIND = re.compile(
+    rf"{BEFORE}{RANGE}(?P<n>{NUMBER}){MAGNITUDE}?{SPACE}(?:-|de |d['\u2019])?(?P<unit>{_CURRENCY_BEHIND})(?!\w)",
+    re.IGNORECASE,
+)
+# The currency before the number; its letters must have the usual case.
+_MONEY_BEFORE = re.compile(
+    rf"(?<![\w.])(?:US(?=\$))?(?P<unit>{_CURRENCY}){SPACE}(?:(?P<low>{DIGITS})(?P<join>{JOIN})(?!{_CURRENCY}))?"
+    rf"(?P<n>{DIGITS})(?![\d]|[.,]\d)(?:{MAGNITUDE}|(?:[.,][-\u2013]+)?)"
+)
+_PERCENT_NAME = r"(?:percent|per cent|Prozent|pour cent|por ciento)"
+_PERCENT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER}){SPACE}(?P<unit>%|{_PERCENT_NAME}\b)(?!\w)", re.IGNORECASE)
+_SIZE = re.compile(
+    rf"{BEFORE}(?P<sides>{DIGITS}(?:{SPACE}(?:cm|mm|m)?{SPACE}(?:[x\u00d7]|by){SPACE}{DIGITS}){{1,2}}){SPACE}"
+    r"(?P<unit>cm|mm|m|in)\b"
+)
+_DURATION = re.compile(
+    rf"{BEFORE}(?:{RANGE}(?P<n>{NUMBER})(?:[ \u00a0\u202f-]{{1,4}}|(?<=\d)(?=h\b))|(?P<one>an?|one) (?=\w))"
+    rf"{_DURATION_UNIT}",
+    re.IGNORECASE,
+)
+
+
+def _foreign_patterns(language: FactWords) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Durations, percentages and amounts in euros of a language, whose numbers may be words of it."""
+    words = either([*language.numbers])
+    number = rf"(?P<n>{DIGITS}|{words})"
+    # business days before days, since their names begin alike
+    units = "|".join(f"(?P<{unit.replace(' ', '_')}>{language.units[unit]})" for unit in reversed([*language.units]))
+    join = rf"{SPACE}(?:-|\u2013|{either(language.between)}){SPACE}"
+    low = rf"(?:(?P<low>{DIGITS}|{words})(?P<join>{join}))?"
+    forms = (
+        rf"{low}{number}[ \u00a0\u202f]{{1,2}}(?P<unit>{units})",
+        rf"(?P<n>{words}) (?P<unit>%|{_PERCENT_NAME})",
+        rf"(?P<n>{words}) (?P<unit>euros?)",
+    )
+    durations, shares, money = (re.compile(rf"{BEFORE}{form}(?!\w)", re.IGNORECASE) for form in forms)
+    return durations, shares, money
+
+
+_FOREIGN_DURATIONS, _FOREIGN_SHARES, _FOREIGN_MONEY = zip(
+    *(_foreign_patterns(language) for language in LANGUAGES), strict=True
+)
+# Without ignoring case, since "W" is a unit and "w" is none.
+_AMOUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER})[ \u00a0\u202f-]{{0,4}}(?:{UNIT})(?![\w\u00b2\u00b3/])")
+_COUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER})(?:{MAGNITUDE}(?<![\dmM][mM])(?<!\b[mM]))?{AFTER}", re.IGNORECASE)
+_OR_MORE = r"(?:[ \u00a0](?:or|and) (?:more|fewer|less|over|above|under|up))?"
+_THING = re.compile(rf"{_OR_MORE}[ \u00a0-]{{1,4}}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
+_GROUP_BEFORE = re.compile(r"\b([^\W\d_]+s) of (?:at least |at most |up to |over |under )?$")
+"""What is counted where it stands before the number: "groups of 8"."""
+_FRACTIONS = {
+    "half a year": (6, "month"), "half a day": (12, "hour"), "half an hour": (30, "minute"),
+    "a quarter of an hour": (15, "minute"), "three quarters of an hour": (45, "minute"),
+    "three-quarters of an hour": (45, "minute"), "an hour and a half": (90, "minute"),
+    "an hour and a quarter": (75, "minute"), "an hour and three quarters": (105, "minute"),
+    "one and a half hours": (90, "minute"), "two and a half hours": (150, "minute"),
+    "a year and a half": (18, "month"), "one and a half years": (18, "month"), "a day and a half": (36, "hour"),
+}  # fmt: skip
+_FRACTION_OF_TIME = re.compile(rf"\b(?:{'|'.join(sorted(_FRACTIONS, key=len, reverse=True))})\b", re.IGNORECASE)
+# In per cent.
+_PARTS = {"half": 50, "a quarter": 25, "one quarter": 25, "three quarters": 75, "a fifth": 20, "a tenth": 10}
+_PART = re.compile(rf"\b(?P<part>{'|'.join(_PARTS)}) (?=(?:of )?(?:the|its|your|that|what|this)\b)", re.IGNORECASE)
+_LASTS_BEFORE = re.compile(
+    r"(?:^|\b(?:within|for|in|after|before|takes?|lasts?|about|around|least|most|to|than|until|only|is|of|every|be|you|have|us))"
+    r"\s*$|'s\s*$",
+    re.IGNORECASE,
+)
+"""What precedes "a week" if it is a duration; elsewhere "a week" is usually a rate."""
+_LONGEST_ID = 5
+"""A plain number with at least this many digits is an identifier (order, contract) and does not count anything."""
+
+
+def read_money(reading: FactReading) -> None:
+    """Read amounts of money."""
+    for pattern in (_MONEY_BEFORE, _MONEY_BEHIND, *_FOREIGN_MONEY):
+        for match in reading.matches(pattern):
+            unit_text = match["unit"]
+            unit = _SYMBOLS.get(unit_text.upper()) or _SYMBOLS.get(unit_text) or _NAMED[unit_text.lower()]
+            take_number(reading, match, FactKind.MONEY, unit)
+
+
+def read_percentages(reading: FactReading) -> None:
+    for pattern in (_PERCENT, *_FOREIGN_SHARES):
+        for match in reading.matches(pattern):
+            take_number(reading, match, FactKind.PERCENT, "%")
+
+
+def read_sizes(reading: FactReading) -> None:
+    """Read measures with two or three sides: "60 x 40 cm"."""
+    for match in reading.matches(_SIZE):
+        sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
+        # only measures with equally many sides can be compared
+        unit = f"{match['unit']} {len(sides)}"
+        reading.take(Fact(FactKind.SIZE, sides, match.start(), match.end(), match.group(), unit))
+        reading.blank(match.start(), match.end())
+
+
+def read_durations(reading: FactReading) -> None:
+    """Read durations, except rates such as "a day"."""
+    for match in reading.matches(_DURATION):
+        unit = _UNITS_OF_TIME[match["time"].lower()]
+        before = reading.text[max(0, match.start() - LOOK_BACK) : match.start()]
+        if match["one"] is not None and (match["working"] is not None or not _LASTS_BEFORE.search(before)):
+            continue  # "a day" is usually a rate
+        if unit == "day" and match["working"]:
+            unit = "business day"
+        take_number(reading, match, FactKind.DURATION, unit)
+
+
+def read_foreign_durations(reading: FactReading) -> None:
+    """Read durations in German, French and Spanish: "zwei Jahre", "sous 30 jours"."""
+    for pattern in _FOREIGN_DURATIONS:
+        for match in reading.matches(pattern):
+            unit = next(name for name in UNITS_OF_TIME if match.groupdict().get(name.replace(" ", "_")))
+            take_number(reading, match, FactKind.DURATION, unit)
+
+
+def read_amounts(reading: FactReading) -> None:
+    for match in reading.matches(_AMOUNT):
+        unit, factor = unit_of(match)
+        take_number(reading, match, FactKind.AMOUNT, unit, factor)
+
+
+def read_counts(reading: FactReading) -> None:
+    """Read numbers of things, but no identifiers; a number without a thing may get its unit from an earlier one."""
+    for match in reading.matches(_COUNT):
+        # with a separator, "10,000" is no identifier
+        if match["n"].isdigit() and len(match["n"]) >= _LONGEST_ID:
+            continue
+        thing = _THING.match(reading.rest, match.end())
+        unit = " ".join(_things(thing)) if thing else ""
+        group = _GROUP_BEFORE.search(reading.rest[max(0, match.start() - LOOK_BACK) : match.start()])
+        unit = f"{stem(group[1])} {unit}".strip() if group else unit
+        word = match["n"].lower()
+        # without a thing, "one" is mostly a pronoun: "the old one"
+        if word == "one" and not unit:
+            continue
+        take_number(reading, match, FactKind.COUNT, unit)
+
+
+def _things(match: re.Match[str]) -> Iterator[str]:
+    """Stems of what is counted: the next word, and the word after it if that may be the noun."""
+    for word in match.groups():
+        if word is None or word.lower() in _NO_UNIT:
+            return
+        if word.lower() not in _QUALIFIERS:
+            # one stem a word, though a compound has several and a function word none
+            yield from ([*stems_of(word)] or [stem(word)])[:1]
+
+
+def read_fractions(reading: FactReading) -> None:
+    """Read fractions in words: "half an hour", "three quarters of the price"."""
+    for match in reading.matches(_FRACTION_OF_TIME):
+        number, unit = _FRACTIONS[match.group().lower()]
+        reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
+        reading.blank(*match.span())
+    for match in reading.matches(_PART):
+        span = match.span("part")
+        reading.take(Fact(FactKind.PERCENT, Decimal(_PARTS[match["part"].lower()]), *span, match["part"], "%"))
+        reading.blank(*span)

@@ -1,0 +1,109 @@
+"""The state of reading one text, and the marks around numbers that all forms share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.languages import JOINS
+from aligner_proxy_grounding.numerals import NUMBER, magnitude_of, value_of
+
+SPACE = r"[ \u00a0\u202f]{0,4}"
+"""Spaces, plain or not breaking a line."""
+JOIN = rf"{SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b|\b(?:{JOINS})(?=\s)){SPACE}"
+# A number does not begin inside a word, an address or a longer number.
+BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
+AFTER = r"(?![\w]|[.,:/]\d)"
+"""A number does not end inside a longer one either."""
+# A hyphen may join the ends of a range in digits, but between words it joins the parts of one number.
+RANGE = rf"(?:(?P<low>{NUMBER})(?P<join>{JOIN})(?<![a-z]-))?"
+LOOK_BACK = 24
+"""How many characters before a fact are searched for words such as "about" or "until"."""
+# How many of the stored unit make one of the written unit.
+_FACTORS = {"fortnight": Decimal(14), "cent": Decimal("0.01"), "pence": Decimal("0.01")}
+_LARGER = {"fortnight": "day", "pence": "GBP"}
+"""The unit in which a smaller or larger one is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conventions:
+    """How the pages write what can be read in two ways."""
+
+    pounds_weigh: bool = False
+    """Whether "pounds" are a weight and not money."""
+    month_first: bool | None = None
+    """Whether "3/4/2026" is in March; None where no date tells."""
+
+
+PLAIN = Conventions()
+
+
+@dataclass(slots=True)
+class FactReading:
+    """State of reading one text; recognised parts are blanked out so that nothing is read twice."""
+
+    text: str
+    rest: str
+    conventions: Conventions = PLAIN
+    facts: list[Fact] = field(default_factory=list)
+
+    def take(self, fact: Fact) -> None:
+        """Append a fact."""
+        self.facts.append(fact)
+
+    def blank(self, start: int, end: int) -> None:
+        """Blank out characters that have been read."""
+        self.rest = self.rest[:start] + "\0" * (end - start) + self.rest[end:]
+
+    def matches(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
+        """Matches of a pattern in the text not read yet."""
+        return pattern.finditer(self.rest)
+
+
+def take_number(
+    reading: FactReading, match: re.Match[str], kind: FactKind, unit: str, factor: Decimal = Decimal(1)
+) -> None:
+    """Append the fact of a number with its unit, or the two facts of a range.
+
+    `factor` is how many of the stored unit make one of the written unit.
+    """
+    groups = match.groupdict()
+    one = groups.get("one")
+    number_text = groups.get("n")
+    value = Decimal(1) if one else value_of(str(number_text))
+    start, end = match.span("one" if one else "n")
+    factor *= _FACTORS.get(unit, 1)
+    if magnitude := groups.get("magnitude"):
+        factor *= magnitude_of(magnitude)
+    is_fortnight = unit == "fortnight"
+    unit = _LARGER.get(unit, unit)
+    first = match.start() if groups.get("low") is None else start
+    join = (groups.get("join") or "").strip()
+    text = reading.text
+    if groups.get("low") is not None and joins(text[: match.start("low")], join):
+        low = match.span("low")
+        fact = Fact(
+            kind, value_of(match["low"]) * factor, *low, match["low"], unit, RangeEnd.LOW, ranged=True, number=low
+        )
+        reading.take(replace(fact, scale=1 / factor))
+        reading.blank(*low)
+        side = RangeEnd.HIGH
+    else:
+        side = RangeEnd.NONE
+        first = start if groups.get("low") is not None else first
+    # what is counted is not part of the fact
+    last = end if kind is FactKind.COUNT else match.end()
+    fact = Fact(kind, value * factor, first, last, text[first:last], unit, side, side is RangeEnd.HIGH, (start, end))
+    # a fortnight has become 14 days, so the written number cannot be replaced alone
+    if is_fortnight:
+        fact = replace(fact, number=None)
+    reading.take(replace(fact, scale=1 / factor))
+    reading.blank(first, last)
+
+
+def joins(before: str, join: str) -> bool:
+    """Whether these words between two numbers make them a range; "and" does so only after "between"."""
+    return join.lower() != "and" or before.rstrip().lower().endswith("between")

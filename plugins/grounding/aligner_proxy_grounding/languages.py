@@ -1,0 +1,54 @@
+"""Words of German, French and Spanish in which facts are written: numbers, units of time, months and weekdays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True, slots=True)
+class FactWords:
+    """The words of one language."""
+
+    numbers: Mapping[str, int]
+    """The value of each number in words."""
+    units: Mapping[str, str]
+    """Regular expressions by the unit of time that they write."""
+    months: Sequence[str]
+    days: Sequence[str]
+    between: Sequence[str]
+    """Words between the two ends of a range."""
+
+
+def _read_words(table: Mapping[str, Any]) -> FactWords:
+    low = [(words, value) for value, words in enumerate(table["numbers"]) if words]
+    every = [*low, *((words, value) for value, words in table["tens"].items())]
+    numbers = {word: value for words, value in every for word in ([words] if isinstance(words, str) else words)}
+    return FactWords(numbers, table["units"], table["months"], table["days"], table["between"])
+
+
+_TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+LANGUAGES = tuple(_read_words(table) for table in _TABLES.values())
+NUMBERS = {word: value for language in LANGUAGES for word, value in language.numbers.items()}
+"""The values of the numbers of all languages; no word has two."""
+JOINS = "|".join(word for language in LANGUAGES for word in language.between)
+
+
+def either(words: Sequence[str]) -> str:
+    """A regular expression of any of these words; the longest is tried first."""
+    return "|".join(sorted(words, key=len, reverse=True))
+
+
+def language_of_number(word: str) -> FactWords | None:
+    """The language of a number in words; None for English and for digits."""
+    return next((language for language in LANGUAGES if word.lower() in language.numbers), None)
+
+
+def number_in_words(value: int, like: str) -> str | None:
+    """A number in words of the language of another one; None where it has no short word."""
+    language = language_of_number(like)
+    return None if language is None else next((word for word, n in language.numbers.items() if n == value), None)
