@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind
+from aligner_proxy_grounding.words import stem
 
 _MOST_TERMS = 40
 """How many numbers of an answer, the latest ones, are tried as terms of a sum."""
@@ -20,8 +21,17 @@ _OF_TWO = re.compile(
 """Words that may halve or double a number."""
 _MULTIPLIED = (FactKind.MONEY, FactKind.PERCENT, FactKind.AMOUNT, FactKind.DURATION)
 """Kinds of numbers that are quoted as multiples of what a reference states."""
+_CHARACTERS = {*map(stem, ("character", "letter", "digit", "sign"))}
+_CODE = re.compile(r"\b(?=\S*\d)\w{4,}\b")
 _FACTORS = (FactKind.COUNT, FactKind.AMOUNT, FactKind.DURATION)
 """Kinds of numbers by which they are multiplied."""
+
+
+def is_length_of_word(fact: Fact, text: str) -> bool:
+    """Whether a number counts the characters of a word that the client wrote: a password, a code."""
+    if fact.kind is not FactKind.COUNT or _CHARACTERS.isdisjoint(fact.unit.split()):
+        return False
+    return any(len(word) == fact.value for word in _CODE.findall(text))
 
 
 def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:

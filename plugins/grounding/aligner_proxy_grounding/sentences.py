@@ -14,7 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.text.structure import Segment, split
-from aligner_proxy_grounding.derived import is_clients_result, is_multiple, is_result, is_so_long_before
+from aligner_proxy_grounding.derived import (
+    is_clients_result,
+    is_length_of_word,
+    is_multiple,
+    is_result,
+    is_so_long_before,
+)
 from aligner_proxy_grounding.evidence import FactSubject
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.reader import read_facts
@@ -120,6 +126,7 @@ class Grounder:
     """Least certainty of a contradiction for the fact to be replaced."""
     _own: list[Fact] = field(default_factory=list)
     """Facts that the client gave."""
+    _client_text: str = ""
     _question_words: dict[str, float] = field(default_factory=dict)
     _before: list[str] = field(default_factory=list)
     _terms: list[Fact] = field(default_factory=list)
@@ -144,7 +151,8 @@ class Grounder:
     ) -> Grounder:
         """Create the grounder of an answer to `question`; `client_text` is everything that the client wrote."""
         grounder = cls(matcher, doubts, replace_from)
-        for sentence in split(client_text or question):
+        grounder._client_text = client_text or question
+        for sentence in split(grounder._client_text):
             grounder._own += read_facts(sentence.text, matcher.conventions)
         grounder._question_words = dict.fromkeys(words(question), _QUESTION)
         return grounder
@@ -309,6 +317,8 @@ class Grounder:
         if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
             return True
         if _DENIED.search(text, 0, fact.start):
+            return True
+        if is_length_of_word(fact, self._client_text):
             return True
         return is_result(fact, [*self._own, *self._terms]) or is_clients_result(fact, self._own, self._terms)
 
