@@ -20,6 +20,7 @@ from aligner_proxy_grounding.derived import (
     is_multiple,
     is_result,
     is_so_long_before,
+    is_within_range,
 )
 from aligner_proxy_grounding.evidence import FactSubject
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
@@ -370,6 +371,9 @@ class Grounder:
         other = statement.fact
         if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
             return False  # the sentence states both values
+        # "about ten days" is no contradiction of "8 to 12 days"
+        if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
+            return False
         if fact.kind is FactKind.WEEKDAY and not self._is_said(sentence, statement):
             return False
         # "until 5" does not mean the beginning of "9 to 6"
