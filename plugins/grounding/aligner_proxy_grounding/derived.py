@@ -102,7 +102,7 @@ def is_within_range(fact: Fact, stated: Sequence[Fact]) -> bool:
 
     A time of day is no such value: "open until 5" contradicts opening hours from 9 to 6.
     """
-    if fact.kind is FactKind.TIME or fact.side is not RangeEnd.NONE:
+    if fact.kind is FactKind.TIME:
         return False
     for low, high in pairwise(stated):
         if not (low.ranged and high.ranged and (low.side, high.side) == (RangeEnd.LOW, RangeEnd.HIGH)):
