@@ -85,8 +85,8 @@ def _reads_month_first(match: re.Match[str], conventions: Conventions) -> bool:
 def _is_open(match: re.Match[str], conventions: Conventions) -> bool:
     """Whether a date with slashes can be read in two ways."""
     numbers = (match["one"], match["other"])
-    known = conventions.month_first is not None
-    return not known and match["one"] is not None and all(int(number) <= len(MONTHS) for number in numbers)
+    is_told = conventions.month_first is not None
+    return not is_told and match["one"] is not None and all(int(number) <= len(MONTHS) for number in numbers)
 
 
 def read_days_of_month(reading: FactReading) -> None:
